@@ -1,0 +1,33 @@
+"""Equilibrium networks with guarantees."""
+
+from wellposed.activations import Activation as Activation
+from wellposed.activations import activation as activation
+from wellposed.errors import GuaranteeError as GuaranteeError
+from wellposed.errors import InputError as InputError
+from wellposed.errors import NotConvergedError as NotConvergedError
+from wellposed.errors import NotConvergedWarning as NotConvergedWarning
+from wellposed.errors import OptionError as OptionError
+from wellposed.errors import WellposedError as WellposedError
+from wellposed.fixed_point import fixed_point as fixed_point
+from wellposed.guarantee import Contraction as Contraction
+from wellposed.guarantee import Guarantee as Guarantee
+from wellposed.guarantee import StronglyMonotone as StronglyMonotone
+from wellposed.implicit import Exact as Exact
+from wellposed.implicit import JacobianFree as JacobianFree
+from wellposed.implicit import Phantom as Phantom
+from wellposed.implicit import Unrolled as Unrolled
+from wellposed.layers import Equilibrium as Equilibrium
+from wellposed.layers import MonDEQ as MonDEQ
+from wellposed.solvers import Anderson as Anderson
+from wellposed.solvers import Averaged as Averaged
+from wellposed.solvers import Broyden as Broyden
+from wellposed.solvers import DouglasRachford as DouglasRachford
+from wellposed.solvers import ForwardBackward as ForwardBackward
+from wellposed.solvers import Newton as Newton
+from wellposed.solvers import NewtonKrylov as NewtonKrylov
+from wellposed.solvers import PeacemanRachford as PeacemanRachford
+from wellposed.solvers import Picard as Picard
+from wellposed.solvers import Solver as Solver
+from wellposed.solvers.problem import AffineProblem as AffineProblem
+from wellposed.solvers.solution import Solution as Solution
+from wellposed.solvers.solution import Status as Status

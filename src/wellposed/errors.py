@@ -1,0 +1,111 @@
+"""Every error that the library raises, and the helpers that word them: argument, value, mend."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class WellposedError(Exception):
+    """Root of every error raised on purpose by this library."""
+
+
+class InputError(WellposedError, ValueError):
+    """An argument is unusable; the message names it, its value and the mend."""
+
+
+class OptionError(WellposedError, TypeError):
+    """An option that does not exist was passed; the message suggests the nearest one that does."""
+
+
+class GuaranteeError(WellposedError, ValueError):
+    """The weights, as they are stored, do not satisfy the condition that the guarantee rests on."""
+
+
+class NotConvergedError(WellposedError, RuntimeError):
+    """A solve ended without reaching its tolerance and the caller asked for an error."""
+
+
+class MissingExtraError(WellposedError, ImportError):
+    """A feature needs a package from one of the optional extras."""
+
+
+class DataError(WellposedError, RuntimeError):
+    """A data file is missing, corrupt or of the wrong kind."""
+
+
+class CheckpointError(WellposedError, RuntimeError):
+    """A run folder or weight file cannot be used; the message says why."""
+
+
+class NotConvergedWarning(UserWarning):
+    """A solve ended without reaching its tolerance and the caller asked for a warning."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or raise an error that names the extra which installs it.
+
+    Args:
+        module: dotted module name.
+        extra: the extra of this package that provides it.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name.partition(".")[0]):
+            raise
+        raise MissingExtraError(
+            f"this needs the package {module.partition('.')[0]!r}, which is not installed: "
+            f"pip install 'wellposed[{extra}]'"
+        ) from error
+
+
+def check(condition: bool, argument: str, value: object, mend: str) -> None:
+    """Raise an `InputError` that names the argument, its value and the mend unless the condition holds."""
+    if not condition:
+        raise InputError(f"{argument}={value!r}: {mend}")
+
+
+def choices(argument: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise an `InputError` with the nearest suggestion unless the value is one of those allowed."""
+    if value not in allowed:
+        raise InputError(f"{argument}={value!r}: expected one of {', '.join(map(repr, allowed))}{_nearest(value, allowed)}")
+
+
+def checked_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn an unknown keyword into an `OptionError` with a suggestion; everything else passes through."""
+    signature = inspect.signature(function)
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    names = tuple(name for name in signature.parameters if name != "self")
+    owner = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if not takes_any and name not in names:
+                raise OptionError(f"{owner} has no option {name!r}; it has {', '.join(names)}{_nearest(name, names)}")
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def checked_fields(cls: type[R]) -> type[R]:
+    """Class decorator for dataclasses: an unknown field is an `OptionError` with a suggestion."""
+    setattr(cls, "__init__", checked_options(cls.__init__))  # noqa: B010 - mypy forbids the plain assignment
+    return cls
+
+
+def _nearest(name: str, allowed: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, allowed, n=1)
+    return f". Did you mean {close[0]!r}?" if close else "."

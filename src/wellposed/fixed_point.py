@@ -1,0 +1,163 @@
+"""`fixed_point`: solve z = f(z, *args) for any batched map, with per-sample evidence and implicit gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import InputError, check, checked_options
+from wellposed.guarantee import Guarantee
+from wellposed.implicit import AffineEquation, Equation, Exact, Gradient, MapEquation, Settings
+from wellposed.solvers.anderson import Anderson
+from wellposed.solvers.base import Solver
+from wellposed.solvers.problem import AffineProblem
+from wellposed.solvers.solution import Solution, State, Tolerance
+
+
+@checked_options
+def fixed_point(
+    f: Callable[..., Any] | AffineProblem,
+    z0: State,
+    args: Sequence[Any] = (),
+    *,
+    solver: Solver | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_steps: int = 1000,
+    guarantee: Guarantee | None = None,
+    gradient: Gradient | None = None,
+    batched_args: Sequence[int] | None = None,
+    on_failure: str = "warn",
+) -> Solution[State]:
+    """Solve ``z = f(z, *args)`` for every sample of a batch.
+
+    Args:
+        f: maps a state, shape (batch, ...) or a tuple of such tensors, and ``args`` to a state of the same shape, sample
+            by sample. A `torch.nn.Module` gets gradients for its parameters; any other function must take every tensor
+            that needs a gradient through ``args``. An `AffineProblem` admits the operator splittings too.
+        z0: first iterate; its first dimension is the batch. The solution does not depend on it, and gets no gradient.
+        args: further arguments of f; those that are tensors are differentiated.
+        solver: the algorithm; `Anderson` by default.
+        rtol: a sample is done when its error bound (residual, without a guarantee) is at most ``atol + rtol·‖z‖₂``;
+            None for eps^(2/3) of the dtype.
+        atol: see ``rtol``.
+        max_steps: limit on the steps of each sample.
+        guarantee: what is known of f, e.g. ``Contraction(0.9)``: it makes ``error_bound`` available and stopping rigorous.
+        gradient: `Exact` (default), `Phantom`, `JacobianFree` or `Unrolled`.
+        batched_args: positions in ``args`` of the tensors that have one row per sample. With it, finished samples leave
+            the batch and cost nothing more; without it they are frozen but still evaluated.
+        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
+
+    Returns:
+        The solution, with status, residual, steps and, given a guarantee, an error bound per sample.
+
+    Raises:
+        InputError: an argument is unusable.
+        NotConvergedError: a sample did not converge and ``on_failure="raise"``.
+    """
+    settings = Settings(
+        solver=Anderson() if solver is None else solver,
+        tolerance=Tolerance(rtol, atol),
+        max_steps=max_steps,
+        on_failure=on_failure,
+        gradient=Exact() if gradient is None else gradient,
+        certified=guarantee is not None,
+    )
+    leaves: tuple[Tensor, ...] = (z0,) if isinstance(z0, Tensor) else tuple(z0)
+    _check_state(leaves)
+    if isinstance(f, AffineProblem):
+        check(isinstance(z0, Tensor), "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
+        equation: Equation = AffineEquation(f.operator, f.activation, guarantee, settings)
+        value, report = equation.run(leaves[0], (*f.operator.tensors, f.offset, *f.activation.tensors))
+        return Solution(*_fields(report), value, equation.adjoint_reports)  # type: ignore[arg-type]
+    function, tensors, per_sample = _as_function(f, tuple(args), batched_args)
+    pack, unpack = _packing(leaves)
+    if isinstance(z0, Tensor):
+
+        def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
+            return pack(_checked_image((function(unpack(rows)[0], *given),), rows, leaves))
+
+    else:
+
+        def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
+            return pack(_checked_image(tuple(function(unpack(rows), *given)), rows, leaves))
+
+    start = pack(tuple(leaf.detach() for leaf in leaves))
+    equation = MapEquation(
+        on_rows, settings, guarantee, batched_tensors=per_sample, check_captured=torch.is_grad_enabled()
+        and isinstance(settings.gradient, Exact),
+    )  # fmt: skip
+    value, report = equation.run(start, (torch.zeros_like(start), *tensors))
+    unpacked = unpack(value)
+    result = unpacked[0] if isinstance(z0, Tensor) else unpacked
+    return Solution(*_fields(report), result, equation.adjoint_reports)  # type: ignore[arg-type]
+
+
+def _fields(report: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    return report.status_codes, report.residual, report.steps, report.error_bound
+
+
+def _check_state(leaves: tuple[Tensor, ...]) -> None:
+    check(len(leaves) > 0, "z0", leaves, "must be a tensor or a non-empty tuple of tensors")
+    for leaf in leaves:
+        check(isinstance(leaf, Tensor), "z0", type(leaf).__name__, "must be a tensor or a tuple of tensors")
+        check(leaf.is_floating_point(), "z0.dtype", leaf.dtype, "must be a floating-point dtype")
+        check(leaf.ndim >= 1, "z0.shape", tuple(leaf.shape), "the first dimension must be the batch: use z0[None]")
+        check(leaf.shape[0] == leaves[0].shape[0], "z0", leaf.shape[0], "all parts need the same batch size")
+        check(leaf.dtype == leaves[0].dtype, "z0.dtype", leaf.dtype, "all parts need the same dtype")
+
+
+def _packing(
+    leaves: tuple[Tensor, ...],
+) -> tuple[Callable[[tuple[Tensor, ...]], Tensor], Callable[[Tensor], tuple[Tensor, ...]]]:
+    """Functions between the user's state and one tensor of shape (batch, ...); a single matrix passes untouched."""
+    if len(leaves) == 1 and leaves[0].ndim > 1:
+        return (lambda parts: parts[0]), (lambda rows: (rows,))
+    shapes = [leaf.shape[1:] for leaf in leaves]
+    sizes = [shape.numel() for shape in shapes]
+
+    def pack(parts: tuple[Tensor, ...]) -> Tensor:
+        return torch.cat([part.reshape(part.shape[0], -1) for part in parts], 1)
+
+    def unpack(rows: Tensor) -> tuple[Tensor, ...]:
+        split = rows.split(sizes, 1)
+        return tuple(part.reshape(part.shape[0], *shape) for part, shape in zip(split, shapes, strict=True))
+
+    return pack, unpack
+
+
+def _checked_image(image: tuple[Tensor, ...], rows: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    if len(image) != len(leaves):
+        raise InputError(f"f: returned {len(image)} tensors for a state of {len(leaves)}")
+    for part, leaf in zip(image, leaves, strict=True):
+        if part.shape[1:] != leaf.shape[1:] or part.shape[0] != rows.shape[0]:
+            expected = (rows.shape[0], *leaf.shape[1:])
+            raise InputError(f"f: returned shape {tuple(part.shape)} for a state of shape {expected}; they must agree")
+    return image
+
+
+def _as_function(
+    f: Callable[..., Any], args: tuple[Any, ...], batched_args: Sequence[int] | None
+) -> tuple[Callable[..., Any], tuple[Tensor, ...], tuple[bool, ...] | None]:
+    """f with only tensors for arguments, those tensors, and which of them have a row per sample."""
+    places = [place for place, arg in enumerate(args) if isinstance(arg, Tensor)]
+    for place in batched_args or ():
+        check(place in places, "batched_args", place, "must be positions of tensors in args")
+    parameters = dict(f.named_parameters()) if isinstance(f, nn.Module) else {}
+    names = tuple(parameters)
+
+    def function(state: Any, *tensors: Tensor) -> Any:
+        full = list(args)
+        for place, tensor in zip(places, tensors[len(names) :], strict=True):
+            full[place] = tensor
+        if isinstance(f, nn.Module):
+            return torch.func.functional_call(f, dict(zip(names, tensors, strict=False)), (state, *full))
+        return f(state, *full)
+
+    tensors = (*parameters.values(), *(args[place] for place in places))
+    if batched_args is None:
+        return function, tensors, None
+    return function, tensors, (*(False for _ in names), *(place in batched_args for place in places))

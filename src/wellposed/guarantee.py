@@ -1,0 +1,181 @@
+"""What a constraint promises, in the form that solvers and certificates read.
+
+A guarantee states, for one operator, that the equilibrium exists and is unique; which step each admissible solver
+should take and how fast it then contracts; and how far an approximate equilibrium can be from the true one.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import check
+from wellposed.norms import euclidean
+from wellposed.operators import Operator
+from wellposed.verified import spectral_norm_upper_bound
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one algorithm runs under a guarantee.
+
+    Attributes:
+        step: the step size (a damping, for the averaged iteration).
+        factor: upper bound of the contraction per iteration in the Euclidean norm of the algorithm's own variable.
+    """
+
+    step: float
+    factor: float
+
+    def iterations(self, first_change: float, tolerance: float) -> int:
+        """Iterations after which the distance to the fixed point is surely at most ``tolerance``.
+
+        Args:
+            first_change: Euclidean distance between the first two iterates.
+            tolerance: the distance wanted, in the same norm.
+        """
+        start = first_change / (1.0 - self.factor)
+        if start <= tolerance:
+            return 1
+        return 1 + math.ceil(math.log(tolerance / start) / math.log(self.factor))
+
+
+class Guarantee(ABC):
+    """Existence, uniqueness, convergence and an a-posteriori error bound for the equilibrium of one map.
+
+    Attributes:
+        theorem: name and source of the statement.
+        preferred: the algorithm that this guarantee serves best.
+    """
+
+    theorem: str
+    preferred: str
+
+    @abstractmethod
+    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
+        """Step and proven contraction of an algorithm, or None where nothing is proven."""
+
+    @abstractmethod
+    def error_bound(self, point: Tensor, image: Tensor, image_error: Tensor | None = None) -> Tensor:
+        """Bound on the Euclidean distance from ``image`` = f(``point``) to the equilibrium, one value per sample.
+
+        Args:
+            point: shape (batch, *state).
+            image: f(point), same shape.
+            image_error: bound on the Euclidean rounding error of ``image``, shape (batch,). Without it the bound is
+                for exact arithmetic; with it, it also holds for the numbers computed.
+        """
+
+    @abstractmethod
+    def on(self, operator: Operator) -> Guarantee:
+        """The same promise for the transpose, another precision or another copy of the operator it was made for."""
+
+    def suggested_step(self, algorithm: str) -> float | None:
+        """A step that runs well in practice where any step is safe; None to use the one of `plan`."""
+        return None
+
+
+@dataclass(frozen=True)
+class Contraction(Guarantee):
+    """The map contracts in the Euclidean norm: ‖f(z) − f(z')‖ ≤ factor·‖z − z'‖ (Banach's theorem).
+
+    Args:
+        factor: the contraction factor, in [0, 1).
+        evaluation_error: relative rounding error of one evaluation of f, as a multiple of the norm of its value;
+            by default 16 units of the last place. The error bound is as good as this number.
+    """
+
+    factor: float
+    evaluation_error: float | None = None
+    theorem: str = "Banach fixed-point theorem, Euclidean norm"
+    preferred: str = "picard"
+
+    def __post_init__(self) -> None:
+        check(0.0 <= self.factor < 1.0, "factor", self.factor, "a contraction factor lies in [0, 1)")
+
+    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:  # noqa: D102
+        if algorithm == "picard":
+            return Plan(1.0, self.factor)
+        if algorithm == "averaged":
+            damping = 1.0 if step is None else step
+            return Plan(damping, 1.0 - damping + damping * self.factor)
+        return None
+
+    def error_bound(self, point: Tensor, image: Tensor, image_error: Tensor | None = None) -> Tensor:  # noqa: D102
+        eps = torch.finfo(image.dtype).eps
+        relative = 16.0 * eps if self.evaluation_error is None else self.evaluation_error
+        distance = euclidean(image - point) * (1.0 + eps * max(8.0, image[0].numel()))
+        rounding = relative * torch.maximum(euclidean(image), euclidean(point))
+        return (self.factor * distance + rounding) / (1.0 - self.factor)
+
+    def on(self, operator: Operator) -> Guarantee:  # noqa: D102
+        return self
+
+
+class StronglyMonotone(Guarantee):
+    """``I − W ⪰ m·I`` with an activation of slopes in [0, 1] (Winston & Kolter 2020, Theorem 1).
+
+    Args:
+        operator: W.
+        m: a strong-monotonicity constant that the numbers in ``operator`` satisfy, rounding included.
+    """
+
+    theorem = "Winston & Kolter 2020, Theorem 1: strongly monotone operator splitting"
+    preferred = "peaceman_rachford"
+
+    def __init__(self, operator: Operator, m: float) -> None:
+        check(m > 0.0 and math.isfinite(m), "m", m, "the strong-monotonicity constant must be positive and finite")
+        self.operator = operator
+        self.m = m
+
+    @cached_property
+    def smoothness(self) -> float:
+        """Upper bound of L = ‖I − W‖₂ for the numbers in the operator (verified in float64)."""
+        matrix = self.operator.dense().detach().double().cpu()
+        displacement = torch.eye(matrix.shape[0], dtype=torch.float64) - matrix
+        return spectral_norm_upper_bound(displacement) * (1.0 + 1e-15)  # the subtraction above rounds once
+
+    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:  # noqa: D102
+        m, smooth = self.m, self.smoothness
+        if algorithm == "forward_backward":
+            alpha = m / smooth**2 if step is None else step
+            square = 1.0 - 2.0 * alpha * m + (alpha * smooth) ** 2
+            return Plan(alpha, math.sqrt(square)) if square < 1.0 else None
+        if algorithm in ("peaceman_rachford", "douglas_rachford"):
+            alpha = 1.0 / math.sqrt(m * smooth) if step is None else step
+            # Lions & Mercier 1979: the reflected resolvent of a strongly monotone Lipschitz operator contracts.
+            factor = math.sqrt(max(1.0 - 4.0 * alpha * m / (1.0 + alpha * smooth) ** 2, 0.0))
+            return Plan(alpha, factor if algorithm == "peaceman_rachford" else 0.5 * (1.0 + factor))
+        return None
+
+    def suggested_step(self, algorithm: str) -> float | None:
+        """Peaceman–Rachford converges at every step; the best one follows the typical singular value of I − W.
+
+        1/√(mL) is optimal for the worst case, but m may be far below the spectrum that a trained W really has, where
+        that step is many times too long or short; 1 over the root-mean-square singular value costs n² to find.
+        """
+        if algorithm not in ("peaceman_rachford", "douglas_rachford"):
+            return None
+        return 1.0 / max(self.operator.displacement_norm_estimate(), self.m)
+
+    def error_bound(self, point: Tensor, image: Tensor, image_error: Tensor | None = None) -> Tensor:
+        """``‖W(point − image)‖ / m``: from the monotonicity of ∂f and the strong monotonicity of I − W.
+
+        Subtract the inclusions W·point + q − image ∈ ∂f(image) and Wz* + q − z* ∈ ∂f(z*), and pair with image − z*.
+        """
+        difference = point - image
+        bound = euclidean(self.operator.apply(difference)) / self.m
+        if image_error is None:
+            return bound
+        size = euclidean(difference)
+        rounding = self.operator.rounding(size, torch.zeros_like(size)) + self.operator.norm_upper_bound() * image_error
+        margin = 1.0 + torch.finfo(image.dtype).eps * (image[0].numel() + 8)
+        return bound * margin + rounding / self.m + image_error
+
+    def on(self, operator: Operator) -> StronglyMonotone:  # noqa: D102
+        return StronglyMonotone(operator, self.m)

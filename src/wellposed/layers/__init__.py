@@ -1,0 +1,4 @@
+"""Ordinary ``torch.nn.Module`` layers whose value is an equilibrium."""
+
+from wellposed.layers.equilibrium import Equilibrium as Equilibrium
+from wellposed.layers.mondeq import MonDEQ as MonDEQ

@@ -1,0 +1,184 @@
+"""The layer: an injection, a constrained operator, an activation and a solver."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.activations import Activation
+from wellposed.activations import activation as activation_named
+from wellposed.constraints.base import Constraint
+from wellposed.errors import InputError, check, checked_options
+from wellposed.implicit import AffineEquation, Exact, Gradient, Settings
+from wellposed.norms import euclidean
+from wellposed.operators import Operator
+from wellposed.solvers import solver_named
+from wellposed.solvers.base import Solver
+from wellposed.solvers.evidence import ExactOffset
+from wellposed.solvers.solution import Report, Solution, Tolerance, check_on_failure
+
+
+class Equilibrium(nn.Module):
+    """``z* = σ(W z* + U x + b)``: the layer's value is the equilibrium of its constrained operator.
+
+    Args:
+        injection: maps inputs of shape (*, in_features) to (*, state_features): U and b.
+        constraint: free parameters of W, with their theorem.
+        activation: a name or an `Activation`; its slopes must suit the constraint's theorem.
+        solver: None for the one that the guarantee prefers.
+        gradient: how to differentiate; None for `Exact`.
+        rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
+        atol: absolute tolerance, likewise.
+        max_steps: limit on the iterations of each sample.
+        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
+    """
+
+    @checked_options
+    def __init__(
+        self,
+        injection: nn.Linear,
+        constraint: Constraint,
+        *,
+        activation: str | Activation = "relu",
+        solver: Solver | None = None,
+        gradient: Gradient | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_steps: int = 1000,
+        on_failure: str = "warn",
+    ) -> None:
+        super().__init__()
+        check(
+            injection.out_features == constraint.state_features, "injection.out_features", injection.out_features,
+            f"must equal the constraint's {constraint.state_features} state features",
+        )  # fmt: skip
+        check(max_steps >= 1, "max_steps", max_steps, "must be at least 1")
+        check_on_failure(on_failure)
+        self.injection = injection
+        self.constraint = constraint
+        self.activation = activation_named(activation)
+        self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")
+        self.solver = solver
+        self.gradient = Exact() if gradient is None else gradient
+        self.tolerance = Tolerance(rtol, atol)
+        self.max_steps = max_steps
+        self.on_failure = on_failure
+
+    @property
+    def in_features(self) -> int:
+        """Number of input features."""
+        return self.injection.in_features
+
+    @property
+    def state_features(self) -> int:
+        """Number of features of the equilibrium."""
+        return self.constraint.state_features
+
+    def operator(self) -> Operator:
+        """W as it runs, with the graph back to the free parameters; ``operator().dense()`` is the matrix."""
+        return self.constraint.materialise()[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The equilibrium for every input.
+
+        Args:
+            x: shape (*, in_features).
+
+        Returns:
+            Shape (*, state_features).
+
+        Raises:
+            InputError: wrong feature count or dtype, or NaN or infinity in the input or the weights.
+            NotConvergedError: a sample did not converge and ``on_failure="raise"``.
+        """
+        return self._run(x, None, certified=False).value
+
+    @checked_options
+    def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
+        """As `forward`, with the evidence: per-sample status, steps, and a rigorous bound on the error of the value.
+
+        The bound counts every rounding error on the way from the stored weights and input to the value; it is evaluated
+        in float64, and samples that need it are finished in float64.
+
+        Args:
+            x: shape (*, in_features).
+            z0: first iterate of shape (*, state_features), to warm-start from a nearby solution.
+        """
+        return self._run(x, z0, certified=True)
+
+    def _run(self, x: Tensor, z0: Tensor | None, *, certified: bool) -> Solution[Tensor]:
+        self._check_input(x)
+        with torch.autocast(x.device.type, enabled=False):
+            lead = x.shape[:-1]
+            rows = x.reshape(-1, x.shape[-1])
+            offset = self.injection(rows)
+            operator, guarantee = self.constraint.materialise()
+            settings = Settings(
+                solver=solver_named(guarantee.preferred) if self.solver is None else self.solver,
+                tolerance=self.tolerance,
+                max_steps=self.max_steps,
+                on_failure=self.on_failure,
+                gradient=self.gradient,
+                certified=certified,
+                name=f"solve of {type(self).__name__}",
+            )
+            exact = (lambda: self._exact_offset(rows)) if certified else None
+            equation = AffineEquation(operator, self.activation, guarantee, settings, exact)
+            start = None if z0 is None else z0.reshape(-1, self.state_features)
+            self._check_finite(x, offset)
+            value, report = equation.run(start, (*operator.tensors, offset, *self.activation.tensors))
+        return Solution(*_shaped(report, lead), value.reshape(*lead, self.state_features), equation.adjoint_reports)
+
+    def _exact_offset(self, rows: Tensor) -> ExactOffset:
+        # torch.func wrappers cannot enter a closure, so plain storage is read here; see AffineEquation.batched.
+        weight = self.injection.weight.detach().double()
+        value = rows.detach().double() @ weight.t()
+        size = euclidean(rows.detach().double()) * torch.linalg.matrix_norm(weight)
+        if self.injection.bias is not None:
+            bias = self.injection.bias.detach().double()
+            value = value + bias
+            size = size + torch.linalg.vector_norm(bias)
+        return ExactOffset(value, (self.in_features + 3) * torch.finfo(torch.float64).eps * size)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise InputError(
+                f"x: has shape {tuple(x.shape)}, but the layer takes {self.in_features} features in the last dimension; "
+                "flatten or reshape the input"
+            )
+        weight = self.injection.weight
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
+        if x.device != weight.device:
+            raise InputError(f"x: is on {x.device}, the weights are on {weight.device}; move one of them")
+
+    def _check_finite(self, x: Tensor, offset: Tensor) -> None:
+        """One look at the injected input finds NaN and infinity in the input and in U and b at once."""
+        if torch._C._functorch.is_functorch_wrapped_tensor(offset) or offset.numel() == 0:
+            return
+        if math.isfinite(float(offset.detach().abs().amax())) and all(
+            math.isfinite(float(parameter.detach().abs().amax())) for parameter in self.constraint.parameters()
+        ):
+            return
+        if not bool(torch.isfinite(x).all()):
+            raise InputError("x: has NaN or infinite entries; an equilibrium for them means nothing")
+        for name, parameter in self.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise InputError(f"{name}: the weights have NaN or infinite entries; was the learning rate too high?")
+        raise InputError("x: input and weights are finite but U x + b overflows their dtype; rescale the input")
+
+    def extra_repr(self) -> str:
+        """Shown inside ``repr``."""
+        return f"activation={self.activation!r}, solver={self.solver!r}"
+
+
+def _shaped(report: Report, lead: torch.Size) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    bound = report.error_bound
+    return (
+        report.status_codes.reshape(lead),
+        report.residual.reshape(lead),
+        report.steps.reshape(lead),
+        None if bound is None else bound.reshape(lead),
+    )

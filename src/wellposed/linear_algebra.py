@@ -1,0 +1,36 @@
+"""Dense solves that avoid a defect of torch's batched CPU LU.
+
+With two or more threads, a batch of two or more and matrices of 150 rows or more, torch's batched LU on the CPU hangs,
+raises or returns wrong numbers (pytorch issues 142815 and 141358, torch 2.13 included). One matrix at a time is right.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_FIRST_BROKEN_SIZE = 150
+
+
+def _must_loop(matrix: Tensor) -> bool:
+    return matrix.ndim > 2 and matrix.device.type == "cpu" and matrix.shape[-1] >= _FIRST_BROKEN_SIZE
+
+
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solve ``matrix @ x = right`` for every matrix of a batch; singular matrices give non-finite rows, not an error.
+
+    Args:
+        matrix: shape (..., n, n).
+        right: shape (..., n, k), with the same leading shape.
+    """
+    if not _must_loop(matrix):
+        return torch.linalg.solve_ex(matrix, right)[0]
+    flat = [torch.linalg.solve_ex(a, b)[0] for a, b in zip(matrix.flatten(0, -3), right.flatten(0, -3), strict=True)]
+    return torch.stack(flat).reshape(right.shape)
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """Inverse of every matrix of a batch of shape (..., n, n)."""
+    if not _must_loop(matrix):
+        return torch.linalg.inv_ex(matrix)[0]
+    return torch.stack([torch.linalg.inv_ex(a)[0] for a in matrix.flatten(0, -3)]).reshape(matrix.shape)

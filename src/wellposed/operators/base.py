@@ -1,0 +1,72 @@
+"""What a state map W must offer: apply, adjoint, resolvent, norm bounds, and a dense form for checking."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+class Operator(ABC):
+    """A linear map on the state, applied to a batch of states; immutable, built once per forward pass.
+
+    Every tensor that the map depends on is in ``tensors``, so that gradients can be routed to them.
+    """
+
+    @property
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that define the map."""
+
+    @abstractmethod
+    def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:
+        """The same structure with other tensors in place of ``self.tensors``; factorisations are shared."""
+
+    @abstractmethod
+    def affine(self, state: Tensor, offset: Tensor) -> Tensor:
+        """``W·state + offset`` for a batch of states; both of shape (batch, *state)."""
+
+    @abstractmethod
+    def apply(self, state: Tensor) -> Tensor:
+        """``W·state`` for a batch of states of shape (batch, *state)."""
+
+    @abstractmethod
+    def transpose(self) -> Self:
+        """The adjoint map; factorisations are shared with this one."""
+
+    @abstractmethod
+    def cayley(self, step: float) -> Operator:
+        """``C = 2·(I + step·(I − W))⁻¹ − I``, factorised once for a given W and step and kept.
+
+        The reflected resolvent of z ↦ (I − W)z − q is r ↦ C·r + step·(q + C·q).
+        """
+
+    @abstractmethod
+    def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+        """Cotangents of ``self.tensors`` for the pairing ⟨cotangent, W·state⟩ summed over the batch."""
+
+    @abstractmethod
+    def tensor_tangent(self, tangents: tuple[Tensor, ...], state: Tensor) -> Tensor:
+        """Change of ``W·state`` along tangents of ``self.tensors``."""
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same map in another precision."""
+
+    @abstractmethod
+    def norm_upper_bound(self) -> float:
+        """A cheap number that is at least the Euclidean operator norm of W, rounding included."""
+
+    @abstractmethod
+    def displacement_norm_estimate(self) -> float:
+        """A cheap estimate of the root-mean-square singular value of I − W: sets step sizes, proves nothing."""
+
+    @abstractmethod
+    def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
+        """Per-sample bound on the rounding error of ``affine`` in the Euclidean norm."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The matrix of the map on the flattened state, shape (n, n)."""

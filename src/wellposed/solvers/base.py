@@ -1,0 +1,114 @@
+"""The contract of an algorithm: immutable options (`Solver`) and one running solve (`Iteration`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, TypeVar
+
+from torch import Tensor
+
+from wellposed.errors import InputError
+from wellposed.guarantee import Guarantee
+from wellposed.norms import euclidean
+from wellposed.solvers.problem import AffineProblem, Problem
+
+P = TypeVar("P", bound=Problem)
+
+
+class Iteration(ABC):
+    """One solve under way: the tensors of the algorithm, advanced a step at a time.
+
+    Attributes:
+        problem: the problem of the samples that are still in the batch.
+        rowwise: names of the attributes that hold one row per sample.
+        image_is_free: whether `observe` costs no evaluation of the map, so that every step can be checked.
+    """
+
+    rowwise: ClassVar[tuple[str, ...]] = ("point", "image")
+    image_is_free: ClassVar[bool] = True
+    problem: Problem
+    point: Tensor
+    image: Tensor
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Take one step."""
+
+    def observe(self) -> tuple[Tensor, Tensor]:
+        """A point and its image under the map."""
+        return self.point, self.image
+
+    def change(self) -> Tensor:
+        """Per-sample size of what the convergence is judged by: the residual, or a multiple of it."""
+        return euclidean(self.image - self.point)
+
+    def scale(self) -> Tensor:
+        """Per-sample Euclidean norm of the current iterate."""
+        return euclidean(self.image)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the samples ``rows`` only."""
+        problem = self.problem.select(rows)
+        if problem is None:
+            raise InputError("rows: this problem cannot be restricted to some of its samples")
+        self.problem = problem
+        for name in self.rowwise:
+            setattr(self, name, getattr(self, name)[rows])
+
+
+class Solver(ABC):
+    """Options of an algorithm; a frozen dataclass whose fields are checked.
+
+    Attributes:
+        algorithm: the name under which guarantees know it.
+    """
+
+    algorithm: ClassVar[str]
+
+    @abstractmethod
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
+        """Begin a solve.
+
+        Args:
+            problem: what to solve.
+            guarantee: what is known about it, used for step sizes.
+            start: first iterate of shape (batch, *state), or None for zero.
+            like: a tensor of the state's shape, dtype and device.
+        """
+
+
+def affine(problem: Problem, solver: Solver) -> AffineProblem:
+    """The problem as z = σ(Wz + q), which operator splittings need.
+
+    Raises:
+        InputError: the problem is a general map, or its activation is not monotone.
+    """
+    if not isinstance(problem, AffineProblem):
+        raise InputError(
+            f"solver={solver!r}: an operator splitting needs a layer z = σ(Wz + q), not a general function; "
+            "use Picard, Averaged, Anderson, Broyden or Newton, or a layer such as MonDEQ"
+        )
+    problem.activation.require_monotone(f"the solver {type(solver).__name__}")
+    return problem
+
+
+def step_size(solver: Solver, guarantee: Guarantee | None, given: float | None) -> float:
+    """The step that was given, else the one the guarantee suggests or proves, else one.
+
+    Raises:
+        InputError: no step is given and the guarantee proves none for this algorithm.
+    """
+    if given is not None:
+        return given
+    if guarantee is None:
+        return 1.0
+    suggested = guarantee.suggested_step(solver.algorithm)
+    if suggested is not None:
+        return suggested
+    plan = guarantee.plan(solver.algorithm)
+    if plan is None:
+        raise InputError(
+            f"solver={solver!r}: {guarantee.theorem} proves no step for this algorithm; give one, or use the "
+            f"solver {guarantee.preferred!r}"
+        )
+    return plan.step

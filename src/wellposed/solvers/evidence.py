@@ -1,0 +1,104 @@
+"""From a numerical result to a rigorous error bound.
+
+The bound of a guarantee holds in exact arithmetic. Here it is evaluated with its rounding errors, for affine layers in
+float64 whatever the working precision: one more application of the map, which also sharpens the value. Samples whose
+working-precision result does not meet the tolerance by this stricter measure are continued in float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.guarantee import Guarantee
+from wellposed.norms import euclidean
+from wellposed.solvers.base import Solver
+from wellposed.solvers.iterate import Outcome, iterate
+from wellposed.solvers.problem import AffineProblem, Problem
+from wellposed.solvers.solution import Status
+
+
+@dataclass(frozen=True)
+class ExactOffset:
+    """The offset q in float64, shape (batch, *state), with a bound (batch,) on the Euclidean norm of its own error."""
+
+    value: Tensor
+    error: Tensor
+
+
+@torch.no_grad()
+def certify(
+    outcome: Outcome,
+    problem: Problem,
+    solver: Solver,
+    guarantee: Guarantee,
+    *,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    exact_offset: Callable[[], ExactOffset] | None = None,
+) -> Outcome:
+    """Give every sample of an outcome its error bound, and the status that this bound deserves.
+
+    Args:
+        outcome: result of `iterate` for the same arguments.
+        problem: the map.
+        solver: the algorithm, for samples that must go on in float64.
+        guarantee: the guarantee of the map.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        max_steps: limit for the continuation.
+        exact_offset: recomputes the offset of an affine problem more exactly than ``problem.offset``; without it, that
+            offset is taken to be what the user meant.
+    """
+    if not isinstance(problem, AffineProblem):
+        image = problem.evaluate(outcome.value)
+        bound = guarantee.error_bound(outcome.value, image)
+        return _conclude(outcome, image, bound, rtol, atol)
+    exact = ExactOffset(problem.offset.double(), torch.zeros(())) if exact_offset is None else exact_offset()
+    accurate = AffineProblem(
+        problem.operator.to(torch.float64), exact.value, problem.activation.to(torch.float64)
+    )
+    promise = guarantee.on(accurate.operator)
+    dtype = outcome.value.dtype
+    value, bound = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)
+    short = outcome.report.converged & (bound > atol + rtol * euclidean(value))
+    if bool(short.any()):
+        rows = short.nonzero().squeeze(1)
+        again = iterate(
+            accurate.select(rows), solver, promise, value[rows].double(), value[rows].double(),
+            rtol=0.5 * rtol, atol=0.5 * atol, max_steps=max_steps,
+        )  # fmt: skip
+        error = exact.error if exact.error.ndim == 0 else exact.error[rows]
+        value[rows], bound[rows] = _refine(again.value, accurate.select(rows), promise, error.double(), dtype)
+        steps = outcome.report.steps.clone()
+        steps[rows] += again.report.steps
+        outcome = Outcome(outcome.value, dataclasses.replace(outcome.report, steps=steps))
+    return _conclude(outcome, value, bound, rtol, atol)
+
+
+def _refine(
+    point: Tensor, accurate: AffineProblem, promise: Guarantee, offset_error: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """One accurate application of the map, rounded to the working dtype, with the bound of the rounded value."""
+    image = accurate.evaluate(point)
+    eps = torch.finfo(torch.float64).eps
+    rounding = accurate.operator.rounding(euclidean(point), euclidean(accurate.offset)) + offset_error
+    bound = promise.error_bound(point, image, rounding + 4.0 * eps * euclidean(image))
+    value = image.to(dtype)
+    return value, (bound + euclidean(value.double() - image)) * (1.0 + eps * (point[0].numel() + 8))
+
+
+def _conclude(outcome: Outcome, value: Tensor, bound: Tensor, rtol: float, atol: float) -> Outcome:
+    report = outcome.report
+    usable = torch.isfinite(bound) & torch.isfinite(value.reshape(value.shape[0], -1)).all(1)
+    value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
+    bound = torch.where(usable, bound, math.inf)
+    short = report.converged & ~(bound <= atol + rtol * euclidean(value).to(bound.dtype))
+    codes = torch.where(short, torch.full_like(report.status_codes, Status.STALLED.code), report.status_codes)
+    return Outcome(value, dataclasses.replace(report, status_codes=codes, error_bound=bound))

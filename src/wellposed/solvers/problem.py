@@ -1,0 +1,109 @@
+"""What solvers see: a map on one tensor whose first dimension is the batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.activations import Activation
+from wellposed.operators import Operator
+
+
+class Problem(ABC):
+    """Find z with f(z) = z, for a batch of independent samples."""
+
+    @abstractmethod
+    def evaluate(self, state: Tensor) -> Tensor:
+        """f(state), shape (batch, *state)."""
+
+    @abstractmethod
+    def select(self, rows: Tensor) -> Problem | None:
+        """The problem of the samples ``rows`` only, or None where samples cannot be told apart."""
+
+    @abstractmethod
+    def tangent(self, state: Tensor, direction: Tensor) -> Tensor:
+        """Directional derivative of f at ``state`` along ``direction``, both (batch, *state)."""
+
+    @abstractmethod
+    def jacobian(self, state: Tensor) -> Tensor:
+        """Jacobian of each sample's map on the flattened state, shape (batch, n, n)."""
+
+    @property
+    def selectable(self) -> bool:
+        """Whether finished samples can be taken out of the batch."""
+        return True
+
+
+@dataclass(frozen=True)
+class MapProblem(Problem):
+    """Any map.
+
+    Attributes:
+        function: the map, (batch, *state) to the same shape.
+        select_rows: builds the map of some samples only, where that is possible.
+        linear: the map is affine, so that its derivative needs no differentiation.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    select_rows: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None
+    linear: bool = False
+
+    def evaluate(self, state: Tensor) -> Tensor:  # noqa: D102
+        return self.function(state)
+
+    def select(self, rows: Tensor) -> Problem | None:  # noqa: D102
+        if self.select_rows is None:
+            return None
+        chosen = self.select_rows
+
+        def later(more: Tensor) -> Callable[[Tensor], Tensor]:
+            return chosen(rows[more])
+
+        return MapProblem(chosen(rows), later, self.linear)
+
+    def tangent(self, state: Tensor, direction: Tensor) -> Tensor:  # noqa: D102
+        if self.linear:
+            return self.function(direction) - self.function(torch.zeros_like(direction))
+        return torch.func.jvp(self.function, (state,), (direction,))[1]
+
+    def jacobian(self, state: Tensor) -> Tensor:  # noqa: D102
+        size = state[0].numel()
+        basis = torch.eye(size, dtype=state.dtype, device=state.device).reshape(size, 1, *state.shape[1:])
+        columns = torch.func.vmap(lambda e: self.tangent(state, e))(basis.expand(size, *state.shape))
+        return columns.reshape(size, state.shape[0], size).permute(1, 2, 0)
+
+    @property
+    def selectable(self) -> bool:  # noqa: D102
+        return self.select_rows is not None
+
+
+@dataclass(frozen=True)
+class AffineProblem(Problem):
+    """``z = σ(Wz + q)``: an operator, an offset q of shape (batch, *state) and an activation."""
+
+    operator: Operator
+    offset: Tensor
+    activation: Activation
+
+    def evaluate(self, state: Tensor) -> Tensor:  # noqa: D102
+        return self.activation(self.operator.affine(state, self.offset))
+
+    def _slopes(self, state: Tensor) -> Tensor:
+        return self.activation.derivative(self.operator.affine(state, self.offset))
+
+    def tangent(self, state: Tensor, direction: Tensor) -> Tensor:  # noqa: D102
+        return self._slopes(state) * self.operator.apply(direction)
+
+    def jacobian(self, state: Tensor) -> Tensor:  # noqa: D102
+        return self._slopes(state).flatten(1)[:, :, None] * self.operator.dense()
+
+    def select(self, rows: Tensor) -> AffineProblem:  # noqa: D102
+        return AffineProblem(self.operator, self.offset[rows], self.activation.select(rows))
+
+    def to(self, dtype: torch.dtype) -> AffineProblem:
+        """The same problem in another precision."""
+        return AffineProblem(self.operator.to(dtype), self.offset.to(dtype), self.activation.to(dtype))

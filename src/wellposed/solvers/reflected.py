@@ -1,0 +1,92 @@
+"""Peaceman–Rachford and Douglas–Rachford splitting in reflected form.
+
+With C = 2(I + α(I − W))⁻¹ − I and R the activation's reflected resolvent, one Peaceman–Rachford step is
+``u ← C·R(u) + α(q + C·q)``, and z = J_α(u). For ReLU, R(u) = |u|, so a step is one matrix product and one absolute
+value. Douglas–Rachford takes half of it: ``u ← ½u + ½(C·R(u) + c)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import check, checked_fields
+from wellposed.guarantee import Guarantee
+from wellposed.norms import euclidean
+from wellposed.solvers.base import Iteration, Solver, affine, step_size
+from wellposed.solvers.problem import AffineProblem, Problem
+
+
+@dataclass(frozen=True)
+class _Reflected(Solver):
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self.step is None or 0.0 < self.step < float("inf"), "step", self.step, "must be positive and finite")
+
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
+        alpha = step_size(self, guarantee, self.step)
+        return _ReflectedIteration(affine(problem, self), start, alpha, halved=self.algorithm == "douglas_rachford")
+
+
+@checked_fields
+@dataclass(frozen=True)
+class PeacemanRachford(_Reflected):
+    """Converges linearly at every step when I − W is strongly monotone; one state-size product a step.
+
+    Args:
+        step: α, or None for the one that the guarantee suggests.
+    """
+
+    algorithm: ClassVar[str] = "peaceman_rachford"
+
+
+@checked_fields
+@dataclass(frozen=True)
+class DouglasRachford(_Reflected):
+    """The averaged form of Peaceman–Rachford: slower, and convergent for merely monotone I − W too.
+
+    Args:
+        step: α, or None for the one that the guarantee suggests.
+    """
+
+    algorithm: ClassVar[str] = "douglas_rachford"
+
+
+class _ReflectedIteration(Iteration):
+    rowwise = ("_u", "_previous", "_constant")
+    image_is_free = False
+    problem: AffineProblem
+
+    def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, *, halved: bool) -> None:
+        self.problem = problem
+        self._alpha = alpha
+        self._halved = halved
+        self._cayley = problem.operator.cayley(alpha)
+        self._constant = self._cayley.affine(problem.offset, problem.offset) * alpha
+        if start is None:  # the first step from u = 0, for free
+            self._u = self._constant
+        else:  # the u whose resolvent is σ(W·start + q)
+            value = problem.operator.affine(start, problem.offset)
+            self._u = torch.lerp(problem.activation(value), value, alpha)
+        self._previous = self._u
+
+    def advance(self) -> None:
+        self._previous = self._u
+        reflected = self.problem.activation.reflect(self._u, self._alpha)
+        self._u = self._cayley.affine(reflected, self._constant)
+        if self._halved:
+            self._u = torch.lerp(self._previous, self._u, 0.5)
+
+    def observe(self) -> tuple[Tensor, Tensor]:
+        point = self.problem.activation.resolvent(self._u, self._alpha)
+        return point, self.problem.evaluate(point)
+
+    def change(self) -> Tensor:
+        return euclidean(self._u - self._previous)
+
+    def scale(self) -> Tensor:
+        return euclidean(self.problem.activation.resolvent(self._u, self._alpha))

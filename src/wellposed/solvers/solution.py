@@ -1,0 +1,124 @@
+"""The result of a solve: values with evidence, one entry per sample."""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import NotConvergedError, NotConvergedWarning, check, choices
+
+State = TypeVar("State", Tensor, tuple[Tensor, ...])
+
+
+class Status(enum.Enum):
+    """What became of one sample; the value says what happened and what to do."""
+
+    CONVERGED = "converged: the error bound, or without a guarantee the residual, is within the tolerance"
+    MAX_STEPS = "not converged: the step limit was reached; raise max_steps, loosen rtol/atol, or use another solver"
+    STALLED = (
+        "not converged: the residual stopped falling, close to the rounding floor of the dtype; "
+        "loosen rtol/atol or use float64"
+    )
+    DIVERGED = (
+        "not converged: the residual grows or goes in circles, so this iteration does not contract here; use a damped, Anderson, Broyden or "
+        "Newton solver, or a constrained layer whose convergence is guaranteed"
+    )
+    NONFINITE = (
+        "not converged: NaN or infinity appeared; the value is the best finite iterate. Check this sample's input and "
+        "the weights"
+    )
+
+    @property
+    def code(self) -> int:
+        """The number that stands for this status in ``Solution.status_codes``."""
+        return _ORDER.index(self)
+
+
+_ORDER = tuple(Status)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """When a sample is done: its error bound (or residual) is at most ``atol + rtol·‖value‖₂``.
+
+    Left at None, both are eps^(2/3) of the state's dtype: 2.4e-5 in float32, 3.7e-11 in float64.
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            check(value is None or 0.0 <= value < float("inf"), name, value, "must be a finite number, not negative")
+
+    def resolve(self, dtype: torch.dtype) -> tuple[float, float]:
+        """``(rtol, atol)`` with the defaults of a dtype filled in."""
+        default = torch.finfo(dtype).eps ** (2 / 3)
+        return (default if self.rtol is None else self.rtol, default if self.atol is None else self.atol)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a solve went, without its value; shapes are (batch,).
+
+    Attributes:
+        status_codes: index into the members of `Status`.
+        residual: ‖f(z) − z‖₂ at the last accepted point.
+        steps: iterations until this sample was finished.
+        error_bound: rigorous bound on ‖value − z*‖₂, or None where no guarantee is known.
+    """
+
+    status_codes: Tensor
+    residual: Tensor
+    steps: Tensor
+    error_bound: Tensor | None
+
+    @property
+    def converged(self) -> Tensor:
+        """Which samples converged, boolean of shape (batch,)."""
+        return self.status_codes == Status.CONVERGED.code
+
+    @property
+    def status(self) -> tuple[Status, ...]:
+        """The status of every sample."""
+        return tuple(_ORDER[code] for code in self.status_codes.flatten().tolist())
+
+    def complain(self, on_failure: str, what: str) -> None:
+        """Raise or warn if any sample did not converge.
+
+        Args:
+            on_failure: ``"raise"`` or ``"warn"``.
+            what: the words that name the solve in the message.
+        """
+        failed = [code for code in self.status_codes.flatten().tolist() if code != Status.CONVERGED.code]
+        if not failed:
+            return
+        worst = max(set(failed), key=failed.count)
+        message = f"{what}: {len(failed)} of {self.status_codes.numel()} samples {_ORDER[worst].value}"
+        if on_failure == "raise":
+            raise NotConvergedError(message)
+        warnings.warn(message, NotConvergedWarning, stacklevel=3)
+
+
+def check_on_failure(on_failure: str) -> None:
+    """Refuse anything but the two ways of hearing about a failure."""
+    choices("on_failure", on_failure, ("warn", "raise"))
+
+
+@dataclass(frozen=True)
+class Solution(Report, Generic[State]):
+    """The value of a solve and its evidence.
+
+    Attributes:
+        value: the equilibrium, in the state's shape; differentiable.
+        adjoint_reports: filled, in order, by every backward pass through ``value``: how the adjoint solve went, with the
+            error bound of the adjoint state.
+    """
+
+    value: State
+    adjoint_reports: list[Report] = field(default_factory=list)

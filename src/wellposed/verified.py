@@ -1,0 +1,106 @@
+"""Bounds of norms and eigenvalues that hold for the stored numbers, rounding errors included.
+
+Everything here runs in float64 on the CPU. A claim is proved by one Cholesky factorisation: when the factorisation of
+``A − c·I`` succeeds in floating point and c covers the rounding errors of that very factorisation, A is positive
+semidefinite (Rump, "Verification of positive definiteness", BIT 46, 2006). Power iteration, a lower bound, proves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wellposed.errors import InputError
+
+Matrix = NDArray[np.float64]
+_UNIT = 2.0**-53
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+def gamma(terms: int) -> float:
+    """Higham's constant: relative rounding error of a sum of ``terms`` products in any order, in float64."""
+    return terms * _UNIT / (1.0 - terms * _UNIT)
+
+
+def to_float64(matrix: Tensor, name: str = "matrix") -> Matrix:
+    """The matrix as float64 numpy, exactly; non-finite entries are refused."""
+    array = matrix.detach().cpu().double().numpy()
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: has NaN or infinite entries, for which nothing can be certified")
+    return array
+
+
+def is_positive_semidefinite(matrix: Matrix, entry_error: float = 0.0) -> bool:
+    """Whether every symmetric matrix within ``entry_error`` (Euclidean norm) of ``matrix`` is proved semidefinite.
+
+    False means "not proved", not "indefinite". Only the lower triangle is read.
+    """
+    size = matrix.shape[0]
+    diagonal = np.diagonal(matrix)
+    if not np.isfinite(matrix).all() or (diagonal < 0.0).any():
+        return False
+    trace = float(diagonal.sum()) * (1.0 + gamma(size))
+    factor = gamma(size + 1)
+    shift = factor / (1.0 - factor) * trace + 4.0 * (size + 1) * (2.0 * size + trace) * _TINY
+    shift = (shift + entry_error + _UNIT * float(diagonal.max(initial=0.0))) * (1.0 + 8.0 * _UNIT)
+    try:
+        np.linalg.cholesky(matrix - shift * np.eye(size))
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def spectral_norm_upper_bound(matrix: Tensor) -> float:
+    """A number that is at least the largest singular value of the stored matrix, and within about 1e-12 of it.
+
+    Args:
+        matrix: shape (rows, columns), any float dtype.
+
+    Raises:
+        InputError: NaN or infinite entries.
+    """
+    array = to_float64(matrix)
+    largest = float(np.abs(array).max(initial=0.0))
+    if largest == 0.0:
+        return 0.0
+    # Scaling by a power of two is exact and keeps squares of tiny or huge entries away from under- and overflow.
+    _, exponent = math.frexp(largest)
+    array = np.ldexp(array, -exponent)
+    # An entry that became subnormal lost at most the smallest subnormal; the slack in `error` covers it.
+    if array.shape[0] > array.shape[1]:
+        array = array.T
+    gram = array @ array.T
+    absolute = np.abs(array)
+    terms = array.shape[1]
+    error = gamma(terms + 2) * float((absolute @ absolute.T).sum(axis=1).max()) * (1.0 + gamma(terms + 2)) + _TINY
+    square = max(float(np.linalg.eigvalsh(gram)[-1]), float(np.diagonal(gram).max()))
+    slack = 1e-14
+    identity = np.eye(gram.shape[0])
+    while slack < 1.0:
+        candidate = square * (1.0 + slack)
+        if is_positive_semidefinite(candidate * identity - gram, error + _UNIT * candidate):
+            return math.ldexp(math.nextafter(math.sqrt(candidate) * (1.0 + 4.0 * _UNIT), math.inf), exponent)
+        slack *= 2.0
+    frobenius = float(np.sqrt((absolute**2).sum()))  # always true, and reached only by pathological input
+    return math.ldexp(frobenius * (1.0 + gamma(array.size + 4)), exponent)
+
+
+def symmetric_part_lower_bound(matrix: Tensor) -> float:
+    """A number that is at most the smallest eigenvalue of the symmetric part of the stored square matrix."""
+    array = to_float64(matrix)
+    symmetric = 0.5 * array + 0.5 * array.T
+    scale = float(np.abs(symmetric).sum(axis=1).max(initial=0.0))
+    error = 2.0 * _UNIT * scale + _TINY
+    smallest = float(np.linalg.eigvalsh(symmetric)[0])
+    slack = 1e-15 * max(scale, _TINY)
+    identity = np.eye(array.shape[0])
+    while slack <= 4.0 * scale + _TINY:
+        candidate = smallest - slack
+        shifted = symmetric - candidate * identity
+        if is_positive_semidefinite(shifted, error + _UNIT * (scale + abs(candidate))):
+            return candidate
+        slack *= 2.0
+    return -scale * (1.0 + gamma(array.shape[0] + 4))  # Gershgorin
