@@ -228,7 +228,14 @@ class DiagonalLinear(Activation):
 
     def __init__(self, slopes: Tensor) -> None:
         self.slopes = slopes
-        self._reflection: tuple[float, Tensor] | None = None
+        self._factors: tuple[float, Tensor, Tensor] | None = None
+
+    def _scaled(self, step: float) -> tuple[Tensor, Tensor]:
+        """Factors of the resolvent and of the reflection, computed once for a step."""
+        if self._factors is None or self._factors[0] != step:
+            factor = self.slopes / (step + (1.0 - step) * self.slopes)
+            self._factors = (step, factor, 2.0 * factor - 1.0)
+        return self._factors[1:]
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
@@ -253,12 +260,10 @@ class DiagonalLinear(Activation):
         return self.slopes
 
     def resolvent(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
-        return self.slopes / (step + (1.0 - step) * self.slopes) * value
+        return self._scaled(step)[0] * value
 
     def reflect(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
-        if self._reflection is None or self._reflection[0] != step:
-            self._reflection = (step, 2.0 * self.slopes / (step + (1.0 - step) * self.slopes) - 1.0)
-        return self._reflection[1] * value
+        return self._scaled(step)[1] * value
 
 
 def _elu_slope(value: Tensor) -> Tensor:

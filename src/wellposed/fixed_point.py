@@ -72,7 +72,7 @@ def fixed_point(
         check(isinstance(z0, Tensor), "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
         equation: Equation = AffineEquation(f.operator, f.activation, guarantee, settings)
         value, report = equation.run(leaves[0], (*f.operator.tensors, f.offset, *f.activation.tensors))
-        return Solution(*_fields(report), value, equation.adjoint_reports)  # type: ignore[arg-type]
+        return Solution(*report.fields(), value, equation.adjoint_reports)  # type: ignore[arg-type]
     function, tensors, per_sample = _as_function(f, tuple(args), batched_args)
     pack, unpack = _packing(leaves)
     if isinstance(z0, Tensor):
@@ -93,11 +93,7 @@ def fixed_point(
     value, report = equation.run(start, (torch.zeros_like(start), *tensors))
     unpacked = unpack(value)
     result = unpacked[0] if isinstance(z0, Tensor) else unpacked
-    return Solution(*_fields(report), result, equation.adjoint_reports)  # type: ignore[arg-type]
-
-
-def _fields(report: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    return report.status_codes, report.residual, report.steps, report.error_bound
+    return Solution(*report.fields(), result, equation.adjoint_reports)  # type: ignore[arg-type]
 
 
 def _check_state(leaves: tuple[Tensor, ...]) -> None:

@@ -10,6 +10,7 @@ transposed factorisation of the forward pass, other maps reuse one retained grap
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -148,8 +149,15 @@ class Equation(ABC):
         """The solution as a differentiable function of the tensors."""
         return _Implicit.apply(self, start, *tensors)[0]
 
-    def run(self, start: Tensor | None, tensors: Sequence[Tensor]) -> tuple[Tensor, Report]:
+    def run(
+        self, start: Tensor | None, tensors: Sequence[Tensor], diagnose: Callable[[], None] | None = None
+    ) -> tuple[Tensor, Report]:
         """Solve and attach the gradient that the settings name.
+
+        Args:
+            start: first iterate, or None for zero.
+            tensors: the equation's tensors.
+            diagnose: called on failure, to raise a more telling error than non-convergence if it knows one.
 
         Returns:
             The value, with its graph, and the report of the forward solve.
@@ -166,7 +174,7 @@ class Equation(ABC):
             if tracked:
                 value = self._attach(gradient, value, report, start, tensors)
         if not _any_wrapped([report.status_codes]):
-            report.complain(self.settings.on_failure, self.settings.name)
+            report.complain(self.settings.on_failure, self.settings.name, diagnose)
         return value, report
 
     def _attach(
@@ -184,7 +192,7 @@ class Equation(ABC):
 
 
 class _Implicit(Function):
-    """Outputs: value, status codes, residual, steps, error bound (infinite where there is none)."""
+    """Outputs: value, status codes, residual, steps, error bound (empty where there is none)."""
 
     @staticmethod
     def forward(equation: Equation, start: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -194,12 +202,15 @@ class _Implicit(Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         equation, _, *tensors = inputs
         ctx.equation = equation
+        ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(output[0], *tensors)
         ctx.save_for_forward(output[0], *tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        if cotangents[0] is None:
+            return None, None, *(None for _ in ctx.saved_tensors[1:])
         value, *tensors = ctx.saved_tensors
         gradients = ctx.equation.pull_back(value, tensors, cotangents[0], ctx.needs_input_grad[2:])
         return None, None, *gradients
@@ -215,9 +226,13 @@ class _Implicit(Function):
         return outputs, (0,) * len(outputs)
 
 
+# Function.apply asks for this signature at every call; without the attribute it is worked out anew each time.
+_Implicit.forward.__signature__ = inspect.signature(_Implicit.forward)  # type: ignore[attr-defined]
+
+
 def _outputs(outcome: Outcome) -> tuple[Tensor, ...]:
     report = outcome.report
-    bound = torch.full_like(report.residual, torch.inf) if report.error_bound is None else report.error_bound
+    bound = report.residual.new_empty(0) if report.error_bound is None else report.error_bound
     return outcome.value, report.status_codes, report.residual, report.steps, bound
 
 
@@ -350,7 +365,7 @@ class AffineEquation(Equation):
         # The exact offset belongs to the unbatched call; a certified solve inside vmap certifies its own offset.
         equation = replace(self, exact_offset=None)
         outputs = _Implicit.apply(equation, first, *(tensor for tensor, _ in tensors[:count]), *flat)
-        return tuple(output.reshape(size, batch, *output.shape[1:]) for output in outputs)
+        return tuple(output.reshape(size, -1 if output.numel() else 0, *output.shape[1:]) for output in outputs)
 
 
 @dataclass(frozen=True)
@@ -411,15 +426,7 @@ class MapEquation(Equation):
         like = example.flatten(0, self.batch_dims - 1)
         first = None if start is None else start.flatten(0, self.batch_dims - 1)
         outcome = _solve(self._problem(lead, rest), self.guarantee, self.settings, first, like)
-        report = outcome.report
-        bound = report.error_bound
-        shaped = Report(
-            report.status_codes.reshape(lead),
-            report.residual.reshape(lead),
-            report.steps.reshape(lead),
-            None if bound is None else bound.reshape(lead),
-        )
-        return Outcome(outcome.value.reshape(example.shape), shaped)
+        return Outcome(outcome.value.reshape(example.shape), outcome.report.reshape(lead))
 
     def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:  # noqa: D102
         example, lead, rest = self._unpack(tensors)

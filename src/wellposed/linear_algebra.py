@@ -34,3 +34,25 @@ def inverse(matrix: Tensor) -> Tensor:
     if not _must_loop(matrix):
         return torch.linalg.inv_ex(matrix)[0]
     return torch.stack([torch.linalg.inv_ex(a)[0] for a in matrix.flatten(0, -3)]).reshape(matrix.shape)
+
+
+_BLOCK = 64
+
+
+def accretive_inverse(matrix: Tensor) -> Tensor:
+    """Inverse of one (n, n) matrix whose symmetric part is positive definite.
+
+    Such a matrix has only such diagonal blocks and Schur complements, so block elimination needs no pivoting; by halves
+    it is mostly matrix products and, from n = 100 or so, about twice as fast as LAPACK's general inverse.
+    """
+    size = matrix.shape[0]
+    if size <= _BLOCK:
+        return torch.linalg.inv_ex(matrix)[0]
+    half = size // 2
+    upper, lower = matrix[:half, half:], matrix[half:, :half]
+    first = accretive_inverse(matrix[:half, :half])
+    right = first @ upper
+    last = accretive_inverse(torch.addmm(matrix[half:, half:], lower, right, alpha=-1.0))
+    left = last @ (lower @ first)
+    top = torch.cat([torch.addmm(first, right, left), (right @ last).neg()], 1)
+    return torch.cat([top, torch.cat([left.neg(), last], 1)], 0)

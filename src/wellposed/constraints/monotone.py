@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 import weakref
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from wellposed.constraints.base import Constraint
 from wellposed.errors import GuaranteeError, InputError, check
 from wellposed.guarantee import StronglyMonotone
+from wellposed.operators import Operator
 from wellposed.operators.dense import Dense, FactorisationCache
 from wellposed.verified import symmetric_part_lower_bound
 
@@ -31,8 +35,8 @@ def factorisation_cache(module: nn.Module) -> FactorisationCache:
 class Monotone(Constraint):
     """Free parameters A, B of shape (n, n); the symmetric part of I − W is m·I + AᵀA.
 
-    The diagonal is lowered by a bound on the rounding errors of forming W (a few units of the last place of ‖A‖²), so
-    that ``I − W ⪰ m·I`` holds for the *stored* numbers and not only for the ideal formula.
+    W is formed in the dtype of A and B, so that its stored numbers satisfy ``I − W ⪰ m·I`` up to rounding only. The
+    guarantee counts that rounding: its constant is slightly below m, and holds for the stored numbers.
 
     Args:
         state_features: n.
@@ -67,29 +71,14 @@ class Monotone(Constraint):
 
     def materialise(self) -> tuple[Dense, StronglyMonotone]:  # noqa: D102
         with torch.autocast(self.A.device.type, enabled=False):
-            matrix = _state_weight(self.A, self.B, self.m)
+            matrix = _StateWeight.apply(self.A, self.B, self.m)
         operator = Dense(matrix, factorisation_cache(self))
-        return operator, StronglyMonotone(operator, self.m)
+        return operator, _FormedMonotone(operator, self.m)
 
     def verify(self) -> float:
-        """The strong-monotonicity constant proved for the stored W in float64, capped at ``m``.
-
-        Raises:
-            GuaranteeError: no positive constant could be proved.
-            InputError: NaN or infinite weights.
-        """
+        """The strong-monotonicity constant proved for the stored W, at most ``m``; see `proved_monotonicity`."""
         with torch.no_grad():
-            matrix = self.materialise()[0].dense()
-        identity = torch.eye(matrix.shape[0], dtype=torch.float64)
-        displacement = identity - matrix.double().cpu()
-        # Subtracting from the identity rounds the diagonal once.
-        proved = symmetric_part_lower_bound(displacement) - 2.0**-52 * float(displacement.diagonal().abs().max())
-        if proved <= 0.0:
-            raise GuaranteeError(
-                f"m={self.m!r}: I − W ⪰ m·I is lost to rounding at these weights (proved only {proved:.3g}); "
-                "use float64, a larger m, or smaller weights"
-            )
-        return min(proved, self.m)
+            return proved_monotonicity(self.materialise()[0].dense(), self.m)
 
     def get_extra_state(self) -> Tensor:
         """``m``, which decides what the weights mean and so must travel with them."""
@@ -113,13 +102,86 @@ class Monotone(Constraint):
         return f"state_features={self.state_features}, m={self.m}"
 
 
-def _state_weight(a: Tensor, b: Tensor, m: float) -> Tensor:
-    size = a.shape[0]
-    unit = 0.5 * torch.finfo(a.dtype).eps
-    with torch.no_grad():
-        a_square = torch.linalg.matrix_norm(a) ** 2
-        b_norm = torch.linalg.matrix_norm(b)
-        # Product: γ_n‖A‖²; the additions: at most four more roundings of every term.
-        diagonal = (1.0 - m) - unit * ((size + 8) * a_square + 8.0 * b_norm + 4.0 * (1.0 + m))
-    matrix = torch.addmm(b - b.t(), a.t(), a, alpha=-1.0)
-    return matrix + torch.diag_embed(diagonal.expand(size))
+class _FormedMonotone(StronglyMonotone):
+    """Strong monotonicity of a W formed by `_StateWeight` in floating point.
+
+    Forming AᵀA errs by at most γ_n·‖A‖_F², and every further addition by one rounding of its terms; ‖A‖_F² = tr AᵀA is
+    read off the trace of W. Where that a-priori bound is no longer small against m, eigenvalues decide, in float64.
+    """
+
+    def __init__(self, operator: Operator, m: float) -> None:
+        super().__init__(operator, m)
+        self._nominal = m
+        del self.m
+
+    @cached_property
+    def m(self) -> float:  # type: ignore[override]  # computed on demand: it needs numbers, not graph tensors
+        operator, nominal = self.operator, self._nominal
+        size = operator.tensors[0].shape[0]
+        unit = 0.5 * torch.finfo(operator.tensors[0].dtype).eps
+        gram = size * (1.0 - nominal) - operator.trace()
+        error = unit * ((size + 8) * abs(gram) + 8.0 * operator.norm_upper_bound() + 4.0 * (1.0 + size * nominal))
+        if error <= 0.1 * nominal:
+            return nominal - 1.1 * error
+        return proved_monotonicity(operator.dense(), nominal)
+
+    def on(self, operator: Operator) -> StronglyMonotone:
+        """The transpose, and float64 copies, have the same numbers and so the same constant."""
+        return _FormedMonotone(operator, self._nominal) if "m" not in self.__dict__ else StronglyMonotone(operator, self.m)
+
+
+def proved_monotonicity(matrix: Tensor, m: float) -> float:
+    """The largest constant up to ``m`` for which ``I − W ⪰ constant·I`` is proved for the stored numbers of W.
+
+    Raises:
+        GuaranteeError: no positive constant could be proved.
+        InputError: NaN or infinite entries.
+    """
+    stored = matrix.detach().double().cpu()
+    displacement = torch.eye(stored.shape[0], dtype=torch.float64) - stored
+    # Subtracting from the identity rounds the diagonal once.
+    proved = symmetric_part_lower_bound(displacement) - 2.0**-52 * float(displacement.diagonal().abs().max())
+    if proved <= 0.0:
+        raise GuaranteeError(
+            f"m={m!r}: I − W ⪰ m·I is lost to rounding at these weights (proved only {proved:.3g}); "
+            "use float64, a larger m, or smaller weights"
+        )
+    return min(proved, m)
+
+
+class _StateWeight(Function):
+    """``W`` from A and B, with one product in either direction."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor, b: Tensor, m: float) -> Tensor:
+        matrix = torch.addmm(b - b.t(), a.t(), a, alpha=-1.0)
+        matrix.diagonal().add_(1.0 - m)
+        return matrix
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
+        (a,) = ctx.saved_tensors
+        flipped = cotangent.t()
+        return -torch.mm(a, cotangent + flipped), cotangent - flipped, None
+
+    @staticmethod
+    def jvp(ctx: Any, a_tangent: Tensor | None, b_tangent: Tensor | None, _: None) -> Tensor:
+        (a,) = ctx.saved_tensors
+        change = torch.zeros_like(a)
+        if a_tangent is not None:
+            product = a.t() @ a_tangent
+            change = change - product - product.t()
+        if b_tangent is not None:
+            change = change + b_tangent - b_tangent.t()
+        return change
+
+
+# Function.apply asks for this signature at every call; without the attribute it is worked out anew each time.
+_StateWeight.forward.__signature__ = inspect.signature(_StateWeight.forward)  # type: ignore[attr-defined]

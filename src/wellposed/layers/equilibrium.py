@@ -17,7 +17,7 @@ from wellposed.operators import Operator
 from wellposed.solvers import solver_named
 from wellposed.solvers.base import Solver
 from wellposed.solvers.evidence import ExactOffset
-from wellposed.solvers.solution import Report, Solution, Tolerance, check_on_failure
+from wellposed.solvers.solution import Solution, Tolerance, check_on_failure
 
 
 class Equilibrium(nn.Module):
@@ -128,8 +128,12 @@ class Equilibrium(nn.Module):
             equation = AffineEquation(operator, self.activation, guarantee, settings, exact)
             start = None if z0 is None else z0.reshape(-1, self.state_features)
             self._check_finite(x, offset)
-            value, report = equation.run(start, (*operator.tensors, offset, *self.activation.tensors))
-        return Solution(*_shaped(report, lead), value.reshape(*lead, self.state_features), equation.adjoint_reports)
+            value, report = equation.run(
+                start, (*operator.tensors, offset, *self.activation.tensors), lambda: self._diagnose(x, offset)
+            )
+        if len(lead) == 1:
+            return Solution(*report.fields(), value, equation.adjoint_reports)
+        return Solution(*report.reshape(lead).fields(), value.reshape(*lead, value.shape[-1]), equation.adjoint_reports)
 
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         # torch.func wrappers cannot enter a closure, so plain storage is read here; see AffineEquation.batched.
@@ -155,30 +159,23 @@ class Equilibrium(nn.Module):
             raise InputError(f"x: is on {x.device}, the weights are on {weight.device}; move one of them")
 
     def _check_finite(self, x: Tensor, offset: Tensor) -> None:
-        """One look at the injected input finds NaN and infinity in the input and in U and b at once."""
-        if torch._C._functorch.is_functorch_wrapped_tensor(offset) or offset.numel() == 0:
+        """Refuse NaN and infinity in the injected input; its sum, one number, shows whether to look closer."""
+        if torch._C._functorch.is_functorch_wrapped_tensor(offset):
             return
-        if math.isfinite(float(offset.detach().abs().amax())) and all(
-            math.isfinite(float(parameter.detach().abs().amax())) for parameter in self.constraint.parameters()
-        ):
-            return
+        if not math.isfinite(float(offset.detach().sum())):
+            self._diagnose(x, offset)
+
+    def _diagnose(self, x: Tensor, offset: Tensor) -> None:
+        """Raise the error that names the source of NaN or infinity, if there is one."""
         if not bool(torch.isfinite(x).all()):
             raise InputError("x: has NaN or infinite entries; an equilibrium for them means nothing")
         for name, parameter in self.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise InputError(f"{name}: the weights have NaN or infinite entries; was the learning rate too high?")
-        raise InputError("x: input and weights are finite but U x + b overflows their dtype; rescale the input")
+        if not bool(torch.isfinite(offset).all()):
+            raise InputError("x: input and weights are finite but U x + b overflows their dtype; rescale the input")
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""
         return f"activation={self.activation!r}, solver={self.solver!r}"
 
-
-def _shaped(report: Report, lead: torch.Size) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    bound = report.error_bound
-    return (
-        report.status_codes.reshape(lead),
-        report.residual.reshape(lead),
-        report.steps.reshape(lead),
-        None if bound is None else bound.reshape(lead),
-    )

@@ -60,6 +60,10 @@ class Operator(ABC):
         """A cheap number that is at least the Euclidean operator norm of W, rounding included."""
 
     @abstractmethod
+    def trace(self) -> float:
+        """The trace of W, as computed in its dtype."""
+
+    @abstractmethod
     def displacement_norm_estimate(self) -> float:
         """A cheap estimate of the root-mean-square singular value of I − W: sets step sizes, proves nothing."""
 

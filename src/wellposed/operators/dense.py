@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import check
-from wellposed.linear_algebra import inverse
+from wellposed.errors import InputError
+from wellposed.linear_algebra import accretive_inverse
 from wellposed.operators.base import Operator
 
-_KEPT_FACTORISATIONS = 4
+_KEPT_MATRICES = 4
+
+
+class _Entry:
+    """What was computed for one matrix, with a copy of it that nobody else can write to."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix.clone()
+        self.transforms: dict[float, Tensor] = {}
+
+    @cached_property
+    def square_norm(self) -> float:
+        flat = self.matrix.reshape(-1)
+        return float(torch.dot(flat, flat))
+
+    @cached_property
+    def trace(self) -> float:
+        return float(self.matrix.trace())
 
 
 class FactorisationCache:
     """Cayley transforms of recent matrices, looked up by *value*.
 
-    Comparing the numbers themselves costs n² and can never be stale, whatever way a weight was changed; comparing
-    identity or version counters misses writes through ``.data``. Entries are replaced, never mutated, so concurrent
+    Comparing the numbers themselves costs n² and cannot be fooled by any way of changing a weight; identity or version
+    counters miss writes through ``.data``. An entry's parts are complete before they are published, so concurrent
     solves cannot see a half-written one.
+
+    Attributes:
+        factorisations: how many matrices were factorised so far.
     """
 
     def __init__(self) -> None:
-        self._entries: tuple[tuple[float, Tensor, Tensor], ...] = ()
+        self._entries: tuple[_Entry, ...] = ()
         self.factorisations = 0
 
-    def cayley(self, matrix: Tensor, step: float) -> Tensor:
+    def entry(self, matrix: Tensor) -> _Entry:
+        """The entry of these numbers, new if they were not seen recently."""
+        for entry in self._entries:
+            kept = entry.matrix
+            if kept.dtype == matrix.dtype and kept.device == matrix.device and torch.equal(kept, matrix):
+                return entry
+        entry = _Entry(matrix)
+        self._entries = (entry, *self._entries[: _KEPT_MATRICES - 1])
+        return entry
+
+    def cayley(self, entry: _Entry, step: float) -> Tensor:
         """``2·(I + step·(I − matrix))⁻¹ − I`` of shape (n, n)."""
-        for kept_step, kept_matrix, kept in self._entries:
-            if (
-                kept_step == step
-                and kept_matrix.dtype == matrix.dtype
-                and kept_matrix.device == matrix.device
-                and torch.equal(kept_matrix, matrix)
-            ):
-                return kept
-        shifted = matrix * -step
-        shifted.diagonal().add_(1.0 + step)
-        transform = inverse(shifted).mul_(2.0)
-        transform.diagonal().sub_(1.0)
-        self.factorisations += 1
-        self._entries = ((step, matrix, transform), *self._entries[: _KEPT_FACTORISATIONS - 1])
+        transform = entry.transforms.get(step)
+        if transform is None:
+            shifted = entry.matrix * -step
+            shifted.diagonal().add_(1.0 + step)
+            transform = accretive_inverse(shifted).mul_(2.0)
+            transform.diagonal().sub_(1.0)
+            self.factorisations += 1
+            entry.transforms[step] = transform
         return transform
 
 
@@ -55,11 +80,12 @@ class Dense(Operator):
     """
 
     def __init__(self, matrix: Tensor, cache: FactorisationCache | None = None, *, transposed: bool = False) -> None:
-        square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
-        check(square, "matrix", tuple(matrix.shape), "must be a square matrix")
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InputError(f"matrix: has shape {tuple(matrix.shape)}; must be a square matrix")
         self._matrix = matrix
         self._cache = FactorisationCache() if cache is None else cache
         self._transposed = transposed
+        self._found: tuple[int, _Entry] | None = None
         # States are rows, so W acts from the right as its transpose; the view is taken once, not per iteration.
         self._right = matrix if transposed else matrix.t()
 
@@ -77,15 +103,17 @@ class Dense(Operator):
         return torch.mm(state, self._right)
 
     def transpose(self) -> Self:  # noqa: D102
-        return type(self)(self._matrix, self._cache, transposed=not self._transposed)
+        flipped = type(self)(self._matrix, self._cache, transposed=not self._transposed)
+        flipped._found = self._found
+        return flipped
 
     def cayley(self, step: float) -> Dense:  # noqa: D102
         matrix = self._matrix
         if matrix.requires_grad and torch.is_grad_enabled():  # unrolled differentiation: keep the graph, cache nothing
             identity = torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
-            transform = 2.0 * inverse(identity * (1.0 + step) - step * matrix) - identity
+            transform = 2.0 * accretive_inverse(identity * (1.0 + step) - step * matrix) - identity
         else:
-            transform = self._cache.cayley(matrix, step)
+            transform = self._cache.cayley(self._entry(), step)
         return Dense(transform, transposed=self._transposed)
 
     def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
@@ -100,17 +128,24 @@ class Dense(Operator):
             return self
         return type(self)(self._matrix.to(dtype), self._cache, transposed=self._transposed)
 
+    def _entry(self) -> _Entry:
+        version = self._matrix._version
+        if self._found is None or self._found[0] != version:
+            self._found = (version, self._cache.entry(self._matrix.detach()))
+        return self._found[1]
+
     def norm_upper_bound(self) -> float:  # noqa: D102
-        size = self._matrix.shape[0]
-        eps = torch.finfo(self._matrix.dtype).eps
-        return float(torch.linalg.matrix_norm(self._matrix)) * (1.0 + (size * size + 2) * eps)
+        terms = self._matrix.numel() + 2
+        return (self._entry().square_norm * (1.0 + terms * torch.finfo(self._matrix.dtype).eps)) ** 0.5
+
+    def trace(self) -> float:  # noqa: D102
+        return self._entry().trace
 
     def displacement_norm_estimate(self) -> float:  # noqa: D102
-        matrix = self._matrix
-        size = matrix.shape[0]
+        size = self._matrix.shape[0]
         # ‖I − W‖_F² = n − 2·tr W + ‖W‖_F², without forming I − W.
-        square = size - 2.0 * matrix.trace() + torch.linalg.matrix_norm(matrix) ** 2
-        return (max(float(square), 0.0) / size) ** 0.5
+        square = size - 2.0 * self.trace() + self._entry().square_norm
+        return (max(square, 0.0) / size) ** 0.5
 
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:  # noqa: D102
         unit = 0.5 * torch.finfo(self._matrix.dtype).eps

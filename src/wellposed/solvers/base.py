@@ -9,7 +9,6 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.norms import euclidean
 from wellposed.solvers.problem import AffineProblem, Problem
 
 P = TypeVar("P", bound=Problem)
@@ -38,13 +37,13 @@ class Iteration(ABC):
         """A point and its image under the map."""
         return self.point, self.image
 
-    def change(self) -> Tensor:
-        """Per-sample size of what the convergence is judged by: the residual, or a multiple of it."""
-        return euclidean(self.image - self.point)
+    def change(self) -> float:
+        """Euclidean size, over the whole batch, of the last step. Only asked for where the image is not free."""
+        raise NotImplementedError
 
-    def scale(self) -> Tensor:
-        """Per-sample Euclidean norm of the current iterate."""
-        return euclidean(self.image)
+    def scale(self) -> float:
+        """Euclidean norm of the whole batch of iterates. Only asked for where the image is not free."""
+        raise NotImplementedError
 
     def select(self, rows: Tensor) -> None:
         """Keep the samples ``rows`` only."""

@@ -18,10 +18,14 @@ from wellposed.solvers.base import Solver
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.solution import Report, Status
 
-# A residual that has not fallen for this many looks is at its floor, or growing.
+# A residual that has not fallen for this many looks is at its floor, or grows, or goes in circles.
 _PATIENCE = 30
-# The same, where looks are spaced by the predicted rate and so far apart.
-_FLAT_LOOKS = 4
+# The same, where looks are far apart.
+_SPACED_PATIENCE = 5
+# The worst sample's error bound is about this many times the error predicted for the whole batch.
+_LOOK_MARGIN = 3.0
+# From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
+_FIRST_DOUBLING = 16
 
 
 @dataclass(frozen=True)
@@ -76,132 +80,149 @@ class _Loop:
         self.guarantee, self.rtol, self.atol, self.max_steps = guarantee, rtol, atol, max_steps
         self.iteration = solver.bind(problem, guarantee, start, like)
         self.start, self.like = start, like
-        batch = like.shape[0]
+        self.outcome: Outcome | None = None
         self.rows: Tensor | None = None  # which sample each live row is; None while all are live
-        self.live_best: Tensor | None = None  # best value so far, the start until there is one
-        self.live_least = like.new_full((batch,), math.inf)  # its residual
-        self.live_ratio: Tensor | float = 1.0  # error bound over `change`, learnt at each look
-        self.live_stale: Tensor | None = None  # looks since the residual last fell
         self.live_open: Tensor | None = None  # rows not finished; None while all are open
+        self.live_best: Tensor | None = None  # best value so far, the start until there is one
+        self.live_least: Tensor | None = None  # its residual
+        self.live_stale: Tensor | None = None  # looks since the residual last fell
+        self.live_ratio: Tensor | None = None  # error bound over residual, learnt at each look
         self.live_atol: Tensor | float = atol  # −inf for finished rows that had to stay in the batch
-        self.value: Tensor | None = None
-        self.residual = like.new_full((batch,), math.inf)
-        self.status = torch.full((batch,), Status.MAX_STEPS.code, dtype=torch.int8, device=like.device)
-        self.steps = torch.full((batch,), max_steps, dtype=torch.int64, device=like.device)
 
     def run(self) -> Outcome:
         if self.like.numel() == 0:
-            return self._outcome(torch.zeros_like(self.like))
+            return self._blank(torch.zeros_like(self.like), Status.CONVERGED, 0)
         if self.iteration.image_is_free:
-            self._run_checking_every_step()
+            self._run_looking_when_needed()
         else:
-            self._run_checking_when_due()
-        return self._outcome(self.value if self.value is not None else torch.zeros_like(self.like))
+            self._run_looking_when_due()
+        assert self.outcome is not None  # every run ends in a look that finishes all
+        return self.outcome
 
-    def _outcome(self, value: Tensor) -> Outcome:
-        return Outcome(value, Report(self.status, self.residual, self.steps, None))
+    def _blank(self, value: Tensor, status: Status, steps: int) -> Outcome:
+        batch, device = value.shape[0], value.device
+        codes = torch.full((batch,), status.code, dtype=torch.int8, device=device)
+        counts = torch.full((batch,), steps, dtype=torch.int64, device=device)
+        return Outcome(value, Report(codes, value.new_full((batch,), math.inf), counts, None))
 
-    def _run_checking_every_step(self) -> None:
+    def _run_looking_when_needed(self) -> None:
+        """For algorithms whose residual is free: judge by it at every step, look when it says that something happened."""
         iteration = self.iteration
+        least = self.like.new_full((self.like.shape[0],), math.inf)
         for step in range(1, self.max_steps + 1):
             iteration.advance()
-            change = iteration.change()
-            limit = iteration.scale().mul_(self.rtol).add_(self.live_atol)
-            error = change if isinstance(self.live_ratio, float) else change * self.live_ratio
-            falling = (change < self.live_least) & (error > limit)
-            if step < self.max_steps and bool(falling.all()):  # the common case: nothing to do but go on
-                self.live_least, self.live_best = change, iteration.image
+            residual = euclidean(iteration.image - iteration.point)
+            limit = euclidean(iteration.image).mul_(self.rtol).add_(self.live_atol)
+            error = residual if self.live_ratio is None else residual * self.live_ratio
+            uneventful = (residual < least) & (error > limit)
+            if step < self.max_steps and bool(uneventful.all()):
+                least, self.live_best = residual, iteration.image
                 continue
-            if self._look(step, change, error <= limit):
+            self.live_least = least
+            if self._look(step, error <= limit)[0]:
                 return
+            least = self.live_least
 
-    def _run_checking_when_due(self) -> None:
-        """For algorithms that must pay for the residual: look when the observed rate says that it is time."""
+    def _run_looking_when_due(self) -> None:
+        """For algorithms that must pay for the residual: look when the observed rate says that it is time.
+
+        The rate is read off the whole batch, which is good enough to decide when to look and decides nothing else.
+        """
         iteration = self.iteration
-        due, rate = 2, 0.5
+        rate, changes, due = 0.5, [], self.max_steps
         previous: tuple[int, float] | None = None
-        least_worst, flat = math.inf, 0
+        worst, stuck, doubling = math.inf, False, _FIRST_DOUBLING
         for step in range(1, self.max_steps + 1):
             iteration.advance()
-            if step < due and step < self.max_steps:
+            if step in (2, 3):
+                changes.append(iteration.change())
+            if step == 3:
+                rate = _clamped_rate(changes[1], changes[0], 1)
+                target = self.rtol * iteration.scale() + self.atol * math.sqrt(self.like.shape[0])
+                due = step + min(_wait(_LOOK_MARGIN * changes[1] * rate / (1.0 - rate), target, rate), 2 * step)
+            if step < min(due, doubling, self.max_steps):
                 continue
-            change = iteration.change()
-            limit = iteration.scale().mul_(self.rtol).add_(self.atol)
-            if isinstance(self.live_ratio, float):
-                error = change * (rate / (1.0 - rate))
-            else:
-                error = change * self.live_ratio
-            open_error = error if self.live_open is None else error.where(self.live_open, 0.0)
-            # 0/0 is a finished or zero sample: nothing remains to be done for it.
-            worst = float((open_error / limit).nan_to_num(nan=0.0 if self.atol == 0.0 else math.inf).amax())
-            if previous is not None and 0.0 < worst < math.inf and previous[1] > 0.0:
-                rate = min(max((worst / previous[1]) ** (1.0 / (step - previous[0])), 0.01), 0.99)
-            wait = math.ceil(math.log(worst) / -math.log(rate)) if 1.0 < worst < math.inf else 0
-            retire = wait > max(4, step // 2) and self.iteration.problem.selectable and bool((error <= limit).any())
-            flat = 0 if worst < 0.9 * least_worst else flat + 1
-            least_worst = min(least_worst, worst)
-            give_up = flat >= _FLAT_LOOKS
-            if wait == 0 or retire or give_up or step == self.max_steps:
-                candidates = error <= limit if retire and not give_up else torch.ones_like(limit, dtype=torch.bool)
-                if self._look(step, change, candidates, give_up=give_up):
-                    return
-                least_worst, flat = math.inf, 0
-                previous, wait = None, max(wait, 1)
-            else:
-                previous = (step, worst)
-            # A prediction from one pair of looks is a guess: never sleep past a doubling of the work done.
-            due = step + min(max(wait, 1), max(step, 1))
+            finished, worst = self._look(step, None, thorough=stuck or step >= doubling)
+            if finished:
+                return
+            if previous is not None:
+                stuck = not worst < previous[1]
+                rate = _clamped_rate(worst, previous[1], step - previous[0])
+            previous = (step, worst)
+            due = step + max(1, min(_wait(worst, 1.0, rate), step))
+            if step >= doubling:
+                doubling *= 2
 
-    def _look(self, step: int, change: Tensor, candidates: Tensor, *, give_up: bool = False) -> bool:
-        """Judge the candidates by their bound, retire what is finished; True when nothing is left."""
+    def _look(self, step: int, candidates: Tensor | None, *, thorough: bool = True) -> tuple[bool, float]:
+        """Judge the candidates (None: all) by their error bound and retire what is finished.
+
+        Without ``thorough``, nothing is retired unless all of it is finished or something is not finite.
+
+        Returns:
+            Whether nothing is left, and the largest ratio of error bound to limit among what is left.
+        """
         point, image = self.iteration.observe()
         residual = euclidean(image - point)
-        limit = self.atol + self.rtol * euclidean(image)
+        limit = euclidean(image).mul_(self.rtol).add_(self.atol)
         bound = residual if self.guarantee is None else self.guarantee.error_bound(point, image)
-        opened = torch.ones_like(candidates) if self.live_open is None else self.live_open
-        finite = torch.isfinite(change) & torch.isfinite(residual)
-        improved = finite & (change < self.live_least)
-        if self.live_best is None:
-            self.live_best = torch.zeros_like(image) if self.start is None else self._live(self.start)
-        self.live_best = _rowwise_where(improved, image, self.live_best)
-        self.live_stale = improved.logical_not().long() + (0 if self.live_stale is None else self.live_stale * ~improved)
-        floor = torch.finfo(change.dtype).eps ** (1 / 3)
-        self.live_least = torch.where(improved, change, self.live_least)
-        done = opened & candidates & (bound <= limit)
-        tired = torch.ones_like(done) if give_up else self.live_stale >= _PATIENCE
-        codes = torch.full_like(self.live_stale, Status.MAX_STEPS.code, dtype=torch.int8)
+        within = bound <= limit
+        if self.outcome is None and self.live_open is None and bool(within.all()):  # the common end
+            codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
+            steps = torch.full_like(codes, step, dtype=torch.int64)
+            self.outcome = Outcome(image, Report(codes, residual, steps, None))
+            return True, 0.0
+        if not thorough and step < self.max_steps:
+            worst = float((bound / limit).amax())
+            if math.isfinite(worst):
+                return False, worst
+        return self._sort_out(step, candidates, image, residual, bound, limit, within)
+
+    def _sort_out(
+        self, step: int, candidates: Tensor | None, image: Tensor, residual: Tensor, bound: Tensor, limit: Tensor,
+        within: Tensor,
+    ) -> tuple[bool, float]:  # fmt: skip
+        every = torch.ones_like(within)
+        opened = every if self.live_open is None else self.live_open
+        candidates = every if candidates is None else candidates
+        least = torch.full_like(residual, math.inf) if self.live_least is None else self.live_least
+        stale = torch.zeros_like(residual) if self.live_stale is None else self.live_stale
+        best = self.live_best
+        if best is None:
+            best = torch.zeros_like(image) if self.start is None else self.start
+        finite = torch.isfinite(residual) & torch.isfinite(bound)
+        improved = finite & (residual < least)
+        self.live_best = best = _rowwise_where(improved, image, best)
+        self.live_least = least = torch.where(improved, residual, least)
+        self.live_stale = stale = torch.where(improved, 0.0, stale + 1.0)
+        done = opened & candidates & within
+        tired = stale >= (_PATIENCE if self.iteration.image_is_free else _SPACED_PATIENCE)
+        finished = opened if step >= self.max_steps else opened & (done | tired | ~finite)
+        codes = torch.full_like(stale, Status.MAX_STEPS.code, dtype=torch.int8)
+        far = least > torch.finfo(residual.dtype).eps ** (1 / 3) * euclidean(best)
         codes[tired] = Status.STALLED.code
-        codes[tired & (self.live_least > floor * euclidean(image))] = Status.DIVERGED.code
+        codes[tired & far] = Status.DIVERGED.code
         codes[~finite] = Status.NONFINITE.code
         codes[done] = Status.CONVERGED.code
-        last = step >= self.max_steps
-        finished = opened if last else opened & (done | tired | ~finite)
-        learnt = (bound / change).clamp_min(torch.finfo(change.dtype).tiny)
+        learnt = bound / residual
         learnt = torch.where(torch.isfinite(learnt), learnt, 1.0)
-        old = torch.ones_like(learnt) if isinstance(self.live_ratio, float) else self.live_ratio
-        self.live_ratio = torch.where(candidates, learnt, old)
+        self.live_ratio = learnt if self.live_ratio is None else torch.where(candidates, learnt, self.live_ratio)
         if bool(finished.any()):
-            self._finish(step, finished, done, image, residual, codes)
+            value = _rowwise_where(done, image, best)
+            self._record(step, finished, value, torch.where(done, residual, least), codes)
             opened = opened & ~finished
-            return self._shrink(opened)
-        return False
+            if self._shrink(opened):
+                return True, 0.0
+        ratio = torch.where(opened, bound / limit, 0.0).nan_to_num(nan=0.0)
+        return False, float(ratio.amax())
 
-    def _finish(self, step: int, finished: Tensor, done: Tensor, image: Tensor, residual: Tensor, codes: Tensor) -> None:
-        assert self.live_best is not None  # set by _look
-        value = _rowwise_where(done, image, self.live_best)
-        residual = torch.where(done, residual, self.live_least)
-        if self.value is None and self.rows is None and bool(finished.all()):
-            self.value, self.residual, self.status = value, residual, codes
-            self.steps = torch.full_like(self.steps, step)
-            return
-        if self.value is None:
-            self.value = torch.zeros_like(self.like)
-        into = torch.arange(len(finished), device=finished.device) if self.rows is None else self.rows
-        into = into[finished]
-        self.value[into] = value[finished]
-        self.residual[into] = residual[finished]
-        self.status[into] = codes[finished]
-        self.steps[into] = step
+    def _record(self, step: int, finished: Tensor, value: Tensor, residual: Tensor, codes: Tensor) -> None:
+        if self.outcome is None:
+            self.outcome = self._blank(torch.zeros_like(self.like), Status.MAX_STEPS, self.max_steps)
+        into = finished.nonzero().squeeze(1) if self.rows is None else self.rows[finished]
+        self.outcome.value[into] = value[finished]
+        self.outcome.report.residual[into] = residual[finished]
+        self.outcome.report.status_codes[into] = codes[finished]
+        self.outcome.report.steps[into] = step
 
     def _shrink(self, opened: Tensor) -> bool:
         """Leave out finished samples where that pays; True when none is open."""
@@ -209,6 +230,8 @@ class _Loop:
         self.live_open = opened
         if count == 0:
             return True
+        assert self.live_best is not None and self.live_least is not None  # set by _sort_out
+        assert self.live_stale is not None and self.live_ratio is not None
         if not self.iteration.problem.selectable or 2 * count > len(opened):
             # Finished rows must not call for attention again.
             self.live_least = torch.where(opened, self.live_least, math.inf)
@@ -217,13 +240,22 @@ class _Loop:
         keep = opened.nonzero().squeeze(1)
         self.rows = keep if self.rows is None else self.rows[keep]
         self.iteration.select(keep)
-        for name in ("live_best", "live_least", "live_ratio", "live_stale"):
-            setattr(self, name, getattr(self, name)[keep])
-        self.live_open, self.live_atol = None, self.atol
+        self.live_best, self.live_least = self.live_best[keep], self.live_least[keep]
+        self.live_stale, self.live_ratio = self.live_stale[keep], self.live_ratio[keep]
+        self.live_open, self.live_atol = torch.ones_like(keep, dtype=torch.bool), self.atol
         return False
 
-    def _live(self, value: Tensor) -> Tensor:
-        return value if self.rows is None else value[self.rows]
+
+def _clamped_rate(new: float, old: float, steps: int) -> float:
+    ratio = new / old if old > 0.0 and math.isfinite(new) else 1.0
+    return min(max(ratio, 0.0) ** (1.0 / steps), 0.98) if ratio > 1e-6 else 0.05
+
+
+def _wait(error: float, target: float, rate: float) -> int:
+    """Steps at ``rate`` until ``error`` is ``target``; zero when it is there, or when nothing can be said."""
+    if not math.isfinite(error) or error <= target or target <= 0.0:
+        return 0
+    return math.ceil(math.log(error / target) / -math.log(rate))
 
 
 def _rowwise_where(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:

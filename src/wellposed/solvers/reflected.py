@@ -15,7 +15,6 @@ from torch import Tensor
 
 from wellposed.errors import check, checked_fields
 from wellposed.guarantee import Guarantee
-from wellposed.norms import euclidean
 from wellposed.solvers.base import Iteration, Solver, affine, step_size
 from wellposed.solvers.problem import AffineProblem, Problem
 
@@ -85,8 +84,8 @@ class _ReflectedIteration(Iteration):
         point = self.problem.activation.resolvent(self._u, self._alpha)
         return point, self.problem.evaluate(point)
 
-    def change(self) -> Tensor:
-        return euclidean(self._u - self._previous)
+    def change(self) -> float:
+        return float(torch.linalg.vector_norm(self._u - self._previous))
 
-    def scale(self) -> Tensor:
-        return euclidean(self.problem.activation.resolvent(self._u, self._alpha))
+    def scale(self) -> float:
+        return float(torch.linalg.vector_norm(self.problem.activation.resolvent(self._u, self._alpha)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -88,16 +89,29 @@ class Report:
         """The status of every sample."""
         return tuple(_ORDER[code] for code in self.status_codes.flatten().tolist())
 
-    def complain(self, on_failure: str, what: str) -> None:
+    def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """All attributes, in order."""
+        return self.status_codes, self.residual, self.steps, self.error_bound
+
+    def reshape(self, lead: torch.Size) -> Report:
+        """The same report with its samples arranged in another batch shape."""
+        codes, residual, steps, bound = self.fields()
+        shaped_bound = None if bound is None else bound.reshape(lead)
+        return Report(codes.reshape(lead), residual.reshape(lead), steps.reshape(lead), shaped_bound)
+
+    def complain(self, on_failure: str, what: str, diagnose: Callable[[], None] | None = None) -> None:
         """Raise or warn if any sample did not converge.
 
         Args:
             on_failure: ``"raise"`` or ``"warn"``.
             what: the words that name the solve in the message.
+            diagnose: called first on failure, to raise a more telling error if it knows one.
         """
-        failed = [code for code in self.status_codes.flatten().tolist() if code != Status.CONVERGED.code]
-        if not failed:
+        if not bool(self.status_codes.any()):  # the code of CONVERGED is zero
             return
+        if diagnose is not None:
+            diagnose()
+        failed = [code for code in self.status_codes.flatten().tolist() if code]
         worst = max(set(failed), key=failed.count)
         message = f"{what}: {len(failed)} of {self.status_codes.numel()} samples {_ORDER[worst].value}"
         if on_failure == "raise":
