@@ -71,6 +71,10 @@ class Guarantee(ABC):
                 for exact arithmetic; with it, it also holds for the numbers computed.
         """
 
+    def defect_bound(self, size: Tensor) -> Tensor | None:
+        """Bound on ‖z − z*‖₂ for a z that solves ``z = σ(Wz + q + defect)`` exactly, given ‖defect‖₂; None if unknown."""
+        return None
+
     @abstractmethod
     def on(self, operator: Operator) -> Guarantee:
         """The same promise for the transpose, another precision or another copy of the operator it was made for."""
@@ -176,6 +180,10 @@ class StronglyMonotone(Guarantee):
         rounding = self.operator.rounding(size, torch.zeros_like(size)) + self.operator.norm_upper_bound() * image_error
         margin = 1.0 + torch.finfo(image.dtype).eps * (image[0].numel() + 8)
         return bound * margin + rounding / self.m + image_error
+
+    def defect_bound(self, size: Tensor) -> Tensor:
+        """``‖defect‖ / m``: the equilibrium is 1/m-Lipschitz in q, as in the proof of `error_bound`."""
+        return size / self.m
 
     def on(self, operator: Operator) -> StronglyMonotone:  # noqa: D102
         return StronglyMonotone(operator, self.m)

@@ -526,7 +526,7 @@ def _unroll(
     iteration = solver.bind(problem, guarantee, start, like)
     for _ in range(steps):
         iteration.advance()
-    return iteration.observe()[1]
+    return iteration.observe()
 
 
 def _leading(tensor: Tensor, place: int | None, size: int) -> Tensor:

@@ -6,6 +6,9 @@ raises or returns wrong numbers (pytorch issues 142815 and 141358, torch 2.13 in
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,3 +59,10 @@ def accretive_inverse(matrix: Tensor) -> Tensor:
     left = last @ (lower @ first)
     top = torch.cat([torch.addmm(first, right, left), (right @ last).neg()], 1)
     return torch.cat([top, torch.cat([left.neg(), last], 1)], 0)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which autocast, if it is on, is off: guarantees are about the weights' own dtype."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # entering autocast costs more than a small product

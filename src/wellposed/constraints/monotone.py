@@ -17,6 +17,7 @@ from torch.autograd import Function
 from wellposed.constraints.base import Constraint
 from wellposed.errors import GuaranteeError, InputError, check
 from wellposed.guarantee import StronglyMonotone
+from wellposed.linear_algebra import full_precision
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense, FactorisationCache
 from wellposed.verified import symmetric_part_lower_bound
@@ -70,7 +71,7 @@ class Monotone(Constraint):
         return self.A.shape[0]
 
     def materialise(self) -> tuple[Dense, StronglyMonotone]:  # noqa: D102
-        with torch.autocast(self.A.device.type, enabled=False):
+        with full_precision(self.A.device):
             matrix = _StateWeight.apply(self.A, self.B, self.m)
         operator = Dense(matrix, factorisation_cache(self))
         return operator, _FormedMonotone(operator, self.m)

@@ -12,6 +12,7 @@ from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
 from wellposed.errors import InputError, check, checked_options
 from wellposed.implicit import AffineEquation, Exact, Gradient, Settings
+from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.operators import Operator
 from wellposed.solvers import solver_named
@@ -110,7 +111,7 @@ class Equilibrium(nn.Module):
 
     def _run(self, x: Tensor, z0: Tensor | None, *, certified: bool) -> Solution[Tensor]:
         self._check_input(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             lead = x.shape[:-1]
             rows = x.reshape(-1, x.shape[-1])
             offset = self.injection(rows)

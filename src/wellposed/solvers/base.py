@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
+from wellposed.norms import euclidean
 from wellposed.solvers.problem import AffineProblem, Problem
 
 P = TypeVar("P", bound=Problem)
@@ -20,7 +21,7 @@ class Iteration(ABC):
     Attributes:
         problem: the problem of the samples that are still in the batch.
         rowwise: names of the attributes that hold one row per sample.
-        image_is_free: whether `observe` costs no evaluation of the map, so that every step can be checked.
+        image_is_free: whether judging costs no evaluation of the map, so that every step can be checked.
     """
 
     rowwise: ClassVar[tuple[str, ...]] = ("point", "image")
@@ -33,9 +34,15 @@ class Iteration(ABC):
     def advance(self) -> None:
         """Take one step."""
 
-    def observe(self) -> tuple[Tensor, Tensor]:
-        """A point and its image under the map."""
-        return self.point, self.image
+    def observe(self) -> Tensor:
+        """The current value: what the solve would return."""
+        return self.image
+
+    def judge(self, guarantee: Guarantee | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The current value, its residual and its error bound (the residual where nothing is guaranteed)."""
+        residual = euclidean(self.image - self.point)
+        bound = residual if guarantee is None else guarantee.error_bound(self.point, self.image)
+        return self.image, residual, bound
 
     def change(self) -> float:
         """Euclidean size, over the whole batch, of the last step. Only asked for where the image is not free."""

@@ -59,14 +59,14 @@ def certify(
     if not isinstance(problem, AffineProblem):
         image = problem.evaluate(outcome.value)
         bound = guarantee.error_bound(outcome.value, image)
-        return _conclude(outcome, image, bound, rtol, atol)
+        return _conclude(outcome, image, euclidean(image - outcome.value), bound, rtol, atol)
     exact = ExactOffset(problem.offset.double(), torch.zeros(())) if exact_offset is None else exact_offset()
     accurate = AffineProblem(
         problem.operator.to(torch.float64), exact.value, problem.activation.to(torch.float64)
     )
     promise = guarantee.on(accurate.operator)
     dtype = outcome.value.dtype
-    value, bound = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)
+    value, residual, bound = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)
     short = outcome.report.converged & (bound > atol + rtol * euclidean(value))
     if bool(short.any()):
         rows = short.nonzero().squeeze(1)
@@ -75,30 +75,33 @@ def certify(
             rtol=0.5 * rtol, atol=0.5 * atol, max_steps=max_steps,
         )  # fmt: skip
         error = exact.error if exact.error.ndim == 0 else exact.error[rows]
-        value[rows], bound[rows] = _refine(again.value, accurate.select(rows), promise, error.double(), dtype)
+        refined = _refine(again.value, accurate.select(rows), promise, error.double(), dtype)
+        value[rows], residual[rows], bound[rows] = refined
         steps = outcome.report.steps.clone()
         steps[rows] += again.report.steps
         outcome = Outcome(outcome.value, dataclasses.replace(outcome.report, steps=steps))
-    return _conclude(outcome, value, bound, rtol, atol)
+    return _conclude(outcome, value, residual, bound, rtol, atol)
 
 
 def _refine(
     point: Tensor, accurate: AffineProblem, promise: Guarantee, offset_error: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """One accurate application of the map, rounded to the working dtype, with the bound of the rounded value."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One accurate application of the map, rounded to the working dtype; the residual before it, and the bound after."""
     image = accurate.evaluate(point)
     eps = torch.finfo(torch.float64).eps
     rounding = accurate.operator.rounding(euclidean(point), euclidean(accurate.offset)) + offset_error
     bound = promise.error_bound(point, image, rounding + 4.0 * eps * euclidean(image))
     value = image.to(dtype)
-    return value, (bound + euclidean(value.double() - image)) * (1.0 + eps * (point[0].numel() + 8))
+    bound = (bound + euclidean(value.double() - image)) * (1.0 + eps * (point[0].numel() + 8))
+    return value, euclidean(image - point), bound
 
 
-def _conclude(outcome: Outcome, value: Tensor, bound: Tensor, rtol: float, atol: float) -> Outcome:
+def _conclude(outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, rtol: float, atol: float) -> Outcome:
     report = outcome.report
     usable = torch.isfinite(bound) & torch.isfinite(value.reshape(value.shape[0], -1)).all(1)
     value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
     bound = torch.where(usable, bound, math.inf)
     short = report.converged & ~(bound <= atol + rtol * euclidean(value).to(bound.dtype))
     codes = torch.where(short, torch.full_like(report.status_codes, Status.STALLED.code), report.status_codes)
-    return Outcome(value, dataclasses.replace(report, status_codes=codes, error_bound=bound))
+    residual = residual.to(report.residual.dtype)
+    return Outcome(value, dataclasses.replace(report, status_codes=codes, residual=residual, error_bound=bound))

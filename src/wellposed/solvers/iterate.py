@@ -23,7 +23,7 @@ _PATIENCE = 30
 # The same, where looks are far apart.
 _SPACED_PATIENCE = 5
 # The worst sample's error bound is about this many times the error predicted for the whole batch.
-_LOOK_MARGIN = 3.0
+_LOOK_MARGIN = 2.0
 # From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
 _FIRST_DOUBLING = 16
 
@@ -161,10 +161,8 @@ class _Loop:
         Returns:
             Whether nothing is left, and the largest ratio of error bound to limit among what is left.
         """
-        point, image = self.iteration.observe()
-        residual = euclidean(image - point)
+        image, residual, bound = self.iteration.judge(self.guarantee)
         limit = euclidean(image).mul_(self.rtol).add_(self.atol)
-        bound = residual if self.guarantee is None else self.guarantee.error_bound(point, image)
         within = bound <= limit
         if self.outcome is None and self.live_open is None and bool(within.all()):  # the common end
             codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
@@ -172,8 +170,9 @@ class _Loop:
             self.outcome = Outcome(image, Report(codes, residual, steps, None))
             return True, 0.0
         if not thorough and step < self.max_steps:
-            worst = float((bound / limit).amax())
-            if math.isfinite(worst):
+            ratio = bound / limit
+            worst = float((ratio if self.live_open is None else ratio.where(self.live_open, 0.0)).amax())
+            if 1.0 < worst < math.inf:
                 return False, worst
         return self._sort_out(step, candidates, image, residual, bound, limit, within)
 

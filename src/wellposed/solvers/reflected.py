@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wellposed.errors import check, checked_fields
 from wellposed.guarantee import Guarantee
+from wellposed.norms import euclidean
 from wellposed.solvers.base import Iteration, Solver, affine, step_size
 from wellposed.solvers.problem import AffineProblem, Problem
 
@@ -80,9 +81,20 @@ class _ReflectedIteration(Iteration):
         if self._halved:
             self._u = torch.lerp(self._previous, self._u, 0.5)
 
-    def observe(self) -> tuple[Tensor, Tensor]:
-        point = self.problem.activation.resolvent(self._u, self._alpha)
-        return point, self.problem.evaluate(point)
+    def observe(self) -> Tensor:
+        return self.problem.activation.resolvent(self._u, self._alpha)
+
+    def judge(self, guarantee: Guarantee | None) -> tuple[Tensor, Tensor, Tensor]:
+        # z = J_α(u) means z = σ(v) with v = z + (u − z)/α, so z solves the equation exactly for q + defect. The defect
+        # is taken from W itself: an inaccurate factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
+        value = self.observe()
+        operator = self.problem.operator
+        defect = torch.add(value, self._u - value, alpha=1.0 / self._alpha) - operator.affine(value, self.problem.offset)
+        residual = euclidean(defect)
+        if guarantee is None:
+            return value, residual, residual
+        bound = guarantee.defect_bound(residual)
+        return value, residual, guarantee.error_bound(value, self.problem.evaluate(value)) if bound is None else bound
 
     def change(self) -> float:
         return float(torch.linalg.vector_norm(self._u - self._previous))
