@@ -2,6 +2,12 @@
 
 from wellposed.activations import Activation as Activation
 from wellposed.activations import activation as activation
+from wellposed.certificates import Certificate as Certificate
+from wellposed.certificates import certify as certify
+from wellposed.certificates import pac_bayes as pac_bayes
+from wellposed.certificates import perturbation_bound as perturbation_bound
+from wellposed.certificates import witness as witness
+from wellposed.errors import CertificateError as CertificateError
 from wellposed.errors import GuaranteeError as GuaranteeError
 from wellposed.errors import InputError as InputError
 from wellposed.errors import NotConvergedError as NotConvergedError
@@ -18,6 +24,7 @@ from wellposed.implicit import Phantom as Phantom
 from wellposed.implicit import Unrolled as Unrolled
 from wellposed.layers import Equilibrium as Equilibrium
 from wellposed.layers import MonDEQ as MonDEQ
+from wellposed.layers import Normalize as Normalize
 from wellposed.solvers import Anderson as Anderson
 from wellposed.solvers import Averaged as Averaged
 from wellposed.solvers import Broyden as Broyden

@@ -46,6 +46,10 @@ class CheckpointError(WellposedError, RuntimeError):
     """A run folder or weight file cannot be used; the message says why."""
 
 
+class CertificateError(WellposedError, RuntimeError):
+    """A certificate does not hold for the weights it is shown, or cannot be given; the message says which part fails."""
+
+
 class NotConvergedWarning(UserWarning):
     """A solve ended without reaching its tolerance and the caller asked for a warning."""
 

@@ -14,10 +14,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from wellposed.errors import check
+from wellposed.errors import GuaranteeError, check
 from wellposed.norms import euclidean
 from wellposed.operators import Operator
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.verified import spectral_norm_upper_bound, symmetric_part_lower_bound
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ class Guarantee(ABC):
     """Existence, uniqueness, convergence and an a-posteriori error bound for the equilibrium of one map.
 
     Attributes:
-        theorem: name and source of the statement.
+        theorem: name and source of the statement that the equilibrium exists, is unique and is reached.
+        lipschitz_theorem: name and source of the statement behind `offset_lipschitz`.
         preferred: the algorithm that this guarantee serves best.
     """
 
     theorem: str
+    lipschitz_theorem: str
     preferred: str
 
     @abstractmethod
@@ -79,6 +81,10 @@ class Guarantee(ABC):
     def on(self, operator: Operator) -> Guarantee:
         """The same promise for the transpose, another precision or another copy of the operator it was made for."""
 
+    @abstractmethod
+    def offset_lipschitz(self) -> float:
+        """Euclidean Lipschitz constant of the equilibrium as a function of the offset q, proved for the stored W."""
+
     def suggested_step(self, algorithm: str) -> float | None:
         """A step that runs well in practice where any step is safe; None to use the one of `plan`."""
         return None
@@ -97,6 +103,7 @@ class Contraction(Guarantee):
     factor: float
     evaluation_error: float | None = None
     theorem: str = "Banach fixed-point theorem, Euclidean norm"
+    lipschitz_theorem: str = "Banach fixed-point theorem: 1/(1 − factor)"
     preferred: str = "picard"
 
     def __post_init__(self) -> None:
@@ -117,6 +124,9 @@ class Contraction(Guarantee):
         rounding = relative * torch.maximum(euclidean(image), euclidean(point))
         return (self.factor * distance + rounding) / (1.0 - self.factor)
 
+    def offset_lipschitz(self) -> float:  # noqa: D102
+        return 1.0 / (1.0 - self.factor) * (1.0 + 1e-15)
+
     def on(self, operator: Operator) -> Guarantee:  # noqa: D102
         return self
 
@@ -130,6 +140,7 @@ class StronglyMonotone(Guarantee):
     """
 
     theorem = "Winston & Kolter 2020, Theorem 1: strongly monotone operator splitting"
+    lipschitz_theorem = "Pabbaraju, Winston & Kolter 2021, Theorem 1: 1/m"
     preferred = "peaceman_rachford"
 
     def __init__(self, operator: Operator, m: float) -> None:
@@ -185,5 +196,27 @@ class StronglyMonotone(Guarantee):
         """``‖defect‖ / m``: the equilibrium is 1/m-Lipschitz in q, as in the proof of `error_bound`."""
         return size / self.m
 
+    def offset_lipschitz(self) -> float:  # noqa: D102
+        return 1.0 / proved_monotonicity(self.operator.dense(), self.m) * (1.0 + 1e-15)
+
     def on(self, operator: Operator) -> StronglyMonotone:  # noqa: D102
         return StronglyMonotone(operator, self.m)
+
+
+def proved_monotonicity(matrix: Tensor, m: float) -> float:
+    """The largest constant up to ``m`` for which ``I − W ⪰ constant·I`` is proved for the stored numbers of W.
+
+    Raises:
+        GuaranteeError: no positive constant could be proved.
+        InputError: NaN or infinite entries.
+    """
+    stored = matrix.detach().double().cpu()
+    displacement = torch.eye(stored.shape[0], dtype=torch.float64) - stored
+    # Subtracting from the identity rounds the diagonal once.
+    proved = symmetric_part_lower_bound(displacement) - 2.0**-52 * float(displacement.diagonal().abs().max())
+    if proved <= 0.0:
+        raise GuaranteeError(
+            f"m={m!r}: I − W ⪰ m·I is lost to rounding at these weights (proved only {proved:.3g}); "
+            "use float64, a larger m, or smaller weights"
+        )
+    return min(proved, m)

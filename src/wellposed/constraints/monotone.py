@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from wellposed.constraints.base import Constraint
-from wellposed.errors import GuaranteeError, InputError, check
-from wellposed.guarantee import StronglyMonotone
+from wellposed.errors import InputError, check
+from wellposed.guarantee import StronglyMonotone, proved_monotonicity
 from wellposed.linear_algebra import full_precision
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense, FactorisationCache
-from wellposed.verified import symmetric_part_lower_bound
 
 # Factorisations live beside the modules, not in them: a module that has run is the same object as one that has not.
 _caches: weakref.WeakKeyDictionary[nn.Module, FactorisationCache] = weakref.WeakKeyDictionary()
@@ -76,11 +75,6 @@ class Monotone(Constraint):
         operator = Dense(matrix, factorisation_cache(self))
         return operator, _FormedMonotone(operator, self.m)
 
-    def verify(self) -> float:
-        """The strong-monotonicity constant proved for the stored W, at most ``m``; see `proved_monotonicity`."""
-        with torch.no_grad():
-            return proved_monotonicity(self.materialise()[0].dense(), self.m)
-
     def get_extra_state(self) -> Tensor:
         """``m``, which decides what the weights mean and so must travel with them."""
         return torch.tensor(self.m, dtype=torch.float64)
@@ -126,28 +120,13 @@ class _FormedMonotone(StronglyMonotone):
             return nominal - 1.1 * error
         return proved_monotonicity(operator.dense(), nominal)
 
+    def offset_lipschitz(self) -> float:
+        """1/m, with m proved by eigenvalues rather than taken from the a-priori bound."""
+        return 1.0 / proved_monotonicity(self.operator.dense(), self._nominal) * (1.0 + 1e-15)
+
     def on(self, operator: Operator) -> StronglyMonotone:
         """The transpose, and float64 copies, have the same numbers and so the same constant."""
         return _FormedMonotone(operator, self._nominal) if "m" not in self.__dict__ else StronglyMonotone(operator, self.m)
-
-
-def proved_monotonicity(matrix: Tensor, m: float) -> float:
-    """The largest constant up to ``m`` for which ``I − W ⪰ constant·I`` is proved for the stored numbers of W.
-
-    Raises:
-        GuaranteeError: no positive constant could be proved.
-        InputError: NaN or infinite entries.
-    """
-    stored = matrix.detach().double().cpu()
-    displacement = torch.eye(stored.shape[0], dtype=torch.float64) - stored
-    # Subtracting from the identity rounds the diagonal once.
-    proved = symmetric_part_lower_bound(displacement) - 2.0**-52 * float(displacement.diagonal().abs().max())
-    if proved <= 0.0:
-        raise GuaranteeError(
-            f"m={m!r}: I − W ⪰ m·I is lost to rounding at these weights (proved only {proved:.3g}); "
-            "use float64, a larger m, or smaller weights"
-        )
-    return min(proved, m)
 
 
 class _StateWeight(Function):

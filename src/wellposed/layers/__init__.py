@@ -2,3 +2,4 @@
 
 from wellposed.layers.equilibrium import Equilibrium as Equilibrium
 from wellposed.layers.mondeq import MonDEQ as MonDEQ
+from wellposed.layers.normalize import Normalize as Normalize

@@ -1,0 +1,88 @@
+"""Euclidean attacks by foolbox: the smallest adversarial perturbation found for every input."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import InputError, require
+
+
+def adversarial_distances(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    radii: Sequence[float],
+    *,
+    steps: int = 40,
+    batch_size: int = 250,
+    seed: int = 0,
+    done: Callable[[int], None] = lambda count: None,
+) -> tuple[Tensor, Tensor]:
+    """Attack every input with DeepFool, a minimal-norm attack, and with projected gradient descent at each radius.
+
+    Every adversarial example is evaluated again, and its distance measured, outside of the attack library.
+
+    Args:
+        model: maps pixels in [0, 1] to logits; attacked in eval mode.
+        x: inputs, shape (batch, ...).
+        labels: true classes, shape (batch,).
+        radii: Euclidean radii, in pixel units, for projected gradient descent.
+        steps: its number of steps.
+        batch_size: inputs attacked at a time.
+        seed: of the random starts.
+        done: called with the number of inputs finished so far.
+
+    Returns:
+        Distances of shape (batch,), float64: zero for misclassified inputs, infinite where no attack succeeded; and the
+        adversarial examples, equal to the inputs where there is none.
+
+    Raises:
+        MissingExtraError: foolbox is not installed.
+        InputError: pixels outside [0, 1].
+    """
+    foolbox = require("foolbox", "attack")
+    logging.getLogger().setLevel(logging.WARNING)  # importing foolbox sets it to INFO
+    if x.numel() and not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
+        raise InputError(f"x: pixels span [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
+    training = model.training
+    model.eval()
+    torch.manual_seed(seed)
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
+    attacks = [(foolbox.attacks.L2DeepFoolAttack(), [None])]
+    if radii:
+        attacks.append((foolbox.attacks.L2ProjectedGradientDescentAttack(steps=steps), list(radii)))
+    distances, examples, count = [], [], 0
+    try:
+        for images, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
+            found = _attack(model, wrapped, attacks, images, truth)
+            distances.append(found[0])
+            examples.append(found[1])
+            count += len(truth)
+            done(count)
+    finally:
+        model.train(training)
+    if not distances:
+        return torch.zeros(0, dtype=torch.float64), x
+    return torch.cat(distances), torch.cat(examples)
+
+
+def _attack(model: nn.Module, wrapped: Any, attacks: list[Any], images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        wrong = model(images).argmax(1) != truth
+    best = torch.where(wrong, 0.0, torch.inf).double()
+    examples = images.clone()
+    for attack, radii in attacks:
+        _, clipped, _ = attack(wrapped, images, truth, epsilons=radii)
+        for candidates in clipped:
+            with torch.no_grad():
+                fooled = model(candidates).argmax(1) != truth
+            distance = (candidates.double() - images.double()).flatten(1).norm(dim=1)
+            better = fooled & (distance < best)
+            best = torch.where(better, distance, best)
+            examples[better] = candidates[better]
+    return best, examples

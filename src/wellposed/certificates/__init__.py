@@ -1,0 +1,9 @@
+"""Certificates: Lipschitz constants, radii, perturbation and PAC-Bayes bounds, and witnesses against them."""
+
+from wellposed.certificates.certificate import Certificate as Certificate
+from wellposed.certificates.certificate import certify as certify
+from wellposed.certificates.pac_bayes import PacBayesBound as PacBayesBound
+from wellposed.certificates.pac_bayes import pac_bayes as pac_bayes
+from wellposed.certificates.perturbation import perturbation_bound as perturbation_bound
+from wellposed.certificates.witness import Witness as Witness
+from wellposed.certificates.witness import witness as witness

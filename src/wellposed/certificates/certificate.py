@@ -1,0 +1,195 @@
+"""`certify`: a model's Lipschitz constants as an object that can be applied, saved and checked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.certificates.evaluate import bounded_logits
+from wellposed.certificates.lipschitz import Factor, blocks_of, factor_of, pair_constants, product
+from wellposed.certificates.radius import radii
+from wellposed.certificates.witness import witness
+from wellposed.errors import CertificateError, checked_options, choices
+
+FORMAT = "wellposed-certificate/1"
+_METHOD = "product of verified block constants"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Proved Lipschitz constants of one set of weights.
+
+    Attributes:
+        norm: the norm of inputs and outputs, ``"2"``.
+        lipschitz: constant of the map from the model's input to its logits, in the input's own units (pixels, when the
+            model normalises inside).
+        method: how it was obtained.
+        factors: the blocks whose constants multiply to it.
+        pairs: constants of the class margins y_i − y_j, shape (classes, classes), or None without a linear head.
+        weights_sha256: digest of the weights that it is about.
+        lower_bound: a proved lower bound of the same constant, or None if none was looked for.
+        witness: the two inputs that prove the lower bound.
+    """
+
+    norm: str
+    lipschitz: float
+    method: str
+    factors: tuple[Factor, ...]
+    pairs: Tensor | None
+    weights_sha256: str
+    lower_bound: float | None = None
+    witness: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    def radius(
+        self, logits: Tensor, labels: Tensor, *, rule: str | None = None, logit_error: Tensor | None = None
+    ) -> Tensor:
+        """Certified radius per sample; see `wellposed.certificates.radius.radii`.
+
+        Args:
+            logits: shape (batch, classes).
+            labels: true classes, shape (batch,).
+            rule: ``"paper"``, ``"sqrt2"`` or ``"pairs"``; None for the tightest available.
+            logit_error: bound on the error of the logits, as `evaluate` gives it.
+        """
+        rule = ("sqrt2" if self.pairs is None else "pairs") if rule is None else rule
+        return radii(logits, labels, self.lipschitz, self.pairs, rule, logit_error)
+
+    def evaluate(self, x: Tensor, labels: Tensor, *, rule: str | None = None, batch_size: int = 1000) -> Tensor:
+        """Certified radii of inputs, with the solver's errors counted; zero where a solve did not converge.
+
+        Args:
+            x: inputs, shape (batch, ...).
+            labels: true classes, shape (batch,).
+            rule: see `radius`.
+            batch_size: inputs evaluated at a time.
+        """
+        model = self._model(None)
+        found = []
+        for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
+            result = bounded_logits(model, rows)
+            found.append(self.radius(result.logits, truth, rule=rule, logit_error=result.error))
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+
+    def check(self, model: nn.Module | None = None) -> bool:
+        """Recompute everything from the weights.
+
+        Args:
+            model: the model; by default the one that was certified.
+
+        Returns:
+            True.
+
+        Raises:
+            CertificateError: the weights differ, or a constant claimed here is smaller than what can be proved.
+        """
+        model = self._model(model)
+        if weights_digest(model) != self.weights_sha256:
+            raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
+        fresh = certify(model, norm=self.norm)
+        if fresh.lipschitz > self.lipschitz * (1.0 + 1e-9):
+            raise CertificateError(f"lipschitz: {self.lipschitz!r} is claimed, {fresh.lipschitz!r} is what can be proved")
+        if self.pairs is not None and (
+            fresh.pairs is None or bool((fresh.pairs > self.pairs * (1.0 + 1e-9)).any())
+        ):  # fmt: skip
+            raise CertificateError("pairs: a class-pair constant is smaller than what can be proved")
+        if self.lower_bound is not None and self.lower_bound > self.lipschitz:
+            raise CertificateError("lower_bound: exceeds the upper bound, so one of them is wrong")
+        return True
+
+    def save(self, path: str | Path) -> None:
+        """Write the certificate as JSON."""
+        content = {
+            "format": FORMAT,
+            "norm": self.norm,
+            "lipschitz": self.lipschitz,
+            "method": self.method,
+            "factors": [asdict(factor) for factor in self.factors],
+            "pairs": None if self.pairs is None else self.pairs.tolist(),
+            "weights_sha256": self.weights_sha256,
+            "lower_bound": self.lower_bound,
+            "witness": None if self.witness is None else [part.tolist() for part in self.witness],
+        }
+        Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | None = None) -> Certificate:
+        """Read a certificate; it holds for nothing until `check` passes on a model.
+
+        Raises:
+            CertificateError: not a certificate of this format.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                raise CertificateError(f"{path}: format {content['format']!r}; this version reads {FORMAT!r}")
+            pair = content["witness"]
+            return cls(
+                norm=content["norm"],
+                lipschitz=float(content["lipschitz"]),
+                method=content["method"],
+                factors=tuple(Factor(**factor) for factor in content["factors"]),
+                pairs=None if content["pairs"] is None else torch.tensor(content["pairs"], dtype=torch.float64),
+                weights_sha256=content["weights_sha256"],
+                lower_bound=content["lower_bound"],
+                witness=None if pair is None else tuple(torch.tensor(p, dtype=torch.float64) for p in pair),  # type: ignore[arg-type]
+                model=model,
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CertificateError(f"{path}: not a readable certificate ({error})") from error
+
+    def _model(self, model: nn.Module | None) -> nn.Module:
+        model = self.model if model is None else model
+        if model is None:
+            raise CertificateError("model: this certificate was loaded from a file; pass the model that it is about")
+        return model
+
+
+@checked_options
+def certify(model: nn.Module, *, norm: int | str = 2, inputs: Tensor | None = None) -> Certificate:
+    """Prove a Lipschitz constant of a model, and of every class margin where it ends in a linear layer.
+
+    Args:
+        model: an equilibrium layer, or a ``torch.nn.Sequential`` of layers whose constants are known; in eval mode if it
+            has dropout.
+        norm: 2.
+        inputs: data, shape (batch, ...), from which to search for a lower bound with its witness; None to skip that.
+
+    Raises:
+        CertificateError: a block's constant is unknown, or its weights do not satisfy its theorem.
+        InputError: NaN or infinite weights.
+    """
+    choices("norm", str(norm), ("2",))
+    chain = blocks_of(model)
+    factors = [factor_of(name, block) for name, block in chain]
+    last = chain[-1][1]
+    pairs = None
+    if isinstance(last, nn.Linear) and last.out_features > 1:
+        pairs = pair_constants(last.weight, product(factors[:-1]))
+    found = None if inputs is None else witness(model, inputs)
+    return Certificate(
+        norm=str(norm),
+        lipschitz=product(factors),
+        method=_METHOD,
+        factors=tuple(factors),
+        pairs=pairs,
+        weights_sha256=weights_digest(model),
+        lower_bound=None if found is None else found.lipschitz,
+        witness=None if found is None else (found.first, found.second),
+        model=model,
+    )
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of everything in the state dict, in order."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

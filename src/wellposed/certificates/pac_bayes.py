@@ -1,0 +1,172 @@
+"""A PAC-Bayes generalisation bound for monotone networks (Pabbaraju, Winston & Kolter 2021, Theorem 3, Appendix C).
+
+The network is ``y = W_o·z*(x) + b_o`` with inputs in a ball of radius B. Two versions: ``published`` evaluates the bound
+of the appendix with all of its constants, optimised over its free constant c₁. ``repaired`` closes four gaps in the
+published proof (tail bounds of rectangular blocks, the skew part's contribution, the head's cross term and its bias)
+by solving for the largest perturbation that keeps the output within γ/4. Both are far above 1 for trained networks:
+only their trends are informative.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.certificates.lipschitz import blocks_of
+from wellposed.constraints.monotone import Monotone
+from wellposed.errors import CertificateError, check, choices
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.verified import spectral_norm_upper_bound
+
+
+@dataclass(frozen=True)
+class PacBayesBound:
+    """A bound on the expected margin loss and what it is made of.
+
+    Attributes:
+        value: bound on the expected zero-one loss, with probability at least 1 − delta over the training set.
+        empirical_margin_loss: fraction of the training samples with margin at most gamma.
+        complexity: the rest of the bound.
+        beta: largest of the norms ‖U‖, ‖A‖, ‖b‖, ‖W_o‖ (spectral, Euclidean).
+        squared_frobenius: sum of the squared Frobenius norms of all six blocks.
+        c1: the free constant that was used.
+        version: ``published`` or ``repaired``.
+    """
+
+    value: float
+    empirical_margin_loss: float
+    complexity: float
+    beta: float
+    squared_frobenius: float
+    c1: float
+    version: str
+
+
+def pac_bayes(
+    model: nn.Module,
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    radius: float,
+    gamma: float = 10.0,
+    delta: float = 0.1,
+    c1: float | None = None,
+    version: str = "published",
+) -> PacBayesBound:
+    """Evaluate Theorem 3 for a trained network.
+
+    Args:
+        model: a chain that ends in a monotone layer with bias and a linear layer with bias.
+        logits: of the training samples, shape (samples, classes).
+        labels: their classes, shape (samples,).
+        radius: B, bound on the Euclidean norm of the input *of the monotone layer* (after normalisation).
+        gamma: margin, positive.
+        delta: probability of failure, in (0, 1).
+        c1: the free constant in (0, 1); None to minimise the bound over it.
+        version: ``published`` or ``repaired``.
+    """
+    choices("version", version, ("published", "repaired"))
+    check(gamma > 0.0, "gamma", gamma, "the margin must be positive")
+    check(0.0 < delta < 1.0, "delta", delta, "must lie in (0, 1)")
+    check(radius > 0.0, "radius", radius, "must be positive")
+    check(c1 is None or 0.0 < c1 < 1.0, "c1", c1, "must lie in (0, 1)")
+    samples = logits.shape[0]
+    check(samples >= 2, "logits", tuple(logits.shape), "needs at least two samples")
+    blocks = _blocks(model)
+    evaluate = _published if version == "published" else _repaired
+
+    def complexity(c: float) -> float:
+        kl, sure = evaluate(blocks, radius, gamma, c)
+        log_term = math.log(3.0 * samples**1.5 / (c * delta)) if version == "published" else sure(samples, delta, c)
+        return 4.0 * math.sqrt((kl + log_term) / (samples - 1))
+
+    best = _minimise(complexity) if c1 is None else c1
+    truth = logits.gather(1, labels[:, None])[:, 0]
+    others = logits.scatter(1, labels[:, None], -math.inf).amax(1)
+    loss = float((truth <= gamma + others).double().mean())
+    rest = complexity(best)
+    return PacBayesBound(loss + rest, loss, rest, blocks.beta, blocks.squared_frobenius, best, version)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    width: int
+    in_features: int
+    classes: int
+    m: float
+    beta: float
+    squared_frobenius: float
+
+
+def _blocks(model: nn.Module) -> _Blocks:
+    chain = [block for _, block in blocks_of(model)]
+    layers = [block for block in chain if isinstance(block, Equilibrium)]
+    head = chain[-1]
+    constraint = layers[0].constraint if len(layers) == 1 else None
+    if not isinstance(head, nn.Linear) or not isinstance(constraint, Monotone) or chain[-2] is not layers[0]:
+        raise CertificateError("model: Theorem 3 is about one monotone layer followed by one linear layer")
+    injection = layers[0].injection
+    if injection.bias is None or head.bias is None:
+        raise CertificateError("model: Theorem 3 needs biases in the monotone and in the linear layer")
+    spectral = [spectral_norm_upper_bound(w) for w in (injection.weight, constraint.A, head.weight)]
+    tensors = (constraint.A, constraint.B, injection.weight, injection.bias, head.weight, head.bias)
+    with torch.no_grad():
+        total = sum(float(t.double().square().sum()) for t in tensors)
+        bias = float(injection.bias.double().norm())
+    return _Blocks(
+        layers[0].state_features, injection.in_features, head.out_features, constraint.m, max(*spectral, bias), total
+    )
+
+
+_Sure = Callable[[int, float, float], float]
+
+
+def _published(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple[float, _Sure]:
+    h, m, beta = blocks.width, blocks.m, blocks.beta
+    c3 = (1.0 + c1) * gamma / (4.0 * (1.0 - c1) * beta)
+    q = (
+        2.0 * beta**3 * (1.0 + c1) ** 3 * (1.0 + c3) * (radius + 1.0)
+        + 2.0 * m * beta * (1.0 + c1) * (radius + 1.0) * (1.0 - c1) ** 2
+        + m**2 * (1.0 - c1) ** 3
+    )
+    kl = 16.0 * h * math.log(24.0 * h) * q**2 * blocks.squared_frobenius / (gamma**2 * m**4 * (1.0 - c1) ** 6)
+    return kl, lambda samples, delta, c: math.log(3.0 * samples**1.5 / (c * delta))
+
+
+def _repaired(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple[float, _Sure]:
+    h, d, k, m = blocks.width, blocks.in_features, blocks.classes, blocks.m
+    beta = blocks.beta * (1.0 + c1) / (1.0 - c1)
+    tail = math.sqrt(2.0 * math.log(12.0))  # each of six Gaussian blocks exceeds its bound with probability 1/12
+
+    def output_change(sigma: float) -> float:
+        a = b = sigma * (2.0 * math.sqrt(h) + tail)
+        u, offset = sigma * (math.sqrt(h) + math.sqrt(d) + tail), sigma * (math.sqrt(h) + 1.0 + tail)
+        o, o_bias = sigma * (math.sqrt(h) + math.sqrt(k) + tail), sigma * (math.sqrt(k) + 1.0 + tail)
+        moved = (2.0 * beta * a + a**2 + 2.0 * b) * beta * (radius + 1.0) / m**2 + (u * radius + offset) / m
+        return (beta + o) * moved + o * beta * (radius + 1.0) / m + o_bias
+
+    low, high = 0.0, 1.0
+    while output_change(high) < gamma / 4.0:
+        high *= 2.0
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if output_change(middle) <= gamma / 4.0 else (low, middle)
+    kl = blocks.squared_frobenius / (2.0 * low**2)
+    # β is unknown beforehand: a union bound over a cover of the positive axis by ratios (1 + c₁)/(1 − c₁) around 1, the
+    # k-th interval to either side getting the share 3/(π²(k + 1)²) of δ.
+    members = 1.0 + abs(math.log(blocks.beta)) / math.log((1.0 + c1) / (1.0 - c1))
+    return kl, lambda samples, delta, c: math.log(6.0 * samples / delta) + math.log(math.pi**2 / 3.0 * (members + 1) ** 2)
+
+
+def _minimise(function: Callable[[float], float]) -> float:
+    """Golden section over log₁₀ c₁ in [−12, −0.1]."""
+    ratio = (math.sqrt(5.0) - 1.0) / 2.0
+    low, high = -12.0, -0.1
+    for _ in range(80):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if function(10.0**left) <= function(10.0**right) else (left, high)
+    return 10.0 ** (0.5 * (low + high))

@@ -1,0 +1,71 @@
+"""Certified Euclidean radii from margins and Lipschitz constants.
+
+Three rules, from loosest to tightest. With L the constant of all logits and L_ij that of the margin y_i − y_j:
+``paper`` min_j margin_j/(2L) (Pabbaraju, Winston & Kolter 2021, Section 5.3); ``sqrt2`` min_j margin_j/(√2·L), since
+|Δ(y_i − y_j)| ≤ √2·‖Δy‖; ``pairs`` min_j margin_j/L_ij.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import InputError, choices
+
+RULES = ("paper", "sqrt2", "pairs")
+
+
+def radii(
+    logits: Tensor,
+    labels: Tensor,
+    lipschitz: float,
+    pairs: Tensor | None,
+    rule: str,
+    logit_error: Tensor | None = None,
+) -> Tensor:
+    """Radius around each input within which the predicted class provably stays ``labels``; zero if none is proved.
+
+    Args:
+        logits: shape (batch, classes).
+        labels: true classes, shape (batch,), integers.
+        lipschitz: constant L of the logits.
+        pairs: constants L_ij, shape (classes, classes); needed by the rule ``pairs``.
+        rule: one of `RULES`.
+        logit_error: bound on the Euclidean error of the computed logits, shape (batch,); counted twice, for the point
+            and for its perturbation. None when the logits are to be taken as exact.
+
+    Returns:
+        Shape (batch,), float64, rounded down. Ties, NaN, infinite logits and infinite errors give zero.
+    """
+    choices("rule", rule, RULES)
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
+        raise InputError(
+            f"labels: shape {tuple(labels.shape)}, dtype {labels.dtype} for logits of shape {tuple(logits.shape)}; need "
+            "one integer class per row"
+        )
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise InputError(f"labels: outside 0…{logits.shape[1] - 1}")
+    exact = logits.detach().double().cpu()
+    truth = labels.cpu()
+    margins = exact.gather(1, truth[:, None]) - exact
+    if logit_error is not None:
+        # |Δ(y_i − y_j)| ≤ √2·‖Δy‖, once at the input and once at the perturbed input.
+        margins = margins - 2.0 * math.sqrt(2.0) * logit_error.detach().double().cpu()[:, None]
+    if rule == "pairs":
+        if pairs is None:
+            raise InputError("rule='pairs': this certificate has no class-pair constants; use 'sqrt2' or 'paper'")
+        constants = pairs.double().cpu()[truth]
+    else:
+        constants = torch.full_like(exact, lipschitz * (2.0 if rule == "paper" else math.sqrt(2.0)))
+    others = torch.arange(logits.shape[1])[None, :] != truth[:, None]
+    # Relative errors: one subtraction of float64 logits, one product, one division.
+    slack = 1.0 - 2.0**-48
+    size = exact.abs().amax(1, keepdim=True)
+    margins = margins - 2.0**-51 * size
+    # A margin that cannot change (constant zero) and is positive is safe everywhere.
+    ratio = torch.where(margins > 0, margins / constants * slack, 0.0)
+    radius = torch.where(others, ratio, math.inf).amin(1)
+    usable = torch.isfinite(exact).all(1) & ~torch.isnan(radius)
+    return torch.where(usable, radius, 0.0)

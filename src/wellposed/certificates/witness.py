@@ -1,0 +1,89 @@
+"""Lower bounds of Lipschitz constants, with the pair of inputs that attains them.
+
+The ratio is evaluated in float64 with every solver error subtracted, so the pair is a proof: no smaller constant holds.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.certificates.evaluate import bounded_logits
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.solvers.solution import Tolerance
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Two inputs whose outputs are ``lipschitz`` times as far apart as they are.
+
+    Attributes:
+        lipschitz: proved lower bound of the Euclidean Lipschitz constant.
+        first: an input, without the batch dimension, float64.
+        second: another one.
+    """
+
+    lipschitz: float
+    first: Tensor
+    second: Tensor
+
+
+def witness(model: nn.Module, x: Tensor, *, rounds: int = 20, seed: int = 0) -> Witness:
+    """Search for the steepest pair of inputs, starting from data.
+
+    Args:
+        model: a chain of blocks, as for `certify`.
+        x: inputs to start from, shape (batch, ...).
+        rounds: rounds of random search around the steepest point found.
+        seed: of that search.
+    """
+    exact = _double(model)
+    generator = torch.Generator().manual_seed(seed)
+    x = x.detach().cpu().double()
+    slopes, directions = _steepest(exact, x)
+    best = int(slopes.argmax())
+    point, slope, direction = x[best], float(slopes[best]), directions[best]
+    spread = float(x.std()) or 1.0
+    for round_ in range(rounds):
+        scale = spread * 2.0 ** (1 - round_ % 6)
+        shape = (16, *point.shape)
+        trials = point + scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+        slopes, directions = _steepest(exact, trials)
+        best = int(slopes.argmax())
+        if float(slopes[best]) > slope:
+            point, slope, direction = trials[best], float(slopes[best]), directions[best]
+    return _proved(exact, point, direction)
+
+
+def _double(model: nn.Module) -> nn.Module:
+    exact = copy.deepcopy(model).cpu().double().eval()
+    for module in exact.modules():
+        if isinstance(module, Equilibrium):
+            module.tolerance = Tolerance(1e-10, 1e-10)
+    return exact
+
+
+def _steepest(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest singular value of each Jacobian and its input direction."""
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    rows = [torch.autograd.grad(logits[:, k].sum(), x, retain_graph=True)[0].flatten(1) for k in range(logits.shape[1])]
+    jacobian = torch.stack(rows, 1)
+    _, values, right = torch.linalg.svd(jacobian, full_matrices=False)
+    return values[:, 0].detach(), right[:, 0].reshape(x.shape).detach()
+
+
+def _proved(model: nn.Module, point: Tensor, direction: Tensor) -> Witness:
+    best = Witness(0.0, point, point)
+    for length in (1e-1, 1e-2, 1e-3, 1e-4):
+        pair = torch.stack([point, point + length * direction])
+        result = bounded_logits(model, pair)
+        apart = float((result.logits[1] - result.logits[0]).norm()) - float(result.error.sum())
+        distance = float((pair[1] - pair[0]).norm())
+        found = apart / distance * (1.0 - 1e-12)
+        if found > best.lipschitz:
+            best = Witness(found, pair[0], pair[1])
+    return best

@@ -1,0 +1,199 @@
+"""The commands: options as dataclasses, work done by `wellposed.training` and `wellposed.experiments`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from wellposed.cli.progress import counting
+from wellposed.errors import InputError, choices
+from wellposed.experiments.report import write_report
+from wellposed.experiments.robustness import attack_run, certify_run
+from wellposed.experiments.tables import as_text, summarise
+from wellposed.models.families import FAMILIES
+from wellposed.training.config import TrainConfig, presets
+
+_RADII = (0.05, 0.1, 0.2, 0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class _Common:
+    data_root: Path | None = None
+    """Folder of the data sets, e.g. with MNIST/raw/*.gz; default: $WELLPOSED_DATA, then ~/.cache/wellposed."""
+    json: bool = False
+    """Print the result as JSON."""
+    threads: int | None = None
+    """CPU threads; default: torch's own choice."""
+
+
+@dataclass(frozen=True)
+class Train(_Common):
+    """Train a classifier into a run folder."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    out: Path | None = None
+    """The run folder; default: runs/FAMILY-DATA."""
+    resume: bool = False
+    """Go on from the last checkpoint in the folder."""
+    accelerator: str = "auto"
+    """Lightning accelerator: cpu, gpu, auto."""
+    devices: str = "1"
+    """Lightning devices: a number, or auto."""
+    strategy: str = "auto"
+    """Lightning strategy: auto, ddp, fsdp, …"""
+
+
+@dataclass(frozen=True)
+class Certify(_Common):
+    """Certify a run: its Lipschitz constant, and the radius of every test image."""
+
+    run: tyro.conf.Positional[Path] = Path()
+    """The run folder."""
+    eps: tuple[float, ...] = _RADII
+    """Euclidean radii of the table, pixels in [0, 1]."""
+    limit: int | None = None
+    """Only the first so many test images."""
+
+
+@dataclass(frozen=True)
+class Attack(_Common):
+    """Attack a run with foolbox: DeepFool, and projected gradient descent at every radius."""
+
+    run: tyro.conf.Positional[Path] = Path()
+    """The run folder."""
+    eps: tuple[float, ...] = _RADII
+    """Euclidean radii, pixels in [0, 1]."""
+    limit: int | None = 500
+    """Only the first so many test images."""
+    steps: int = 40
+    """Steps of projected gradient descent."""
+
+
+@dataclass(frozen=True)
+class Compare(_Common):
+    """One table for several certified runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """The run folders."""
+    eps: tuple[float, ...] = _RADII
+    """Euclidean radii of the table."""
+
+
+@dataclass(frozen=True)
+class Report(_Common):
+    """Draw the plots of a certified run and write report.html into its folder."""
+
+    run: tyro.conf.Positional[Path] = Path()
+    """The run folder."""
+    eps: tuple[float, ...] = _RADII
+    """Euclidean radii of the table."""
+
+
+def train(arguments: list[str]) -> int:
+    """``wellposed train FAMILY``."""
+    from wellposed.training.run import train as train_run
+
+    known = ", ".join(FAMILIES)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: wellposed train FAMILY [--preset NAME] [OPTIONS]\n\nfamilies: {known}\npresets:  {', '.join(presets())}\n\n"
+            f"wellposed train {next(iter(FAMILIES))} --help lists all options; a preset's values are their defaults."
+        )
+        return 0 if arguments else 2
+    family, *rest = arguments
+    choices("family", family, tuple(FAMILIES))
+    config, rest = _with_preset(family, rest)
+    options = _parse(Train, rest, f"wellposed train {family} [--preset NAME]", Train(config=config))
+    out = Path("runs") / f"{family}-{options.config.data}" if options.out is None else options.out
+    start = time.time()
+    try:
+        metrics = train_run(
+            options.config, out, data_root=options.data_root, resume=options.resume, progress=not options.json,
+            accelerator=options.accelerator, strategy=options.strategy,
+            devices=int(options.devices) if options.devices.isdigit() else options.devices,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print(f"wellposed: interrupted; continue with the same command and --resume --out {out}", file=sys.stderr)
+        raise
+    result = {"run": str(out), "seconds": round(time.time() - start, 1), **metrics}
+    text = f"{out}: test accuracy {100 * metrics['test/accuracy']:.2f} % after {result['seconds']} s"
+    return _print(result, text, options)
+
+
+def certify(arguments: list[str]) -> int:
+    """``wellposed certify RUN``."""
+    options = _parse(Certify, arguments, "wellposed certify")
+    with counting("certifying", quiet=options.json) as done:
+        certify_run(options.run, data_root=options.data_root, limit=options.limit, done=done)
+    return _table(options.run, options)
+
+
+def attack(arguments: list[str]) -> int:
+    """``wellposed attack RUN``."""
+    options = _parse(Attack, arguments, "wellposed attack")
+    with counting("attacking", quiet=options.json) as done:
+        attack_run(
+            options.run, data_root=options.data_root, radii=options.eps, limit=options.limit, steps=options.steps, done=done
+        )
+    return _table(options.run, options)
+
+
+def compare(arguments: list[str]) -> int:
+    """``wellposed compare RUN RUN …``."""
+    options = _parse(Compare, arguments, "wellposed compare")
+    if not options.runs:
+        raise InputError("runs=(): give at least one run folder")
+    summaries = [summarise(run, options.eps) for run in options.runs]
+    return _print([dataclasses.asdict(s) for s in summaries], "\n\n".join(as_text(s) for s in summaries), options)
+
+
+def report(arguments: list[str]) -> int:
+    """``wellposed report RUN``."""
+    options = _parse(Report, arguments, "wellposed report")
+    page, summary = write_report(options.run, options.eps, options.data_root)
+    return _print(
+        {"report": str(page), **dataclasses.asdict(summary)}, f"{as_text(summary)}\n\n{page.resolve()}", options
+    )
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report,
+}  # fmt: skip
+
+
+def _parse(cls: type[Any], arguments: list[str], prog: str, default: Any = None) -> Any:
+    options = tyro.cli(cls, args=arguments, prog=prog, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    return options
+
+
+def _with_preset(family: str, arguments: list[str]) -> tuple[TrainConfig, list[str]]:
+    if "--preset" not in arguments:
+        return TrainConfig(family=FAMILIES[family]()), arguments
+    place = arguments.index("--preset")
+    name = arguments[place + 1] if place + 1 < len(arguments) else ""
+    known = presets()
+    choices("preset", name, tuple(known))
+    if known[name].family.name != family:
+        raise InputError(f"preset={name!r}: belongs to the family {known[name].family.name!r}, not {family!r}")
+    return known[name], arguments[:place] + arguments[place + 2 :]
+
+
+def _table(run: Path, options: Any) -> int:
+    summary = summarise(run, options.eps)
+    return _print(dataclasses.asdict(summary), as_text(summary), options)
+
+
+def _print(result: Any, text: str, options: Any) -> int:
+    print(json.dumps(result) if options.json else text)
+    return 0

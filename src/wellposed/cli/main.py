@@ -1,0 +1,61 @@
+"""``wellposed``: train, certify, attack, compare, report.
+
+Exit codes: 0 success; 1 a certificate, checkpoint or solve failed; 2 unusable arguments or data; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from wellposed.errors import DataError, InputError, MissingExtraError, OptionError, WellposedError
+
+_USAGE = """usage: wellposed COMMAND [OPTIONS]      (wellposed COMMAND --help for the options)
+
+  train FAMILY        train a classifier into a run folder       wellposed train mondeq --data mnist --m 20
+  certify RUN         Lipschitz certificate, certified accuracy  wellposed certify runs/mnist
+  attack RUN          foolbox attacks, accuracy under attack     wellposed attack runs/mnist --eps 0.1 0.2
+  compare RUN RUN …   one table for several runs                 wellposed compare runs/a runs/b
+  report RUN          plots and one self-contained HTML page     wellposed report runs/mnist
+
+Results go to standard output (as JSON with --json), progress and messages to standard error.
+Exit codes: 0 success, 1 a check failed, 2 unusable arguments or data, 130 interrupted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the ``wellposed`` command."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"wellposed {version('wellposed')}")
+        return 0
+    name, *rest = arguments
+    try:
+        return _command(name)(rest)
+    except KeyboardInterrupt:
+        print("wellposed: interrupted", file=sys.stderr)
+        return 130
+    except (InputError, OptionError, DataError, MissingExtraError) as error:
+        print(f"wellposed: {error}", file=sys.stderr)
+        return 2
+    except WellposedError as error:
+        print(f"wellposed: {error}", file=sys.stderr)
+        return 1
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    from wellposed.errors import choices, require
+
+    choices("command", name, ("train", "certify", "attack", "compare", "report"))
+    require("tyro", "train")
+    from wellposed.cli import commands
+
+    return commands.COMMANDS[name]

@@ -1,0 +1,1 @@
+"""What is done with a trained run: certifying it, attacking it, comparing runs, reporting."""

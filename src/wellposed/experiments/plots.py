@@ -1,0 +1,115 @@
+"""The pictures of a run, as PNG and SVG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wellposed.errors import require
+from wellposed.experiments.robustness import Attacked, Certified
+from wellposed.training.run import RunFolder, load_run, read_metrics
+
+_LABELS = {
+    "paper": "certified, margin/(2L)",
+    "sqrt2": "certified, margin/(√2 L)",
+    "pairs": "certified, class pairs",
+}
+_COLOURS = {"paper": "#9aa5b1", "sqrt2": "#5b8db8", "pairs": "#1f5f99"}
+
+
+def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: Path | None) -> dict[str, Path]:
+    """Draw every picture of a run into ``plots/``; the SVG files by name."""
+    matplotlib = require("matplotlib", "train")
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path"})
+    folder = run / "plots"
+    folder.mkdir(exist_ok=True)
+    figures = {"robustness": _robustness(plt, certified, attacked)}
+    if metrics := read_metrics(run):
+        figures["training"] = _training(plt, metrics)
+    figures["convergence"] = _convergence(plt, run, data_root)
+    examples = RunFolder(run).path / "adversarial.json"
+    if examples.exists() and (shown := json.loads(examples.read_text(encoding="utf-8"))):
+        figures["adversarial"] = _adversarial(plt, shown)
+    for name, figure in figures.items():
+        for suffix in ("png", "svg"):
+            figure.savefig(folder / f"{name}.{suffix}", dpi=150, bbox_inches="tight")
+        plt.close(figure)
+    return {name: folder / f"{name}.svg" for name in figures}
+
+
+def _robustness(plt: Any, certified: Certified, attacked: Attacked | None) -> Any:
+    figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    limit = None if attacked is None else len(attacked.distances)
+    finite = [r for r in certified.radii["pairs"] if r < float("inf")]
+    reach = 1.3 * max([*finite, *([] if attacked is None else attacked.tried), 0.1])
+    grid = torch.linspace(1e-9, reach, 240).tolist()
+    if attacked is not None:
+        values = [100 * attacked.accuracy(r) for r in grid]
+        axes.plot(grid, values, color="#b5423c", label="under attack (upper bound)")
+    for rule, label in _LABELS.items():
+        values = [100 * certified.accuracy(r, rule, limit) for r in grid]
+        axes.plot(grid, values, color=_COLOURS[rule], label=label)
+    axes.set(xlabel="Euclidean radius, pixels in [0, 1]", ylabel="accuracy, %", ylim=(0, 101), xlim=(0, reach))
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _training(plt: Any, metrics: list[dict[str, float]]) -> Any:
+    figure, axes = plt.subplots(figsize=(6.4, 3.2))
+    epochs = [row["epoch"] + 1 for row in metrics]
+    axes.plot(epochs, [row["train/loss"] for row in metrics], color="#5b8db8", label="training loss")
+    axes.set(xlabel="epoch", ylabel="loss", yscale="log")
+    right = axes.twinx()
+    right.spines["right"].set_visible(True)
+    right.plot(epochs, [100 * (1 - row["test/accuracy"]) for row in metrics], color="#b5423c", label="test error, %")
+    right.set(ylabel="test error, %", ylim=(0, None))
+    lines = axes.get_lines() + right.get_lines()
+    axes.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=9)
+    return figure
+
+
+def _convergence(plt: Any, run: Path, data_root: Path | None) -> Any:
+    """Certified error bound of the test solves against the tolerance asked for."""
+    from wellposed.layers.equilibrium import Equilibrium
+    from wellposed.solvers.solution import Tolerance
+
+    _, data, model = load_run(run, data_root)
+    value = data.test_x[:200]
+    figure, axes = plt.subplots(figsize=(6.4, 3.2))
+    for module in model:
+        if not isinstance(module, Equilibrium):
+            value = module(value)
+            continue
+        tolerances = [10.0**-k for k in range(1, 7)]
+        steps, bounds = [], []
+        for rtol in tolerances:
+            module.tolerance = Tolerance(rtol, 0.0)
+            with torch.no_grad():
+                solution = module.solve(value)
+            assert solution.error_bound is not None  # solve() always certifies
+            steps.append(float(solution.steps.double().mean()))
+            bounds.append(float((solution.error_bound / solution.value.norm(dim=1).clamp_min(1e-30)).max()))
+        axes.plot(steps, bounds, "o-", color="#1f5f99", label="largest certified relative error")
+        axes.plot(steps, tolerances, ":", color="#9aa5b1", label="tolerance asked for")
+        break
+    axes.set(xlabel="iterations (mean over 200 test images)", yscale="log", ylabel="relative error")
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _adversarial(plt: Any, shown: list[dict[str, Any]]) -> Any:
+    figure, rows = plt.subplots(2, len(shown), figsize=(1.5 * len(shown), 3.4), squeeze=False)
+    for column, entry in enumerate(shown):
+        for axis, key in zip(rows[:, column], ("image", "adversarial"), strict=True):
+            axis.imshow(entry[key], cmap="gray_r", vmin=0, vmax=1)
+            axis.set_axis_off()
+        rows[0, column].set_title(f"{entry['label']}", fontsize=10)
+        rows[1, column].set_title(f"{entry['prediction']} at {entry['distance']:.2f}", fontsize=10)
+    figure.suptitle("test images and their nearest adversarial examples found", fontsize=10)
+    return figure

@@ -1,0 +1,56 @@
+"""One self-contained HTML page about a run."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from wellposed.errors import CheckpointError, require
+from wellposed.experiments.plots import draw
+from wellposed.experiments.robustness import read_attacked, read_certificate, read_certified
+from wellposed.experiments.tables import Summary, header, summarise
+from wellposed.training.run import RunFolder
+
+_TITLES = {
+    "robustness": "Certified and attacked accuracy",
+    "adversarial": "Nearest adversarial examples found",
+    "training": "Training",
+    "convergence": "The solver keeps its word: certified error against iterations",
+}
+
+
+def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> tuple[Path, Summary]:
+    """Draw the plots and write ``report.html`` into the run's folder.
+
+    Returns:
+        The page and the numbers on it.
+    """
+    jinja2 = require("jinja2", "train")
+    folder = RunFolder(run)
+    summary = summarise(run, radii)
+    attacked = read_attacked(run)
+    pictures = draw(run, read_certified(run), attacked, data_root)
+    template = jinja2.Environment(autoescape=True).from_string(
+        (resources.files("wellposed.experiments") / "report.html.jinja").read_text(encoding="utf-8")
+    )
+    page = template.render(
+        title=run.resolve().name,
+        header=header(summary),
+        summary=summary,
+        attacked=attacked,
+        certificate=read_certificate(run),
+        config=folder.config.read_text(encoding="utf-8"),
+        environment=json.loads(folder.environment.read_text(encoding="utf-8")) if folder.environment.exists() else {},
+        pictures=[
+            (_TITLES[name], base64.b64encode(pictures[name].read_bytes()).decode()) for name in _TITLES if name in pictures
+        ],
+    )
+    target = run / "report.html"
+    try:
+        target.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{target}: cannot be written ({error.strerror or error})") from error
+    return target, summary

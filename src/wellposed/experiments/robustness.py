@@ -1,0 +1,169 @@
+"""Certified and attacked accuracy of a run, per input, with the invariant that ties them together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wellposed.attacks import adversarial_distances
+from wellposed.certificates import Certificate, certify
+from wellposed.certificates.radius import RULES
+from wellposed.errors import CertificateError, CheckpointError, InputError
+from wellposed.training.run import RunFolder, load_run
+
+_WITNESS_INPUTS = 64
+
+
+@dataclass(frozen=True)
+class Certified:
+    """Certified radii of the first test inputs of a run.
+
+    Attributes:
+        lipschitz: upper bound of the Lipschitz constant, pixel units.
+        lower_bound: proved lower bound of the same.
+        test_error: fraction of misclassified inputs.
+        radii: certified radius per input and rule, zero where nothing is certified.
+    """
+
+    lipschitz: float
+    lower_bound: float
+    test_error: float
+    radii: dict[str, list[float]]
+
+    def accuracy(self, radius: float, rule: str = "pairs", limit: int | None = None) -> float:
+        """Fraction of the (first ``limit``) inputs certified at a radius."""
+        values = torch.tensor(self.radii[rule][:limit], dtype=torch.float64)
+        return float(((values >= radius) & (values > 0)).double().mean())
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Smallest adversarial distances found for the first test inputs of a run.
+
+    Attributes:
+        distances: per input; zero where misclassified, infinite where nothing was found.
+        steps: steps of projected gradient descent.
+        tried: radii that it was run at.
+    """
+
+    distances: list[float]
+    steps: int
+    tried: list[float]
+
+    def accuracy(self, radius: float) -> float:
+        """Fraction of the inputs that no attack found an adversarial example for within a radius."""
+        return float((torch.tensor(self.distances, dtype=torch.float64) > radius).double().mean())
+
+
+def certify_run(run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None]) -> Certified:
+    """Certify a run, and write ``certificate.json`` and ``certified.json`` into its folder."""
+    _, data, model = load_run(run, data_root)
+    x, y = data.test_x[:limit], data.test_y[:limit]
+    certificate = certify(model, inputs=x[:_WITNESS_INPUTS])
+    radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in RULES}
+    count, wrong = 0, 0
+    from wellposed.certificates.evaluate import bounded_logits
+
+    for images, labels in zip(x.split(1000), y.split(1000), strict=True):
+        result = bounded_logits(model, images)
+        for rule, values in radii.items():
+            values.append(certificate.radius(result.logits, labels, rule=rule, logit_error=result.error))
+        wrong += int((result.logits.argmax(1) != labels).sum())
+        count += len(labels)
+        done(count)
+    assert certificate.lower_bound is not None  # inputs were given
+    found = Certified(
+        certificate.lipschitz, certificate.lower_bound, wrong / max(count, 1),
+        {rule: torch.cat(values).tolist() for rule, values in radii.items()},
+    )  # fmt: skip
+    folder = RunFolder(run)
+    certificate.save(folder.certificate)
+    _write(folder.certified, asdict(found))
+    return found
+
+
+def attack_run(
+    run: Path,
+    *,
+    data_root: Path | None,
+    radii: Sequence[float],
+    limit: int | None,
+    steps: int,
+    done: Callable[[int], None],
+) -> Attacked:
+    """Attack a run and write ``attacked.json`` and the adversarial examples into its folder."""
+    if any(not 0.0 < radius < float("inf") for radius in radii):
+        raise InputError(f"eps={list(radii)}: radii must be positive and finite")
+    _, data, model = load_run(run, data_root)
+    x, y = data.test_x[:limit], data.test_y[:limit]
+    distances, examples = adversarial_distances(model, x, y, radii, steps=steps, done=done)
+    found = Attacked(distances.tolist(), steps, list(radii))
+    folder = RunFolder(run)
+    _write(folder.attacked, asdict(found))
+    order = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:6]
+    shown = [
+        {
+            "index": int(i),
+            "distance": float(distances[i]),
+            "label": int(y[i]),
+            "prediction": int(model(examples[i : i + 1]).argmax()),
+            "image": x[i, 0].tolist(),
+            "adversarial": examples[i, 0].tolist(),
+        }
+        for i in order
+        if torch.isfinite(distances[i]) and distances[i] > 0
+    ]
+    _write(folder.path / "adversarial.json", shown)
+    return found
+
+
+def read_certified(run: Path) -> Certified:
+    """What `certify_run` wrote."""
+    return Certified(**_read(RunFolder(run).certified, "certify"))
+
+
+def read_attacked(run: Path) -> Attacked | None:
+    """What `attack_run` wrote, or None."""
+    path = RunFolder(run).attacked
+    return Attacked(**_read(path, "attack")) if path.exists() else None
+
+
+def read_certificate(run: Path) -> Certificate:
+    """The certificate of a run."""
+    return Certificate.load(RunFolder(run).certificate)
+
+
+def check_consistency(certified: Certified, attacked: Attacked) -> None:
+    """No input may have an adversarial example within its certified radius.
+
+    Raises:
+        CertificateError: one has; either the certificate or the evaluation is wrong.
+    """
+    for rule, values in certified.radii.items():
+        for index, (radius, distance) in enumerate(zip(values, attacked.distances, strict=False)):
+            if 0.0 < distance <= radius or (distance == 0.0 and radius > 0.0):
+                raise CertificateError(
+                    f"test input {index}: certified to {radius:.6g} by the rule {rule!r}, but an adversarial example was "
+                    f"found at {distance:.6g}: the certificate is wrong; please report this run"
+                )
+
+
+def _write(path: Path, content: Any) -> None:
+    try:
+        path.write_text(json.dumps(content), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _read(path: Path, command: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: not there yet; run `wellposed {command} {path.parent}` first") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: corrupt; run `wellposed {command} {path.parent}` again") from error

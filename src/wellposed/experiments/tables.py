@@ -1,0 +1,101 @@
+"""The numbers of runs as rows: one place that decides what stands in every table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wellposed.experiments.robustness import Attacked, Certified, check_consistency, read_attacked, read_certified
+
+
+@dataclass(frozen=True)
+class Row:
+    """Accuracy at one radius, all on the same inputs.
+
+    Attributes:
+        radius: Euclidean, pixels in [0, 1].
+        clean: accuracy without perturbation.
+        paper: certified by margin/(2L).
+        certified: certified by class pairs.
+        attacked: not broken by any attack tried, or None.
+    """
+
+    radius: float
+    clean: float
+    paper: float
+    certified: float
+    attacked: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All numbers of one run.
+
+    Attributes:
+        run: its folder.
+        samples: number of test inputs behind the rows.
+        test_error: on all certified inputs.
+        lipschitz: upper bound.
+        lower_bound: proved lower bound.
+        rows: one per radius.
+    """
+
+    run: str
+    samples: int
+    test_error: float
+    lipschitz: float
+    lower_bound: float
+    rows: list[Row]
+
+
+def summarise(run: Path, radii: Sequence[float]) -> Summary:
+    """Read a run's results and check that certificates and attacks do not contradict each other.
+
+    Raises:
+        CheckpointError: the run is not certified yet.
+        CertificateError: an attack broke a certificate.
+    """
+    certified, attacked = read_certified(run), read_attacked(run)
+    samples = len(certified.radii["pairs"])
+    if attacked is not None:
+        check_consistency(certified, attacked)
+        samples = min(samples, len(attacked.distances))
+    rows = [_row(certified, attacked, radius, samples) for radius in radii]
+    return Summary(str(run), samples, certified.test_error, certified.lipschitz, certified.lower_bound, rows)
+
+
+def _row(certified: Certified, attacked: Attacked | None, radius: float, samples: int) -> Row:
+    if attacked is not None:
+        attacked = Attacked(attacked.distances[:samples], attacked.steps, attacked.tried)
+    clean = 1.0 - certified.test_error if attacked is None else attacked.accuracy(0.0)
+    return Row(
+        radius,
+        clean,
+        certified.accuracy(radius, "paper", samples),
+        certified.accuracy(radius, "pairs", samples),
+        None if attacked is None else attacked.accuracy(radius),
+    )
+
+
+def header(summary: Summary) -> str:
+    """One line about a run."""
+    return (
+        f"{summary.run}: test error {100 * summary.test_error:.2f} %, Lipschitz constant at most {summary.lipschitz:.4g}, "
+        f"at least {summary.lower_bound:.4g} (pixel units, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
+    )
+
+
+def as_text(summary: Summary) -> str:
+    """The table as aligned text."""
+    lines = [
+        header(summary),
+        f"accuracy in % on the first {summary.samples} test images",
+        f"{'radius':>8} {'clean':>8} {'2L rule':>8} {'certified':>10} {'attacked':>9}",
+    ]
+    for row in summary.rows:
+        attacked = "–" if row.attacked is None else f"{100 * row.attacked:.2f}"
+        lines.append(
+            f"{row.radius:8.3g} {100 * row.clean:8.2f} {100 * row.paper:8.2f} {100 * row.certified:10.2f} {attacked:>9}"
+        )
+    return "\n".join(lines)

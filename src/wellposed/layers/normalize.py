@@ -1,0 +1,31 @@
+"""Standardisation as the first layer, so that everything outside the model is in pixel units."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import check
+
+
+class Normalize(nn.Module):
+    """``(x − mean) / std`` per channel, for inputs of shape (batch, channels, height, width).
+
+    Args:
+        mean: one number per channel.
+        std: one positive number per channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        check(len(mean) == len(std) > 0, "std", std, f"needs one number per channel, as mean={mean!r}")
+        check(min(std) > 0.0, "std", std, "must be positive")
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (batch, channels, height, width) to the same."""
+        return (x - self.mean) / self.std

@@ -1,0 +1,93 @@
+"""Weights as safetensors, with what they mean in the header; never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from wellposed.data.images import ImageData
+from wellposed.errors import CheckpointError, WellposedError, require
+from wellposed.models import classifier
+from wellposed.training.config import TrainConfig
+
+FORMAT = "wellposed-weights/1"
+
+
+def build_model(config: TrainConfig, data: ImageData) -> nn.Sequential:
+    """The model that a configuration describes, for a data set, with fresh weights."""
+    layer = config.family.build(data.train_x[0].numel())
+    return classifier(layer, config.family.width, data.mean, data.std, data.classes)
+
+
+def save_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
+    """Write weights and header; the file appears whole or not at all."""
+    safetensors = require("safetensors.torch", "train")
+    header = {"format": FORMAT, "config": json.dumps(_plain(config))}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = path.with_name(path.name + ".part")
+    try:
+        safetensors.save_file(tensors, partial, metadata=header)
+        os.replace(partial, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
+
+
+def _plain(config: TrainConfig) -> dict[str, object]:
+    import tomllib
+
+    return tomllib.loads(config.to_toml())
+
+
+def load_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
+    """Read weights into a model of the same family and hyper-parameters.
+
+    Raises:
+        CheckpointError: the file is missing, is a pickle or corrupt, or belongs to another architecture.
+    """
+    header, tensors = read_weights(path)
+    stored = TrainConfig.from_dict(json.loads(header["config"]))
+    if stored.family != config.family:
+        raise CheckpointError(f"{path}: weights of {stored.family!r}, but the configuration asks for {config.family!r}")
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{path}: {name} has shape {found.get(name, 'missing')}, the model needs {expected.get(name, 'none')}; the "
+                "weights are of another architecture"
+            )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: {name} has NaN or infinite entries")
+    try:
+        model.load_state_dict(tensors)
+    except WellposedError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Header and tensors of a weight file.
+
+    Raises:
+        CheckpointError: the file is missing, is a pickle or corrupt, or was not written by this library.
+    """
+    safetensors = require("safetensors", "train")
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; is this a finished run?")
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") or start[:1] == b"\x80":
+        raise CheckpointError(f"{path}: a pickle, which can run code when loaded; convert it to safetensors first")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except Exception as error:  # safetensors raises its own type and OSError alike
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    if header.get("format") != FORMAT or "config" not in header:
+        raise CheckpointError(f"{path}: not written by wellposed (format {header.get('format')!r}, need {FORMAT!r})")
+    return header, tensors

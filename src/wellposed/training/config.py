@@ -1,0 +1,93 @@
+"""The settings of a run: checked dataclasses, presets and TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from wellposed.data.images import NAMES
+from wellposed.errors import CheckpointError, InputError, OptionError, check, choices, require
+from wellposed.models.families import FAMILIES, Family, MonDEQFamily
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the outcome of a training run."""
+
+    family: Family = field(default_factory=MonDEQFamily)
+    """The layer and its hyper-parameters."""
+    data: str = "digits"
+    """Data set: digits, mnist or fashion-mnist."""
+    epochs: int = 20
+    """Passes over the training set."""
+    batch_size: int = 128
+    """Samples per step."""
+    learning_rate: float = 3e-3
+    """Peak of the one-cycle schedule of Adam."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW)."""
+    lipschitz_penalty: float = 0.0
+    """Weight in the loss of the product of the linear layers' spectral norms: accuracy for a smaller constant."""
+    seed: int = 0
+    """Seed of the initialisation and of the order of the samples."""
+
+    def __post_init__(self) -> None:
+        choices("data", self.data, NAMES)
+        check(self.epochs >= 1, "epochs", self.epochs, "must be at least 1")
+        check(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
+        check(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be positive")
+        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "must not be negative")
+        check(self.lipschitz_penalty >= 0, "lipschitz_penalty", self.lipschitz_penalty, "must not be negative")
+
+    def to_toml(self) -> str:
+        """The settings as TOML, with the family's name beside its options."""
+        content = dataclasses.asdict(self)
+        content["family"] = {"name": self.family.name, **content["family"]}
+        return str(require("tomli_w", "train").dumps(content))
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> TrainConfig:
+        """Read what `to_toml` wrote.
+
+        Raises:
+            OptionError: an option does not exist.
+            InputError: a value is unusable.
+        """
+        content = dict(content)
+        options = dict(content.pop("family", {}))
+        name = options.pop("name", MonDEQFamily.name)
+        choices("family", name, tuple(FAMILIES))
+        return _construct(cls, {**content, "family": _construct(FAMILIES[name], options)})
+
+
+def _construct(cls: type[Any], options: dict[str, Any]) -> Any:
+    names = {entry.name for entry in dataclasses.fields(cls)}
+    for name in options:
+        if name not in names:
+            raise OptionError(f"{cls.__name__} has no option {name!r}; it has {', '.join(sorted(names))}")
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise InputError(f"{cls.__name__}: {error}") from error
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a run's ``config.toml``."""
+    try:
+        return TrainConfig.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
+
+
+def presets() -> dict[str, TrainConfig]:
+    """The presets that ship with the package, by name."""
+    folder = resources.files("wellposed.training") / "presets"
+    found = {}
+    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
+        if entry.name.endswith(".toml"):
+            found[entry.name.removesuffix(".toml")] = TrainConfig.from_dict(tomllib.loads(entry.read_text()))
+    return found

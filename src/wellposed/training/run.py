@@ -1,0 +1,231 @@
+"""A training run and its folder.
+
+``config.toml`` (resolved settings), ``metrics.csv``, ``checkpoints/last.ckpt`` (Lightning's, to resume from),
+``weights.safetensors`` (the result) and whatever certify, attack and report add.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wellposed.data.images import ImageData, load_images
+from wellposed.errors import CheckpointError, require
+from wellposed.training.checkpoint import build_model, load_weights, save_weights
+from wellposed.training.config import TrainConfig, read_config
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved settings, TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def weights(self) -> Path:
+        """Final weights, safetensors."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics per epoch, CSV."""
+        return self.path / "metrics.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state to resume from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, machine and duration, JSON."""
+        return self.path / "environment.json"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate, JSON."""
+        return self.path / "certificate.json"
+
+    @property
+    def certified(self) -> Path:
+        """Certified accuracy per radius, JSON."""
+        return self.path / "certified.json"
+
+    @property
+    def attacked(self) -> Path:
+        """Accuracy under attack per radius, JSON."""
+        return self.path / "attacked.json"
+
+    def create(self) -> None:
+        """Make the folder and make sure that it can be written to."""
+        try:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror or error}); choose another --out") from error
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    **trainer_options: Any,
+) -> dict[str, float]:
+    """Train a classifier into a run folder.
+
+    Args:
+        config: the settings.
+        out: the run folder; created.
+        data_root: see `load_images`.
+        resume: go on from the folder's last checkpoint.
+        progress: show a progress bar.
+        trainer_options: passed to ``lightning.Trainer``: devices, accelerator, strategy, logger, callbacks, …
+
+    Returns:
+        The final metrics.
+
+    Raises:
+        CheckpointError: the folder cannot be written, or there is nothing usable to resume from.
+        KeyboardInterrupt: training was interrupted; the last checkpoint is in the folder.
+    """
+    lightning = require("lightning", "train")
+    from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.loggers import CSVLogger
+
+    from wellposed.training.module import ClassifierModule
+
+    folder = RunFolder(out)
+    folder.create()
+    if resume and not folder.checkpoint.exists():
+        raise CheckpointError(f"{folder.checkpoint}: nothing to resume from; run without --resume")
+    if resume and read_config(folder.config) != config:
+        raise CheckpointError(f"{folder.config}: these settings differ from those of the run to resume; drop the options")
+    data = load_images(config.data, data_root)
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    model = build_model(config, data)
+    folder.config.write_text(config.to_toml(), encoding="utf-8")
+    checkpoints = ModelCheckpoint(
+        folder.checkpoint.parent, save_last=True, save_top_k=0, enable_version_counter=False, every_n_epochs=1
+    )
+    options: dict[str, Any] = {
+        "accelerator": "auto",
+        "devices": 1,
+        "logger": CSVLogger(out, name="", version=""),
+        "callbacks": [checkpoints, *([TQDMProgressBar(refresh_rate=20)] if progress else [])],
+        "enable_progress_bar": progress,
+        "enable_model_summary": False,
+        "plugins": [_atomic_checkpoints()],
+        "log_every_n_steps": 10**9,  # per-epoch numbers are what the report shows
+        **trainer_options,
+    }
+    trainer = lightning.Trainer(max_epochs=config.epochs, default_root_dir=out, **options)
+    start = time.time()
+    trainer.fit(
+        ClassifierModule(model, config),
+        _loader(data, config, train=True),
+        _loader(data, config, train=False),
+        ckpt_path=str(_checked(folder.checkpoint)) if resume else None,
+        **({"weights_only": False} if resume and _fit_takes_weights_only(trainer) else {}),
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    save_weights(model, config, folder.weights)
+    environment = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "seconds": round(time.time() - start, 1),
+    }
+    folder.environment.write_text(json.dumps(environment, indent=1), encoding="utf-8")
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, ImageData, nn.Sequential]:
+    """Settings, data and trained model of a finished run.
+
+    Raises:
+        CheckpointError: not a finished run.
+    """
+    folder = RunFolder(path)
+    if not folder.config.exists():
+        raise CheckpointError(f"{path}: not a run folder (no config.toml); give the --out of `wellposed train`")
+    config = read_config(folder.config)
+    data = load_images(config.data, data_root)
+    model = build_model(config, data)
+    load_weights(model, config, folder.weights)
+    return config, data, model.eval()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Metrics per epoch of a run, in order."""
+    metrics = RunFolder(path).metrics
+    if not metrics.exists():
+        return []
+    merged: dict[int, dict[str, float]] = {}
+    with metrics.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            entry = merged.setdefault(int(row["epoch"]), {})
+            entry.update({name: float(value) for name, value in row.items() if value})
+    return [merged[epoch] for epoch in sorted(merged)]
+
+
+def _checked(checkpoint: Path) -> Path:
+    if not zipfile.is_zipfile(checkpoint):
+        raise CheckpointError(f"{checkpoint}: truncated or corrupt; delete it and train anew")
+    return checkpoint
+
+
+def _fit_takes_weights_only(trainer: Any) -> bool:
+    import inspect
+
+    return "weights_only" in inspect.signature(trainer.fit).parameters
+
+
+def _atomic_checkpoints() -> Any:
+    """Checkpoints that appear whole or not at all: a kill in the middle of writing leaves the earlier one."""
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+    class AtomicCheckpointIO(TorchCheckpointIO):
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            partial = f"{path}.part"
+            super().save_checkpoint(checkpoint, partial, storage_options)
+            os.replace(partial, path)
+
+    return AtomicCheckpointIO()
+
+
+def _loader(data: ImageData, config: TrainConfig, *, train: bool) -> Any:
+    """The standard loader, indexing whole batches at once: collating sample by sample costs more than a training step."""
+    images, labels = (data.train_x, data.train_y) if train else (data.test_x, data.test_y)
+    return torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(images, labels),
+        sampler=torch.utils.data.BatchSampler(
+            torch.utils.data.RandomSampler(range(len(labels)), generator=torch.Generator().manual_seed(config.seed))
+            if train
+            else torch.utils.data.SequentialSampler(range(len(labels))),
+            config.batch_size if train else 1000,
+            drop_last=False,
+        ),
+        batch_size=None,
+    )
