@@ -398,6 +398,9 @@ class MapEquation(Equation):
         pending = [self.check_captured]
 
         def of(tensors: Sequence[Tensor], batch: torch.Size) -> Callable[[Tensor], Tensor]:
+            if len(batch) == 1 and not pending[0]:  # nothing to rearrange, and no operations to spend on it
+                return lambda state: function(state, *tensors)
+
             def rows_map(state: Tensor) -> Tensor:
                 shaped = state.reshape(*batch, *state.shape[1:])
                 if pending[0]:

@@ -129,9 +129,12 @@ class Equilibrium(nn.Module):
             equation = AffineEquation(operator, self.activation, guarantee, settings, exact)
             start = None if z0 is None else z0.reshape(-1, self.state_features)
             self._check_finite(x, offset)
-            value, report = equation.run(
-                start, (*operator.tensors, offset, *self.activation.tensors), lambda: self._diagnose(x, offset)
-            )
+            unknowns = (*operator.tensors, offset, *self.activation.tensors)
+            try:
+                value, report = equation.run(start, unknowns, lambda: self._diagnose(x, offset))
+            except InputError:
+                self._diagnose(x, offset)  # knows the parameter's name, if it is a matter of NaN or infinity
+                raise
         if len(lead) == 1:
             return Solution(*report.fields(), value, equation.adjoint_reports)
         return Solution(*report.reshape(lead).fields(), value.reshape(*lead, value.shape[-1]), equation.adjoint_reports)

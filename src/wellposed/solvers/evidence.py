@@ -56,6 +56,9 @@ def certify(
         exact_offset: recomputes the offset of an affine problem more exactly than ``problem.offset``; without it, that
             offset is taken to be what the user meant.
     """
+    if outcome.value.shape[0] == 0:
+        empty = outcome.report.residual.double()
+        return Outcome(outcome.value, dataclasses.replace(outcome.report, error_bound=empty))
     if not isinstance(problem, AffineProblem):
         image = problem.evaluate(outcome.value)
         bound = guarantee.error_bound(outcome.value, image)
@@ -98,7 +101,7 @@ def _refine(
 
 def _conclude(outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, rtol: float, atol: float) -> Outcome:
     report = outcome.report
-    usable = torch.isfinite(bound) & torch.isfinite(value.reshape(value.shape[0], -1)).all(1)
+    usable = torch.isfinite(bound) & torch.isfinite(euclidean(value))
     value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
     bound = torch.where(usable, bound, math.inf)
     short = report.converged & ~(bound <= atol + rtol * euclidean(value).to(bound.dtype))

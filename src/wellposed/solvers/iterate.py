@@ -60,6 +60,9 @@ def iterate(
         atol: absolute tolerance.
         max_steps: limit on the iterations of each sample.
     """
+    if like.shape[0] == 0:
+        none = torch.zeros(0, dtype=torch.int64, device=like.device)
+        return Outcome(like.clone(), Report(none.to(torch.int8), like.new_zeros(0), none, None))
     return _Loop(problem, solver, guarantee, start, like, rtol, atol, max_steps).run()
 
 
@@ -90,8 +93,6 @@ class _Loop:
         self.live_atol: Tensor | float = atol  # −inf for finished rows that had to stay in the batch
 
     def run(self) -> Outcome:
-        if self.like.numel() == 0:
-            return self._blank(torch.zeros_like(self.like), Status.CONVERGED, 0)
         if self.iteration.image_is_free:
             self._run_looking_when_needed()
         else:
@@ -99,11 +100,12 @@ class _Loop:
         assert self.outcome is not None  # every run ends in a look that finishes all
         return self.outcome
 
-    def _blank(self, value: Tensor, status: Status, steps: int) -> Outcome:
-        batch, device = value.shape[0], value.device
-        codes = torch.full((batch,), status.code, dtype=torch.int8, device=device)
-        counts = torch.full((batch,), steps, dtype=torch.int64, device=device)
-        return Outcome(value, Report(codes, value.new_full((batch,), math.inf), counts, None))
+    def _blank(self) -> Outcome:
+        """An outcome to be filled in as samples finish."""
+        batch, device = self.like.shape[0], self.like.device
+        codes = torch.zeros(batch, dtype=torch.int8, device=device)
+        steps = torch.zeros(batch, dtype=torch.int64, device=device)
+        return Outcome(torch.zeros_like(self.like), Report(codes, self.like.new_zeros(batch), steps, None))
 
     def _run_looking_when_needed(self) -> None:
         """For algorithms whose residual is free: judge by it at every step, look when it says that something happened."""
@@ -216,7 +218,7 @@ class _Loop:
 
     def _record(self, step: int, finished: Tensor, value: Tensor, residual: Tensor, codes: Tensor) -> None:
         if self.outcome is None:
-            self.outcome = self._blank(torch.zeros_like(self.like), Status.MAX_STEPS, self.max_steps)
+            self.outcome = self._blank()
         into = finished.nonzero().squeeze(1) if self.rows is None else self.rows[finished]
         self.outcome.value[into] = value[finished]
         self.outcome.report.residual[into] = residual[finished]

@@ -1,0 +1,14 @@
+"""Settings of the whole suite."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)

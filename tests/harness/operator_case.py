@@ -1,0 +1,103 @@
+"""What every operator must do. Inherit, and give three hooks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wellposed.operators import Operator
+
+
+class OperatorCase:
+    """Everything is compared with the dense matrix of ``dense``, which the hook builds independently."""
+
+    def make_operator(self) -> Operator:
+        """A float64 operator whose tensors require no gradient, with positive definite symmetric part of I − W."""
+        raise NotImplementedError
+
+    def dense(self, operator: Operator) -> Tensor:
+        """Its matrix on the flattened state, from the operator's tensors."""
+        raise NotImplementedError
+
+    def state_shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def states(self, count: int = 5, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(count, *self.state_shape(), generator=generator, dtype=torch.float64)
+
+    def flat(self, matrix: Tensor, state: Tensor) -> Tensor:
+        return (state.flatten(1) @ matrix.T).reshape(state.shape)
+
+    def test_dense_form(self):
+        operator = self.make_operator()
+        torch.testing.assert_close(operator.dense(), self.dense(operator), rtol=1e-12, atol=1e-12)
+
+    def test_apply_and_affine(self):
+        operator, z, q = self.make_operator(), self.states(), self.states(seed=1)
+        expected = self.flat(self.dense(operator), z)
+        torch.testing.assert_close(operator.apply(z), expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(operator.affine(z, q), expected + q, rtol=1e-12, atol=1e-12)
+
+    def test_transpose_is_the_adjoint(self):
+        operator, z, y = self.make_operator(), self.states(), self.states(seed=1)
+        left = (operator.apply(z) * y).sum()
+        right = (z * operator.transpose().apply(y)).sum()
+        torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(operator.transpose().dense(), self.dense(operator).T, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(operator.transpose().transpose().apply(z), operator.apply(z))
+
+    def test_cayley_of_the_operator_and_of_its_transpose(self):
+        operator, z = self.make_operator(), self.states()
+        matrix = self.dense(operator)
+        identity = torch.eye(len(matrix), dtype=torch.float64)
+        for step in (0.1, 1.0, 3.0):
+            expected = 2 * torch.linalg.inv(identity + step * (identity - matrix)) - identity
+            torch.testing.assert_close(operator.cayley(step).apply(z), self.flat(expected, z), rtol=1e-10, atol=1e-10)
+            transposed = operator.transpose().cayley(step).apply(z)
+            torch.testing.assert_close(transposed, self.flat(expected.T, z), rtol=1e-10, atol=1e-10)
+
+    def test_gradients_of_the_tensors(self):
+        operator = self.make_operator()
+        z, y = self.states(), self.states(seed=1)
+        for side in (operator, operator.transpose()):
+            leaves = tuple(tensor.clone().requires_grad_() for tensor in side.tensors)
+            pairing = (side.rebuild(leaves).apply(z) * y).sum()
+            expected = torch.autograd.grad(pairing, leaves)
+            for found, true in zip(side.tensor_gradients(y, z), expected, strict=True):
+                torch.testing.assert_close(found, true, rtol=1e-11, atol=1e-11)
+            tangents = tuple(torch.randn_like(tensor) for tensor in side.tensors)
+            direct = torch.func.jvp(lambda *t: side.rebuild(t).apply(z), side.tensors, tangents)[1]  # noqa: B023
+            torch.testing.assert_close(side.tensor_tangent(tangents, z), direct, rtol=1e-11, atol=1e-11)
+
+    def test_norm_bounds_hold(self):
+        operator = self.make_operator()
+        matrix = self.dense(operator)
+        assert operator.norm_upper_bound() >= float(torch.linalg.matrix_norm(matrix, 2))
+        torch.testing.assert_close(operator.trace(), float(matrix.trace()), rtol=1e-10, atol=1e-10)
+        identity = torch.eye(len(matrix), dtype=torch.float64)
+        spread = float(torch.linalg.matrix_norm(identity - matrix)) / len(matrix) ** 0.5
+        assert 0.5 * spread <= operator.displacement_norm_estimate() <= 2.0 * spread
+
+    def test_rounding_bound_holds_in_float32(self):
+        operator = self.make_operator().to(torch.float32)
+        exact = operator.to(torch.float64)
+        z, q = self.states(200).float(), self.states(200, seed=1).float()
+        error = (operator.affine(z, q).double() - exact.affine(z.double(), q.double())).flatten(1).norm(dim=1)
+        bound = operator.rounding(z.flatten(1).norm(dim=1), q.flatten(1).norm(dim=1))
+        assert (error <= bound).all()
+        size = operator.norm_upper_bound() * z.flatten(1).norm(dim=1) + q.flatten(1).norm(dim=1)
+        assert (bound <= 1e-4 * size).all()
+
+    def test_changed_weights_are_noticed_however_they_change(self):
+        operator, z = self.make_operator(), self.states()
+        first = operator.cayley(1.0).apply(z)
+        with torch.no_grad():
+            for tensor in operator.tensors:
+                tensor.data.mul_(0.5)
+        again = operator.rebuild(operator.tensors).cayley(1.0).apply(z)
+        matrix = self.dense(operator)
+        identity = torch.eye(len(matrix), dtype=torch.float64)
+        expected = 2 * torch.linalg.inv(2 * identity - matrix) - identity
+        torch.testing.assert_close(again, self.flat(expected, z), rtol=1e-10, atol=1e-10)
+        assert not torch.allclose(first, again)

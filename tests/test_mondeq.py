@@ -1,0 +1,195 @@
+"""The monotone layer through the shared case, and what is particular to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from harness.layer_case import LayerCase
+from harness.problems import monotone_numpy
+
+import wellposed as wp
+from wellposed.activations import monotone_names
+from wellposed.constraints import Monotone
+
+
+class TestMonDEQ(LayerCase):
+    m = 0.7
+
+    def make_layer(self, dtype=torch.float64, **options):
+        torch.manual_seed(2)
+        return wp.MonDEQ(7, 6, **{"m": self.m, "dtype": dtype, **options})
+
+    def true_state(self, layer, x):
+        weight = layer.operator().dense().detach().double().numpy()
+        injection = layer.injection.weight.detach().double()
+        offset = (x.detach() @ injection.T + layer.injection.bias.detach().double()).numpy()
+        return monotone_numpy(weight, offset, self.m * 0.99)
+
+    def condition(self, layer):
+        gap = np.eye(6) - layer.operator().dense().detach().double().numpy()
+        return float(np.linalg.eigvalsh(0.5 * (gap + gap.T))[0]) + 1e-13 * np.abs(gap).max()
+
+    def test_state_weight_formula(self):
+        layer = self.make_layer()
+        a, b = layer.constraint.A, layer.constraint.B
+        expected = (1 - self.m) * torch.eye(6, dtype=torch.float64) - a.T @ a + b - b.T
+        torch.testing.assert_close(layer.operator().dense(), expected, rtol=1e-14, atol=1e-14)
+        gap = np.eye(6) - expected.detach().numpy()
+        assert np.linalg.eigvalsh(0.5 * (gap + gap.T))[0] >= self.m - 1e-13
+
+    def test_m_travels_with_the_weights(self):
+        layer, other = self.make_layer(), self.make_layer(m=3.0)
+        other.load_state_dict(layer.state_dict())
+        assert other.constraint.m == self.m
+        assert torch.equal(other(self.inputs()), layer(self.inputs()))
+        assert layer.float().double().constraint.m == self.m
+
+    @pytest.mark.parametrize("m", [0.0, -1.0, float("nan"), float("inf")])
+    def test_m_must_be_positive(self, m):
+        with pytest.raises(wp.InputError, match="strong-monotonicity constant"):
+            self.make_layer(m=m)
+
+    @pytest.mark.parametrize("name", monotone_names())
+    def test_every_monotone_activation(self, name):
+        layer = self.make_layer(activation=name)
+        z = layer(self.inputs())
+        again = layer.activation(z @ layer.operator().dense().T + layer.injection(self.inputs()))
+        torch.testing.assert_close(z, again, rtol=1e-8, atol=1e-9)
+
+    def test_gradients_against_an_unrolled_loop(self):
+        layer = self.exact_layer()
+        x = self.inputs().requires_grad_()
+        cotangent = torch.randn(4, 6, dtype=torch.float64)
+        found = torch.autograd.grad((layer(x) * cotangent).sum(), [x, *layer.parameters()])
+        weight = layer.operator().dense()
+        z = torch.zeros(4, 6, dtype=torch.float64)
+        damping = 0.05
+        for _ in range(3000):
+            z = (1 - damping) * z + damping * torch.tanh(z @ weight.T + layer.injection(x))
+        torch.testing.assert_close(z, layer(x), rtol=1e-10, atol=1e-11)
+        expected = torch.autograd.grad((z * cotangent).sum(), [x, *layer.parameters()])
+        for value, true in zip(found, expected, strict=True):
+            torch.testing.assert_close(value, true, rtol=1e-8, atol=1e-9)
+
+    def test_relu_gradients_against_the_closed_form(self):
+        layer = self.make_layer(rtol=1e-13, atol=1e-13)
+        x = self.inputs()
+        z = layer(x).detach()
+        weight = layer.operator().dense().detach()
+        jacobian = torch.func.vmap(torch.func.jacrev(layer))(x)
+        for row, state in enumerate(z):
+            mask = torch.diag((state > 0).double())
+            inner = torch.linalg.inv(torch.eye(6, dtype=torch.float64) - mask @ weight)
+            torch.testing.assert_close(jacobian[row], inner @ mask @ layer.injection.weight, rtol=1e-9, atol=1e-10)
+
+    def test_guarantee_plans(self):
+        _, guarantee = self.make_layer().constraint.materialise()
+        gap = np.eye(6) - self.make_layer().operator().dense().detach().numpy()
+        smooth = np.linalg.norm(gap, 2)
+        assert guarantee.smoothness >= smooth
+        assert guarantee.smoothness <= smooth * (1 + 1e-9)
+        plan = guarantee.plan("peaceman_rachford")
+        assert abs(plan.step - 1 / np.sqrt(self.m * smooth)) < 1e-6
+        for algorithm in ("forward_backward", "peaceman_rachford", "douglas_rachford"):
+            assert 0 <= guarantee.plan(algorithm).factor < 1
+        assert guarantee.plan("picard") is None
+        assert guarantee.plan("forward_backward", 10.0) is None
+        # The proven factors hold for the matrices that they are about.
+        alpha = plan.step
+        cayley = 2 * np.linalg.inv(np.eye(6) + alpha * gap) - np.eye(6)
+        assert np.linalg.norm(cayley, 2) <= plan.factor + 1e-9
+        forward = guarantee.plan("forward_backward")
+        assert np.linalg.norm(np.eye(6) - forward.step * gap, 2) <= forward.factor + 1e-9
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh"])
+    def test_error_bound_holds_for_any_point(self, activation):
+        layer = self.make_layer(activation=activation)
+        operator, guarantee = layer.constraint.materialise()
+        x = self.inputs(500)
+        true = layer.solve(x).value
+        for scale in (1e-6, 1e-2, 1.0, 10.0):
+            point = true + scale * torch.randn_like(true)
+            image = layer.activation(operator.affine(point, layer.injection(x)))
+            bound = guarantee.error_bound(point, image)
+            assert ((image - true).norm(dim=1) <= bound + 1e-9).all()
+
+    def test_memory_does_not_grow_with_the_iterations(self):
+        sizes = []
+        for m in (2.0, 1e-3):
+            layer = self.make_layer(m=m, rtol=1e-10)
+            x = self.inputs()
+            saved = 0
+
+            def pack(tensor):
+                nonlocal saved
+                saved += tensor.numel()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+                solution = layer.solve(x)
+            sizes.append((int(solution.steps.max()), saved))
+        assert sizes[1][0] > 3 * sizes[0][0]
+        assert sizes[0][1] == sizes[1][1]
+
+    def test_autocast_does_not_reach_the_solve(self):
+        layer = self.make_layer(torch.float32)
+        x = self.inputs(dtype=torch.float32)
+        expected = layer(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(layer(x), expected)
+
+    def test_error_bound_over_many_samples(self):
+        torch.manual_seed(11)
+        layer = wp.MonDEQ(20, 24, m=1.0, rtol=1e-3, atol=1e-6)
+        exact = wp.MonDEQ(20, 24, m=1.0, rtol=1e-12, atol=1e-12, dtype=torch.float64)
+        exact.load_state_dict(layer.state_dict())
+        weight = layer.operator().dense().detach().double()
+        ratios, violations = [], 0
+        for seed in range(10):
+            x = torch.randn(10_000, 20, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed % 5 - 2)
+            solution = layer.solve(x)
+            # The oracle: Newton on the activation pattern of a float64 solve, then a dense linear system per sample.
+            offset = x.double() @ layer.injection.weight.detach().double().T + layer.injection.bias.detach().double()
+            pattern = (exact.injection(x.double()) * 0 + exact(x.double()) > 0).double().detach()
+            system = torch.eye(24, dtype=torch.float64) - pattern[:, :, None] * weight
+            true = torch.linalg.solve(system, pattern * offset)
+            error = (solution.value.detach().double() - true).norm(dim=1)
+            violations += int((error > solution.error_bound).sum())
+            ratios.append((solution.error_bound / error.clamp_min(1e-300)).detach())
+        assert violations == 0
+        assert float(torch.cat(ratios).median()) <= 10
+
+
+class TestLargeM(TestMonDEQ):
+    m = 20.0
+
+
+def test_rank_deficient_and_degenerate_parameters():
+    for fill in ("zero", "rank one", "huge skew"):
+        constraint = Monotone(9, 0.5, dtype=torch.float64)
+        with torch.no_grad():
+            if fill == "zero":
+                constraint.A.zero_()
+                constraint.B.zero_()
+            elif fill == "rank one":
+                constraint.A.copy_(torch.outer(torch.randn(9), torch.randn(9)))
+            else:
+                constraint.B.mul_(1e8)
+        operator, guarantee = constraint.materialise()
+        gap = np.eye(9) - operator.dense().detach().numpy()
+        smallest = np.linalg.eigvalsh(0.5 * (gap + gap.T))[0]
+        assert 0 < guarantee.m <= smallest + 1e-15 * np.abs(gap).max() * 9
+
+
+def test_lost_monotonicity_raises():
+    constraint = Monotone(8, 1e-6, dtype=torch.float32)
+    with torch.no_grad():
+        constraint.A.copy_(torch.outer(torch.randn(8), torch.randn(8)) * 1e3)
+    try:
+        constant = constraint.materialise()[1].m
+    except wp.GuaranteeError as error:
+        assert "rounding" in str(error)
+    else:
+        gap = np.eye(8) - constraint.materialise()[0].dense().detach().double().numpy()
+        assert np.linalg.eigvalsh(0.5 * (gap + gap.T))[0] >= constant
