@@ -148,7 +148,7 @@ class LeakyReLU(Activation):
         return torch.nn.functional.leaky_relu(value, self.negative_slope)
 
     def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
-        return torch.where(value > 0, 1.0, self.negative_slope).to(value.dtype)
+        return torch.where(value > 0, torch.ones_like(value), self.negative_slope)
 
     def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
         return self.derivative(output)

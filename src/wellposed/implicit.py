@@ -23,6 +23,7 @@ from torch.autograd import Function
 from wellposed.activations import Activation, DiagonalLinear
 from wellposed.errors import InputError, check, checked_fields
 from wellposed.guarantee import Guarantee
+from wellposed.linear_algebra import directional_derivative
 from wellposed.operators import Operator
 from wellposed.solvers.base import Solver
 from wellposed.solvers.evidence import ExactOffset, certify
@@ -491,10 +492,10 @@ class MapEquation(Equation):
     ) -> Tensor:
         function, rest = self.function, tuple(tensors[1:])
         filled = tuple(torch.zeros_like(t) if d is None else d for t, d in zip(rest, tangents[1:], strict=True))
-        change = torch.func.jvp(lambda *parameters: function(value, *parameters), rest, filled)[1]
+        change = directional_derivative(lambda *parameters: function(value, *parameters), rest, filled)
 
         def linear(state: Tensor, shift: Tensor, z: Tensor, *parameters: Tensor) -> Tensor:
-            return shift + torch.func.jvp(lambda at: function(at, *parameters), (z,), (state,))[1]
+            return shift + directional_derivative(lambda at: function(at, *parameters), (z,), (state,))
 
         equation = self._linear(linear, value.dtype)
         return equation.differentiable_value(None, torch.zeros_like(value), change, value, *rest)

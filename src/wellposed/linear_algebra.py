@@ -1,4 +1,4 @@
-"""Dense solves that avoid a defect of torch's batched CPU LU.
+"""Numerical linear algebra that works around defects of torch.
 
 With two or more threads, a batch of two or more and matrices of 150 rows or more, torch's batched LU on the CPU hangs,
 raises or returns wrong numbers (pytorch issues 142815 and 141358, torch 2.13 included). One matrix at a time is right.
@@ -6,6 +6,7 @@ raises or returns wrong numbers (pytorch issues 142815 and 141358, torch 2.13 in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -59,6 +60,17 @@ def accretive_inverse(matrix: Tensor) -> Tensor:
     left = last @ (lower @ first)
     top = torch.cat([torch.addmm(first, right, left), (right @ last).neg()], 1)
     return torch.cat([top, torch.cat([left.neg(), last], 1)], 0)
+
+
+def directional_derivative(
+    function: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, ...]
+) -> Tensor:
+    """Derivative of ``function`` at a point along a direction.
+
+    The reverse mode transposed twice: torch's forward mode cannot be nested, so it is left to the caller.
+    """
+    image, transposed = torch.func.vjp(function, *at)
+    return torch.func.vjp(transposed, torch.zeros_like(image))[1](along)[0]
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

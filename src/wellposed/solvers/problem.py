@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wellposed.activations import Activation
+from wellposed.linear_algebra import directional_derivative
 from wellposed.operators import Operator
 
 
@@ -68,13 +69,18 @@ class MapProblem(Problem):
     def tangent(self, state: Tensor, direction: Tensor) -> Tensor:  # noqa: D102
         if self.linear:
             return self.function(direction) - self.function(torch.zeros_like(direction))
-        return torch.func.jvp(self.function, (state,), (direction,))[1]
+        return directional_derivative(self.function, (state,), (direction,))
 
     def jacobian(self, state: Tensor) -> Tensor:  # noqa: D102
         size = state[0].numel()
         basis = torch.eye(size, dtype=state.dtype, device=state.device).reshape(size, 1, *state.shape[1:])
-        columns = torch.func.vmap(lambda e: self.tangent(state, e))(basis.expand(size, *state.shape))
-        return columns.reshape(size, state.shape[0], size).permute(1, 2, 0)
+        basis = basis.expand(size, *state.shape)
+        if self.linear:
+            columns = torch.func.vmap(lambda e: self.tangent(state, e))(basis)
+            return columns.reshape(size, state.shape[0], size).permute(1, 2, 0)
+        pull_back = torch.func.vjp(self.function, state)[1]
+        rows = torch.func.vmap(lambda e: pull_back(e)[0])(basis)
+        return rows.reshape(size, state.shape[0], size).transpose(0, 1)
 
     @property
     def selectable(self) -> bool:  # noqa: D102
