@@ -51,12 +51,12 @@ class OriginalMonDEQ(nn.Module):
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, output, layer, v, j, count):  # noqa: D102
+    def forward(ctx, output, layer, v, j, count):
         ctx.layer, ctx.v, ctx.j, ctx.count = layer, v, j, count
         return output.clone()
 
     @staticmethod
-    def backward(ctx, g):  # noqa: D102
+    def backward(ctx, g):
         layer, v, j = ctx.layer, ctx.v, ctx.j
         alpha = layer.alpha
         infinite = j == 0

@@ -21,7 +21,9 @@ def reference(layer: wp.MonDEQ, x: Tensor, cotangent: Tensor) -> tuple[Tensor, l
     exact = wp.MonDEQ(layer.in_features, layer.state_features, m=layer.constraint.m, dtype=torch.float64, rtol=1e-13)
     exact.load_state_dict(layer.state_dict())
     value = exact.solve(x.double()).value
-    gradients = torch.autograd.grad((value * cotangent.double()).sum(), [exact.constraint.A, exact.constraint.B, exact.injection.weight])
+    gradients = torch.autograd.grad(
+        (value * cotangent.double()).sum(), [exact.constraint.A, exact.constraint.B, exact.injection.weight]
+    )
     return value, list(gradients)
 
 
@@ -62,7 +64,9 @@ def main() -> None:
     parser.add_argument("--m", type=float, default=1.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("width  tol     original ms  ours ms  ratio | eval: ratio | rel. error of z: original ours | of gradients: original ours")
+    print(
+        "width  tol     original ms  ours ms  ratio | eval: ratio | rel. error of z: original ours | of gradients: original ours"
+    )
     for width in arguments.widths:
         for tol in arguments.tolerances:
             row(width, tol, arguments.m, arguments.repeats)
@@ -87,10 +91,10 @@ def row(width: int, tol: float, m: float, repeats: int) -> None:
     true, gradients = reference(layer, x, cotangent)
     ours = [relative(run(layer), true)]
     grads = [layer.constraint.A.grad, layer.constraint.B.grad, layer.injection.weight.grad]
-    ours.append(max(relative(g, t) for g, t in zip(grads, gradients)))
+    ours.append(max(relative(g, t) for g, t in zip(grads, gradients, strict=True)))
     theirs = [relative(run(rival), true)]
     grads = [rival.A.weight.grad, rival.B.weight.grad, rival.U.weight.grad]
-    theirs.append(max(relative(g, t) for g, t in zip(grads, gradients)))
+    theirs.append(max(relative(g, t) for g, t in zip(grads, gradients, strict=True)))
     best = {"ours": [1e9, 1e9], "theirs": [1e9, 1e9]}
     for _ in range(repeats):
         for name, model in (("theirs", rival), ("ours", layer)):
@@ -107,7 +111,7 @@ def row(width: int, tol: float, m: float, repeats: int) -> None:
     (a, c), (b, d) = best["theirs"], best["ours"]
     print(
         f"{width:5d}  {tol:.0e}  {a * 1e3:10.2f}  {b * 1e3:7.2f}  {a / b:5.2f} | {c / d:10.2f}  | "
-        f"{theirs[0]:13.1e} {ours[0]:.1e} | {theirs[1]:13.1e} {ours[1]:.1e}   (original α={rival.alpha:g}, its {rival.iterations})"
+        f"{theirs[0]:13.1e} {ours[0]:.1e} | {theirs[1]:13.1e} {ours[1]:.1e}   (α={rival.alpha:g}, {rival.iterations} its)"
     )
 
 

@@ -48,7 +48,9 @@ def test_resolvent_is_the_activation_at_step_one_and_not_elsewhere():
 
 def test_resolvent_in_float32():
     tanh = wp.activation("tanh")
-    torch.testing.assert_close(tanh.resolvent(GRID.float(), 0.3).double(), tanh.resolvent(GRID, 0.3), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        tanh.resolvent(GRID.float(), 0.3).double(), tanh.resolvent(GRID, 0.3), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_diagonal_linear_is_its_own_theorem():

@@ -95,12 +95,15 @@ def test_captured_tensors_that_need_a_gradient_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("gradient", "tolerance"), [(wp.Unrolled(), 1e-8), (wp.Phantom(steps=60, damping=0.9), 1e-8), (wp.Exact(rtol=1e-12), 1e-9)]
+    ("gradient", "tolerance"),
+    [(wp.Unrolled(), 1e-8), (wp.Phantom(steps=60, damping=0.9), 1e-8), (wp.Exact(rtol=1e-12), 1e-9)],
 )
 def test_named_gradients_approach_the_exact_one(gradient, tolerance):
     weight, q = problem()
     exact = torch.autograd.grad(unrolled(weight, q).sum(), (weight, q))
-    value = wp.fixed_point(cell, torch.zeros_like(q), (weight, q), solver=wp.Picard(), gradient=gradient, **DOUBLE).value
+    value = wp.fixed_point(
+        cell, torch.zeros_like(q), (weight, q), solver=wp.Picard(), gradient=gradient, **DOUBLE
+    ).value
     for found, true in zip(torch.autograd.grad(value.sum(), (weight, q)), exact, strict=True):
         torch.testing.assert_close(found, true, rtol=tolerance, atol=tolerance)
 

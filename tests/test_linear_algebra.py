@@ -22,7 +22,9 @@ def test_accretive_inverse(size):
     skew = torch.randn(size, size, dtype=torch.float64)
     half = torch.randn(size, size // 2, dtype=torch.float64) / size**0.5
     matrix = 0.5 * torch.eye(size, dtype=torch.float64) + half @ half.T + skew - skew.T
-    torch.testing.assert_close(accretive_inverse(matrix) @ matrix, torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        accretive_inverse(matrix) @ matrix, torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-10
+    )
 
 
 def test_batched_solves_against_numpy():
@@ -54,7 +56,9 @@ print("fine")
 
 def test_two_threads_and_large_matrices_neither_hang_nor_err():
     """In a process of its own: the defect that is avoided hangs, or corrupts what follows."""
-    done = subprocess.run([sys.executable, "-c", _TWO_THREADS], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_THREADS], capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "fine" in done.stdout
     assert "ASWP" not in done.stderr  # what MKL says when the defect strikes
@@ -81,7 +85,12 @@ def exact_gram_norm_at_least(matrix: np.ndarray, bound: float) -> bool:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 10_000), st.sampled_from([1e-300, 1e-160, 1e-8, 1.0, 1e8, 1e150]))
+@given(
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(0, 10_000),
+    st.sampled_from([1e-300, 1e-160, 1e-8, 1.0, 1e8, 1e150]),
+)
 def test_spectral_norm_bound_holds_exactly(rows, columns, seed, scale):
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.randn(rows, columns, generator=generator, dtype=torch.float64) * scale

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness.operator_case import OperatorCase
 
 import wellposed as wp
+from harness.operator_case import OperatorCase
 from wellposed.operators import Dense
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness.problems import shared_problems
-from harness.solver_case import MapSolverCase, SolverCase
 
 import wellposed as wp
+from harness.problems import shared_problems
+from harness.solver_case import MapSolverCase, SolverCase
 from wellposed.solvers.gmres import gmres
 
 
@@ -190,7 +190,9 @@ def test_finished_samples_leave_the_batch():
 
 def test_without_batched_args_values_are_frozen_all_the_same():
     rates = torch.tensor([[0.1], [0.9]], dtype=torch.float64)
-    solution = wp.fixed_point(lambda z: rates * z + 1.0, torch.zeros(2, 3, dtype=torch.float64), solver=wp.Picard(), rtol=1e-4, atol=0.0)
+    solution = wp.fixed_point(
+        lambda z: rates * z + 1.0, torch.zeros(2, 3, dtype=torch.float64), solver=wp.Picard(), rtol=1e-4, atol=0.0
+    )
     assert int(solution.steps[0]) < int(solution.steps[1])
     first = torch.zeros(1, 3, dtype=torch.float64)
     for _ in range(int(solution.steps[0])):

@@ -298,7 +298,9 @@ _REGISTRY: dict[str, Activation] = {
         "softsign", torch.nn.functional.softsign, lambda v: 1.0 / (1.0 + v.abs()) ** 2, lambda z: (1.0 - z.abs()) ** 2
     ),
     "arctan": Smooth("arctan", torch.atan, lambda v: 1.0 / (1.0 + v * v), lambda z: torch.cos(z) ** 2),
-    "elu": Smooth("elu", torch.nn.functional.elu, _elu_slope, lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z)),
+    "elu": Smooth(
+        "elu", torch.nn.functional.elu, _elu_slope, lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z)
+    ),
     "silu": Smooth("silu", torch.nn.functional.silu, _silu_slope, None, (-0.0999, 1.0999)),
     "gelu": Smooth("gelu", torch.nn.functional.gelu, _gelu_slope, None, (-0.1290, 1.1290)),
 }

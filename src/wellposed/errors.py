@@ -84,7 +84,9 @@ def check(condition: bool, argument: str, value: object, mend: str) -> None:
 def choices(argument: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise an `InputError` with the nearest suggestion unless the value is one of those allowed."""
     if value not in allowed:
-        raise InputError(f"{argument}={value!r}: expected one of {', '.join(map(repr, allowed))}{_nearest(value, allowed)}")
+        raise InputError(
+            f"{argument}={value!r}: expected one of {', '.join(map(repr, allowed))}{_nearest(value, allowed)}"
+        )
 
 
 def checked_options(function: Callable[P, R]) -> Callable[P, R]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import InputError, check, checked_options
 from wellposed.guarantee import Guarantee
-from wellposed.implicit import AffineEquation, Equation, Exact, Gradient, MapEquation, Settings
+from wellposed.implicit import AffineEquation, Exact, Gradient, MapEquation, Settings
 from wellposed.solvers.anderson import Anderson
 from wellposed.solvers.base import Solver
 from wellposed.solvers.problem import AffineProblem
@@ -66,24 +66,20 @@ def fixed_point(
         gradient=Exact() if gradient is None else gradient,
         certified=guarantee is not None,
     )
-    leaves: tuple[Tensor, ...] = (z0,) if isinstance(z0, Tensor) else tuple(z0)
+    given_state: Any = z0  # mypy takes the branches of a constrained type variable one at a time
+    single = isinstance(given_state, Tensor)
+    leaves: tuple[Tensor, ...] = (given_state,) if single else tuple(given_state)
     _check_state(leaves)
     if isinstance(f, AffineProblem):
-        check(isinstance(z0, Tensor), "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
-        equation: Equation = AffineEquation(f.operator, f.activation, guarantee, settings)
-        value, report = equation.run(leaves[0], (*f.operator.tensors, f.offset, *f.activation.tensors))
-        return Solution(*report.fields(), value, equation.adjoint_reports)  # type: ignore[arg-type]
+        check(single, "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
+        return _solve_affine(f, leaves[0].detach(), guarantee, settings)  # type: ignore[return-value]
     function, tensors, per_sample = _as_function(f, tuple(args), batched_args)
     pack, unpack = _packing(leaves)
-    if isinstance(z0, Tensor):
 
-        def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
-            return pack(_checked_image((function(unpack(rows)[0], *given),), rows, leaves))
-
-    else:
-
-        def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
-            return pack(_checked_image(tuple(function(unpack(rows), *given)), rows, leaves))
+    def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
+        state = unpack(rows)
+        image = function(state[0], *given) if single else function(state, *given)
+        return pack(_checked_image((image,) if single else tuple(image), rows, leaves))
 
     start = pack(tuple(leaf.detach() for leaf in leaves))
     equation = MapEquation(
@@ -92,8 +88,16 @@ def fixed_point(
     )  # fmt: skip
     value, report = equation.run(start, (torch.zeros_like(start), *tensors))
     unpacked = unpack(value)
-    result = unpacked[0] if isinstance(z0, Tensor) else unpacked
-    return Solution(*report.fields(), result, equation.adjoint_reports)  # type: ignore[arg-type]
+    result: Any = unpacked[0] if single else unpacked
+    return Solution(*report.fields(), result, equation.adjoint_reports)
+
+
+def _solve_affine(
+    problem: AffineProblem, start: Tensor, guarantee: Guarantee | None, settings: Settings
+) -> Solution[Tensor]:
+    equation = AffineEquation(problem.operator, problem.activation, guarantee, settings)
+    value, report = equation.run(start, (*problem.operator.tensors, problem.offset, *problem.activation.tensors))
+    return Solution(*report.fields(), value, equation.adjoint_reports)
 
 
 def _check_state(leaves: tuple[Tensor, ...]) -> None:
@@ -138,7 +142,7 @@ def _checked_image(image: tuple[Tensor, ...], rows: Tensor, leaves: tuple[Tensor
 def _as_function(
     f: Callable[..., Any], args: tuple[Any, ...], batched_args: Sequence[int] | None
 ) -> tuple[Callable[..., Any], tuple[Tensor, ...], tuple[bool, ...] | None]:
-    """f with only tensors for arguments, those tensors, and which of them have a row per sample."""
+    """F with only tensors for arguments, those tensors, and which of them have a row per sample."""
     places = [place for place, arg in enumerate(args) if isinstance(arg, Tensor)]
     for place in batched_args or ():
         check(place in places, "batched_args", place, "must be positions of tensors in args")
@@ -153,7 +157,7 @@ def _as_function(
             return torch.func.functional_call(f, dict(zip(names, tensors, strict=False)), (state, *full))
         return f(state, *full)
 
-    tensors = (*parameters.values(), *(args[place] for place in places))
+    found = (*parameters.values(), *(args[place] for place in places))
     if batched_args is None:
-        return function, tensors, None
-    return function, tensors, (*(False for _ in names), *(place in batched_args for place in places))
+        return function, found, None
+    return function, found, (*(False for _ in names), *(place in batched_args for place in places))

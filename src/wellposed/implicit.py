@@ -335,7 +335,9 @@ class AffineEquation(Equation):
         gradients[count] = adjoint_state
         if any(needed[count + 1 :]):
             pre_activation = operator.affine(value, offset)
-            gradients[count + 1 :] = activation.tensor_gradients(pre_activation, backwards.affine(adjoint_state, cotangent))
+            gradients[count + 1 :] = activation.tensor_gradients(
+                pre_activation, backwards.affine(adjoint_state, cotangent)
+            )
         return gradients
 
     def push_forward(  # noqa: D102
@@ -360,7 +362,6 @@ class AffineEquation(Equation):
         if any(place is not None for _, place in tensors[:count]):
             return _one_by_one(self, size, start, tensors)
         rows = [_leading(tensor, place, size) for tensor, place in tensors[count:]]
-        batch = rows[0].shape[1]
         flat = [row.flatten(0, 1) for row in rows]
         first = None if start[0] is None else _leading(start[0], start[1], size).flatten(0, 1)
         # The exact offset belongs to the unbatched call; a certified solve inside vmap certifies its own offset.

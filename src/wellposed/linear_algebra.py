@@ -69,7 +69,7 @@ def directional_derivative(
 
     The reverse mode transposed twice: torch's forward mode cannot be nested, so it is left to the caller.
     """
-    image, transposed = torch.func.vjp(function, *at)
+    image, transposed = torch.func.vjp(function, *at)  # type: ignore[misc]  # three only with has_aux
     return torch.func.vjp(transposed, torch.zeros_like(image))[1](along)[0]
 
 

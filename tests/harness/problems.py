@@ -57,7 +57,9 @@ def shared_problems(size: int = 24, batch: int = 16) -> list[SharedProblem]:
                     weight, factor = 0.95 * np.linalg.qr(matrix)[0], 0.95
                 offset = scale * rng.standard_normal((batch, size))
                 name = f"{kind}-{activation}-{scale:g}"
-                problems.append(SharedProblem(name, torch.from_numpy(weight), torch.from_numpy(offset), activation, factor))
+                problems.append(
+                    SharedProblem(name, torch.from_numpy(weight), torch.from_numpy(offset), activation, factor)
+                )
     return problems
 
 

@@ -53,7 +53,7 @@ def adversarial_distances(
     model.eval()
     torch.manual_seed(seed)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
-    attacks = [(foolbox.attacks.L2DeepFoolAttack(), [None])]
+    attacks: list[tuple[Any, list[Any]]] = [(foolbox.attacks.L2DeepFoolAttack(), [None])]
     if radii:
         attacks.append((foolbox.attacks.L2ProjectedGradientDescentAttack(steps=steps), list(radii)))
     distances, examples, count = [], [], 0

@@ -93,7 +93,9 @@ class Certificate:
             raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
         fresh = certify(model, norm=self.norm)
         if fresh.lipschitz > self.lipschitz * (1.0 + 1e-9):
-            raise CertificateError(f"lipschitz: {self.lipschitz!r} is claimed, {fresh.lipschitz!r} is what can be proved")
+            raise CertificateError(
+                f"lipschitz: {self.lipschitz!r} is claimed, {fresh.lipschitz!r} is what can be proved"
+            )
         if self.pairs is not None and (
             fresh.pairs is None or bool((fresh.pairs > self.pairs * (1.0 + 1e-9)).any())
         ):  # fmt: skip

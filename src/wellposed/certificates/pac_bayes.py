@@ -159,7 +159,10 @@ def _repaired(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple[
     # β is unknown beforehand: a union bound over a cover of the positive axis by ratios (1 + c₁)/(1 − c₁) around 1, the
     # k-th interval to either side getting the share 3/(π²(k + 1)²) of δ.
     members = 1.0 + abs(math.log(blocks.beta)) / math.log((1.0 + c1) / (1.0 - c1))
-    return kl, lambda samples, delta, c: math.log(6.0 * samples / delta) + math.log(math.pi**2 / 3.0 * (members + 1) ** 2)
+    return (
+        kl,
+        lambda samples, delta, c: math.log(6.0 * samples / delta) + math.log(math.pi**2 / 3.0 * (members + 1) ** 2),
+    )
 
 
 def _minimise(function: Callable[[float], float]) -> float:

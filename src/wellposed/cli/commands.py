@@ -142,7 +142,12 @@ def attack(arguments: list[str]) -> int:
     options = _parse(Attack, arguments, "wellposed attack")
     with counting("attacking", quiet=options.json) as done:
         attack_run(
-            options.run, data_root=options.data_root, radii=options.eps, limit=options.limit, steps=options.steps, done=done
+            options.run,
+            data_root=options.data_root,
+            radii=options.eps,
+            limit=options.limit,
+            steps=options.steps,
+            done=done,
         )
     return _table(options.run, options)
 

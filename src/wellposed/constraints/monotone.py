@@ -126,7 +126,9 @@ class _FormedMonotone(StronglyMonotone):
 
     def on(self, operator: Operator) -> StronglyMonotone:
         """The transpose, and float64 copies, have the same numbers and so the same constant."""
-        return _FormedMonotone(operator, self._nominal) if "m" not in self.__dict__ else StronglyMonotone(operator, self.m)
+        return (
+            _FormedMonotone(operator, self._nominal) if "m" not in self.__dict__ else StronglyMonotone(operator, self.m)
+        )
 
 
 class _StateWeight(Function):

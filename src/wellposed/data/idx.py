@@ -28,5 +28,7 @@ def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     start = 4 + 4 * dimensions
     shape = tuple(int(size) for size in np.frombuffer(content[4:start], dtype=">u4"))
     if len(shape) != dimensions or len(content) - start != math.prod(shape):
-        raise DataError(f"{name}: {len(content) - start} bytes of data for shape {shape}; the file is truncated or corrupt")
+        raise DataError(
+            f"{name}: {len(content) - start} bytes of data for shape {shape}; the file is truncated or corrupt"
+        )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

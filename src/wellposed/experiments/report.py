@@ -45,7 +45,9 @@ def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> t
         config=folder.config.read_text(encoding="utf-8"),
         environment=json.loads(folder.environment.read_text(encoding="utf-8")) if folder.environment.exists() else {},
         pictures=[
-            (_TITLES[name], base64.b64encode(pictures[name].read_bytes()).decode()) for name in _TITLES if name in pictures
+            (_TITLES[name], base64.b64encode(pictures[name].read_bytes()).decode())
+            for name in _TITLES
+            if name in pictures
         ],
     )
     target = run / "report.html"

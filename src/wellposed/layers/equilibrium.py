@@ -182,4 +182,3 @@ class Equilibrium(nn.Module):
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""
         return f"activation={self.activation!r}, solver={self.solver!r}"
-

@@ -64,9 +64,7 @@ def certify(
         bound = guarantee.error_bound(outcome.value, image)
         return _conclude(outcome, image, euclidean(image - outcome.value), bound, rtol, atol)
     exact = ExactOffset(problem.offset.double(), torch.zeros(())) if exact_offset is None else exact_offset()
-    accurate = AffineProblem(
-        problem.operator.to(torch.float64), exact.value, problem.activation.to(torch.float64)
-    )
+    accurate = AffineProblem(problem.operator.to(torch.float64), exact.value, problem.activation.to(torch.float64))
     promise = guarantee.on(accurate.operator)
     dtype = outcome.value.dtype
     value, residual, bound = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)

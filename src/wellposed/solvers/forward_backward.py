@@ -31,7 +31,9 @@ class ForwardBackward(Solver):
 
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
         alpha = step_size(self, guarantee, self.step)
-        return _ForwardBackwardIteration(affine(problem, self), torch.zeros_like(like) if start is None else start, alpha)
+        return _ForwardBackwardIteration(
+            affine(problem, self), torch.zeros_like(like) if start is None else start, alpha
+        )
 
 
 class _ForwardBackwardIteration(Iteration):

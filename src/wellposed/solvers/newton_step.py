@@ -30,7 +30,7 @@ class NewtonIteration(Iteration):
     def direction(self, point: Tensor, residual: Tensor) -> Tensor:
         """An approximate solution d of (I − J)·d = residual, J the Jacobian of the map at ``point``."""
 
-    def advance(self) -> None:
+    def advance(self) -> None:  # noqa: D102
         self.point = self._next
         self.image = self.problem.evaluate(self.point)
         residual = self.image - self.point

@@ -27,7 +27,7 @@ class _Reflected(Solver):
     def __post_init__(self) -> None:
         check(self.step is None or 0.0 < self.step < float("inf"), "step", self.step, "must be positive and finite")
 
-    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         alpha = step_size(self, guarantee, self.step)
         return _ReflectedIteration(affine(problem, self), start, alpha, halved=self.algorithm == "douglas_rachford")
 
@@ -89,7 +89,9 @@ class _ReflectedIteration(Iteration):
         # is taken from W itself: an inaccurate factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
         value = self.observe()
         operator = self.problem.operator
-        defect = torch.add(value, self._u - value, alpha=1.0 / self._alpha) - operator.affine(value, self.problem.offset)
+        defect = torch.add(value, self._u - value, alpha=1.0 / self._alpha) - operator.affine(
+            value, self.problem.offset
+        )
         residual = euclidean(defect)
         if guarantee is None:
             return value, residual, residual

@@ -26,8 +26,8 @@ class Status(enum.Enum):
         "loosen rtol/atol or use float64"
     )
     DIVERGED = (
-        "not converged: the residual grows or goes in circles, so this iteration does not contract here; use a damped, Anderson, Broyden or "
-        "Newton solver, or a constrained layer whose convergence is guaranteed"
+        "not converged: the residual grows or goes in circles, so this iteration does not contract here; use a damped, "
+        "Anderson, Broyden or Newton solver, or a constrained layer whose convergence is guaranteed"
     )
     NONFINITE = (
         "not converged: NaN or infinity appeared; the value is the best finite iterate. Check this sample's input and "

@@ -79,7 +79,9 @@ class RunFolder:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror or error}); choose another --out") from error
+            raise CheckpointError(
+                f"{self.path}: cannot be written ({error.strerror or error}); choose another --out"
+            ) from error
 
 
 def train(
@@ -119,7 +121,9 @@ def train(
     if resume and not folder.checkpoint.exists():
         raise CheckpointError(f"{folder.checkpoint}: nothing to resume from; run without --resume")
     if resume and read_config(folder.config) != config:
-        raise CheckpointError(f"{folder.config}: these settings differ from those of the run to resume; drop the options")
+        raise CheckpointError(
+            f"{folder.config}: these settings differ from those of the run to resume; drop the options"
+        )
     data = load_images(config.data, data_root)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, data)

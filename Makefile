@@ -1,0 +1,38 @@
+# Creates its own virtual environment in .venv; needs Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/demo
+
+.PHONY: demo test test-slow lint docs bench clean
+
+demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digits
+	$(BIN)/wellposed train mondeq --preset digits --out $(RUN)
+	$(BIN)/wellposed certify $(RUN) > /dev/null
+	$(BIN)/wellposed attack $(RUN) --limit 359 > /dev/null
+	$(BIN)/wellposed report $(RUN)
+
+test: $(VENV)/.ready  ## the test suite, about four minutes on two cores
+	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.ready  ## tests that train on real MNIST; needs WELLPOSED_DATA or a network
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready  ## speed against the original algorithm
+	$(BIN)/python benchmarks/splitting_speed.py
+
+# constraints.txt pins torch to a CPU build where there is one: an unpinned torch brings gigabytes of CUDA.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; run make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch numpy
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,attack,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache
