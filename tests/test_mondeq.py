@@ -192,3 +192,19 @@ def test_lost_monotonicity_raises():
     layer.constraint.load_state_dict(constraint.state_dict())
     with pytest.raises(wp.GuaranteeError, match="use float64"):
         layer(torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("certified", [False, True])
+def test_adjoint_of_a_sample_without_active_units(certified):
+    layer = wp.MonDEQ(3, 5, m=1.0)
+    x = torch.randn(4, 3)
+    with torch.no_grad():
+        layer.constraint.A.mul_(0.1)
+        layer.constraint.B.mul_(0.1)
+        layer.injection.bias.fill_(-100.0)
+    x.requires_grad_()
+    solution = layer.solve(x)
+    value = solution.value if certified else layer(x)
+    assert (value == 0).all()
+    assert (torch.autograd.grad(value.sum(), x)[0] == 0).all()
+    assert all(report.converged.all() for report in solution.adjoint_reports)

@@ -94,6 +94,18 @@ class Activation(ABC):
         """Reflected resolvent ``2·resolvent(value) − value``."""
         return 2.0 * self.resolvent(value, step) - value
 
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:
+        """A δ, as small as is easily had, for which ``output`` is exactly σ(value + δ).
+
+        Args:
+            output: ``resolvent(u, step)``.
+            value: a pre-activation.
+            u: see ``output``.
+            step: see ``output``.
+        """
+        # The definition of the resolvent: output = σ(output + (u − output)/step).
+        return torch.add(output, u - output, alpha=1.0 / step) - value
+
     def select(self, rows: Tensor) -> Activation:
         """The activation of the samples ``rows`` only (differs from self when it holds per-sample tensors)."""
         return self if not self.tensors else self.rebuild(tuple(tensor[rows] for tensor in self.tensors))
@@ -129,6 +141,11 @@ class ReLU(Activation):
 
     def reflect(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
         return value.abs()
+
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:  # noqa: D102
+        # Where the output is zero, every negative pre-activation is as good as any other.
+        gap = output - value
+        return torch.where(output > 0, gap, gap.clamp_max(0.0))
 
 
 @dataclass(frozen=True)
@@ -264,6 +281,10 @@ class DiagonalLinear(Activation):
 
     def reflect(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
         return self._scaled(step)[1] * value
+
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:  # noqa: D102
+        # Where the slope is zero, so is the output, whatever the pre-activation.
+        return super().defect(output, value, u, step).masked_fill(self.slopes == 0, 0.0)
 
 
 def _elu_slope(value: Tensor) -> Tensor:

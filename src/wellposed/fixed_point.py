@@ -73,6 +73,8 @@ def fixed_point(
     if isinstance(f, AffineProblem):
         check(single, "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
         return _solve_affine(f, leaves[0].detach(), guarantee, settings)  # type: ignore[return-value]
+    function: Callable[..., Any]
+    tensors: tuple[Tensor, ...]
     function, tensors, per_sample = _as_function(f, tuple(args), batched_args)
     pack, unpack = _packing(leaves)
 

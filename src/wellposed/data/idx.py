@@ -26,8 +26,10 @@ def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
         raise DataError(f"{name}: not an IDX file of unsigned bytes")
     dimensions = content[3]
     start = 4 + 4 * dimensions
+    if len(content) < start:
+        raise DataError(f"{name}: ends within its header; the file is truncated or corrupt")
     shape = tuple(int(size) for size in np.frombuffer(content[4:start], dtype=">u4"))
-    if len(shape) != dimensions or len(content) - start != math.prod(shape):
+    if len(content) - start != math.prod(shape):
         raise DataError(
             f"{name}: {len(content) - start} bytes of data for shape {shape}; the file is truncated or corrupt"
         )

@@ -102,7 +102,10 @@ def _conclude(outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, 
     usable = torch.isfinite(bound) & torch.isfinite(euclidean(value))
     value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
     bound = torch.where(usable, bound, math.inf)
-    short = report.converged & ~(bound <= atol + rtol * euclidean(value).to(bound.dtype))
+    size = euclidean(value).to(bound.dtype)
+    short = report.converged & ~(bound <= atol + rtol * size)
+    if atol == 0.0:  # an adjoint state of a sample whose slopes are all zero is exactly zero, but its bound is not
+        short &= size > 0.0
     codes = torch.where(short, torch.full_like(report.status_codes, Status.STALLED.code), report.status_codes)
     residual = residual.to(report.residual.dtype)
     return Outcome(value, dataclasses.replace(report, status_codes=codes, residual=residual, error_bound=bound))

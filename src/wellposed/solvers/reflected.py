@@ -85,14 +85,11 @@ class _ReflectedIteration(Iteration):
         return self.problem.activation.resolvent(self._u, self._alpha)
 
     def judge(self, guarantee: Guarantee | None) -> tuple[Tensor, Tensor, Tensor]:
-        # z = J_α(u) means z = σ(v) with v = z + (u − z)/α, so z solves the equation exactly for q + defect. The defect
-        # is taken from W itself: an inaccurate factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
+        # z = J_α(u) solves the equation exactly for q + defect. The defect is taken from W itself: an inaccurate
+        # factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
         value = self.observe()
-        operator = self.problem.operator
-        defect = torch.add(value, self._u - value, alpha=1.0 / self._alpha) - operator.affine(
-            value, self.problem.offset
-        )
-        residual = euclidean(defect)
+        through = self.problem.operator.affine(value, self.problem.offset)
+        residual = euclidean(self.problem.activation.defect(value, through, self._u, self._alpha))
         if guarantee is None:
             return value, residual, residual
         bound = guarantee.defect_bound(residual)

@@ -1,0 +1,58 @@
+"""Attacks find what is there, and report distances that anyone can measure."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import wellposed as wp
+from wellposed.attacks import adversarial_distances
+
+
+def linear_model():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]]))
+        model[1].bias.copy_(torch.tensor([-2.0, 2.0]))
+    return model
+
+
+def test_linear_model_has_known_distances():
+    # The boundary is sum(x) = 2, at distance |sum(x) − 2|/2.
+    x = torch.tensor([[0.7, 0.6, 0.7, 0.6], [0.2, 0.4, 0.3, 0.3]]).reshape(2, 1, 2, 2)
+    labels = torch.tensor([0, 1])
+    distances, examples = adversarial_distances(linear_model(), x, labels, [0.05, 0.35, 0.45])
+    truth = (x.flatten(1).sum(1) - 2).abs().double() / 2
+    assert (distances >= truth - 1e-6).all()
+    assert (distances <= truth * 1.2 + 0.03).all()
+    assert (linear_model()(examples).argmax(1) != labels).all()
+    torch.testing.assert_close((examples - x).double().flatten(1).norm(dim=1), distances)
+
+
+def test_misclassified_inputs_are_at_distance_zero_and_robust_ones_at_infinity():
+    x = torch.full((1, 1, 2, 2), 0.9)
+    distances, _ = adversarial_distances(linear_model(), x, torch.tensor([1]), [0.1])
+    assert float(distances) == 0.0
+    constant = linear_model()
+    with torch.no_grad():
+        constant[1].weight.zero_()
+    distances, examples = adversarial_distances(constant, x, torch.tensor([1]), [0.1])
+    assert torch.isinf(distances).all()
+    assert torch.equal(examples, x)
+
+
+def test_equilibrium_layers_are_attacked_in_eval_mode_through_exact_gradients():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), wp.MonDEQ(16, 8, m=0.5), torch.nn.Linear(8, 3)).eval()
+    x = torch.rand(6, 1, 4, 4)
+    labels = model(x).argmax(1)
+    distances, _ = adversarial_distances(model, x, labels, [2.0])
+    assert torch.isfinite(distances).any()
+    assert not model.training
+    radius = wp.certify(model).evaluate(x, labels)
+    assert (radius < distances).all()
+
+
+def test_pixels_outside_the_box_are_refused():
+    with pytest.raises(wp.InputError, match="must lie in"):
+        adversarial_distances(linear_model(), torch.full((1, 1, 2, 2), 1.5), torch.tensor([0]), [0.1])

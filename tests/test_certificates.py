@@ -1,0 +1,300 @@
+"""Lipschitz certificates: never exceeded, attained where they are tight, refused where they do not apply."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import wellposed as wp
+from wellposed.certificates.evaluate import bounded_logits
+from wellposed.certificates.radius import radii
+
+
+def model_of(m=0.5, width=8, seed=0, dtype=torch.float32, activation="relu"):
+    torch.manual_seed(seed)
+    layer = wp.MonDEQ(16, width, m=m, dtype=dtype, activation=activation)
+    head = torch.nn.Linear(width, 4, dtype=dtype)
+    model = torch.nn.Sequential(wp.Normalize((0.4,), (0.25,)), torch.nn.Flatten(), layer, head)
+    with torch.no_grad():  # away from the small weights of the initialisation
+        for parameter in model.parameters():
+            parameter.mul_(2.0)
+    return model.to(dtype).eval()
+
+
+def images(count=32, dtype=torch.float32, seed=1):
+    return torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("m", [0.1, 1.0, 20.0])
+def test_sampled_ratios_never_exceed_the_constant_nor_the_pair_constants(m, activation):
+    model = model_of(m, dtype=torch.float64, activation=activation)
+    certificate = wp.certify(model)
+    x = images(400, torch.float64)
+    rows, columns = torch.triu_indices(4, 4, 1)
+    for scale in (1e-4, 1e-2, 1.0, 100.0):
+        y = x + scale * torch.randn_like(x)
+        gap = (x - y).flatten(1).norm(dim=1)
+        moved = model(x) - model(y)
+        assert (moved.norm(dim=1) <= certificate.lipschitz * gap * (1 + 1e-9) + 1e-8).all()
+        margins = moved[:, rows] - moved[:, columns]
+        assert (margins.abs() <= certificate.pairs[rows, columns] * gap[:, None] * (1 + 1e-9) + 1e-8).all()
+
+
+def test_theorem_1_is_attained_by_the_scaled_identity():
+    # W = (1 − m)I with A = B = 0 gives z* = relu(q)/m: the bound ‖U‖/m is exact, and so is the whole product.
+    layer = wp.MonDEQ(6, 6, m=0.25, dtype=torch.float64, rtol=1e-13, atol=1e-13)
+    head = torch.nn.Linear(6, 6, dtype=torch.float64)
+    with torch.no_grad():
+        layer.constraint.A.zero_()
+        layer.constraint.B.zero_()
+        layer.injection.weight.copy_(torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0])
+        layer.injection.bias.fill_(10.0)
+        head.weight.copy_(torch.eye(6))
+    model = torch.nn.Sequential(layer, head)
+    certificate = wp.certify(model, inputs=torch.randn(8, 6, dtype=torch.float64) * 0.1)
+    assert certificate.lipschitz == pytest.approx(4.0, rel=1e-10)
+    assert certificate.lower_bound == pytest.approx(4.0, rel=1e-6)
+    assert certificate.lower_bound <= certificate.lipschitz
+
+
+def test_the_constant_is_the_product_of_the_published_formula():
+    model = model_of(m=2.0, dtype=torch.float64)
+    u, head = model[2].injection.weight.detach().numpy(), model[3].weight.detach().numpy()
+    expected = np.linalg.norm(u, 2) / 2.0 * np.linalg.norm(head, 2) / 0.25
+    assert wp.certify(model).lipschitz == pytest.approx(expected, rel=1e-6)
+    pairs = wp.certify(model).pairs
+    for i in range(4):
+        for j in range(4):
+            row = np.linalg.norm(head[i] - head[j]) * np.linalg.norm(u, 2) / 2.0 / 0.25
+            assert float(pairs[i, j]) == pytest.approx(row, rel=1e-6)
+
+
+def test_witness_is_a_pair_that_anyone_can_evaluate():
+    model = model_of()
+    found = wp.witness(model, images())
+    exact = copy.deepcopy(model).double()
+    exact[2].tolerance = wp.solvers.solution.Tolerance(1e-12, 1e-12)
+    with torch.no_grad():
+        moved = exact(found.first[None].double()) - exact(found.second[None].double())
+    ratio = float(moved.norm() / (found.first - found.second).norm())
+    assert ratio >= found.lipschitz
+    assert 0 < found.lipschitz <= wp.certify(model).lipschitz
+
+
+def test_radii_rules_are_ordered_and_hold_under_attack():
+    model = model_of(m=1.0)
+    x = images(64)
+    labels = model(x).argmax(1)
+    certificate = wp.certify(model)
+    found = {rule: certificate.evaluate(x, labels, rule=rule) for rule in ("paper", "sqrt2", "pairs")}
+    assert (found["paper"] <= found["sqrt2"]).all()
+    assert (found["sqrt2"] <= found["pairs"] * (1 + 1e-6)).all()
+    assert (found["pairs"] > 0).float().mean() > 0.9
+    # Gradient steps on the margin, then random directions, inside the certified ball.
+    radius = found["pairs"]
+    for _ in range(20):
+        delta = torch.randn_like(x)
+        point = (x + 0.1 * delta).requires_grad_()
+        logits = model(point)
+        truth = logits.gather(1, labels[:, None])[:, 0]
+        others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        direction = torch.autograd.grad((others - truth).sum(), point)[0] + 0.01 * delta
+        direction = direction / direction.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+        moved = x + (0.999999 * radius).float().reshape(-1, 1, 1, 1) * direction
+        assert (model(moved).argmax(1) == labels).all()
+
+
+def test_the_error_of_the_logits_is_counted():
+    logits = torch.tensor([[2.0, 1.0, 0.0]])
+    labels = torch.tensor([0])
+    pairs = torch.ones(3, 3, dtype=torch.float64)
+    plain = radii(logits, labels, 1.0, pairs, "pairs")
+    assert float(plain) == pytest.approx(1.0)
+    assert float(radii(logits, labels, 1.0, pairs, "pairs", torch.tensor([0.1]))) == pytest.approx(1 - 0.2 * 2**0.5)
+    assert float(radii(logits, labels, 1.0, pairs, "pairs", torch.tensor([torch.inf]))) == 0.0
+    assert float(radii(logits, labels, 1.0, pairs, "paper")) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        [[1.0, 1.0, 0.0]],
+        [[torch.nan, 1.0, 0.0]],
+        [[1.0, -torch.inf, 0.0]],
+        [[torch.inf, 1.0, 0.0]],
+        [[0.0, 1.0, 0.0]],
+    ],
+    ids=["tie", "nan", "minus infinity", "infinity", "wrong"],
+)
+def test_nothing_is_certified_for_ties_nan_infinity_or_errors(logits):
+    pairs = torch.ones(3, 3, dtype=torch.float64)
+    for rule in ("paper", "sqrt2", "pairs"):
+        assert float(radii(torch.tensor(logits), torch.tensor([0]), 1.0, pairs, rule)) == 0.0
+
+
+def test_tiny_weights_do_not_underflow_to_a_certificate():
+    model = model_of()
+    with torch.no_grad():
+        model[3].weight.mul_(1e-38)
+        model[3].weight.mul_(1e-5)  # subnormal in float32
+    certificate = wp.certify(model)
+    assert certificate.lipschitz > 0
+    nonzero = (model[3].weight[0] != model[3].weight[1]).any()
+    assert not nonzero or float(certificate.pairs[0, 1]) > 0
+
+
+def test_a_solve_that_did_not_converge_is_never_certified():
+    model = model_of()
+    model[2].max_steps = 1
+    x = images(6)
+    with pytest.warns(wp.NotConvergedWarning):
+        result = bounded_logits(model, x)
+        found = wp.certify(model).evaluate(x, model(x).argmax(1))
+    assert torch.isinf(result.error).all()
+    assert (found == 0).all()
+
+
+def test_logit_errors_bound_the_truth():
+    model = model_of()
+    model[2].tolerance = wp.solvers.solution.Tolerance(1e-2, 1e-2)
+    exact = copy.deepcopy(model).double()
+    exact[2].tolerance = wp.solvers.solution.Tolerance(1e-12, 1e-12)
+    x = images(200)
+    result = bounded_logits(model, x)
+    with torch.no_grad():
+        error = (result.logits.double() - exact(x.double())).norm(dim=1)
+    assert (error <= result.error).all()
+    assert float((result.error / error).median()) < 30
+
+
+def test_save_load_check_and_tampering(tmp_path):
+    model = model_of()
+    certificate = wp.certify(model, inputs=images(8))
+    path = tmp_path / "certificate.json"
+    certificate.save(path)
+    loaded = wp.Certificate.load(path, model)
+    assert loaded.check()
+    assert loaded.lipschitz == certificate.lipschitz
+    assert torch.equal(loaded.pairs, certificate.pairs)
+    with pytest.raises(wp.CertificateError, match="pass the model"):
+        wp.Certificate.load(path).check()
+    for key, value, words in (
+        ("lipschitz", certificate.lipschitz * 0.99, "lipschitz"),
+        ("pairs", (certificate.pairs * 0.99).tolist(), "pairs"),
+        ("weights_sha256", "0" * 64, "other weights"),
+        ("format", "something/9", "format"),
+        ("lower_bound", certificate.lipschitz * 2, "lower_bound"),
+    ):
+        content = json.loads(path.read_text())
+        content[key] = value
+        other = tmp_path / "tampered.json"
+        other.write_text(json.dumps(content))
+        with pytest.raises(wp.CertificateError, match=words):
+            wp.Certificate.load(other, model).check()
+    with torch.no_grad():
+        model[3].weight.view(-1)[0] += 1e-6
+    with pytest.raises(wp.CertificateError, match="other weights"):
+        loaded.check(model)
+    path.write_text("{")
+    with pytest.raises(wp.CertificateError, match="not a readable certificate"):
+        wp.Certificate.load(path)
+
+
+def test_certify_refuses_what_it_does_not_know():
+    with pytest.raises(wp.CertificateError, match="no Lipschitz constant is known for a Conv2d"):
+        wp.certify(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)))
+    with pytest.raises(wp.CertificateError, match="dropout is active"):
+        wp.certify(torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(3, 2)).train())
+    with pytest.raises(wp.InputError, match="norm='7'"):
+        wp.certify(model_of(), norm=7)
+    model = model_of()
+    with torch.no_grad():
+        model[3].weight[0, 0] = torch.nan
+    with pytest.raises(wp.InputError, match="NaN"):
+        wp.certify(model)
+    certificate = wp.certify(wp.MonDEQ(3, 4))
+    assert certificate.pairs is None
+    with pytest.raises(wp.InputError, match="rule='pairs'"):
+        certificate.radius(torch.randn(2, 4), torch.tensor([0, 1]), rule="pairs")
+    with pytest.raises(wp.InputError, match="labels"):
+        certificate.radius(torch.randn(2, 4), torch.tensor([0, 7]))
+
+
+def test_perturbation_bound_holds_and_is_not_vacuous():
+    ratios = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        layer = wp.MonDEQ(10, 12, m=1.0, dtype=torch.float64)
+        other = copy.deepcopy(layer)
+        scale = 10.0 ** -(seed + 1)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.add_(scale * torch.randn_like(parameter))
+        x = torch.randn(50, 10, dtype=torch.float64)
+        bound = wp.perturbation_bound(layer, other, x)
+        moved = (layer(x) - other(x)).norm(dim=1)
+        assert (moved <= bound + 1e-9).all()
+        ratios.append(float((bound / moved).detach().median()))
+    assert max(ratios) < 20
+
+
+def test_perturbation_bound_is_attained_by_a_shift_of_the_bias():
+    layer = wp.MonDEQ(4, 4, m=0.5, dtype=torch.float64, rtol=1e-13, atol=1e-13)
+    with torch.no_grad():
+        layer.constraint.A.zero_()
+        layer.constraint.B.zero_()
+        layer.injection.bias.fill_(5.0)
+    other = copy.deepcopy(layer)
+    with torch.no_grad():
+        other.injection.bias.add_(0.1)
+    x = 0.1 * torch.randn(5, 4, dtype=torch.float64)
+    moved = (layer(x) - other(x)).norm(dim=1)
+    torch.testing.assert_close(wp.perturbation_bound(layer, other, x), moved, rtol=1e-8, atol=0)
+
+
+class TestPacBayes:
+    def evaluate(self, **options):
+        model = model_of(m=1.0)
+        x = images(128)
+        logits = model(x).detach()
+        return wp.pac_bayes(model, logits, logits.argmax(1), **{"radius": 10.0, "gamma": 1.0, **options})
+
+    def test_published_numbers(self):
+        """The appendix's formula at the norms that the paper's notebook prints: 23 660.6, and 23 646.5 at the best c₁."""
+        import importlib
+        import math
+
+        module = importlib.import_module("wellposed.certificates.pac_bayes")
+        blocks = module._Blocks(40, 784, 10, 20.0, 15.9904, 1962.359)
+
+        def bound(c1, evaluate):
+            kl, log_term = evaluate(blocks, 50.0, 10.0, c1)
+            return 4 * math.sqrt((kl + log_term(4096, 0.1, c1)) / 4095)
+
+        assert bound(1e-4, module._published) == pytest.approx(23660.6, rel=1e-4)
+        best = module._minimise(lambda c: bound(c, module._published))
+        assert bound(best, module._published) == pytest.approx(23646.5, rel=1e-4)
+        assert bound(1e-4, module._repaired) == pytest.approx(14439, rel=2e-3)
+
+    def test_optimised_constant_is_no_worse(self):
+        for version in ("published", "repaired"):
+            best = self.evaluate(version=version)
+            for c1 in (1e-6, 1e-3, 0.3):
+                assert best.value <= self.evaluate(version=version, c1=c1).value * (1 + 1e-9)
+
+    def test_monotone_in_its_arguments(self):
+        assert self.evaluate(gamma=2.0).complexity < self.evaluate(gamma=1.0).complexity
+        assert self.evaluate(radius=20.0).complexity > self.evaluate(radius=10.0).complexity
+        assert self.evaluate(delta=0.01).complexity > self.evaluate(delta=0.1).complexity
+        assert self.evaluate(gamma=1e9).empirical_margin_loss == 1.0
+
+    def test_refusals(self):
+        with pytest.raises(wp.InputError, match="gamma=-1"):
+            self.evaluate(gamma=-1.0)
+        with pytest.raises(wp.CertificateError, match="one monotone layer"):
+            wp.pac_bayes(torch.nn.Linear(2, 2), torch.randn(4, 2), torch.zeros(4, dtype=torch.long), radius=1.0)

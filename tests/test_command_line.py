@@ -1,0 +1,263 @@
+"""The command as a user calls it, on the embedded digits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from wellposed.cli.main import run
+from wellposed.training.run import RunFolder
+
+QUICK = ["--epochs", "6", "--width", "12", "--m", "1.0", "--learning-rate", "0.02", "--batch-size", "64"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert run(["train", "mondeq", "--data", "digits", "--out", str(folder), "--json", *QUICK]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(trained):
+    assert run(["certify", str(trained), "--limit", "60"]) == 0
+    assert run(["attack", str(trained), "--limit", "60", "--steps", "10"]) == 0
+    return trained
+
+
+def output_of(capsys, arguments, code=0):
+    capsys.readouterr()
+    assert run(arguments) == code
+    return capsys.readouterr()
+
+
+def test_help_names_every_command(capsys):
+    text = output_of(capsys, ["--help"]).out
+    for command in ("train", "certify", "attack", "compare", "report"):
+        assert f"  {command} " in text
+    assert "Exit codes" in text
+    assert "families: mondeq" in output_of(capsys, ["train", "--help"]).out
+    assert output_of(capsys, ["--version"]).out.startswith("wellposed ")
+
+
+def test_help_of_a_command_explains_its_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(["train", "mondeq", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "Strong-monotonicity constant" in text
+    assert "--data-root" in text
+
+
+def test_a_run_is_a_folder(finished, capsys):
+    folder = RunFolder(finished)
+    assert 'name = "mondeq"' in folder.config.read_text()
+    assert json.loads(folder.environment.read_text())["torch"] == torch.__version__
+    text = output_of(capsys, ["report", str(finished), "--eps", "0.05", "0.2"]).out
+    assert "certified" in text
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/svg+xml;base64,") >= 3
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing from outside
+    for name in ("robustness", "training", "convergence"):
+        assert (finished / "plots" / f"{name}.png").stat().st_size > 5000
+        assert (finished / "plots" / f"{name}.svg").stat().st_size > 5000
+    for file in (folder.weights, folder.certificate, folder.certified, folder.attacked, folder.metrics):
+        assert file.stat().st_size > 0
+
+
+def test_certified_never_exceeds_attacked_and_rules_are_ordered(finished, capsys):
+    result = json.loads(output_of(capsys, ["compare", str(finished), "--json", "--eps", "0.02", "0.1", "0.3"]).out)[0]
+    assert result["samples"] == 60
+    assert result["lower_bound"] <= result["lipschitz"]
+    for row in result["rows"]:
+        assert row["paper"] <= row["certified"] <= row["attacked"] <= row["clean"]
+    assert result["rows"][0]["certified"] > 0.5
+
+
+def test_a_contradiction_between_attack_and_certificate_is_an_error(finished, capsys):
+    folder = RunFolder(finished)
+    kept = folder.attacked.read_text()
+    content = json.loads(kept)
+    content["distances"] = [1e-6] * len(content["distances"])
+    folder.attacked.write_text(json.dumps(content))
+    try:
+        assert "the certificate is wrong" in output_of(capsys, ["compare", str(finished)], code=1).err
+    finally:
+        folder.attacked.write_text(kept)
+
+
+def test_training_is_reproducible_and_resumable(tmp_path, capsys):
+    options = ["train", "mondeq", "--data", "digits", "--json", *QUICK]
+    once = json.loads(output_of(capsys, [*options, "--out", str(tmp_path / "a")]).out)
+    again = json.loads(output_of(capsys, [*options, "--out", str(tmp_path / "b")]).out)
+    assert once["test/accuracy"] == again["test/accuracy"]
+    assert once["test/loss"] == again["test/loss"]
+    assert once["test/accuracy"] > 0.7
+    assert "nothing to resume from" in output_of(capsys, [*options, "--out", str(tmp_path / "c"), "--resume"], 1).err
+    changed = [*options, "--out", str(tmp_path / "a"), "--resume", "--seed", "7"]
+    assert "differ from those of the run" in output_of(capsys, changed, 1).err
+
+
+COMMAND = [sys.executable, "-m", "wellposed.cli.main"]
+
+
+def start_long_training(folder: Path) -> subprocess.Popen:
+    options = ["train", "mondeq", "--data", "digits", "--epochs", "2000", "--width", "12", "--out", str(folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from wellposed.cli.main import main; main()", *options],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not RunFolder(folder).checkpoint.exists():
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    return process
+
+
+def test_interrupt_keeps_the_last_checkpoint(tmp_path):
+    process = start_long_training(tmp_path / "run")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in errors
+    assert torch.load(RunFolder(tmp_path / "run").checkpoint, weights_only=False)["epoch"] >= 0
+
+
+def test_kill_in_the_middle_of_a_checkpoint_leaves_the_earlier_one(tmp_path, capsys):
+    folder = tmp_path / "run"
+    process = start_long_training(folder)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    checkpoint = RunFolder(folder).checkpoint
+    # What a kill between the first and the last byte leaves behind:
+    Path(f"{checkpoint}.part").write_bytes(checkpoint.read_bytes()[:1000])
+    epoch = torch.load(checkpoint, weights_only=False)["epoch"]
+    config = RunFolder(folder).config
+    shortened = re.sub(r"epochs = \d+", f"epochs = {epoch + 3}", config.read_text())
+    config.write_text(shortened)
+    options = ["--data", "digits", "--epochs", str(epoch + 3), "--width", "12", "--resume", "--json"]
+    result = json.loads(output_of(capsys, ["train", "mondeq", *options, "--out", str(folder)]).out)
+    assert result["test/accuracy"] > 0.1
+    assert RunFolder(folder).weights.exists()
+
+
+def test_truncated_checkpoint_is_named(trained, tmp_path, capsys):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    checkpoint = RunFolder(folder).checkpoint
+    checkpoint.write_bytes(checkpoint.read_bytes()[:2000])
+    options = ["train", "mondeq", "--data", "digits", *QUICK, "--out", str(folder), "--resume"]
+    assert "truncated or corrupt" in output_of(capsys, options, 1).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["certfy", "x"], 2, "Did you mean 'certify'"),
+        (["train", "mondqe"], 2, "Did you mean 'mondeq'"),
+        (["train", "mondeq", "--data", "mnits"], 2, "Did you mean 'mnist'"),
+        (["train", "mondeq", "--m", "0"], 2, "must be positive"),
+        (["train", "mondeq", "--activation", "gelu", "--epochs", "1"], 2, "slopes within"),
+        (["train", "mondeq", "--preset", "digit"], 2, "Did you mean 'digits'"),
+        (["train", "mondeq", "--epochs", "0"], 2, "must be at least 1"),
+        (["train", "mondeq", "--widht", "3"], 2, "--width"),
+        (["certify", "/nonexistent"], 1, "not a run folder"),
+        (["compare"], 2, "at least one run folder"),
+    ],
+)
+def test_bad_arguments(arguments, code, words, capsys):
+    capsys.readouterr()
+    try:
+        found = run(arguments)
+    except SystemExit as stop:  # the option parser ends the process itself
+        found = stop.code
+    text = capsys.readouterr()
+    assert found == code
+    assert words in re.sub(r"[│\s]+", " ", text.err + text.out)
+
+
+def test_missing_data_says_what_to_put_where(tmp_path, capsys, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    options = ["train", "mondeq", "--data", "mnist", "--data-root", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert "Put the file there" in output_of(capsys, options, 2).err
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="needs a place nobody can write to")
+def test_unwritable_folder(capsys):
+    options = ["train", "mondeq", "--data", "digits", *QUICK, "--out", "/proc/nowhere/run"]
+    assert "choose another --out" in output_of(capsys, options, 1).err
+
+
+def test_weights_of_another_kind_are_refused(finished, tmp_path, capsys):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    files = RunFolder(folder)
+    good = files.weights.read_bytes()
+    torch.save({"a": torch.zeros(3)}, files.weights)
+    assert "a pickle" in output_of(capsys, ["certify", str(folder)], 1).err
+    files.weights.write_bytes(good[: len(good) // 2])
+    assert "not a readable safetensors file" in output_of(capsys, ["certify", str(folder)], 1).err
+    files.weights.write_bytes(good)
+    files.config.write_text(files.config.read_text().replace("width = 12", "width = 13"))
+    assert "but the configuration asks for" in output_of(capsys, ["certify", str(folder)], 1).err
+    files.config.write_text("epochs = [")
+    assert "not a readable configuration" in output_of(capsys, ["certify", str(folder)], 1).err
+    files.weights.unlink()
+
+
+def test_weights_of_another_shape_are_refused(finished, tmp_path, capsys):
+    import shutil
+
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    files = RunFolder(folder)
+    with safe_open(files.weights, "pt") as stored:
+        header = stored.metadata()
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    shapes = {**tensors, "3.bias": torch.zeros(11)}
+    save_file(shapes, files.weights, metadata=header)
+    assert "of another architecture" in output_of(capsys, ["certify", str(folder)], 1).err
+    save_file({**tensors, "3.bias": torch.full((10,), torch.nan)}, files.weights, metadata=header)
+    assert "NaN or infinite" in output_of(capsys, ["certify", str(folder)], 1).err
+    save_file(tensors, files.weights)
+    assert "not written by wellposed" in output_of(capsys, ["certify", str(folder)], 1).err
+
+
+def test_a_missing_extra_is_named():
+    code = (
+        "import sys\nsys.modules['foolbox'] = None\nimport torch\nfrom wellposed.attacks import adversarial_distances\n"
+        "adversarial_distances(torch.nn.Linear(2, 2), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), [0.1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'wellposed[attack]'" in done.stderr
+
+
+def test_the_core_imports_torch_and_numpy_only():
+    code = (
+        "import sys\nimport wellposed\n"
+        "extras = {'lightning', 'foolbox', 'safetensors', 'tyro', 'sklearn', 'matplotlib', 'rich', 'scipy', 'tomli_w'}\n"
+        "assert not extras & sys.modules.keys(), extras & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
