@@ -57,7 +57,9 @@ def test_download_is_checked(tmp_path, monkeypatch):
         load_images("mnist", tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\x0d\x01\0\0\0\x01aaaa", b"\0\0\x08\x01\0\0\0\x05abc", b"\0\0\x08\x03\0\0"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0\x0d\x01\0\0\0\x01aaaa", b"\0\0\x08\x01\0\0\0\x05abc", b"\0\0\x08\x03\0\0"]
+)
 def test_idx_refusals(content):
     with pytest.raises(DataError):
         parse_idx(content, "file")

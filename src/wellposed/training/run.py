@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import platform
+import sys
 import time
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,10 +114,11 @@ def train(
         KeyboardInterrupt: training was interrupted; the last checkpoint is in the folder.
     """
     lightning = require("lightning", "train")
-    from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
 
     from wellposed.training.module import ClassifierModule
+    from wellposed.training.progress import progress_callback
 
     folder = RunFolder(out)
     folder.create()
@@ -128,29 +132,46 @@ def train(
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, data)
     folder.config.write_text(config.to_toml(), encoding="utf-8")
+    if resume and folder.metrics.exists():  # the logger starts a new file; `read_metrics` joins them
+        earlier = sorted(out.glob("metrics-*.csv"))
+        folder.metrics.rename(out / f"metrics-{len(earlier)}.csv")
+    batches = _loader(data, config, train=True)
     checkpoints = ModelCheckpoint(
-        folder.checkpoint.parent, save_last=True, save_top_k=0, enable_version_counter=False, every_n_epochs=1
+        folder.checkpoint.parent,
+        filename=folder.checkpoint.stem,
+        save_top_k=1,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
     )
     options: dict[str, Any] = {
         "accelerator": "auto",
         "devices": 1,
         "logger": CSVLogger(out, name="", version=""),
-        "callbacks": [checkpoints, *([TQDMProgressBar(refresh_rate=20)] if progress else [])],
-        "enable_progress_bar": progress,
+        "callbacks": [checkpoints, *([progress_callback(config.epochs)] if progress else [])],
+        "enable_progress_bar": progress and sys.stderr.isatty(),
         "enable_model_summary": False,
         "plugins": [_atomic_checkpoints()],
-        "log_every_n_steps": 10**9,  # per-epoch numbers are what the report shows
+        "log_every_n_steps": min(50, len(batches)),
         **trainer_options,
     }
-    trainer = lightning.Trainer(max_epochs=config.epochs, default_root_dir=out, **options)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     start = time.time()
-    trainer.fit(
-        ClassifierModule(model, config),
-        _loader(data, config, train=True),
-        _loader(data, config, train=False),
-        ckpt_path=str(_checked(folder.checkpoint)) if resume else None,
-        **({"weights_only": False} if resume and _fit_takes_weights_only(trainer) else {}),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", module=r"lightning\."
+        )  # advice on loaders and log folders, not about this run
+        trainer = lightning.Trainer(max_epochs=config.epochs, default_root_dir=out, **options)
+        try:
+            trainer.fit(
+                ClassifierModule(model, config),
+                batches,
+                _loader(data, config, train=False),
+                ckpt_path=str(_checked(folder.checkpoint)) if resume else None,
+                **({"weights_only": False} if resume and _fit_takes_weights_only(trainer) else {}),
+            )
+        except SystemExit as stop:  # what recent versions of Lightning make of an interrupt
+            raise KeyboardInterrupt from stop
     if trainer.interrupted:
         raise KeyboardInterrupt
     save_weights(model, config, folder.weights)
@@ -183,14 +204,14 @@ def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, Im
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """Metrics per epoch of a run, in order."""
-    metrics = RunFolder(path).metrics
-    if not metrics.exists():
-        return []
     merged: dict[int, dict[str, float]] = {}
-    with metrics.open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            entry = merged.setdefault(int(row["epoch"]), {})
-            entry.update({name: float(value) for name, value in row.items() if value})
+    for file in (*sorted(path.glob("metrics-*.csv")), RunFolder(path).metrics):
+        if not file.exists():
+            continue
+        with file.open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                entry = merged.setdefault(int(row["epoch"]), {})
+                entry.update({name: float(value) for name, value in row.items() if value})
     return [merged[epoch] for epoch in sorted(merged)]
 
 
