@@ -70,9 +70,9 @@ class Activation(ABC):
             value: any shape.
             step: the positive step α of the splitting.
         """
-        self.require_monotone("an operator splitting")
         if step == 1.0:
             return self(value)
+        self.require_monotone("an operator splitting")
         least = min(step, 1.0)
         root = value.clone()
         gap = step * root + (1.0 - step) * self(root) - value

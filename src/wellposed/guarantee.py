@@ -63,19 +63,24 @@ class Guarantee(ABC):
         """Step and proven contraction of an algorithm, or None where nothing is proven."""
 
     @abstractmethod
-    def error_bound(self, point: Tensor, image: Tensor, image_error: Tensor | None = None) -> Tensor:
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
         """Bound on the Euclidean distance from ``image`` = f(``point``) to the equilibrium, one value per sample.
+
+        It holds in exact arithmetic, and for `Contraction` up to the evaluation error stated there.
 
         Args:
             point: shape (batch, *state).
             image: f(point), same shape.
-            image_error: bound on the Euclidean rounding error of ``image``, shape (batch,). Without it the bound is
-                for exact arithmetic; with it, it also holds for the numbers computed.
         """
 
-    def defect_bound(self, size: Tensor) -> Tensor | None:
-        """Bound on ‖z − z*‖₂ for a z that solves ``z = σ(Wz + q + defect)`` exactly, given ‖defect‖₂; None if unknown."""
-        return None
+    @abstractmethod
+    def defect_bound(self, defect: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+        """Bound on ‖z − z*‖₂, one value per sample, for a z that solves ``z = σ(Wz + q + defect)`` exactly.
+
+        Args:
+            defect: shape (batch, *state).
+            rounding: bound on the Euclidean error of the numbers in ``defect``, shape (batch,).
+        """
 
     @abstractmethod
     def on(self, operator: Operator) -> Guarantee:
@@ -117,12 +122,16 @@ class Contraction(Guarantee):
             return Plan(damping, 1.0 - damping + damping * self.factor)
         return None
 
-    def error_bound(self, point: Tensor, image: Tensor, image_error: Tensor | None = None) -> Tensor:  # noqa: D102
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:  # noqa: D102
         eps = torch.finfo(image.dtype).eps
         relative = 16.0 * eps if self.evaluation_error is None else self.evaluation_error
         distance = euclidean(image - point) * (1.0 + eps * max(8.0, image[0].numel()))
         rounding = relative * torch.maximum(euclidean(image), euclidean(point))
         return (self.factor * distance + rounding) / (1.0 - self.factor)
+
+    def defect_bound(self, defect: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+        """``‖defect‖/(1 − factor)``, for activations with slopes of at most one."""
+        return (euclidean(defect) + rounding) / (1.0 - self.factor)
 
     def offset_lipschitz(self) -> float:  # noqa: D102
         return 1.0 / (1.0 - self.factor) * (1.0 + 1e-15)
@@ -178,23 +187,16 @@ class StronglyMonotone(Guarantee):
             return None
         return 1.0 / max(self.operator.displacement_norm_estimate(), self.m)
 
-    def error_bound(self, point: Tensor, image: Tensor, image_error: Tensor | None = None) -> Tensor:
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
         """``‖W(point − image)‖ / m``: from the monotonicity of ∂f and the strong monotonicity of I − W.
 
         Subtract the inclusions W·point + q − image ∈ ∂f(image) and Wz* + q − z* ∈ ∂f(z*), and pair with image − z*.
         """
-        difference = point - image
-        bound = euclidean(self.operator.apply(difference)) / self.m
-        if image_error is None:
-            return bound
-        size = euclidean(difference)
-        rounding = self.operator.rounding(size, torch.zeros_like(size)) + self.operator.norm_upper_bound() * image_error
-        margin = 1.0 + torch.finfo(image.dtype).eps * (image[0].numel() + 8)
-        return bound * margin + rounding / self.m + image_error
+        return euclidean(self.operator.apply(point - image)) / self.m
 
-    def defect_bound(self, size: Tensor) -> Tensor:
+    def defect_bound(self, defect: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
         """``‖defect‖ / m``: the equilibrium is 1/m-Lipschitz in q, as in the proof of `error_bound`."""
-        return size / self.m
+        return (euclidean(defect) + rounding) / self.m
 
     def offset_lipschitz(self) -> float:  # noqa: D102
         return 1.0 / proved_monotonicity(self.operator.dense(), self.m) * (1.0 + 1e-15)

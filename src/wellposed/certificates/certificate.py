@@ -61,7 +61,7 @@ class Certificate:
         return radii(logits, labels, self.lipschitz, self.pairs, rule, logit_error)
 
     def evaluate(self, x: Tensor, labels: Tensor, *, rule: str | None = None, batch_size: int = 1000) -> Tensor:
-        """Certified radii of inputs, with the solver's errors counted; zero where a solve did not converge.
+        """Certified radii of inputs, with the solver's errors counted.
 
         Args:
             x: inputs, shape (batch, ...).

@@ -18,7 +18,7 @@ class BoundedLogits:
 
     Attributes:
         logits: shape (batch, classes).
-        error: bound on ‖logits − true logits‖₂ through solver residuals, shape (batch,); infinite where a solve failed.
+        error: bound on ‖logits − true logits‖₂ through solver residuals, shape (batch,).
     """
 
     logits: Tensor
@@ -29,8 +29,8 @@ class BoundedLogits:
 def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
     """Evaluate a model and carry the error bounds of its solves to the output.
 
-    Errors of an equilibrium are multiplied by the Lipschitz constants of everything after it. Samples whose solve did
-    not converge get an infinite error, so that nothing is certified for them.
+    Errors of an equilibrium are multiplied by the Lipschitz constants of everything after it. A sample whose solve
+    stopped short of its tolerance has a larger error, and one whose solve failed an infinite one.
 
     Args:
         model: a chain of blocks known to `factor_of`.
@@ -44,8 +44,7 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
             solution = block.solve(value)
             value = solution.value
             assert solution.error_bound is not None  # solve() always certifies
-            failed = ~solution.converged
-            error = error + solution.error_bound.double().masked_fill(failed, torch.inf)
+            error = error + solution.error_bound.double()
         elif isinstance(block, nn.Linear):
             size = euclidean(value).double()
             value = block(value)

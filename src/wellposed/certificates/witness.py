@@ -62,7 +62,7 @@ def _double(model: nn.Module) -> nn.Module:
     exact = copy.deepcopy(model).cpu().double().eval()
     for module in exact.modules():
         if isinstance(module, Equilibrium):
-            module.tolerance = Tolerance(1e-10, 1e-10)
+            module.tolerance = Tolerance(1e-9, 1e-9)
     return exact
 
 

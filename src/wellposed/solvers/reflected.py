@@ -89,11 +89,9 @@ class _ReflectedIteration(Iteration):
         # factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
         value = self.observe()
         through = self.problem.operator.affine(value, self.problem.offset)
-        residual = euclidean(self.problem.activation.defect(value, through, self._u, self._alpha))
-        if guarantee is None:
-            return value, residual, residual
-        bound = guarantee.defect_bound(residual)
-        return value, residual, guarantee.error_bound(value, self.problem.evaluate(value)) if bound is None else bound
+        defect = self.problem.activation.defect(value, through, self._u, self._alpha)
+        residual = euclidean(defect)
+        return value, residual, residual if guarantee is None else guarantee.defect_bound(defect)
 
     def change(self) -> float:
         return float(torch.linalg.vector_norm(self._u - self._previous))
