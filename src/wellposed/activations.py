@@ -22,9 +22,11 @@ class Activation(ABC):
 
     Attributes:
         slope_range: smallest and largest slope over the real line, as exact as it is known.
+        binary_slopes: whether every derivative is zero or one.
     """
 
     slope_range: tuple[float, float] = (0.0, 1.0)
+    binary_slopes: bool = False
 
     @abstractmethod
     def __call__(self, value: Tensor) -> Tensor:
@@ -127,6 +129,8 @@ class Activation(ABC):
 class ReLU(Activation):
     """``max(v, 0)``: the projection onto the nonnegative orthant, so its resolvent is itself at every step."""
 
+    binary_slopes = True
+
     def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
         return torch.relu(value)
 
@@ -134,7 +138,7 @@ class ReLU(Activation):
         return (value > 0).to(value.dtype)
 
     def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
-        return (output > 0).to(output.dtype)
+        return torch.sign(output)
 
     def resolvent(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
         return torch.relu(value)
@@ -144,8 +148,9 @@ class ReLU(Activation):
 
     def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:  # noqa: D102
         # Where the output is zero, every negative pre-activation is as good as any other.
+        # In arithmetic: torch.where costs as much as a matrix product.
         gap = output - value
-        return torch.where(output > 0, gap, gap.clamp_max(0.0))
+        return torch.minimum(gap, gap * torch.sign(output))
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,8 @@ class LeakyReLU(Activation):
 @dataclass(frozen=True)
 class HardTanh(Activation):
     """Clamping to [−1, 1]: a projection, so its resolvent is itself at every step."""
+
+    binary_slopes = True
 
     def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
         return value.clamp(-1.0, 1.0)
@@ -243,14 +250,15 @@ class Smooth(Activation):
 class DiagonalLinear(Activation):
     """``slopes ∘ v`` with one slope per sample and coordinate: the activation of the adjoint problem."""
 
-    def __init__(self, slopes: Tensor) -> None:
+    def __init__(self, slopes: Tensor, *, binary: bool = False) -> None:
         self.slopes = slopes
+        self.binary_slopes = binary
         self._factors: tuple[float, Tensor, Tensor] | None = None
 
     def _scaled(self, step: float) -> tuple[Tensor, Tensor]:
         """Factors of the resolvent and of the reflection, computed once for a step."""
         if self._factors is None or self._factors[0] != step:
-            factor = self.slopes / (step + (1.0 - step) * self.slopes)
+            factor = self.slopes if self.binary_slopes else self.slopes / (step + (1.0 - step) * self.slopes)
             self._factors = (step, factor, 2.0 * factor - 1.0)
         return self._factors[1:]
 
@@ -259,7 +267,7 @@ class DiagonalLinear(Activation):
         return (self.slopes,)
 
     def rebuild(self, tensors: tuple[Tensor, ...]) -> DiagonalLinear:  # noqa: D102
-        return DiagonalLinear(*tensors)
+        return DiagonalLinear(*tensors, binary=self.binary_slopes)
 
     def tensor_gradients(self, value: Tensor, cotangent: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
         return (cotangent * value,)
@@ -284,6 +292,8 @@ class DiagonalLinear(Activation):
 
     def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:  # noqa: D102
         # Where the slope is zero, so is the output, whatever the pre-activation.
+        if self.binary_slopes:
+            return (output - value) * self.slopes
         return super().defect(output, value, u, step).masked_fill(self.slopes == 0, 0.0)
 
 

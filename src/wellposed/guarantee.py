@@ -74,12 +74,12 @@ class Guarantee(ABC):
         """
 
     @abstractmethod
-    def defect_bound(self, defect: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
         """Bound on ‖z − z*‖₂, one value per sample, for a z that solves ``z = σ(Wz + q + defect)`` exactly.
 
         Args:
             defect: shape (batch, *state).
-            rounding: bound on the Euclidean error of the numbers in ``defect``, shape (batch,).
+            size: at least the Euclidean norm of each sample's defect, shape (batch,); larger if ``defect`` is inexact.
         """
 
     @abstractmethod
@@ -129,9 +129,9 @@ class Contraction(Guarantee):
         rounding = relative * torch.maximum(euclidean(image), euclidean(point))
         return (self.factor * distance + rounding) / (1.0 - self.factor)
 
-    def defect_bound(self, defect: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
         """``‖defect‖/(1 − factor)``, for activations with slopes of at most one."""
-        return (euclidean(defect) + rounding) / (1.0 - self.factor)
+        return size / (1.0 - self.factor)
 
     def offset_lipschitz(self) -> float:  # noqa: D102
         return 1.0 / (1.0 - self.factor) * (1.0 + 1e-15)
@@ -194,9 +194,9 @@ class StronglyMonotone(Guarantee):
         """
         return euclidean(self.operator.apply(point - image)) / self.m
 
-    def defect_bound(self, defect: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
         """``‖defect‖ / m``: the equilibrium is 1/m-Lipschitz in q, as in the proof of `error_bound`."""
-        return (euclidean(defect) + rounding) / self.m
+        return size / self.m
 
     def offset_lipschitz(self) -> float:  # noqa: D102
         return 1.0 / proved_monotonicity(self.operator.dense(), self.m) * (1.0 + 1e-15)

@@ -10,7 +10,6 @@ transposed factorisation of the forward pass, other maps reuse one retained grap
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from wellposed.activations import Activation, DiagonalLinear
+from wellposed.autograd import PositionalFunction
 from wellposed.errors import InputError, check, checked_fields
 from wellposed.guarantee import Guarantee
 from wellposed.linear_algebra import directional_derivative
@@ -192,7 +191,7 @@ class Equation(ABC):
         return value
 
 
-class _Implicit(Function):
+class _Implicit(PositionalFunction):
     """Outputs: value, status codes, residual, steps, error bound (empty where there is none)."""
 
     @staticmethod
@@ -225,10 +224,6 @@ class _Implicit(Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], equation: Equation, start: Tensor | None, *tensors: Tensor) -> Any:
         outputs = equation.batched(info.batch_size, (start, in_dims[1]), list(zip(tensors, in_dims[2:], strict=True)))
         return outputs, (0,) * len(outputs)
-
-
-# Function.apply asks for this signature at every call; without the attribute it is worked out anew each time.
-_Implicit.forward.__signature__ = inspect.signature(_Implicit.forward)  # type: ignore[attr-defined]
 
 
 def _outputs(outcome: Outcome) -> tuple[Tensor, ...]:
@@ -303,24 +298,26 @@ class AffineEquation(Equation):
         operator, offset, activation = self._parts(tensors)
         return activation(operator.affine(value, offset))
 
-    def _adjoint(self, operator: Operator, activation: Activation, value: Tensor, offset: Tensor) -> AffineEquation:
+    def _linearised(
+        self, operator: Operator, activation: Activation, value: Tensor, offset: Tensor, *, transposed: bool
+    ) -> AffineEquation:
         slopes = activation.derivative_at_output(value)
         if slopes is None:
             slopes = activation.derivative(operator.affine(value, offset))
-        return AffineEquation(
-            operator, DiagonalLinear(slopes), self.guarantee, self.settings.adjoint(value.dtype), None,
-            self.adjoint_reports,
-        )  # fmt: skip
+        if transposed:
+            operator = operator.transpose()
+        settings = self.settings.adjoint(value.dtype)
+        diagonal = DiagonalLinear(slopes, binary=activation.binary_slopes)
+        return AffineEquation(operator, diagonal, self.guarantee, settings, None, self.adjoint_reports)
 
     def pull_back(  # noqa: D102
         self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
     ) -> list[Tensor | None]:
         operator, offset, activation = self._parts(tensors)
         count = len(operator.tensors)
-        backwards = operator.transpose()
         # y = J(g + Wᵀy): the same equation, with the transpose for W, g for q and multiplication by J for σ.
-        adjoint = self._adjoint(operator, activation, value, offset)
-        adjoint = replace(adjoint, operator=backwards)
+        adjoint = self._linearised(operator, activation, value, offset, transposed=True)
+        backwards = adjoint.operator
         unknowns = (*backwards.tensors, cotangent, *adjoint.activation.tensors)
         if torch.is_grad_enabled() or _any_wrapped(unknowns):
             adjoint_state = adjoint.differentiable_value(None, *unknowns)
@@ -347,7 +344,7 @@ class AffineEquation(Equation):
         count = len(operator.tensors)
         filled = [torch.zeros_like(t) if d is None else d for t, d in zip(tensors, tangents, strict=True)]
         change = operator.tensor_tangent(tuple(filled[:count]), value) + filled[count]
-        linear = self._adjoint(operator, activation, value, offset)
+        linear = self._linearised(operator, activation, value, offset, transposed=False)
         if activation.tensors:
             # dz = J(W dz + change) + dσ; shifting by dσ = J·s needs a division, so solve for dz − dσ instead.
             direct = activation.tensor_tangent(operator.affine(value, offset), tuple(filled[count + 1 :]))

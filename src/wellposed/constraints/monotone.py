@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import threading
 import weakref
@@ -12,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
+from wellposed.autograd import PositionalFunction
 from wellposed.constraints.base import Constraint
 from wellposed.errors import InputError, check
 from wellposed.guarantee import StronglyMonotone, proved_monotonicity
@@ -131,7 +130,7 @@ class _FormedMonotone(StronglyMonotone):
         )
 
 
-class _StateWeight(Function):
+class _StateWeight(PositionalFunction):
     """``W`` from A and B, with one product in either direction."""
 
     generate_vmap_rule = True
@@ -163,7 +162,3 @@ class _StateWeight(Function):
         if b_tangent is not None:
             change = change + b_tangent - b_tangent.t()
         return change
-
-
-# Function.apply asks for this signature at every call; without the attribute it is worked out anew each time.
-_StateWeight.forward.__signature__ = inspect.signature(_StateWeight.forward)  # type: ignore[attr-defined]

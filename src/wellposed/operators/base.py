@@ -64,6 +64,10 @@ class Operator(ABC):
         """The trace of W, as computed in its dtype."""
 
     @abstractmethod
+    def norm_estimate(self) -> float:
+        """A cheap estimate of the root-mean-square singular value of W: predicts convergence, proves nothing."""
+
+    @abstractmethod
     def displacement_norm_estimate(self) -> float:
         """A cheap estimate of the root-mean-square singular value of I − W: sets step sizes, proves nothing."""
 

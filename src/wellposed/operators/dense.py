@@ -12,7 +12,7 @@ from wellposed.errors import InputError
 from wellposed.linear_algebra import accretive_inverse
 from wellposed.operators.base import Operator
 
-_KEPT_MATRICES = 4
+_KEPT_MATRICES = 2
 
 
 class _Entry:
@@ -140,6 +140,9 @@ class Dense(Operator):
 
     def trace(self) -> float:  # noqa: D102
         return self._entry().trace
+
+    def norm_estimate(self) -> float:  # noqa: D102
+        return float(torch.linalg.vector_norm(self._matrix)) / self._matrix.shape[0] ** 0.5
 
     def displacement_norm_estimate(self) -> float:  # noqa: D102
         size = self._matrix.shape[0]

@@ -44,12 +44,8 @@ class Iteration(ABC):
         bound = residual if guarantee is None else guarantee.error_bound(self.point, self.image)
         return self.image, residual, bound
 
-    def change(self) -> float:
-        """Euclidean size, over the whole batch, of the last step. Only asked for where the image is not free."""
-        raise NotImplementedError
-
-    def scale(self) -> float:
-        """Euclidean norm of the whole batch of iterates. Only asked for where the image is not free."""
+    def predicted_rate(self) -> float:
+        """An estimate of the contraction per step. Only asked for where the image is not free, to decide when to look."""
         raise NotImplementedError
 
     def select(self, rows: Tensor) -> None:

@@ -58,7 +58,7 @@ def certify(
     """
     if outcome.value.shape[0] == 0:
         empty = outcome.report.residual.double()
-        return Outcome(outcome.value, dataclasses.replace(outcome.report, error_bound=empty))
+        return dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, error_bound=empty))
     if not isinstance(problem, AffineProblem):
         image = problem.evaluate(outcome.value)
         bound = guarantee.error_bound(outcome.value, image)
@@ -85,7 +85,7 @@ def certify(
         value[rows], residual[rows], bound[rows] = refined
         steps = outcome.report.steps.clone()
         steps[rows] += again.report.steps
-        outcome = Outcome(outcome.value, dataclasses.replace(outcome.report, steps=steps))
+        outcome = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, steps=steps))
     return _conclude(outcome, value, residual, bound, rtol, atol)
 
 
@@ -109,7 +109,9 @@ def _refine(
     defect = accurate.activation.defect(value, through, u, step)
     rounding = accurate.operator.rounding(euclidean(value), euclidean(accurate.offset)) + offset_error + evaluation
     rounded = value.to(dtype)
-    bound = promise.defect_bound(defect, rounding) + evaluation + euclidean(rounded.double() - value)
+    bound = (
+        promise.defect_bound(defect, euclidean(defect) + rounding) + evaluation + euclidean(rounded.double() - value)
+    )
     return rounded, euclidean(image - point), bound * (1.0 + eps * (point[0].numel() + 8))
 
 
@@ -124,4 +126,5 @@ def _conclude(outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, 
         short &= size > 0.0
     codes = torch.where(short, torch.full_like(report.status_codes, Status.STALLED.code), report.status_codes)
     residual = residual.to(report.residual.dtype)
-    return Outcome(value, dataclasses.replace(report, status_codes=codes, residual=residual, error_bound=bound))
+    report = dataclasses.replace(report, status_codes=codes, residual=residual, error_bound=bound)
+    return dataclasses.replace(outcome, value=value, report=report)

@@ -24,13 +24,15 @@ _PATIENCE = 30
 _SPACED_PATIENCE = 5
 # The worst sample's error bound is about this many times the error predicted for the whole batch.
 _LOOK_MARGIN = 2.0
+# Rates of convergence are taken to be within these limits when the next look is planned.
+_LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
 # From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
 _FIRST_DOUBLING = 16
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The value of a solve and how it went."""
+    """The value of a solve, and how it went."""
 
     value: Tensor
     report: Report
@@ -128,20 +130,17 @@ class _Loop:
     def _run_looking_when_due(self) -> None:
         """For algorithms that must pay for the residual: look when the observed rate says that it is time.
 
-        The rate is read off the whole batch, which is good enough to decide when to look and decides nothing else.
+        Before the first look it is predicted, which is good enough to decide when to look and decides nothing else.
         """
         iteration = self.iteration
-        rate, changes, due = 0.5, [], self.max_steps
+        rate = min(max(iteration.predicted_rate(), _LEAST_RATE), _LARGEST_RATE)
+        due = 1  # with a start, which may be close already
+        if self.start is None:
+            due = max(1, _wait(_LOOK_MARGIN / (1.0 - rate), self.rtol + self.atol, rate) - 1)  # binding took a step
         previous: tuple[int, float] | None = None
         worst, stuck, doubling = math.inf, False, _FIRST_DOUBLING
         for step in range(1, self.max_steps + 1):
             iteration.advance()
-            if step in (2, 3):
-                changes.append(iteration.change())
-            if step == 3:
-                rate = _clamped_rate(changes[1], changes[0], 1)
-                target = self.rtol * iteration.scale() + self.atol * math.sqrt(self.like.shape[0])
-                due = step + min(_wait(_LOOK_MARGIN * changes[1] * rate / (1.0 - rate), target, rate), 2 * step)
             if step < min(due, doubling, self.max_steps):
                 continue
             finished, worst = self._look(step, None, thorough=stuck or step >= doubling)
@@ -249,7 +248,7 @@ class _Loop:
 
 def _clamped_rate(new: float, old: float, steps: int) -> float:
     ratio = new / old if old > 0.0 and math.isfinite(new) else 1.0
-    return min(max(ratio, 0.0) ** (1.0 / steps), 0.98) if ratio > 1e-6 else 0.05
+    return min(max(max(ratio, 0.0) ** (1.0 / steps), _LEAST_RATE), _LARGEST_RATE)
 
 
 def _wait(error: float, target: float, rate: float) -> int:

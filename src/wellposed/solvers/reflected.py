@@ -57,7 +57,7 @@ class DouglasRachford(_Reflected):
 
 
 class _ReflectedIteration(Iteration):
-    rowwise = ("_u", "_previous", "_constant")
+    rowwise = ("_u", "_constant")
     image_is_free = False
     problem: AffineProblem
 
@@ -72,14 +72,11 @@ class _ReflectedIteration(Iteration):
         else:  # the u whose resolvent is σ(W·start + q)
             value = problem.operator.affine(start, problem.offset)
             self._u = torch.lerp(problem.activation(value), value, alpha)
-        self._previous = self._u
 
     def advance(self) -> None:
-        self._previous = self._u
         reflected = self.problem.activation.reflect(self._u, self._alpha)
-        self._u = self._cayley.affine(reflected, self._constant)
-        if self._halved:
-            self._u = torch.lerp(self._previous, self._u, 0.5)
+        new = self._cayley.affine(reflected, self._constant)
+        self._u = torch.lerp(self._u, new, 0.5) if self._halved else new
 
     def observe(self) -> Tensor:
         return self.problem.activation.resolvent(self._u, self._alpha)
@@ -91,10 +88,9 @@ class _ReflectedIteration(Iteration):
         through = self.problem.operator.affine(value, self.problem.offset)
         defect = self.problem.activation.defect(value, through, self._u, self._alpha)
         residual = euclidean(defect)
-        return value, residual, residual if guarantee is None else guarantee.defect_bound(defect)
+        return value, residual, residual if guarantee is None else guarantee.defect_bound(defect, residual)
 
-    def change(self) -> float:
-        return float(torch.linalg.vector_norm(self._u - self._previous))
-
-    def scale(self) -> float:
-        return float(torch.linalg.vector_norm(self.problem.activation.resolvent(self._u, self._alpha)))
+    def predicted_rate(self) -> float:
+        # Reflection preserves lengths or shortens them, so typical differences shrink by C's typical singular value.
+        rate = self._cayley.norm_estimate()
+        return 0.5 * (1.0 + rate) if self._halved else rate
