@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.certificates.evaluate import bounded_logits
+from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
 from wellposed.certificates.radius import radii
 
 
@@ -306,3 +306,18 @@ class TestPacBayes:
             self.evaluate(gamma=-1.0)
         with pytest.raises(wp.CertificateError, match="one monotone layer"):
             wp.pac_bayes(torch.nn.Linear(2, 2), torch.randn(4, 2), torch.zeros(4, dtype=torch.long), radius=1.0)
+
+
+def test_only_what_no_solver_error_explains_counts_as_misclassified():
+    model = model_of()
+    x = images(50)
+    exact = exact_copy(model)
+    with torch.no_grad():
+        truth = exact(x.double())
+    runner_up = truth.topk(2, dim=1).indices[:, 1]
+    assert surely_misclassified(exact, x.double(), runner_up).all()
+    assert not surely_misclassified(exact, x.double(), truth.argmax(1)).any()
+    model[2].max_steps = 1  # an error larger than the margins
+    with pytest.warns(wp.NotConvergedWarning):
+        unsure = surely_misclassified(model, x, runner_up)
+    assert not unsure.all()

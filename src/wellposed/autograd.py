@@ -20,4 +20,4 @@ class PositionalFunction(Function):
         """As `torch.autograd.Function.apply`, for positional arguments."""
         if torch._C._are_functorch_transforms_active():
             return super().apply(*args)
-        return super(Function, cls).apply(*torch._functorch.utils.unwrap_dead_wrappers(args))
+        return super(Function, cls).apply(*torch._functorch.utils.unwrap_dead_wrappers(args))  # type: ignore[misc]  # defined in C

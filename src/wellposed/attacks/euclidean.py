@@ -21,6 +21,7 @@ def adversarial_distances(
     steps: int = 40,
     batch_size: int = 250,
     seed: int = 0,
+    is_fooled: Callable[[Tensor, Tensor], Tensor] | None = None,
     done: Callable[[int], None] = lambda count: None,
 ) -> tuple[Tensor, Tensor]:
     """Attack every input with DeepFool, a minimal-norm attack, and with projected gradient descent at each radius.
@@ -35,6 +36,8 @@ def adversarial_distances(
         steps: its number of steps.
         batch_size: inputs attacked at a time.
         seed: of the random starts.
+        is_fooled: judges candidates: maps inputs and true classes to booleans, shape (batch,). By default the model's
+            largest logit decides; a stricter judge counts the errors of its solves.
         done: called with the number of inputs finished so far.
 
     Returns:
@@ -49,6 +52,7 @@ def adversarial_distances(
     logging.getLogger().setLevel(logging.WARNING)  # importing foolbox sets it to INFO
     if x.numel() and not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
         raise InputError(f"x: pixels span [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
+    judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)
     training = model.training
     model.eval()
     torch.manual_seed(seed)
@@ -59,7 +63,7 @@ def adversarial_distances(
     distances, examples, count = [], [], 0
     try:
         for images, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
-            found = _attack(model, wrapped, attacks, images, truth)
+            found = _attack(judge, wrapped, attacks, images, truth)
             distances.append(found[0])
             examples.append(found[1])
             count += len(truth)
@@ -71,16 +75,18 @@ def adversarial_distances(
     return torch.cat(distances), torch.cat(examples)
 
 
-def _attack(model: nn.Module, wrapped: Any, attacks: list[Any], images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def _attack(
+    judge: Callable[[Tensor, Tensor], Tensor], wrapped: Any, attacks: list[Any], images: Tensor, truth: Tensor
+) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        wrong = model(images).argmax(1) != truth
+        wrong = judge(images, truth)
     best = torch.where(wrong, 0.0, torch.inf).double()
     examples = images.clone()
     for attack, radii in attacks:
         _, clipped, _ = attack(wrapped, images, truth, epsilons=radii)
         for candidates in clipped:
             with torch.no_grad():
-                fooled = model(candidates).argmax(1) != truth
+                fooled = judge(candidates, truth)
             distance = (candidates.double() - images.double()).flatten(1).norm(dim=1)
             better = fooled & (distance < best)
             best = torch.where(better, distance, best)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from wellposed.certificates.lipschitz import blocks_of, factor_of
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.norms import euclidean
+from wellposed.solvers.solution import Tolerance
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,22 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
         else:
             value = block(value)
     return BoundedLogits(value, error)
+
+
+def exact_copy(model: nn.Module) -> nn.Module:
+    """The same weights on the CPU in float64, in eval mode, with solves to nine digits."""
+    exact = copy.deepcopy(model).cpu().double().eval()
+    for module in exact.modules():
+        if isinstance(module, Equilibrium):
+            module.tolerance = Tolerance(1e-9, 1e-9)
+    return exact
+
+
+def surely_misclassified(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """Which inputs some other class wins by more than the errors of the logits, boolean of shape (batch,)."""
+    result = bounded_logits(model, x)
+    logits = result.logits.double()
+    own = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    # Two logits together err by at most √2 times the Euclidean error.
+    return others - own[:, 0] > 2.0**0.5 * result.error

@@ -5,15 +5,12 @@ The ratio is evaluated in float64 with every solver error subtracted, so the pai
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evaluate import bounded_logits
-from wellposed.layers.equilibrium import Equilibrium
-from wellposed.solvers.solution import Tolerance
+from wellposed.certificates.evaluate import bounded_logits, exact_copy
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ def witness(model: nn.Module, x: Tensor, *, rounds: int = 20, seed: int = 0) -> 
         rounds: rounds of random search around the steepest point found.
         seed: of that search.
     """
-    exact = _double(model)
+    exact = exact_copy(model)
     generator = torch.Generator().manual_seed(seed)
     x = x.detach().cpu().double()
     slopes, directions = _steepest(exact, x)
@@ -56,14 +53,6 @@ def witness(model: nn.Module, x: Tensor, *, rounds: int = 20, seed: int = 0) -> 
         if float(slopes[best]) > slope:
             point, slope, direction = trials[best], float(slopes[best]), directions[best]
     return _proved(exact, point, direction)
-
-
-def _double(model: nn.Module) -> nn.Module:
-    exact = copy.deepcopy(model).cpu().double().eval()
-    for module in exact.modules():
-        if isinstance(module, Equilibrium):
-            module.tolerance = Tolerance(1e-9, 1e-9)
-    return exact
 
 
 def _steepest(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 
 from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
+from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
 from wellposed.certificates.radius import RULES
 from wellposed.errors import CertificateError, CheckpointError, InputError
 from wellposed.training.run import RunFolder, load_run
@@ -67,8 +68,6 @@ def certify_run(run: Path, *, data_root: Path | None, limit: int | None, done: C
     certificate = certify(model, inputs=x[:_WITNESS_INPUTS])
     radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in RULES}
     count, wrong = 0, 0
-    from wellposed.certificates.evaluate import bounded_logits
-
     for images, labels in zip(x.split(1000), y.split(1000), strict=True):
         result = bounded_logits(model, images)
         for rule, values in radii.items():
@@ -101,17 +100,22 @@ def attack_run(
         raise InputError(f"eps={list(radii)}: radii must be positive and finite")
     _, data, model = load_run(run, data_root)
     x, y = data.test_x[:limit], data.test_y[:limit]
-    distances, examples = adversarial_distances(model, x, y, radii, steps=steps, done=done)
+    exact = exact_copy(model)
+    distances, examples = adversarial_distances(
+        model, x, y, radii, steps=steps, done=done,
+        is_fooled=lambda images, truth: surely_misclassified(exact, images.double(), truth),
+    )  # fmt: skip
     found = Attacked(distances.tolist(), steps, list(radii))
     folder = RunFolder(run)
     _write(folder.attacked, asdict(found))
+    predictions = bounded_logits(exact, examples.double()).logits.argmax(1)
     order = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:6]
     shown = [
         {
             "index": int(i),
             "distance": float(distances[i]),
             "label": int(y[i]),
-            "prediction": int(model(examples[i : i + 1]).argmax()),
+            "prediction": int(predictions[i]),
             "image": x[i, 0].tolist(),
             "adversarial": examples[i, 0].tolist(),
         }

@@ -24,6 +24,8 @@ from torch import nn
 
 from wellposed.data.images import ImageData, load_images
 from wellposed.errors import CheckpointError, require
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.solvers.solution import Tolerance
 from wellposed.training.checkpoint import build_model, load_weights, save_weights
 from wellposed.training.config import TrainConfig, read_config
 
@@ -199,6 +201,9 @@ def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, Im
     data = load_images(config.data, data_root)
     model = build_model(config, data)
     load_weights(model, config, folder.weights)
+    for module in model.modules():
+        if isinstance(module, Equilibrium):
+            module.tolerance = Tolerance()  # the configured one is for training
     return config, data, model.eval()
 
 

@@ -1,0 +1,62 @@
+"""The published results on real MNIST: minutes of training, so run by ``make test-slow``.
+
+The data are looked for as the command line does: under WELLPOSED_DATA, then in the cache, then on the network.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wellposed.cli.main import run as command
+from wellposed.experiments.robustness import read_attacked, read_certified
+
+pytestmark = pytest.mark.slow
+
+# Pixels are divided by this, so a constant per normalised pixel is this much smaller than one per pixel.
+_DEVIATION = 0.3081
+
+
+def trained(preset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / preset
+    assert command(["train", "mondeq", "--preset", preset, "--out", str(run), "--json"]) == 0
+    assert command(["certify", str(run), "--json"]) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def smooth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained("mnist-smooth", tmp_path_factory)
+
+
+def test_small_lipschitz_constant_at_the_published_error(smooth):
+    certified = read_certified(smooth)
+    factors = {f["block"]: f["value"] for f in json.loads((smooth / "certificate.json").read_text())["factors"]}
+    assert certified.test_error <= 0.044
+    assert certified.lipschitz * _DEVIATION <= 3.84
+    assert len(factors) >= 3
+
+
+def test_certified_accuracy_beats_the_published_one(smooth):
+    certified = read_certified(smooth)
+    assert len(certified.radii["paper"]) == 10_000
+    paper, pairs = certified.accuracy(0.2, "paper"), certified.accuracy(0.2, "pairs")
+    assert paper >= 0.51
+    assert pairs > paper
+
+
+def test_attacks_stay_outside_of_every_certified_radius(smooth, capsys):
+    assert command(["attack", str(smooth), "--limit", "500", "--json"]) == 0  # fails on any contradiction
+    attacked, certified = read_attacked(smooth), read_certified(smooth)
+    for radius in (0.05, 0.1, 0.2, 0.3, 0.5):
+        assert (
+            certified.accuracy(radius, "pairs", 500)
+            <= attacked.accuracy(radius)
+            < certified.accuracy(0.0, "pairs", 500) + 0.05
+        )
+
+
+def test_accurate_model_errs_on_at_most_two_percent(tmp_path_factory):
+    assert read_certified(trained("mnist-accurate", tmp_path_factory)).test_error <= 0.02
