@@ -1,0 +1,137 @@
+"""Equations ``z = σ(Wz + q)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from wellposed.activations import Activation, DiagonalLinear
+from wellposed.guarantee import Guarantee
+from wellposed.implicit.equation import (
+    Equation,
+    Implicit,
+    any_wrapped,
+    one_by_one,
+    run_steps,
+    solve_problem,
+    with_leading_batch,
+)
+from wellposed.implicit.gradient import Settings
+from wellposed.operators import Operator
+from wellposed.solvers.evidence import ExactOffset
+from wellposed.solvers.iterate import Outcome
+from wellposed.solvers.problem import AffineProblem
+from wellposed.solvers.solution import Report
+
+
+@dataclass(frozen=True)
+class AffineEquation(Equation):
+    """``z = σ(Wz + q)``; its tensors are those of W, then q of shape (batch, *state), then those of σ.
+
+    Attributes:
+        operator: W, as a structure whose tensors are replaced by those given.
+        activation: σ, likewise.
+        guarantee: what is known of W, likewise.
+        settings: how to solve.
+        exact_offset: see `certify`.
+        adjoint_reports: where backward passes leave how their solves went.
+    """
+
+    operator: Operator
+    activation: Activation
+    guarantee: Guarantee | None
+    settings: Settings
+    exact_offset: Callable[[], ExactOffset] | None = None
+    adjoint_reports: list[Report] = field(default_factory=list)
+
+    def _parts(self, tensors: Sequence[Tensor]) -> tuple[Operator, Tensor, Activation]:
+        count = len(self.operator.tensors)
+        activation = self.activation.rebuild(tuple(tensors[count + 1 :]))
+        return self.operator.rebuild(tuple(tensors[:count])), tensors[count], activation
+
+    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:  # noqa: D102
+        operator, offset, activation = self._parts(tensors)
+        guarantee = None if self.guarantee is None else self.guarantee.on(operator)
+        problem = AffineProblem(operator, offset, activation)
+        return solve_problem(problem, guarantee, self.settings, start, offset, self.exact_offset)
+
+    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:  # noqa: D102
+        operator, offset, activation = self._parts(tensors)
+        guarantee = None if self.guarantee is None else self.guarantee.on(operator)
+        problem = AffineProblem(operator, offset, activation)
+        return run_steps(problem, guarantee, self.settings.solver, start, offset, steps)
+
+    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:  # noqa: D102
+        operator, offset, activation = self._parts(tensors)
+        return activation(operator.affine(value, offset))
+
+    def _linearised(
+        self, operator: Operator, activation: Activation, value: Tensor, offset: Tensor, *, transposed: bool
+    ) -> AffineEquation:
+        slopes = activation.derivative_at_output(value)
+        if slopes is None:
+            slopes = activation.derivative(operator.affine(value, offset))
+        if transposed:
+            operator = operator.transpose()
+        settings = self.settings.adjoint(value.dtype)
+        diagonal = DiagonalLinear(slopes, binary=activation.binary_slopes)
+        return AffineEquation(operator, diagonal, self.guarantee, settings, None, self.adjoint_reports)
+
+    def pull_back(  # noqa: D102
+        self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
+    ) -> list[Tensor | None]:
+        operator, offset, activation = self._parts(tensors)
+        count = len(operator.tensors)
+        # y = J(g + Wᵀy): the same equation, with the transpose for W, g for q and multiplication by J for σ.
+        adjoint = self._linearised(operator, activation, value, offset, transposed=True)
+        backwards = adjoint.operator
+        unknowns = (*backwards.tensors, cotangent, *adjoint.activation.tensors)
+        if torch.is_grad_enabled() or any_wrapped(unknowns):
+            adjoint_state = adjoint.differentiable_value(None, *unknowns)
+        else:
+            outcome = adjoint.solve(None, unknowns)
+            adjoint_state = outcome.value
+            self.adjoint_reports.append(outcome.report)
+            outcome.report.complain(self.settings.on_failure, adjoint.settings.name)
+        gradients: list[Tensor | None] = [None] * len(tensors)
+        if any(needed[:count]):
+            gradients[:count] = operator.tensor_gradients(adjoint_state, value)
+        gradients[count] = adjoint_state
+        if any(needed[count + 1 :]):
+            pre_activation = operator.affine(value, offset)
+            gradients[count + 1 :] = activation.tensor_gradients(
+                pre_activation, backwards.affine(adjoint_state, cotangent)
+            )
+        return gradients
+
+    def push_forward(  # noqa: D102
+        self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]
+    ) -> Tensor:
+        operator, offset, activation = self._parts(tensors)
+        count = len(operator.tensors)
+        filled = [torch.zeros_like(t) if d is None else d for t, d in zip(tensors, tangents, strict=True)]
+        change = operator.tensor_tangent(tuple(filled[:count]), value) + filled[count]
+        linear = self._linearised(operator, activation, value, offset, transposed=False)
+        if activation.tensors:
+            # dz = J(W dz + change) + dσ; shifting by dσ = J·s needs a division, so solve for dz − dσ instead.
+            direct = activation.tensor_tangent(operator.affine(value, offset), tuple(filled[count + 1 :]))
+            change = change + operator.apply(direct)
+            return direct + linear.differentiable_value(None, *operator.tensors, change, *linear.activation.tensors)
+        return linear.differentiable_value(None, *operator.tensors, change, *linear.activation.tensors)
+
+    def batched(  # noqa: D102
+        self, size: int, start: tuple[Tensor | None, int | None], tensors: list[tuple[Tensor, int | None]]
+    ) -> tuple[Tensor, ...]:
+        count = len(self.operator.tensors)
+        if any(place is not None for _, place in tensors[:count]):
+            return one_by_one(self, size, start, tensors)
+        rows = [with_leading_batch(tensor, place, size) for tensor, place in tensors[count:]]
+        flat = [row.flatten(0, 1) for row in rows]
+        first = None if start[0] is None else with_leading_batch(start[0], start[1], size).flatten(0, 1)
+        # The exact offset belongs to the unbatched call; a certified solve inside vmap certifies its own offset.
+        equation = replace(self, exact_offset=None)
+        outputs = Implicit.apply(equation, first, *(tensor for tensor, _ in tensors[:count]), *flat)
+        return tuple(output.reshape(size, -1 if output.numel() else 0, *output.shape[1:]) for output in outputs)

@@ -1,0 +1,197 @@
+"""The differentiable solve: one autograd function for all equations, its own derivative included."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.autograd import PositionalFunction
+from wellposed.errors import InputError
+from wellposed.guarantee import Guarantee
+from wellposed.implicit.gradient import Exact, Gradient, JacobianFree, Phantom, Settings, Unrolled
+from wellposed.solvers.base import Solver
+from wellposed.solvers.evidence import ExactOffset, certify
+from wellposed.solvers.iterate import Outcome, iterate
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.solution import Report
+
+
+class Equation(ABC):
+    """A fixed-point equation with named tensors: what `Implicit` needs to solve and differentiate it."""
+
+    settings: Settings
+    adjoint_reports: list[Report]
+
+    @abstractmethod
+    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
+        """Solve for plain tensors, without a graph."""
+
+    @abstractmethod
+    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:
+        """The solver's own iterations, with their graph."""
+
+    @abstractmethod
+    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        """One application of the map, with its graph."""
+
+    @abstractmethod
+    def pull_back(
+        self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
+    ) -> list[Tensor | None]:
+        """Cotangents of the tensors for a cotangent of the solution."""
+
+    @abstractmethod
+    def push_forward(self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
+        """Tangent of the solution for tangents of the tensors."""
+
+    @abstractmethod
+    def batched(
+        self, size: int, start: tuple[Tensor | None, int | None], tensors: list[tuple[Tensor, int | None]]
+    ) -> tuple[Tensor, ...]:
+        """The outputs of `Implicit` when tensors have an extra batch dimension at the given place (None: they don't)."""
+
+    def differentiable_value(self, start: Tensor | None, *tensors: Tensor) -> Tensor:
+        """The solution as a differentiable function of the tensors."""
+        return Implicit.apply(self, start, *tensors)[0]
+
+    def run(
+        self, start: Tensor | None, tensors: Sequence[Tensor], diagnose: Callable[[], None] | None = None
+    ) -> tuple[Tensor, Report]:
+        """Solve and attach the gradient that the settings name.
+
+        Args:
+            start: first iterate, or None for zero.
+            tensors: the equation's tensors.
+            diagnose: called on failure, to raise a more telling error than non-convergence if it knows one.
+
+        Returns:
+            The value, with its graph, and the report of the forward solve.
+        """
+        gradient = self.settings.gradient
+        tracked = torch.is_grad_enabled() or any_wrapped(tensors)
+        if isinstance(gradient, Exact) and tracked:
+            value, codes, residual, steps, bound = Implicit.apply(self, start, *tensors)
+            report = Report(codes, residual, steps, bound if self.settings.certified else None)
+        else:
+            plain = [tensor.detach() for tensor in tensors]
+            outcome = self.solve(None if start is None else start.detach(), plain)
+            value, report = outcome.value, outcome.report
+            if tracked:
+                value = self._attach(gradient, value, report, start, tensors)
+        if not any_wrapped([report.status_codes]):
+            report.complain(self.settings.on_failure, self.settings.name, diagnose)
+        return value, report
+
+    def _attach(
+        self, gradient: Gradient, value: Tensor, report: Report, start: Tensor | None, tensors: Sequence[Tensor]
+    ) -> Tensor:
+        if isinstance(gradient, Unrolled):
+            return self.unrolled(start, tensors, max(int(report.steps.max()) if report.steps.numel() else 1, 1))
+        if isinstance(gradient, JacobianFree):
+            gradient = Phantom(steps=1, damping=1.0)
+        if not isinstance(gradient, Phantom):
+            raise InputError(f"gradient={gradient!r}: expected Exact, Phantom, JacobianFree or Unrolled")
+        for _ in range(gradient.steps):
+            value = torch.lerp(value, self.step(value, tensors), gradient.damping)
+        return value
+
+
+class Implicit(PositionalFunction):
+    """Outputs: value, status codes, residual, steps, error bound (empty where there is none)."""
+
+    @staticmethod
+    def forward(equation: Equation, start: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+        return _outputs(equation.solve(start, tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
+        equation, _, *tensors = inputs
+        ctx.equation = equation
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(output[0], *tensors)
+        ctx.save_for_forward(output[0], *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:  # noqa: D102
+        if cotangents[0] is None:
+            return None, None, *(None for _ in ctx.saved_tensors[1:])
+        value, *tensors = ctx.saved_tensors
+        gradients = ctx.equation.pull_back(value, tensors, cotangents[0], ctx.needs_input_grad[2:])
+        return None, None, *gradients
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: D102
+        value, *tensors = ctx.saved_tensors
+        return ctx.equation.push_forward(value, tensors, tangents[2:]), None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], equation: Equation, start: Tensor | None, *tensors: Tensor) -> Any:  # noqa: D102
+        outputs = equation.batched(info.batch_size, (start, in_dims[1]), list(zip(tensors, in_dims[2:], strict=True)))
+        return outputs, (0,) * len(outputs)
+
+
+def _outputs(outcome: Outcome) -> tuple[Tensor, ...]:
+    report = outcome.report
+    bound = report.residual.new_empty(0) if report.error_bound is None else report.error_bound
+    return outcome.value, report.status_codes, report.residual, report.steps, bound
+
+
+def any_wrapped(tensors: Sequence[Tensor]) -> bool:
+    """Whether any tensor belongs to a ``torch.func`` transform."""
+    return any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors)
+
+
+def solve_problem(
+    problem: Problem,
+    guarantee: Guarantee | None,
+    settings: Settings,
+    start: Tensor | None,
+    like: Tensor,
+    exact_offset: Callable[[], ExactOffset] | None = None,
+) -> Outcome:
+    """Solve for plain tensors, and certify the result where the settings say so."""
+    rtol, atol = settings.tolerance.resolve(like.dtype)
+    outcome = iterate(
+        problem, settings.solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=settings.max_steps
+    )
+    if guarantee is None or not settings.certified:
+        return outcome
+    return certify(
+        outcome, problem, settings.solver, guarantee,
+        rtol=rtol, atol=atol, max_steps=settings.max_steps, exact_offset=exact_offset,
+    )  # fmt: skip
+
+
+def run_steps(
+    problem: Problem, guarantee: Guarantee | None, solver: Solver, start: Tensor | None, like: Tensor, steps: int
+) -> Tensor:
+    """A fixed number of the solver's iterations, with their graph if gradients are enabled."""
+    iteration = solver.bind(problem, guarantee, start, like)
+    for _ in range(steps):
+        iteration.advance()
+    return iteration.observe()
+
+
+def with_leading_batch(tensor: Tensor, place: int | None, size: int) -> Tensor:
+    """The tensor with its extra batch dimension in front, repeated if it has none."""
+    return tensor.expand(size, *tensor.shape) if place is None else tensor.movedim(place, 0)
+
+
+def one_by_one(
+    equation: Equation, size: int, start: tuple[Tensor | None, int | None], tensors: list[tuple[Tensor, int | None]]
+) -> tuple[Tensor, ...]:
+    """The outputs of `Implicit` for every slice along the extra batch dimension, stacked."""
+
+    def at(tensor: Tensor | None, place: int | None, index: int) -> Tensor | None:
+        return tensor if tensor is None or place is None else tensor.select(place, index)
+
+    results = [
+        Implicit.apply(equation, at(*start, index), *(at(tensor, place, index) for tensor, place in tensors))
+        for index in range(size)
+    ]
+    return tuple(torch.stack(column) for column in zip(*results, strict=True))

@@ -1,0 +1,173 @@
+"""Equations ``z = f(z, *args)`` of any function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import InputError
+from wellposed.guarantee import Guarantee
+from wellposed.implicit.equation import Equation, Implicit, any_wrapped, run_steps, solve_problem, with_leading_batch
+from wellposed.implicit.gradient import Settings
+from wellposed.linear_algebra import directional_derivative
+from wellposed.solvers.iterate import Outcome
+from wellposed.solvers.problem import MapProblem
+from wellposed.solvers.solution import Report
+
+
+@dataclass(frozen=True)
+class MapEquation(Equation):
+    """``z = f(z, *args)`` for a function of states and tensors, both with ``batch_dims`` leading batch dimensions.
+
+    Attributes:
+        function: takes and returns one tensor of shape (*batch, n), then the tensors.
+        settings: how to solve.
+        guarantee: what is known of f, or None.
+        like: an example of the state, for its shape.
+        batch_dims: leading dimensions that index independent samples.
+        batched_tensors: which tensors have one row per sample and so can be restricted to some samples; None if unknown.
+        check_captured: look for tensors that need a gradient but were captured by the function.
+        linear: the function is affine in the state, as adjoint equations are.
+        adjoint_reports: where backward passes leave how their solves went.
+    """
+
+    function: Callable[..., Tensor]
+    settings: Settings
+    guarantee: Guarantee | None
+    batch_dims: int = 1
+    batched_tensors: tuple[bool, ...] | None = None
+    check_captured: bool = False
+    linear: bool = False
+    adjoint_reports: list[Report] = field(default_factory=list)
+
+    def _problem(self, lead: torch.Size, tensors: Sequence[Tensor]) -> MapProblem:
+        function = self.function
+        pending = [self.check_captured]
+
+        def of(tensors: Sequence[Tensor], batch: torch.Size) -> Callable[[Tensor], Tensor]:
+            if len(batch) == 1 and not pending[0]:  # nothing to rearrange, and no operations to spend on it
+                return lambda state: function(state, *tensors)
+
+            def rows_map(state: Tensor) -> Tensor:
+                shaped = state.reshape(*batch, *state.shape[1:])
+                if pending[0]:
+                    pending[0] = False
+                    return _probe(function, shaped, tensors).reshape(state.shape)
+                return function(shaped, *tensors).reshape(state.shape)
+
+            return rows_map
+
+        select = None
+        which = self.batched_tensors
+        if which is not None and len(lead) == 1:
+
+            def select(rows: Tensor) -> Callable[[Tensor], Tensor]:
+                chosen = [t[rows] if per_row else t for t, per_row in zip(tensors, which, strict=True)]
+                return of(chosen, rows.shape)
+
+        return MapProblem(of(tensors, lead), select, self.linear)
+
+    def _unpack(self, tensors: Sequence[Tensor]) -> tuple[Tensor, torch.Size, Sequence[Tensor]]:
+        example, *rest = tensors
+        return example, example.shape[: self.batch_dims], rest
+
+    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:  # noqa: D102
+        example, lead, rest = self._unpack(tensors)
+        like = example.flatten(0, self.batch_dims - 1)
+        first = None if start is None else start.flatten(0, self.batch_dims - 1)
+        outcome = solve_problem(self._problem(lead, rest), self.guarantee, self.settings, first, like)
+        return Outcome(outcome.value.reshape(example.shape), outcome.report.reshape(lead))
+
+    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:  # noqa: D102
+        example, lead, rest = self._unpack(tensors)
+        like = example.flatten(0, self.batch_dims - 1)
+        first = None if start is None else start.flatten(0, self.batch_dims - 1)
+        problem = replace(self, check_captured=False)._problem(lead, rest)
+        return run_steps(problem, self.guarantee, self.settings.solver, first, like, steps).reshape(example.shape)
+
+    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:  # noqa: D102
+        return self.function(value, *tensors[1:])
+
+    def _linear(self, function: Callable[..., Tensor], dtype: torch.dtype) -> MapEquation:
+        return MapEquation(
+            function, self.settings.adjoint(dtype), self.guarantee, self.batch_dims, linear=True,
+            adjoint_reports=self.adjoint_reports,
+        )  # fmt: skip
+
+    def pull_back(  # noqa: D102
+        self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
+    ) -> list[Tensor | None]:
+        rest = tensors[1:]
+        if torch.is_grad_enabled() or any_wrapped([cotangent, value, *rest]):
+            return [None, *self._pull_back_recursively(value, rest, cotangent)]
+        return [None, *self._pull_back_retained(value, rest, cotangent, needed[1:])]
+
+    def _pull_back_recursively(self, value: Tensor, rest: Sequence[Tensor], cotangent: Tensor) -> list[Tensor | None]:
+        function = self.function
+
+        def adjoint(state: Tensor, v: Tensor, z: Tensor, *parameters: Tensor) -> Tensor:
+            return v + torch.func.vjp(lambda at: function(at, *parameters), z)[1](state)[0]
+
+        linear = self._linear(adjoint, value.dtype)
+        state = linear.differentiable_value(None, torch.zeros_like(cotangent), cotangent, value, *rest)
+        return list(torch.func.vjp(lambda *parameters: function(value, *parameters), *rest)[1](state))
+
+    def _pull_back_retained(
+        self, value: Tensor, rest: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
+    ) -> list[Tensor | None]:
+        with torch.enable_grad():
+            point = value.detach().requires_grad_()
+            leaves = [t.detach().requires_grad_() if need else t.detach() for t, need in zip(rest, needed, strict=True)]
+            image = self.function(point, *leaves)
+
+        def adjoint(state: Tensor, v: Tensor) -> Tensor:
+            return v + torch.autograd.grad(image, point, state, retain_graph=True)[0]
+
+        if image.requires_grad and image is not point:
+            linear = self._linear(adjoint, value.dtype)
+            outcome = linear.solve(None, (torch.zeros_like(cotangent), cotangent))
+            self.adjoint_reports.append(outcome.report)
+            outcome.report.complain(self.settings.on_failure, linear.settings.name)
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            found = iter(torch.autograd.grad(image, wanted, outcome.value, allow_unused=True)) if wanted else iter(())
+            return [next(found) if leaf.requires_grad else None for leaf in leaves]
+        return [None] * len(leaves)
+
+    def push_forward(  # noqa: D102
+        self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]
+    ) -> Tensor:
+        function, rest = self.function, tuple(tensors[1:])
+        filled = tuple(torch.zeros_like(t) if d is None else d for t, d in zip(rest, tangents[1:], strict=True))
+        change = directional_derivative(lambda *parameters: function(value, *parameters), rest, filled)
+
+        def linear(state: Tensor, shift: Tensor, z: Tensor, *parameters: Tensor) -> Tensor:
+            return shift + directional_derivative(lambda at: function(at, *parameters), (z,), (state,))
+
+        equation = self._linear(linear, value.dtype)
+        return equation.differentiable_value(None, torch.zeros_like(value), change, value, *rest)
+
+    def batched(  # noqa: D102
+        self, size: int, start: tuple[Tensor | None, int | None], tensors: list[tuple[Tensor, int | None]]
+    ) -> tuple[Tensor, ...]:
+        places = tuple(None if place is None else 0 for _, place in tensors[1:])
+        function = torch.func.vmap(self.function, in_dims=(0, *places))
+        moved = [tensor if place is None else tensor.movedim(place, 0) for tensor, place in tensors[1:]]
+        example = with_leading_batch(*tensors[0], size)
+        first = None if start[0] is None else with_leading_batch(start[0], start[1], size)
+        equation = replace(self, function=function, batch_dims=self.batch_dims + 1, batched_tensors=None)
+        return Implicit.apply(equation, first, example, *moved)
+
+
+def _probe(function: Callable[..., Tensor], state: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """The first evaluation, watched for gradients that would be lost."""
+    with torch.enable_grad():
+        image = function(state.detach(), *(tensor.detach() for tensor in tensors))
+    if image.requires_grad:
+        raise InputError(
+            "f: it captures a tensor that requires a gradient, which an implicit gradient cannot see; pass that tensor "
+            "in args (or pass a torch.nn.Module as f, whose parameters are found by themselves), or call under no_grad"
+        )
+    return image.detach()
