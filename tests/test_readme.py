@@ -1,0 +1,28 @@
+"""The README's examples run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_every_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 2
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)  # later examples build on earlier ones
+    assert (tmp_path / "certificate.json").exists()
+    assert names["solution"].converged.all()
+
+
+def test_every_make_target_exists():
+    text = README.read_text(encoding="utf-8") + (README.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"make ([a-z-]+)", text)) - {"in"}:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
