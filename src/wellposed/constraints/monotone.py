@@ -150,7 +150,7 @@ class _StateWeight(PositionalFunction):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
         (a,) = ctx.saved_tensors
         flipped = cotangent.t()
-        return -torch.mm(a, cotangent + flipped), cotangent - flipped, None
+        return torch.mm(a, cotangent + flipped).neg_(), cotangent - flipped, None
 
     @staticmethod
     def jvp(ctx: Any, a_tangent: Tensor | None, b_tangent: Tensor | None, _: None) -> Tensor:

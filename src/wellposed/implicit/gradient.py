@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -82,11 +82,12 @@ class Settings:
         """Settings of the adjoint equation: the tolerance is purely relative, gradients have no natural scale."""
         exact = self.gradient if isinstance(self.gradient, Exact) else Exact()
         rtol = self.tolerance.resolve(dtype)[0] if exact.rtol is None else exact.rtol
-        return replace(
-            self,
+        return Settings(
             solver=self.solver if exact.solver is None else exact.solver,
             tolerance=Tolerance(rtol=rtol, atol=0.0),
             max_steps=self.max_steps if exact.max_steps is None else exact.max_steps,
+            on_failure=self.on_failure,
             gradient=Exact(),
+            certified=self.certified,
             name=self.name if self.name.startswith("adjoint") else f"adjoint of the {self.name}",
         )

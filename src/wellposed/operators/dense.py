@@ -61,9 +61,9 @@ class FactorisationCache:
         """``2·(I + step·(I − matrix))⁻¹ − I`` of shape (n, n)."""
         transform = entry.transforms.get(step)
         if transform is None:
-            shifted = entry.matrix * -step
-            shifted.diagonal().add_(1.0 + step)
-            transform = accretive_inverse(shifted).mul_(2.0)
+            shifted = entry.matrix * (-0.5 * step)
+            shifted.diagonal().add_(0.5 * (1.0 + step))
+            transform = accretive_inverse(shifted)
             transform.diagonal().sub_(1.0)
             self.factorisations += 1
             entry.transforms[step] = transform
