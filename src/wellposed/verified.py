@@ -88,12 +88,19 @@ def spectral_norm_upper_bound(matrix: Tensor) -> float:
     return math.ldexp(frobenius * (1.0 + gamma(array.size + 4)), exponent)
 
 
-def symmetric_part_lower_bound(matrix: Tensor) -> float:
-    """A number that is at most the smallest eigenvalue of the symmetric part of the stored square matrix."""
+def symmetric_part_lower_bound(matrix: Tensor, roundings: int = 0) -> float:
+    """A number that is at most the smallest eigenvalue of the symmetric part of a square matrix.
+
+    Args:
+        matrix: shape (n, n), any float dtype.
+        roundings: by how many relative roundings (of float64) the stored entries may differ from those meant.
+    """
     array = to_float64(matrix)
     symmetric = 0.5 * array + 0.5 * array.T
     scale = float(np.abs(symmetric).sum(axis=1).max(initial=0.0))
-    error = 2.0 * _UNIT * scale + _TINY
+    # Cancellation in the symmetric part does not make the errors of its terms smaller.
+    terms = float((0.5 * np.abs(array) + 0.5 * np.abs(array.T)).sum(axis=1).max(initial=0.0)) + 1.0
+    error = (2.0 * scale + 1.01 * roundings * terms) * _UNIT + _TINY
     smallest = float(np.linalg.eigvalsh(symmetric)[0])
     slack = 1e-15 * max(scale, _TINY)
     identity = np.eye(array.shape[0])

@@ -117,11 +117,11 @@ class _FormedMonotone(StronglyMonotone):
         error = unit * ((size + 8) * abs(gram) + 8.0 * operator.norm_upper_bound() + 4.0 * (1.0 + size * nominal))
         if error <= 0.1 * nominal:
             return nominal - 1.1 * error
-        return proved_monotonicity(operator.dense(), nominal)
+        return min(proved_monotonicity(operator.dense()), nominal)
 
     def offset_lipschitz(self) -> float:
         """1/m, with m proved by eigenvalues rather than taken from the a-priori bound."""
-        return 1.0 / proved_monotonicity(self.operator.dense(), self._nominal) * (1.0 + 1e-15)
+        return 1.0 / min(proved_monotonicity(self.operator.dense()), self._nominal) * (1.0 + 1e-15)
 
     def on(self, operator: Operator) -> StronglyMonotone:
         """The transpose, and float64 copies, have the same numbers and so the same constant."""

@@ -1,0 +1,92 @@
+"""The contract of a guarantee."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from wellposed.operators import Operator
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one algorithm runs under a guarantee.
+
+    Attributes:
+        step: the step size (a damping, for the averaged iteration).
+        factor: upper bound of the contraction per iteration, in the guarantee's own norm.
+        distortion: largest ratio of that norm's unit balls: an error in the Euclidean norm times its inverse.
+    """
+
+    step: float
+    factor: float
+    distortion: float = 1.0
+
+    def iterations(self, first_change: float, tolerance: float) -> int:
+        """Iterations after which the distance to the fixed point is surely at most ``tolerance``.
+
+        Args:
+            first_change: Euclidean distance between the first two iterates.
+            tolerance: the distance wanted, in the same norm.
+        """
+        start = self.distortion * first_change / (1.0 - self.factor)
+        if start <= tolerance:
+            return 1
+        return 1 + math.ceil(math.log(tolerance / start) / math.log(self.factor))
+
+
+class Guarantee(ABC):
+    """Existence, uniqueness, convergence and an a-posteriori error bound for the equilibrium of one map.
+
+    Attributes:
+        theorem: name and source of the statement that the equilibrium exists, is unique and is reached.
+        lipschitz_theorem: name and source of the statement behind `offset_lipschitz`.
+        preferred: the algorithm that this guarantee serves best.
+    """
+
+    theorem: str
+    lipschitz_theorem: str
+    preferred: str
+
+    @abstractmethod
+    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
+        """Step and proven contraction of an algorithm, or None where nothing is proven."""
+
+    @abstractmethod
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
+        """Bound on the Euclidean distance from ``image`` = f(``point``) to the equilibrium, one value per sample.
+
+        It holds in exact arithmetic, and for `Contraction` up to the evaluation error stated there.
+
+        Args:
+            point: shape (batch, *state).
+            image: f(point), same shape.
+        """
+
+    @abstractmethod
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
+        """Bound on ‖z − z*‖₂, one value per sample, for a z that solves ``z = σ(Wz + q + defect)`` exactly.
+
+        Args:
+            defect: shape (batch, *state).
+            size: at least the Euclidean norm of each sample's defect, shape (batch,); larger if ``defect`` is inexact.
+        """
+
+    @abstractmethod
+    def on(self, operator: Operator) -> Guarantee:
+        """The same promise for the transpose, another precision or another copy of the operator it was made for."""
+
+    @abstractmethod
+    def offset_lipschitz(self) -> float:
+        """Euclidean Lipschitz constant of the equilibrium as a function of the offset q, proved for the stored W."""
+
+    def adjoint(self) -> Guarantee:
+        """What is promised of the adjoint equation ``y = J(Wᵀy + g)``, J diagonal with σ's slopes; often the same."""
+        return self
+
+    def suggested_step(self, algorithm: str) -> float | None:
+        """A step that runs well in practice where any step is safe; None to use the one of `plan`."""
+        return None

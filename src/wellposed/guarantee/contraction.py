@@ -1,0 +1,58 @@
+"""Banach's theorem: a map that contracts in the Euclidean norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import check
+from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.norms import euclidean
+from wellposed.operators import Operator
+
+
+@dataclass(frozen=True)
+class Contraction(Guarantee):
+    """The map contracts in the Euclidean norm: ‖f(z) − f(z')‖ ≤ factor·‖z − z'‖ (Banach's theorem).
+
+    Args:
+        factor: the contraction factor, in [0, 1).
+        evaluation_error: relative rounding error of one evaluation of f, as a multiple of the norm of its value;
+            by default 16 units of the last place. The error bound is as good as this number.
+    """
+
+    factor: float
+    evaluation_error: float | None = None
+    theorem: str = "Banach fixed-point theorem, Euclidean norm"
+    lipschitz_theorem: str = "Banach fixed-point theorem: 1/(1 − factor)"
+    preferred: str = "picard"
+
+    def __post_init__(self) -> None:
+        check(0.0 <= self.factor < 1.0, "factor", self.factor, "a contraction factor lies in [0, 1)")
+
+    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:  # noqa: D102
+        if algorithm == "picard":
+            return Plan(1.0, self.factor)
+        if algorithm == "averaged":
+            damping = 1.0 if step is None else step
+            return Plan(damping, 1.0 - damping + damping * self.factor)
+        return None
+
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:  # noqa: D102
+        eps = torch.finfo(image.dtype).eps
+        relative = 16.0 * eps if self.evaluation_error is None else self.evaluation_error
+        distance = euclidean(image - point) * (1.0 + eps * max(8.0, image[0].numel()))
+        rounding = relative * torch.maximum(euclidean(image), euclidean(point))
+        return (self.factor * distance + rounding) / (1.0 - self.factor)
+
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
+        """``‖defect‖/(1 − factor)``, for activations with slopes of at most one."""
+        return size / (1.0 - self.factor)
+
+    def offset_lipschitz(self) -> float:  # noqa: D102
+        return 1.0 / (1.0 - self.factor) * (1.0 + 1e-15)
+
+    def on(self, operator: Operator) -> Guarantee:  # noqa: D102
+        return self

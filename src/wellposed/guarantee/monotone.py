@@ -1,0 +1,135 @@
+"""Strong monotonicity of I − W, in the Euclidean norm or in a diagonal metric."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import GuaranteeError, check
+from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.norms import euclidean
+from wellposed.operators import Operator
+from wellposed.verified import spectral_norm_upper_bound, symmetric_part_lower_bound
+
+
+class StronglyMonotone(Guarantee):
+    """``Λ^½(I − W)Λ^−½ ⪰ m·I`` with an activation of slopes in [0, 1] (Winston & Kolter 2020, Theorem 1; Revay et al. 2020).
+
+    In the inner product ⟨a, b⟩ = aᵀΛb the resolvent of the activation does not change, so the same splittings apply.
+
+    Args:
+        operator: W.
+        m: a strong-monotonicity constant that the numbers in ``operator`` satisfy, rounding included.
+        metric: the diagonal of Λ, float64 of shape (n,), positive; None for the identity.
+    """
+
+    theorem = "Winston & Kolter 2020, Theorem 1: strongly monotone operator splitting"
+    lipschitz_theorem = "Pabbaraju, Winston & Kolter 2021, Theorem 1: 1/m"
+    preferred = "peaceman_rachford"
+
+    def __init__(self, operator: Operator, m: float, metric: Tensor | None = None) -> None:
+        check(m > 0.0 and math.isfinite(m), "m", m, "the strong-monotonicity constant must be positive and finite")
+        self.operator = operator
+        self.m = m
+        self.metric = metric
+        if metric is not None:
+            self.theorem = "Revay, Wang & Manchester 2020, Theorem 1: splitting in a diagonal metric"
+            self.lipschitz_theorem = "monotonicity in a diagonal metric: √cond(Λ)/m"
+
+    @cached_property
+    def smoothness(self) -> float:
+        """Upper bound of L = ‖Λ^½(I − W)Λ^−½‖₂ for the numbers in the operator (verified in float64)."""
+        displacement = scaled_displacement(self.operator.dense(), self.metric)
+        return spectral_norm_upper_bound(displacement) * (1.0 + 1e-14)  # scaling and subtraction round a few times
+
+    @cached_property
+    def _distortion(self) -> float:
+        """√(largest/smallest metric): what passing between the norms can cost."""
+        return 1.0 if self.metric is None else float((self.metric.amax() / self.metric.amin()).sqrt()) * (1.0 + 1e-14)
+
+    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:  # noqa: D102
+        m, smooth = self.m, self.smoothness
+        if algorithm == "forward_backward":
+            alpha = m / smooth**2 if step is None else step
+            square = 1.0 - 2.0 * alpha * m + (alpha * smooth) ** 2
+            return Plan(alpha, math.sqrt(square), self._distortion) if square < 1.0 else None
+        if algorithm in ("peaceman_rachford", "douglas_rachford"):
+            alpha = 1.0 / math.sqrt(m * smooth) if step is None else step
+            # Lions & Mercier 1979: the reflected resolvent of a strongly monotone Lipschitz operator contracts.
+            factor = math.sqrt(max(1.0 - 4.0 * alpha * m / (1.0 + alpha * smooth) ** 2, 0.0))
+            factor = factor if algorithm == "peaceman_rachford" else 0.5 * (1.0 + factor)
+            return Plan(alpha, factor, self._distortion)
+        return None
+
+    def suggested_step(self, algorithm: str) -> float | None:
+        """Peaceman–Rachford converges at every step; the best one follows the typical singular value of I − W.
+
+        1/√(mL) is optimal for the worst case, but m may be far below the spectrum that a trained W really has, where
+        that step is many times too long or short; 1 over the root-mean-square singular value costs n² to find.
+        """
+        if algorithm not in ("peaceman_rachford", "douglas_rachford"):
+            return None
+        return 1.0 / max(self.operator.displacement_norm_estimate(), self.m)
+
+    def _weigh(self, value: Tensor) -> Tensor:
+        """‖value‖_Λ/√λ_min per sample: never below the Euclidean norm."""
+        if self.metric is None:
+            return euclidean(value)
+        weights = (self.metric / self.metric.amin()).sqrt().to(value)
+        return euclidean(value * weights) * (1.0 + 4.0 * torch.finfo(value.dtype).eps)
+
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
+        """``‖W(point − image)‖_Λ / m``: from the monotonicity of ∂f and the strong monotonicity of I − W.
+
+        Subtract the inclusions W·point + q − image ∈ ∂f(image) and Wz* + q − z* ∈ ∂f(z*), and pair with image − z*.
+        """
+        return self._weigh(self.operator.apply(point - image)) / self.m
+
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
+        """``‖defect‖_Λ / m``: the equilibrium is 1/m-Lipschitz in q, as in the proof of `error_bound`."""
+        if self.metric is None:
+            return size / self.m
+        rounding = (size - euclidean(defect)).clamp_min(0.0)
+        return (self._weigh(defect) + self._distortion * rounding) / self.m
+
+    def offset_lipschitz(self) -> float:  # noqa: D102
+        return self._distortion / proved_monotonicity(self.operator.dense(), self.metric) * (1.0 + 1e-15)
+
+    def on(self, operator: Operator) -> StronglyMonotone:  # noqa: D102
+        return StronglyMonotone(operator, self.m, self.metric)
+
+    def adjoint(self) -> StronglyMonotone:
+        """I − Wᵀ has the same constants in the metric Λ⁻¹."""
+        if self.metric is None:
+            return self
+        return StronglyMonotone(self.operator.transpose(), self.m, 1.0 / self.metric)
+
+
+def scaled_displacement(matrix: Tensor, metric: Tensor | None) -> Tensor:
+    """``Λ^½(I − W)Λ^−½`` in float64 on the CPU; each entry errs by at most eight roundings."""
+    stored = matrix.detach().double().cpu()
+    displacement = torch.eye(stored.shape[0], dtype=torch.float64) - stored
+    if metric is None:
+        return displacement
+    root = metric.cpu().sqrt()
+    return displacement * root[:, None] / root
+
+
+def proved_monotonicity(matrix: Tensor, metric: Tensor | None = None) -> float:
+    """A constant m for which ``Λ^½(I − W)Λ^−½ ⪰ m·I`` is proved for the stored numbers of W, close to the largest.
+
+    Raises:
+        GuaranteeError: no positive constant could be proved.
+        InputError: NaN or infinite entries.
+    """
+    displacement = scaled_displacement(matrix, metric)
+    proved = symmetric_part_lower_bound(displacement, roundings=1 if metric is None else 8)
+    if proved <= 0.0:
+        raise GuaranteeError(
+            f"W: I − W is not monotone in these numbers (proved only {proved:.3g}): lost to rounding at these weights; "
+            "use float64, a larger m, or smaller weights"
+        )
+    return proved
