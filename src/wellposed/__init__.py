@@ -22,6 +22,7 @@ from wellposed.implicit import Exact as Exact
 from wellposed.implicit import JacobianFree as JacobianFree
 from wellposed.implicit import Phantom as Phantom
 from wellposed.implicit import Unrolled as Unrolled
+from wellposed.layers import LBEN as LBEN
 from wellposed.layers import Equilibrium as Equilibrium
 from wellposed.layers import MonDEQ as MonDEQ
 from wellposed.layers import Normalize as Normalize

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,6 +34,14 @@ def to_float64(matrix: Tensor, name: str = "matrix") -> Matrix:
     return array
 
 
+def eigenvalues(symmetric: Matrix) -> Matrix:
+    """Eigenvalues in ascending order, to working accuracy: a guess, which proves nothing.
+
+    By torch, not numpy: two libraries' thread pools in one process wait for each other.
+    """
+    return torch.linalg.eigvalsh(torch.from_numpy(symmetric)).numpy()
+
+
 def is_positive_semidefinite(matrix: Matrix, entry_error: float = 0.0) -> bool:
     """Whether every symmetric matrix within ``entry_error`` (Euclidean norm) of ``matrix`` is proved semidefinite.
 
@@ -46,11 +55,7 @@ def is_positive_semidefinite(matrix: Matrix, entry_error: float = 0.0) -> bool:
     factor = gamma(size + 1)
     shift = factor / (1.0 - factor) * trace + 4.0 * (size + 1) * (2.0 * size + trace) * _TINY
     shift = (shift + entry_error + _UNIT * float(diagonal.max(initial=0.0))) * (1.0 + 8.0 * _UNIT)
-    try:
-        np.linalg.cholesky(matrix - shift * np.eye(size))
-    except np.linalg.LinAlgError:
-        return False
-    return True
+    return int(torch.linalg.cholesky_ex(torch.from_numpy(matrix - shift * np.eye(size)))[1]) == 0
 
 
 def spectral_norm_upper_bound(matrix: Tensor) -> float:
@@ -76,7 +81,7 @@ def spectral_norm_upper_bound(matrix: Tensor) -> float:
     absolute = np.abs(array)
     terms = array.shape[1]
     error = gamma(terms + 2) * float((absolute @ absolute.T).sum(axis=1).max()) * (1.0 + gamma(terms + 2)) + _TINY
-    square = max(float(np.linalg.eigvalsh(gram)[-1]), float(np.diagonal(gram).max()))
+    square = max(float(eigenvalues(gram)[-1]), float(np.diagonal(gram).max()))
     slack = 1e-14
     identity = np.eye(gram.shape[0])
     while slack < 1.0:
@@ -101,7 +106,7 @@ def symmetric_part_lower_bound(matrix: Tensor, roundings: int = 0) -> float:
     # Cancellation in the symmetric part does not make the errors of its terms smaller.
     terms = float((0.5 * np.abs(array) + 0.5 * np.abs(array.T)).sum(axis=1).max(initial=0.0)) + 1.0
     error = (2.0 * scale + 1.01 * roundings * terms) * _UNIT + _TINY
-    smallest = float(np.linalg.eigvalsh(symmetric)[0])
+    smallest = float(eigenvalues(symmetric)[0])
     slack = 1e-15 * max(scale, _TINY)
     identity = np.eye(array.shape[0])
     while slack <= 4.0 * scale + _TINY:

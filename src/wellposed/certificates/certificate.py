@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates.evaluate import bounded_logits
 from wellposed.certificates.lipschitz import Factor, blocks_of, factor_of, pair_constants, product
-from wellposed.certificates.radius import radii
+from wellposed.certificates.radius import RULES, radii
 from wellposed.certificates.witness import witness
 from wellposed.errors import CertificateError, checked_options, choices
 
@@ -46,6 +46,11 @@ class Certificate:
     witness: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
     model: nn.Module | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The radius rules that this certificate supports, the tightest last."""
+        return RULES if self.pairs is not None else RULES[:-1]
+
     def radius(
         self, logits: Tensor, labels: Tensor, *, rule: str | None = None, logit_error: Tensor | None = None
     ) -> Tensor:
@@ -57,7 +62,7 @@ class Certificate:
             rule: ``"paper"``, ``"sqrt2"`` or ``"pairs"``; None for the tightest available.
             logit_error: bound on the error of the logits, as `evaluate` gives it.
         """
-        rule = ("sqrt2" if self.pairs is None else "pairs") if rule is None else rule
+        rule = self.rules[-1] if rule is None else rule
         return radii(logits, labels, self.lipschitz, self.pairs, rule, logit_error)
 
     def evaluate(self, x: Tensor, labels: Tensor, *, rule: str | None = None, batch_size: int = 1000) -> Tensor:

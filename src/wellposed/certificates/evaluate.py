@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from wellposed.certificates.lipschitz import blocks_of, factor_of
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.norms import euclidean
 from wellposed.solvers.solution import Tolerance
+from wellposed.verified import spectral_norm_upper_bound
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,21 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
             value = solution.value
             assert solution.error_bound is not None  # solve() always certifies
             error = error + solution.error_bound.double()
-        elif isinstance(block, nn.Linear):
-            size = euclidean(value).double()
-            value = block(value)
-            # γ_n of a product of n terms in the working precision, plus the bias.
-            unit = 0.5 * torch.finfo(value.dtype).eps * (block.in_features + 2)
-            bias = 0.0 if block.bias is None else float(block.bias.norm())
-            error = error + unit * (float(block.weight.norm()) * size + bias) * 1.01
+            if block.output is not None:
+                error = error * spectral_norm_upper_bound(block.output.weight) + _rounding(block.output, value)
+                value = block.output(value)
         else:
+            if isinstance(block, nn.Linear):
+                error = error + _rounding(block, value)
             value = block(value)
     return BoundedLogits(value, error)
+
+
+def _rounding(linear: Any, value: Tensor) -> Tensor:
+    """Euclidean rounding error of ``linear(value)`` per sample: γ_n of a product of n terms, plus the bias."""
+    unit = 0.5 * torch.finfo(value.dtype).eps * (linear.in_features + 2)
+    bias = 0.0 if linear.bias is None else float(linear.bias.norm())
+    return unit * (float(linear.weight.norm()) * euclidean(value).double() + bias) * 1.01
 
 
 def exact_copy(model: nn.Module) -> nn.Module:

@@ -57,15 +57,10 @@ def factor_of(name: str, block: nn.Module) -> Factor:
     if isinstance(block, Normalize):
         return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
     if isinstance(block, Equilibrium):
-        with torch.no_grad():
-            _, guarantee = block.constraint.materialise()
-        injection = spectral_norm_upper_bound(block.injection.weight)
-        sensitivity = guarantee.offset_lipschitz()
         slope = block.activation.slope_range[1]
         if not 0.0 <= slope <= 1.0:
             raise CertificateError(f"{name}: the activation {block.activation!r} expands; no constant is known")
-        reason = f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
-        return Factor(name, rounded_up(injection * sensitivity), reason)
+        return Factor(name, *block.lipschitz())
     if isinstance(block, nn.Dropout):
         if block.training:
             raise CertificateError(f"{name}: dropout is active; call model.eval() first")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-import weakref
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -14,21 +12,12 @@ from torch import Tensor, nn
 
 from wellposed.autograd import PositionalFunction
 from wellposed.constraints.base import Constraint
+from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, check
 from wellposed.guarantee import StronglyMonotone, proved_monotonicity
 from wellposed.linear_algebra import full_precision
 from wellposed.operators import Operator
-from wellposed.operators.dense import Dense, FactorisationCache
-
-# Factorisations live beside the modules, not in them: a module that has run is the same object as one that has not.
-_caches: weakref.WeakKeyDictionary[nn.Module, FactorisationCache] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
-
-
-def factorisation_cache(module: nn.Module) -> FactorisationCache:
-    """The factorisations of one module's weights; never part of its state, its copies or its pickles."""
-    with _lock:
-        return _caches.setdefault(module, FactorisationCache())
+from wellposed.operators.dense import Dense
 
 
 class Monotone(Constraint):

@@ -46,15 +46,15 @@ def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: 
 def _robustness(plt: Any, certified: Certified, attacked: Attacked | None) -> Any:
     figure, axes = plt.subplots(figsize=(6.4, 3.8))
     limit = None if attacked is None else len(attacked.distances)
-    finite = [r for r in certified.radii["pairs"] if r < float("inf")]
+    finite = [r for r in certified.best if r < float("inf")]
     reach = 1.3 * max([*finite, *([] if attacked is None else attacked.tried), 0.1])
     grid = torch.linspace(1e-9, reach, 240).tolist()
     if attacked is not None:
         values = [100 * attacked.accuracy(r) for r in grid]
         axes.plot(grid, values, color="#b5423c", label="under attack (upper bound)")
-    for rule, label in _LABELS.items():
+    for rule in certified.radii:
         values = [100 * certified.accuracy(r, rule, limit) for r in grid]
-        axes.plot(grid, values, color=_COLOURS[rule], label=label)
+        axes.plot(grid, values, color=_COLOURS[rule], label=_LABELS[rule])
     axes.set(xlabel="Euclidean radius, pixels in [0, 1]", ylabel="accuracy, %", ylim=(0, 101), xlim=(0, reach))
     axes.legend(frameon=False, fontsize=9)
     return figure

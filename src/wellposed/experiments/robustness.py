@@ -13,7 +13,6 @@ import torch
 from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
-from wellposed.certificates.radius import RULES
 from wellposed.errors import CertificateError, CheckpointError, InputError
 from wellposed.training.run import RunFolder, load_run
 
@@ -36,9 +35,14 @@ class Certified:
     test_error: float
     radii: dict[str, list[float]]
 
-    def accuracy(self, radius: float, rule: str = "pairs", limit: int | None = None) -> float:
-        """Fraction of the (first ``limit``) inputs certified at a radius."""
-        values = torch.tensor(self.radii[rule][:limit], dtype=torch.float64)
+    @property
+    def best(self) -> list[float]:
+        """Radii by the tightest rule that the certificate supports."""
+        return list(self.radii.values())[-1]
+
+    def accuracy(self, radius: float, rule: str | None = None, limit: int | None = None) -> float:
+        """Fraction of the (first ``limit``) inputs certified at a radius, by the tightest rule unless one is named."""
+        values = torch.tensor((self.best if rule is None else self.radii[rule])[:limit], dtype=torch.float64)
         return float(((values >= radius) & (values > 0)).double().mean())
 
 
@@ -66,7 +70,7 @@ def certify_run(run: Path, *, data_root: Path | None, limit: int | None, done: C
     _, data, model = load_run(run, data_root)
     x, y = data.test_x[:limit], data.test_y[:limit]
     certificate = certify(model, inputs=x[:_WITNESS_INPUTS])
-    radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in RULES}
+    radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in certificate.rules}
     count, wrong = 0, 0
     for images, labels in zip(x.split(1000), y.split(1000), strict=True):
         result = bounded_logits(model, images)

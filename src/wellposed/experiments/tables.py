@@ -17,7 +17,7 @@ class Row:
         radius: Euclidean, pixels in [0, 1].
         clean: accuracy without perturbation.
         paper: certified by margin/(2L).
-        certified: certified by class pairs.
+        certified: certified by the tightest rule that the certificate supports: class pairs, else margin/(√2 L).
         attacked: not broken by any attack tried, or None.
     """
 
@@ -57,7 +57,7 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         CertificateError: an attack broke a certificate.
     """
     certified, attacked = read_certified(run), read_attacked(run)
-    samples = len(certified.radii["pairs"])
+    samples = len(certified.best)
     if attacked is not None:
         check_consistency(certified, attacked)
         samples = min(samples, len(attacked.distances))
@@ -73,7 +73,7 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
         radius,
         clean,
         certified.accuracy(radius, "paper", samples),
-        certified.accuracy(radius, "pairs", samples),
+        certified.accuracy(radius, None, samples),
         None if attacked is None else attacked.accuracy(radius),
     )
 

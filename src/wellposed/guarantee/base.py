@@ -83,10 +83,6 @@ class Guarantee(ABC):
     def offset_lipschitz(self) -> float:
         """Euclidean Lipschitz constant of the equilibrium as a function of the offset q, proved for the stored W."""
 
-    def adjoint(self) -> Guarantee:
-        """What is promised of the adjoint equation ``y = J(Wᵀy + g)``, J diagonal with σ's slopes; often the same."""
-        return self
-
     def suggested_step(self, algorithm: str) -> float | None:
         """A step that runs well in practice where any step is safe; None to use the one of `plan`."""
         return None

@@ -21,34 +21,33 @@ class StronglyMonotone(Guarantee):
     In the inner product ⟨a, b⟩ = aᵀΛb the resolvent of the activation does not change, so the same splittings apply.
 
     Args:
-        operator: W.
+        operator: W; its ``metric`` is the diagonal of Λ.
         m: a strong-monotonicity constant that the numbers in ``operator`` satisfy, rounding included.
-        metric: the diagonal of Λ, float64 of shape (n,), positive; None for the identity.
     """
 
     theorem = "Winston & Kolter 2020, Theorem 1: strongly monotone operator splitting"
     lipschitz_theorem = "Pabbaraju, Winston & Kolter 2021, Theorem 1: 1/m"
     preferred = "peaceman_rachford"
 
-    def __init__(self, operator: Operator, m: float, metric: Tensor | None = None) -> None:
+    def __init__(self, operator: Operator, m: float) -> None:
         check(m > 0.0 and math.isfinite(m), "m", m, "the strong-monotonicity constant must be positive and finite")
         self.operator = operator
         self.m = m
-        self.metric = metric
-        if metric is not None:
-            self.theorem = "Revay, Wang & Manchester 2020, Theorem 1: splitting in a diagonal metric"
-            self.lipschitz_theorem = "monotonicity in a diagonal metric: √cond(Λ)/m"
 
     @cached_property
     def smoothness(self) -> float:
         """Upper bound of L = ‖Λ^½(I − W)Λ^−½‖₂ for the numbers in the operator (verified in float64)."""
-        displacement = scaled_displacement(self.operator.dense(), self.metric)
+        displacement = scaled_displacement(self.operator.dense(), self.operator.metric)
         return spectral_norm_upper_bound(displacement) * (1.0 + 1e-14)  # scaling and subtraction round a few times
 
     @cached_property
     def _distortion(self) -> float:
         """√(largest/smallest metric): what passing between the norms can cost."""
-        return 1.0 if self.metric is None else float((self.metric.amax() / self.metric.amin()).sqrt()) * (1.0 + 1e-14)
+        return (
+            1.0
+            if self.operator.metric is None
+            else float((self.operator.metric.amax() / self.operator.metric.amin()).sqrt()) * (1.0 + 1e-14)
+        )
 
     def plan(self, algorithm: str, step: float | None = None) -> Plan | None:  # noqa: D102
         m, smooth = self.m, self.smoothness
@@ -76,9 +75,10 @@ class StronglyMonotone(Guarantee):
 
     def _weigh(self, value: Tensor) -> Tensor:
         """‖value‖_Λ/√λ_min per sample: never below the Euclidean norm."""
-        if self.metric is None:
+        if self.operator.metric is None:
             return euclidean(value)
-        weights = (self.metric / self.metric.amin()).sqrt().to(value)
+        metric = self.operator.metric
+        weights = (metric / metric.amin()).sqrt().to(value)
         return euclidean(value * weights) * (1.0 + 4.0 * torch.finfo(value.dtype).eps)
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
@@ -90,22 +90,39 @@ class StronglyMonotone(Guarantee):
 
     def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
         """``‖defect‖_Λ / m``: the equilibrium is 1/m-Lipschitz in q, as in the proof of `error_bound`."""
-        if self.metric is None:
+        if self.operator.metric is None:
             return size / self.m
         rounding = (size - euclidean(defect)).clamp_min(0.0)
         return (self._weigh(defect) + self._distortion * rounding) / self.m
 
     def offset_lipschitz(self) -> float:  # noqa: D102
-        return self._distortion / proved_monotonicity(self.operator.dense(), self.metric) * (1.0 + 1e-15)
+        return self._distortion / proved_monotonicity(self.operator.dense(), self.operator.metric) * (1.0 + 1e-15)
 
     def on(self, operator: Operator) -> StronglyMonotone:  # noqa: D102
-        return StronglyMonotone(operator, self.m, self.metric)
+        return StronglyMonotone(operator, self.m)
 
-    def adjoint(self) -> StronglyMonotone:
-        """I − Wᵀ has the same constants in the metric Λ⁻¹."""
-        if self.metric is None:
-            return self
-        return StronglyMonotone(self.operator.transpose(), self.m, 1.0 / self.metric)
+
+class ProvedMonotone(StronglyMonotone):
+    """Strong monotonicity with the constant that can be proved for the stored numbers, worked out when it is needed."""
+
+    theorem = "Revay, Wang & Manchester 2020, Theorem 1: splitting in a diagonal metric"
+    lipschitz_theorem = "strong monotonicity in a diagonal metric: √cond(Λ)/m"
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+
+    @cached_property
+    def m(self) -> float:  # type: ignore[override]  # noqa: D102 - on demand: it needs numbers, not graph tensors
+        operator = self.operator
+        return operator.remembered("monotonicity", lambda: proved_monotonicity(operator.dense(), operator.metric))
+
+    def on(self, operator: Operator) -> StronglyMonotone:
+        """The transpose in the metric Λ⁻¹, and float64 copies, have the same constant."""
+        if "m" in self.__dict__:
+            known = ProvedMonotone(operator)
+            known.__dict__["m"] = self.m
+            return known
+        return ProvedMonotone(operator)
 
 
 def scaled_displacement(matrix: Tensor, metric: Tensor | None) -> Tensor:

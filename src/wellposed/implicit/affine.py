@@ -74,13 +74,11 @@ class AffineEquation(Equation):
         slopes = activation.derivative_at_output(value)
         if slopes is None:
             slopes = activation.derivative(operator.affine(value, offset))
-        guarantee = self.guarantee
         if transposed:
             operator = operator.transpose()
-            guarantee = None if guarantee is None else guarantee.adjoint()
         settings = self.settings.adjoint(value.dtype)
         diagonal = DiagonalLinear(slopes, binary=activation.binary_slopes)
-        return AffineEquation(operator, diagonal, guarantee, settings, None, self.adjoint_reports)
+        return AffineEquation(operator, diagonal, self.guarantee, settings, None, self.adjoint_reports)
 
     def pull_back(  # noqa: D102
         self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]

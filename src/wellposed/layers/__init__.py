@@ -1,5 +1,6 @@
 """Ordinary ``torch.nn.Module`` layers whose value is an equilibrium."""
 
 from wellposed.layers.equilibrium import Equilibrium as Equilibrium
+from wellposed.layers.lben import LBEN as LBEN
 from wellposed.layers.mondeq import MonDEQ as MonDEQ
 from wellposed.layers.normalize import Normalize as Normalize

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
 from wellposed.errors import InputError, check, checked_options
+from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Exact, Gradient, Settings
 from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
@@ -19,13 +21,15 @@ from wellposed.solvers import solver_named
 from wellposed.solvers.base import Solver
 from wellposed.solvers.evidence import ExactOffset
 from wellposed.solvers.solution import Solution, Tolerance, check_on_failure
+from wellposed.verified import spectral_norm_upper_bound
 
 
 class Equilibrium(nn.Module):
     """``z* = σ(W z* + U x + b)``: the layer's value is the equilibrium of its constrained operator.
 
     Args:
-        injection: maps inputs of shape (*, in_features) to (*, state_features): U and b.
+        injection: maps inputs of shape (*, in_features) to (*, state_features): U and b; as `torch.nn.Linear`, or with its
+            attributes.
         constraint: free parameters of W, with their theorem.
         activation: a name or an `Activation`; its slopes must suit the constraint's theorem.
         solver: None for the one that the guarantee prefers.
@@ -39,7 +43,7 @@ class Equilibrium(nn.Module):
     @checked_options
     def __init__(
         self,
-        injection: nn.Linear,
+        injection: nn.Module,
         constraint: Constraint,
         *,
         activation: str | Activation = "relu",
@@ -52,12 +56,13 @@ class Equilibrium(nn.Module):
     ) -> None:
         super().__init__()
         check(
-            injection.out_features == constraint.state_features, "injection.out_features", injection.out_features,
-            f"must equal the constraint's {constraint.state_features} state features",
+            bool(injection.out_features == constraint.state_features), "injection.out_features",
+            injection.out_features, f"must equal the constraint's {constraint.state_features} state features",
         )  # fmt: skip
         check(max_steps >= 1, "max_steps", max_steps, "must be at least 1")
         check_on_failure(on_failure)
-        self.injection = injection
+        self.injection: Any = injection
+        self.output: Any = None
         self.constraint = constraint
         self.activation = activation_named(activation)
         self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")
@@ -79,26 +84,43 @@ class Equilibrium(nn.Module):
 
     def operator(self) -> Operator:
         """W as it runs, with the graph back to the free parameters; ``operator().dense()`` is the matrix."""
-        return self.constraint.materialise()[0]
+        return self.materialise()[0]
+
+    def materialise(self) -> tuple[Operator, Guarantee]:
+        """W as it runs, with the graph back to the free parameters, and what is promised of it."""
+        return self.constraint.materialise()
+
+    def lipschitz(self) -> tuple[float, str]:
+        """Proved bound of the Euclidean Lipschitz constant of x ↦ ``forward(x)`` for the stored numbers, and its reason.
+
+        Raises:
+            GuaranteeError: none can be proved.
+        """
+        with torch.no_grad():
+            _, guarantee = self.materialise()
+        injection, sensitivity = spectral_norm_upper_bound(self.injection.weight), guarantee.offset_lipschitz()
+        value = math.nextafter(injection * sensitivity, math.inf)
+        return value, f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
 
     def forward(self, x: Tensor) -> Tensor:
-        """The equilibrium for every input.
+        """The equilibrium for every input, or the layer's output map of it where it has one.
 
         Args:
             x: shape (*, in_features).
 
         Returns:
-            Shape (*, state_features).
+            Shape (*, state_features), or (*, out_features).
 
         Raises:
             InputError: wrong feature count or dtype, or NaN or infinity in the input or the weights.
             NotConvergedError: a sample did not converge and ``on_failure="raise"``.
         """
-        return self._run(x, None, certified=False).value
+        value = self._run(x, None, certified=False).value
+        return value if self.output is None else self.output(value)
 
     @checked_options
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
-        """As `forward`, with the evidence: per-sample status, steps, and a rigorous bound on the error of the value.
+        """The equilibrium with its evidence: per-sample status, steps, and a rigorous bound on the error of the value.
 
         The bound counts every rounding error on the way from the stored weights and input to the value; it is evaluated
         in float64, and samples that need it are finished in float64.
@@ -115,7 +137,7 @@ class Equilibrium(nn.Module):
             lead = x.shape[:-1]
             rows = x.reshape(-1, x.shape[-1])
             offset = self.injection(rows)
-            operator, guarantee = self.constraint.materialise()
+            operator, guarantee = self.materialise()
             settings = Settings(
                 solver=solver_named(guarantee.preferred) if self.solver is None else self.solver,
                 tolerance=self.tolerance,

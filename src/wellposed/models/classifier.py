@@ -1,4 +1,4 @@
-"""The dense classifier of the monotone DEQ papers: pixels, one equilibrium layer, one linear layer."""
+"""Dense classifiers of images: pixels in, logits out."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ from torch import nn
 from wellposed.layers import Normalize
 
 
-def classifier(
-    layer: nn.Module, state_features: int, mean: tuple[float, ...], std: tuple[float, ...], classes: int
-) -> nn.Sequential:
-    """Normalise, flatten, ``layer``, linear.
+def classifier(body: tuple[nn.Module, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Sequential:
+    """Normalise, flatten, then the body.
 
     Inputs are pixels in [0, 1] of shape (batch, channels, height, width): normalisation is part of the model, so that
     every certified radius is in pixel units.
 
     Args:
-        layer: maps flattened inputs to ``state_features``.
-        state_features: size of the layer's output.
+        body: blocks that map flattened inputs to logits.
         mean: per-channel mean.
         std: per-channel standard deviation.
-        classes: number of logits.
     """
-    head = nn.Linear(state_features, classes)
-    return nn.Sequential(Normalize(mean, std), nn.Flatten(), layer, head)
+    return nn.Sequential(Normalize(mean, std), nn.Flatten(), *body)

@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import nn
 
 from wellposed.activations import activation
-from wellposed.errors import check
-from wellposed.layers import MonDEQ
+from wellposed.errors import check, choices
+from wellposed.layers import LBEN, MonDEQ
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,16 @@ class Family(ABC):
     width: int = 40
     """Number of state features."""
 
+    rtol: float = 1e-3
+    """Relative tolerance of the solves while training."""
+
+    def __post_init__(self) -> None:
+        check(self.width > 0, "width", self.width, "must be a positive integer")
+        check(self.rtol > 0, "rtol", self.rtol, "must be positive")
+
     @abstractmethod
-    def build(self, in_features: int) -> nn.Module:
-        """The layer, with fresh weights."""
+    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:
+        """The blocks from flat inputs to logits, with fresh weights."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +44,47 @@ class MonDEQFamily(Family):
     """Strong-monotonicity constant: larger is smoother, with smaller Lipschitz constants."""
     activation: str = "relu"
     """Activation with slopes in [0, 1]."""
-    rtol: float = 1e-3
-    """Relative tolerance of the solves while training."""
 
     def __post_init__(self) -> None:
-        check(self.width > 0, "width", self.width, "must be a positive integer")
+        super().__post_init__()
         check(self.m > 0, "m", self.m, "must be positive")
-        check(self.rtol > 0, "rtol", self.rtol, "must be positive")
         activation(self.activation)
 
-    def build(self, in_features: int) -> MonDEQ:  # noqa: D102
-        return MonDEQ(in_features, self.width, m=self.m, activation=self.activation, rtol=self.rtol)
+    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer = MonDEQ(in_features, self.width, m=self.m, activation=self.activation, rtol=self.rtol)
+        return layer, nn.Linear(self.width, classes)
 
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (MonDEQFamily,)}
+@dataclass(frozen=True)
+class LBENFamily(Family):
+    """Lipschitz-bounded equilibrium network (Revay et al. 2020): γ-Lipschitz from normalised input to logits."""
+
+    name: ClassVar[str] = "lben"
+
+    gamma: float = 1.0
+    """Lipschitz bound from normalised input to logits."""
+    learn_gamma: bool = False
+    """Learn the bound, from gamma on."""
+    metric: str = "diagonal"
+    """diagonal, to learn a metric, or identity."""
+    epsilon: float = 0.01
+    """Margin of the condition: small values give up little of the bound."""
+    activation: str = "relu"
+    """Activation with slopes in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.gamma > 0, "gamma", self.gamma, "must be positive")
+        check(self.epsilon > 0, "epsilon", self.epsilon, "must be positive")
+        choices("metric", self.metric, ("diagonal", "identity"))
+        activation(self.activation)
+
+    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer = LBEN(
+            in_features, self.width, gamma=self.gamma, out_features=classes, learn_gamma=self.learn_gamma,
+            metric=self.metric, epsilon=self.epsilon, activation=self.activation, rtol=self.rtol,
+        )  # fmt: skip
+        return (layer,)
+
+
+FAMILIES: dict[str, type[Family]] = {family.name: family for family in (MonDEQFamily, LBENFamily)}

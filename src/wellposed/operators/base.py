@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import Callable, Hashable
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Operator(ABC):
@@ -14,6 +17,15 @@ class Operator(ABC):
 
     Every tensor that the map depends on is in ``tensors``, so that gradients can be routed to them.
     """
+
+    @property
+    def metric(self) -> Tensor | None:
+        """The diagonal of the metric that goes with the map, float64 of shape (n,); its inverse for the adjoint map."""
+        return None
+
+    @abstractmethod
+    def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """A value that depends on the map's numbers alone, and is the same for its adjoint, computed once for them."""
 
     @property
     @abstractmethod

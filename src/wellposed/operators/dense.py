@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.linear_algebra import accretive_inverse
-from wellposed.operators.base import Operator
+from wellposed.operators.base import Operator, T
 
 _KEPT_MATRICES = 2
 
@@ -21,6 +22,7 @@ class _Entry:
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix.clone()
         self.transforms: dict[float, Tensor] = {}
+        self.remembered: dict[Hashable, Any] = {}
 
     @cached_property
     def square_norm(self) -> float:
@@ -76,14 +78,23 @@ class Dense(Operator):
     Args:
         matrix: the matrix, shape (n, n).
         cache: factorisations to share with other operators of the same layer.
+        metric: see `Operator.metric`; for ``matrix`` as it is, not transposed.
         transposed: act as the transpose of ``matrix``.
     """
 
-    def __init__(self, matrix: Tensor, cache: FactorisationCache | None = None, *, transposed: bool = False) -> None:
+    def __init__(
+        self,
+        matrix: Tensor,
+        cache: FactorisationCache | None = None,
+        metric: Tensor | None = None,
+        *,
+        transposed: bool = False,
+    ) -> None:
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"matrix: has shape {tuple(matrix.shape)}; must be a square matrix")
         self._matrix = matrix
         self._cache = FactorisationCache() if cache is None else cache
+        self._metric = metric
         self._transposed = transposed
         self._found: tuple[int, _Entry] | None = None
         # States are rows, so W acts from the right as its transpose; the view is taken once, not per iteration.
@@ -91,10 +102,21 @@ class Dense(Operator):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
-        return (self._matrix,)
+        return (self._matrix,) if self._metric is None else (self._matrix, self._metric)
+
+    @property
+    def metric(self) -> Tensor | None:  # noqa: D102
+        return self._metric if self._metric is None or not self._transposed else 1.0 / self._metric
+
+    def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:  # noqa: D102
+        known = self._entry().remembered
+        key = (key, None if self._metric is None else tuple(self._metric.tolist()))
+        if key not in known:
+            known[key] = compute()
+        return known[key]
 
     def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:  # noqa: D102
-        return type(self)(tensors[0], self._cache, transposed=self._transposed)
+        return type(self)(tensors[0], self._cache, *tensors[1:], transposed=self._transposed)
 
     def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
         return torch.addmm(offset, state, self._right)
@@ -103,7 +125,7 @@ class Dense(Operator):
         return torch.mm(state, self._right)
 
     def transpose(self) -> Self:  # noqa: D102
-        flipped = type(self)(self._matrix, self._cache, transposed=not self._transposed)
+        flipped = type(self)(self._matrix, self._cache, self._metric, transposed=not self._transposed)
         flipped._found = self._found
         return flipped
 
@@ -118,7 +140,8 @@ class Dense(Operator):
 
     def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
         left, right = (state, cotangent) if self._transposed else (cotangent, state)
-        return (torch.mm(left.t(), right),)
+        gradient = torch.mm(left.t(), right)
+        return (gradient,) if self._metric is None else (gradient, torch.zeros_like(self._metric))
 
     def tensor_tangent(self, tangents: tuple[Tensor, ...], state: Tensor) -> Tensor:  # noqa: D102
         return torch.mm(state, tangents[0] if self._transposed else tangents[0].t())
@@ -126,7 +149,7 @@ class Dense(Operator):
     def to(self, dtype: torch.dtype) -> Self:  # noqa: D102
         if dtype == self._matrix.dtype:
             return self
-        return type(self)(self._matrix.to(dtype), self._cache, transposed=self._transposed)
+        return type(self)(self._matrix.to(dtype), self._cache, self._metric, transposed=self._transposed)
 
     def _entry(self) -> _Entry:
         version = self._matrix._version

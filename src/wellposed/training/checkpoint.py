@@ -19,15 +19,15 @@ FORMAT = "wellposed-weights/1"
 
 def build_model(config: TrainConfig, data: ImageData) -> nn.Sequential:
     """The model that a configuration describes, for a data set, with fresh weights."""
-    layer = config.family.build(data.train_x[0].numel())
-    return classifier(layer, config.family.width, data.mean, data.std, data.classes)
+    body = config.family.build(data.train_x[0].numel(), data.classes)
+    return classifier(body, data.mean, data.std)
 
 
 def save_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
     """Write weights and header; the file appears whole or not at all."""
     safetensors = require("safetensors.torch", "train")
     header = {"format": FORMAT, "config": json.dumps(_plain(config))}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     partial = path.with_name(path.name + ".part")
     try:
         safetensors.save_file(tensors, partial, metadata=header)

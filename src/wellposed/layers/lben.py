@@ -1,0 +1,183 @@
+"""The Lipschitz-bounded equilibrium network (Revay, Wang & Manchester 2020)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.activations import Activation
+from wellposed.constraints.lipschitz_bounded import LipschitzBounded, lipschitz_term, proved_lipschitz
+from wellposed.errors import InputError, check, checked_options
+from wellposed.guarantee import Guarantee
+from wellposed.implicit import Gradient
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.operators import Operator
+from wellposed.solvers.base import Solver
+
+
+class ScaledLinear(nn.Module):
+    """A linear map whose weight is √γ times its free parameters, which so keep one size for every γ.
+
+    Args:
+        in_features: inputs.
+        out_features: outputs.
+        log_gamma: logarithm of γ, shared with whatever else depends on it.
+        bias: whether there is a bias, which is not scaled.
+        where: device and dtype.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, log_gamma: nn.Parameter, *, bias: bool = True, **where: Any
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        free = nn.Linear(in_features, out_features, bias=bias, **where)
+        self.free, self.bias = free.weight, free.bias
+        self.log_gamma = log_gamma
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as it runs, shape (out_features, in_features), with its graph."""
+        return self.free * torch.exp(0.5 * self.log_gamma)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x·weightᵀ + bias`` for x of shape (*, in_features)."""
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+class LBEN(Equilibrium):
+    """``z* = σ(W z* + U x + b)``, ``y = W_o z* + b_o``: well posed for every weight, and γ-Lipschitz from x to y.
+
+    Without ``gamma`` the layer returns z* and only well-posedness is built in (Condition 1 of the paper). With it, the
+    layer returns y and ‖y(x) − y(x')‖₂ ≤ γ‖x − x'‖₂ holds as well (Condition 2).
+
+    Args:
+        in_features: size of the last dimension of the input.
+        state_features: size of the equilibrium.
+        gamma: the Lipschitz bound; None for none. `set_gamma` changes it, for a schedule.
+        out_features: size of y; needed with ``gamma`` and only then.
+        learn_gamma: learn the logarithm of γ, from ``gamma`` on.
+        metric: ``"diagonal"`` learns Λ; ``"identity"`` keeps Λ = I (a monotone layer with a Lipschitz bound).
+        epsilon: see `LipschitzBounded`.
+        activation: a name or an `Activation` with slopes in [0, 1].
+        bias: whether the input map has a bias.
+        solver: None for Peaceman–Rachford.
+        gradient: how to differentiate; None for `Exact`.
+        rtol: relative tolerance on the Euclidean error of each sample's z*; None for eps^(2/3) of the dtype.
+        atol: absolute tolerance, likewise.
+        max_steps: limit on the iterations of each sample.
+        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
+        device: where the weights are created.
+        dtype: their dtype.
+    """
+
+    constraint: LipschitzBounded
+
+    @checked_options
+    def __init__(
+        self,
+        in_features: int,
+        state_features: int,
+        *,
+        gamma: float | None = None,
+        out_features: int | None = None,
+        learn_gamma: bool = False,
+        metric: str = "diagonal",
+        epsilon: float = 0.01,
+        activation: str | Activation = "relu",
+        bias: bool = True,
+        solver: Solver | None = None,
+        gradient: Gradient | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_steps: int = 1000,
+        on_failure: str = "warn",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check(in_features > 0, "in_features", in_features, "must be a positive integer")
+        if (gamma is None) != (out_features is None):
+            raise InputError(
+                f"gamma={gamma!r}, out_features={out_features!r}: a Lipschitz bound is one from input to output; give both "
+                "or neither"
+            )
+        constraint = LipschitzBounded(state_features, metric=metric, epsilon=epsilon, device=device, dtype=dtype)
+        scale = 1.0 if gamma is None else gamma
+        check(0.0 < scale < math.inf, "gamma", gamma, "the Lipschitz bound must be positive and finite")
+        log_gamma = nn.Parameter(
+            torch.tensor(math.log(scale), device=device, dtype=dtype), requires_grad=learn_gamma and gamma is not None
+        )
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        injection = (
+            nn.Linear(in_features, state_features, bias=bias, **options)
+            if gamma is None
+            else ScaledLinear(in_features, state_features, log_gamma, bias=bias, **options)
+        )
+        super().__init__(
+            injection, constraint,
+            activation=activation, solver=solver, gradient=gradient, rtol=rtol, atol=atol, max_steps=max_steps,
+            on_failure=on_failure,
+        )  # fmt: skip
+        if out_features is not None:
+            check(out_features > 0, "out_features", out_features, "must be a positive integer")
+            self.output = ScaledLinear(state_features, out_features, log_gamma, **options)
+
+    @property
+    def gamma(self) -> float | None:
+        """The Lipschitz bound from input to output, or None."""
+        return None if self.output is None else float(torch.exp(self.output.log_gamma.detach().double()))
+
+    @torch.no_grad()
+    def set_gamma(self, gamma: float) -> None:
+        """Change the bound: the weights change with it, so that it holds."""
+        check(0.0 < gamma < math.inf, "gamma", gamma, "the Lipschitz bound must be positive and finite")
+        if self.output is None:
+            raise InputError(f"gamma={gamma!r}: the layer was built without a Lipschitz bound")
+        self.output.log_gamma.fill_(math.log(gamma))
+
+    def materialise(self) -> tuple[Operator, Guarantee]:  # noqa: D102
+        if self.output is None:
+            return self.constraint.materialise()
+        metric = self.constraint.metric()
+        # With U = √γ·U' and W_o = √γ·W_o' the condition for γ is that of U', W_o' for 1, whatever γ is.
+        return self.constraint.materialise(lipschitz_term(self.injection.free, self.output.free, metric, 1.0))
+
+    def lipschitz(self) -> tuple[float, str]:
+        """The bound proved for the stored numbers, at most γ up to rounding, and its reason."""
+        if self.output is None:
+            return super().lipschitz()
+        with torch.no_grad():
+            operator, _ = self.materialise()
+        assert operator.metric is not None
+        value = proved_lipschitz(operator.dense(), self.injection.weight, self.output.weight, operator.metric)
+        return value, f"Revay, Wang & Manchester 2020, Condition 2, proved by Cholesky (prescribed {self.gamma:.6g})"
+
+    @torch.no_grad()
+    def set_dense(
+        self, matrix: Tensor, input_weight: Tensor, metric: Tensor, output_weight: Tensor | None = None
+    ) -> None:
+        """Give the layer a state map, an input map and, with a bound, an output map from elsewhere.
+
+        Args:
+            matrix: W, shape (state_features, state_features).
+            input_weight: U, shape (state_features, in_features).
+            metric: the diagonal of Λ, positive, in which they satisfy the condition of this layer.
+            output_weight: W_o, shape (out_features, state_features).
+
+        Raises:
+            GuaranteeError: they do not satisfy it.
+        """
+        if self.output is None:
+            self.constraint.set_dense(matrix, metric)
+            self.injection.weight.copy_(input_weight)
+            return
+        if output_weight is None:
+            raise InputError("output_weight=None: a layer with a Lipschitz bound needs its output map")
+        u, o, root = input_weight.double(), output_weight.double(), math.sqrt(self.gamma or 1.0)
+        term = lipschitz_term(u / root, o / root, metric.double(), 1.0)
+        self.constraint.set_dense(matrix, metric, term)
+        self.injection.free.copy_(u / root)
+        self.output.free.copy_(o / root)
