@@ -12,6 +12,7 @@ import torch
 import wellposed as wp
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
 from wellposed.certificates.radius import radii
+from wellposed.search import golden_section
 
 
 def model_of(m=0.5, width=8, seed=0, dtype=torch.float32, activation="relu"):
@@ -285,7 +286,7 @@ class TestPacBayes:
             return 4 * math.sqrt((kl + log_term(4096, 0.1, c1)) / 4095)
 
         assert bound(1e-4, module._published) == pytest.approx(23660.6, rel=1e-4)
-        best = module._minimise(lambda c: bound(c, module._published))
+        best = 10.0 ** golden_section(lambda k: bound(10.0**k, module._published), -12.0, -0.1, 1e-12)
         assert bound(best, module._published) == pytest.approx(23646.5, rel=1e-4)
         assert bound(1e-4, module._repaired) == pytest.approx(14439, rel=2e-3)
 
@@ -321,3 +322,86 @@ def test_only_what_no_solver_error_explains_counts_as_misclassified():
     with pytest.warns(wp.NotConvergedWarning):
         unsure = surely_misclassified(model, x, runner_up)
     assert not unsure.all()
+
+
+def test_a_module_that_occurs_twice_counts_twice():
+    linear = torch.nn.Linear(5, 5, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(3 * torch.eye(5))
+    model = torch.nn.Sequential(linear, torch.nn.ReLU(), linear)
+    assert wp.certify(model).lipschitz == pytest.approx(9.0)
+    x = torch.rand(3, 5)
+    torch.testing.assert_close(bounded_logits(model, x).logits, model(x))
+
+
+def test_whoever_computes_something_else_is_not_certified():
+    class Residual(torch.nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)
+
+    class Louder(torch.nn.Linear):
+        def forward(self, x):
+            return 10 * super().forward(x)
+
+    class LouderDEQ(wp.MonDEQ):
+        def forward(self, x):
+            return 10 * super().forward(x)
+
+    hooked = torch.nn.Linear(5, 5)
+    hooked.register_forward_hook(lambda module, given, found: 10 * found)
+    for block in (Residual(torch.nn.Linear(5, 5)), Louder(5, 5), LouderDEQ(5, 5), hooked):
+        with pytest.raises(wp.CertificateError):
+            wp.certify(torch.nn.Sequential(block, torch.nn.Linear(5, 3)))
+    with pytest.raises(wp.CertificateError, match="empty Sequential"):
+        wp.certify(torch.nn.Sequential())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"lipschitz": float("nan")},
+        {"pairs": [[1e9]]},
+        {"pairs": [[float("nan")] * 4] * 4},
+        {"lower_bound": 1e9},
+        {"lower_bound": float("nan")},
+        {"factors": []},
+        {"witness": [[1.0, 2.0], [3.0]]},
+        {"witness": None},
+    ],
+)
+def test_tampered_certificates_are_refused(damage, tmp_path):
+    model = model_of()
+    wp.certify(model, inputs=images(4)).save(tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    (tmp_path / "c.json").write_text(json.dumps({**content, **damage}))
+    with pytest.raises(wp.CertificateError):
+        wp.Certificate.load(tmp_path / "c.json", model).check()
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    assert wp.Certificate.load(tmp_path / "c.json", model).check()
+
+
+def test_theorem_2_is_refused_where_its_proof_fails():
+    x = torch.zeros(1, 3)
+    with pytest.raises(wp.CertificateError, match="zero at zero"):
+        wp.perturbation_bound(wp.MonDEQ(3, 6, activation="sigmoid"), wp.MonDEQ(3, 6, activation="sigmoid"), x)
+    with pytest.raises(wp.InputError, match="has the activation tanh"):
+        wp.perturbation_bound(wp.MonDEQ(3, 6), wp.MonDEQ(3, 6, activation="tanh"), x)
+    with pytest.raises(wp.InputError, match="must be finite"):
+        wp.perturbation_bound(wp.MonDEQ(3, 6), wp.MonDEQ(3, 6), x / 0)
+
+
+def test_rounding_of_the_normalisation_is_counted():
+    torch.manual_seed(0)
+    w = torch.randn(4, 32)
+    model = torch.nn.Sequential(wp.Normalize((0.0,), (0.3,)), torch.nn.Flatten(), wp.MonDEQ(64, 4, m=0.5))
+    with torch.no_grad():
+        model[2].injection.weight.copy_(torch.cat([w, -w], 1))
+    x = 1e5 * torch.rand(50, 1, 4, 8)
+    x = torch.cat([x + 0.1 * torch.rand_like(x), x], 3)
+    result = bounded_logits(model, x)
+    exact = copy.deepcopy(model).double()
+    exact[2].tolerance = wp.solvers.solution.Tolerance(1e-12, 1e-12)
+    mean_std = (x.double() / model[0].std.double()).flatten(1)
+    with torch.no_grad():
+        truth = exact[2](mean_std)
+    assert ((result.logits.double() - truth).norm(dim=1) <= result.error).all()

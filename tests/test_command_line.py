@@ -261,3 +261,64 @@ def test_the_core_imports_torch_and_numpy_only():
         "assert not extras & sys.modules.keys(), extras & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_results_of_other_weights_are_not_shown(finished, tmp_path, capsys):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    other = tmp_path / "other"
+    assert run(["train", "mondeq", "--data", "digits", "--out", str(other), "--json", *QUICK, "--seed", "1"]) == 0
+    shutil.copy(other / "weights.safetensors", folder / "weights.safetensors")
+    assert "about other weights" in output_of(capsys, ["report", str(folder)], 1).err
+    assert "about other weights" in output_of(capsys, ["compare", str(folder)], 1).err
+    # Training again removes what was about the earlier weights.
+    assert run(["train", "mondeq", "--data", "digits", "--out", str(folder), "--json", *QUICK, "--seed", "2"]) == 0
+    assert not RunFolder(folder).certified.exists()
+    assert not RunFolder(folder).attacked.exists()
+    assert len(read_metrics(folder)) == 6
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
+    from safetensors.torch import load_file
+
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert run(["train", "mondeq", "--data", "digits", "--out", str(whole), "--json", *QUICK]) == 0
+    code = (
+        "import os\nimport wellposed.training.run as r\nfrom wellposed.training.module import ClassifierModule as C\n"
+        "original = C.on_train_epoch_start\n"
+        "def stop(self):\n    if self.current_epoch == 3: os._exit(9)\n    original(self)\n"
+        "C.on_train_epoch_start = stop\nfrom wellposed.cli.main import run\n"
+        f"run({['train', 'mondeq', '--data', 'digits', '--out', str(halves), '--json', *QUICK]!r})\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 9
+    assert run(["train", "mondeq", "--out", str(halves), "--json", "--resume"]) == 0  # settings from the folder
+    first, second = (load_file(folder / "weights.safetensors") for folder in (whole, halves))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "mondeq", "--threads", "0"], "threads=0"),
+        (["train", "mondeq", "--accelerator", "foo", "--out", "OUT"], "accelerator"),
+        (["attack", "RUN", "--limit", "0"], "limit=0"),
+        (["certify", "RUN", "--limit", "-1"], "limit=-1"),
+    ],
+)
+def test_unusable_values_are_one_clean_line(arguments, message, finished, tmp_path, capsys):
+    arguments = [{"RUN": str(finished), "OUT": str(tmp_path / "out")}.get(a, a) for a in arguments]
+    found = output_of(capsys, arguments, 2).err
+    assert message in found
+    assert "Traceback" not in found
+
+
+def test_a_results_file_without_its_content_is_named(finished, tmp_path, capsys):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    RunFolder(folder).attacked.write_text("{}")
+    assert "attacked.json: corrupt" in output_of(capsys, ["report", str(folder)], 1).err

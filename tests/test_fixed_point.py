@@ -199,3 +199,43 @@ def test_memory_of_backward_does_not_grow_with_the_iterations():
         sizes.append((int(solution.steps.max()), saved))
     assert sizes[1][0] > 10 * sizes[0][0]
     assert sizes[0][1] == sizes[1][1]
+
+
+def test_overflowing_norms_never_pass_for_convergence():
+    with pytest.warns(wp.NotConvergedWarning):
+        solution = wp.fixed_point(lambda z: z * z + 1, torch.zeros(2, 3), solver=wp.Picard())
+    assert not solution.converged.any()
+    double = torch.full((2, 3), 1e160, dtype=torch.float64)
+    with pytest.warns(wp.NotConvergedWarning):
+        solution = wp.fixed_point(lambda z: 0.5 * z + double, torch.zeros_like(double), solver=wp.Anderson())
+    assert not solution.converged.any()
+
+
+@pytest.mark.parametrize("solver", [wp.Anderson(), wp.Picard(), wp.Newton(), wp.PeacemanRachford()])
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e20, 1e30])
+def test_gradients_of_any_size_are_right(solver, scale):
+    torch.manual_seed(0)
+    layer = wp.MonDEQ(5, 12, activation="tanh", solver=None)
+    if not isinstance(solver, wp.Picard):
+        layer.solver = solver
+    x = torch.randn(4, 5, requires_grad=True)
+    cotangent = torch.randn(4, 12)
+    expected = torch.autograd.grad(layer(x), x, cotangent)[0]
+    found = torch.autograd.grad(layer(x), x, cotangent * scale)[0] / scale
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_solver_must_be_an_instance():
+    for wrong in ("anderson", wp.Anderson):
+        with pytest.raises(wp.InputError, match="give an instance"):
+            wp.fixed_point(torch.cos, torch.zeros(1, 1), solver=wrong)
+        with pytest.raises(wp.InputError, match="give an instance"):
+            wp.MonDEQ(3, 4, solver=wrong)
+    with pytest.raises(wp.InputError, match="must return the like of its state"):
+        wp.fixed_point(lambda z: z.double(), torch.zeros(1, 1))
+    with pytest.raises(wp.InputError, match="must return the like of its state"):
+        wp.fixed_point(lambda z: None, torch.zeros(1, 1))
+    with pytest.raises(wp.InputError, match="z0: has shape"):
+        wp.MonDEQ(3, 4).solve(torch.zeros(2, 3), z0=torch.zeros(2, 5))
+    with pytest.raises(wp.InputError, match="float32 or float64"):
+        wp.MonDEQ(3, 4, dtype=torch.bfloat16)(torch.zeros(2, 3, dtype=torch.bfloat16))

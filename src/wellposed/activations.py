@@ -297,6 +297,11 @@ class DiagonalLinear(Activation):
         return super().defect(output, value, u, step).masked_fill(self.slopes == 0, 0.0)
 
 
+def _softplus(value: Tensor) -> Tensor:
+    # torch's own softplus switches to the identity at 20, with a step down: it is not monotone.
+    return torch.logaddexp(value, torch.zeros_like(value))
+
+
 def _elu_slope(value: Tensor) -> Tensor:
     return torch.where(value > 0, torch.ones_like(value), value.clamp(max=0).exp())
 
@@ -324,7 +329,7 @@ _REGISTRY: dict[str, Activation] = {
         lambda z: z * (1.0 - z),
         (0.0, 0.25),
     ),
-    "softplus": Smooth("softplus", torch.nn.functional.softplus, torch.sigmoid, lambda z: -torch.expm1(-z)),
+    "softplus": Smooth("softplus", _softplus, torch.sigmoid, lambda z: -torch.expm1(-z)),
     "softsign": Smooth(
         "softsign", torch.nn.functional.softsign, lambda v: 1.0 / (1.0 + v.abs()) ** 2, lambda z: (1.0 - z.abs()) ** 2
     ),

@@ -12,7 +12,7 @@ from wellposed.errors import InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Exact, Gradient, MapEquation, Settings
 from wellposed.solvers.anderson import Anderson
-from wellposed.solvers.base import Solver
+from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.problem import AffineProblem
 from wellposed.solvers.solution import Solution, State, Tolerance
 
@@ -58,6 +58,7 @@ def fixed_point(
         InputError: an argument is unusable.
         NotConvergedError: a sample did not converge and ``on_failure="raise"``.
     """
+    check_solver(solver)
     settings = Settings(
         solver=Anderson() if solver is None else solver,
         tolerance=Tolerance(rtol, atol),
@@ -81,7 +82,7 @@ def fixed_point(
     def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
         state = unpack(rows)
         image = function(state[0], *given) if single else function(state, *given)
-        return pack(_checked_image((image,) if single else tuple(image), rows, leaves))
+        return pack(_checked_image(tuple(image) if isinstance(image, tuple | list) else (image,), rows, leaves))
 
     start = pack(tuple(leaf.detach() for leaf in leaves))
     equation = MapEquation(
@@ -135,6 +136,11 @@ def _checked_image(image: tuple[Tensor, ...], rows: Tensor, leaves: tuple[Tensor
     if len(image) != len(leaves):
         raise InputError(f"f: returned {len(image)} tensors for a state of {len(leaves)}")
     for part, leaf in zip(image, leaves, strict=True):
+        if not isinstance(part, Tensor) or part.dtype != leaf.dtype:
+            found = f"dtype {part.dtype}" if isinstance(part, Tensor) else type(part).__name__
+            raise InputError(
+                f"f: returned {found} for a state of dtype {leaf.dtype}; it must return the like of its state"
+            )
         if part.shape[1:] != leaf.shape[1:] or part.shape[0] != rows.shape[0]:
             expected = (rows.shape[0], *leaf.shape[1:])
             raise InputError(f"f: returned shape {tuple(part.shape)} for a state of shape {expected}; they must agree")

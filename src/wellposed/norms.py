@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def euclidean(value: Tensor) -> Tensor:
-    """Euclidean norm of each sample: shape (batch, ...) to (batch,)."""
-    if value.ndim == 2:
-        return torch.linalg.vector_norm(value, dim=1)
-    return torch.linalg.vector_norm(value.flatten(1) if value.ndim > 1 else value[:, None], dim=1)
+    """Euclidean norm of each sample: shape (batch, ...) to (batch,), float64.
+
+    Squares of float32 numbers over- and underflow in float32 long before the numbers do; in float64 they cannot.
+    """
+    if value.ndim != 2:
+        value = value.flatten(1) if value.ndim > 1 else value[:, None]
+    return torch.linalg.vector_norm(value, dim=1, dtype=torch.float64)

@@ -60,7 +60,7 @@ class LayerCase:
 
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
         layer = self.make_layer(atol=0.0, rtol=1e-8)
-        operator, guarantee = layer.constraint.materialise()
+        operator, guarantee = layer.materialise()
         solver = layer.solver or wp.solvers.solver_named(guarantee.preferred)
         suggested = guarantee.suggested_step(solver.algorithm)
         plan = guarantee.plan(solver.algorithm, suggested)
@@ -81,8 +81,8 @@ class LayerCase:
             for parameter in layer.constraint.parameters():
                 parameter.mul_(scale)
         try:
-            constant = layer.constraint.materialise()[1].m
-        except wp.GuaranteeError:
+            constant = layer.materialise()[1].m
+        except (wp.GuaranteeError, wp.InputError):  # lost to rounding, or overflow
             return
         assert constant > 0
         assert self.condition(layer) >= constant
@@ -143,11 +143,12 @@ class LayerCase:
         layer = self.exact_layer()
         x, y = self.inputs(), 2.0 * self.inputs()
         (layer(x).sum() + layer(y).square().sum()).backward()
-        together = [p.grad.clone() for p in layer.parameters()]
+        trained = [p for p in layer.parameters() if p.requires_grad]
+        together = [p.grad.clone() for p in trained]
         layer.zero_grad()
         layer(x).sum().backward()
         layer(y).square().sum().backward()
-        for found, expected in zip(together, layer.parameters(), strict=True):
+        for found, expected in zip(together, trained, strict=True):
             torch.testing.assert_close(found, expected.grad, rtol=1e-9, atol=1e-10)
 
     def test_backward_after_another_forward_with_other_weights(self):
@@ -204,7 +205,7 @@ class LayerCase:
 
     def test_nothing_is_factorised_again_in_backward_or_while_weights_stand_still(self):
         layer = self.make_layer()
-        cache = layer.constraint.materialise()[0]._cache
+        cache = layer.materialise()[0]._cache
         x = self.inputs()
         value = layer(x)
         after_forward = cache.factorisations

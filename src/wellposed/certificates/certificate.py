@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evaluate import bounded_logits
-from wellposed.certificates.lipschitz import Factor, blocks_of, factor_of, pair_constants, product
+from wellposed.certificates.evaluate import bounded_logits, exact_copy
+from wellposed.certificates.lipschitz import Factor, blocks_of, factor_of, is_plain, pair_constants, product
 from wellposed.certificates.radius import RULES, radii
-from wellposed.certificates.witness import witness
-from wellposed.errors import CertificateError, checked_options, choices
+from wellposed.certificates.witness import slope_between, witness
+from wellposed.errors import CertificateError, InputError, checked_options, choices
 
 FORMAT = "wellposed-certificate/1"
 _METHOD = "product of verified block constants"
@@ -97,17 +98,33 @@ class Certificate:
         if weights_digest(model) != self.weights_sha256:
             raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
         fresh = certify(model, norm=self.norm)
-        if fresh.lipschitz > self.lipschitz * (1.0 + 1e-9):
+        if not fresh.lipschitz <= self.lipschitz * (1.0 + 1e-9) < math.inf:
             raise CertificateError(
                 f"lipschitz: {self.lipschitz!r} is claimed, {fresh.lipschitz!r} is what can be proved"
             )
         if self.pairs is not None and (
-            fresh.pairs is None or bool((fresh.pairs > self.pairs * (1.0 + 1e-9)).any())
+            fresh.pairs is None or fresh.pairs.shape != self.pairs.shape
+            or not bool((fresh.pairs <= self.pairs * (1.0 + 1e-9)).all())
         ):  # fmt: skip
-            raise CertificateError("pairs: a class-pair constant is smaller than what can be proved")
-        if self.lower_bound is not None and self.lower_bound > self.lipschitz:
-            raise CertificateError("lower_bound: exceeds the upper bound, so one of them is wrong")
+            raise CertificateError("pairs: a class-pair constant is missing, or smaller than what can be proved")
+        if [factor.block for factor in self.factors] != [factor.block for factor in fresh.factors] or not all(
+            new.value <= old.value * (1.0 + 1e-9) for new, old in zip(fresh.factors, self.factors, strict=True)
+        ):
+            raise CertificateError("factors: they are not those of the model's blocks")
+        self._check_lower_bound(model)
         return True
+
+    def _check_lower_bound(self, model: nn.Module) -> None:
+        if self.lower_bound is None:
+            return
+        try:
+            if self.witness is None:
+                raise InputError("witness: missing")
+            proved = slope_between(exact_copy(model), *self.witness)
+        except (RuntimeError, ValueError, InputError) as error:
+            raise CertificateError(f"witness: not a pair of inputs of the model ({error})") from error
+        if not self.lower_bound <= proved * (1.0 + 1e-9):
+            raise CertificateError(f"lower_bound: {self.lower_bound!r} is claimed, the witness proves only {proved!r}")
 
     def save(self, path: str | Path) -> None:
         """Write the certificate as JSON."""
@@ -143,7 +160,7 @@ class Certificate:
                 factors=tuple(Factor(**factor) for factor in content["factors"]),
                 pairs=None if content["pairs"] is None else torch.tensor(content["pairs"], dtype=torch.float64),
                 weights_sha256=content["weights_sha256"],
-                lower_bound=content["lower_bound"],
+                lower_bound=None if content["lower_bound"] is None else float(content["lower_bound"]),
                 witness=None if pair is None else tuple(torch.tensor(p, dtype=torch.float64) for p in pair),  # type: ignore[arg-type]
                 model=model,
             )
@@ -158,7 +175,7 @@ class Certificate:
 
 
 @checked_options
-def certify(model: nn.Module, *, norm: int | str = 2, inputs: Tensor | None = None) -> Certificate:
+def certify(model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = None) -> Certificate:
     """Prove a Lipschitz constant of a model, and of every class margin where it ends in a linear layer.
 
     Args:
@@ -171,16 +188,18 @@ def certify(model: nn.Module, *, norm: int | str = 2, inputs: Tensor | None = No
         CertificateError: a block's constant is unknown, or its weights do not satisfy its theorem.
         InputError: NaN or infinite weights.
     """
-    choices("norm", str(norm), ("2",))
+    choices("norm", f"{norm:g}" if isinstance(norm, float) else str(norm), ("2",))
+    if inputs is not None and not len(inputs):
+        raise InputError("inputs: an empty batch; give some inputs, or None for no lower bound")
     chain = blocks_of(model)
     factors = [factor_of(name, block) for name, block in chain]
     last = chain[-1][1]
     pairs = None
-    if isinstance(last, nn.Linear) and last.out_features > 1:
+    if is_plain(last, nn.Linear) and last.out_features > 1:
         pairs = pair_constants(last.weight, product(factors[:-1]))
     found = None if inputs is None else witness(model, inputs)
     return Certificate(
-        norm=str(norm),
+        norm="2",
         lipschitz=product(factors),
         method=_METHOD,
         factors=tuple(factors),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from wellposed.verified import spectral_norm_upper_bound, to_float64
 
 # Nonexpansive whatever they are given, and without weights.
 _NONEXPANSIVE = (nn.Flatten, nn.Unflatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
+
+
+_Block = TypeVar("_Block", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,27 @@ class Factor:
 
 
 def blocks_of(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """The model as a chain of named blocks; nested ``Sequential`` containers are flattened."""
-    if not isinstance(model, nn.Sequential):
+    """The model as a chain of named blocks; nested ``Sequential`` containers are flattened.
+
+    Raises:
+        CertificateError: there are no blocks, or a block does more than its class says.
+    """
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise CertificateError(f"{prefix or 'model'}: it has forward hooks, whose effect is unknown; remove them first")
+    if not is_plain(model, nn.Sequential):
         return [(prefix or "model", model)]
+    if not len(model):
+        raise CertificateError(f"{prefix or 'model'}: an empty Sequential; there is nothing to certify")
     chain: list[tuple[str, nn.Module]] = []
-    for name, child in model.named_children():
+    for name, child in model._modules.items():  # a module that occurs twice counts twice
+        assert child is not None
         chain.extend(blocks_of(child, f"{prefix}.{name}" if prefix else name))
     return chain
+
+
+def is_plain(block: nn.Module, kind: type[_Block]) -> TypeGuard[_Block]:
+    """Whether a block is of a class and computes what that class computes; a subclass with another forward does not."""
+    return isinstance(block, kind) and type(block).forward is kind.forward
 
 
 def factor_of(name: str, block: nn.Module) -> Factor:
@@ -52,20 +70,20 @@ def factor_of(name: str, block: nn.Module) -> Factor:
     Raises:
         CertificateError: nothing is known about such a block, or its weights fail its theorem.
     """
-    if isinstance(block, nn.Linear):
+    if is_plain(block, nn.Linear):
         return Factor(name, spectral_norm_upper_bound(block.weight), "‖W‖₂, verified Cholesky")
-    if isinstance(block, Normalize):
+    if is_plain(block, Normalize):
         return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
-    if isinstance(block, Equilibrium):
+    if is_plain(block, Equilibrium):
         slope = block.activation.slope_range[1]
         if not 0.0 <= slope <= 1.0:
             raise CertificateError(f"{name}: the activation {block.activation!r} expands; no constant is known")
         return Factor(name, *block.lipschitz())
-    if isinstance(block, nn.Dropout):
+    if is_plain(block, nn.Dropout):
         if block.training:
             raise CertificateError(f"{name}: dropout is active; call model.eval() first")
         return Factor(name, 1.0, "inactive dropout")
-    if isinstance(block, _NONEXPANSIVE):
+    if any(is_plain(block, kind) for kind in _NONEXPANSIVE):
         return Factor(name, 1.0, "nonexpansive")
     raise CertificateError(
         f"{name}: no Lipschitz constant is known for a {type(block).__name__}; use a torch.nn.Sequential of Linear, "

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.lipschitz import blocks_of
+from wellposed.certificates.perturbation import fixes_zero
 from wellposed.constraints.monotone import Monotone
 from wellposed.errors import CertificateError, check, choices
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.search import golden_section
 from wellposed.verified import spectral_norm_upper_bound
 
 
@@ -70,13 +72,21 @@ def pac_bayes(
         version: ``published`` or ``repaired``.
     """
     choices("version", version, ("published", "repaired"))
-    check(gamma > 0.0, "gamma", gamma, "the margin must be positive")
+    check(0.0 < gamma < math.inf, "gamma", gamma, "the margin must be positive and finite")
     check(0.0 < delta < 1.0, "delta", delta, "must lie in (0, 1)")
-    check(radius > 0.0, "radius", radius, "must be positive")
+    check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
     check(c1 is None or 0.0 < c1 < 1.0, "c1", c1, "must lie in (0, 1)")
     samples = logits.shape[0]
     check(samples >= 2, "logits", tuple(logits.shape), "needs at least two samples")
     blocks = _blocks(model)
+    shape = (samples, blocks.classes)
+    check(tuple(logits.shape) == shape, "logits", tuple(logits.shape), f"must have shape {shape}")
+    check(bool(torch.isfinite(logits).all()), "logits", "NaN or infinite entries", "margins of these mean nothing")
+    whole = not labels.is_floating_point() and tuple(labels.shape) == (samples,)
+    check(whole, "labels", tuple(labels.shape), f"must be one integer class for each of {samples} samples")
+    inside = 0 <= int(labels.min()) <= int(labels.max()) < blocks.classes
+    check(inside, "labels", int(labels.max()), f"must lie in 0…{blocks.classes - 1}")
+    check(blocks.beta > 0.0, "model", "all weights are zero", "the bound is about trained weights")
     evaluate = _published if version == "published" else _repaired
 
     def complexity(c: float) -> float:
@@ -84,7 +94,7 @@ def pac_bayes(
         log_term = math.log(3.0 * samples**1.5 / (c * delta)) if version == "published" else sure(samples, delta, c)
         return 4.0 * math.sqrt((kl + log_term) / (samples - 1))
 
-    best = _minimise(complexity) if c1 is None else c1
+    best = 10.0 ** golden_section(lambda k: complexity(10.0**k), -12.0, -0.1, 1e-12) if c1 is None else c1
     truth = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -math.inf).amax(1)
     loss = float((truth <= gamma + others).double().mean())
@@ -109,6 +119,7 @@ def _blocks(model: nn.Module) -> _Blocks:
     constraint = layers[0].constraint if len(layers) == 1 else None
     if not isinstance(head, nn.Linear) or not isinstance(constraint, Monotone) or chain[-2] is not layers[0]:
         raise CertificateError("model: Theorem 3 is about one monotone layer followed by one linear layer")
+    fixes_zero("model", layers[0])
     injection = layers[0].injection
     if injection.bias is None or head.bias is None:
         raise CertificateError("model: Theorem 3 needs biases in the monotone and in the linear layer")
@@ -163,13 +174,3 @@ def _repaired(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple[
         kl,
         lambda samples, delta, c: math.log(6.0 * samples / delta) + math.log(math.pi**2 / 3.0 * (members + 1) ** 2),
     )
-
-
-def _minimise(function: Callable[[float], float]) -> float:
-    """Golden section over log₁₀ c₁ in [−12, −0.1]."""
-    ratio = (math.sqrt(5.0) - 1.0) / 2.0
-    low, high = -12.0, -0.1
-    for _ in range(80):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if function(10.0**left) <= function(10.0**right) else (left, high)
-    return 10.0 ** (0.5 * (low + high))

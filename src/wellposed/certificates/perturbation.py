@@ -33,10 +33,17 @@ def perturbation_bound(layer: Equilibrium, perturbed: Equilibrium, x: Tensor) ->
     """
     if (layer.in_features, layer.state_features) != (perturbed.in_features, perturbed.state_features):
         raise InputError("perturbed: has another shape than layer")
-    operator, guarantee = layer.constraint.materialise()
-    other_operator, other = perturbed.constraint.materialise()
+    if x.ndim != 2 or x.shape[1] != layer.in_features or not bool(torch.isfinite(x).all()):
+        raise InputError(f"x: has shape {tuple(x.shape)}; must be finite, of shape (batch, {layer.in_features})")
+    if repr(layer.activation) != repr(perturbed.activation):
+        raise InputError(f"perturbed: has the activation {perturbed.activation!r}, layer has {layer.activation!r}")
+    fixes_zero("layer", layer)
+    operator, guarantee = layer.materialise()
+    other_operator, other = perturbed.materialise()
     if not isinstance(guarantee, StronglyMonotone) or not isinstance(other, StronglyMonotone):
         raise CertificateError("layer: Theorem 2 is about strongly monotone layers")
+    if operator.metric is not None or other_operator.metric is not None:
+        raise CertificateError("layer: Theorem 2 is about monotonicity in the Euclidean metric")
     change = spectral_norm_upper_bound(other_operator.dense().double() - operator.dense().double())
     rows = x.double()
     weight, other_weight = layer.injection.weight.double(), perturbed.injection.weight.double()
@@ -46,6 +53,18 @@ def perturbation_bound(layer: Equilibrium, perturbed: Equilibrium, x: Tensor) ->
     first = rounded_up(change * guarantee.offset_lipschitz() * other.offset_lipschitz())
     # Relative rounding of the float64 products above is far below 1e-10.
     return (first * offset + drift * other.offset_lipschitz()) * (1.0 + 1e-10)
+
+
+def fixes_zero(name: str, layer: Equilibrium) -> None:
+    """Refuse activations with σ(0) ≠ 0: both theorems bound ‖z*‖ by ‖Ux + b‖/m.
+
+    Raises:
+        CertificateError: σ(0) is not zero.
+    """
+    if float(layer.activation(torch.zeros((), dtype=torch.float64))) != 0.0:
+        raise CertificateError(
+            f"{name}: the theorem needs an activation that is zero at zero, not {layer.activation!r}"
+        )
 
 
 def _bias(layer: Equilibrium) -> Tensor:

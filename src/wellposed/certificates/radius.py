@@ -40,6 +40,8 @@ def radii(
         Shape (batch,), float64, rounded down. Ties, NaN, infinite logits and infinite errors give zero.
     """
     choices("rule", rule, RULES)
+    if logit_error is not None and not bool((logit_error >= 0).all()):
+        raise InputError("logit_error: has negative or NaN entries; a bound on an error has neither")
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise InputError(
             f"labels: shape {tuple(labels.shape)}, dtype {labels.dtype} for logits of shape {tuple(logits.shape)}; need "

@@ -68,11 +68,22 @@ def _steepest(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 def _proved(model: nn.Module, point: Tensor, direction: Tensor) -> Witness:
     best = Witness(0.0, point, point)
     for length in (1e-1, 1e-2, 1e-3, 1e-4):
-        pair = torch.stack([point, point + length * direction])
-        result = bounded_logits(model, pair)
-        apart = float((result.logits[1] - result.logits[0]).norm()) - float(result.error.sum())
-        distance = float((pair[1] - pair[0]).norm())
-        found = apart / distance * (1.0 - 1e-12)
+        other = point + length * direction
+        found = slope_between(model, point, other)
         if found > best.lipschitz:
-            best = Witness(found, pair[0], pair[1])
+            best = Witness(found, point, other)
     return best
+
+
+def slope_between(exact: nn.Module, first: Tensor, second: Tensor) -> float:
+    """How far apart the outputs of two inputs surely are, as a multiple of the inputs' Euclidean distance.
+
+    Args:
+        exact: a float64 model, see `exact_copy`.
+        first: an input, without the batch dimension, float64.
+        second: another one.
+    """
+    pair = torch.stack([first, second])
+    result = bounded_logits(exact, pair)
+    apart = float((result.logits[1] - result.logits[0]).norm()) - float(result.error.sum())
+    return apart / float((pair[1] - pair[0]).norm()) * (1.0 - 1e-12)

@@ -15,12 +15,12 @@ import torch
 import tyro
 
 from wellposed.cli.progress import counting
-from wellposed.errors import InputError, choices
+from wellposed.errors import InputError, check, choices
 from wellposed.experiments.report import write_report
 from wellposed.experiments.robustness import attack_run, certify_run
 from wellposed.experiments.tables import as_text, summarise
 from wellposed.models.families import FAMILIES
-from wellposed.training.config import TrainConfig, presets
+from wellposed.training.config import TrainConfig, presets, read_config
 
 _RADII = (0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -112,6 +112,9 @@ def train(arguments: list[str]) -> int:
     family, *rest = arguments
     choices("family", family, tuple(FAMILIES))
     config, rest = _with_preset(family, rest)
+    if "--resume" in rest and "--out" in rest[:-1]:
+        saved = Path(rest[rest.index("--out") + 1]) / "config.toml"
+        config = read_config(saved) if saved.exists() else config
     options = _parse(Train, rest, f"wellposed train {family} [--preset NAME]", Train(config=config))
     out = Path("runs") / f"{family}-{options.config.data}" if options.out is None else options.out
     start = time.time()
@@ -178,6 +181,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def _parse(cls: type[Any], arguments: list[str], prog: str, default: Any = None) -> Any:
     options = tyro.cli(cls, args=arguments, prog=prog, default=default, config=(tyro.conf.OmitArgPrefixes,))
     if options.threads is not None:
+        check(options.threads >= 1, "threads", options.threads, "must be at least 1")
         torch.set_num_threads(options.threads)
     return options
 

@@ -6,8 +6,15 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
+from wellposed.errors import check
 from wellposed.guarantee import Guarantee
 from wellposed.operators import Operator
+
+
+def check_size(state_features: object) -> None:
+    """Refuse anything but a positive integer."""
+    whole = isinstance(state_features, int) and state_features > 0
+    check(whole, "state_features", state_features, "must be a positive integer")
 
 
 class Constraint(nn.Module, ABC):

@@ -9,19 +9,19 @@ margin 2εI arises for some V and S.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wellposed.constraints.base import Constraint
+from wellposed.constraints.base import Constraint, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import GuaranteeError, check, choices
 from wellposed.guarantee import StronglyMonotone
 from wellposed.guarantee.monotone import ProvedMonotone
 from wellposed.linear_algebra import full_precision
 from wellposed.operators.dense import Dense
+from wellposed.search import golden_section
 from wellposed.verified import eigenvalues, is_positive_semidefinite, to_float64
 from wellposed.verified import gamma as rounding_constant
 
@@ -46,7 +46,7 @@ class LipschitzBounded(Constraint):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check(state_features > 0, "state_features", state_features, "must be a positive integer")
+        check_size(state_features)
         choices("metric", metric, ("diagonal", "identity"))
         check(0.0 < epsilon < math.inf, "epsilon", epsilon, "the margin must be positive and finite")
         self.epsilon = float(epsilon)
@@ -188,7 +188,7 @@ def proved_lipschitz(matrix: Tensor, input_weight: Tensor, output_weight: Tensor
         scale = math.exp(logarithm)
         return float(eigenvalues(left / scale + right * scale)[-1])
 
-    scale = math.exp(_minimum(bound, -12.0, 12.0))
+    scale = math.exp(golden_section(bound, -12.0, 12.0, 1e-3))
     gamma = bound(math.log(scale))
     # Entries of the matrix below err by this much, relative to the sums of the absolute values of their terms.
     terms = np.abs(displacement) + np.abs(displacement.T) + metric_.max() * 2.0 * np.eye(len(w))
@@ -204,12 +204,3 @@ def proved_lipschitz(matrix: Tensor, input_weight: Tensor, output_weight: Tensor
             return candidate
         slack *= 4.0
     raise GuaranteeError("W: no Lipschitz bound could be proved at these weights in this metric; use float64")
-
-
-def _minimum(function: Callable[[float], float], low: float, high: float) -> float:
-    """Golden-section search of a convex function to three digits."""
-    ratio = 0.5 * (math.sqrt(5.0) - 1.0)
-    while high - low > 1e-3:
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if function(left) <= function(right) else (left, high)
-    return 0.5 * (low + high)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.autograd import PositionalFunction
-from wellposed.constraints.base import Constraint
+from wellposed.constraints.base import Constraint, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, check
 from wellposed.guarantee import StronglyMonotone, proved_monotonicity
@@ -40,8 +40,13 @@ class Monotone(Constraint):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check(state_features > 0, "state_features", state_features, "must be a positive integer")
-        check(math.isfinite(m) and m > 0.0, "m", m, "the strong-monotonicity constant must be positive and finite")
+        check_size(state_features)
+        check(
+            isinstance(m, int | float) and math.isfinite(m) and m > 0.0,
+            "m",
+            m,
+            "the strong-monotonicity constant must be positive and finite",
+        )
         self.m = float(m)
         self.A = nn.Parameter(torch.empty(state_features, state_features, device=device, dtype=dtype))
         self.B = nn.Parameter(torch.empty(state_features, state_features, device=device, dtype=dtype))

@@ -33,7 +33,7 @@ def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: 
     if metrics := read_metrics(run):
         figures["training"] = _training(plt, metrics)
     figures["convergence"] = _convergence(plt, run, data_root)
-    examples = RunFolder(run).path / "adversarial.json"
+    examples = RunFolder(run).adversarial
     if examples.exists() and (shown := json.loads(examples.read_text(encoding="utf-8"))):
         figures["adversarial"] = _adversarial(plt, shown)
     for name, figure in figures.items():

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
-from wellposed.errors import CertificateError, CheckpointError, InputError
+from wellposed.data.images import ImageData
+from wellposed.errors import CertificateError, CheckpointError, InputError, check
 from wellposed.training.run import RunFolder, load_run
 
 _WITNESS_INPUTS = 64
+_Result = TypeVar("_Result", "Certified", "Attacked")
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Certified:
         lower_bound: proved lower bound of the same.
         test_error: fraction of misclassified inputs.
         radii: certified radius per input and rule, zero where nothing is certified.
+        weights_sha256: digest of the weight file.
     """
 
     lipschitz: float
     lower_bound: float
     test_error: float
     radii: dict[str, list[float]]
+    weights_sha256: str
 
     @property
     def best(self) -> list[float]:
@@ -54,11 +59,13 @@ class Attacked:
         distances: per input; zero where misclassified, infinite where nothing was found.
         steps: steps of projected gradient descent.
         tried: radii that it was run at.
+        weights_sha256: digest of the weight file.
     """
 
     distances: list[float]
     steps: int
     tried: list[float]
+    weights_sha256: str
 
     def accuracy(self, radius: float) -> float:
         """Fraction of the inputs that no attack found an adversarial example for within a radius."""
@@ -68,7 +75,7 @@ class Attacked:
 def certify_run(run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None]) -> Certified:
     """Certify a run, and write ``certificate.json`` and ``certified.json`` into its folder."""
     _, data, model = load_run(run, data_root)
-    x, y = data.test_x[:limit], data.test_y[:limit]
+    x, y = _first(data, limit)
     certificate = certify(model, inputs=x[:_WITNESS_INPUTS])
     radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in certificate.rules}
     count, wrong = 0, 0
@@ -82,7 +89,7 @@ def certify_run(run: Path, *, data_root: Path | None, limit: int | None, done: C
     assert certificate.lower_bound is not None  # inputs were given
     found = Certified(
         certificate.lipschitz, certificate.lower_bound, wrong / max(count, 1),
-        {rule: torch.cat(values).tolist() for rule, values in radii.items()},
+        {rule: torch.cat(values).tolist() for rule, values in radii.items()}, file_digest(RunFolder(run).weights),
     )  # fmt: skip
     folder = RunFolder(run)
     certificate.save(folder.certificate)
@@ -103,13 +110,13 @@ def attack_run(
     if any(not 0.0 < radius < float("inf") for radius in radii):
         raise InputError(f"eps={list(radii)}: radii must be positive and finite")
     _, data, model = load_run(run, data_root)
-    x, y = data.test_x[:limit], data.test_y[:limit]
+    x, y = _first(data, limit)
     exact = exact_copy(model)
     distances, examples = adversarial_distances(
         model, x, y, radii, steps=steps, done=done,
         is_fooled=lambda images, truth: surely_misclassified(exact, images.double(), truth),
     )  # fmt: skip
-    found = Attacked(distances.tolist(), steps, list(radii))
+    found = Attacked(distances.tolist(), steps, list(radii), file_digest(RunFolder(run).weights))
     folder = RunFolder(run)
     _write(folder.attacked, asdict(found))
     predictions = bounded_logits(exact, examples.double()).logits.argmax(1)
@@ -126,19 +133,46 @@ def attack_run(
         for i in order
         if torch.isfinite(distances[i]) and distances[i] > 0
     ]
-    _write(folder.path / "adversarial.json", shown)
+    _write(folder.adversarial, shown)
     return found
 
 
+def _first(data: ImageData, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
+    return data.test_x[:limit], data.test_y[:limit]
+
+
 def read_certified(run: Path) -> Certified:
-    """What `certify_run` wrote."""
-    return Certified(**_read(RunFolder(run).certified, "certify"))
+    """What `certify_run` wrote, if it is about the weights that are there.
+
+    Raises:
+        CheckpointError: it is missing, corrupt or about other weights.
+    """
+    return _parse(Certified, RunFolder(run).certified, "certify", run)
 
 
 def read_attacked(run: Path) -> Attacked | None:
     """What `attack_run` wrote, or None."""
     path = RunFolder(run).attacked
-    return Attacked(**_read(path, "attack")) if path.exists() else None
+    return _parse(Attacked, path, "attack", run) if path.exists() else None
+
+
+def _parse(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
+    content = _read(path, command)
+    try:
+        found = kind(**content)
+    except TypeError as error:
+        raise CheckpointError(f"{path}: corrupt ({error}); run `wellposed {command} {run}` again") from error
+    if found.weights_sha256 != file_digest(RunFolder(run).weights):
+        raise CheckpointError(
+            f"{path}: about other weights than those there now; run `wellposed {command} {run}` again"
+        )
+    return found
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; empty if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def read_certificate(run: Path) -> Certificate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wellposed.experiments.robustness import Attacked, Certified, check_consistency, read_attacked, read_certified
@@ -67,7 +67,7 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
 
 def _row(certified: Certified, attacked: Attacked | None, radius: float, samples: int) -> Row:
     if attacked is not None:
-        attacked = Attacked(attacked.distances[:samples], attacked.steps, attacked.tried)
+        attacked = replace(attacked, distances=attacked.distances[:samples])
     clean = 1.0 - certified.test_error if attacked is None else attacked.accuracy(0.0)
     return Row(
         radius,

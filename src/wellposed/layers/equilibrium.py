@@ -18,7 +18,7 @@ from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.operators import Operator
 from wellposed.solvers import solver_named
-from wellposed.solvers.base import Solver
+from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.evidence import ExactOffset
 from wellposed.solvers.solution import Solution, Tolerance, check_on_failure
 from wellposed.verified import spectral_norm_upper_bound
@@ -66,6 +66,7 @@ class Equilibrium(nn.Module):
         self.constraint = constraint
         self.activation = activation_named(activation)
         self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")
+        check_solver(solver)
         self.solver = solver
         self.gradient = Exact() if gradient is None else gradient
         self.tolerance = Tolerance(rtol, atol)
@@ -122,8 +123,9 @@ class Equilibrium(nn.Module):
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
         """The equilibrium with its evidence: per-sample status, steps, and a rigorous bound on the error of the value.
 
-        The bound counts every rounding error on the way from the stored weights and input to the value; it is evaluated
-        in float64, and samples that need it are finished in float64.
+        The bound counts every rounding error on the way from the stored input, input map and bias, and from W as it was
+        formed, to the value; it is evaluated in float64, and samples that need it are finished in float64. Under
+        ``torch.func.vmap`` it takes U x + b as computed for exact.
 
         Args:
             x: shape (*, in_features).
@@ -133,6 +135,7 @@ class Equilibrium(nn.Module):
 
     def _run(self, x: Tensor, z0: Tensor | None, *, certified: bool) -> Solution[Tensor]:
         self._check_input(x)
+        self._check_start(x, z0)
         with full_precision(x.device):
             lead = x.shape[:-1]
             rows = x.reshape(-1, x.shape[-1])
@@ -179,10 +182,22 @@ class Equilibrium(nn.Module):
                 "flatten or reshape the input"
             )
         weight = self.injection.weight
+        if weight.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"dtype={weight.dtype}: equilibria need float32 or float64 weights; autocast around them is fine"
+            )
         if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
             raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
         if x.device != weight.device:
             raise InputError(f"x: is on {x.device}, the weights are on {weight.device}; move one of them")
+
+    def _check_start(self, x: Tensor, z0: Tensor | None) -> None:
+        expected = (*x.shape[:-1], self.state_features)
+        if z0 is not None and (tuple(z0.shape) != expected or z0.dtype != self.injection.weight.dtype):
+            raise InputError(
+                f"z0: has shape {tuple(z0.shape)} and dtype {z0.dtype}; needs shape {expected} and dtype "
+                f"{self.injection.weight.dtype}"
+            )
 
     def _check_finite(self, x: Tensor, offset: Tensor) -> None:
         """Refuse NaN and infinity in the injected input; its sum, one number, shows whether to look closer."""

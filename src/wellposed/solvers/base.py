@@ -79,6 +79,16 @@ class Solver(ABC):
         """
 
 
+def check_solver(solver: object) -> None:
+    """Refuse anything but an instance of a solver, or None.
+
+    Raises:
+        InputError: a name or a class was given.
+    """
+    if solver is not None and not isinstance(solver, Solver):
+        raise InputError(f"solver={solver!r}: give an instance, such as wellposed.Anderson(), or None")
+
+
 def affine(problem: Problem, solver: Solver) -> AffineProblem:
     """The problem as z = σ(Wz + q), which operator splittings need.
 

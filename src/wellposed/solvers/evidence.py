@@ -71,7 +71,9 @@ def certify(
     dtype = outcome.value.dtype
     value, residual, bound = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)
     limit = atol + rtol * euclidean(value)
-    short = outcome.report.converged & (bound > limit)
+    # At the rounding floor of the working precision float64 goes on.
+    stalled = outcome.report.status_codes == Status.STALLED.code
+    short = (outcome.report.converged | stalled) & (bound > limit)
     if bool(short.any()):
         rows = short.nonzero().squeeze(1)
         # Bound and residual shrink together, so the factor by which the bound misses its limit is what the solver owes.
@@ -122,9 +124,11 @@ def _conclude(outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, 
     bound = torch.where(usable, bound, math.inf)
     size = euclidean(value).to(bound.dtype)
     short = report.converged & ~(bound <= atol + rtol * size)
+    short |= report.converged & ~torch.isfinite(size)
     if atol == 0.0:  # an adjoint state of a sample whose slopes are all zero is exactly zero, but its bound is not
         short &= size > 0.0
-    codes = torch.where(short, torch.full_like(report.status_codes, Status.STALLED.code), report.status_codes)
+    met = (report.status_codes == Status.STALLED.code) & (bound <= atol + rtol * size) & torch.isfinite(size)
+    codes = report.status_codes.masked_fill(short, Status.STALLED.code).masked_fill(met, Status.CONVERGED.code)
     residual = residual.to(report.residual.dtype)
     report = dataclasses.replace(report, status_codes=codes, residual=residual, error_bound=bound)
     return dataclasses.replace(outcome, value=value, report=report)

@@ -22,7 +22,7 @@ def gmres(apply: Callable[[Tensor], Tensor], right: Tensor, steps: int, rtol: fl
     """
     size = euclidean(right)
     tiny = torch.finfo(right.dtype).tiny
-    basis = [right / size.clamp_min(tiny)[:, None]]
+    basis = [(right / size.clamp_min(tiny)[:, None]).to(right)]
     images: list[Tensor] = []
     weights = right.new_zeros(right.shape[0], 0)
     for _ in range(steps):
@@ -41,5 +41,5 @@ def gmres(apply: Callable[[Tensor], Tensor], right: Tensor, steps: int, rtol: fl
         new = image
         for vector in basis:  # modified Gram–Schmidt
             new = new - (vector * new).sum(1, keepdim=True) * vector
-        basis.append(new / euclidean(new).clamp_min(tiny)[:, None])
+        basis.append((new / euclidean(new).clamp_min(tiny)[:, None]).to(right))
     return torch.einsum("bk,bkn->bn", weights, torch.stack(basis[: len(images)], 1))

@@ -64,7 +64,7 @@ def iterate(
     """
     if like.shape[0] == 0:
         none = torch.zeros(0, dtype=torch.int64, device=like.device)
-        return Outcome(like.clone(), Report(none.to(torch.int8), like.new_zeros(0), none, None))
+        return Outcome(like.clone(), Report(none.to(torch.int8), none.double(), none, None))
     return _Loop(problem, solver, guarantee, start, like, rtol, atol, max_steps).run()
 
 
@@ -107,12 +107,12 @@ class _Loop:
         batch, device = self.like.shape[0], self.like.device
         codes = torch.zeros(batch, dtype=torch.int8, device=device)
         steps = torch.zeros(batch, dtype=torch.int64, device=device)
-        return Outcome(torch.zeros_like(self.like), Report(codes, self.like.new_zeros(batch), steps, None))
+        return Outcome(torch.zeros_like(self.like), Report(codes, codes.double(), steps, None))
 
     def _run_looking_when_needed(self) -> None:
         """For algorithms whose residual is free: judge by it at every step, look when it says that something happened."""
         iteration = self.iteration
-        least = self.like.new_full((self.like.shape[0],), math.inf)
+        least = self.like.new_full((self.like.shape[0],), math.inf, dtype=torch.float64)
         for step in range(1, self.max_steps + 1):
             iteration.advance()
             residual = euclidean(iteration.image - iteration.point)
@@ -164,7 +164,9 @@ class _Loop:
         """
         image, residual, bound = self.iteration.judge(self.guarantee)
         limit = euclidean(image).mul_(self.rtol).add_(self.atol)
-        within = bound <= limit
+        within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
+        if image.dtype == torch.float64:  # whose norms can underflow
+            within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
         if self.outcome is None and self.live_open is None and bool(within.all()):  # the common end
             codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
             steps = torch.full_like(codes, step, dtype=torch.int64)

@@ -37,6 +37,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         choices("data", self.data, NAMES)
+        check(0 <= self.seed < 2**32, "seed", self.seed, "must lie in 0…2³² − 1")
         check(self.epochs >= 1, "epochs", self.epochs, "must be at least 1")
         check(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
         check(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be positive")

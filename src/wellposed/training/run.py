@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from wellposed.data.images import ImageData, load_images
-from wellposed.errors import CheckpointError, require
+from wellposed.errors import CheckpointError, InputError, require
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.checkpoint import build_model, load_weights, save_weights
@@ -75,6 +75,25 @@ class RunFolder:
     def attacked(self) -> Path:
         """Accuracy under attack per radius, JSON."""
         return self.path / "attacked.json"
+
+    def clear_results(self) -> None:
+        """Remove what an earlier training run left: it is about other weights."""
+        stale = [
+            self.weights,
+            self.metrics,
+            self.certificate,
+            self.certified,
+            self.attacked,
+            self.adversarial,
+            self.checkpoint,
+        ]
+        for path in (*stale, *self.path.glob("metrics-*.csv"), self.path / "report.html"):
+            path.unlink(missing_ok=True)
+
+    @property
+    def adversarial(self) -> Path:
+        """The nearest adversarial examples, JSON."""
+        return self.path / "adversarial.json"
 
     def create(self) -> None:
         """Make the folder and make sure that it can be written to."""
@@ -128,11 +147,13 @@ def train(
         raise CheckpointError(f"{folder.checkpoint}: nothing to resume from; run without --resume")
     if resume and read_config(folder.config) != config:
         raise CheckpointError(
-            f"{folder.config}: these settings differ from those of the run to resume; drop the options"
+            f"{folder.config}: these settings differ from those of the run to resume; give the same, or none"
         )
     data = load_images(config.data, data_root)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, data)
+    if not resume:
+        folder.clear_results()
     folder.config.write_text(config.to_toml(), encoding="utf-8")
     if resume and folder.metrics.exists():  # the logger starts a new file; `read_metrics` joins them
         earlier = sorted(out.glob("metrics-*.csv"))
@@ -163,7 +184,10 @@ def train(
         warnings.filterwarnings(
             "ignore", module=r"lightning\."
         )  # advice on loaders and log folders, not about this run
-        trainer = lightning.Trainer(max_epochs=config.epochs, default_root_dir=out, **options)
+        try:
+            trainer = lightning.Trainer(max_epochs=config.epochs, default_root_dir=out, **options)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"accelerator, devices or strategy: Lightning refuses them ({error})") from error
         try:
             trainer.fit(
                 ClassifierModule(model, config),
@@ -250,12 +274,27 @@ def _loader(data: ImageData, config: TrainConfig, *, train: bool) -> Any:
     images, labels = (data.train_x, data.train_y) if train else (data.test_x, data.test_y)
     return torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(images, labels),
-        sampler=torch.utils.data.BatchSampler(
-            torch.utils.data.RandomSampler(range(len(labels)), generator=torch.Generator().manual_seed(config.seed))
+        sampler=_Batches(
+            torch.utils.data.RandomSampler(range(len(labels)), generator=torch.Generator())
             if train
             else torch.utils.data.SequentialSampler(range(len(labels))),
             config.batch_size if train else 1000,
-            drop_last=False,
+            config.seed,
         ),
         batch_size=None,
     )
+
+
+class _Batches(torch.utils.data.BatchSampler):
+    """Batches whose order depends on seed and epoch alone, so that a resumed run sees what an uninterrupted one sees."""
+
+    def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        generator = getattr(self.sampler, "generator", None)
+        if generator is not None:
+            generator.manual_seed(self._seed * 1_000_003 + epoch)

@@ -1,0 +1,174 @@
+"""The Lipschitz-bounded layer through the shared case, and what is particular to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import wellposed as wp
+from harness.layer_case import LayerCase
+from harness.problems import monotone_numpy
+from wellposed.constraints.lipschitz_bounded import lipschitz_matrix, proved_lipschitz
+
+
+class TestLBEN(LayerCase):
+    def make_layer(self, dtype=torch.float64, **options):
+        torch.manual_seed(2)
+        layer = wp.LBEN(7, 6, **{"epsilon": 0.3, "dtype": dtype, **options})
+        with torch.no_grad():
+            layer.constraint.psi.uniform_(-0.7, 0.7)
+        return layer
+
+    def true_state(self, layer, x):
+        weight = layer.operator().dense().detach().double().numpy()
+        offset = (
+            x.detach() @ layer.injection.weight.detach().double().T + layer.injection.bias.detach().double()
+        ).numpy()
+        root = np.sqrt(layer.operator().metric.numpy())  # in the metric's coordinates, ReLU being homogeneous
+        state = monotone_numpy(root[:, None] * weight / root, offset * root, 0.9 * self.condition(layer))
+        return state / torch.from_numpy(root)
+
+    def condition(self, layer):
+        operator = layer.operator()
+        root = np.sqrt(operator.metric.numpy())
+        gap = root[:, None] * (np.eye(6) - operator.dense().detach().double().numpy()) / root
+        return float(np.linalg.eigvalsh(0.5 * (gap + gap.T))[0]) + 1e-13 * np.abs(gap).max()
+
+
+class TestIdentityMetric(TestLBEN):
+    def make_layer(self, dtype=torch.float64, **options):
+        torch.manual_seed(2)
+        return wp.LBEN(7, 6, **{"epsilon": 0.3, "metric": "identity", "dtype": dtype, **options})
+
+
+def bounded(gamma, dtype=torch.float64, width=9, **options):
+    torch.manual_seed(4)
+    layer = wp.LBEN(5, width, gamma=gamma, out_features=3, dtype=dtype, **options)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.5 * torch.randn_like(parameter))
+    return layer
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_condition_2_holds_for_random_parameters(seed):
+    torch.manual_seed(seed)
+    gamma, epsilon = float(10.0 ** (4 * torch.rand(()) - 2)), 1e-3
+    layer = wp.LBEN(5, 9, gamma=gamma, out_features=3, epsilon=epsilon, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    operator = layer.operator()
+    # U = √γ·U' and W_o = √γ·W_o': the condition for γ.
+    matrix = lipschitz_matrix(operator.dense(), layer.injection.weight, layer.output.weight, operator.metric, gamma)
+    margin = 2.0 * float(layer.constraint.margin())
+    assert float(torch.linalg.eigvalsh(matrix)[0]) >= margin - 1e-10 * float(matrix.abs().max())
+    assert layer.lipschitz()[0] <= gamma
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "leaky_relu"])
+@pytest.mark.parametrize("gamma", [0.1, 1.0, 20.0])
+def test_sampled_ratios_and_jacobians_never_exceed_the_bound(gamma, activation):
+    layer = bounded(gamma, activation=activation, rtol=1e-12, atol=1e-12)
+    value = layer.lipschitz()[0]
+    assert value <= gamma
+    x = 3 * torch.randn(200, 5, dtype=torch.float64)
+    y = x + 0.1 * torch.randn_like(x)
+    ratio = (layer(x) - layer(y)).norm(dim=1) / (x - y).norm(dim=1)
+    assert float(ratio.max()) <= value * (1 + 1e-9)
+    jacobians = torch.func.vmap(torch.func.jacrev(layer))(x)
+    assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= value * (1 + 1e-9)
+
+
+def test_the_bound_is_attained_by_a_linear_layer():
+    # W = 0, U = W_o = I, identity activation: y = x, and Λ = I satisfies the condition with γ = 1 exactly.
+    eye = torch.eye(4, dtype=torch.float64)
+    assert proved_lipschitz(0 * eye, eye, eye, torch.ones(4)) == pytest.approx(1.0, rel=1e-9)
+    assert proved_lipschitz(0 * eye, eye, eye, torch.ones(4)) >= 1.0
+
+
+def test_product_bound_is_never_beaten_by_it():
+    """The condition contains ‖U‖‖W_o‖/m of monotone layers."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        layer, head = wp.MonDEQ(5, 9, m=0.5, dtype=torch.float64), torch.nn.Linear(9, 3, dtype=torch.float64)
+        product = wp.certify(torch.nn.Sequential(layer, head)).lipschitz
+        metric = torch.ones(9, dtype=torch.float64)
+        assert (
+            proved_lipschitz(layer.operator().dense(), layer.injection.weight, head.weight, metric) <= product * 1.0001
+        )
+
+
+@pytest.mark.parametrize("gamma", [None, 0.3, 5.0])
+def test_completeness_round_trip(gamma):
+    options = {} if gamma is None else {"gamma": gamma, "out_features": 3}
+    torch.manual_seed(1)
+    source = wp.LBEN(5, 9, dtype=torch.float64, epsilon=0.1, **options)
+    with torch.no_grad():
+        source.constraint.psi.uniform_(-1, 1)
+    other = wp.LBEN(5, 9, dtype=torch.float64, epsilon=1e-3, **options)
+    operator = source.operator()
+    output = None if gamma is None else source.output.weight
+    other.set_dense(operator.dense(), source.injection.weight, operator.metric, output)
+    torch.testing.assert_close(other.operator().dense(), operator.dense(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(other.injection.weight, source.injection.weight, rtol=1e-12, atol=1e-12)
+    with pytest.raises(wp.GuaranteeError, match="misses the condition"):
+        other.set_dense(3 * torch.eye(9, dtype=torch.float64), source.injection.weight, operator.metric, output)
+
+
+def test_a_monotone_layer_is_one_in_the_identity_metric():
+    torch.manual_seed(0)
+    monotone = wp.MonDEQ(5, 9, m=0.5, dtype=torch.float64)
+    layer = wp.LBEN(5, 9, epsilon=1e-3, dtype=torch.float64)
+    layer.set_dense(monotone.operator().dense(), monotone.injection.weight, torch.ones(9))
+    with torch.no_grad():
+        layer.injection.bias.copy_(monotone.injection.bias)
+    x = torch.randn(6, 5, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), monotone(x), rtol=1e-9, atol=1e-10)
+
+
+def test_gamma_can_be_scheduled_and_learned():
+    layer = bounded(1.0, learn_gamma=True)
+    x = torch.randn(6, 5, dtype=torch.float64)
+    layer(x).square().sum().backward()
+    assert layer.output.log_gamma is layer.injection.log_gamma
+    assert float(layer.output.log_gamma.grad) != 0.0
+    layer.set_gamma(0.2)
+    assert layer.gamma == pytest.approx(0.2)
+    assert layer.lipschitz()[0] <= 0.2
+    fixed = bounded(1.0)
+    assert not fixed.output.log_gamma.requires_grad
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(wp.InputError, match="must be positive and finite"):
+            wp.LBEN(5, 9, gamma=bad, out_features=3)
+    with pytest.raises(wp.InputError, match="give both or neither"):
+        wp.LBEN(5, 9, gamma=1.0)
+
+
+def test_certificates_use_the_bound_of_the_whole_layer():
+    layer = bounded(0.7, torch.float32)
+    certificate = wp.certify(torch.nn.Sequential(torch.nn.Flatten(), layer), inputs=torch.randn(8, 5))
+    assert 0.0 < certificate.lower_bound <= certificate.lipschitz <= 0.7
+    assert certificate.rules[-1] == "sqrt2"
+    assert certificate.check()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+def test_extreme_parameters_keep_the_bound_or_raise(scale):
+    layer = bounded(1.0, torch.float32)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if parameter.requires_grad and parameter.ndim == 2:
+                parameter.mul_(scale)
+    try:
+        value = layer.lipschitz()[0]
+    except wp.GuaranteeError:
+        return
+    operator = layer.operator()
+    matrix = lipschitz_matrix(operator.dense(), layer.injection.weight, layer.output.weight, operator.metric, value)
+    core = lipschitz_matrix(operator.dense(), layer.injection.weight, layer.output.weight, operator.metric, 1e300)
+    assert value > 0
+    assert float(torch.linalg.eigvalsh(core)[0]) > 0 or float(torch.linalg.eigvalsh(matrix)[0]) > 0
