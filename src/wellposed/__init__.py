@@ -15,6 +15,7 @@ from wellposed.errors import NotConvergedWarning as NotConvergedWarning
 from wellposed.errors import OptionError as OptionError
 from wellposed.errors import WellposedError as WellposedError
 from wellposed.fixed_point import fixed_point as fixed_point
+from wellposed.guarantee import Componentwise as Componentwise
 from wellposed.guarantee import Contraction as Contraction
 from wellposed.guarantee import Guarantee as Guarantee
 from wellposed.guarantee import StronglyMonotone as StronglyMonotone
@@ -23,6 +24,7 @@ from wellposed.implicit import JacobianFree as JacobianFree
 from wellposed.implicit import Phantom as Phantom
 from wellposed.implicit import Unrolled as Unrolled
 from wellposed.layers import LBEN as LBEN
+from wellposed.layers import NEMON as NEMON
 from wellposed.layers import Equilibrium as Equilibrium
 from wellposed.layers import MonDEQ as MonDEQ
 from wellposed.layers import Normalize as Normalize

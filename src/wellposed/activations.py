@@ -62,7 +62,7 @@ class Activation(ABC):
         """Whether all slopes lie in [0, 1], so that the activation is a proximal operator."""
         return self.slope_range[0] >= 0.0 and self.slope_range[1] <= 1.0
 
-    def resolvent(self, value: Tensor, step: float) -> Tensor:
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         """Resolvent ``(I + step·∂f)⁻¹`` where σ is the proximal operator of f.
 
         It is σ(w) at the root w of ``step·w + (1 − step)·σ(w) = value``, whose left side has slopes between
@@ -70,12 +70,12 @@ class Activation(ABC):
 
         Args:
             value: any shape.
-            step: the positive step α of the splitting.
+            step: the positive step α of the splitting; a tensor (n,) for one per coordinate.
         """
-        if step == 1.0:
+        if not isinstance(step, Tensor) and step == 1.0:
             return self(value)
         self.require_monotone("an operator splitting")
-        least = min(step, 1.0)
+        least = step.clamp_max(1.0) if isinstance(step, Tensor) else min(step, 1.0)
         root = value.clone()
         gap = step * root + (1.0 - step) * self(root) - value
         reach = gap.abs() / least
@@ -92,7 +92,7 @@ class Activation(ABC):
                 break
         return self(root)
 
-    def reflect(self, value: Tensor, step: float) -> Tensor:
+    def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:
         """Reflected resolvent ``2·resolvent(value) − value``."""
         return 2.0 * self.resolvent(value, step) - value
 
@@ -140,10 +140,10 @@ class ReLU(Activation):
     def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
         return torch.sign(output)
 
-    def resolvent(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         return torch.relu(value)
 
-    def reflect(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
+    def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         return value.abs()
 
     def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:  # noqa: D102
@@ -175,7 +175,7 @@ class LeakyReLU(Activation):
     def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
         return self.derivative(output)
 
-    def resolvent(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         slope = self.negative_slope / (step + (1.0 - step) * self.negative_slope)
         return torch.where(value >= 0, value, slope * value)
 
@@ -195,7 +195,7 @@ class HardTanh(Activation):
     def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
         return self.derivative(output)
 
-    def resolvent(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         return self(value)
 
 
@@ -216,7 +216,7 @@ class Identity(Activation):
     def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
         return torch.ones_like(output)
 
-    def resolvent(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         return value
 
 
@@ -253,11 +253,11 @@ class DiagonalLinear(Activation):
     def __init__(self, slopes: Tensor, *, binary: bool = False) -> None:
         self.slopes = slopes
         self.binary_slopes = binary
-        self._factors: tuple[float, Tensor, Tensor] | None = None
+        self._factors: tuple[float | Tensor, Tensor, Tensor] | None = None
 
-    def _scaled(self, step: float) -> tuple[Tensor, Tensor]:
+    def _scaled(self, step: float | Tensor) -> tuple[Tensor, Tensor]:
         """Factors of the resolvent and of the reflection, computed once for a step."""
-        if self._factors is None or self._factors[0] != step:
+        if self._factors is None or self._factors[0] is not step:
             factor = self.slopes if self.binary_slopes else self.slopes / (step + (1.0 - step) * self.slopes)
             self._factors = (step, factor, 2.0 * factor - 1.0)
         return self._factors[1:]
@@ -284,10 +284,10 @@ class DiagonalLinear(Activation):
     def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
         return self.slopes
 
-    def resolvent(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         return self._scaled(step)[0] * value
 
-    def reflect(self, value: Tensor, step: float) -> Tensor:  # noqa: D102
+    def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         return self._scaled(step)[1] * value
 
     def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:  # noqa: D102

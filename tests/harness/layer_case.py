@@ -16,6 +16,8 @@ import wellposed as wp
 class LayerCase:
     """A layer of 7 input and 6 state features, and an independent solution of it."""
 
+    largest_overestimate = 10.0  # of the error bound, in the median
+
     def make_layer(self, dtype: torch.dtype = torch.float64, **options) -> wp.Equilibrium:
         raise NotImplementedError
 
@@ -47,7 +49,7 @@ class LayerCase:
         assert (error <= solution.error_bound + 1e-13).all()
         assert solution.value.dtype == dtype
         if dtype == torch.float32:
-            assert float((solution.error_bound / error.clamp_min(1e-12)).median()) <= 10
+            assert float((solution.error_bound / error.clamp_min(1e-12)).median()) <= self.largest_overestimate
 
     def test_tight_tolerance_in_float32_is_met_and_proved(self):
         layer = self.make_layer(torch.float32, rtol=1e-6, atol=1e-6)
@@ -220,7 +222,7 @@ class LayerCase:
             for parameter in layer.constraint.parameters():
                 parameter.data.add_(0.01)
             layer(x)
-        assert cache.factorisations == after_forward + 1
+        assert cache.factorisations == after_forward + (after_forward > 0)  # some default solvers need none
 
     def test_training_with_any_optimiser(self):
         for optimiser in (torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop):

@@ -6,6 +6,7 @@ should take and how fast it then contracts; and how far an approximate equilibri
 
 from wellposed.guarantee.base import Guarantee as Guarantee
 from wellposed.guarantee.base import Plan as Plan
+from wellposed.guarantee.componentwise import Componentwise as Componentwise
 from wellposed.guarantee.contraction import Contraction as Contraction
 from wellposed.guarantee.monotone import StronglyMonotone as StronglyMonotone
 from wellposed.guarantee.monotone import proved_monotonicity as proved_monotonicity

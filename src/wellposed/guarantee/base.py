@@ -16,12 +16,12 @@ class Plan:
     """How one algorithm runs under a guarantee.
 
     Attributes:
-        step: the step size (a damping, for the averaged iteration).
+        step: the step size (a damping, for the averaged iteration); a tensor (n,) where every coordinate has its own.
         factor: upper bound of the contraction per iteration, in the guarantee's own norm.
         distortion: largest ratio of that norm's unit balls: an error in the Euclidean norm times its inverse.
     """
 
-    step: float
+    step: float | Tensor
     factor: float
     distortion: float = 1.0
 

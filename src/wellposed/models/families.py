@@ -10,7 +10,7 @@ from torch import nn
 
 from wellposed.activations import activation
 from wellposed.errors import check, choices
-from wellposed.layers import LBEN, MonDEQ
+from wellposed.layers import LBEN, NEMON, MonDEQ
 
 
 @dataclass(frozen=True)
@@ -87,4 +87,25 @@ class LBENFamily(Family):
         return (layer,)
 
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (MonDEQFamily, LBENFamily)}
+@dataclass(frozen=True)
+class NEMONFamily(Family):
+    """Non-Euclidean monotone operator network (Jafarpour et al. 2021): μ_∞,η(W) ≤ mu < 1."""
+
+    name: ClassVar[str] = "nemon"
+
+    mu: float = 0.0
+    """Bound of the log norm, below one: larger is more expressive and less smooth."""
+    activation: str = "relu"
+    """Activation with slopes in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.mu < 1, "mu", self.mu, "must be below one")
+        activation(self.activation)
+
+    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer = NEMON(in_features, self.width, mu=self.mu, activation=self.activation, rtol=self.rtol)
+        return layer, nn.Linear(self.width, classes)
+
+
+FAMILIES: dict[str, type[Family]] = {family.name: family for family in (MonDEQFamily, LBENFamily, NEMONFamily)}

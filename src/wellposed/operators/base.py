@@ -24,8 +24,14 @@ class Operator(ABC):
         return None
 
     @abstractmethod
-    def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """A value that depends on the map's numbers alone, and is the same for its adjoint, computed once for them."""
+    def remembered(self, key: Hashable, compute: Callable[[], T], *, oriented: bool = False) -> T:
+        """A value that depends on the map's numbers alone, computed once for them.
+
+        Args:
+            key: names the value.
+            compute: computes it.
+            oriented: whether it differs for the adjoint map.
+        """
 
     @property
     @abstractmethod

@@ -108,9 +108,9 @@ class Dense(Operator):
     def metric(self) -> Tensor | None:  # noqa: D102
         return self._metric if self._metric is None or not self._transposed else 1.0 / self._metric
 
-    def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:  # noqa: D102
+    def remembered(self, key: Hashable, compute: Callable[[], T], *, oriented: bool = False) -> T:  # noqa: D102
         known = self._entry().remembered
-        key = (key, None if self._metric is None else tuple(self._metric.tolist()))
+        key = (key, oriented and self._transposed, None if self._metric is None else tuple(self._metric.tolist()))
         if key not in known:
             known[key] = compute()
         return known[key]

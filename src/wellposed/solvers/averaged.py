@@ -20,21 +20,25 @@ class Averaged(Solver):
     """Damped iteration of the map.
 
     Args:
-        damping: the weight t of the new value, in (0, 1].
+        damping: the weight t of the new value, in (0, 1]; None for the one that the guarantee proves best, else 0.5.
     """
 
-    damping: float = 0.5
+    damping: float | None = None
     algorithm: ClassVar[str] = "averaged"
 
     def __post_init__(self) -> None:
-        check(0.0 < self.damping <= 1.0, "damping", self.damping, "must lie in (0, 1]")
+        check(self.damping is None or 0.0 < self.damping <= 1.0, "damping", self.damping, "must lie in (0, 1]")
 
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
-        return _AveragedIteration(problem, torch.zeros_like(like) if start is None else start, self.damping)
+        plan = None if guarantee is None else guarantee.plan(self.algorithm)
+        damping: float | Tensor = 0.5 if plan is None else plan.step
+        if self.damping is not None:
+            damping = self.damping
+        return _AveragedIteration(problem, torch.zeros_like(like) if start is None else start, damping)
 
 
 class _AveragedIteration(Iteration):
-    def __init__(self, problem: Problem, start: Tensor, damping: float) -> None:
+    def __init__(self, problem: Problem, start: Tensor, damping: float | Tensor) -> None:
         self.problem = problem
         self.point = self.image = start
         self._damping = damping

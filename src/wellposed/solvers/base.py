@@ -104,7 +104,7 @@ def affine(problem: Problem, solver: Solver) -> AffineProblem:
     return problem
 
 
-def step_size(solver: Solver, guarantee: Guarantee | None, given: float | None) -> float:
+def step_size(solver: Solver, guarantee: Guarantee | None, given: float | None) -> float | Tensor:
     """The step that was given, else the one the guarantee suggests or proves, else one.
 
     Raises:

@@ -20,7 +20,8 @@ class ForwardBackward(Solver):
     """Needs no factorisation; converges for steps below 2m/‖I − W‖² when I − W ⪰ mI.
 
     Args:
-        step: α, or None for m/‖I − W‖², the proven best.
+        step: α, or None for the one that the guarantee proves best: m/‖I − W‖² for monotone layers, 1/(1 − W_ii) for each
+            coordinate under a log-norm bound.
     """
 
     step: float | None = None
@@ -40,7 +41,7 @@ class _ForwardBackwardIteration(Iteration):
     rowwise = ("point", "image", "_value")
     problem: AffineProblem
 
-    def __init__(self, problem: AffineProblem, start: Tensor, alpha: float) -> None:
+    def __init__(self, problem: AffineProblem, start: Tensor, alpha: float | Tensor) -> None:
         self.problem = problem
         self._alpha = alpha
         self._set(start)

@@ -28,7 +28,7 @@ class _Reflected(Solver):
         check(self.step is None or 0.0 < self.step < float("inf"), "step", self.step, "must be positive and finite")
 
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
-        alpha = step_size(self, guarantee, self.step)
+        alpha = float(step_size(self, guarantee, self.step))
         return _ReflectedIteration(affine(problem, self), start, alpha, halved=self.algorithm == "douglas_rachford")
 
 

@@ -1,0 +1,79 @@
+"""A bound on the weighted ℓ∞ log norm (Jafarpour, Davydov, Proskurnikov & Bullo 2021).
+
+``W = [η]T[η]⁻¹`` off the diagonal and ``W_ii = μ − Σ_j≠i |T_ij| − softplus(a_i)`` on it, so that
+``μ_∞,η(W) = max_i (W_ii + Σ_j≠i |W_ij| η_j/η_i) ≤ μ < 1``; every W with that log norm below μ arises. The published
+formula takes the slack from T's own diagonal, where half of all rows start with no gradient; here it has its own parameter.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.factorisations import factorisation_cache
+from wellposed.errors import check
+from wellposed.guarantee.componentwise import Componentwise
+from wellposed.linear_algebra import full_precision
+from wellposed.operators.dense import Dense
+
+
+class LogNorm(Constraint):
+    """Free parameters T of shape (n, n), whose diagonal is unused, a of shape (n,) and log η of shape (n,).
+
+    Args:
+        state_features: n.
+        mu: the bound, below one; smaller is smoother. Saved with the weights.
+    """
+
+    def __init__(
+        self,
+        state_features: int,
+        mu: float = 0.0,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_size(state_features)
+        check(isinstance(mu, int | float) and -math.inf < mu < 1.0, "mu", mu, "must be finite and below one")
+        self.mu = float(mu)
+        self.T = nn.Parameter(torch.empty(state_features, state_features, device=device, dtype=dtype))
+        self.slack = nn.Parameter(torch.empty(state_features, device=device, dtype=dtype))
+        self.log_weights = nn.Parameter(torch.empty(state_features, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Small T: row sums of absolute values near 0.16·√n, far below those of the usual initialisation."""
+        nn.init.normal_(self.T, std=0.2 / self.T.shape[0] ** 0.5)
+        nn.init.constant_(self.slack, -4.0)
+        nn.init.zeros_(self.log_weights)
+
+    @property
+    def state_features(self) -> int:  # noqa: D102
+        return self.T.shape[0]
+
+    def materialise(self) -> tuple[Dense, Componentwise]:  # noqa: D102
+        with full_precision(self.T.device):
+            free = self.T * (1.0 - torch.eye(self.T.shape[0], dtype=self.T.dtype, device=self.T.device))
+            diagonal = self.mu - free.abs().sum(1) - nn.functional.softplus(self.slack)
+            scaled = free * torch.exp(self.log_weights[:, None] - self.log_weights)
+            matrix = scaled + torch.diag(diagonal)
+        operator = Dense(matrix, factorisation_cache(self))
+        return operator, Componentwise(operator)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """μ, which decides what the weights mean and so must travel with them."""
+        return torch.tensor(self.mu, dtype=torch.float64)
+
+    def set_extra_state(self, state: object) -> None:
+        """Restore μ from a state dict."""
+        mu = float(state)  # type: ignore[arg-type]
+        check(-math.inf < mu < 1.0, "mu", mu, "the checkpoint's log-norm bound is unusable")
+        self.mu = mu
+
+    def extra_repr(self) -> str:
+        """Shown inside ``repr``."""
+        return f"state_features={self.state_features}, mu={self.mu}"
