@@ -74,3 +74,15 @@ def test_names_and_options():
     assert "silu" not in monotone_names()
     with pytest.raises(wp.InputError, match="slopes within"):
         wp.activation("silu").resolvent(GRID, 0.5)
+
+
+@pytest.mark.parametrize("name", monotone_names())
+def test_layers_with_any_activation_can_be_copied_and_pickled(name):
+    import copy
+    import pickle
+
+    layer = wp.MonDEQ(3, 4, activation=name)
+    x = torch.randn(2, 3)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(again(x), layer(x))
+        assert repr(again) == repr(layer)

@@ -18,6 +18,7 @@ from wellposed.fixed_point import fixed_point as fixed_point
 from wellposed.guarantee import Componentwise as Componentwise
 from wellposed.guarantee import Contraction as Contraction
 from wellposed.guarantee import Guarantee as Guarantee
+from wellposed.guarantee import PositiveConcave as PositiveConcave
 from wellposed.guarantee import StronglyMonotone as StronglyMonotone
 from wellposed.implicit import Exact as Exact
 from wellposed.implicit import JacobianFree as JacobianFree
@@ -28,6 +29,7 @@ from wellposed.layers import NEMON as NEMON
 from wellposed.layers import Equilibrium as Equilibrium
 from wellposed.layers import MonDEQ as MonDEQ
 from wellposed.layers import Normalize as Normalize
+from wellposed.layers import PcDEQ as PcDEQ
 from wellposed.solvers import Anderson as Anderson
 from wellposed.solvers import Averaged as Averaged
 from wellposed.solvers import Broyden as Broyden

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -181,16 +182,19 @@ class LeakyReLU(Activation):
 
 
 @dataclass(frozen=True)
-class HardTanh(Activation):
-    """Clamping to [−1, 1]: a projection, so its resolvent is itself at every step."""
+class Clamp(Activation):
+    """Clamping to [low, high]: a projection, so its resolvent is itself at every step."""
+
+    low: float = -1.0
+    high: float = 1.0
 
     binary_slopes = True
 
     def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
-        return value.clamp(-1.0, 1.0)
+        return value.clamp(self.low, self.high)
 
     def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
-        return (value.abs() < 1.0).to(value.dtype)
+        return ((value > self.low) & (value < self.high)).to(value.dtype)
 
     def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
         return self.derivative(output)
@@ -245,6 +249,9 @@ class Smooth(Activation):
 
     def __repr__(self) -> str:
         return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return activation, (self.name,)  # the functions have no names to pickle
 
 
 class DiagonalLinear(Activation):
@@ -319,7 +326,8 @@ def _gelu_slope(value: Tensor) -> Tensor:
 _REGISTRY: dict[str, Activation] = {
     "relu": ReLU(),
     "leaky_relu": LeakyReLU(),
-    "hardtanh": HardTanh(),
+    "hardtanh": Clamp(),
+    "relu6": Clamp(0.0, 6.0),
     "identity": Identity(),
     "tanh": Smooth("tanh", torch.tanh, lambda v: 1.0 - torch.tanh(v) ** 2, lambda z: 1.0 - z * z),
     "sigmoid": Smooth(
@@ -334,6 +342,26 @@ _REGISTRY: dict[str, Activation] = {
         "softsign", torch.nn.functional.softsign, lambda v: 1.0 / (1.0 + v.abs()) ** 2, lambda z: (1.0 - z.abs()) ** 2
     ),
     "arctan": Smooth("arctan", torch.atan, lambda v: 1.0 / (1.0 + v * v), lambda z: torch.cos(z) ** 2),
+    "isru": Smooth(
+        "isru",
+        lambda v: v * torch.rsqrt(1.0 + v * v),
+        lambda v: (1.0 + v * v) ** -1.5,
+        lambda z: (1.0 - z * z).clamp_min(0.0) ** 1.5,
+    ),
+    "arcsinh": Smooth("arcsinh", torch.asinh, lambda v: torch.rsqrt(1.0 + v * v), lambda z: 1.0 / torch.cosh(z)),
+    # Odd extensions of functions that theorems use on the positive axis only.
+    "logarithm": Smooth(
+        "logarithm",
+        lambda v: torch.sign(v) * torch.log1p(v.abs()),
+        lambda v: 1.0 / (1.0 + v.abs()),
+        lambda z: torch.exp(-z.abs()),
+    ),
+    "exponential": Smooth(
+        "exponential",
+        lambda v: -torch.sign(v) * torch.expm1(-v.abs()),
+        lambda v: torch.exp(-v.abs()),
+        lambda z: 1.0 - z.abs(),
+    ),
     "elu": Smooth(
         "elu", torch.nn.functional.elu, _elu_slope, lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z)
     ),

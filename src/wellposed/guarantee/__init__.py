@@ -10,3 +10,4 @@ from wellposed.guarantee.componentwise import Componentwise as Componentwise
 from wellposed.guarantee.contraction import Contraction as Contraction
 from wellposed.guarantee.monotone import StronglyMonotone as StronglyMonotone
 from wellposed.guarantee.monotone import proved_monotonicity as proved_monotonicity
+from wellposed.guarantee.positive import PositiveConcave as PositiveConcave

@@ -83,6 +83,10 @@ class Guarantee(ABC):
     def offset_lipschitz(self) -> float:
         """Euclidean Lipschitz constant of the equilibrium as a function of the offset q, proved for the stored W."""
 
+    def linearised(self) -> Guarantee:
+        """What is promised of the equation linearised at an equilibrium, where it is not the same."""
+        return self
+
     def suggested_step(self, algorithm: str) -> float | None:
         """A step that runs well in practice where any step is safe; None to use the one of `plan`."""
         return None

@@ -101,6 +101,11 @@ class Componentwise(Guarantee):
         operator = self.operator
         return operator.remembered("majorant", lambda: majorant(operator.dense()), oriented=True)
 
+    @property
+    def sensitivity(self) -> Tensor:
+        """Upper bound of G in every entry, shape (n, n), float64."""
+        return self.majorant.sensitivity
+
     def _plan(self, step: float | Tensor, factor: float) -> Plan | None:
         weights = self.majorant.weights
         distortion = math.sqrt(len(weights)) * float(weights.max() / weights.min())
@@ -137,7 +142,7 @@ class Componentwise(Guarantee):
     def _moved(self, change: Tensor) -> Tensor:
         """‖G|change|‖₂ per sample, never too small."""
         eps = torch.finfo(change.dtype).eps
-        sensitivity = self.majorant.sensitivity.to(change)
+        sensitivity = self.sensitivity.to(change)
         return euclidean(change.abs() @ sensitivity.t()) * (1.0 + eps * (change.shape[1] + 8))
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
@@ -151,7 +156,7 @@ class Componentwise(Guarantee):
 
     @cached_property
     def _norm(self) -> float:
-        return spectral_norm_upper_bound(self.majorant.sensitivity)
+        return spectral_norm_upper_bound(self.sensitivity)
 
     def offset_lipschitz(self) -> float:  # noqa: D102
         return self._norm

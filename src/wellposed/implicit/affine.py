@@ -77,8 +77,9 @@ class AffineEquation(Equation):
         if transposed:
             operator = operator.transpose()
         settings = self.settings.adjoint(value.dtype)
+        guarantee = None if self.guarantee is None else self.guarantee.linearised()
         diagonal = DiagonalLinear(slopes, binary=activation.binary_slopes)
-        return AffineEquation(operator, diagonal, self.guarantee, settings, None, self.adjoint_reports)
+        return AffineEquation(operator, diagonal, guarantee, settings, None, self.adjoint_reports)
 
     def pull_back(  # noqa: D102
         self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]

@@ -5,3 +5,4 @@ from wellposed.layers.lben import LBEN as LBEN
 from wellposed.layers.mondeq import MonDEQ as MonDEQ
 from wellposed.layers.nemon import NEMON as NEMON
 from wellposed.layers.normalize import Normalize as Normalize
+from wellposed.layers.pcdeq import PcDEQ as PcDEQ

@@ -9,8 +9,9 @@ from typing import ClassVar
 from torch import nn
 
 from wellposed.activations import activation
+from wellposed.concave import concave_activation
 from wellposed.errors import check, choices
-from wellposed.layers import LBEN, NEMON, MonDEQ
+from wellposed.layers import LBEN, NEMON, MonDEQ, PcDEQ
 
 
 @dataclass(frozen=True)
@@ -108,4 +109,61 @@ class NEMONFamily(Family):
         return layer, nn.Linear(self.width, classes)
 
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (MonDEQFamily, LBENFamily, NEMONFamily)}
+@dataclass(frozen=True)
+class PcDEQFamily(Family):
+    """Positive concave DEQ (Gabor et al. 2024): W ≥ 0 of any norm; variant 2 with the sigmoid, else variant 1."""
+
+    activation: str = "tanh"
+    """Activation that is concave on the positive axis."""
+    floor: float = 0.1
+    """Least value of the offset in variant 1."""
+    parametrisation: str = "square"
+    """How W ≥ 0 is made: square, softplus or projection."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        concave_activation(self.activation)
+        choices("parametrisation", self.parametrisation, ("square", "softplus", "projection"))
+        check(self.floor > 0, "floor", self.floor, "must be positive")
+
+    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer = PcDEQ(
+            in_features, self.width, activation=self.activation, parametrisation=self.parametrisation, rtol=self.rtol,
+            floor=None if self.activation == "sigmoid" else self.floor,
+        )  # fmt: skip
+        return layer, nn.Linear(self.width, classes)
+
+
+@dataclass(frozen=True)
+class PcDEQ1Family(PcDEQFamily):
+    """Positive concave DEQ, variant 1: σ(0) = 0 and a strictly positive offset (Gabor et al. 2024)."""
+
+    name: ClassVar[str] = "pcdeq1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.activation != "sigmoid", "activation", self.activation, "belongs to pcdeq2; here σ(0) must be zero")
+
+
+@dataclass(frozen=True)
+class PcDEQ2Family(PcDEQFamily):
+    """Positive concave DEQ, variant 2: the sigmoid, and a nonnegative offset (Gabor et al. 2024)."""
+
+    name: ClassVar[str] = "pcdeq2"
+
+    activation: str = "sigmoid"
+    """The sigmoid, which is positive at zero."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            self.activation == "sigmoid",
+            "activation",
+            self.activation,
+            "must be the sigmoid, which is positive at zero",
+        )
+
+
+FAMILIES: dict[str, type[Family]] = {
+    family.name: family for family in (MonDEQFamily, LBENFamily, NEMONFamily, PcDEQ1Family, PcDEQ2Family)
+}

@@ -55,6 +55,10 @@ class Operator(ABC):
         """The adjoint map; factorisations are shared with this one."""
 
     @abstractmethod
+    def upright(self) -> Self:
+        """The map that this is the adjoint of, if it is one, else itself."""
+
+    @abstractmethod
     def cayley(self, step: float) -> Operator:
         """``C = 2·(I + step·(I − W))⁻¹ − I``, factorised once for a given W and step and kept.
 

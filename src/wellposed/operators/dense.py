@@ -129,6 +129,9 @@ class Dense(Operator):
         flipped._found = self._found
         return flipped
 
+    def upright(self) -> Self:  # noqa: D102
+        return self.transpose() if self._transposed else self
+
     def cayley(self, step: float) -> Dense:  # noqa: D102
         matrix = self._matrix
         if matrix.requires_grad and torch.is_grad_enabled():  # unrolled differentiation: keep the graph, cache nothing

@@ -8,6 +8,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from wellposed.constraints.nonnegative import Nonnegative
 from wellposed.training.config import TrainConfig
 
 
@@ -40,6 +41,12 @@ class ClassifierModule(lightning.LightningModule):
             if isinstance(part, nn.Linear):
                 product = product * torch.linalg.matrix_norm(part.weight, 2)
         return product
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Project constraints that are kept by projection."""
+        for part in self.model.modules():
+            if isinstance(part, Nonnegative):
+                part.project()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Loss and accuracy on held-out data."""

@@ -1,0 +1,76 @@
+"""Nonnegative weights, for positive concave maps (Gabor, Piotrowski & Cavalcante 2024)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from wellposed.activations import Activation
+from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.factorisations import factorisation_cache
+from wellposed.errors import choices
+from wellposed.guarantee.positive import PositiveConcave
+from wellposed.operators.dense import Dense
+
+
+class Nonnegative(Constraint):
+    """A free parameter V of shape (n, n) and W ≥ 0 made from it.
+
+    Args:
+        state_features: n.
+        activation: σ, which the theorem is about.
+        floor: a lower bound of every entry of the offset.
+        parametrisation: ``"square"`` (W = V∘V), ``"softplus"`` or ``"projection"`` (W = max(V, 0); call `project` after each
+            optimiser step, or entries that left the orthant stay where they are).
+    """
+
+    def __init__(
+        self,
+        state_features: int,
+        activation: Activation,
+        floor: float,
+        *,
+        parametrisation: str = "square",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_size(state_features)
+        choices("parametrisation", parametrisation, ("square", "softplus", "projection"))
+        self.parametrisation = parametrisation
+        self._activation, self._floor = activation, floor
+        self.V = nn.Parameter(torch.empty(state_features, state_features, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """W uniform, with row sums near 0.2."""
+        nn.init.uniform_(self.V, 0.0, 0.4 / self.V.shape[0])
+        if self.parametrisation == "square":
+            self.V.sqrt_()
+        elif self.parametrisation == "softplus":
+            self.V.expm1_().clamp_min_(1e-6).log_()
+
+    @property
+    def state_features(self) -> int:  # noqa: D102
+        return self.V.shape[0]
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Set negative entries of V to zero."""
+        if self.parametrisation == "projection":
+            self.V.clamp_min_(0.0)
+
+    def materialise(self) -> tuple[Dense, PositiveConcave]:  # noqa: D102
+        if self.parametrisation == "square":
+            matrix = self.V.square()
+        elif self.parametrisation == "softplus":
+            matrix = nn.functional.softplus(self.V)
+        else:
+            matrix = self.V.clamp_min(0.0)
+        operator = Dense(matrix, factorisation_cache(self))
+        return operator, PositiveConcave(operator, self._activation, self._floor)
+
+    def extra_repr(self) -> str:
+        """Shown inside ``repr``."""
+        return f"state_features={self.state_features}, parametrisation={self.parametrisation!r}, floor={self._floor}"

@@ -1,0 +1,122 @@
+"""Positive concave maps (Gabor, Piotrowski & Cavalcante 2024): W ≥ 0, σ concave and nonnegative on the positive axis.
+
+With an offset above a floor β there is exactly one nonnegative fixed point, whatever the norm of W. Every fixed point for an
+offset b ≥ β lies above l, any point with l ≤ σ(Wl + β); there σ's slopes are at most D = σ'(Wl + β), so that
+|z(b) − z(b')| ≤ D(W|z(b) − z(b')| + |b − b'|) and |z(b) − z(b')| ≤ M|b − b'| with ``M = (I − DW)⁻¹D``. At l = z(β) this is the
+exact Lipschitz constant, attained at b = β.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wellposed.activations import Activation
+from wellposed.errors import GuaranteeError
+from wellposed.guarantee.base import Plan
+from wellposed.guarantee.componentwise import Componentwise, Majorant, majorant
+from wellposed.operators import Operator
+from wellposed.verified import gamma, to_float64
+
+_BELOW = 1e-2  # how far below its floor, relative to it, an offset may be pushed by a residual
+_LARGEST = 1e30  # a bound that no tolerance accepts
+
+
+class PositiveConcave(Componentwise):
+    """Uniqueness on the nonnegative orthant, convergence of Picard's iteration from zero, and exact sensitivity.
+
+    Args:
+        operator: W ≥ 0.
+        activation: σ.
+        floor: β.
+        linear: whether this is about an equation linearised at a fixed point, with slopes of at most D.
+    """
+
+    theorem = "Gabor, Piotrowski & Cavalcante 2024: positive concave map"
+    lipschitz_theorem = "sensitivity (I − DW)⁻¹D at the floor"
+    preferred = "picard"
+
+    def __init__(self, operator: Operator, activation: Activation, floor: float, *, linear: bool = False) -> None:
+        super().__init__(operator)
+        self._activation, self._floor, self._linear = activation, floor, linear
+
+    @property
+    def _margin(self) -> float:
+        return _BELOW * (self._floor if self._floor > 0.0 else 1.0)
+
+    @cached_property
+    def floor_state(self) -> Tensor:
+        """A point l ≤ σ(Wl + β') below every fixed point, shape (n,), float64, for β' slightly below β."""
+        upright = self.operator.upright()
+        key = ("floor", repr(self._activation), self._floor)
+        return upright.remembered(
+            key, lambda: _subsolution(upright.dense(), self._activation, self._floor - self._margin)
+        )
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """D, shape (n,), float64: no slope at any fixed point is larger."""
+        weight = self.operator.upright().dense().detach().double().cpu()
+        least = (torch.mv(weight, self.floor_state) + self._floor - self._margin) * (1.0 - gamma(len(weight) + 4))
+        before = torch.nextafter(least.clamp_min(0.0), torch.full_like(least, -1.0)).clamp_min(0.0)
+        return self._activation.derivative(before) * (1.0 + 1e-14)
+
+    @cached_property
+    def majorant(self) -> Majorant:
+        """The proof that I − DW is an M-matrix."""
+        operator = self.operator
+
+        def compute() -> Majorant:
+            return majorant(self.slopes[:, None] * operator.dense().detach().double().cpu())
+
+        return operator.remembered(("positive", repr(self._activation), self._floor), compute, oriented=True)
+
+    @cached_property
+    def sensitivity(self) -> Tensor:
+        """Upper bound of M in every entry, shape (n, n), float64."""
+        return self.majorant.sensitivity * self.slopes * (1.0 + 1e-15)
+
+    def plan(self, algorithm: str, step: float | Tensor | None = None) -> Plan | None:
+        """Picard's and the averaged iteration, above the floor state, in the norm max |z_i|/v_i."""
+        factor = self.majorant.log_norm  # of DW ≥ 0: its largest weighted row sum
+        if algorithm == "picard":
+            return self._plan(1.0, factor)
+        if algorithm == "averaged":
+            damping = 1.0 if step is None else float(step)
+            return self._plan(damping, 1.0 - damping + damping * factor)
+        return None
+
+    def _moved(self, change: Tensor) -> Tensor:
+        bound = super()._moved(change)
+        if self._linear:
+            return bound
+        pushed = change.abs().amax(1) if change.shape[1] else torch.zeros_like(bound)
+        return torch.where(pushed <= self._margin * (1.0 - 1e-6), bound, _LARGEST)
+
+    def suggested_step(self, algorithm: str) -> float | None:  # noqa: D102
+        return None  # no resolvent: W is not monotone
+
+    def linearised(self) -> PositiveConcave:  # noqa: D102
+        return PositiveConcave(self.operator, self._activation, self._floor, linear=True)
+
+    def on(self, operator: Operator) -> PositiveConcave:  # noqa: D102
+        return PositiveConcave(operator, self._activation, self._floor, linear=self._linear)
+
+
+def _subsolution(matrix: Tensor, activation: Activation, floor: float) -> Tensor:
+    """A point l with l ≤ σ(Wl + floor), close to the fixed point, by Picard's iteration from zero, which increases."""
+    weight = torch.from_numpy(to_float64(matrix, "W"))
+    if not bool((weight >= 0.0).all()):
+        raise GuaranteeError("W: has negative entries; a positive concave map needs W ≥ 0")
+    state = torch.zeros(len(weight), dtype=torch.float64)
+    for _ in range(500):
+        image = activation(torch.mv(weight, state) + floor)
+        if bool(((image - state).abs() <= 1e-12 * image).all()):
+            break
+        state = image
+    # Rounding may have put the last iterate a little too high: σ(tl) ≥ tσ(l) makes tl a subsolution with room to spare.
+    state = state * (1.0 - 1e-9)
+    image = activation(torch.mv(weight, state) * (1.0 - gamma(len(weight) + 4)) + floor) * (1.0 - 1e-14)
+    return state if bool((image >= state).all()) else torch.zeros_like(state)

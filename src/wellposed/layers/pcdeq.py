@@ -1,0 +1,122 @@
+"""Positive concave equilibrium networks (Gabor, Piotrowski & Cavalcante 2024)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.concave import SUPREMA, concave_activation, thompson_modulus
+from wellposed.constraints.nonnegative import Nonnegative
+from wellposed.errors import InputError, check, checked_options, choices
+from wellposed.implicit import Gradient
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.solvers import Averaged, Picard
+from wellposed.solvers.base import Solver
+from wellposed.solvers.evidence import ExactOffset
+
+
+class PositiveLinear(nn.Linear):
+    """``floor + softplus(U x + b)``, or ``max(U x + b, 0)`` where the floor is zero: never below the floor.
+
+    Args:
+        in_features: inputs.
+        out_features: outputs.
+        floor: at least zero.
+        options: as for `torch.nn.Linear`.
+    """
+
+    def __init__(self, in_features: int, out_features: int, floor: float, **options: Any) -> None:
+        super().__init__(in_features, out_features, **options)
+        self.floor = floor
+
+    def positive(self, value: Tensor) -> Tensor:
+        """The positive part; its slopes lie in [0, 1]."""
+        if self.floor == 0.0:
+            return torch.relu(value)
+        return self.floor + torch.logaddexp(value, torch.zeros_like(value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (*, in_features) to (*, out_features)."""
+        return self.positive(super().forward(x))
+
+
+class PcDEQ(Equilibrium):
+    """``z* = σ(W z* + p)``, W ≥ 0 and σ concave on the positive axis: one nonnegative fixed point for *every* W ≥ 0.
+
+    Variant 1 has σ(0) = 0 and a strictly positive offset ``p = ε + softplus(U x + b)``; variant 2 has σ(0) > 0 (the sigmoid) and
+    ``p = max(U x + b, 0)``. The published variant 1 has no floor ε and therefore no uniform rate of convergence.
+
+    Args:
+        in_features: size of the last dimension of the input.
+        state_features: size of the equilibrium.
+        activation: a name in `wellposed.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
+        floor: ε; None for 0.1 in variant 1. Variant 2 has none.
+        parametrisation: of W ≥ 0, see `Nonnegative`.
+        bias: whether the injection has a bias.
+        solver: `Picard` (the default) or `Averaged`; others leave the nonnegative orthant, outside of which σ need not be
+            concave and other fixed points exist.
+        gradient: how to differentiate; None for `Exact`.
+        rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
+        atol: absolute tolerance, likewise.
+        max_steps: limit on the iterations of each sample.
+        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
+        device: where the weights are created.
+        dtype: their dtype.
+    """
+
+    injection: PositiveLinear
+    constraint: Nonnegative
+
+    @checked_options
+    def __init__(
+        self,
+        in_features: int,
+        state_features: int,
+        *,
+        activation: str = "tanh",
+        floor: float | None = None,
+        parametrisation: str = "square",
+        bias: bool = True,
+        solver: Solver | None = None,
+        gradient: Gradient | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_steps: int = 1000,
+        on_failure: str = "warn",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check(in_features > 0, "in_features", in_features, "must be a positive integer")
+        choices("activation", activation, tuple(SUPREMA))
+        second = activation == "sigmoid"
+        if floor is None:
+            floor = 0.0 if second else 0.1
+        fits = floor == 0.0 if second else 0.0 < floor < float("inf")
+        check(fits, "floor", floor, "must be zero for the sigmoid" if second else "must be positive and finite")
+        if solver is not None and not isinstance(solver, Picard | Averaged):
+            raise InputError(
+                f"solver={solver!r}: may leave the nonnegative orthant, where the fixed point is not unique; use Picard or "
+                "Averaged"
+            )
+        sigma = concave_activation(activation)
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        super().__init__(
+            PositiveLinear(in_features, state_features, floor, bias=bias, **options),
+            Nonnegative(state_features, sigma, floor, parametrisation=parametrisation, **options),
+            activation=sigma, solver=solver, gradient=gradient, rtol=rtol, atol=atol, max_steps=max_steps,
+            on_failure=on_failure,
+        )  # fmt: skip
+        self._name = activation
+
+    @property
+    def thompson_factor(self) -> float:
+        """Contraction of one step in the Thompson metric, for every W ≥ 0 and every input; see `thompson_modulus`."""
+        return thompson_modulus(self._name, self.injection.floor)
+
+    def _exact_offset(self, rows: Tensor) -> ExactOffset:
+        exact = super()._exact_offset(rows)
+        value = self.injection.positive(exact.value)
+        size = torch.linalg.vector_norm(value, dim=1) + self.injection.floor * self.state_features**0.5
+        return ExactOffset(value, exact.error + 8.0 * torch.finfo(torch.float64).eps * size)

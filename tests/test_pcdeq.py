@@ -1,0 +1,183 @@
+"""The positive concave layer through the shared case, and what is particular to it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import wellposed as wp
+from harness.layer_case import LayerCase
+from wellposed.concave import SUPREMA, concave_activation, thompson_modulus
+
+NUMPY = {"tanh": np.tanh, "sigmoid": lambda s: 1 / (1 + np.exp(-s))}
+
+
+class TestVariant1(LayerCase):
+    name = "tanh"
+
+    def make_layer(self, dtype=torch.float64, **options):
+        torch.manual_seed(2)
+        given = {"dtype": dtype, **options, "activation": options.get("activation", self.name)}
+        if given["activation"] == "tanh" and self.name == "sigmoid":
+            given["activation"] = "sigmoid"  # the shared case asks for a smooth activation
+        layer = wp.PcDEQ(7, 6, **given)
+        with torch.no_grad():
+            layer.constraint.V.uniform_(0.0, 0.9)  # far beyond norm one
+        return layer
+
+    def true_state(self, layer, x):
+        weight = layer.operator().dense().detach().double().numpy()
+        offset = layer.injection.double()(x.detach()).detach().numpy()
+        z = np.zeros_like(offset)
+        for _ in range(3000):
+            z = NUMPY[self.name](z @ weight.T + offset)
+        return torch.from_numpy(z)
+
+    def condition(self, layer):
+        return float(layer.operator().dense().min())
+
+    def test_converges_within_the_steps_that_its_guarantee_predicts(self):
+        layer = self.make_layer(atol=0.0, rtol=1e-6)
+        x = self.inputs(20)
+        solution = layer.solve(x)
+        # A priori, for every W ≥ 0 and every input: the Thompson distance shrinks by κ at every step.
+        factor = layer.thompson_factor
+        floor = layer.injection.floor
+        start = math.log(1.0 / float(layer.activation(torch.tensor(floor, dtype=torch.float64))))
+        guarantee = layer.materialise()[1]
+        loss = guarantee.offset_lipschitz() * layer.operator().norm_upper_bound() * 4.0
+        target = 1e-6 / loss / 6**0.5
+        predicted = 2 + math.ceil(math.log(target / start) / math.log(factor))
+        assert int(solution.steps.max()) <= predicted
+
+    @pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 1e2])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_condition_holds_for_any_parameters_or_the_layer_raises(self, dtype, scale):
+        layer = self.make_layer(dtype)
+        with torch.no_grad():
+            layer.constraint.V.mul_(scale)
+        assert self.condition(layer) >= 0
+        solution = layer.solve(self.inputs(5, dtype))
+        assert solution.converged.all()
+        assert (solution.value > 0).all()
+
+    def test_bad_input(self):
+        layer = self.make_layer()
+        with pytest.raises(wp.InputError, match=r"x: has shape \(3, 5\).*takes 7 features"):
+            layer(torch.zeros(3, 5, dtype=torch.float64))
+        with pytest.raises(wp.InputError, match="x: has NaN or infinite"):
+            layer(self.inputs() / 0)
+        with pytest.raises(wp.InputError, match="leave the nonnegative orthant"):
+            wp.PcDEQ(7, 6, solver=wp.Anderson())
+        with pytest.raises(wp.InputError, match="Did you mean 'tanh'"):
+            wp.PcDEQ(7, 6, activation="tahn")
+        with pytest.raises(wp.InputError, match="must be positive and finite"):
+            wp.PcDEQ(7, 6, floor=0.0)
+        with pytest.raises(wp.InputError, match="must be zero for the sigmoid"):
+            wp.PcDEQ(7, 6, activation="sigmoid", floor=0.5)
+
+
+class TestVariant2(TestVariant1):
+    name = "sigmoid"
+
+
+@pytest.mark.parametrize("floor", [0.01, 0.1, 0.5])
+def test_thompson_modulus_against_closed_forms(floor):
+    assert thompson_modulus("softsign", floor) == pytest.approx(
+        (math.sqrt(1 + floor) - math.sqrt(floor)) ** 2, rel=1e-8
+    )
+    assert thompson_modulus("relu6", floor) == pytest.approx(1 - floor / 6)
+    table = {
+        "sigmoid": (0.2763, 0.2573, 0.1854),
+        "tanh": (0.9251, 0.6823, 0.2759),
+        "exponential": (0.8652, 0.6168, 0.3017),
+    }
+    place = (0.01, 0.1, 0.5).index(floor)
+    for name, values in table.items():
+        assert thompson_modulus(name, floor) == pytest.approx(values[place], abs=6e-5)
+    assert thompson_modulus("sigmoid", 0.0) == pytest.approx(0.278465, abs=1e-6)  # Lambert W(exp(−1))
+    assert thompson_modulus("tanh", 0.2255) == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", list(SUPREMA))
+def test_contraction_in_the_thompson_metric_for_all_weights(name):
+    floor = 0.0 if name == "sigmoid" else 0.1
+    sigma, factor = concave_activation(name), thompson_modulus(name, floor)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        scale = 10.0 ** float(4 * torch.rand((), generator=generator) - 2)
+        weight = scale * torch.rand(5, 5, generator=generator, dtype=torch.float64)
+        z, w = (torch.rand(50, 5, generator=generator, dtype=torch.float64) * 3 + 1e-3 for _ in range(2))
+        b = floor + torch.rand(50, 5, generator=generator, dtype=torch.float64)
+        before = (z / w).log().abs().amax(1)
+        after = (sigma(z @ weight.T + b) / sigma(w @ weight.T + b)).log().abs().amax(1)
+        assert (after <= factor * before * (1 + 1e-9) + 1e-14).all()
+    if name == "sigmoid":
+        assert factor <= 0.2785
+
+
+@pytest.mark.parametrize("name", ["tanh", "softsign", "sigmoid", "logarithm", "isru"])
+def test_lipschitz_constant_is_that_of_the_floor_and_is_attained(name):
+    torch.manual_seed(0)
+    layer = wp.PcDEQ(4, 8, activation=name, dtype=torch.float64, rtol=1e-13, atol=1e-13)
+    with torch.no_grad():
+        layer.constraint.V.uniform_(0.0, 0.5)
+    operator, guarantee = layer.materialise()
+    weight, floor = operator.dense().detach(), layer.injection.floor
+    z = torch.zeros(8, dtype=torch.float64)
+    for _ in range(5000):
+        z = layer.activation(weight @ z + floor)
+    slopes = layer.activation.derivative(weight @ z + floor)
+    exact = torch.linalg.solve(torch.eye(8, dtype=torch.float64) - slopes[:, None] * weight, torch.diag(slopes))
+    upper = guarantee.sensitivity
+    assert (upper >= exact - 1e-12).all()
+    assert float((upper / exact).max()) <= 1.1  # the guarantee leaves an offset room to be pushed 1 % below the floor
+    # Attained: difference quotients at the floor; never exceeded: anywhere above it.
+    cell = wp.solvers.problem.AffineProblem
+    base = torch.full((1, 8), floor, dtype=torch.float64)
+    _, _, right = torch.linalg.svd(exact)
+    pair = torch.cat([base, base + 1e-6 * right[:1].abs()])
+
+    def solve(offset):
+        problem = cell(wp.operators.Dense(weight), offset, layer.activation)
+        return wp.fixed_point(problem, torch.zeros_like(offset), solver=wp.Picard(), rtol=1e-14, atol=1e-15).value
+
+    found = solve(pair)
+    ratio = float((found[1] - found[0]).norm() / (pair[1] - pair[0]).norm())
+    norm = float(torch.linalg.matrix_norm(exact, 2))
+    assert ratio == pytest.approx(norm, rel=1e-4)
+    first, second = (floor + 2 * torch.rand(500, 8, dtype=torch.float64) for _ in range(2))
+    quotients = (solve(first) - solve(second)).norm(dim=1) / (first - second).norm(dim=1)
+    assert float(quotients.max()) <= norm * (1 + 1e-9)
+    assert guarantee.offset_lipschitz() >= norm
+
+
+@pytest.mark.parametrize("parametrisation", ["square", "softplus", "projection"])
+def test_parametrisations_stay_nonnegative_and_train(parametrisation):
+    torch.manual_seed(0)
+    layer = wp.PcDEQ(4, 8, parametrisation=parametrisation)
+    x, target = torch.randn(64, 4), torch.rand(64, 8)
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=1e-2, weight_decay=1e-2)
+    losses = []
+    for _ in range(200):
+        loss = (layer(x) - target).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        layer.constraint.project()
+        losses.append(float(loss.detach()))
+        assert (layer.operator().dense() >= 0).all()
+    assert losses[-1] < 0.9 * losses[0]
+    assert layer.solve(x).converged.all()
+
+
+def test_certificates_read_the_sensitivity_at_the_floor():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), wp.PcDEQ(8, 10), torch.nn.Linear(10, 3))
+    certificate = wp.certify(model, inputs=torch.randn(20, 8))
+    assert 0 < certificate.lower_bound <= certificate.lipschitz
+    assert "floor" in certificate.factors[1].reason
+    assert certificate.check()
