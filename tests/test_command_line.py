@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import wellposed as wp
 from wellposed.cli.main import run
 from wellposed.training.run import RunFolder, read_metrics
 
@@ -322,3 +323,18 @@ def test_a_results_file_without_its_content_is_named(finished, tmp_path, capsys)
     shutil.copytree(finished, folder)
     RunFolder(folder).attacked.write_text("{}")
     assert "attacked.json: corrupt" in output_of(capsys, ["report", str(folder)], 1).err
+
+
+def test_a_header_of_any_length_is_no_pickle(trained, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from wellposed.training.checkpoint import FORMAT, read_weights
+
+    tensors = load_file(trained / "weights.safetensors")
+    for extra in range(0, 260, 8):  # the header's length runs through every first byte that occurs
+        path = tmp_path / "weights.safetensors"
+        save_file(tensors, path, metadata={"format": FORMAT, "config": "{}", "pad": "x" * extra})
+        read_weights(path)
+    torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(wp.WellposedError, match="a pickle"):
+        read_weights(path)

@@ -181,3 +181,32 @@ def test_certificates_read_the_sensitivity_at_the_floor():
     assert 0 < certificate.lower_bound <= certificate.lipschitz
     assert "floor" in certificate.factors[1].reason
     assert certificate.check()
+
+
+def test_batch_normalisation_is_part_of_the_input_map_in_eval_mode():
+    torch.manual_seed(0)
+    layer = wp.PcDEQ(5, 6, batch_norm=True, rtol=1e-9, dtype=torch.float64)
+    norm = torch.nn.BatchNorm1d(6, dtype=torch.float64)
+    model = torch.nn.Sequential(layer, norm, torch.nn.Linear(6, 3, dtype=torch.float64))
+    for _ in range(20):
+        model(3 * torch.randn(64, 5, dtype=torch.float64) + 1)
+    with pytest.raises(wp.InputError, match="call eval"):
+        layer.solve(torch.randn(8, 5, dtype=torch.float64))
+    with pytest.raises((wp.CertificateError, wp.InputError), match="call"):
+        wp.certify(model)
+    model.eval()
+    x = torch.randn(50, 5, dtype=torch.float64)
+    weight, bias = layer.injection.folded()
+    torch.testing.assert_close(layer.injection(x), layer.injection.positive(x @ weight.T + bias))
+    assert layer.solve(x).converged.all()
+    certificate = wp.certify(model, inputs=x)
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda v: model(v[None])[0]))(x)
+    assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= certificate.lipschitz
+    assert certificate.lower_bound <= certificate.lipschitz
+    # Errors in single precision, against the model in double precision.
+    from wellposed.certificates.evaluate import bounded_logits
+
+    single = torch.nn.Sequential(layer, norm, model[2]).float()
+    result = bounded_logits(single, x.float())
+    exact = bounded_logits(single.double(), x.float().double())
+    assert ((result.logits.double() - exact.logits).norm(dim=1) <= result.error + exact.error).all()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates.lipschitz import blocks_of, factor_of
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.normalize import batch_norm_map
 from wellposed.norms import euclidean
 from wellposed.solvers.solution import Tolerance
 from wellposed.verified import spectral_norm_upper_bound
@@ -58,6 +59,12 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
         else:
             if isinstance(block, nn.Linear):
                 error = error + _rounding(block, value)
+            if isinstance(block, nn.BatchNorm1d):
+                scale, shift = batch_norm_map(block)
+                # The mean times the scale is the difference of bias and shift.
+                constant = 2.0 * shift.norm() + (0.0 if block.bias is None else block.bias.double().norm())
+                size = euclidean(value.double() * scale) + constant
+                error = error + 8.0 * torch.finfo(value.dtype).eps * size
             value = block(value)
             if not isinstance(block, _EXACT):  # a few roundings of each entry
                 error = error + 4.0 * torch.finfo(value.dtype).eps * euclidean(value)

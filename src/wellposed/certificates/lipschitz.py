@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import CertificateError
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.normalize import Normalize
+from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.verified import spectral_norm_upper_bound, to_float64
 
 # Nonexpansive whatever they are given, and without weights.
@@ -79,6 +79,11 @@ def factor_of(name: str, block: nn.Module) -> Factor:
         if not 0.0 <= slope <= 1.0:
             raise CertificateError(f"{name}: the activation {block.activation!r} expands; no constant is known")
         return Factor(name, *block.lipschitz())
+    if is_plain(block, nn.BatchNorm1d):
+        if block.training or block.running_var is None:
+            raise CertificateError(f"{name}: batch normalisation depends on the batch; call model.eval() first")
+        scale, _ = batch_norm_map(block)
+        return Factor(name, float(scale.abs().max()) * (1.0 + 1e-12), "largest scale of the batch normalisation")
     if is_plain(block, nn.Dropout):
         if block.training:
             raise CertificateError(f"{name}: dropout is active; call model.eval() first")

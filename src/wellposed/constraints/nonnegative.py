@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from wellposed.activations import Activation
+from wellposed.concave import concave_activation, thompson_modulus
 from wellposed.constraints.base import Constraint, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import choices
@@ -18,7 +18,7 @@ class Nonnegative(Constraint):
 
     Args:
         state_features: n.
-        activation: σ, which the theorem is about.
+        activation: σ, which the theorem is about, by name.
         floor: a lower bound of every entry of the offset.
         parametrisation: ``"square"`` (W = V∘V), ``"softplus"`` or ``"projection"`` (W = max(V, 0); call `project` after each
             optimiser step, or entries that left the orthant stay where they are).
@@ -27,7 +27,7 @@ class Nonnegative(Constraint):
     def __init__(
         self,
         state_features: int,
-        activation: Activation,
+        activation: str,
         floor: float,
         *,
         parametrisation: str = "square",
@@ -38,7 +38,8 @@ class Nonnegative(Constraint):
         check_size(state_features)
         choices("parametrisation", parametrisation, ("square", "softplus", "projection"))
         self.parametrisation = parametrisation
-        self._activation, self._floor = activation, floor
+        self._activation, self._floor = concave_activation(activation), floor
+        self._thompson = thompson_modulus(activation, floor)
         self.V = nn.Parameter(torch.empty(state_features, state_features, device=device, dtype=dtype))
         self.reset_parameters()
 
@@ -69,7 +70,7 @@ class Nonnegative(Constraint):
         else:
             matrix = self.V.clamp_min(0.0)
         operator = Dense(matrix, factorisation_cache(self))
-        return operator, PositiveConcave(operator, self._activation, self._floor)
+        return operator, PositiveConcave(operator, self._activation, self._floor, self._thompson)
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

@@ -17,6 +17,7 @@ from wellposed.activations import Activation
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Plan
 from wellposed.guarantee.componentwise import Componentwise, Majorant, majorant
+from wellposed.norms import euclidean
 from wellposed.operators import Operator
 from wellposed.verified import gamma, to_float64
 
@@ -31,6 +32,7 @@ class PositiveConcave(Componentwise):
         operator: W ≥ 0.
         activation: σ.
         floor: β.
+        thompson: κ(β), see `wellposed.concave.thompson_modulus`.
         linear: whether this is about an equation linearised at a fixed point, with slopes of at most D.
     """
 
@@ -38,9 +40,11 @@ class PositiveConcave(Componentwise):
     lipschitz_theorem = "sensitivity (I − DW)⁻¹D at the floor"
     preferred = "picard"
 
-    def __init__(self, operator: Operator, activation: Activation, floor: float, *, linear: bool = False) -> None:
+    def __init__(
+        self, operator: Operator, activation: Activation, floor: float, thompson: float, *, linear: bool = False
+    ) -> None:
         super().__init__(operator)
-        self._activation, self._floor, self._linear = activation, floor, linear
+        self._activation, self._floor, self._thompson, self._linear = activation, floor, thompson, linear
 
     @property
     def _margin(self) -> float:
@@ -88,6 +92,19 @@ class PositiveConcave(Componentwise):
             return self._plan(damping, 1.0 - damping + damping * factor)
         return None
 
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
+        """The smaller of the bound by M and of Banach's in the Thompson metric, |z_i − z*_i| ≤ (eᵈ − 1)z_i.
+
+        There d ≤ κ/(1 − κ)·max |log image_i − log point_i|, which is small wherever the point is, not only at the floor.
+        """
+        bound = super().error_bound(point, image)
+        if self._linear:
+            return bound
+        step = (image.double() / point.double()).log().abs().amax(1)
+        distance = self._thompson / (1.0 - self._thompson) * step
+        relative = euclidean(image) * torch.expm1(distance)
+        return torch.where(relative < bound, relative, bound)  # not where it is NaN, at points with zeros
+
     def _moved(self, change: Tensor) -> Tensor:
         bound = super()._moved(change)
         if self._linear:
@@ -99,10 +116,10 @@ class PositiveConcave(Componentwise):
         return None  # no resolvent: W is not monotone
 
     def linearised(self) -> PositiveConcave:  # noqa: D102
-        return PositiveConcave(self.operator, self._activation, self._floor, linear=True)
+        return PositiveConcave(self.operator, self._activation, self._floor, self._thompson, linear=True)
 
     def on(self, operator: Operator) -> PositiveConcave:  # noqa: D102
-        return PositiveConcave(operator, self._activation, self._floor, linear=self._linear)
+        return PositiveConcave(operator, self._activation, self._floor, self._thompson, linear=self._linear)
 
 
 def _subsolution(matrix: Tensor, activation: Activation, floor: float) -> Tensor:

@@ -166,14 +166,10 @@ class Equilibrium(nn.Module):
 
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         # torch.func wrappers cannot enter a closure, so plain storage is read here; see AffineEquation.batched.
-        weight = self.injection.weight.detach().double()
-        value = rows.detach().double() @ weight.t()
-        size = euclidean(rows.detach().double()) * torch.linalg.matrix_norm(weight)
-        if self.injection.bias is not None:
-            bias = self.injection.bias.detach().double()
-            value = value + bias
-            size = size + torch.linalg.vector_norm(bias)
-        return ExactOffset(value, (self.in_features + 3) * torch.finfo(torch.float64).eps * size)
+        bias = self.injection.bias
+        return exact_linear(
+            rows, self.injection.weight.detach().double(), None if bias is None else bias.detach().double()
+        )
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim == 0 or x.shape[-1] != self.in_features:
@@ -219,3 +215,21 @@ class Equilibrium(nn.Module):
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""
         return f"activation={self.activation!r}, solver={self.solver!r}"
+
+
+def exact_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, *, roundings: int = 0) -> ExactOffset:
+    """``rows·weightᵀ + bias`` in float64, with a bound on the Euclidean error of each row.
+
+    Args:
+        rows: inputs, shape (batch, in_features), any float dtype.
+        weight: float64, shape (out_features, in_features).
+        bias: float64, shape (out_features,), or None.
+        roundings: how many roundings of float64 the weights and biases themselves may be off.
+    """
+    exact = rows.detach().double()
+    value = exact @ weight.t()
+    size = euclidean(exact) * torch.linalg.matrix_norm(weight)
+    if bias is not None:
+        value = value + bias
+        size = size + torch.linalg.vector_norm(bias)
+    return ExactOffset(value, (weight.shape[1] + 3 + roundings) * torch.finfo(torch.float64).eps * size)

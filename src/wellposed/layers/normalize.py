@@ -29,3 +29,13 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, channels, height, width) to the same."""
         return (x - self.mean) / self.std
+
+
+def batch_norm_map(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a batch normalisation in eval mode, float64, each of shape (features,)."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight.detach().double()
+    shift = -norm.running_mean.double() * scale
+    return scale, shift + norm.bias.detach().double() if norm.affine else shift

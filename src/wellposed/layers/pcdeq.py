@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,25 +12,32 @@ from wellposed.concave import SUPREMA, concave_activation, thompson_modulus
 from wellposed.constraints.nonnegative import Nonnegative
 from wellposed.errors import InputError, check, checked_options, choices
 from wellposed.implicit import Gradient
-from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.equilibrium import Equilibrium, exact_linear
+from wellposed.layers.normalize import batch_norm_map
 from wellposed.solvers import Averaged, Picard
 from wellposed.solvers.base import Solver
 from wellposed.solvers.evidence import ExactOffset
+from wellposed.verified import spectral_norm_upper_bound
 
 
 class PositiveLinear(nn.Linear):
-    """``floor + softplus(U x + b)``, or ``max(U x + b, 0)`` where the floor is zero: never below the floor.
+    """``floor + softplus(v)``, or ``max(v, 0)`` where the floor is zero, of ``v = U x + b``: never below the floor.
 
     Args:
         in_features: inputs.
         out_features: outputs.
         floor: at least zero.
+        batch_norm: normalise v over the batch; in eval mode that is a part of U and b.
         options: as for `torch.nn.Linear`.
     """
 
-    def __init__(self, in_features: int, out_features: int, floor: float, **options: Any) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, floor: float, *, batch_norm: bool = False, **options: Any
+    ) -> None:
         super().__init__(in_features, out_features, **options)
         self.floor = floor
+        where = {name: value for name, value in options.items() if name != "bias"}
+        self.norm = nn.BatchNorm1d(out_features, **where) if batch_norm else None
 
     def positive(self, value: Tensor) -> Tensor:
         """The positive part; its slopes lie in [0, 1]."""
@@ -39,7 +47,23 @@ class PositiveLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (*, in_features) to (*, out_features)."""
-        return self.positive(super().forward(x))
+        value = super().forward(x)
+        return self.positive(value if self.norm is None else self.norm(value))
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """U and b with the normalisation of eval mode in them, float64.
+
+        Raises:
+            InputError: in training mode, where the normalisation depends on the batch.
+        """
+        weight = self.weight.detach().double()
+        bias = weight.new_zeros(len(weight)) if self.bias is None else self.bias.detach().double()
+        if self.norm is None:
+            return weight, bias
+        if self.training:
+            raise InputError("training=True: batch normalisation depends on the batch; call eval() first")
+        scale, shift = batch_norm_map(self.norm)
+        return weight * scale[:, None], bias * scale + shift
 
 
 class PcDEQ(Equilibrium):
@@ -54,6 +78,7 @@ class PcDEQ(Equilibrium):
         activation: a name in `wellposed.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
         floor: ε; None for 0.1 in variant 1. Variant 2 has none.
         parametrisation: of W ≥ 0, see `Nonnegative`.
+        batch_norm: normalise U x + b over the batch, as the published networks do.
         bias: whether the injection has a bias.
         solver: `Picard` (the default) or `Averaged`; others leave the nonnegative orthant, outside of which σ need not be
             concave and other fixed points exist.
@@ -78,6 +103,7 @@ class PcDEQ(Equilibrium):
         activation: str = "tanh",
         floor: float | None = None,
         parametrisation: str = "square",
+        batch_norm: bool = False,
         bias: bool = True,
         solver: Solver | None = None,
         gradient: Gradient | None = None,
@@ -103,8 +129,8 @@ class PcDEQ(Equilibrium):
         sigma = concave_activation(activation)
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(
-            PositiveLinear(in_features, state_features, floor, bias=bias, **options),
-            Nonnegative(state_features, sigma, floor, parametrisation=parametrisation, **options),
+            PositiveLinear(in_features, state_features, floor, batch_norm=batch_norm, bias=bias, **options),
+            Nonnegative(state_features, activation, floor, parametrisation=parametrisation, **options),
             activation=sigma, solver=solver, gradient=gradient, rtol=rtol, atol=atol, max_steps=max_steps,
             on_failure=on_failure,
         )  # fmt: skip
@@ -115,8 +141,16 @@ class PcDEQ(Equilibrium):
         """Contraction of one step in the Thompson metric, for every W ≥ 0 and every input; see `thompson_modulus`."""
         return thompson_modulus(self._name, self.injection.floor)
 
+    def lipschitz(self) -> tuple[float, str]:  # noqa: D102
+        injection = spectral_norm_upper_bound(self.injection.folded()[0]) * (1.0 + 1e-12)
+        _, guarantee = self.materialise()
+        sensitivity = guarantee.offset_lipschitz()
+        reason = f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
+        return math.nextafter(injection * sensitivity, math.inf), reason
+
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
-        exact = super()._exact_offset(rows)
+        weight, bias = self.injection.folded()
+        exact = exact_linear(rows, weight, bias, roundings=4)
         value = self.injection.positive(exact.value)
         size = torch.linalg.vector_norm(value, dim=1) + self.injection.floor * self.state_features**0.5
         return ExactOffset(value, exact.error + 8.0 * torch.finfo(torch.float64).eps * size)

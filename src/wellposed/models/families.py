@@ -129,9 +129,9 @@ class PcDEQFamily(Family):
     def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
         layer = PcDEQ(
             in_features, self.width, activation=self.activation, parametrisation=self.parametrisation, rtol=self.rtol,
-            floor=None if self.activation == "sigmoid" else self.floor,
+            floor=None if self.activation == "sigmoid" else self.floor, batch_norm=True,
         )  # fmt: skip
-        return layer, nn.Linear(self.width, classes)
+        return layer, nn.BatchNorm1d(self.width), nn.Linear(self.width, classes)
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,9 @@ def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; is this a finished run?")
     with path.open("rb") as stream:
-        start = stream.read(8)
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") or start[:1] == b"\x80":
+        start = stream.read(9)
+    # A safetensors file starts with the length of its header, whose first byte may be that of a pickle, and a brace.
+    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
         raise CheckpointError(f"{path}: a pickle, which can run code when loaded; convert it to safetensors first")
     try:
         with safetensors.safe_open(path, "pt") as file:
