@@ -19,9 +19,9 @@ pytestmark = pytest.mark.slow
 _DEVIATION = 0.3081
 
 
-def trained(preset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(preset: str, tmp_path_factory: pytest.TempPathFactory, family: str = "mondeq") -> Path:
     run = tmp_path_factory.mktemp("runs") / preset
-    assert command(["train", "mondeq", "--preset", preset, "--out", str(run), "--json"]) == 0
+    assert command(["train", family, "--preset", preset, "--out", str(run), "--json"]) == 0
     assert command(["certify", str(run), "--json"]) == 0
     return run
 
@@ -56,6 +56,26 @@ def test_attacks_stay_outside_of_every_certified_radius(smooth, capsys):
             <= attacked.accuracy(radius)
             < certified.accuracy(0.0, "pairs", 500) + 0.05
         )
+
+
+@pytest.mark.parametrize(("preset", "gamma", "error"), [("lben-1", 1.0, 0.024), ("lben-5", 5.0, 0.0185)])
+def test_lipschitz_bounded_networks(preset, gamma, error, tmp_path_factory):
+    certified = read_certified(trained(preset, tmp_path_factory, family="lben"))
+    assert certified.test_error <= error
+    assert certified.lipschitz * _DEVIATION <= gamma * (
+        1 + 1e-5
+    )  # the standard deviation is stored in single precision
+    assert certified.lower_bound <= certified.lipschitz
+
+
+@pytest.mark.parametrize("preset", ["pcdeq1-tanh", "pcdeq1-softsign", "pcdeq2"])
+def test_positive_concave_networks(preset, tmp_path_factory):
+    run = trained(preset, tmp_path_factory, family=preset.partition("-")[0])
+    assert read_certified(run).test_error <= 0.02
+
+
+def test_non_euclidean_network(tmp_path_factory):
+    assert read_certified(trained("nemon", tmp_path_factory, family="nemon")).test_error <= 1 - 0.9773
 
 
 def test_accurate_model_errs_on_at_most_two_percent(tmp_path_factory):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -30,7 +31,7 @@ class TestVariant1(LayerCase):
 
     def true_state(self, layer, x):
         weight = layer.operator().dense().detach().double().numpy()
-        offset = layer.injection.double()(x.detach()).detach().numpy()
+        offset = copy.deepcopy(layer.injection).double()(x.detach()).detach().numpy()
         z = np.zeros_like(offset)
         for _ in range(3000):
             z = NUMPY[self.name](z @ weight.T + offset)

@@ -51,6 +51,21 @@ class LayerCase:
         if dtype == torch.float32:
             assert float((solution.error_bound / error.clamp_min(1e-12)).median()) <= self.largest_overestimate
 
+    @pytest.mark.slow
+    def test_error_bound_over_a_hundred_thousand_samples(self):
+        layer = self.make_layer(torch.float32, rtol=1e-3)
+        ratios = []
+        for seed in range(10):
+            generator = torch.Generator().manual_seed(seed)
+            x = torch.randn(10_000, 7, generator=generator) * 10.0 ** (seed % 3 - 1)
+            solution = layer.solve(x)
+            error = (solution.value.detach().double() - self.true_state(layer, x.double())).norm(dim=1)
+            assert (error <= solution.error_bound + 1e-13 * (1 + solution.value.norm(dim=1))).all()
+            ratios.append((solution.error_bound / error.clamp_min(1e-12)).detach())
+        median = float(torch.cat(ratios).median())
+        print(f"{type(self).__name__}: median overestimate {median:.2f}")
+        assert median <= self.largest_overestimate
+
     def test_tight_tolerance_in_float32_is_met_and_proved(self):
         layer = self.make_layer(torch.float32, rtol=1e-6, atol=1e-6)
         x = self.inputs(50, torch.float32)

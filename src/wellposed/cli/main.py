@@ -40,6 +40,9 @@ def run(arguments: list[str]) -> int:
     name, *rest = arguments
     try:
         return _command(name)(rest)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stderr.close()
+        return 0
     except KeyboardInterrupt:
         print("wellposed: interrupted", file=sys.stderr)
         return 130
