@@ -29,6 +29,8 @@ from wellposed.layers import NEMON as NEMON
 from wellposed.layers import Equilibrium as Equilibrium
 from wellposed.layers import MonDEQ as MonDEQ
 from wellposed.layers import Normalize as Normalize
+from wellposed.layers import OrthogonalDEQ as OrthogonalDEQ
+from wellposed.layers import OrthogonalLinear as OrthogonalLinear
 from wellposed.layers import PcDEQ as PcDEQ
 from wellposed.solvers import Anderson as Anderson
 from wellposed.solvers import Averaged as Averaged

@@ -16,6 +16,7 @@ from wellposed.certificates.lipschitz import Factor, blocks_of, factor_of, is_pl
 from wellposed.certificates.radius import RULES, radii
 from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, checked_options, choices
+from wellposed.layers.orthogonal import OrthogonalLinear
 
 FORMAT = "wellposed-certificate/1"
 _METHOD = "product of verified block constants"
@@ -195,7 +196,7 @@ def certify(model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = 
     factors = [factor_of(name, block) for name, block in chain]
     last = chain[-1][1]
     pairs = None
-    if is_plain(last, nn.Linear) and last.out_features > 1:
+    if (is_plain(last, nn.Linear) or is_plain(last, OrthogonalLinear)) and last.out_features > 1:
         pairs = pair_constants(last.weight, product(factors[:-1]))
     found = None if inputs is None else witness(model, inputs)
     return Certificate(

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.lipschitz import blocks_of, factor_of
-from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import batch_norm_map
+from wellposed.layers.orthogonal import OrthogonalLinear
 from wellposed.norms import euclidean
 from wellposed.solvers.solution import Tolerance
 from wellposed.verified import spectral_norm_upper_bound
 
 # Blocks that only move numbers, or replace some by zero or by a bound.
-_EXACT = (nn.Linear, nn.Flatten, nn.Unflatten, nn.Identity, nn.ReLU, nn.Hardtanh, nn.Dropout)
+_EXACT = (nn.Linear, OrthogonalLinear, nn.Flatten, nn.Unflatten, nn.Identity, nn.ReLU, nn.Hardtanh, nn.Dropout)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
     value = x
     for name, block in blocks_of(model):
         error = error * factor_of(name, block).value
-        if isinstance(block, Equilibrium):
+        if isinstance(block, ImplicitLayer):
             solution = block.solve(value)
             value = solution.value
             assert solution.error_bound is not None  # solve() always certifies
@@ -57,7 +58,7 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
                 error = error * spectral_norm_upper_bound(block.output.weight) + _rounding(block.output, value)
                 value = block.output(value)
         else:
-            if isinstance(block, nn.Linear):
+            if isinstance(block, nn.Linear | OrthogonalLinear):
                 error = error + _rounding(block, value)
             if isinstance(block, nn.BatchNorm1d):
                 scale, shift = batch_norm_map(block)
@@ -82,7 +83,7 @@ def exact_copy(model: nn.Module) -> nn.Module:
     """The same weights on the CPU in float64, in eval mode, with solves to nine digits."""
     exact = copy.deepcopy(model).cpu().double().eval()
     for module in exact.modules():
-        if isinstance(module, Equilibrium):
+        if isinstance(module, ImplicitLayer):
             module.tolerance = Tolerance(1e-9, 1e-9)
     return exact
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError
-from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
+from wellposed.layers.orthogonal import OrthogonalLinear
 from wellposed.verified import spectral_norm_upper_bound, to_float64
 
 # Nonexpansive whatever they are given, and without weights.
@@ -70,14 +71,11 @@ def factor_of(name: str, block: nn.Module) -> Factor:
     Raises:
         CertificateError: nothing is known about such a block, or its weights fail its theorem.
     """
-    if is_plain(block, nn.Linear):
+    if is_plain(block, nn.Linear) or is_plain(block, OrthogonalLinear):
         return Factor(name, spectral_norm_upper_bound(block.weight), "‖W‖₂, verified Cholesky")
     if is_plain(block, Normalize):
         return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
-    if is_plain(block, Equilibrium):
-        slope = block.activation.slope_range[1]
-        if not 0.0 <= slope <= 1.0:
-            raise CertificateError(f"{name}: the activation {block.activation!r} expands; no constant is known")
+    if isinstance(block, ImplicitLayer) and type(block).forward is ImplicitLayer.forward:
         return Factor(name, *block.lipschitz())
     if is_plain(block, nn.BatchNorm1d):
         if block.training or block.running_var is None:

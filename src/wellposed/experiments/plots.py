@@ -76,14 +76,14 @@ def _training(plt: Any, metrics: list[dict[str, float]]) -> Any:
 
 def _convergence(plt: Any, run: Path, data_root: Path | None) -> Any:
     """Certified error bound of the test solves against the tolerance asked for."""
-    from wellposed.layers.equilibrium import Equilibrium
+    from wellposed.layers.implicit_layer import ImplicitLayer
     from wellposed.solvers.solution import Tolerance
 
     _, data, model = load_run(run, data_root)
     value = data.test_x[:200]
     figure, axes = plt.subplots(figsize=(6.4, 3.2))
     for module in model:
-        if not isinstance(module, Equilibrium):
+        if not isinstance(module, ImplicitLayer):
             value = module(value)
             continue
         tolerances = [10.0**-k for k in range(1, 7)]

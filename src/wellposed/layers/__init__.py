@@ -5,4 +5,7 @@ from wellposed.layers.lben import LBEN as LBEN
 from wellposed.layers.mondeq import MonDEQ as MonDEQ
 from wellposed.layers.nemon import NEMON as NEMON
 from wellposed.layers.normalize import Normalize as Normalize
+from wellposed.layers.orthogonal import OrthogonalDEQ as OrthogonalDEQ
+from wellposed.layers.orthogonal import OrthogonalLinear as OrthogonalLinear
+from wellposed.layers.orthogonal import group_sort as group_sort
 from wellposed.layers.pcdeq import PcDEQ as PcDEQ

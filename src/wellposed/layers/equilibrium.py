@@ -14,6 +14,7 @@ from wellposed.constraints.base import Constraint
 from wellposed.errors import InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Exact, Gradient, Settings
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.operators import Operator
@@ -24,7 +25,7 @@ from wellposed.solvers.solution import Solution, Tolerance, check_on_failure
 from wellposed.verified import spectral_norm_upper_bound
 
 
-class Equilibrium(nn.Module):
+class Equilibrium(ImplicitLayer):
     """``z* = σ(W z* + U x + b)``: the layer's value is the equilibrium of its constrained operator.
 
     Args:
@@ -62,7 +63,7 @@ class Equilibrium(nn.Module):
         check(max_steps >= 1, "max_steps", max_steps, "must be at least 1")
         check_on_failure(on_failure)
         self.injection: Any = injection
-        self.output: Any = None
+        self.output = None
         self.constraint = constraint
         self.activation = activation_named(activation)
         self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")
@@ -92,32 +93,15 @@ class Equilibrium(nn.Module):
         return self.constraint.materialise()
 
     def lipschitz(self) -> tuple[float, str]:
-        """Proved bound of the Euclidean Lipschitz constant of x ↦ ``forward(x)`` for the stored numbers, and its reason.
-
-        Raises:
-            GuaranteeError: none can be proved.
-        """
+        """‖U‖₂ times what the guarantee proves for the offset."""
         with torch.no_grad():
             _, guarantee = self.materialise()
         injection, sensitivity = spectral_norm_upper_bound(self.injection.weight), guarantee.offset_lipschitz()
         value = math.nextafter(injection * sensitivity, math.inf)
         return value, f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The equilibrium for every input, or the layer's output map of it where it has one.
-
-        Args:
-            x: shape (*, in_features).
-
-        Returns:
-            Shape (*, state_features), or (*, out_features).
-
-        Raises:
-            InputError: wrong feature count or dtype, or NaN or infinity in the input or the weights.
-            NotConvergedError: a sample did not converge and ``on_failure="raise"``.
-        """
-        value = self._run(x, None, certified=False).value
-        return value if self.output is None else self.output(value)
+    def state(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self._run(x, None, certified=False).value
 
     @checked_options
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:

@@ -11,7 +11,7 @@ from torch import nn
 from wellposed.activations import activation
 from wellposed.concave import concave_activation
 from wellposed.errors import check, choices
-from wellposed.layers import LBEN, NEMON, MonDEQ, PcDEQ
+from wellposed.layers import LBEN, NEMON, MonDEQ, OrthogonalDEQ, OrthogonalLinear, PcDEQ
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Family(ABC):
     """Hyper-parameters of one family of layers; a dataclass that checks itself before anything is built."""
 
     name: ClassVar[str]
+    scales_input: ClassVar[bool] = True  # whether pixels are divided by their standard deviation
 
     width: int = 40
     """Number of state features."""
@@ -164,6 +165,37 @@ class PcDEQ2Family(PcDEQFamily):
         )
 
 
+@dataclass(frozen=True)
+class OrthogonalFamily(Family):
+    """Orthogonal DEQ (after Singh & Lou): 1-Lipschitz from pixels to logits with the convex or joint coupling."""
+
+    name: ClassVar[str] = "orthogonal"
+    scales_input: ClassVar[bool] = False
+
+    coupling: str = "convex"
+    """convex, additive or joint: how the input enters."""
+    omega: float = 0.5
+    """Weight of the input in the convex coupling."""
+    kappa: float | None = None
+    """Contraction factor; by default 1 for the convex coupling and 0.7 for the others."""
+    depth: int = 1
+    """Number of orthogonal maps in the cell."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choices("coupling", self.coupling, ("convex", "additive", "joint"))
+        check(0 < self.omega <= 1, "omega", self.omega, "must lie in (0, 1]")
+        check(self.depth >= 1, "depth", self.depth, "must be at least 1")
+
+    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer = OrthogonalDEQ(
+            in_features, self.width, coupling=self.coupling, omega=self.omega, kappa=self.kappa, depth=self.depth,
+            rtol=self.rtol,
+        )  # fmt: skip
+        return layer, OrthogonalLinear(self.width, classes)
+
+
 FAMILIES: dict[str, type[Family]] = {
-    family.name: family for family in (MonDEQFamily, LBENFamily, NEMONFamily, PcDEQ1Family, PcDEQ2Family)
+    family.name: family
+    for family in (MonDEQFamily, LBENFamily, NEMONFamily, PcDEQ1Family, PcDEQ2Family, OrthogonalFamily)
 }

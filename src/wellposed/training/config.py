@@ -32,11 +32,14 @@ class TrainConfig:
     """Decoupled weight decay (AdamW)."""
     lipschitz_penalty: float = 0.0
     """Weight in the loss of the product of the linear layers' spectral norms: accuracy for a smaller constant."""
+    temperature: float = 1.0
+    """Factor on the logits in the loss only: networks with a fixed Lipschitz constant need a large one for a margin."""
     seed: int = 0
     """Seed of the initialisation and of the order of the samples."""
 
     def __post_init__(self) -> None:
         choices("data", self.data, NAMES)
+        check(self.temperature > 0, "temperature", self.temperature, "must be positive")
         check(0 <= self.seed < 2**32, "seed", self.seed, "must lie in 0…2³² − 1")
         check(self.epochs >= 1, "epochs", self.epochs, "must be at least 1")
         check(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
@@ -47,7 +50,8 @@ class TrainConfig:
     def to_toml(self) -> str:
         """The settings as TOML, with the family's name beside its options."""
         content = dataclasses.asdict(self)
-        content["family"] = {"name": self.family.name, **content["family"]}
+        chosen = {name: value for name, value in content["family"].items() if value is not None}  # TOML has no null
+        content["family"] = {"name": self.family.name, **chosen}
         return str(require("tomli_w", "train").dumps(content))
 
     @classmethod

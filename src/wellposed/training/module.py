@@ -28,7 +28,7 @@ class ClassifierModule(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Loss of one batch."""
         images, labels = batch
-        loss = nn.functional.cross_entropy(self.model(images), labels)
+        loss = nn.functional.cross_entropy(self.config.temperature * self.model(images), labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         if self.config.lipschitz_penalty > 0.0:
             loss = loss + self.config.lipschitz_penalty * self._norm_product()
@@ -52,7 +52,7 @@ class ClassifierModule(lightning.LightningModule):
         """Loss and accuracy on held-out data."""
         images, labels = batch
         logits = self.model(images)
-        self.log("test/loss", nn.functional.cross_entropy(logits, labels))
+        self.log("test/loss", nn.functional.cross_entropy(self.config.temperature * logits, labels))
         self.log("test/accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> Any:

@@ -24,7 +24,7 @@ from torch import nn
 
 from wellposed.data.images import ImageData, load_images
 from wellposed.errors import CheckpointError, InputError, require
-from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.checkpoint import build_model, load_weights, save_weights
 from wellposed.training.config import TrainConfig, read_config
@@ -226,7 +226,7 @@ def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, Im
     model = build_model(config, data)
     load_weights(model, config, folder.weights)
     for module in model.modules():
-        if isinstance(module, Equilibrium):
+        if isinstance(module, ImplicitLayer):
             module.tolerance = Tolerance()  # the configured one is for training
     return config, data, model.eval()
 

@@ -1,0 +1,54 @@
+"""What certificates, training and evaluation need of a layer whose value is an equilibrium."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from wellposed.solvers.solution import Solution, Tolerance
+
+
+class ImplicitLayer(nn.Module, ABC):
+    """A layer that solves for a state z*(x) and returns it, or an output map of it.
+
+    Attributes:
+        tolerance: of the solve.
+        output: the output map, with the attributes of `torch.nn.Linear`, or None.
+    """
+
+    tolerance: Tolerance
+    output: Any
+
+    @abstractmethod
+    def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
+        """The equilibrium with its evidence: status, steps and a rigorous error bound per sample."""
+
+    @abstractmethod
+    def state(self, x: Tensor) -> Tensor:
+        """The equilibrium to the layer's tolerance, without the evidence."""
+
+    @abstractmethod
+    def lipschitz(self) -> tuple[float, str]:
+        """Proved bound of the Euclidean Lipschitz constant of x ↦ ``forward(x)`` for the stored numbers, and its reason.
+
+        Raises:
+            GuaranteeError: none can be proved.
+        """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The equilibrium for every input, or the layer's output map of it where it has one.
+
+        Args:
+            x: shape (*, in_features).
+
+        Returns:
+            Shape (*, state_features), or (*, out_features).
+
+        Raises:
+            InputError: wrong feature count or dtype, or NaN or infinity in the input or the weights.
+            NotConvergedError: a sample did not converge and ``on_failure="raise"``.
+        """
+        value = self.state(x)
+        return value if self.output is None else self.output(value)

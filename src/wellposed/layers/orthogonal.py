@@ -1,0 +1,274 @@
+"""Orthogonal equilibrium networks, with a Lipschitz constant of one by construction (after Singh & Lou)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.constraints.base import check_size
+from wellposed.constraints.orthogonal import cayley_orthogonal
+from wellposed.errors import GuaranteeError, InputError, check, checked_options, choices
+from wellposed.fixed_point import fixed_point
+from wellposed.guarantee import Contraction
+from wellposed.implicit import Gradient
+from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.linear_algebra import full_precision
+from wellposed.norms import euclidean
+from wellposed.solvers import Picard
+from wellposed.solvers.base import Solver, check_solver
+from wellposed.solvers.solution import Solution, Tolerance, check_on_failure
+from wellposed.verified import spectral_norm_upper_bound
+
+# By how much a computed orthogonal matrix may exceed norm one while training; evidence and certificates prove it instead.
+_SLACK = {torch.float32: 1e-4, torch.float64: 1e-10}
+
+
+class OrthogonalLinear(nn.Module):
+    """``x·Qᵀ + b`` with a (semi-)orthogonal Q of shape (out_features, in_features): 1-Lipschitz, isometric unless Q is wide.
+
+    Args:
+        in_features: inputs.
+        out_features: outputs.
+        bias: whether there is a bias.
+        device: where the parameters are created.
+        dtype: their dtype.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check(in_features > 0, "in_features", in_features, "must be a positive integer")
+        check(out_features > 0, "out_features", out_features, "must be a positive integer")
+        self.in_features, self.out_features = in_features, out_features
+        self.free = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
+        nn.init.normal_(self.free, std=min(in_features, out_features) ** -0.5)
+        self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
+
+    @property
+    def weight(self) -> Tensor:
+        """Q, with its graph."""
+        with full_precision(self.free.device):
+            return cayley_orthogonal(self.free)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (*, in_features) to (*, out_features)."""
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+def group_sort(value: Tensor, group: int = 2) -> Tensor:
+    """Sort within groups of consecutive features (group 2: MaxMin): 1-Lipschitz in every norm, and norm preserving.
+
+    Args:
+        value: shape (*, features), features divisible by ``group``.
+        group: size of the groups.
+    """
+    return value.unflatten(-1, (-1, group)).sort(dim=-1).values.flatten(-2)
+
+
+class OrthogonalDEQ(ImplicitLayer):
+    """The equilibrium of a cell made of orthogonal maps and GroupSort, in one of three couplings with the input.
+
+    With ``g(z) = S(Q_d … S(Q_1 z + b_1) … + b_d)``, S = GroupSort, and ``h(x) = P x + c``, P semi-orthogonal:
+    ``"convex"`` ``z = κ((1 − ω)g(z) + ω h(x))`` is κω/(1 − κ(1 − ω)) ≤ 1 Lipschitz, also for κ = 1;
+    ``"additive"`` ``z = κ g(z) + h(x)`` is 1/(1 − κ) Lipschitz;
+    ``"joint"`` ``z = κ S(Q[z; ρx] + b)``, with Q semi-orthogonal and ρ = √(1 − κ²)/κ, is 1-Lipschitz.
+    Without an input inside, as in the original note, the equilibrium would be the same for all data.
+
+    Args:
+        in_features: size of the last dimension of the input.
+        state_features: size of the equilibrium, divisible by ``group``.
+        coupling: see above.
+        kappa: κ in (0, 1), or 1 for ``"convex"``; None for 1 there and 0.7 elsewhere.
+        omega: ω in (0, 1], for ``"convex"``.
+        depth: number of orthogonal maps in g.
+        group: size of the sorted groups.
+        solver: None for `Picard`.
+        gradient: how to differentiate; None for `Exact`.
+        rtol: relative tolerance on the Euclidean error of each sample; None for eps^(1/2) of the dtype.
+        atol: absolute tolerance, likewise.
+        max_steps: limit on the iterations of each sample.
+        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
+        device: where the weights are created.
+        dtype: their dtype.
+    """
+
+    @checked_options
+    def __init__(
+        self,
+        in_features: int,
+        state_features: int,
+        *,
+        coupling: str = "convex",
+        kappa: float | None = None,
+        omega: float = 0.5,
+        depth: int = 1,
+        group: int = 2,
+        solver: Solver | None = None,
+        gradient: Gradient | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_steps: int = 1000,
+        on_failure: str = "warn",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_size(state_features)
+        choices("coupling", coupling, ("convex", "additive", "joint"))
+        kappa = (1.0 if coupling == "convex" else 0.7) if kappa is None else kappa
+        fits = 0.0 < kappa <= 1.0 if coupling == "convex" else 0.0 < kappa < 1.0
+        check(fits, "kappa", kappa, "must lie in (0, 1), or be 1 for the convex coupling")
+        check(0.0 < omega <= 1.0, "omega", omega, "must lie in (0, 1]")
+        check(
+            group >= 1 and state_features % group == 0, "group", group, f"must divide {state_features} state features"
+        )
+        check(depth >= 1 and (depth == 1 or coupling != "joint"), "depth", depth, "must be positive, and 1 if joint")
+        check(max_steps >= 1, "max_steps", max_steps, "must be at least 1")
+        check_on_failure(on_failure)
+        check_solver(solver)
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.coupling, self.kappa, self.omega, self.group = coupling, float(kappa), float(omega), group
+        self.in_features, self.state_features = in_features, state_features
+        inputs = state_features + (in_features if coupling == "joint" else 0)
+        self.maps = nn.ModuleList(OrthogonalLinear(inputs, state_features, **where) for _ in range(depth))
+        self.injection = None if coupling == "joint" else OrthogonalLinear(in_features, state_features, **where)
+        self.solver, self.gradient = solver, gradient
+        self.tolerance, self.max_steps, self.on_failure = Tolerance(rtol, atol), max_steps, on_failure
+        self.output = None
+
+    def _constants(self, excess: float) -> tuple[float, float]:
+        """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
+        norm = (1.0 + excess) ** len(self.maps)
+        if self.coupling == "convex":
+            contraction, input_constant = (
+                self.kappa * (1.0 - self.omega) * norm,
+                self.kappa * self.omega * (1.0 + excess),
+            )
+        elif self.coupling == "additive":
+            contraction, input_constant = self.kappa * norm, 1.0 + excess
+        else:
+            contraction = self.kappa * norm
+            if contraction < 1.0:
+                ratio = math.sqrt(1.0 - self.kappa**2) / self.kappa
+                return contraction, contraction * ratio / math.sqrt(1.0 - contraction**2) * (1.0 + 1e-14)
+        if contraction >= 1.0:
+            raise GuaranteeError(
+                f"kappa={self.kappa}: the cell need not contract in these numbers; use a smaller kappa"
+            )
+        return contraction, input_constant / (1.0 - contraction) * (1.0 + 1e-14)
+
+    @property
+    def _parts(self) -> list[OrthogonalLinear]:
+        return [part for part in self.maps if isinstance(part, OrthogonalLinear)]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._parts[0].free.dtype
+
+    def _excess(self) -> float:
+        """By how much the stored orthogonal maps exceed norm one, proved; at least zero."""
+        parts = self._parts if self.injection is None else [*self._parts, self.injection]
+        return max(0.0, *(spectral_norm_upper_bound(part.weight) - 1.0 for part in parts)) + 1e-15
+
+    def lipschitz(self) -> tuple[float, str]:  # noqa: D102
+        value = self._constants(self._excess())[1]
+        return value, f"orthogonal cell, {self.coupling} coupling, κ = {self.kappa:g}, ω = {self.omega:g}"
+
+    def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
+        """The map z ↦ F(z, drive, *weights), its weights as they run, and the drive: what x contributes."""
+        x = rows.to(dtype)
+        weights = tuple(t.to(dtype) for part in self._parts for t in (part.weight, part.bias) if t is not None)
+        kappa, omega, group = self.kappa, self.omega, self.group
+        size = self.state_features
+        if self.injection is None:
+            ratio = math.sqrt(1.0 - kappa**2) / kappa
+            drive = ratio * (x @ weights[0][:, size:].t()) + weights[1]
+
+            def joint(z: Tensor, drive: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+                return kappa * group_sort(z @ weight[:, :size].t() + drive, group)
+
+            return joint, weights, drive
+        bias = self.injection.bias
+        assert bias is not None
+        drive = x @ self.injection.weight.to(dtype).t() + bias.to(dtype)
+        inner, outer = (kappa * (1.0 - omega), kappa * omega) if self.coupling == "convex" else (kappa, 1.0)
+
+        def cell(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
+            for weight, shift in zip(weights[::2], weights[1::2], strict=True):
+                z = group_sort(torch.addmm(shift, z, weight.t()), group)
+            return inner * z + outer * drive
+
+        return cell, weights, drive
+
+    def _solve(self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction) -> Solution[Tensor]:
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise InputError(f"x: has shape {tuple(x.shape)}, but the layer takes {self.in_features} features")
+        weight = self._parts[0].free
+        if x.dtype != weight.dtype:
+            raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
+        rows = x.reshape(-1, self.in_features)
+        cell, weights, drive = self._cell(rows, dtype)
+        start = torch.zeros_like(drive) if z0 is None else z0.reshape(-1, self.state_features).to(dtype)
+        if not torch._C._functorch.is_functorch_wrapped_tensor(drive) and not bool(torch.isfinite(drive).all()):
+            raise InputError("x: the input or the weights have NaN or infinite entries")
+        default = torch.finfo(weight.dtype).eps ** 0.5
+        rtol, atol = (default if t is None else t for t in (self.tolerance.rtol, self.tolerance.atol))
+        found = fixed_point(
+            cell, start.detach(), (drive, *weights), solver=Picard() if self.solver is None else self.solver,
+            rtol=rtol, atol=atol, max_steps=self.max_steps, guarantee=guarantee, gradient=self.gradient,
+            batched_args=(0,), on_failure=self.on_failure,
+        )  # fmt: skip
+        lead = x.shape[:-1]
+        report = found if len(lead) == 1 else found.reshape(lead)
+        value = found.value.to(weight.dtype)
+        bound = report.error_bound
+        if bound is not None and dtype != weight.dtype:
+            rounding = euclidean(value.detach().double() - found.value.detach()).reshape(lead)
+            bound = bound + rounding
+        codes, residual, steps, _ = report.fields()
+        return Solution(codes, residual, steps, bound, value.reshape(*lead, -1), found.adjoint_reports)
+
+    def state(self, x: Tensor) -> Tensor:  # noqa: D102
+        dtype = self._dtype
+        factor = self._constants(_SLACK[dtype])[0]
+        return self._solve(x, None, dtype, Contraction(factor)).value
+
+    @checked_options
+    def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
+        """The equilibrium with its evidence; solved in float64 for the orthogonal maps as stored.
+
+        Args:
+            x: shape (*, in_features).
+            z0: first iterate of shape (*, state_features).
+        """
+        factor = self._constants(self._excess())[0]
+        found = self._solve(x, z0, torch.float64, Contraction(factor, 0.0))
+        bias = sum(float(part.bias.detach().double().norm()) for part in self._parts if part.bias is not None)
+        if self.injection is not None and self.injection.bias is not None:
+            bias += float(self.injection.bias.detach().double().norm())
+        # γ_n of every product in float64, with matrices of Frobenius norm at most √state_features; GroupSort does not round.
+        terms = sum(part.in_features + 6 for part in self._parts) + self.in_features + 6
+        scale = (self.state_features + 1.0) ** 0.5 / min(self.kappa, 1.0)
+        size = euclidean(x.detach().reshape(-1, self.in_features)) + bias
+        size = size.reshape(x.shape[:-1]) + 2.0 * len(self._parts) * torch.linalg.vector_norm(
+            found.value.detach().double(), dim=-1
+        )
+        rounding = 2.0 * terms * torch.finfo(torch.float64).eps * scale * size / (1.0 - factor)
+        assert found.error_bound is not None  # a guarantee was given
+        return dataclasses.replace(found, error_bound=found.error_bound + rounding)
+
+    def extra_repr(self) -> str:
+        """Shown inside ``repr``."""
+        return f"coupling={self.coupling!r}, kappa={self.kappa:g}, omega={self.omega:g}, group={self.group}"

@@ -1,0 +1,185 @@
+"""Orthogonal maps, GroupSort and the equilibrium built from them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import wellposed as wp
+from wellposed.constraints.orthogonal import cayley_orthogonal
+from wellposed.layers import group_sort
+
+COUPLINGS = [
+    {"coupling": "convex", "omega": 0.4},
+    {"coupling": "convex", "omega": 0.2, "kappa": 0.9, "depth": 2},
+    {"coupling": "additive", "kappa": 0.6},
+    {"coupling": "joint", "kappa": 0.8},
+]
+
+
+def make(options, dtype=torch.float64, **more):
+    torch.manual_seed(0)
+    tolerance = {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {}
+    layer = wp.OrthogonalDEQ(5, 8, dtype=dtype, **tolerance, **options, **more)
+    with torch.no_grad():
+        for part in layer.maps:
+            part.bias.normal_(std=0.3)
+    return layer
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (7, 7), (64, 64), (20, 6), (6, 20), (1, 9), (200, 160)])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_orthogonality_after_training_with_weight_decay(shape, dtype, limit):
+    torch.manual_seed(0)
+    linear = wp.OrthogonalLinear(shape[1], shape[0], dtype=dtype)
+    optimiser = torch.optim.AdamW(linear.parameters(), lr=1e-2, weight_decay=1e-2)
+    x, target = torch.randn(16, shape[1], dtype=dtype), torch.randn(16, shape[0], dtype=dtype)
+    for _ in range(1000 if max(shape) < 100 else 20):
+        optimiser.zero_grad()
+        (linear(x) - target).square().mean().backward()
+        optimiser.step()
+    q = linear.weight.detach()
+    small = q.T @ q if shape[0] >= shape[1] else q @ q.T
+    assert float((small - torch.eye(min(shape), dtype=dtype)).abs().max()) <= limit
+
+
+def test_cayley_gradients_and_scale():
+    parameter = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(cayley_orthogonal, (parameter,))
+    for scale in (1e-6, 1e3):
+        q = cayley_orthogonal(scale * parameter.detach())
+        torch.testing.assert_close(q.T @ q, torch.eye(4, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("group", [1, 2, 4])
+def test_group_sort_permutes_and_never_expands(group):
+    x, y = torch.randn(500, 8, dtype=torch.float64), torch.randn(500, 8, dtype=torch.float64)
+    torch.testing.assert_close(group_sort(x, group).sort(1).values, x.sort(1).values)
+    for norm in (1, 2, torch.inf):
+        change = torch.linalg.vector_norm(group_sort(x, group) - group_sort(y, group), norm, dim=1)
+        assert (change <= torch.linalg.vector_norm(x - y, norm, dim=1) * (1 + 1e-12)).all()
+    jacobian = torch.func.jacrev(lambda v: group_sort(v, group))(x[0])
+    torch.testing.assert_close(jacobian @ jacobian.T, torch.eye(8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("options", COUPLINGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_value_and_error_bound(options, dtype):
+    layer = make(options, dtype)
+    x = 3 * torch.randn(200, 5, dtype=dtype)
+    solution = layer.solve(x)
+    assert solution.converged.all()
+    # In numpy, by plain iteration to the end.
+    maps = [(p.weight.detach().double().numpy(), p.bias.detach().double().numpy()) for p in layer.maps]
+    kappa, omega = layer.kappa, layer.omega
+    data = x.double().numpy()
+
+    def sort(v):
+        return np.sort(v.reshape(len(v), -1, 2), axis=2).reshape(v.shape)
+
+    z = np.zeros((200, 8))
+    for _ in range(2000):
+        if layer.coupling == "joint":
+            ((q, b),) = maps
+            z = kappa * sort(np.concatenate([z, math.sqrt(1 - kappa**2) / kappa * data], 1) @ q.T + b)
+            continue
+        p, c = layer.injection.weight.detach().double().numpy(), layer.injection.bias.detach().double().numpy()
+        g = z
+        for q, b in maps:
+            g = sort(g @ q.T + b)
+        h = data @ p.T + c
+        z = kappa * ((1 - omega) * g + omega * h) if layer.coupling == "convex" else kappa * g + h
+    error = (solution.value.detach().double() - torch.from_numpy(z)).norm(dim=1)
+    assert (error <= solution.error_bound).all()
+    assert (solution.error_bound <= 1e-2).all()
+    quick = (layer(x).detach().double() - torch.from_numpy(z)).norm(dim=1)
+    assert (quick <= 1e-3 * (1 + torch.from_numpy(z).norm(dim=1))).all()
+
+
+@pytest.mark.parametrize("options", COUPLINGS)
+def test_constants_are_never_exceeded(options):
+    layer = make(options)
+    value = layer.lipschitz()[0]
+    x = 3 * torch.randn(100, 5, dtype=torch.float64)
+    jacobians = torch.func.vmap(torch.func.jacrev(layer.forward))(x)
+    assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= value * (1 + 1e-9)
+    if options["coupling"] != "additive":
+        assert value <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("options", COUPLINGS)
+def test_converges_within_the_steps_that_the_contraction_predicts(options):
+    layer = make(options)
+    x = torch.randn(20, 5, dtype=torch.float64)
+    solution = layer.solve(x)
+    factor = layer._constants(1e-12)[0]
+    first = float(solution.value.norm(dim=1).max()) * 2
+    assert int(solution.steps.max()) <= wp.guarantee.Plan(1.0, factor).iterations(first, 1e-12 * 0.5)
+
+
+def test_theorems_are_attained_by_their_tight_examples():
+    """Linear cells with aligned maps: group 1 (no sorting), Q = I where it can be."""
+    for coupling, kappa, omega in (("convex", 0.9, 0.3), ("convex", 1.0, 0.3), ("additive", 0.7, 0.5)):
+        layer = wp.OrthogonalDEQ(
+            4, 4, coupling=coupling, kappa=kappa, omega=omega, group=1, dtype=torch.float64, rtol=1e-13
+        )
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.zero_()  # Cayley of zero is the identity
+        jacobian = torch.func.jacrev(layer.forward)(torch.randn(1, 4, dtype=torch.float64))[0, :, 0]
+        assert float(torch.linalg.matrix_norm(jacobian, 2)) == pytest.approx(layer.lipschitz()[0], rel=1e-6)
+    # Joint: z = κ(az + bρx) with a = κ, b = √(1 − κ²), in one dimension.
+    kappa = 0.8
+    layer = wp.OrthogonalDEQ(1, 1, coupling="joint", kappa=kappa, group=1, dtype=torch.float64, rtol=1e-13)
+    best = 0.0
+    for angle in torch.linspace(-3, 3, 20001, dtype=torch.float64):
+        with torch.no_grad():
+            layer.maps[0].free.copy_(torch.tensor([[0.0, angle]]))
+        a, b = layer.maps[0].weight[0].tolist()
+        best = max(best, abs(kappa * b * math.sqrt(1 - kappa**2) / kappa / (1 - kappa * a)))
+    assert best == pytest.approx(layer.lipschitz()[0], rel=1e-6)
+    assert layer.lipschitz()[0] == pytest.approx(1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("options", COUPLINGS)
+def test_gradients(options):
+    layer = make(options)
+    names = [name for name, _ in layer.named_parameters()]
+    x = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+
+    def function(x, *p):
+        return torch.func.functional_call(layer, dict(zip(names, p, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(function, (x, *layer.parameters()))
+    solution = layer.solve(x)
+    expected = torch.autograd.grad(layer(x).sum(), x)[0]
+    torch.testing.assert_close(torch.autograd.grad(solution.value.sum(), x)[0], expected, rtol=1e-7, atol=1e-8)
+
+
+def test_the_input_matters():
+    layer = make(COUPLINGS[0])
+    x = torch.randn(2, 5, dtype=torch.float64)
+    assert float((layer(x)[0] - layer(x)[1]).norm()) > 1e-2
+
+
+def test_certificates_and_bad_input():
+    model = torch.nn.Sequential(torch.nn.Flatten(), make(COUPLINGS[0], torch.float32), wp.OrthogonalLinear(8, 4))
+    certificate = wp.certify(model, inputs=torch.randn(8, 5))
+    assert 0 < certificate.lower_bound <= certificate.lipschitz <= 1 + 1e-5
+    assert certificate.rules[-1] == "pairs"
+    assert certificate.check()
+    for options, words in (
+        ({"kappa": 1.0, "coupling": "additive"}, "lie in"),
+        ({"omega": 0.0}, "lie in"),
+        ({"group": 3}, "must divide"),
+        ({"coupling": "sideways"}, "coupling='sideways'"),
+    ):
+        with pytest.raises(wp.InputError, match=words):
+            wp.OrthogonalDEQ(5, 8, **options)
+    with pytest.raises(wp.InputError, match="takes 5 features"):
+        wp.OrthogonalDEQ(5, 8)(torch.zeros(2, 4))
+    with pytest.raises(wp.InputError, match="NaN or infinite"):
+        wp.OrthogonalDEQ(5, 8)(torch.full((2, 5), torch.nan))
