@@ -78,5 +78,12 @@ def test_non_euclidean_network(tmp_path_factory):
     assert read_certified(trained("nemon", tmp_path_factory, family="nemon")).test_error <= 1 - 0.9773
 
 
+def test_orthogonal_network(tmp_path_factory):
+    certified = read_certified(trained("orthogonal", tmp_path_factory, family="orthogonal"))
+    assert certified.test_error <= 0.03
+    assert certified.lipschitz <= 1 + 1e-5  # pixels to logits; orthogonal maps in single precision
+    assert certified.accuracy(0.2) >= 0.85
+
+
 def test_accurate_model_errs_on_at_most_two_percent(tmp_path_factory):
     assert read_certified(trained("mnist-accurate", tmp_path_factory)).test_error <= 0.02
