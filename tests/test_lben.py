@@ -64,7 +64,7 @@ def test_condition_2_holds_for_random_parameters(seed):
     operator = layer.operator()
     # U = √γ·U' and W_o = √γ·W_o': the condition for γ.
     matrix = lipschitz_matrix(operator.dense(), layer.injection.weight, layer.output.weight, operator.metric, gamma)
-    margin = 2.0 * float(layer.constraint.margin())
+    margin = 2.0 * float(layer.constraint.margin().detach())
     assert float(torch.linalg.eigvalsh(matrix)[0]) >= margin - 1e-10 * float(matrix.abs().max())
     assert layer.lipschitz()[0] <= gamma
 
