@@ -78,7 +78,7 @@ def test_value_and_error_bound(options, dtype):
     data = x.double().numpy()
 
     def sort(v):
-        return np.sort(v.reshape(len(v), -1, 2), axis=2).reshape(v.shape)
+        return np.sort(v.reshape(len(v), 2, -1), axis=1).reshape(v.shape)
 
     z = np.zeros((200, 8))
     for _ in range(2000):

@@ -12,13 +12,23 @@ from torch import Tensor, nn
 from wellposed.certificates.lipschitz import blocks_of, factor_of
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import batch_norm_map
-from wellposed.layers.orthogonal import OrthogonalLinear
+from wellposed.layers.orthogonal import GroupSort, OrthogonalLinear
 from wellposed.norms import euclidean
 from wellposed.solvers.solution import Tolerance
 from wellposed.verified import spectral_norm_upper_bound
 
 # Blocks that only move numbers, or replace some by zero or by a bound.
-_EXACT = (nn.Linear, OrthogonalLinear, nn.Flatten, nn.Unflatten, nn.Identity, nn.ReLU, nn.Hardtanh, nn.Dropout)
+_EXACT = (
+    nn.Linear,
+    OrthogonalLinear,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.Identity,
+    nn.ReLU,
+    nn.Hardtanh,
+    nn.Dropout,
+    GroupSort,
+)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from wellposed.errors import CertificateError
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
-from wellposed.layers.orthogonal import OrthogonalLinear
+from wellposed.layers.orthogonal import GroupSort, OrthogonalLinear
 from wellposed.verified import spectral_norm_upper_bound, to_float64
 
 # Nonexpansive whatever they are given, and without weights.
-_NONEXPANSIVE = (nn.Flatten, nn.Unflatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
+_NONEXPANSIVE = (nn.Flatten, nn.Unflatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, GroupSort)
 
 
 _Block = TypeVar("_Block", bound=nn.Module)

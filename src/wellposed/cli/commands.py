@@ -16,6 +16,8 @@ import tyro
 
 from wellposed.cli.progress import counting
 from wellposed.errors import InputError, check, choices
+from wellposed.experiments.graph_folds import as_text as folds_text
+from wellposed.experiments.graph_folds import run_folds
 from wellposed.experiments.report import write_report
 from wellposed.experiments.robustness import attack_run, certify_run
 from wellposed.experiments.tables import as_text, summarise
@@ -98,6 +100,22 @@ class Report(_Common):
     """Euclidean radii of the table."""
 
 
+@dataclass(frozen=True)
+class Reproduce(_Common):
+    """Graph classification as in the papers: every variant on the same folds and seeds, four conventions of reporting."""
+
+    data: str = "MUTAG"
+    """Graph set: MUTAG, PTC_MR, COX2, PROTEINS or NCI1."""
+    folds: int = 10
+    """The first so many of the ten folds."""
+    seeds: int = 3
+    """Training runs per fold and variant."""
+    minutes: float | None = None
+    """Begin no further fold after so long."""
+    out: Path | None = None
+    """Folder of the runs; finished ones are not repeated. Default: runs/graphs-DATA."""
+
+
 def train(arguments: list[str]) -> int:
     """``wellposed train FAMILY``."""
     from wellposed.training.run import train as train_run
@@ -173,8 +191,24 @@ def report(arguments: list[str]) -> int:
     )
 
 
+def reproduce(arguments: list[str]) -> int:
+    """``wellposed reproduce EXPERIMENT``."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: wellposed reproduce EXPERIMENT [OPTIONS]\n\nexperiments: graphs")
+        return 0 if arguments else 2
+    choices("experiment", arguments[0], ("graphs",))
+    options = _parse(Reproduce, arguments[1:], "wellposed reproduce graphs")
+    out = Path("runs") / f"graphs-{options.data}" if options.out is None else options.out
+    with counting("training", quiet=options.json) as done:
+        summary = run_folds(
+            options.data, out, data_root=options.data_root, seeds=options.seeds, folds=options.folds,
+            minutes=options.minutes, done=done,
+        )  # fmt: skip
+    return _print(dataclasses.asdict(summary), folds_text(summary), options)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report,
+    "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report, "reproduce": reproduce,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``wellposed``: train, certify, attack, compare, report.
+"""``wellposed``: train, certify, attack, compare, report, reproduce.
 
 Exit codes: 0 success; 1 a certificate, checkpoint or solve failed; 2 unusable arguments or data; 130 interrupted.
 """
@@ -17,6 +17,7 @@ _USAGE = """usage: wellposed COMMAND [OPTIONS]      (wellposed COMMAND --help fo
   attack RUN          foolbox attacks, accuracy under attack     wellposed attack runs/mnist --eps 0.1 0.2
   compare RUN RUN …   one table for several runs                 wellposed compare runs/a runs/b
   report RUN          plots and one self-contained HTML page     wellposed report runs/mnist
+  reproduce NAME      a paper's experiment                       wellposed reproduce graphs --data MUTAG
 
 Results go to standard output (as JSON with --json), progress and messages to standard error.
 Exit codes: 0 success, 1 a check failed, 2 unusable arguments or data, 130 interrupted."""
@@ -57,7 +58,7 @@ def run(arguments: list[str]) -> int:
 def _command(name: str) -> Callable[[list[str]], int]:
     from wellposed.errors import choices, require
 
-    choices("command", name, ("train", "certify", "attack", "compare", "report"))
+    choices("command", name, ("train", "certify", "attack", "compare", "report", "reproduce"))
     require("tyro", "train")
     from wellposed.cli import commands
 

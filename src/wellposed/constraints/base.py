@@ -17,6 +17,14 @@ def check_size(state_features: object) -> None:
     check(whole, "state_features", state_features, "must be a positive integer")
 
 
+class Projected(ABC):
+    """Parameters that are kept in a set by projecting them onto it after every optimiser step."""
+
+    @abstractmethod
+    def project(self) -> None:
+        """Move the parameters to the nearest point of the set."""
+
+
 class Constraint(nn.Module, ABC):
     """Free (unconstrained) parameters whose every value gives an operator that satisfies a theorem."""
 

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from wellposed.concave import concave_activation, thompson_modulus
-from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.base import Constraint, Projected, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import choices
 from wellposed.guarantee.positive import PositiveConcave
 from wellposed.operators.dense import Dense
 
 
-class Nonnegative(Constraint):
+class Nonnegative(Constraint, Projected):
     """A free parameter V of shape (n, n) and W ≥ 0 made from it.
 
     Args:
@@ -58,7 +58,7 @@ class Nonnegative(Constraint):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Set negative entries of V to zero."""
+        """Set negative entries of V to zero, with the parametrisation ``"projection"``."""
         if self.parametrisation == "projection":
             self.V.clamp_min_(0.0)
 

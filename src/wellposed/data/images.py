@@ -74,7 +74,7 @@ _IDX_SETS = {
         },
     ),
 }  # fmt: skip
-NAMES = ("digits", *_IDX_SETS)
+IMAGE_NAMES = ("digits", *_IDX_SETS)
 
 
 def load_images(name: str, data_root: str | Path | None = None) -> ImageData:
@@ -90,17 +90,22 @@ def load_images(name: str, data_root: str | Path | None = None) -> ImageData:
         DataError: a file is missing and cannot be downloaded, or is corrupt.
         MissingExtraError: scikit-learn is not installed.
     """
-    choices("data", name, NAMES)
+    choices("data", name, IMAGE_NAMES)
     if name == "digits":
         return _digits()
     entry = _IDX_SETS[name]
-    root = Path(data_root or os.environ.get(ENVIRONMENT_VARIABLE) or Path.home() / ".cache" / "wellposed")
+    root = data_folder(data_root)
     parts = {file: parse_idx(_read(root / entry.folder / "raw", file, entry), file) for file in entry.sha256}
     images = {split: _pixels(parts[f"{split}-images-idx3-ubyte.gz"]) for split in ("train", "t10k")}
     labels = {split: torch.from_numpy(parts[f"{split}-labels-idx1-ubyte.gz"].astype(np.int64)) for split in images}
     return ImageData(
         name, images["train"], labels["train"], images["t10k"], labels["t10k"], (entry.mean,), (entry.std,)
     )
+
+
+def data_folder(data_root: str | Path | None) -> Path:
+    """The folder that was given, else that of ``WELLPOSED_DATA``, else ``~/.cache/wellposed``."""
+    return Path(data_root or os.environ.get(ENVIRONMENT_VARIABLE) or Path.home() / ".cache" / "wellposed")
 
 
 def _pixels(array: np.ndarray) -> Tensor:

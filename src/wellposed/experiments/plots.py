@@ -10,7 +10,7 @@ import torch
 
 from wellposed.errors import require
 from wellposed.experiments.robustness import Attacked, Certified
-from wellposed.training.run import RunFolder, load_run, read_metrics
+from wellposed.training.run import RunFolder, load_image_run, read_metrics
 
 _LABELS = {
     "paper": "certified, margin/(2L)",
@@ -79,7 +79,7 @@ def _convergence(plt: Any, run: Path, data_root: Path | None) -> Any:
     from wellposed.layers.implicit_layer import ImplicitLayer
     from wellposed.solvers.solution import Tolerance
 
-    _, data, model = load_run(run, data_root)
+    _, data, model = load_image_run(run, data_root)
     value = data.test_x[:200]
     figure, axes = plt.subplots(figsize=(6.4, 3.2))
     for module in model:

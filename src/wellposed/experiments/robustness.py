@@ -16,7 +16,7 @@ from wellposed.certificates import Certificate, certify
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
 from wellposed.data.images import ImageData
 from wellposed.errors import CertificateError, CheckpointError, InputError, check
-from wellposed.training.run import RunFolder, load_run
+from wellposed.training.run import RunFolder, load_image_run
 
 _WITNESS_INPUTS = 64
 _Result = TypeVar("_Result", "Certified", "Attacked")
@@ -74,7 +74,7 @@ class Attacked:
 
 def certify_run(run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None]) -> Certified:
     """Certify a run, and write ``certificate.json`` and ``certified.json`` into its folder."""
-    _, data, model = load_run(run, data_root)
+    _, data, model = load_image_run(run, data_root)
     x, y = _first(data, limit)
     certificate = certify(model, inputs=x[:_WITNESS_INPUTS])
     radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in certificate.rules}
@@ -109,7 +109,7 @@ def attack_run(
     """Attack a run and write ``attacked.json`` and the adversarial examples into its folder."""
     if any(not 0.0 < radius < float("inf") for radius in radii):
         raise InputError(f"eps={list(radii)}: radii must be positive and finite")
-    _, data, model = load_run(run, data_root)
+    _, data, model = load_image_run(run, data_root)
     x, y = _first(data, limit)
     exact = exact_copy(model)
     distances, examples = adversarial_distances(

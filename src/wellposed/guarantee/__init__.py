@@ -8,6 +8,7 @@ from wellposed.guarantee.base import Guarantee as Guarantee
 from wellposed.guarantee.base import Plan as Plan
 from wellposed.guarantee.componentwise import Componentwise as Componentwise
 from wellposed.guarantee.contraction import Contraction as Contraction
+from wellposed.guarantee.graph import GraphContraction as GraphContraction
 from wellposed.guarantee.monotone import StronglyMonotone as StronglyMonotone
 from wellposed.guarantee.monotone import proved_monotonicity as proved_monotonicity
 from wellposed.guarantee.positive import PositiveConcave as PositiveConcave

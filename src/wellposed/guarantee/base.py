@@ -87,6 +87,10 @@ class Guarantee(ABC):
         """What is promised of the equation linearised at an equilibrium, where it is not the same."""
         return self
 
+    def transposed(self) -> Guarantee:
+        """What is promised of the adjoint of the linearised equation, where it is not the same."""
+        return self
+
     def suggested_step(self, algorithm: str) -> float | None:
         """A step that runs well in practice where any step is safe; None to use the one of `plan`."""
         return None

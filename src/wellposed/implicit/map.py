@@ -91,9 +91,12 @@ class MapEquation(Equation):
     def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:  # noqa: D102
         return self.function(value, *tensors[1:])
 
-    def _linear(self, function: Callable[..., Tensor], dtype: torch.dtype) -> MapEquation:
+    def _linear(self, function: Callable[..., Tensor], dtype: torch.dtype, *, transposed: bool) -> MapEquation:
+        guarantee = self.guarantee
+        if guarantee is not None:
+            guarantee = guarantee.transposed() if transposed else guarantee.linearised()
         return MapEquation(
-            function, self.settings.adjoint(dtype), self.guarantee, self.batch_dims, linear=True,
+            function, self.settings.adjoint(dtype), guarantee, self.batch_dims, linear=True,
             adjoint_reports=self.adjoint_reports,
         )  # fmt: skip
 
@@ -111,7 +114,7 @@ class MapEquation(Equation):
         def adjoint(state: Tensor, v: Tensor, z: Tensor, *parameters: Tensor) -> Tensor:
             return v + torch.func.vjp(lambda at: function(at, *parameters), z)[1](state)[0]
 
-        linear = self._linear(adjoint, value.dtype)
+        linear = self._linear(adjoint, value.dtype, transposed=True)
         state = linear.differentiable_value(None, torch.zeros_like(cotangent), cotangent, value, *rest)
         return list(torch.func.vjp(lambda *parameters: function(value, *parameters), *rest)[1](state))
 
@@ -127,7 +130,7 @@ class MapEquation(Equation):
             return v + torch.autograd.grad(image, point, state, retain_graph=True)[0]
 
         if image.requires_grad and image is not point:
-            linear = self._linear(adjoint, value.dtype)
+            linear = self._linear(adjoint, value.dtype, transposed=True)
             outcome = linear.solve(None, (torch.zeros_like(cotangent), cotangent))
             self.adjoint_reports.append(outcome.report)
             outcome.report.complain(self.settings.on_failure, linear.settings.name)
@@ -146,7 +149,7 @@ class MapEquation(Equation):
         def linear(state: Tensor, shift: Tensor, z: Tensor, *parameters: Tensor) -> Tensor:
             return shift + directional_derivative(lambda at: function(at, *parameters), (z,), (state,))
 
-        equation = self._linear(linear, value.dtype)
+        equation = self._linear(linear, value.dtype, transposed=False)
         return equation.differentiable_value(None, torch.zeros_like(value), change, value, *rest)
 
     def batched(  # noqa: D102

@@ -1,10 +1,12 @@
 """Ordinary ``torch.nn.Module`` layers whose value is an equilibrium."""
 
 from wellposed.layers.equilibrium import Equilibrium as Equilibrium
+from wellposed.layers.graph import ImplicitGraph as ImplicitGraph
 from wellposed.layers.lben import LBEN as LBEN
 from wellposed.layers.mondeq import MonDEQ as MonDEQ
 from wellposed.layers.nemon import NEMON as NEMON
 from wellposed.layers.normalize import Normalize as Normalize
+from wellposed.layers.orthogonal import GroupSort as GroupSort
 from wellposed.layers.orthogonal import OrthogonalDEQ as OrthogonalDEQ
 from wellposed.layers.orthogonal import OrthogonalLinear as OrthogonalLinear
 from wellposed.layers.orthogonal import group_sort as group_sort

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.autograd import PositionalFunction
 from wellposed.constraints.base import check_size
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.errors import GuaranteeError, InputError, check, checked_options, choices
@@ -25,7 +26,7 @@ from wellposed.solvers.solution import Solution, Tolerance, check_on_failure
 from wellposed.verified import spectral_norm_upper_bound
 
 # By how much a computed orthogonal matrix may exceed norm one while training; evidence and certificates prove it instead.
-_SLACK = {torch.float32: 1e-4, torch.float64: 1e-10}
+NORM_SLACK = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
 class OrthogonalLinear(nn.Module):
@@ -68,13 +69,65 @@ class OrthogonalLinear(nn.Module):
 
 
 def group_sort(value: Tensor, group: int = 2) -> Tensor:
-    """Sort within groups of consecutive features (group 2: MaxMin): 1-Lipschitz in every norm, and norm preserving.
+    """Sort within groups of features (group 2: MaxMin): 1-Lipschitz in every norm, and norm preserving.
+
+    Of n features, i, i + n/group, i + 2n/group, … are a group: rows of neighbours are what processors are fast at.
 
     Args:
         value: shape (*, features), features divisible by ``group``.
         group: size of the groups.
     """
-    return value.unflatten(-1, (-1, group)).sort(dim=-1).values.flatten(-2)
+    grouped = value.unflatten(-1, (group, -1))
+    if group == 2:  # several times as fast as sorting, forwards and backwards
+        first, second = grouped.detach().unbind(-2)
+        return _Swap.apply(grouped, (first > second).unsqueeze(-2)).flatten(-2)
+    return grouped.sort(dim=-2).values.flatten(-2)
+
+
+class _Swap(PositionalFunction):
+    """Pairs, those marked in reverse: linear, and its own adjoint."""
+
+    @staticmethod
+    def forward(pairs: Tensor, marked: Tensor) -> Tensor:
+        return torch.where(marked, pairs.flip(-2), pairs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        return _Swap.apply(cotangents[0], ctx.saved_tensors[0]), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _Swap.apply(tangents[0], ctx.saved_tensors[0])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], pairs: Tensor, marked: Tensor) -> Any:
+        pairs, marked = (
+            part.expand(info.batch_size, *part.shape) if place is None else part.movedim(place, 0)
+            for part, place in ((pairs, in_dims[0]), (marked, in_dims[1]))
+        )
+        return _Swap.apply(pairs, marked), 0
+
+
+class GroupSort(nn.Module):
+    """`group_sort` as a module.
+
+    Args:
+        group: size of the groups.
+    """
+
+    def __init__(self, group: int = 2) -> None:
+        super().__init__()
+        check(group >= 1, "group", group, "must be at least 1")
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return group_sort(x, self.group)
 
 
 class OrthogonalDEQ(ImplicitLayer):
@@ -242,7 +295,7 @@ class OrthogonalDEQ(ImplicitLayer):
 
     def state(self, x: Tensor) -> Tensor:  # noqa: D102
         dtype = self._dtype
-        factor = self._constants(_SLACK[dtype])[0]
+        factor = self._constants(NORM_SLACK[dtype])[0]
         return self._solve(x, None, dtype, Contraction(factor)).value
 
     @checked_options

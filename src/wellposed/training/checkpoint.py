@@ -9,19 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wellposed.data.images import ImageData
 from wellposed.errors import CheckpointError, WellposedError, require
-from wellposed.models import classifier
 from wellposed.training.config import TrainConfig
 
 FORMAT = "wellposed-weights/1"
-
-
-def build_model(config: TrainConfig, data: ImageData) -> nn.Sequential:
-    """The model that a configuration describes, for a data set, with fresh weights."""
-    body = config.family.build(data.train_x[0].numel(), data.classes)
-    std = data.std if config.family.scales_input else tuple(1.0 for _ in data.std)
-    return classifier(body, data.mean, std)
 
 
 def save_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:

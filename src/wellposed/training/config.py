@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from wellposed.data.images import NAMES
+from wellposed.data.graphs import FOLDS, GRAPH_NAMES
+from wellposed.data.images import IMAGE_NAMES
 from wellposed.errors import CheckpointError, InputError, OptionError, check, choices, require
 from wellposed.models.families import FAMILIES, Family, MonDEQFamily
 
@@ -20,8 +21,10 @@ class TrainConfig:
 
     family: Family = field(default_factory=MonDEQFamily)
     """The layer and its hyper-parameters."""
-    data: str = "digits"
-    """Data set: digits, mnist or fashion-mnist."""
+    data: str = ""
+    """Data set: digits, mnist, fashion-mnist; MUTAG, PTC_MR, COX2, PROTEINS, NCI1 for graphs. By default the smallest."""
+    fold: int = 0
+    """Which tenth of a graph set is for testing; image sets have their own test images."""
     epochs: int = 20
     """Passes over the training set."""
     batch_size: int = 128
@@ -38,7 +41,11 @@ class TrainConfig:
     """Seed of the initialisation and of the order of the samples."""
 
     def __post_init__(self) -> None:
-        choices("data", self.data, NAMES)
+        known = GRAPH_NAMES if self.family.domain == "graphs" else IMAGE_NAMES
+        if not self.data:
+            object.__setattr__(self, "data", known[0])
+        choices("data", self.data, known)
+        check(0 <= self.fold < FOLDS, "fold", self.fold, f"must lie in 0…{FOLDS - 1}")
         check(self.temperature > 0, "temperature", self.temperature, "must be positive")
         check(0 <= self.seed < 2**32, "seed", self.seed, "must lie in 0…2³² − 1")
         check(self.epochs >= 1, "epochs", self.epochs, "must be at least 1")

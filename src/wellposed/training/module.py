@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from wellposed.constraints.nonnegative import Nonnegative
+from wellposed.constraints.base import Projected
 from wellposed.training.config import TrainConfig
 
 
@@ -25,11 +25,11 @@ class ClassifierModule(lightning.LightningModule):
         self.model = model
         self.config = config
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """Loss of one batch."""
-        images, labels = batch
-        loss = nn.functional.cross_entropy(self.config.temperature * self.model(images), labels)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+    def training_step(self, batch: tuple[Any, Tensor], index: int) -> Tensor:
+        """Loss of one batch of inputs (images, or torch_geometric batches) and labels."""
+        inputs, labels = batch
+        loss = nn.functional.cross_entropy(self.config.temperature * self.model(inputs), labels)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         if self.config.lipschitz_penalty > 0.0:
             loss = loss + self.config.lipschitz_penalty * self._norm_product()
         return loss
@@ -45,15 +45,19 @@ class ClassifierModule(lightning.LightningModule):
     def on_train_batch_end(self, *_: Any) -> None:
         """Project constraints that are kept by projection."""
         for part in self.model.modules():
-            if isinstance(part, Nonnegative):
+            if isinstance(part, Projected):
                 part.project()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Loss and accuracy on held-out data."""
-        images, labels = batch
-        logits = self.model(images)
-        self.log("test/loss", nn.functional.cross_entropy(self.config.temperature * logits, labels))
-        self.log("test/accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True)
+    def validation_step(self, batch: tuple[Any, Tensor], index: int, dataloader_idx: int = 0) -> None:
+        """Loss and accuracy on held-out data: the test set and, where there is one, the validation set."""
+        inputs, labels = batch
+        logits = self.model(inputs)
+        part = ("test", "validation")[dataloader_idx]
+        found = {"loss": nn.functional.cross_entropy(self.config.temperature * logits, labels)}
+        found["accuracy"] = (logits.argmax(1) == labels).float().mean()
+        for name, value in found.items():
+            shown = name == "accuracy" and part == "test"
+            self.log(f"{part}/{name}", value, prog_bar=shown, batch_size=len(labels), add_dataloader_idx=False)
 
     def configure_optimizers(self) -> Any:
         """AdamW (Adam, without weight decay) and its one-cycle schedule."""

@@ -22,12 +22,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from wellposed.data.images import ImageData, load_images
+from wellposed.data import ImageData
 from wellposed.errors import CheckpointError, InputError, require
+from wellposed.layers import ImplicitGraph
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.solvers.solution import Tolerance
-from wellposed.training.checkpoint import build_model, load_weights, save_weights
+from wellposed.training.checkpoint import load_weights, save_weights
 from wellposed.training.config import TrainConfig, read_config
+from wellposed.training.loaders import Data, build_model, evaluation_batches, load_data, training_batches
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def train(
         raise CheckpointError(
             f"{folder.config}: these settings differ from those of the run to resume; give the same, or none"
         )
-    data = load_images(config.data, data_root)
+    data = load_data(config, data_root)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, data)
     if not resume:
@@ -158,7 +160,7 @@ def train(
     if resume and folder.metrics.exists():  # the logger starts a new file; `read_metrics` joins them
         earlier = sorted(out.glob("metrics-*.csv"))
         folder.metrics.rename(out / f"metrics-{len(earlier)}.csv")
-    batches = _loader(data, config, train=True)
+    batches = training_batches(data, config)
     checkpoints = ModelCheckpoint(
         folder.checkpoint.parent,
         filename=folder.checkpoint.stem,
@@ -192,7 +194,7 @@ def train(
             trainer.fit(
                 ClassifierModule(model, config),
                 batches,
-                _loader(data, config, train=False),
+                evaluation_batches(data, config),
                 ckpt_path=str(_checked(folder.checkpoint)) if resume else None,
                 **({"weights_only": False} if resume and _fit_takes_weights_only(trainer) else {}),
             )
@@ -212,7 +214,7 @@ def train(
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, ImageData, nn.Sequential]:
+def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, Data, nn.Module]:
     """Settings, data and trained model of a finished run.
 
     Raises:
@@ -222,13 +224,25 @@ def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, Im
     if not folder.config.exists():
         raise CheckpointError(f"{path}: not a run folder (no config.toml); give the --out of `wellposed train`")
     config = read_config(folder.config)
-    data = load_images(config.data, data_root)
+    data = load_data(config, data_root)
     model = build_model(config, data)
     load_weights(model, config, folder.weights)
     for module in model.modules():
-        if isinstance(module, ImplicitLayer):
+        if isinstance(module, ImplicitLayer | ImplicitGraph):
             module.tolerance = Tolerance()  # the configured one is for training
     return config, data, model.eval()
+
+
+def load_image_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, ImageData, nn.Sequential]:
+    """As `load_run`, for what is done with images only.
+
+    Raises:
+        InputError: the run is about graphs.
+    """
+    config, data, model = load_run(path, data_root)
+    if not isinstance(data, ImageData) or not isinstance(model, nn.Sequential):
+        raise InputError(f"run={str(path)!r}: a run on the graphs of {config.data}; this needs a run on images")
+    return config, data, model
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -267,34 +281,3 @@ def _atomic_checkpoints() -> Any:
             os.replace(partial, path)
 
     return AtomicCheckpointIO()
-
-
-def _loader(data: ImageData, config: TrainConfig, *, train: bool) -> Any:
-    """The standard loader, indexing whole batches at once: collating sample by sample costs more than a training step."""
-    images, labels = (data.train_x, data.train_y) if train else (data.test_x, data.test_y)
-    return torch.utils.data.DataLoader(
-        torch.utils.data.TensorDataset(images, labels),
-        sampler=_Batches(
-            torch.utils.data.RandomSampler(range(len(labels)), generator=torch.Generator())
-            if train
-            else torch.utils.data.SequentialSampler(range(len(labels))),
-            config.batch_size if train else 1000,
-            config.seed,
-        ),
-        batch_size=None,
-    )
-
-
-class _Batches(torch.utils.data.BatchSampler):
-    """Batches whose order depends on seed and epoch alone, so that a resumed run sees what an uninterrupted one sees."""
-
-    def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:
-        super().__init__(sampler, batch_size, drop_last=False)
-        self._seed = seed
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        generator = getattr(self.sampler, "generator", None)
-        if generator is not None:
-            generator.manual_seed(self._seed * 1_000_003 + epoch)

@@ -1,8 +1,7 @@
-"""The families that can be trained by name: their hyper-parameters, and how to build a layer from them."""
+"""The families of equilibrium layers on flat inputs."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,28 +11,7 @@ from wellposed.activations import activation
 from wellposed.concave import concave_activation
 from wellposed.errors import check, choices
 from wellposed.layers import LBEN, NEMON, MonDEQ, OrthogonalDEQ, OrthogonalLinear, PcDEQ
-
-
-@dataclass(frozen=True)
-class Family(ABC):
-    """Hyper-parameters of one family of layers; a dataclass that checks itself before anything is built."""
-
-    name: ClassVar[str]
-    scales_input: ClassVar[bool] = True  # whether pixels are divided by their standard deviation
-
-    width: int = 40
-    """Number of state features."""
-
-    rtol: float = 1e-3
-    """Relative tolerance of the solves while training."""
-
-    def __post_init__(self) -> None:
-        check(self.width > 0, "width", self.width, "must be a positive integer")
-        check(self.rtol > 0, "rtol", self.rtol, "must be positive")
-
-    @abstractmethod
-    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:
-        """The blocks from flat inputs to logits, with fresh weights."""
+from wellposed.models.families.base import Family
 
 
 @dataclass(frozen=True)
@@ -193,9 +171,3 @@ class OrthogonalFamily(Family):
             rtol=self.rtol,
         )  # fmt: skip
         return layer, OrthogonalLinear(self.width, classes)
-
-
-FAMILIES: dict[str, type[Family]] = {
-    family.name: family
-    for family in (MonDEQFamily, LBENFamily, NEMONFamily, PcDEQ1Family, PcDEQ2Family, OrthogonalFamily)
-}

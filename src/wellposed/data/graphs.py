@@ -1,0 +1,129 @@
+"""Graph classification sets of TU Dortmund, read with torch_geometric, and the folds they are evaluated on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.data.images import ENVIRONMENT_VARIABLE, data_folder
+from wellposed.errors import DataError, check, choices, require
+
+FOLDS = 10
+_URL = "https://www.chrsmrrs.com/graphkerneldatasets/"
+_PARTS = ("A", "graph_indicator", "graph_labels", "node_labels")
+# SHA-256 of the four files of _PARTS, one after the other.
+_DIGESTS = {
+    "MUTAG": "085a98747a517516d0c41bffcf4c272ff76e618abecdc02035f7466a6dcbfc98",
+    "PTC_MR": "961e4d3f90c50971f9270d0615f27561c092d37ee67ba2008bc98da07842a51e",
+    "COX2": "95b6debf45fccaf5c0ce0256540b95f01e969a19aee4ee629df9bb55bf768207",
+    "PROTEINS": "b3a7da3a98832225f3203e5862ad8dcd17d65a3b7110b02b4a6f5fd617551acb",
+    "NCI1": "db1b6c5d0ded9e940cb235690037714c995cc7f27c315ad9d61e3be6795ce77f",
+}
+GRAPH_NAMES = tuple(_DIGESTS)
+
+
+@dataclass(frozen=True)
+class GraphData:
+    """A set of labelled graphs and one way of dividing it.
+
+    Attributes:
+        name: its name.
+        graphs: all graphs, ``torch_geometric.data.Data`` with one-hot node labels for ``x``.
+        labels: classes, int64, shape (graphs,).
+        train: indices of the graphs to train on.
+        validation: of those to choose with.
+        test: of those held out.
+    """
+
+    name: str
+    graphs: list[Any]
+    labels: Tensor
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+    @property
+    def features(self) -> int:
+        """Number of node features."""
+        return self.graphs[0].x.shape[1]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return int(self.labels.max()) + 1
+
+
+def load_graphs(name: str, data_root: str | Path | None = None, fold: int = 0) -> GraphData:
+    """Load a set by name, divided into eight tenths for training, one for validation and one for testing.
+
+    The tenths are stratified and the same for every seed of a training run. Continuous node attributes and edge labels are
+    not used.
+
+    Args:
+        name: MUTAG, PTC_MR, COX2, PROTEINS or NCI1.
+        data_root: folder with ``TUDataset/NAME/raw/NAME_A.txt`` and so on; see `load_images`.
+        fold: which tenth is for testing, 0…9; the next one is for validation.
+
+    Raises:
+        InputError: no set has that name, or there is no such fold.
+        DataError: a file is missing and cannot be downloaded, or is corrupt.
+        MissingExtraError: torch_geometric or scikit-learn is not installed.
+    """
+    choices("data", name, GRAPH_NAMES)
+    check(0 <= fold < FOLDS, "fold", fold, f"must lie in 0…{FOLDS - 1}")
+    read_tu_data = require("torch_geometric.io", "graph").read_tu_data
+    separate = require("torch_geometric.data.separate", "graph").separate
+    selection = require("sklearn.model_selection", "train")
+    folder = data_folder(data_root) / "TUDataset" / name / "raw"
+    _verify(folder, name)
+    whole, slices, sizes = read_tu_data(str(folder), name)
+    whole.x = whole.x[:, sizes["num_node_attributes"] :]
+    count = len(whole.y)
+    graphs = [
+        separate(cls=whole.__class__, batch=whole, idx=i, slice_dict=slices, decrement=False) for i in range(count)
+    ]
+    kept = [type(whole)(x=g.x.float(), edge_index=g.edge_index, y=g.y) for g in graphs]
+    splitter = selection.StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    tenths = [torch.from_numpy(test) for _, test in splitter.split(torch.zeros(count), whole.y)]
+    later = (fold + 1) % FOLDS
+    rest = torch.cat([tenth for i, tenth in enumerate(tenths) if i not in (fold, later)]).sort().values
+    return GraphData(name, kept, whole.y, rest, tenths[later], tenths[fold])
+
+
+def _verify(folder: Path, name: str) -> None:
+    files = [folder / f"{name}_{part}.txt" for part in _PARTS]
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        _download(name, folder, missing[0])
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    if digest.hexdigest() != _DIGESTS[name]:
+        raise DataError(
+            f"{folder}: the SHA-256 of {', '.join(file.name for file in files)} together differs from that of the published "
+            "set; delete the folder and run again to download it anew"
+        )
+
+
+def _download(name: str, folder: Path, missing: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(f"{_URL}{name}.zip", timeout=20) as response:
+            archive = zipfile.ZipFile(io.BytesIO(response.read()))
+        for member in archive.namelist():
+            if Path(member).name.startswith(f"{name}_") and member.endswith(".txt"):
+                (folder / Path(member).name).write_bytes(archive.read(member))
+    except (OSError, urllib.error.URLError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{missing}: not found, and downloading {name}.zip failed ({error}). Put the files there, or point --data-root or "
+            f"{ENVIRONMENT_VARIABLE} to a folder that has TUDataset/{name}/raw/{missing.name}"
+        ) from error

@@ -1,0 +1,131 @@
+"""Maps ``X ↦ σ(A X Wᵀ + B)`` on graphs, with |σ(a) − σ(b)| ≤ |a − b|: contraction in one of three norms.
+
+With the difference e of two states and the difference d of two offsets, all norms per graph:
+
+- Frobenius: ‖e‖ ≤ ‖W‖₂‖A‖₂‖e‖ + ‖d‖, for every 1-Lipschitz σ, GroupSort included;
+- rows: with e_v = max over features at node v, e ≤ ‖W‖_∞|A|e + d when σ acts coordinate by coordinate; with ‖W‖_∞‖A‖₂ < 1
+  this bounds ‖e‖₂;
+- Perron–Frobenius (Gu et al. 2020): the same inequality with |A|v ≤ ρ̂v, v > 0, bounds max e_v/v when ‖W‖_∞ρ̂ < 1.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import GuaranteeError
+from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.norms import euclidean
+from wellposed.operators import Operator
+from wellposed.operators.graphs import GraphBlock
+
+_OUTWARD = 1.0 + 1e-12
+
+
+class GraphContraction(Guarantee):
+    """Existence, uniqueness and error bounds for the graphs of one block.
+
+    Args:
+        block: A.
+        spectral_norm: upper bound of ‖W‖₂.
+        row_norm: upper bound of ‖W‖_∞, the largest absolute row sum; None where σ mixes features.
+        adjoint: whether this is about the adjoint equation, which has the transposes of both.
+
+    Raises:
+        GuaranteeError: no norm makes every graph's map a contraction.
+    """
+
+    theorem = "contraction per graph: ‖W‖₂‖A‖₂ < 1, or ‖W‖_∞·λ_pf(|A|) < 1 (Gu et al. 2020)"
+    lipschitz_theorem = "Banach fixed-point theorem per graph"
+    preferred = "picard"
+
+    def __init__(
+        self, block: GraphBlock, spectral_norm: float, row_norm: float | None, *, adjoint: bool = False
+    ) -> None:
+        self.block, self.spectral_norm, self.row_norm, self._adjoint = block, spectral_norm, row_norm, adjoint
+        if not bool((self._factors < 1.0).all()):
+            worst = int(self.block.members[int(self._factors.argmax())])
+            raise GuaranteeError(
+                f"graph {worst}: its adjacency is too large for these weights (factor {float(self._factors.max()):.6g}); use "
+                "normalisation='symmetric' or 'spectral', or a smaller kappa"
+            )
+
+    @cached_property
+    def _perron(self) -> tuple[Tensor, Tensor]:
+        return self.block.perron(transposed=self._adjoint)
+
+    @cached_property
+    def _factors(self) -> Tensor:
+        """The least contraction factor of each graph, shape (graphs,)."""
+        factor = self.spectral_norm * self.block.norm * _OUTWARD
+        if self.row_norm is None or bool((factor < 1.0).all()):
+            return factor
+        factor = torch.minimum(factor, self.row_norm * self.block.norm * _OUTWARD)
+        if not bool((factor < 1.0).all()):
+            factor = torch.minimum(factor, self.row_norm * self._perron[1] * _OUTWARD)
+        return factor
+
+    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
+        """Picard and its averages, with the factor of the slowest graph in its own norm."""
+        factor = float(self._factors.max()) if self._factors.numel() else 0.0
+        if algorithm == "picard":
+            return Plan(1.0, factor)
+        if algorithm == "averaged":
+            damping = 1.0 if step is None else step
+            return Plan(damping, 1.0 - damping + damping * factor)
+        return None
+
+    def _resolved(self, defect: Tensor, extra: Tensor) -> Tensor:
+        """Bound on ‖e‖_F for every e with |e| ≤ |A||e||W|ᵀ + |defect| + something of Frobenius norm ``extra``."""
+        size = (euclidean(defect) + extra) * _OUTWARD
+        copies = len(defect) // len(self.block.norm)  # under vmap, several states for each graph
+        norm = self.block.norm.repeat(copies)
+        factor = self.spectral_norm * norm * _OUTWARD
+        bound = torch.where(factor < 1.0, size / (1.0 - factor), torch.inf)
+        if self.row_norm is None:
+            return bound
+        width = defect.shape[-1] ** 0.5
+        # Per node the largest entry; for the adjoint, whose norm is dual to that, their sum.
+        nodes = defect.abs().double().sum(-1) if self._adjoint else defect.abs().double().amax(-1)
+        back = 1.0 if self._adjoint else width  # from per-node numbers to the Frobenius norm
+        spread = width if self._adjoint else 1.0  # and the other way, for what is known by its Frobenius norm only
+        factor = self.row_norm * norm * _OUTWARD
+        rows = back * (euclidean(nodes) + spread * extra) / (1.0 - factor)
+        bound = torch.minimum(bound, torch.where(factor < 1.0, rows, torch.inf))
+        if bool(torch.isfinite(bound).all()):
+            return bound * _OUTWARD
+        vector, radius = (part.repeat(copies, *[1] * (part.ndim - 1)) for part in self._perron)
+        factor = self.row_norm * radius * _OUTWARD
+        largest = (nodes / vector).amax(1) + spread * extra / vector.amin(1)
+        weighted = back * euclidean(vector) * largest / (1.0 - factor)
+        return torch.minimum(bound, torch.where(factor < 1.0, weighted, torch.inf)) * _OUTWARD
+
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
+        """For the error of ``point``, which that of its image is below, up to the rounding of one evaluation."""
+        eps = torch.finfo(image.dtype).eps
+        terms = 16.0 + image[0].numel() ** 0.5  # of one evaluation, and of these norms
+        rounding = terms * eps * torch.maximum(euclidean(image), euclidean(point))
+        bound = self._resolved(image - point, rounding)
+        factor = (self.spectral_norm * self.block.norm * _OUTWARD).repeat(len(bound) // len(self.block.norm))
+        # In the Frobenius norm the image is closer than the point by the factor.
+        return torch.where(factor < 1.0, torch.minimum(bound, factor * bound + rounding), bound)
+
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:  # noqa: D102
+        return self._resolved(torch.zeros_like(defect), size)
+
+    def offset_lipschitz(self) -> float:
+        """Frobenius norm to Frobenius norm, for the slowest graph."""
+        factor = float((self.spectral_norm * self.block.norm).max()) * _OUTWARD
+        if factor < 1.0:
+            return 1.0 / (1.0 - factor) * _OUTWARD
+        raise GuaranteeError(
+            "the map contracts in a weighted maximum norm only: no Frobenius constant free of graph sizes"
+        )
+
+    def on(self, operator: Operator) -> Guarantee:  # noqa: D102
+        return self
+
+    def transposed(self) -> Guarantee:  # noqa: D102
+        return GraphContraction(self.block, self.spectral_norm, self.row_norm, adjoint=not self._adjoint)

@@ -1,0 +1,253 @@
+"""Implicit graph networks: node states that solve an equation over the whole graph (Gu et al. 2020), in three variants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.activations import activation as activation_named
+from wellposed.constraints.base import check_size
+from wellposed.constraints.perron_frobenius import RowBounded
+from wellposed.errors import GuaranteeError, InputError, check, checked_options, choices
+from wellposed.fixed_point import fixed_point
+from wellposed.guarantee import GraphContraction
+from wellposed.implicit import Gradient
+from wellposed.layers.orthogonal import NORM_SLACK, OrthogonalLinear, group_sort
+from wellposed.linear_algebra import full_precision
+from wellposed.norms import euclidean
+from wellposed.operators.graphs import GraphBlock, Graphs
+from wellposed.solvers import Picard
+from wellposed.solvers.base import Solver, check_solver
+from wellposed.solvers.solution import Report, Solution, Tolerance, check_on_failure
+from wellposed.verified import gamma, spectral_norm_upper_bound
+
+VARIANTS = ("ignn", "orthogonal", "lipschitz")
+
+
+class ImplicitGraph(nn.Module):
+    """Node states X with ``X = σ(A X Wᵀ + A U Ωᵀ + b)``, one equation per graph, for node features U.
+
+    ``"ignn"``: ‖W‖_∞ ≤ κ by projecting rows; σ acts coordinate by coordinate (Gu et al. 2020, Perron–Frobenius).
+    ``"orthogonal"``: W = κQ with Q orthogonal; any σ that is 1-Lipschitz, GroupSort included (‖·‖_F contraction).
+    ``"lipschitz"``: W = κ(1 − ω)Q, Ω = κω·P with Q orthogonal and P semi-orthogonal: U ↦ X is κω/(1 − κ(1 − ω)) ≤ 1 Lipschitz
+    in the Frobenius norm on every graph with ‖A‖₂ ≤ 1, as after symmetric normalisation.
+
+    Args:
+        in_features: features of a node.
+        state_features: features of its state.
+        variant: see above.
+        kappa: κ in (0, 1), or 1 for ``"lipschitz"``.
+        omega: ω in (0, 1], for ``"lipschitz"``.
+        activation: ``"group_sort"`` (pairs: MaxMin), not with ``"ignn"``, or a name with slopes in [0, 1] and σ(0) = 0.
+        solver: None for `Picard`.
+        gradient: how to differentiate; None for `Exact`.
+        rtol: relative tolerance on the Frobenius error of each graph; None for eps^(1/2) of the dtype.
+        atol: absolute tolerance, likewise.
+        max_steps: limit on the iterations of each graph.
+        on_failure: ``"warn"`` or ``"raise"`` if a graph does not converge.
+        device: where the weights are created.
+        dtype: their dtype.
+    """
+
+    @checked_options
+    def __init__(
+        self,
+        in_features: int,
+        state_features: int,
+        *,
+        variant: str = "ignn",
+        kappa: float = 0.9,
+        omega: float = 0.5,
+        activation: str = "relu",
+        solver: Solver | None = None,
+        gradient: Gradient | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_steps: int = 1000,
+        on_failure: str = "warn",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check(in_features > 0, "in_features", in_features, "must be a positive integer")
+        check_size(state_features)
+        choices("variant", variant, VARIANTS)
+        most = 1.0 if variant == "lipschitz" else math.nextafter(1.0, 0.0)
+        check(0.0 < kappa <= most, "kappa", kappa, "must lie in (0, 1), or be 1 for the variant 'lipschitz'")
+        check(0.0 < omega <= 1.0, "omega", omega, "must lie in (0, 1]")
+        check(max_steps >= 1, "max_steps", max_steps, "must be at least 1")
+        check_on_failure(on_failure)
+        check_solver(solver)
+        self.activation = _node_activation(activation, variant, state_features)
+        self.in_features, self.state_features, self.variant = in_features, state_features, variant
+        self.kappa, self.omega = float(kappa), float(omega)
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.state_map: RowBounded | OrthogonalLinear
+        self.injection: nn.Linear | OrthogonalLinear
+        if variant == "ignn":
+            self.state_map = RowBounded(state_features, self.kappa, **where)
+        else:
+            self.state_map = OrthogonalLinear(state_features, state_features, bias=False, **where)
+        if variant == "lipschitz":
+            self.injection = OrthogonalLinear(in_features, state_features, **where)
+        else:
+            self.injection = nn.Linear(in_features, state_features, **where)
+        self.solver, self.gradient = solver, gradient
+        self.tolerance, self.max_steps, self.on_failure = Tolerance(rtol, atol), max_steps, on_failure
+
+    @property
+    def _scales(self) -> tuple[float, float]:
+        """Factors of the state map and of the injection."""
+        if self.variant == "ignn":
+            return 1.0, 1.0
+        if self.variant == "orthogonal":
+            return self.kappa, 1.0
+        return self.kappa * (1.0 - self.omega), self.kappa * self.omega
+
+    def _norms(self, *, proved: bool) -> tuple[float, float | None]:
+        """Upper bounds of ‖W‖₂ and, where it matters, ‖W‖_∞; without ``proved`` that of Q comes from its construction."""
+        weight = self.state_map.weight.detach()
+        if self.variant != "ignn":
+            norm = spectral_norm_upper_bound(weight) if proved else 1.0 + NORM_SLACK[weight.dtype]
+            return self._scales[0] * norm * (1.0 + 1e-15), None
+        size = weight.double().abs()
+        margin = 1.0 + gamma(len(size) + 4)
+        rows, columns = (float(size.sum(dim).amax()) * margin for dim in (1, 0))
+        spectral = spectral_norm_upper_bound(weight) if proved else math.sqrt(rows * columns) * margin
+        return spectral, rows
+
+    def lipschitz(self) -> tuple[float, str]:
+        """Frobenius Lipschitz constant of U ↦ X for the stored numbers, on every graph with ‖A‖₂ ≤ 1, and its reason.
+
+        Raises:
+            GuaranteeError: the state map contracts in a maximum norm only.
+        """
+        factor = self._norms(proved=True)[0]
+        if factor >= 1.0:
+            raise GuaranteeError("W contracts in a weighted maximum norm only; there is no constant for all graphs")
+        injection = self._scales[1] * spectral_norm_upper_bound(self.injection.weight)
+        value = injection / (1.0 - factor) * (1.0 + 1e-14)
+        return value, f"implicit graph layer: ‖Ω‖₂/(1 − ‖W‖₂) with ‖W‖₂ = {factor:.6g}, for ‖A‖₂ ≤ 1"
+
+    def forward(self, x: Tensor, graphs: Graphs) -> Tensor:
+        """The state of every node.
+
+        Args:
+            x: node features, shape (nodes, in_features).
+            graphs: their graphs.
+
+        Returns:
+            Shape (nodes, state_features).
+
+        Raises:
+            InputError: wrong shape or dtype, or NaN or infinity.
+            GuaranteeError: a graph's adjacency is too large for the weights.
+            NotConvergedError: a graph did not converge and ``on_failure="raise"``.
+        """
+        return self._run(x, graphs, x.dtype, proved=False).value
+
+    def solve(self, x: Tensor, graphs: Graphs) -> Solution[Tensor]:
+        """The states with their evidence, one entry per graph: status, steps, and a rigorous bound on the Frobenius error.
+
+        Solved in float64 for the stored weights; the bound counts every rounding error from features, weights and
+        adjacency (in float64) to the value. Arguments as for `forward`.
+        """
+        return self._run(x, graphs, torch.float64, proved=True)
+
+    def _check(self, x: Tensor, graphs: Graphs) -> None:
+        if x.shape != (graphs.nodes, self.in_features):
+            raise InputError(
+                f"x: has shape {tuple(x.shape)}; {graphs.nodes} nodes of {self.in_features} features are needed"
+            )
+        if x.dtype != self.injection.weight.dtype:
+            raise InputError(f"x: has dtype {x.dtype}, the weights have {self.injection.weight.dtype}; convert one")
+        if not bool(torch.isfinite(x).all()):
+            raise InputError("x: has NaN or infinite entries")
+        for name, parameter in self.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise InputError(f"{name}: the weights have NaN or infinite entries; was the learning rate too high?")
+
+    def _run(self, x: Tensor, graphs: Graphs, dtype: torch.dtype, *, proved: bool) -> Solution[Tensor]:
+        self._check(x, graphs)
+        with full_precision(x.device):
+            weight = self._scales[0] * self.state_map.weight.to(dtype)
+            injection = self._scales[1] * self.injection.weight.to(dtype)
+            bias = None if self.injection.bias is None else self.injection.bias.to(dtype)
+            norms = self._norms(proved=proved)
+            through = nn.functional.linear(x.to(dtype), injection)
+            value = through.new_zeros(graphs.nodes, self.state_features)
+            count = graphs.count
+            codes = torch.zeros(count, dtype=torch.int8, device=x.device)
+            steps, numbers = codes.long(), codes.double()
+            report = Report(codes, numbers.clone(), steps, numbers.clone())
+            adjoint: list[Report] = []
+            for block in graphs.blocks:
+                found = self._solve_block(block, through, weight, bias, GraphContraction(block, *norms))
+                bound = found.error_bound
+                assert bound is not None  # a guarantee was given
+                state = found.value
+                if proved:
+                    bound = bound + self._rounding(block, x, state)
+                    rounded = state.detach().to(x.dtype)
+                    bound = bound + euclidean(rounded.double() - state.detach())
+                value = value.index_copy(0, block.nodes, block.unpad(state))
+                for whole, part in zip(report.fields(), (*found.fields()[:3], bound), strict=True):
+                    assert whole is not None
+                    whole[block.members] = part
+                adjoint = found.adjoint_reports if len(graphs.blocks) == 1 else adjoint
+        return Solution(*report.fields(), value.to(x.dtype), adjoint)
+
+    def _solve_block(
+        self, block: GraphBlock, through: Tensor, weight: Tensor, bias: Tensor | None, guarantee: GraphContraction
+    ) -> Solution[Tensor]:
+        drive = block.propagate(block.pad(through))
+        if bias is not None:
+            drive = drive + block.pad(bias.expand(len(through), -1))
+        sigma = self.activation
+
+        def cell(state: Tensor, drive: Tensor, weight: Tensor) -> Tensor:
+            return sigma(torch.add(block.propagate(state @ weight.t()), drive))
+
+        default = torch.finfo(self.injection.weight.dtype).eps ** 0.5
+        rtol, atol = (default if t is None else t for t in (self.tolerance.rtol, self.tolerance.atol))
+        return fixed_point(
+            cell, torch.zeros_like(drive).detach(), (drive, weight), rtol=rtol, atol=atol, max_steps=self.max_steps,
+            solver=Picard() if self.solver is None else self.solver, guarantee=guarantee, gradient=self.gradient,
+            on_failure=self.on_failure,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _rounding(self, block: GraphBlock, x: Tensor, state: Tensor) -> Tensor:
+        """What rounding in float64 can have moved each graph's equilibrium by, beyond the bound of the guarantee."""
+        terms = self.state_features + self.in_features + 2 * block.largest_degree + 12
+        state_norm, injection_norm = (
+            float(torch.linalg.matrix_norm(part.weight.detach().double())) for part in (self.state_map, self.injection)
+        )
+        size = block.norm * (state_norm * euclidean(state) + injection_norm * euclidean(block.pad(x.double())))
+        if self.injection.bias is not None:
+            size = size + float(self.injection.bias.double().norm()) * state.shape[1] ** 0.5
+        defect = 2.0 * gamma(terms) * (size + euclidean(state))
+        guarantee = GraphContraction(block, *self._norms(proved=True))
+        return guarantee.defect_bound(state, defect)
+
+    def extra_repr(self) -> str:
+        """Shown inside ``repr``."""
+        return f"variant={self.variant!r}, kappa={self.kappa:g}, omega={self.omega:g}"
+
+
+def _node_activation(name: str, variant: str, features: int) -> Callable[[Tensor], Tensor]:
+    if name == "group_sort":
+        if variant == "ignn":
+            raise InputError(
+                "activation='group_sort': mixes features, which the variant 'ignn' excludes; use 'orthogonal'"
+            )
+        check(features % 2 == 0, "state_features", features, "must be even for group_sort")
+        return group_sort
+    found = activation_named(name)
+    found.require_monotone("an implicit graph layer")
+    check(float(found(torch.zeros(()))) == 0.0, "activation", name, "must map zero to zero, for nodes that are padding")
+    return found

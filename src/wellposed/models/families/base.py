@@ -1,0 +1,34 @@
+"""What training by name needs of a family of networks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from wellposed.errors import check
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """Hyper-parameters of one family of networks; a dataclass that checks itself before anything is built."""
+
+    name: ClassVar[str]
+    domain: ClassVar[str] = "images"  # or graphs
+    scales_input: ClassVar[bool] = True  # whether pixels are divided by their standard deviation
+
+    width: int = 40
+    """Number of state features."""
+
+    rtol: float = 1e-3
+    """Relative tolerance of the solves while training."""
+
+    def __post_init__(self) -> None:
+        check(self.width > 0, "width", self.width, "must be a positive integer")
+        check(self.rtol > 0, "rtol", self.rtol, "must be positive")
+
+    @abstractmethod
+    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:
+        """The blocks from flat inputs (node features, for graphs) to logits, with fresh weights."""
