@@ -16,24 +16,29 @@ from wellposed.errors import check
 def project_rows(matrix: Tensor, radius: float) -> Tensor:
     """Each row's nearest point in the ℓ1 ball, in the Euclidean distance: exact, by sorting; differentiable.
 
+    Rows within a rounding error of the ball count as inside and are left alone, so that the gradient at a projected point is
+    that of the identity: entries at zero go on receiving gradients.
+
     Args:
         matrix: shape (rows, columns).
         radius: of the ball, positive.
     """
+    inner = radius * (1.0 - (matrix.shape[1] + 16) * torch.finfo(matrix.dtype).eps)
     size = matrix.abs()
     ordered = size.sort(1, descending=True).values
     counts = torch.arange(1, matrix.shape[1] + 1, dtype=matrix.dtype, device=matrix.device)
-    thresholds = (ordered.cumsum(1) - radius) / counts
+    thresholds = (ordered.cumsum(1) - inner) / counts
     last = (ordered > thresholds).sum(1, keepdim=True).clamp_min(1) - 1
     threshold = thresholds.gather(1, last).clamp_min(0.0)
-    return matrix.sign() * (size - threshold).clamp_min(0.0)
+    inside = size.detach().sum(1, keepdim=True) <= radius
+    return torch.where(inside, matrix, matrix.sign() * (size - threshold).clamp_min(0.0))
 
 
 class RowBounded(nn.Module, Projected):
     """A square weight whose rows have absolute sums of at most ``radius``, whatever its parameter.
 
-    The weight that runs is the projection of the parameter. Calling `project` after each optimiser step (the training
-    command does) keeps the parameter itself in the set, so that entries at zero go on receiving gradients.
+    The weight that runs is the projection of the parameter. Calling `project` after each optimiser step, as the training
+    command does, keeps the parameter itself in the set and makes this projected gradient descent.
 
     Args:
         size: rows and columns.
@@ -59,9 +64,8 @@ class RowBounded(nn.Module, Projected):
 
     @property
     def weight(self) -> Tensor:
-        """The weight as it runs, with its graph; a rounding error below the bound."""
-        slack = (self.free.shape[0] + 16) * torch.finfo(self.free.dtype).eps
-        return project_rows(self.free, self.radius * (1.0 - slack))
+        """The weight as it runs, with its graph."""
+        return project_rows(self.free, self.radius)
 
     @torch.no_grad()
     def project(self) -> None:

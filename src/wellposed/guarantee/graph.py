@@ -5,7 +5,8 @@ With the difference e of two states and the difference d of two offsets, all nor
 - Frobenius: ‖e‖ ≤ ‖W‖₂‖A‖₂‖e‖ + ‖d‖, for every 1-Lipschitz σ, GroupSort included;
 - rows: with e_v = max over features at node v, e ≤ ‖W‖_∞|A|e + d when σ acts coordinate by coordinate; with ‖W‖_∞‖A‖₂ < 1
   this bounds ‖e‖₂;
-- Perron–Frobenius (Gu et al. 2020): the same inequality with |A|v ≤ ρ̂v, v > 0, bounds max e_v/v when ‖W‖_∞ρ̂ < 1.
+- Perron–Frobenius (Gu et al. 2020): where ‖W‖_∞·λ_pf(|A|) < 1, some v > 0 has g = v − ‖W‖_∞|A|v > 0, and the same
+  inequality gives e ≤ v·max(d/g).
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class GraphContraction(Guarantee):
             )
 
     @cached_property
-    def _perron(self) -> tuple[Tensor, Tensor]:
-        return self.block.perron(transposed=self._adjoint)
+    def _dominating(self) -> tuple[Tensor, Tensor]:
+        assert self.row_norm is not None
+        return self.block.dominating(self.row_norm * _OUTWARD, transposed=self._adjoint)
 
     @cached_property
     def _factors(self) -> Tensor:
@@ -64,7 +66,8 @@ class GraphContraction(Guarantee):
             return factor
         factor = torch.minimum(factor, self.row_norm * self.block.norm * _OUTWARD)
         if not bool((factor < 1.0).all()):
-            factor = torch.minimum(factor, self.row_norm * self._perron[1] * _OUTWARD)
+            vector, gap = self._dominating
+            factor = torch.minimum(factor, 1.0 - (gap / vector).amin(1))
         return factor
 
     def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
@@ -96,11 +99,10 @@ class GraphContraction(Guarantee):
         bound = torch.minimum(bound, torch.where(factor < 1.0, rows, torch.inf))
         if bool(torch.isfinite(bound).all()):
             return bound * _OUTWARD
-        vector, radius = (part.repeat(copies, *[1] * (part.ndim - 1)) for part in self._perron)
-        factor = self.row_norm * radius * _OUTWARD
-        largest = (nodes / vector).amax(1) + spread * extra / vector.amin(1)
-        weighted = back * euclidean(vector) * largest / (1.0 - factor)
-        return torch.minimum(bound, torch.where(factor < 1.0, weighted, torch.inf)) * _OUTWARD
+        vector, gap = (part.repeat(copies, 1) for part in self._dominating)
+        largest = ((nodes + spread * extra[:, None]) / gap).amax(1)
+        weighted = torch.where((gap > 0.0).all(1), back * euclidean(vector) * largest, torch.inf)
+        return torch.minimum(bound, weighted) * _OUTWARD
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
         """For the error of ``point``, which that of its image is below, up to the rounding of one evaluation."""

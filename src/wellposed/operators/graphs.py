@@ -18,6 +18,7 @@ from wellposed.errors import InputError, check, choices
 from wellposed.verified import gamma
 
 _NORM_STEPS = 50
+_NEUMANN_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class GraphBlock:
         self.shape, self.members, self.nodes, self.places = shape, members, nodes, places
         self._guess = torch.ones(shape, dtype=torch.float64, device=nodes.device)
         self._guess.view(-1)[places] = guess[nodes]
+        self._padding = torch.ones(shape, dtype=torch.bool, device=nodes.device)
+        self._padding.view(-1)[places] = False
         rows = shape[0] * shape[1]
         self._forward = _Rows.of(targets, sources, weights, rows)
         self._backward = _Rows.of(sources, targets, weights, rows)
@@ -112,27 +115,32 @@ class GraphBlock:
         for _ in range(_NORM_STEPS):
             through = self._absolute(self._absolute(vector, False), True)
             ratio = self._ratio(through, vector)
-            settled = bool((ratio >= (1.0 - 1e-9) * best).all())
             best = torch.minimum(best, ratio)
-            if settled:
+            if self._settled(through, vector, ratio):
                 break
             vector = _normalised(through + 1e-3 * best[:, None] * vector)
         return best.sqrt() * (1.0 + 1e-15)
 
-    def perron(self, *, transposed: bool = False) -> tuple[Tensor, Tensor]:
-        """A positive vector v, shape (graphs, nodes), and ρ̂ with |A|v ≤ ρ̂·v, shape (graphs,): so λ_pf(|A|) ≤ ρ̂."""
-        vector = self._guess
-        best, kept = torch.full_like(vector[:, 0], torch.inf), vector
-        for _ in range(_NORM_STEPS):
-            through = self._absolute(vector, transposed)
-            ratio = self._ratio(through, vector)
-            better = ratio < best
-            settled = bool((ratio >= (1.0 - 1e-9) * best).all())
-            kept, best = torch.where(better[:, None], vector, kept), torch.minimum(ratio, best)
-            if settled:
+    def _settled(self, through: Tensor, vector: Tensor, ratio: Tensor) -> bool:
+        """Whether the ratios of every graph's nodes agree, so that no vector gives a lower maximum."""
+        lowest = torch.where(self._padding, torch.inf, through / vector).amin(1)
+        return bool((ratio <= (1.0 + 1e-9) * lowest).all())
+
+    def dominating(self, factor: float, *, transposed: bool = False) -> tuple[Tensor, Tensor]:
+        """A vector v > 0 with v − factor·|A|v ≥ g, and that g, both of shape (graphs, nodes).
+
+        If g > 0, then factor·λ_pf(|A|) < 1 is proved, and every e ≥ 0 with e ≤ factor·|A|e + d is at most v·max(d/g). The
+        vector is a partial sum of (I − factor·|A|)⁻¹1, for which g tends to one.
+        """
+        vector = torch.ones(self.shape, dtype=torch.float64, device=self.places.device)
+        margin = 1.0 + 4.0 * gamma(self.largest_degree + 8)
+        for _ in range(_NEUMANN_STEPS):
+            through = factor * self._absolute(vector, transposed)
+            gap = vector - through * margin
+            if bool((gap >= 0.5).all()):
                 break
-            vector = _normalised(through + 0.5 * best[:, None] * vector)
-        return kept, best
+            vector = (1.0 + through).clamp_max(1e100)
+        return vector, gap
 
 
 def _normalised(vector: Tensor) -> Tensor:

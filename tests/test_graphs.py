@@ -1,0 +1,506 @@
+"""Implicit graph networks against dense float64 solutions, and the data and experiments around them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import wellposed as wp
+from wellposed.cli.main import run as command
+from wellposed.constraints.perron_frobenius import RowBounded, project_rows
+from wellposed.data import graphs as graph_data
+from wellposed.guarantee import GraphContraction
+
+VARIANTS = [
+    {"variant": "ignn", "activation": "relu"},
+    {"variant": "ignn", "activation": "tanh", "kappa": 0.9},
+    {"variant": "orthogonal", "activation": "group_sort", "kappa": 0.7},
+    {"variant": "lipschitz", "activation": "group_sort", "kappa": 1.0, "omega": 0.3},
+]
+
+
+def directed(count: int, largest: int = 9, seed: int = 0):
+    """Random directed graphs of 1 to ``largest`` nodes: edges, number of nodes, graph of each node."""
+    generator = torch.Generator().manual_seed(seed)
+    edges, batch = [], []
+    for graph in range(count):
+        size = int(torch.randint(1, largest + 1, (1,), generator=generator))
+        edges.append(torch.randint(0, size, (2, 2 * size), generator=generator) + len(batch))
+        batch += [graph] * size
+    return torch.cat(edges, 1), len(batch), torch.tensor(batch)
+
+
+def normalised(edges, nodes):
+    """D_in^−½(A + I)D_out^−½ as a matrix, rows for targets."""
+    matrix = torch.eye(nodes, dtype=torch.float64)
+    matrix.index_put_((edges[1], edges[0]), torch.ones(edges.shape[1], dtype=torch.float64), accumulate=True)
+    return matrix / (matrix.sum(1)[:, None] * matrix.sum(0)).sqrt()
+
+
+def make(options, dtype=torch.float64, **more):
+    torch.manual_seed(1)
+    tolerance = {"rtol": 1e-11, "atol": 1e-11} if dtype == torch.float64 else {}
+    return wp.ImplicitGraph(3, 6, dtype=dtype, **{**tolerance, **options, **more})
+
+
+def weights(layer):
+    """W and Ω as they run, in float64."""
+    scale = {"ignn": (1, 1), "orthogonal": (layer.kappa, 1)}.get(
+        layer.variant, (layer.kappa * (1 - layer.omega), layer.kappa * layer.omega)
+    )
+    return scale[0] * layer.state_map.weight.double(), scale[1] * layer.injection.weight.double()
+
+
+def dense_state(layer, x, adjacency, steps=3000):
+    w, omega = weights(layer)
+    drive = adjacency @ x @ omega.t() + layer.injection.bias.double()
+    state = torch.zeros_like(drive)
+    for _ in range(steps):
+        previous, state = state, layer.activation(adjacency @ state @ w.t() + drive)
+        if float((state - previous).detach().norm()) < 1e-15:
+            break
+    return state
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_state_error_bound_and_batching(options, dtype):
+    edges, nodes, batch = directed(12)
+    layer = make(options, dtype)
+    x = torch.randn(nodes, 3).to(dtype)
+    solution = layer.solve(x, wp.Graphs(edges, nodes, batch))
+    assert solution.converged.all()
+    assert solution.value.dtype == dtype
+    with torch.no_grad():
+        truth = dense_state(layer, x.double(), normalised(edges, nodes))
+    for graph in range(12):
+        own = batch == graph
+        error = float((solution.value[own].detach().double() - truth[own]).norm())
+        assert error <= float(solution.error_bound[graph]) + 1e-13
+        inside = own[edges[0]]
+        renumbered = edges[:, inside] - int(own.nonzero()[0])
+        alone = layer.solve(x[own], wp.Graphs(renumbered, int(own.sum())))
+        assert float((alone.value - solution.value[own]).detach().norm()) <= float(
+            alone.error_bound[0] + solution.error_bound[graph]
+        )
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_gradients_for_directed_graphs(options):
+    edges, nodes, batch = directed(5, 4)
+    layer, graphs = make(options), wp.Graphs(edges, nodes, batch)
+    x = torch.randn(nodes, 3, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn(nodes, 6, dtype=torch.float64)
+    found = torch.autograd.grad((layer(x, graphs) * cotangent).sum(), [x, *layer.parameters()])
+    unrolled = dense_state(layer, x, normalised(edges, nodes))
+    expected = torch.autograd.grad((unrolled * cotangent).sum(), [x, *layer.parameters()])
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_gradients_of_second_order_and_functional_transforms():
+    edges, nodes, batch = directed(3, 4)
+    layer, graphs = make(VARIANTS[1], kappa=0.7), wp.Graphs(edges, nodes, batch)
+    with torch.no_grad():
+        layer.state_map.free.mul_(1.5)  # away from the boundary, where the projection has no derivative
+    x = torch.randn(nodes, 3, dtype=torch.float64, requires_grad=True)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def function(x, *parameters):
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x, graphs))
+
+    arguments = (x, *layer.parameters())
+    assert torch.autograd.gradcheck(function, arguments)
+    assert torch.autograd.gradgradcheck(function, arguments)
+    jacobian = torch.autograd.functional.jacobian(lambda v: layer(v, graphs), x.detach())
+    state = torch.randn(nodes, 6, dtype=torch.float64)
+    assert jacobian.shape == (nodes, 6, nodes, 3)
+    (block,) = graphs.blocks
+    padded = block.pad(state)
+    dense = torch.func.jacrev(block.propagate)(padded).reshape(padded.numel(), padded.numel())
+    torch.testing.assert_close(dense @ padded.flatten(), block.propagate(padded).flatten())
+    torch.testing.assert_close(dense.T @ padded.flatten(), block.propagate(padded, transposed=True).flatten())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_norm_bounds_are_sound_and_tight(seed):
+    edges, nodes, batch = directed(6, 20, seed)
+    weight = torch.rand(edges.shape[1], generator=torch.Generator().manual_seed(seed)) * 3
+    for normalisation in ("symmetric", "none", "spectral"):
+        graphs = wp.Graphs(edges, nodes, batch, weight, normalisation=normalisation)
+        for block in graphs.blocks:
+            size = block.shape[1]
+            identity = torch.eye(size, dtype=torch.float64).expand(block.shape[0], size, size)
+            dense = block.propagate(identity)
+            norms = torch.linalg.matrix_norm(dense, 2)
+            assert (block.norm >= norms).all()
+            assert (block.norm <= 1.02 * norms + 1e-12).all()
+            if normalisation == "symmetric":  # known exactly
+                torch.testing.assert_close(block.norm, torch.ones_like(norms), rtol=1e-12, atol=0)
+            if normalisation == "spectral":
+                assert (norms <= 1 + 1e-12).all()
+            spectral_radius = float(torch.linalg.eigvals(dense).abs().amax())
+            for transposed in (False, True):
+                vector, gap = block.dominating(0.9 / spectral_radius, transposed=transposed)
+                assert (vector > 0).all() and (gap > 0).all()
+                matrix = dense.mT if transposed else dense
+                truth = vector - 0.9 / spectral_radius * (matrix.abs() @ vector[:, :, None]).squeeze(2)
+                assert (gap <= truth + 1e-12).all()
+                assert (block.dominating(1.1 / spectral_radius, transposed=transposed)[1] <= 0).any()
+
+
+def test_row_projection_is_the_nearest_point():
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(40, 13, generator=generator, dtype=torch.float64)
+    matrix[0], matrix[1] = 0.0, 1.0
+    for radius in (0.3, 1.0, 50.0):
+        found = project_rows(matrix, radius)
+        for row, nearest in zip(matrix, found, strict=True):
+            low, high = 0.0, float(row.abs().max())
+            if float(row.abs().sum()) <= radius:
+                high = 0.0
+            for _ in range(200):  # the threshold, by bisection
+                middle = 0.5 * (low + high)
+                inside = float((row.abs() - middle).clamp_min(0).sum()) <= radius
+                low, high = (low, middle) if inside else (middle, high)
+            torch.testing.assert_close(nearest, row.sign() * (row.abs() - high).clamp_min(0), rtol=1e-10, atol=1e-12)
+    inside = torch.rand(5, 4, dtype=torch.float64) / 8
+    assert torch.equal(project_rows(inside, 1.0), inside)
+    leaf = matrix.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda m: project_rows(m, 0.7), (leaf[2:],))
+    layer = RowBounded(6, 0.5)
+    for _ in range(3):  # at a projected point every entry gets its gradient, those at zero too
+        assert int((layer.free == 0).sum()) > 0
+        (gradient,) = torch.autograd.grad(layer.weight.sum(), layer.free)
+        assert torch.equal(gradient, torch.ones(6, 6))
+        with torch.no_grad():
+            layer.free.add_(0.1 * torch.randn(6, 6))
+        layer.project()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("options", VARIANTS)
+def test_condition_holds_for_any_parameters_or_the_layer_raises(options, dtype, scale):
+    layer = make(options, dtype)
+    with torch.no_grad():
+        for parameter in layer.state_map.parameters():
+            parameter.mul_(scale)
+            parameter[0] = 0.0
+    edges, nodes, batch = directed(3)
+    try:
+        layer.solve(torch.randn(nodes, 3).to(dtype), wp.Graphs(edges, nodes, batch))
+    except wp.GuaranteeError:
+        return
+    w = weights(layer)[0].detach()
+    assert min(float(torch.linalg.matrix_norm(w, 2)), float(w.abs().sum(1).max())) < 1.0
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize("optimiser", [torch.optim.AdamW, torch.optim.SGD])
+def test_condition_after_a_thousand_steps(options, optimiser):
+    layer = make(options, torch.float32)
+    step = optimiser(layer.parameters(), lr=1e-2, weight_decay=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(1000):  # noisy gradients, as adversarial as training gets
+        for parameter in layer.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        step.step()
+        if isinstance(layer.state_map, RowBounded):
+            layer.state_map.project()
+    w = weights(layer)[0].detach()
+    bound = w.abs().sum(1).max() if layer.variant == "ignn" else torch.linalg.matrix_norm(w, 2)
+    limit = layer.kappa * (1 - layer.omega) if layer.variant == "lipschitz" else layer.kappa
+    assert float(bound) <= limit * (1 + 1e-5)
+    edges, nodes, batch = directed(3)
+    assert layer.solve(torch.randn(nodes, 3), wp.Graphs(edges, nodes, batch)).converged.all()
+
+
+def test_each_norm_that_can_prove_convergence():
+    """Frobenius, row and Perron–Frobenius bounds where the others fail; none, where none holds."""
+    chain = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    strong = wp.Graphs(
+        chain, 4, weight=torch.full((3,), 1.3, dtype=torch.float64), normalisation="none"
+    )  # nilpotent, of norm 1.3
+    layer = make(VARIANTS[0], kappa=0.95)
+    with torch.no_grad():
+        layer.state_map.free.fill_(0.95 / 6)  # norm and row sums 0.95, so that 0.95·1.3 > 1
+    x = torch.randn(4, 3, dtype=torch.float64)
+    solution = layer.solve(x, strong)
+    adjacency = torch.zeros(4, 4, dtype=torch.float64)
+    adjacency[chain[1], chain[0]] = 1.3
+    with torch.no_grad():
+        truth = dense_state(layer, x, adjacency)
+    assert solution.converged.all()
+    assert float((solution.value - truth).detach().norm()) <= float(solution.error_bound[0])
+    cotangent = torch.randn(4, 6, dtype=torch.float64)
+    found = torch.autograd.grad((layer.solve(x, strong).value * cotangent).sum(), list(layer.parameters()))
+    expected = torch.autograd.grad((dense_state(layer, x, adjacency) * cotangent).sum(), list(layer.parameters()))
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+    both_ways = torch.cat([chain, chain.flip(0)], 1)
+    with pytest.raises(wp.GuaranteeError, match=r"graph 0: its adjacency is too large.*normalisation='symmetric'"):
+        layer(x, wp.Graphs(both_ways, 4, weight=torch.full((6,), 1.3, dtype=torch.float64), normalisation="none"))
+    with pytest.raises(wp.GuaranteeError):
+        make(VARIANTS[2])(
+            x, strong.__class__(both_ways, 4, weight=torch.full((6,), 1.3, dtype=torch.float64), normalisation="none")
+        )
+    assert make(VARIANTS[2]).solve(x, wp.Graphs(both_ways, 4, normalisation="spectral")).converged.all()
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_every_bound_of_the_guarantee_for_linear_maps(adjoint):
+    """‖(I − W⊗A)⁻¹d‖ never exceeds the bound, whichever norm proves it."""
+    generator = torch.Generator().manual_seed(3)
+    for trial in range(60):
+        edges, nodes, batch = directed(1, 7, trial)
+        graphs = wp.Graphs(edges, nodes, batch, torch.rand(edges.shape[1], generator=generator), normalisation="none")
+        (block,) = graphs.blocks
+        w = torch.randn(5, 5, generator=generator, dtype=torch.float64)
+        w = w / w.abs().sum(1).amax() * float(torch.rand((), generator=generator))
+        spectral, rows = float(torch.linalg.matrix_norm(w, 2)) * (1 + 1e-12), float(w.abs().sum(1).max()) * (1 + 1e-12)
+        try:
+            guarantee = GraphContraction(block, spectral if trial % 3 else 10.0, rows)
+        except wp.GuaranteeError:
+            continue
+        guarantee = guarantee.transposed() if adjoint else guarantee
+        dense = block.propagate(torch.eye(nodes, dtype=torch.float64)[None])[0]
+        matrix = torch.kron(dense, w)
+        matrix = matrix.T if adjoint else matrix
+        defect = torch.randn(1, nodes, 5, generator=generator, dtype=torch.float64)
+        change = torch.linalg.solve(torch.eye(5 * nodes, dtype=torch.float64) - matrix, defect.flatten())
+        bounds = (
+            guarantee.defect_bound(defect, defect.flatten(1).norm(dim=1)),
+            guarantee._resolved(defect, torch.zeros(1)),
+        )
+        for bound in bounds:
+            assert float(change.norm()) <= float(bound) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("options", VARIANTS[2:])
+def test_lipschitz_constant_is_never_exceeded(options):
+    layer = make(options)
+    constant, _ = layer.lipschitz()
+    edges, nodes, batch = directed(4)
+    graphs = wp.Graphs(edges, nodes, batch)
+    for seed in range(30):
+        torch.manual_seed(seed)
+        x = torch.randn(nodes, 3, dtype=torch.float64)
+        y = x + torch.randn_like(x) * 10.0 ** (seed % 5 - 4)
+        with torch.no_grad():
+            change = (layer(x, graphs) - layer(y, graphs)).norm()
+        assert float(change) <= constant * float((x - y).norm()) * (1 + 1e-9)
+    if options["variant"] == "lipschitz":
+        assert constant <= 1 + 1e-9
+
+
+def test_lipschitz_constant_of_one_is_attained():
+    layer = wp.ImplicitGraph(
+        4, 4, variant="lipschitz", kappa=1.0, omega=0.3, dtype=torch.float64, rtol=1e-12, atol=1e-12
+    )
+    with torch.no_grad():
+        for part in (layer.state_map, layer.injection):
+            part.free.zero_()  # Q = P = I
+    x = torch.rand(3, 4, dtype=torch.float64)
+    value = layer(x, wp.Graphs(torch.tensor([[0, 1], [1, 2]]), 3, normalisation="symmetric"))
+    isolated = layer(x, wp.Graphs(torch.zeros(2, 0, dtype=torch.int64), 3))
+    torch.testing.assert_close(isolated, x, rtol=1e-9, atol=1e-9)
+    assert float(value.detach().norm()) <= float(x.norm()) * (1 + 1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", VARIANTS)
+def test_error_bound_over_a_hundred_thousand_graphs(options):
+    layer = make(options, torch.float32, rtol=1e-3, atol=1e-3)
+    ratios = []
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        edges = torch.randint(0, 4, (2, 6), generator=generator)
+        x = torch.randn(1000, 4, 3, generator=generator) * 10.0 ** (seed % 3 - 1)
+        shifts = 4 * torch.arange(1000).repeat_interleave(6)
+        graphs = wp.Graphs(edges.repeat(1, 1000) + shifts, 4000, torch.arange(1000).repeat_interleave(4))
+        solution = layer.solve(x.flatten(0, 1), graphs)
+        with torch.no_grad():
+            truth = dense_state(layer, x.double(), normalised(edges, 4))
+        error = (solution.value.detach().double().reshape(1000, -1) - truth.reshape(1000, -1)).norm(dim=1)
+        assert (error <= solution.error_bound + 1e-13 * (1 + truth.reshape(1000, -1).norm(dim=1))).all()
+        ratios.append((solution.error_bound / error.clamp_min(1e-12)).detach())
+    print(f"{options}: median overestimate {float(torch.cat(ratios).median()):.2f}")
+
+
+def test_bad_input():
+    edges, nodes, batch = directed(3)
+    graphs, layer = wp.Graphs(edges, nodes, batch), make(VARIANTS[0])
+    x = torch.randn(nodes, 3, dtype=torch.float64)
+    with pytest.raises(wp.InputError, match=f"{nodes} nodes of 3 features"):
+        layer(x[1:], graphs)
+    with pytest.raises(wp.InputError, match="dtype torch.float32"):
+        layer(x.float(), graphs)
+    x[0, 0] = torch.nan
+    with pytest.raises(wp.InputError, match="x: has NaN"):
+        layer(x, graphs)
+    with pytest.raises(wp.InputError, match="from one graph of the batch into another"):
+        wp.Graphs(torch.tensor([[0], [nodes - 1]]), nodes, batch)
+    with pytest.raises(wp.InputError, match="names nodes outside"):
+        wp.Graphs(torch.tensor([[0], [nodes]]), nodes, batch)
+    with pytest.raises(wp.InputError, match=r"needs \(2, edges\)"):
+        wp.Graphs(torch.zeros(3, 2), nodes, batch)
+    with pytest.raises(wp.InputError, match="negative weights"):
+        wp.Graphs(edges, nodes, batch, -torch.ones(edges.shape[1]))
+    with pytest.raises(wp.InputError, match="mixes features"):
+        wp.ImplicitGraph(3, 6, activation="group_sort")
+    with pytest.raises(wp.InputError, match="must map zero to zero"):
+        wp.ImplicitGraph(3, 6, activation="sigmoid")
+    with pytest.raises(wp.InputError, match="kappa=1"):
+        wp.ImplicitGraph(3, 6, kappa=1.0)
+    with pytest.raises(wp.OptionError, match="Did you mean 'variant'"):
+        wp.ImplicitGraph(3, 6, varient="ignn")
+
+
+# --- torch_geometric data, training, folds ---
+
+
+@pytest.fixture
+def small_set(tmp_path, monkeypatch):
+    """Forty rings and stars in the files of a TU set called MUTAG."""
+    folder = tmp_path / "TUDataset" / "MUTAG" / "raw"
+    folder.mkdir(parents=True)
+    edges, indicator, node_labels, labels = [], [], [], []
+    for graph in range(40):
+        size, first = 5 + graph % 4, len(indicator) + 1
+        star = graph % 2
+        for node in range(1, size):
+            other = 0 if star else node - 1
+            edges += [(first + node, first + other), (first + other, first + node)]
+        indicator += [graph + 1] * size
+        node_labels += [graph % 3] + [0] * (size - 1)
+        labels.append(1 if star else -1)
+    parts = {
+        "A": "\n".join(f"{a}, {b}" for a, b in edges),
+        "graph_indicator": "\n".join(map(str, indicator)),
+        "graph_labels": "\n".join(map(str, labels)),
+        "node_labels": "\n".join(map(str, node_labels)),
+    }
+    digest = hashlib.sha256()
+    for name, text in parts.items():
+        (folder / f"MUTAG_{name}.txt").write_text(text + "\n")
+        digest.update((text + "\n").encode())
+    monkeypatch.setitem(graph_data._DIGESTS, "MUTAG", digest.hexdigest())
+    return tmp_path
+
+
+def test_folds_partition_the_set(small_set):
+    tested = []
+    for fold in range(10):
+        data = graph_data.load_graphs("MUTAG", small_set, fold)
+        everything = torch.cat([data.train, data.validation, data.test])
+        assert sorted(everything.tolist()) == list(range(40))
+        assert data.labels[data.test].bincount().tolist() == [2, 2]  # stratified
+        tested += data.test.tolist()
+    assert sorted(tested) == list(range(40))
+    assert data.features == 3 and data.classes == 2
+    assert int(data.graphs[0].num_nodes) == 5 and data.graphs[0].edge_index.shape == (2, 8)
+
+
+def test_missing_and_corrupt_files(small_set, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(graph_data.urllib.request, "urlopen", offline)
+    with pytest.raises(graph_data.DataError, match=r"NCI1_A.txt: not found.*TUDataset/NCI1/raw/NCI1_A.txt"):
+        graph_data.load_graphs("NCI1", small_set)
+    with (small_set / "TUDataset/MUTAG/raw/MUTAG_A.txt").open("a") as stream:
+        stream.write("1, 3\n")
+    with pytest.raises(graph_data.DataError, match="SHA-256"):
+        graph_data.load_graphs("MUTAG", small_set)
+
+
+def test_a_torch_geometric_batch_is_understood(small_set):
+    from torch_geometric.data import Batch
+
+    data = graph_data.load_graphs("MUTAG", small_set)
+    batch = Batch.from_data_list(data.graphs[:7])
+    graphs = wp.Graphs.of(batch)
+    assert graphs.count == 7 and graphs.nodes == batch.num_nodes
+    layer = wp.ImplicitGraph(3, 4)
+    single = layer(data.graphs[2].x, wp.Graphs.of(data.graphs[2]))
+    torch.testing.assert_close(layer(batch.x, graphs)[graphs.batch == 2], single, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("variant", ["ignn", "orthogonal", "lipschitz"])
+def test_train_from_the_command_line(small_set, tmp_path, capsys, variant):
+    out = tmp_path / "run"
+    options = ["--variant", variant, "--width", "8", "--depth", "2", "--epochs", "3", "--batch-size", "16"]
+    code = command(
+        ["train", "ignn", "--data", "MUTAG", *options, "--data-root", str(small_set), "--out", str(out), "--json"]
+    )
+    assert code == 0
+    result = json.loads(capsys.readouterr().out)
+    assert 0 <= result["validation/accuracy"] <= 1 and 0 <= result["test/accuracy"] <= 1
+    assert command(["certify", str(out), "--data-root", str(small_set)]) == 2
+    assert "a run on the graphs of MUTAG" in capsys.readouterr().err
+
+
+def test_reproduce_reports_four_conventions_and_paired_differences(small_set, tmp_path, capsys, monkeypatch):
+    from wellposed.experiments import graph_folds
+
+    small = {
+        name: dataclasses.replace(config, epochs=4, family=dataclasses.replace(config.family, width=4, depth=1))
+        for name, config in graph_folds.presets().items()
+        if name in graph_folds.PRESETS
+    }
+    monkeypatch.setattr(graph_folds, "presets", lambda: small)
+    out = tmp_path / "folds"
+    arguments = [
+        "reproduce",
+        "graphs",
+        "--folds",
+        "2",
+        "--seeds",
+        "2",
+        "--out",
+        str(out),
+        "--data-root",
+        str(small_set),
+    ]
+    assert command([*arguments, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["folds"] == 2 and len(summary["lines"]) == 12
+    # The same from the records, by hand.
+    runs = {
+        (p, s, f): [row["test/accuracy"] for row in graph_folds.read_metrics(out / f"{p}-seed{s}-fold{f}")]
+        for p in graph_folds.PRESETS for s in range(2) for f in range(2)
+    }  # fmt: skip
+    for line in summary["lines"]:
+        if line["convention"] == "last":
+            mine = [runs[line["preset"], s, f][-1] for s in range(2) for f in range(2)]
+            assert line["mean"] == pytest.approx(25 * sum(mine), abs=1e-4)
+        if line["convention"] == "best per fold":
+            mine = [max(runs[line["preset"], s, f]) for s in range(2) for f in range(2)]
+            assert line["mean"] == pytest.approx(25 * sum(mine), abs=1e-4)
+    means = {(line["preset"], line["convention"]): line["mean"] for line in summary["lines"]}
+    for line in summary["lines"]:
+        if line["difference"] is not None:
+            assert line["difference"] == pytest.approx(line["mean"] - means["ignn", line["convention"]], abs=1e-9)
+    for preset in graph_folds.PRESETS:
+        assert means[preset, "best per fold"] >= means[preset, "best common"] >= means[preset, "last"] - 1e-9
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/weights.safetensors")}
+    assert command(arguments) == 0  # nothing is trained twice
+    assert before == {path: path.stat().st_mtime_ns for path in out.glob("*/weights.safetensors")}
+    assert "paired difference" in capsys.readouterr().out
+
+
+@pytest.mark.skipif("WELLPOSED_DATA" not in os.environ, reason="needs WELLPOSED_DATA")
+@pytest.mark.parametrize(
+    ("name", "graphs", "counts", "features"),
+    [("MUTAG", 188, [63, 125], 7), ("PTC_MR", 344, [192, 152], 18), ("COX2", 467, [365, 102], 35),
+     ("PROTEINS", 1113, [663, 450], 3), ("NCI1", 4110, [2053, 2057], 37)],
+)  # fmt: skip
+def test_published_sets(name, graphs, counts, features):
+    data = graph_data.load_graphs(name, Path(os.environ["WELLPOSED_DATA"]))
+    assert len(data.graphs) == graphs and data.features == features
+    assert data.labels.bincount().tolist() == counts
