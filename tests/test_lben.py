@@ -172,3 +172,150 @@ def test_extreme_parameters_keep_the_bound_or_raise(scale):
     core = lipschitz_matrix(operator.dense(), layer.injection.weight, layer.output.weight, operator.metric, 1e300)
     assert value > 0
     assert float(torch.linalg.eigvalsh(core)[0]) > 0 or float(torch.linalg.eigvalsh(matrix)[0]) > 0
+
+
+# --- feedthrough ---
+
+
+def with_feedthrough(gamma, scale=0.4, dtype=torch.float64):
+    layer = bounded(gamma, dtype, feedthrough=True)
+    with torch.no_grad():
+        layer.direct.free.normal_(std=scale)
+    return layer
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("gamma", [0.1, 1.0, 20.0])
+def test_feedthrough_satisfies_condition_2_and_its_bound(gamma, scale):
+    layer = with_feedthrough(gamma, scale)
+    operator, direct = layer.operator(), layer.direct.weight
+    assert float(torch.linalg.matrix_norm(direct, 2)) < gamma
+    matrix = lipschitz_matrix(
+        operator.dense(), layer.injection.weight, layer.output.weight, operator.metric, gamma, direct
+    )
+    assert float(torch.linalg.eigvalsh(matrix)[0]) >= -1e-10 * float(matrix.detach().abs().max())
+    value = layer.lipschitz()[0]
+    assert value <= gamma * (1 + 1e-9)
+    x = 3 * torch.randn(200, 5, dtype=torch.float64)
+    jacobians = torch.func.vmap(torch.func.jacrev(layer))(x)
+    assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= value * (1 + 1e-6)
+    plain = layer.output(layer.state(x))
+    torch.testing.assert_close(layer(x), plain + x @ direct.t())
+
+
+def test_every_contraction_is_a_feedthrough_and_attains_the_bound():
+    """D = γ(1 − δ)I with W_o = 0 and U = 0 is exactly γ(1 − δ)-Lipschitz."""
+    layer = wp.LBEN(3, 4, gamma=2.0, out_features=3, feedthrough=True, dtype=torch.float64)
+    with torch.no_grad():
+        layer.output.free.zero_()
+        layer.injection.free.zero_()
+        layer.direct.free.copy_(torch.eye(3))
+    torch.testing.assert_close(layer.direct.weight, 2 * 0.95 * torch.eye(3, dtype=torch.float64))
+    assert 2 * 0.95 <= layer.lipschitz()[0] <= 2 * 0.95 * (1 + 1e-5)
+
+
+def test_feedthrough_in_training_certificates_and_errors():
+    layer = with_feedthrough(1.0, dtype=torch.float32)
+    layer(torch.randn(5, 5)).square().sum().backward()
+    assert float(layer.direct.free.grad.abs().sum()) > 0
+    certificate = wp.certify(torch.nn.Sequential(torch.nn.Flatten(), layer), inputs=torch.randn(8, 5))
+    assert 0.0 < certificate.lower_bound <= certificate.lipschitz <= 1.0 + 1e-6
+    with pytest.raises(wp.InputError, match="feedthrough=True"):
+        wp.LBEN(5, 9, feedthrough=True)
+
+
+# --- exact embeddings ---
+
+
+def network(kind, dtype=torch.float64):
+    torch.manual_seed(7)
+    linear, options = torch.nn.Linear, {"dtype": dtype}
+    tight = {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {}
+    if kind == "feed-forward":
+        parts = [
+            linear(5, 6, **options),
+            torch.nn.ReLU(),
+            linear(6, 4, **options),
+            torch.nn.ReLU(),
+            linear(4, 3, **options),
+        ]
+    elif kind == "sandwich":
+        parts = [wp.Sandwich(5, 6, **options), wp.Sandwich(6, 4, **options), wp.OrthogonalLinear(4, 3, **options)]
+    elif kind == "sll":
+        parts = [wp.SLL(5, 7, **options), wp.SLL(5, 4, **options)]
+    elif kind == "monotone":
+        parts = [wp.MonDEQ(5, 8, m=0.5, **tight, **options), linear(8, 3, **options)]
+    else:
+        parts = [
+            wp.OrthogonalLinear(5, 6, **options), wp.SLL(6, **options), torch.nn.ReLU(), wp.Sandwich(6, 5, **options),
+            wp.SLL(5, 3, **options), wp.MonDEQ(5, 4, **tight, **options), linear(4, 2, **options),
+        ]  # fmt: skip
+    found = torch.nn.Sequential(*parts)
+    with torch.no_grad():
+        for name, parameter in found.named_parameters():
+            if name.endswith(("bias", "log_scale", "log_q")):
+                parameter.normal_(std=0.4)
+    return found
+
+
+KINDS = ["feed-forward", "sandwich", "sll", "monotone", "mixed"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_embedding_computes_the_same_and_keeps_the_bound(kind):
+    source = network(kind)
+    found = wp.embed(source)
+    x = 2 * torch.randn(50, 5, dtype=torch.float64)
+    state = torch.zeros(50, len(found.matrix), dtype=torch.float64)
+    for _ in range(400):
+        through = state @ found.matrix.T + x @ found.input_weight.T + found.bias
+        state = state + 0.5 * (found.activation(through) - state)
+    torch.testing.assert_close(
+        state @ found.output_weight.T + found.output_bias, source(x).detach(), rtol=1e-8, atol=1e-8
+    )
+    margins = torch.linalg.eigvalsh(
+        lipschitz_matrix(found.matrix, found.input_weight, found.output_weight, found.metric, found.gamma)
+    )
+    assert float(margins[0]) >= -1e-12 * max(1.0, float(margins[-1]))
+    core = found.metric[:, None] * (torch.eye(len(found.matrix)) - found.matrix)
+    assert float(torch.linalg.eigvalsh(core + core.T)[0]) > 0  # well posed in that metric
+    certified = wp.certify(source.eval()).lipschitz
+    assert found.gamma <= certified * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["sandwich", "sll"])
+def test_sandwich_and_residual_embeddings_are_exactly_tight(kind):
+    source = network(kind)
+    if kind == "sandwich":  # tight where B has orthonormal rows as well: without a head that throws features away
+        source = torch.nn.Sequential(*list(source)[:2])
+    found = wp.embed(source)
+    assert found.gamma == pytest.approx(1.0, abs=1e-9)
+    margins = torch.linalg.eigvalsh(
+        lipschitz_matrix(found.matrix, found.input_weight, found.output_weight, found.metric, 1.0)
+    )
+    assert abs(float(margins[0])) <= 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_layer_from_a_network_computes_the_same_and_trains_on(kind, dtype):
+    source = network(kind, dtype)
+    layer = wp.LBEN.from_network(source)
+    x = torch.randn(40, 5, dtype=dtype)
+    tolerance = 1e-7 if dtype == torch.float64 else 2e-3
+    torch.testing.assert_close(layer(x), source(x), rtol=tolerance, atol=tolerance)
+    bound = 1.01 * wp.embed(source).gamma
+    assert layer.gamma == pytest.approx(bound)
+    if dtype == torch.float64:
+        assert layer.lipschitz()[0] <= bound * (1 + 1e-9)
+    layer(x).square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
+    with pytest.raises(wp.GuaranteeError, match="misses the condition"):
+        wp.LBEN.from_network(source, gamma=0.2 * wp.embed(source).gamma)
+
+
+def test_what_cannot_be_embedded():
+    with pytest.raises(wp.InputError, match="cannot embed a Tanh"):
+        wp.embed(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh()))
+    with pytest.raises(wp.InputError, match="it is a linear map"):
+        wp.embed(torch.nn.Sequential(torch.nn.Linear(3, 3)))

@@ -26,6 +26,7 @@ from wellposed.implicit import Phantom as Phantom
 from wellposed.implicit import Unrolled as Unrolled
 from wellposed.layers import LBEN as LBEN
 from wellposed.layers import NEMON as NEMON
+from wellposed.layers import SLL as SLL
 from wellposed.layers import Equilibrium as Equilibrium
 from wellposed.layers import GroupSort as GroupSort
 from wellposed.layers import ImplicitGraph as ImplicitGraph
@@ -34,6 +35,8 @@ from wellposed.layers import Normalize as Normalize
 from wellposed.layers import OrthogonalDEQ as OrthogonalDEQ
 from wellposed.layers import OrthogonalLinear as OrthogonalLinear
 from wellposed.layers import PcDEQ as PcDEQ
+from wellposed.layers import Sandwich as Sandwich
+from wellposed.layers import embed as embed
 from wellposed.operators.graphs import Graphs as Graphs
 from wellposed.solvers import Anderson as Anderson
 from wellposed.solvers import Averaged as Averaged

@@ -225,6 +225,50 @@ class Identity(Activation):
 
 
 @dataclass(frozen=True)
+class PartlyLinear(Activation):
+    """The identity on the first coordinates and another activation on the rest.
+
+    Equilibria with linear coordinates contain skip connections: a coordinate that equals its pre-activation.
+
+    Args:
+        linear: number of coordinates with the identity.
+        rest: the activation of the others, applied coordinate by coordinate to states of shape (batch, n).
+    """
+
+    linear: int
+    rest: Activation
+
+    def __post_init__(self) -> None:
+        check(self.linear >= 0, "linear", self.linear, "must not be negative")
+        self.rest.require_monotone("an activation with linear coordinates")
+
+    @property
+    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the fields  # noqa: D102
+        return (self.rest.slope_range[0], 1.0)
+
+    @property
+    def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the fields  # noqa: D102
+        return self.rest.binary_slopes
+
+    def _joined(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first[..., : self.linear], second], -1)
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self._joined(value, self.rest(value[..., self.linear :]))
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self._joined(torch.ones_like(value), self.rest.derivative(value[..., self.linear :]))
+
+    def derivative_at_output(self, output: Tensor) -> Tensor | None:  # noqa: D102
+        rest = self.rest.derivative_at_output(output[..., self.linear :])
+        return None if rest is None else self._joined(torch.ones_like(output), rest)
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        own = step[self.linear :] if isinstance(step, Tensor) else step
+        return self._joined(value, self.rest.resolvent(value[..., self.linear :], own))
+
+
+@dataclass(frozen=True)
 class Smooth(Activation):
     """A smooth activation given by its function, derivative and, where known, derivative in terms of the output."""
 

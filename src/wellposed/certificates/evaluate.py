@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.lipschitz import blocks_of, factor_of
+from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import batch_norm_map
 from wellposed.layers.orthogonal import GroupSort, OrthogonalLinear
@@ -28,6 +29,7 @@ _EXACT = (
     nn.Hardtanh,
     nn.Dropout,
     GroupSort,
+    ExplicitBlock,
 )
 
 
@@ -61,15 +63,21 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
         error = error * factor_of(name, block).value
         if isinstance(block, ImplicitLayer):
             solution = block.solve(value)
-            value = solution.value
             assert solution.error_bound is not None  # solve() always certifies
             error = error + solution.error_bound.double()
             if block.output is not None:
-                error = error * spectral_norm_upper_bound(block.output.weight) + _rounding(block.output, value)
-                value = block.output(value)
+                error = error * spectral_norm_upper_bound(block.output.weight) + _rounding(block.output, solution.value)
+                if block.direct is not None:
+                    error = error + _rounding(block.direct, value)
+            output = block.readout(solution.value, value)
+            if block.direct is not None:  # one more addition
+                error = error + torch.finfo(output.dtype).eps * euclidean(output)
+            value = output
         else:
             if isinstance(block, nn.Linear | OrthogonalLinear):
                 error = error + _rounding(block, value)
+            if isinstance(block, ExplicitBlock):
+                error = error + block.rounding(value)
             if isinstance(block, nn.BatchNorm1d):
                 scale, shift = batch_norm_map(block)
                 # The mean times the scale is the difference of bias and shift.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError
+from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.orthogonal import GroupSort, OrthogonalLinear
@@ -73,6 +74,8 @@ def factor_of(name: str, block: nn.Module) -> Factor:
     """
     if is_plain(block, nn.Linear) or is_plain(block, OrthogonalLinear):
         return Factor(name, spectral_norm_upper_bound(block.weight), "‖W‖₂, verified Cholesky")
+    if isinstance(block, ExplicitBlock) and type(block).forward is ExplicitBlock.forward:
+        return Factor(name, block.lipschitz(), f"{type(block).__name__} layer, verified Cholesky")
     if is_plain(block, Normalize):
         return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
     if isinstance(block, ImplicitLayer) and type(block).forward is ImplicitLayer.forward:

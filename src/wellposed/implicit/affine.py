@@ -56,7 +56,7 @@ class AffineEquation(Equation):
         operator, offset, activation = self._parts(tensors)
         guarantee = None if self.guarantee is None else self.guarantee.on(operator)
         problem = AffineProblem(operator, offset, activation)
-        return solve_problem(problem, guarantee, self.settings, start, offset, self.exact_offset)
+        return solve_problem(problem, guarantee, self.settings, start, offset, self.exact_offset, offset)
 
     def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:  # noqa: D102
         operator, offset, activation = self._parts(tensors)

@@ -13,6 +13,7 @@ from wellposed.autograd import PositionalFunction
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
 from wellposed.implicit.gradient import Exact, Gradient, JacobianFree, Phantom, Settings, Unrolled
+from wellposed.norms import euclidean
 from wellposed.solvers.base import Solver
 from wellposed.solvers.evidence import ExactOffset, certify
 from wellposed.solvers.iterate import Outcome, iterate
@@ -153,9 +154,13 @@ def solve_problem(
     start: Tensor | None,
     like: Tensor,
     exact_offset: Callable[[], ExactOffset] | None = None,
+    offset: Tensor | None = None,
 ) -> Outcome:
     """Solve for plain tensors, and certify the result where the settings say so."""
-    rtol, atol = settings.tolerance.resolve(like.dtype)
+    rtol, least = settings.tolerance.resolve(like.dtype)
+    atol: float | Tensor = least
+    if settings.offset_share > 0.0 and offset is not None:
+        atol = euclidean(offset).mul_(settings.offset_share * rtol).add_(least)
     outcome = iterate(
         problem, settings.solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=settings.max_steps
     )

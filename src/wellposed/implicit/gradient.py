@@ -62,9 +62,16 @@ class Unrolled(Gradient):
     """Backpropagation through the iterations themselves: memory grows with their number."""
 
 
+_COTANGENT_SHARE = 0.1
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Everything about a solve that is not a tensor."""
+    """Everything about a solve that is not a tensor.
+
+    Attributes:
+        offset_share: adds this multiple of rtol·‖offset‖ to the absolute tolerance of each sample.
+    """
 
     solver: Solver
     tolerance: Tolerance
@@ -72,6 +79,7 @@ class Settings:
     on_failure: str
     gradient: Gradient = field(default_factory=Exact)
     certified: bool = False
+    offset_share: float = 0.0
     name: str = "fixed-point solve"
 
     def __post_init__(self) -> None:
@@ -79,7 +87,11 @@ class Settings:
         check_on_failure(self.on_failure)
 
     def adjoint(self, dtype: torch.dtype) -> Settings:
-        """Settings of the adjoint equation: the tolerance is purely relative, gradients have no natural scale."""
+        """Settings of the adjoint equation: the tolerance is relative, gradients have no natural scale.
+
+        It is relative to the adjoint state and, for states that vanish though their cotangent does not (all units that it
+        reaches are off), to a fraction of the cotangent.
+        """
         exact = self.gradient if isinstance(self.gradient, Exact) else Exact()
         rtol = self.tolerance.resolve(dtype)[0] if exact.rtol is None else exact.rtol
         return Settings(
@@ -89,5 +101,6 @@ class Settings:
             on_failure=self.on_failure,
             gradient=Exact(),
             certified=self.certified,
+            offset_share=_COTANGENT_SHARE,
             name=self.name if self.name.startswith("adjoint") else f"adjoint of the {self.name}",
         )

@@ -30,7 +30,7 @@ class MapEquation(Equation):
         batch_dims: leading dimensions that index independent samples.
         batched_tensors: which tensors have one row per sample and so can be restricted to some samples; None if unknown.
         check_captured: look for tensors that need a gradient but were captured by the function.
-        linear: the function is affine in the state, as adjoint equations are.
+        linear: the function is affine in the state, with its first argument for an offset, as in adjoint equations.
         adjoint_reports: where backward passes leave how their solves went.
     """
 
@@ -78,7 +78,9 @@ class MapEquation(Equation):
         example, lead, rest = self._unpack(tensors)
         like = example.flatten(0, self.batch_dims - 1)
         first = None if start is None else start.flatten(0, self.batch_dims - 1)
-        outcome = solve_problem(self._problem(lead, rest), self.guarantee, self.settings, first, like)
+        offset = rest[0].flatten(0, self.batch_dims - 1) if self.linear else None
+        problem = self._problem(lead, rest)
+        outcome = solve_problem(problem, self.guarantee, self.settings, first, like, offset=offset)
         return Outcome(outcome.value.reshape(example.shape), outcome.report.reshape(lead))
 
     def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:  # noqa: D102

@@ -63,7 +63,6 @@ class Equilibrium(ImplicitLayer):
         check(max_steps >= 1, "max_steps", max_steps, "must be at least 1")
         check_on_failure(on_failure)
         self.injection: Any = injection
-        self.output = None
         self.constraint = constraint
         self.activation = activation_named(activation)
         self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")

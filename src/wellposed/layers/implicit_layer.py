@@ -16,10 +16,16 @@ class ImplicitLayer(nn.Module, ABC):
     Attributes:
         tolerance: of the solve.
         output: the output map, with the attributes of `torch.nn.Linear`, or None.
+        direct: a linear map from the input that is added to the output map's value, likewise, or None.
     """
 
     tolerance: Tolerance
     output: Any
+    direct: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = self.direct = None
 
     @abstractmethod
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
@@ -50,5 +56,11 @@ class ImplicitLayer(nn.Module, ABC):
             InputError: wrong feature count or dtype, or NaN or infinity in the input or the weights.
             NotConvergedError: a sample did not converge and ``on_failure="raise"``.
         """
-        value = self.state(x)
-        return value if self.output is None else self.output(value)
+        return self.readout(self.state(x), x)
+
+    def readout(self, state: Tensor, x: Tensor) -> Tensor:
+        """The layer's value, from the state and the input."""
+        if self.output is None:
+            return state
+        value = self.output(state)
+        return value if self.direct is None else value + nn.functional.linear(x, self.direct.weight)

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import Activation
-from wellposed.constraints.lipschitz_bounded import LipschitzBounded, lipschitz_term, proved_lipschitz
+from wellposed.constraints.lipschitz_bounded import (
+    LipschitzBounded,
+    lipschitz_term,
+    proved_lipschitz,
+    proved_with_feedthrough,
+)
 from wellposed.errors import InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.implicit import Gradient
+from wellposed.layers.embedding import embed
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.operators import Operator
 from wellposed.solvers.base import Solver
@@ -48,6 +54,39 @@ class ScaledLinear(nn.Module):
         return nn.functional.linear(x, self.weight, self.bias)
 
 
+class Feedthrough(nn.Module):
+    """D = γN with ‖N‖₂ < 1: N = (1 − δ)·2(I + FFᵀ)⁻¹F, whose singular values are 2s/(1 + s²) for those s of F.
+
+    Every N with ‖N‖₂ ≤ 1 − δ arises. At F = 0, where it starts, D is zero.
+
+    Args:
+        in_features: inputs.
+        out_features: outputs.
+        log_gamma: logarithm of γ, shared.
+        where: device and dtype.
+    """
+
+    margin = 0.05
+
+    def __init__(self, in_features: int, out_features: int, log_gamma: nn.Parameter, **where: Any) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.bias = in_features, out_features, None
+        self.free = nn.Parameter(torch.zeros(out_features, in_features, **where))
+        self.log_gamma = log_gamma
+
+    @property
+    def contraction(self) -> Tensor:
+        """N, shape (out_features, in_features), with its graph."""
+        free = self.free
+        identity = torch.eye(len(free), dtype=free.dtype, device=free.device)
+        return (2.0 - 2.0 * self.margin) * torch.linalg.solve(identity + free @ free.t(), free)
+
+    @property
+    def weight(self) -> Tensor:
+        """D as it runs."""
+        return self.contraction * torch.exp(self.log_gamma)
+
+
 class LBEN(Equilibrium):
     """``z* = σ(W z* + U x + b)``, ``y = W_o z* + b_o``: well posed for every weight, and γ-Lipschitz from x to y.
 
@@ -60,6 +99,7 @@ class LBEN(Equilibrium):
         gamma: the Lipschitz bound; None for none. `set_gamma` changes it, for a schedule.
         out_features: size of y; needed with ``gamma`` and only then.
         learn_gamma: learn the logarithm of γ, from ``gamma`` on.
+        feedthrough: add D x to y, with ‖D‖₂ < γ (Revay et al. 2021, recurrent equilibrium networks); starts at zero.
         metric: ``"diagonal"`` learns Λ; ``"identity"`` keeps Λ = I (a monotone layer with a Lipschitz bound).
         epsilon: see `LipschitzBounded`.
         activation: a name or an `Activation` with slopes in [0, 1].
@@ -85,6 +125,7 @@ class LBEN(Equilibrium):
         gamma: float | None = None,
         out_features: int | None = None,
         learn_gamma: bool = False,
+        feedthrough: bool = False,
         metric: str = "diagonal",
         epsilon: float = 0.01,
         activation: str | Activation = "relu",
@@ -124,6 +165,10 @@ class LBEN(Equilibrium):
         if out_features is not None:
             check(out_features > 0, "out_features", out_features, "must be a positive integer")
             self.output = ScaledLinear(state_features, out_features, log_gamma, **options)
+            if feedthrough:
+                self.direct = Feedthrough(in_features, out_features, log_gamma, **options)
+        else:
+            check(not feedthrough, "feedthrough", feedthrough, "a layer without gamma has no output to add to")
 
     @property
     def gamma(self) -> float | None:
@@ -142,8 +187,10 @@ class LBEN(Equilibrium):
         if self.output is None:
             return self.constraint.materialise()
         metric = self.constraint.metric()
-        # With U = √γ·U' and W_o = √γ·W_o' the condition for γ is that of U', W_o' for 1, whatever γ is.
-        return self.constraint.materialise(lipschitz_term(self.injection.free, self.output.free, metric, 1.0))
+        # With U = √γ·U', W_o = √γ·W_o' and D = γN the condition for γ is that of U', W_o', N for 1, whatever γ is.
+        contraction = None if self.direct is None else self.direct.contraction
+        term = lipschitz_term(self.injection.free, self.output.free, metric, 1.0, contraction)
+        return self.constraint.materialise(term)
 
     def lipschitz(self) -> tuple[float, str]:
         """The bound proved for the stored numbers, at most γ up to rounding, and its reason."""
@@ -152,7 +199,9 @@ class LBEN(Equilibrium):
         with torch.no_grad():
             operator, _ = self.materialise()
         assert operator.metric is not None
-        value = proved_lipschitz(operator.dense(), self.injection.weight, self.output.weight, operator.metric)
+        weights = operator.dense(), self.injection.weight, self.output.weight, operator.metric
+        direct = self.direct
+        value = proved_lipschitz(*weights) if direct is None else proved_with_feedthrough(*weights, direct.weight)
         return value, f"Revay, Wang & Manchester 2020, Condition 2, proved by Cholesky (prescribed {self.gamma:.6g})"
 
     @torch.no_grad()
@@ -177,7 +226,37 @@ class LBEN(Equilibrium):
         if output_weight is None:
             raise InputError("output_weight=None: a layer with a Lipschitz bound needs its output map")
         u, o, root = input_weight.double(), output_weight.double(), math.sqrt(self.gamma or 1.0)
-        term = lipschitz_term(u / root, o / root, metric.double(), 1.0)
+        contraction = None if self.direct is None else self.direct.contraction.double()
+        term = lipschitz_term(u / root, o / root, metric.double(), 1.0, contraction)
         self.constraint.set_dense(matrix, metric, term)
         self.injection.free.copy_(u / root)
         self.output.free.copy_(o / root)
+
+    @classmethod
+    @torch.no_grad()
+    def from_network(
+        cls, network: nn.Sequential, *, gamma: float | None = None, epsilon: float = 1e-6, **options: Any
+    ) -> LBEN:
+        """A layer that computes what a given network computes, in the network's dtype: a start for training.
+
+        Args:
+            network: see `wellposed.layers.embed`: feed-forward, residual, sandwich, SDP-based and monotone networks.
+            gamma: the bound to build in; None for 1.01 times the one that comes with the embedding.
+            epsilon: see `LipschitzBounded`; small, as W_o, U and W must satisfy the condition with this margin.
+            options: further options of the layer: solver, tolerances, …
+
+        Raises:
+            InputError: the network cannot be embedded.
+            GuaranteeError: it does not satisfy the bound ``gamma`` in the embedding's metric.
+        """
+        found = embed(network)
+        bound = 1.01 * found.gamma if gamma is None else gamma
+        like = next(network.parameters())
+        layer = cls(
+            found.input_weight.shape[1], len(found.matrix), gamma=bound, out_features=len(found.output_weight),
+            activation=found.activation, epsilon=epsilon, dtype=like.dtype, device="cpu", **options,
+        )  # fmt: skip
+        layer.set_dense(found.matrix, found.input_weight, found.metric * (bound / found.gamma), found.output_weight)
+        layer.injection.bias.copy_(found.bias)
+        layer.output.bias.copy_(found.output_bias)
+        return layer.to(like.device)

@@ -199,7 +199,6 @@ class OrthogonalDEQ(ImplicitLayer):
         self.injection = None if coupling == "joint" else OrthogonalLinear(in_features, state_features, **where)
         self.solver, self.gradient = solver, gradient
         self.tolerance, self.max_steps, self.on_failure = Tolerance(rtol, atol), max_steps, on_failure
-        self.output = None
 
     def _constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""

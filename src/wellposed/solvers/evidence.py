@@ -39,7 +39,7 @@ def certify(
     guarantee: Guarantee,
     *,
     rtol: float,
-    atol: float,
+    atol: float | Tensor,
     max_steps: int,
     exact_offset: Callable[[], ExactOffset] | None = None,
 ) -> Outcome:
@@ -51,7 +51,7 @@ def certify(
         solver: the algorithm, for samples that must go on in float64.
         guarantee: the guarantee of the map.
         rtol: relative tolerance.
-        atol: absolute tolerance.
+        atol: absolute tolerance, or one per sample.
         max_steps: limit for the continuation.
         exact_offset: recomputes the offset of an affine problem more exactly than ``problem.offset``; without it, that
             offset is taken to be what the user meant.
@@ -78,10 +78,12 @@ def certify(
         rows = short.nonzero().squeeze(1)
         # Bound and residual shrink together, so the factor by which the bound misses its limit is what the solver owes.
         owed = 0.5 * float((limit / bound)[rows].nan_to_num(nan=0.0).amin())
-        owed = max(owed, torch.finfo(torch.float64).eps / (rtol + atol)) if rtol + atol > 0.0 else 1.0
+        own = atol[rows] if isinstance(atol, Tensor) else atol
+        largest = rtol + float(own.max() if isinstance(own, Tensor) else own)
+        owed = max(owed, torch.finfo(torch.float64).eps / largest) if largest > 0.0 else 1.0
         again = iterate(
             accurate.select(rows), solver, promise, value[rows].double(), value[rows].double(),
-            rtol=owed * rtol, atol=owed * atol, max_steps=max_steps,
+            rtol=owed * rtol, atol=owed * own, max_steps=max_steps,
         )  # fmt: skip
         refined = _refine(again.value, accurate.select(rows), promise, exact.error[rows].double(), dtype)
         value[rows], residual[rows], bound[rows] = refined
@@ -117,7 +119,9 @@ def _refine(
     return rounded, euclidean(image - point), bound * (1.0 + eps * (point[0].numel() + 8))
 
 
-def _conclude(outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, rtol: float, atol: float) -> Outcome:
+def _conclude(
+    outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, rtol: float, atol: float | Tensor
+) -> Outcome:
     report = outcome.report
     usable = torch.isfinite(bound) & torch.isfinite(euclidean(value))
     value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
@@ -125,7 +129,7 @@ def _conclude(outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, 
     size = euclidean(value).to(bound.dtype)
     short = report.converged & ~(bound <= atol + rtol * size)
     short |= report.converged & ~torch.isfinite(size)
-    if atol == 0.0:  # an adjoint state of a sample whose slopes are all zero is exactly zero, but its bound is not
+    if not isinstance(atol, Tensor) and atol == 0.0:  # a state that is exactly zero, though its bound is not
         short &= size > 0.0
     met = (report.status_codes == Status.STALLED.code) & (bound <= atol + rtol * size) & torch.isfinite(size)
     codes = report.status_codes.masked_fill(short, Status.STALLED.code).masked_fill(met, Status.CONVERGED.code)

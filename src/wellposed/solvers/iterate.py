@@ -47,7 +47,7 @@ def iterate(
     like: Tensor,
     *,
     rtol: float,
-    atol: float,
+    atol: float | Tensor,
     max_steps: int,
 ) -> Outcome:
     """Run an algorithm until every sample is finished.
@@ -59,7 +59,7 @@ def iterate(
         start: first iterate, shape (batch, *state), or None for zero.
         like: a tensor of the state's shape, dtype and device.
         rtol: relative tolerance, see `Tolerance`.
-        atol: absolute tolerance.
+        atol: absolute tolerance, or one per sample, shape (batch,), float64.
         max_steps: limit on the iterations of each sample.
     """
     if like.shape[0] == 0:
@@ -79,7 +79,7 @@ class _Loop:
         start: Tensor | None,
         like: Tensor,
         rtol: float,
-        atol: float,
+        atol: float | Tensor,
         max_steps: int,
     ) -> None:
         self.guarantee, self.rtol, self.atol, self.max_steps = guarantee, rtol, atol, max_steps
@@ -136,7 +136,8 @@ class _Loop:
         rate = min(max(iteration.predicted_rate(), _LEAST_RATE), _LARGEST_RATE)
         due = 1  # with a start, which may be close already
         if self.start is None:
-            due = max(1, _wait(_LOOK_MARGIN / (1.0 - rate), self.rtol + self.atol, rate) - 1)  # binding took a step
+            least = self.atol if isinstance(self.atol, float | int) else 0.0
+            due = max(1, _wait(_LOOK_MARGIN / (1.0 - rate), self.rtol + least, rate) - 1)  # binding took a step
         previous: tuple[int, float] | None = None
         worst, stuck, doubling = math.inf, False, _FIRST_DOUBLING
         for step in range(1, self.max_steps + 1):
@@ -244,6 +245,8 @@ class _Loop:
         self.iteration.select(keep)
         self.live_best, self.live_least = self.live_best[keep], self.live_least[keep]
         self.live_stale, self.live_ratio = self.live_stale[keep], self.live_ratio[keep]
+        if isinstance(self.atol, Tensor):
+            self.atol = self.atol[keep]
         self.live_open, self.live_atol = torch.ones_like(keep, dtype=torch.bool), self.atol
         return False
 

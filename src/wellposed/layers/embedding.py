@@ -1,0 +1,164 @@
+"""Explicit and monotone networks as equilibrium networks, exactly: ``z = σ(Wz + Ux + b)``, ``y = W_o z + b_o``.
+
+Each part k of a chain, from u to y, comes with a multiplier Λ_k and a bound γ_k for which
+
+    ``2Δzᵀ Λ_k (Δv − Δz) ≤ γ_k‖Δu‖² − ‖Δy‖²/γ_k``    for v = the pre-activation of z, whatever z is
+
+(Revay, Wang & Manchester 2020, Condition 2, part by part). Weighted by w_1 = γ/γ_1 and w_k = w_(k−1)/(γ_(k−1)γ_k) these add
+up to the same statement for the whole chain with γ = Π γ_k, so that the embedding inherits the bound of the chain:
+
+- ``σ(Mu + b)``: γ_k = ‖M‖₂, Λ_k = I/‖M‖₂;  ``Mu``: γ_k = ‖M‖₂, no state;  ``u`` itself as linear coordinates: γ_k = 1, Λ_k = I;
+- sandwich layer: γ_k = 1, Λ_k = Ψ²;  SDP-based residual layer: γ_k = 1, Λ_k = T (Havens et al. 2023);
+- monotone layer with I − W ⪰ mI: γ_k = ‖U‖₂/m, Λ_k = I/‖U‖₂, which is the product bound of Pabbaraju et al. 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.activations import PartlyLinear, ReLU
+from wellposed.errors import InputError
+from wellposed.guarantee import proved_monotonicity
+from wellposed.layers.explicit import ExplicitBlock
+from wellposed.layers.mondeq import MonDEQ
+from wellposed.layers.orthogonal import OrthogonalLinear
+from wellposed.verified import spectral_norm_upper_bound
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """An equilibrium network that computes what another network computes; float64.
+
+    Attributes:
+        matrix: W, shape (n, n).
+        input_weight: U, shape (n, inputs).
+        bias: b, shape (n,).
+        output_weight: W_o, shape (outputs, n).
+        output_bias: b_o, shape (outputs,).
+        metric: diagonal of Λ, shape (n,).
+        gamma: a Lipschitz bound for which Condition 2 holds in that metric, if only just.
+        linear: how many coordinates, the first ones, have the identity for σ; the others have ReLU.
+    """
+
+    matrix: Tensor
+    input_weight: Tensor
+    bias: Tensor
+    output_weight: Tensor
+    output_bias: Tensor
+    metric: Tensor
+    gamma: float
+    linear: int
+
+    @property
+    def activation(self) -> PartlyLinear | ReLU:
+        """σ."""
+        return PartlyLinear(self.linear, ReLU()) if self.linear else ReLU()
+
+
+class _Chain:
+    """The network built so far; its current signal is ``h = read·z + direct·x + constant``."""
+
+    def __init__(self, inputs: int) -> None:
+        self.W, self.U, self.b = _empty(0, 0), _empty(0, inputs), _empty(0)
+        self.read, self.direct = _empty(inputs, 0), torch.eye(inputs, dtype=torch.float64)
+        self.constant = _empty(inputs)
+        self.metric, self.linear = _empty(0), 0
+        self.gamma = 1.0
+
+    def transform(self, matrix: Tensor, shift: Tensor | None, norm: float) -> None:
+        """H ← matrix·h + shift, with its norm counted."""
+        self.read, self.direct, self.constant = matrix @ self.read, matrix @ self.direct, matrix @ self.constant
+        if shift is not None:
+            self.constant = self.constant + shift
+        self.gamma *= norm
+
+    def states(
+        self, inner: Tensor, shift: Tensor, multiplier: Tensor, factor: float = 1.0, own: Tensor | None = None
+    ) -> Tensor:
+        """Append z_k = σ(own·z_k + inner·h + shift), with its Λ_k and γ_k; the matrix that reads z_k, shape (hidden, n)."""
+        old, new = len(self.W), len(inner)
+        own = torch.zeros(new, new, dtype=torch.float64) if own is None else own
+        self.W = torch.cat([torch.cat([self.W, _empty(old, new)], 1), torch.cat([inner @ self.read, own], 1)])
+        self.U = torch.cat([self.U, inner @ self.direct])
+        self.b = torch.cat([self.b, inner @ self.constant + shift])
+        # w_k = γ/(γ_1²…γ_(k−1)²γ_k), where the γ of the whole chain is multiplied in at the end.
+        self.metric = torch.cat([self.metric, multiplier.double() / (self.gamma**2 * factor)])
+        self.gamma *= factor
+        self.read = torch.cat([self.read, _empty(len(self.read), new)], 1)
+        return torch.cat([_empty(new, old), torch.eye(new, dtype=torch.float64)], 1)
+
+    def signal_is(self, read: Tensor) -> None:
+        """H ← read·z."""
+        self.read, self.direct = read, _empty(len(read), self.direct.shape[1])
+        self.constant = _empty(len(read))
+
+
+def _empty(*shape: int) -> Tensor:
+    return torch.zeros(*shape, dtype=torch.float64)
+
+
+@torch.no_grad()
+def embed(network: nn.Sequential) -> Embedding:
+    """An equilibrium network with exactly the outputs of a given network, and its metric and Lipschitz bound.
+
+    Args:
+        network: a chain of ``Linear``, ``OrthogonalLinear``, ``ReLU``, `Sandwich`, `SLL`, `MonDEQ` (with ReLU) and
+            ``Flatten`` blocks on inputs of shape (batch, inputs), with at least one state among them.
+
+    Raises:
+        InputError: another kind of block, or no state at all.
+    """
+    blocks = [block for block in network if not isinstance(block, nn.Flatten | nn.Identity)]
+    sizes: list[Any] = [block.in_features for block in blocks if hasattr(block, "in_features")]
+    if not sizes:
+        raise InputError(f"network: has no block with in_features: {[type(block).__name__ for block in network]}")
+    chain = _Chain(int(sizes[0]))
+    place = 0
+    while place < len(blocks):
+        block = blocks[place]
+        place += 1
+        if isinstance(block, nn.Linear | OrthogonalLinear):
+            weight = block.weight.double().cpu()
+            shift = None if block.bias is None else block.bias.double().cpu()
+            norm = spectral_norm_upper_bound(weight)
+            if place < len(blocks) and isinstance(blocks[place], nn.ReLU):
+                place += 1
+                shift = _empty(len(weight)) if shift is None else shift
+                chain.signal_is(chain.states(weight, shift, torch.ones(len(weight)).double() / norm, norm))
+            else:
+                chain.transform(weight, shift, norm)
+        elif isinstance(block, nn.ReLU):
+            size = len(chain.read)
+            chain.signal_is(chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
+        elif isinstance(block, ExplicitBlock):
+            inner, outer, multiplier = (part.double().cpu() for part in block.maps())
+            if block.residual and bool((chain.direct != 0).any()):
+                size = len(chain.read)  # the signal itself as linear coordinates: a feedthrough would be singular
+                chain.signal_is(chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
+                chain.linear = size
+            read, constant = chain.read, chain.constant
+            states = chain.states(inner, block.bias.double().cpu(), multiplier)
+            chain.signal_is(outer @ states)
+            if block.residual:
+                chain.read = chain.read + torch.cat([read, _empty(len(read), len(inner))], 1)
+                chain.constant = constant
+        elif isinstance(block, MonDEQ) and block.activation == ReLU():
+            own = block.operator().dense().double().cpu()
+            weight = block.injection.weight.double().cpu()
+            norm = spectral_norm_upper_bound(weight)
+            shift = _empty(len(own)) if block.injection.bias is None else block.injection.bias.double().cpu()
+            factor = norm / proved_monotonicity(own)
+            chain.signal_is(chain.states(weight, shift, torch.ones(len(own)).double() / norm, factor, own))
+        else:
+            raise InputError(f"network: cannot embed a {type(block).__name__}; see the list of blocks in `embed`")
+    if not len(chain.W):
+        raise InputError("network: has no state, it is a linear map; nothing to embed")
+    if bool((chain.direct != 0).any()):
+        raise InputError("network: its output depends on the input directly; no block with states comes last enough")
+    return Embedding(
+        chain.W, chain.U, chain.b, chain.read, chain.constant, chain.metric * chain.gamma, chain.gamma, chain.linear
+    )

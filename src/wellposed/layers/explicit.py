@@ -1,0 +1,149 @@
+"""Explicit layers that are 1-Lipschitz for every parameter: sandwich layers and SDP-based residual layers.
+
+Both are of the form ``y = S x + G σ(H x + b)`` with ReLU for σ, S zero or the identity, and a diagonal multiplier Λ that
+proves the constant: with D the slopes of σ between two inputs, 0 ≤ D ≤ I.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.constraints.orthogonal import cayley_orthogonal
+from wellposed.errors import check
+from wellposed.linear_algebra import full_precision
+from wellposed.norms import euclidean
+from wellposed.verified import spectral_norm_upper_bound
+
+
+class ExplicitBlock(nn.Module, ABC):
+    """``y = S x + G σ(H x + b)`` with a proved Lipschitz constant.
+
+    Attributes:
+        in_features: features of x.
+        out_features: features of y.
+        residual: whether S is the identity; else it is zero.
+        bias: b, shape (hidden,).
+    """
+
+    in_features: int
+    out_features: int
+    residual: bool
+    bias: nn.Parameter
+
+    @abstractmethod
+    def maps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """H of shape (hidden, in_features), G of shape (out_features, hidden), and the diagonal of Λ; with their graph."""
+
+    @abstractmethod
+    def lipschitz(self) -> float:
+        """Upper bound of the constant for the stored numbers, close to one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (*, in_features) to (*, out_features)."""
+        with full_precision(x.device):
+            inner, outer, _ = self.maps()
+            value = torch.relu(nn.functional.linear(x, inner, self.bias)) @ outer.t()
+            return x + value if self.residual else value
+
+    @torch.no_grad()
+    def rounding(self, x: Tensor) -> Tensor:
+        """Bound on the Euclidean rounding error of ``forward`` per row of x, for the maps as they are formed."""
+        inner, outer, _ = (part.double() for part in self.maps())
+        unit = torch.finfo(x.dtype).eps
+        size, bias = euclidean(x), float(self.bias.double().norm())
+        reach = float(torch.linalg.matrix_norm(inner)) * size + bias
+        outward = float(torch.linalg.matrix_norm(outer))
+        terms = inner.shape[1] + outer.shape[1] + 8
+        return unit * terms * (outward * reach + (size if self.residual else 0.0)) * 1.01
+
+
+class Sandwich(ExplicitBlock):
+    """``√2 AᵀΨ σ(√2 Ψ⁻¹B x + b)`` with AAᵀ + BBᵀ = I: a layer of an LBDN (Wang & Manchester 2023).
+
+    Args:
+        in_features: features of x.
+        out_features: features of y, and of the hidden state.
+        device: where the parameters are created.
+        dtype: their dtype.
+    """
+
+    residual = False
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check(in_features > 0, "in_features", in_features, "must be a positive integer")
+        check(out_features > 0, "out_features", out_features, "must be a positive integer")
+        self.in_features, self.out_features = in_features, out_features
+        self.free = nn.Parameter(torch.empty(in_features + out_features, out_features, device=device, dtype=dtype))
+        nn.init.normal_(self.free, std=out_features**-0.5)
+        self.log_scale = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype))
+
+    def maps(self) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+        frame = cayley_orthogonal(self.free)
+        scale = torch.exp(self.log_scale)
+        inner = 2.0**0.5 * frame[self.out_features :].t() / scale[:, None]
+        return inner, 2.0**0.5 * frame[: self.out_features] * scale, scale.square()
+
+    @torch.no_grad()
+    def lipschitz(self) -> float:
+        """``‖[ΨH, Ψ⁻¹Gᵀ]‖₂²/2``: 2Λ ⪰ (ΛHHᵀΛ + GᵀG)/γ is Condition 2 of an equilibrium network with W = 0."""
+        inner, outer, _ = (part.double() for part in self.maps())
+        scale = torch.exp(self.log_scale.double())[:, None]
+        both = torch.cat([inner * scale, outer.t() / scale], 1)
+        return 0.5 * spectral_norm_upper_bound(both) ** 2 * (1.0 + 1e-14)
+
+
+class SLL(ExplicitBlock):
+    """``x − HᵀT σ(H x + b)`` with ``T_i = 2/Σ_j |HHᵀ|_ij q_j/q_i`` (Araujo et al. 2023): 0 ⪯ HᵀTDH ⪯ 2I for slopes D.
+
+    Args:
+        features: features of x and y.
+        hidden: rows of H; None for ``features``.
+        device: where the parameters are created.
+        dtype: their dtype.
+    """
+
+    residual = True
+
+    def __init__(
+        self,
+        features: int,
+        hidden: int | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check(features > 0, "features", features, "must be a positive integer")
+        hidden = features if hidden is None else hidden
+        check(hidden > 0, "hidden", hidden, "must be a positive integer")
+        self.in_features = self.out_features = features
+        self.free = nn.Parameter(torch.empty(hidden, features, device=device, dtype=dtype))
+        nn.init.normal_(self.free, std=features**-0.5)
+        self.log_q = nn.Parameter(torch.zeros(hidden, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(hidden, device=device, dtype=dtype))
+
+    def maps(self) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+        q = torch.exp(self.log_q)
+        sums = (self.free @ self.free.t()).abs() @ q / q
+        scale = 2.0 / (sums + torch.finfo(sums.dtype).tiny)
+        return self.free, -self.free.t() * scale, scale
+
+    @torch.no_grad()
+    def lipschitz(self) -> float:
+        """``max(1, ‖HᵀTH‖₂ − 1)``, and what rounding G = −HᵀT adds to it."""
+        inner, outer, scale = (part.double() for part in self.maps())
+        norm = spectral_norm_upper_bound(scale.sqrt()[:, None] * inner)
+        rounded = spectral_norm_upper_bound(outer + inner.t() * scale) * spectral_norm_upper_bound(inner)
+        return (max(1.0, norm**2 * (1.0 + 1e-14) - 1.0) + rounded) * (1.0 + 1e-14)
