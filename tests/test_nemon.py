@@ -8,6 +8,7 @@ import torch
 
 import wellposed as wp
 from harness.layer_case import LayerCase
+from wellposed.activations import LeakyReLU
 from wellposed.guarantee.componentwise import majorant
 
 
@@ -195,3 +196,79 @@ def test_certificates_read_the_sensitivity():
     assert 0 < certificate.lower_bound <= certificate.lipschitz
     assert "componentwise" in certificate.factors[1].reason
     assert certificate.check()
+
+
+class TestSlopesOutsideTheUnitInterval(TestNEMON):
+    """gelu: slopes in [−0.129, 1.129]."""
+
+    mu = 0.2
+
+    def make_layer(self, dtype=torch.float64, **options):
+        return super().make_layer(dtype, **{"activation": "gelu", **options})
+
+    def true_state(self, layer, x):
+        from scipy.special import erf
+
+        weight = layer.operator().dense().detach().double().numpy()
+        offset = (
+            x.detach() @ layer.injection.weight.detach().double().T + layer.injection.bias.detach().double()
+        ).numpy()
+        sigma = {"gelu": lambda v: 0.5 * v * (1 + erf(v / np.sqrt(2))), "tanh": np.tanh}[repr(layer.activation)]
+        z = np.zeros_like(offset)
+        for _ in range(20000):
+            z = z + 0.1 * (sigma(z @ weight.T + offset) - z)
+        return torch.from_numpy(z)
+
+    def condition(self, layer):
+        weight = layer.operator().dense().detach().double().numpy()
+        low, high = layer.activation.slope_range
+        gaps = np.minimum((1 - low * np.diag(weight)) / abs(low), (1 - high * np.diag(weight)) / high)
+        off = np.abs(weight - np.diag(np.diag(weight)))
+        return 1.0 - max(np.abs(np.linalg.eigvals(off / gaps[:, None])))
+
+    def test_converges_within_the_steps_that_its_guarantee_predicts(self):
+        layer = self.make_layer(atol=0.0, rtol=1e-6)
+        guarantee = layer.materialise()[1]
+        assert guarantee.preferred == "averaged"
+        plan = guarantee.plan("averaged")
+        assert guarantee.plan("peaceman_rachford") is None and guarantee.plan("forward_backward") is None
+        x = self.inputs(20)
+        solution = layer.solve(x)
+        first = float(layer.activation(layer.injection(x)).detach().norm(dim=1).max())
+        smallest = float(solution.value.detach().norm(dim=1).min())
+        loss = guarantee.offset_lipschitz() * layer.operator().norm_upper_bound() * 2.0
+        assert int(solution.steps.max()) <= plan.iterations(first, 1e-6 * smallest / loss)
+
+    def test_sampled_changes_are_within_the_sensitivity(self):
+        layer = self.make_layer(rtol=1e-12, atol=1e-12)
+        sensitivity = layer.materialise()[1].sensitivity
+        offsets = torch.randn(200, 7, dtype=torch.float64) * 3
+        moved = offsets + torch.randn_like(offsets) * 10.0 ** torch.linspace(-4, 1, 200)[:, None]
+        change = (layer(offsets) - layer(moved)).abs().detach()
+        reach = ((moved - offsets) @ layer.injection.weight.detach().T).abs() @ sensitivity.T
+        assert (change <= reach * (1 + 1e-9) + 1e-11).all()
+        jacobians = torch.func.vmap(torch.func.jacrev(layer))(offsets)
+        gain = float(layer.gain().detach())
+        assert float(jacobians.abs().sum(2).max()) <= gain * (1 + 1e-9)
+
+    def test_mu_must_suit_the_slopes(self):
+        with pytest.raises(wp.InputError, match="must be below 0.88"):
+            wp.NEMON(7, 6, mu=0.9, activation="gelu")
+
+
+def test_leaky_slopes_contract_faster_where_mu_is_negative():
+    """The averaged iteration has 1 − α(1 − max(μ, aμ)) for slopes in [a, 1]: −aμ is gained for μ < 0."""
+    torch.manual_seed(0)
+    factors = {}
+    for name in ("relu", "leaky_relu"):
+        activation = LeakyReLU(0.5) if name == "leaky_relu" else name
+        layer = wp.NEMON(5, 8, mu=-2.0, activation=activation)
+        with torch.no_grad():
+            layer.constraint.slack.fill_(-20.0)
+            layer.constraint.T.normal_(generator=torch.Generator().manual_seed(1), std=0.3)
+        guarantee = layer.materialise()[1]
+        plan = guarantee.plan("averaged")
+        factors[name] = (1 - plan.factor) / plan.step
+    assert factors["relu"] == pytest.approx(1.0, abs=1e-6)
+    assert guarantee.majorant.log_norm < -1.5
+    assert factors["leaky_relu"] == pytest.approx(1.0 - 0.5 * guarantee.majorant.log_norm, rel=1e-9)

@@ -71,8 +71,8 @@ class TestVariant1(LayerCase):
             layer(torch.zeros(3, 5, dtype=torch.float64))
         with pytest.raises(wp.InputError, match="x: has NaN or infinite"):
             layer(self.inputs() / 0)
-        with pytest.raises(wp.InputError, match="leave the nonnegative orthant"):
-            wp.PcDEQ(7, 6, solver=wp.Anderson())
+        with pytest.raises(wp.InputError, match="which need not be monotone here"):
+            wp.PcDEQ(7, 6, solver=wp.PeacemanRachford())
         with pytest.raises(wp.InputError, match="Did you mean 'tanh'"):
             wp.PcDEQ(7, 6, activation="tahn")
         with pytest.raises(wp.InputError, match="must be positive and finite"):
@@ -211,3 +211,94 @@ def test_batch_normalisation_is_part_of_the_input_map_in_eval_mode():
     result = bounded_logits(single, x.float())
     exact = bounded_logits(single.double(), x.float().double())
     assert ((result.logits.double() - exact.logits).norm(dim=1) <= result.error + exact.error).all()
+
+
+SOLVERS = [wp.Picard(), wp.Averaged(0.7), wp.Anderson(), wp.Broyden(), wp.Newton(), wp.NewtonKrylov()]
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "relu6", "arcsinh"])
+def test_every_solver_stays_on_the_cone_and_finds_its_fixed_point(solver, name):
+    """Also from a start near another fixed point: tanh(2z + 0.01) has one near −0.96, and one near −0.01."""
+    torch.manual_seed(0)
+    layer = wp.PcDEQ(3, 4, activation=name, solver=solver, dtype=torch.float64, rtol=1e-9, atol=1e-9)
+    if name != "sigmoid":
+        layer.injection.floor = layer.constraint._floor = 0.01
+    with torch.no_grad():
+        layer.constraint.V.copy_(2.0**0.5 * torch.eye(4) * (0.3 if name in ("relu6", "arcsinh") else 1.0))
+        layer.injection.weight.zero_()
+        layer.injection.bias.fill_(-40.0)  # the offset is the floor
+    x = torch.zeros(5, 3, dtype=torch.float64)
+    weight, offset = layer.operator().dense().detach(), layer.injection(x).detach()
+    truth = torch.zeros(5, 4, dtype=torch.float64)
+    for _ in range(20000):
+        truth = layer.activation(truth @ weight.T + offset)
+    for start in (None, torch.full((5, 4), -0.9, dtype=torch.float64), 1e3 * torch.ones(5, 4, dtype=torch.float64)):
+        solution = layer.solve(x, start)
+        assert solution.converged.all(), (start, solution.status)
+        error = (solution.value.detach() - truth).norm(dim=1)
+        assert (error <= solution.error_bound + 1e-12).all()
+        assert (error <= 1e-8 * (1 + truth.norm(dim=1))).all()
+
+
+@pytest.mark.parametrize("name", ["tanh", "softsign", "sigmoid", "relu6", "logarithm"])
+def test_newton_decreases_to_the_fixed_point_from_the_floor(name):
+    torch.manual_seed(1)
+    layer = wp.PcDEQ(7, 30, activation=name, dtype=torch.float64)
+    with torch.no_grad():
+        layer.constraint.V.uniform_(0.0, 0.25)
+    x = torch.randn(50, 7, dtype=torch.float64)
+    operator, guarantee = layer.materialise()
+    offset = layer.injection(x).detach()
+    problem = wp.AffineProblem(operator.rebuild((operator.dense().detach(),)), offset, layer.activation)
+    start = guarantee.start(offset)
+    iteration = wp.Newton().bind(problem, guarantee, start, offset)
+    truth = offset
+    for _ in range(5000):
+        truth = layer.activation(truth @ operator.dense().detach().T + offset)
+    assert (start <= truth + 1e-12).all()
+    iteration.advance()
+    previous = torch.full_like(truth, torch.inf)
+    for _ in range(9):
+        iteration.advance()
+        assert (iteration.point >= truth - 1e-12 * truth).all()  # an upper bound at every step
+        assert (iteration.point <= previous + 1e-12 * truth).all()
+        previous = iteration.point
+    torch.testing.assert_close(previous, truth, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "relu6", "logarithm"])
+def test_enclosures_contain_the_fixed_point_in_fifty_digits(name, dtype):
+    mpmath = pytest.importorskip("mpmath")
+    sigma = {
+        "tanh": mpmath.tanh, "sigmoid": lambda v: 1 / (1 + mpmath.exp(-v)), "logarithm": lambda v: mpmath.log(1 + v),
+        "relu6": lambda v: min(max(v, mpmath.mpf(0)), mpmath.mpf(6)),
+    }[name]  # fmt: skip
+    torch.manual_seed(3)
+    layer = wp.PcDEQ(3, 4, activation=name, dtype=dtype)
+    with torch.no_grad():
+        layer.constraint.V.uniform_(0.0, 0.5)
+    x = torch.randn(6, 3).to(dtype)
+    lower, upper = layer.enclosure(x)
+    assert lower.dtype == upper.dtype == torch.float64
+    assert float(((upper - lower) / lower).max()) <= (1e-3 if dtype == torch.float32 else 1e-8)
+    with mpmath.workdps(50):
+        exact = [[mpmath.mpf(float(w)) for w in row] for row in layer.operator().dense().detach()]
+        u = [[mpmath.mpf(float(w)) for w in row] for row in layer.injection.weight.detach()]
+        b = [mpmath.mpf(float(w)) for w in layer.injection.bias.detach()]
+        floor = mpmath.mpf(layer.injection.floor)
+        for row, low, high in zip(x, lower, upper, strict=True):
+            v = [
+                sum(w * mpmath.mpf(float(t)) for w, t in zip(line, row, strict=True)) + c
+                for line, c in zip(u, b, strict=True)
+            ]
+            p = [max(t, mpmath.mpf(0)) if name == "sigmoid" else floor + mpmath.log(1 + mpmath.exp(t)) for t in v]
+            z = [mpmath.mpf(1)] * 4
+            for _ in range(400):
+                z = [
+                    sigma(sum(w * t for w, t in zip(line, z, strict=True)) + c)
+                    for line, c in zip(exact, p, strict=True)
+                ]
+            for value, least, most in zip(z, low.tolist(), high.tolist(), strict=True):
+                assert mpmath.mpf(least) <= value <= mpmath.mpf(most)

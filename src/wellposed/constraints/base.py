@@ -26,7 +26,13 @@ class Projected(ABC):
 
 
 class Constraint(nn.Module, ABC):
-    """Free (unconstrained) parameters whose every value gives an operator that satisfies a theorem."""
+    """Free (unconstrained) parameters whose every value gives an operator that satisfies a theorem.
+
+    Attributes:
+        needs_monotone: whether the theorem is about activations with slopes in [0, 1] only.
+    """
+
+    needs_monotone: bool = True
 
     @abstractmethod
     def materialise(self) -> tuple[Operator, Guarantee]:

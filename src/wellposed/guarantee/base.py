@@ -45,11 +45,13 @@ class Guarantee(ABC):
         theorem: name and source of the statement that the equilibrium exists, is unique and is reached.
         lipschitz_theorem: name and source of the statement behind `offset_lipschitz`.
         preferred: the algorithm that this guarantee serves best.
+        newton_is_monotone: whether undamped Newton steps from `start` converge, from one side.
     """
 
     theorem: str
     lipschitz_theorem: str
     preferred: str
+    newton_is_monotone: bool = False
 
     @abstractmethod
     def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
@@ -82,6 +84,14 @@ class Guarantee(ABC):
     @abstractmethod
     def offset_lipschitz(self) -> float:
         """Euclidean Lipschitz constant of the equilibrium as a function of the offset q, proved for the stored W."""
+
+    def start(self, like: Tensor) -> Tensor | None:
+        """Where iterations should begin, shape of ``like``; None for zero."""
+        return None
+
+    def project(self, state: Tensor) -> Tensor:
+        """The nearest point of the domain in which the equilibrium is unique, for algorithms whose iterates may leave it."""
+        return state
 
     def linearised(self) -> Guarantee:
         """What is promised of the equation linearised at an equilibrium, where it is not the same."""

@@ -3,6 +3,9 @@
 This is the condition μ_∞,η(W) < 1 for some weights η (Jafarpour, Davydov, Proskurnikov & Bullo 2021). With slopes in [0, 1],
 a change δ of the offset moves the equilibrium by at most G|δ| in every component, ``G = (I − M(W))⁻¹ ≥ 0``: coordinate i of
 ``dz = E(W dz + δ)`` gives (1 − e_i W_ii)|dz_i| ≤ e_i(Σ_j≠i |W_ij||dz_j| + |δ_i|), and e/(1 − e·W_ii) increases in e.
+
+With slopes in [a, b], of any sign, the same argument needs 1 − eW_ii > 0 for both ends e, and has
+``G = (diag(g) − |W_off|)⁻¹`` with g_i = min over both ends of (1 − eW_ii)/|e|.
 """
 
 from __future__ import annotations
@@ -28,22 +31,25 @@ class Majorant:
     Attributes:
         sensitivity: an upper bound of G in every entry, shape (n, n).
         weights: v > 0 with (I − M(W))v > 0: the weights of the norms max |z_i|/v_i below; close to the Perron vector.
-        log_norm: upper bound of μ, the log norm of W in that norm; below one.
-        jacobi: upper bound of the contraction factor of forward–backward steps 1/(1 − W_ii) in that norm.
+        log_norm: upper bound of μ, the log norm of W in that norm.
+        sloped_log_norm: upper bound, below one, of the log norm of EW in that norm, for every diagonal E of slopes.
+        jacobi: upper bound, in that norm, of the contraction when every coordinate's own equation is solved exactly; for
+            slopes in [0, 1] that is a forward–backward step 1/(1 − W_ii).
         diagonal: of W, shape (n,).
     """
 
     sensitivity: Tensor
     weights: Tensor
     log_norm: float
+    sloped_log_norm: float
     jacobi: float
     diagonal: Tensor
 
 
-def majorant(matrix: Tensor) -> Majorant:
-    """Prove that I − M(W) is an M-matrix for the stored numbers of W.
+def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majorant:
+    """Prove that diag(g) − |W_off|, which is I − M(W) for slopes in [0, 1], is an M-matrix for the stored numbers of W.
 
-    A positive vector v with (I − M)v > 0 is the whole proof, so v may come from anywhere.
+    A positive vector v that it maps to a positive one is the whole proof, so v may come from anywhere.
 
     Raises:
         GuaranteeError: no such vector was found.
@@ -53,9 +59,12 @@ def majorant(matrix: Tensor) -> Majorant:
     stored = torch.from_numpy(to_float64(matrix, "W"))
     size = len(stored)
     diagonal = stored.diagonal().clone()
-    below_one = 1.0 - diagonal  # rounds once
+    below_one = _gaps(diagonal, slopes)
     if float(below_one.amin()) <= 0.0:
-        raise GuaranteeError("W: a diagonal entry is not below one; the condition μ∞(W) < 1 is lost to rounding")
+        raise GuaranteeError(
+            "W: a diagonal entry is too large, for slopes of this activation; the condition μ∞(W) < 1 fails or is lost to "
+            "rounding"
+        )
     positive = stored.abs().fill_diagonal_(0.0)
     away = torch.diag(below_one) - positive
     inverse = torch.linalg.inv_ex(away)[0]
@@ -75,31 +84,55 @@ def majorant(matrix: Tensor) -> Majorant:
     sensitivity = inverse.abs() + torch.outer(weights, (remainder / proved[:, None]).amax(0))
     outward = 1.0 + 2.0 * rounding
     off = through / weights * outward
+    blurred = off + 2.0 * rounding * diagonal.abs()
+    sloped = max(float((end * diagonal + abs(end) * blurred).amax()) for end in slopes)  # convex in the slope
     return Majorant(
-        sensitivity * outward, weights, float((diagonal + off + 2.0 * rounding * diagonal.abs()).amax()),
+        sensitivity * outward, weights, float((diagonal + blurred).amax()), sloped + 1e-15,
         float((off / below_one).amax()) * outward, diagonal,
     )  # fmt: skip
 
 
+def _gaps(diagonal: Tensor, slopes: tuple[float, float]) -> Tensor:
+    """g_i, rounded down."""
+    if slopes == (0.0, 1.0):
+        return 1.0 - diagonal  # rounds once
+    least = torch.full_like(diagonal, torch.inf)
+    for end in slopes:
+        if end != 0.0:
+            gap = (1.0 - end * diagonal) / abs(end)
+            least = torch.minimum(least, gap - 1e-15 * (1.0 + (end * diagonal).abs()) / abs(end))
+    return least
+
+
 class Componentwise(Guarantee):
-    """Existence, uniqueness and componentwise sensitivity from μ_∞,η(W) < 1, for activations with slopes in [0, 1].
+    """Existence, uniqueness and componentwise sensitivity from μ_∞,η(W) < 1.
 
     Args:
         operator: W.
+        slopes: least and largest slope of the activation.
     """
 
     theorem = "Jafarpour, Davydov, Proskurnikov & Bullo 2021: μ_∞,η(W) < 1"
     lipschitz_theorem = "componentwise sensitivity |dz| ≤ (I − M(W))⁻¹|dq|"
-    preferred = "forward_backward"
 
-    def __init__(self, operator: Operator) -> None:
+    def __init__(self, operator: Operator, slopes: tuple[float, float] = (0.0, 1.0)) -> None:
         self.operator = operator
+        self._slopes = slopes
+
+    @property
+    def preferred(self) -> str:  # type: ignore[override]  # splittings need slopes in [0, 1]  # noqa: D102
+        return "forward_backward" if self._is_monotone else "averaged"
+
+    @property
+    def _is_monotone(self) -> bool:
+        return self._slopes[0] >= 0.0 and self._slopes[1] <= 1.0
 
     @cached_property
     def majorant(self) -> Majorant:
         """The proof for the operator's numbers."""
         operator = self.operator
-        return operator.remembered("majorant", lambda: majorant(operator.dense()), oriented=True)
+        slopes = self._slopes
+        return operator.remembered(("majorant", slopes), lambda: majorant(operator.dense(), slopes), oriented=True)
 
     @property
     def sensitivity(self) -> Tensor:
@@ -114,17 +147,20 @@ class Componentwise(Guarantee):
     def plan(self, algorithm: str, step: float | Tensor | None = None) -> Plan | None:
         """Factors in the norm max |z_i|/v_i.
 
-        Averaged: steps up to 1/(1 − min(min W_ii, 0)). Forward–backward: the diagonal step 1/(1 − W_ii), with which the
+        Averaged: steps up to 1/(1 − min(eW_ii, 0)), e a slope. Forward–backward: the diagonal step 1/(1 − W_ii), with which the
         iteration eliminates the diagonal. Peaceman–Rachford: the reflected resolvent is nonexpansive in that norm up to
         the step 1/(1 − min W_ii).
         """
         proof = self.majorant
         lowest = float(proof.diagonal.min())
         if algorithm == "averaged":
-            largest = 1.0 / (1.0 - min(lowest, 0.0))
+            diagonal = proof.diagonal
+            largest = 1.0 / (1.0 - min(0.0, *(float((end * diagonal).min()) for end in self._slopes)))
             damping = largest if step is None else float(step)
-            factor = 1.0 - damping * (1.0 - max(proof.log_norm, 0.0))
+            factor = 1.0 - damping * (1.0 - proof.sloped_log_norm)
             return self._plan(damping, factor) if damping <= largest else None
+        if not self._is_monotone:
+            return None
         if algorithm == "forward_backward" and step is None:
             tensor = self.operator.tensors[0]
             steps = (1.0 / (1.0 - proof.diagonal)).to(tensor)
@@ -163,7 +199,8 @@ class Componentwise(Guarantee):
 
     def suggested_step(self, algorithm: str) -> float | None:
         """A step of plain forward–backward at which I − W does not amplify."""
-        return 1.0 / (1.0 - float(self.majorant.diagonal.min())) if algorithm == "peaceman_rachford" else None
+        wanted = algorithm == "peaceman_rachford" and self._is_monotone
+        return 1.0 / (1.0 - float(self.majorant.diagonal.min())) if wanted else None
 
     def on(self, operator: Operator) -> Componentwise:  # noqa: D102
-        return Componentwise(operator)
+        return Componentwise(operator, self._slopes)

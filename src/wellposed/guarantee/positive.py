@@ -103,7 +103,9 @@ class PositiveConcave(Componentwise):
         step = (image.double() / point.double()).log().abs().amax(1)
         distance = self._thompson / (1.0 - self._thompson) * step
         relative = euclidean(image) * torch.expm1(distance)
-        return torch.where(relative < bound, relative, bound)  # not where it is NaN, at points with zeros
+        bound = torch.where(relative < bound, relative, bound)  # not where it is NaN, at points with zeros
+        outside = (point < 0.0).any(1)  # of the orthant, where other fixed points may be
+        return torch.where(outside, _LARGEST, bound)
 
     def _moved(self, change: Tensor) -> Tensor:
         bound = super()._moved(change)
@@ -111,6 +113,26 @@ class PositiveConcave(Componentwise):
             return bound
         pushed = change.abs().amax(1) if change.shape[1] else torch.zeros_like(bound)
         return torch.where(pushed <= self._margin * (1.0 - 1e-6), bound, _LARGEST)
+
+    @property
+    def newton_is_monotone(self) -> bool:  # type: ignore[override]  # depends on what this is about
+        """The map is concave and increasing: a Newton step from above the floor state lands above the fixed point.
+
+        From there the iterates decrease to it, each an upper bound: z* − u ≤ (I − J(u))⁻¹(f(u) − u), as (I − J)⁻¹ ≥ 0.
+        """
+        return not self._linear
+
+    def start(self, like: Tensor) -> Tensor | None:
+        """The fixed point at the floor: below every fixed point, and above it the map contracts uniformly."""
+        return None if self._linear else self.floor_state.to(like).expand_as(like)
+
+    def project(self, state: Tensor) -> Tensor:
+        """Onto the states above the floor state, where the fixed point is.
+
+        On the rest of the nonnegative orthant slopes may be large enough to send a secant or Newton step back below zero,
+        where other fixed points are.
+        """
+        return state if self._linear else torch.maximum(state, self.floor_state.to(state))
 
     def suggested_step(self, algorithm: str) -> float | None:  # noqa: D102
         return None  # no resolvent: W is not monotone

@@ -161,6 +161,8 @@ def solve_problem(
     atol: float | Tensor = least
     if settings.offset_share > 0.0 and offset is not None:
         atol = euclidean(offset).mul_(settings.offset_share * rtol).add_(least)
+    if guarantee is not None:
+        start = guarantee.start(like) if start is None else guarantee.project(start)
     outcome = iterate(
         problem, settings.solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=settings.max_steps
     )

@@ -65,7 +65,8 @@ class Equilibrium(ImplicitLayer):
         self.injection: Any = injection
         self.constraint = constraint
         self.activation = activation_named(activation)
-        self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")
+        if constraint.needs_monotone:
+            self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")
         check_solver(solver)
         self.solver = solver
         self.gradient = Exact() if gradient is None else gradient

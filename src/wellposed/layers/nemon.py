@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import Activation
+from wellposed.activations import activation as activation_named
 from wellposed.constraints.log_norm import LogNorm
 from wellposed.errors import check, checked_options, choices
 from wellposed.implicit import Gradient
@@ -20,9 +21,10 @@ class NEMON(Equilibrium):
         in_features: size of the last dimension of the input.
         state_features: size of the equilibrium.
         mu: bound of the log norm, below one; larger is more expressive and less smooth.
-        activation: a name or an `Activation` with slopes in [0, 1].
+        activation: a name or an `Activation`; slopes outside [0, 1], as of gelu and silu, are allowed here.
         bias: whether the injection has a bias.
-        solver: None for forward–backward with the diagonal step 1/(1 − W_ii). ``Averaged()`` is the published one.
+        solver: None for forward–backward with the diagonal step 1/(1 − W_ii) or, for slopes outside [0, 1], for
+            ``Averaged()``, the published one.
         gradient: how to differentiate; None for `Exact`.
         rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
         atol: absolute tolerance, likewise.
@@ -55,7 +57,7 @@ class NEMON(Equilibrium):
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         super().__init__(
             nn.Linear(in_features, state_features, bias=bias, device=device, dtype=dtype),
-            LogNorm(state_features, mu, device=device, dtype=dtype),
+            LogNorm(state_features, mu, slopes=activation_named(activation).slope_range, device=device, dtype=dtype),
             activation=activation, solver=solver, gradient=gradient, rtol=rtol, atol=atol, max_steps=max_steps,
             on_failure=on_failure,
         )  # fmt: skip
@@ -63,8 +65,9 @@ class NEMON(Equilibrium):
     def gain(self, output_weight: Tensor | None = None, *, norm: str = "inf") -> Tensor:
         """Lipschitz bound from x to z*, or to ``output_weight``·z*, differentiable: a regulariser.
 
-        The largest row (ℓ∞) or column (ℓ1) sum of ``|C|(I − M(W))⁻¹|U|``, never above the published bound
-        ``‖C[η]‖‖[η]⁻¹U‖/(1 − max(μ, 0))`` and often far below. Evaluated in the weights' dtype, without rounding counted.
+        The largest row (ℓ∞) or column (ℓ1) sum of ``|C|G|U|``, G = (I − M(W))⁻¹ for slopes in [0, 1], never above the
+        published bound ``‖C[η]‖‖[η]⁻¹U‖/(1 − max(μ, 0))`` and often far below. Evaluated in the weights' dtype;
+        rounding is not counted.
 
         Args:
             output_weight: C, shape (outputs, state_features); None for the identity.
@@ -72,8 +75,10 @@ class NEMON(Equilibrium):
         """
         choices("norm", norm, ("inf", "1"))
         matrix = self.operator().dense()
-        majorant = matrix.abs() - torch.diag(matrix.diagonal().abs() - matrix.diagonal())
-        away = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device) - majorant
+        diagonal = matrix.diagonal()
+        ends = [end for end in self.activation.slope_range if end != 0.0]
+        gaps = torch.stack([(1.0 - end * diagonal) / abs(end) for end in ends]).amin(0)
+        away = torch.diag(gaps + diagonal.abs()) - matrix.abs()
         through = torch.linalg.solve(away, self.injection.weight.abs())
         if output_weight is not None:
             through = output_weight.abs() @ through

@@ -14,10 +14,10 @@ from wellposed.errors import InputError, check, checked_options, choices
 from wellposed.implicit import Gradient
 from wellposed.layers.equilibrium import Equilibrium, exact_linear
 from wellposed.layers.normalize import batch_norm_map
-from wellposed.solvers import Averaged, Picard
+from wellposed.solvers import DouglasRachford, ForwardBackward, PeacemanRachford
 from wellposed.solvers.base import Solver
 from wellposed.solvers.evidence import ExactOffset
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.verified import gamma, spectral_norm_upper_bound
 
 
 class PositiveLinear(nn.Linear):
@@ -80,8 +80,8 @@ class PcDEQ(Equilibrium):
         parametrisation: of W ≥ 0, see `Nonnegative`.
         batch_norm: normalise U x + b over the batch, as the published networks do.
         bias: whether the injection has a bias.
-        solver: `Picard` (the default) or `Averaged`; others leave the nonnegative orthant, outside of which σ need not be
-            concave and other fixed points exist.
+        solver: None for `Picard`. Accelerated and Newton iterates are projected onto the states above the fixed point
+            at the floor, where all solvers start; splittings do not apply.
         gradient: how to differentiate; None for `Exact`.
         rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
         atol: absolute tolerance, likewise.
@@ -121,10 +121,10 @@ class PcDEQ(Equilibrium):
             floor = 0.0 if second else 0.1
         fits = floor == 0.0 if second else 0.0 < floor < float("inf")
         check(fits, "floor", floor, "must be zero for the sigmoid" if second else "must be positive and finite")
-        if solver is not None and not isinstance(solver, Picard | Averaged):
+        if isinstance(solver, ForwardBackward | PeacemanRachford | DouglasRachford):
             raise InputError(
-                f"solver={solver!r}: may leave the nonnegative orthant, where the fixed point is not unique; use Picard or "
-                "Averaged"
+                f"solver={solver!r}: splits the operator I − W, which need not be monotone here; use Picard, Averaged, "
+                "Anderson, Broyden, Newton or NewtonKrylov"
             )
         sigma = concave_activation(activation)
         options: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -135,6 +135,40 @@ class PcDEQ(Equilibrium):
             on_failure=on_failure,
         )  # fmt: skip
         self._name = activation
+
+    @torch.no_grad()
+    def enclosure(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Proved bounds of the equilibrium in every component, for the stored weights and input.
+
+        A nonnegative l with l ≤ σ(Wl + p) is below the fixed point, and u with u ≥ σ(Wu + p) above it. Both are multiples
+        (1 ∓ t)z of the solution z found, t as small as passes these two tests with every rounding counted; concavity sees to
+        it that some t does.
+
+        Args:
+            x: shape (*, in_features).
+
+        Returns:
+            Lower and upper bounds, float64, shape (*, state_features); zero and infinity where no t was found.
+        """
+        rows = x.reshape(-1, self.in_features)
+        point = self.solve(rows).value.double()
+        offset = self._exact_offset(rows)
+        weight = self.operator().dense().double()
+        below = (offset.value - offset.error[:, None]).clamp_min(self.injection.floor)
+        above = offset.value + offset.error[:, None]
+        # Sums of nonnegative products, and σ of them, which does not amplify relative errors.
+        margin = 2.0 * gamma(self.state_features + 24)
+        lower, upper = torch.zeros_like(point), torch.full_like(point, math.inf)
+        width = torch.finfo(torch.float64).eps
+        while width < 0.5 and not bool(torch.isfinite(upper).all() and (lower > 0.0).all()):
+            low, high = point * (1.0 - width), point * (1.0 + width)
+            is_low = self.activation(low @ weight.t() + below) * (1.0 - margin) >= low
+            is_high = self.activation(high @ weight.t() + above) * (1.0 + margin) <= high
+            lower = torch.where(is_low.all(1, keepdim=True) & (lower == 0.0).any(1, keepdim=True), low, lower)
+            upper = torch.where(is_high.all(1, keepdim=True) & torch.isinf(upper).any(1, keepdim=True), high, upper)
+            width *= 2.0
+        shape = (*x.shape[:-1], self.state_features)
+        return lower.reshape(shape), upper.reshape(shape)
 
     @property
     def thompson_factor(self) -> float:

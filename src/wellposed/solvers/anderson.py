@@ -44,7 +44,7 @@ class Anderson(Solver):
         check(fraction, "dependence", self.dependence, "must lie in [0, 1)")
 
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
-        return _AndersonIteration(problem, torch.zeros_like(like) if start is None else start, self)
+        return _AndersonIteration(problem, guarantee, torch.zeros_like(like) if start is None else start, self)
 
 
 class _AndersonIteration(Iteration):
@@ -53,8 +53,8 @@ class _AndersonIteration(Iteration):
         "_rejections",
     )  # fmt: skip
 
-    def __init__(self, problem: Problem, start: Tensor, options: Anderson) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: Anderson) -> None:
+        self.problem, self.guarantee = problem, guarantee
         self._dependence = torch.finfo(start.dtype).eps ** 0.75 if options.dependence is None else options.dependence
         rows = start.reshape(start.shape[0], -1)
         self.point = self.image = self._next = self._kept_image = start
@@ -86,7 +86,7 @@ class _AndersonIteration(Iteration):
         fallback = self._rejections >= 2
         if bool(fallback.any()):
             self._residuals = self._residuals * ~fallback[:, None, None]
-        self._next = self._kept_image - self._correction(self._kept_residual).reshape(self.image.shape)
+        self._next = self.admitted(self._kept_image - self._correction(self._kept_residual).reshape(self.image.shape))
 
     def _correction(self, residual: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(self._residuals, dim=2, dtype=torch.float64)

@@ -22,13 +22,19 @@ class Iteration(ABC):
         problem: the problem of the samples that are still in the batch.
         rowwise: names of the attributes that hold one row per sample.
         image_is_free: whether judging costs no evaluation of the map, so that every step can be checked.
+        guarantee: what is known of the problem, for iterations that extrapolate.
     """
 
     rowwise: ClassVar[tuple[str, ...]] = ("point", "image")
     image_is_free: ClassVar[bool] = True
     problem: Problem
+    guarantee: Guarantee | None = None
     point: Tensor
     image: Tensor
+
+    def admitted(self, state: Tensor) -> Tensor:
+        """The state, brought back to the domain of the guarantee."""
+        return state if self.guarantee is None else self.guarantee.project(state)
 
     @abstractmethod
     def advance(self) -> None:

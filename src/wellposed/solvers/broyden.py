@@ -34,15 +34,15 @@ class Broyden(Solver):
         check(self.memory >= 1, "memory", self.memory, "must be at least 1")
 
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
-        return _BroydenIteration(problem, torch.zeros_like(like) if start is None else start, self.memory)
+        return _BroydenIteration(problem, guarantee, torch.zeros_like(like) if start is None else start, self.memory)
 
 
 class _BroydenIteration(Iteration):
     # The inverse Jacobian of f(z) − z is kept as −I + Σ u vᵀ; zero rows are an empty memory.
     rowwise = ("point", "image", "_next", "_residual", "_left", "_right", "_used", "_accepted", "_reference", "_forced")
 
-    def __init__(self, problem: Problem, start: Tensor, memory: int) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, memory: int) -> None:
+        self.problem, self.guarantee = problem, guarantee
         rows = start.reshape(start.shape[0], -1)
         self.point = self.image = self._next = self._accepted = start
         self._residual = torch.full_like(rows, torch.nan)
@@ -66,7 +66,7 @@ class _BroydenIteration(Iteration):
         self._forced = ~good
         self._residual = torch.where(good[:, None], residual, torch.nan)
         step = -self._inverse(residual)
-        self._next = torch.where(wide, self.point + step.reshape(self.point.shape), self._accepted)
+        self._next = self.admitted(torch.where(wide, self.point + step.reshape(self.point.shape), self._accepted))
 
     def _inverse(self, vector: Tensor) -> Tensor:
         inner = (self._right @ vector[:, :, None]).squeeze(2)

@@ -24,7 +24,7 @@ class Newton(Solver):
     algorithm: ClassVar[str] = "newton"
 
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
-        return _DenseNewtonIteration(problem, torch.zeros_like(like) if start is None else start)
+        return _DenseNewtonIteration(problem, guarantee, torch.zeros_like(like) if start is None else start)
 
 
 class _DenseNewtonIteration(NewtonIteration):

@@ -35,12 +35,12 @@ class NewtonKrylov(Solver):
         check(0.0 < self.forcing < 1.0, "forcing", self.forcing, "must lie in (0, 1)")
 
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
-        return _NewtonKrylovIteration(problem, torch.zeros_like(like) if start is None else start, self)
+        return _NewtonKrylovIteration(problem, guarantee, torch.zeros_like(like) if start is None else start, self)
 
 
 class _NewtonKrylovIteration(NewtonIteration):
-    def __init__(self, problem: Problem, start: Tensor, options: NewtonKrylov) -> None:
-        super().__init__(problem, start)
+    def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: NewtonKrylov) -> None:
+        super().__init__(problem, guarantee, start)
         self._options = options
 
     def direction(self, point: Tensor, residual: Tensor) -> Tensor:

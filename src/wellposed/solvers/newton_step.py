@@ -7,6 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from wellposed.guarantee import Guarantee
 from wellposed.norms import euclidean
 from wellposed.solvers.base import Iteration
 from wellposed.solvers.problem import Problem
@@ -19,8 +20,8 @@ class NewtonIteration(Iteration):
 
     rowwise = ("point", "image", "_base", "_direction", "_picard", "_length", "_least", "_next")
 
-    def __init__(self, problem: Problem, start: Tensor) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor) -> None:
+        self.problem, self.guarantee = problem, guarantee
         self.point = self.image = self._base = self._picard = self._next = start
         self._direction = torch.zeros_like(start)
         self._length = start.new_ones(start.shape[0])
@@ -36,6 +37,8 @@ class NewtonIteration(Iteration):
         residual = self.image - self.point
         size = euclidean(residual)
         fell = (size < self._least) | (self._length < 0.5**_HALVINGS)  # a fallback step is always taken
+        if self.guarantee is not None and self.guarantee.newton_is_monotone:
+            fell = torch.isfinite(size)
         wide = fell.reshape(-1, *([1] * (self.image.ndim - 1)))
         self._base = torch.where(wide, self.point, self._base)
         self._picard = torch.where(wide, self.image, self._picard)
@@ -47,4 +50,4 @@ class NewtonIteration(Iteration):
         self._length = torch.where(fell, 1.0, 0.5 * self._length)
         trial = self._base + self._length.reshape(wide.shape) * self._direction
         exhausted = (self._length < 0.5**_HALVINGS).reshape(wide.shape)
-        self._next = torch.where(exhausted, self._picard, trial)
+        self._next = self.admitted(torch.where(exhausted, self._picard, trial))
