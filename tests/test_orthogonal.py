@@ -9,14 +9,18 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.constraints.orthogonal import cayley_orthogonal
-from wellposed.layers import group_sort
+from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal
+from wellposed.layers import group_sort, householder
 
 COUPLINGS = [
     {"coupling": "convex", "omega": 0.4},
     {"coupling": "convex", "omega": 0.2, "kappa": 0.9, "depth": 2},
     {"coupling": "additive", "kappa": 0.6},
     {"coupling": "joint", "kappa": 0.8},
+    {"coupling": "residual", "kappa": 0.95, "depth": 2},
+    {"coupling": "residual", "activation": "householder"},
+    {"coupling": "convex", "activation": "householder", "parametrisation": "exponential", "depth": 2},
+    {"coupling": "additive", "kappa": 0.5, "group": 8, "parametrisation": "bjorck"},
 ]
 
 
@@ -27,6 +31,10 @@ def make(options, dtype=torch.float64, **more):
     with torch.no_grad():
         for part in layer.maps:
             part.bias.normal_(std=0.3)
+        for angle in layer.angles or ():
+            angle.uniform_(-3, 3)
+        if layer.mixing is not None:
+            layer.mixing.copy_(torch.tensor([0.4, -0.7]))
     return layer
 
 
@@ -77,21 +85,31 @@ def test_value_and_error_bound(options, dtype):
     kappa, omega = layer.kappa, layer.omega
     data = x.double().numpy()
 
-    def sort(v):
-        return np.sort(v.reshape(len(v), 2, -1), axis=1).reshape(v.shape)
+    def activate(v, index):
+        if layer.angles is None:
+            return np.sort(v.reshape(len(v), layer.group, -1), axis=1).reshape(v.shape)
+        theta = layer.angles[index].detach().double().numpy()
+        normal = np.stack([np.sin(theta / 2), -np.cos(theta / 2)])
+        pairs = v.reshape(len(v), 2, -1)
+        across = (pairs * normal).sum(1, keepdims=True)
+        return (pairs - 2 * np.minimum(across, 0.0) * normal).reshape(v.shape)
 
     z = np.zeros((200, 8))
     for _ in range(2000):
         if layer.coupling == "joint":
             ((q, b),) = maps
-            z = kappa * sort(np.concatenate([z, math.sqrt(1 - kappa**2) / kappa * data], 1) @ q.T + b)
+            z = kappa * activate(np.concatenate([z, math.sqrt(1 - kappa**2) / kappa * data], 1) @ q.T + b, 0)
             continue
         p, c = layer.injection.weight.detach().double().numpy(), layer.injection.bias.detach().double().numpy()
         g = z
-        for q, b in maps:
-            g = sort(g @ q.T + b)
+        for index, (q, b) in enumerate(maps):
+            g = activate(g @ q.T + b, index)
         h = data @ p.T + c
-        z = kappa * ((1 - omega) * g + omega * h) if layer.coupling == "convex" else kappa * g + h
+        if layer.coupling == "residual":
+            first, second = 0.05 + 0.9 / (1 + np.exp(-layer.mixing.detach().double().numpy()))
+            z = kappa * activate(second * z + (1 - second) * (first * h + (1 - first) * g), len(maps))
+        else:
+            z = kappa * ((1 - omega) * g + omega * h) if layer.coupling == "convex" else kappa * g + h
     error = (solution.value.detach().double() - torch.from_numpy(z)).norm(dim=1)
     assert (error <= solution.error_bound).all()
     assert (solution.error_bound <= 1e-2).all()
@@ -183,3 +201,86 @@ def test_certificates_and_bad_input():
         wp.OrthogonalDEQ(5, 8)(torch.zeros(2, 4))
     with pytest.raises(wp.InputError, match="NaN or infinite"):
         wp.OrthogonalDEQ(5, 8)(torch.full((2, 5), torch.nan))
+
+
+@pytest.mark.parametrize("parametrisation", ["exponential", "bjorck"])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (7, 7), (40, 40), (20, 6), (6, 20), (1, 9)])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_other_parametrisations_stay_orthogonal_under_weight_decay(parametrisation, shape, dtype, limit):
+    torch.manual_seed(0)
+    linear = wp.OrthogonalLinear(shape[1], shape[0], parametrisation=parametrisation, dtype=dtype)
+    optimiser = torch.optim.AdamW(linear.parameters(), lr=1e-2, weight_decay=1e-2)
+    x, target = torch.randn(16, shape[1], dtype=dtype), torch.randn(16, shape[0], dtype=dtype)
+    for _ in range(250):
+        optimiser.zero_grad()
+        (linear(x) - target).square().mean().backward()
+        optimiser.step()
+        linear.project()
+    q = linear.weight.detach()
+    small = q.T @ q if shape[0] >= shape[1] else q @ q.T
+    assert float((small - torch.eye(min(shape), dtype=dtype)).abs().max()) <= limit
+
+
+def test_the_base_point_of_the_exponential_moves_with_the_weight():
+    torch.manual_seed(0)
+    linear = wp.OrthogonalLinear(6, 6, parametrisation="exponential", dtype=torch.float64)
+    with torch.no_grad():
+        linear.free.normal_(std=3.0)
+    before, base = linear.weight.detach().clone(), linear.base.clone()
+    for _ in range(99):
+        linear.project()
+    assert torch.equal(linear.base, base)
+    linear.project()
+    torch.testing.assert_close(linear.weight, before, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(linear.base, before, rtol=1e-12, atol=1e-12)
+    assert float(linear.free.abs().max()) == 0.0
+    determinants = set()
+    for seed in range(20):  # both components of the orthogonal group are reached
+        torch.manual_seed(seed)
+        q = wp.OrthogonalLinear(3, 3, parametrisation="exponential", dtype=torch.float64).weight
+        determinants.add(round(float(torch.linalg.det(q))))
+    assert determinants == {-1, 1}
+    restored = wp.OrthogonalLinear(6, 6, parametrisation="exponential", dtype=torch.float64)
+    restored.load_state_dict(linear.state_dict())
+    assert torch.equal(restored.weight, linear.weight)
+
+
+def test_bjorck_never_exceeds_norm_one():
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1e-6, 1.0, 1e6):
+        for shape in ((30, 30), (8, 20), (20, 8)):
+            parameter = scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
+            parameter[0] = parameter[1]  # not of full rank
+            assert float(torch.linalg.matrix_norm(bjorck_orthogonal(parameter), 2)) <= 1 + 1e-12
+
+
+def test_householder_contains_maxmin_and_preserves_norms():
+    value = torch.randn(100, 8, dtype=torch.float64)
+    at_right_angle = householder(value, torch.full((4,), math.pi / 2, dtype=torch.float64))
+    # MaxMin with the larger of a pair first.
+    torch.testing.assert_close(at_right_angle, -group_sort(-value))
+    angle = torch.linspace(-3, 3, 4, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(householder(value, angle).norm(dim=1), value.norm(dim=1))
+    moved = value + 1e-3 * torch.randn_like(value)
+    change = (householder(value, angle) - householder(moved, angle)).norm(dim=1)
+    assert (change <= (value - moved).norm(dim=1) * (1 + 1e-12)).all()
+    assert torch.autograd.gradcheck(householder, (value[:5].requires_grad_(), angle))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", COUPLINGS)
+def test_error_bound_over_a_hundred_thousand_samples(options):
+    layer = make(options, torch.float32, rtol=1e-3, atol=1e-3)
+    ratios = []
+    for seed in range(10):
+        x = torch.randn(10_000, 5, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed % 3 - 1)
+        solution = layer.solve(x)
+        cell, weights, drive = layer._cell(x, torch.float64)  # the float32 maps, as stored
+        with torch.no_grad():
+            state = torch.zeros(10_000, 8, dtype=torch.float64)
+            for _ in range(400):
+                state = cell(state, drive, *weights)
+        error = (solution.value.detach().double() - state).norm(dim=1)
+        assert (error <= solution.error_bound + 1e-13 * (1 + state.norm(dim=1))).all()
+        ratios.append((solution.error_bound / error.clamp_min(1e-12)).detach())
+    print(f"{options}: median overestimate {float(torch.cat(ratios).median()):.2f}")

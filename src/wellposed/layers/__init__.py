@@ -14,4 +14,5 @@ from wellposed.layers.orthogonal import GroupSort as GroupSort
 from wellposed.layers.orthogonal import OrthogonalDEQ as OrthogonalDEQ
 from wellposed.layers.orthogonal import OrthogonalLinear as OrthogonalLinear
 from wellposed.layers.orthogonal import group_sort as group_sort
+from wellposed.layers.orthogonal import householder as householder
 from wellposed.layers.pcdeq import PcDEQ as PcDEQ

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.autograd import PositionalFunction
-from wellposed.constraints.base import check_size
-from wellposed.constraints.orthogonal import cayley_orthogonal
+from wellposed.constraints.base import Projected, check_size
+from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
 from wellposed.errors import GuaranteeError, InputError, check, checked_options, choices
 from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import Contraction
@@ -25,26 +25,36 @@ from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.solution import Solution, Tolerance, check_on_failure
 from wellposed.verified import spectral_norm_upper_bound
 
+COUPLINGS = ("convex", "additive", "joint", "residual")
+
 # By how much a computed orthogonal matrix may exceed norm one while training; evidence and certificates prove it instead.
 NORM_SLACK = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
-class OrthogonalLinear(nn.Module):
+class OrthogonalLinear(nn.Module, Projected):
     """``x·Qᵀ + b`` with a (semi-)orthogonal Q of shape (out_features, in_features): 1-Lipschitz, isometric unless Q is wide.
 
     Args:
         in_features: inputs.
         out_features: outputs.
+        parametrisation: ``"cayley"``, ``"exponential"`` (twice to ten times as expensive; its base point follows the
+            parameter if `project` is called after every optimiser step, as the training command does) or ``"bjorck"``; see
+            `wellposed.constraints.orthogonal`.
         bias: whether there is a bias.
         device: where the parameters are created.
         dtype: their dtype.
     """
+
+    rebase_every = 100  # calls of `project`
+    base: Tensor
+    calls: Tensor
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
         *,
+        parametrisation: str = "cayley",
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -52,16 +62,47 @@ class OrthogonalLinear(nn.Module):
         super().__init__()
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         check(out_features > 0, "out_features", out_features, "must be a positive integer")
-        self.in_features, self.out_features = in_features, out_features
-        self.free = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
-        nn.init.normal_(self.free, std=min(in_features, out_features) ** -0.5)
-        self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
+        choices("parametrisation", parametrisation, ("cayley", "exponential", "bjorck"))
+        self.in_features, self.out_features, self.parametrisation = in_features, out_features, parametrisation
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        if parametrisation == "exponential":
+            size = max(in_features, out_features)
+            self.free = nn.Parameter(torch.zeros(size, size, **where))
+            self.register_buffer("base", nn.init.orthogonal_(torch.empty(size, size, **where)))
+            self.register_buffer("calls", torch.zeros((), dtype=torch.int64, device=device))
+        else:
+            self.free = nn.Parameter(torch.empty(out_features, in_features, **where))
+            if parametrisation == "cayley":
+                nn.init.normal_(self.free, std=min(in_features, out_features) ** -0.5)
+            else:
+                nn.init.orthogonal_(self.free)
+        self.bias = nn.Parameter(torch.zeros(out_features, **where)) if bias else None
 
     @property
     def weight(self) -> Tensor:
         """Q, with its graph."""
         with full_precision(self.free.device):
-            return cayley_orthogonal(self.free)
+            if self.parametrisation == "cayley":
+                return cayley_orthogonal(self.free)
+            if self.parametrisation == "bjorck":
+                return bjorck_orthogonal(self.free)
+            return (self.base @ skew_exponential(self.free))[: self.out_features, : self.in_features]
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Every hundredth call: make Q the new base point of the exponential, cleaned of rounding by a polar factor."""
+        if self.parametrisation != "exponential":
+            return
+        self.calls += 1
+        if int(self.calls) % self.rebase_every == 0:
+            self.rebase()
+
+    @torch.no_grad()
+    def rebase(self) -> None:
+        """Make Q the new base point of the exponential and the parameter zero; Q stays the same."""
+        left, _, right = torch.linalg.svd((self.base @ skew_exponential(self.free)).double())
+        self.base.copy_(left @ right)
+        self.free.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (*, in_features) to (*, out_features)."""
@@ -113,6 +154,24 @@ class _Swap(PositionalFunction):
         return _Swap.apply(pairs, marked), 0
 
 
+def householder(value: Tensor, angle: Tensor) -> Tensor:
+    """Reflect pairs of features into the half-plane ``vᵀz ≥ 0``, v = (sin θ/2, −cos θ/2): 1-Lipschitz and norm preserving.
+
+    At θ = π/2 this is MaxMin, in one of its two orders. The pairs are features i and i + n/2.
+
+    Args:
+        value: shape (*, n), n even.
+        angle: θ, shape (n/2,).
+    """
+    first, second = value.chunk(2, -1)
+    sine, cosine = torch.sin(angle), torch.cos(angle)
+    across = torch.sin(0.5 * angle) * first - torch.cos(0.5 * angle) * second
+    # I − 2vvᵀ = [[cos θ, sin θ], [sin θ, −cos θ]]
+    mirrored = torch.cat([cosine * first + sine * second, sine * first - cosine * second], -1)
+    keep = (across.detach() > 0.0).repeat(*[1] * (value.ndim - 1), 2)
+    return torch.where(keep, value, mirrored)
+
+
 class GroupSort(nn.Module):
     """`group_sort` as a module.
 
@@ -136,17 +195,21 @@ class OrthogonalDEQ(ImplicitLayer):
     With ``g(z) = S(Q_d … S(Q_1 z + b_1) … + b_d)``, S = GroupSort, and ``h(x) = P x + c``, P semi-orthogonal:
     ``"convex"`` ``z = κ((1 − ω)g(z) + ω h(x))`` is κω/(1 − κ(1 − ω)) ≤ 1 Lipschitz, also for κ = 1;
     ``"additive"`` ``z = κ g(z) + h(x)`` is 1/(1 − κ) Lipschitz;
-    ``"joint"`` ``z = κ S(Q[z; ρx] + b)``, with Q semi-orthogonal and ρ = √(1 − κ²)/κ, is 1-Lipschitz.
+    ``"joint"`` ``z = κ S(Q[z; ρx] + b)``, with Q semi-orthogonal and ρ = √(1 − κ²)/κ, is 1-Lipschitz;
+    ``"residual"`` ``z = κ S(a₂z + (1 − a₂)(a₁h(x) + (1 − a₁)g(z)))``, with learned mixing weights a in (0.05, 0.95), is
+    κω/(1 − κ(1 − ω)) ≤ 1 Lipschitz for ω = a₁(1 − a₂), also for κ = 1.
     Without an input inside, as in the original note, the equilibrium would be the same for all data.
 
     Args:
         in_features: size of the last dimension of the input.
         state_features: size of the equilibrium, divisible by ``group``.
         coupling: see above.
-        kappa: κ in (0, 1), or 1 for ``"convex"``; None for 1 there and 0.7 elsewhere.
+        kappa: κ in (0, 1), or 1 for ``"convex"`` and ``"residual"``; None for 1 there and 0.7 elsewhere.
         omega: ω in (0, 1], for ``"convex"``.
         depth: number of orthogonal maps in g.
-        group: size of the sorted groups.
+        group: size of the sorted groups: 2 for MaxMin, ``state_features`` for a full sort.
+        activation: ``"group_sort"``, or ``"householder"``, which learns the reflections.
+        parametrisation: of the orthogonal maps, see `OrthogonalLinear`.
         solver: None for `Picard`.
         gradient: how to differentiate; None for `Exact`.
         rtol: relative tolerance on the Euclidean error of each sample; None for eps^(1/2) of the dtype.
@@ -168,6 +231,8 @@ class OrthogonalDEQ(ImplicitLayer):
         omega: float = 0.5,
         depth: int = 1,
         group: int = 2,
+        activation: str = "group_sort",
+        parametrisation: str = "cayley",
         solver: Solver | None = None,
         gradient: Gradient | None = None,
         rtol: float | None = None,
@@ -179,10 +244,12 @@ class OrthogonalDEQ(ImplicitLayer):
     ) -> None:
         super().__init__()
         check_size(state_features)
-        choices("coupling", coupling, ("convex", "additive", "joint"))
-        kappa = (1.0 if coupling == "convex" else 0.7) if kappa is None else kappa
-        fits = 0.0 < kappa <= 1.0 if coupling == "convex" else 0.0 < kappa < 1.0
-        check(fits, "kappa", kappa, "must lie in (0, 1), or be 1 for the convex coupling")
+        choices("coupling", coupling, COUPLINGS)
+        choices("activation", activation, ("group_sort", "householder"))
+        mixes = coupling in ("convex", "residual")
+        kappa = (1.0 if mixes else 0.7) if kappa is None else kappa
+        fits = 0.0 < kappa <= 1.0 if mixes else 0.0 < kappa < 1.0
+        check(fits, "kappa", kappa, "must lie in (0, 1), or be 1 for the convex and residual couplings")
         check(0.0 < omega <= 1.0, "omega", omega, "must lie in (0, 1]")
         check(
             group >= 1 and state_features % group == 0, "group", group, f"must divide {state_features} state features"
@@ -195,15 +262,27 @@ class OrthogonalDEQ(ImplicitLayer):
         self.coupling, self.kappa, self.omega, self.group = coupling, float(kappa), float(omega), group
         self.in_features, self.state_features = in_features, state_features
         inputs = state_features + (in_features if coupling == "joint" else 0)
-        self.maps = nn.ModuleList(OrthogonalLinear(inputs, state_features, **where) for _ in range(depth))
-        self.injection = None if coupling == "joint" else OrthogonalLinear(in_features, state_features, **where)
+        orthogonal: dict[str, Any] = {"parametrisation": parametrisation, **where}
+        self.maps = nn.ModuleList(OrthogonalLinear(inputs, state_features, **orthogonal) for _ in range(depth))
+        self.injection = None if coupling == "joint" else OrthogonalLinear(in_features, state_features, **orthogonal)
+        self.angles: nn.ParameterList | None = None
+        if activation == "householder":
+            check(group == 2, "group", group, "must be 2 for the activation 'householder'")
+            half = torch.full((state_features // 2,), 0.5 * math.pi, **where)
+            self.angles = nn.ParameterList(half.clone() for _ in range(depth + (coupling == "residual")))
+        self.mixing = nn.Parameter(torch.zeros(2, **where)) if coupling == "residual" else None
         self.solver, self.gradient = solver, gradient
         self.tolerance, self.max_steps, self.on_failure = Tolerance(rtol, atol), max_steps, on_failure
 
     def _constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
-        norm = (1.0 + excess) ** len(self.maps)
-        if self.coupling == "convex":
+        # One rounding error of the activation's reflections is a part of the excess.
+        norm = (1.0 + excess) ** (len(self.maps) * (1 if self.angles is None else 2))
+        if self.mixing is not None:
+            first, second = (float(a) for a in self._mixing_weights(torch.float64).detach())
+            contraction = self.kappa * (second + (1.0 - second) * (1.0 - first) * norm) * (1.0 + excess)
+            input_constant = self.kappa * (1.0 - second) * first * (1.0 + excess) ** 2
+        elif self.coupling == "convex":
             contraction, input_constant = (
                 self.kappa * (1.0 - self.omega) * norm,
                 self.kappa * self.omega * (1.0 + excess),
@@ -220,6 +299,11 @@ class OrthogonalDEQ(ImplicitLayer):
                 f"kappa={self.kappa}: the cell need not contract in these numbers; use a smaller kappa"
             )
         return contraction, input_constant / (1.0 - contraction) * (1.0 + 1e-14)
+
+    def _mixing_weights(self, dtype: torch.dtype) -> Tensor:
+        """(a₁, a₂), in (0.05, 0.95)."""
+        assert self.mixing is not None
+        return 0.05 + 0.9 * torch.sigmoid(self.mixing.to(dtype))
 
     @property
     def _parts(self) -> list[OrthogonalLinear]:
@@ -241,28 +325,46 @@ class OrthogonalDEQ(ImplicitLayer):
     def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
         """The map z ↦ F(z, drive, *weights), its weights as they run, and the drive: what x contributes."""
         x = rows.to(dtype)
-        weights = tuple(t.to(dtype) for part in self._parts for t in (part.weight, part.bias) if t is not None)
-        kappa, omega, group = self.kappa, self.omega, self.group
+        weights = [t.to(dtype) for part in self._parts for t in (part.weight, part.bias) if t is not None]
+        kappa, omega, group, depth = self.kappa, self.omega, self.group, len(self.maps)
+        if self.mixing is not None:
+            weights.append(self._mixing_weights(dtype))
+        if self.angles is not None:
+            weights.extend(angle.to(dtype) for angle in self.angles)
+
+        def activate(z: Tensor, index: int, rest: tuple[Tensor, ...]) -> Tensor:
+            if self.angles is None:
+                return group_sort(z, group)
+            return householder(z, rest[len(rest) - len(self.angles) + index])
+
         size = self.state_features
         if self.injection is None:
             ratio = math.sqrt(1.0 - kappa**2) / kappa
             drive = ratio * (x @ weights[0][:, size:].t()) + weights[1]
 
-            def joint(z: Tensor, drive: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-                return kappa * group_sort(z @ weight[:, :size].t() + drive, group)
+            def joint(z: Tensor, drive: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> Tensor:
+                return kappa * activate(z @ weight[:, :size].t() + drive, 0, rest)
 
-            return joint, weights, drive
+            return joint, tuple(weights), drive
         bias = self.injection.bias
         assert bias is not None
         drive = x @ self.injection.weight.to(dtype).t() + bias.to(dtype)
         inner, outer = (kappa * (1.0 - omega), kappa * omega) if self.coupling == "convex" else (kappa, 1.0)
 
-        def cell(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
-            for weight, shift in zip(weights[::2], weights[1::2], strict=True):
-                z = group_sort(torch.addmm(shift, z, weight.t()), group)
-            return inner * z + outer * drive
+        def maps(z: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+            for index in range(depth):
+                z = activate(torch.addmm(weights[2 * index + 1], z, weights[2 * index].t()), index, weights)
+            return z
 
-        return cell, weights, drive
+        def cell(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
+            return inner * maps(z, weights) + outer * drive
+
+        def residual(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
+            first, second = weights[2 * depth]
+            mixed = first * drive + (1.0 - first) * maps(z, weights)
+            return kappa * activate(second * z + (1.0 - second) * mixed, depth, weights)
+
+        return (cell if self.mixing is None else residual), tuple(weights), drive
 
     def _solve(self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction) -> Solution[Tensor]:
         if x.ndim == 0 or x.shape[-1] != self.in_features:
@@ -310,8 +412,8 @@ class OrthogonalDEQ(ImplicitLayer):
         bias = sum(float(part.bias.detach().double().norm()) for part in self._parts if part.bias is not None)
         if self.injection is not None and self.injection.bias is not None:
             bias += float(self.injection.bias.detach().double().norm())
-        # γ_n of every product in float64, with matrices of Frobenius norm at most √state_features; GroupSort does not round.
-        terms = sum(part.in_features + 6 for part in self._parts) + self.in_features + 6
+        # γ_n of every product in float64, with matrices of Frobenius norm at most √state_features, and a few roundings more.
+        terms = sum(part.in_features + 16 for part in self._parts) + self.in_features + 16
         scale = (self.state_features + 1.0) ** 0.5 / min(self.kappa, 1.0)
         size = euclidean(x.detach().reshape(-1, self.in_features)) + bias
         size = size.reshape(x.shape[:-1]) + 2.0 * len(self._parts) * torch.linalg.vector_norm(

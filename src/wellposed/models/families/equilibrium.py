@@ -11,6 +11,7 @@ from wellposed.activations import activation
 from wellposed.concave import concave_activation
 from wellposed.errors import check, choices
 from wellposed.layers import LBEN, NEMON, MonDEQ, OrthogonalDEQ, OrthogonalLinear, PcDEQ
+from wellposed.layers.orthogonal import COUPLINGS
 from wellposed.models.families.base import Family
 
 
@@ -151,7 +152,7 @@ class OrthogonalFamily(Family):
     scales_input: ClassVar[bool] = False
 
     coupling: str = "convex"
-    """convex, additive or joint: how the input enters."""
+    """convex, additive, joint or residual: how the input enters."""
     omega: float = 0.5
     """Weight of the input in the convex coupling."""
     kappa: float | None = None
@@ -161,7 +162,7 @@ class OrthogonalFamily(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices("coupling", self.coupling, ("convex", "additive", "joint"))
+        choices("coupling", self.coupling, COUPLINGS)
         check(0 < self.omega <= 1, "omega", self.omega, "must lie in (0, 1]")
         check(self.depth >= 1, "depth", self.depth, "must be at least 1")
 
