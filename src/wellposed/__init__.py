@@ -24,6 +24,7 @@ from wellposed.implicit import Exact as Exact
 from wellposed.implicit import JacobianFree as JacobianFree
 from wellposed.implicit import Phantom as Phantom
 from wellposed.implicit import Unrolled as Unrolled
+from wellposed.layers import DEQ as DEQ
 from wellposed.layers import LBEN as LBEN
 from wellposed.layers import NEMON as NEMON
 from wellposed.layers import SLL as SLL

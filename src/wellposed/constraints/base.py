@@ -35,8 +35,8 @@ class Constraint(nn.Module, ABC):
     needs_monotone: bool = True
 
     @abstractmethod
-    def materialise(self) -> tuple[Operator, Guarantee]:
-        """The state map as it will run, with the graph back to the free parameters, and what is promised of it.
+    def materialise(self) -> tuple[Operator, Guarantee | None]:
+        """The state map as it will run, with the graph back to the free parameters, and what is promised of it, if anything.
 
         Raises:
             GuaranteeError: the stored numbers do not satisfy the theorem's condition.

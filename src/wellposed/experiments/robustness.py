@@ -15,7 +15,7 @@ from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
 from wellposed.data.images import ImageData
-from wellposed.errors import CertificateError, CheckpointError, InputError, check
+from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
 from wellposed.training.run import RunFolder, load_image_run
 
 _WITNESS_INPUTS = 64
@@ -114,12 +114,13 @@ def attack_run(
     exact = exact_copy(model)
     distances, examples = adversarial_distances(
         model, x, y, radii, steps=steps, done=done,
-        is_fooled=lambda images, truth: surely_misclassified(exact, images.double(), truth),
+        is_fooled=lambda images, truth: _is_fooled(exact, images.double(), truth),
     )  # fmt: skip
     found = Attacked(distances.tolist(), steps, list(radii), file_digest(RunFolder(run).weights))
     folder = RunFolder(run)
     _write(folder.attacked, asdict(found))
-    predictions = bounded_logits(exact, examples.double()).logits.argmax(1)
+    with torch.no_grad():
+        predictions = exact(examples.double()).argmax(1)
     order = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:6]
     shown = [
         {
@@ -135,6 +136,15 @@ def attack_run(
     ]
     _write(folder.adversarial, shown)
     return found
+
+
+def _is_fooled(exact: torch.nn.Module, images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Whether another class wins for sure or, for models whose evaluation nothing bounds, in float64."""
+    try:
+        return surely_misclassified(exact, images, truth)
+    except (CertificateError, GuaranteeError):
+        with torch.no_grad():
+            return exact(images).argmax(1) != truth
 
 
 def _first(data: ImageData, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,6 +183,11 @@ def _parse(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file; empty if it is not there."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def is_certified(run: Path) -> bool:
+    """Whether `certify_run` wrote results."""
+    return RunFolder(run).certified.exists()
 
 
 def read_certificate(run: Path) -> Certificate:

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wellposed.experiments.robustness import Attacked, Certified, check_consistency, read_attacked, read_certified
+from wellposed.experiments.robustness import (
+    Attacked,
+    Certified,
+    check_consistency,
+    is_certified,
+    read_attacked,
+    read_certified,
+)
 
 
 @dataclass(frozen=True)
@@ -16,15 +23,15 @@ class Row:
     Attributes:
         radius: Euclidean, pixels in [0, 1].
         clean: accuracy without perturbation.
-        paper: certified by margin/(2L).
+        paper: certified by margin/(2L), or None without a certificate.
         certified: certified by the tightest rule that the certificate supports: class pairs, else margin/(√2 L).
         attacked: not broken by any attack tried, or None.
     """
 
     radius: float
     clean: float
-    paper: float
-    certified: float
+    paper: float | None
+    certified: float | None
     attacked: float | None
 
 
@@ -35,17 +42,17 @@ class Summary:
     Attributes:
         run: its folder.
         samples: number of test inputs behind the rows.
-        test_error: on all certified inputs.
-        lipschitz: upper bound.
-        lower_bound: proved lower bound.
+        test_error: on all certified inputs; on the attacked ones, without a certificate.
+        lipschitz: upper bound, or None without a certificate.
+        lower_bound: proved lower bound, likewise.
         rows: one per radius.
     """
 
     run: str
     samples: int
     test_error: float
-    lipschitz: float
-    lower_bound: float
+    lipschitz: float | None
+    lower_bound: float | None
     rows: list[Row]
 
 
@@ -56,7 +63,11 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         CheckpointError: the run is not certified yet.
         CertificateError: an attack broke a certificate.
     """
-    certified, attacked = read_certified(run), read_attacked(run)
+    attacked = read_attacked(run)
+    if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
+        rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
+        return Summary(str(run), len(attacked.distances), 1.0 - attacked.accuracy(0.0), None, None, rows)
+    certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
         check_consistency(certified, attacked)
@@ -80,6 +91,8 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
 
 def header(summary: Summary) -> str:
     """One line about a run."""
+    if summary.lipschitz is None or summary.lower_bound is None:
+        return f"{summary.run}: test error {100 * summary.test_error:.2f} %, no certificate"
     return (
         f"{summary.run}: test error {100 * summary.test_error:.2f} %, Lipschitz constant at most {summary.lipschitz:.4g}, "
         f"at least {summary.lower_bound:.4g} (pixel units, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
@@ -94,8 +107,8 @@ def as_text(summary: Summary) -> str:
         f"{'radius':>8} {'clean':>8} {'2L rule':>8} {'certified':>10} {'attacked':>9}",
     ]
     for row in summary.rows:
-        attacked = "–" if row.attacked is None else f"{100 * row.attacked:.2f}"
-        lines.append(
-            f"{row.radius:8.3g} {100 * row.clean:8.2f} {100 * row.paper:8.2f} {100 * row.certified:10.2f} {attacked:>9}"
+        paper, certified, attacked = (
+            "–" if value is None else f"{100 * value:.2f}" for value in (row.paper, row.certified, row.attacked)
         )
+        lines.append(f"{row.radius:8.3g} {100 * row.clean:8.2f} {paper:>8} {certified:>10} {attacked:>9}")
     return "\n".join(lines)

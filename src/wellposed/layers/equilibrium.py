@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
-from wellposed.errors import InputError, check, checked_options
+from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Exact, Gradient, Settings
 from wellposed.layers.implicit_layer import ImplicitLayer
@@ -88,14 +88,27 @@ class Equilibrium(ImplicitLayer):
         """W as it runs, with the graph back to the free parameters; ``operator().dense()`` is the matrix."""
         return self.materialise()[0]
 
-    def materialise(self) -> tuple[Operator, Guarantee]:
-        """W as it runs, with the graph back to the free parameters, and what is promised of it."""
+    def materialise(self) -> tuple[Operator, Guarantee | None]:
+        """W as it runs, with the graph back to the free parameters, and what is promised of it, if anything."""
         return self.constraint.materialise()
+
+    def guarantee(self) -> Guarantee:
+        """What is promised of W as it runs.
+
+        Raises:
+            GuaranteeError: nothing is.
+        """
+        found = self.materialise()[1]
+        if found is None:
+            raise GuaranteeError(
+                f"{type(self).__name__}: this layer has no guarantee; its equilibrium may not be unique"
+            )
+        return found
 
     def lipschitz(self) -> tuple[float, str]:
         """‖U‖₂ times what the guarantee proves for the offset."""
         with torch.no_grad():
-            _, guarantee = self.materialise()
+            guarantee = self.guarantee()
         injection, sensitivity = spectral_norm_upper_bound(self.injection.weight), guarantee.offset_lipschitz()
         value = math.nextafter(injection * sensitivity, math.inf)
         return value, f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
@@ -126,15 +139,15 @@ class Equilibrium(ImplicitLayer):
             offset = self.injection(rows)
             operator, guarantee = self.materialise()
             settings = Settings(
-                solver=solver_named(guarantee.preferred) if self.solver is None else self.solver,
+                solver=self.solver or solver_named("anderson" if guarantee is None else guarantee.preferred),
                 tolerance=self.tolerance,
                 max_steps=self.max_steps,
                 on_failure=self.on_failure,
                 gradient=self.gradient,
-                certified=certified,
+                certified=certified and guarantee is not None,
                 name=f"solve of {type(self).__name__}",
             )
-            exact = (lambda: self._exact_offset(rows)) if certified else None
+            exact = (lambda: self._exact_offset(rows)) if settings.certified else None
             equation = AffineEquation(operator, self.activation, guarantee, settings, exact)
             start = None if z0 is None else z0.reshape(-1, self.state_features)
             self._check_finite(x, offset)

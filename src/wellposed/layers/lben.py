@@ -183,7 +183,7 @@ class LBEN(Equilibrium):
             raise InputError(f"gamma={gamma!r}: the layer was built without a Lipschitz bound")
         self.output.log_gamma.fill_(math.log(gamma))
 
-    def materialise(self) -> tuple[Operator, Guarantee]:  # noqa: D102
+    def materialise(self) -> tuple[Operator, Guarantee | None]:  # noqa: D102
         if self.output is None:
             return self.constraint.materialise()
         metric = self.constraint.metric()

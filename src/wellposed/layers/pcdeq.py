@@ -177,7 +177,7 @@ class PcDEQ(Equilibrium):
 
     def lipschitz(self) -> tuple[float, str]:  # noqa: D102
         injection = spectral_norm_upper_bound(self.injection.folded()[0]) * (1.0 + 1e-12)
-        _, guarantee = self.materialise()
+        guarantee = self.guarantee()
         sensitivity = guarantee.offset_lipschitz()
         reason = f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
         return math.nextafter(injection * sensitivity, math.inf), reason

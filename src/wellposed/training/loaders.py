@@ -27,9 +27,9 @@ def build_model(config: TrainConfig, data: Data) -> nn.Module:
     """The model that a configuration describes, for a data set, with fresh weights."""
     family = config.family
     if isinstance(data, GraphData):
-        *layers, head = family.build(data.features, data.classes)
+        *layers, head = family.build((data.features,), data.classes)
         return GraphClassifier(tuple(layers), head)
-    body = family.build(data.train_x[0].numel(), data.classes)
+    body = family.build(tuple(data.train_x.shape[1:]), data.classes)
     std = data.std if family.scales_input else tuple(1.0 for _ in data.std)
     return classifier(body, data.mean, std)
 

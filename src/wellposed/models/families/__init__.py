@@ -9,9 +9,20 @@ from wellposed.models.families.equilibrium import (
     PcDEQ1Family,
     PcDEQ2Family,
 )
+from wellposed.models.families.explicit import (
+    CayleyFamily,
+    ConvolutionalFamily,
+    DEQFamily,
+    FeedForwardFamily,
+    SandwichFamily,
+    SLLFamily,
+)
 from wellposed.models.families.graph import IGNNFamily
 
 FAMILIES: dict[str, type[Family]] = {
     family.name: family
-    for family in (MonDEQFamily, LBENFamily, NEMONFamily, PcDEQ1Family, PcDEQ2Family, OrthogonalFamily, IGNNFamily)
-}
+    for family in (
+        MonDEQFamily, LBENFamily, NEMONFamily, PcDEQ1Family, PcDEQ2Family, OrthogonalFamily, IGNNFamily,
+        DEQFamily, FeedForwardFamily, ConvolutionalFamily, SandwichFamily, SLLFamily, CayleyFamily,
+    )
+}  # fmt: skip

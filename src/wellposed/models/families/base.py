@@ -30,5 +30,10 @@ class Family(ABC):
         check(self.rtol > 0, "rtol", self.rtol, "must be positive")
 
     @abstractmethod
-    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:
-        """The blocks from flat inputs (node features, for graphs) to logits, with fresh weights."""
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        """The blocks from flat inputs (node features, for graphs) to logits, with fresh weights.
+
+        Args:
+            shape: of one image, (channels, height, width), before it was flattened; of one node's features, (features,).
+            classes: number of logits.
+        """

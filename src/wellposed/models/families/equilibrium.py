@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,8 +32,8 @@ class MonDEQFamily(Family):
         check(self.m > 0, "m", self.m, "must be positive")
         activation(self.activation)
 
-    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
-        layer = MonDEQ(in_features, self.width, m=self.m, activation=self.activation, rtol=self.rtol)
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer = MonDEQ(math.prod(shape), self.width, m=self.m, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
 
@@ -60,9 +61,9 @@ class LBENFamily(Family):
         choices("metric", self.metric, ("diagonal", "identity"))
         activation(self.activation)
 
-    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
         layer = LBEN(
-            in_features, self.width, gamma=self.gamma, out_features=classes, learn_gamma=self.learn_gamma,
+            math.prod(shape), self.width, gamma=self.gamma, out_features=classes, learn_gamma=self.learn_gamma,
             metric=self.metric, epsilon=self.epsilon, activation=self.activation, rtol=self.rtol,
         )  # fmt: skip
         return (layer,)
@@ -84,8 +85,8 @@ class NEMONFamily(Family):
         check(self.mu < 1, "mu", self.mu, "must be below one")
         activation(self.activation)
 
-    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
-        layer = NEMON(in_features, self.width, mu=self.mu, activation=self.activation, rtol=self.rtol)
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer = NEMON(math.prod(shape), self.width, mu=self.mu, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
 
@@ -106,9 +107,9 @@ class PcDEQFamily(Family):
         choices("parametrisation", self.parametrisation, ("square", "softplus", "projection"))
         check(self.floor > 0, "floor", self.floor, "must be positive")
 
-    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
         layer = PcDEQ(
-            in_features, self.width, activation=self.activation, parametrisation=self.parametrisation, rtol=self.rtol,
+            math.prod(shape), self.width, activation=self.activation, parametrisation=self.parametrisation, rtol=self.rtol,
             floor=None if self.activation == "sigmoid" else self.floor, batch_norm=True,
         )  # fmt: skip
         return layer, nn.BatchNorm1d(self.width), nn.Linear(self.width, classes)
@@ -166,9 +167,9 @@ class OrthogonalFamily(Family):
         check(0 < self.omega <= 1, "omega", self.omega, "must lie in (0, 1]")
         check(self.depth >= 1, "depth", self.depth, "must be at least 1")
 
-    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
         layer = OrthogonalDEQ(
-            in_features, self.width, coupling=self.coupling, omega=self.omega, kappa=self.kappa, depth=self.depth,
+            math.prod(shape), self.width, coupling=self.coupling, omega=self.omega, kappa=self.kappa, depth=self.depth,
             rtol=self.rtol,
         )  # fmt: skip
         return layer, OrthogonalLinear(self.width, classes)

@@ -44,11 +44,11 @@ class IGNNFamily(Family):
         check(self.depth >= 1, "depth", self.depth, "must be at least 1")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "must lie in [0, 1)")
 
-    def build(self, in_features: int, classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
         activation = "relu" if self.variant == "ignn" else "group_sort"
         layers = [
             ImplicitGraph(
-                in_features if index == 0 else self.width, self.width, variant=self.variant, kappa=self.kappa,
+                shape[0] if index == 0 else self.width, self.width, variant=self.variant, kappa=self.kappa,
                 omega=self.omega, activation=activation, rtol=self.rtol, atol=self.rtol,
             )
             for index in range(self.depth)

@@ -1,0 +1,115 @@
+"""Baselines: explicit networks, with and without a Lipschitz bound, and the plain equilibrium model."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from wellposed.activations import activation
+from wellposed.errors import check
+from wellposed.layers import DEQ, SLL, GroupSort, OrthogonalLinear, Sandwich
+from wellposed.models.families.base import Family
+
+
+@dataclass(frozen=True)
+class DEQFamily(Family):
+    """Plain deep equilibrium model (Bai et al. 2019): no guarantee of any kind."""
+
+    name: ClassVar[str] = "deq"
+
+    activation: str = "tanh"
+    """Activation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        activation(self.activation)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer = DEQ(math.prod(shape), self.width, activation=self.activation, rtol=self.rtol)
+        return layer, nn.Linear(self.width, classes)
+
+
+@dataclass(frozen=True)
+class _Layered(Family):
+    depth: int = 3
+    """Number of hidden layers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.depth >= 1, "depth", self.depth, "must be at least 1")
+
+
+@dataclass(frozen=True)
+class FeedForwardFamily(_Layered):
+    """Explicit network with ReLU."""
+
+    name: ClassVar[str] = "feedforward"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        sizes = [math.prod(shape)] + [self.width] * self.depth
+        hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+        return (*hidden, nn.Linear(self.width, classes))
+
+
+@dataclass(frozen=True)
+class ConvolutionalFamily(_Layered):
+    """Explicit convolutional network with ReLU; every second layer halves the image."""
+
+    name: ClassVar[str] = "convolutional"
+
+    width: int = 32
+    """Channels."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        parts: list[nn.Module] = [nn.Unflatten(1, shape)]
+        channels = shape[0]
+        for index in range(self.depth):
+            parts += [nn.Conv2d(channels, self.width, 3, stride=1 + index % 2, padding=1), nn.ReLU()]
+            channels = self.width
+        return (*parts, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * self.width, classes))
+
+
+@dataclass(frozen=True)
+class SandwichFamily(_Layered):
+    """Sandwich network, LBDN (Wang & Manchester 2023): 1-Lipschitz from pixels to logits."""
+
+    name: ClassVar[str] = "sandwich"
+    scales_input: ClassVar[bool] = False
+
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        sizes = [math.prod(shape)] + [self.width] * self.depth
+        hidden = [Sandwich(a, b) for a, b in itertools.pairwise(sizes)]
+        return (*hidden, OrthogonalLinear(self.width, classes))
+
+
+@dataclass(frozen=True)
+class SLLFamily(_Layered):
+    """SDP-based residual network (Araujo et al. 2023): 1-Lipschitz from pixels to logits."""
+
+    name: ClassVar[str] = "sll"
+    scales_input: ClassVar[bool] = False
+
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        hidden = [SLL(self.width, 2 * self.width) for _ in range(self.depth)]
+        return (OrthogonalLinear(math.prod(shape), self.width), *hidden, OrthogonalLinear(self.width, classes))
+
+
+@dataclass(frozen=True)
+class CayleyFamily(_Layered):
+    """Orthogonal network with MaxMin (Trockman & Kolter 2021): 1-Lipschitz from pixels to logits."""
+
+    name: ClassVar[str] = "cayley"
+    scales_input: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.width % 2 == 0, "width", self.width, "must be even, for MaxMin")
+
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        sizes = [math.prod(shape)] + [self.width] * self.depth
+        hidden = [part for a, b in itertools.pairwise(sizes) for part in (OrthogonalLinear(a, b), GroupSort())]
+        return (*hidden, OrthogonalLinear(self.width, classes))
