@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.layer_case import LayerCase
+from harness.layer_case import LayerCase, train
 from wellposed.concave import SUPREMA, concave_activation, thompson_modulus
 
 NUMPY = {"tanh": np.tanh, "sigmoid": lambda s: 1 / (1 + np.exp(-s))}
@@ -41,7 +41,7 @@ class TestVariant1(LayerCase):
         return float(layer.operator().dense().min())
 
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
-        layer = self.make_layer(atol=0.0, rtol=1e-6)
+        layer = train(self.make_layer(atol=0.0, rtol=1e-6))
         x = self.inputs(20)
         solution = layer.solve(x)
         # A priori, for every W ≥ 0 and every input: the Thompson distance shrinks by κ at every step.
@@ -54,16 +54,8 @@ class TestVariant1(LayerCase):
         predicted = 2 + math.ceil(math.log(target / start) / math.log(factor))
         assert int(solution.steps.max()) <= predicted
 
-    @pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 1e2])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_condition_holds_for_any_parameters_or_the_layer_raises(self, dtype, scale):
-        layer = self.make_layer(dtype)
-        with torch.no_grad():
-            layer.constraint.V.mul_(scale)
-        assert self.condition(layer) >= 0
-        solution = layer.solve(self.inputs(5, dtype))
-        assert solution.converged.all()
-        assert (solution.value > 0).all()
+    def promised(self, layer):
+        return 0.0  # W ≥ 0 is all
 
     def test_bad_input(self):
         layer = self.make_layer()

@@ -18,6 +18,7 @@ from wellposed.cli.progress import counting
 from wellposed.errors import InputError, check, choices
 from wellposed.experiments.graph_folds import as_text as folds_text
 from wellposed.experiments.graph_folds import run_folds
+from wellposed.experiments.presets import as_markdown, run_presets
 from wellposed.experiments.report import write_report
 from wellposed.experiments.robustness import attack_run, certify_run
 from wellposed.experiments.tables import as_text, summarise
@@ -101,7 +102,17 @@ class Report(_Common):
 
 
 @dataclass(frozen=True)
-class Reproduce(_Common):
+class ReproducePresets(_Common):
+    """Train and certify every preset on MNIST: one table for all families and baselines, a quarter of an hour."""
+
+    presets: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Only these presets."""
+    out: Path = Path("runs/presets")
+    """Folder of the runs and of records.json; finished runs are not repeated."""
+
+
+@dataclass(frozen=True)
+class ReproduceGraphs(_Common):
     """Graph classification as in the papers: every variant on the same folds and seeds, four conventions of reporting."""
 
     data: str = "MUTAG"
@@ -153,7 +164,7 @@ def train(arguments: list[str]) -> int:
 def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = _parse(Certify, arguments, "wellposed certify")
-    with counting("certifying", quiet=options.json) as done:
+    with counting("images certified", quiet=options.json) as done:
         certify_run(options.run, data_root=options.data_root, limit=options.limit, done=done)
     return _table(options.run, options)
 
@@ -161,7 +172,7 @@ def certify(arguments: list[str]) -> int:
 def attack(arguments: list[str]) -> int:
     """``wellposed attack RUN``."""
     options = _parse(Attack, arguments, "wellposed attack")
-    with counting("attacking", quiet=options.json) as done:
+    with counting("images attacked", quiet=options.json) as done:
         attack_run(
             options.run,
             data_root=options.data_root,
@@ -194,18 +205,33 @@ def report(arguments: list[str]) -> int:
 def reproduce(arguments: list[str]) -> int:
     """``wellposed reproduce EXPERIMENT``."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: wellposed reproduce EXPERIMENT [OPTIONS]\n\nexperiments: graphs")
+        print(f"usage: wellposed reproduce EXPERIMENT [OPTIONS]\n\nexperiments: {', '.join(EXPERIMENTS)}")
         return 0 if arguments else 2
-    choices("experiment", arguments[0], ("graphs",))
-    options = _parse(Reproduce, arguments[1:], "wellposed reproduce graphs")
+    choices("experiment", arguments[0], tuple(EXPERIMENTS))
+    return EXPERIMENTS[arguments[0]](arguments[1:])
+
+
+def reproduce_presets(arguments: list[str]) -> int:
+    """``wellposed reproduce presets``."""
+    options = _parse(ReproducePresets, arguments, "wellposed reproduce presets")
+    with counting("finished runs", quiet=options.json) as done:
+        records = run_presets(options.presets, options.out, data_root=options.data_root, done=done)
+    return _print([dataclasses.asdict(record) for record in records], as_markdown(records), options)
+
+
+def reproduce_graphs(arguments: list[str]) -> int:
+    """``wellposed reproduce graphs``."""
+    options = _parse(ReproduceGraphs, arguments, "wellposed reproduce graphs")
     out = Path("runs") / f"graphs-{options.data}" if options.out is None else options.out
-    with counting("training", quiet=options.json) as done:
+    with counting("finished runs", quiet=options.json) as done:
         summary = run_folds(
             options.data, out, data_root=options.data_root, seeds=options.seeds, folds=options.folds,
             minutes=options.minutes, done=done,
         )  # fmt: skip
     return _print(dataclasses.asdict(summary), folds_text(summary), options)
 
+
+EXPERIMENTS: dict[str, Callable[[list[str]], int]] = {"presets": reproduce_presets, "graphs": reproduce_graphs}
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report, "reproduce": reproduce,

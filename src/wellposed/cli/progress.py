@@ -17,7 +17,7 @@ def counting(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A function to call with the number of items finished so far.
 
     Args:
-        what: what is being done, e.g. ``"certifying"``.
+        what: what is being done, e.g. ``"images certified"``.
         quiet: show nothing.
     """
     if quiet:
@@ -28,13 +28,13 @@ def counting(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
         columns = (rich_progress.TextColumn("{task.description}"), rich_progress.TimeElapsedColumn())
         with rich_progress.Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(f"{what} …")
-            yield lambda count: bar.update(task, description=f"{what}: {count} images")
+            yield lambda count: bar.update(task, description=f"{what}: {count}")
     else:
         last = [time.monotonic()]
 
         def line(count: int) -> None:
             if time.monotonic() - last[0] >= _SECONDS_BETWEEN_LINES:
                 last[0] = time.monotonic()
-                print(f"{what}: {count} images", file=sys.stderr, flush=True)
+                print(f"{what}: {count}", file=sys.stderr, flush=True)
 
         yield line

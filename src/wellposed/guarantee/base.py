@@ -35,6 +35,8 @@ class Plan:
         start = self.distortion * first_change / (1.0 - self.factor)
         if start <= tolerance:
             return 1
+        if self.factor <= 0.0:
+            return 2
         return 1 + math.ceil(math.log(tolerance / start) / math.log(self.factor))
 
 

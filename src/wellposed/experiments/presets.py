@@ -1,0 +1,110 @@
+"""Every preset on its images: trained, certified, and recorded in one file that tables are made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wellposed.data import load_images
+from wellposed.errors import CheckpointError, choices
+from wellposed.experiments.robustness import certify_run, file_digest, is_certified, read_certified
+from wellposed.training.config import presets, read_config
+from wellposed.training.run import RunFolder, train
+
+RADII = (0.05, 0.1, 0.2, 0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run showed.
+
+    Attributes:
+        preset: its name.
+        family: of the network.
+        width: of the state, or of the hidden layers.
+        seed: of the training.
+        test_error: fraction of the test set.
+        lipschitz: proved upper bound, pixels to logits.
+        lower_bound: proved lower bound.
+        deviation: what pixels are divided by inside the model: times this, constants are per normalised pixel.
+        certified: fraction of the test set certified at each radius of `RADII`.
+        seconds: of training.
+        environment: versions and machine.
+    """
+
+    preset: str
+    family: str
+    width: int
+    seed: int
+    test_error: float
+    lipschitz: float
+    lower_bound: float
+    deviation: float
+    certified: list[float]
+    seconds: float
+    environment: dict[str, object]
+
+
+def image_presets() -> tuple[str, ...]:
+    """Names of the presets on MNIST."""
+    return tuple(name for name, config in presets().items() if config.data == "mnist")
+
+
+def run_presets(
+    names: Sequence[str], out: Path, *, data_root: Path | None, done: Callable[[int], None]
+) -> list[Record]:
+    """Train and certify presets, skipping what an earlier call finished, and write ``records.json``.
+
+    Args:
+        names: of presets; empty for all of `image_presets`.
+        out: folder for the runs and the records.
+        data_root: see `load_images`.
+        done: called with the number of finished runs.
+    """
+    known = image_presets()
+    chosen = tuple(names) or known
+    for name in chosen:
+        choices("preset", name, known)
+    records = []
+    for count, name in enumerate(chosen, 1):
+        run, config = RunFolder(out / name), presets()[name]
+        if not run.weights.exists():
+            train(config, run.path, data_root=data_root, progress=False)
+        elif read_config(run.config) != config:
+            raise CheckpointError(f"{run.path}: a run with other settings; choose another --out or delete it")
+        if not is_certified(run.path) or read_certified(run.path).weights_sha256 != file_digest(run.weights):
+            certify_run(run.path, data_root=data_root, limit=None, done=lambda _: None)
+        records.append(_record(name, run, data_root))
+        done(count)
+    (out / "records.json").write_text(json.dumps([asdict(record) for record in records], indent=1), encoding="utf-8")
+    return records
+
+
+def _record(name: str, run: RunFolder, data_root: Path | None) -> Record:
+    config, certified = presets()[name], read_certified(run.path)
+    environment = json.loads(run.environment.read_text(encoding="utf-8"))
+    deviation = load_images(config.data, data_root).std[0] if config.family.scales_input else 1.0
+    return Record(
+        name, config.family.name, config.family.width, config.seed, certified.test_error, certified.lipschitz,
+        certified.lower_bound, deviation, [certified.accuracy(radius) for radius in RADII],
+        environment.pop("seconds"), environment,
+    )  # fmt: skip
+
+
+def as_markdown(records: Sequence[Record]) -> str:
+    """The table of `run_presets`."""
+    header = [
+        "preset", "test error, %", "Lipschitz constant per pixel", "at least", "per normalised pixel",
+        *(f"certified at {radius:g}, %" for radius in RADII), "training, s",
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for record in records:
+        cells = [
+            f"`{record.preset}`", f"{100 * record.test_error:.2f}", f"{record.lipschitz:.4g}", f"{record.lower_bound:.4g}",
+            f"{record.lipschitz * record.deviation:.4g}" if record.deviation != 1.0 else "–",
+            *(f"{100 * share:.2f}" for share in record.certified), f"{record.seconds:.0f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
