@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test test-slow lint docs bench clean
+.PHONY: demo test test-slow lint figures bench clean
 
 demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digits
 	$(BIN)/wellposed train mondeq --preset digits --out $(RUN)
@@ -25,6 +25,9 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.ready  ## speed against the original algorithm
 	$(BIN)/python benchmarks/splitting_speed.py
+
+figures: $(VENV)/.ready  ## the pictures of docs/families.md
+	$(BIN)/python docs/figures.py
 
 # constraints.txt pins torch to a CPU build where there is one: an unpinned torch brings gigabytes of CUDA.
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -504,3 +504,30 @@ def test_published_sets(name, graphs, counts, features):
     data = graph_data.load_graphs(name, Path(os.environ["WELLPOSED_DATA"]))
     assert len(data.graphs) == graphs and data.features == features
     assert data.labels.bincount().tolist() == counts
+
+
+def test_node_classification_over_long_chains():
+    """The class of a chain stands on its first node only; every node must find it, on chains never seen."""
+
+    def chains(count, length, seed):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.randint(0, 2, (count,), generator=generator)
+        x = 0.1 * torch.randn(count, length, 4, generator=generator)
+        x[torch.arange(count), 0, labels] += 1.0
+        first = torch.arange(count)[:, None] * length + torch.arange(length - 1)
+        edges = torch.stack([first.flatten(), first.flatten() + 1])
+        batch = torch.arange(count).repeat_interleave(length)
+        return x.flatten(0, 1), wp.Graphs(edges, count * length, batch), labels.repeat_interleave(length)
+
+    torch.manual_seed(0)
+    layer = wp.ImplicitGraph(4, 8, variant="orthogonal", activation="group_sort", rtol=1e-2, atol=1e-2)
+    head = torch.nn.Linear(8, 2)
+    optimiser = torch.optim.Adam([*layer.parameters(), *head.parameters()], lr=3e-2)
+    x, graphs, labels = chains(30, 8, 0)
+    for _ in range(60):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(head(layer(x, graphs)), labels).backward()
+        optimiser.step()
+    x, graphs, labels = chains(100, 8, 1)
+    with torch.no_grad():
+        assert float((head(layer(x, graphs)).argmax(1) == labels).float().mean()) >= 0.95
