@@ -195,3 +195,17 @@ def as_text(summary: FoldSummary) -> str:
         accuracy = f"{line.mean:.1f} ± {line.deviation:.1f}"
         lines.append(f"{line.convention:<14} {line.preset:<16} {accuracy:>14} {difference:>16}")
     return "\n".join(lines)
+
+
+def as_markdown(summary: FoldSummary) -> str:
+    """One row per variant, one column per convention: accuracy ± deviation over folds, and the paired difference."""
+    lines = ["| variant | " + " | ".join(CONVENTIONS) + " |", "|" + "---|" * (1 + len(CONVENTIONS))]
+    for preset in PRESETS:
+        cells = []
+        for convention in CONVENTIONS:
+            (line,) = (line for line in summary.lines if (line.preset, line.convention) == (preset, convention))
+            paired = "" if line.difference is None else f" ({line.difference:+.1f} ± {line.standard_error:.1f})"
+            cells.append(f"{line.mean:.1f} ± {line.deviation:.1f}{paired}")
+        lines.append(f"| `{preset}` | " + " | ".join(cells) + " |")
+    minutes = f"{summary.seconds / 60:.0f} minutes of training"
+    return "\n".join([*lines, "", f"{summary.folds} folds, {summary.seeds} seeds each, {minutes} on one core."])
