@@ -8,7 +8,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from types import ModuleType
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, get_args, get_type_hints
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,19 +91,27 @@ def choices(argument: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def checked_options(function: Callable[P, R]) -> Callable[P, R]:
     """Turn an unknown keyword into an `OptionError` with a suggestion; everything else passes through."""
-    signature = inspect.signature(function)
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
-    names = tuple(name for name in signature.parameters if name != "self")
+    parameters = inspect.signature(function).parameters.values()
+    named = tuple(p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD and p.name != "self")
+    rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
     owner = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        names = named if rest is None else (*named, *_typed_keys(function, rest))
         for name in kwargs:
-            if not takes_any and name not in names:
+            if name not in names:
                 raise OptionError(f"{owner} has no option {name!r}; it has {', '.join(names)}{_nearest(name, names)}")
         return function(*args, **kwargs)
 
     return wrapper
+
+
+@functools.cache
+def _typed_keys(function: Callable[..., object], rest: str) -> tuple[str, ...]:
+    """Keys of the ``TypedDict`` that a function unpacks its further keywords into."""
+    (typed,) = get_args(get_type_hints(function, include_extras=True)[rest])
+    return tuple(get_type_hints(typed))
 
 
 def checked_fields(cls: type[R]) -> type[R]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import nn
 
 from wellposed.activations import Activation
 from wellposed.constraints.unconstrained import Unconstrained
 from wellposed.errors import check, checked_options
-from wellposed.implicit import Gradient
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.solvers.base import Solver
+from wellposed.layers.options import SolveOptions
 
 
 class DEQ(Equilibrium):
@@ -23,14 +24,9 @@ class DEQ(Equilibrium):
         state_features: size of the equilibrium.
         activation: a name or an `Activation`.
         bias: whether the injection has a bias.
-        solver: None for `Anderson`.
-        gradient: how to differentiate; None for `Exact`.
-        rtol: relative tolerance on the residual of each sample; None for eps^(2/3) of the dtype.
-        atol: absolute tolerance, likewise.
-        max_steps: limit on the iterations of each sample.
-        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
         device: where the weights are created.
         dtype: their dtype.
+        options: see `SolveOptions`; solver None is `Anderson`, and tolerances are about residuals.
     """
 
     @checked_options
@@ -41,19 +37,13 @@ class DEQ(Equilibrium):
         *,
         activation: str | Activation = "tanh",
         bias: bool = True,
-        solver: Solver | None = None,
-        gradient: Gradient | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_steps: int = 1000,
-        on_failure: str = "warn",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         super().__init__(
             nn.Linear(in_features, state_features, bias=bias, device=device, dtype=dtype),
             Unconstrained(state_features, device=device, dtype=dtype),
-            activation=activation, solver=solver, gradient=gradient, rtol=rtol, atol=atol, max_steps=max_steps,
-            on_failure=on_failure,
+            activation=activation, **options,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,15 @@ from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
-from wellposed.implicit import AffineEquation, Exact, Gradient, Settings
+from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.layers.options import SolveOptions
 from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.operators import Operator
 from wellposed.solvers import solver_named
-from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.evidence import ExactOffset
-from wellposed.solvers.solution import Solution, Tolerance, check_on_failure
+from wellposed.solvers.solution import Solution
 from wellposed.verified import spectral_norm_upper_bound
 
 
@@ -33,12 +33,7 @@ class Equilibrium(ImplicitLayer):
             attributes.
         constraint: free parameters of W, with their theorem.
         activation: a name or an `Activation`; its slopes must suit the constraint's theorem.
-        solver: None for the one that the guarantee prefers.
-        gradient: how to differentiate; None for `Exact`.
-        rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
-        atol: absolute tolerance, likewise.
-        max_steps: limit on the iterations of each sample.
-        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
+        options: see `SolveOptions`.
     """
 
     @checked_options
@@ -48,31 +43,18 @@ class Equilibrium(ImplicitLayer):
         constraint: Constraint,
         *,
         activation: str | Activation = "relu",
-        solver: Solver | None = None,
-        gradient: Gradient | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_steps: int = 1000,
-        on_failure: str = "warn",
+        **options: Unpack[SolveOptions],
     ) -> None:
-        super().__init__()
+        super().__init__(**options)
         check(
             bool(injection.out_features == constraint.state_features), "injection.out_features",
             injection.out_features, f"must equal the constraint's {constraint.state_features} state features",
         )  # fmt: skip
-        check(max_steps >= 1, "max_steps", max_steps, "must be at least 1")
-        check_on_failure(on_failure)
         self.injection: Any = injection
         self.constraint = constraint
         self.activation = activation_named(activation)
         if constraint.needs_monotone:
             self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")
-        check_solver(solver)
-        self.solver = solver
-        self.gradient = Exact() if gradient is None else gradient
-        self.tolerance = Tolerance(rtol, atol)
-        self.max_steps = max_steps
-        self.on_failure = on_failure
 
     @property
     def in_features(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +15,19 @@ from wellposed.constraints.perron_frobenius import RowBounded
 from wellposed.errors import GuaranteeError, InputError, check, checked_options, choices
 from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import GraphContraction
-from wellposed.implicit import Gradient
+from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.layers.orthogonal import NORM_SLACK, OrthogonalLinear, group_sort
 from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.operators.graphs import GraphBlock, Graphs
 from wellposed.solvers import Picard
-from wellposed.solvers.base import Solver, check_solver
-from wellposed.solvers.solution import Report, Solution, Tolerance, check_on_failure
+from wellposed.solvers.solution import Report, Solution
 from wellposed.verified import gamma, spectral_norm_upper_bound
 
 VARIANTS = ("ignn", "orthogonal", "lipschitz")
 
 
-class ImplicitGraph(nn.Module):
+class ImplicitGraph(SolvingModule):
     """Node states X with ``X = σ(A X Wᵀ + A U Ωᵀ + b)``, one equation per graph, for node features U.
 
     ``"ignn"``: ‖W‖_∞ ≤ κ by projecting rows; σ acts coordinate by coordinate (Gu et al. 2020, Perron–Frobenius).
@@ -43,14 +42,10 @@ class ImplicitGraph(nn.Module):
         kappa: κ in (0, 1), or 1 for ``"lipschitz"``.
         omega: ω in (0, 1], for ``"lipschitz"``.
         activation: ``"group_sort"`` (pairs: MaxMin), not with ``"ignn"``, or a name with slopes in [0, 1] and σ(0) = 0.
-        solver: None for `Picard`.
-        gradient: how to differentiate; None for `Exact`.
-        rtol: relative tolerance on the Frobenius error of each graph; None for eps^(1/2) of the dtype.
-        atol: absolute tolerance, likewise.
-        max_steps: limit on the iterations of each graph.
-        on_failure: ``"warn"`` or ``"raise"`` if a graph does not converge.
         device: where the weights are created.
         dtype: their dtype.
+        options: see `SolveOptions`; solver None is `Picard`, tolerances are about each graph's Frobenius error
+            and eps^(1/2) by default.
     """
 
     @checked_options
@@ -63,25 +58,17 @@ class ImplicitGraph(nn.Module):
         kappa: float = 0.9,
         omega: float = 0.5,
         activation: str = "relu",
-        solver: Solver | None = None,
-        gradient: Gradient | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_steps: int = 1000,
-        on_failure: str = "warn",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
     ) -> None:
-        super().__init__()
+        super().__init__(**options)
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         check_size(state_features)
         choices("variant", variant, VARIANTS)
         most = 1.0 if variant == "lipschitz" else math.nextafter(1.0, 0.0)
         check(0.0 < kappa <= most, "kappa", kappa, "must lie in (0, 1), or be 1 for the variant 'lipschitz'")
         check(0.0 < omega <= 1.0, "omega", omega, "must lie in (0, 1]")
-        check(max_steps >= 1, "max_steps", max_steps, "must be at least 1")
-        check_on_failure(on_failure)
-        check_solver(solver)
         self.activation = _node_activation(activation, variant, state_features)
         self.in_features, self.state_features, self.variant = in_features, state_features, variant
         self.kappa, self.omega = float(kappa), float(omega)
@@ -96,8 +83,6 @@ class ImplicitGraph(nn.Module):
             self.injection = OrthogonalLinear(in_features, state_features, **where)
         else:
             self.injection = nn.Linear(in_features, state_features, **where)
-        self.solver, self.gradient = solver, gradient
-        self.tolerance, self.max_steps, self.on_failure = Tolerance(rtol, atol), max_steps, on_failure
 
     @property
     def _scales(self) -> tuple[float, float]:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from wellposed.solvers.solution import Solution, Tolerance
+from wellposed.layers.options import SolveOptions, SolvingModule
+from wellposed.solvers.solution import Solution
 
 
-class ImplicitLayer(nn.Module, ABC):
+class ImplicitLayer(SolvingModule, ABC):
     """A layer that solves for a state z*(x) and returns it, or an output map of it.
 
     Attributes:
-        tolerance: of the solve.
         output: the output map, with the attributes of `torch.nn.Linear`, or None.
         direct: a linear map from the input that is added to the output map's value, likewise, or None.
     """
 
-    tolerance: Tolerance
     output: Any
     direct: Any
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Unpack[SolveOptions]) -> None:
+        super().__init__(**options)
         self.output = self.direct = None
 
     @abstractmethod

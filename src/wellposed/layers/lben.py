@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,10 @@ from wellposed.constraints.lipschitz_bounded import (
 )
 from wellposed.errors import InputError, check, checked_options
 from wellposed.guarantee import Guarantee
-from wellposed.implicit import Gradient
 from wellposed.layers.embedding import embed
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.options import SolveOptions
 from wellposed.operators import Operator
-from wellposed.solvers.base import Solver
 
 
 class ScaledLinear(nn.Module):
@@ -104,14 +103,9 @@ class LBEN(Equilibrium):
         epsilon: see `LipschitzBounded`.
         activation: a name or an `Activation` with slopes in [0, 1].
         bias: whether the input map has a bias.
-        solver: None for Peaceman–Rachford.
-        gradient: how to differentiate; None for `Exact`.
-        rtol: relative tolerance on the Euclidean error of each sample's z*; None for eps^(2/3) of the dtype.
-        atol: absolute tolerance, likewise.
-        max_steps: limit on the iterations of each sample.
-        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
         device: where the weights are created.
         dtype: their dtype.
+        options: see `SolveOptions`; solver None is Peaceman–Rachford, and tolerances are about z*.
     """
 
     constraint: LipschitzBounded
@@ -130,14 +124,9 @@ class LBEN(Equilibrium):
         epsilon: float = 0.01,
         activation: str | Activation = "relu",
         bias: bool = True,
-        solver: Solver | None = None,
-        gradient: Gradient | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_steps: int = 1000,
-        on_failure: str = "warn",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         if (gamma is None) != (out_features is None):
@@ -151,22 +140,21 @@ class LBEN(Equilibrium):
         log_gamma = nn.Parameter(
             torch.tensor(math.log(scale), device=device, dtype=dtype), requires_grad=learn_gamma and gamma is not None
         )
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
         injection = (
-            nn.Linear(in_features, state_features, bias=bias, **options)
+            nn.Linear(in_features, state_features, bias=bias, **where)
             if gamma is None
-            else ScaledLinear(in_features, state_features, log_gamma, bias=bias, **options)
+            else ScaledLinear(in_features, state_features, log_gamma, bias=bias, **where)
         )
         super().__init__(
             injection, constraint,
-            activation=activation, solver=solver, gradient=gradient, rtol=rtol, atol=atol, max_steps=max_steps,
-            on_failure=on_failure,
+            activation=activation, **options,
         )  # fmt: skip
         if out_features is not None:
             check(out_features > 0, "out_features", out_features, "must be a positive integer")
-            self.output = ScaledLinear(state_features, out_features, log_gamma, **options)
+            self.output = ScaledLinear(state_features, out_features, log_gamma, **where)
             if feedthrough:
-                self.direct = Feedthrough(in_features, out_features, log_gamma, **options)
+                self.direct = Feedthrough(in_features, out_features, log_gamma, **where)
         else:
             check(not feedthrough, "feedthrough", feedthrough, "a layer without gamma has no output to add to")
 
@@ -235,7 +223,12 @@ class LBEN(Equilibrium):
     @classmethod
     @torch.no_grad()
     def from_network(
-        cls, network: nn.Sequential, *, gamma: float | None = None, epsilon: float = 1e-6, **options: Any
+        cls,
+        network: nn.Sequential,
+        *,
+        gamma: float | None = None,
+        epsilon: float = 1e-6,
+        **options: Unpack[SolveOptions],
     ) -> LBEN:
         """A layer that computes what a given network computes, in the network's dtype: a start for training.
 
@@ -243,7 +236,7 @@ class LBEN(Equilibrium):
             network: see `wellposed.layers.embed`: feed-forward, residual, sandwich, SDP-based and monotone networks.
             gamma: the bound to build in; None for 1.01 times the one that comes with the embedding.
             epsilon: see `LipschitzBounded`; small, as W_o, U and W must satisfy the condition with this margin.
-            options: further options of the layer: solver, tolerances, …
+            options: see `SolveOptions`.
 
         Raises:
             InputError: the network cannot be embedded.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import nn
 
 from wellposed.activations import Activation
 from wellposed.constraints.monotone import Monotone
 from wellposed.errors import check, checked_options
-from wellposed.implicit import Gradient
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.solvers.base import Solver
+from wellposed.layers.options import SolveOptions
 
 
 class MonDEQ(Equilibrium):
@@ -24,14 +25,9 @@ class MonDEQ(Equilibrium):
         m: strong-monotonicity constant, positive; larger is smoother.
         activation: a name or an `Activation` with slopes in [0, 1].
         bias: whether the injection has a bias.
-        solver: None for Peaceman–Rachford with a step read off the weights.
-        gradient: how to differentiate; None for `Exact`.
-        rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
-        atol: absolute tolerance, likewise.
-        max_steps: limit on the iterations of each sample.
-        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
         device: where the weights are created.
         dtype: their dtype.
+        options: see `SolveOptions`; solver None is Peaceman–Rachford with a step read off the weights.
 
     Example:
         >>> layer = MonDEQ(784, 100, m=1.0)
@@ -48,19 +44,13 @@ class MonDEQ(Equilibrium):
         m: float = 1.0,
         activation: str | Activation = "relu",
         bias: bool = True,
-        solver: Solver | None = None,
-        gradient: Gradient | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_steps: int = 1000,
-        on_failure: str = "warn",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         constraint = Monotone(state_features, m, device=device, dtype=dtype)
         super().__init__(
             nn.Linear(in_features, state_features, bias=bias, device=device, dtype=dtype), constraint,
-            activation=activation, solver=solver, gradient=gradient, rtol=rtol, atol=atol, max_steps=max_steps,
-            on_failure=on_failure,
+            activation=activation, **options,
         )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
@@ -9,9 +11,8 @@ from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.log_norm import LogNorm
 from wellposed.errors import check, checked_options, choices
-from wellposed.implicit import Gradient
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.solvers.base import Solver
+from wellposed.layers.options import SolveOptions
 
 
 class NEMON(Equilibrium):
@@ -23,15 +24,10 @@ class NEMON(Equilibrium):
         mu: bound of the log norm, below one; larger is more expressive and less smooth.
         activation: a name or an `Activation`; slopes outside [0, 1], as of gelu and silu, are allowed here.
         bias: whether the injection has a bias.
-        solver: None for forward–backward with the diagonal step 1/(1 − W_ii) or, for slopes outside [0, 1], for
-            ``Averaged()``, the published one.
-        gradient: how to differentiate; None for `Exact`.
-        rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
-        atol: absolute tolerance, likewise.
-        max_steps: limit on the iterations of each sample.
-        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
         device: where the weights are created.
         dtype: their dtype.
+        options: see `SolveOptions`; solver None is forward–backward with the diagonal step 1/(1 − W_ii)
+            or, for slopes outside [0, 1], the published one, ``Averaged()``.
     """
 
     constraint: LogNorm
@@ -45,21 +41,15 @@ class NEMON(Equilibrium):
         mu: float = 0.0,
         activation: str | Activation = "relu",
         bias: bool = True,
-        solver: Solver | None = None,
-        gradient: Gradient | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_steps: int = 1000,
-        on_failure: str = "warn",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         super().__init__(
             nn.Linear(in_features, state_features, bias=bias, device=device, dtype=dtype),
             LogNorm(state_features, mu, slopes=activation_named(activation).slope_range, device=device, dtype=dtype),
-            activation=activation, solver=solver, gradient=gradient, rtol=rtol, atol=atol, max_steps=max_steps,
-            on_failure=on_failure,
+            activation=activation, **options,
         )  # fmt: skip
 
     def gain(self, output_weight: Tensor | None = None, *, norm: str = "inf") -> Tensor:

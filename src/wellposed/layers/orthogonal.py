@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,12 @@ from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogona
 from wellposed.errors import GuaranteeError, InputError, check, checked_options, choices
 from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import Contraction
-from wellposed.implicit import Gradient
 from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.layers.options import SolveOptions
 from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.solvers import Picard
-from wellposed.solvers.base import Solver, check_solver
-from wellposed.solvers.solution import Solution, Tolerance, check_on_failure
+from wellposed.solvers.solution import Solution
 from wellposed.verified import spectral_norm_upper_bound
 
 COUPLINGS = ("convex", "additive", "joint", "residual")
@@ -210,14 +209,9 @@ class OrthogonalDEQ(ImplicitLayer):
         group: size of the sorted groups: 2 for MaxMin, ``state_features`` for a full sort.
         activation: ``"group_sort"``, or ``"householder"``, which learns the reflections.
         parametrisation: of the orthogonal maps, see `OrthogonalLinear`.
-        solver: None for `Picard`.
-        gradient: how to differentiate; None for `Exact`.
-        rtol: relative tolerance on the Euclidean error of each sample; None for eps^(1/2) of the dtype.
-        atol: absolute tolerance, likewise.
-        max_steps: limit on the iterations of each sample.
-        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
         device: where the weights are created.
         dtype: their dtype.
+        options: see `SolveOptions`; solver None is `Picard`, and tolerances are eps^(1/2) by default.
     """
 
     @checked_options
@@ -233,16 +227,11 @@ class OrthogonalDEQ(ImplicitLayer):
         group: int = 2,
         activation: str = "group_sort",
         parametrisation: str = "cayley",
-        solver: Solver | None = None,
-        gradient: Gradient | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_steps: int = 1000,
-        on_failure: str = "warn",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
     ) -> None:
-        super().__init__()
+        super().__init__(**options)
         check_size(state_features)
         choices("coupling", coupling, COUPLINGS)
         choices("activation", activation, ("group_sort", "householder"))
@@ -255,9 +244,6 @@ class OrthogonalDEQ(ImplicitLayer):
             group >= 1 and state_features % group == 0, "group", group, f"must divide {state_features} state features"
         )
         check(depth >= 1 and (depth == 1 or coupling != "joint"), "depth", depth, "must be positive, and 1 if joint")
-        check(max_steps >= 1, "max_steps", max_steps, "must be at least 1")
-        check_on_failure(on_failure)
-        check_solver(solver)
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         self.coupling, self.kappa, self.omega, self.group = coupling, float(kappa), float(omega), group
         self.in_features, self.state_features = in_features, state_features
@@ -271,8 +257,6 @@ class OrthogonalDEQ(ImplicitLayer):
             half = torch.full((state_features // 2,), 0.5 * math.pi, **where)
             self.angles = nn.ParameterList(half.clone() for _ in range(depth + (coupling == "residual")))
         self.mixing = nn.Parameter(torch.zeros(2, **where)) if coupling == "residual" else None
-        self.solver, self.gradient = solver, gradient
-        self.tolerance, self.max_steps, self.on_failure = Tolerance(rtol, atol), max_steps, on_failure
 
     def _constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""

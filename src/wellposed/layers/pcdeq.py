@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from wellposed.concave import SUPREMA, concave_activation, thompson_modulus
 from wellposed.constraints.nonnegative import Nonnegative
 from wellposed.errors import InputError, check, checked_options, choices
-from wellposed.implicit import Gradient
 from wellposed.layers.equilibrium import Equilibrium, exact_linear
 from wellposed.layers.normalize import batch_norm_map
+from wellposed.layers.options import SolveOptions
 from wellposed.solvers import DouglasRachford, ForwardBackward, PeacemanRachford
-from wellposed.solvers.base import Solver
 from wellposed.solvers.evidence import ExactOffset
 from wellposed.verified import gamma, spectral_norm_upper_bound
 
@@ -80,15 +79,10 @@ class PcDEQ(Equilibrium):
         parametrisation: of W ≥ 0, see `Nonnegative`.
         batch_norm: normalise U x + b over the batch, as the published networks do.
         bias: whether the injection has a bias.
-        solver: None for `Picard`. Accelerated and Newton iterates are projected onto the states above the fixed point
-            at the floor, where all solvers start; splittings do not apply.
-        gradient: how to differentiate; None for `Exact`.
-        rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
-        atol: absolute tolerance, likewise.
-        max_steps: limit on the iterations of each sample.
-        on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
         device: where the weights are created.
         dtype: their dtype.
+        options: see `SolveOptions`; solver None is `Picard`. Accelerated and Newton iterates are projected onto the
+            states above the fixed point at the floor, where all solvers start; splittings do not apply.
     """
 
     injection: PositiveLinear
@@ -105,14 +99,9 @@ class PcDEQ(Equilibrium):
         parametrisation: str = "square",
         batch_norm: bool = False,
         bias: bool = True,
-        solver: Solver | None = None,
-        gradient: Gradient | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_steps: int = 1000,
-        on_failure: str = "warn",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         choices("activation", activation, tuple(SUPREMA))
@@ -121,18 +110,17 @@ class PcDEQ(Equilibrium):
             floor = 0.0 if second else 0.1
         fits = floor == 0.0 if second else 0.0 < floor < float("inf")
         check(fits, "floor", floor, "must be zero for the sigmoid" if second else "must be positive and finite")
-        if isinstance(solver, ForwardBackward | PeacemanRachford | DouglasRachford):
+        if isinstance(options.get("solver"), ForwardBackward | PeacemanRachford | DouglasRachford):
             raise InputError(
-                f"solver={solver!r}: splits the operator I − W, which need not be monotone here; use Picard, Averaged, "
-                "Anderson, Broyden, Newton or NewtonKrylov"
+                f"solver={options['solver']!r}: splits the operator I − W, which need not be monotone here; use Picard, "
+                "Averaged, Anderson, Broyden, Newton or NewtonKrylov"
             )
         sigma = concave_activation(activation)
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(
-            PositiveLinear(in_features, state_features, floor, batch_norm=batch_norm, bias=bias, **options),
-            Nonnegative(state_features, activation, floor, parametrisation=parametrisation, **options),
-            activation=sigma, solver=solver, gradient=gradient, rtol=rtol, atol=atol, max_steps=max_steps,
-            on_failure=on_failure,
+            PositiveLinear(in_features, state_features, floor, batch_norm=batch_norm, bias=bias, **where),
+            Nonnegative(state_features, activation, floor, parametrisation=parametrisation, **where),
+            activation=sigma, **options,
         )  # fmt: skip
         self._name = activation
 

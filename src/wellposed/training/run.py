@@ -24,8 +24,7 @@ from torch import nn
 
 from wellposed.data import ImageData
 from wellposed.errors import CheckpointError, InputError, require
-from wellposed.layers import ImplicitGraph
-from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.layers.options import SolvingModule
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.checkpoint import load_weights, save_weights
 from wellposed.training.config import TrainConfig, read_config
@@ -228,7 +227,7 @@ def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, Da
     model = build_model(config, data)
     load_weights(model, config, folder.weights)
     for module in model.modules():
-        if isinstance(module, ImplicitLayer | ImplicitGraph):
+        if isinstance(module, SolvingModule):
             module.tolerance = Tolerance()  # the configured one is for training
     return config, data, model.eval()
 

@@ -1,0 +1,51 @@
+"""How a layer solves its equation: the options that all layers share."""
+
+from __future__ import annotations
+
+from typing import TypedDict, Unpack
+
+from torch import nn
+
+from wellposed.errors import check
+from wellposed.implicit import Exact, Gradient
+from wellposed.solvers.base import Solver, check_solver
+from wellposed.solvers.solution import Tolerance, check_on_failure
+
+
+class SolveOptions(TypedDict, total=False):
+    """Keyword arguments of every layer.
+
+    Attributes:
+        solver: the algorithm; None for the one that suits the layer's guarantee.
+        gradient: how to differentiate; None for `Exact`.
+        rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
+        atol: absolute tolerance, likewise.
+        max_steps: limit on the iterations of each sample, 1000 by default.
+        on_failure: ``"warn"`` (the default) or ``"raise"`` if a sample does not converge.
+    """
+
+    solver: Solver | None
+    gradient: Gradient | None
+    rtol: float | None
+    atol: float | None
+    max_steps: int
+    on_failure: str
+
+
+class SolvingModule(nn.Module):
+    """A module that solves an equation; its options can be changed at any time.
+
+    Args:
+        options: see `SolveOptions`.
+    """
+
+    def __init__(self, **options: Unpack[SolveOptions]) -> None:
+        super().__init__()
+        self.solver = options.get("solver")
+        check_solver(self.solver)
+        self.gradient = options.get("gradient") or Exact()
+        self.tolerance = Tolerance(options.get("rtol"), options.get("atol"))
+        self.max_steps = options.get("max_steps", 1000)
+        check(self.max_steps >= 1, "max_steps", self.max_steps, "must be at least 1")
+        self.on_failure = options.get("on_failure", "warn")
+        check_on_failure(self.on_failure)
