@@ -12,6 +12,21 @@ from wellposed.certificates.evaluate import bounded_logits
 from wellposed.cli.main import run as command
 
 
+def test_residual_layers_count_both_norms():
+    torch.manual_seed(0)
+    block = wp.Residual(4, 6, dtype=torch.float64)
+    x = torch.randn(200, 4, dtype=torch.float64)
+    jacobians = torch.func.vmap(torch.func.jacrev(block))(x)
+    assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= block.lipschitz()
+    with torch.no_grad():  # attained: H and G aligned, all units on
+        block.inner.copy_(torch.eye(6, 4) * 2.0)
+        block.outer.copy_(torch.eye(4, 6) * 1.5)
+        block.bias.fill_(100.0)
+    jacobian = torch.func.jacrev(block)(x[0])
+    assert float(torch.linalg.matrix_norm(jacobian, 2)) == pytest.approx(block.lipschitz(), rel=1e-9)
+    assert block.lipschitz() == pytest.approx(4.0)
+
+
 def blocks(dtype=torch.float64):
     torch.manual_seed(0)
     found = [

@@ -243,6 +243,13 @@ def network(kind, dtype=torch.float64):
         parts = [wp.Sandwich(5, 6, **options), wp.Sandwich(6, 4, **options), wp.OrthogonalLinear(4, 3, **options)]
     elif kind == "sll":
         parts = [wp.SLL(5, 7, **options), wp.SLL(5, 4, **options)]
+    elif kind == "residual":
+        parts = [
+            linear(5, 6, **options),
+            wp.Residual(6, 8, **options),
+            wp.Residual(6, **options),
+            linear(6, 3, **options),
+        ]
     elif kind == "monotone":
         parts = [wp.MonDEQ(5, 8, m=0.5, **tight, **options), linear(8, 3, **options)]
     else:
@@ -258,7 +265,7 @@ def network(kind, dtype=torch.float64):
     return found
 
 
-KINDS = ["feed-forward", "sandwich", "sll", "monotone", "mixed"]
+KINDS = ["feed-forward", "sandwich", "sll", "residual", "monotone", "mixed"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

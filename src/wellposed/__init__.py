@@ -36,6 +36,7 @@ from wellposed.layers import Normalize as Normalize
 from wellposed.layers import OrthogonalDEQ as OrthogonalDEQ
 from wellposed.layers import OrthogonalLinear as OrthogonalLinear
 from wellposed.layers import PcDEQ as PcDEQ
+from wellposed.layers import Residual as Residual
 from wellposed.layers import Sandwich as Sandwich
 from wellposed.layers import embed as embed
 from wellposed.operators.graphs import Graphs as Graphs

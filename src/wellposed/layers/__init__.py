@@ -5,6 +5,7 @@ from wellposed.layers.embedding import Embedding as Embedding
 from wellposed.layers.embedding import embed as embed
 from wellposed.layers.equilibrium import Equilibrium as Equilibrium
 from wellposed.layers.explicit import SLL as SLL
+from wellposed.layers.explicit import Residual as Residual
 from wellposed.layers.explicit import Sandwich as Sandwich
 from wellposed.layers.graph import ImplicitGraph as ImplicitGraph
 from wellposed.layers.lben import LBEN as LBEN

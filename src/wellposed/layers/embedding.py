@@ -9,6 +9,7 @@ up to the same statement for the whole chain with γ = Π γ_k, so that the embe
 
 - ``σ(Mu + b)``: γ_k = ‖M‖₂, Λ_k = I/‖M‖₂;  ``Mu``: γ_k = ‖M‖₂, no state;  ``u`` itself as linear coordinates: γ_k = 1, Λ_k = I;
 - sandwich layer: γ_k = 1, Λ_k = Ψ²;  SDP-based residual layer: γ_k = 1, Λ_k = T (Havens et al. 2023);
+- residual layer u + Gσ(Hu + b): γ_k = 1 + ‖G‖₂‖H‖₂, Λ_k = (‖G‖₂/‖H‖₂)·I;
 - monotone layer with I − W ⪰ mI: γ_k = ‖U‖₂/m, Λ_k = I/‖U‖₂, which is the product bound of Pabbaraju et al. 2021.
 """
 
@@ -106,8 +107,8 @@ def embed(network: nn.Sequential) -> Embedding:
     """An equilibrium network with exactly the outputs of a given network, and its metric and Lipschitz bound.
 
     Args:
-        network: a chain of ``Linear``, ``OrthogonalLinear``, ``ReLU``, `Sandwich`, `SLL`, `MonDEQ` (with ReLU) and
-            ``Flatten`` blocks on inputs of shape (batch, inputs), with at least one state among them.
+        network: a chain of ``Linear``, ``OrthogonalLinear``, ``ReLU``, `Sandwich`, `SLL`, `Residual`, `MonDEQ` (with ReLU)
+            and ``Flatten`` blocks on inputs of shape (batch, inputs), with at least one state among them.
 
     Raises:
         InputError: another kind of block, or no state at all.
@@ -141,7 +142,7 @@ def embed(network: nn.Sequential) -> Embedding:
                 chain.signal_is(chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
                 chain.linear = size
             read, constant = chain.read, chain.constant
-            states = chain.states(inner, block.bias.double().cpu(), multiplier)
+            states = chain.states(inner, block.bias.double().cpu(), multiplier, block.nominal())
             chain.signal_is(outer @ states)
             if block.residual:
                 chain.read = chain.read + torch.cat([read, _empty(len(read), len(inner))], 1)

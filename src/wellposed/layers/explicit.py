@@ -1,6 +1,6 @@
-"""Explicit layers that are 1-Lipschitz for every parameter: sandwich layers and SDP-based residual layers.
+"""Explicit layers with a known Lipschitz constant: sandwich layers, SDP-based and ordinary residual layers.
 
-Both are of the form ``y = S x + G σ(H x + b)`` with ReLU for σ, S zero or the identity, and a diagonal multiplier Λ that
+All are of the form ``y = S x + G σ(H x + b)`` with ReLU for σ, S zero or the identity, and a diagonal multiplier Λ that
 proves the constant: with D the slopes of σ between two inputs, 0 ≤ D ≤ I.
 """
 
@@ -39,7 +39,11 @@ class ExplicitBlock(nn.Module, ABC):
 
     @abstractmethod
     def lipschitz(self) -> float:
-        """Upper bound of the constant for the stored numbers, close to one."""
+        """Upper bound of the constant for the stored numbers."""
+
+    def nominal(self) -> float:
+        """The constant that Λ proves in exact arithmetic."""
+        return 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (*, in_features) to (*, out_features)."""
@@ -147,3 +151,50 @@ class SLL(ExplicitBlock):
         norm = spectral_norm_upper_bound(scale.sqrt()[:, None] * inner)
         rounded = spectral_norm_upper_bound(outer + inner.t() * scale) * spectral_norm_upper_bound(inner)
         return (max(1.0, norm**2 * (1.0 + 1e-14) - 1.0) + rounded) * (1.0 + 1e-14)
+
+
+class Residual(ExplicitBlock):
+    """``x + G σ(H x + b)`` with any G and H, and the Lipschitz constant 1 + ‖G‖₂‖H‖₂.
+
+    Λ = (‖G‖₂/‖H‖₂)·I proves that constant: with γ = 1 + ‖G‖‖H‖, (γ − 1/γ)(2λ − ‖G‖²/γ) = (‖G‖/γ + λ‖H‖)² for λ = ‖G‖/‖H‖.
+
+    Args:
+        features: features of x and y.
+        hidden: rows of H; None for ``features``.
+        device: where the parameters are created.
+        dtype: their dtype.
+    """
+
+    residual = True
+
+    def __init__(
+        self,
+        features: int,
+        hidden: int | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check(features > 0, "features", features, "must be a positive integer")
+        hidden = features if hidden is None else hidden
+        check(hidden > 0, "hidden", hidden, "must be a positive integer")
+        self.in_features = self.out_features = features
+        inner = nn.Linear(features, hidden, device=device, dtype=dtype)
+        self.inner, self.bias = inner.weight, inner.bias
+        self.outer = nn.Linear(hidden, features, bias=False, device=device, dtype=dtype).weight
+
+    def maps(self) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+        with torch.no_grad():
+            sizes = [torch.linalg.matrix_norm(part.double(), 2) for part in (self.outer, self.inner)]
+            multiplier = (sizes[0] / sizes[1]).clamp(1e-30, 1e30).to(self.bias)
+        return self.inner, self.outer, multiplier.expand(len(self.bias))
+
+    def nominal(self) -> float:
+        """``1 + ‖G‖₂‖H‖₂``."""
+        return self.lipschitz()
+
+    @torch.no_grad()
+    def lipschitz(self) -> float:
+        """``1 + ‖G‖₂‖H‖₂``."""
+        return (1.0 + spectral_norm_upper_bound(self.outer) * spectral_norm_upper_bound(self.inner)) * (1.0 + 1e-14)
