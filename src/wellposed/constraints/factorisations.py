@@ -7,7 +7,7 @@ import weakref
 
 from torch import nn
 
-from wellposed.operators.dense import FactorisationCache
+from wellposed.operators.cache import FactorisationCache
 
 _caches: weakref.WeakKeyDictionary[nn.Module, FactorisationCache] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()

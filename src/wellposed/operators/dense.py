@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,64 +11,7 @@ from torch import Tensor
 from wellposed.errors import InputError
 from wellposed.linear_algebra import accretive_inverse
 from wellposed.operators.base import Operator, T
-
-_KEPT_MATRICES = 2
-
-
-class _Entry:
-    """What was computed for one matrix, with a copy of it that nobody else can write to."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix.clone()
-        self.transforms: dict[float, Tensor] = {}
-        self.remembered: dict[Hashable, Any] = {}
-
-    @cached_property
-    def square_norm(self) -> float:
-        flat = self.matrix.reshape(-1)
-        return float(torch.dot(flat, flat))
-
-    @cached_property
-    def trace(self) -> float:
-        return float(self.matrix.trace())
-
-
-class FactorisationCache:
-    """Cayley transforms of recent matrices, looked up by *value*.
-
-    Comparing the numbers themselves costs n² and cannot be fooled by any way of changing a weight; identity or version
-    counters miss writes through ``.data``. An entry's parts are complete before they are published, so concurrent
-    solves cannot see a half-written one.
-
-    Attributes:
-        factorisations: how many matrices were factorised so far.
-    """
-
-    def __init__(self) -> None:
-        self._entries: tuple[_Entry, ...] = ()
-        self.factorisations = 0
-
-    def entry(self, matrix: Tensor) -> _Entry:
-        """The entry of these numbers, new if they were not seen recently."""
-        for entry in self._entries:
-            kept = entry.matrix
-            if kept.dtype == matrix.dtype and kept.device == matrix.device and torch.equal(kept, matrix):
-                return entry
-        entry = _Entry(matrix)
-        self._entries = (entry, *self._entries[: _KEPT_MATRICES - 1])
-        return entry
-
-    def cayley(self, entry: _Entry, step: float) -> Tensor:
-        """``2·(I + step·(I − matrix))⁻¹ − I`` of shape (n, n)."""
-        transform = entry.transforms.get(step)
-        if transform is None:
-            shifted = entry.matrix * (-0.5 * step)
-            shifted.diagonal().add_(0.5 * (1.0 + step))
-            transform = accretive_inverse(shifted)
-            transform.diagonal().sub_(1.0)
-            self.factorisations += 1
-            entry.transforms[step] = transform
-        return transform
+from wellposed.operators.cache import Entry, FactorisationCache
 
 
 class Dense(Operator):
@@ -96,7 +38,7 @@ class Dense(Operator):
         self._cache = FactorisationCache() if cache is None else cache
         self._metric = metric
         self._transposed = transposed
-        self._found: tuple[int, _Entry] | None = None
+        self._found: tuple[int, Entry] | None = None
         # States are rows, so W acts from the right as its transpose; the view is taken once, not per iteration.
         self._right = matrix if transposed else matrix.t()
 
@@ -109,11 +51,8 @@ class Dense(Operator):
         return self._metric if self._metric is None or not self._transposed else 1.0 / self._metric
 
     def remembered(self, key: Hashable, compute: Callable[[], T], *, oriented: bool = False) -> T:  # noqa: D102
-        known = self._entry().remembered
-        key = (key, oriented and self._transposed, None if self._metric is None else tuple(self._metric.tolist()))
-        if key not in known:
-            known[key] = compute()
-        return known[key]
+        metric = None if self._metric is None else tuple(self._metric.tolist())
+        return self._entry().remembered((key, oriented and self._transposed, metric), compute)
 
     def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:  # noqa: D102
         return type(self)(tensors[0], self._cache, *tensors[1:], transposed=self._transposed)
@@ -138,7 +77,7 @@ class Dense(Operator):
             identity = torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
             transform = 2.0 * accretive_inverse(identity * (1.0 + step) - step * matrix) - identity
         else:
-            transform = self._cache.cayley(self._entry(), step)
+            transform = self._cache.transform(self._entry(), step, lambda stored: _cayley(stored, step))
         return Dense(transform, transposed=self._transposed)
 
     def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
@@ -154,18 +93,25 @@ class Dense(Operator):
             return self
         return type(self)(self._matrix.to(dtype), self._cache, self._metric, transposed=self._transposed)
 
-    def _entry(self) -> _Entry:
+    def _entry(self) -> Entry:
         version = self._matrix._version
         if self._found is None or self._found[0] != version:
             self._found = (version, self._cache.entry(self._matrix.detach()))
         return self._found[1]
 
+    def _square_norm(self) -> float:
+        entry = self._entry()
+        return entry.remembered(
+            "square norm", lambda: float(torch.dot(entry.tensor.reshape(-1), entry.tensor.reshape(-1)))
+        )
+
     def norm_upper_bound(self) -> float:  # noqa: D102
         terms = self._matrix.numel() + 2
-        return (self._entry().square_norm * (1.0 + terms * torch.finfo(self._matrix.dtype).eps)) ** 0.5
+        return (self._square_norm() * (1.0 + terms * torch.finfo(self._matrix.dtype).eps)) ** 0.5
 
     def trace(self) -> float:  # noqa: D102
-        return self._entry().trace
+        entry = self._entry()
+        return entry.remembered("trace", lambda: float(entry.tensor.trace()))
 
     def norm_estimate(self) -> float:  # noqa: D102
         return float(torch.linalg.vector_norm(self._matrix)) / self._matrix.shape[0] ** 0.5
@@ -173,7 +119,7 @@ class Dense(Operator):
     def displacement_norm_estimate(self) -> float:  # noqa: D102
         size = self._matrix.shape[0]
         # ‖I − W‖_F² = n − 2·tr W + ‖W‖_F², without forming I − W.
-        square = size - 2.0 * self.trace() + self._entry().square_norm
+        square = size - 2.0 * self.trace() + self._square_norm()
         return (max(square, 0.0) / size) ** 0.5
 
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:  # noqa: D102
@@ -184,3 +130,12 @@ class Dense(Operator):
 
     def dense(self) -> Tensor:  # noqa: D102
         return self._right.t()
+
+
+def _cayley(matrix: Tensor, step: float) -> Tensor:
+    """``2·(I + step·(I − matrix))⁻¹ − I``, shape (n, n)."""
+    shifted = matrix * (-0.5 * step)
+    shifted.diagonal().add_(0.5 * (1.0 + step))
+    transform = accretive_inverse(shifted)
+    transform.diagonal().sub_(1.0)
+    return transform
