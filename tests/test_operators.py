@@ -7,7 +7,8 @@ import torch
 
 import wellposed as wp
 from harness.operator_case import OperatorCase
-from wellposed.operators import Dense
+from wellposed.operators import Circular, Dense
+from wellposed.operators.circular import transfer_function
 
 
 class TestDense(OperatorCase):
@@ -35,3 +36,103 @@ class TestLargeDense(TestDense):
 def test_only_square_matrices():
     with pytest.raises(wp.InputError, match=r"\(2, 3\)"):
         Dense(torch.zeros(2, 3))
+
+
+def circular_conv2d(x, kernel):
+    rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
+    return torch.nn.functional.conv2d(
+        torch.nn.functional.pad(x, (columns, columns, rows, rows), mode="circular"), kernel
+    )
+
+
+class TestCircular(OperatorCase):
+    """Every parity of height and width, and images of a single pixel in one direction."""
+
+    shape, taps = (2, 4, 5), (3, 3)
+
+    def kernel(self):
+        channels = self.shape[0]
+        generator = torch.Generator().manual_seed(0)
+        return 0.15 * torch.randn(channels, channels, *self.taps, generator=generator, dtype=torch.float64)
+
+    def make_operator(self):
+        return Circular(transfer_function(self.kernel(), *self.shape[1:]), self.shape[2])
+
+    def dense(self, operator):
+        """From the tensor, by the definition of the discrete Fourier transform."""
+        channels, height, width = self.shape
+        half = operator.tensors[0]
+        matrix = torch.zeros(*self.shape, *self.shape, dtype=torch.float64)
+        u, v = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        full = torch.zeros(height, width, channels, channels, dtype=torch.complex128)
+        for a in range(height):
+            for b in range(width):
+                stored = b <= width // 2
+                full[a, b] = half[a, b] if stored else half[-a % height, width - b].conj()
+        full = 0.5 * (full + full.flip(0, 1).roll((1, 1), (0, 1)).conj())  # what a real inverse transform sees
+        for y in range(height):
+            for x in range(width):
+                phase = torch.exp(2j * torch.pi * (u.double() * y / height + v.double() * x / width))
+                taps = (full * phase[:, :, None, None]).sum((0, 1)).real / (height * width)
+                for yy in range(height):
+                    for xx in range(width):
+                        matrix[:, (yy + y) % height, (xx + x) % width, :, yy, xx] = taps
+        size = channels * height * width
+        return matrix.reshape(size, size)
+
+    def state_shape(self):
+        return self.shape
+
+    def test_it_is_the_convolution(self):
+        z = self.states()
+        operator = self.make_operator()
+        torch.testing.assert_close(operator.apply(z), circular_conv2d(z, self.kernel()), rtol=1e-12, atol=1e-12)
+
+
+class TestCircularOddByEven(TestCircular):
+    shape = (3, 5, 6)
+
+
+class TestCircularOnePixelWide(TestCircular):
+    shape, taps = (3, 6, 1), (5, 1)
+
+
+class TestCircularOnePixelHigh(TestCircular):
+    shape, taps = (2, 1, 7), (1, 3)
+
+
+class TestCircularOnePixel(TestCircular):
+    shape, taps = (4, 1, 1), (1, 1)
+
+
+def test_circular_gradients_reach_the_kernel():
+    kernel = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    z = torch.randn(3, 2, 4, 5, dtype=torch.float64)
+    y = torch.randn_like(z)
+    found = torch.autograd.grad((Circular(transfer_function(kernel, 4, 5), 5).apply(z) * y).sum(), kernel)[0]
+    expected = torch.autograd.grad((circular_conv2d(z, kernel) * y).sum(), kernel)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [28, 30, 32, 34, 31, 47])
+def test_rounding_of_large_images_is_bounded(size):
+    generator = torch.Generator().manual_seed(size)
+    kernel = torch.randn(4, 4, 3, 3, generator=generator)
+    operator = Circular(transfer_function(kernel, size, size), size)
+    exact = operator.to(torch.float64)
+    z = torch.randn(20, 4, size, size, generator=generator)
+    error = (operator.apply(z).double() - exact.apply(z.double())).flatten(1).norm(dim=1)
+    bound = operator.rounding(z.flatten(1).norm(dim=1), torch.zeros(20))
+    assert (error <= bound).all()
+    assert (bound <= 1e-3 * operator.norm_upper_bound() * z.flatten(1).norm(dim=1)).all()
+
+
+def test_unusable_transfer_functions_and_kernels():
+    with pytest.raises(wp.InputError, match="must be complex"):
+        Circular(torch.zeros(4, 3, 2, 2), 5)
+    with pytest.raises(wp.InputError, match="width=7"):
+        Circular(torch.zeros(4, 3, 2, 2, dtype=torch.complex64), 7)
+    with pytest.raises(wp.InputError, match="odd numbers"):
+        transfer_function(torch.zeros(2, 2, 2, 3), 5, 5)
+    with pytest.raises(wp.InputError, match="no larger than the image"):
+        transfer_function(torch.zeros(2, 2, 5, 3), 4, 5)

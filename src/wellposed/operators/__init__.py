@@ -1,4 +1,5 @@
 """State maps W: linear maps that know their adjoint, their resolvent and bounds of their norm."""
 
 from wellposed.operators.base import Operator as Operator
+from wellposed.operators.circular import Circular as Circular
 from wellposed.operators.dense import Dense as Dense
