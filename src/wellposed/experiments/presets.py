@@ -102,7 +102,7 @@ def as_markdown(records: Sequence[Record]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for record in records:
         cells = [
-            f"`{record.preset}`", f"{100 * record.test_error:.2f}", f"{record.lipschitz:.4g}", f"{record.lower_bound:.4g}",
+            f"`{record.preset}`", f"{100 * record.test_error:.2f}", f"{record.lipschitz:.7g}", f"{record.lower_bound:.4g}",
             f"{record.lipschitz * record.deviation:.4g}" if record.deviation != 1.0 else "–",
             *(f"{100 * share:.2f}" for share in record.certified), f"{record.seconds:.0f}",
         ]  # fmt: skip

@@ -46,20 +46,35 @@ class Equilibrium(ImplicitLayer):
         **options: Unpack[SolveOptions],
     ) -> None:
         super().__init__(**options)
-        check(
-            bool(injection.out_features == constraint.state_features), "injection.out_features",
-            injection.out_features, f"must equal the constraint's {constraint.state_features} state features",
-        )  # fmt: skip
         self.injection: Any = injection
         self.constraint = constraint
+        self._check_sizes()
         self.activation = activation_named(activation)
         if constraint.needs_monotone:
             self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")
+
+    def _check_sizes(self) -> None:
+        found, wanted = self.injection.out_features, self.state_features
+        check(found == wanted, "injection.out_features", found, f"must equal the constraint's {wanted} state features")
 
     @property
     def in_features(self) -> int:
         """Number of input features."""
         return self.injection.in_features
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return (self.in_features,)
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of one equilibrium."""
+        return (self.state_features,)
+
+    def injection_norm(self) -> float:
+        """Proved upper bound of ‖U‖₂ for the stored numbers."""
+        return spectral_norm_upper_bound(self.injection.weight)
 
     @property
     def state_features(self) -> int:
@@ -91,7 +106,7 @@ class Equilibrium(ImplicitLayer):
         """‖U‖₂ times what the guarantee proves for the offset."""
         with torch.no_grad():
             guarantee = self.guarantee()
-        injection, sensitivity = spectral_norm_upper_bound(self.injection.weight), guarantee.offset_lipschitz()
+        injection, sensitivity = self.injection_norm(), guarantee.offset_lipschitz()
         value = math.nextafter(injection * sensitivity, math.inf)
         return value, f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
 
@@ -116,8 +131,8 @@ class Equilibrium(ImplicitLayer):
         self._check_input(x)
         self._check_start(x, z0)
         with full_precision(x.device):
-            lead = x.shape[:-1]
-            rows = x.reshape(-1, x.shape[-1])
+            lead = x.shape[: x.ndim - len(self.input_shape)]
+            rows = x.reshape(-1, *self.input_shape)
             offset = self.injection(rows)
             operator, guarantee = self.materialise()
             settings = Settings(
@@ -131,7 +146,7 @@ class Equilibrium(ImplicitLayer):
             )
             exact = (lambda: self._exact_offset(rows)) if settings.certified else None
             equation = AffineEquation(operator, self.activation, guarantee, settings, exact)
-            start = None if z0 is None else z0.reshape(-1, self.state_features)
+            start = None if z0 is None else z0.reshape(-1, *self.state_shape)
             self._check_finite(x, offset)
             unknowns = (*operator.tensors, offset, *self.activation.tensors)
             try:
@@ -141,7 +156,9 @@ class Equilibrium(ImplicitLayer):
                 raise
         if len(lead) == 1:
             return Solution(*report.fields(), value, equation.adjoint_reports)
-        return Solution(*report.reshape(lead).fields(), value.reshape(*lead, value.shape[-1]), equation.adjoint_reports)
+        return Solution(
+            *report.reshape(lead).fields(), value.reshape(*lead, *self.state_shape), equation.adjoint_reports
+        )
 
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         # torch.func wrappers cannot enter a closure, so plain storage is read here; see AffineEquation.batched.
@@ -151,11 +168,7 @@ class Equilibrium(ImplicitLayer):
         )
 
     def _check_input(self, x: Tensor) -> None:
-        if x.ndim == 0 or x.shape[-1] != self.in_features:
-            raise InputError(
-                f"x: has shape {tuple(x.shape)}, but the layer takes {self.in_features} features in the last dimension; "
-                "flatten or reshape the input"
-            )
+        self._check_shape(x)
         weight = self.injection.weight
         if weight.dtype not in (torch.float32, torch.float64):
             raise InputError(
@@ -166,8 +179,15 @@ class Equilibrium(ImplicitLayer):
         if x.device != weight.device:
             raise InputError(f"x: is on {x.device}, the weights are on {weight.device}; move one of them")
 
+    def _check_shape(self, x: Tensor) -> None:
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise InputError(
+                f"x: has shape {tuple(x.shape)}, but the layer takes {self.in_features} features in the last dimension; "
+                "flatten or reshape the input"
+            )
+
     def _check_start(self, x: Tensor, z0: Tensor | None) -> None:
-        expected = (*x.shape[:-1], self.state_features)
+        expected = (*x.shape[: x.ndim - len(self.input_shape)], *self.state_shape)
         if z0 is not None and (tuple(z0.shape) != expected or z0.dtype != self.injection.weight.dtype):
             raise InputError(
                 f"z0: has shape {tuple(z0.shape)} and dtype {z0.dtype}; needs shape {expected} and dtype "

@@ -163,12 +163,8 @@ class PcDEQ(Equilibrium):
         """Contraction of one step in the Thompson metric, for every W ≥ 0 and every input; see `thompson_modulus`."""
         return thompson_modulus(self._name, self.injection.floor)
 
-    def lipschitz(self) -> tuple[float, str]:  # noqa: D102
-        injection = spectral_norm_upper_bound(self.injection.folded()[0]) * (1.0 + 1e-12)
-        guarantee = self.guarantee()
-        sensitivity = guarantee.offset_lipschitz()
-        reason = f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
-        return math.nextafter(injection * sensitivity, math.inf), reason
+    def injection_norm(self) -> float:  # noqa: D102
+        return spectral_norm_upper_bound(self.injection.folded()[0]) * (1.0 + 1e-12)
 
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         weight, bias = self.injection.folded()
