@@ -239,3 +239,19 @@ def test_a_solver_must_be_an_instance():
         wp.MonDEQ(3, 4).solve(torch.zeros(2, 3), z0=torch.zeros(2, 5))
     with pytest.raises(wp.InputError, match="float32 or float64"):
         wp.MonDEQ(3, 4, dtype=torch.bfloat16)(torch.zeros(2, 3, dtype=torch.bfloat16))
+
+
+def test_vmapped_derivatives_along_a_constant_direction():
+    def solve(b):
+        return wp.fixed_point(
+            lambda z, b: 0.3 * torch.tanh(z) + b, torch.zeros(3, 4, dtype=torch.float64), (b,), rtol=1e-11, atol=1e-11
+        ).value
+
+    points, direction = torch.randn(5, 3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    forward = torch.func.vmap(lambda b: torch.func.jvp(solve, (b,), (direction,))[1])(points)
+    backward = torch.func.vmap(lambda b: torch.func.vjp(solve, b)[1](direction)[0])(points)
+    for index, point in enumerate(points):
+        torch.testing.assert_close(
+            forward[index], torch.func.jvp(solve, (point,), (direction,))[1], rtol=1e-8, atol=1e-9
+        )
+        torch.testing.assert_close(backward[index], torch.func.vjp(solve, point)[1](direction)[0], rtol=1e-8, atol=1e-9)

@@ -531,3 +531,38 @@ def test_node_classification_over_long_chains():
     x, graphs, labels = chains(100, 8, 1)
     with torch.no_grad():
         assert float((head(layer(x, graphs)).argmax(1) == labels).float().mean()) >= 0.95
+
+
+@pytest.mark.parametrize("batch", [[0, 0, 0, 3], [0, 0, 1, 1, 4], [0] * 5 + [2, 2, 5], [5], [1, 0, 1, 0]])
+def test_graphs_without_nodes_and_unsorted_batches(batch):
+    batch = torch.tensor(batch)
+    graphs = wp.Graphs(torch.zeros(2, 0, dtype=torch.int64), len(batch), batch, count=7)
+    layer = make(VARIANTS[0])
+    x = torch.randn(len(batch), 3, dtype=torch.float64)
+    solution = layer.solve(x, graphs)
+    assert solution.converged.shape == (7,) and solution.converged.all()
+    alone = layer(x, wp.Graphs(torch.zeros(2, 0, dtype=torch.int64), len(batch), torch.arange(len(batch))))
+    torch.testing.assert_close(solution.value, alone, rtol=1e-9, atol=1e-9)
+    with pytest.raises(wp.InputError, match="batch names"):
+        wp.Graphs(torch.zeros(2, 0, dtype=torch.int64), len(batch), batch, count=1 if int(batch.max()) else 0)
+
+
+def test_weights_that_cannot_be_used():
+    edges = torch.tensor([[0, 1], [1, 0]])
+    with pytest.raises(wp.InputError, match="needs a gradient"):
+        wp.Graphs(edges, 2, weight=torch.ones(2, requires_grad=True))
+    huge = torch.full((2,), 1e308, dtype=torch.float64)
+    with pytest.raises(wp.InputError, match="overflow"):
+        wp.Graphs(edges, 2, weight=huge, normalisation="spectral")
+    assert float(wp.Graphs(edges, 2, weight=huge).blocks[0].norm[0]) == pytest.approx(1.0)
+    tiny = wp.Graphs(edges, 2, weight=torch.full((2,), 1e-170, dtype=torch.float64), normalisation="none")
+    assert float(tiny.blocks[0].norm[0]) >= 1e-170
+    bad = wp.ImplicitGraph(3, 4, dtype=torch.bfloat16)
+    with pytest.raises(wp.InputError, match="float32 or float64"):
+        bad(torch.zeros(2, 3, dtype=torch.bfloat16), wp.Graphs(edges, 2))
+
+
+def test_row_projection_of_huge_parameters_in_single_precision():
+    for scale in (1e3, 1e7):
+        matrix = scale * torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
+        assert float(project_rows(matrix, 0.9).double().abs().sum(1).max()) <= 0.9 * (1 + 1e-6)

@@ -326,3 +326,53 @@ def test_what_cannot_be_embedded():
         wp.embed(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh()))
     with pytest.raises(wp.InputError, match="it is a linear map"):
         wp.embed(torch.nn.Sequential(torch.nn.Linear(3, 3)))
+
+
+def test_a_subclass_or_hook_is_not_embedded_as_something_else():
+    class Twice(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(wp.InputError, match="cannot embed a Twice"):
+        wp.embed(torch.nn.Sequential(Twice(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)))
+    hooked = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    hooked[0].register_forward_hook(lambda module, arguments, output: 2 * output)
+    with pytest.raises(wp.InputError, match="without hooks"):
+        wp.embed(hooked)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("SLL",),
+        ("SLL", "SLL"),
+        ("SLL", "Linear", "SLL"),
+        ("Sandwich", "Sandwich"),
+        ("Sandwich", "SLL"),
+        ("ReLU", "SLL"),
+    ],
+)
+def test_layers_start_from_any_chain_of_blocks(names, seed):
+    torch.manual_seed(seed)
+    make = {
+        "SLL": lambda: wp.SLL(3, dtype=torch.float64), "Sandwich": lambda: wp.Sandwich(3, 3, dtype=torch.float64),
+        "Linear": lambda: torch.nn.Linear(3, 3, dtype=torch.float64),
+        "ReLU": lambda: torch.nn.Sequential(torch.nn.Linear(3, 3, dtype=torch.float64), torch.nn.ReLU()),
+    }  # fmt: skip
+    parts = [make[name]() for name in names]
+    flat = [p for part in parts for p in (part if isinstance(part, torch.nn.Sequential) else [part])]
+    source = torch.nn.Sequential(*flat, torch.nn.Linear(3, 2, dtype=torch.float64))
+    layer = wp.LBEN.from_network(source, rtol=1e-10, atol=1e-10)
+    x = torch.randn(20, 3, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), source(x), rtol=1e-6, atol=1e-6)
+
+
+def test_networks_with_zero_weights_embed():
+    source = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        source[2].weight.zero_()
+    layer = wp.LBEN.from_network(source, gamma=1.0)
+    torch.testing.assert_close(layer(torch.randn(5, 3).double()), source[2].bias.expand(5, 2), rtol=1e-6, atol=1e-6)
+    with pytest.raises(wp.OptionError, match="dtype"):
+        wp.LBEN.from_network(source, dtype=torch.float32)

@@ -294,3 +294,88 @@ def test_enclosures_contain_the_fixed_point_in_fifty_digits(name, dtype):
                 ]
             for value, least, most in zip(z, low.tolist(), high.tolist(), strict=True):
                 assert mpmath.mpf(least) <= value <= mpmath.mpf(most)
+
+
+def test_bounds_hold_where_batch_normalisation_cancels():
+    """A bias and a running mean of a million: their difference is the offset."""
+    mpmath = pytest.importorskip("mpmath")
+    torch.manual_seed(0)
+    layer = wp.PcDEQ(2, 3, dtype=torch.float64, batch_norm=True, rtol=1e-8, atol=1e-8)
+    with torch.no_grad():
+        layer.injection.bias.copy_(1e6 + torch.rand(3, dtype=torch.float64))
+        layer.injection.norm.running_mean.copy_(1e6 - torch.rand(3, dtype=torch.float64))
+        layer.injection.norm.running_var.uniform_(0.5, 2.0)
+    layer.eval()
+    x = torch.randn(4, 2, dtype=torch.float64)
+    solution, (lower, upper) = layer.solve(x), layer.enclosure(x)
+    norm = layer.injection.norm
+    with mpmath.workdps(50):
+        number = lambda t: mpmath.mpf(float(t))  # noqa: E731
+        for row in range(4):
+            offset = []
+            for i in range(3):
+                value = number(layer.injection.bias[i]) - number(norm.running_mean[i])
+                value += sum(number(layer.injection.weight[i, j]) * number(x[row, j]) for j in range(2))
+                value = value / mpmath.sqrt(number(norm.running_var[i]) + mpmath.mpf(norm.eps))
+                value = value * number(norm.weight[i]) + number(norm.bias[i])
+                offset.append(mpmath.mpf(layer.injection.floor) + mpmath.log(1 + mpmath.exp(value)))
+            weight = layer.operator().dense().detach()
+            z = [mpmath.mpf(1)] * 3
+            for _ in range(300):
+                z = [mpmath.tanh(sum(number(weight[i, j]) * z[j] for j in range(3)) + offset[i]) for i in range(3)]
+            error = mpmath.sqrt(sum((number(solution.value[row, i]) - z[i]) ** 2 for i in range(3)))
+            assert error <= number(solution.error_bound[row])
+            assert all(number(lower[row, i]) <= z[i] <= number(upper[row, i]) for i in range(3))
+
+
+@pytest.mark.parametrize("gradient", [wp.Unrolled(), wp.Phantom(), wp.JacobianFree()])
+def test_the_value_is_the_certified_one_whatever_the_gradient(gradient):
+    layer = wp.PcDEQ(2, 4, activation="logarithm", gradient=gradient, dtype=torch.float64, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        layer.constraint.V.fill_(0.4)
+    x = torch.randn(5, 2, dtype=torch.float64)
+    solution = layer.solve(x)
+    plain = wp.PcDEQ(2, 4, activation="logarithm", dtype=torch.float64, rtol=1e-14, atol=1e-14)
+    plain.load_state_dict(layer.state_dict())
+    assert ((solution.value - plain(x)).norm(dim=1) <= solution.error_bound * (1 + 1e-6) + 1e-14).all()
+    assert torch.autograd.grad(solution.value.sum(), layer.injection.weight)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "floor"), [("sigmoid", 37.0, 0.0), ("tanh", 1.0, 17.0), ("tanh", 2.0, 25.0)]
+)
+def test_constants_of_saturated_units_are_not_lost_to_cancellation(name, weight, floor):
+    mpmath = pytest.importorskip("mpmath")
+    layer = wp.PcDEQ(1, 1, activation=name, floor=None if name == "sigmoid" else floor, dtype=torch.float64)
+    with torch.no_grad():
+        layer.constraint.V.fill_(weight**0.5)
+    with mpmath.workdps(60):
+        sigma = mpmath.tanh if name == "tanh" else lambda v: 1 / (1 + mpmath.exp(-v))
+        w = mpmath.mpf(float(layer.operator().dense()[0, 0]))
+        z = mpmath.mpf(1)
+        for _ in range(100):
+            z = sigma(w * z + floor)
+        slope = mpmath.diff(sigma, w * z + floor)
+        assert slope / (1 - slope * w) <= mpmath.mpf(layer.guarantee().offset_lipschitz())
+
+
+@pytest.mark.parametrize("floor", [1e-5, 1e-6])
+def test_nearly_critical_weights_are_still_guaranteed(floor):
+    layer = wp.PcDEQ(1, 1, floor=floor, solver=wp.Newton(), dtype=torch.float64, rtol=1e-6, atol=1e-9)
+    with torch.no_grad():
+        layer.constraint.V.fill_(1.001**0.5)
+        layer.injection.bias.fill_(-30.0)
+        layer.injection.weight.zero_()
+    solution = layer.solve(torch.zeros(1, 1, dtype=torch.float64))
+    assert solution.converged.all()
+    z, w, q = solution.value.item(), layer.operator().dense().item(), layer.injection(torch.zeros(1, 1).double()).item()
+    assert abs(math.tanh(w * z + q) - z) <= 1e-9
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-12])
+def test_small_cotangents_are_solved_for_as_well_as_large_ones(scale):
+    for layer in (wp.PcDEQ(7, 6, dtype=torch.float64), wp.MonDEQ(7, 6, dtype=torch.float64), wp.NEMON(7, 6)):
+        x = torch.randn(5, 7, dtype=layer.injection.weight.dtype)
+        solution = layer.solve(x)
+        (scale * solution.value).sum().backward()
+        assert solution.adjoint_reports[0].converged.all()

@@ -24,10 +24,12 @@ class Activation(ABC):
     Attributes:
         slope_range: smallest and largest slope over the real line, as exact as it is known.
         binary_slopes: whether every derivative is zero or one.
+        homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
     """
 
     slope_range: tuple[float, float] = (0.0, 1.0)
     binary_slopes: bool = False
+    homogeneous: bool = False
 
     @abstractmethod
     def __call__(self, value: Tensor) -> Tensor:
@@ -130,6 +132,8 @@ class Activation(ABC):
 class ReLU(Activation):
     """``max(v, 0)``: the projection onto the nonnegative orthant, so its resolvent is itself at every step."""
 
+    homogeneous = True
+
     binary_slopes = True
 
     def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
@@ -157,6 +161,8 @@ class ReLU(Activation):
 @dataclass(frozen=True)
 class LeakyReLU(Activation):
     """``v`` for v ≥ 0 and ``negative_slope·v`` below, with 0 < negative_slope ≤ 1."""
+
+    homogeneous = True
 
     negative_slope: float = 0.01
 
@@ -206,6 +212,8 @@ class Clamp(Activation):
 @dataclass(frozen=True)
 class Identity(Activation):
     """``v`` itself: slope one everywhere."""
+
+    homogeneous = True
 
     @property
     def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # a constant of its own  # noqa: D102
@@ -300,6 +308,8 @@ class Smooth(Activation):
 
 class DiagonalLinear(Activation):
     """``slopes ∘ v`` with one slope per sample and coordinate: the activation of the adjoint problem."""
+
+    homogeneous = True
 
     def __init__(self, slopes: Tensor, *, binary: bool = False) -> None:
         self.slopes = slopes

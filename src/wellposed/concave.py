@@ -53,4 +53,4 @@ def thompson_modulus(name: str, floor: float) -> float:
     grid = [elasticity(-20.0 + 0.05 * k) for k in range(800)]
     best = -20.0 + 0.05 * max(range(800), key=grid.__getitem__)
     found = golden_section(lambda t: -elasticity(t), best - 0.05, best + 0.05, 1e-10)
-    return max(elasticity(found), max(grid))
+    return min(max(elasticity(found), max(grid)) * (1.0 + 1e-9), 1.0)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError
+from wellposed.layers.blocks import has_hooks, is_plain
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
@@ -22,9 +22,6 @@ from wellposed.verified import spectral_norm_upper_bound, to_float64
 
 # Nonexpansive whatever they are given, and without weights.
 _NONEXPANSIVE = (nn.Flatten, nn.Unflatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, GroupSort)
-
-
-_Block = TypeVar("_Block", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def blocks_of(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]
     Raises:
         CertificateError: there are no blocks, or a block does more than its class says.
     """
-    if model._forward_hooks or model._forward_pre_hooks:
+    if has_hooks(model):
         raise CertificateError(f"{prefix or 'model'}: it has forward hooks, whose effect is unknown; remove them first")
     if not is_plain(model, nn.Sequential):
         return [(prefix or "model", model)]
@@ -59,11 +56,6 @@ def blocks_of(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]
         assert child is not None
         chain.extend(blocks_of(child, f"{prefix}.{name}" if prefix else name))
     return chain
-
-
-def is_plain(block: nn.Module, kind: type[_Block]) -> TypeGuard[_Block]:
-    """Whether a block is of a class and computes what that class computes; a subclass with another forward does not."""
-    return isinstance(block, kind) and type(block).forward is kind.forward
 
 
 def factor_of(name: str, block: nn.Module) -> Factor:

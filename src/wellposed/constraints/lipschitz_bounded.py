@@ -248,7 +248,7 @@ def proved_with_feedthrough(
 
     def least(logarithm: float) -> float:
         low, high = 0.0, largest
-        while high - low > 1e-10 * high:
+        while high - low > 1e-10 * high and high > 1e-12:
             middle = 0.5 * (low + high) if low > 0.0 or high < 1e-3 * largest else 0.1 * high
             good = eigenvalues(condition_2(middle, math.exp(logarithm)))[0] >= 0.0
             low, high = (low, middle) if good else (middle, high)

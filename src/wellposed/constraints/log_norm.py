@@ -85,7 +85,8 @@ class LogNorm(Constraint):
     def set_extra_state(self, state: object) -> None:
         """Restore μ from a state dict."""
         mu = float(state)  # type: ignore[arg-type]
-        check(-math.inf < mu < 1.0, "mu", mu, "the checkpoint's log-norm bound is unusable")
+        usable = -math.inf < mu < 1.0 and mu * self._slopes[1] < 1.0
+        check(usable, "mu", mu, "the checkpoint's log-norm bound is unusable with this activation")
         self.mu = mu
 
     def extra_repr(self) -> str:

@@ -55,7 +55,7 @@ def bjorck_orthogonal(parameter: Tensor, steps: int = 30) -> Tensor:
         return bjorck_orthogonal(parameter.t(), steps).t()
     size = parameter.abs()
     # ‖W‖₂² ≤ ‖W‖₁‖W‖_∞: every singular value of the scaled matrix is at most one.
-    scale = (size.sum(0).amax() * size.sum(1).amax()).sqrt()
+    scale = size.sum(0).amax().sqrt() * size.sum(1).amax().sqrt()
     matrix = parameter / scale.clamp_min(torch.finfo(parameter.dtype).tiny)
     for _ in range(steps):
         matrix = torch.addmm(matrix, matrix, matrix.t() @ matrix, beta=1.5, alpha=-0.5)

@@ -24,14 +24,14 @@ def project_rows(matrix: Tensor, radius: float) -> Tensor:
         radius: of the ball, positive.
     """
     inner = radius * (1.0 - (matrix.shape[1] + 16) * torch.finfo(matrix.dtype).eps)
-    size = matrix.abs()
+    size = matrix.abs().double()
     ordered = size.sort(1, descending=True).values
-    counts = torch.arange(1, matrix.shape[1] + 1, dtype=matrix.dtype, device=matrix.device)
+    counts = torch.arange(1, matrix.shape[1] + 1, dtype=size.dtype, device=matrix.device)
     thresholds = (ordered.cumsum(1) - inner) / counts
     last = (ordered > thresholds).sum(1, keepdim=True).clamp_min(1) - 1
     threshold = thresholds.gather(1, last).clamp_min(0.0)
     inside = size.detach().sum(1, keepdim=True) <= radius
-    return torch.where(inside, matrix, matrix.sign() * (size - threshold).clamp_min(0.0))
+    return torch.where(inside, matrix, matrix.sign() * (size - threshold).clamp_min(0.0).to(matrix))
 
 
 class RowBounded(nn.Module, Projected):

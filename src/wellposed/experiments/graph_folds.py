@@ -105,7 +105,7 @@ def run_folds(
                     train(config, folder, data_root=data_root, progress=False)
                 finished += 1
                 done(finished)
-    summary = summarise_folds(data, out, seeds)
+    summary = summarise_folds(data, out, seeds, folds)
     (out / "folds.json").write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
     return summary
 
@@ -116,23 +116,23 @@ def _folder(out: Path, preset: str, seed: int, fold: int) -> Path:
 
 def _is_finished(folder: Path, config: TrainConfig) -> bool:
     run = RunFolder(folder)
-    if not run.weights.exists():
+    if not run.environment.exists():  # written last
         return False
     if read_config(run.config) != config:
         raise CheckpointError(f"{folder}: a run with other settings; choose another --out or delete it")
     return True
 
 
-def summarise_folds(data: str, out: Path, seeds: int) -> FoldSummary:
-    """Summarise the finished runs in a folder.
+def summarise_folds(data: str, out: Path, seeds: int, folds: int = FOLDS) -> FoldSummary:
+    """Summarise the finished runs in a folder, of the first so many folds.
 
     Raises:
         InputError: not even one fold is complete.
     """
     complete = [
         fold
-        for fold in range(FOLDS)
-        if all(RunFolder(_folder(out, p, s, fold)).weights.exists() for p in PRESETS for s in range(seeds))
+        for fold in range(folds)
+        if all(RunFolder(_folder(out, p, s, fold)).environment.exists() for p in PRESETS for s in range(seeds))
     ]
     if not complete:
         raise InputError(f"out={str(out)!r}: no fold of {data} is finished for every variant and seed")

@@ -70,16 +70,25 @@ def run_presets(
     records = []
     for count, name in enumerate(chosen, 1):
         run, config = RunFolder(out / name), presets()[name]
-        if not run.weights.exists():
+        if not run.environment.exists():  # written last
             train(config, run.path, data_root=data_root, progress=False)
         elif read_config(run.config) != config:
             raise CheckpointError(f"{run.path}: a run with other settings; choose another --out or delete it")
-        if not is_certified(run.path) or read_certified(run.path).weights_sha256 != file_digest(run.weights):
+        if not _is_fully_certified(run, data_root):
             certify_run(run.path, data_root=data_root, limit=None, done=lambda _: None)
         records.append(_record(name, run, data_root))
         done(count)
     (out / "records.json").write_text(json.dumps([asdict(record) for record in records], indent=1), encoding="utf-8")
     return records
+
+
+def _is_fully_certified(run: RunFolder, data_root: Path | None) -> bool:
+    """Whether the results are about these weights and the whole test set."""
+    if not is_certified(run.path):
+        return False
+    certified = read_certified(run.path)
+    samples = len(load_images(read_config(run.config).data, data_root).test_y)
+    return certified.weights_sha256 == file_digest(run.weights) and len(certified.best) == samples
 
 
 def _record(name: str, run: RunFolder, data_root: Path | None) -> Record:

@@ -65,7 +65,8 @@ class PositiveConcave(Componentwise):
         weight = self.operator.upright().dense().detach().double().cpu()
         least = (torch.mv(weight, self.floor_state) + self._floor - self._margin) * (1.0 - gamma(len(weight) + 4))
         before = torch.nextafter(least.clamp_min(0.0), torch.full_like(least, -1.0)).clamp_min(0.0)
-        return self._activation.derivative(before) * (1.0 + 1e-14)
+        # The formulas of derivatives subtract from one: their errors are absolute where units are saturated.
+        return self._activation.derivative(before) * (1.0 + 1e-14) + 8.0 * torch.finfo(torch.float64).eps
 
     @cached_property
     def majorant(self) -> Majorant:
@@ -150,12 +151,33 @@ def _subsolution(matrix: Tensor, activation: Activation, floor: float) -> Tensor
     if not bool((weight >= 0.0).all()):
         raise GuaranteeError("W: has negative entries; a positive concave map needs W ≥ 0")
     state = torch.zeros(len(weight), dtype=torch.float64)
-    for _ in range(500):
+    for _ in range(100):
         image = activation(torch.mv(weight, state) + floor)
         if bool(((image - state).abs() <= 1e-12 * image).all()):
-            break
+            return _below(weight, activation, floor, state)
         state = image
-    # Rounding may have put the last iterate a little too high: σ(tl) ≥ tσ(l) makes tl a subsolution with room to spare.
-    state = state * (1.0 - 1e-9)
-    image = activation(torch.mv(weight, state) * (1.0 - gamma(len(weight) + 4)) + floor) * (1.0 - 1e-14)
-    return state if bool((image >= state).all()) else torch.zeros_like(state)
+    best = _below(weight, activation, floor, state)
+    # Near criticality Picard crawls. Newton's iterates decrease from any point above the fixed point.
+    state = torch.ones_like(state)
+    while float(state[0]) < 1e100 and not bool((activation(torch.mv(weight, state) + floor) <= state).all()):
+        state = 4.0 * state
+    for _ in range(100):
+        through = torch.mv(weight, state) + floor
+        image = activation(through)
+        if bool(((image - state).abs() <= 1e-12 * image).all()):
+            break
+        jacobian = activation.derivative(through)[:, None] * weight
+        step = torch.linalg.solve_ex(torch.eye(len(weight), dtype=torch.float64) - jacobian, image - state)[0]
+        state = (state + step).nan_to_num(nan=0.0, posinf=0.0).clamp_min(0.0)
+    newton = _below(weight, activation, floor, state)
+    return newton if bool((newton >= best).all()) else best
+
+
+def _below(weight: Tensor, activation: Activation, floor: float, state: Tensor) -> Tensor:
+    """A subsolution a little below an approximate fixed point: σ(tl) ≥ tσ(l) leaves room; zero if none is found."""
+    for share in (1e-9, 1e-6, 1e-3):
+        lower = state * (1.0 - share)
+        image = activation(torch.mv(weight, lower) * (1.0 - gamma(len(weight) + 4)) + floor) * (1.0 - 1e-14)
+        if bool((image >= lower).all()):
+            return lower
+    return torch.zeros_like(state)

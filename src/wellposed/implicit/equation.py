@@ -82,7 +82,8 @@ class Equation(ABC):
             outcome = self.solve(None if start is None else start.detach(), plain)
             value, report = outcome.value, outcome.report
             if tracked:
-                value = self._attach(gradient, value, report, start, tensors)
+                attached = self._attach(gradient, value, report, start, tensors)
+                value = value + (attached - attached.detach())  # the report is about this value
         if not any_wrapped([report.status_codes]):
             report.complain(self.settings.on_failure, self.settings.name, diagnose)
         return value, report
@@ -178,6 +179,8 @@ def run_steps(
     problem: Problem, guarantee: Guarantee | None, solver: Solver, start: Tensor | None, like: Tensor, steps: int
 ) -> Tensor:
     """A fixed number of the solver's iterations, with their graph if gradients are enabled."""
+    if guarantee is not None:
+        start = guarantee.start(like) if start is None else guarantee.project(start)
     iteration = solver.bind(problem, guarantee, start, like)
     for _ in range(steps):
         iteration.advance()

@@ -157,6 +157,8 @@ class MapEquation(Equation):
     def batched(  # noqa: D102
         self, size: int, start: tuple[Tensor | None, int | None], tensors: list[tuple[Tensor, int | None]]
     ) -> tuple[Tensor, ...]:
+        if self.linear:  # the offset sets each sample's tolerance, so it needs one per sample
+            tensors = [tensors[0], (with_leading_batch(*tensors[1], size), 0), *tensors[2:]]
         places = tuple(None if place is None else 0 for _, place in tensors[1:])
         function = torch.func.vmap(self.function, in_dims=(0, *places))
         moved = [tensor if place is None else tensor.movedim(place, 0) for tensor, place in tensors[1:]]

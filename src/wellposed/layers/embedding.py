@@ -24,10 +24,13 @@ from torch import Tensor, nn
 from wellposed.activations import PartlyLinear, ReLU
 from wellposed.errors import InputError
 from wellposed.guarantee import proved_monotonicity
+from wellposed.layers.blocks import has_hooks, is_plain
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.orthogonal import OrthogonalLinear
 from wellposed.verified import spectral_norm_upper_bound
+
+_LEAST_NORM = 1e-6  # a bound of a norm may be larger than it, and must not be zero
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def embed(network: nn.Sequential) -> Embedding:
     Raises:
         InputError: another kind of block, or no state at all.
     """
+    if has_hooks(network) or not is_plain(network, nn.Sequential) or any(has_hooks(block) for block in network):
+        raise InputError("network: must be a plain Sequential without hooks")
     blocks = [block for block in network if not isinstance(block, nn.Flatten | nn.Identity)]
     sizes: list[Any] = [block.in_features for block in blocks if hasattr(block, "in_features")]
     if not sizes:
@@ -122,20 +127,20 @@ def embed(network: nn.Sequential) -> Embedding:
     while place < len(blocks):
         block = blocks[place]
         place += 1
-        if isinstance(block, nn.Linear | OrthogonalLinear):
+        if is_plain(block, nn.Linear) or is_plain(block, OrthogonalLinear):
             weight = block.weight.double().cpu()
             shift = None if block.bias is None else block.bias.double().cpu()
-            norm = spectral_norm_upper_bound(weight)
-            if place < len(blocks) and isinstance(blocks[place], nn.ReLU):
+            norm = max(spectral_norm_upper_bound(weight), _LEAST_NORM)
+            if place < len(blocks) and is_plain(blocks[place], nn.ReLU):
                 place += 1
                 shift = _empty(len(weight)) if shift is None else shift
                 chain.signal_is(chain.states(weight, shift, torch.ones(len(weight)).double() / norm, norm))
             else:
                 chain.transform(weight, shift, norm)
-        elif isinstance(block, nn.ReLU):
+        elif is_plain(block, nn.ReLU):
             size = len(chain.read)
             chain.signal_is(chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
-        elif isinstance(block, ExplicitBlock):
+        elif isinstance(block, ExplicitBlock) and type(block).forward is ExplicitBlock.forward:
             inner, outer, multiplier = (part.double().cpu() for part in block.maps())
             if block.residual and bool((chain.direct != 0).any()):
                 size = len(chain.read)  # the signal itself as linear coordinates: a feedthrough would be singular
@@ -147,10 +152,10 @@ def embed(network: nn.Sequential) -> Embedding:
             if block.residual:
                 chain.read = chain.read + torch.cat([read, _empty(len(read), len(inner))], 1)
                 chain.constant = constant
-        elif isinstance(block, MonDEQ) and block.activation == ReLU():
+        elif is_plain(block, MonDEQ) and block.activation == ReLU():
             own = block.operator().dense().double().cpu()
             weight = block.injection.weight.double().cpu()
-            norm = spectral_norm_upper_bound(weight)
+            norm = max(spectral_norm_upper_bound(weight), _LEAST_NORM)
             shift = _empty(len(own)) if block.injection.bias is None else block.injection.bias.double().cpu()
             factor = norm / proved_monotonicity(own)
             chain.signal_is(chain.states(weight, shift, torch.ones(len(own)).double() / norm, factor, own))

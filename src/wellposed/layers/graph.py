@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Unpack
@@ -21,7 +22,7 @@ from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.operators.graphs import GraphBlock, Graphs
 from wellposed.solvers import Picard
-from wellposed.solvers.solution import Report, Solution
+from wellposed.solvers.solution import Report, Solution, Status
 from wellposed.verified import gamma, spectral_norm_upper_bound
 
 VARIANTS = ("ignn", "orthogonal", "lipschitz")
@@ -111,7 +112,7 @@ class ImplicitGraph(SolvingModule):
         Raises:
             GuaranteeError: the state map contracts in a maximum norm only.
         """
-        factor = self._norms(proved=True)[0]
+        factor = self._norms(proved=True)[0] * (1.0 + 1e-12)  # the stored adjacency may exceed norm one by rounding
         if factor >= 1.0:
             raise GuaranteeError("W contracts in a weighted maximum norm only; there is no constant for all graphs")
         injection = self._scales[1] * spectral_norm_upper_bound(self.injection.weight)
@@ -139,7 +140,8 @@ class ImplicitGraph(SolvingModule):
         """The states with their evidence, one entry per graph: status, steps, and a rigorous bound on the Frobenius error.
 
         Solved in float64 for the stored weights; the bound counts every rounding error from features, weights and
-        adjacency (in float64) to the value. Arguments as for `forward`.
+        adjacency (in float64) to the value. Arguments as for `forward`. Where graphs differ much in size, the adjoint
+        reports of the several solves are not kept.
         """
         return self._run(x, graphs, torch.float64, proved=True)
 
@@ -150,6 +152,10 @@ class ImplicitGraph(SolvingModule):
             )
         if x.dtype != self.injection.weight.dtype:
             raise InputError(f"x: has dtype {x.dtype}, the weights have {self.injection.weight.dtype}; convert one")
+        if x.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype={x.dtype}: equilibria need float32 or float64 weights")
+        if torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return  # whose numbers cannot be looked at
         if not bool(torch.isfinite(x).all()):
             raise InputError("x: has NaN or infinite entries")
         for name, parameter in self.named_parameters():
@@ -179,12 +185,26 @@ class ImplicitGraph(SolvingModule):
                     bound = bound + self._rounding(block, x, state)
                     rounded = state.detach().to(x.dtype)
                     bound = bound + euclidean(rounded.double() - state.detach())
+                    found = self._judged(found, bound)
                 value = value.index_copy(0, block.nodes, block.unpad(state))
                 for whole, part in zip(report.fields(), (*found.fields()[:3], bound), strict=True):
                     assert whole is not None
                     whole[block.members] = part
                 adjoint = found.adjoint_reports if len(graphs.blocks) == 1 else adjoint
         return Solution(*report.fields(), value.to(x.dtype), adjoint)
+
+    def _judged(self, found: Solution[Tensor], bound: Tensor) -> Solution[Tensor]:
+        """The solution with the status that its final bound deserves."""
+        rtol, atol = self._tolerances
+        met = bound <= atol + rtol * euclidean(found.value.detach())
+        codes = torch.where(found.converged & ~met, Status.STALLED.code, found.status_codes.long()).to(torch.int8)
+        return dataclasses.replace(found, status_codes=codes)
+
+    @property
+    def _tolerances(self) -> tuple[float, float]:
+        default = torch.finfo(self.injection.weight.dtype).eps ** 0.5
+        given = self.tolerance.rtol, self.tolerance.atol
+        return default if given[0] is None else given[0], default if given[1] is None else given[1]
 
     def _solve_block(
         self, block: GraphBlock, through: Tensor, weight: Tensor, bias: Tensor | None, guarantee: GraphContraction
@@ -197,8 +217,7 @@ class ImplicitGraph(SolvingModule):
         def cell(state: Tensor, drive: Tensor, weight: Tensor) -> Tensor:
             return sigma(torch.add(block.propagate(state @ weight.t()), drive))
 
-        default = torch.finfo(self.injection.weight.dtype).eps ** 0.5
-        rtol, atol = (default if t is None else t for t in (self.tolerance.rtol, self.tolerance.atol))
+        rtol, atol = self._tolerances
         return fixed_point(
             cell, torch.zeros_like(drive).detach(), (drive, weight), rtol=rtol, atol=atol, max_steps=self.max_steps,
             solver=Picard() if self.solver is None else self.solver, guarantee=guarantee, gradient=self.gradient,

@@ -221,13 +221,14 @@ class LBEN(Equilibrium):
         self.output.free.copy_(o / root)
 
     @classmethod
+    @checked_options
     @torch.no_grad()
     def from_network(
         cls,
         network: nn.Sequential,
         *,
         gamma: float | None = None,
-        epsilon: float = 1e-6,
+        epsilon: float = 1e-7,
         **options: Unpack[SolveOptions],
     ) -> LBEN:
         """A layer that computes what a given network computes, in the network's dtype: a start for training.
@@ -249,7 +250,7 @@ class LBEN(Equilibrium):
             found.input_weight.shape[1], len(found.matrix), gamma=bound, out_features=len(found.output_weight),
             activation=found.activation, epsilon=epsilon, dtype=like.dtype, device="cpu", **options,
         )  # fmt: skip
-        layer.set_dense(found.matrix, found.input_weight, found.metric * (bound / found.gamma), found.output_weight)
+        layer.set_dense(found.matrix, found.input_weight, found.metric, found.output_weight)
         layer.injection.bias.copy_(found.bias)
         layer.output.bias.copy_(found.output_bias)
         return layer.to(like.device)

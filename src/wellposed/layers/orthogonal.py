@@ -354,6 +354,8 @@ class OrthogonalDEQ(ImplicitLayer):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise InputError(f"x: has shape {tuple(x.shape)}, but the layer takes {self.in_features} features")
         weight = self._parts[0].free
+        if weight.dtype not in NORM_SLACK:
+            raise InputError(f"dtype={weight.dtype}: equilibria need float32 or float64 weights")
         if x.dtype != weight.dtype:
             raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
         rows = x.reshape(-1, self.in_features)
@@ -380,7 +382,7 @@ class OrthogonalDEQ(ImplicitLayer):
 
     def state(self, x: Tensor) -> Tensor:  # noqa: D102
         dtype = self._dtype
-        factor = self._constants(NORM_SLACK[dtype])[0]
+        factor = self._constants(NORM_SLACK.get(dtype, 0.0))[0]
         return self._solve(x, None, dtype, Contraction(factor)).value
 
     @checked_options

@@ -61,8 +61,24 @@ class PositiveLinear(nn.Linear):
             return weight, bias
         if self.training:
             raise InputError("training=True: batch normalisation depends on the batch; call eval() first")
-        scale, shift = batch_norm_map(self.norm)
-        return weight * scale[:, None], bias * scale + shift
+        scale, _ = batch_norm_map(self.norm)
+        moved, shift = self._folded_bias(bias, scale)
+        return weight * scale[:, None], moved + shift
+
+    def _folded_bias(self, bias: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """The two terms of the bias after normalisation; the difference of bias and mean rounds relative to itself."""
+        assert self.norm is not None and self.norm.running_mean is not None
+        moved = (bias - self.norm.running_mean.double()) * scale
+        return moved, torch.zeros_like(moved) if self.norm.bias is None else self.norm.bias.detach().double()
+
+    def fold_size(self) -> float:
+        """Euclidean size of the terms that `folded` adds up in the bias: its rounding is relative to this."""
+        if self.norm is None:
+            return 0.0
+        scale, _ = batch_norm_map(self.norm)
+        bias = torch.zeros_like(scale) if self.bias is None else self.bias.detach().double()
+        moved, shift = self._folded_bias(bias, scale)
+        return float((moved.abs() + shift.abs()).norm())
 
 
 class PcDEQ(Equilibrium):
@@ -169,6 +185,9 @@ class PcDEQ(Equilibrium):
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         weight, bias = self.injection.folded()
         exact = exact_linear(rows, weight, bias, roundings=4)
+        # The folded bias is a difference of large numbers where the running mean is large.
+        cancelled = 8.0 * torch.finfo(torch.float64).eps * self.injection.fold_size()
+        exact = ExactOffset(exact.value, exact.error + cancelled)
         value = self.injection.positive(exact.value)
         size = torch.linalg.vector_norm(value, dim=1) + self.injection.floor * self.state_features**0.5
         return ExactOffset(value, exact.error + 8.0 * torch.finfo(torch.float64).eps * size)

@@ -119,7 +119,7 @@ class GraphBlock:
             if self._settled(through, vector, ratio):
                 break
             vector = _normalised(through + 1e-3 * best[:, None] * vector)
-        return best.sqrt() * (1.0 + 1e-15)
+        return best.sqrt() * (1.0 + 1e-15) + 1e-150  # of squares that underflow
 
     def _settled(self, through: Tensor, vector: Tensor, ratio: Tensor) -> bool:
         """Whether the ratios of every graph's nodes agree, so that no vector gives a lower maximum."""
@@ -180,10 +180,11 @@ class Graphs:
         edge_index: shape (2, edges): sources, then targets, as in torch_geometric.
         nodes: number of nodes of all graphs together.
         batch: the graph that each node belongs to, shape (nodes,); None for one graph.
-        weight: shape (edges,); None for ones.
+        weight: shape (edges,), without a gradient; None for ones.
         normalisation: ``"symmetric"`` adds a self-loop to every node and divides each weight by the root of the target's
             and the source's degree: then ‖A‖₂ ≤ 1, for directed graphs too. ``"spectral"`` divides each graph's weights by a
             proved bound of their norm where that exceeds one. ``"none"`` takes the weights as they are.
+        count: number of graphs; None for what ``batch`` says, which misses graphs without nodes at the end.
     """
 
     def __init__(
@@ -194,6 +195,7 @@ class Graphs:
         weight: Tensor | None = None,
         *,
         normalisation: str = "symmetric",
+        count: int | None = None,
     ) -> None:
         choices("normalisation", normalisation, ("symmetric", "spectral", "none"))
         check(nodes >= 1, "nodes", nodes, "must be at least 1")
@@ -204,19 +206,24 @@ class Graphs:
         if normalisation == "symmetric":
             source, target, values, guess = _symmetric(source, target, values, nodes)
         self.batch, self.nodes = batch, nodes
-        self.count = int(batch.max()) + 1
+        least = int(batch.max()) + 1
+        self.count = least if count is None else count
+        check(self.count >= least, "count", count, f"batch names {least} graphs")
         self.sizes = torch.bincount(batch, minlength=self.count)
         self.blocks = self._build(source, target, values, guess)
         if normalisation == "spectral":
             norms = torch.ones(self.count, dtype=torch.float64, device=device)
             for block in self.blocks:
                 norms[block.members] = block.norm.clamp_min(1.0)
+            if not bool(torch.isfinite(norms).all()):
+                raise InputError("weight: products of the weights overflow; rescale them")
             self.blocks = self._build(source, target, values / norms[batch[target]], guess)
 
     @classmethod
     def of(cls, data: Any, *, normalisation: str = "symmetric") -> Graphs:
         """The structure of a torch_geometric ``Data`` or ``Batch``; edge attributes are not used."""
-        return cls(data.edge_index, int(data.num_nodes), data.batch, normalisation=normalisation)
+        count = getattr(data, "num_graphs", None)
+        return cls(data.edge_index, int(data.num_nodes), data.batch, normalisation=normalisation, count=count)
 
     def _build(self, source: Tensor, target: Tensor, values: Tensor, guess: Tensor) -> tuple[GraphBlock, ...]:
         by_graph = torch.argsort(self.batch, stable=True)
@@ -231,7 +238,7 @@ class Graphs:
             # All that is left in one block if that at most doubles its rows, else those of at least half the size.
             stop = self.count
             if (stop - start) * width > 2 * sum(ordered[start:]):
-                stop = next((i for i in range(start, stop) if 2 * ordered[i] < width), stop)
+                stop = next((i for i in range(start + 1, stop) if 2 * ordered[i] < width), stop)
             members = order[start:stop]
             rank = torch.full((self.count,), -1, dtype=torch.int64, device=by_graph.device)
             rank[members] = torch.arange(len(members), device=by_graph.device)
@@ -264,6 +271,8 @@ def _checked(
         raise InputError("edge_index: an edge leads from one graph of the batch into another")
     if weight is None:
         return source, target, torch.ones(len(source), dtype=torch.float64, device=source.device)
+    if weight.requires_grad:
+        raise InputError("weight: needs a gradient, but edge weights are constants here; give weight.detach()")
     if weight.shape != source.shape or not bool(torch.isfinite(weight).all()):
         raise InputError(f"weight: has shape {tuple(weight.shape)}; needs one finite number per edge")
     return source, target, weight.detach().double()
@@ -278,4 +287,7 @@ def _symmetric(source: Tensor, target: Tensor, values: Tensor, nodes: int) -> tu
     values = torch.cat([values, torch.ones(nodes, dtype=torch.float64, device=source.device)])
     arriving = torch.zeros(nodes, dtype=torch.float64, device=source.device).index_add_(0, target, values)
     leaving = torch.zeros_like(arriving).index_add_(0, source, values)
-    return source, target, values / (arriving[target] * leaving[source]).sqrt(), leaving.sqrt()
+    values = values / arriving[target].sqrt() / leaving[source].sqrt()
+    if not bool(torch.isfinite(values).all()):
+        raise InputError("weight: degrees overflow; rescale the weights")
+    return source, target, values, leaving.sqrt()

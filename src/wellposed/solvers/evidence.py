@@ -108,7 +108,8 @@ def _refine(
     value = accurate.activation.resolvent(u, step)
     eps = torch.finfo(torch.float64).eps
     # `value` is σ of some number within this of output + (u − output)/step, see `Activation.defect`.
-    evaluation = 8.0 * eps * (euclidean(u) + euclidean(value) + point[0].numel() ** 0.5) / step
+    absolute = 0.0 if accurate.activation.homogeneous else point[0].numel() ** 0.5
+    evaluation = 8.0 * eps * (euclidean(u) + euclidean(value) + absolute) / step
     through = accurate.operator.affine(value, accurate.offset)
     defect = accurate.activation.defect(value, through, u, step)
     rounding = accurate.operator.rounding(euclidean(value), euclidean(accurate.offset)) + offset_error + evaluation

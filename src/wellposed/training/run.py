@@ -81,6 +81,7 @@ class RunFolder:
         """Remove what an earlier training run left: it is about other weights."""
         stale = [
             self.weights,
+            self.environment,
             self.metrics,
             self.certificate,
             self.certified,
