@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +80,19 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
             if isinstance(block, ExplicitBlock):
                 error = error + block.rounding(value)
             if isinstance(block, nn.BatchNorm1d):
-                scale, shift = batch_norm_map(block)
-                # The mean times the scale is the difference of bias and shift.
-                constant = 2.0 * shift.norm() + (0.0 if block.bias is None else block.bias.double().norm())
+                scale, _ = batch_norm_map(block)
+                assert block.running_mean is not None  # or there would be no factor
+                constant = (block.running_mean.double() * scale).norm()
+                constant = constant + (0.0 if block.bias is None else block.bias.double().norm())
                 size = euclidean(value.double() * scale) + constant
                 error = error + 8.0 * torch.finfo(value.dtype).eps * size
+            if isinstance(block, nn.AvgPool2d):  # sums as many terms as a window has
+                terms = (
+                    float(block.kernel_size) ** 2
+                    if isinstance(block.kernel_size, int)
+                    else math.prod(block.kernel_size)
+                )
+                error = error + (terms + 2.0) * torch.finfo(value.dtype).eps * euclidean(value)
             value = block(value)
             if not isinstance(block, _EXACT):  # a few roundings of each entry
                 error = error + 4.0 * torch.finfo(value.dtype).eps * euclidean(value)

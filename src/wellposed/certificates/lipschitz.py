@@ -72,6 +72,10 @@ def factor_of(name: str, block: nn.Module) -> Factor:
         return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
     if isinstance(block, ImplicitLayer) and type(block).forward is ImplicitLayer.forward:
         return Factor(name, *block.lipschitz())
+    if is_plain(block, nn.AvgPool2d):
+        return Factor(
+            name, _pooling_norm(name, block), "average over disjoint windows: one over the root of their size"
+        )
     if is_plain(block, nn.BatchNorm1d):
         if block.training or block.running_var is None:
             raise CertificateError(f"{name}: batch normalisation depends on the batch; call model.eval() first")
@@ -87,6 +91,17 @@ def factor_of(name: str, block: nn.Module) -> Factor:
         f"{name}: no Lipschitz constant is known for a {type(block).__name__}; use a torch.nn.Sequential of Linear, "
         "Flatten, Normalize, equilibrium layers and 1-Lipschitz activations"
     )
+
+
+def _pooling_norm(name: str, block: nn.AvgPool2d) -> float:
+    """Norm of an average over disjoint windows of r values: 1/√r."""
+    kernel, stride, padding = (
+        (part, part) if isinstance(part, int) else tuple(part)
+        for part in (block.kernel_size, block.stride, block.padding)
+    )
+    if kernel != stride or padding != (0, 0) or block.ceil_mode or block.divisor_override is not None:
+        raise CertificateError(f"{name}: average pooling is certified for disjoint windows without padding only")
+    return rounded_up((kernel[0] * kernel[1]) ** -0.5)
 
 
 def product(factors: list[Factor]) -> float:
