@@ -123,6 +123,10 @@ class ReproduceGraphs(_Common):
     """Training runs per fold and variant."""
     minutes: float | None = None
     """Begin no further fold after so long."""
+    epochs: int | None = None
+    """Passes over the training set; by default the presets' own number."""
+    dropout: float | None = None
+    """Dropout in the head, likewise."""
     out: Path | None = None
     """Folder of the runs; finished ones are not repeated. Default: runs/graphs-DATA."""
 
@@ -226,7 +230,7 @@ def reproduce_graphs(arguments: list[str]) -> int:
     with counting("finished runs", quiet=options.json) as done:
         summary = run_folds(
             options.data, out, data_root=options.data_root, seeds=options.seeds, folds=options.folds,
-            minutes=options.minutes, done=done,
+            minutes=options.minutes, epochs=options.epochs, dropout=options.dropout, done=done,
         )  # fmt: skip
     return _print(dataclasses.asdict(summary), folds_text(summary), options)
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +57,8 @@ class FoldSummary:
 
     Attributes:
         data: the set.
+        epochs: of every run.
+        dropout: in the head of the two variants that have one.
         folds: number of folds for which every variant and seed is there.
         seeds: number of seeds.
         seconds: training time of the runs that stand behind the lines.
@@ -63,6 +66,8 @@ class FoldSummary:
     """
 
     data: str
+    epochs: int
+    dropout: float
     folds: int
     seeds: int
     seconds: float
@@ -77,6 +82,8 @@ def run_folds(
     seeds: int,
     folds: int,
     minutes: float | None,
+    epochs: int | None = None,
+    dropout: float | None = None,
     done: Callable[[int], None],
 ) -> FoldSummary:
     """Train every variant on every fold with every seed, skipping what an earlier call finished, and summarise.
@@ -88,6 +95,8 @@ def run_folds(
         seeds: seeds 0…seeds − 1.
         folds: the first so many of the ten folds.
         minutes: begin no further fold after so long.
+        epochs: instead of the presets' own number.
+        dropout: likewise.
         done: called with the number of finished runs.
     """
     choices("data", data, GRAPH_NAMES)
@@ -99,7 +108,7 @@ def run_folds(
             break
         for seed in range(seeds):
             for preset in PRESETS:
-                config = dataclasses.replace(presets()[preset], data=data, seed=seed, fold=fold)
+                config = dataclasses.replace(_recipe(preset, epochs, dropout), data=data, seed=seed, fold=fold)
                 folder = _folder(out, preset, seed, fold)
                 if not _is_finished(folder, config):
                     train(config, folder, data_root=data_root, progress=False)
@@ -108,6 +117,13 @@ def run_folds(
     summary = summarise_folds(data, out, seeds, folds)
     (out / "folds.json").write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
     return summary
+
+
+def _recipe(preset: str, epochs: int | None, dropout: float | None) -> TrainConfig:
+    config = presets()[preset]
+    changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
+    family = dataclasses.replace(config.family, **changes)
+    return dataclasses.replace(config, family=family, epochs=config.epochs if epochs is None else epochs)
 
 
 def _folder(out: Path, preset: str, seed: int, fold: int) -> Path:
@@ -145,7 +161,9 @@ def summarise_folds(data: str, out: Path, seeds: int, folds: int = FOLDS) -> Fol
                 record = RunFolder(_folder(out, preset, seed, fold)).environment
                 seconds += float(json.loads(record.read_text(encoding="utf-8"))["seconds"])
     lines = [_line(chosen, preset, convention) for convention in CONVENTIONS for preset in PRESETS]
-    return FoldSummary(data, len(complete), seeds, seconds, lines)
+    recipe = read_config(RunFolder(_folder(out, PRESETS[0], 0, complete[0])).config)
+    dropout = float(getattr(recipe.family, "dropout", 0.0))
+    return FoldSummary(data, recipe.epochs, dropout, len(complete), seeds, seconds, lines)
 
 
 def _accuracies(out: Path, preset: str, seeds: int, folds: Sequence[int], part: str) -> Tensor:
@@ -186,7 +204,8 @@ def _line(chosen: dict[str, dict[str, Tensor]], preset: str, convention: str) ->
 def as_text(summary: FoldSummary) -> str:
     """The table as aligned text."""
     lines = [
-        f"{summary.data}: {summary.folds} folds, {summary.seeds} seeds, {summary.seconds / 60:.0f} minutes of training; "
+        f"{summary.data}: {summary.epochs} epochs, {summary.folds} folds, {summary.seeds} seeds, "
+        f"{summary.seconds / 60:.0f} minutes of training; "
         "accuracy in %, ± over folds; paired difference to ignn with its standard error",
         f"{'convention':<14} {'variant':<16} {'accuracy':>14} {'difference':>16}",
     ]
@@ -207,5 +226,6 @@ def as_markdown(summary: FoldSummary) -> str:
             paired = "" if line.difference is None else f" ({line.difference:+.1f} ± {line.standard_error:.1f})"
             cells.append(f"{line.mean:.1f} ± {line.deviation:.1f}{paired}")
         lines.append(f"| `{preset}` | " + " | ".join(cells) + " |")
-    minutes = f"{summary.seconds / 60:.0f} minutes of training"
-    return "\n".join([*lines, "", f"{summary.folds} folds, {summary.seeds} seeds each, {minutes} on one core."])
+    recipe = f"{summary.epochs} epochs, dropout {summary.dropout:g}"
+    minutes = f"{summary.seconds / 60:.0f} minutes of training on one core"
+    return "\n".join([*lines, "", f"{recipe}; {summary.folds} folds, seeds for each: {summary.seeds}; {minutes}."])
