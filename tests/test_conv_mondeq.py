@@ -207,3 +207,46 @@ def test_leading_shapes_copies_and_bad_input():
         wp.ConvMonDEQ(1, 2, (5, 5), m=0)
     with pytest.raises(wp.OptionError, match="Did you mean 'stride'"):
         wp.ConvMonDEQ(1, 2, (5, 5), strid=2)
+
+
+def test_certificates_count_pooling_exactly():
+    torch.manual_seed(0)
+    layer = wp.ConvMonDEQ(1, 3, (6, 8), stride=2, m=2.0, dtype=torch.float64, rtol=1e-10, atol=1e-10)
+    pools = [torch.nn.AvgPool2d(1), torch.nn.AvgPool2d((3, 2))]
+    head = torch.nn.Linear(6, 4, dtype=torch.float64)
+    model = torch.nn.Sequential(layer, *pools, torch.nn.Flatten(), head)
+    x = torch.randn(6, 1, 6, 8, dtype=torch.float64)
+    certificate = wp.certify(model, inputs=x)
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda v: model(v[None])[0]))(x).reshape(6, 4, 48)
+    assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= certificate.lipschitz * (1 + 1e-9)
+    assert 0 < certificate.lower_bound <= certificate.lipschitz
+    assert certificate.check()
+    factors = {factor.block: factor.value for factor in certificate.factors}
+    assert factors["1"] == pytest.approx(1.0) and factors["2"] == pytest.approx(6**-0.5)
+    identity = torch.eye(3 * 12, dtype=torch.float64).reshape(-1, 3, 3, 4)
+    pooled = torch.nn.AvgPool2d((3, 2))(identity).flatten(1)
+    assert float(torch.linalg.matrix_norm(pooled, 2)) == pytest.approx(factors["2"], rel=1e-12)
+    for bad in (
+        torch.nn.AvgPool2d(3, stride=1),
+        torch.nn.AvgPool2d(2, padding=1),
+        torch.nn.AvgPool2d(2, ceil_mode=True),
+    ):
+        with pytest.raises(wp.CertificateError, match="disjoint windows"):
+            wp.certify(torch.nn.Sequential(layer, bad, torch.nn.Flatten()))
+
+
+def test_train_and_certify_from_the_command_line(tmp_path, capsys):
+    import json
+
+    from wellposed.cli.main import run as command
+
+    out = str(tmp_path / "run")
+    options = ["--data", "digits", "--epochs", "3", "--width", "4", "--stride", "1", "--learning-rate", "0.02"]
+    assert command(["train", "mondeq-conv", *options, "--out", out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["test/accuracy"] > 0.5
+    assert command(["certify", out, "--limit", "50", "--eps", "0.05", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert 0 < summary["lower_bound"] <= summary["lipschitz"]
+    assert command(["attack", out, "--limit", "20", "--eps", "0.05", "--steps", "3", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["certified"] <= row["attacked"] <= row["clean"]
