@@ -25,6 +25,7 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.ready  ## speed against the original algorithm
 	$(BIN)/python benchmarks/splitting_speed.py
+	$(BIN)/python benchmarks/convolution_cost.py
 
 figures: $(VENV)/.ready  ## the pictures of docs/families.md
 	$(BIN)/python docs/figures.py

@@ -80,3 +80,166 @@ def test_real_sets(name, first):
     assert data.train_x.dtype == torch.float32
     assert float(data.train_x.mean()) == pytest.approx(data.mean[0], abs=1e-3)
     assert Path(REAL or ".").exists()
+
+
+# --- colour images ---
+
+
+def cifar_batches(folder, monkeypatch, payload=None):
+    """The six files of CIFAR-10's python layout with four images each, and their digests."""
+    import hashlib
+    import pickle
+
+    import numpy as np
+
+    from wellposed.data import cifar
+
+    folder = folder / "cifar-10-batches-py"
+    folder.mkdir()
+    for index, name in enumerate(cifar._BATCHES):
+        pixels = np.full((4, 3072), 10 * index, dtype=np.uint8)
+        pixels[:, :1024] += np.arange(4, dtype=np.uint8)[:, None]  # red only
+        content = pickle.dumps({"data": pixels, "labels": [0, 1, 2, index]} if payload is None else payload)
+        (folder / name).write_bytes(content)
+        monkeypatch.setitem(cifar._BATCHES, name, hashlib.md5(content).hexdigest())
+    return folder
+
+
+def test_cifar_in_its_standard_layout(tmp_path, monkeypatch):
+    cifar_batches(tmp_path, monkeypatch)
+    data = load_images("cifar10", tmp_path)
+    assert data.train_x.shape == (20, 3, 32, 32) and data.test_x.shape == (4, 3, 32, 32)
+    assert data.train_y.tolist()[4:8] == [0, 1, 2, 1]
+    torch.testing.assert_close(data.train_x[5, :, 0, 0] * 255, torch.tensor([11.0, 10.0, 10.0]))  # channels first
+    assert data.test_y.tolist() == [0, 1, 2, 5]
+
+
+def test_a_cifar_file_that_runs_code_is_refused(tmp_path, monkeypatch):
+    class Harmful:
+        def __reduce__(self):
+            return os.system, ("touch harmed",)
+
+    monkeypatch.chdir(tmp_path)
+    cifar_batches(tmp_path, monkeypatch, Harmful())
+    with pytest.raises(DataError, match="would run other code"):
+        load_images("cifar10", tmp_path)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_missing_and_changed_colour_sets(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(DataError, match="Unpack cifar-10-python.tar.gz"):
+        load_images("cifar10", tmp_path)
+    with pytest.raises(DataError, match="cifar10-jpeg/cifar10_jpeg_q75.npz"):
+        load_images("cifar10-jpeg", tmp_path)
+    with pytest.raises(DataError, match=r"train_32x32.mat: not found.*--data-root"):
+        load_images("svhn", tmp_path)
+    folder = cifar_batches(tmp_path, monkeypatch)
+    (folder / "data_batch_3").write_bytes(b"something else")
+    with pytest.raises(DataError, match="data_batch_3: MD5 differs"):
+        load_images("cifar10", tmp_path)
+    (folder / "data_batch_3").unlink()
+    with pytest.raises(DataError, match="unpack the whole"):
+        load_images("cifar10", tmp_path)
+
+
+def test_archives_of_cifar(tmp_path):
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    lossless = tmp_path / "cifar10-subset"
+    lossless.mkdir()
+    images = generator.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(5, dtype=np.uint8)
+    path = lossless / "cifar10_lossless_subset.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
+    data = load_images("cifar10-lossless", tmp_path)
+    torch.testing.assert_close(data.train_x[3, 1] * 255, torch.from_numpy(images[3, :, :, 1]).float())
+    assert data.test_y.tolist() == [0, 1]
+    smooth = np.tile(np.linspace(0, 255, 32).astype(np.uint8)[:, None, None], (1, 32, 3))
+    stream = io.BytesIO()
+    Image.fromarray(smooth).save(stream, "JPEG", quality=95)
+    jpeg = np.frombuffer(stream.getvalue() * 2, dtype=np.uint8)
+    offsets = np.array([0, len(jpeg) // 2, len(jpeg)])
+    folder = tmp_path / "cifar10-jpeg"
+    folder.mkdir()
+    parts = {f"{s}_{p}": v for s in ("train", "test") for p, v in
+             (("jpeg", jpeg), ("offsets", offsets), ("labels", np.array([7, 8], dtype=np.uint8)))}  # fmt: skip
+    np.savez(folder / "cifar10_jpeg_q75.npz", **parts)
+    data = load_images("cifar10-jpeg", tmp_path)
+    assert data.train_y.tolist() == [7, 8]
+    assert float((data.train_x[1, 0] * 255 - torch.from_numpy(smooth[:, :, 0]).float()).abs().max()) <= 4
+    path.write_bytes(b"not an archive")
+    with pytest.raises(DataError, match="not a readable archive"):
+        load_images("cifar10-lossless", tmp_path)
+
+
+def test_svhn(tmp_path):
+    import numpy as np
+    from scipy.io import savemat
+
+    folder = tmp_path / "SVHN"
+    folder.mkdir()
+    pixels = np.zeros((32, 32, 3, 4), dtype=np.uint8)
+    pixels[2, 5, 1, 3] = 255
+    for split in ("train", "test"):
+        savemat(folder / f"{split}_32x32.mat", {"X": pixels, "y": np.array([[1], [2], [10], [9]])})
+    data = load_images("svhn", tmp_path)
+    assert data.train_y.tolist() == [1, 2, 0, 9]  # zero is stored as ten
+    assert float(data.train_x[3, 1, 2, 5]) == 1.0 and float(data.train_x.sum()) == 1.0
+    savemat(folder / "test_32x32.mat", {"X": pixels[:, :, :, :2], "y": np.array([[1], [2], [3]])})
+    with pytest.raises(DataError, match="for 3 labels"):
+        load_images("svhn", tmp_path)
+
+
+def test_augmentation_shifts_and_mirrors():
+    from wellposed.training.augment import shift_and_mirror
+
+    torch.manual_seed(0)
+    images = torch.zeros(500, 2, 9, 11)
+    images[:, 0, 4, 5] = 1.0  # the middle
+    images[:, 1, 4, 6] = 1.0  # to its right
+    moved = shift_and_mirror(images, 3)
+    assert moved.shape == images.shape
+    assert torch.equal(moved.sum((1, 2, 3)), torch.full((500,), 2.0))  # nothing left the image
+    places = moved[:, 0].flatten(1).argmax(1)
+    rows, columns = places // 11 - 4, places % 11 - 5
+    assert rows.unique().tolist() == columns.unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
+    side = moved[:, 1].flatten(1).argmax(1) % 11 - places % 11
+    assert sorted(side.unique().tolist()) == [-1, 1]  # mirrored or not, one for the whole image
+    assert 0.4 < float((side == 1).float().mean()) < 0.6
+    edge = torch.zeros(50, 1, 5, 5)
+    edge[:, :, 0] = 1.0
+    assert float(shift_and_mirror(edge, 4).sum((1, 2, 3)).min()) == 0.0  # shifted out: zeros come in
+
+
+@needs_data
+def test_real_cifar_archives():
+    data = load_images("cifar10-lossless", REAL)
+    assert data.train_x.shape == (7897, 3, 32, 32) and data.test_x.shape == (1000, 3, 32, 32)
+    assert data.train_x.mean((0, 2, 3)).tolist() == pytest.approx(data.mean, abs=5e-3)
+
+
+def test_colour_images_train_with_augmentation_from_the_command_line(tmp_path, capsys):
+    import numpy as np
+
+    from wellposed.cli.main import run as command
+
+    folder = tmp_path / "cifar10-subset"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    images, labels = generator.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.arange(64, dtype=np.uint8) % 10
+    np.savez(folder / "cifar10_lossless_subset.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    options = ["--data", "cifar10-lossless", "--augment", "--epochs", "1", "--width", "4", "--batch-size", "32"]
+    out = str(tmp_path / "run")
+    assert command(["train", "mondeq-conv", *options, "--data-root", str(tmp_path), "--out", out]) == 0
+    assert command(["certify", out, "--limit", "10", "--data-root", str(tmp_path), "--eps", "0.1"]) == 0
+    assert "Lipschitz constant at most" in capsys.readouterr().out
+    assert command(["train", "ignn", "--data", "MUTAG", "--augment", "--data-root", str(tmp_path), "--out", out]) == 2
+    assert "augment=True: is for images" in capsys.readouterr().err

@@ -87,3 +87,9 @@ def test_orthogonal_network(tmp_path_factory):
 
 def test_accurate_model_errs_on_at_most_two_percent(tmp_path_factory):
     assert read_certified(trained("mnist-accurate", tmp_path_factory)).test_error <= 0.02
+
+
+def test_convolutional_monotone_network(tmp_path_factory):
+    certified = read_certified(trained("mondeq-conv", tmp_path_factory, family="mondeq-conv"))
+    assert certified.test_error <= 0.012
+    assert 0.0 < certified.lower_bound <= certified.lipschitz

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.data.images import ENVIRONMENT_VARIABLE, data_folder
+from wellposed.data.base import ENVIRONMENT_VARIABLE, data_folder
 from wellposed.errors import DataError, check, choices, require
 
 FOLDS = 10

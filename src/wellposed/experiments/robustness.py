@@ -14,7 +14,7 @@ import torch
 from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
-from wellposed.data.images import ImageData
+from wellposed.data import ImageData
 from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
 from wellposed.training.run import RunFolder, load_image_run
 

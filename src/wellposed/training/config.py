@@ -22,7 +22,8 @@ class TrainConfig:
     family: Family = field(default_factory=MonDEQFamily)
     """The layer and its hyper-parameters."""
     data: str = ""
-    """Data set: digits, mnist, fashion-mnist; MUTAG, PTC_MR, COX2, PROTEINS, NCI1 for graphs. By default the smallest."""
+    """Data set: digits, mnist, fashion-mnist, cifar10, cifar10-jpeg, cifar10-lossless or svhn; for graphs MUTAG, PTC_MR, COX2,
+    PROTEINS or NCI1. By default the smallest."""
     fold: int = 0
     """Which tenth of a graph set is for testing; image sets have their own test images."""
     epochs: int = 20
@@ -37,6 +38,8 @@ class TrainConfig:
     """Weight in the loss of the product of the linear layers' spectral norms: accuracy for a smaller constant."""
     temperature: float = 1.0
     """Factor on the logits in the loss only: networks with a fixed Lipschitz constant need a large one for a margin."""
+    augment: bool = False
+    """Shift training images by up to four pixels and mirror half of them; for photographs."""
     seed: int = 0
     """Seed of the initialisation and of the order of the samples."""
 
@@ -45,6 +48,7 @@ class TrainConfig:
         if not self.data:
             object.__setattr__(self, "data", known[0])
         choices("data", self.data, known)
+        check(not self.augment or known is IMAGE_NAMES, "augment", self.augment, "is for images")
         check(0 <= self.fold < FOLDS, "fold", self.fold, f"must lie in 0…{FOLDS - 1}")
         check(self.temperature > 0, "temperature", self.temperature, "must be positive")
         check(0 <= self.seed < 2**32, "seed", self.seed, "must lie in 0…2³² − 1")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
+from wellposed.training.augment import shift_and_mirror
 from wellposed.training.config import TrainConfig
 
 
@@ -28,6 +29,8 @@ class ClassifierModule(lightning.LightningModule):
     def training_step(self, batch: tuple[Any, Tensor], index: int) -> Tensor:
         """Loss of one batch of inputs (images, or torch_geometric batches) and labels."""
         inputs, labels = batch
+        if self.config.augment:
+            inputs = shift_and_mirror(inputs)
         loss = nn.functional.cross_entropy(self.config.temperature * self.model(inputs), labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         if self.config.lipschitz_penalty > 0.0:
