@@ -7,7 +7,7 @@ import torch
 
 import wellposed as wp
 from harness.operator_case import OperatorCase
-from wellposed.operators import Circular, Dense
+from wellposed.operators import Circular, Dense, ZeroPadded
 from wellposed.operators.circular import transfer_function
 
 
@@ -136,3 +136,56 @@ def test_unusable_transfer_functions_and_kernels():
         transfer_function(torch.zeros(2, 2, 2, 3), 5, 5)
     with pytest.raises(wp.InputError, match="no larger than the image"):
         transfer_function(torch.zeros(2, 2, 5, 3), 4, 5)
+
+
+class TestZeroPadded(OperatorCase):
+    """A convolution without a cheap resolvent."""
+
+    shape, taps = (3, 4, 5), (3, 3)
+
+    def make_operator(self):
+        channels = self.shape[0]
+        generator = torch.Generator().manual_seed(0)
+        kernel = 0.2 * torch.randn(channels, channels, *self.taps, generator=generator, dtype=torch.float64)
+        return ZeroPadded(kernel, self.shape[1:])
+
+    def dense(self, operator):
+        """Tap by tap."""
+        channels, height, width = self.shape
+        kernel = operator.tensors[0]
+        matrix = torch.zeros(*self.shape, *self.shape, dtype=torch.float64)
+        for a in range(self.taps[0]):
+            for b in range(self.taps[1]):
+                down, right = a - self.taps[0] // 2, b - self.taps[1] // 2
+                for y in range(max(0, -down), min(height, height - down)):
+                    for x in range(max(0, -right), min(width, width - right)):
+                        matrix[:, y, x, :, y + down, x + right] = kernel[:, :, a, b]
+        return matrix.reshape(channels * height * width, -1)
+
+    def state_shape(self):
+        return self.shape
+
+    def test_cayley_of_the_operator_and_of_its_transpose(self):
+        with pytest.raises(wp.InputError, match="no cheap resolvent"):
+            self.make_operator().cayley(1.0)
+
+    def test_changed_weights_are_noticed_however_they_change(self):
+        operator = self.make_operator()
+        before = operator.norm_upper_bound()
+        operator.tensors[0].data.mul_(0.5)
+        assert operator.rebuild(operator.tensors).norm_upper_bound() == pytest.approx(0.5 * before)
+
+    def test_the_closer_norm_bound_holds_too(self):
+        operator = self.make_operator()
+        true = float(torch.linalg.matrix_norm(self.dense(operator), 2))
+        assert true <= operator.proved_norm() <= operator.norm_upper_bound() * 1.01
+        spread = float(torch.linalg.matrix_norm(self.dense(operator))) / len(self.dense(operator)) ** 0.5
+        assert operator.norm_estimate() == pytest.approx(spread, rel=1e-12)
+
+
+class TestZeroPaddedNarrow(TestZeroPadded):
+    shape, taps = (2, 6, 1), (5, 3)
+
+
+class TestZeroPaddedPointwise(TestZeroPadded):
+    shape, taps = (4, 3, 2), (1, 1)

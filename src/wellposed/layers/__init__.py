@@ -1,6 +1,7 @@
 """Ordinary ``torch.nn.Module`` layers whose value is an equilibrium."""
 
 from wellposed.layers.conv_mondeq import ConvMonDEQ as ConvMonDEQ
+from wellposed.layers.conv_nemon import ConvNEMON as ConvNEMON
 from wellposed.layers.deq import DEQ as DEQ
 from wellposed.layers.embedding import Embedding as Embedding
 from wellposed.layers.embedding import embed as embed

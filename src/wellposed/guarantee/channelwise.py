@@ -1,0 +1,86 @@
+"""Sensitivity of convolutional layers channel by channel, from sums of taps: independent of the image's size.
+
+With slopes in [0, 1], a change d of the offset and e of the equilibrium, coordinate by coordinate
+``(1 − k_o)|e| ≤ Σ |tap||e shifted| + |d|``, k_o the centre tap of channel o to itself. Taking any ℓp norm over the pixels of
+each channel (Young's inequality; zero padding only leaves terms out) gives ``(diag(1 − k) − T)·a ≤ b`` for the vectors a, b
+of these norms of e and d, T_oi the sum of the absolute other taps. So everything that `Componentwise` proves of a matrix
+holds with channels for components.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wellposed.guarantee.base import Plan
+from wellposed.guarantee.componentwise import Componentwise, Majorant, majorant
+from wellposed.operators import Operator
+
+
+class Channelwise(Componentwise):
+    """`Componentwise` for a convolution, with channels for components.
+
+    Args:
+        operator: the convolution; it has a ``kernel`` of shape (channels, channels, rows, columns).
+    """
+
+    theorem = "Jafarpour, Davydov, Proskurnikov & Bullo 2021: μ_∞,η(W) < 1, by tap sums"
+    lipschitz_theorem = "channelwise sensitivity (diag(1 − k) − T)⁻¹"
+
+    @cached_property
+    def _sums(self) -> tuple[Tensor, Tensor]:
+        """K of shape (channels,), and T with the taps of a channel to itself but the centre on its diagonal; float64."""
+        kernel = self.operator.kernel.detach().double().cpu()  # type: ignore[attr-defined]
+        rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
+        centre = kernel[:, :, rows, columns].diagonal().clone()
+        sums = kernel.abs().sum((2, 3)) * (1.0 + 1e-13)
+        sums.diagonal().sub_(centre.abs())
+        return centre, sums.clamp_min(0.0)
+
+    @cached_property
+    def majorant(self) -> Majorant:
+        """The proof for the matrix whose diagonal is k plus the other taps of a channel to itself."""
+
+        def compute() -> Majorant:
+            centre, sums = self._sums
+            matrix = sums.clone()
+            matrix.diagonal().add_(centre)
+            # The sum on the diagonal rounds once; one in the last place upwards covers it.
+            matrix.diagonal().add_(4e-16 * (centre.abs() + sums.diagonal()))
+            return majorant(matrix)
+
+        return self.operator.remembered("channel majorant", compute, oriented=True)
+
+    def plan(self, algorithm: str, step: float | Tensor | None = None) -> Plan | None:
+        """Forward–backward with the step 1/(1 − k_o) of every channel, and the averaged iteration, in max |e|/v_o."""
+        centre, sums = self._sums
+        weights = self.majorant.weights
+        if algorithm == "forward_backward" and step is None:
+            tensor = self.operator.tensors[0]
+            factor = float((torch.mv(sums, weights) / weights / (1.0 - centre)).amax()) * (1.0 + 1e-12)
+            steps = (1.0 / (1.0 - centre)).to(tensor)[:, None, None]
+            return self._spread(steps, factor)
+        if algorithm == "averaged":
+            largest = 1.0 / (1.0 - min(float(centre.min()), 0.0))
+            damping = largest if step is None else float(step)
+            factor = 1.0 - damping * (1.0 - max(self.majorant.log_norm, 0.0))
+            return self._spread(damping, factor) if damping <= largest else None
+        return None
+
+    def _spread(self, step: float | Tensor, factor: float) -> Plan | None:
+        weights = self.majorant.weights
+        height, width = self.operator.image  # type: ignore[attr-defined]
+        distortion = (len(weights) * height * width) ** 0.5 * float(weights.max() / weights.min())
+        return Plan(step, factor, distortion) if factor < 1.0 else None
+
+    def _moved(self, change: Tensor) -> Tensor:
+        """The sensitivity applied to each channel's Euclidean norm, then the norm over channels."""
+        return super()._moved(torch.linalg.vector_norm(change.double(), dim=(2, 3)))
+
+    def suggested_step(self, algorithm: str) -> float | None:  # noqa: D102
+        return None
+
+    def on(self, operator: Operator) -> Channelwise:  # noqa: D102
+        return Channelwise(operator)
