@@ -79,8 +79,10 @@ class Channelwise(Componentwise):
         """The sensitivity applied to each channel's Euclidean norm, then the norm over channels."""
         return super()._moved(torch.linalg.vector_norm(change.double(), dim=(2, 3)))
 
-    def suggested_step(self, algorithm: str) -> float | None:  # noqa: D102
-        return None
+    def suggested_step(self, algorithm: str) -> float | None:
+        """A step of plain forward–backward at which I − W does not amplify."""
+        centre, _ = self._sums
+        return 1.0 / (1.0 - float(centre.min())) if algorithm == "peaceman_rachford" else None
 
     def on(self, operator: Operator) -> Channelwise:  # noqa: D102
         return Channelwise(operator)
