@@ -40,7 +40,7 @@ class Line:
         mean: over folds and seeds.
         deviation: standard deviation over folds of the mean over seeds.
         difference: mean over folds of the paired difference to the first variant; None for itself.
-        standard_error: of that difference, over folds.
+        standard_error: of that difference, over folds; None for a single fold.
     """
 
     preset: str
@@ -197,8 +197,15 @@ def _line(chosen: dict[str, dict[str, Tensor]], preset: str, convention: str) ->
     if preset == PRESETS[0]:
         return Line(preset, convention, float(per_fold.mean()), spread, None, None)
     paired = per_fold - chosen[PRESETS[0]][convention].mean(0)
-    error = float(paired.std()) / len(paired) ** 0.5 if len(paired) > 1 else float("nan")
+    error = float(paired.std()) / len(paired) ** 0.5 if len(paired) > 1 else None
     return Line(preset, convention, float(per_fold.mean()), spread, float(paired.mean()), error)
+
+
+def _paired(line: Line) -> str:
+    """The paired difference and, from more than one fold, its standard error."""
+    if line.difference is None:
+        return ""
+    return f"{line.difference:+.1f}" + ("" if line.standard_error is None else f" ± {line.standard_error:.1f}")
 
 
 def as_text(summary: FoldSummary) -> str:
@@ -210,7 +217,7 @@ def as_text(summary: FoldSummary) -> str:
         f"{'convention':<14} {'variant':<16} {'accuracy':>14} {'difference':>16}",
     ]
     for line in summary.lines:
-        difference = "" if line.difference is None else f"{line.difference:+.1f} ± {line.standard_error:.1f}"
+        difference = _paired(line)
         accuracy = f"{line.mean:.1f} ± {line.deviation:.1f}"
         lines.append(f"{line.convention:<14} {line.preset:<16} {accuracy:>14} {difference:>16}")
     return "\n".join(lines)
@@ -223,8 +230,8 @@ def as_markdown(summary: FoldSummary) -> str:
         cells = []
         for convention in CONVENTIONS:
             (line,) = (line for line in summary.lines if (line.preset, line.convention) == (preset, convention))
-            paired = "" if line.difference is None else f" ({line.difference:+.1f} ± {line.standard_error:.1f})"
-            cells.append(f"{line.mean:.1f} ± {line.deviation:.1f}{paired}")
+            paired = _paired(line)
+            cells.append(f"{line.mean:.1f} ± {line.deviation:.1f}" + (f" ({paired})" if paired else ""))
         lines.append(f"| `{preset}` | " + " | ".join(cells) + " |")
     recipe = f"{summary.epochs} epochs, dropout {summary.dropout:g}"
     minutes = f"{summary.seconds / 60:.0f} minutes of training on one core"
