@@ -112,7 +112,8 @@ def start_long_training(folder: Path) -> subprocess.Popen:
     """A training process that has written at least one checkpoint."""
     options = ["train", "mondeq", "--data", "digits", "--epochs", "2000", "--width", "12", "--out", str(folder)]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from wellposed.cli.main import main; main()", *options],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by whatever runs in the background
+        args=[sys.executable, "-c", "from wellposed.cli.main import main; main()", *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
