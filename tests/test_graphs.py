@@ -566,3 +566,29 @@ def test_row_projection_of_huge_parameters_in_single_precision():
     for scale in (1e3, 1e7):
         matrix = scale * torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
         assert float(project_rows(matrix, 0.9).double().abs().sum(1).max()) <= 0.9 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_trained_layers_reach_six_digits_within_the_predicted_steps(options):
+    layer = make(options, torch.float32, rtol=1e-4, atol=1e-4)
+    edges, nodes, batch = directed(12)
+    graphs = wp.Graphs(edges, nodes, batch)
+    generator = torch.Generator().manual_seed(0)
+    x, target = torch.randn(nodes, 3, generator=generator), torch.randn(nodes, 6, generator=generator)
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=1e-2, weight_decay=1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        (layer(x, graphs) - target).square().mean().backward()
+        optimiser.step()
+        if isinstance(layer.state_map, RowBounded):
+            layer.state_map.project()
+    layer.tolerance = wp.solvers.solution.Tolerance(1e-6, 1e-6)
+    solution = layer.solve(x, graphs)
+    size = torch.zeros(12).index_add(0, batch, solution.value.detach().square().sum(1)).sqrt()
+    assert solution.converged.all()
+    assert (solution.error_bound <= 1e-6 * (1 + size) * (1 + 1e-5)).all()
+    (block,) = graphs.blocks
+    plan = GraphContraction(block, *layer._norms(proved=True)).plan("picard")
+    # The bound of a maximum norm is wider than that of the Frobenius norm by up to the root of the width.
+    reach = 2 * float(size.max()) * 6**0.5
+    assert int(solution.steps.max()) <= plan.iterations(reach, 0.1e-6)

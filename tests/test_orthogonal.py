@@ -284,3 +284,22 @@ def test_error_bound_over_a_hundred_thousand_samples(options):
         assert (error <= solution.error_bound + 1e-13 * (1 + state.norm(dim=1))).all()
         ratios.append((solution.error_bound / error.clamp_min(1e-12)).detach())
     print(f"{options}: median overestimate {float(torch.cat(ratios).median()):.2f}")
+
+
+@pytest.mark.parametrize("options", COUPLINGS)
+def test_trained_cells_reach_six_digits_within_the_predicted_steps(options):
+    layer = make(options, torch.float32, rtol=1e-4, atol=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    x, target = torch.randn(32, 5, generator=generator), torch.randn(32, 8, generator=generator)
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=1e-2, weight_decay=1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        (layer(x) - target).square().mean().backward()
+        optimiser.step()
+    layer.tolerance = wp.solvers.solution.Tolerance(1e-6, 1e-6)
+    solution = layer.solve(x)
+    size = solution.value.detach().norm(dim=1)
+    assert solution.converged.all()
+    assert (solution.error_bound <= 1e-6 * (1 + size) * (1 + 1e-6)).all()
+    factor = layer._constants(layer._excess())[0]
+    assert int(solution.steps.max()) <= wp.guarantee.Plan(1.0, factor).iterations(2 * float(size.max()), 0.5e-6)
