@@ -31,7 +31,7 @@ class Channelwise(Componentwise):
 
     @cached_property
     def _sums(self) -> tuple[Tensor, Tensor]:
-        """K of shape (channels,), and T with the taps of a channel to itself but the centre on its diagonal; float64."""
+        """The centre taps k, shape (channels,), and T, on its diagonal a channel's other taps to itself; float64."""
         kernel = self.operator.kernel.detach().double().cpu()  # type: ignore[attr-defined]
         rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
         centre = kernel[:, :, rows, columns].diagonal().clone()

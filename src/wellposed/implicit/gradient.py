@@ -23,7 +23,8 @@ class Exact(Gradient):
 
     Args:
         solver: for the adjoint equation; None for the solver of the forward pass.
-        rtol: relative tolerance of the adjoint state; None for that of the forward pass.
+        rtol: relative tolerance of the adjoint state; None for that of the forward pass. A tenth of it, relative to the
+            cotangent, is allowed besides: an adjoint state may vanish though its cotangent does not.
         max_steps: step limit of the adjoint solve; None for that of the forward pass.
     """
 

@@ -129,9 +129,7 @@ class SLL(ExplicitBlock):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check(features > 0, "features", features, "must be a positive integer")
-        hidden = features if hidden is None else hidden
-        check(hidden > 0, "hidden", hidden, "must be a positive integer")
+        hidden = _checked_hidden(features, hidden)
         self.in_features = self.out_features = features
         self.free = nn.Parameter(torch.empty(hidden, features, device=device, dtype=dtype))
         nn.init.normal_(self.free, std=features**-0.5)
@@ -176,9 +174,7 @@ class Residual(ExplicitBlock):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check(features > 0, "features", features, "must be a positive integer")
-        hidden = features if hidden is None else hidden
-        check(hidden > 0, "hidden", hidden, "must be a positive integer")
+        hidden = _checked_hidden(features, hidden)
         self.in_features = self.out_features = features
         inner = nn.Linear(features, hidden, device=device, dtype=dtype)
         self.inner, self.bias = inner.weight, inner.bias
@@ -198,3 +194,11 @@ class Residual(ExplicitBlock):
     def lipschitz(self) -> float:
         """``1 + ‖G‖₂‖H‖₂``."""
         return (1.0 + spectral_norm_upper_bound(self.outer) * spectral_norm_upper_bound(self.inner)) * (1.0 + 1e-14)
+
+
+def _checked_hidden(features: int, hidden: int | None) -> int:
+    """The number of hidden units of a residual layer: as many as features unless it is given."""
+    check(features > 0, "features", features, "must be a positive integer")
+    found = features if hidden is None else hidden
+    check(found > 0, "hidden", hidden, "must be a positive integer")
+    return found
