@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 import wellposed as wp
 from harness.operator_case import OperatorCase
-from wellposed.operators import Circular, Dense, ZeroPadded
-from wellposed.operators.circular import transfer_function
+from wellposed.operators import Circular, Dense, MultiScale, ZeroPadded
+from wellposed.operators.fourier import transfer_function
 
 
 class TestDense(OperatorCase):
@@ -189,3 +191,87 @@ class TestZeroPaddedNarrow(TestZeroPadded):
 
 class TestZeroPaddedPointwise(TestZeroPadded):
     shape, taps = (4, 3, 2), (1, 1)
+
+
+class TestMultiScale(OperatorCase):
+    """Three tiers, from convolutions of dense matrices; the last tier is odd."""
+
+    channels, images = (2, 3, 1), ((4, 8), (2, 4), (1, 3))
+
+    def kernels(self):
+        generator = torch.Generator().manual_seed(0)
+
+        def kernel(rows, columns, image):
+            taps = [min(3, extent - 1 + extent % 2) for extent in image]
+            return 0.3 * torch.randn(rows, columns, *taps, generator=generator, dtype=torch.float64)
+
+        tiers = list(zip(self.channels, self.images, strict=True))
+        own = [kernel(count, count, image) for count, image in tiers]
+        down = [kernel(b[0], a[0], a[1]) for a, b in itertools.pairwise(tiers)]
+        into = [kernel(count, count, image) for count, image in tiers[1:]]
+        return own, down, into
+
+    def make_operator(self):
+        own, down, into = self.kernels()
+        return MultiScale(
+            tuple(transfer_function(k, *image) for k, image in zip(own, self.images, strict=True)),
+            tuple(transfer_function(k, *image) for k, image in zip(down, self.images, strict=False)),
+            tuple(transfer_function(k, *image) for k, image in zip(into, self.images[1:], strict=True)),
+            self.images,
+        )
+
+    def dense(self, operator):
+        """From conv2d on unit images and plain matrix products, scaled as the operator's tensors are."""
+        own, down, into = self.kernels()
+        scale = float((operator.tensors[0].abs().amax() / self.make_operator().tensors[0].abs().amax()).detach())
+
+        def matrix(kernel, image, step=1):
+            count = kernel.shape[1] * image[0] * image[1]
+            identity = torch.eye(count, dtype=torch.float64).reshape(count, kernel.shape[1], *image)
+            moved = circular_conv2d(identity, kernel)
+            return moved[..., :: min(step, image[0]), :: min(step, image[1])].flatten(1).T
+
+        sizes = [c * h * w for c, (h, w) in zip(self.channels, self.images, strict=True)]
+        starts = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
+        whole = torch.zeros(sum(sizes), sum(sizes), dtype=torch.float64)
+        for i, image in enumerate(self.images):
+            rows = slice(starts[i], starts[i + 1])
+            whole[rows, rows] = scale * matrix(own[i], image)
+            if i < len(down):
+                halved = scale * matrix(down[i], image, 2)
+                whole[rows, rows] -= halved.T @ halved
+                count, following = self.channels[i + 1], self.images[i + 1]
+                smaller = [max(extent // 2, 1) for extent in image]
+                embedding = torch.zeros(count, *following, count, *smaller, dtype=torch.float64)
+                for c in range(count):
+                    for y in range(smaller[0]):
+                        for x in range(smaller[1]):
+                            embedding[c, y, x, c, y, x] = 1.0
+                embedding = embedding.reshape(sizes[i + 1], -1)
+                below = slice(starts[i + 1], starts[i + 2])
+                whole[below, rows] = scale * matrix(into[i], following) @ embedding @ halved
+        return whole
+
+    def state_shape(self):
+        return (sum(c * h * w for c, (h, w) in zip(self.channels, self.images, strict=True)),)
+
+
+class TestMultiScaleOfOnePixelWidth(TestMultiScale):
+    channels, images = (2, 2), ((6, 1), (3, 1))
+
+
+class TestMultiScaleOfOneTier(TestMultiScale):
+    channels, images = (2,), ((3, 5),)
+
+
+def test_tiers_that_do_not_fit():
+    with pytest.raises(wp.InputError, match="odd extent"):
+        TestMultiScale.make_operator(_tiers((5, 4), (3, 2)))
+    with pytest.raises(wp.InputError, match="cannot hold"):
+        TestMultiScale.make_operator(_tiers((6, 4), (2, 2)))
+
+
+def _tiers(*images):
+    case = TestMultiScale()
+    case.channels, case.images = (1, 1), images
+    return case

@@ -34,6 +34,7 @@ from wellposed.layers import Equilibrium as Equilibrium
 from wellposed.layers import GroupSort as GroupSort
 from wellposed.layers import ImplicitGraph as ImplicitGraph
 from wellposed.layers import MonDEQ as MonDEQ
+from wellposed.layers import MultiScaleMonDEQ as MultiScaleMonDEQ
 from wellposed.layers import Normalize as Normalize
 from wellposed.layers import OrthogonalDEQ as OrthogonalDEQ
 from wellposed.layers import OrthogonalLinear as OrthogonalLinear

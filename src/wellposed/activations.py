@@ -7,6 +7,7 @@ only when α = 1 or when f is an indicator (ReLU, clamping): applying σ at anot
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class Activation(ABC):
         """Reflected resolvent ``2·resolvent(value) − value``."""
         return 2.0 * self.resolvent(value, step) - value
 
-    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:
         """A δ, as small as is easily had, for which ``output`` is exactly σ(value + δ).
 
         Args:
@@ -109,6 +110,8 @@ class Activation(ABC):
             step: see ``output``.
         """
         # The definition of the resolvent: output = σ(output + (u − output)/step).
+        if isinstance(step, Tensor):
+            return output + (u - output) / step - value
         return torch.add(output, u - output, alpha=1.0 / step) - value
 
     def select(self, rows: Tensor) -> Activation:
@@ -151,7 +154,7 @@ class ReLU(Activation):
     def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         return value.abs()
 
-    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:  # noqa: D102
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         # Where the output is zero, every negative pre-activation is as good as any other.
         # In arithmetic: torch.where costs as much as a matrix product.
         gap = output - value
@@ -277,6 +280,69 @@ class PartlyLinear(Activation):
 
 
 @dataclass(frozen=True)
+class Bordered(Activation):
+    """Another activation inside of images, and zero in their outermost pixels.
+
+    A circular convolution of images with a zero border is a zero-padded one of what is inside (the convention of the published
+    monotone networks). The zero map has slopes in [0, 1] too: it is the projection onto zero.
+
+    Args:
+        rest: the activation inside.
+        tiers: channels, height and width of the images that make up a flat state of shape (batch, n), or of the one that is the
+            state, (batch, channels, height, width).
+    """
+
+    rest: Activation
+    tiers: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        self.rest.require_monotone("an activation with a border")
+
+    @property
+    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the field  # noqa: D102
+        return (0.0, self.rest.slope_range[1])
+
+    @property
+    def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the field  # noqa: D102
+        return self.rest.binary_slopes
+
+    @property
+    def homogeneous(self) -> bool:  # type: ignore[override]  # depends on the field  # noqa: D102
+        return self.rest.homogeneous
+
+    def _inside(self, like: Tensor) -> Tensor:
+        mask = _interior(self.tiers, like.dtype, like.device)
+        return mask if like.ndim == 2 else mask.reshape(self.tiers[0])
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self.rest(value) * self._inside(value)
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self.rest.derivative(value) * self._inside(value)
+
+    def derivative_at_output(self, output: Tensor) -> Tensor | None:  # noqa: D102
+        rest = self.rest.derivative_at_output(output)
+        return None if rest is None else rest * self._inside(output)
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        return self.rest.resolvent(value, step) * self._inside(value)
+
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        # On the border the output is zero, whatever the pre-activation.
+        return self.rest.defect(output, value, u, step) * self._inside(value)
+
+
+@functools.lru_cache(maxsize=16)
+def _interior(tiers: tuple[tuple[int, int, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    masks = []
+    for channels, height, width in tiers:
+        mask = torch.zeros(channels, height, width, dtype=dtype, device=device)
+        mask[:, 1:-1, 1:-1] = 1.0
+        masks.append(mask.flatten())
+    return torch.cat(masks)
+
+
+@dataclass(frozen=True)
 class Smooth(Activation):
     """A smooth activation given by its function, derivative and, where known, derivative in terms of the output."""
 
@@ -351,7 +417,7 @@ class DiagonalLinear(Activation):
     def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         return self._scaled(step)[1] * value
 
-    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float) -> Tensor:  # noqa: D102
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
         # Where the slope is zero, so is the output, whatever the pre-activation.
         if self.binary_slopes:
             return (output - value) * self.slopes

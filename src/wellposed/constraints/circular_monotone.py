@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from functools import cached_property
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.base import check_size
 from wellposed.constraints.factorisations import factorisation_cache
-from wellposed.convolution_norms import least_eigenvalues
-from wellposed.errors import GuaranteeError, check
-from wellposed.guarantee import StronglyMonotone
+from wellposed.constraints.monotone import StrongMonotonicity
+from wellposed.errors import check
+from wellposed.guarantee.frequencywise import CircularStronglyMonotone
 from wellposed.linear_algebra import full_precision
-from wellposed.operators.circular import Circular, transfer_function
+from wellposed.operators.circular import Circular
+from wellposed.operators.fourier import transfer_function
 
 
-class CircularMonotone(Constraint):
+class CircularMonotone(StrongMonotonicity):
     """Free kernels A, B of shape (channels, channels, taps, taps); at every frequency I − W ⪰ m·I.
 
     Args:
@@ -38,22 +35,13 @@ class CircularMonotone(Constraint):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(m)
         check_size(channels)
         check(len(image) == 2 and min(image) >= 1, "image", image, "must be a positive height and width")
-        check(isinstance(m, int | float) and 0.0 < m < math.inf, "m", m, "must be positive and finite")
         check(taps % 2 == 1, "taps", taps, "must be odd")
-        self.image, self.m = (int(image[0]), int(image[1])), float(m)
-        size = [min(taps, extent if extent % 2 else extent - 1) for extent in self.image]
-        self.A = nn.Parameter(torch.empty(channels, channels, *size, device=device, dtype=dtype))
-        self.B = nn.Parameter(torch.empty_like(self.A))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw A and B uniformly within ±1/√(inputs of a tap sum), as `torch.nn.Conv2d` does."""
-        bound = (self.A.shape[1] * self.A.shape[2] * self.A.shape[3]) ** -0.5
-        nn.init.uniform_(self.A, -bound, bound)
-        nn.init.uniform_(self.B, -bound, bound)
+        self.image = (int(image[0]), int(image[1]))
+        self.A = circular_kernel(channels, channels, self.image, taps, device=device, dtype=dtype)
+        self.B = circular_kernel(channels, channels, self.image, taps, device=device, dtype=dtype)
 
     @property
     def channels(self) -> int:
@@ -64,74 +52,44 @@ class CircularMonotone(Constraint):
     def state_features(self) -> int:  # noqa: D102
         return self.channels * self.image[0] * self.image[1]
 
-    def materialise(self) -> tuple[Circular, StronglyMonotone]:  # noqa: D102
+    def materialise(self) -> tuple[Circular, CircularStronglyMonotone]:  # noqa: D102
         with full_precision(self.A.device):
             a, b = (transfer_function(kernel, *self.image) for kernel in (self.A, self.B))
-            identity = torch.eye(self.channels, dtype=a.dtype, device=a.device)
-            transfer = (1.0 - self.m) * identity - a.mH @ a + b - b.mH
+            transfer = monotone_transfer(a, b, self.m)
         operator = Circular(transfer, self.image[1], factorisation_cache(self))
-        return operator, ProvedCircularMonotone(operator)
-
-    def get_extra_state(self) -> Tensor:
-        """``m``, which decides what the weights mean and so must travel with them."""
-        return torch.tensor(self.m, dtype=torch.float64)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Restore ``m`` from a state dict."""
-        m = float(state)
-        check(math.isfinite(m) and m > 0.0, "m", m, "the checkpoint's strong-monotonicity constant is unusable")
-        self.m = m
+        return operator, CircularStronglyMonotone(operator)
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""
         return f"channels={self.channels}, image={self.image}, m={self.m}"
 
 
-class ProvedCircularMonotone(StronglyMonotone):
-    """Strong monotonicity of a circular convolution, proved at every stored frequency."""
+def circular_kernel(
+    out_channels: int,
+    in_channels: int,
+    image: tuple[int, int],
+    taps: int,
+    *,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> nn.Parameter:
+    """A kernel drawn uniformly within ±1/√(inputs of a tap sum), as `torch.nn.Conv2d` does; no larger than the image.
 
-    theorem = "Winston & Kolter 2020, Theorem 1, for a circular convolution"
+    Args:
+        out_channels: outputs.
+        in_channels: inputs.
+        image: height and width.
+        taps: rows and columns, odd; less where the image is smaller.
+        device: where it is created.
+        dtype: its dtype.
+    """
+    size = [min(taps, extent if extent % 2 else extent - 1) for extent in image]
+    kernel = torch.empty(out_channels, in_channels, *size, device=device, dtype=dtype)
+    bound = (in_channels * size[0] * size[1]) ** -0.5
+    return nn.Parameter(nn.init.uniform_(kernel, -bound, bound))
 
-    def __init__(self, operator: Circular) -> None:
-        self.operator = operator
 
-    @cached_property
-    def m(self) -> float:  # type: ignore[override]  # on demand: it needs numbers, not graph tensors
-        """The least eigenvalue of the symmetric part of I − W, from below.
-
-        Frequencies that are their own mirror images count with the mean of what is stored for both, which is no smaller.
-        """
-        operator = self.operator
-        assert isinstance(operator, Circular)
-
-        def compute() -> float:
-            transfer = operator.tensors[0].detach().to("cpu", torch.complex128).flatten(0, 1)
-            identity = torch.eye(transfer.shape[-1], dtype=transfer.dtype)
-            displacement = identity - transfer
-            # Subtracting from the identity rounds once.
-            rounding = 2.0**-52 * (1.0 + float(transfer.abs().sum(2).amax()))
-            return float(least_eigenvalues(0.5 * (displacement + displacement.mH)).amin()) - rounding
-
-        proved = operator.remembered("monotonicity", compute)
-        if proved <= 0.0:
-            raise GuaranteeError(
-                f"W: I − W is not monotone in these numbers (proved only {proved:.3g}): lost to rounding at these weights; "
-                "use float64, a larger m, or smaller weights"
-            )
-        return proved
-
-    @property
-    def smoothness(self) -> float:  # cheaper for a convolution
-        """Upper bound of ‖I − W‖₂."""
-        return 1.0 + self.operator.norm_upper_bound()
-
-    def offset_lipschitz(self) -> float:
-        """1/m."""
-        return 1.0 / self.m * (1.0 + 1e-15)
-
-    def on(self, operator: Any) -> StronglyMonotone:
-        """The transpose, and float64 copies, have the same constant."""
-        found = ProvedCircularMonotone(operator)
-        if "m" in self.__dict__:
-            found.__dict__["m"] = self.m
-        return found
+def monotone_transfer(a: Tensor, b: Tensor, m: float) -> Tensor:
+    """``(1 − m)I − A*A + B − B*`` from the transfer functions of A and B, all complex (height, width//2 + 1, n, n)."""
+    identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    return (1.0 - m) * identity - a.mH @ a + b - b.mH

@@ -20,7 +20,35 @@ from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
 
 
-class Monotone(Constraint):
+class StrongMonotonicity(Constraint):
+    """What constraints with a prescribed m share.
+
+    Args:
+        m: strong-monotonicity constant, positive. Saved with the weights.
+    """
+
+    def __init__(self, m: float) -> None:
+        super().__init__()
+        check(
+            isinstance(m, int | float) and math.isfinite(m) and m > 0.0,
+            "m",
+            m,
+            "the strong-monotonicity constant must be positive and finite",
+        )
+        self.m = float(m)
+
+    def get_extra_state(self) -> Tensor:
+        """``m``, which decides what the weights mean and so must travel with them."""
+        return torch.tensor(self.m, dtype=torch.float64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore ``m`` from a state dict."""
+        m = float(state)
+        check(math.isfinite(m) and m > 0.0, "m", m, "the checkpoint's strong-monotonicity constant is unusable")
+        self.m = m
+
+
+class Monotone(StrongMonotonicity):
     """Free parameters A, B of shape (n, n); the symmetric part of I − W is m·I + AᵀA.
 
     W is formed in the dtype of A and B, so that its stored numbers satisfy ``I − W ⪰ m·I`` up to rounding only. The
@@ -39,15 +67,8 @@ class Monotone(Constraint):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(m)
         check_size(state_features)
-        check(
-            isinstance(m, int | float) and math.isfinite(m) and m > 0.0,
-            "m",
-            m,
-            "the strong-monotonicity constant must be positive and finite",
-        )
-        self.m = float(m)
         self.A = nn.Parameter(torch.empty(state_features, state_features, device=device, dtype=dtype))
         self.B = nn.Parameter(torch.empty(state_features, state_features, device=device, dtype=dtype))
         self.reset_parameters()
@@ -67,16 +88,6 @@ class Monotone(Constraint):
             matrix = _StateWeight.apply(self.A, self.B, self.m)
         operator = Dense(matrix, factorisation_cache(self))
         return operator, _FormedMonotone(operator, self.m)
-
-    def get_extra_state(self) -> Tensor:
-        """``m``, which decides what the weights mean and so must travel with them."""
-        return torch.tensor(self.m, dtype=torch.float64)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Restore ``m`` from a state dict."""
-        m = float(state)
-        check(math.isfinite(m) and m > 0.0, "m", m, "the checkpoint's strong-monotonicity constant is unusable")
-        self.m = m
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`; NaN or infinite weights are refused before anything changes."""

@@ -12,6 +12,7 @@ from wellposed.layers.explicit import Sandwich as Sandwich
 from wellposed.layers.graph import ImplicitGraph as ImplicitGraph
 from wellposed.layers.lben import LBEN as LBEN
 from wellposed.layers.mondeq import MonDEQ as MonDEQ
+from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ as MultiScaleMonDEQ
 from wellposed.layers.nemon import NEMON as NEMON
 from wellposed.layers.normalize import Normalize as Normalize
 from wellposed.layers.orthogonal import GroupSort as GroupSort

@@ -7,7 +7,9 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import Activation
+from wellposed.activations import Activation, Bordered
+from wellposed.activations import activation as activation_named
+from wellposed.constraints.base import Constraint
 from wellposed.convolution_norms import convolution_norm
 from wellposed.errors import InputError, check
 from wellposed.layers.equilibrium import Equilibrium
@@ -17,15 +19,68 @@ from wellposed.solvers.evidence import ExactOffset
 from wellposed.verified import gamma
 
 
+class ImageInjection(nn.Conv2d):
+    """A zero-padded, strided convolution whose image is put into the state: inside its border, before other tiers.
+
+    Args:
+        in_channels: channels of the input.
+        tiers: channels, height and width of the images of the state; the first one receives the convolution.
+        taps: rows and columns, odd.
+        stride: of the convolution.
+        border: pixels of the state above and to the left of what the convolution gives.
+        bias: whether there is a bias, one for every channel of every tier.
+        where: device and dtype.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        tiers: tuple[tuple[int, int, int], ...],
+        *,
+        taps: int,
+        stride: int,
+        border: int,
+        bias: bool,
+        **where: Any,
+    ) -> None:
+        super().__init__(in_channels, tiers[0][0], taps, stride=stride, padding=taps // 2, bias=bias, **where)
+        self.tiers, self.border = tiers, border
+        others = tiers[1:] if bias else ()
+        self.others = nn.ParameterList([torch.zeros(channels, **where) for channels, _, _ in others])
+
+    def placed(self, image: Tensor) -> Tensor:
+        """The convolution's image as an offset of the state."""
+        _, height, width = self.tiers[0]
+        below, right = height - image.shape[-2] - self.border, width - image.shape[-1] - self.border
+        if self.border or below or right:
+            image = nn.functional.pad(image, (self.border, right, self.border, below))
+        if len(self.tiers) == 1:
+            return image
+        rest = [
+            (image.new_zeros(channels) if not self.others else self.others[index].to(image))[:, None]
+            .expand(channels, height * width)
+            .flatten()
+            for index, (channels, height, width) in enumerate(self.tiers[1:])
+        ]
+        driven = torch.cat(rest)
+        return torch.cat([image.flatten(1), driven.expand(len(image), len(driven))], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (batch, in_channels, height, width) to an offset of the state."""
+        return self.placed(super().forward(x))
+
+
 class ConvEquilibrium(Equilibrium):
     """``z* = σ(W z* + U x + b)`` on images, U a zero-padded, strided convolution.
 
     Args:
         in_channels: channels of the input.
         image: height and width of the input.
-        constraint: free parameters of W; it has ``channels`` and the ``image`` of the state, see `state_image`.
+        constraint: free parameters of W.
+        tiers: channels, height and width of the images that are the state; the first one receives the input.
         taps: rows and columns of the input convolution, odd.
         stride: of the input convolution.
+        border: 0 or 1: width of a border of the state that is kept zero, see `wellposed.activations.Bordered`.
         activation: a name or an `Activation`.
         bias: whether the input convolution has a bias.
         device: where the weights are created.
@@ -37,10 +92,12 @@ class ConvEquilibrium(Equilibrium):
         self,
         in_channels: int,
         image: tuple[int, int],
-        constraint: Any,
+        constraint: Constraint,
+        tiers: tuple[tuple[int, int, int], ...],
         *,
         taps: int,
         stride: int,
+        border: int = 0,
         activation: str | Activation,
         bias: bool,
         device: torch.device | str | None,
@@ -48,21 +105,14 @@ class ConvEquilibrium(Equilibrium):
         **options: Unpack[SolveOptions],
     ) -> None:
         check(in_channels > 0, "in_channels", in_channels, "must be a positive integer")
+        check(border in (0, 1), "border", border, "must be 0 or 1")
         self._image = (int(image[0]), int(image[1]))
-        channels: int = constraint.channels
-        state: tuple[int, int] = constraint.image
-        injection = nn.Conv2d(
-            in_channels,
-            channels,
-            taps,
-            stride=stride,
-            padding=taps // 2,
-            bias=bias,
-            device=device,
-            dtype=dtype,
+        injection = ImageInjection(
+            in_channels, tiers, taps=taps, stride=stride, border=border, bias=bias, device=device, dtype=dtype
         )
-        super().__init__(injection, constraint, activation=activation, **options)
-        self._state_shape = (channels, *state)
+        sigma = activation_named(activation)
+        super().__init__(injection, constraint, activation=Bordered(sigma, tiers) if border else sigma, **options)
+        self._state_shape = tiers[0] if len(tiers) == 1 else (constraint.state_features,)
 
     def _check_sizes(self) -> None:
         pass  # both parts were made for each other
@@ -79,6 +129,11 @@ class ConvEquilibrium(Equilibrium):
     def state_shape(self) -> tuple[int, ...]:  # noqa: D102
         return self._state_shape
 
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one value of the layer."""
+        return self.state_shape
+
     def injection_norm(self) -> float:  # noqa: D102
         return convolution_norm(self.injection.weight, self._image, self.injection.stride[0])
 
@@ -94,10 +149,9 @@ class ConvEquilibrium(Equilibrium):
         def apply(image: Tensor, kernel: Tensor, shift: Tensor | None) -> Tensor:
             return nn.functional.conv2d(image, kernel, shift, convolution.stride, convolution.padding)
 
-        value = apply(exact, weight, bias)
         size = euclidean(apply(exact.abs(), weight.abs(), None if bias is None else bias.abs()))
         terms = weight[0].numel() + 4
-        return ExactOffset(value, 2.0 * gamma(terms) * size)
+        return ExactOffset(convolution.placed(apply(exact, weight, bias)).detach(), 2.0 * gamma(terms) * size)
 
 
 def state_image(image: tuple[int, int], stride: int) -> tuple[int, int]:

@@ -23,6 +23,8 @@ class ConvMonDEQ(ConvEquilibrium):
         m: strong-monotonicity constant, positive; larger is smoother.
         taps: rows and columns of all kernels, odd.
         stride: of the input convolution; the equilibrium has ⌈height/stride⌉ × ⌈width/stride⌉ pixels.
+        border: 1 adds a border to the equilibrium that is kept zero, so that W acts on the pixels inside as a zero-padded
+            convolution, as in the published networks; with 0 images are cyclic.
         activation: a name or an `Activation` with slopes in [0, 1].
         bias: whether the input convolution has a bias.
         device: where the weights are created.
@@ -47,14 +49,17 @@ class ConvMonDEQ(ConvEquilibrium):
         m: float = 1.0,
         taps: int = 3,
         stride: int = 1,
+        border: int = 0,
         activation: str | Activation = "relu",
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **options: Unpack[SolveOptions],
     ) -> None:
-        constraint = CircularMonotone(channels, state_image(image, stride), m, taps=taps, device=device, dtype=dtype)
+        rows, columns = state_image(image, stride)
+        state = (rows + 2 * border, columns + 2 * border)
+        constraint = CircularMonotone(channels, state, m, taps=taps, device=device, dtype=dtype)
         super().__init__(
-            in_channels, image, constraint, taps=taps, stride=stride, activation=activation, bias=bias, device=device,
-            dtype=dtype, **options,
+            in_channels, image, constraint, ((channels, *state),), taps=taps, stride=stride, border=border, activation=activation,
+            bias=bias, device=device, dtype=dtype, **options,
         )  # fmt: skip

@@ -54,8 +54,9 @@ class ConvNEMON(ConvEquilibrium):
         dtype: torch.dtype | None = None,
         **options: Unpack[SolveOptions],
     ) -> None:
-        constraint = ConvLogNorm(channels, state_image(image, stride), mu, taps=taps, device=device, dtype=dtype)
+        state = state_image(image, stride)
+        constraint = ConvLogNorm(channels, state, mu, taps=taps, device=device, dtype=dtype)
         super().__init__(
-            in_channels, image, constraint, taps=taps, stride=stride, activation=activation, bias=bias, device=device,
-            dtype=dtype, **options,
+            in_channels, image, constraint, ((channels, *state),), taps=taps, stride=stride, activation=activation,
+            bias=bias, device=device, dtype=dtype, **options,
         )  # fmt: skip

@@ -12,8 +12,24 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-class Operator(ABC):
-    """A linear map on the state, applied to a batch of states; immutable, built once per forward pass.
+class Transform(ABC):
+    """A linear map that an iteration applies: all that solvers need of a factorised resolvent."""
+
+    @abstractmethod
+    def affine(self, state: Tensor, offset: Tensor) -> Tensor:
+        """The map of the state, plus the offset, for a batch of states; both of shape (batch, *state)."""
+
+    @abstractmethod
+    def apply(self, state: Tensor) -> Tensor:
+        """The map of a batch of states of shape (batch, *state)."""
+
+    @abstractmethod
+    def norm_estimate(self) -> float:
+        """A cheap estimate of the root-mean-square singular value: predicts convergence, proves nothing."""
+
+
+class Operator(Transform):
+    """A linear map W on the state, applied to a batch of states; immutable, built once per forward pass.
 
     Every tensor that the map depends on is in ``tensors``, so that gradients can be routed to them.
     """
@@ -43,14 +59,6 @@ class Operator(ABC):
         """The same structure with other tensors in place of ``self.tensors``; factorisations are shared."""
 
     @abstractmethod
-    def affine(self, state: Tensor, offset: Tensor) -> Tensor:
-        """``W·state + offset`` for a batch of states; both of shape (batch, *state)."""
-
-    @abstractmethod
-    def apply(self, state: Tensor) -> Tensor:
-        """``W·state`` for a batch of states of shape (batch, *state)."""
-
-    @abstractmethod
     def transpose(self) -> Self:
         """The adjoint map; factorisations are shared with this one."""
 
@@ -59,7 +67,7 @@ class Operator(ABC):
         """The map that this is the adjoint of, if it is one, else itself."""
 
     @abstractmethod
-    def cayley(self, step: float) -> Operator:
+    def cayley(self, step: float) -> Transform:
         """``C = 2·(I + step·(I − W))⁻¹ − I``, factorised once for a given W and step and kept.
 
         The reflected resolvent of z ↦ (I − W)z − q is r ↦ C·r + step·(q + C·q).
@@ -84,10 +92,6 @@ class Operator(ABC):
     @abstractmethod
     def trace(self) -> float:
         """The trace of W, as computed in its dtype."""
-
-    @abstractmethod
-    def norm_estimate(self) -> float:
-        """A cheap estimate of the root-mean-square singular value of W: predicts convergence, proves nothing."""
 
     @abstractmethod
     def displacement_norm_estimate(self) -> float:

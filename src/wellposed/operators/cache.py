@@ -14,15 +14,27 @@ _KEPT = 2
 
 
 class Entry:
-    """What was computed for one tensor, with a copy of it that nobody else can write to.
+    """What was computed for some tensors, with copies of them that nobody else can write to.
 
     Attributes:
-        tensor: the copy.
+        tensors: the copies.
     """
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.clone()
+    def __init__(self, tensors: tuple[Tensor, ...]) -> None:
+        self.tensors = tuple(tensor.clone() for tensor in tensors)
         self._remembered: dict[Hashable, Any] = {}
+
+    @property
+    def tensor(self) -> Tensor:
+        """The first copy."""
+        return self.tensors[0]
+
+    def holds(self, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether these are the same numbers."""
+        return all(
+            kept.dtype == given.dtype and kept.device == given.device and torch.equal(kept, given)
+            for kept, given in zip(self.tensors, tensors, strict=True)
+        )
 
     def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The value of that name, computed once."""
@@ -47,21 +59,20 @@ class FactorisationCache:
         self._entries: tuple[Entry, ...] = ()
         self.factorisations = 0
 
-    def entry(self, tensor: Tensor) -> Entry:
+    def entry(self, *tensors: Tensor) -> Entry:
         """The entry of these numbers, new if they were not seen recently."""
         for entry in self._entries:
-            kept = entry.tensor
-            if kept.dtype == tensor.dtype and kept.device == tensor.device and torch.equal(kept, tensor):
+            if entry.holds(tensors):
                 return entry
-        entry = Entry(tensor)
+        entry = Entry(tensors)
         self._entries = (entry, *self._entries[: _KEPT - 1])
         return entry
 
-    def transform(self, entry: Entry, step: float, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """The Cayley transform at a step, by ``compute`` from the entry's tensor if it is not there yet."""
+    def transform(self, entry: Entry, step: float, compute: Callable[..., T]) -> T:
+        """The Cayley transform at a step, by ``compute`` from the entry's tensors if it is not there yet."""
 
-        def factorise() -> Tensor:
+        def factorise() -> T:
             self.factorisations += 1
-            return compute(entry.tensor)
+            return compute(*entry.tensors)
 
         return entry.remembered(("cayley", step), factorise)

@@ -16,30 +16,7 @@ from wellposed.errors import InputError
 from wellposed.linear_algebra import inverse
 from wellposed.operators.base import Operator, T
 from wellposed.operators.cache import Entry, FactorisationCache
-
-_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
-
-
-def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
-    """The transfer function of ``torch.nn.functional.conv2d`` with circular padding, centred, stride one.
-
-    Args:
-        kernel: shape (out_channels, in_channels, rows, columns), rows and columns odd and at most the image's.
-        height: of the image.
-        width: of the image.
-
-    Returns:
-        Complex, shape (height, width//2 + 1, out_channels, in_channels), with its graph.
-    """
-    rows, columns = kernel.shape[2:]
-    if rows % 2 == 0 or columns % 2 == 0 or rows > height or columns > width:
-        raise InputError(
-            f"kernel: has {rows} × {columns} taps; needs odd numbers of them, no larger than the image of {height} × {width}"
-        )
-    padded = torch.nn.functional.pad(kernel, (0, width - columns, 0, height - rows))
-    centred = torch.roll(padded, (-(rows // 2), -(columns // 2)), (2, 3))
-    # conv2d correlates: its transfer function is the conjugate of the kernel's transform.
-    return torch.fft.rfft2(centred).conj().permute(2, 3, 0, 1).resolve_conj().contiguous()
+from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
 
 
 class Circular(Operator):
@@ -92,16 +69,8 @@ class Circular(Operator):
     def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:  # noqa: D102
         return type(self)(tensors[0], self._width, self._cache, transposed=self._transposed)
 
-    def _spectrum(self, state: Tensor) -> Tensor:
-        """Shape (batch, channels, height, width) to (frequencies, channels, batch)."""
-        return torch.fft.rfft2(state).flatten(2).permute(2, 1, 0)
-
-    def _image(self, spectrum: Tensor) -> Tensor:
-        half = (self.image[0], self._width // 2 + 1)
-        return torch.fft.irfft2(spectrum.permute(2, 1, 0).unflatten(2, half), s=self.image)
-
     def apply(self, state: Tensor) -> Tensor:  # noqa: D102
-        return self._image(torch.bmm(self._matrices, self._spectrum(state)))
+        return to_image(torch.bmm(self._matrices, to_spectrum(state)), self.image)
 
     def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
         return self.apply(state) + offset
@@ -119,31 +88,27 @@ class Circular(Operator):
         if (
             transfer.requires_grad and torch.is_grad_enabled()
         ):  # unrolled differentiation: keep the graph, cache nothing
-            transform = _cayley(transfer, step)
+            transform = cayley_transfer(transfer, step)
         else:
-            transform = self._cache.transform(self._entry(), step, lambda stored: _cayley(stored, step))
+            transform = self._cache.transform(self._entry(), step, lambda stored: cayley_transfer(stored, step))
         return Circular(transform, self._width, transposed=self._transposed)
 
     def _multiplicity(self) -> Tensor:
-        """How many frequencies each stored one stands for, shape (1, width//2 + 1, 1, 1)."""
-        count = torch.full((self._transfer.shape[1],), 2.0, dtype=torch.float64, device=self._transfer.device)
-        count[0] = 1.0
-        if self._width % 2 == 0:
-            count[-1] = 1.0
-        return count[None, :, None, None]
+        """See `multiplicity`; shape (1, width//2 + 1, 1, 1)."""
+        return multiplicity(self._width, self._transfer.device)[None, :, None, None]
 
     def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
         left, right = (state, cotangent) if self._transposed else (cotangent, state)
-        outer = torch.bmm(self._spectrum(left), self._spectrum(right).mH).reshape(self._transfer.shape)
+        outer = torch.bmm(to_spectrum(left), to_spectrum(right).mH).reshape(self._transfer.shape)
         height, width = self.image
         return (outer * (self._multiplicity() / (height * width)).to(state.dtype),)
 
     def tensor_tangent(self, tangents: tuple[Tensor, ...], state: Tensor) -> Tensor:  # noqa: D102
         matrices = tangents[0].flatten(0, 1)
-        return self._image(torch.bmm(matrices.mH if self._transposed else matrices, self._spectrum(state)))
+        return to_image(torch.bmm(matrices.mH if self._transposed else matrices, to_spectrum(state)), self.image)
 
     def to(self, dtype: torch.dtype) -> Self:  # noqa: D102
-        wanted = _COMPLEX[dtype]
+        wanted = COMPLEX[dtype]
         if wanted == self._transfer.dtype:
             return self
         return type(self)(self._transfer.to(wanted), self._width, self._cache, transposed=self._transposed)
@@ -188,11 +153,10 @@ class Circular(Operator):
         )
 
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
-        """As everywhere, taking each FFT to err by at most `fft_rounding` relative to its norm."""
+        """As everywhere, taking each FFT to err by at most `image_rounding` relative to its norm."""
         unit = 0.5 * torch.finfo(torch.float64 if self._transfer.dtype == torch.complex128 else torch.float32).eps
         height, width = self.image
-        transforms = 2.0 * (fft_rounding(height) + fft_rounding(width))
-        relative = unit * (transforms + 4.0 * (self.channels + 4))
+        relative = unit * (2.0 * image_rounding((height, width)) + 4.0 * (self.channels + 4))
         return relative * (self.norm_upper_bound() * state_norm + offset_norm) * 1.01
 
     def dense(self) -> Tensor:  # noqa: D102
@@ -203,23 +167,7 @@ class Circular(Operator):
         return self.apply(identity.reshape(size, self.channels, height, width)).reshape(size, size).t()
 
 
-def _cayley(transfer: Tensor, step: float) -> Tensor:
+def cayley_transfer(transfer: Tensor, step: float) -> Tensor:
     """``2·(I + step·(I − T))⁻¹ − I`` at every frequency."""
     identity = torch.eye(transfer.shape[-1], dtype=transfer.dtype, device=transfer.device)
     return 2.0 * inverse((1.0 + step) * identity - step * transfer) - identity
-
-
-def fft_rounding(size: int) -> float:
-    """Error of a one-dimensional FFT in the Euclidean norm, in units of the last place relative to the norm of its value.
-
-    A generous multiple of what mixed-radix algorithms are proved to need (Higham 2002, section 24.1, for radix two): each prime
-    factor p costs a sum of p products with tabulated roots of unity. Other ways of treating large primes cost less.
-    """
-    rest, cost, factor = size, 0.0, 2
-    while rest > 1:
-        factor = rest if factor * factor > rest else factor
-        while rest % factor == 0:
-            rest //= factor
-            cost += 4.0 * factor + 8.0
-        factor += 1
-    return cost

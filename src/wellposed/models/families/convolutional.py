@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from wellposed.errors import check
-from wellposed.layers import ConvMonDEQ, ConvNEMON
+from wellposed.layers import ConvMonDEQ, ConvNEMON, MultiScaleMonDEQ
 from wellposed.layers.conv_equilibrium import ConvEquilibrium
 from wellposed.models.families.base import Family
 
@@ -37,10 +37,14 @@ class _ConvFamily(Family):
 
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer = self.layer(shape[0], (shape[1], shape[2]))
-        rows, columns = (extent // self.pool for extent in layer.state_shape[1:])
-        check(min(rows, columns) >= 1, "pool", self.pool, f"is larger than the state of {layer.state_shape[1:]} pixels")
-        head = nn.Linear(self.width * rows * columns, classes)
-        return nn.Unflatten(1, shape), layer, nn.AvgPool2d(self.pool), nn.Flatten(), head
+        return nn.Unflatten(1, shape), layer, *pooled_head(layer.value_shape, self.pool, classes)
+
+
+def pooled_head(shape: tuple[int, ...], pool: int, classes: int) -> tuple[nn.Module, ...]:
+    """Averages over windows of an image of that shape, then a linear map to the logits."""
+    rows, columns = (extent // pool for extent in shape[1:])
+    check(min(rows, columns) >= 1, "pool", pool, f"is larger than the state of {shape[1:]} pixels")
+    return nn.AvgPool2d(pool), nn.Flatten(), nn.Linear(shape[0] * rows * columns, classes)
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,48 @@ class MonDEQConvFamily(_ConvFamily):
 
     m: float = 1.0
     """Strong-monotonicity constant: larger is smoother, with smaller Lipschitz constants."""
+    border: int = 0
+    """1 keeps a border of the state zero, as the published networks do; 0 leaves images cyclic."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.m > 0, "m", self.m, "must be positive")
+        check(self.border in (0, 1), "border", self.border, "must be 0 or 1")
 
     def layer(self, channels: int, image: tuple[int, int]) -> ConvEquilibrium:  # noqa: D102
-        return ConvMonDEQ(channels, self.width, image, m=self.m, taps=self.taps, stride=self.stride, rtol=self.rtol)
+        return ConvMonDEQ(
+            channels,
+            self.width,
+            image,
+            m=self.m,
+            taps=self.taps,
+            stride=self.stride,
+            border=self.border,
+            rtol=self.rtol,
+        )
+
+
+@dataclass(frozen=True)
+class MonDEQMultiFamily(MonDEQConvFamily):
+    """Monotone DEQ over images of several sizes, the multi-tier network (Winston & Kolter 2020)."""
+
+    name: ClassVar[str] = "mondeq-multi"
+
+    further: tuple[int, ...] = (32,)
+    """Channels of the further tiers, each of half the height and width of the one before."""
+    pool: int = 1
+    """Size of the windows that the last tier is averaged over before the linear head."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "further", tuple(self.further))  # TOML has lists
+        check(all(channels > 0 for channels in self.further), "further", self.further, "must be positive")
+
+    def layer(self, channels: int, image: tuple[int, int]) -> ConvEquilibrium:  # noqa: D102
+        return MultiScaleMonDEQ(
+            channels, (self.width, *self.further), image, m=self.m, taps=self.taps, stride=self.stride,
+            border=self.border, rtol=self.rtol,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

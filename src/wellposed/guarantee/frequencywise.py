@@ -1,0 +1,101 @@
+"""Strong monotonicity of maps that convolve circularly, proved frequency by frequency."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from wellposed.convolution_norms import least_eigenvalues
+from wellposed.errors import GuaranteeError
+from wellposed.guarantee.monotone import StronglyMonotone
+from wellposed.operators.base import Operator
+from wellposed.operators.circular import Circular
+from wellposed.operators.multi_scale import MultiScale
+from wellposed.verified import gamma
+
+
+class FrequencywiseMonotone(StronglyMonotone):
+    """Strong monotonicity with a constant that is proved at every stored frequency, when it is needed.
+
+    Frequencies that are their own mirror images count with the mean of what is stored for both, which is no smaller.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+
+    @abstractmethod
+    def gaps(self) -> list[tuple[Tensor, float]]:
+        """Matrices, complex128 of shape (frequencies, n, n), whose Hermitian parts bound that of I − W from below, and errors."""
+
+    @cached_property
+    def m(self) -> float:  # type: ignore[override]  # on demand: it needs numbers, not graph tensors
+        """The least eigenvalue of the Hermitian parts, from below."""
+        proved = self.operator.remembered(
+            ("monotonicity", type(self)),
+            lambda: min(float(least_eigenvalues(matrices).amin()) - error for matrices, error in self.gaps()),
+        )
+        if proved <= 0.0:
+            raise GuaranteeError(
+                f"W: I − W is not monotone in these numbers (proved only {proved:.3g}): lost to rounding at these weights; "
+                "use float64, a larger margin, or smaller weights"
+            )
+        return proved
+
+    @property
+    def smoothness(self) -> float:  # cheaper for a convolution
+        """Upper bound of ‖I − W‖₂."""
+        return 1.0 + self.operator.norm_upper_bound()
+
+    def offset_lipschitz(self) -> float:
+        """1/m."""
+        return 1.0 / self.m * (1.0 + 1e-15)
+
+    def on(self, operator: Operator) -> Self:
+        """The transpose, and float64 copies, have the same constant."""
+        found = type(self)(operator)
+        if "m" in self.__dict__:
+            found.__dict__["m"] = self.m
+        return found
+
+
+def displacement(transfer: Tensor) -> tuple[Tensor, float]:
+    """I − T at every stored frequency, shape (frequencies, n, n), complex128 on the CPU, and its rounding error."""
+    stored = transfer.detach().to("cpu", torch.complex128).flatten(0, 1)
+    identity = torch.eye(stored.shape[-1], dtype=stored.dtype)
+    return identity - stored, 2.0**-52 * (1.0 + float(stored.abs().sum(2).amax()))
+
+
+class CircularStronglyMonotone(FrequencywiseMonotone):
+    """Of one circular convolution."""
+
+    theorem = "Winston & Kolter 2020, Theorem 1, for a circular convolution"
+
+    def gaps(self) -> list[tuple[Tensor, float]]:
+        """I − T."""
+        assert isinstance(self.operator, Circular)
+        return [displacement(self.operator.tensors[0])]
+
+
+class MultiScaleStronglyMonotone(FrequencywiseMonotone):
+    """Of a block lower triangular map, for which ``I − W = R + AᵀA + skew`` with A block lower bidiagonal.
+
+    With A_i = −½L_iᵀ on the diagonal of A (zero for the first tier) and E D_i below it, AᵀA has the same blocks beside the
+    diagonal as the symmetric part of I − W. What remains is block diagonal: R_i = I − T_i − A_iᵀA_i.
+    """
+
+    theorem = "Winston & Kolter 2020, Theorem 1, for convolutions on several scales"
+
+    def gaps(self) -> list[tuple[Tensor, float]]:
+        """R_i of every tier."""
+        assert isinstance(self.operator, MultiScale)
+        found = [displacement(self.operator.own[0])]
+        for own, into in zip(self.operator.own[1:], self.operator.into, strict=True):
+            matrices, error = displacement(own)
+            half = 0.5 * into.detach().to("cpu", torch.complex128).flatten(0, 1)
+            energy = float(half.abs().square().sum((1, 2)).amax())
+            found.append((matrices - half @ half.mH, 2.0 * error + gamma(4 * half.shape[-1] + 16) * energy))
+        return found

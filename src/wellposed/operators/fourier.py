@@ -1,0 +1,83 @@
+"""Images and their half spectra: the discrete Fourier transform turns circular convolutions into one matrix per frequency.
+
+Real images need half of the frequencies, as in ``torch.fft.rfft2``. Every height and width is allowed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import InputError
+
+COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+def to_spectrum(image: Tensor) -> Tensor:
+    """Shape (batch, channels, height, width) to (frequencies, channels, batch)."""
+    return torch.fft.rfft2(image).flatten(2).permute(2, 1, 0)
+
+
+def to_image(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
+    """Shape (frequencies, channels, batch) to (batch, channels, height, width), size = (height, width)."""
+    return torch.fft.irfft2(spectrum.permute(2, 1, 0).unflatten(2, (size[0], size[1] // 2 + 1)), s=size)
+
+
+def multiplicity(width: int, device: torch.device) -> Tensor:
+    """How many frequencies each stored one of a row stands for, float64, shape (width//2 + 1,)."""
+    count = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64, device=device)
+    count[0] = 1.0
+    if width % 2 == 0:
+        count[-1] = 1.0
+    return count
+
+
+def transfer_function(kernel: Tensor, height: int, width: int, stride: tuple[int, int] = (1, 1)) -> Tensor:
+    """The transfer function of ``torch.nn.functional.conv2d`` with circular padding, centred.
+
+    A convolution with strides (r, s) takes an image of (r·height, s·width) pixels. It is one of stride one on the r·s images
+    of every r-th row and s-th column: these stand in for input channels, a channel's own ones together.
+
+    Args:
+        kernel: shape (out_channels, in_channels, rows, columns), rows and columns odd and at most the image's.
+        height: of the output.
+        width: of the output.
+        stride: of the convolution.
+
+    Returns:
+        Complex, shape (height, width//2 + 1, out_channels, in_channels·r·s), with its graph.
+    """
+    rows, columns = kernel.shape[2:]
+    full = (height * stride[0], width * stride[1])
+    if rows % 2 == 0 or columns % 2 == 0 or rows > full[0] or columns > full[1]:
+        raise InputError(
+            f"kernel: has {rows} × {columns} taps; needs odd numbers of them, no larger than the image of {full[0]} × {full[1]}"
+        )
+    padded = torch.nn.functional.pad(kernel, (0, full[1] - columns, 0, full[0] - rows))
+    centred = torch.roll(padded, (-(rows // 2), -(columns // 2)), (2, 3))
+    if stride != (1, 1):
+        phases = centred.unflatten(3, (width, stride[1])).unflatten(2, (height, stride[0]))
+        centred = phases.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+    # conv2d correlates: its transfer function is the conjugate of the kernel's transform.
+    return torch.fft.rfft2(centred).conj().permute(2, 3, 0, 1).resolve_conj().contiguous()
+
+
+def image_rounding(size: tuple[int, int]) -> float:
+    """`fft_rounding` of a transform over rows and columns."""
+    return fft_rounding(size[0]) + fft_rounding(size[1])
+
+
+def fft_rounding(size: int) -> float:
+    """Error of a one-dimensional FFT in the Euclidean norm, in units of the last place relative to the norm of its value.
+
+    A generous multiple of what mixed-radix algorithms are proved to need (Higham 2002, section 24.1, for radix two): each prime
+    factor p costs a sum of p products with tabulated roots of unity. Other ways of treating large primes cost less.
+    """
+    rest, cost, factor = size, 0.0, 2
+    while rest > 1:
+        factor = rest if factor * factor > rest else factor
+        while rest % factor == 0:
+            rest //= factor
+            cost += 4.0 * factor + 8.0
+        factor += 1
+    return cost
