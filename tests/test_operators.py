@@ -9,7 +9,7 @@ import torch
 
 import wellposed as wp
 from harness.operator_case import OperatorCase
-from wellposed.operators import Circular, Dense, MultiScale, ZeroPadded
+from wellposed.operators import Circular, Dense, MultiScale, ScaledCircular, ZeroPadded
 from wellposed.operators.fourier import transfer_function
 
 
@@ -275,3 +275,43 @@ def _tiers(*images):
     case = TestMultiScale()
     case.channels, case.images = (1, 1), images
     return case
+
+
+class TestScaledCircular(OperatorCase):
+    """A metric that differs from unit to unit, and a term of rank three."""
+
+    shape, metric, rank = (2, 4, 5), (2, 4, 5), 3
+
+    def make_operator(self):
+        generator = torch.Generator().manual_seed(0)
+        kernel = 0.2 * torch.randn(2, 2, 3, min(3, self.shape[2]), generator=generator, dtype=torch.float64)
+        kernel[:, :, 1, kernel.shape[3] // 2] += torch.eye(2, dtype=torch.float64)
+        scale = torch.rand(self.metric, generator=generator, dtype=torch.float64) + 0.5
+        factor = 0.3 * torch.randn(self.rank, *self.shape, generator=generator, dtype=torch.float64)
+        transfer = transfer_function(kernel, *self.shape[1:])
+        return ScaledCircular(transfer, scale, self.shape[2], factor if self.rank else None)
+
+    def dense(self, operator):
+        transfer, scale, *factor = operator.tensors
+        full = torch.fft.irfft2(
+            transfer.permute(2, 3, 0, 1), s=self.shape[1:]
+        )  # of a unit impulse: the kernel, reversed
+        size = 2 * self.shape[1] * self.shape[2]
+        matrix = torch.zeros(2, *self.shape[1:], 2, *self.shape[1:], dtype=torch.float64)
+        for y in range(self.shape[1]):
+            for x in range(self.shape[2]):
+                matrix[..., y, x] = torch.roll(full, (y, x), (2, 3)).permute(0, 2, 3, 1)
+        rows = factor[0].flatten(1) if factor else torch.zeros(0, size, dtype=torch.float64)
+        diagonal = scale.expand(self.shape).flatten()[:, None]
+        return torch.eye(size, dtype=torch.float64) - diagonal * (matrix.reshape(size, size) + rows.T @ rows)
+
+    def state_shape(self):
+        return self.shape
+
+
+class TestScaledCircularPerChannel(TestScaledCircular):
+    shape, metric, rank = (2, 3, 4), (2, 1, 1), 0
+
+
+class TestScaledCircularOfOnePixelWidth(TestScaledCircular):
+    shape, metric, rank = (2, 5, 1), (1, 5, 1), 1

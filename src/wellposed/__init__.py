@@ -28,6 +28,7 @@ from wellposed.layers import DEQ as DEQ
 from wellposed.layers import LBEN as LBEN
 from wellposed.layers import NEMON as NEMON
 from wellposed.layers import SLL as SLL
+from wellposed.layers import ConvLBEN as ConvLBEN
 from wellposed.layers import ConvMonDEQ as ConvMonDEQ
 from wellposed.layers import ConvNEMON as ConvNEMON
 from wellposed.layers import Equilibrium as Equilibrium

@@ -67,10 +67,19 @@ def convolution_norm(kernel: Tensor, image: tuple[int, int], stride: int = 1) ->
     coarse = [extent // stride for extent in grid]
     aliases = transfer.reshape(stride, coarse[0], stride, coarse[1], *transfer.shape[2:])
     aliases = aliases.permute(1, 3, 4, 0, 2, 5).flatten(3).flatten(0, 1) / stride  # (frequencies, out, in·stride²)
-    if aliases.shape[1] > aliases.shape[2]:
-        aliases = aliases.mH
-    gram = aliases @ aliases.mH
-    square = -float(least_eigenvalues(-gram).amin())
+    return largest_singular_value(aliases)
+
+
+def largest_singular_value(transfer: Tensor) -> float:
+    """Proved upper bound of ‖K‖₂ of a circular convolution with a transfer function that was computed in float64.
+
+    Args:
+        transfer: complex128, shape (*, out, in), the stored frequencies in front.
+    """
+    matrices = transfer.detach().to("cpu", torch.complex128).flatten(0, -3)
+    if matrices.shape[1] > matrices.shape[2]:
+        matrices = matrices.mH
+    square = -float(least_eigenvalues(-(matrices @ matrices.mH)).amin())
     # The transform and the products err by far less than this, relative to the sum of all squares at a frequency.
-    energy = float(aliases.abs().square().sum((1, 2)).amax())
+    energy = float(matrices.abs().square().sum((1, 2)).amax())
     return (max(square, 0.0) + 1e-11 * energy) ** 0.5 * (1.0 + 1e-14)

@@ -51,11 +51,16 @@ class OperatorCase:
         operator, z = self.make_operator(), self.states()
         matrix = self.dense(operator)
         identity = torch.eye(len(matrix), dtype=torch.float64)
+        scaling = torch.ones(self.state_shape(), dtype=torch.float64)
+        if operator.scaling is not None:
+            scaling = scaling * operator.scaling
+        scaling = scaling.flatten()[:, None]
         for step in (0.1, 1.0, 3.0):
-            expected = 2 * torch.linalg.inv(identity + step * (identity - matrix)) - identity
+            expected = 2 * torch.linalg.inv(identity + step * scaling * (identity - matrix)) - identity
             torch.testing.assert_close(operator.cayley(step).apply(z), self.flat(expected, z), rtol=1e-10, atol=1e-10)
+            expected = 2 * torch.linalg.inv(identity + step * scaling * (identity - matrix.T)) - identity
             transposed = operator.transpose().cayley(step).apply(z)
-            torch.testing.assert_close(transposed, self.flat(expected.T, z), rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(transposed, self.flat(expected, z), rtol=1e-10, atol=1e-10)
 
     def test_gradients_of_the_tensors(self):
         operator = self.make_operator()
@@ -95,9 +100,13 @@ class OperatorCase:
         with torch.no_grad():
             for tensor in operator.tensors:
                 tensor.data.mul_(0.5)
-        again = operator.rebuild(operator.tensors).cayley(1.0).apply(z)
-        matrix = self.dense(operator)
+        changed = operator.rebuild(operator.tensors)
+        matrix = self.dense(changed)
         identity = torch.eye(len(matrix), dtype=torch.float64)
-        expected = 2 * torch.linalg.inv(2 * identity - matrix) - identity
+        scaling = torch.ones(self.state_shape(), dtype=torch.float64)
+        if changed.scaling is not None:
+            scaling = scaling * changed.scaling
+        expected = 2 * torch.linalg.inv(identity + scaling.flatten()[:, None] * (identity - matrix)) - identity
+        again = changed.cayley(1.0).apply(z)
         torch.testing.assert_close(again, self.flat(expected, z), rtol=1e-10, atol=1e-10)
         assert not torch.allclose(first, again)

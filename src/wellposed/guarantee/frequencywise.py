@@ -11,10 +11,13 @@ from torch import Tensor
 
 from wellposed.convolution_norms import least_eigenvalues
 from wellposed.errors import GuaranteeError
+from wellposed.guarantee.base import Plan
 from wellposed.guarantee.monotone import StronglyMonotone
+from wellposed.norms import euclidean
 from wellposed.operators.base import Operator
 from wellposed.operators.circular import Circular
 from wellposed.operators.multi_scale import MultiScale
+from wellposed.operators.scaled_circular import ScaledCircular
 from wellposed.verified import gamma
 
 
@@ -99,3 +102,69 @@ class MultiScaleStronglyMonotone(FrequencywiseMonotone):
             energy = float(half.abs().square().sum((1, 2)).amax())
             found.append((matrices - half @ half.mH, 2.0 * error + gamma(4 * half.shape[-1] + 16) * energy))
         return found
+
+
+class ScaledStronglyMonotone(FrequencywiseMonotone):
+    """Of ``Λ(I − W) = C + GᵀG`` in the ordinary inner product, for Λ as it is in a `ScaledCircular`.
+
+    The equation is 0 ∈ Λ(I − W)z − Λq + Λ∂f(z), and Λ∂f is monotone too, as f is a sum over coordinates. GᵀG only adds to m.
+    For the adjoint equation, Λ⁻¹ times its solution solves one of the same kind.
+    """
+
+    theorem = "Revay, Wang & Manchester 2020, Theorem 1: splitting with steps in proportion to a diagonal metric"
+    lipschitz_theorem = "strong monotonicity of Λ(I − W): max Λ/m"
+
+    @property
+    def _operator(self) -> ScaledCircular:
+        assert isinstance(self.operator, ScaledCircular)
+        return self.operator
+
+    def gaps(self) -> list[tuple[Tensor, float]]:
+        """C."""
+        return [(self._operator.transfer.detach().to("cpu", torch.complex128).flatten(0, 1), 0.0)]
+
+    @property
+    def smoothness(self) -> float:
+        """Upper bound of ‖Λ(I − W)‖₂."""
+        return self._operator.core_norm()
+
+    @cached_property
+    def _extremes(self) -> tuple[float, float]:
+        """Smallest and largest Λ."""
+        scale = self._operator.scale.detach().double()
+        return 1.0 / float(scale.amax()) * (1.0 - 1e-15), 1.0 / float(scale.amin()) * (1.0 + 1e-15)
+
+    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
+        """As for a strongly monotone I − W, in ‖·‖₂ or, for the adjoint equation, ‖Λ⁻¹·‖₂; steps are times Λ."""
+        found = super().plan(algorithm, step)
+        if found is None:
+            return None
+        least, largest = self._extremes
+        distortion = largest / least if self._operator.transposed else 1.0
+        if algorithm == "forward_backward":
+            return Plan(found.step * self._operator.scaling.detach(), found.factor, distortion)
+        return Plan(found.step, found.factor, distortion)
+
+    def suggested_step(self, algorithm: str) -> float | None:
+        """One over the typical singular value of Λ(I − W)."""
+        if algorithm not in ("peaceman_rachford", "douglas_rachford"):
+            return None
+        return 1.0 / max(self._operator.core_norm_estimate(), self.m)
+
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
+        """That of a defect: ``image`` solves the equation exactly for q + W(point − image)."""
+        defect = self.operator.apply(point - image)
+        return self.defect_bound(defect, euclidean(defect))
+
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
+        """``‖Λ·defect‖₂/m``, and ``max Λ·‖defect‖₂/m`` for the adjoint equation."""
+        largest = self._extremes[1]
+        if self._operator.transposed:
+            return size * largest / self.m
+        rounding = (size - euclidean(defect)).clamp_min(0.0)
+        weighed = euclidean(defect * self._operator.scaling) * (1.0 + 4.0 * torch.finfo(defect.dtype).eps)
+        return (weighed + largest * rounding) / self.m
+
+    def offset_lipschitz(self) -> float:
+        """Max Λ/m."""
+        return self._extremes[1] / self.m * (1.0 + 1e-15)

@@ -1,5 +1,6 @@
 """Ordinary ``torch.nn.Module`` layers whose value is an equilibrium."""
 
+from wellposed.layers.conv_lben import ConvLBEN as ConvLBEN
 from wellposed.layers.conv_mondeq import ConvMonDEQ as ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON as ConvNEMON
 from wellposed.layers.deq import DEQ as DEQ

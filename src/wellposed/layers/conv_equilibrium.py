@@ -70,7 +70,38 @@ class ImageInjection(nn.Conv2d):
         return self.placed(super().forward(x))
 
 
-class ConvEquilibrium(Equilibrium):
+class ImageLayer(Equilibrium):
+    """An equilibrium layer on images; its input map has ``in_channels``."""
+
+    _image: tuple[int, int]
+    _state_shape: tuple[int, ...]
+
+    def _check_sizes(self) -> None:
+        pass  # both parts were made for each other
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:  # noqa: D102
+        return (self.injection.in_channels, *self._image)
+
+    @property
+    def in_features(self) -> int:  # noqa: D102
+        return self.injection.in_channels * self._image[0] * self._image[1]
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:  # noqa: D102
+        return self._state_shape
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one value of the layer."""
+        return self.state_shape
+
+    def _check_shape(self, x: Tensor) -> None:
+        if x.ndim < 3 or tuple(x.shape[-3:]) != self.input_shape:
+            raise InputError(f"x: has shape {tuple(x.shape)}, but the layer takes images of shape {self.input_shape}")
+
+
+class ConvEquilibrium(ImageLayer):
     """``z* = σ(W z* + U x + b)`` on images, U a zero-padded, strided convolution.
 
     Args:
@@ -114,32 +145,8 @@ class ConvEquilibrium(Equilibrium):
         super().__init__(injection, constraint, activation=Bordered(sigma, tiers) if border else sigma, **options)
         self._state_shape = tiers[0] if len(tiers) == 1 else (constraint.state_features,)
 
-    def _check_sizes(self) -> None:
-        pass  # both parts were made for each other
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:  # noqa: D102
-        return (self.injection.in_channels, *self._image)
-
-    @property
-    def in_features(self) -> int:  # noqa: D102
-        return self.injection.in_channels * self._image[0] * self._image[1]
-
-    @property
-    def state_shape(self) -> tuple[int, ...]:  # noqa: D102
-        return self._state_shape
-
-    @property
-    def value_shape(self) -> tuple[int, ...]:
-        """Shape of one value of the layer."""
-        return self.state_shape
-
     def injection_norm(self) -> float:  # noqa: D102
         return convolution_norm(self.injection.weight, self._image, self.injection.stride[0])
-
-    def _check_shape(self, x: Tensor) -> None:
-        if x.ndim < 3 or tuple(x.shape[-3:]) != self.input_shape:
-            raise InputError(f"x: has shape {tuple(x.shape)}, but the layer takes images of shape {self.input_shape}")
 
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         convolution = self.injection

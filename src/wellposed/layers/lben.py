@@ -18,39 +18,9 @@ from wellposed.constraints.lipschitz_bounded import (
 from wellposed.errors import InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.layers.embedding import embed
-from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
+from wellposed.layers.prescribed_bound import PrescribedBound, ScaledLinear, checked_bound, learned_logarithm
 from wellposed.operators import Operator
-
-
-class ScaledLinear(nn.Module):
-    """A linear map whose weight is √γ times its free parameters, which so keep one size for every γ.
-
-    Args:
-        in_features: inputs.
-        out_features: outputs.
-        log_gamma: logarithm of γ, shared with whatever else depends on it.
-        bias: whether there is a bias, which is not scaled.
-        where: device and dtype.
-    """
-
-    def __init__(
-        self, in_features: int, out_features: int, log_gamma: nn.Parameter, *, bias: bool = True, **where: Any
-    ) -> None:
-        super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        free = nn.Linear(in_features, out_features, bias=bias, **where)
-        self.free, self.bias = free.weight, free.bias
-        self.log_gamma = log_gamma
-
-    @property
-    def weight(self) -> Tensor:
-        """The weight as it runs, shape (out_features, in_features), with its graph."""
-        return self.free * torch.exp(0.5 * self.log_gamma)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x·weightᵀ + bias`` for x of shape (*, in_features)."""
-        return nn.functional.linear(x, self.weight, self.bias)
 
 
 class Feedthrough(nn.Module):
@@ -86,7 +56,7 @@ class Feedthrough(nn.Module):
         return self.contraction * torch.exp(self.log_gamma)
 
 
-class LBEN(Equilibrium):
+class LBEN(PrescribedBound):
     """``z* = σ(W z* + U x + b)``, ``y = W_o z* + b_o``: well posed for every weight, and γ-Lipschitz from x to y.
 
     Without ``gamma`` the layer returns z* and only well-posedness is built in (Condition 1 of the paper). With it, the
@@ -129,17 +99,9 @@ class LBEN(Equilibrium):
         **options: Unpack[SolveOptions],
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
-        if (gamma is None) != (out_features is None):
-            raise InputError(
-                f"gamma={gamma!r}, out_features={out_features!r}: a Lipschitz bound is one from input to output; give both "
-                "or neither"
-            )
+        checked_bound(gamma, out_features)
         constraint = LipschitzBounded(state_features, metric=metric, epsilon=epsilon, device=device, dtype=dtype)
-        scale = 1.0 if gamma is None else gamma
-        check(0.0 < scale < math.inf, "gamma", gamma, "the Lipschitz bound must be positive and finite")
-        log_gamma = nn.Parameter(
-            torch.tensor(math.log(scale), device=device, dtype=dtype), requires_grad=learn_gamma and gamma is not None
-        )
+        log_gamma = learned_logarithm(gamma, learn_gamma, device=device, dtype=dtype)
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         injection = (
             nn.Linear(in_features, state_features, bias=bias, **where)
@@ -151,25 +113,11 @@ class LBEN(Equilibrium):
             activation=activation, **options,
         )  # fmt: skip
         if out_features is not None:
-            check(out_features > 0, "out_features", out_features, "must be a positive integer")
             self.output = ScaledLinear(state_features, out_features, log_gamma, **where)
             if feedthrough:
                 self.direct = Feedthrough(in_features, out_features, log_gamma, **where)
         else:
             check(not feedthrough, "feedthrough", feedthrough, "a layer without gamma has no output to add to")
-
-    @property
-    def gamma(self) -> float | None:
-        """The Lipschitz bound from input to output, or None."""
-        return None if self.output is None else float(torch.exp(self.output.log_gamma.detach().double()))
-
-    @torch.no_grad()
-    def set_gamma(self, gamma: float) -> None:
-        """Change the bound: the weights change with it, so that it holds."""
-        check(0.0 < gamma < math.inf, "gamma", gamma, "the Lipschitz bound must be positive and finite")
-        if self.output is None:
-            raise InputError(f"gamma={gamma!r}: the layer was built without a Lipschitz bound")
-        self.output.log_gamma.fill_(math.log(gamma))
 
     def materialise(self) -> tuple[Operator, Guarantee | None]:  # noqa: D102
         if self.output is None:

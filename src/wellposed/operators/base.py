@@ -39,6 +39,11 @@ class Operator(Transform):
         """The diagonal of the metric that goes with the map, float64 of shape (n,); its inverse for the adjoint map."""
         return None
 
+    @property
+    def scaling(self) -> Tensor | None:
+        """Λ > 0 of a shape that broadcasts to the state's: splittings take the steps α·Λ; None for the same everywhere."""
+        return None
+
     @abstractmethod
     def remembered(self, key: Hashable, compute: Callable[[], T], *, oriented: bool = False) -> T:
         """A value that depends on the map's numbers alone, computed once for them.
@@ -68,9 +73,9 @@ class Operator(Transform):
 
     @abstractmethod
     def cayley(self, step: float) -> Transform:
-        """``C = 2·(I + step·(I − W))⁻¹ − I``, factorised once for a given W and step and kept.
+        """``C = 2·(I + step·Λ(I − W))⁻¹ − I``, Λ the `scaling`, factorised once for a given W and step and kept.
 
-        The reflected resolvent of z ↦ (I − W)z − q is r ↦ C·r + step·(q + C·q).
+        The reflected resolvent of z ↦ (I − W)z − q with steps s = step·Λ is r ↦ C·r + s·q + C·(s·q).
         """
 
     @abstractmethod

@@ -101,7 +101,10 @@ def _refine(
     The step is one at which I − W does not amplify: a plain application of the map would, by up to ‖W‖/m.
     """
     suggested = promise.suggested_step("peaceman_rachford")
-    step = 1.0 if suggested is None else min(suggested, 1.0)
+    scaling = accurate.operator.scaling
+    step: float | Tensor = 1.0 if suggested is None else min(suggested, 1.0)
+    step = step if scaling is None else step * scaling
+    least = float(step.amin()) if isinstance(step, Tensor) else step
     through = accurate.operator.affine(point, accurate.offset)
     image = accurate.activation(through)
     u = torch.lerp(point, through, step)
@@ -109,7 +112,7 @@ def _refine(
     eps = torch.finfo(torch.float64).eps
     # `value` is σ of some number within this of output + (u − output)/step, see `Activation.defect`.
     absolute = 0.0 if accurate.activation.homogeneous else point[0].numel() ** 0.5
-    evaluation = 8.0 * eps * (euclidean(u) + euclidean(value) + absolute) / step
+    evaluation = 8.0 * eps * (euclidean(u) + euclidean(value) + absolute) / least
     through = accurate.operator.affine(value, accurate.offset)
     defect = accurate.activation.defect(value, through, u, step)
     rounding = accurate.operator.rounding(euclidean(value), euclidean(accurate.offset)) + offset_error + evaluation

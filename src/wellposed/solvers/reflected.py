@@ -1,8 +1,9 @@
 """Peaceman–Rachford and Douglas–Rachford splitting in reflected form.
 
 With C = 2(I + α(I − W))⁻¹ − I and R the activation's reflected resolvent, one Peaceman–Rachford step is
-``u ← C·R(u) + α(q + C·q)``, and z = J_α(u). For ReLU, R(u) = |u|, so a step is one matrix product and one absolute
-value. Douglas–Rachford takes half of it: ``u ← ½u + ½(C·R(u) + c)``.
+``u ← C·R(u) + α(q + C·q)``, and z = J_α(u); α is a number, or a positive diagonal where the operator has a scaling. For
+ReLU, R(u) = |u|, so a step is one matrix product and one absolute value. Douglas–Rachford takes half of it:
+``u ← ½u + ½(C·R(u) + c)``.
 """
 
 from __future__ import annotations
@@ -63,15 +64,17 @@ class _ReflectedIteration(Iteration):
 
     def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, *, halved: bool) -> None:
         self.problem = problem
-        self._alpha = alpha
+        scaling = problem.operator.scaling
+        self._alpha = alpha if scaling is None else alpha * scaling
         self._halved = halved
         self._cayley = problem.operator.cayley(alpha)
-        self._constant = self._cayley.affine(problem.offset, problem.offset) * alpha
+        driven = problem.offset * self._alpha
+        self._constant = self._cayley.affine(driven, driven)
         if start is None:  # the first step from u = 0, for free
             self._u = self._constant
         else:  # the u whose resolvent is σ(W·start + q)
             value = problem.operator.affine(start, problem.offset)
-            self._u = torch.lerp(problem.activation(value), value, alpha)
+            self._u = torch.lerp(problem.activation(value), value, self._alpha)
 
     def advance(self) -> None:
         reflected = self.problem.activation.reflect(self._u, self._alpha)

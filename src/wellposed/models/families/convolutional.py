@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
-from wellposed.errors import check
-from wellposed.layers import ConvMonDEQ, ConvNEMON, MultiScaleMonDEQ
-from wellposed.layers.conv_equilibrium import ConvEquilibrium
+from wellposed.constraints.conv_lipschitz_bounded import METRICS
+from wellposed.errors import check, choices
+from wellposed.layers import ConvLBEN, ConvMonDEQ, ConvNEMON, MultiScaleMonDEQ
+from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.models.families.base import Family
 
 
@@ -32,7 +33,7 @@ class _ConvFamily(Family):
         check(self.pool >= 1, "pool", self.pool, "must be at least 1")
 
     @abstractmethod
-    def layer(self, channels: int, image: tuple[int, int]) -> ConvEquilibrium:
+    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:
         """The equilibrium layer for images of that many channels and that size."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
@@ -63,7 +64,7 @@ class MonDEQConvFamily(_ConvFamily):
         check(self.m > 0, "m", self.m, "must be positive")
         check(self.border in (0, 1), "border", self.border, "must be 0 or 1")
 
-    def layer(self, channels: int, image: tuple[int, int]) -> ConvEquilibrium:  # noqa: D102
+    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
         return ConvMonDEQ(
             channels,
             self.width,
@@ -92,11 +93,51 @@ class MonDEQMultiFamily(MonDEQConvFamily):
         object.__setattr__(self, "further", tuple(self.further))  # TOML has lists
         check(all(channels > 0 for channels in self.further), "further", self.further, "must be positive")
 
-    def layer(self, channels: int, image: tuple[int, int]) -> ConvEquilibrium:  # noqa: D102
+    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
         return MultiScaleMonDEQ(
             channels, (self.width, *self.further), image, m=self.m, taps=self.taps, stride=self.stride,
             border=self.border, rtol=self.rtol,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LBENConvFamily(_ConvFamily):
+    """Convolutional Lipschitz-bounded equilibrium network (Revay et al. 2020): γ-Lipschitz from normalised input to logits."""
+
+    name: ClassVar[str] = "lben-conv"
+
+    gamma: float | None = 5.0
+    """Lipschitz bound from normalised input to logits; none for well-posedness only."""
+    learn_gamma: bool = False
+    """Learn the bound, from gamma on."""
+    metric: str = "channels"
+    """What the metric may depend on: full, channels, image or identity."""
+    epsilon: float = 0.1
+    """Margin of the condition: small values give up little of the bound, large ones make solves quicker."""
+    border: int = 0
+    """1 keeps a border of the state zero, as the published networks do; 0 leaves images cyclic."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.gamma is None or self.gamma > 0, "gamma", self.gamma, "must be positive")
+        check(self.epsilon > 0, "epsilon", self.epsilon, "must be positive")
+        choices("metric", self.metric, METRICS)
+        check(self.border in (0, 1), "border", self.border, "must be 0 or 1")
+
+    def _layer(self, channels: int, image: tuple[int, int], **bound: Any) -> ConvLBEN:
+        return ConvLBEN(
+            channels, self.width, image, metric=self.metric, epsilon=self.epsilon, taps=self.taps, stride=self.stride,
+            border=self.border, rtol=self.rtol, **bound,
+        )  # fmt: skip
+
+    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
+        return self._layer(channels, image)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        if self.gamma is None:
+            return super().build(shape, classes)
+        bound = {"gamma": self.gamma, "learn_gamma": self.learn_gamma, "pool": self.pool, "out_features": classes}
+        return nn.Unflatten(1, shape), self._layer(shape[0], (shape[1], shape[2]), **bound)
 
 
 @dataclass(frozen=True)
@@ -112,5 +153,5 @@ class NEMONConvFamily(_ConvFamily):
         super().__post_init__()
         check(self.mu < 1, "mu", self.mu, "must be below one")
 
-    def layer(self, channels: int, image: tuple[int, int]) -> ConvEquilibrium:  # noqa: D102
+    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
         return ConvNEMON(channels, self.width, image, mu=self.mu, taps=self.taps, stride=self.stride, rtol=self.rtol)

@@ -1,0 +1,143 @@
+"""Convolutional state maps that are monotone in a learned metric, with or without a Lipschitz bound (Revay et al. 2020).
+
+``W = I − Ψ(VᵀV + εI + Sᵀ − S + H)`` with circular convolutions V and S: the paper's Condition 1 for H = 0, and its Condition 2
+for ``H = (GᵀG + ŨŨᵀ)/(2γ)``, where G maps the state to the output and U = ΨŨ the input to the state. Ũ, a strided circular
+convolution, has the metric in front: then ΛU = Ũ makes ŨŨᵀ a circular convolution in every metric, and all of W but Ψ and the
+few rows of G is one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.circular_monotone import circular_kernel
+from wellposed.constraints.factorisations import factorisation_cache
+from wellposed.convolution_norms import least_eigenvalues
+from wellposed.errors import GuaranteeError, check, choices
+from wellposed.guarantee.frequencywise import ScaledStronglyMonotone
+from wellposed.linear_algebra import full_precision
+from wellposed.operators.fourier import transfer_function
+from wellposed.operators.scaled_circular import ScaledCircular
+from wellposed.verified import gamma as rounding_constant
+
+METRICS = ("full", "channels", "image", "identity")
+
+
+class ConvLipschitzBounded(Constraint):
+    """Free kernels V and S of shape (channels, channels, taps, taps) and ψ, the logarithm of Ψ.
+
+    Args:
+        channels: of the state.
+        image: height and width of the state.
+        metric: what Ψ may depend on: ``"full"`` (channel and pixel), ``"channels"``, ``"image"`` (the pixel), or nothing for
+            ``"identity"``.
+        epsilon: the margin, as a fraction of the mean eigenvalue of VᵀV plus one.
+        taps: rows and columns of the kernels, odd; less where the image is smaller.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image: tuple[int, int],
+        *,
+        metric: str = "channels",
+        epsilon: float = 0.1,
+        taps: int = 3,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_size(channels)
+        choices("metric", metric, METRICS)
+        check(0.0 < epsilon < math.inf, "epsilon", epsilon, "the margin must be positive and finite")
+        check(taps % 2 == 1, "taps", taps, "must be odd")
+        self.image, self.epsilon = (int(image[0]), int(image[1])), float(epsilon)
+        self.V = circular_kernel(channels, channels, self.image, taps, device=device, dtype=dtype)
+        self.S = circular_kernel(channels, channels, self.image, taps, device=device, dtype=dtype)
+        pixels = self.image if metric in ("full", "image") else (1, 1)
+        size = (channels if metric in ("full", "channels") else 1, *pixels)
+        self.psi = nn.Parameter(torch.zeros(size, device=device, dtype=dtype), requires_grad=metric != "identity")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the state."""
+        return self.V.shape[0]
+
+    @property
+    def state_features(self) -> int:  # noqa: D102
+        return self.channels * self.image[0] * self.image[1]
+
+    def materialise(
+        self, driven: Tensor | None = None, seen: Tensor | None = None
+    ) -> tuple[ScaledCircular, ScaledStronglyMonotone]:
+        """W and its guarantee.
+
+        Args:
+            driven: transfer function of Ũ for the bound γ = 1, (height, width//2 + 1, channels, inputs).
+            seen: G for the bound γ = 1, shape (outputs, channels, height, width).
+        """
+        with full_precision(self.V.device):
+            v, s = (transfer_function(kernel, *self.image) for kernel in (self.V, self.S))
+            margin = self.epsilon * (1.0 + self.V.square().sum() / self.channels)
+            core = v.mH @ v + s.mH - s + margin * torch.eye(self.channels, dtype=v.dtype, device=v.device)
+            if driven is not None:
+                core = core + 0.5 * (driven @ driven.mH)
+            factor = None if seen is None else seen * 0.5**0.5
+            operator = ScaledCircular(core, torch.exp(self.psi), self.image[1], factor, factorisation_cache(self))
+        return operator, ScaledStronglyMonotone(operator)
+
+    def extra_repr(self) -> str:
+        """Shown inside ``repr``."""
+        return f"channels={self.channels}, image={self.image}, epsilon={self.epsilon}"
+
+
+@torch.no_grad()
+def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor) -> float:
+    """The least γ, close to it, for which Condition 2 is proved for stored numbers in a multiple s of the metric Λ.
+
+    With G = κF up to rounding, F the operator's own factor, the condition ``2s(C + FᵀF) ⪰ GᵀG/γ + s²ŨŨᵀ/γ`` holds if
+    2sγ ≥ κ² and 2sγ·C ⪰ s²·ŨŨᵀ at every frequency. With τ the least number for which 2τC ⪰ ŨŨᵀ, γ = κ√(τ/2).
+
+    Args:
+        operator: W.
+        driven: transfer function of Ũ as it runs, (height, width//2 + 1, channels, inputs).
+        seen: G as it runs, shape (outputs, channels, height, width).
+
+    Raises:
+        GuaranteeError: none could be proved.
+    """
+    assert operator.factor is not None
+    core = operator.transfer.to("cpu", torch.complex128).flatten(0, 1)
+    core = core + core.mH
+    through = driven.to("cpu", torch.complex128).flatten(0, 1)
+    gram = through @ through.mH
+    # Of a product, and of the kernel's transform, relative to the energy at a frequency.
+    energy = float(through.abs().square().sum((1, 2)).amax()) * (rounding_constant(4 * through.shape[2] + 16) + 1e-13)
+    factor, output = operator.factor.double().cpu(), seen.double().cpu()
+    size = float(factor.norm())
+    ratio = float((output * factor).sum()) / max(size * size, 1e-300)
+    missed = float((output - ratio * factor).norm()) * (1.0 + 1e-12) + 1e-14 * ratio * size
+    # GᵀG ⪯ (1 + t)κ²FᵀF + (1 + 1/t)E² with t = E/(κ‖F‖), E the norm of what is missed.
+    looseness = missed / max(ratio * size, 1e-300)
+    rest = missed * (missed + ratio * size)
+    square = (1.0 + looseness) * ratio * ratio
+    values, vectors = torch.linalg.eigh(core)
+    if float(values.amin()) <= 0.0:
+        raise GuaranteeError("W: the symmetric part of its convolution is not positive definite in these numbers")
+    root = vectors / values.sqrt()[:, None, :]
+    tau = float(torch.linalg.eigvalsh(root.mH @ gram @ root)[:, -1].amax())
+    slack = 1e-10
+    while slack < 1.0:
+        gamma = (max(0.5 * square * tau, 1e-300)) ** 0.5 * (1.0 + slack)
+        s = 0.5 * square / gamma * (1.0 + 0.5 * slack)
+        # Divided by s: 2C − (s/γ)·ŨŨᵀ − rest/(sγ) ⪰ 0.
+        least = float(least_eigenvalues(core - (s / gamma) * gram).amin())
+        scale = float(core.abs().sum(2).amax())
+        if least > s / gamma * energy + rest / (s * gamma) + 4.0 * 2.0**-52 * scale:
+            return gamma * (1.0 + 1e-14)
+        slack *= 4.0
+    raise GuaranteeError("W: no Lipschitz bound could be proved at these weights; use float64")

@@ -1,0 +1,243 @@
+"""A state map ``W = I − Ψ(C + GᵀG)``: a circular convolution and a term of low rank, in a diagonal metric.
+
+I − W itself is no convolution where Ψ changes from pixel to pixel, but with Λ = Ψ⁻¹ the resolvent of ``Λ(I − W) = C + GᵀG`` needs
+one matrix per frequency and the formula of Woodbury. Splitting with the step sizes α·Λ uses nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import InputError
+from wellposed.linear_algebra import directional_derivative, inverse, solve
+from wellposed.operators.base import Operator, T, Transform
+from wellposed.operators.cache import Entry, FactorisationCache
+from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
+
+
+class ScaledCircular(Operator):
+    """``W`` by C, Ψ and G, acting on states of shape (batch, channels, height, width).
+
+    Args:
+        transfer: of C, complex, shape (height, width//2 + 1, channels, channels).
+        scale: the diagonal of Ψ, positive, of a shape that broadcasts to the state's.
+        width: of the image.
+        factor: G, shape (rows, channels, height, width); None for none.
+        cache: factorisations to share with other operators of the same layer.
+        transposed: act as the transpose.
+    """
+
+    def __init__(
+        self,
+        transfer: Tensor,
+        scale: Tensor,
+        width: int,
+        factor: Tensor | None = None,
+        cache: FactorisationCache | None = None,
+        *,
+        transposed: bool = False,
+    ) -> None:
+        self.transfer, self.scale, self.factor = transfer, scale, factor
+        self.image = (transfer.shape[0], width)
+        self.shape = (transfer.shape[2], *self.image)
+        if scale.ndim != 3 or (factor is not None and factor.shape[1:] != self.shape):
+            found = None if factor is None else tuple(factor.shape)
+            raise InputError(f"scale, factor: have shapes {tuple(scale.shape)} and {found}, for states of {self.shape}")
+        self._rows = None if factor is None else factor.flatten(1)
+        self._cache = FactorisationCache() if cache is None else cache
+        self._transposed = transposed
+        self._found: tuple[tuple[int, ...], Entry] | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
+        return (self.transfer, self.scale) if self.factor is None else (self.transfer, self.scale, self.factor)
+
+    def _like(self, tensors: tuple[Tensor, ...], *, transposed: bool) -> Self:
+        factor = tensors[2] if len(tensors) > 2 else None
+        return type(self)(tensors[0], tensors[1], self.image[1], factor, self._cache, transposed=transposed)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether this acts as the transpose."""
+        return self._transposed
+
+    @property
+    def scaling(self) -> Tensor:  # noqa: D102
+        return 1.0 / self.scale
+
+    def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:  # noqa: D102
+        return self._like(tensors, transposed=self._transposed)
+
+    def _entry(self) -> Entry:
+        versions = tuple(tensor._version for tensor in self.tensors)
+        if self._found is None or self._found[0] != versions:
+            self._found = (versions, self._cache.entry(*(tensor.detach() for tensor in self.tensors)))
+        return self._found[1]
+
+    def remembered(self, key: Hashable, compute: Callable[[], T], *, oriented: bool = False) -> T:  # noqa: D102
+        return self._entry().remembered((key, oriented and self._transposed, self.image), compute)
+
+    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+        matrices = self.transfer.flatten(0, 1)
+        scaled = state * self.scale if self._transposed else state
+        found = to_image(torch.bmm(matrices.mH if self._transposed else matrices, to_spectrum(scaled)), self.image)
+        if self._rows is not None:
+            found = found + (scaled.flatten(1) @ self._rows.t() @ self._rows).reshape(state.shape)
+        return state - (found if self._transposed else found * self.scale)
+
+    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
+        return self.apply(state) + offset
+
+    def transpose(self) -> Self:  # noqa: D102
+        flipped = self._like(self.tensors, transposed=not self._transposed)
+        flipped._found = self._found
+        return flipped
+
+    def upright(self) -> Self:  # noqa: D102
+        return self.transpose() if self._transposed else self
+
+    def cayley(self, step: float) -> Transform:  # noqa: D102
+        def factorise(transfer: Tensor, scale: Tensor, factor: Tensor | None = None) -> WoodburyCayley:
+            return WoodburyCayley(transfer, scale, factor, self.image, step)
+
+        if any(tensor.requires_grad for tensor in self.tensors) and torch.is_grad_enabled():
+            transform = factorise(*self.tensors)  # unrolled differentiation: keep the graph, cache nothing
+        else:
+            transform = self._cache.transform(self._entry(), step, factorise)
+        return transform.transpose() if self._transposed else transform
+
+    def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+        return torch.func.vjp(lambda *tensors: self.rebuild(tensors).apply(state), *self.tensors)[1](cotangent)
+
+    def tensor_tangent(self, tangents: tuple[Tensor, ...], state: Tensor) -> Tensor:  # noqa: D102
+        return directional_derivative(lambda *tensors: self.rebuild(tensors).apply(state), self.tensors, tangents)
+
+    def to(self, dtype: torch.dtype) -> Self:  # noqa: D102
+        if dtype == self.scale.dtype:
+            return self
+        return self._like(
+            (self.transfer.to(COMPLEX[dtype]), *(part.to(dtype) for part in self.tensors[1:])),
+            transposed=self._transposed,
+        )
+
+    def _squares(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Per frequency the squared Frobenius norm of C's matrix; Ψ; and the squares of G's columns; float64."""
+        entry = self._entry()
+
+        def compute() -> tuple[Tensor, Tensor, Tensor]:
+            transfer, scale = entry.tensors[:2]
+            squares = torch.view_as_real(transfer).double().square().sum((2, 3, 4))
+            columns = torch.zeros(self.shape, dtype=torch.float64, device=scale.device)
+            for factor in entry.tensors[2:]:
+                columns = factor.double().square().sum(0)
+            return squares, scale.double(), columns
+
+        return entry.remembered("squares", compute)
+
+    def core_norm(self) -> float:
+        """Upper bound of ‖C + GᵀG‖₂."""
+        squares, _, columns = self._squares()
+        return (float(squares.amax()) ** 0.5 + float(columns.sum())) * (1.0 + 1e-12)
+
+    def norm_upper_bound(self) -> float:  # noqa: D102
+        return (1.0 + float(self._squares()[1].amax()) * self.core_norm()) * (1.0 + 1e-12)
+
+    def trace(self) -> float:
+        """Every channel of C has one diagonal entry, the mean over frequencies."""
+        transfer, scale = self._entry().tensors[:2]
+        weights = multiplicity(self.image[1], transfer.device)[None, :, None]
+        means = (transfer.diagonal(dim1=2, dim2=3).real.double() * weights).sum((0, 1)) / (
+            self.image[0] * self.image[1]
+        )
+        diagonal = means[:, None, None] + self._squares()[2]
+        return float((1.0 - scale.double() * diagonal).sum())
+
+    def core_norm_estimate(self) -> float:
+        """Root-mean-square singular value of C, which leaves out the few directions of G."""
+        squares, _, columns = self._squares()
+        weights = multiplicity(self.image[1], squares.device)
+        size = self.image[0] * self.image[1] * columns.shape[0]
+        return (float((squares * weights).sum()) / size) ** 0.5
+
+    def norm_estimate(self) -> float:  # noqa: D102
+        return 1.0 + self.displacement_norm_estimate()
+
+    def displacement_norm_estimate(self) -> float:  # noqa: D102
+        scale = self._squares()[1]
+        return float(scale.square().mean().sqrt()) * self.core_norm_estimate()
+
+    def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:  # noqa: D102
+        unit = 0.5 * torch.finfo(self.scale.dtype).eps
+        transforms = 2.0 * image_rounding(self.image) + 4.0 * (self.transfer.shape[2] + 4)
+        terms = transforms + 16.0 + (0.0 if self._rows is None else 2.0 * (self._rows.shape[1] + len(self._rows)))
+        largest = 2.0 + float(self._squares()[1].amax()) * self.core_norm()
+        return unit * terms * (largest * state_norm + offset_norm) * 1.01
+
+    def dense(self) -> Tensor:  # noqa: D102
+        size = self.shape[0] * self.shape[1] * self.shape[2]
+        identity = torch.eye(size, dtype=self.scale.dtype, device=self.scale.device)
+        return self.apply(identity.reshape(size, *self.shape)).reshape(size, size).t()
+
+
+class WoodburyCayley(Transform):
+    """``2·(I + step·Λ(I − W))⁻¹ − I`` for a `ScaledCircular` W.
+
+    With V = (I + step·C)⁻¹ the inverse is V − V Gᵀ(I/step + G V Gᵀ)⁻¹G V. The transform of Wᵀ is Λ times the adjoint times Ψ.
+
+    Args:
+        transfer: see `ScaledCircular`.
+        scale: see `ScaledCircular`.
+        factor: see `ScaledCircular`.
+        image: height and width.
+        step: the step.
+    """
+
+    def __init__(
+        self, transfer: Tensor, scale: Tensor, factor: Tensor | None, image: tuple[int, int], step: float
+    ) -> None:
+        identity = torch.eye(transfer.shape[-1], dtype=transfer.dtype, device=transfer.device)
+        solved = inverse(identity + step * transfer)
+        self._image, self._scale, self._transposed = image, scale, False
+        self._matrices = (2.0 * solved - identity).flatten(0, 1)
+        self._sides: tuple[Tensor, Tensor] | None = None
+        if factor is not None:
+            spectrum = to_spectrum(factor)
+            driven = to_image(torch.bmm(solved.flatten(0, 1), spectrum), image).flatten(1)  # (V Gᵀ)ᵀ
+            seen = to_image(torch.bmm(solved.flatten(0, 1).mH, spectrum), image).flatten(1)  # G V
+            small = (
+                torch.eye(len(factor), dtype=scale.dtype, device=scale.device) / step + factor.flatten(1) @ driven.t()
+            )
+            self._sides = (seen, 2.0 * solve(small.t(), driven))
+
+    def transpose(self) -> WoodburyCayley:
+        """The transform of Wᵀ, from the same factorisation."""
+        flipped = object.__new__(WoodburyCayley)
+        flipped.__dict__.update(self.__dict__)
+        flipped._transposed = not self._transposed
+        return flipped
+
+    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+        flipped = self._transposed
+        start = state * self._scale if flipped else state
+        matrices = self._matrices.mH if flipped else self._matrices
+        found = to_image(torch.bmm(matrices, to_spectrum(start)), self._image)
+        if self._sides is not None:
+            into, out = reversed(self._sides) if flipped else self._sides
+            found = found - (start.flatten(1) @ into.t() @ out).reshape(found.shape)
+        return found / self._scale if flipped else found
+
+    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
+        return self.apply(state) + offset
+
+    def norm_estimate(self) -> float:
+        """Of the convolution: the other part acts in a few directions only."""
+        if "_rate" not in self.__dict__:
+            squares = torch.view_as_real(self._matrices.detach()).double().square().sum((1, 2, 3))
+            weights = multiplicity(self._image[1], squares.device).repeat(self._image[0])
+            size = self._image[0] * self._image[1] * self._matrices.shape[-1]
+            self._rate = (float((squares * weights).sum()) / size) ** 0.5
+        return self._rate

@@ -1,0 +1,169 @@
+"""What every convolutional layer must do: the same as the dense layer of its matrix. Inherit, and give `make`."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+
+import wellposed as wp
+from harness.problems import monotone_numpy
+
+IMAGES = [(5, 6), (4, 4), (7, 3), (1, 6), (5, 1)]
+
+
+class ConvLayerCase:
+    """A layer on images of two channels, and the matrix of its state map."""
+
+    monotone_floor = 0.45  # a lower bound of the strong monotonicity constant of `make`
+    factorises = True  # whether its default solver needs a resolvent
+    unrolled_step = 0.1  # at which a damped iteration converges for tanh
+
+    def make(
+        self, image: tuple[int, int] = (5, 6), dtype: torch.dtype = torch.float64, channels: int = 2, **options
+    ) -> wp.Equilibrium:
+        raise NotImplementedError
+
+    def exact(self, dtype: torch.dtype) -> dict[str, float]:
+        return {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {}
+
+    def inputs(self, layer: wp.Equilibrium, count: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.randn(count, *layer.input_shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+    def matrix(self, layer: wp.Equilibrium) -> Tensor:
+        return layer.operator().to(torch.float64).dense().detach()
+
+    def inside(self, layer: wp.Equilibrium) -> Tensor:
+        """Which units are not kept zero."""
+        return torch.ones(layer.state_features, dtype=torch.bool)
+
+    def true_state(self, layer: wp.Equilibrium, x: Tensor) -> Tensor:
+        """The equilibrium for ReLU, by a plain iteration with the matrix in numpy; flat."""
+        offset = copy.deepcopy(layer).double().injection(x.double()).flatten(1).detach()
+        kept = self.inside(layer)
+        matrix = self.matrix(layer)[kept][:, kept]
+        state = torch.zeros_like(offset)
+        state[:, kept] = monotone_numpy(matrix.numpy(), offset[:, kept].numpy(), self.monotone_floor)
+        return state
+
+    @pytest.mark.parametrize("image", IMAGES)
+    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_value_and_error_bound(self, image, stride, dtype):
+        layer = self.make(image, dtype, stride=stride)
+        x = self.inputs(layer, 6, dtype)
+        solution = layer.solve(x)
+        assert solution.converged.all()
+        assert solution.value.shape == (6, *layer.state_shape) and solution.value.dtype == dtype
+        truth = self.true_state(layer, x)
+        error = (solution.value.detach().double().flatten(1) - truth).norm(dim=1)
+        assert (error <= solution.error_bound + 1e-12).all()
+        quick = (layer.state(x).detach().double().flatten(1) - truth).norm(dim=1)
+        assert (quick <= 1e-3 * (1 + truth.norm(dim=1))).all()
+
+    @pytest.mark.parametrize("image", IMAGES)
+    def test_gradients_agree_with_those_of_the_dense_layer(self, image):
+        layer = self.make(image, activation="tanh")
+        x = self.inputs(layer, 3).requires_grad_()
+        cotangent = torch.randn(3, layer.state_features, dtype=torch.float64)
+        parameters = [p for p in layer.parameters() if p.requires_grad]
+        found = torch.autograd.grad((layer.state(x).flatten(1) * cotangent).sum(), [x, *parameters], allow_unused=True)
+        matrix, offset = layer.operator().dense(), layer.injection(x).flatten(1)
+        inside = self.inside(layer).double()
+        state = torch.zeros_like(offset)
+        for _ in range(int(90 / self.unrolled_step)):
+            state = state + self.unrolled_step * (torch.tanh(state @ matrix.T + offset) * inside - state)
+        expected = torch.autograd.grad((state * cotangent).sum(), [x, *parameters], allow_unused=True)
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
+
+    def test_derivatives_of_every_kind(self):
+        layer = self.make((2, 3), channels=1, activation="tanh")
+        names = [name for name, _ in layer.named_parameters()]
+
+        def function(x, *parameters):
+            return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
+
+        x = self.inputs(layer, 2).requires_grad_()
+        arguments = (x, *layer.parameters())
+        assert torch.autograd.gradcheck(function, arguments)
+        assert torch.autograd.gradgradcheck(lambda v: function(v, *layer.parameters()), (x,))
+        assert torch.autograd.gradcheck(function, arguments, check_forward_ad=True, check_backward_ad=False)
+        jacobian = torch.func.jacrev(layer)(x.detach())
+        expected = torch.autograd.functional.jacobian(layer, x.detach())
+        torch.testing.assert_close(jacobian, expected, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(torch.func.vmap(layer)(x.detach()), layer(x.detach()), rtol=1e-9, atol=1e-10)
+
+    def test_nothing_is_factorised_again_in_backward(self):
+        if not self.factorises:
+            pytest.skip("the default solver of this layer factorises nothing")
+        layer = self.make()
+        cache = layer.operator()._cache
+        value = layer(self.inputs(layer))
+        before = cache.factorisations
+        assert before > 0
+        value.sum().backward()
+        with torch.no_grad():
+            layer(2 * self.inputs(layer))
+        assert cache.factorisations == before
+        with torch.no_grad():
+            next(layer.constraint.parameters()).data.add_(0.1)
+            layer(self.inputs(layer))
+        assert cache.factorisations == before + 1
+
+    @pytest.mark.parametrize("stride", [1, 2, 3])
+    def test_lipschitz_constant_is_never_exceeded(self, stride):
+        layer = self.make((5, 6), stride=stride)
+        constant, _ = layer.lipschitz()
+        x = self.inputs(layer, 5)
+        jacobians = torch.func.vmap(torch.func.jacrev(layer))(x).reshape(5, -1, layer.in_features)
+        assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= constant * (1 + 1e-9)
+
+    def test_leading_shapes_copies_and_bad_input(self):
+        layer = self.make()
+        x = self.inputs(layer, 6)
+        rows = layer(x)
+        torch.testing.assert_close(layer(x.reshape(2, 3, *x.shape[1:])), rows.reshape(2, 3, *rows.shape[1:]))
+        torch.testing.assert_close(layer(x[0]), rows[0])
+        warm = layer.solve(x, layer.state(x).detach())
+        assert int(warm.steps.max()) < int(layer.solve(x).steps.max())
+        again = pickle.loads(pickle.dumps(layer))
+        torch.testing.assert_close(again(x), rows)
+        other = self.make()
+        other.load_state_dict(layer.state_dict())
+        torch.testing.assert_close(other(x), rows)
+        with pytest.raises(wp.InputError, match=r"takes images of shape \(2, 5, 6\)"):
+            layer(x.transpose(2, 3))
+        with pytest.raises(wp.InputError, match="NaN or infinite"):
+            layer(x / 0)
+        with pytest.raises(wp.InputError, match="NaN or infinite"):
+            layer(x * torch.nan)
+
+    def test_training_lowers_the_loss_and_keeps_the_guarantee(self):
+        layer = self.make((6, 5), torch.float32)
+        x = self.inputs(layer, 16, torch.float32)
+        target = torch.rand_like(layer(x).detach())
+        for optimiser in (torch.optim.AdamW, torch.optim.SGD):
+            step = optimiser(layer.parameters(), lr=1e-2, weight_decay=1e-2)
+            losses = []
+            for _ in range(40):
+                loss = (layer(x) - target).square().mean()
+                step.zero_grad()
+                loss.backward()
+                step.step()
+                losses.append(float(loss.detach()))
+            assert losses[-1] < losses[0]
+        self.check_condition(layer)
+        layer.tolerance = wp.solvers.solution.Tolerance(1e-6, 1e-6)
+        solution = layer.solve(x)
+        assert solution.converged.all()
+        assert (solution.error_bound <= 1e-6 * (1 + solution.value.flatten(1).norm(dim=1))).all()
+
+    def check_condition(self, layer: wp.Equilibrium) -> None:
+        """The proved constant of the trained layer is positive, and no larger than that of the matrix."""
+        matrix = self.matrix(layer)
+        gap = torch.eye(len(matrix), dtype=torch.float64) - 0.5 * (matrix + matrix.T)
+        m = layer.guarantee().m
+        assert 0 < m <= float(torch.linalg.eigvalsh(gap)[0]) + 1e-12
