@@ -31,6 +31,7 @@ from wellposed.layers import SLL as SLL
 from wellposed.layers import ConvLBEN as ConvLBEN
 from wellposed.layers import ConvMonDEQ as ConvMonDEQ
 from wellposed.layers import ConvNEMON as ConvNEMON
+from wellposed.layers import ConvPcDEQ as ConvPcDEQ
 from wellposed.layers import Equilibrium as Equilibrium
 from wellposed.layers import GroupSort as GroupSort
 from wellposed.layers import ImplicitGraph as ImplicitGraph

@@ -19,7 +19,7 @@ class ConvLayerCase:
     """A layer on images of two channels, and the matrix of its state map."""
 
     monotone_floor = 0.45  # a lower bound of the strong monotonicity constant of `make`
-    factorises = True  # whether its default solver needs a resolvent
+    smooth = "tanh"  # an activation with derivatives
     unrolled_step = 0.1  # at which a damped iteration converges for tanh
 
     def make(
@@ -66,21 +66,20 @@ class ConvLayerCase:
 
     @pytest.mark.parametrize("image", IMAGES)
     def test_gradients_agree_with_those_of_the_dense_layer(self, image):
-        layer = self.make(image, activation="tanh")
+        layer = self.make(image, activation=self.smooth)
         x = self.inputs(layer, 3).requires_grad_()
         cotangent = torch.randn(3, layer.state_features, dtype=torch.float64)
         parameters = [p for p in layer.parameters() if p.requires_grad]
         found = torch.autograd.grad((layer.state(x).flatten(1) * cotangent).sum(), [x, *parameters], allow_unused=True)
         matrix, offset = layer.operator().dense(), layer.injection(x).flatten(1)
-        inside = self.inside(layer).double()
         state = torch.zeros_like(offset)
         for _ in range(int(90 / self.unrolled_step)):
-            state = state + self.unrolled_step * (torch.tanh(state @ matrix.T + offset) * inside - state)
+            state = state + self.unrolled_step * (layer.activation(state @ matrix.T + offset) - state)
         expected = torch.autograd.grad((state * cotangent).sum(), [x, *parameters], allow_unused=True)
         torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
 
     def test_derivatives_of_every_kind(self):
-        layer = self.make((2, 3), channels=1, activation="tanh")
+        layer = self.make((2, 3), channels=1, activation=self.smooth)
         names = [name for name, _ in layer.named_parameters()]
 
         def function(x, *parameters):
@@ -97,8 +96,6 @@ class ConvLayerCase:
         torch.testing.assert_close(torch.func.vmap(layer)(x.detach()), layer(x.detach()), rtol=1e-9, atol=1e-10)
 
     def test_nothing_is_factorised_again_in_backward(self):
-        if not self.factorises:
-            pytest.skip("the default solver of this layer factorises nothing")
         layer = self.make()
         cache = layer.operator()._cache
         value = layer(self.inputs(layer))

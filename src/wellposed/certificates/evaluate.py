@@ -79,12 +79,13 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
                 error = error + _rounding(block, value)
             if isinstance(block, ExplicitBlock):
                 error = error + block.rounding(value)
-            if isinstance(block, nn.BatchNorm1d):
+            if isinstance(block, nn.BatchNorm1d | nn.BatchNorm2d):
                 scale, _ = batch_norm_map(block)
                 assert block.running_mean is not None  # or there would be no factor
                 constant = (block.running_mean.double() * scale).norm()
                 constant = constant + (0.0 if block.bias is None else block.bias.double().norm())
-                size = euclidean(value.double() * scale) + constant
+                each = scale.reshape(-1, *[1] * (value.ndim - 2))
+                size = euclidean(value.double() * each) + constant * (value[0].numel() / len(scale)) ** 0.5
                 error = error + 8.0 * torch.finfo(value.dtype).eps * size
             if isinstance(block, nn.AvgPool2d):  # sums as many terms as a window has
                 terms = (

@@ -76,7 +76,9 @@ def factor_of(name: str, block: nn.Module) -> Factor:
         return Factor(
             name, _pooling_norm(name, block), "average over disjoint windows: one over the root of their size"
         )
-    if is_plain(block, nn.BatchNorm1d):
+    if is_plain(block, nn.MaxPool2d):
+        return Factor(name, _max_pooling_norm(name, block), "root of how many windows share a value")
+    if is_plain(block, nn.BatchNorm1d) or is_plain(block, nn.BatchNorm2d):
         if block.training or block.running_var is None:
             raise CertificateError(f"{name}: batch normalisation depends on the batch; call model.eval() first")
         scale, _ = batch_norm_map(block)
@@ -102,6 +104,18 @@ def _pooling_norm(name: str, block: nn.AvgPool2d) -> float:
     if kernel != stride or padding != (0, 0) or block.ceil_mode or block.divisor_override is not None:
         raise CertificateError(f"{name}: average pooling is certified for disjoint windows without padding only")
     return rounded_up((kernel[0] * kernel[1]) ** -0.5)
+
+
+def _max_pooling_norm(name: str, block: nn.MaxPool2d) -> float:
+    """Root of the largest number of windows that a value is in: each of them moves by at most the largest change inside."""
+    kernel, stride, dilation = (
+        (part, part) if isinstance(part, int) else tuple(part)
+        for part in (block.kernel_size, block.stride, block.dilation)
+    )
+    if dilation != (1, 1) or block.return_indices:
+        raise CertificateError(f"{name}: maximum pooling is certified without dilation and indices only")
+    shared = math.prod(-(-taps // step) for taps, step in zip(kernel, stride, strict=True))
+    return rounded_up(shared**0.5)
 
 
 def product(factors: list[Factor]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wellposed.concave import concave_activation, thompson_modulus
 from wellposed.constraints.base import Constraint, Projected, check_size
@@ -11,6 +11,15 @@ from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import choices
 from wellposed.guarantee.positive import PositiveConcave
 from wellposed.operators.dense import Dense
+
+PARAMETRISATIONS = ("square", "softplus", "projection")
+
+
+def nonnegative(free: Tensor, parametrisation: str) -> Tensor:
+    """Nonnegative numbers from free ones, in one of the ways of `PARAMETRISATIONS`."""
+    if parametrisation == "square":
+        return free.square()
+    return nn.functional.softplus(free) if parametrisation == "softplus" else free.clamp_min(0.0)
 
 
 class Nonnegative(Constraint, Projected):
@@ -36,7 +45,7 @@ class Nonnegative(Constraint, Projected):
     ) -> None:
         super().__init__()
         check_size(state_features)
-        choices("parametrisation", parametrisation, ("square", "softplus", "projection"))
+        choices("parametrisation", parametrisation, PARAMETRISATIONS)
         self.parametrisation = parametrisation
         self._activation, self._floor = concave_activation(activation), floor
         self._thompson = thompson_modulus(activation, floor)
@@ -63,13 +72,7 @@ class Nonnegative(Constraint, Projected):
             self.V.clamp_min_(0.0)
 
     def materialise(self) -> tuple[Dense, PositiveConcave]:  # noqa: D102
-        if self.parametrisation == "square":
-            matrix = self.V.square()
-        elif self.parametrisation == "softplus":
-            matrix = nn.functional.softplus(self.V)
-        else:
-            matrix = self.V.clamp_min(0.0)
-        operator = Dense(matrix, factorisation_cache(self))
+        operator = Dense(nonnegative(self.V, self.parametrisation), factorisation_cache(self))
         return operator, PositiveConcave(operator, self._activation, self._floor, self._thompson)
 
     def extra_repr(self) -> str:

@@ -8,6 +8,7 @@ exact Lipschitz constant, attained at b = β.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -83,9 +84,14 @@ class PositiveConcave(Componentwise):
         """Upper bound of M in every entry, shape (n, n), float64."""
         return self.majorant.sensitivity * self.slopes * (1.0 + 1e-15)
 
+    @property
+    def _contraction(self) -> float:
+        """The largest weighted row sum of DW ≥ 0."""
+        return self.majorant.log_norm
+
     def plan(self, algorithm: str, step: float | Tensor | None = None) -> Plan | None:
         """Picard's and the averaged iteration, above the floor state, in the norm max |z_i|/v_i."""
-        factor = self.majorant.log_norm  # of DW ≥ 0: its largest weighted row sum
+        factor = self._contraction
         if algorithm == "picard":
             return self._plan(1.0, factor)
         if algorithm == "averaged":
@@ -101,18 +107,22 @@ class PositiveConcave(Componentwise):
         bound = super().error_bound(point, image)
         if self._linear:
             return bound
-        step = (image.double() / point.double()).log().abs().amax(1)
+        step = (image.double() / point.double()).log().abs().flatten(1).amax(1)
         distance = self._thompson / (1.0 - self._thompson) * step
         relative = euclidean(image) * torch.expm1(distance)
         bound = torch.where(relative < bound, relative, bound)  # not where it is NaN, at points with zeros
-        outside = (point < 0.0).any(1)  # of the orthant, where other fixed points may be
+        outside = (point < 0.0).flatten(1).any(1)  # of the orthant, where other fixed points may be
         return torch.where(outside, _LARGEST, bound)
 
+    def _propagated(self, change: Tensor) -> Tensor:
+        """‖M|change|‖₂ per sample, never too small."""
+        return super()._moved(change)
+
     def _moved(self, change: Tensor) -> Tensor:
-        bound = super()._moved(change)
+        bound = self._propagated(change)
         if self._linear:
             return bound
-        pushed = change.abs().amax(1) if change.shape[1] else torch.zeros_like(bound)
+        pushed = change.abs().flatten(1).amax(1) if change[0].numel() else torch.zeros_like(bound)
         return torch.where(pushed <= self._margin * (1.0 - 1e-6), bound, _LARGEST)
 
     @property
@@ -139,10 +149,10 @@ class PositiveConcave(Componentwise):
         return None  # no resolvent: W is not monotone
 
     def linearised(self) -> PositiveConcave:  # noqa: D102
-        return PositiveConcave(self.operator, self._activation, self._floor, self._thompson, linear=True)
+        return type(self)(self.operator, self._activation, self._floor, self._thompson, linear=True)
 
     def on(self, operator: Operator) -> PositiveConcave:  # noqa: D102
-        return PositiveConcave(operator, self._activation, self._floor, self._thompson, linear=self._linear)
+        return type(self)(operator, self._activation, self._floor, self._thompson, linear=self._linear)
 
 
 def _subsolution(matrix: Tensor, activation: Activation, floor: float) -> Tensor:
@@ -150,34 +160,48 @@ def _subsolution(matrix: Tensor, activation: Activation, floor: float) -> Tensor
     weight = torch.from_numpy(to_float64(matrix, "W"))
     if not bool((weight >= 0.0).all()):
         raise GuaranteeError("W: has negative entries; a positive concave map needs W ≥ 0")
+
+    def through(state: Tensor) -> Tensor:
+        return torch.mv(weight, state)
+
     state = torch.zeros(len(weight), dtype=torch.float64)
     for _ in range(100):
-        image = activation(torch.mv(weight, state) + floor)
+        image = activation(through(state) + floor)
         if bool(((image - state).abs() <= 1e-12 * image).all()):
-            return _below(weight, activation, floor, state)
+            return below(through, len(weight), activation, floor, state)
         state = image
-    best = _below(weight, activation, floor, state)
+    best = below(through, len(weight), activation, floor, state)
     # Near criticality Picard crawls. Newton's iterates decrease from any point above the fixed point.
     state = torch.ones_like(state)
-    while float(state[0]) < 1e100 and not bool((activation(torch.mv(weight, state) + floor) <= state).all()):
+    while float(state[0]) < 1e100 and not bool((activation(through(state) + floor) <= state).all()):
         state = 4.0 * state
     for _ in range(100):
-        through = torch.mv(weight, state) + floor
-        image = activation(through)
+        driven = through(state) + floor
+        image = activation(driven)
         if bool(((image - state).abs() <= 1e-12 * image).all()):
             break
-        jacobian = activation.derivative(through)[:, None] * weight
+        jacobian = activation.derivative(driven)[:, None] * weight
         step = torch.linalg.solve_ex(torch.eye(len(weight), dtype=torch.float64) - jacobian, image - state)[0]
         state = (state + step).nan_to_num(nan=0.0, posinf=0.0).clamp_min(0.0)
-    newton = _below(weight, activation, floor, state)
+    newton = below(through, len(weight), activation, floor, state)
     return newton if bool((newton >= best).all()) else best
 
 
-def _below(weight: Tensor, activation: Activation, floor: float, state: Tensor) -> Tensor:
-    """A subsolution a little below an approximate fixed point: σ(tl) ≥ tσ(l) leaves room; zero if none is found."""
+def below(
+    through: Callable[[Tensor], Tensor], terms: int, activation: Activation, floor: float, state: Tensor
+) -> Tensor:
+    """A subsolution a little below an approximate fixed point: σ(tl) ≥ tσ(l) leaves room; zero if none is found.
+
+    Args:
+        through: W, which is nonnegative.
+        terms: how many terms its sums have.
+        activation: σ.
+        floor: β.
+        state: the approximate fixed point at the floor.
+    """
     for share in (1e-9, 1e-6, 1e-3):
         lower = state * (1.0 - share)
-        image = activation(torch.mv(weight, lower) * (1.0 - gamma(len(weight) + 4)) + floor) * (1.0 - 1e-14)
+        image = activation(through(lower) * (1.0 - gamma(terms + 4)) + floor) * (1.0 - 1e-14)
         if bool((image >= lower).all()):
             return lower
     return torch.zeros_like(state)

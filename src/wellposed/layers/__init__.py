@@ -3,6 +3,7 @@
 from wellposed.layers.conv_lben import ConvLBEN as ConvLBEN
 from wellposed.layers.conv_mondeq import ConvMonDEQ as ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON as ConvNEMON
+from wellposed.layers.conv_pcdeq import ConvPcDEQ as ConvPcDEQ
 from wellposed.layers.deq import DEQ as DEQ
 from wellposed.layers.embedding import Embedding as Embedding
 from wellposed.layers.embedding import embed as embed

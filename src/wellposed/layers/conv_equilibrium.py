@@ -150,15 +150,30 @@ class ConvEquilibrium(ImageLayer):
 
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         convolution = self.injection
-        exact, weight = rows.detach().double(), convolution.weight.detach().double()
         bias = None if convolution.bias is None else convolution.bias.detach().double()
+        found = exact_convolution(rows, convolution.weight.detach().double(), bias, convolution)
+        return ExactOffset(convolution.placed(found.value).detach(), found.error)
 
-        def apply(image: Tensor, kernel: Tensor, shift: Tensor | None) -> Tensor:
-            return nn.functional.conv2d(image, kernel, shift, convolution.stride, convolution.padding)
 
-        size = euclidean(apply(exact.abs(), weight.abs(), None if bias is None else bias.abs()))
-        terms = weight[0].numel() + 4
-        return ExactOffset(convolution.placed(apply(exact, weight, bias)).detach(), 2.0 * gamma(terms) * size)
+def exact_convolution(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, convolution: nn.Conv2d, *, roundings: int = 0
+) -> ExactOffset:
+    """A convolution in float64, with a bound on the Euclidean error of each sample.
+
+    Args:
+        rows: images, shape (batch, in_channels, height, width), any float dtype.
+        weight: float64, shape (out_channels, in_channels, rows, columns).
+        bias: float64, shape (out_channels,), or None.
+        convolution: has the stride and the padding.
+        roundings: how many roundings of float64 the weights and biases themselves may be off.
+    """
+    exact = rows.detach().double()
+
+    def apply(image: Tensor, kernel: Tensor, shift: Tensor | None) -> Tensor:
+        return nn.functional.conv2d(image, kernel, shift, convolution.stride, convolution.padding)
+
+    size = euclidean(apply(exact.abs(), weight.abs(), None if bias is None else bias.abs()))
+    return ExactOffset(apply(exact, weight, bias), 2.0 * gamma(weight[0].numel() + 4 + roundings) * size)
 
 
 def state_image(image: tuple[int, int], stride: int) -> tuple[int, int]:

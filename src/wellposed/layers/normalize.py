@@ -31,7 +31,7 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-def batch_norm_map(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+def batch_norm_map(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale and shift of a batch normalisation in eval mode, float64, each of shape (features,)."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)

@@ -14,29 +14,26 @@ from wellposed.errors import InputError, check, checked_options, choices
 from wellposed.layers.equilibrium import Equilibrium, exact_linear
 from wellposed.layers.normalize import batch_norm_map
 from wellposed.layers.options import SolveOptions
+from wellposed.norms import euclidean
 from wellposed.solvers import DouglasRachford, ForwardBackward, PeacemanRachford
 from wellposed.solvers.evidence import ExactOffset
 from wellposed.verified import gamma, spectral_norm_upper_bound
 
 
-class PositiveLinear(nn.Linear):
+class PositiveInjection(nn.Module):
     """``floor + softplus(v)``, or ``max(v, 0)`` where the floor is zero, of ``v = U x + b``: never below the floor.
 
-    Args:
-        in_features: inputs.
-        out_features: outputs.
+    Attributes:
         floor: at least zero.
-        batch_norm: normalise v over the batch; in eval mode that is a part of U and b.
-        options: as for `torch.nn.Linear`.
+        norm: normalises v over the batch, if it is not None; in eval mode that is a part of U and b.
+        weight: U, outputs first.
+        bias: b, or None.
     """
 
-    def __init__(
-        self, in_features: int, out_features: int, floor: float, *, batch_norm: bool = False, **options: Any
-    ) -> None:
-        super().__init__(in_features, out_features, **options)
-        self.floor = floor
-        where = {name: value for name, value in options.items() if name != "bias"}
-        self.norm = nn.BatchNorm1d(out_features, **where) if batch_norm else None
+    floor: float
+    norm: Any
+    weight: Any
+    bias: Any
 
     def positive(self, value: Tensor) -> Tensor:
         """The positive part; its slopes lie in [0, 1]."""
@@ -44,9 +41,8 @@ class PositiveLinear(nn.Linear):
             return torch.relu(value)
         return self.floor + torch.logaddexp(value, torch.zeros_like(value))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (*, in_features) to (*, out_features)."""
-        value = super().forward(x)
+    def normalised(self, value: Tensor) -> Tensor:
+        """The positive part of v, normalised where that is wanted."""
         return self.positive(value if self.norm is None else self.norm(value))
 
     def folded(self) -> tuple[Tensor, Tensor]:
@@ -63,11 +59,10 @@ class PositiveLinear(nn.Linear):
             raise InputError("training=True: batch normalisation depends on the batch; call eval() first")
         scale, _ = batch_norm_map(self.norm)
         moved, shift = self._folded_bias(bias, scale)
-        return weight * scale[:, None], moved + shift
+        return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), moved + shift
 
     def _folded_bias(self, bias: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """The two terms of the bias after normalisation; the difference of bias and mean rounds relative to itself."""
-        assert self.norm is not None and self.norm.running_mean is not None
         moved = (bias - self.norm.running_mean.double()) * scale
         return moved, torch.zeros_like(moved) if self.norm.bias is None else self.norm.bias.detach().double()
 
@@ -81,7 +76,112 @@ class PositiveLinear(nn.Linear):
         return float((moved.abs() + shift.abs()).norm())
 
 
-class PcDEQ(Equilibrium):
+class PositiveLinear(PositiveInjection, nn.Linear):
+    """A linear map with a positive part.
+
+    Args:
+        in_features: inputs.
+        out_features: outputs.
+        floor: at least zero.
+        batch_norm: normalise v over the batch.
+        options: as for `torch.nn.Linear`.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, floor: float, *, batch_norm: bool = False, **options: Any
+    ) -> None:
+        nn.Linear.__init__(self, in_features, out_features, **options)
+        self.floor = floor
+        where = {name: value for name, value in options.items() if name != "bias"}
+        self.norm = nn.BatchNorm1d(out_features, **where) if batch_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (*, in_features) to (*, out_features)."""
+        return self.normalised(nn.functional.linear(x, self.weight, self.bias))
+
+
+class PositiveEquilibrium(Equilibrium):
+    """What positive concave layers share: bounds of the equilibrium in every component."""
+
+    injection: PositiveInjection
+    _name: str
+
+    @torch.no_grad()
+    def enclosure(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Proved bounds of the equilibrium in every component, for the stored weights and input.
+
+        A nonnegative l with l ≤ σ(Wl + p) is below the fixed point, and u with u ≥ σ(Wu + p) above it. Both are multiples
+        (1 ∓ t)z of the solution z found, t as small as passes these two tests with every rounding counted; concavity sees to
+        it that some t does.
+
+        Args:
+            x: shape (*, *input_shape).
+
+        Returns:
+            Lower and upper bounds, float64, shape (*, *state_shape); zero and infinity where no t was found.
+        """
+        rows = x.reshape(-1, *self.input_shape)
+        point = self.solve(rows).value.double()
+        offset = self._exact_offset(rows)
+        operator = self.operator().to(torch.float64)
+        each = (-1, *[1] * len(self.state_shape))
+        below = (offset.value - offset.error.reshape(each)).clamp_min(self.injection.floor)
+        above = offset.value + offset.error.reshape(each)
+        # Sums of nonnegative products, and σ of them, which does not amplify relative errors.
+        margin = 2.0 * gamma(self.state_features + 24)
+        lower, upper = torch.zeros_like(point), torch.full_like(point, math.inf)
+        width = torch.finfo(torch.float64).eps
+        while width < 0.5 and not bool(torch.isfinite(upper).all() and (lower > 0.0).all()):
+            low, high = point * (1.0 - width), point * (1.0 + width)
+            is_low = self.activation(operator.apply(low) + below) * (1.0 - margin) >= low
+            is_high = self.activation(operator.apply(high) + above) * (1.0 + margin) <= high
+            lower = torch.where(_every(is_low) & ~_every(lower > 0.0), low, lower)
+            upper = torch.where(_every(is_high) & ~_every(torch.isfinite(upper)), high, upper)
+            width *= 2.0
+        shape = (*x.shape[: x.ndim - len(self.input_shape)], *self.state_shape)
+        return lower.reshape(shape), upper.reshape(shape)
+
+    @property
+    def thompson_factor(self) -> float:
+        """Contraction of one step in the Thompson metric, for every W ≥ 0 and every input; see `thompson_modulus`."""
+        return thompson_modulus(self._name, self.injection.floor)
+
+    def _positive_offset(self, exact: ExactOffset) -> ExactOffset:
+        """The positive part of U x + b, with the errors of the folded bias and of the positive part."""
+        # The folded bias is a difference of large numbers where the running mean is large.
+        copies = (self.state_features / len(self.injection.weight)) ** 0.5
+        cancelled = 8.0 * torch.finfo(torch.float64).eps * self.injection.fold_size() * copies
+        value = self.injection.positive(exact.value)
+        size = euclidean(value) + self.injection.floor * self.state_features**0.5
+        return ExactOffset(value, exact.error + cancelled + 8.0 * torch.finfo(torch.float64).eps * size)
+
+
+def _every(mask: Tensor) -> Tensor:
+    """Whether all entries of a row are set, with dimensions to broadcast over it."""
+    return mask.flatten(1).all(1).reshape(-1, *[1] * (mask.ndim - 1))
+
+
+def checked_floor(activation: str, floor: float | None, solver: object) -> float:
+    """The floor of the offset that goes with an activation.
+
+    Raises:
+        InputError: it does not fit, there is no such activation, or the solver is a splitting.
+    """
+    choices("activation", activation, tuple(SUPREMA))
+    second = activation == "sigmoid"
+    if floor is None:
+        floor = 0.0 if second else 0.1
+    fits = floor == 0.0 if second else 0.0 < floor < float("inf")
+    check(fits, "floor", floor, "must be zero for the sigmoid" if second else "must be positive and finite")
+    if isinstance(solver, ForwardBackward | PeacemanRachford | DouglasRachford):
+        raise InputError(
+            f"solver={solver!r}: splits the operator I − W, which need not be monotone here; use Picard, "
+            "Averaged, Anderson, Broyden, Newton or NewtonKrylov"
+        )
+    return floor
+
+
+class PcDEQ(PositiveEquilibrium):
     """``z* = σ(W z* + p)``, W ≥ 0 and σ concave on the positive axis: one nonnegative fixed point for *every* W ≥ 0.
 
     Variant 1 has σ(0) = 0 and a strictly positive offset ``p = ε + softplus(U x + b)``; variant 2 has σ(0) > 0 (the sigmoid) and
@@ -120,17 +220,7 @@ class PcDEQ(Equilibrium):
         **options: Unpack[SolveOptions],
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
-        choices("activation", activation, tuple(SUPREMA))
-        second = activation == "sigmoid"
-        if floor is None:
-            floor = 0.0 if second else 0.1
-        fits = floor == 0.0 if second else 0.0 < floor < float("inf")
-        check(fits, "floor", floor, "must be zero for the sigmoid" if second else "must be positive and finite")
-        if isinstance(options.get("solver"), ForwardBackward | PeacemanRachford | DouglasRachford):
-            raise InputError(
-                f"solver={options['solver']!r}: splits the operator I − W, which need not be monotone here; use Picard, "
-                "Averaged, Anderson, Broyden, Newton or NewtonKrylov"
-            )
+        floor = checked_floor(activation, floor, options.get("solver"))
         sigma = concave_activation(activation)
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(
@@ -140,54 +230,9 @@ class PcDEQ(Equilibrium):
         )  # fmt: skip
         self._name = activation
 
-    @torch.no_grad()
-    def enclosure(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Proved bounds of the equilibrium in every component, for the stored weights and input.
-
-        A nonnegative l with l ≤ σ(Wl + p) is below the fixed point, and u with u ≥ σ(Wu + p) above it. Both are multiples
-        (1 ∓ t)z of the solution z found, t as small as passes these two tests with every rounding counted; concavity sees to
-        it that some t does.
-
-        Args:
-            x: shape (*, in_features).
-
-        Returns:
-            Lower and upper bounds, float64, shape (*, state_features); zero and infinity where no t was found.
-        """
-        rows = x.reshape(-1, self.in_features)
-        point = self.solve(rows).value.double()
-        offset = self._exact_offset(rows)
-        weight = self.operator().dense().double()
-        below = (offset.value - offset.error[:, None]).clamp_min(self.injection.floor)
-        above = offset.value + offset.error[:, None]
-        # Sums of nonnegative products, and σ of them, which does not amplify relative errors.
-        margin = 2.0 * gamma(self.state_features + 24)
-        lower, upper = torch.zeros_like(point), torch.full_like(point, math.inf)
-        width = torch.finfo(torch.float64).eps
-        while width < 0.5 and not bool(torch.isfinite(upper).all() and (lower > 0.0).all()):
-            low, high = point * (1.0 - width), point * (1.0 + width)
-            is_low = self.activation(low @ weight.t() + below) * (1.0 - margin) >= low
-            is_high = self.activation(high @ weight.t() + above) * (1.0 + margin) <= high
-            lower = torch.where(is_low.all(1, keepdim=True) & (lower == 0.0).any(1, keepdim=True), low, lower)
-            upper = torch.where(is_high.all(1, keepdim=True) & torch.isinf(upper).any(1, keepdim=True), high, upper)
-            width *= 2.0
-        shape = (*x.shape[:-1], self.state_features)
-        return lower.reshape(shape), upper.reshape(shape)
-
-    @property
-    def thompson_factor(self) -> float:
-        """Contraction of one step in the Thompson metric, for every W ≥ 0 and every input; see `thompson_modulus`."""
-        return thompson_modulus(self._name, self.injection.floor)
-
     def injection_norm(self) -> float:  # noqa: D102
         return spectral_norm_upper_bound(self.injection.folded()[0]) * (1.0 + 1e-12)
 
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         weight, bias = self.injection.folded()
-        exact = exact_linear(rows, weight, bias, roundings=4)
-        # The folded bias is a difference of large numbers where the running mean is large.
-        cancelled = 8.0 * torch.finfo(torch.float64).eps * self.injection.fold_size()
-        exact = ExactOffset(exact.value, exact.error + cancelled)
-        value = self.injection.positive(exact.value)
-        size = torch.linalg.vector_norm(value, dim=1) + self.injection.floor * self.state_features**0.5
-        return ExactOffset(value, exact.error + 8.0 * torch.finfo(torch.float64).eps * size)
+        return self._positive_offset(exact_linear(rows, weight, bias, roundings=4))

@@ -51,6 +51,11 @@ class ZeroPadded(Operator):
         return self._kernel.shape[0]
 
     @property
+    def transposed(self) -> bool:
+        """Whether this acts as the transpose."""
+        return self._transposed
+
+    @property
     def kernel(self) -> Tensor:
         """The kernel that acts: with inputs and outputs exchanged and taps reversed, for the transpose."""
         return self._kernel.transpose(0, 1).flip(2, 3) if self._transposed else self._kernel

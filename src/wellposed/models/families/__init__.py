@@ -1,7 +1,14 @@
 """The families that can be trained by name: their hyper-parameters, and how to build a network from them."""
 
 from wellposed.models.families.base import Family as Family
-from wellposed.models.families.convolutional import LBENConvFamily, MonDEQConvFamily, MonDEQMultiFamily, NEMONConvFamily
+from wellposed.models.families.convolutional import (
+    LBENConvFamily,
+    MonDEQConvFamily,
+    MonDEQMultiFamily,
+    NEMONConvFamily,
+    PcDEQConvFamily,
+    PcDEQMultiFamily,
+)
 from wellposed.models.families.equilibrium import (
     LBENFamily,
     MonDEQFamily,
@@ -24,7 +31,7 @@ FAMILIES: dict[str, type[Family]] = {
     family.name: family
     for family in (
         MonDEQFamily, LBENFamily, NEMONFamily, PcDEQ1Family, PcDEQ2Family, OrthogonalFamily, IGNNFamily, MonDEQConvFamily,
-        MonDEQMultiFamily, LBENConvFamily, NEMONConvFamily, DEQFamily, FeedForwardFamily, ConvolutionalFamily, SandwichFamily,
-        SLLFamily, CayleyFamily,
+        MonDEQMultiFamily, LBENConvFamily, NEMONConvFamily, PcDEQConvFamily, PcDEQMultiFamily, DEQFamily, FeedForwardFamily,
+        ConvolutionalFamily, SandwichFamily, SLLFamily, CayleyFamily,
     )
 }  # fmt: skip

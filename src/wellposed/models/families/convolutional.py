@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from wellposed.concave import concave_activation
 from wellposed.constraints.conv_lipschitz_bounded import METRICS
+from wellposed.constraints.nonnegative import PARAMETRISATIONS
 from wellposed.errors import check, choices
-from wellposed.layers import ConvLBEN, ConvMonDEQ, ConvNEMON, MultiScaleMonDEQ
+from wellposed.layers import ConvLBEN, ConvMonDEQ, ConvNEMON, ConvPcDEQ, MultiScaleMonDEQ
 from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.models.families.base import Family
 
@@ -155,3 +157,69 @@ class NEMONConvFamily(_ConvFamily):
 
     def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
         return ConvNEMON(channels, self.width, image, mu=self.mu, taps=self.taps, stride=self.stride, rtol=self.rtol)
+
+
+@dataclass(frozen=True)
+class PcDEQConvFamily(_ConvFamily):
+    """Convolutional positive concave DEQ (Gabor et al. 2024): nonnegative kernels of any size."""
+
+    name: ClassVar[str] = "pcdeq-conv"
+
+    activation: str = "tanh"
+    """Activation that is concave on the positive axis; the sigmoid makes it variant 2."""
+    floor: float = 0.1
+    """Least value of the offset in variant 1."""
+    parametrisation: str = "square"
+    """How W ≥ 0 is made: square, softplus or projection."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        concave_activation(self.activation)
+        choices("parametrisation", self.parametrisation, PARAMETRISATIONS)
+        check(self.floor > 0, "floor", self.floor, "must be positive")
+
+    def _block(
+        self, channels: tuple[int, int], image: tuple[int, int], stride: int, padding: int | None
+    ) -> tuple[ConvPcDEQ, tuple[nn.Module, ...]]:
+        layer = ConvPcDEQ(
+            channels[0], channels[1], image, activation=self.activation, parametrisation=self.parametrisation,
+            floor=None if self.activation == "sigmoid" else self.floor, batch_norm=True, taps=self.taps, stride=stride,
+            padding=padding, rtol=self.rtol,
+        )  # fmt: skip
+        return layer, (layer, nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(channels[1]))
+
+    def layer(self, channels: int, image: tuple[int, int]) -> ConvPcDEQ:  # noqa: D102
+        return self._block((channels, self.width), image, self.stride, None)[0]
+
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer, block = self._block((shape[0], self.width), (shape[1], shape[2]), self.stride, None)
+        return nn.Unflatten(1, shape), *block, *pooled_head(layer.state_shape, self.pool, classes)
+
+
+@dataclass(frozen=True)
+class PcDEQMultiFamily(PcDEQConvFamily):
+    """Several positive concave layers one after the other, each on half the height and width (Gabor et al. 2024)."""
+
+    name: ClassVar[str] = "pcdeq-multi"
+
+    width: int = 12
+    """Channels of the first layer."""
+    further: tuple[int, ...] = (24, 48)
+    """Channels of the further layers."""
+    stride: int = 1
+    """Stride of the first input convolution; the others have two."""
+    pool: int = 4
+    """Size of the windows that the last state is averaged over before the linear head."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "further", tuple(self.further))  # TOML has lists
+        check(all(channels > 0 for channels in self.further), "further", self.further, "must be positive")
+
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        layer, blocks = self._block((shape[0], self.width), (shape[1], shape[2]), self.stride, None)
+        for channels in self.further:
+            before, *image = layer.state_shape
+            layer, more = self._block((before, channels), (image[0], image[1]), 2, 0)
+            blocks = (*blocks, *more)
+        return nn.Unflatten(1, shape), *blocks, *pooled_head(layer.state_shape, self.pool, classes)

@@ -10,6 +10,7 @@ from torch import nn
 
 from wellposed.activations import activation
 from wellposed.concave import concave_activation
+from wellposed.constraints.nonnegative import PARAMETRISATIONS
 from wellposed.errors import check, choices
 from wellposed.layers import LBEN, NEMON, MonDEQ, OrthogonalDEQ, OrthogonalLinear, PcDEQ
 from wellposed.layers.orthogonal import COUPLINGS
@@ -104,7 +105,7 @@ class PcDEQFamily(Family):
     def __post_init__(self) -> None:
         super().__post_init__()
         concave_activation(self.activation)
-        choices("parametrisation", self.parametrisation, ("square", "softplus", "projection"))
+        choices("parametrisation", self.parametrisation, PARAMETRISATIONS)
         check(self.floor > 0, "floor", self.floor, "must be positive")
 
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102

@@ -1,0 +1,149 @@
+"""Positive concave maps whose W is a convolution: the same statements, from applications of W alone.
+
+No matrix of the size of the state is ever formed. With the slopes D and M = (I − DW)⁻¹D as in `wellposed.guarantee.positive`:
+x ≥ D(Wx + p) ≥ 0 proves x ≥ Mp, once some v > 0 with DWv < v has proved that I − DW is an M-matrix. For p > 0 and y ≥ MᵀMp,
+‖M‖₂² ≤ max y_i/p_i (Collatz & Wielandt), and iterating p ← y makes it as sharp as one likes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import GuaranteeError
+from wellposed.guarantee.base import Plan
+from wellposed.guarantee.positive import PositiveConcave, below
+from wellposed.norms import euclidean
+from wellposed.operators.zero_padded import ZeroPadded
+from wellposed.verified import gamma
+
+_ROUNDS = 8  # of the power iteration on MᵀM
+
+
+class PositiveConvolution(PositiveConcave):
+    """Uniqueness on the nonnegative orthant, convergence of Picard's iteration, and the exact Lipschitz constant."""
+
+    @cached_property
+    def _map(self) -> ZeroPadded:
+        """W in float64 on the CPU, in this orientation."""
+        operator = self.operator
+        assert isinstance(operator, ZeroPadded)
+        kernel = operator.tensors[0].detach().double().cpu()
+        if not bool((kernel >= 0.0).all()):
+            raise GuaranteeError("W: has negative or undefined entries; a positive concave map needs W ≥ 0")
+        upright = ZeroPadded(kernel, operator.image)
+        return upright.transpose() if operator.transposed else upright
+
+    def _apply(self, state: Tensor, *, transposed: bool = False) -> Tensor:
+        chosen = self._map.transpose() if transposed else self._map
+        return chosen.apply(state[None])[0]
+
+    @property
+    def _outward(self) -> float:
+        """One plus the relative rounding error of a sum of nonnegative products."""
+        return 1.0 + 2.0 * gamma(self._map.kernel[0].numel() + 8)
+
+    @cached_property
+    def floor_state(self) -> Tensor:
+        """A state l ≤ σ(Wl + β') below every fixed point, shape (channels, height, width), float64."""
+        upright = self._map.upright()
+        terms = upright.kernel[0].numel()
+        floor = self._floor - self._margin
+
+        def through(state: Tensor) -> Tensor:
+            return upright.apply(state[None])[0]
+
+        def compute() -> Tensor:
+            state = torch.zeros(upright.channels, *upright.image, dtype=torch.float64)
+            for _ in range(1000):
+                image = self._activation(through(state) + floor)
+                settled = bool(((image - state).abs() <= 1e-12 * image).all())
+                state = image
+                if settled:
+                    break
+            return below(through, terms, self._activation, floor, state)
+
+        return self.operator.remembered(("floor", repr(self._activation), self._floor), compute)
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """D, shape (channels, height, width), float64: no slope at any fixed point is larger."""
+        through = self._map.upright().apply(self.floor_state[None])[0]
+        least = ((through + self._floor - self._margin) / self._outward).clamp_min(0.0)
+        before = torch.nextafter(least, torch.full_like(least, -1.0)).clamp_min(0.0)
+        return self._activation.derivative(before) * (1.0 + 1e-14) + 8.0 * torch.finfo(torch.float64).eps
+
+    @cached_property
+    def _perron(self) -> tuple[float, Tensor]:
+        """The least f found with DWv ≤ f·v for some v > 0, and that v."""
+
+        def factor(vector: Tensor) -> float:
+            return float((self.slopes * self._apply(vector) * self._outward / vector).amax())
+
+        def compute() -> tuple[float, Tensor]:
+            own = self.floor_state.clamp_min(1e-300)  # DWl ≤ l − σ(β): a proof in exact arithmetic, for W upright
+            found = (factor(own), own)
+            vector = torch.ones_like(own)
+            for _ in range(60):
+                vector = vector + self.slopes * self._apply(vector)
+                vector = vector / vector.amax()
+            vector = vector.clamp_min(1e-12)
+            return min(found, (factor(vector), vector), key=lambda pair: pair[0])
+
+        key = ("Perron", repr(self._activation), self._floor)
+        factor_, vector = self.operator.remembered(key, compute, oriented=True)
+        if not factor_ < 1.0:
+            raise GuaranteeError(
+                "W: no contraction could be proved at the floor in these numbers; use float64 or a larger floor"
+            )
+        return factor_, vector
+
+    @property
+    def _contraction(self) -> float:
+        return self._perron[0]
+
+    def _plan(self, step: float | Tensor, factor: float) -> Plan | None:
+        vector = self._perron[1]
+        distortion = math.sqrt(vector.numel()) * float(vector.amax() / vector.amin())
+        return Plan(step, factor, distortion) if factor < 1.0 else None
+
+    def _above(self, iterate: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+        """Some x ≥ iterate(x), rounding included, for an affine increasing map with a positive constant."""
+        state = start
+        for _ in range(2000):
+            image = iterate(state)
+            settled = bool(((image - state).abs() <= 1e-13 * image).all())
+            state = image
+            if settled:
+                break
+        for share in (1e-12, 1e-10, 1e-8, 1e-6, 1e-3):
+            larger = state * (1.0 + share)
+            if bool((iterate(larger) * self._outward * (1.0 + 1e-15) <= larger).all()):
+                return larger
+        raise GuaranteeError("W: the sensitivity could not be bounded in these numbers; use float64 or a larger floor")
+
+    @cached_property
+    def _norm(self) -> float:
+        """Upper bound of ‖M‖₂."""
+
+        def compute() -> float:
+            assert self._perron[0] < 1.0
+            slopes, best = self.slopes, math.inf
+            start = torch.ones_like(slopes)
+            for _ in range(_ROUNDS):
+                reached = self._above(lambda x: slopes * (self._apply(x) + start), slopes * start)  # noqa: B023
+                back = self._above(lambda w: self._apply(slopes * w, transposed=True) + reached, reached)  # noqa: B023
+                seen = slopes * back * (1.0 + 1e-15)
+                best = min(best, float((seen / start).amax()) ** 0.5 * (1.0 + 1e-14))
+                start = (seen / seen.amax()).clamp_min(1e-12)
+            return best
+
+        key = ("sensitivity", repr(self._activation), self._floor)
+        return self.operator.remembered(key, compute, oriented=True)
+
+    def _propagated(self, change: Tensor) -> Tensor:
+        return self._norm * euclidean(change) * (1.0 + 1e-15)

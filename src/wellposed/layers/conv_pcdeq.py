@@ -1,0 +1,126 @@
+"""The convolutional positive concave equilibrium layer (Gabor, Piotrowski & Cavalcante 2024)."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.concave import concave_activation
+from wellposed.constraints.conv_nonnegative import ConvNonnegative
+from wellposed.convolution_norms import convolution_norm
+from wellposed.errors import check, checked_options
+from wellposed.layers.conv_equilibrium import ImageLayer, exact_convolution
+from wellposed.layers.options import SolveOptions
+from wellposed.layers.pcdeq import PositiveEquilibrium, PositiveInjection, checked_floor
+from wellposed.solvers.evidence import ExactOffset
+
+
+class PositiveConv2d(PositiveInjection, nn.Conv2d):
+    """A strided convolution with a positive part.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        taps: rows and columns of the kernel.
+        floor: at least zero.
+        batch_norm: normalise over the batch.
+        options: as for `torch.nn.Conv2d`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, taps: int, floor: float, *, batch_norm: bool, **options: Any
+    ) -> None:
+        nn.Conv2d.__init__(self, in_channels, out_channels, taps, **options)
+        self.floor = floor
+        where = {name: options[name] for name in ("device", "dtype") if name in options}
+        self.norm = nn.BatchNorm2d(out_channels, **where) if batch_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (batch, in_channels, height, width) to (batch, out_channels, height', width')."""
+        return self.normalised(self._conv_forward(x, self.weight, self.bias))
+
+
+class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
+    """``z* = σ(W z* + p)`` on images, W a zero-padded convolution with a nonnegative kernel of any size.
+
+    See `PcDEQ` for the two variants; p is the positive part of a strided convolution of the input.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of the equilibrium.
+        image: height and width of the input.
+        activation: a name in `wellposed.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
+        floor: ε; None for 0.1 in variant 1. Variant 2 has none.
+        parametrisation: of W ≥ 0, see `ConvNonnegative`.
+        batch_norm: normalise U x + b over the batch, as the published networks do.
+        taps: rows and columns of all kernels, odd.
+        stride: of the input convolution.
+        padding: of the input convolution; None for what keeps the size at stride one.
+        bias: whether the injection has a bias.
+        device: where the weights are created.
+        dtype: their dtype.
+        options: see `SolveOptions`; solver None is `Picard`.
+
+    Example:
+        >>> layer = ConvPcDEQ(1, 8, (28, 28), stride=2)
+        >>> layer(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 8, 14, 14])
+    """
+
+    injection: PositiveConv2d
+    constraint: ConvNonnegative
+
+    @checked_options
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        image: tuple[int, int],
+        *,
+        activation: str = "tanh",
+        floor: float | None = None,
+        parametrisation: str = "square",
+        batch_norm: bool = False,
+        taps: int = 3,
+        stride: int = 1,
+        padding: int | None = None,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
+    ) -> None:
+        check(in_channels > 0, "in_channels", in_channels, "must be a positive integer")
+        check(taps >= 1 and taps % 2 == 1, "taps", taps, "must be odd")
+        check(stride >= 1, "stride", stride, "must be at least 1")
+        padding = taps // 2 if padding is None else padding
+        check(padding >= 0, "padding", padding, "must not be negative")
+        rows, columns = ((extent + 2 * padding - taps) // stride + 1 for extent in image)
+        check(min(rows, columns) >= 1, "image", image, f"is too small for {taps} × {taps} taps with padding {padding}")
+        floor = checked_floor(activation, floor, options.get("solver"))
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        injection = PositiveConv2d(
+            in_channels,
+            channels,
+            taps,
+            floor,
+            batch_norm=batch_norm,
+            stride=stride,
+            padding=padding,
+            bias=bias,
+            **where,
+        )
+        constraint = ConvNonnegative(
+            channels, (rows, columns), activation, floor, parametrisation=parametrisation, taps=taps, **where
+        )
+        super().__init__(injection, constraint, activation=concave_activation(activation), **options)
+        self._image, self._state_shape = (int(image[0]), int(image[1])), (channels, rows, columns)
+        self._name = activation
+
+    def injection_norm(self) -> float:  # noqa: D102
+        return convolution_norm(self.injection.folded()[0], self._image, self.injection.stride[0]) * (1.0 + 1e-12)
+
+    def _exact_offset(self, rows: Tensor) -> ExactOffset:
+        weight, bias = self.injection.folded()
+        return self._positive_offset(exact_convolution(rows, weight, bias, self.injection, roundings=4))
