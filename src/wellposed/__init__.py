@@ -31,6 +31,7 @@ from wellposed.layers import SLL as SLL
 from wellposed.layers import ConvLBEN as ConvLBEN
 from wellposed.layers import ConvMonDEQ as ConvMonDEQ
 from wellposed.layers import ConvNEMON as ConvNEMON
+from wellposed.layers import ConvOrthogonalDEQ as ConvOrthogonalDEQ
 from wellposed.layers import ConvPcDEQ as ConvPcDEQ
 from wellposed.layers import Equilibrium as Equilibrium
 from wellposed.layers import GroupSort as GroupSort
@@ -38,11 +39,13 @@ from wellposed.layers import ImplicitGraph as ImplicitGraph
 from wellposed.layers import MonDEQ as MonDEQ
 from wellposed.layers import MultiScaleMonDEQ as MultiScaleMonDEQ
 from wellposed.layers import Normalize as Normalize
+from wellposed.layers import OrthogonalConv2d as OrthogonalConv2d
 from wellposed.layers import OrthogonalDEQ as OrthogonalDEQ
 from wellposed.layers import OrthogonalLinear as OrthogonalLinear
 from wellposed.layers import PcDEQ as PcDEQ
 from wellposed.layers import Residual as Residual
 from wellposed.layers import Sandwich as Sandwich
+from wellposed.layers import UnitPool2d as UnitPool2d
 from wellposed.layers import embed as embed
 from wellposed.operators.graphs import Graphs as Graphs
 from wellposed.solvers import Anderson as Anderson

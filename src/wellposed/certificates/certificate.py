@@ -16,7 +16,7 @@ from wellposed.certificates.lipschitz import Factor, blocks_of, factor_of, is_pl
 from wellposed.certificates.radius import RULES, radii
 from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, checked_options, choices
-from wellposed.layers.orthogonal import OrthogonalLinear
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
 FORMAT = "wellposed-certificate/1"
 _METHOD = "product of verified block constants"

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from wellposed.certificates.lipschitz import blocks_of, factor_of
 from wellposed.layers.explicit import ExplicitBlock
+from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import batch_norm_map
-from wellposed.layers.orthogonal import GroupSort, OrthogonalLinear
+from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.norms import euclidean
+from wellposed.operators.fourier import image_rounding
 from wellposed.solvers.solution import Tolerance
 from wellposed.verified import spectral_norm_upper_bound
 
@@ -87,6 +90,19 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
                 each = scale.reshape(-1, *[1] * (value.ndim - 2))
                 size = euclidean(value.double() * each) + constant * (value[0].numel() / len(scale)) ** 0.5
                 error = error + 8.0 * torch.finfo(value.dtype).eps * size
+            if isinstance(block, nn.Conv2d):
+                unit = 0.5 * torch.finfo(value.dtype).eps * (block.weight[0].numel() + 2)
+                error = error + 1.01 * unit * factor_of(name, block).value * euclidean(value).double()
+                if block.bias is not None:
+                    pixels = block(value[:1]).shape[-1] * block(value[:1]).shape[-2]
+                    error = error + 1.01 * unit * float(block.bias.double().norm()) * pixels**0.5
+            if isinstance(block, OrthogonalConv2d):
+                terms = 2.0 * image_rounding(block.out_image) + 4.0 * block.free.shape[1] + 16.0
+                own = 0.0 if block.bias is None else float(block.bias.double().norm())
+                size = euclidean(value).double() + own * (block.out_image[0] * block.out_image[1]) ** 0.5
+                error = error + torch.finfo(value.dtype).eps * terms * size
+            if isinstance(block, UnitPool2d):
+                error = error + (block.window**2 + 4.0) * torch.finfo(value.dtype).eps * euclidean(value)
             if isinstance(block, nn.AvgPool2d):  # sums as many terms as a window has
                 terms = (
                     float(block.kernel_size) ** 2

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from wellposed.errors import CertificateError
 from wellposed.layers.blocks import has_hooks, is_plain
 from wellposed.layers.explicit import ExplicitBlock
+from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
-from wellposed.layers.orthogonal import GroupSort, OrthogonalLinear
+from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.verified import spectral_norm_upper_bound, to_float64
 
 # Nonexpansive whatever they are given, and without weights.
@@ -66,6 +68,14 @@ def factor_of(name: str, block: nn.Module) -> Factor:
     """
     if is_plain(block, nn.Linear) or is_plain(block, OrthogonalLinear):
         return Factor(name, spectral_norm_upper_bound(block.weight), "‖W‖₂, verified Cholesky")
+    if is_plain(block, nn.Conv2d):
+        return Factor(
+            name, _convolution_norm(name, block), "geometric mean of the sums over taps, for images of any size"
+        )
+    if is_plain(block, OrthogonalConv2d):
+        return Factor(name, rounded_up(1.0 + block.norm_excess()), "largest singular value at any frequency")
+    if is_plain(block, UnitPool2d):
+        return Factor(name, 1.0, "orthonormal rows")
     if isinstance(block, ExplicitBlock) and type(block).forward is ExplicitBlock.forward:
         return Factor(name, block.lipschitz(), f"{type(block).__name__} layer, verified Cholesky")
     if is_plain(block, Normalize):
@@ -104,6 +114,15 @@ def _pooling_norm(name: str, block: nn.AvgPool2d) -> float:
     if kernel != stride or padding != (0, 0) or block.ceil_mode or block.divisor_override is not None:
         raise CertificateError(f"{name}: average pooling is certified for disjoint windows without padding only")
     return rounded_up((kernel[0] * kernel[1]) ** -0.5)
+
+
+def _convolution_norm(name: str, block: nn.Conv2d) -> float:
+    """√(‖S‖₁‖S‖_∞), S the sums of absolute values over taps: an upper bound for every stride, zero padding and image size."""
+    if block.groups != 1 or block.padding_mode != "zeros":
+        raise CertificateError(f"{name}: convolutions are certified with zero padding and one group only")
+    taps = block.weight.detach().flatten(2)
+    sums = torch.from_numpy(to_float64(taps.flatten(1), name)).reshape(taps.shape).abs().sum(2)
+    return float((sums.sum(0).amax() * sums.sum(1).amax()).sqrt()) * (1.0 + 1e-12)
 
 
 def _max_pooling_norm(name: str, block: nn.MaxPool2d) -> float:

@@ -17,21 +17,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wellposed.linear_algebra import solve
+
 
 def cayley_orthogonal(parameter: Tensor) -> Tensor:
-    """A matrix of the parameter's shape with orthonormal columns (tall), rows (wide) or both (square).
+    """Matrices of the parameter's shape with orthonormal columns (tall), rows (wide) or both (square).
 
     Args:
-        parameter: shape (rows, columns), any values.
+        parameter: shape (*, rows, columns), real or complex, any values.
     """
-    if parameter.shape[0] < parameter.shape[1]:
-        return cayley_orthogonal(parameter.t()).t()
-    size = parameter.shape[1]
-    upper, lower = parameter[:size], parameter[size:]
-    identity = torch.eye(size, dtype=parameter.dtype, device=parameter.device)
-    skew = upper - upper.t() + lower.t() @ lower
-    inverse = torch.linalg.solve_ex(identity + skew, identity)[0]
-    return torch.cat([inverse @ (identity - skew), -2.0 * lower @ inverse])
+    if parameter.shape[-2] < parameter.shape[-1]:
+        return cayley_orthogonal(parameter.mT).mT
+    size = parameter.shape[-1]
+    upper, lower = parameter[..., :size, :], parameter[..., size:, :]
+    identity = torch.eye(size, dtype=parameter.dtype, device=parameter.device).expand(upper.shape)
+    skew = upper - upper.mH + lower.mH @ lower
+    inverse = solve(identity + skew, identity)
+    return torch.cat([inverse @ (identity - skew), -2.0 * lower @ inverse], -2)
 
 
 def skew_exponential(parameter: Tensor) -> Tensor:

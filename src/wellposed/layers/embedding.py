@@ -27,7 +27,7 @@ from wellposed.guarantee import proved_monotonicity
 from wellposed.layers.blocks import has_hooks, is_plain
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.mondeq import MonDEQ
-from wellposed.layers.orthogonal import OrthogonalLinear
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.verified import spectral_norm_upper_bound
 
 _LEAST_NORM = 1e-6  # a bound of a norm may be larger than it, and must not be zero

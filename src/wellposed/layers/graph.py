@@ -16,8 +16,10 @@ from wellposed.constraints.perron_frobenius import RowBounded
 from wellposed.errors import GuaranteeError, InputError, check, checked_options, choices
 from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import GraphContraction
+from wellposed.layers.contractive_cell import NORM_SLACK
+from wellposed.layers.group_sort import group_sort
 from wellposed.layers.options import SolveOptions, SolvingModule
-from wellposed.layers.orthogonal import NORM_SLACK, OrthogonalLinear, group_sort
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.operators.graphs import GraphBlock, Graphs

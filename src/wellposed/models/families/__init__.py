@@ -6,6 +6,7 @@ from wellposed.models.families.convolutional import (
     MonDEQConvFamily,
     MonDEQMultiFamily,
     NEMONConvFamily,
+    OrthogonalConvFamily,
     PcDEQConvFamily,
     PcDEQMultiFamily,
 )
@@ -31,7 +32,7 @@ FAMILIES: dict[str, type[Family]] = {
     family.name: family
     for family in (
         MonDEQFamily, LBENFamily, NEMONFamily, PcDEQ1Family, PcDEQ2Family, OrthogonalFamily, IGNNFamily, MonDEQConvFamily,
-        MonDEQMultiFamily, LBENConvFamily, NEMONConvFamily, PcDEQConvFamily, PcDEQMultiFamily, DEQFamily, FeedForwardFamily,
-        ConvolutionalFamily, SandwichFamily, SLLFamily, CayleyFamily,
+        MonDEQMultiFamily, LBENConvFamily, NEMONConvFamily, PcDEQConvFamily, PcDEQMultiFamily, OrthogonalConvFamily, DEQFamily,
+        FeedForwardFamily, ConvolutionalFamily, SandwichFamily, SLLFamily, CayleyFamily,
     )
 }  # fmt: skip

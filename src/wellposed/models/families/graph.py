@@ -10,7 +10,8 @@ from torch import nn
 from wellposed.errors import check, choices
 from wellposed.layers import ImplicitGraph
 from wellposed.layers.graph import VARIANTS
-from wellposed.layers.orthogonal import GroupSort, OrthogonalLinear
+from wellposed.layers.group_sort import GroupSort
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.models.families.base import Family
 from wellposed.models.graph_classifier import NodeSum
 

@@ -1,0 +1,127 @@
+"""Layers whose equilibrium is that of a contraction made of orthogonal maps: solving, evidence and constants."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import InputError, checked_options
+from wellposed.fixed_point import fixed_point
+from wellposed.guarantee import Contraction
+from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.norms import euclidean
+from wellposed.solvers import Picard
+from wellposed.solvers.solution import Solution
+
+# By how much a computed orthogonal map may exceed norm one while training; evidence and certificates prove it instead.
+NORM_SLACK = {torch.float32: 1e-4, torch.float64: 1e-10}
+
+
+class ContractiveCell(ImplicitLayer):
+    """``z* = F(z*, x)`` for a cell F whose Lipschitz constants follow from those of its orthogonal maps."""
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+
+    @property
+    @abstractmethod
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of one equilibrium."""
+
+    @property
+    @abstractmethod
+    def _parts(self) -> list[Any]:
+        """The orthogonal maps that act on the state, each with its parameter ``free``."""
+
+    @abstractmethod
+    def _excess(self) -> float:
+        """By how much the stored orthogonal maps exceed norm one, proved; at least zero."""
+
+    @abstractmethod
+    def _constants(self, excess: float) -> tuple[float, float]:
+        """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
+
+    @abstractmethod
+    def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
+        """The map z ↦ F(z, drive, *weights), its weights as they run, and the drive: what x contributes."""
+
+    @abstractmethod
+    def _evaluation_error(self, x: Tensor, value: Tensor) -> Tensor:
+        """Bound on the Euclidean rounding error of one evaluation of F in float64, one per sample.
+
+        Args:
+            x: inputs, shape (batch, *input_shape).
+            value: equilibria, float64, shape (batch, *state_shape).
+        """
+
+    @abstractmethod
+    def _described(self) -> str:
+        """The cell in words."""
+
+    def lipschitz(self) -> tuple[float, str]:  # noqa: D102
+        return self._constants(self._excess())[1], self._described()
+
+    def _solve(self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction) -> Solution[Tensor]:
+        count = len(self.input_shape)
+        if x.ndim < count or tuple(x.shape[x.ndim - count :]) != self.input_shape:
+            taken = f"{self.input_shape[0]} features" if count == 1 else f"images of shape {self.input_shape}"
+            raise InputError(f"x: has shape {tuple(x.shape)}, but the layer takes {taken}")
+        weight = self._parts[0].free
+        if weight.dtype not in NORM_SLACK:
+            raise InputError(f"dtype={weight.dtype}: equilibria need float32 or float64 weights")
+        if x.dtype != weight.dtype:
+            raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
+        rows = x.reshape(-1, *self.input_shape)
+        cell, weights, drive = self._cell(rows, dtype)
+        start = torch.zeros_like(drive) if z0 is None else z0.reshape(-1, *self.state_shape).to(dtype)
+        if not torch._C._functorch.is_functorch_wrapped_tensor(drive) and not bool(torch.isfinite(drive).all()):
+            raise InputError("x: the input or the weights have NaN or infinite entries")
+        default = torch.finfo(weight.dtype).eps ** 0.5
+        rtol, atol = (default if t is None else t for t in (self.tolerance.rtol, self.tolerance.atol))
+        found = fixed_point(
+            cell, start.detach(), (drive, *weights), solver=Picard() if self.solver is None else self.solver,
+            rtol=rtol, atol=atol, max_steps=self.max_steps, guarantee=guarantee, gradient=self.gradient,
+            batched_args=(0,), on_failure=self.on_failure,
+        )  # fmt: skip
+        lead = x.shape[: x.ndim - count]
+        report = found if len(lead) == 1 else found.reshape(lead)
+        value = found.value.to(weight.dtype)
+        bound = report.error_bound
+        if bound is not None and dtype != weight.dtype:
+            rounding = euclidean(value.detach().double() - found.value.detach()).reshape(lead)
+            bound = bound + rounding
+        codes, residual, steps, _ = report.fields()
+        return Solution(codes, residual, steps, bound, value.reshape(*lead, *self.state_shape), found.adjoint_reports)
+
+    def state(self, x: Tensor) -> Tensor:  # noqa: D102
+        dtype = self._parts[0].free.dtype
+        factor = self._constants(NORM_SLACK.get(dtype, 0.0))[0]
+        return self._solve(x, None, dtype, Contraction(factor)).value
+
+    @checked_options
+    def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
+        """The equilibrium with its evidence; solved in float64 for the orthogonal maps as stored.
+
+        Args:
+            x: shape (*, *input_shape).
+            z0: first iterate of shape (*, *state_shape).
+        """
+        factor = self._constants(self._excess())[0]
+        found = self._solve(x, z0, torch.float64, Contraction(factor, 0.0))
+        rows = x.detach().reshape(-1, *self.input_shape)
+        values = found.value.detach().double().reshape(-1, *self.state_shape)
+        rounding = self._evaluation_error(rows, values) / (1.0 - factor)
+        assert found.error_bound is not None  # a guarantee was given
+        return dataclasses.replace(found, error_bound=found.error_bound + rounding.reshape(found.error_bound.shape))
+
+
+def mixing_weights(free: nn.Parameter, dtype: torch.dtype) -> Tensor:
+    """Weights of convex combinations in (0.05, 0.95), with their graph."""
+    return 0.05 + 0.9 * torch.sigmoid(free.to(dtype))

@@ -1,0 +1,160 @@
+"""Orthogonal equilibrium networks on images (after Singh & Lou): the single-layer residual network, truly 1-Lipschitz."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import GuaranteeError, check, checked_options, choices
+from wellposed.layers.contractive_cell import ContractiveCell, mixing_weights
+from wellposed.layers.group_sort import group_sort
+from wellposed.layers.options import SolveOptions
+from wellposed.layers.orthogonal_conv import OrthogonalConv2d
+from wellposed.norms import euclidean
+from wellposed.operators.fourier import image_rounding
+
+CONV_COUPLINGS = ("convex", "residual")
+
+
+class ConvOrthogonalDEQ(ContractiveCell):
+    """The equilibrium of a residual cell of two orthogonal convolutions and MaxMin; 1-Lipschitz in its input.
+
+    With ``g(z) = C₂ S(C₁ z)``, S = MaxMin over channels, and h(x) an orthogonal convolution of the input, or the input itself:
+    ``"convex"`` ``z = κ((1 − ω)S(g(z)) + ω h(x))``;
+    ``"residual"`` ``z = κ S(a₂z + (1 − a₂)(a₁h(x) + (1 − a₁)g(z)))`` with learned mixing weights a in (0.05, 0.95), and
+    ω = a₁(1 − a₂). Both are κω/(1 − κ(1 − ω)) ≤ κ Lipschitz, for κ = 1 too.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of the equilibrium, even.
+        image: height and width of the input.
+        hidden: channels inside of the cell, even; None for 4/3 of ``channels``, rounded up to an even number.
+        coupling: see above.
+        kappa: κ in (0, 1].
+        omega: ω in (0, 1], for ``"convex"``.
+        taps: rows and columns of the free kernels, odd.
+        stride: of the input convolution.
+        encode: whether the input goes through an orthogonal convolution; else it has ``channels`` channels and no stride.
+        device: where the weights are created.
+        dtype: their dtype.
+        options: see `SolveOptions`; solver None is `Picard`, and tolerances are eps^(1/2) by default.
+
+    Example:
+        >>> layer = ConvOrthogonalDEQ(3, 6, (8, 8), stride=2)
+        >>> layer(torch.zeros(5, 3, 8, 8)).shape
+        torch.Size([5, 6, 4, 4])
+    """
+
+    @checked_options
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        image: tuple[int, int],
+        *,
+        hidden: int | None = None,
+        coupling: str = "residual",
+        kappa: float = 1.0,
+        omega: float = 0.5,
+        taps: int = 3,
+        stride: int = 1,
+        encode: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
+    ) -> None:
+        super().__init__(**options)
+        choices("coupling", coupling, CONV_COUPLINGS)
+        hidden = 2 * -(-2 * channels // 3) if hidden is None else hidden
+        check(channels > 0 and channels % 2 == 0, "channels", channels, "must be even, for MaxMin")
+        check(hidden > 0 and hidden % 2 == 0, "hidden", hidden, "must be even, for MaxMin")
+        check(0.0 < kappa <= 1.0, "kappa", kappa, "must lie in (0, 1]")
+        check(0.0 < omega <= 1.0, "omega", omega, "must lie in (0, 1]")
+        plain = in_channels == channels and stride == 1
+        check(encode or plain, "encode", encode, "without an encoder the input has as many channels, and no stride")
+        self.coupling, self.kappa, self.omega = coupling, float(kappa), float(omega)
+        where: dict[str, Any] = {"taps": taps, "device": device, "dtype": dtype}
+        self._input_shape = (in_channels, int(image[0]), int(image[1]))
+        self.injection = OrthogonalConv2d(in_channels, channels, image, stride=stride, **where) if encode else None
+        state = self._input_shape[1:] if self.injection is None else self.injection.out_image
+        self._state_shape = (channels, *state)
+        first = OrthogonalConv2d(channels, hidden, self._state_shape[1:], **where)
+        second = OrthogonalConv2d(hidden, channels, self._state_shape[1:], **where)
+        self.maps = nn.ModuleList([first, second])
+        self.mixing = nn.Parameter(torch.zeros(2, device=device, dtype=dtype)) if coupling == "residual" else None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:  # noqa: D102
+        return self._input_shape
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:  # noqa: D102
+        return self._state_shape
+
+    @property
+    def _parts(self) -> list[OrthogonalConv2d]:
+        return [part for part in self.maps if isinstance(part, OrthogonalConv2d)]
+
+    def _excess(self) -> float:
+        parts = self._parts if self.injection is None else [*self._parts, self.injection]
+        return max(part.norm_excess() for part in parts) + 1e-15
+
+    def _constants(self, excess: float) -> tuple[float, float]:
+        norm = (1.0 + excess) ** 2
+        if self.mixing is None:
+            direct, through, driven = 0.0, 1.0 - self.omega, self.omega
+        else:
+            first, second = (float(a) for a in mixing_weights(self.mixing, torch.float64).detach())
+            direct, through, driven = second, (1.0 - second) * (1.0 - first), (1.0 - second) * first
+        contraction = self.kappa * (direct + through * norm) * (1.0 + 1e-14)
+        if contraction >= 1.0:
+            raise GuaranteeError(
+                f"kappa={self.kappa}: the cell need not contract in these numbers; use a smaller kappa"
+            )
+        return contraction, self.kappa * driven * (1.0 + excess) / (1.0 - contraction) * (1.0 + 1e-14)
+
+    def _described(self) -> str:
+        return f"orthogonal convolutions, {self.coupling} coupling, κ = {self.kappa:g}"
+
+    def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
+        first_map, second_map = self._parts
+        weights = [t.to(dtype) for part in self._parts for t in (part.transfer(), part.bias) if t is not None]
+        x = rows.to(dtype)
+        if self.injection is None:
+            drive = x
+        else:
+            injection, bias = self.injection, self.injection.bias
+            assert bias is not None
+            drive = injection.apply_transfer(injection.transfer().to(dtype), bias.to(dtype), injection.unshuffled(x))
+        if self.mixing is not None:
+            weights.append(mixing_weights(self.mixing, dtype))
+        kappa, omega = self.kappa, self.omega
+
+        def maps(z: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+            inside = group_sort(first_map.apply_transfer(weights[0], weights[1], z), dim=-3)
+            return second_map.apply_transfer(weights[2], weights[3], inside)
+
+        def convex(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
+            return kappa * ((1.0 - omega) * group_sort(maps(z, weights), dim=-3) + omega * drive)
+
+        def residual(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
+            first, second = weights[4]
+            mixed = first * drive + (1.0 - first) * maps(z, weights)
+            return kappa * group_sort(second * z + (1.0 - second) * mixed, dim=-3)
+
+        return (convex if self.mixing is None else residual), tuple(weights), drive
+
+    def _evaluation_error(self, x: Tensor, value: Tensor) -> Tensor:
+        parts = self._parts if self.injection is None else [*self._parts, self.injection]
+        pixels = float(self._state_shape[1] * self._state_shape[2])
+        bias = sum(float(part.bias.detach().double().norm()) for part in parts if part.bias is not None) * pixels**0.5
+        # Two transforms and a product per frequency each, of maps with norm one, and a few roundings more.
+        terms = sum(2.0 * image_rounding(part.out_image) + 4.0 * part.free.shape[1] + 32.0 for part in parts)
+        return torch.finfo(torch.float64).eps * terms * (euclidean(x) + bias + 2.0 * euclidean(value))
+
+    def extra_repr(self) -> str:
+        """Shown inside ``repr``."""
+        return f"coupling={self.coupling!r}, kappa={self.kappa:g}, omega={self.omega:g}"

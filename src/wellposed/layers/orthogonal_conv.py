@@ -1,0 +1,104 @@
+"""Orthogonal convolutions, and pooling of norm one (Trockman & Kolter 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.constraints.circular_monotone import circular_kernel
+from wellposed.constraints.orthogonal import cayley_orthogonal
+from wellposed.convolution_norms import largest_singular_value
+from wellposed.errors import check
+from wellposed.linear_algebra import full_precision
+from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
+
+
+class OrthogonalConv2d(nn.Module):
+    """A circular convolution whose matrix at every frequency is (semi-)orthogonal, by the block Cayley transform.
+
+    It keeps norms unless it has fewer outputs than inputs, where it is 1-Lipschitz. A stride s acts as the permutation of
+    s × s pixels to channels before it, for images of any size, with zeros added below and to the right. Kernels have as many
+    taps as the image once transformed: the module belongs to one image size.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        image: height and width of the input, even or odd.
+        taps: rows and columns of the free kernel, odd; less where the image is smaller.
+        stride: see above.
+        bias: whether there is a bias.
+        device: where the parameters are created.
+        dtype: their dtype.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        image: tuple[int, int],
+        *,
+        taps: int = 3,
+        stride: int = 1,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check(in_channels > 0, "in_channels", in_channels, "must be a positive integer")
+        check(out_channels > 0, "out_channels", out_channels, "must be a positive integer")
+        check(len(image) == 2 and min(image) >= 1, "image", image, "must be a positive height and width")
+        check(taps >= 1 and taps % 2 == 1, "taps", taps, "must be odd")
+        check(stride >= 1, "stride", stride, "must be at least 1")
+        self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
+        self.image = (int(image[0]), int(image[1]))
+        self.out_image = (-(-self.image[0] // stride), -(-self.image[1] // stride))
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.free = circular_kernel(out_channels, in_channels * stride**2, self.out_image, taps, **where)
+        self.bias = nn.Parameter(torch.zeros(out_channels, **where)) if bias else None
+
+    def transfer(self) -> Tensor:
+        """Q at every frequency as pairs of real numbers, shape (frequencies, out, in, 2), with its graph."""
+        with full_precision(self.free.device):
+            free = transfer_function(self.free, *self.out_image).flatten(0, 1)
+            return torch.view_as_real(cayley_orthogonal(free))
+
+    def norm_excess(self) -> float:
+        """By how much the stored map exceeds norm one, proved; at least zero."""
+        with torch.no_grad():
+            return max(0.0, largest_singular_value(torch.view_as_complex(self.transfer().double())) - 1.0)
+
+    def unshuffled(self, x: Tensor) -> Tensor:
+        """Pixels to channels, as the stride wants."""
+        below, right = (
+            s * count - n for n, count, s in zip(self.image, self.out_image, (self.stride,) * 2, strict=True)
+        )
+        wide = nn.functional.pad(x, (0, right, 0, below)) if below or right else x
+        return nn.functional.pixel_unshuffle(wide, self.stride) if self.stride > 1 else wide
+
+    def apply_transfer(self, transfer: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+        """The convolution with Q and bias as given, of images that went through `unshuffled`."""
+        value = to_image(torch.bmm(torch.view_as_complex(transfer), to_spectrum(x)), self.out_image)
+        return value if bias is None else value + bias[:, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (batch, in_channels, height, width) to (batch, out_channels, ⌈height/stride⌉, ⌈width/stride⌉)."""
+        return self.apply_transfer(self.transfer(), self.bias, self.unshuffled(x))
+
+
+class UnitPool2d(nn.Module):
+    """Averages over disjoint windows, times the root of their size: a map with orthonormal rows, of norm one.
+
+    Args:
+        window: rows and columns of a window; what is left over at the bottom and the right is not used.
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        check(window >= 1, "window", window, "must be at least 1")
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (*, height, width) to (*, height//window, width//window)."""
+        return nn.functional.avg_pool2d(x, self.window) * self.window

@@ -1,0 +1,91 @@
+"""Linear layers with orthonormal rows or columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.constraints.base import Projected
+from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
+from wellposed.errors import check, choices
+from wellposed.linear_algebra import full_precision
+
+
+class OrthogonalLinear(nn.Module, Projected):
+    """``x·Qᵀ + b`` with a (semi-)orthogonal Q of shape (out_features, in_features): 1-Lipschitz, isometric unless Q is wide.
+
+    Args:
+        in_features: inputs.
+        out_features: outputs.
+        parametrisation: ``"cayley"``, ``"exponential"`` (twice to ten times as expensive; its base point follows the
+            parameter if `project` is called after every optimiser step, as the training command does) or ``"bjorck"``; see
+            `wellposed.constraints.orthogonal`.
+        bias: whether there is a bias.
+        device: where the parameters are created.
+        dtype: their dtype.
+    """
+
+    rebase_every = 100  # calls of `project`
+    base: Tensor
+    calls: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        parametrisation: str = "cayley",
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check(in_features > 0, "in_features", in_features, "must be a positive integer")
+        check(out_features > 0, "out_features", out_features, "must be a positive integer")
+        choices("parametrisation", parametrisation, ("cayley", "exponential", "bjorck"))
+        self.in_features, self.out_features, self.parametrisation = in_features, out_features, parametrisation
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        if parametrisation == "exponential":
+            size = max(in_features, out_features)
+            self.free = nn.Parameter(torch.zeros(size, size, **where))
+            self.register_buffer("base", nn.init.orthogonal_(torch.empty(size, size, **where)))
+            self.register_buffer("calls", torch.zeros((), dtype=torch.int64, device=device))
+        else:
+            self.free = nn.Parameter(torch.empty(out_features, in_features, **where))
+            if parametrisation == "cayley":
+                nn.init.normal_(self.free, std=min(in_features, out_features) ** -0.5)
+            else:
+                nn.init.orthogonal_(self.free)
+        self.bias = nn.Parameter(torch.zeros(out_features, **where)) if bias else None
+
+    @property
+    def weight(self) -> Tensor:
+        """Q, with its graph."""
+        with full_precision(self.free.device):
+            if self.parametrisation == "cayley":
+                return cayley_orthogonal(self.free)
+            if self.parametrisation == "bjorck":
+                return bjorck_orthogonal(self.free)
+            return (self.base @ skew_exponential(self.free))[: self.out_features, : self.in_features]
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Every hundredth call: make Q the new base point of the exponential, cleaned of rounding by a polar factor."""
+        if self.parametrisation != "exponential":
+            return
+        self.calls += 1
+        if int(self.calls) % self.rebase_every == 0:
+            self.rebase()
+
+    @torch.no_grad()
+    def rebase(self) -> None:
+        """Make Q the new base point of the exponential and the parameter zero; Q stays the same."""
+        left, _, right = torch.linalg.svd((self.base @ skew_exponential(self.free)).double())
+        self.base.copy_(left @ right)
+        self.free.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (*, in_features) to (*, out_features)."""
+        return nn.functional.linear(x, self.weight, self.bias)
