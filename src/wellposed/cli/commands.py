@@ -65,6 +65,8 @@ class Certify(_Common):
     """Euclidean radii of the table, pixels in [0, 1]."""
     limit: int | None = None
     """Only the first so many test images."""
+    data: str | None = None
+    """Test images of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,19 @@ def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = _parse(Certify, arguments, "wellposed certify")
     with counting("images certified", quiet=options.json) as done:
-        certify_run(options.run, data_root=options.data_root, limit=options.limit, done=done)
-    return _table(options.run, options)
+        found = certify_run(
+            options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data
+        )
+    if options.data is None:
+        return _table(options.run, options)
+    shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
+    result = {
+        "run": str(options.run), "data": options.data, "samples": len(found.best), "test_error": found.test_error,
+        "lipschitz": found.lipschitz, "certified": shares,
+    }  # fmt: skip
+    table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
+    text = f"{options.run} on {options.data}: error {100 * found.test_error:.2f} %, certified {table}"
+    return _print(result, text, options)
 
 
 def attack(arguments: list[str]) -> int:

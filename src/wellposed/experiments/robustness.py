@@ -14,7 +14,7 @@ import torch
 from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
-from wellposed.data import ImageData
+from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
 from wellposed.training.run import RunFolder, load_image_run
 
@@ -72,9 +72,27 @@ class Attacked:
         return float((torch.tensor(self.distances, dtype=torch.float64) > radius).double().mean())
 
 
-def certify_run(run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None]) -> Certified:
-    """Certify a run, and write ``certificate.json`` and ``certified.json`` into its folder."""
+def certify_run(
+    run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None], other_data: str | None = None
+) -> Certified:
+    """Certify a run, and write ``certificate.json`` and ``certified.json`` into its folder.
+
+    Args:
+        run: the run folder.
+        data_root: see `load_images`.
+        limit: only the first so many test images; None for all.
+        done: called with the number of images that are finished.
+        other_data: name of another set whose test images to take; the results go to ``certified-NAME.json`` then.
+
+    Raises:
+        InputError: the other set has images of another size, or other classes.
+    """
     _, data, model = load_image_run(run, data_root)
+    if other_data is not None:
+        other = load_images(other_data, data_root)
+        if other.test_x.shape[1:] != data.test_x.shape[1:] or int(other.test_y.max()) > int(data.train_y.max()):
+            raise InputError(f"data={other_data!r}: has other images or classes than the run's own {data.name}")
+        data = other
     x, y = _first(data, limit)
     certificate = certify(model, inputs=x[:_WITNESS_INPUTS])
     radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in certificate.rules}
@@ -93,7 +111,7 @@ def certify_run(run: Path, *, data_root: Path | None, limit: int | None, done: C
     )  # fmt: skip
     folder = RunFolder(run)
     certificate.save(folder.certificate)
-    _write(folder.certified, asdict(found))
+    _write(folder.certified if other_data is None else folder.path / f"certified-{other_data}.json", asdict(found))
     return found
 
 

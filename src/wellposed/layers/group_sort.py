@@ -21,6 +21,9 @@ def group_sort(value: Tensor, group: int = 2, dim: int = -1) -> Tensor:
         group: size of the groups.
         dim: the dimension of the features, negative.
     """
+    if group == 2 and not torch.is_grad_enabled():  # inside of solves: twice as fast again
+        first, second = value.chunk(2, dim)
+        return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim)
     inner = dim - 1  # of the members of a group, once their dimension is split off
     grouped = value.unflatten(dim, (group, -1))
     if group == 2:  # several times as fast as sorting, forwards and backwards

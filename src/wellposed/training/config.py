@@ -100,10 +100,12 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def presets() -> dict[str, TrainConfig]:
-    """The presets that ship with the package, by name."""
+    """The presets that ship with the package, by name; those of the size of published networks begin with ``papers/``."""
     folder = resources.files("wellposed.training") / "presets"
     found = {}
-    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
-        if entry.name.endswith(".toml"):
-            found[entry.name.removesuffix(".toml")] = TrainConfig.from_dict(tomllib.loads(entry.read_text()))
+    for prefix, place in (("", folder), ("papers/", folder / "papers")):
+        for entry in sorted(place.iterdir(), key=lambda item: item.name):
+            if entry.name.endswith(".toml"):
+                content = tomllib.loads(entry.read_text(encoding="utf-8"))
+                found[prefix + entry.name.removesuffix(".toml")] = TrainConfig.from_dict(content)
     return found
