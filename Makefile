@@ -26,9 +26,11 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready  ## speed against the original algorithm
 	$(BIN)/python benchmarks/splitting_speed.py
 	$(BIN)/python benchmarks/convolution_cost.py
+	$(BIN)/python benchmarks/compiled_iteration.py
 
-figures: $(VENV)/.ready  ## the pictures of docs/families.md
+figures: $(VENV)/.ready  ## the pictures of docs/families.md and docs/operators.md
 	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/operator_figures.py
 
 # constraints.txt pins torch to a CPU build where there is one: an unpinned torch brings gigabytes of CUDA.
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -76,11 +76,11 @@ def spectra() -> None:
         sup.constraint.T.normal_(std=0.3)
     draw_kernel(rows[1][0], sup.constraint.T, "ℓ∞: free kernel T")
     draw_eigenvalues(
-        rows[1][1], torch.linalg.eigvals(transfer_function(sup.constraint.T, *IMAGE)), "W = T, unconstrained: eigenvalues"
+        rows[1][1],
+        torch.linalg.eigvals(transfer_function(sup.constraint.T, *IMAGE)),
+        "W = T, unconstrained: eigenvalues",
     )
-    draw_eigenvalues(
-        rows[1][2], torch.linalg.eigvals(sup.operator().dense()), "every tap counted, μ = 0.5", right=0.5
-    )
+    draw_eigenvalues(rows[1][2], torch.linalg.eigvals(sup.operator().dense()), "every tap counted, μ = 0.5", right=0.5)
     orthogonal = wp.OrthogonalConv2d(4, 4, IMAGE, dtype=torch.float64)
     draw_kernel(rows[2][0], orthogonal.free, "orthogonal: free kernel")
     before = torch.linalg.svdvals(transfer_function(orthogonal.free, *IMAGE))

@@ -215,8 +215,8 @@ def test_save_load_check_and_tampering(tmp_path):
 
 
 def test_certify_refuses_what_it_does_not_know():
-    with pytest.raises(wp.CertificateError, match="no Lipschitz constant is known for a Conv2d"):
-        wp.certify(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)))
+    with pytest.raises(wp.CertificateError, match="no Lipschitz constant is known for a ConvTranspose2d"):
+        wp.certify(torch.nn.Sequential(torch.nn.ConvTranspose2d(1, 2, 3)))
     with pytest.raises(wp.CertificateError, match="dropout is active"):
         wp.certify(torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(3, 2)).train())
     with pytest.raises(wp.InputError, match="norm='7'"):

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from wellposed.certificates.evaluate import bounded_logits, exact_copy
 from wellposed.certificates.lipschitz import Factor, blocks_of, factor_of, is_plain, pair_constants, product
+from wellposed.certificates.precision import check_precision
 from wellposed.certificates.radius import RULES, radii
 from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, checked_options, choices
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
-FORMAT = "wellposed-certificate/1"
+FORMAT = "wellposed-certificate/2"
 _METHOD = "product of verified block constants"
 
 
@@ -34,6 +35,7 @@ class Certificate:
         factors: the blocks whose constants multiply to it.
         pairs: constants of the class margins y_i − y_j, shape (classes, classes), or None without a linear head.
         weights_sha256: digest of the weights that it is about.
+        precision: of the arithmetic that radii hold for: ``"float32"``, ``"float64"``, or ``"float32, float64"`` for a mixture.
         lower_bound: a proved lower bound of the same constant, or None if none was looked for.
         witness: the two inputs that prove the lower bound.
     """
@@ -44,6 +46,7 @@ class Certificate:
     factors: tuple[Factor, ...]
     pairs: Tensor | None
     weights_sha256: str
+    precision: str
     lower_bound: float | None = None
     witness: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
     model: nn.Module | None = field(default=None, repr=False, compare=False)
@@ -137,6 +140,7 @@ class Certificate:
             "factors": [asdict(factor) for factor in self.factors],
             "pairs": None if self.pairs is None else self.pairs.tolist(),
             "weights_sha256": self.weights_sha256,
+            "precision": self.precision,
             "lower_bound": self.lower_bound,
             "witness": None if self.witness is None else [part.tolist() for part in self.witness],
         }
@@ -161,6 +165,7 @@ class Certificate:
                 factors=tuple(Factor(**factor) for factor in content["factors"]),
                 pairs=None if content["pairs"] is None else torch.tensor(content["pairs"], dtype=torch.float64),
                 weights_sha256=content["weights_sha256"],
+                precision=content["precision"],
                 lower_bound=None if content["lower_bound"] is None else float(content["lower_bound"]),
                 witness=None if pair is None else tuple(torch.tensor(p, dtype=torch.float64) for p in pair),  # type: ignore[arg-type]
                 model=model,
@@ -192,6 +197,7 @@ def certify(model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = 
     choices("norm", f"{norm:g}" if isinstance(norm, float) else str(norm), ("2",))
     if inputs is not None and not len(inputs):
         raise InputError("inputs: an empty batch; give some inputs, or None for no lower bound")
+    precision = check_precision(model)
     chain = blocks_of(model)
     factors = [factor_of(name, block) for name, block in chain]
     last = chain[-1][1]
@@ -206,6 +212,7 @@ def certify(model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = 
         factors=tuple(factors),
         pairs=pairs,
         weights_sha256=weights_digest(model),
+        precision=precision,
         lower_bound=None if found is None else found.lipschitz,
         witness=None if found is None else (found.first, found.second),
         model=model,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.lipschitz import blocks_of, factor_of
+from wellposed.certificates.precision import check_precision
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.implicit_layer import ImplicitLayer
@@ -61,6 +62,7 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
         model: a chain of blocks known to `factor_of`.
         x: inputs, shape (batch, ...).
     """
+    check_precision(model)
     error = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
     value = x
     for name, block in blocks_of(model):
