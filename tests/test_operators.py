@@ -9,8 +9,10 @@ import torch
 
 import wellposed as wp
 from harness.operator_case import OperatorCase
+from wellposed.convolution_norms import largest_singular_value
 from wellposed.operators import Circular, Dense, MultiScale, ScaledCircular, ZeroPadded
-from wellposed.operators.fourier import transfer_function
+from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
+from wellposed.operators.multi_scale import decimate, reduced, spread
 
 
 class TestDense(OperatorCase):
@@ -144,6 +146,7 @@ class TestZeroPadded(OperatorCase):
     """A convolution without a cheap resolvent."""
 
     shape, taps = (3, 4, 5), (3, 3)
+    has_resolvent = False
 
     def make_operator(self):
         channels = self.shape[0]
@@ -315,3 +318,41 @@ class TestScaledCircularPerChannel(TestScaledCircular):
 
 class TestScaledCircularOfOnePixelWidth(TestScaledCircular):
     shape, metric, rank = (2, 5, 1), (1, 5, 1), 1
+
+
+@pytest.mark.parametrize("size", [(2, 3), (3, 2), (4, 4), (1, 3), (5, 1)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2), (1, 2)])
+def test_strided_convolutions_and_their_adjoints_by_transfer_functions(size, stride):
+    """Channels in ≠ out; the adjoint is the transposed convolution, exactly."""
+    full = (size[0] * stride[0], size[1] * stride[1])
+    taps = [min(3, extent - 1 + extent % 2) for extent in full]
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.randn(4, 3, *taps, generator=generator, dtype=torch.float64)
+    transfer = transfer_function(kernel, *size, stride).flatten(0, 1)
+    x = torch.randn(2, 3, *full, generator=generator, dtype=torch.float64, requires_grad=True)
+    y = torch.randn(2, 4, *size, generator=generator, dtype=torch.float64)
+
+    def phases(image):
+        split = image.unflatten(3, (size[1], stride[1])).unflatten(2, (size[0], stride[0]))
+        return split.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+
+    expected = circular_conv2d(x, kernel)[..., :: stride[0], :: stride[1]]
+    found = to_image(transfer @ to_spectrum(phases(x)), size)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    (adjoint,) = torch.autograd.grad((expected * y).sum(), x)
+    torch.testing.assert_close(to_image(transfer.mH @ to_spectrum(y), size), phases(adjoint), rtol=1e-12, atol=1e-12)
+    count = 3 * full[0] * full[1]
+    identity = torch.eye(count, dtype=torch.float64).reshape(count, 3, *full)
+    matrix = circular_conv2d(identity, kernel)[..., :: stride[0], :: stride[1]].flatten(1)
+    true = float(torch.linalg.matrix_norm(matrix, 2))
+    assert true <= largest_singular_value(transfer) <= true * (1 + 1e-8)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (1, 4), (6, 1), (2, 2)])
+def test_decimation_and_spreading_are_adjoint(size):
+    image = torch.randn(2, 3, *size, dtype=torch.float64)
+    small = decimate(image, size)
+    assert small.shape[-2:] == reduced(size)
+    other = torch.randn_like(small)
+    torch.testing.assert_close((small * other).sum(), (image * spread(other, size)).sum(), rtol=1e-13, atol=1e-13)
+    assert torch.equal(decimate(spread(other, size), size), other)

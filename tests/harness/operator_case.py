@@ -11,6 +11,8 @@ from wellposed.operators import Operator
 class OperatorCase:
     """Everything is compared with the dense matrix of ``dense``, which the hook builds independently."""
 
+    has_resolvent = True
+
     def make_operator(self) -> Operator:
         """A float64 operator whose tensors require no gradient, with positive definite symmetric part of I − W."""
         raise NotImplementedError
@@ -46,6 +48,20 @@ class OperatorCase:
         torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(operator.transpose().dense(), self.dense(operator).T, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(operator.transpose().transpose().apply(z), operator.apply(z))
+
+    def test_nothing_that_is_passed_in_is_changed(self):
+        """Published multi-scale code folds borders into views of its input."""
+        operator, z, q = self.make_operator(), self.states(), self.states(seed=1)
+        before = [t.clone() for t in (z, q, *operator.tensors)]
+        for side in (operator, operator.transpose()):
+            side.apply(z)
+            side.affine(z, q)
+            side.tensor_gradients(z, q)
+            side.dense()
+            if self.has_resolvent:
+                side.cayley(0.7).affine(z, q)
+        for kept, now in zip(before, (z, q, *operator.tensors), strict=True):
+            assert torch.equal(kept, now)
 
     def test_cayley_of_the_operator_and_of_its_transpose(self):
         operator, z = self.make_operator(), self.states()
