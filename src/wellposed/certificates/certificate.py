@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.evaluate import bounded_logits, exact_copy
-from wellposed.certificates.lipschitz import Factor, blocks_of, factor_of, is_plain, pair_constants, product
+from wellposed.certificates.joint import Joint, check_joint, joint_bound
+from wellposed.certificates.lipschitz import (
+    Factor,
+    blocks_of,
+    factor_of,
+    is_plain,
+    pair_constants,
+    product,
+    rounded_up,
+)
 from wellposed.certificates.precision import check_precision
 from wellposed.certificates.radius import RULES, radii
 from wellposed.certificates.witness import slope_between, witness
@@ -20,7 +30,12 @@ from wellposed.errors import CertificateError, InputError, checked_options, choi
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
 FORMAT = "wellposed-certificate/2"
-_METHOD = "product of verified block constants"
+METHODS = ("product", "metric")
+_DESCRIBED = {
+    "product": "product of verified block constants",
+    "metric": "best diagonal metric for the last layer and its head, times the constants of the blocks before",
+}
+_LARGEST = 256  # state for which the metric is looked for unasked
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,8 @@ class Certificate:
         lipschitz: constant of the map from the model's input to its logits, in the input's own units (pixels, when the
             model normalises inside).
         method: how it was obtained.
-        factors: the blocks whose constants multiply to it.
+        factors: the blocks, with their constants; their product is an upper bound too.
+        joint: the bound of the last layer together with its head, where that is tighter, with what proves it.
         pairs: constants of the class margins y_i − y_j, shape (classes, classes), or None without a linear head.
         weights_sha256: digest of the weights that it is about.
         precision: of the arithmetic that radii hold for: ``"float32"``, ``"float64"``, or ``"float32, float64"`` for a mixture.
@@ -44,6 +60,7 @@ class Certificate:
     lipschitz: float
     method: str
     factors: tuple[Factor, ...]
+    joint: Joint | None
     pairs: Tensor | None
     weights_sha256: str
     precision: str
@@ -68,7 +85,9 @@ class Certificate:
             logit_error: bound on the error of the logits, as `evaluate` gives it.
         """
         rule = self.rules[-1] if rule is None else rule
-        return radii(logits, labels, self.lipschitz, self.pairs, rule, logit_error)
+        # The published rule is about the published constant.
+        constant = product(list(self.factors)) if rule == "paper" else self.lipschitz
+        return radii(logits, labels, constant, self.pairs, rule, logit_error)
 
     def evaluate(self, x: Tensor, labels: Tensor, *, rule: str | None = None, batch_size: int = 1000) -> Tensor:
         """Certified radii of inputs, with the solver's errors counted.
@@ -101,7 +120,10 @@ class Certificate:
         model = self._model(model)
         if weights_digest(model) != self.weights_sha256:
             raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
-        fresh = certify(model, norm=self.norm)
+        fresh = certify(model, norm=self.norm, method="product")
+        if self.joint is not None:
+            check_joint(blocks_of(model), self.joint)
+            fresh = fresh.tightened(self.joint)
         if not fresh.lipschitz <= self.lipschitz * (1.0 + 1e-9) < math.inf:
             raise CertificateError(
                 f"lipschitz: {self.lipschitz!r} is claimed, {fresh.lipschitz!r} is what can be proved"
@@ -117,6 +139,18 @@ class Certificate:
             raise CertificateError("factors: they are not those of the model's blocks")
         self._check_lower_bound(model)
         return True
+
+    def tightened(self, joint: Joint) -> Certificate:
+        """This certificate with what a joint bound adds to it, which must be about the same model."""
+        before = product(list(self.factors[: joint.place]))
+        whole = rounded_up(before * joint.value)
+        pairs = self.pairs
+        if joint.pairs is not None:
+            scaled = joint.pairs * before * (1.0 + 2.0**-51)
+            pairs = scaled if pairs is None else torch.minimum(pairs, scaled)
+        if whole >= self.lipschitz:
+            return replace(self, joint=joint, pairs=pairs)
+        return replace(self, joint=joint, pairs=pairs, lipschitz=whole, method=_DESCRIBED["metric"])
 
     def _check_lower_bound(self, model: nn.Module) -> None:
         if self.lower_bound is None:
@@ -138,6 +172,7 @@ class Certificate:
             "lipschitz": self.lipschitz,
             "method": self.method,
             "factors": [asdict(factor) for factor in self.factors],
+            "joint": None if self.joint is None else _joint_as_dict(self.joint),
             "pairs": None if self.pairs is None else self.pairs.tolist(),
             "weights_sha256": self.weights_sha256,
             "precision": self.precision,
@@ -163,6 +198,7 @@ class Certificate:
                 lipschitz=float(content["lipschitz"]),
                 method=content["method"],
                 factors=tuple(Factor(**factor) for factor in content["factors"]),
+                joint=None if content["joint"] is None else _joint_from_dict(content["joint"]),
                 pairs=None if content["pairs"] is None else torch.tensor(content["pairs"], dtype=torch.float64),
                 weights_sha256=content["weights_sha256"],
                 precision=content["precision"],
@@ -181,7 +217,9 @@ class Certificate:
 
 
 @checked_options
-def certify(model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = None) -> Certificate:
+def certify(
+    model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = None, method: str | None = None
+) -> Certificate:
     """Prove a Lipschitz constant of a model, and of every class margin where it ends in a linear layer.
 
     Args:
@@ -189,11 +227,16 @@ def certify(model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = 
             has dropout.
         norm: 2.
         inputs: data, shape (batch, ...), from which to search for a lower bound with its witness; None to skip that.
+        method: ``"product"`` for the product of the blocks' constants; ``"metric"`` for the best diagonal metric of the last
+            layer and its head, whatever its size; None for the tightest, the metric for states of up to 256 features.
 
     Raises:
-        CertificateError: a block's constant is unknown, or its weights do not satisfy its theorem.
+        CertificateError: a block's constant is unknown, its weights do not satisfy its theorem, or no metric was found and
+            it was asked for.
         InputError: NaN or infinite weights.
     """
+    if method is not None:
+        choices("method", method, METHODS)
     choices("norm", f"{norm:g}" if isinstance(norm, float) else str(norm), ("2",))
     if inputs is not None and not len(inputs):
         raise InputError("inputs: an empty batch; give some inputs, or None for no lower bound")
@@ -205,11 +248,12 @@ def certify(model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = 
     if (is_plain(last, nn.Linear) or is_plain(last, OrthogonalLinear)) and last.out_features > 1:
         pairs = pair_constants(last.weight, product(factors[:-1]))
     found = None if inputs is None else witness(model, inputs)
-    return Certificate(
+    certificate = Certificate(
         norm="2",
         lipschitz=product(factors),
-        method=_METHOD,
+        method=_DESCRIBED["product"],
         factors=tuple(factors),
+        joint=None,
         pairs=pairs,
         weights_sha256=weights_digest(model),
         precision=precision,
@@ -217,6 +261,26 @@ def certify(model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = 
         witness=None if found is None else (found.first, found.second),
         model=model,
     )
+    if method == "product":
+        return certificate
+    joint = joint_bound(chain, largest=None if method == "metric" else _LARGEST)
+    if joint is None and method == "metric":
+        raise CertificateError(
+            "method='metric': needs a last layer z = σ(Wz + Ux + b) on flat inputs, well posed in some diagonal metric, with "
+            "slopes of σ in [0, 1], and at most one linear layer after it"
+        )
+    return certificate if joint is None else certificate.tightened(joint)
+
+
+def _joint_as_dict(joint: Joint) -> dict[str, Any]:
+    pairs = None if joint.pairs is None else joint.pairs.tolist()
+    return {**vars(joint), "multipliers": joint.multipliers.tolist(), "pairs": pairs}
+
+
+def _joint_from_dict(content: dict[str, Any]) -> Joint:
+    pairs = None if content["pairs"] is None else torch.tensor(content["pairs"], dtype=torch.float64)
+    multipliers = torch.tensor(content["multipliers"], dtype=torch.float64)
+    return Joint(content["block"], int(content["place"]), float(content["value"]), multipliers, pairs)
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -1,0 +1,175 @@
+"""Lipschitz bounds in the best diagonal metric: against a semidefinite solver, sampled slopes, and tampering."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import wellposed as wp
+from wellposed.certificates.diagonal_metric import AffineBlock, affine_block
+from wellposed.certificates.interior_point import minimise
+
+
+def problem(size, inputs, outputs, seed, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    a, b = draw(size, size) / size**0.5, draw(size, size) / size**0.5
+    matrix = 0.5 * torch.eye(size, dtype=torch.float64) - 2.0 * a.T @ a + b - b.T
+    return matrix, scale * draw(size, inputs), draw(outputs, size) / scale
+
+
+def by_clarabel(matrix, driven, seen):
+    cvxpy = pytest.importorskip("cvxpy")
+    size, inputs = driven.shape
+    scale = [float(torch.linalg.matrix_norm(part, 2)) for part in (driven, seen)]
+    driven, seen = driven / scale[0], seen / scale[1]  # its tolerances are absolute
+    multipliers, square = cvxpy.Variable(size), cvxpy.Variable()
+    half = cvxpy.diag(multipliers) @ (np.eye(size) - matrix.numpy())
+    through = cvxpy.diag(multipliers) @ driven.numpy()
+    corner = half + half.T - seen.numpy().T @ seen.numpy()
+    whole = cvxpy.bmat([[corner, through], [through.T, square * np.eye(inputs)]])
+    cvxpy.Problem(cvxpy.Minimize(square), [0.5 * (whole + whole.T) >> 0]).solve(solver=cvxpy.CLARABEL)
+    return float(square.value) ** 0.5 * scale[0] * scale[1]
+
+
+@pytest.mark.parametrize(("size", "inputs", "outputs"), [(1, 1, 1), (4, 9, 3), (12, 3, 1), (20, 7, 10), (40, 5, 2)])
+def test_the_optimum_is_that_of_a_semidefinite_solver(size, inputs, outputs):
+    matrix, driven, seen = problem(size, inputs, outputs, size)
+    found = AffineBlock(matrix, driven, torch.ones(size, dtype=torch.float64)).bound(seen)
+    expected = by_clarabel(matrix, driven, seen)
+    assert expected * (1 - 1e-7) <= found.value <= expected * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("seed", range(3))
+def test_bounds_scale_with_the_weights_and_are_never_exceeded(scale, seed):
+    matrix, driven, seen = problem(9, 6, 4, seed, scale)
+    block = AffineBlock(matrix, driven, torch.ones(9, dtype=torch.float64))
+    found = block.bound(seen)
+    reference = AffineBlock(matrix, driven / scale, torch.ones(9, dtype=torch.float64)).bound(seen * scale)
+    assert found.value == pytest.approx(reference.value, rel=1e-5)
+    generator = torch.Generator().manual_seed(seed)
+    worst = 0.0
+    for _ in range(2000):  # every diagonal of slopes gives a Jacobian that the bound covers
+        slopes = torch.randint(0, 2, (9,), generator=generator).double()
+        jacobian = seen @ torch.linalg.solve(
+            torch.eye(9, dtype=torch.float64) - slopes[:, None] * matrix, slopes[:, None] * driven
+        )
+        worst = max(worst, float(torch.linalg.matrix_norm(jacobian, 2)))
+    assert worst <= found.value * (1 + 1e-9)
+    assert worst >= 0.5 * found.value
+
+
+def test_what_is_proved_and_what_is_not():
+    matrix, driven, seen = problem(8, 5, 3, 0)
+    block = AffineBlock(matrix, driven, torch.ones(8, dtype=torch.float64))
+    found = block.bound(seen)
+    assert block.proves(seen, found.multipliers, found.value)
+    for factor in (0.99, 0.999, 0.0, -1.0, float("nan"), float("inf")):
+        assert not block.proves(seen, found.multipliers, factor * found.value)
+    assert not block.proves(seen, found.multipliers.flip(0), found.value)
+    assert not block.proves(seen, -found.multipliers, found.value)
+    assert not block.proves(seen * 1.01, found.multipliers, found.value)
+    nudged = AffineBlock(matrix + 0.01 * torch.eye(8), driven, torch.ones(8, dtype=torch.float64))
+    assert not nudged.proves(seen, found.multipliers, found.value)
+
+
+def test_an_ill_posed_map_gets_no_bound():
+    matrix = 2.0 * torch.eye(3, dtype=torch.float64)
+    block = AffineBlock(matrix, torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    assert block.bound(torch.eye(3, dtype=torch.float64)) is None
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    assert AffineBlock(0 * matrix, torch.eye(3), torch.ones(3)).bound(zero) is None
+    assert minimise(torch.eye(3).double(), 0 * matrix, zero + 1, torch.ones(3).double(), rank=3) is None
+
+
+def layers():
+    torch.manual_seed(0)
+    yield wp.MonDEQ(7, 6, m=0.5, dtype=torch.float64)
+    yield wp.MonDEQ(7, 6, m=0.5, activation="tanh", dtype=torch.float64)
+    lben = wp.LBEN(7, 6, dtype=torch.float64)
+    with torch.no_grad():
+        lben.constraint.psi.uniform_(-1, 1)
+    yield lben
+    nemon = wp.NEMON(7, 6, mu=0.5, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in nemon.constraint.parameters():
+            parameter.mul_(2.0)
+    yield nemon
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_certificates_of_models(index, tmp_path):
+    layer = list(layers())[index]
+    layer.tolerance = wp.solvers.solution.Tolerance(1e-11, 1e-11)
+    torch.manual_seed(1)
+    model = nn.Sequential(wp.layers.Normalize((0.2,), (0.4,)).double(), nn.Flatten(), layer, nn.Linear(6, 4).double())
+    x = torch.randn(30, 1, 1, 7, dtype=torch.float64)
+    product = wp.certify(model, method="product")
+    certificate = wp.certify(model, inputs=x)
+    assert certificate.lower_bound <= certificate.lipschitz < product.lipschitz
+    assert "metric" in certificate.method and certificate.joint is not None
+    assert (certificate.pairs <= product.pairs).all() and float(certificate.pairs.diagonal().abs().max()) == 0.0
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda v: model(v[None])[0]))(x).reshape(30, 4, 7)
+    assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= certificate.lipschitz * (1 + 1e-9)
+    for i in range(4):
+        for j in range(4):
+            slope = (jacobians[:, i] - jacobians[:, j]).norm(dim=1).max()
+            assert float(slope) <= float(certificate.pairs[i, j]) * (1 + 1e-9)
+    assert certificate.check()
+    certificate.save(tmp_path / "c.json")
+    loaded = wp.Certificate.load(tmp_path / "c.json", model)
+    assert loaded.check() and loaded.lipschitz == certificate.lipschitz
+    joint = certificate.joint
+    for forged in (
+        dataclasses.replace(joint, value=0.99 * joint.value),
+        dataclasses.replace(joint, multipliers=joint.multipliers.flip(0)),
+        dataclasses.replace(joint, multipliers=joint.multipliers * torch.linspace(0.5, 2, 6).double()),
+        dataclasses.replace(joint, multipliers=joint.multipliers[:-1]),
+        dataclasses.replace(joint, pairs=0.99 * joint.pairs),
+        dataclasses.replace(joint, place=0),
+        dataclasses.replace(joint, multipliers=joint.multipliers * torch.nan),
+    ):
+        with pytest.raises(wp.CertificateError, match="joint"):
+            dataclasses.replace(certificate, joint=forged).check()
+    for claim in (
+        dataclasses.replace(certificate, lipschitz=0.99 * certificate.lipschitz),
+        dataclasses.replace(certificate, pairs=0.99 * certificate.pairs),
+    ):
+        with pytest.raises(wp.CertificateError, match="is claimed|class-pair"):
+            claim.check()
+
+
+def test_where_the_metric_applies():
+    torch.manual_seed(0)
+    for model in (
+        nn.Sequential(wp.MonDEQ(5, 4), nn.ReLU(), nn.Linear(4, 3)),
+        nn.Sequential(nn.Linear(5, 4), nn.ReLU()),
+        wp.ConvMonDEQ(1, 2, (4, 4)),
+        wp.PcDEQ(5, 4),
+    ):
+        assert wp.certify(model).joint is None
+        with pytest.raises(wp.CertificateError, match="method='metric'"):
+            wp.certify(model, method="metric")
+    assert wp.certify(wp.MonDEQ(5, 4)).joint.pairs is None
+    with pytest.raises(wp.InputError, match="method='sdp'"):
+        wp.certify(wp.MonDEQ(5, 4), method="sdp")
+    large = wp.MonDEQ(3, 300)
+    assert wp.certify(large).joint is None  # unasked only up to a size
+    assert affine_block(wp.ConvNEMON(1, 2, (3, 3))) is None
+
+
+def test_the_published_rule_keeps_the_published_constant():
+    torch.manual_seed(0)
+    model = nn.Sequential(wp.MonDEQ(5, 8), nn.Linear(8, 3))
+    logits, labels = model(torch.randn(20, 5)).detach(), torch.zeros(20, dtype=torch.int64)
+    tight, product = wp.certify(model), wp.certify(model, method="product")
+    assert torch.equal(tight.radius(logits, labels, rule="paper"), product.radius(logits, labels, rule="paper"))
+    assert (tight.radius(logits, labels) >= product.radius(logits, labels)).all()
