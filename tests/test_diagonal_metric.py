@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import cvxpy
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,6 @@ def problem(size, inputs, outputs, seed, scale=1.0):
 
 
 def by_clarabel(matrix, driven, seen):
-    cvxpy = pytest.importorskip("cvxpy")
     size, inputs = driven.shape
     scale = [float(torch.linalg.matrix_norm(part, 2)) for part in (driven, seen)]
     driven, seen = driven / scale[0], seen / scale[1]  # its tolerances are absolute

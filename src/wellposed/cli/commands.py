@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -67,6 +67,8 @@ class Certify(_Common):
     """Only the first so many test images."""
     data: str | None = None
     """Test images of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json."""
+    method: Literal["tightest", "product", "metric"] = "tightest"
+    """product of the blocks' constants; metric, the best diagonal metric for the last layer and its head; or the tightest."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,9 @@ def certify(arguments: list[str]) -> int:
     options = _parse(Certify, arguments, "wellposed certify")
     with counting("images certified", quiet=options.json) as done:
         found = certify_run(
-            options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data
-        )
+            options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data,
+            method=None if options.method == "tightest" else options.method,
+        )  # fmt: skip
     if options.data is None:
         return _table(options.run, options)
     shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}

@@ -73,7 +73,13 @@ class Attacked:
 
 
 def certify_run(
-    run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None], other_data: str | None = None
+    run: Path,
+    *,
+    data_root: Path | None,
+    limit: int | None,
+    done: Callable[[int], None],
+    other_data: str | None = None,
+    method: str | None = None,
 ) -> Certified:
     """Certify a run, and write ``certificate.json`` and ``certified.json`` into its folder.
 
@@ -83,6 +89,7 @@ def certify_run(
         limit: only the first so many test images; None for all.
         done: called with the number of images that are finished.
         other_data: name of another set whose test images to take; the results go to ``certified-NAME.json`` then.
+        method: see `wellposed.certify`.
 
     Raises:
         InputError: the other set has images of another size, or other classes.
@@ -94,7 +101,7 @@ def certify_run(
             raise InputError(f"data={other_data!r}: has other images or classes than the run's own {data.name}")
         data = other
     x, y = _first(data, limit)
-    certificate = certify(model, inputs=x[:_WITNESS_INPUTS])
+    certificate = certify(model, inputs=x[:_WITNESS_INPUTS], method=method)
     radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in certificate.rules}
     count, wrong = 0, 0
     for images, labels in zip(x.split(1000), y.split(1000), strict=True):
