@@ -6,6 +6,7 @@ from wellposed.certificates import Certificate as Certificate
 from wellposed.certificates import certify as certify
 from wellposed.certificates import pac_bayes as pac_bayes
 from wellposed.certificates import perturbation_bound as perturbation_bound
+from wellposed.certificates import well_posedness as well_posedness
 from wellposed.certificates import witness as witness
 from wellposed.errors import CertificateError as CertificateError
 from wellposed.errors import GuaranteeError as GuaranteeError
