@@ -283,8 +283,8 @@ class PartlyLinear(Activation):
 class Bordered(Activation):
     """Another activation inside of images, and zero in their outermost pixels.
 
-    A circular convolution of images with a zero border is a zero-padded one of what is inside (the convention of the published
-    monotone networks). The zero map has slopes in [0, 1] too: it is the projection onto zero.
+    A circular convolution with 3 × 3 taps of images with a zero border is a zero-padded one of what is inside (the convention of
+    the published monotone networks). The zero map has slopes in [0, 1] too: it is the projection onto zero.
 
     Args:
         rest: the activation inside.
@@ -335,11 +335,12 @@ class Bordered(Activation):
 @functools.lru_cache(maxsize=16)
 def _interior(tiers: tuple[tuple[int, int, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     masks = []
-    for channels, height, width in tiers:
-        mask = torch.zeros(channels, height, width, dtype=dtype, device=device)
-        mask[:, 1:-1, 1:-1] = 1.0
-        masks.append(mask.flatten())
-    return torch.cat(masks)
+    with torch.inference_mode(False):  # it is kept, and may be needed for a gradient later
+        for channels, height, width in tiers:
+            mask = torch.zeros(channels, height, width, dtype=dtype, device=device)
+            mask[:, 1:-1, 1:-1] = 1.0
+            masks.append(mask.flatten())
+        return torch.cat(masks)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wellposed.errors import InputError
 from wellposed.verified import gamma
 
 _UNIT = 2.0**-53
@@ -23,6 +24,10 @@ def least_eigenvalues(hermitian: Tensor) -> Tensor:
     Returns:
         Float64, shape (count,).
     """
+    if not bool(torch.isfinite(torch.view_as_real(hermitian)).all()):
+        raise InputError(
+            "weights: have NaN or infinite entries, or overflow in products; nothing can be certified for them"
+        )
     real, imaginary = hermitian.real, hermitian.imag
     matrix = torch.cat([torch.cat([real, -imaginary], 2), torch.cat([imaginary, real], 2)], 1)
     matrix = 0.5 * matrix + 0.5 * matrix.mT

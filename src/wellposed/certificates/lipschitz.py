@@ -47,8 +47,10 @@ def blocks_of(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]
     Raises:
         CertificateError: there are no blocks, or a block does more than its class says.
     """
-    if has_hooks(model):
-        raise CertificateError(f"{prefix or 'model'}: it has forward hooks, whose effect is unknown; remove them first")
+    if any(has_hooks(module) for module in model.modules()):
+        raise CertificateError(
+            f"{prefix or 'model'}: it has forward hooks, or a part of it has, with unknown effects; remove them first"
+        )
     if not is_plain(model, nn.Sequential):
         return [(prefix or "model", model)]
     if not len(model):

@@ -10,6 +10,7 @@ from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import StronglyMonotone
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.norms import euclidean
+from wellposed.operators.dense import Dense
 from wellposed.verified import spectral_norm_upper_bound
 
 
@@ -37,9 +38,11 @@ def perturbation_bound(layer: Equilibrium, perturbed: Equilibrium, x: Tensor) ->
         raise InputError(f"x: has shape {tuple(x.shape)}; must be finite, of shape (batch, {layer.in_features})")
     if repr(layer.activation) != repr(perturbed.activation):
         raise InputError(f"perturbed: has the activation {perturbed.activation!r}, layer has {layer.activation!r}")
-    fixes_zero("layer", layer)
     operator, guarantee = layer.materialise()
     other_operator, other = perturbed.materialise()
+    if not isinstance(operator, Dense) or not isinstance(other_operator, Dense):
+        raise CertificateError("layer: needs a state map that is a matrix, not a convolution")
+    fixes_zero("layer", layer)
     if not isinstance(guarantee, StronglyMonotone) or not isinstance(other, StronglyMonotone):
         raise CertificateError("layer: Theorem 2 is about strongly monotone layers")
     if operator.metric is not None or other_operator.metric is not None:

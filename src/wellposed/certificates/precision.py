@@ -30,18 +30,33 @@ def check_precision(model: nn.Module) -> str:
         raise CertificateError(
             "autocast: is on; certificates hold for float32 and float64 only, leave its context first"
         )
-    found = torch.get_float32_matmul_precision()
+    try:
+        found = torch.get_float32_matmul_precision()
+    except RuntimeError as error:  # set through newer names
+        raise CertificateError(f"fp32_precision: {error}; certificates need 'ieee' everywhere") from error
     if found != "highest":
         raise CertificateError(
             f"float32_matmul_precision={found!r}: products are not computed in float32 (TF32 or bfloat16); call "
             "torch.set_float32_matmul_precision('highest')"
         )
-    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    if kind == "cuda" and convolves and torch.backends.cudnn.allow_tf32:
+    if not any(parameter.ndim == 4 for parameter in model.parameters()):
+        return _precisions(model)
+    if kind == "cuda" and torch.backends.cudnn.allow_tf32:
         raise CertificateError(
             "torch.backends.cudnn.allow_tf32=True: convolutions are not computed in float32; set it to False, in the program "
             "that runs the model too"
         )
+    convolutions = getattr(getattr(torch.backends, "mkldnn", None), "conv", None)
+    setting = getattr(convolutions, "fp32_precision", "none")
+    if kind == "cpu" and setting not in ("none", "ieee"):
+        raise CertificateError(
+            f"torch.backends.mkldnn.conv.fp32_precision={setting!r}: convolutions are not computed in float32; set it to 'ieee'"
+        )
+    return _precisions(model)
+
+
+def _precisions(model: nn.Module) -> str:
+    """Names of the dtypes of its parameters."""
     return (
         ", ".join(sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}))
         or "float32"

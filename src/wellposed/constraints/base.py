@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from wellposed.errors import check
 from wellposed.guarantee import Guarantee
@@ -23,6 +25,30 @@ class Projected(ABC):
     @abstractmethod
     def project(self) -> None:
         """Move the parameters to the nearest point of the set."""
+
+
+class SavedNumber(nn.Module, ABC):
+    """A module with one number that decides what its weights mean, and so travels with them in state dicts.
+
+    Attributes:
+        saved: the name of that attribute.
+    """
+
+    saved: ClassVar[str]
+
+    @abstractmethod
+    def _is_usable(self, value: float) -> bool:
+        """Whether the number may have this value."""
+
+    def get_extra_state(self) -> Tensor:
+        """The number, which must travel with the weights."""
+        return torch.tensor(getattr(self, self.saved), dtype=torch.float64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore the number from a state dict."""
+        value = float(state)
+        check(self._is_usable(value), self.saved, value, "the checkpoint's value is unusable")
+        setattr(self, self.saved, value)
 
 
 class Constraint(nn.Module, ABC):

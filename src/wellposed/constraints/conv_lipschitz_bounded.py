@@ -13,11 +13,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.convolution_norms import least_eigenvalues
-from wellposed.errors import GuaranteeError, check, choices
+from wellposed.errors import GuaranteeError, InputError, check, choices
 from wellposed.guarantee.frequencywise import ScaledStronglyMonotone
 from wellposed.linear_algebra import full_precision
 from wellposed.operators.fourier import transfer_function
@@ -27,7 +27,7 @@ from wellposed.verified import gamma as rounding_constant
 METRICS = ("full", "channels", "image", "identity")
 
 
-class ConvLipschitzBounded(Constraint):
+class ConvLipschitzBounded(SavedNumber, Constraint):
     """Free kernels V and S of shape (channels, channels, taps, taps) and ψ, the logarithm of Ψ.
 
     Args:
@@ -38,6 +38,8 @@ class ConvLipschitzBounded(Constraint):
         epsilon: the margin, as a fraction of the mean eigenvalue of VᵀV plus one.
         taps: rows and columns of the kernels, odd; less where the image is smaller.
     """
+
+    saved = "epsilon"
 
     def __init__(
         self,
@@ -66,6 +68,9 @@ class ConvLipschitzBounded(Constraint):
     def channels(self) -> int:
         """Channels of the state."""
         return self.V.shape[0]
+
+    def _is_usable(self, value: float) -> bool:
+        return 0.0 < value < math.inf
 
     @property
     def state_features(self) -> int:  # noqa: D102
@@ -111,6 +116,10 @@ def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor
         GuaranteeError: none could be proved.
     """
     assert operator.factor is not None
+    scale = operator.scale.double()
+    finite = all(bool(torch.isfinite(part).all()) for part in (scale, operator.factor, seen))
+    if not finite or not bool((scale > 0.0).all()):
+        raise InputError("psi, output: not finite, or a metric that is not positive; nothing can be certified for them")
     core = operator.transfer.to("cpu", torch.complex128).flatten(0, 1)
     core = core + core.mH
     through = driven.to("cpu", torch.complex128).flatten(0, 1)
@@ -118,6 +127,8 @@ def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor
     # Of a product, and of the kernel's transform, relative to the energy at a frequency.
     energy = float(through.abs().square().sum((1, 2)).amax()) * (rounding_constant(4 * through.shape[2] + 16) + 1e-13)
     factor, output = operator.factor.double().cpu(), seen.double().cpu()
+    if not bool(output.any()) or not bool(through.any()):
+        return 1e-300  # a constant map; zero would invite division
     size = float(factor.norm())
     ratio = float((output * factor).sum()) / max(size * size, 1e-300)
     missed = float((output - ratio * factor).norm()) * (1.0 + 1e-12) + 1e-14 * ratio * size
@@ -136,8 +147,8 @@ def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor
         s = 0.5 * square / gamma * (1.0 + 0.5 * slack)
         # Divided by s: 2C − (s/γ)·ŨŨᵀ − rest/(sγ) ⪰ 0.
         least = float(least_eigenvalues(core - (s / gamma) * gram).amin())
-        scale = float(core.abs().sum(2).amax())
-        if least > s / gamma * energy + rest / (s * gamma) + 4.0 * 2.0**-52 * scale:
+        magnitude = float(core.abs().sum(2).amax())
+        if least > s / gamma * energy + rest / (s * gamma) + 4.0 * 2.0**-52 * magnitude:
             return gamma * (1.0 + 1e-14)
         slack *= 4.0
     raise GuaranteeError("W: no Lipschitz bound could be proved at these weights; use float64")

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import nn
 
-from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import check
 from wellposed.guarantee.channelwise import Channelwise
@@ -20,7 +20,7 @@ from wellposed.linear_algebra import full_precision
 from wellposed.operators.zero_padded import ZeroPadded
 
 
-class ConvLogNorm(Constraint):
+class ConvLogNorm(SavedNumber, Constraint):
     """Free kernel T of shape (channels, channels, taps, taps), a of shape (channels,) and log η of shape (channels,).
 
     Args:
@@ -29,6 +29,8 @@ class ConvLogNorm(Constraint):
         mu: the bound, below one; smaller is smoother. Saved with the weights.
         taps: rows and columns of the kernel, odd.
     """
+
+    saved = "mu"
 
     def __init__(
         self,
@@ -72,15 +74,8 @@ class ConvLogNorm(Constraint):
         operator = ZeroPadded(kernel, self.image, factorisation_cache(self))
         return operator, Channelwise(operator)
 
-    def get_extra_state(self) -> torch.Tensor:
-        """μ, which decides what the weights mean and so must travel with them."""
-        return torch.tensor(self.mu, dtype=torch.float64)
-
-    def set_extra_state(self, state: object) -> None:
-        """Restore μ from a state dict."""
-        mu = float(state)  # type: ignore[arg-type]
-        check(-math.inf < mu < 1.0, "mu", mu, "the checkpoint's log-norm bound is unusable")
-        self.mu = mu
+    def _is_usable(self, value: float) -> bool:
+        return -math.inf < value < 1.0
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

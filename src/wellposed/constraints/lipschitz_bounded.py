@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import GuaranteeError, check, choices
 from wellposed.guarantee import StronglyMonotone
@@ -26,7 +26,7 @@ from wellposed.verified import eigenvalues, is_positive_semidefinite, to_float64
 from wellposed.verified import gamma as rounding_constant
 
 
-class LipschitzBounded(Constraint):
+class LipschitzBounded(SavedNumber, Constraint):
     """Free parameters V, S of shape (n, n) and ψ of shape (n,), the logarithm of Ψ.
 
     Args:
@@ -35,6 +35,8 @@ class LipschitzBounded(Constraint):
         epsilon: the margin, as a fraction of the mean eigenvalue of VᵀV plus one: small values give up little of the
             bound, large ones make the equilibrium easier to find.
     """
+
+    saved = "epsilon"
 
     def __init__(
         self,
@@ -62,6 +64,9 @@ class LipschitzBounded(Constraint):
         nn.init.uniform_(self.V, -bound, bound)
         nn.init.uniform_(self.S, -bound, bound)
         nn.init.zeros_(self.psi)
+
+    def _is_usable(self, value: float) -> bool:
+        return 0.0 < value < math.inf
 
     @property
     def state_features(self) -> int:  # noqa: D102

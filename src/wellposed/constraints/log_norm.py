@@ -15,7 +15,7 @@ import math
 import torch
 from torch import nn
 
-from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import check
 from wellposed.guarantee.componentwise import Componentwise
@@ -25,7 +25,7 @@ from wellposed.operators.dense import Dense
 _STEEPEST = 0.95  # largest value of |a|(Σ|T_ij| − W_ii), for negative slopes
 
 
-class LogNorm(Constraint):
+class LogNorm(SavedNumber, Constraint):
     """Free parameters T of shape (n, n), whose diagonal is unused, a of shape (n,) and log η of shape (n,).
 
     Args:
@@ -35,6 +35,8 @@ class LogNorm(Constraint):
     """
 
     needs_monotone = False
+
+    saved = "mu"
 
     def __init__(
         self,
@@ -78,16 +80,8 @@ class LogNorm(Constraint):
         operator = Dense(matrix, factorisation_cache(self))
         return operator, Componentwise(operator, self._slopes)
 
-    def get_extra_state(self) -> torch.Tensor:
-        """μ, which decides what the weights mean and so must travel with them."""
-        return torch.tensor(self.mu, dtype=torch.float64)
-
-    def set_extra_state(self, state: object) -> None:
-        """Restore μ from a state dict."""
-        mu = float(state)  # type: ignore[arg-type]
-        usable = -math.inf < mu < 1.0 and mu * self._slopes[1] < 1.0
-        check(usable, "mu", mu, "the checkpoint's log-norm bound is unusable with this activation")
-        self.mu = mu
+    def _is_usable(self, value: float) -> bool:
+        return -math.inf < value < 1.0 and value * self._slopes[1] < 1.0
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

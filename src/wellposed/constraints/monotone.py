@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.autograd import PositionalFunction
-from wellposed.constraints.base import Constraint, check_size
+from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, check
 from wellposed.guarantee import StronglyMonotone, proved_monotonicity
@@ -20,12 +20,14 @@ from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
 
 
-class StrongMonotonicity(Constraint):
+class StrongMonotonicity(SavedNumber, Constraint):
     """What constraints with a prescribed m share.
 
     Args:
         m: strong-monotonicity constant, positive. Saved with the weights.
     """
+
+    saved = "m"
 
     def __init__(self, m: float) -> None:
         super().__init__()
@@ -37,15 +39,8 @@ class StrongMonotonicity(Constraint):
         )
         self.m = float(m)
 
-    def get_extra_state(self) -> Tensor:
-        """``m``, which decides what the weights mean and so must travel with them."""
-        return torch.tensor(self.m, dtype=torch.float64)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Restore ``m`` from a state dict."""
-        m = float(state)
-        check(math.isfinite(m) and m > 0.0, "m", m, "the checkpoint's strong-monotonicity constant is unusable")
-        self.m = m
+    def _is_usable(self, value: float) -> bool:
+        return 0.0 < value < math.inf
 
 
 class Monotone(StrongMonotonicity):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wellposed.convolution_norms import least_eigenvalues
-from wellposed.errors import GuaranteeError
+from wellposed.errors import GuaranteeError, InputError
 from wellposed.guarantee.base import Plan
 from wellposed.guarantee.monotone import StronglyMonotone
 from wellposed.norms import euclidean
@@ -37,11 +37,13 @@ class FrequencywiseMonotone(StronglyMonotone):
     @cached_property
     def m(self) -> float:  # type: ignore[override]  # on demand: it needs numbers, not graph tensors
         """The least eigenvalue of the Hermitian parts, from below."""
+        if not all(bool(torch.isfinite(torch.abs(tensor)).all()) for tensor in self.operator.tensors):
+            raise InputError("W: has NaN or infinite entries, for which nothing is promised")
         proved = self.operator.remembered(
             ("monotonicity", type(self)),
             lambda: min(float(least_eigenvalues(matrices).amin()) - error for matrices, error in self.gaps()),
         )
-        if proved <= 0.0:
+        if not proved > 0.0:
             raise GuaranteeError(
                 f"W: I − W is not monotone in these numbers (proved only {proved:.3g}): lost to rounding at these weights; "
                 "use float64, a larger margin, or smaller weights"
@@ -132,6 +134,10 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
     def _extremes(self) -> tuple[float, float]:
         """Smallest and largest Λ."""
         scale = self._operator.scale.detach().double()
+        if not bool((torch.isfinite(scale) & (scale > 0.0)).all()):
+            raise InputError(
+                "psi: its exponential is not positive and finite in this dtype; nothing is promised for it"
+            )
         return 1.0 / float(scale.amax()) * (1.0 - 1e-15), 1.0 / float(scale.amin()) * (1.0 + 1e-15)
 
     def plan(self, algorithm: str, step: float | None = None) -> Plan | None:

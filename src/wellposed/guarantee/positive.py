@@ -105,7 +105,7 @@ class PositiveConcave(Componentwise):
         There d ≤ κ/(1 − κ)·max |log image_i − log point_i|, which is small wherever the point is, not only at the floor.
         """
         bound = super().error_bound(point, image)
-        if self._linear:
+        if self._linear or self._thompson >= 1.0:  # in float64, for the smallest floors
             return bound
         step = (image.double() / point.double()).log().abs().flatten(1).amax(1)
         distance = self._thompson / (1.0 - self._thompson) * step

@@ -128,7 +128,7 @@ class AffineEquation(Equation):
     ) -> tuple[Tensor, ...]:
         count = len(self.operator.tensors)
         if any(place is not None for _, place in tensors[:count]):
-            return one_by_one(self, size, start, tensors)
+            return one_by_one(replace(self, exact_offset=None), size, start, tensors)
         rows = [with_leading_batch(tensor, place, size) for tensor, place in tensors[count:]]
         flat = [row.flatten(0, 1) for row in rows]
         first = None if start[0] is None else with_leading_batch(start[0], start[1], size).flatten(0, 1)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import InputError, checked_options
+from wellposed.errors import InputError, check, checked_options
 from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import Contraction
 from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.solvers import Picard
 from wellposed.solvers.solution import Solution
@@ -23,7 +24,26 @@ NORM_SLACK = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
 class ContractiveCell(ImplicitLayer):
-    """``z* = F(z*, x)`` for a cell F whose Lipschitz constants follow from those of its orthogonal maps."""
+    """``z* = F(z*, x)`` for a cell F whose Lipschitz constants follow from those of its orthogonal maps.
+
+    Attributes:
+        kappa: κ, in (0, 1]. Saved with the weights.
+        omega: ω, in (0, 1]. Saved with the weights.
+    """
+
+    kappa: float
+    omega: float
+
+    def get_extra_state(self) -> Tensor:
+        """κ and ω, which decide what the weights mean and so must travel with them."""
+        return torch.tensor([self.kappa, self.omega], dtype=torch.float64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore κ and ω from a state dict."""
+        kappa, omega = (float(value) for value in state)
+        check(0.0 < kappa <= 1.0, "kappa", kappa, "the checkpoint's value is unusable")
+        check(0.0 < omega <= 1.0, "omega", omega, "the checkpoint's value is unusable")
+        self.kappa, self.omega = kappa, omega
 
     @property
     @abstractmethod
@@ -78,6 +98,11 @@ class ContractiveCell(ImplicitLayer):
             raise InputError(f"dtype={weight.dtype}: equilibria need float32 or float64 weights")
         if x.dtype != weight.dtype:
             raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
+        with full_precision(x.device):
+            return self._solve_in(x, z0, dtype, guarantee)
+
+    def _solve_in(self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction) -> Solution[Tensor]:
+        weight = self._parts[0].free
         rows = x.reshape(-1, *self.input_shape)
         cell, weights, drive = self._cell(rows, dtype)
         start = torch.zeros_like(drive) if z0 is None else z0.reshape(-1, *self.state_shape).to(dtype)
@@ -90,7 +115,7 @@ class ContractiveCell(ImplicitLayer):
             rtol=rtol, atol=atol, max_steps=self.max_steps, guarantee=guarantee, gradient=self.gradient,
             batched_args=(0,), on_failure=self.on_failure,
         )  # fmt: skip
-        lead = x.shape[: x.ndim - count]
+        lead = x.shape[: x.ndim - len(self.input_shape)]
         report = found if len(lead) == 1 else found.reshape(lead)
         value = found.value.to(weight.dtype)
         bound = report.error_bound
@@ -120,6 +145,14 @@ class ContractiveCell(ImplicitLayer):
         rounding = self._evaluation_error(rows, values) / (1.0 - factor)
         assert found.error_bound is not None  # a guarantee was given
         return dataclasses.replace(found, error_bound=found.error_bound + rounding.reshape(found.error_bound.shape))
+
+
+def mixing_numbers(free: nn.Parameter) -> tuple[float, float]:
+    """The two mixing weights; under ``torch.func`` transforms, where they have many values, those of least contraction."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(free):
+        return 0.05, 0.95
+    first, second = mixing_weights(free, torch.float64).detach().tolist()
+    return first, second
 
 
 def mixing_weights(free: nn.Parameter, dtype: torch.dtype) -> Tensor:

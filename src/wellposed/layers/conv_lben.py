@@ -27,11 +27,12 @@ from wellposed.verified import gamma as rounding_constant
 class CircularInjection(nn.Module):
     """``Ψ(Ũ x) + b``: a strided circular convolution of the image, put into a canvas that the stride divides.
 
+    Ψ is not its own: it takes it from the constraint that it was made for, so that the two cannot differ.
+
     Args:
         in_channels: channels of the input.
         image: height and width of the input.
         state: channels, height and width of the state.
-        psi: logarithm of Ψ, shared with the constraint; None for Ψ = I.
         log_gamma: logarithm of γ, shared: Ũ is √γ times its free parameters.
         taps: rows and columns, odd; less where the canvas is smaller.
         stride: of the convolution.
@@ -45,7 +46,6 @@ class CircularInjection(nn.Module):
         in_channels: int,
         image: tuple[int, int],
         state: tuple[int, int, int],
-        psi: nn.Parameter | None,
         log_gamma: nn.Parameter,
         *,
         taps: int,
@@ -61,7 +61,17 @@ class CircularInjection(nn.Module):
         self._place = (start, columns - image[1] - start, start, rows - image[0] - start)
         self.free = circular_kernel(state[0], in_channels, (rows, columns), taps, **where)
         self.bias = nn.Parameter(torch.zeros(state[0], **where)) if bias else None
-        self.psi, self.log_gamma = psi, log_gamma
+        self.log_gamma = log_gamma
+        self._owner: tuple[ConvLipschitzBounded, ...] = ()
+
+    def take_metric(self, constraint: ConvLipschitzBounded) -> None:
+        """Scale by the constraint's Ψ from now on."""
+        self._owner = (constraint,)  # in a tuple: it is no part of this module
+
+    @property
+    def scale(self) -> Tensor | None:
+        """Ψ as it runs, with its graph; None for the identity."""
+        return torch.exp(self._owner[0].psi) if self._owner else None
 
     @property
     def weight(self) -> Tensor:
@@ -82,8 +92,9 @@ class CircularInjection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, in_channels, height, width) to (batch, *state)."""
         value = self.convolved(x, self.weight)
-        if self.psi is not None:
-            value = value * torch.exp(self.psi)
+        scale = self.scale
+        if scale is not None:
+            value = value * scale
         return value if self.bias is None else value + self.bias[:, None, None]
 
 
@@ -193,12 +204,13 @@ class ConvLBEN(ImageLayer, PrescribedBound):
         constraint = ConvLipschitzBounded(channels, state[1:], metric=metric, epsilon=epsilon, taps=taps, **where)
         log_gamma = learned_logarithm(gamma, learn_gamma, device=device, dtype=dtype)
         injection = CircularInjection(
-            in_channels, image, state, None if gamma is None else constraint.psi, log_gamma, taps=taps, stride=stride,
-            border=border, bias=bias, **where,
-        )  # fmt: skip
+            in_channels, image, state, log_gamma, taps=taps, stride=stride, border=border, bias=bias, **where
+        )
         sigma = activation_named(activation)
         super().__init__(injection, constraint, activation=Bordered(sigma, (state,)) if border else sigma, **options)
         self._image, self._state_shape = (int(image[0]), int(image[1])), state
+        if gamma is not None:
+            injection.take_metric(constraint)
         if out_features is not None:
             self.output = PooledLinear(state, out_features, pool, log_gamma, **where)
 
@@ -216,7 +228,8 @@ class ConvLBEN(ImageLayer, PrescribedBound):
     def injection_norm(self) -> float:
         """Of Ũ, for every image in the canvas, times the largest Ψ."""
         injection = self.injection
-        largest = 1.0 if injection.psi is None else float(torch.exp(injection.psi.detach().double()).amax())
+        scale = injection.scale
+        largest = 1.0 if scale is None else float(scale.detach().double().amax())
         return largest * largest_singular_value(injection.transfer(injection.weight.detach().double())) * (1.0 + 1e-12)
 
     @torch.no_grad()
@@ -235,7 +248,7 @@ class ConvLBEN(ImageLayer, PrescribedBound):
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         injection = self.injection
         exact, kernel = rows.detach().double(), injection.weight.detach().double()
-        scale = exact.new_ones(1) if injection.psi is None else torch.exp(injection.psi.detach()).double()
+        scale = exact.new_ones(1) if injection.scale is None else injection.scale.detach().double()
         value = injection.convolved(exact, kernel) * scale
         size = injection.convolved(exact.abs(), kernel.abs()) * scale
         if injection.bias is not None:

@@ -23,8 +23,8 @@ class ConvMonDEQ(ConvEquilibrium):
         m: strong-monotonicity constant, positive; larger is smoother.
         taps: rows and columns of all kernels, odd.
         stride: of the input convolution; the equilibrium has ⌈height/stride⌉ × ⌈width/stride⌉ pixels.
-        border: 1 adds a border to the equilibrium that is kept zero, so that W acts on the pixels inside as a zero-padded
-            convolution, as in the published networks; with 0 images are cyclic.
+        border: 1 adds a border to the equilibrium that is kept zero, so that with 3 × 3 taps W acts on the pixels inside as a
+            zero-padded convolution, as in the published networks; with 0 images are cyclic.
         activation: a name or an `Activation` with slopes in [0, 1].
         bias: whether the input convolution has a bias.
         device: where the weights are created.

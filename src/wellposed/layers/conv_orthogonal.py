@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import GuaranteeError, check, checked_options, choices
-from wellposed.layers.contractive_cell import ContractiveCell, mixing_weights
+from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, mixing_weights
 from wellposed.layers.group_sort import group_sort
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
@@ -107,7 +107,7 @@ class ConvOrthogonalDEQ(ContractiveCell):
         if self.mixing is None:
             direct, through, driven = 0.0, 1.0 - self.omega, self.omega
         else:
-            first, second = (float(a) for a in mixing_weights(self.mixing, torch.float64).detach())
+            first, second = mixing_numbers(self.mixing)
             direct, through, driven = second, (1.0 - second) * (1.0 - first), (1.0 - second) * first
         contraction = self.kappa * (direct + through * norm) * (1.0 + 1e-14)
         if contraction >= 1.0:

@@ -59,7 +59,12 @@ class MultiScaleMonDEQ(ConvEquilibrium):
         dtype: torch.dtype | None = None,
         **options: Unpack[SolveOptions],
     ) -> None:
-        check(len(channels) >= 1, "channels", channels, "must have an entry for every tier")
+        check(
+            len(channels) >= 2,
+            "channels",
+            channels,
+            "must have an entry for each of two or more tiers; one is a ConvMonDEQ",
+        )
         images = tier_images(state_image(image, stride), len(channels), border)
         constraint = MultiScaleMonotone(tuple(channels), images, m, taps=taps, device=device, dtype=dtype)
         tiers = tuple((count, *size) for count, size in zip(channels, images, strict=True))

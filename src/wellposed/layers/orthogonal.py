@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wellposed.constraints.base import check_size
 from wellposed.errors import GuaranteeError, check, checked_options, choices
-from wellposed.layers.contractive_cell import ContractiveCell, mixing_weights
+from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, mixing_weights
 from wellposed.layers.group_sort import group_sort, householder
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -96,7 +96,7 @@ class OrthogonalDEQ(ContractiveCell):
         # One rounding error of the activation's reflections is a part of the excess.
         norm = (1.0 + excess) ** (len(self.maps) * (1 if self.angles is None else 2))
         if self.mixing is not None:
-            first, second = (float(a) for a in mixing_weights(self.mixing, torch.float64).detach())
+            first, second = mixing_numbers(self.mixing)
             contraction = self.kappa * (second + (1.0 - second) * (1.0 - first) * norm) * (1.0 + excess)
             input_constant = self.kappa * (1.0 - second) * first * (1.0 + excess) ** 2
         elif self.coupling == "convex":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.convolution_norms import largest_singular_value
-from wellposed.errors import check
+from wellposed.errors import InputError, check
 from wellposed.linear_algebra import full_precision
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
 
@@ -67,10 +67,21 @@ class OrthogonalConv2d(nn.Module):
     def norm_excess(self) -> float:
         """By how much the stored map exceeds norm one, proved; at least zero."""
         with torch.no_grad():
-            return max(0.0, largest_singular_value(torch.view_as_complex(self.transfer().double())) - 1.0)
+            return max(
+                0.0, largest_singular_value(torch.view_as_complex(self.transfer().double())) - 1.0
+            )  # refuses NaN
 
     def unshuffled(self, x: Tensor) -> Tensor:
-        """Pixels to channels, as the stride wants."""
+        """Pixels to channels, as the stride wants.
+
+        Raises:
+            InputError: images of another size, for which this would be another map, and not orthogonal.
+        """
+        if tuple(x.shape[-3:]) != (self.in_channels, *self.image):
+            wanted = (self.in_channels, *self.image)
+            raise InputError(
+                f"x: has shape {tuple(x.shape)}, but the convolution was made for images of shape {wanted}"
+            )
         below, right = (
             s * count - n for n, count, s in zip(self.image, self.out_image, (self.stride,) * 2, strict=True)
         )

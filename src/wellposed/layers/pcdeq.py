@@ -106,6 +106,18 @@ class PositiveEquilibrium(Equilibrium):
     injection: PositiveInjection
     _name: str
 
+    def get_extra_state(self) -> Tensor:
+        """The floor, which decides what the weights mean and so must travel with them."""
+        return torch.tensor(self.injection.floor, dtype=torch.float64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Refuse weights that were trained with another floor."""
+        found = float(state)
+        if found != self.injection.floor:
+            raise InputError(
+                f"floor={self.injection.floor!r}: the checkpoint was made with floor={found!r}; build the layer so"
+            )
+
     @torch.no_grad()
     def enclosure(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Proved bounds of the equilibrium in every component, for the stored weights and input.

@@ -56,7 +56,8 @@ class PrescribedBound(Equilibrium):
         check(0.0 < gamma < math.inf, "gamma", gamma, "the Lipschitz bound must be positive and finite")
         if self.output is None:
             raise InputError(f"gamma={gamma!r}: the layer was built without a Lipschitz bound")
-        self.output.log_gamma.fill_(math.log(gamma))
+        for part in (self.injection, self.output):  # one parameter, unless a state dict was assigned to them
+            part.log_gamma.fill_(math.log(gamma))
 
 
 def checked_bound(gamma: float | None, out_features: int | None) -> None:

@@ -13,6 +13,11 @@ T = TypeVar("T")
 _KEPT = 2
 
 
+def version_of(tensor: Tensor) -> int | None:
+    """The counter of writes to a tensor, or None for those made in inference mode, which have none."""
+    return None if tensor.is_inference() else tensor._version
+
+
 class Entry:
     """What was computed for some tensors, with copies of them that nobody else can write to.
 
@@ -31,7 +36,7 @@ class Entry:
 
     def holds(self, tensors: tuple[Tensor, ...]) -> bool:
         """Whether these are the same numbers."""
-        return all(
+        return len(tensors) == len(self.tensors) and all(
             kept.dtype == given.dtype and kept.device == given.device and torch.equal(kept, given)
             for kept, given in zip(self.tensors, tensors, strict=True)
         )
@@ -68,11 +73,11 @@ class FactorisationCache:
         self._entries = (entry, *self._entries[: _KEPT - 1])
         return entry
 
-    def transform(self, entry: Entry, step: float, compute: Callable[..., T]) -> T:
-        """The Cayley transform at a step, by ``compute`` from the entry's tensors if it is not there yet."""
+    def transform(self, entry: Entry, key: Hashable, compute: Callable[..., T]) -> T:
+        """The Cayley transform of that name, by ``compute`` from the entry's tensors if it is not there yet."""
 
         def factorise() -> T:
             self.factorisations += 1
             return compute(*entry.tensors)
 
-        return entry.remembered(("cayley", step), factorise)
+        return entry.remembered(("cayley", key), factorise)

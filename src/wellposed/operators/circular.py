@@ -15,7 +15,7 @@ from torch import Tensor
 from wellposed.errors import InputError
 from wellposed.linear_algebra import inverse
 from wellposed.operators.base import Operator, T
-from wellposed.operators.cache import Entry, FactorisationCache
+from wellposed.operators.cache import Entry, FactorisationCache, version_of
 from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
 
 
@@ -45,7 +45,7 @@ class Circular(Operator):
         self._transfer, self._width = transfer, width
         self._cache = FactorisationCache() if cache is None else cache
         self._transposed = transposed
-        self._found: tuple[int, Entry] | None = None
+        self._found: tuple[int | None, Entry] | None = None
         matrices = transfer.flatten(0, 1)
         self._matrices = matrices.mH if transposed else matrices
 
@@ -90,7 +90,9 @@ class Circular(Operator):
         ):  # unrolled differentiation: keep the graph, cache nothing
             transform = cayley_transfer(transfer, step)
         else:
-            transform = self._cache.transform(self._entry(), step, lambda stored: cayley_transfer(stored, step))
+            transform = self._cache.transform(
+                self._entry(), (step, self._width), lambda stored: cayley_transfer(stored, step)
+            )
         return Circular(transform, self._width, transposed=self._transposed)
 
     def _multiplicity(self) -> Tensor:
@@ -114,8 +116,8 @@ class Circular(Operator):
         return type(self)(self._transfer.to(wanted), self._width, self._cache, transposed=self._transposed)
 
     def _entry(self) -> Entry:
-        version = self._transfer._version
-        if self._found is None or self._found[0] != version:
+        version = version_of(self._transfer)
+        if self._found is None or version is None or self._found[0] != version:
             self._found = (version, self._cache.entry(self._transfer.detach()))
         return self._found[1]
 

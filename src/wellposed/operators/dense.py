@@ -11,7 +11,7 @@ from torch import Tensor
 from wellposed.errors import InputError
 from wellposed.linear_algebra import accretive_inverse
 from wellposed.operators.base import Operator, T
-from wellposed.operators.cache import Entry, FactorisationCache
+from wellposed.operators.cache import Entry, FactorisationCache, version_of
 
 
 class Dense(Operator):
@@ -38,7 +38,7 @@ class Dense(Operator):
         self._cache = FactorisationCache() if cache is None else cache
         self._metric = metric
         self._transposed = transposed
-        self._found: tuple[int, Entry] | None = None
+        self._found: tuple[int | None, Entry] | None = None
         # States are rows, so W acts from the right as its transpose; the view is taken once, not per iteration.
         self._right = matrix if transposed else matrix.t()
 
@@ -94,8 +94,8 @@ class Dense(Operator):
         return type(self)(self._matrix.to(dtype), self._cache, self._metric, transposed=self._transposed)
 
     def _entry(self) -> Entry:
-        version = self._matrix._version
-        if self._found is None or self._found[0] != version:
+        version = version_of(self._matrix)
+        if self._found is None or version is None or self._found[0] != version:
             self._found = (version, self._cache.entry(self._matrix.detach()))
         return self._found[1]
 

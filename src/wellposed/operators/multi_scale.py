@@ -20,7 +20,7 @@ from torch import Tensor
 from wellposed.errors import InputError
 from wellposed.linear_algebra import directional_derivative, inverse
 from wellposed.operators.base import Operator, T, Transform
-from wellposed.operators.cache import Entry, FactorisationCache
+from wellposed.operators.cache import Entry, FactorisationCache, version_of
 from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
 
 Size = tuple[int, int]
@@ -108,7 +108,7 @@ class MultiScale(Operator):
         self.layout = _Tiers(tuple(part.shape[2] for part in own), images)
         self._cache = FactorisationCache() if cache is None else cache
         self._transposed = transposed
-        self._found: tuple[tuple[int, ...], Entry] | None = None
+        self._found: tuple[tuple[int | None, ...], Entry] | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
@@ -122,8 +122,8 @@ class MultiScale(Operator):
         return type(self)(*self._sorted(tensors), self.images, self._cache, transposed=self._transposed)
 
     def _entry(self) -> Entry:
-        versions = tuple(tensor._version for tensor in self.tensors)
-        if self._found is None or self._found[0] != versions:
+        versions = tuple(version_of(tensor) for tensor in self.tensors)
+        if self._found is None or None in versions or self._found[0] != versions:
             self._found = (versions, self._cache.entry(*(tensor.detach() for tensor in self.tensors)))
         return self._found[1]
 
@@ -174,7 +174,7 @@ class MultiScale(Operator):
         if any(tensor.requires_grad for tensor in self.tensors) and torch.is_grad_enabled():
             transform = factorise(*self.tensors)  # unrolled differentiation: keep the graph, cache nothing
         else:
-            transform = self._cache.transform(self._entry(), step, factorise)
+            transform = self._cache.transform(self._entry(), (step, self.images), factorise)
         return transform.transpose() if self._transposed else transform
 
     def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102

@@ -32,9 +32,11 @@ class ForwardBackward(Solver):
 
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
         alpha = step_size(self, guarantee, self.step)
-        return _ForwardBackwardIteration(
-            affine(problem, self), torch.zeros_like(like) if start is None else start, alpha
-        )
+        problem = affine(problem, self)
+        scaling = problem.operator.scaling
+        if scaling is not None and not isinstance(alpha, Tensor):  # as for every splitting
+            alpha = alpha * scaling
+        return _ForwardBackwardIteration(problem, torch.zeros_like(like) if start is None else start, alpha)
 
 
 class _ForwardBackwardIteration(Iteration):
