@@ -27,6 +27,7 @@ bench: $(VENV)/.ready  ## speed against the original algorithm
 	$(BIN)/python benchmarks/splitting_speed.py
 	$(BIN)/python benchmarks/convolution_cost.py
 	$(BIN)/python benchmarks/compiled_iteration.py
+	$(BIN)/python benchmarks/diagonal_metric.py
 
 figures: $(VENV)/.ready  ## the pictures of docs/families.md and docs/operators.md
 	$(BIN)/python docs/figures.py

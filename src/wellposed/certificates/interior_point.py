@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_JUMP = 10.0  # of the weight of the objective, once a point is near the central path
+_CENTRED = 0.7  # Newton decrement at which a point counts as near the central path
+_SHARE = 0.9  # of the way to the optimum, as the tangent of the central path has it
 _LARGEST_STEPS = 400
 
 
@@ -71,11 +72,20 @@ def minimise(
         steps += 1
         gradient, factor, scale = barrier.derivatives(multipliers, square)
         direction, decrement = _newton(gradient, factor, scale, weight)
-        if decrement < 1.0:
+        if decrement < _CENTRED:
             if parameter / weight <= tolerance * square:
                 break
-            weight *= _JUMP
-            direction, decrement = _newton(gradient, factor, scale, weight)
+            # Along the tangent of the central path, which is nearly straight as a function of 1/weight.
+            tangent = scale * torch.cholesky_solve(scale[:, None] * _last(scale)[:, None], factor)[:, 0]
+            share = _SHARE
+            while share > 0.1:
+                trial = multipliers - share * weight * tangent[:-1], square - share * weight * float(tangent[-1])
+                if math.isfinite(barrier.value(*trial, 0.0)):
+                    break
+                share *= 0.8
+            multipliers, square = trial if share > 0.1 else (multipliers, square)
+            weight = weight / (1.0 - share) if share > 0.1 else 2.0 * weight
+            continue
         found = barrier.search(multipliers, square, direction, decrement, weight)
         if found is None:  # at the limit of float64
             break
@@ -94,14 +104,19 @@ class _Barrier:
         return half + half.t() - self.outputs - multipliers[:, None] * self.gram * multipliers / square
 
     def interior(self, metric: Tensor) -> tuple[Tensor, float] | None:
-        """A multiple of a metric, and a t, well inside."""
+        """A multiple of a metric, and a t, well inside: S ⪰ M(λ)/4."""
         half = metric[:, None] * self.displacement
-        least = 0.5 * float(torch.linalg.eigvalsh(half + half.t())[0])
-        if not least > 0.0:
+        factor, failed = torch.linalg.cholesky_ex(half + half.t())
+        if int(failed):
             return None
-        multipliers = metric * (1.5 / least)  # M(λ) ⪰ 3
-        through = multipliers[:, None] * self.gram * multipliers
-        return multipliers, 4.0 * float(torch.linalg.eigvalsh(through)[-1])  # ΛGΛ/t ⪯ 1/4
+        seen = torch.linalg.solve_triangular(factor, self.outputs, upper=False)
+        seen = torch.linalg.solve_triangular(factor, seen.t(), upper=False)
+        through = torch.linalg.solve_triangular(factor, metric[:, None] * self.gram * metric, upper=False)
+        through = torch.linalg.solve_triangular(factor, through.t(), upper=False)
+        # CᵀC ⪯ a·M and ΛGΛ ⪯ b·M: with λ scaled by 2a, CᵀC ⪯ M/2 and, at t = 8ab, ΛGΛ/t ⪯ M/4.
+        largest = [float(torch.linalg.eigvalsh(0.5 * (part + part.t()))[-1]) for part in (seen, through)]
+        scale = 2.0 * largest[0]
+        return metric * scale, 4.0 * scale * largest[1]
 
     def derivatives(self, multipliers: Tensor, square: float) -> tuple[Tensor, Tensor, Tensor]:
         """Of the barrier: its gradient, the Cholesky factor of its scaled Hessian, and the scale; λ first, then t."""
@@ -129,7 +144,8 @@ class _Barrier:
             factor = torch.linalg.cholesky_ex(scaled)[0]
         return gradient, factor, scale
 
-    def _value(self, multipliers: Tensor, square: float, weight: float) -> float:
+    def value(self, multipliers: Tensor, square: float, weight: float) -> float:
+        """The objective with a weight plus the barrier; infinite outside."""
         if square <= 0.0 or bool((multipliers <= 0.0).any()):
             return math.inf
         factor, failed = torch.linalg.cholesky_ex(self.matrix(multipliers, square))
@@ -142,10 +158,10 @@ class _Barrier:
         self, multipliers: Tensor, square: float, direction: Tensor, decrement: float, weight: float
     ) -> tuple[Tensor, float] | None:
         """The first point along a direction, from the full step on, that lowers the barrier function enough."""
-        before, length = self._value(multipliers, square, weight), 1.0
+        before, length = self.value(multipliers, square, weight), 1.0
         while length > 1e-8:
             trial = multipliers + length * direction[:-1], square + length * float(direction[-1])
-            if self._value(*trial, weight) < before - 0.05 * length * decrement**2:
+            if self.value(*trial, weight) < before - 0.05 * length * decrement**2:
                 return trial
             length *= 0.6
         return None
@@ -157,3 +173,10 @@ def _newton(gradient: Tensor, factor: Tensor, scale: Tensor, weight: float) -> t
     whole[-1] += weight
     direction = -scale * torch.cholesky_solve((scale * whole)[:, None], factor)[:, 0]
     return direction, max(-float(whole @ direction), 0.0) ** 0.5
+
+
+def _last(like: Tensor) -> Tensor:
+    """The last unit vector: the gradient of the objective t."""
+    unit = torch.zeros_like(like)
+    unit[-1] = 1.0
+    return unit
