@@ -107,7 +107,7 @@ class Report(_Common):
 
 @dataclass(frozen=True)
 class ReproducePresets(_Common):
-    """Train and certify every preset on MNIST: one table for all families and baselines, an hour on one core."""
+    """Train and certify every preset on MNIST: one table for all families and baselines, three hours on one core."""
 
     presets: tyro.conf.Positional[tuple[str, ...]] = ()
     """Only these presets."""
