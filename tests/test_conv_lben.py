@@ -21,10 +21,11 @@ def matrices(layer):
     inputs = torch.eye(layer.in_features, dtype=torch.float64).reshape(-1, *layer.input_shape)
     states = torch.eye(layer.state_features, dtype=torch.float64).reshape(-1, *layer.state_shape)
     with torch.no_grad():
-        w = layer.operator().to(torch.float64).dense()
+        operator = layer.operator().to(torch.float64)
+        w = operator.dense()
         u = (exact.injection(inputs) - exact.injection(torch.zeros_like(inputs))).flatten(1).T
         o = None if layer.output is None else (exact.output(states) - exact.output(torch.zeros_like(states))).T
-        metric = torch.exp(-layer.constraint.psi.double()).expand(layer.state_shape).flatten()
+        metric = operator.scaling.expand(layer.state_shape).flatten()
     return w, u, o, metric
 
 

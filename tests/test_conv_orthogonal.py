@@ -195,17 +195,17 @@ def test_training_keeps_the_constant():
 
 def test_the_published_network_and_the_truly_1_lipschitz_one():
     torch.manual_seed(0)
-    x = torch.rand(4, 3 * 8 * 8)
+    x = torch.rand(4, 3 * 4 * 4)
     constants = {}
     for published in (False, True):
-        family = FAMILIES["orthogonal-conv"](width=6, hidden=8, pool=4, published=published)
-        model = nn.Sequential(*family.build((3, 8, 8), 10))
+        family = FAMILIES["orthogonal-conv"](width=4, hidden=4, pool=2, published=published)
+        model = nn.Sequential(*family.build((3, 4, 4), 10))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(3.0)
         model(x)
         model.eval()
-        certificate = wp.certify(model, inputs=x)
+        certificate = wp.certify(model, inputs=x[:1])
         assert certificate.lower_bound <= certificate.lipschitz
         constants[published] = certificate.lipschitz
     assert constants[False] <= 1.0 < constants[True]

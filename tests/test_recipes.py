@@ -31,11 +31,9 @@ PARAMETERS = {
 def images(name):
     generator = torch.Generator().manual_seed(0)
     shape = (1, 28, 28) if "mnist" in name else (3, 32, 32)
-    x = torch.rand(4, *shape, generator=generator)
+    x = torch.rand(2, *shape, generator=generator)
     channels = shape[0]
-    return ImageData(
-        PAPERS[name].data, x, torch.arange(4), x[:2], torch.arange(2), (0.5,) * channels, (0.25,) * channels
-    )
+    return ImageData(PAPERS[name].data, x, torch.arange(2), x, torch.arange(2), (0.5,) * channels, (0.25,) * channels)
 
 
 def test_every_family_has_a_recipe_for_cifar10():
@@ -62,7 +60,7 @@ def test_a_few_steps_of_every_recipe(name):
     config, data = PAPERS[name], images(name)
     torch.manual_seed(0)
     model = build_model(config, data)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
     losses = []
     for _ in range(3):
         logits = model(data.train_x)
@@ -71,7 +69,7 @@ def test_a_few_steps_of_every_recipe(name):
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    assert logits.shape == (4, 10)
+    assert logits.shape == (2, 10)
     assert losses[-1] < losses[0]
 
 
