@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.evaluate import bounded_logits, exact_copy
+from wellposed.certificates.lipschitz import blocks_of
+from wellposed.certificates.patterns import steep_points
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Witness:
 
 
 def witness(model: nn.Module, x: Tensor, *, rounds: int = 20, seed: int = 0) -> Witness:
-    """Search for the steepest pair of inputs, starting from data.
+    """Search for the steepest pair of inputs, starting from data: by Jacobians, and by activation patterns where they apply.
 
     Args:
         model: a chain of blocks, as for `certify`.
@@ -52,7 +54,9 @@ def witness(model: nn.Module, x: Tensor, *, rounds: int = 20, seed: int = 0) -> 
         best = int(slopes.argmax())
         if float(slopes[best]) > slope:
             point, slope, direction = trials[best], float(slopes[best]), directions[best]
-    return _proved(exact, point, direction)
+    found = [_proved(exact, point, direction)]
+    found += [_proved(exact, *pair) for pair in steep_points(blocks_of(exact), x)]
+    return max(found, key=lambda pair: pair.lipschitz)
 
 
 def _steepest(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

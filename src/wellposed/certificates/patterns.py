@@ -1,0 +1,110 @@
+"""Steep inputs by activation patterns: lower bounds that nearly meet the upper ones.
+
+For ReLU the Jacobian of x ↦ C z*(x) at a pattern D of active units is C(I − DW)⁻¹DU, and every pattern occurs where U has full
+row rank: choose any pre-activation v with these signs and solve Ux = v − W max(v, 0) − b. Flipping one unit changes the Jacobian
+by a matrix of rank one, so all flips are tried at once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.activations import ReLU
+from wellposed.certificates.joint import Chain, find
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.normalize import Normalize
+from wellposed.operators.dense import Dense
+
+_LARGEST = 400  # states for which it is tried: a step costs their cube
+_STARTS = 6
+_ROUNDS = 400
+
+
+@torch.no_grad()
+def steep_points(chain: Chain, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Inputs with the directions in which their Jacobians are largest; none where the model is of another kind.
+
+    Args:
+        chain: blocks of a float64 model on the CPU: normalisation and flattening, a ReLU layer, and a linear head.
+        x: inputs to start from, shape (batch, ...), float64.
+    """
+    found = find(chain)
+    if found is None:
+        return []
+    place, _, layer, head = found
+    before = nn.Sequential(*(block for _, block in chain[:place]))
+    if not all(isinstance(block, Normalize | nn.Flatten | nn.Identity) for block in before):
+        return []
+    operator, _ = layer.materialise()
+    if layer.activation != ReLU() or not isinstance(operator, Dense) or not 0 < layer.state_features <= _LARGEST:
+        return []
+    # What comes before the layer is x ↦ scale∘x + shift.
+    shift = before(torch.zeros_like(x[:1])).reshape(-1)
+    scale = before(torch.ones_like(x[:1])).reshape(-1) - shift
+    weight = layer.injection.weight * scale
+    bias = layer.injection.weight @ shift
+    if layer.injection.bias is not None:
+        bias = bias + layer.injection.bias
+    matrix = operator.dense()
+    output = torch.eye(len(matrix), dtype=torch.float64) if head is None else head
+    rows = x[:_STARTS].flatten(1)
+    states = _states(layer, before, x[:_STARTS])
+    values = states @ matrix.t() + rows @ weight.t() + bias
+    points = []
+    for value in values:
+        pattern, direction = ascend(matrix, weight, output, (value > 0.0).double())
+        point = _with_pattern(matrix, weight, bias, pattern, value)
+        if point is not None:
+            points.append((point.reshape(x.shape[1:]), direction.reshape(x.shape[1:])))
+    return points
+
+
+def _states(layer: Equilibrium, before: nn.Sequential, x: Tensor) -> Tensor:
+    return layer.state(before(x))
+
+
+def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
+    """Flip units, each time the one that makes ‖C(I − DW)⁻¹DU‖₂ largest, until none does.
+
+    Args:
+        matrix: W, shape (n, n), float64.
+        weight: U, shape (n, inputs).
+        output: C, shape (outputs, n).
+        pattern: D to start from, zeros and ones, shape (n,).
+
+    Returns:
+        The pattern, and the unit vector that its Jacobian stretches most, shape (inputs,).
+    """
+    identity = torch.eye(len(matrix), dtype=torch.float64)
+    pattern, best = pattern.clone(), -1.0
+    for _ in range(_ROUNDS):
+        inverse = torch.linalg.inv_ex(identity - pattern[:, None] * matrix)[0]
+        states = inverse @ (pattern[:, None] * weight)
+        jacobian = output @ states
+        current = float(torch.linalg.matrix_norm(jacobian, 2))
+        if not current > best * (1.0 + 1e-12):
+            break
+        best, kept, steepest = current, pattern.clone(), jacobian
+        slopes = weight + matrix @ states  # of the pre-activations, shape (n, inputs)
+        reach = output @ inverse
+        flips = 1.0 - 2.0 * pattern
+        factors = flips / (1.0 - flips * (matrix * inverse.t()).sum(1))
+        # ‖J + f·a bᵀ‖² is the largest eigenvalue of JJᵀ + f(Jb aᵀ + a (Jb)ᵀ) + f²‖b‖²aaᵀ.
+        mixed = torch.einsum("qk,rk->kqr", jacobian @ slopes.t(), reach) * factors[:, None, None]
+        square = torch.einsum("qk,rk->kqr", reach, reach) * (factors * slopes.norm(dim=1)).square()[:, None, None]
+        gram = (jacobian @ jacobian.t())[None] + mixed + mixed.mT + square
+        place = int(torch.linalg.eigvalsh(gram.nan_to_num())[:, -1].argmax())
+        pattern[place] = 1.0 - pattern[place]
+    right = torch.linalg.svd(steepest, full_matrices=False)[2]
+    return kept, right[0]
+
+
+def _with_pattern(matrix: Tensor, weight: Tensor, bias: Tensor, pattern: Tensor, value: Tensor) -> Tensor | None:
+    """An input whose pre-activation has the signs of a pattern, with sizes like those of another pre-activation."""
+    size = value.abs().clamp_min(0.1 * float(value.abs().mean()) + 1e-3)
+    wanted = torch.where(pattern > 0.5, size, -size)
+    target = wanted - matrix @ wanted.clamp_min(0.0) - bias
+    point = torch.linalg.lstsq(weight, target[:, None], driver="gelsd").solution[:, 0]
+    missed = float((weight @ point - target).norm())
+    return point if missed <= 1e-8 * (1.0 + float(target.norm())) else None
