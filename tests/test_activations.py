@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.activations import _REGISTRY, DiagonalLinear, LeakyReLU, monotone_names
+from wellposed.activations import DiagonalLinear, LeakyReLU, monotone_names
+from wellposed.activations.scalar import _REGISTRY
 
 GRID = torch.linspace(-8, 8, 4001, dtype=torch.float64)
 

@@ -1,0 +1,124 @@
+"""The contract of an activation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import InputError
+
+
+class Activation(ABC):
+    """A scalar activation applied to every coordinate of the state.
+
+    Attributes:
+        slope_range: smallest and largest slope over the real line, as exact as it is known.
+        binary_slopes: whether every derivative is zero or one.
+        homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
+    """
+
+    slope_range: tuple[float, float] = (0.0, 1.0)
+    binary_slopes: bool = False
+    homogeneous: bool = False
+
+    @abstractmethod
+    def __call__(self, value: Tensor) -> Tensor:
+        """The activation of a pre-activation, coordinate by coordinate; any shape."""
+
+    @abstractmethod
+    def derivative(self, value: Tensor) -> Tensor:
+        """A derivative (Clarke selection at kinks) at the pre-activation ``value``; same shape."""
+
+    def derivative_at_output(self, output: Tensor) -> Tensor | None:
+        """The derivative written as a function of the output σ(v), where that is possible; otherwise None."""
+        return None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Tensors of the state's shape that the activation depends on (none, for a plain function)."""
+        return ()
+
+    def rebuild(self, tensors: tuple[Tensor, ...]) -> Activation:
+        """The same activation with other tensors in place of ``self.tensors``."""
+        return self
+
+    def tensor_gradients(self, value: Tensor, cotangent: Tensor) -> tuple[Tensor, ...]:
+        """Cotangents of ``self.tensors`` given the pre-activation and the cotangent of the activation's output."""
+        return ()
+
+    def tensor_tangent(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Tensor:
+        """Change of the output, at a fixed pre-activation, along tangents of ``self.tensors``."""
+        return torch.zeros_like(value)
+
+    @property
+    def is_monotone(self) -> bool:
+        """Whether all slopes lie in [0, 1], so that the activation is a proximal operator."""
+        return self.slope_range[0] >= 0.0 and self.slope_range[1] <= 1.0
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
+        """Resolvent ``(I + step·∂f)⁻¹`` where σ is the proximal operator of f.
+
+        It is σ(w) at the root w of ``step·w + (1 − step)·σ(w) = value``, whose left side has slopes between
+        min(step, 1) and max(step, 1); found here by Newton's method kept inside a shrinking bracket.
+
+        Args:
+            value: any shape.
+            step: the positive step α of the splitting; a tensor (n,) for one per coordinate.
+        """
+        if not isinstance(step, Tensor) and step == 1.0:
+            return self(value)
+        self.require_monotone("an operator splitting")
+        least = step.clamp_max(1.0) if isinstance(step, Tensor) else min(step, 1.0)
+        root = value.clone()
+        gap = step * root + (1.0 - step) * self(root) - value
+        reach = gap.abs() / least
+        low, high = root - reach, root + reach
+        enough = 4 * torch.finfo(value.dtype).eps * (1.0 + value.abs())
+        for _ in range(64):
+            low = torch.where(gap < 0, root, low)
+            high = torch.where(gap > 0, root, high)
+            newton = root - gap / (step + (1.0 - step) * self.derivative(root))
+            inside = (newton >= low) & (newton <= high)
+            root = torch.where(gap == 0, root, torch.where(inside, newton, 0.5 * (low + high)))
+            gap = step * root + (1.0 - step) * self(root) - value
+            if bool((gap.abs() <= enough).all()):
+                break
+        return self(root)
+
+    def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:
+        """Reflected resolvent ``2·resolvent(value) − value``."""
+        return 2.0 * self.resolvent(value, step) - value
+
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:
+        """A δ, as small as is easily had, for which ``output`` is exactly σ(value + δ).
+
+        Args:
+            output: ``resolvent(u, step)``.
+            value: a pre-activation.
+            u: see ``output``.
+            step: see ``output``.
+        """
+        # The definition of the resolvent: output = σ(output + (u − output)/step).
+        if isinstance(step, Tensor):
+            return output + (u - output) / step - value
+        return torch.add(output, u - output, alpha=1.0 / step) - value
+
+    def select(self, rows: Tensor) -> Activation:
+        """The activation of the samples ``rows`` only (differs from self when it holds per-sample tensors)."""
+        return self if not self.tensors else self.rebuild(tuple(tensor[rows] for tensor in self.tensors))
+
+    def to(self, dtype: torch.dtype) -> Activation:
+        """The activation with its tensors, if it has any, in another precision."""
+        return self if not self.tensors else self.rebuild(tuple(tensor.to(dtype) for tensor in self.tensors))
+
+    def require_monotone(self, purpose: str) -> None:
+        """Raise an `InputError` unless all slopes lie in [0, 1]."""
+        if not self.is_monotone:
+            from wellposed.activations.scalar import monotone_names
+
+            raise InputError(
+                f"activation={self!r}: {purpose} needs slopes within [0, 1], this one has {self.slope_range}; "
+                f"use one of {', '.join(monotone_names())}"
+            )

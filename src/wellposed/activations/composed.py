@@ -1,0 +1,172 @@
+"""Activations that differ from coordinate to coordinate."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.activations.base import Activation
+from wellposed.errors import check
+
+
+@dataclass(frozen=True)
+class PartlyLinear(Activation):
+    """The identity on the first coordinates and another activation on the rest.
+
+    Equilibria with linear coordinates contain skip connections: a coordinate that equals its pre-activation.
+
+    Args:
+        linear: number of coordinates with the identity.
+        rest: the activation of the others, applied coordinate by coordinate to states of shape (batch, n).
+    """
+
+    linear: int
+    rest: Activation
+
+    def __post_init__(self) -> None:
+        check(self.linear >= 0, "linear", self.linear, "must not be negative")
+        self.rest.require_monotone("an activation with linear coordinates")
+
+    @property
+    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the fields  # noqa: D102
+        return (self.rest.slope_range[0], 1.0)
+
+    @property
+    def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the fields  # noqa: D102
+        return self.rest.binary_slopes
+
+    def _joined(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first[..., : self.linear], second], -1)
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self._joined(value, self.rest(value[..., self.linear :]))
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self._joined(torch.ones_like(value), self.rest.derivative(value[..., self.linear :]))
+
+    def derivative_at_output(self, output: Tensor) -> Tensor | None:  # noqa: D102
+        rest = self.rest.derivative_at_output(output[..., self.linear :])
+        return None if rest is None else self._joined(torch.ones_like(output), rest)
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        own = step[self.linear :] if isinstance(step, Tensor) else step
+        return self._joined(value, self.rest.resolvent(value[..., self.linear :], own))
+
+
+@dataclass(frozen=True)
+class Bordered(Activation):
+    """Another activation inside of images, and zero in their outermost pixels.
+
+    A circular convolution with 3 × 3 taps of images with a zero border is a zero-padded one of what is inside (the convention of
+    the published monotone networks). The zero map has slopes in [0, 1] too: it is the projection onto zero.
+
+    Args:
+        rest: the activation inside.
+        tiers: channels, height and width of the images that make up a flat state of shape (batch, n), or of the one that is the
+            state, (batch, channels, height, width).
+    """
+
+    rest: Activation
+    tiers: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        self.rest.require_monotone("an activation with a border")
+
+    @property
+    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the field  # noqa: D102
+        return (0.0, self.rest.slope_range[1])
+
+    @property
+    def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the field  # noqa: D102
+        return self.rest.binary_slopes
+
+    @property
+    def homogeneous(self) -> bool:  # type: ignore[override]  # depends on the field  # noqa: D102
+        return self.rest.homogeneous
+
+    def _inside(self, like: Tensor) -> Tensor:
+        mask = _interior(self.tiers, like.dtype, like.device)
+        return mask if like.ndim == 2 else mask.reshape(self.tiers[0])
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self.rest(value) * self._inside(value)
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self.rest.derivative(value) * self._inside(value)
+
+    def derivative_at_output(self, output: Tensor) -> Tensor | None:  # noqa: D102
+        rest = self.rest.derivative_at_output(output)
+        return None if rest is None else rest * self._inside(output)
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        return self.rest.resolvent(value, step) * self._inside(value)
+
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        # On the border the output is zero, whatever the pre-activation.
+        return self.rest.defect(output, value, u, step) * self._inside(value)
+
+
+@functools.lru_cache(maxsize=16)
+def _interior(tiers: tuple[tuple[int, int, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    masks = []
+    with torch.inference_mode(False):  # it is kept, and may be needed for a gradient later
+        for channels, height, width in tiers:
+            mask = torch.zeros(channels, height, width, dtype=dtype, device=device)
+            mask[:, 1:-1, 1:-1] = 1.0
+            masks.append(mask.flatten())
+        return torch.cat(masks)
+
+
+class DiagonalLinear(Activation):
+    """``slopes ∘ v`` with one slope per sample and coordinate: the activation of the adjoint problem."""
+
+    homogeneous = True
+
+    def __init__(self, slopes: Tensor, *, binary: bool = False) -> None:
+        self.slopes = slopes
+        self.binary_slopes = binary
+        self._factors: tuple[float | Tensor, Tensor, Tensor] | None = None
+
+    def _scaled(self, step: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Factors of the resolvent and of the reflection, computed once for a step."""
+        if self._factors is None or self._factors[0] is not step:
+            factor = self.slopes if self.binary_slopes else self.slopes / (step + (1.0 - step) * self.slopes)
+            self._factors = (step, factor, 2.0 * factor - 1.0)
+        return self._factors[1:]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
+        return (self.slopes,)
+
+    def rebuild(self, tensors: tuple[Tensor, ...]) -> DiagonalLinear:  # noqa: D102
+        return DiagonalLinear(*tensors, binary=self.binary_slopes)
+
+    def tensor_gradients(self, value: Tensor, cotangent: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+        return (cotangent * value,)
+
+    def tensor_tangent(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Tensor:  # noqa: D102
+        return tangents[0] * value
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self.slopes * value
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self.slopes
+
+    def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
+        return self.slopes
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        return self._scaled(step)[0] * value
+
+    def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        return self._scaled(step)[1] * value
+
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        # Where the slope is zero, so is the output, whatever the pre-activation.
+        if self.binary_slopes:
+            return (output - value) * self.slopes
+        return super().defect(output, value, u, step).masked_fill(self.slopes == 0, 0.0)

@@ -1,0 +1,230 @@
+"""Scalar activations, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.activations.base import Activation
+from wellposed.errors import check, choices
+
+
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """``max(v, 0)``: the projection onto the nonnegative orthant, so its resolvent is itself at every step."""
+
+    homogeneous = True
+
+    binary_slopes = True
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return torch.relu(value)
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return (value > 0).to(value.dtype)
+
+    def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
+        return torch.sign(output)
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        return torch.relu(value)
+
+    def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        return value.abs()
+
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        # Where the output is zero, every negative pre-activation is as good as any other.
+        # In arithmetic: torch.where costs as much as a matrix product.
+        gap = output - value
+        return torch.minimum(gap, gap * torch.sign(output))
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Activation):
+    """``v`` for v ≥ 0 and ``negative_slope·v`` below, with 0 < negative_slope ≤ 1."""
+
+    homogeneous = True
+
+    negative_slope: float = 0.01
+
+    def __post_init__(self) -> None:
+        check(0.0 < self.negative_slope <= 1.0, "negative_slope", self.negative_slope, "must lie in (0, 1]")
+
+    @property
+    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the field  # noqa: D102
+        return (self.negative_slope, 1.0)
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return torch.nn.functional.leaky_relu(value, self.negative_slope)
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return torch.where(value > 0, torch.ones_like(value), self.negative_slope)
+
+    def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
+        return self.derivative(output)
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        slope = self.negative_slope / (step + (1.0 - step) * self.negative_slope)
+        return torch.where(value >= 0, value, slope * value)
+
+
+@dataclass(frozen=True)
+class Clamp(Activation):
+    """Clamping to [low, high]: a projection, so its resolvent is itself at every step."""
+
+    low: float = -1.0
+    high: float = 1.0
+
+    binary_slopes = True
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return value.clamp(self.low, self.high)
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return ((value > self.low) & (value < self.high)).to(value.dtype)
+
+    def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
+        return self.derivative(output)
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        return self(value)
+
+
+@dataclass(frozen=True)
+class Identity(Activation):
+    """``v`` itself: slope one everywhere."""
+
+    homogeneous = True
+
+    @property
+    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # a constant of its own  # noqa: D102
+        return (1.0, 1.0)
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return value
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return torch.ones_like(value)
+
+    def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
+        return torch.ones_like(output)
+
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+        return value
+
+
+@dataclass(frozen=True)
+class Smooth(Activation):
+    """A smooth activation given by its function, derivative and, where known, derivative in terms of the output."""
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    slope_at_output: Callable[[Tensor], Tensor] | None = None
+    range_of_slopes: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the field  # noqa: D102
+        return self.range_of_slopes
+
+    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self.function(value)
+
+    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+        return self.slope(value)
+
+    def derivative_at_output(self, output: Tensor) -> Tensor | None:  # noqa: D102
+        return None if self.slope_at_output is None else self.slope_at_output(output)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return activation, (self.name,)  # the functions have no names to pickle
+
+
+def _softplus(value: Tensor) -> Tensor:
+    # torch's own softplus switches to the identity at 20, with a step down: it is not monotone.
+    return torch.logaddexp(value, torch.zeros_like(value))
+
+
+def _elu_slope(value: Tensor) -> Tensor:
+    return torch.where(value > 0, torch.ones_like(value), value.clamp(max=0).exp())
+
+
+def _silu_slope(value: Tensor) -> Tensor:
+    gate = torch.sigmoid(value)
+    return gate * (1.0 + value * (1.0 - gate))
+
+
+def _gelu_slope(value: Tensor) -> Tensor:
+    density = torch.exp(-0.5 * value * value) / (2.0 * torch.pi) ** 0.5
+    return 0.5 * (1.0 + torch.erf(value / 2.0**0.5)) + value * density
+
+
+_REGISTRY: dict[str, Activation] = {
+    "relu": ReLU(),
+    "leaky_relu": LeakyReLU(),
+    "hardtanh": Clamp(),
+    "relu6": Clamp(0.0, 6.0),
+    "identity": Identity(),
+    "tanh": Smooth("tanh", torch.tanh, lambda v: 1.0 - torch.tanh(v) ** 2, lambda z: 1.0 - z * z),
+    "sigmoid": Smooth(
+        "sigmoid",
+        torch.sigmoid,
+        lambda v: torch.sigmoid(v) * (1.0 - torch.sigmoid(v)),
+        lambda z: z * (1.0 - z),
+        (0.0, 0.25),
+    ),
+    "softplus": Smooth("softplus", _softplus, torch.sigmoid, lambda z: -torch.expm1(-z)),
+    "softsign": Smooth(
+        "softsign", torch.nn.functional.softsign, lambda v: 1.0 / (1.0 + v.abs()) ** 2, lambda z: (1.0 - z.abs()) ** 2
+    ),
+    "arctan": Smooth("arctan", torch.atan, lambda v: 1.0 / (1.0 + v * v), lambda z: torch.cos(z) ** 2),
+    "isru": Smooth(
+        "isru",
+        lambda v: v * torch.rsqrt(1.0 + v * v),
+        lambda v: (1.0 + v * v) ** -1.5,
+        lambda z: (1.0 - z * z).clamp_min(0.0) ** 1.5,
+    ),
+    "arcsinh": Smooth("arcsinh", torch.asinh, lambda v: torch.rsqrt(1.0 + v * v), lambda z: 1.0 / torch.cosh(z)),
+    # Odd extensions of functions that theorems use on the positive axis only.
+    "logarithm": Smooth(
+        "logarithm",
+        lambda v: torch.sign(v) * torch.log1p(v.abs()),
+        lambda v: 1.0 / (1.0 + v.abs()),
+        lambda z: torch.exp(-z.abs()),
+    ),
+    "exponential": Smooth(
+        "exponential",
+        lambda v: -torch.sign(v) * torch.expm1(-v.abs()),
+        lambda v: torch.exp(-v.abs()),
+        lambda z: 1.0 - z.abs(),
+    ),
+    "elu": Smooth(
+        "elu", torch.nn.functional.elu, _elu_slope, lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z)
+    ),
+    "silu": Smooth("silu", torch.nn.functional.silu, _silu_slope, None, (-0.0999, 1.0999)),
+    "gelu": Smooth("gelu", torch.nn.functional.gelu, _gelu_slope, None, (-0.1290, 1.1290)),
+}
+
+
+def activation(which: str | Activation) -> Activation:
+    """Look up an activation by name, or pass one through.
+
+    Raises:
+        InputError: no activation has that name.
+    """
+    if isinstance(which, Activation):
+        return which
+    choices("activation", which, tuple(_REGISTRY))
+    return _REGISTRY[which]
+
+
+def monotone_names() -> tuple[str, ...]:
+    """Names of the activations whose slopes lie in [0, 1]."""
+    return tuple(name for name, entry in _REGISTRY.items() if entry.is_monotone)
