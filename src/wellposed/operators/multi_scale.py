@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
-from wellposed.linear_algebra import directional_derivative, inverse
-from wellposed.operators.base import Operator, T, Transform
-from wellposed.operators.cache import Entry, FactorisationCache, version_of
+from wellposed.linear_algebra import inverse
+from wellposed.operators.base import Transform
+from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
+from wellposed.operators.structured import StructuredOperator
 
 Size = tuple[int, int]
 
@@ -80,7 +81,7 @@ class _Tiers:
         return torch.cat([image.flatten(-3) for image in images], -1)
 
 
-class MultiScale(Operator):
+class MultiScale(StructuredOperator):
     """``W`` by the transfer functions of its convolutions, acting on flat states of shape (batch, features).
 
     Args:
@@ -104,11 +105,9 @@ class MultiScale(Operator):
     ) -> None:
         if not len(own) == len(images) == len(down) + 1 == len(into) + 1:
             raise InputError(f"images: {len(images)} tiers, but {len(own)}, {len(down)} and {len(into)} convolutions")
+        super().__init__(cache, transposed=transposed)
         self.own, self.down, self.into, self.images = own, down, into, images
         self.layout = _Tiers(tuple(part.shape[2] for part in own), images)
-        self._cache = FactorisationCache() if cache is None else cache
-        self._transposed = transposed
-        self._found: tuple[tuple[int | None, ...], Entry] | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
@@ -118,17 +117,15 @@ class MultiScale(Operator):
         count = len(self.images)
         return tensors[:count], tensors[count : 2 * count - 1], tensors[2 * count - 1 :]
 
-    def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:  # noqa: D102
-        return type(self)(*self._sorted(tensors), self.images, self._cache, transposed=self._transposed)
+    @property
+    def _sizes(self) -> Hashable:
+        return self.images
 
-    def _entry(self) -> Entry:
-        versions = tuple(version_of(tensor) for tensor in self.tensors)
-        if self._found is None or None in versions or self._found[0] != versions:
-            self._found = (versions, self._cache.entry(*(tensor.detach() for tensor in self.tensors)))
-        return self._found[1]
+    def _like(self, tensors: tuple[Tensor, ...], *, transposed: bool) -> Self:
+        return type(self)(*self._sorted(tensors), self.images, self._cache, transposed=transposed)
 
-    def remembered(self, key: Hashable, compute: Callable[[], T], *, oriented: bool = False) -> T:  # noqa: D102
-        return self._entry().remembered((key, oriented and self._transposed, self.images), compute)
+    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> BlockCayley:
+        return BlockCayley(*self._sorted(tensors), self.layout, step)
 
     def apply(self, state: Tensor) -> Tensor:  # noqa: D102
         parts = self.layout.split(state)
@@ -153,42 +150,11 @@ class MultiScale(Operator):
             images.append(to_image(spectrum, size))
         return self.layout.join(images)
 
-    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
-        return self.apply(state) + offset
-
-    def transpose(self) -> Self:  # noqa: D102
-        flipped = type(self)(*self._sorted(self.tensors), self.images, self._cache, transposed=not self._transposed)
-        flipped._found = self._found
-        return flipped
-
-    def upright(self) -> Self:  # noqa: D102
-        return self.transpose() if self._transposed else self
-
-    def cayley(self, step: float) -> Transform:
-        """By substitution from tier to tier, and within each by the formula of Woodbury for D_iᵀD_i."""
-
-        def factorise(*tensors: Tensor) -> BlockCayley:
-            own, down, into = self._sorted(tensors)
-            return BlockCayley(own, down, into, self.layout, step)
-
-        if any(tensor.requires_grad for tensor in self.tensors) and torch.is_grad_enabled():
-            transform = factorise(*self.tensors)  # unrolled differentiation: keep the graph, cache nothing
-        else:
-            transform = self._cache.transform(self._entry(), (step, self.images), factorise)
-        return transform.transpose() if self._transposed else transform
-
-    def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
-        return torch.func.vjp(lambda *tensors: self.rebuild(tensors).apply(state), *self.tensors)[1](cotangent)
-
-    def tensor_tangent(self, tangents: tuple[Tensor, ...], state: Tensor) -> Tensor:  # noqa: D102
-        return directional_derivative(lambda *tensors: self.rebuild(tensors).apply(state), self.tensors, tangents)
-
     def to(self, dtype: torch.dtype) -> Self:  # noqa: D102
         wanted = COMPLEX[dtype]
         if wanted == self.own[0].dtype:
             return self
-        converted = tuple(tensor.to(wanted) for tensor in self.tensors)
-        return type(self)(*self._sorted(converted), self.images, self._cache, transposed=self._transposed)
+        return self.rebuild(tuple(tensor.to(wanted) for tensor in self.tensors))
 
     def _largest(self) -> tuple[list[float], list[float], list[float]]:
         """Largest Frobenius norm at any frequency of every T, K and L: at least their norms."""

@@ -6,20 +6,21 @@ one matrix per frequency and the formula of Woodbury. Splitting with the step si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
-from wellposed.linear_algebra import directional_derivative, inverse, solve
-from wellposed.operators.base import Operator, T, Transform
-from wellposed.operators.cache import Entry, FactorisationCache, version_of
+from wellposed.linear_algebra import inverse, solve
+from wellposed.operators.base import Transform
+from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
+from wellposed.operators.structured import StructuredOperator
 
 
-class ScaledCircular(Operator):
+class ScaledCircular(StructuredOperator):
     """``W`` by C, Ψ and G, acting on states of shape (batch, channels, height, width).
 
     Args:
@@ -41,6 +42,7 @@ class ScaledCircular(Operator):
         *,
         transposed: bool = False,
     ) -> None:
+        super().__init__(cache, transposed=transposed)
         self.transfer, self.scale, self.factor = transfer, scale, factor
         self.image = (transfer.shape[0], width)
         self.shape = (transfer.shape[2], *self.image)
@@ -48,9 +50,6 @@ class ScaledCircular(Operator):
             found = None if factor is None else tuple(factor.shape)
             raise InputError(f"scale, factor: have shapes {tuple(scale.shape)} and {found}, for states of {self.shape}")
         self._rows = None if factor is None else factor.flatten(1)
-        self._cache = FactorisationCache() if cache is None else cache
-        self._transposed = transposed
-        self._found: tuple[tuple[int | None, ...], Entry] | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
@@ -61,25 +60,16 @@ class ScaledCircular(Operator):
         return type(self)(tensors[0], tensors[1], self.image[1], factor, self._cache, transposed=transposed)
 
     @property
-    def transposed(self) -> bool:
-        """Whether this acts as the transpose."""
-        return self._transposed
-
-    @property
     def scaling(self) -> Tensor:  # noqa: D102
         return 1.0 / self.scale
 
-    def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:  # noqa: D102
-        return self._like(tensors, transposed=self._transposed)
+    @property
+    def _sizes(self) -> Hashable:
+        return self.image
 
-    def _entry(self) -> Entry:
-        versions = tuple(version_of(tensor) for tensor in self.tensors)
-        if self._found is None or None in versions or self._found[0] != versions:
-            self._found = (versions, self._cache.entry(*(tensor.detach() for tensor in self.tensors)))
-        return self._found[1]
-
-    def remembered(self, key: Hashable, compute: Callable[[], T], *, oriented: bool = False) -> T:  # noqa: D102
-        return self._entry().remembered((key, oriented and self._transposed, self.image), compute)
+    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> WoodburyCayley:
+        factor = tensors[2] if len(tensors) > 2 else None
+        return WoodburyCayley(tensors[0], tensors[1], factor, self.image, step)
 
     def apply(self, state: Tensor) -> Tensor:  # noqa: D102
         matrices = self.transfer.flatten(0, 1)
@@ -89,40 +79,10 @@ class ScaledCircular(Operator):
             found = found + (scaled.flatten(1) @ self._rows.t() @ self._rows).reshape(state.shape)
         return state - (found if self._transposed else found * self.scale)
 
-    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
-        return self.apply(state) + offset
-
-    def transpose(self) -> Self:  # noqa: D102
-        flipped = self._like(self.tensors, transposed=not self._transposed)
-        flipped._found = self._found
-        return flipped
-
-    def upright(self) -> Self:  # noqa: D102
-        return self.transpose() if self._transposed else self
-
-    def cayley(self, step: float) -> Transform:  # noqa: D102
-        def factorise(transfer: Tensor, scale: Tensor, factor: Tensor | None = None) -> WoodburyCayley:
-            return WoodburyCayley(transfer, scale, factor, self.image, step)
-
-        if any(tensor.requires_grad for tensor in self.tensors) and torch.is_grad_enabled():
-            transform = factorise(*self.tensors)  # unrolled differentiation: keep the graph, cache nothing
-        else:
-            transform = self._cache.transform(self._entry(), (step, self.image), factorise)
-        return transform.transpose() if self._transposed else transform
-
-    def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
-        return torch.func.vjp(lambda *tensors: self.rebuild(tensors).apply(state), *self.tensors)[1](cotangent)
-
-    def tensor_tangent(self, tangents: tuple[Tensor, ...], state: Tensor) -> Tensor:  # noqa: D102
-        return directional_derivative(lambda *tensors: self.rebuild(tensors).apply(state), self.tensors, tangents)
-
     def to(self, dtype: torch.dtype) -> Self:  # noqa: D102
         if dtype == self.scale.dtype:
             return self
-        return self._like(
-            (self.transfer.to(COMPLEX[dtype]), *(part.to(dtype) for part in self.tensors[1:])),
-            transposed=self._transposed,
-        )
+        return self.rebuild((self.transfer.to(COMPLEX[dtype]), *(part.to(dtype) for part in self.tensors[1:])))
 
     def _squares(self) -> tuple[Tensor, Tensor, Tensor]:
         """Per frequency the squared Frobenius norm of C's matrix; Ψ; and the squares of G's columns; float64."""
