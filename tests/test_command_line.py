@@ -66,6 +66,9 @@ def test_a_run_is_a_folder(finished, capsys):
     text = output_of(capsys, ["report", str(finished), "--eps", "0.05", "0.2"]).out
     assert "certified" in text
     page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "best diagonal metric" in page
+    attacked = (finished / "attacked.json").exists()
+    assert ("this was checked input by input" in page) == attacked == ("Nothing has" not in page)
     assert page.count("data:image/svg+xml;base64,") >= 3
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing from outside
     for name in ("robustness", "training", "convergence"):
