@@ -47,7 +47,7 @@ def test_the_optimum_is_that_of_a_semidefinite_solver(size, inputs, outputs):
     assert expected * (1 - 1e-7) <= found.value <= expected * (1 + 1e-4)
 
 
-@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("scale", [1e-140, 1e-8, 1.0, 1e8, 1e140])
 @pytest.mark.parametrize("seed", range(3))
 def test_bounds_scale_with_the_weights_and_are_never_exceeded(scale, seed):
     matrix, driven, seen = problem(9, 6, 4, seed, scale)
@@ -79,6 +79,29 @@ def test_what_is_proved_and_what_is_not():
     assert not block.proves(seen * 1.01, found.multipliers, found.value)
     nudged = AffineBlock(matrix + 0.01 * torch.eye(8), driven, torch.ones(8, dtype=torch.float64))
     assert not nudged.proves(seen, found.multipliers, found.value)
+
+
+@pytest.mark.parametrize("scale", [1e-161, 1e-200, 1e-300])
+def test_squares_that_underflow_prove_nothing_too_small(scale):
+    """UUᵀ is zero in float64, and what it would take to certify a constant of zero."""
+    matrix, driven, seen = problem(6, 5, 2, 0)
+    true = AffineBlock(matrix, driven, torch.ones(6, dtype=torch.float64)).bound(seen)
+    tiny = AffineBlock(matrix, driven * scale, torch.ones(6, dtype=torch.float64))
+    assert tiny.bound(seen).value == pytest.approx(true.value * scale, rel=1e-6, abs=0.0)
+    assert tiny.bound(seen * 1e250) is None  # its metric is no number
+    for factor in (0.99, 1e-3, 1e-20):
+        assert not tiny.proves(seen, true.multipliers, factor * true.value * scale)
+        assert not tiny.proves(seen * 1e30, true.multipliers * 1e60, factor * true.value * scale * 1e30)
+
+
+def test_an_input_map_that_is_not_what_its_name_says_is_left_out():
+    class Linear(nn.Linear):
+        def forward(self, x):
+            return 100 * super().forward(x)
+
+    layer = wp.MonDEQ(4, 3)
+    layer.injection = Linear(4, 3)
+    assert affine_block(layer) is None
 
 
 def test_an_ill_posed_map_gets_no_bound():

@@ -84,6 +84,11 @@ def test_layers_with_a_theorem_are_certified():
         assert proves_well_posed(layer.operator().dense(), verdict.metric)
 
 
+def test_the_identity_has_many_equilibria():
+    found = wp.well_posedness(plain(torch.eye(3, dtype=torch.float64)))
+    assert found.outcome == "refuted" and found.witness.residual <= 1e-12
+
+
 def test_what_cannot_be_decided():
     swap = torch.tensor([[0.0, 1.2], [1.2, 0.0]], dtype=torch.float64)  # grows for ReLU, bounded by tanh all the same
     assert wp.well_posedness(plain(swap)).outcome == "refuted"

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.certificates.interior_point import minimise
-from wellposed.guarantee.componentwise import Componentwise
-from wellposed.guarantee.monotone import StronglyMonotone
+from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.operators.dense import Dense
+from wellposed.verified import Matrix, is_positive_semidefinite, to_float64
 from wellposed.verified import gamma as rounding_constant
-from wellposed.verified import is_positive_semidefinite, to_float64
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class AffineBlock:
 
     def __init__(self, matrix: Tensor, input_weight: Tensor, metric: Tensor) -> None:
         self._weight = to_float64(matrix, "W")
-        driven = to_float64(input_weight, "U")
+        driven, self._exponent = _near_one(to_float64(input_weight, "U"))  # U is 2 to that power times this
         self._displacement = np.eye(len(self._weight)) - self._weight
         self._gram = driven @ driven.T
         self._absolute_gram = np.abs(driven) @ np.abs(driven).T
@@ -66,7 +66,13 @@ class AffineBlock:
         usable = bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all())
         if not (0.0 < value < math.inf) or not usable:
             return False
-        seen, scale = to_float64(output, "C"), to_float64(multipliers, "multipliers")
+        # Scaling C, λ and γ by powers of two is exact, changes nothing, and keeps their squares in range.
+        seen, exponent = _near_one(to_float64(output, "C"))
+        scale = np.ldexp(to_float64(multipliers, "multipliers"), -2 * exponent)
+        value = math.ldexp(value, -exponent - self._exponent) if abs(exponent + self._exponent) < 1000 else 0.0
+        in_range = 1e-100 < value < 1e100 and scale.min() > 1e-100 and scale.max() < 1e100
+        if not in_range:
+            return False
         # Entries err by this much, relative to the sums of the absolute values of their terms.
         rounding = rounding_constant(max(len(seen), self._inputs) + 12)
         half = scale[:, None] * self._displacement
@@ -78,7 +84,9 @@ class AffineBlock:
         square = value * value
         test = condition - seen.T @ seen - through / square
         terms = terms + np.abs(seen).T @ np.abs(seen) + reach / square
-        return is_positive_semidefinite(test, rounding * float(terms.sum(axis=1).max()))
+        # What products of the smallest entries lose to underflow, as often as they occur.
+        lost = 1e-307 * len(scale) * (len(seen) + self._inputs) * (1.0 + (scale.max() / value) ** 2)
+        return is_positive_semidefinite(test, rounding * float(terms.sum(axis=1).max()) + lost)
 
     def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
         """A nearly least proved constant of x ↦ C z*, or None where none could be proved.
@@ -87,18 +95,19 @@ class AffineBlock:
             output: C, shape (outputs, n).
             start: multipliers to start from, such as those of another C.
         """
-        exact = torch.from_numpy(to_float64(output, "C"))
+        seen, exponent = _near_one(to_float64(output, "C"))
         point = minimise(
-            torch.from_numpy(self._displacement), torch.from_numpy(self._gram), exact,
+            torch.from_numpy(self._displacement), torch.from_numpy(self._gram), torch.from_numpy(seen),
             self._metric if start is None else start, rank=min(self._inputs, len(self._weight)),
         )  # fmt: skip
-        if point is None:
+        if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
             return None
+        multipliers = torch.from_numpy(np.ldexp(point.multipliers.numpy(), 2 * exponent))
         slack = 1e-10
         while slack < 1e-2:
-            value = math.sqrt(point.square) * (1.0 + slack)
-            if self.proves(exact, point.multipliers, value):
-                return DiagonalBound(value * (1.0 + 1e-9), point.multipliers)  # room for another machine's rounding
+            value = math.ldexp(math.sqrt(point.square) * (1.0 + slack), exponent + self._exponent)
+            if self.proves(output, multipliers, value):
+                return DiagonalBound(value * (1.0 + 1e-9), multipliers)  # room for another machine's rounding
             slack *= 8.0
         return None
 
@@ -108,28 +117,20 @@ def affine_block(layer: Equilibrium) -> AffineBlock | None:
 
     Convolutions are left out: their matrices have the size of the image.
     """
-    if not layer.activation.is_monotone or type(layer.injection).__name__ not in ("Linear", "ScaledLinear"):
+    plain = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
+    if not layer.activation.is_monotone or not plain:
         return None
     with torch.no_grad():
         operator, guarantee = layer.materialise()
         if not isinstance(operator, Dense):
             return None
         matrix = operator.dense().detach().double().cpu()
-        metric = torch.ones(len(matrix), dtype=torch.float64)
-        if isinstance(guarantee, StronglyMonotone) and operator.metric is not None:
-            metric = operator.metric.double().cpu()
-        elif type(guarantee) is Componentwise:
-            metric = _metric_of_majorant(matrix)
+        known = None if guarantee is None else guarantee.diagonal_metric()
+        metric = torch.ones(len(matrix), dtype=torch.float64) if known is None else known.detach().double().cpu()
         return AffineBlock(matrix, layer.injection.weight.detach(), metric)
 
 
-def _metric_of_majorant(matrix: Tensor) -> Tensor:
-    """w/v for positive v, w with Av > 0 and Aᵀw > 0, A = I − M(W): then diag(w/v)·A has a positive definite symmetric part."""
-    size = len(matrix)
-    magnitude = matrix.abs().fill_diagonal_(0.0)
-    comparison = torch.diag(1.0 - matrix.diagonal()) - magnitude
-    ones = torch.ones(size, 1, dtype=torch.float64)
-    right = torch.linalg.solve_ex(comparison, ones)[0][:, 0]
-    left = torch.linalg.solve_ex(comparison.t(), ones)[0][:, 0]
-    ratio: Tensor = left / right
-    return ratio if bool((ratio > 0.0).all()) else ones[:, 0]
+def _near_one(matrix: Matrix) -> tuple[Matrix, int]:
+    """The matrix with its largest entry in [1/2, 1), and the exponent of the power of two that it was divided by."""
+    exponent = math.frexp(float(np.abs(matrix).max(initial=0.0)))[1]
+    return np.ldexp(matrix, -exponent), exponent

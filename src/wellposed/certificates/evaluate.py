@@ -96,8 +96,8 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
                 unit = 0.5 * torch.finfo(value.dtype).eps * (block.weight[0].numel() + 2)
                 error = error + 1.01 * unit * factor_of(name, block).value * euclidean(value).double()
                 if block.bias is not None:
-                    pixels = block(value[:1]).shape[-1] * block(value[:1]).shape[-2]
-                    error = error + 1.01 * unit * float(block.bias.double().norm()) * pixels**0.5
+                    rows, columns = block(value[:1]).shape[-2:]
+                    error = error + 1.01 * unit * float(block.bias.double().norm()) * (rows * columns) ** 0.5
             if isinstance(block, OrthogonalConv2d):
                 terms = 2.0 * image_rounding(block.out_image) + 4.0 * block.free.shape[1] + 16.0
                 own = 0.0 if block.bias is None else float(block.bias.double().norm())

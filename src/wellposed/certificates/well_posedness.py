@@ -67,12 +67,12 @@ def well_posedness(layer: Equilibrium) -> Verdict:
         InputError: its state map is no matrix, or its activation has slopes outside of [0, 1].
     """
     with torch.no_grad():
-        operator, _ = layer.materialise()
+        operator, guarantee = layer.materialise()
         if not isinstance(operator, Dense):
             raise InputError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
         layer.activation.require_monotone("this theorem")
         matrix = operator.dense().detach().double().cpu()
-        metric = find_metric(matrix, operator.metric)
+        metric = find_metric(matrix, None if guarantee is None else guarantee.diagonal_metric())
         if metric is not None:
             return Verdict("certified", metric=metric)
         if not isinstance(layer.activation, ReLU):
@@ -114,6 +114,8 @@ def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 
         if metric is not None and proves_well_posed(matrix, metric):
             return metric.double().cpu()
     scale = float(torch.linalg.matrix_norm(displacement, 2))
+    if scale == 0.0:
+        return None
     h = displacement / scale
     multipliers = torch.ones(size, dtype=torch.float64)
     shift = 1.0 - float(torch.linalg.eigvalsh(h + h.t())[0])
@@ -185,7 +187,7 @@ def two_equilibria(matrix: Tensor) -> TwoEquilibria | None:
             flips = 1.0 - 2.0 * pattern
             ratios = 1.0 - flips * (matrix * inverse.t()).sum(1)
             place = int(ratios.argmin())
-            if float(ratios[place]) < 0.0:
+            if float(ratios[place]) <= 0.0:
                 found = _along(matrix, pattern, inverse, place, float(flips[place]), float(ratios[place]))
                 if found is not None:
                     return found

@@ -87,6 +87,10 @@ class Guarantee(ABC):
     def offset_lipschitz(self) -> float:
         """Euclidean Lipschitz constant of the equilibrium as a function of the offset q, proved for the stored W."""
 
+    def diagonal_metric(self) -> Tensor | None:
+        """The diagonal of a Λ for which Λ(I − W) has a positive definite symmetric part, where one is known; None for ones."""
+        return None
+
     def start(self, like: Tensor) -> Tensor | None:
         """Where iterations should begin, shape of ``like``; None for zero."""
         return None

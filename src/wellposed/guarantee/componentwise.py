@@ -139,6 +139,16 @@ class Componentwise(Guarantee):
         """Upper bound of G in every entry, shape (n, n), float64."""
         return self.majorant.sensitivity
 
+    def diagonal_metric(self) -> Tensor | None:
+        """w/v for v, w > 0 with Av > 0 and Aᵀw > 0, A = I − M(W): diag(w/v)·A has a positive definite symmetric part."""
+        matrix = self.operator.dense().detach().double().cpu()
+        comparison = -matrix.abs()
+        comparison.diagonal().copy_(1.0 - matrix.diagonal())
+        ones = torch.ones(len(matrix), 1, dtype=torch.float64)
+        right, left = (torch.linalg.solve_ex(part, ones)[0][:, 0] for part in (comparison, comparison.t()))
+        ratio = left / right
+        return ratio if bool((ratio > 0.0).all()) else None
+
     def _plan(self, step: float | Tensor, factor: float) -> Plan | None:
         weights = self.majorant.weights
         distortion = math.sqrt(len(weights)) * float(weights.max() / weights.min())

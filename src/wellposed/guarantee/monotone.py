@@ -73,6 +73,9 @@ class StronglyMonotone(Guarantee):
             return None
         return 1.0 / max(self.operator.displacement_norm_estimate(), self.m)
 
+    def diagonal_metric(self) -> Tensor | None:  # noqa: D102
+        return self.operator.metric
+
     def _weigh(self, value: Tensor) -> Tensor:
         """‖value‖_Λ/√λ_min per sample: never below the Euclidean norm."""
         if self.operator.metric is None:

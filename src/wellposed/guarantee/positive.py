@@ -114,6 +114,10 @@ class PositiveConcave(Componentwise):
         outside = (point < 0.0).flatten(1).any(1)  # of the orthant, where other fixed points may be
         return torch.where(outside, _LARGEST, bound)
 
+    def diagonal_metric(self) -> Tensor | None:
+        """None: W is not known to be monotone in any metric."""
+        return None
+
     def _propagated(self, change: Tensor) -> Tensor:
         """‖M|change|‖₂ per sample, never too small."""
         return super()._moved(change)
