@@ -1,0 +1,198 @@
+"""The part of a model that per-input verification is about: from pixels to logits through one ReLU equilibrium."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.activations import ReLU
+from wellposed.certificates.diagonal_metric import AffineBlock
+from wellposed.certificates.joint import find
+from wellposed.certificates.lipschitz import blocks_of
+from wellposed.certificates.well_posedness import find_metric
+from wellposed.errors import CertificateError
+from wellposed.guarantee.monotone import ProvedMonotone
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.frozen import frozen, linear_map
+from wellposed.layers.normalize import Normalize
+from wellposed.operators.dense import Dense
+from wellposed.verified import gamma as rounding_constant
+
+
+@dataclass(frozen=True)
+class Centre:
+    """An input with everything known of the network there; float64.
+
+    Attributes:
+        input: x₀, shape (inputs,).
+        offset: Ux₀ + b, shape (n,).
+        offset_error: of that, shape (n,).
+        state: z*(x₀), shape (n,).
+        preactivation: Wz* + Ux₀ + b, shape (n,).
+        error: of the pre-activation, shape (n,).
+        state_error: of the state, Euclidean.
+        logits: shape (classes,).
+    """
+
+    input: Tensor
+    offset: Tensor
+    offset_error: Tensor
+    state: Tensor
+    preactivation: Tensor
+    error: Tensor
+    state_error: float
+    logits: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class AffineNetwork:
+    """``y = C z* + c``, ``z* = max(W z* + U x + b, 0)`` on flat inputs in the model's own units (pixels).
+
+    W, C and c are the numbers that run. A normalisation before the layer is folded into U and b, which rounds: their entries
+    err by ``folding`` relative to ``weight`` and ``bias_size``.
+
+    Attributes:
+        matrix: W, shape (n, n), float64.
+        weight: U, shape (n, inputs).
+        bias: b, shape (n,).
+        bias_size: sum of the absolute values of the terms of b, shape (n,).
+        output: C, shape (classes, n).
+        output_bias: c, shape (classes,).
+        layer: the same layer, for certified solves.
+        folding: relative error of the entries of U, and of b relative to ``bias_size``.
+    """
+
+    matrix: Tensor
+    weight: Tensor
+    bias: Tensor
+    bias_size: Tensor
+    output: Tensor
+    output_bias: Tensor
+    layer: Equilibrium
+    folding: float
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """UUᵀ, shape (n, n)."""
+        return self.weight @ self.weight.t()
+
+    @cached_property
+    def row_norms(self) -> Tensor:
+        """Upper bounds of the Euclidean norms of U's rows, shape (n,)."""
+        return self.weight.norm(dim=1) * (1.0 + (self.weight.shape[1] + 8) * 2.0**-52 + self.folding)
+
+    @cached_property
+    def offset_lipschitz(self) -> float:
+        """Proved Euclidean Lipschitz constant of q ↦ z*."""
+        return self.layer.guarantee().offset_lipschitz()
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """Proved Euclidean Lipschitz constants of the pre-activations as functions of the input, shape (n,).
+
+        v_k is the state of a further unit z_k = 1·v_k: the best diagonal metric for W and U with that row added bounds it.
+        """
+        size = len(self.matrix)
+        metric = self.layer.guarantee().diagonal_metric()
+        metric = torch.ones(size, dtype=torch.float64) if metric is None else metric.detach().double().cpu()
+        half = metric[:, None] * (torch.eye(size, dtype=torch.float64) - self.matrix)
+        factor = torch.linalg.cholesky_ex(half + half.t())[0]
+        found = torch.empty(size, dtype=torch.float64)
+        seen = torch.zeros(1, size + 1, dtype=torch.float64)
+        seen[0, -1] = 1.0
+        whole = AffineBlock(self.matrix, self.weight, metric).bound(torch.eye(size, dtype=torch.float64))
+        for k in range(size):
+            matrix = torch.zeros(size + 1, size + 1, dtype=torch.float64)
+            matrix[:size, :size], matrix[size, :size] = self.matrix, self.matrix[k]
+            weight = torch.cat([self.weight, self.weight[k : k + 1]])
+            # Small enough that M stays positive definite: λ < 2/(W_k M⁻¹ W_kᵀ).
+            reach = torch.linalg.solve_triangular(factor, self.matrix[k][:, None], upper=False).square().sum()
+            own = 1.0 / (float(reach) + 1e-12 / float(metric.amax()))
+            start = torch.cat([metric, metric.new_tensor([own])])
+            bound = AffineBlock(matrix, weight, start).bound(seen)
+            fallback = torch.inf if whole is None else float(self.matrix[k].norm()) * whole.value
+            # The folded U differs from the exact one by rounding, which the last factor covers.
+            found[k] = float(self.row_norms[k]) + fallback if bound is None else bound.value
+        return found * (1.0 + 1e-9)
+
+    @torch.no_grad()
+    def centre(self, x: Tensor) -> Centre:
+        """The network at one input of shape (inputs,), with rigorous errors.
+
+        Raises:
+            CertificateError: the solve did not converge.
+        """
+        x = x.detach().double().cpu().reshape(-1)
+        offset = self.weight @ x + self.bias
+        unit = rounding_constant(self.weight.shape[1] + 8) + self.folding
+        offset_error = unit * (self.weight.abs() @ x.abs() + self.bias_size)
+        solution = self.layer.solve(x[None])
+        if not bool(solution.converged.all()):
+            raise CertificateError("centre: the solve did not converge; nothing can be said of this input")
+        assert solution.error_bound is not None
+        state = solution.value[0]
+        away = float(solution.error_bound[0]) + self.offset_lipschitz * float(offset_error.norm()) * (1.0 + 1e-12)
+        value = self.matrix @ state + offset
+        terms = self.matrix.abs() @ state.abs() + offset.abs()
+        rows = self.matrix.norm(dim=1) * (1.0 + 1e-12)
+        error = rows * away + rounding_constant(len(state) + 6) * terms + offset_error
+        logits = self.output @ state + self.output_bias
+        return Centre(x, offset, offset_error, state, value, error, away, logits)
+
+
+@torch.no_grad()
+def affine_network(model: nn.Module) -> AffineNetwork:
+    """The numbers of a model: normalisation and flattening, one ReLU layer on flat inputs, and a linear head.
+
+    Layers without a guarantee of their own are taken if a diagonal metric proves them well posed.
+
+    Raises:
+        CertificateError: the model is of another kind, or not known to be well posed.
+    """
+    chain = blocks_of(model)
+    found = find(chain)
+    if found is None:
+        raise CertificateError("model: per-input verification needs an equilibrium layer followed by at most one linear layer")
+    place, name, layer, head = found
+    if layer.activation != ReLU():
+        raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
+    scale, shift = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    before = [block for _, block in chain[:place] if not isinstance(block, nn.Flatten | nn.Identity)]
+    if len(before) > 1 or not all(isinstance(block, Normalize) for block in before):
+        raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
+    operator, guarantee = layer.materialise()
+    if not isinstance(operator, Dense):
+        raise CertificateError(f"{name}: needs a state map that is a matrix")
+    if guarantee is None:
+        matrix = operator.dense().detach().double().cpu()
+        metric = find_metric(matrix)
+        if metric is None:
+            raise CertificateError(f"{name}: no diagonal metric proves this layer well posed")
+        guarantee = ProvedMonotone(Dense(matrix, metric=metric))
+        layer = frozen(layer, guarantee)
+    fixed = frozen(layer)
+    weight, bias = fixed.injection.weight, fixed.injection.bias
+    bias = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias
+    size = bias.abs()
+    if before:
+        norm = before[0]
+        channels = norm.std.numel()
+        scale = (1.0 / norm.std.detach().double().cpu()).reshape(-1).repeat_interleave(weight.shape[1] // channels)
+        shift = -norm.mean.detach().double().cpu().reshape(-1).repeat_interleave(weight.shape[1] // channels) * scale
+        size = size + weight.abs() @ shift.abs()
+        bias = bias + weight @ shift
+        weight = weight * scale
+    folding = rounding_constant(weight.shape[1] + 8) if before else 0.0
+    label = None if fixed.output is not None else next(b for _, b in chain[place + 1 :] if not isinstance(b, nn.Flatten | nn.Identity)) if head is not None else None
+    n = len(weight)
+    output = torch.eye(n, dtype=torch.float64) if head is None else head.detach().double().cpu()
+    last = fixed.output if fixed.output is not None else label
+    constant = None if last is None else last.bias
+    output_bias = torch.zeros(len(output), dtype=torch.float64) if constant is None else constant.detach().double().cpu()
+    fixed.injection = linear_map(weight, bias)
+    return AffineNetwork(
+        fixed.operator().dense().detach(), weight.detach(), bias.detach(), size.detach(), output, output_bias, fixed, folding
+    )

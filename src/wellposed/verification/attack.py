@@ -1,0 +1,72 @@
+"""The other side of a verifier: inputs of a region that are surely misclassified."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wellposed.certificates.affine_network import AffineNetwork
+from wellposed.errors import CertificateError
+from wellposed.verification.region import Region
+
+_STEPS = 12
+
+
+def margins(network: AffineNetwork, x: Tensor, rows: Tensor, constants: Tensor) -> tuple[Tensor, Tensor]:
+    """``rows_k·z*(x_k) + constants_k`` and their gradients, for inputs of shape (k, inputs), in float64.
+
+    Returns:
+        Shapes (k,) and (k, inputs).
+    """
+    offset = x @ network.weight.t() + network.bias
+    state = network.layer.state(x)
+    active = (state @ network.matrix.t() + offset > 0.0).double()
+    identity = torch.eye(len(network.matrix), dtype=torch.float64)
+    gradients = []
+    for row, pattern in zip(rows, active, strict=True):
+        through = torch.linalg.solve_ex((identity - pattern[:, None] * network.matrix).t(), row[:, None])[0][:, 0]
+        gradients.append((through * pattern) @ network.weight)
+    return (rows * state).sum(1) + constants, torch.stack(gradients)
+
+
+@torch.no_grad()
+def descend(
+    network: AffineNetwork, region: Region, start: Tensor, rows: Tensor, constants: Tensor, steps: int = _STEPS
+) -> tuple[Tensor, Tensor]:
+    """The least margins found, by steps towards the minimiser of the margin's linearisation; shapes (k,), (k, inputs).
+
+    Args:
+        network: the numbers.
+        region: where to search.
+        start: inputs of the region, shape (k, inputs).
+        rows: see `margins`.
+        constants: likewise.
+        steps: how many.
+    """
+    best, points = torch.full((len(rows),), torch.inf, dtype=torch.float64), start.clone()
+    x = start
+    for step in range(steps):
+        value, gradient = margins(network, x, rows, constants)
+        better = value < best
+        best = torch.where(better, value, best)
+        points = torch.where(better[:, None], x, points)
+        goal = region.extreme(gradient)
+        share = 1.0 if step < 2 else 2.0 / (step + 1.0)
+        x = region.project(points + share * (goal - points))
+    return best, points
+
+
+@torch.no_grad()
+def surely_wrong(network: AffineNetwork, x: Tensor, label: int) -> bool:
+    """Whether the logits of the stored numbers at one input surely have another class above the true one."""
+    try:
+        centre = network.centre(x)
+    except CertificateError:
+        return False
+    rows = network.output - network.output[label]
+    margin = rows @ centre.state + network.output_bias - network.output_bias[label]
+    size = rows.norm(dim=1) * centre.state_error
+    terms = rows.abs() @ centre.state.abs() + network.output_bias.abs() + network.output_bias[label].abs()
+    surely = margin - size * (1.0 + 1e-12) - 1e-13 * terms
+    surely[label] = -torch.inf
+    return bool((surely > 0.0).any())

@@ -1,0 +1,102 @@
+"""Sets of inputs around one input: Euclidean balls, and boxes clipped to valid pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.certificates.affine_network import AffineNetwork
+from wellposed.verified import gamma as rounding_constant
+
+
+@dataclass(frozen=True)
+class Region:
+    """A ball ``‖x − centre‖₂ ≤ radius``, or a box ``|x − centre| ≤ widths``.
+
+    Attributes:
+        centre: shape (inputs,), float64.
+        radius: of the ball; for a box, of the ball around it.
+        widths: of the box, shape (inputs,); None for a ball.
+    """
+
+    centre: Tensor
+    radius: float
+    widths: Tensor | None = None
+
+    @classmethod
+    def ball(cls, x: Tensor, radius: float) -> Region:
+        """The Euclidean ball."""
+        return cls(x.detach().double().cpu().reshape(-1), radius)
+
+    @classmethod
+    def box(cls, x: Tensor, radius: float, valid: tuple[float, float] | None = (0.0, 1.0)) -> Region:
+        """The points of the ℓ∞ ball that are valid pixels: a box around its own middle, rounded outwards.
+
+        Args:
+            x: an input whose entries are valid.
+            radius: of the ℓ∞ ball.
+            valid: the range of pixels, or None for any number.
+        """
+        x = x.detach().double().cpu().reshape(-1)
+        low, high = x - radius, x + radius
+        if valid is not None:
+            low, high = low.clamp_min(valid[0]), high.clamp_max(valid[1])
+        middle = 0.5 * (low + high)
+        widths = torch.maximum(high - middle, middle - low)
+        widths = widths * (1.0 + 2.0**-50) + 2.0**-50 * (radius + middle.abs() * 2.0**-2)
+        return cls(middle, float(widths.norm()) * (1.0 + widths.numel() * 2.0**-52), widths)
+
+    def reach(self, network: AffineNetwork) -> Tensor:
+        """Upper bounds of |U(x − centre)|, shape (n,)."""
+        if self.widths is None:
+            return network.row_norms * (self.radius * (1.0 + 1e-15))
+        slack = 1.0 + (len(self.widths) + 8) * 2.0**-52 + network.folding
+        return torch.minimum(network.weight.abs() @ self.widths * slack, network.row_norms * self.radius)
+
+    def gram(self, network: AffineNetwork, shares: Tensor | None = None) -> Tensor:
+        """A matrix whose square root maps the unit ball onto an ellipsoid that has all U(x − centre) inside, up to rounding.
+
+        Args:
+            network: U.
+            shares: d, positive, shape (inputs,): the box lies in the ellipsoid Σ d_i x_i² ≤ Σ d_i·widths_i². None for equal ones.
+        """
+        if self.widths is None:
+            return self.radius**2 * network.gram
+        if shares is None:
+            return float(self.widths.square().sum()) * network.gram
+        total = float((shares * self.widths.square()).sum())
+        return total * (network.weight / shares) @ network.weight.t()
+
+    def lift(self, network: AffineNetwork, pull: Tensor, shares: Tensor | None = None) -> Tensor:
+        """The changes of the input of least norm (that of the ellipsoid) that belong to directions ξ, shape (inputs, q).
+
+        Args:
+            network: U.
+            pull: see `Relaxed`.
+            shares: see `gram`.
+        """
+        if shares is None or self.widths is None:
+            square = self.radius**2 if self.widths is None else float(self.widths.square().sum())
+            return square * (network.weight.t() @ pull)
+        total = float((shares * self.widths.square()).sum())
+        return total * (network.weight.t() @ pull) / shares[:, None]
+
+    def gram_error(self, network: AffineNetwork, shares: Tensor | None = None) -> float:
+        """What rounding, that of U's entries included, can change in `gram`, as a fraction of its trace."""
+        return 2.0 * rounding_constant(network.weight.shape[1] + 16) + 2.0 * network.folding
+
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest points of the region to points of shape (batch, inputs), by its own norm."""
+        change = x - self.centre
+        if self.widths is not None:
+            return self.centre + change.clamp(-self.widths, self.widths)
+        size = change.norm(dim=1, keepdim=True)
+        return self.centre + change * (self.radius * (1.0 - 1e-12) / size.clamp_min(1e-300)).clamp_max(1.0)
+
+    def extreme(self, gradient: Tensor) -> Tensor:
+        """The points where linear functions with these gradients, shape (batch, inputs), are least."""
+        if self.widths is not None:
+            return self.centre - self.widths * gradient.sign()
+        return self.centre - gradient * (self.radius * (1.0 - 1e-12) / gradient.norm(dim=1, keepdim=True).clamp_min(1e-300))

@@ -1,0 +1,123 @@
+"""Bounds of pre-activations and margins by secant slopes: one linear equation with interval coefficients per input.
+
+Around the centre Δz = SΔv with slopes S in [α, β] that the bounds of v leave possible, so Δv = W(D + ΘR)Δv + UΔx with middle D and
+half-widths R of the slopes, |Θ| ≤ 1. For any Y, |Δv| ≤ |YUΔx| + (|YW|R + |I − Y(I − WD)|)|Δv|; with Y ≈ (I − WD)⁻¹ the second factor is
+small, and a vector w with K w < w for that factor K proves |Δv| ≤ (I − K)⁻¹|YUΔx|. Needs nothing of W but this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.certificates.affine_network import AffineNetwork, Centre
+from wellposed.verification.region import Region
+from wellposed.verification.reduction import Bounds
+from wellposed.verified import gamma as rounding_constant
+
+_ROUNDS = 8
+_WORTH = 0.98  # a round must shrink the mean width to this share of it, or it is the last
+
+
+@dataclass(frozen=True)
+class Secants:
+    """Middle and half-width of the slopes at a region, shape (n,) each, with bounds of |Δv|, shape (n,)."""
+
+    middle: Tensor
+    spread: Tensor
+    away: Tensor
+
+
+def secants(centre: Centre, bounds: Bounds) -> Secants:
+    """The slopes of ReLU between the centre and any point within the bounds.
+
+    The pre-activation at the centre is known up to ``centre.error``; the slopes hold for all values within it.
+    """
+    low, high = bounds.lower, bounds.upper
+    least, largest = centre.preactivation - centre.error, centre.preactivation + centre.error
+    # v₀ > 0: slopes between v₀/(v₀ − l) and 1; v₀ ≤ 0: between 0 and u/(u − v₀).
+    smallest = torch.where(low >= 0.0, 1.0, torch.where(least > 0.0, least / (least - low).clamp_min(1e-300), 0.0))
+    greatest = torch.where(high <= 0.0, 0.0, torch.where(largest < 0.0, high / (high - largest).clamp_min(1e-300), 1.0))
+    smallest = (smallest * (1.0 - 1e-14)).clamp(0.0, 1.0)
+    greatest = torch.where(high <= 0.0, 0.0, (greatest * (1.0 + 1e-14)).clamp(0.0, 1.0))
+    middle = 0.5 * (smallest + greatest)
+    spread = 0.5 * (greatest - smallest) + 1e-15
+    away = torch.maximum(high - least, largest - low) * (1.0 + 1e-15)
+    return Secants(middle, spread, away)
+
+
+def reach_of(rows: Tensor, network: AffineNetwork, region: Region) -> Tensor:
+    """Upper bounds of |rows·U(x − centre)| over a region, for rows of shape (k, n), rounding included."""
+    inputs = network.weight.shape[1]
+    rounding = 2.0 * rounding_constant(len(network.matrix) + inputs + 16) + 2.0 * network.folding
+    if region.widths is None:
+        square = ((rows @ network.gram) * rows).sum(1)
+        size = rows.abs() @ network.row_norms
+        return region.radius * (square + rounding * size.square()).clamp_min(0.0).sqrt() * (1.0 + 1e-14)
+    size = rows.abs() @ region.reach(network)
+    return (rows @ network.weight).abs() @ region.widths * (1.0 + rounding) + rounding * size
+
+
+def refine(network: AffineNetwork, centre: Centre, region: Region, bounds: Bounds) -> Bounds:
+    """Bounds that are at least as tight, all of them proved."""
+    matrix, size = network.matrix, len(network.matrix)
+    identity = torch.eye(size, dtype=torch.float64)
+    rounding = rounding_constant(2 * size + 16)
+    for _ in range(_ROUNDS):
+        slopes = secants(centre, bounds)
+        own = identity - matrix * slopes.middle
+        inverse, failed = torch.linalg.inv_ex(own)
+        if int(failed):
+            return bounds
+        remainder = (identity - inverse @ own).abs() + rounding * (inverse.abs() @ own.abs() + identity)
+        through = (inverse @ matrix).abs() + rounding * (inverse.abs() @ matrix.abs())
+        factor = through * slopes.spread + remainder
+        driven = reach_of(inverse, network, region)
+        away = _supersolution(factor, driven)
+        known = slopes.away
+        found = known if away is None else torch.minimum(away, known)
+        # Also where K is not a contraction: |Δv| ≤ a + K|Δv| with what is known already.
+        for _ in range(2):
+            found = torch.minimum(found, (driven + factor @ found) * (1.0 + rounding))
+        lower = torch.maximum(bounds.lower, centre.preactivation - centre.error - found - 1e-15 * found)
+        upper = torch.minimum(bounds.upper, centre.preactivation + centre.error + found + 1e-15 * found)
+        before = float((bounds.upper - bounds.lower).mean())
+        bounds = Bounds(lower, upper)
+        if not float((upper - lower).mean()) < _WORTH * before:
+            break
+    return bounds
+
+
+def _supersolution(factor: Tensor, driven: Tensor) -> Tensor | None:
+    """A w > 0 with w ≥ driven + factor·w, near the least; None if none is found. It proves that (I − factor)⁻¹driven ≤ w."""
+    size = len(driven)
+    identity = torch.eye(size, dtype=torch.float64)
+    guess = torch.linalg.solve_ex(identity - factor, torch.stack([driven, torch.ones_like(driven)], 1))[0]
+    if not bool(torch.isfinite(guess).all()) or not bool((guess[:, 1] > 0.0).all()):
+        return None
+    for share in (1e-12, 1e-10, 1e-8, 1e-5):
+        found = guess[:, 0] + share * (float(driven.max()) + 1e-300) * guess[:, 1]
+        image = (driven + factor @ found) * (1.0 + rounding_constant(size + 4))
+        if bool((found > 0.0).all()) and bool((image < found).all()):
+            return found
+    return None
+
+
+def margin_change(network: AffineNetwork, centre: Centre, region: Region, bounds: Bounds, rows: Tensor) -> Tensor:
+    """Upper bounds of |rows·Δz| over a region, for rows of shape (k, n).
+
+    With g(I − WD) ≈ rows·D: rows·Δz = gUΔx + (gW + rows)ΘRΔv + (rows·D − g(I − WD))Δv.
+    """
+    slopes = secants(centre, bounds)
+    matrix, size = network.matrix, len(network.matrix)
+    own = torch.eye(size, dtype=torch.float64) - matrix * slopes.middle
+    wanted = rows * slopes.middle
+    found = torch.linalg.solve_ex(own.t(), wanted.t())[0].t()
+    rounding = rounding_constant(2 * size + 16)
+    missing = (wanted - found @ own).abs() + rounding * (wanted.abs() + found.abs() @ own.abs())
+    open_part = (found @ matrix + rows).abs() + rounding * (found.abs() @ matrix.abs() + rows.abs())
+    away = slopes.away
+    change = reach_of(found, network, region) + (open_part * slopes.spread + missing) @ away
+    return change.nan_to_num(nan=torch.inf, posinf=torch.inf) * (1.0 + 4.0 * rounding)
