@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed.certificates.lipschitz import blocks_of
+from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.patterns import ascend, steep_points
 
 
@@ -50,7 +50,7 @@ def test_pairs_of_inputs_attain_the_norm_of_their_pattern(shape):
     layer = wp.MonDEQ(12, 8, m=0.3, dtype=torch.float64, rtol=1e-12, atol=1e-12)
     model = nn.Sequential(wp.layers.Normalize(mean, std).double(), nn.Flatten(), layer, nn.Linear(8, 4).double())
     x = torch.randn(5, *shape, dtype=torch.float64)
-    points = steep_points(blocks_of(model), x)
+    points = steep_points(affine_network(model), x)
     assert len(points) == 5
     scale = 1.0 / torch.tensor(std, dtype=torch.float64).repeat_interleave(12 // shape[0])
     matrix, weight = layer.operator().dense().detach(), layer.injection.weight.detach() * scale
@@ -72,12 +72,17 @@ def test_pairs_of_inputs_attain_the_norm_of_their_pattern(shape):
 def test_where_patterns_do_not_apply():
     torch.manual_seed(0)
     x = torch.randn(3, 5, dtype=torch.float64)
+    wide = nn.Sequential(
+        wp.MonDEQ(5, 9), nn.Linear(9, 2)
+    ).double()  # five inputs cannot make every pattern of nine units
+    assert len(steep_points(affine_network(wide), x)) < 3
     for model in (
+        wide,
         nn.Sequential(wp.MonDEQ(5, 4, activation="tanh"), nn.Linear(4, 2)),
-        nn.Sequential(nn.Linear(5, 5), wp.MonDEQ(5, 4), nn.Linear(4, 2)),
-        nn.Sequential(wp.MonDEQ(5, 9), nn.Linear(9, 2)),  # five inputs cannot make every pattern of nine units
         nn.Sequential(nn.Linear(5, 2)),
     ):
         model.double()
-        assert len(steep_points(blocks_of(model), x)) < 3
         assert 0 < wp.witness(model, x).lipschitz <= wp.certify(model).lipschitz
+    for model in (nn.Sequential(wp.MonDEQ(5, 4, activation="tanh"), nn.Linear(4, 2)), nn.Sequential(nn.Linear(5, 2))):
+        with pytest.raises(wp.CertificateError, match="ReLU|equilibrium"):
+            affine_network(model)

@@ -62,3 +62,5 @@ from wellposed.solvers import Solver as Solver
 from wellposed.solvers.problem import AffineProblem as AffineProblem
 from wellposed.solvers.solution import Solution as Solution
 from wellposed.solvers.solution import Status as Status
+from wellposed.verification import Verdict as Verdict
+from wellposed.verification import Verifier as Verifier

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wellposed.activations import ReLU
 from wellposed.certificates.diagonal_metric import AffineBlock
-from wellposed.certificates.joint import find
+from wellposed.certificates.joint import find, output_map
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.certificates.well_posedness import find_metric
 from wellposed.errors import CertificateError
@@ -155,44 +155,49 @@ def affine_network(model: nn.Module) -> AffineNetwork:
     chain = blocks_of(model)
     found = find(chain)
     if found is None:
-        raise CertificateError("model: per-input verification needs an equilibrium layer followed by at most one linear layer")
+        raise CertificateError(
+            "model: per-input verification needs an equilibrium layer followed by at most one linear layer"
+        )
     place, name, layer, head = found
     if layer.activation != ReLU():
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
-    scale, shift = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     before = [block for _, block in chain[:place] if not isinstance(block, nn.Flatten | nn.Identity)]
     if len(before) > 1 or not all(isinstance(block, Normalize) for block in before):
         raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
+    fixed = frozen(layer, _metric_guarantee(name, layer))
+    weight = fixed.injection.weight.detach()
+    bias = (
+        torch.zeros(len(weight), dtype=torch.float64) if fixed.injection.bias is None else fixed.injection.bias.detach()
+    )
+    size = bias.abs()
+    for norm in before:
+        assert isinstance(norm, Normalize)
+        repeated = weight.shape[1] // norm.std.numel()
+        std, mean = (
+            part.detach().double().cpu().reshape(-1).repeat_interleave(repeated) for part in (norm.std, norm.mean)
+        )
+        shift = -mean / std
+        size = size + weight.abs() @ shift.abs()
+        bias = bias + weight @ shift
+        weight = weight / std
+    fixed.injection = linear_map(weight, bias)
+    output = output_map(layer, head)
+    constant = torch.zeros(len(output), dtype=torch.float64)
+    if head is not None and head.bias is not None:
+        constant = head.bias.detach().double().cpu()
+    folding = rounding_constant(weight.shape[1] + 8) if before else 0.0
+    return AffineNetwork(fixed.operator().dense().detach(), weight, bias, size, output, constant, fixed, folding)
+
+
+def _metric_guarantee(name: str, layer: Equilibrium) -> ProvedMonotone | None:
+    """For a layer that promises nothing: what a diagonal metric proves. None where the layer has a guarantee of its own."""
     operator, guarantee = layer.materialise()
     if not isinstance(operator, Dense):
         raise CertificateError(f"{name}: needs a state map that is a matrix")
-    if guarantee is None:
-        matrix = operator.dense().detach().double().cpu()
-        metric = find_metric(matrix)
-        if metric is None:
-            raise CertificateError(f"{name}: no diagonal metric proves this layer well posed")
-        guarantee = ProvedMonotone(Dense(matrix, metric=metric))
-        layer = frozen(layer, guarantee)
-    fixed = frozen(layer)
-    weight, bias = fixed.injection.weight, fixed.injection.bias
-    bias = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias
-    size = bias.abs()
-    if before:
-        norm = before[0]
-        channels = norm.std.numel()
-        scale = (1.0 / norm.std.detach().double().cpu()).reshape(-1).repeat_interleave(weight.shape[1] // channels)
-        shift = -norm.mean.detach().double().cpu().reshape(-1).repeat_interleave(weight.shape[1] // channels) * scale
-        size = size + weight.abs() @ shift.abs()
-        bias = bias + weight @ shift
-        weight = weight * scale
-    folding = rounding_constant(weight.shape[1] + 8) if before else 0.0
-    label = None if fixed.output is not None else next(b for _, b in chain[place + 1 :] if not isinstance(b, nn.Flatten | nn.Identity)) if head is not None else None
-    n = len(weight)
-    output = torch.eye(n, dtype=torch.float64) if head is None else head.detach().double().cpu()
-    last = fixed.output if fixed.output is not None else label
-    constant = None if last is None else last.bias
-    output_bias = torch.zeros(len(output), dtype=torch.float64) if constant is None else constant.detach().double().cpu()
-    fixed.injection = linear_map(weight, bias)
-    return AffineNetwork(
-        fixed.operator().dense().detach(), weight.detach(), bias.detach(), size.detach(), output, output_bias, fixed, folding
-    )
+    if guarantee is not None:
+        return None
+    matrix = operator.dense().detach().double().cpu()
+    metric = find_metric(matrix)
+    if metric is None:
+        raise CertificateError(f"{name}: no diagonal metric proves this layer well posed")
+    return ProvedMonotone(Dense(matrix, metric=metric))

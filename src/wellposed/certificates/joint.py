@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +45,11 @@ class Joint:
     pairs: Tensor | None
 
 
-def find(chain: Chain) -> tuple[int, str, Equilibrium, Tensor | None] | None:
-    """Place and names of an equilibrium layer at the end of a chain, the layer, and the weight of its head, if it has one."""
+def find(chain: Chain) -> tuple[int, str, Equilibrium, Any] | None:
+    """Place and names of an equilibrium layer at the end of a chain, the layer, and its linear head, or None if it has none.
+
+    The head has the attributes of `torch.nn.Linear`.
+    """
     ending = [place for place, (_, block) in enumerate(chain) if isinstance(block, ImplicitLayer)]
     if not ending:
         return None
@@ -59,13 +63,20 @@ def find(chain: Chain) -> tuple[int, str, Equilibrium, Tensor | None] | None:
         return None
     rest = [(label, block) for label, block in chain[place + 1 :] if not isinstance(block, nn.Flatten | nn.Identity)]
     if layer.output is not None:
-        return None if rest else (place, name, layer, layer.output.weight.detach())
+        return None if rest else (place, name, layer, layer.output)
     if not rest:
         return place, name, layer, None
     label, head = rest[0]
     if len(rest) > 1 or not (is_plain(head, nn.Linear) or is_plain(head, OrthogonalLinear)):
         return None
-    return place, f"{name} + {label}", layer, head.weight.detach()
+    return place, f"{name} + {label}", layer, head
+
+
+def output_map(layer: Equilibrium, head: Any) -> Tensor:
+    """The matrix of the head, or the identity: shape (outputs, n), float64."""
+    if head is None:
+        return torch.eye(layer.state_features, dtype=torch.float64)
+    return head.weight.detach().double().cpu()
 
 
 def joint_bound(chain: Chain, *, largest: int | None = None) -> Joint | None:
@@ -84,7 +95,7 @@ def joint_bound(chain: Chain, *, largest: int | None = None) -> Joint | None:
     block = affine_block(layer)
     if block is None:
         return None
-    output = torch.eye(layer.state_features, dtype=torch.float64) if head is None else head.double().cpu()
+    output = output_map(layer, head)
     whole = block.bound(output)
     if whole is None:
         return None
@@ -117,7 +128,7 @@ def check_joint(chain: Chain, joint: Joint) -> None:
     if found is None or block is None or found[:2] != (joint.place, joint.block):
         raise CertificateError(f"joint: the model has no layer and head {joint.block!r}")
     _, _, layer, head = found
-    output = torch.eye(layer.state_features, dtype=torch.float64) if head is None else head.double().cpu()
+    output = output_map(layer, head)
     if not _proves(block, output, joint.multipliers[0], joint.value):
         raise CertificateError(f"joint: {joint.value!r} is claimed, and its multipliers do not prove it")
     if joint.pairs is None:

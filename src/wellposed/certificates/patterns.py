@@ -8,13 +8,9 @@ by a matrix of rank one, so all flips are tried at once.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wellposed.activations import ReLU
-from wellposed.certificates.joint import Chain, find
-from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.normalize import Normalize
-from wellposed.operators.dense import Dense
+from wellposed.certificates.affine_network import AffineNetwork
 
 _LARGEST = 400  # states for which it is tried: a step costs their cube
 _STARTS = 6
@@ -22,46 +18,25 @@ _ROUNDS = 400
 
 
 @torch.no_grad()
-def steep_points(chain: Chain, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Inputs with the directions in which their Jacobians are largest; none where the model is of another kind.
+def steep_points(network: AffineNetwork, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Inputs with the directions in which their Jacobians are largest; none for states that are too large.
 
     Args:
-        chain: blocks of a float64 model on the CPU: normalisation and flattening, a ReLU layer, and a linear head.
+        network: one ReLU layer and a linear head.
         x: inputs to start from, shape (batch, ...), float64.
     """
-    found = find(chain)
-    if found is None:
+    if not 0 < len(network.matrix) <= _LARGEST:
         return []
-    place, _, layer, head = found
-    before = nn.Sequential(*(block for _, block in chain[:place]))
-    if not all(isinstance(block, Normalize | nn.Flatten | nn.Identity) for block in before):
-        return []
-    operator, _ = layer.materialise()
-    if layer.activation != ReLU() or not isinstance(operator, Dense) or not 0 < layer.state_features <= _LARGEST:
-        return []
-    # What comes before the layer is x ↦ scale∘x + shift.
-    shift = before(torch.zeros_like(x[:1])).reshape(-1)
-    scale = before(torch.ones_like(x[:1])).reshape(-1) - shift
-    weight = layer.injection.weight * scale
-    bias = layer.injection.weight @ shift
-    if layer.injection.bias is not None:
-        bias = bias + layer.injection.bias
-    matrix = operator.dense()
-    output = torch.eye(len(matrix), dtype=torch.float64) if head is None else head
+    matrix, weight, bias = network.matrix, network.weight, network.bias
     rows = x[:_STARTS].flatten(1)
-    states = _states(layer, before, x[:_STARTS])
-    values = states @ matrix.t() + rows @ weight.t() + bias
+    values = network.layer.state(rows) @ matrix.t() + rows @ weight.t() + bias
     points = []
     for value in values:
-        pattern, direction = ascend(matrix, weight, output, (value > 0.0).double())
+        pattern, direction = ascend(matrix, weight, network.output, (value > 0.0).double())
         point = _with_pattern(matrix, weight, bias, pattern, value)
         if point is not None:
             points.append((point.reshape(x.shape[1:]), direction.reshape(x.shape[1:])))
     return points
-
-
-def _states(layer: Equilibrium, before: nn.Sequential, x: Tensor) -> Tensor:
-    return layer.state(before(x))
 
 
 def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:

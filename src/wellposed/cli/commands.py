@@ -22,6 +22,8 @@ from wellposed.experiments.presets import as_markdown, run_presets
 from wellposed.experiments.report import write_report
 from wellposed.experiments.robustness import attack_run, certify_run
 from wellposed.experiments.tables import as_text, summarise
+from wellposed.experiments.verification import as_text as verified_text
+from wellposed.experiments.verification import verify_run
 from wellposed.models.families import FAMILIES
 from wellposed.training.config import TrainConfig, presets, read_config
 
@@ -57,7 +59,7 @@ class Train(_Common):
 
 @dataclass(frozen=True)
 class Certify(_Common):
-    """Certify a run: its Lipschitz constant, and the radius of every test image."""
+    """Certify a run: its Lipschitz constant, and the radius of every test image; or verify its images one by one."""
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
@@ -67,8 +69,13 @@ class Certify(_Common):
     """Only the first so many test images."""
     data: str | None = None
     """Test images of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json."""
-    method: Literal["tightest", "product", "metric"] = "tightest"
-    """product of the blocks' constants; metric, the best diagonal metric for the last layer and its head; or the tightest."""
+    method: Literal["tightest", "product", "metric", "ladder"] = "tightest"
+    """product of the blocks' constants; metric, the best diagonal metric for the last layer and its head; or the tightest.
+    ladder verifies image by image, up to branch and bound."""
+    norm: Literal["l2", "linf"] = "l2"
+    """Euclidean balls, or ℓ∞ boxes within valid pixels, which need the ladder."""
+    seconds: float = 10.0
+    """For the ladder: time for one image and radius, after which it stays open."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,10 @@ def train(arguments: list[str]) -> int:
 def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = _parse(Certify, arguments, "wellposed certify")
+    if options.method == "ladder":
+        return _verify(options)
+    if options.norm != "l2":
+        raise InputError(f"norm={options.norm!r}: needs --method ladder")
     with counting("images certified", quiet=options.json) as done:
         found = certify_run(
             options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data,
@@ -187,6 +198,31 @@ def certify(arguments: list[str]) -> int:
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     text = f"{options.run} on {options.data}: error {100 * found.test_error:.2f} %, certified {table}"
     return _print(result, text, options)
+
+
+def _verify(options: Certify) -> int:
+    if options.data is not None:
+        raise InputError(f"data={options.data!r}: the ladder verifies the run's own test images; leave this option out")
+    norm = options.norm.removeprefix("l")
+    with counting("images verified", quiet=options.json) as done:
+        found = verify_run(
+            options.run, data_root=options.data_root, norm=norm, radii=options.eps, limit=options.limit,
+            seconds=options.seconds, done=done,
+        )  # fmt: skip
+    shares = {
+        f"{radius:g}": {
+            status: found.share(status, place) for status in ("certified", "falsified", "misclassified", "unknown")
+        }
+        for place, radius in enumerate(found.radii)
+    }
+    result = {
+        "run": str(options.run),
+        "norm": norm,
+        "samples": len(found.status[0]),
+        "seconds": found.seconds,
+        "shares": shares,
+    }
+    return _print(result, verified_text(options.run, found), options)
 
 
 def attack(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The other side of a verifier: inputs of a region that are surely misclassified."""
+"""The other side of a verifier: inputs of a region with small margins, found by gradients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates.affine_network import AffineNetwork
-from wellposed.errors import CertificateError
 from wellposed.verification.region import Region
 
 _STEPS = 12
@@ -54,19 +53,3 @@ def descend(
         share = 1.0 if step < 2 else 2.0 / (step + 1.0)
         x = region.project(points + share * (goal - points))
     return best, points
-
-
-@torch.no_grad()
-def surely_wrong(network: AffineNetwork, x: Tensor, label: int) -> bool:
-    """Whether the logits of the stored numbers at one input surely have another class above the true one."""
-    try:
-        centre = network.centre(x)
-    except CertificateError:
-        return False
-    rows = network.output - network.output[label]
-    margin = rows @ centre.state + network.output_bias - network.output_bias[label]
-    size = rows.norm(dim=1) * centre.state_error
-    terms = rows.abs() @ centre.state.abs() + network.output_bias.abs() + network.output_bias[label].abs()
-    surely = margin - size * (1.0 + 1e-12) - 1e-13 * terms
-    surely[label] = -torch.inf
-    return bool((surely > 0.0).any())

@@ -65,7 +65,7 @@ class Reduction:
         self._solve()
 
     def _solve(self) -> None:
-        """z of the active units as a function of (z of the open ones, s = U(x − x₀), 1), with its error."""
+        """Z of the active units as a function of (z of the open ones, s = U(x − x₀), 1), with its error."""
         network, opened, active = self.network, self.open, self.active
         matrix = network.matrix
         size = len(active)
@@ -117,7 +117,12 @@ class Reduction:
             constant = constant + self.centre.offset[units]
             terms = terms + self.reach[units] + self.centre.offset[units].abs()
             error = error + self._given(units)
-        return by_open, by_input, constant, (error + rounding_constant(len(active) + self.p + 24) * terms) * (1.0 + 1e-12)
+        return (
+            by_open,
+            by_input,
+            constant,
+            (error + rounding_constant(len(active) + self.p + 24) * terms) * (1.0 + 1e-12),
+        )
 
     def margin(self, row: Tensor, constant: float, metric: Tensor, error: float = 0.0) -> Relaxed:
         """The relaxation whose objective is a linear function of the state.
@@ -153,7 +158,7 @@ class Reduction:
             forms[p : p + s], widths, picked[3], forms[-1], float(goal[3][0]) * (1.0 + 1e-12),
             metric[self.open], metric[self.chosen] * widths * torch.where(self.signs > 0, away[self.chosen], state[self.chosen]),
             state[self.open], away[self.open],
-            torch.linalg.solve_triangular(root.t(), by_input, upper=True).t(),
+            torch.linalg.solve_triangular(root, by_input, upper=False).t(),
         )  # fmt: skip
 
     def _root(self, by_input: Tensor) -> Tensor:

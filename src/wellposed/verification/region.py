@@ -99,4 +99,6 @@ class Region:
         """The points where linear functions with these gradients, shape (batch, inputs), are least."""
         if self.widths is not None:
             return self.centre - self.widths * gradient.sign()
-        return self.centre - gradient * (self.radius * (1.0 - 1e-12) / gradient.norm(dim=1, keepdim=True).clamp_min(1e-300))
+        return self.centre - gradient * (
+            self.radius * (1.0 - 1e-12) / gradient.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        )

@@ -153,8 +153,8 @@ class _Dual:
     def start(self) -> Tensor:
         """A strictly feasible point: the bound in a diagonal metric λ, at the best of a few scales, moved inside.
 
-        The constraint Δz(Δv − Δz) ≥ 0 of that bound is y₀z + z₀y − zy ≥ 0 around (z₀, y₀), whose linear terms are at most those of
-        z(u − z) and y(−l − y).
+        The constraint Δz(Δv − Δz) ≥ 0 of that bound is y₀z + z₀y − zy ≥ 0 around (z₀, y₀), whose linear terms are at most those
+        of z(u − z) and y(−l − y).
         """
         problem, p = self.problem, self.p
         u, r = self.u, self.r
@@ -212,12 +212,15 @@ class _Dual:
         highest, determinant = self.highest(theta)
         return -weight * highest - determinant - float(positive.log().sum())
 
-    def derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradient of the barrier, factor of its scaled Hessian with the scale, and F⁻¹.
+    def derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Gradient of the barrier, factor of its scaled Hessian with the scale, and F⁻¹; None at the limit of float64.
 
         Each F_i is a few products of forms, so that traces of their products are products of entries of one table.
         """
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(self.matrix(theta))[0])
+        lower, failed = torch.linalg.cholesky_ex(self.matrix(theta))
+        if int(failed):
+            return None
+        inverse = torch.cholesky_inverse(lower)
         moved = self.forms @ inverse
         table = moved @ self.forms.t()
         reach = moved[:, self.inputs]
@@ -230,7 +233,9 @@ class _Dual:
         traces[-1] = block.diagonal().sum()
         by_first, by_second = table[first], table[second]
         hessian = torch.empty(products + 1, products + 1, dtype=torch.float64)
-        hessian[:-1, :-1] = 0.5 * (by_first[:, first] * by_second[:, second] + by_first[:, second] * by_second[:, first])
+        hessian[:-1, :-1] = 0.5 * (
+            by_first[:, first] * by_second[:, second] + by_first[:, second] * by_second[:, first]
+        )
         hessian[:-1, -1] = hessian[-1, :-1] = reached[first, second]
         hessian[-1, -1] = block.square().sum()
         gradient = -(self.chart @ traces)
@@ -243,8 +248,8 @@ class _Dual:
         factor, failed = torch.linalg.cholesky_ex(scaled)
         if int(failed):
             scaled.diagonal().add_(1e-9)
-            factor = torch.linalg.cholesky_ex(scaled)[0]
-        return gradient, factor, scale, inverse
+            factor, failed = torch.linalg.cholesky_ex(scaled)
+        return None if int(failed) else (gradient, factor, scale, inverse)
 
 
 def minimise(
@@ -252,14 +257,16 @@ def minimise(
     *,
     target: float | None = None,
     tolerance: float = _TOLERANCE,
+    give_up: bool = False,
     initial: Multipliers | None = None,
 ) -> Multipliers:
     """The largest lower bound of the objective that the relaxation gives.
 
     Args:
         problem: the forms.
-        target: stop as soon as the bound is above this, or cannot come above it; None to go on to the tolerance.
+        target: stop as soon as the bound is above this; None to go on to the tolerance.
         tolerance: relative to the size of the bound.
+        give_up: stop too as soon as the bound cannot come above the target.
         initial: where to start, the solution of a problem of the same shape.
     """
     dual = _Dual(problem)
@@ -276,7 +283,10 @@ def minimise(
     for _ in range(_LARGEST_STEPS):
         # Along t the barrier has its least value here; holding that on to every step takes away the stiffest direction.
         theta[0] = highest - 1.0 / weight
-        gradient, factor, scale, inverse = dual.derivatives(theta)
+        found = dual.derivatives(theta)
+        if found is None:
+            break
+        gradient, factor, scale, inverse = found
         whole = gradient.clone()
         whole[0] -= weight
         direction = -scale * torch.cholesky_solve((scale * whole)[:, None], factor)[:, 0]
@@ -286,7 +296,7 @@ def minimise(
         if decrement < _CENTRED:
             gap = (dual.parameter + 2.0 * dual.parameter**0.5) / weight
             reachable = min(reachable, highest + gap)
-            if (target is not None and reachable < target) or gap <= tolerance * (abs(highest) + 1e-12):
+            if (give_up and target is not None and reachable < target) or gap <= tolerance * (abs(highest) + 1e-12):
                 break
             unit = torch.zeros_like(theta)
             unit[0] = 1.0
@@ -313,14 +323,13 @@ def minimise(
             break
         theta = trial
         highest = dual.highest(theta)[0]
-    assert inverse is not None
+    if inverse is None:  # nothing to be seen of the primal: the middle of the region
+        inverse = torch.zeros(dual.size, dtype=torch.float64).index_fill(0, torch.tensor([dual.size - 1]), 1.0).diag()
     moments = inverse / inverse[-1, -1]
     mean = dual.forms[: 2 * dual.p] @ moments[:, -1]
     tau = theta[2 + 2 * dual.p : 2 + 3 * dual.p]
     conflict = tau.abs() * mean[: dual.p].clamp_min(0.0) * mean[dual.p :].clamp_min(0.0)
-    return Multipliers(
-        theta, highest, reachable, moments[dual.inputs, -1], conflict, moments[dual.inputs, dual.inputs]
-    )
+    return Multipliers(theta, highest, reachable, moments[dual.inputs, -1], conflict, moments[dual.inputs, dual.inputs])
 
 
 def proved(problem: Relaxed, multipliers: Multipliers) -> float:

@@ -1,8 +1,8 @@
 """Bounds of pre-activations and margins by secant slopes: one linear equation with interval coefficients per input.
 
-Around the centre Δz = SΔv with slopes S in [α, β] that the bounds of v leave possible, so Δv = W(D + ΘR)Δv + UΔx with middle D and
-half-widths R of the slopes, |Θ| ≤ 1. For any Y, |Δv| ≤ |YUΔx| + (|YW|R + |I − Y(I − WD)|)|Δv|; with Y ≈ (I − WD)⁻¹ the second factor is
-small, and a vector w with K w < w for that factor K proves |Δv| ≤ (I − K)⁻¹|YUΔx|. Needs nothing of W but this.
+Around the centre Δz = SΔv with slopes S in [α, β] that the bounds of v leave possible, so Δv = W(D + ΘR)Δv + UΔx with middle D
+and half-widths R of the slopes, |Θ| ≤ 1. For any Y, |Δv| ≤ |YUΔx| + (|YW|R + |I − Y(I − WD)|)|Δv|; with Y ≈ (I − WD)⁻¹ the
+factor K in front of the last |Δv| is small, and a w with Kw < w proves |Δv| ≤ (I − K)⁻¹|YUΔx|. Needs nothing of W but this.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates.affine_network import AffineNetwork, Centre
-from wellposed.verification.region import Region
 from wellposed.verification.reduction import Bounds
+from wellposed.verification.region import Region
 from wellposed.verified import gamma as rounding_constant
 
 _ROUNDS = 8

@@ -1,0 +1,152 @@
+"""Verification of a run's test images one by one: how many are certified, falsified, or left open at each radius."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from wellposed.certificates.evaluate import bounded_logits
+from wellposed.errors import CertificateError, CheckpointError, InputError, check
+from wellposed.experiments.robustness import file_digest, read_attacked
+from wellposed.training.run import RunFolder, load_image_run
+from wellposed.verification import Verdict, Verifier
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Verdicts on the first test inputs of a run.
+
+    Attributes:
+        norm: ``"2"`` or ``"inf"``.
+        radii: of the regions, pixels in [0, 1].
+        status: per radius, the status of every input; see `Verdict`.
+        methods: per radius, what decided.
+        seconds: spent on everything, on one process.
+        weights_sha256: digest of the weight file.
+    """
+
+    norm: str
+    radii: list[float]
+    status: list[list[str]]
+    methods: list[list[str]]
+    seconds: float
+    weights_sha256: str
+
+    def share(self, status: str, place: int) -> float:
+        """Fraction of the inputs with a status at the radius of that place."""
+        return self.status[place].count(status) / len(self.status[place])
+
+
+def verify_run(
+    run: Path,
+    *,
+    data_root: Path | None,
+    norm: str,
+    radii: Sequence[float],
+    limit: int | None,
+    seconds: float,
+    done: Callable[[int], None],
+) -> Verified:
+    """Verify a run's test images and write ``verified-NORM.json`` into its folder.
+
+    Args:
+        run: the run folder.
+        data_root: see `load_images`.
+        norm: ``"2"`` or ``"inf"``.
+        radii: of the regions.
+        limit: only the first so many test images; None for all.
+        seconds: per image and radius, after which to give up.
+        done: called with the number of images that are finished.
+
+    Raises:
+        CertificateError: the model is of a kind that this verification is not about, or a verdict contradicts an attack.
+    """
+    if not radii or any(not 0.0 < radius < math.inf for radius in radii):
+        raise InputError(f"eps={list(radii)}: radii must be positive and finite")
+    check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
+    check(seconds > 0.0, "seconds", seconds, "must be positive")
+    start = time.monotonic()
+    _, data, model = load_image_run(run, data_root)
+    verifier = Verifier(model)
+    order = sorted(set(radii))
+    status: list[list[str]] = [[] for _ in order]
+    methods: list[list[str]] = [[] for _ in order]
+    count = 0
+    for images, labels in zip(data.test_x[:limit].split(500), data.test_y[:limit].split(500), strict=True):
+        # As for radii: the errors of two logits, at the image and at its perturbation.
+        allowances = 2.0 * math.sqrt(2.0) * bounded_logits(model, images).error
+        for image, label, allowance in zip(images, labels.tolist(), allowances.tolist(), strict=True):
+            for place, verdict in enumerate(_verdicts(verifier, image, label, order, norm, allowance, seconds)):
+                status[place].append(verdict.status)
+                methods[place].append(verdict.method)
+            count += 1
+            done(count)
+    found = Verified(norm, order, status, methods, time.monotonic() - start, file_digest(RunFolder(run).weights))
+    if norm == "2":
+        _check_attacks(run, found)
+    path = RunFolder(run).path / f"verified-{norm}.json"
+    try:
+        path.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return found
+
+
+def _verdicts(
+    verifier: Verifier,
+    image: torch.Tensor,
+    label: int,
+    radii: list[float],
+    norm: str,
+    allowance: float,
+    seconds: float,
+) -> list[Verdict]:
+    """Verdicts at increasing radii; what is falsified at one is so at every larger one."""
+    found: list[Verdict] = []
+    for radius in radii:
+        if found and found[-1].status in ("falsified", "misclassified"):
+            found.append(found[-1])
+        elif not math.isfinite(allowance):
+            found.append(Verdict("unknown", "input"))
+        else:
+            found.append(verifier.verify(image, label, radius, norm=norm, allowance=allowance, seconds=seconds))
+    return found
+
+
+def _check_attacks(run: Path, found: Verified) -> None:
+    """No image may be certified at a radius within which an attack on the same weights succeeded."""
+    attacked = read_attacked(run)
+    if attacked is None:
+        return
+    for radius, row in zip(found.radii, found.status, strict=True):
+        for index, (status, distance) in enumerate(zip(row, attacked.distances, strict=False)):
+            if status == "certified" and distance <= radius:
+                raise CertificateError(
+                    f"test input {index}: certified at {radius:g}, but an adversarial example was found at {distance:.6g}: the "
+                    "verification is wrong; please report this run"
+                )
+
+
+def as_text(run: Path, found: Verified) -> str:
+    """The table as aligned text."""
+    name = {"2": "Euclidean balls", "inf": "ℓ∞ boxes within valid pixels"}[found.norm]
+    samples = len(found.status[0])
+    lines = [
+        f"{run}: {name} around the first {samples} test images, accuracy in %, {found.seconds / samples:.2f} s per image",
+        f"{'radius':>8} {'certified':>10} {'at most':>8} {'open':>6}   decided by",
+    ]
+    for place, radius in enumerate(found.radii):
+        shares = [100.0 * found.share(status, place) for status in ("certified", "unknown")]
+        steps = Counter(found.methods[place])
+        lines.append(
+            f"{radius:8.3g} {shares[0]:10.2f} {sum(shares):8.2f} {shares[1]:6.2f}   "
+            + ", ".join(f"{name} {count}" for name, count in steps.most_common())
+        )
+    return "\n".join(lines)

@@ -1,0 +1,114 @@
+"""One question to a verifier: a region around an input, its class, and the classes that must not win there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wellposed.certificates.affine_network import AffineNetwork, Centre
+from wellposed.errors import CertificateError
+from wellposed.verification.region import Region
+
+
+@dataclass(frozen=True)
+class Target:
+    """A class that must not win: its margin ``row·z + constant``.
+
+    Attributes:
+        other: the class.
+        row: shape (n,).
+        constant: a number.
+        error: of the margin anywhere in the region, from rounding the difference of two rows.
+        metric: λ that suits this row, for the search of multipliers, shape (n,).
+        base: a proved lower bound of the margin at the region's centre, less what must be left over.
+    """
+
+    other: int
+    row: Tensor
+    constant: float
+    error: float
+    metric: Tensor
+    base: float
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked, and the network at the centre of the region.
+
+    Attributes:
+        network: the numbers.
+        input: the input, shape (inputs,), float64.
+        label: its class.
+        radius: as asked for.
+        valid: range of the pixels, or None.
+        region: at least what was asked for, rounded outwards.
+        allowance: margin that must be left over.
+        centre: the network at the region's centre.
+    """
+
+    network: AffineNetwork
+    input: Tensor
+    label: int
+    radius: float
+    valid: tuple[float, float] | None
+    region: Region
+    allowance: float
+    centre: Centre
+
+    def target(self, other: int, metric: Tensor) -> Target:
+        """The margin over another class."""
+        network, centre = self.network, self.centre
+        own, theirs = network.output[self.label], network.output[other]
+        row = own - theirs
+        constant = float(network.output_bias[self.label] - network.output_bias[other])
+        error = (
+            2.0**-52 * (float((own.abs() + theirs.abs()).norm()) * self._largest_state + abs(constant)) * (1.0 + 1e-9)
+        )
+        terms = float(row.abs() @ centre.state.abs()) + abs(constant)
+        away = float(row.norm()) * centre.state_error + error
+        base = float(row @ centre.state) + constant - away * (1.0 + 1e-12) - 1e-13 * terms - self.allowance
+        return Target(other, row, constant, error, metric, base)
+
+    @cached_property
+    def _largest_state(self) -> float:
+        """An upper bound of ‖z‖ on the region."""
+        moved = self.network.offset_lipschitz * float(self.region.reach(self.network).norm())
+        return float(self.centre.state.norm()) + self.centre.state_error + moved
+
+    def inside(self, point: Tensor) -> Tensor:
+        """The nearest point that is surely in the region as it was asked for, which is a little smaller than the one searched."""
+        change, allowed = point - self.input, self.radius * (1.0 - 1e-12)
+        if self.region.widths is None:
+            return self.input + change * min(1.0, allowed / max(float(change.norm()), 1e-300))
+        found = self.input + change.clamp(-allowed, allowed)
+        return found if self.valid is None else found.clamp(*self.valid)
+
+    def counterexample(self, values: Tensor, points: Tensor) -> Tensor | None:
+        """The first of some points, those of the least margins first, that is surely misclassified; None if none is."""
+        for place in torch.argsort(values).tolist():
+            if float(values[place]) >= 0.0:
+                return None
+            point = self.inside(points[place])
+            if surely_wrong(self.network, point, self.label):
+                return point
+        return None
+
+
+@torch.no_grad()
+def surely_wrong(network: AffineNetwork, x: Tensor, label: int) -> bool:
+    """Whether the logits of the stored numbers at one input surely have another class above the true one."""
+    try:
+        centre = network.centre(x)
+    except CertificateError:
+        return False
+    rows = network.output - network.output[label]
+    margin = rows @ centre.state + network.output_bias - network.output_bias[label]
+    size = rows.norm(dim=1) * centre.state_error
+    terms = (network.output.abs() + network.output[label].abs()) @ centre.state.abs()
+    terms = terms + network.output_bias.abs() + network.output_bias[label].abs()
+    surely = margin - size * (1.0 + 1e-12) - 1e-13 * terms
+    surely[label] = -torch.inf
+    return bool((surely > 0.0).any())
