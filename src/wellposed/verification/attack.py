@@ -50,6 +50,6 @@ def descend(
         best = torch.where(better, value, best)
         points = torch.where(better[:, None], x, points)
         goal = region.extreme(gradient)
-        share = 1.0 if step < 2 else 2.0 / (step + 1.0)
+        share = 0.5 ** (step // 2)
         x = region.project(points + share * (goal - points))
     return best, points
