@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import numpy as np
 import pytest
 import torch
 
 import wellposed as wp
+from harness.certificate_file import forge
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
 from wellposed.certificates.radius import radii
 from wellposed.search import golden_section
@@ -199,12 +199,18 @@ def test_save_load_check_and_tampering(tmp_path):
         ("format", "something/9", "format"),
         ("lower_bound", certificate.lipschitz * 2, "lower_bound"),
     ):
-        content = json.loads(path.read_text())
-        content[key] = value
-        other = tmp_path / "tampered.json"
-        other.write_text(json.dumps(content))
+        certificate.save(path)
+        forge(path, lambda content: content.update({key: value}))  # noqa: B023
         with pytest.raises(wp.CertificateError, match=words):
-            wp.Certificate.load(other, model).check()
+            wp.Certificate.load(path, model).check()
+    certificate.save(path)
+    path.write_text(path.read_text().replace('"lipschitz": ', '"lipschitz": 1'))
+    with pytest.raises(wp.CertificateError, match="changed after"):
+        wp.Certificate.load(path)
+    certificate.save(path)
+    path.with_suffix(".safetensors").write_bytes(b"nothing")
+    with pytest.raises(wp.CertificateError, match="evidence"):
+        wp.Certificate.load(path)
     with torch.no_grad():
         model[3].weight.view(-1)[0] += 1e-6
     with pytest.raises(wp.CertificateError, match="other weights"):
@@ -364,20 +370,28 @@ def test_whoever_computes_something_else_is_not_certified():
         {"pairs": [[float("nan")] * 4] * 4},
         {"lower_bound": 1e9},
         {"lower_bound": float("nan")},
-        {"factors": []},
-        {"witness": [[1.0, 2.0], [3.0]]},
-        {"witness": None},
+        {"blocks": []},
     ],
 )
 def test_tampered_certificates_are_refused(damage, tmp_path):
     model = model_of()
-    wp.certify(model, inputs=images(4)).save(tmp_path / "c.json")
-    content = json.loads((tmp_path / "c.json").read_text())
-    (tmp_path / "c.json").write_text(json.dumps({**content, **damage}))
+    path = tmp_path / "c.json"
+    certificate = wp.certify(model, inputs=images(4))
+    certificate.save(path)
+    forge(path, lambda content: content.update(damage))
     with pytest.raises(wp.CertificateError):
-        wp.Certificate.load(tmp_path / "c.json", model).check()
-    (tmp_path / "c.json").write_text(json.dumps(content))
-    assert wp.Certificate.load(tmp_path / "c.json", model).check()
+        wp.Certificate.load(path, model).check()
+    for evidence in (
+        lambda tensors: tensors.update({"witness/points": tensors["witness/points"][:, :, :2]}),
+        lambda tensors: tensors.pop("witness/points"),
+        lambda tensors: tensors.pop("joint/multipliers"),
+    ):
+        certificate.save(path)
+        forge(path, evidence=evidence)
+        with pytest.raises(wp.CertificateError):
+            wp.Certificate.load(path, model).check()
+    certificate.save(path)
+    assert wp.Certificate.load(path, model).check()
 
 
 def test_theorem_2_is_refused_where_its_proof_fails():

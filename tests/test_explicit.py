@@ -142,12 +142,20 @@ def test_a_plain_deq_promises_nothing_and_says_so():
     torch.testing.assert_close(image, solution.value, rtol=1e-8, atol=1e-9)
     with pytest.raises(wp.GuaranteeError, match="this layer has no guarantee"):
         layer.lipschitz()
-    with pytest.raises(wp.GuaranteeError):
-        wp.certify(torch.nn.Sequential(layer, torch.nn.Linear(6, 3, dtype=torch.float64)))
+    # What nobody promised may hold all the same: here a diagonal metric proves it.
+    model = torch.nn.Sequential(layer, torch.nn.Linear(6, 3, dtype=torch.float64)).eval()
+    certificate = wp.certify(model, inputs=x)
+    assert certificate.check() and 0.0 < certificate.lower_bound <= certificate.lipschitz
+    y, labels = torch.randn(500, 7, dtype=torch.float64), torch.zeros(500, dtype=torch.int64)
+    slopes = (model(y[1:]) - model(y[:-1])).norm(dim=1) / (y[1:] - y[:-1]).norm(dim=1)
+    assert float(slopes.max()) <= certificate.lipschitz
+    assert bool((certificate.evaluate(y, labels) > 0.0).any())
     unstable = wp.DEQ(7, 6, activation="softplus", max_steps=50, dtype=torch.float64)
     with torch.no_grad():
         unstable.constraint.W.copy_(2 * torch.eye(6))  # z = softplus(2z + …) has no solution
         unstable.injection.bias.fill_(5.0)
+    with pytest.raises(wp.CertificateError, match="no diagonal metric"):
+        wp.certify(torch.nn.Sequential(unstable, torch.nn.Linear(6, 3, dtype=torch.float64)))
     with pytest.warns(wp.NotConvergedWarning):
         found = unstable.solve(0 * x)
     assert not found.converged.any()
@@ -185,7 +193,7 @@ def test_baselines_from_the_command_line(family, tmp_path, capsys):
     certifiable = family not in ("deq", "convolutional")
     assert code == (0 if certifiable else 1)
     if not certifiable:
-        assert "no guarantee" in captured.err or "no Lipschitz constant is known" in captured.err
+        assert "no diagonal metric" in captured.err or "no Lipschitz constant is known" in captured.err
     assert command(["attack", out, "--limit", "20", "--eps", "0.1", "--steps", "3", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     (row,) = summary["rows"]

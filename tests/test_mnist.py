@@ -35,7 +35,7 @@ def smooth(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_small_lipschitz_constant_at_the_published_error(smooth):
     certified = read_certified(smooth)
-    factors = {f["block"]: f["value"] for f in json.loads((smooth / "certificate.json").read_text())["factors"]}
+    factors = {f["name"]: f["value"] for f in json.loads((smooth / "certificate.json").read_text())["blocks"]}
     assert certified.test_error <= 0.044
     assert certified.lipschitz * _DEVIATION <= 3.84
     assert len(factors) >= 3
@@ -92,7 +92,7 @@ def test_accurate_model_errs_on_at_most_two_percent_and_gains_by_metrics(tmp_pat
     certified = read_certified(run)
     assert certified.test_error <= 0.02
     content = json.loads((run / "certificate.json").read_text())
-    product = math.prod(factor["value"] for factor in content["factors"])
+    product = math.prod(factor["value"] for factor in content["blocks"])
     ratios = [2 * product / value for i, row in enumerate(content["pairs"]) for j, value in enumerate(row) if i != j]
     assert sum(ratios) / len(ratios) >= 2.5
     assert certified.accuracy(0.2) >= 0.75 > 0.5 > certified.accuracy(0.2, "paper")

@@ -12,9 +12,8 @@ from wellposed.activations import ReLU
 from wellposed.certificates.diagonal_metric import AffineBlock
 from wellposed.certificates.joint import find, output_map
 from wellposed.certificates.lipschitz import blocks_of
-from wellposed.certificates.well_posedness import find_metric
+from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError
-from wellposed.guarantee.monotone import ProvedMonotone
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen, linear_map
 from wellposed.layers.normalize import Normalize
@@ -164,7 +163,9 @@ def affine_network(model: nn.Module) -> AffineNetwork:
     before = [block for _, block in chain[:place] if not isinstance(block, nn.Flatten | nn.Identity)]
     if len(before) > 1 or not all(isinstance(block, Normalize) for block in before):
         raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
-    fixed = frozen(layer, _metric_guarantee(name, layer))
+    if not isinstance(layer.operator(), Dense):
+        raise CertificateError(f"{name}: needs a state map that is a matrix")
+    fixed = frozen(layer, metric_guarantee(name, layer))
     weight = fixed.injection.weight.detach()
     bias = (
         torch.zeros(len(weight), dtype=torch.float64) if fixed.injection.bias is None else fixed.injection.bias.detach()
@@ -187,17 +188,3 @@ def affine_network(model: nn.Module) -> AffineNetwork:
         constant = head.bias.detach().double().cpu()
     folding = rounding_constant(weight.shape[1] + 8) if before else 0.0
     return AffineNetwork(fixed.operator().dense().detach(), weight, bias, size, output, constant, fixed, folding)
-
-
-def _metric_guarantee(name: str, layer: Equilibrium) -> ProvedMonotone | None:
-    """For a layer that promises nothing: what a diagonal metric proves. None where the layer has a guarantee of its own."""
-    operator, guarantee = layer.materialise()
-    if not isinstance(operator, Dense):
-        raise CertificateError(f"{name}: needs a state map that is a matrix")
-    if guarantee is not None:
-        return None
-    matrix = operator.dense().detach().double().cpu()
-    metric = find_metric(matrix)
-    if metric is None:
-        raise CertificateError(f"{name}: no diagonal metric proves this layer well posed")
-    return ProvedMonotone(Dense(matrix, metric=metric))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.evaluate import bounded_logits, exact_copy
+from wellposed.certificates.evidence import describe, witness_states
+from wellposed.certificates.file import read, write
 from wellposed.certificates.joint import Joint, check_joint, joint_bound
 from wellposed.certificates.lipschitz import (
     Factor,
@@ -29,7 +30,10 @@ from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, checked_options, choices
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
-FORMAT = "wellposed-certificate/2"
+_ASSUMPTIONS = (
+    "the network is the chain of the blocks, in this order, each computing what its class says, in eval mode",
+    "radii count the errors of logits as the library bounds them when it evaluates an input",
+)
 METHODS = ("product", "metric")
 _DESCRIBED = {
     "product": "product of verified block constants",
@@ -164,49 +168,75 @@ class Certificate:
         if not self.lower_bound <= proved * (1.0 + 1e-9):
             raise CertificateError(f"lower_bound: {self.lower_bound!r} is claimed, the witness proves only {proved!r}")
 
-    def save(self, path: str | Path) -> None:
-        """Write the certificate as JSON."""
+    def save(self, path: str | Path, model: nn.Module | None = None) -> None:
+        """Write the certificate as JSON, and beside it the evidence for `wellposed verify`, as safetensors.
+
+        Args:
+            path: of the JSON file; the evidence has its name with the ending ``.safetensors``.
+            model: the model; by default the one that was certified.
+
+        Raises:
+            CertificateError: the model now has other weights, or a file cannot be written.
+        """
+        model = self._model(model)
+        if weights_digest(model) != self.weights_sha256:
+            raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
+        chain = blocks_of(model)
+        blocks, tensors = describe(chain, self.factors, self.joint)
+        if self.witness is not None:
+            tensors["witness/points"] = torch.stack(self.witness)
+            states = None if self.joint is None else witness_states(chain, self.joint, tensors["witness/points"])
+            if states is not None:
+                tensors["witness/states"] = states
+        joint = None
+        if self.joint is not None:
+            joint = {
+                "block": self.joint.block, "place": self.joint.place, "value": self.joint.value,
+                "pairs": None if self.joint.pairs is None else self.joint.pairs.tolist(),
+            }  # fmt: skip
         content = {
-            "format": FORMAT,
             "norm": self.norm,
             "lipschitz": self.lipschitz,
             "method": self.method,
-            "factors": [asdict(factor) for factor in self.factors],
-            "joint": None if self.joint is None else _joint_as_dict(self.joint),
+            "assumptions": [*_ASSUMPTIONS, f"arithmetic of at least the precision {self.precision}"],
+            "blocks": blocks,
+            "joint": joint,
             "pairs": None if self.pairs is None else self.pairs.tolist(),
             "weights_sha256": self.weights_sha256,
             "precision": self.precision,
             "lower_bound": self.lower_bound,
-            "witness": None if self.witness is None else [part.tolist() for part in self.witness],
         }
-        Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write(Path(path), content, tensors)
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module | None = None) -> Certificate:
         """Read a certificate; it holds for nothing until `check` passes on a model.
 
         Raises:
-            CertificateError: not a certificate of this format.
+            CertificateError: not a certificate of this format, or changed since it was written.
         """
+        content, tensors = read(Path(path))
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise CertificateError(f"{path}: format {content['format']!r}; this version reads {FORMAT!r}")
-            pair = content["witness"]
+            joint, points = content["joint"], tensors.get("witness/points")
             return cls(
                 norm=content["norm"],
                 lipschitz=float(content["lipschitz"]),
                 method=content["method"],
-                factors=tuple(Factor(**factor) for factor in content["factors"]),
-                joint=None if content["joint"] is None else _joint_from_dict(content["joint"]),
-                pairs=None if content["pairs"] is None else torch.tensor(content["pairs"], dtype=torch.float64),
+                factors=tuple(Factor(block["name"], block["value"], block["reason"]) for block in content["blocks"]),
+                joint=None
+                if joint is None
+                else Joint(
+                    joint["block"], int(joint["place"]), float(joint["value"]), tensors["joint/multipliers"],
+                    _matrix(joint["pairs"]),
+                ),
+                pairs=_matrix(content["pairs"]),
                 weights_sha256=content["weights_sha256"],
                 precision=content["precision"],
                 lower_bound=None if content["lower_bound"] is None else float(content["lower_bound"]),
-                witness=None if pair is None else tuple(torch.tensor(p, dtype=torch.float64) for p in pair),  # type: ignore[arg-type]
+                witness=None if points is None else (points[0], points[1]),
                 model=model,
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise CertificateError(f"{path}: not a readable certificate ({error})") from error
 
     def _model(self, model: nn.Module | None) -> nn.Module:
@@ -272,21 +302,14 @@ def certify(
     return certificate if joint is None else certificate.tightened(joint)
 
 
-def _joint_as_dict(joint: Joint) -> dict[str, Any]:
-    pairs = None if joint.pairs is None else joint.pairs.tolist()
-    return {**vars(joint), "multipliers": joint.multipliers.tolist(), "pairs": pairs}
-
-
-def _joint_from_dict(content: dict[str, Any]) -> Joint:
-    pairs = None if content["pairs"] is None else torch.tensor(content["pairs"], dtype=torch.float64)
-    multipliers = torch.tensor(content["multipliers"], dtype=torch.float64)
-    return Joint(content["block"], int(content["place"]), float(content["value"]), multipliers, pairs)
+def _matrix(rows: Any) -> Tensor | None:
+    return None if rows is None else torch.tensor(rows, dtype=torch.float64)
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of everything in the state dict, in order."""
+    """SHA-256 over names, dtypes, shapes and bytes of everything in the state dict, in the order of the names."""
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in sorted(model.state_dict().items()):
         array = tensor.detach().cpu().contiguous()
         digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
         digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.interior_point import minimise
+from wellposed.certificates.well_posedness import find_metric
 from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.prescribed_bound import ScaledLinear
@@ -125,7 +126,9 @@ def affine_block(layer: Equilibrium) -> AffineBlock | None:
         if not isinstance(operator, Dense):
             return None
         matrix = operator.dense().detach().double().cpu()
-        known = None if guarantee is None else guarantee.diagonal_metric()
+        known = find_metric(matrix) if guarantee is None else guarantee.diagonal_metric()
+        if guarantee is None and known is None:
+            return None
         metric = torch.ones(len(matrix), dtype=torch.float64) if known is None else known.detach().double().cpu()
         return AffineBlock(matrix, layer.injection.weight.detach(), metric)
 

@@ -12,15 +12,21 @@ from torch import Tensor, nn
 
 from wellposed.certificates.lipschitz import blocks_of, factor_of
 from wellposed.certificates.precision import check_precision
+from wellposed.certificates.well_posedness import metric_guarantee
+from wellposed.layers.blocks import has_hooks, is_plain
+from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
+from wellposed.layers.frozen import frozen
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import batch_norm_map
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.norms import euclidean
+from wellposed.operators.dense import Dense
 from wellposed.operators.fourier import image_rounding
-from wellposed.solvers.solution import Tolerance
+from wellposed.solvers.solution import Solution, Tolerance
 from wellposed.verified import spectral_norm_upper_bound
 
 # Blocks that only move numbers, or replace some by zero or by a bound.
@@ -69,8 +75,7 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
         error = error * factor_of(name, block).value
         if isinstance(block, ImplicitLayer):
             solution = block.solve(value)
-            assert solution.error_bound is not None  # solve() always certifies
-            error = error + solution.error_bound.double()
+            error = error + _solve_error(name, block, value, solution)
             if block.output is not None:
                 error = error * spectral_norm_upper_bound(block.output.weight) + _rounding(block.output, solution.value)
                 if block.direct is not None:
@@ -118,6 +123,16 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
     return BoundedLogits(value, error)
 
 
+def _solve_error(name: str, block: ImplicitLayer, value: Tensor, solution: Solution[Tensor]) -> Tensor:
+    """Bound on the error of each solve; for a layer that promises nothing, by a metric that proves it well posed."""
+    if solution.error_bound is not None:
+        return solution.error_bound.double()
+    assert isinstance(block, Equilibrium)
+    exact = frozen(block, metric_guarantee(name, block)).solve(value.double().cpu())
+    assert exact.error_bound is not None
+    return (euclidean(exact.value - solution.value.double().cpu()) * (1.0 + 1e-12) + exact.error_bound).to(value.device)
+
+
 def _rounding(linear: Any, value: Tensor) -> Tensor:
     """Euclidean rounding error of ``linear(value)`` per sample: γ_n of a product of n terms, plus the bias."""
     unit = 0.5 * torch.finfo(value.dtype).eps * (linear.in_features + 2)
@@ -126,12 +141,29 @@ def _rounding(linear: Any, value: Tensor) -> Tensor:
 
 
 def exact_copy(model: nn.Module) -> nn.Module:
-    """The same weights on the CPU in float64, in eval mode, with solves to nine digits."""
+    """The same network on the CPU in float64, in eval mode, with solves to nine digits.
+
+    Layers on flat inputs keep the W, U and W_o that run; forming them again in float64 would give others, off by the rounding of
+    float32, as it does for convolutions and cells.
+    """
     exact = copy.deepcopy(model).cpu().double().eval()
-    for module in exact.modules():
-        if isinstance(module, ImplicitLayer):
-            module.tolerance = Tolerance(1e-9, 1e-9)
+    for name, module in model.named_modules():
+        if isinstance(module, Equilibrium) and _is_flat(module):
+            if not name:
+                return frozen(module).eval()
+            exact.set_submodule(name, frozen(module).eval())
+    for part in exact.modules():
+        if isinstance(part, ImplicitLayer):
+            part.tolerance = Tolerance(1e-9, 1e-9)
     return exact
+
+
+def _is_flat(module: Equilibrium) -> bool:
+    """Whether a layer is one that `frozen` can copy, and computes what its class says."""
+    if type(module).forward is not ImplicitLayer.forward or has_hooks(module):
+        return False
+    linear = is_plain(module.injection, nn.Linear) or is_plain(module.injection, ScaledLinear)
+    return linear and isinstance(module.operator(), Dense)
 
 
 def surely_misclassified(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError
 from wellposed.layers.blocks import has_hooks, is_plain
+from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
+from wellposed.layers.frozen import frozen
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
@@ -22,8 +25,18 @@ from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.verified import spectral_norm_upper_bound, to_float64
 
-# Nonexpansive whatever they are given, and without weights.
-_NONEXPANSIVE = (nn.Flatten, nn.Unflatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, GroupSort)
+# Nonexpansive whatever they are given, and without weights; dropout in eval mode.
+_NONEXPANSIVE = (
+    nn.Flatten,
+    nn.Unflatten,
+    nn.Identity,
+    nn.ReLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Hardtanh,
+    nn.Dropout,
+    GroupSort,
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,9 @@ def factor_of(name: str, block: nn.Module) -> Factor:
     if is_plain(block, Normalize):
         return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
     if isinstance(block, ImplicitLayer) and type(block).forward is ImplicitLayer.forward:
+        promised = metric_guarantee(name, block) if isinstance(block, Equilibrium) else None
+        if promised is not None and isinstance(block, Equilibrium):
+            block = frozen(block, promised)
         return Factor(name, *block.lipschitz())
     if is_plain(block, nn.AvgPool2d):
         return Factor(
@@ -95,16 +111,19 @@ def factor_of(name: str, block: nn.Module) -> Factor:
             raise CertificateError(f"{name}: batch normalisation depends on the batch; call model.eval() first")
         scale, _ = batch_norm_map(block)
         return Factor(name, float(scale.abs().max()) * (1.0 + 1e-12), "largest scale of the batch normalisation")
-    if is_plain(block, nn.Dropout):
-        if block.training:
-            raise CertificateError(f"{name}: dropout is active; call model.eval() first")
-        return Factor(name, 1.0, "inactive dropout")
-    if any(is_plain(block, kind) for kind in _NONEXPANSIVE):
+    if is_plain(block, nn.Dropout) and block.training:
+        raise CertificateError(f"{name}: dropout is active; call model.eval() first")
+    if is_nonexpansive(block):
         return Factor(name, 1.0, "nonexpansive")
     raise CertificateError(
         f"{name}: no Lipschitz constant is known for a {type(block).__name__}; use a torch.nn.Sequential of Linear, "
         "Flatten, Normalize, equilibrium layers and 1-Lipschitz activations"
     )
+
+
+def is_nonexpansive(block: nn.Module) -> bool:
+    """Whether a block is 1-Lipschitz by its class alone, in eval mode."""
+    return any(is_plain(block, kind) for kind in _NONEXPANSIVE)
 
 
 def _pooling_norm(name: str, block: nn.AvgPool2d) -> float:

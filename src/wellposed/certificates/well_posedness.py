@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from wellposed.activations import ReLU
-from wellposed.errors import InputError
+from wellposed.errors import CertificateError, InputError
+from wellposed.guarantee.monotone import ProvedMonotone
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.operators.dense import Dense
 from wellposed.verified import gamma, is_positive_semidefinite, to_float64
@@ -164,6 +165,31 @@ def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 
             return None
         multipliers, shift = multipliers + length * direction[:-1], shift + length * float(direction[-1])
     return None
+
+
+def metric_guarantee(name: str, layer: Equilibrium) -> ProvedMonotone | None:
+    """For a layer that promises nothing, what a diagonal metric proves; None where the layer has a guarantee of its own.
+
+    Args:
+        name: of the layer, for errors.
+        layer: any affine layer.
+
+    Raises:
+        CertificateError: no metric proves it well posed, or its state map is no matrix.
+    """
+    with torch.no_grad():
+        operator, guarantee = layer.materialise()
+    if guarantee is not None:
+        return None
+    if not isinstance(operator, Dense) or not layer.activation.is_monotone:
+        raise CertificateError(f"{name}: nothing is promised of this layer; its equilibrium may not be unique")
+    matrix = operator.dense().detach().double().cpu()
+    metric = find_metric(matrix)
+    if metric is None:
+        raise CertificateError(
+            f"{name}: no diagonal metric proves this layer well posed; its equilibrium may not be unique"
+        )
+    return ProvedMonotone(Dense(matrix, metric=metric))
 
 
 def two_equilibria(matrix: Tensor) -> TwoEquilibria | None:

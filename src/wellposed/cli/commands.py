@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from wellposed import checker
 from wellposed.cli.progress import counting
 from wellposed.errors import InputError, check, choices
 from wellposed.experiments.graph_folds import as_text as folds_text
@@ -287,10 +288,16 @@ def reproduce_graphs(arguments: list[str]) -> int:
     return _print(dataclasses.asdict(summary), folds_text(summary), options)
 
 
+def verify(arguments: list[str]) -> int:
+    """``wellposed verify CERTIFICATE WEIGHTS``."""
+    return checker.main(arguments)
+
+
 EXPERIMENTS: dict[str, Callable[[list[str]], int]] = {"presets": reproduce_presets, "graphs": reproduce_graphs}
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report, "reproduce": reproduce,
+    "verify": verify,
 }  # fmt: skip
 
 

@@ -58,6 +58,8 @@ def frozen(layer: Equilibrium, guarantee: Guarantee | None = None) -> Equilibriu
     )  # fmt: skip
     if layer.output is not None:
         copied.output = linear_map(layer.output.weight, layer.output.bias)
+        if layer.direct is not None:
+            copied.direct = linear_map(layer.direct.weight, None)
     return copied
 
 

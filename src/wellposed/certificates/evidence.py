@@ -1,0 +1,140 @@
+"""What a certificate file says of each block, and the numbers that let a stranger check it; see `wellposed.checker`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.activations import activation as activation_named
+from wellposed.activations import monotone_names
+from wellposed.certificates.diagonal_metric import affine_block
+from wellposed.certificates.joint import Chain, Joint
+from wellposed.certificates.lipschitz import Factor, is_nonexpansive
+from wellposed.certificates.well_posedness import metric_guarantee
+from wellposed.constraints.base import Constraint
+from wellposed.constraints.lipschitz_bounded import LipschitzBounded
+from wellposed.constraints.log_norm import LogNorm
+from wellposed.constraints.monotone import Monotone
+from wellposed.constraints.unconstrained import Unconstrained
+from wellposed.layers.blocks import is_plain
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.frozen import frozen
+from wellposed.layers.normalize import Normalize
+from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.operators.dense import Dense
+
+Tensors = dict[str, Tensor]
+# Parametrisations that the checker has formulas of.
+_STATES: tuple[tuple[type[Constraint], str], ...] = (
+    (Monotone, "monotone"), (LipschitzBounded, "lipschitz-bounded"), (LogNorm, "log-norm"), (Unconstrained, "given"),
+)  # fmt: skip
+
+
+@torch.no_grad()
+def describe(chain: Chain, factors: tuple[Factor, ...], joint: Joint | None) -> tuple[list[dict[str, Any]], Tensors]:
+    """The blocks of a certificate file, and its tensors.
+
+    Args:
+        chain: the blocks.
+        factors: their constants.
+        joint: what is proved of the last layer with its head.
+    """
+    blocks, tensors = [], {}
+    for place, ((name, block), factor) in enumerate(zip(chain, factors, strict=True)):
+        prefix = "" if len(chain) == 1 and name == "model" else f"{name}."
+        entry: dict[str, Any] = {
+            "name": name, "class": type(block).__name__, "value": factor.value, "reason": factor.reason, "kind": "other",
+            "tensors": {key: prefix + key for key in block.state_dict()},
+        }  # fmt: skip
+        if is_plain(block, nn.Linear):
+            entry["kind"] = "linear"
+        elif is_plain(block, Normalize):
+            entry["kind"] = "normalize"
+        elif is_nonexpansive(block):
+            entry["kind"] = "nonexpansive"
+        elif isinstance(block, Equilibrium):
+            known = _equilibrium(block)
+            if known is not None:
+                entry = {**entry, "kind": "equilibrium", **known[0]}
+                tensors.update({f"{name}/{key}": tensor for key, tensor in known[1].items()})
+                if joint is None or joint.place != place:
+                    own = _own_multipliers(block, factor.value)
+                    if own is not None:
+                        tensors[f"{name}/multipliers"] = own
+        blocks.append(entry)
+    if joint is not None:
+        tensors["joint/multipliers"] = joint.multipliers
+    return blocks, tensors
+
+
+def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
+    """How the matrices of a layer come from its weights, and the matrices as they run; None where the checker has no formula."""
+    state = next((name for kind, name in _STATES if type(layer.constraint) is kind), None)
+    scaled = is_plain(layer.injection, ScaledLinear)
+    operator, _ = layer.materialise()
+    activation = next((name for name in monotone_names() if activation_named(name) == layer.activation), None)
+    if (
+        state is None
+        or activation is None
+        or not (scaled or is_plain(layer.injection, nn.Linear))
+        or not isinstance(operator, Dense)
+    ):
+        return None
+    if layer.direct is not None:
+        return None
+    entry = {
+        "state": state, "input": "scaled" if scaled else "linear", "output": layer.output is not None,
+        "activation": activation,
+    }  # fmt: skip
+    tensors = {"matrix": operator.dense(), "input": layer.injection.weight}
+    if layer.output is not None:
+        tensors["output"] = layer.output.weight
+    return entry, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+
+
+def _own_multipliers(layer: Equilibrium, value: float) -> Tensor | None:
+    """A metric that proves the constant of a layer that no joint bound covers."""
+    block = affine_block(layer)
+    if block is None:
+        return None
+    eye = torch.eye(layer.state_features, dtype=torch.float64)
+    seen = eye if layer.output is None else layer.output.weight.detach().double().cpu()
+    bound = block.bound(seen)
+    return None if bound is None or bound.value > value else bound.multipliers
+
+
+@torch.no_grad()
+def witness_states(chain: Chain, joint: Joint, points: Tensor) -> Tensor | None:
+    """The equilibria of two inputs, shape (2, n), for the checker; None where something but a normalisation precedes the layer.
+
+    Args:
+        chain: the blocks.
+        joint: names the layer.
+        points: the inputs, shape (2, ...), float64.
+    """
+    value = points
+    for _, block in chain[: joint.place]:
+        if is_plain(block, Normalize):
+            value = (value - block.mean.double().cpu()) / block.std.double().cpu()
+        elif isinstance(block, nn.Flatten | nn.Identity):
+            value = block(value)
+        else:
+            return None
+    layer = chain[joint.place][1]
+    assert isinstance(layer, Equilibrium)
+    exact = frozen(layer, metric_guarantee(joint.block, layer))
+    matrix, offset = exact.operator().dense(), exact.injection(value)
+    states = exact.state(value)
+    for _ in range(3):  # the two inputs are close to each other: their states need all digits
+        driven = states @ matrix.t() + offset
+        slopes = exact.activation.derivative(driven)
+        missing = exact.activation(driven) - states
+        eye = torch.eye(len(matrix), dtype=torch.float64)
+        moved = [
+            torch.linalg.solve_ex(eye - slope[:, None] * matrix, defect[:, None])[0][:, 0]
+            for slope, defect in zip(slopes, missing, strict=True)
+        ]
+        states = states + torch.stack(moved)
+    return states

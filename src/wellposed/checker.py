@@ -1,0 +1,450 @@
+"""Checks a certificate file against a weight file, without the library that wrote it: numpy and safetensors only.
+
+    python checker.py CERTIFICATE.json WEIGHTS.safetensors
+
+A certificate names the blocks of a chain, a claimed Lipschitz constant for each, for all of them, and for every class margin. The
+evidence beside it holds the matrices that run and multipliers of a linear matrix inequality. This program checks, in this order:
+digests; that the matrices are what the weights give, up to the rounding of their precision; every proof, again, by its own means;
+and that the claims follow. It trusts that the model is the chain of blocks that is named, evaluated by their definitions.
+
+Proofs are Cholesky factorisations of matrices shifted by a bound of all rounding errors (Rump, BIT 46, 2006).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+FORMAT = "wellposed-certificate/3"
+Array = NDArray[Any]
+_UNIT = 2.0**-53
+_TINY = 1e-290
+# With slopes in [0, 1] everywhere, which is all that the theorem needs of them.
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda v: np.maximum(v, 0.0),
+    "leaky_relu": lambda v: np.where(v > 0.0, v, 0.01 * v),
+    "hardtanh": lambda v: np.clip(v, -1.0, 1.0),
+    "relu6": lambda v: np.clip(v, 0.0, 6.0),
+    "identity": lambda v: v,
+    "tanh": np.tanh,
+    "sigmoid": lambda v: 0.5 * (1.0 + np.tanh(0.5 * v)),
+    "softplus": lambda v: np.logaddexp(v, 0.0),
+    "softsign": lambda v: v / (1.0 + np.abs(v)),
+    "arctan": np.arctan,
+    "isru": lambda v: v / np.sqrt(1.0 + v * v),
+    "arcsinh": np.arcsinh,
+    "elu": lambda v: np.where(v > 0.0, v, np.expm1(np.minimum(v, 0.0))),
+}
+_NONEXPANSIVE = ("Flatten", "Unflatten", "Identity", "ReLU", "Tanh", "Sigmoid", "Hardtanh", "Dropout", "GroupSort")
+
+
+class Refuted(Exception):
+    """A check failed.
+
+    Attributes:
+        check: its name.
+    """
+
+    def __init__(self, check: str, reason: str) -> None:
+        super().__init__(f"{check}: {reason}")
+        self.check = check
+
+
+def gamma(terms: int) -> float:
+    """Relative rounding error of a sum of products of so many terms, in any order."""
+    return terms * _UNIT / (1.0 - terms * _UNIT)
+
+
+def semidefinite(matrix: Array, error: float) -> bool:
+    """Whether all symmetric matrices within ``error`` of this one, in the Euclidean norm, are proved positive semidefinite."""
+    size = len(matrix)
+    diagonal = np.diagonal(matrix)
+    if not np.isfinite(matrix).all() or not math.isfinite(error) or (diagonal < 0.0).any():
+        return False
+    trace = float(diagonal.sum()) * (1.0 + gamma(size))
+    own = gamma(size + 1) / (1.0 - gamma(size + 1)) * trace
+    shift = (own + error + 4.0 * (size + 1) * (2.0 * size + trace) * 2.3e-308 + _UNIT * trace) * (1.0 + 1e-14)
+    try:
+        np.linalg.cholesky(matrix - shift * np.eye(size))
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def near_one(matrix: Array) -> tuple[Array, int]:
+    """The matrix over the power of two that brings its largest entry into [1/2, 1), and the exponent; exact."""
+    exponent = math.frexp(float(np.abs(matrix).max(initial=0.0)))[1]
+    return np.ldexp(matrix, -exponent), exponent
+
+
+def norm_at_most(matrix: Array, value: float) -> bool:
+    """Whether the largest singular value is proved to be at most this."""
+    scaled, exponent = near_one(matrix.astype(np.float64))
+    if not scaled.any():
+        return value >= 0.0
+    if scaled.shape[0] > scaled.shape[1]:
+        scaled = scaled.T
+    bound = math.ldexp(value, -exponent)
+    if not 0.0 < bound < 1e100:
+        return bool(bound >= 1e100) and math.isfinite(value)
+    gram, absolute = scaled @ scaled.T, np.abs(scaled)
+    error = gamma(scaled.shape[1] + 4) * float((absolute @ absolute.T).sum(1).max()) + 4.0 * _UNIT * bound**2 + _TINY
+    return semidefinite(bound**2 * np.eye(len(gram)) - gram, error)
+
+
+def metric_proves(
+    matrix: Array, driven: Array, seen: Array, seen_size: Array, multipliers: Array, value: float
+) -> bool:
+    """Whether x ↦ seen·z is proved ``value``-Lipschitz for z = σ(matrix·z + driven·x + b), all slopes of σ in [0, 1].
+
+    By M = Λ(I − W) + (I − W)ᵀΛ ⪰ 0 and M − CᵀC − ΛUUᵀΛ/γ² ⪰ 0 (Revay, Wang & Manchester 2020, Condition 2).
+
+    Args:
+        matrix: W.
+        driven: U.
+        seen: C, each entry off by one rounding of the same entry of ``seen_size`` at most.
+        seen_size: see there.
+        multipliers: the diagonal of Λ.
+        value: γ.
+    """
+    size = len(matrix)
+    if multipliers.shape != (size,) or not np.isfinite(multipliers).all() or not (multipliers > 0.0).all():
+        return False
+    if not (
+        np.isfinite(matrix).all() and np.isfinite(driven).all() and np.isfinite(seen).all() and 0.0 < value < math.inf
+    ):
+        return False
+    _, c = near_one(seen_size)
+    u_scaled, u = near_one(driven)
+    if abs(c) > 500 or abs(c + u) > 900:
+        return False
+    seen, seen_size = np.ldexp(seen, -c), np.ldexp(seen_size, -c)
+    scale, bound = np.ldexp(multipliers, -2 * c), math.ldexp(value, -c - u)
+    if not (1e-100 < bound < 1e100 and scale.min() > 1e-100 and scale.max() < 1e100):
+        return False
+    half = scale[:, None] * (np.eye(size) - matrix)
+    terms = scale[:, None] * (np.eye(size) + np.abs(matrix))
+    rounding = gamma(driven.shape[1] + len(seen) + 16)
+    condition, sizes = half + half.T, terms + terms.T
+    if not semidefinite(condition, rounding * float(sizes.sum(1).max())):
+        return False
+    through = scale[:, None] * (u_scaled @ u_scaled.T) * scale / bound**2
+    reach = scale[:, None] * (np.abs(u_scaled) @ np.abs(u_scaled).T) * scale / bound**2
+    sizes = sizes + reach + seen_size.T @ seen_size
+    lost = 1e-307 * size * (len(seen) + driven.shape[1]) * (1.0 + (scale.max() / bound) ** 2)
+    return semidefinite(condition - seen.T @ seen - through, rounding * float(sizes.sum(1).max()) + lost)
+
+
+def _state_weight(kind: str, get: Callable[[str], Array], block: dict[str, Any]) -> tuple[Array, Array]:
+    """W from the free parameters, in float64, and the sizes of the terms that were added up."""
+    if kind == "given":
+        matrix = get("constraint.W")
+        return matrix, np.zeros_like(matrix)
+    if kind == "monotone":
+        a, b, m = get("constraint.A"), get("constraint.B"), float(get("constraint._extra_state"))
+        one = np.eye(len(a))
+        return (1.0 - m) * one - a.T @ a + b - b.T, (1.0 + m) * one + np.abs(a).T @ np.abs(a) + np.abs(b) + np.abs(b).T
+    if kind == "lipschitz-bounded":
+        v, s, psi = get("constraint.V"), get("constraint.S"), get("constraint.psi")
+        size = len(v)
+        margin = float(get("constraint._extra_state")) * (1.0 + float((v**2).sum()) / size)
+        core = v.T @ v + margin * np.eye(size) + s.T - s
+        terms = np.abs(v).T @ np.abs(v) + margin * np.eye(size) + np.abs(s) + np.abs(s).T
+        if block["input"] == "scaled":
+            u, o = np.exp(-psi)[:, None] * get("injection.free"), get("output.free")
+            core = core + 0.5 * (o.T @ o + u @ u.T)
+            terms = terms + np.abs(o).T @ np.abs(o) + np.abs(u) @ np.abs(u).T
+        return np.eye(size) - np.exp(psi)[:, None] * core, np.eye(size) + np.exp(psi)[:, None] * terms
+    if kind == "log-norm":
+        free, slack, weights = get("constraint.T"), get("constraint.slack"), get("constraint.log_weights")
+        free = free * (1.0 - np.eye(len(free)))
+        mu = float(get("constraint._extra_state"))
+        sums = np.abs(free).sum(1)
+        softplus = np.logaddexp(slack, 0.0)
+        scaled = free * np.exp(weights[:, None] - weights)
+        return scaled + np.diag(mu - sums - softplus), np.abs(scaled) + np.diag(abs(mu) + sums + softplus)
+    raise Refuted("matrix", f"no formula is known for the parametrisation {kind!r}")
+
+
+def _linear(kind: str, role: str, get: Callable[[str], Array]) -> tuple[Array, Array]:
+    if kind == "linear":
+        weight = get(f"{role}.weight")
+        return weight, np.zeros_like(weight)
+    if kind == "scaled":
+        weight = get(f"{role}.free") * math.exp(0.5 * float(get(f"{role}.log_gamma")))
+        return weight, np.abs(weight)
+    raise Refuted("matrix", f"no formula is known for the linear map {kind!r}")
+
+
+class Checker:
+    """One certificate with its evidence, and the weights that it should be about."""
+
+    def __init__(self, certificate: Path, weights: Path) -> None:
+        try:
+            content = json.loads(certificate.read_text(encoding="utf-8"))
+            self.claim: dict[str, Any] = content
+            if content["format"] != FORMAT:
+                raise Refuted("format", f"{content['format']!r}; this program checks {FORMAT!r}")
+            evidence = certificate.parent / content["evidence"]["file"]
+            self.evidence_bytes = evidence.read_bytes()
+            self.evidence = load_file(evidence)
+            self.weights = load_file(weights)
+            self.blocks: list[dict[str, Any]] = content["blocks"]
+        except Refuted:
+            raise
+        except Exception as error:
+            raise Refuted("files", f"unreadable ({type(error).__name__}: {error})") from error
+        self.log: list[str] = []
+
+    def run(self) -> list[str]:
+        """All checks; what was done, line by line.
+
+        Raises:
+            Refuted: one failed.
+        """
+        try:
+            self.check_digests()
+            self.check_accounting()
+            for place, block in enumerate(self.blocks):
+                self.check_block(place, block)
+            self.check_joint()
+            self.check_conclusion()
+            self.check_witness()
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise Refuted("structure", f"{type(error).__name__}: {error}") from error
+        return self.log
+
+    def check_digests(self) -> None:
+        """The claim is as it was written, and about these weights and this evidence."""
+        rest = {key: value for key, value in self.claim.items() if key != "sha256"}
+        own = hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        if own != self.claim["sha256"]:
+            raise Refuted("claim digest", "the claim was changed after it was written")
+        if hashlib.sha256(self.evidence_bytes).hexdigest() != self.claim["evidence"]["sha256"]:
+            raise Refuted("evidence digest", "the evidence file is not the one that was written with this claim")
+        digest = hashlib.sha256()
+        for name in sorted(self.weights):
+            array = self.weights[name]
+            digest.update(f"{name}|torch.{array.dtype}|{array.shape}|".encode())
+            digest.update(array.tobytes())
+        if digest.hexdigest() != self.claim["weights_sha256"]:
+            raise Refuted("weights digest", "the certificate is about other weights")
+        for name, array in (*self.weights.items(), *self.evidence.items()):
+            if not np.isfinite(array).all():
+                raise Refuted("finite", f"{name} has NaN or infinite entries")
+        self.log.append("digests: claim, evidence and weights are the ones that were written")
+
+    def check_accounting(self) -> None:
+        """Every tensor of the weight file belongs to a block that the certificate names."""
+        named = {key for block in self.blocks for key in block["tensors"].values()}
+        if set(self.weights) != named:
+            raise Refuted("accounting", f"tensors outside of the chain: {sorted(set(self.weights) ^ named)}")
+        self.log.append(f"accounting: {len(self.blocks)} blocks, {len(named)} tensors")
+
+    def _getter(self, block: dict[str, Any]) -> Callable[[str], Array]:
+        return lambda role: self.weights[block["tensors"][role]].astype(np.float64)
+
+    def _formed(self, block: dict[str, Any], part: str) -> Array:
+        """A matrix of the evidence, once it is shown to be what the weights give."""
+        stored = self.evidence[f"{block['name']}/{part}"]
+        get = self._getter(block)
+        if part == "matrix":
+            exact, sizes = _state_weight(block["state"], get, block)
+        else:
+            exact, sizes = _linear(block["input"], "injection" if part == "input" else "output", get)
+        if stored.shape != exact.shape:
+            raise Refuted("matrix", f"{block['name']}/{part}: shape {stored.shape}, the weights give {exact.shape}")
+        terms = 64.0 + 4.0 * sum(exact.shape) + (float(self.weights[block["tensors"]["injection.weight"]].shape[1])
+                                                 if "injection.weight" in block["tensors"] else 0.0)  # fmt: skip
+        if "injection.free" in block["tensors"]:
+            terms += self.weights[block["tensors"]["injection.free"]].shape[1]
+        allowed = terms * float(np.finfo(stored.dtype).eps) * sizes
+        if not (np.abs(stored.astype(np.float64) - exact) <= allowed).all():
+            raise Refuted("matrix", f"{block['name']}/{part}: not what the weights give, by more than rounding")
+        return stored.astype(np.float64)
+
+    def check_block(self, place: int, block: dict[str, Any]) -> None:
+        """The constant of one block; the one that the joint bound covers needs none of its own."""
+        value, name, kind = float(block["value"]), block["name"], block["kind"]
+        if not 0.0 <= value < math.inf:
+            raise Refuted("block", f"{name}: the constant {value!r} is none")
+        get = self._getter(block)
+        if kind == "nonexpansive":
+            good = block["class"] in _NONEXPANSIVE and value >= 1.0
+        elif kind == "normalize":
+            std = get("std")
+            good = bool((std > 0.0).all()) and value * float(std.min()) >= 1.0 + 2.0 * _UNIT
+        elif kind == "linear":
+            good = norm_at_most(get("weight"), value)
+        elif kind == "equilibrium":
+            self._check_activation(block)
+            joint = self.claim["joint"]
+            if joint is not None and joint["place"] == place:
+                return
+            matrix, driven = self._formed(block, "matrix"), self._formed(block, "input")
+            seen = self._formed(block, "output") if block["output"] else np.eye(len(matrix))
+            if f"{name}/multipliers" not in self.evidence:
+                raise Refuted("block", f"{name}: no multipliers in the evidence")
+            good = metric_proves(matrix, driven, seen, np.abs(seen), self.evidence[f"{name}/multipliers"], value)
+        else:
+            raise Refuted("block", f"{name}: this program knows no proof for a {block['class']}")
+        if not good:
+            raise Refuted("block", f"{name}: the constant {value!r} of this {block['class']} is not proved")
+        self.log.append(f"block {name}: {block['class']}, {value:.9g}")
+
+    @staticmethod
+    def _check_activation(block: dict[str, Any]) -> None:
+        if block["activation"] not in _ACTIVATIONS:
+            raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}")
+
+    def _head(self, place: int) -> tuple[Array, int]:
+        """The matrix after an equilibrium layer, and the place of the last block that it is taken from."""
+        block = self.blocks[place]
+        rest = [k for k in range(place + 1, len(self.blocks)) if self.blocks[k]["class"] not in ("Flatten", "Identity")]
+        if block["output"]:
+            if rest:
+                raise Refuted("joint", "something comes after the layer's own output map")
+            return self._formed(block, "output"), place
+        if not rest:
+            return np.eye(len(self._formed(block, "matrix"))), place
+        head = self.blocks[rest[0]]
+        if len(rest) > 1 or head["kind"] != "linear":
+            raise Refuted("joint", "the layer is not followed by one linear map")
+        return self._getter(head)("weight"), rest[0]
+
+    def _before(self, place: int) -> float:
+        """Product of the constants of the blocks before a place, rounded up."""
+        found = 1.0
+        for block in self.blocks[:place]:
+            found = math.nextafter(found * float(block["value"]), math.inf)
+        return found
+
+    def check_joint(self) -> None:
+        """The constants of the last layer together with its head, for all outputs and for every pair of them."""
+        joint = self.claim["joint"]
+        if joint is None:
+            return
+        place = joint["place"]
+        block = self.blocks[place]
+        if block["kind"] != "equilibrium":
+            raise Refuted("joint", f"{block['name']} is no equilibrium layer")
+        matrix, driven = self._formed(block, "matrix"), self._formed(block, "input")
+        head, _ = self._head(place)
+        rows, value = self.evidence["joint/multipliers"], float(joint["value"])
+        if not metric_proves(matrix, driven, head, np.abs(head), rows[0], value):
+            raise Refuted("joint", f"the constant {value!r} is not proved by its multipliers")
+        self.log.append(
+            f"joint: {block['name']} with its head, {value:.9g}, a linear matrix inequality of size {len(matrix)}"
+        )
+        if joint["pairs"] is None:
+            return
+        pairs = np.array(joint["pairs"], dtype=np.float64)
+        for (i, j), row in zip(itertools.combinations(range(len(head)), 2), rows[1:], strict=True):
+            claimed = min(pairs[i, j], pairs[j, i])
+            if claimed >= math.sqrt(2.0) * value * (1.0 + 4.0 * _UNIT):
+                continue
+            size = (np.abs(head[i]) + np.abs(head[j]))[None]
+            if not metric_proves(matrix, driven, (head[i] - head[j])[None], size, row, claimed):
+                raise Refuted("joint", f"the constant {claimed!r} of the margin of {i} and {j} is not proved")
+        self.log.append(f"joint: {len(rows) - 1} class margins, each by its own inequality")
+
+    def check_conclusion(self) -> None:
+        """The claims follow from what was proved."""
+        claim, joint = self.claim, self.claim["joint"]
+        covered = joint is not None
+        whole = self._before(joint["place"]) * float(joint["value"]) if covered else self._before(len(self.blocks))
+        if not whole <= float(claim["lipschitz"]) < math.inf:
+            raise Refuted("lipschitz", f"{claim['lipschitz']!r} is claimed, {whole!r} follows")
+        if claim["pairs"] is None:
+            return
+        pairs = np.array(claim["pairs"], dtype=np.float64)
+        last = self.blocks[-1]
+        proved = np.full_like(pairs, math.inf)
+        if covered and joint["pairs"] is not None:
+            proved = self._before(joint["place"]) * np.array(joint["pairs"], dtype=np.float64)
+        if last["kind"] == "linear" and not covered:
+            head = self._getter(last)("weight")
+            apart = np.sqrt(((head[:, None] - head[None]) ** 2).sum(2)) * (1.0 + gamma(head.shape[1] + 8))
+            proved = np.minimum(proved, apart * self._before(len(self.blocks) - 1))
+        off = ~np.eye(len(pairs), dtype=bool)
+        if pairs.shape != proved.shape or not (proved[off] <= pairs[off]).all():
+            raise Refuted("pairs", "a constant of a class margin is smaller than what follows")
+        self.log.append(
+            f"conclusion: Lipschitz constant at most {float(claim['lipschitz']):.9g}, and {len(pairs)} classes' margins"
+        )
+
+    def check_witness(self) -> None:
+        """The lower bound: two inputs with their states, for a chain of normalisation, one layer and a linear head."""
+        low = self.claim["lower_bound"]
+        if low is None:
+            return
+        if "witness/states" not in self.evidence:
+            self.log.append(f"lower bound {low!r}: not checked, no states in the evidence")
+            return
+        place = self.claim["joint"]["place"]
+        block = self.blocks[place]
+        points = self.evidence["witness/points"].astype(np.float64).reshape(2, -1)
+        value = points
+        for before in self.blocks[:place]:
+            if before["kind"] == "normalize":
+                each = points.shape[1] // self._getter(before)("std").size
+                mean, std = (np.repeat(self._getter(before)(role).reshape(-1), each) for role in ("mean", "std"))
+                value = (value - mean) / std
+            elif before["class"] not in ("Flatten", "Identity"):
+                raise Refuted("witness", f"{before['name']} stands before the layer")
+        matrix, driven = self._formed(block, "matrix"), self._formed(block, "input")
+        get = self._getter(block)
+        bias = get("injection.bias") if "injection.bias" in block["tensors"] else np.zeros(len(matrix))
+        offset = value @ driven.T + bias
+        states = self.evidence["witness/states"]
+        image = _ACTIVATIONS[block["activation"]](states @ matrix.T + offset)
+        # image solves the equation for an offset moved by W(states − image), and rounding; λ turns that into a distance.
+        rounding = gamma(matrix.shape[1] + driven.shape[1] + 16)
+        sizes = np.abs(states) @ np.abs(matrix).T + np.abs(value) @ np.abs(driven).T + np.abs(bias)
+        moved = np.abs((states - image) @ matrix.T) + rounding * (sizes + np.abs(states - image) @ np.abs(matrix).T)
+        moved = moved + 8.0 * _UNIT * np.abs(image) + 1e-300
+        weights = self.evidence["joint/multipliers"][0]
+        half = weights[:, None] * (np.eye(len(matrix)) - matrix)
+        least = 0.999 * float(np.linalg.eigvalsh(half + half.T)[0])
+        slack = gamma(8) * float((weights[:, None] * (np.eye(len(matrix)) + np.abs(matrix))).sum() * 2.0)
+        if not semidefinite(half + half.T - least * np.eye(len(matrix)), slack + _UNIT * abs(least)) or least <= 0.0:
+            raise Refuted("witness", "the layer is not proved monotone enough to bound the error of its states")
+        away = 2.0 * np.linalg.norm(weights * moved, axis=1) / least * (1.0 + 1e-10)
+        head, _ = self._head(place)
+        apart = head @ (image[1] - image[0])
+        norm = float(np.sqrt((np.abs(head) ** 2).sum()))
+        found = float(np.linalg.norm(apart)) - norm * float(away.sum()) - rounding * norm * float(np.abs(image).sum())
+        distance = float(np.linalg.norm(points[1] - points[0]))
+        proved = found / distance * (1.0 + 1e-9) if distance > 0.0 else 0.0
+        if not proved >= float(low):
+            raise Refuted("witness", f"{low!r} is claimed, the two inputs prove {proved!r}")
+        self.log.append(f"witness: two inputs prove that no constant below {float(low):.9g} holds")
+
+
+def main(arguments: list[str]) -> int:
+    """The command: 0 if the certificate holds, 1 if a check failed, 2 for wrong usage."""
+    if len(arguments) != 2:
+        print("usage: wellposed verify CERTIFICATE.json WEIGHTS.safetensors", file=sys.stderr)
+        return 2
+    try:
+        for line in Checker(Path(arguments[0]), Path(arguments[1])).run():
+            print(f"ok  {line}")
+    except Refuted as failure:
+        print(f"FAILED  {failure}")
+        return 1
+    print("the certificate holds")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

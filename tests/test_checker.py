@@ -1,0 +1,253 @@
+"""The independent checker: accepts what was proved, refuses every changed bit, and every false claim even when sealed anew."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import wellposed as wp
+from harness.certificate_file import forge
+from wellposed import checker
+from wellposed.checker import Checker, Refuted
+
+
+def chain(layer, *after):
+    return nn.Sequential(wp.Normalize((0.1,), (0.3,)), nn.Flatten(), layer, *after)
+
+
+MODELS = {
+    "mondeq": lambda: chain(wp.MonDEQ(16, 12, m=0.5), nn.Linear(12, 4)),
+    "mondeq-tanh": lambda: chain(wp.MonDEQ(16, 12, activation="tanh"), nn.Linear(12, 4)),
+    "lben": lambda: chain(wp.LBEN(16, 12), nn.Linear(12, 4)),
+    "lben-bounded": lambda: chain(wp.LBEN(16, 12, gamma=1.5, out_features=4)),
+    "nemon": lambda: chain(wp.NEMON(16, 12), nn.Linear(12, 4)),
+    "deq": lambda: chain(wp.DEQ(16, 12, activation="relu"), nn.Linear(12, 4)),
+    "two": lambda: chain(wp.MonDEQ(16, 12), nn.Tanh(), wp.LBEN(12, 6), nn.Linear(6, 3)),
+    "float64": lambda: chain(wp.MonDEQ(16, 12, dtype=torch.float64), nn.Linear(12, 4)).double(),
+}
+
+
+def model_of(name):
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    for module in model.modules():
+        if isinstance(module, wp.DEQ):
+            module.constraint.W.data.mul_(0.5)
+    return model
+
+
+def written(model, folder, **options):
+    dtype = next(model.parameters()).dtype
+    certificate = wp.certify(model, inputs=torch.rand(6, 1, 4, 4, dtype=dtype), **options)
+    certificate.save(folder / "c.json")
+    tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(tensors, folder / "w.safetensors")
+    return certificate
+
+
+def refused(folder, words):
+    with pytest.raises(Refuted) as caught:
+        Checker(folder / "c.json", folder / "w.safetensors").run()
+    assert words in str(caught.value), str(caught.value)
+
+
+def resealed(folder, change=None, evidence=None):
+    forge(folder / "c.json", change, evidence)
+
+
+@pytest.mark.parametrize("method", [None, "product"])
+@pytest.mark.parametrize("name", MODELS)
+def test_what_was_proved_is_accepted(name, method, tmp_path):
+    if name == "lben-bounded" and method == "product":
+        method = "metric"
+    model = model_of(name)
+    certificate = written(model, tmp_path, method=method)
+    lines = Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+    assert any(line.startswith("conclusion") and f"{certificate.lipschitz:.9g}" in line for line in lines)
+    loaded = wp.Certificate.load(tmp_path / "c.json", model)
+    assert loaded.check() and loaded.lipschitz == certificate.lipschitz
+    if method is None and name != "two":
+        assert any(line.startswith("witness") for line in lines)
+
+
+def test_a_lone_layer(tmp_path):
+    torch.manual_seed(0)
+    model = wp.MonDEQ(5, 4)
+    wp.certify(model, inputs=torch.randn(3, 5)).save(tmp_path / "c.json")
+    safetensors.torch.save_file(dict(model.state_dict()), tmp_path / "w.safetensors")
+    assert len(Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()) >= 4
+
+
+@pytest.mark.parametrize("file", ["c.json", "c.safetensors", "w.safetensors"])
+def test_every_changed_bit_is_noticed(file, tmp_path):
+    written(model_of("mondeq"), tmp_path)
+    whole = (tmp_path / file).read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(150):
+        place, bit = int(generator.integers(len(whole))), int(generator.integers(8))
+        changed = bytearray(whole)
+        changed[place] ^= 1 << bit
+        (tmp_path / file).write_bytes(changed)
+        with pytest.raises(Refuted):
+            Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+    (tmp_path / file).write_bytes(whole)
+    Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+
+
+def scaled(*path, factor=0.99):
+    def change(content):
+        for key in path[:-1]:
+            content = content[key]
+        value = content[path[-1]]
+        content[path[-1]] = [[factor * v for v in row] for row in value] if isinstance(value, list) else factor * value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (scaled("lipschitz"), "lipschitz"),
+        (scaled("joint", "value"), "joint"),
+        (scaled("joint", "pairs"), "joint"),
+        (scaled("pairs"), "pairs"),
+        (scaled("blocks", 0, "value"), "block"),
+        (scaled("blocks", 3, "value"), "block"),
+        (scaled("blocks", 1, "value"), "block"),
+        (scaled("lower_bound", factor=1.01), "witness"),
+        (lambda c: c.update(weights_sha256="0" * 64), "weights digest"),
+        (lambda c: c.update(format="wellposed-certificate/2"), "format"),
+        (lambda c: c["blocks"][2].update(kind="nonexpansive"), "block"),
+        (lambda c: c["blocks"][2].update(activation="gelu"), "activation"),
+        (lambda c: c["blocks"][2].update(state="given"), "structure"),
+        (lambda c: c["blocks"].pop(3), "accounting"),
+        (lambda c: c["blocks"].pop(0), "accounting"),
+        (lambda c: c["joint"].update(place=3), "no multipliers"),
+        (lambda c: c.update(lipschitz=float("nan")), "lipschitz"),
+        (lambda c: c.update(lipschitz=float("inf")), "lipschitz"),
+        (lambda c: c["joint"].update(value=float("nan")), "joint"),
+        (lambda c: c.update(joint=None), "multipliers"),
+        (lambda c: c.pop("pairs"), "structure"),
+    ],
+)
+def test_false_claims_are_refused_even_with_good_digests(change, words, tmp_path):
+    written(model_of("mondeq"), tmp_path)
+    resealed(tmp_path, change)
+    refused(tmp_path, words)
+
+
+def flip(tensors, name):
+    tensors[name] = tensors[name].copy()
+    tensors[name].reshape(-1).view(np.uint8)[2] ^= 0x40
+
+
+def swap(tensors, name):
+    tensors[name] = tensors[name][::-1].copy()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: flip(t, "2/matrix"), "matrix"),
+        (lambda t: flip(t, "2/input"), "matrix"),
+        (lambda t: t.update({"2/matrix": t["2/matrix"] * np.float32(0.999)}), "matrix"),
+        (lambda t: t.update({"2/matrix": np.zeros_like(t["2/matrix"])}), "matrix"),
+        (lambda t: t.update({"2/input": t["2/input"][:, ::-1].copy()}), "matrix"),
+        (lambda t: swap(t, "joint/multipliers"), "joint"),
+        (lambda t: t.update({"joint/multipliers": t["joint/multipliers"] * 1.5}), "joint"),
+        (lambda t: t.update({"joint/multipliers": -t["joint/multipliers"]}), "joint"),
+        (lambda t: t.update({"joint/multipliers": t["joint/multipliers"][:, ::-1].copy()}), "joint"),
+        (lambda t: t.update({"joint/multipliers": t["joint/multipliers"][:3]}), "structure"),
+        (lambda t: t.update({"witness/states": t["witness/states"] * 1.5}), "witness"),
+        (lambda t: t.update({"witness/states": t["witness/states"] + np.array([[1e-3], [-1e-3]])}), "witness"),
+        (lambda t: t.pop("joint/multipliers"), "structure"),
+        (lambda t: t.update({"2/matrix": t["2/matrix"] * np.nan}), "finite"),
+    ],
+)
+def test_false_evidence_is_refused_even_with_good_digests(change, words, tmp_path):
+    written(model_of("mondeq"), tmp_path)
+    resealed(tmp_path, evidence=change)
+    refused(tmp_path, words)
+
+
+def test_a_looser_claim_holds_once_it_is_sealed(tmp_path):
+    """The refusals above are about what is false, not about what is different."""
+    written(model_of("mondeq"), tmp_path)
+    resealed(tmp_path, scaled("lipschitz", factor=1.01))
+    Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+    resealed(tmp_path, evidence=lambda t: t.update({"joint/multipliers": t["joint/multipliers"] * (1 + 1e-13)}))
+    Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+
+
+def test_blocks_without_an_independent_proof_are_named(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), wp.PcDEQ(16, 8), nn.Linear(8, 3))
+    written(model, tmp_path)
+    refused(tmp_path, "1: this program knows no proof for a PcDEQ")
+
+
+def test_the_program_stands_alone(tmp_path):
+    """It runs without torch and without this library, says what it did, and names the check that failed."""
+    written(model_of("mondeq"), tmp_path)
+    program = Path(checker.__file__)
+    assert len(program.read_text().splitlines()) < 500
+    code = (
+        "import runpy, sys\n"
+        f"module = runpy.run_path({str(program)!r})\n"
+        f"code = module['main']({[str(tmp_path / 'c.json'), str(tmp_path / 'w.safetensors')]!r})\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] in ('torch', 'wellposed', 'scipy')]\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the certificate holds" in done.stdout and "class margins" in done.stdout
+    command = [sys.executable, str(program), "c.json", "w.safetensors"]
+    resealed(tmp_path, scaled("lipschitz"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and "FAILED  lipschitz" in done.stdout
+    assert checker.main(["only one"]) == 2
+    assert checker.main([str(tmp_path / "none.json"), str(tmp_path / "w.safetensors")]) == 1
+
+
+@pytest.mark.parametrize("exponent", [-140, -30, 0, 30, 120])
+def test_extreme_scales(exponent, tmp_path):
+    """Powers of two change no digit, so certificates scale with them, until squares would leave the range of float64."""
+    model = model_of("float64")
+    with torch.no_grad():
+        model[3].weight.mul_(2.0**exponent)
+    certificate = written(model, tmp_path)
+    lines = Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+    assert any("joint" in line for line in lines)
+    resealed(tmp_path, scaled("joint", "value"))
+    refused(tmp_path, "joint")
+    assert certificate.lipschitz > 0.0
+
+
+def test_norms_are_proved_from_above():
+    generator = np.random.default_rng(0)
+    for shape in ((3, 7), (9, 4), (1, 5), (6, 6)):
+        matrix = generator.normal(size=shape) * 10.0 ** generator.integers(-8, 8)
+        norm = float(np.linalg.norm(matrix, 2))
+        assert checker.norm_at_most(matrix, norm * (1 + 1e-12)) and not checker.norm_at_most(matrix, norm * (1 - 1e-9))
+    assert checker.norm_at_most(np.zeros((2, 2)), 0.0) and not checker.norm_at_most(np.ones((2, 2)), 0.0)
+    assert not checker.norm_at_most(np.ones((2, 2)), float("nan"))
+
+
+def test_a_changed_model_cannot_be_saved(tmp_path):
+    model = model_of("mondeq")
+    certificate = wp.certify(model)
+    with torch.no_grad():
+        model[3].weight.mul_(2.0)
+    with pytest.raises(wp.CertificateError, match="other weights"):
+        certificate.save(tmp_path / "c.json")
+    with pytest.raises(wp.CertificateError, match="another ending"):
+        wp.certify(model).save(tmp_path / "c.safetensors")
+    with pytest.raises(wp.CertificateError, match="cannot be written"):
+        wp.certify(model).save(tmp_path / "no" / "c.json")
