@@ -89,7 +89,10 @@ class RunFolder:
             self.adversarial,
             self.checkpoint,
         ]
-        for path in (*stale, *self.path.glob("metrics-*.csv"), self.path / "report.html"):
+        results = [
+            file for name in ("metrics-*.csv", "verified-*.json", "certificate.*") for file in self.path.glob(name)
+        ]
+        for path in (*stale, *results, self.path / "report.html"):
             path.unlink(missing_ok=True)
 
     @property

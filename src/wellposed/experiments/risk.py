@@ -1,0 +1,161 @@
+"""A risk certificate for an equilibrium network: prior from one half of the training set, posterior and bound from the other."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.certificates.risk import RiskCertificate, risk_certificate
+from wellposed.data import ImageData
+from wellposed.errors import CheckpointError, InputError, check, require
+from wellposed.training.config import TrainConfig
+from wellposed.training.loaders import build_model, load_data, training_batches
+
+_ROWS = 500  # samples on which each draw is judged
+
+
+@dataclass(frozen=True)
+class RiskRecord:
+    """What the experiment showed.
+
+    Attributes:
+        certificate: the bound and what it is made of.
+        prior_samples: training samples that the prior depends on, none of which the bound counts.
+        test_error: mean error of draws on the test set: what the certificate bounds, measured.
+        prior_error: error of the prior's mean on the test set.
+        seconds: of everything.
+    """
+
+    certificate: RiskCertificate
+    prior_samples: int
+    test_error: float
+    prior_error: float
+    seconds: float
+
+
+def certify_risk(
+    config: TrainConfig,
+    out: Path,
+    *,
+    data_root: Path | None,
+    scale: float,
+    epochs: int,
+    learning_rate: float,
+    draws: int,
+    delta: float,
+    done: Callable[[int], None],
+) -> RiskRecord:
+    """Train prior and posterior, evaluate the certificate, and write ``risk.json``.
+
+    Args:
+        config: family, data, and how the prior is trained.
+        out: folder of the result.
+        data_root: see `load_images`.
+        scale: the prior's relative standard deviation, chosen beforehand.
+        epochs: passes of the posterior's training, over all samples.
+        learning_rate: of that training.
+        draws: of weights, for the certificate.
+        delta: its probability of failure.
+        done: called with the number of finished draws.
+    """
+    check(draws >= 1, "draws", draws, "must be positive")
+    check(scale > 0.0, "scale", scale, "must be positive")
+    lightning = require("lightning", "train")
+    from wellposed.training.module import ClassifierModule
+    from wellposed.training.posterior import Posterior, PosteriorModule
+
+    start = time.monotonic()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
+    data = load_data(config, data_root)
+    if not isinstance(data, ImageData):
+        raise InputError(f"data={config.data!r}: the risk certificate is about images")
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    model = build_model(config, data)
+    # Samples come in no order that depends on them, so the first half is as good as a random one.
+    half = len(data.train_y) // 2
+    first = replace(data, train_x=data.train_x[:half], train_y=data.train_y[:half])
+    _fit(lightning, ClassifierModule(model, config), training_batches(first, config), config.epochs)
+    prior_error = _error(model(data.test_x), data.test_y)
+    posterior = Posterior(model, scale)
+    samples = len(data.train_y) - half
+    if epochs:
+        module = PosteriorModule(posterior, samples, delta, learning_rate)
+        _fit(lightning, module, training_batches(data, config), epochs)
+    generator = torch.Generator().manual_seed(config.seed)
+    rest = data.train_x[half:], data.train_y[half:]
+    errors = _draws(posterior, model, rest, draws, generator, done)
+    test = _draws(posterior, model, (data.test_x, data.test_y), max(1, draws // 10), generator, lambda _: None)
+    with torch.no_grad():
+        kl = float(posterior.kl()) * (1.0 + 1e-9)
+    certificate = risk_certificate(errors, kl, samples, delta=delta)
+    record = RiskRecord(certificate, half, float(test.mean()), prior_error, time.monotonic() - start)
+    try:
+        (out / "risk.json").write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
+    return record
+
+
+def _fit(lightning: Any, module: Any, batches: Any, epochs: int) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        trainer = lightning.Trainer(
+            max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            accelerator="cpu", devices=1, limit_val_batches=0,
+        )  # fmt: skip
+        trainer.fit(module, batches)
+
+
+@torch.no_grad()
+def _draws(
+    posterior: Any,
+    model: nn.Module,
+    samples: tuple[Tensor, Tensor],
+    draws: int,
+    generator: torch.Generator,
+    done: Callable[[int], None],
+) -> Tensor:
+    """Error rates of independent draws, each on samples drawn uniformly; a solve that does not converge is an error."""
+    x, labels = samples
+    model.eval()
+    found = []
+    for count in range(1, draws + 1):
+        rows = torch.randint(len(labels), (_ROWS,), generator=generator)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            logits = posterior.logits(posterior.draw(generator), x[rows])
+        wrong = (logits.argmax(1) != labels[rows]) | ~torch.isfinite(logits).all(1)
+        # A warning that solves did not converge does not say which, so all samples count.
+        found.append(1.0 if caught else float(wrong.double().mean()))
+        done(count)
+    return torch.tensor(found, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _error(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1) != labels).double().mean())
+
+
+def as_text(record: RiskRecord) -> str:
+    """The certificate in words."""
+    found = record.certificate
+    return (
+        f"risk at most {100 * found.value:.2f} % with probability {1 - found.delta:g}: mean error {100 * found.empirical:.2f} %\n"
+        f"of {found.draws} draws (at most {100 * found.empirical_bound:.2f} % of all), divergence {found.kl:.4g} nats, "
+        f"{found.samples} samples\n"
+        f"measured on the test set: {100 * record.test_error:.2f} % for draws, {100 * record.prior_error:.2f} % for the prior's "
+        f"mean; {record.seconds:.0f} s"
+    )

@@ -1,0 +1,92 @@
+"""Gaussian distributions over the weights of a network, trained to a small risk certificate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from wellposed.certificates.risk import gaussian_kl
+
+
+class Posterior(nn.Module):
+    """Independent Gaussians around the weights of a network; every draw of a well-posed layer's free parameters is well posed.
+
+    Args:
+        model: its parameters are the prior's means; it is not changed.
+        scale: the prior's standard deviations, as a fraction of the root-mean-square of each parameter tensor.
+    """
+
+    def __init__(self, model: nn.Module, scale: float) -> None:
+        super().__init__()
+        self._model = [model]  # not a part of this module: its own parameters are constants
+        named = {name.replace(".", "/"): parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.mean = nn.ParameterDict({name: nn.Parameter(value.clone()) for name, value in named.items()})
+        spread = {
+            name: torch.full_like(value, math.log(scale * max(float(value.square().mean().sqrt()), 1e-3)))
+            for name, value in named.items()
+        }
+        self.log_std = nn.ParameterDict({name: nn.Parameter(value.clone()) for name, value in spread.items()})
+        for name, value in named.items():
+            self.register_buffer(f"prior_mean/{name}", value)
+            self.register_buffer(f"prior_log_std/{name}", spread[name])
+
+    def kl(self) -> Tensor:
+        """KL from the prior, nats."""
+        parts = [
+            gaussian_kl(
+                mean.double(), self.log_std[name].double(), self.get_buffer(f"prior_mean/{name}").double(),
+                self.get_buffer(f"prior_log_std/{name}").double(),
+            )
+            for name, mean in self.mean.items()
+        ]  # fmt: skip
+        return torch.stack(parts).sum()
+
+    def draw(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Weights by name, with the graph to means and standard deviations."""
+        found = {}
+        for name, mean in self.mean.items():
+            noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+            found[name.replace("/", ".")] = mean + torch.exp(self.log_std[name]) * noise
+        return found
+
+    def logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        """The network with these weights."""
+        return functional_call(self._model[0], weights, (x,))
+
+
+class PosteriorModule(lightning.LightningModule):
+    """Minimises the bound (√(L + c) + √c)², c = (KL + ln(2√n/δ))/2n (Thiemann et al. 2017; Rivasplata et al. 2019).
+
+    L is the cross-entropy in bits, which is nowhere below the error; the certificate itself is about the error.
+
+    Args:
+        posterior: what is trained.
+        samples: n of the bound.
+        delta: its probability of failure.
+        learning_rate: of Adam.
+    """
+
+    def __init__(self, posterior: Posterior, samples: int, delta: float, learning_rate: float) -> None:
+        super().__init__()
+        self.posterior, self._samples, self._delta, self._learning_rate = posterior, samples, delta, learning_rate
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """The bound with one draw of the weights and the loss on one batch."""
+        inputs, labels = batch
+        logits = self.posterior.logits(self.posterior.draw(), inputs)
+        loss = nn.functional.cross_entropy(logits, labels) / math.log(2.0)
+        complexity = (self.posterior.kl() + math.log(2.0 * self._samples**0.5 / self._delta)) / (2.0 * self._samples)
+        return ((loss + complexity).sqrt() + complexity.sqrt()).square()
+
+    def configure_optimizers(self) -> Any:
+        """Adam with a one-cycle schedule."""
+        optimizer = torch.optim.Adam(self.posterior.parameters(), lr=self._learning_rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=self._learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

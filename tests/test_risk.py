@@ -1,0 +1,105 @@
+"""Risk certificates: the inverse of the binary divergence, Gaussian divergences, coverage, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import wellposed as wp
+from wellposed.certificates.risk import binary_kl, gaussian_kl, kl_inverse, risk_certificate
+from wellposed.cli.main import run as command
+from wellposed.training.posterior import Posterior
+
+
+@pytest.mark.parametrize("q", [0.0, 1e-6, 0.02, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("budget", [0.0, 1e-9, 1e-3, 0.1, 5.0])
+def test_the_inverse_of_the_binary_divergence(q, budget):
+    p = kl_inverse(q, budget)
+    assert q <= p <= 1.0
+    assert p == 1.0 or binary_kl(q, min(p * (1 + 1e-9), 1.0)) >= budget
+    assert binary_kl(q, p * (1 - 1e-9)) <= budget + 1e-12 or p * (1 - 1e-9) < q
+    if q == 0.0:
+        assert p == pytest.approx(-math.expm1(-budget), abs=1e-12)
+
+
+def test_gaussian_divergences_are_those_of_torch():
+    mean, prior = torch.randn(2, 5, dtype=torch.float64)
+    log_std, prior_log_std = torch.randn(2, 5, dtype=torch.float64)
+    found = gaussian_kl(mean, log_std, prior, prior_log_std)
+    first = torch.distributions.Normal(mean, log_std.exp())
+    second = torch.distributions.Normal(prior, prior_log_std.exp())
+    torch.testing.assert_close(found, torch.distributions.kl_divergence(first, second).sum())
+    assert float(gaussian_kl(mean, log_std, mean, log_std)) == 0.0
+
+
+def test_the_certificate_fails_no_more_often_than_it_says():
+    """Q = P over thresholds: r(Q) is known, and bounds from new samples and draws must cover it."""
+    generator = torch.Generator().manual_seed(0)
+    risks = torch.tensor([0.05, 0.15], dtype=torch.float64)  # of two predictors, each drawn half of the time
+    failures, trials, delta = 0, 400, 0.2
+    for _ in range(trials):
+        mistakes = torch.rand(200, 2, generator=generator) < risks
+        drawn = torch.randint(2, (300,), generator=generator)
+        rows = torch.randint(200, (300, 20), generator=generator)
+        errors = mistakes[rows, drawn[:, None]].double().mean(1)
+        failures += risk_certificate(errors, 0.0, 200, delta=delta).value < 0.1
+    assert failures <= delta * trials
+
+
+def test_the_certificate_grows_with_divergence_and_shrinks_with_samples():
+    errors = torch.full((2000,), 0.03, dtype=torch.float64)
+    values = [risk_certificate(errors, kl, n).value for kl, n in ((0.0, 60000), (100.0, 60000), (100.0, 6000), (1e5, 6000))]
+    assert values == sorted(values) and 0.03 < values[0] < 0.05 and values[-1] > 0.99
+    found = risk_certificate(errors, 10.0, 1000)
+    assert found.empirical == pytest.approx(0.03) and found.empirical < found.empirical_bound < found.value
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"errors": torch.tensor([1.5])}, "errors"), ({"errors": torch.tensor([math.nan])}, "errors"),
+        ({"errors": torch.zeros(0)}, "errors"), ({"kl": -1.0}, "kl"), ({"kl": math.nan}, "kl"), ({"samples": 0}, "samples"),
+        ({"delta": 0.0}, "delta"), ({"share": 1.0}, "share"),
+    ],
+)  # fmt: skip
+def test_bad_input(change, match):
+    options = {"errors": torch.zeros(3), "kl": 1.0, "samples": 10, **change}
+    with pytest.raises(wp.InputError, match=match):
+        risk_certificate(**options)
+
+
+def test_draws_are_gaussians_around_the_weights_and_start_at_the_prior():
+    torch.manual_seed(0)
+    model = nn.Sequential(wp.MonDEQ(5, 4), nn.Linear(4, 3))
+    posterior = Posterior(model, 0.1)
+    assert float(posterior.kl().detach()) == 0.0
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        drawn = [posterior.draw(generator)["1.weight"] for _ in range(4000)]
+    stacked, weight = torch.stack(drawn), model[1].weight.detach()
+    assert float((stacked.mean(0) - weight).abs().max()) < 0.02
+    expected = 0.1 * float(weight.square().mean().sqrt())
+    assert stacked.std(0).mean().item() == pytest.approx(expected, rel=0.05)
+    weights = posterior.draw(generator)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loss = posterior.logits(weights, torch.randn(6, 5)).square().sum() + posterior.kl()
+    loss.backward()
+    assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in posterior.mean.values())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_command_certifies_a_risk_on_digits(tmp_path, capsys):
+    arguments = ["reproduce", "risk", "--preset", "digits", "--draws", "60", "--epochs", "2", "--out", str(tmp_path), "--json"]
+    assert command(arguments) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "risk.json").read_text()) == record
+    found = record["certificate"]
+    assert record["test_error"] < found["value"] < 0.5
+    assert found["empirical"] < found["empirical_bound"] < found["value"]
+    assert found["kl"] > 0.0
+    assert found["samples"] + record["prior_samples"] > 1000 > found["samples"]
+    assert command([*arguments[:-1], "--preset", "nothing"]) == 2
