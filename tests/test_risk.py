@@ -52,7 +52,9 @@ def test_the_certificate_fails_no_more_often_than_it_says():
 
 def test_the_certificate_grows_with_divergence_and_shrinks_with_samples():
     errors = torch.full((2000,), 0.03, dtype=torch.float64)
-    values = [risk_certificate(errors, kl, n).value for kl, n in ((0.0, 60000), (100.0, 60000), (100.0, 6000), (1e5, 6000))]
+    values = [
+        risk_certificate(errors, kl, n).value for kl, n in ((0.0, 60000), (100.0, 60000), (100.0, 6000), (1e5, 6000))
+    ]
     assert values == sorted(values) and 0.03 < values[0] < 0.05 and values[-1] > 0.99
     found = risk_certificate(errors, 10.0, 1000)
     assert found.empirical == pytest.approx(0.03) and found.empirical < found.empirical_bound < found.value
@@ -93,7 +95,19 @@ def test_draws_are_gaussians_around_the_weights_and_start_at_the_prior():
 
 
 def test_the_command_certifies_a_risk_on_digits(tmp_path, capsys):
-    arguments = ["reproduce", "risk", "--preset", "digits", "--draws", "60", "--epochs", "2", "--out", str(tmp_path), "--json"]
+    arguments = [
+        "reproduce",
+        "risk",
+        "--preset",
+        "digits",
+        "--draws",
+        "60",
+        "--epochs",
+        "2",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
     assert command(arguments) == 0
     record = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "risk.json").read_text()) == record

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evaluate import bounded_logits, exact_copy
+from wellposed.certificates.evaluate import BoundedLogits, bounded_logits, exact_copy
 from wellposed.certificates.evidence import describe, witness_states
 from wellposed.certificates.file import read, write
 from wellposed.certificates.joint import Joint, check_joint, joint_bound
@@ -32,7 +32,7 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
 _ASSUMPTIONS = (
     "the network is the chain of the blocks, in this order, each computing what its class says, in eval mode",
-    "radii count the errors of logits as the library bounds them when it evaluates an input",
+    "evaluations elsewhere converge, to the tolerances that the layers had when radii were computed",
 )
 METHODS = ("product", "metric")
 _DESCRIBED = {
@@ -78,7 +78,14 @@ class Certificate:
         return RULES if self.pairs is not None else RULES[:-1]
 
     def radius(
-        self, logits: Tensor, labels: Tensor, *, rule: str | None = None, logit_error: Tensor | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        rule: str | None = None,
+        logit_error: Tensor | None = None,
+        elsewhere: Tensor | None = None,
+        growth: Tensor | None = None,
     ) -> Tensor:
         """Certified radius per sample; see `wellposed.certificates.radius.radii`.
 
@@ -86,12 +93,14 @@ class Certificate:
             logits: shape (batch, classes).
             labels: true classes, shape (batch,).
             rule: ``"paper"``, ``"sqrt2"`` or ``"pairs"``; None for the tightest available.
-            logit_error: bound on the error of the logits, as `evaluate` gives it.
+            logit_error: bound on the error of the logits; None to take them as exact. `evaluate` counts it.
+            elsewhere: with ``growth``, the same for evaluations within the radius; None for ``logit_error`` everywhere.
+            growth: see there.
         """
         rule = self.rules[-1] if rule is None else rule
         # The published rule is about the published constant.
         constant = product(list(self.factors)) if rule == "paper" else self.lipschitz
-        return radii(logits, labels, constant, self.pairs, rule, logit_error)
+        return radii(logits, labels, constant, self.pairs, rule, logit_error, elsewhere, growth)
 
     def evaluate(self, x: Tensor, labels: Tensor, *, rule: str | None = None, batch_size: int = 1000) -> Tensor:
         """Certified radii of inputs, with the solver's errors counted.
@@ -106,8 +115,20 @@ class Certificate:
         found = []
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             result = bounded_logits(model, rows)
-            found.append(self.radius(result.logits, truth, rule=rule, logit_error=result.error))
+            found.append(self.of(result, truth, rule=rule))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+
+    def of(self, result: BoundedLogits, labels: Tensor, *, rule: str | None = None) -> Tensor:
+        """Certified radius per sample, with every error of the evaluation and of all others within the radius counted.
+
+        Args:
+            result: of `bounded_logits`.
+            labels: true classes, shape (batch,).
+            rule: see `radius`.
+        """
+        return self.radius(
+            result.logits, labels, rule=rule, logit_error=result.error, elsewhere=result.elsewhere, growth=result.growth
+        )
 
     def check(self, model: nn.Module | None = None) -> bool:
         """Recompute everything from the weights.

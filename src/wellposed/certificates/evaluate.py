@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from wellposed.certificates.lipschitz import blocks_of, factor_of
 from wellposed.certificates.precision import check_precision
 from wellposed.certificates.well_posedness import metric_guarantee
+from wellposed.guarantee import Guarantee
 from wellposed.layers.blocks import has_hooks, is_plain
+from wellposed.layers.contractive_cell import ContractiveCell
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.frozen import frozen
@@ -50,11 +52,87 @@ class BoundedLogits:
 
     Attributes:
         logits: shape (batch, classes).
-        error: bound on ‖logits − true logits‖₂ through solver residuals, shape (batch,).
+        error: bound on ‖logits − true logits‖₂ through solver residuals and rounding, shape (batch,), float64.
+        elsewhere: with ``growth``: the same bound for the evaluation of any input at most r away in the Euclidean norm, provided
+            that its solves converge, is ``elsewhere + growth·r``; shape (batch,). Solves elsewhere may stop at their tolerance,
+            whatever they reached here.
+        growth: shape (batch,).
     """
 
     logits: Tensor
     error: Tensor
+    elsewhere: Tensor
+    growth: Tensor
+
+
+@dataclass(frozen=True)
+class _Own:
+    """Error of one step's own arithmetic, and how fast it may grow with the norms of the step's input and output.
+
+    Attributes:
+        here: at the inputs, shape (batch,), or a number.
+        inside: per change of the input, in the Euclidean norm.
+        outside: per change of the output.
+    """
+
+    here: Tensor | float = 0.0
+    inside: float = 0.0
+    outside: float = 0.0
+
+    def plus(self, other: _Own, scale: float = 1.0) -> _Own:
+        return _Own(
+            self.here + scale * other.here, self.inside + scale * other.inside, self.outside + scale * other.outside
+        )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A part of a block.
+
+    Attributes:
+        own: its error, anywhere.
+        image: its output at the inputs.
+        reach: Lipschitz constant from the block's input to its output.
+        after: Lipschitz constant from its output to the block's.
+        known: its error at the inputs, where that is known better.
+    """
+
+    own: _Own
+    image: Tensor
+    reach: float
+    after: float = 1.0
+    known: Tensor | None = None
+
+
+class _Errors:
+    """Errors on their way through the blocks: at the inputs themselves, and anywhere around them."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.here = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+        self.elsewhere, self.growth = self.here.clone(), self.here.clone()
+        self._reach = 1.0  # Lipschitz constant so far
+
+    def through(self, factor: float, steps: list[_Step]) -> None:
+        """Through a block of this Lipschitz constant, which is done in these steps."""
+        slack, spread = self.here + self.elsewhere, self.growth
+        here, elsewhere, growth = (factor * part for part in (self.here, self.elsewhere, self.growth))
+        # By how much more than its distance the input of a step may differ from the one here, and how that grows with r.
+        moved, rate = slack, self._reach + spread
+        for step in steps:
+            own = step.own
+            at_hand = torch.zeros_like(here) + own.here if step.known is None else step.known
+            # The output elsewhere differs by reach·r and by all errors, also by the one that is bounded here.
+            out, out_rate = step.reach * slack + at_hand, step.reach * (self._reach + spread)
+            anywhere = own.here + own.inside * moved + own.outside * out
+            rising = own.inside * rate + own.outside * out_rate
+            share = 1.0 / (1.0 - own.outside) if own.outside < 1.0 else math.inf
+            # Without error 0·∞ would not be a number.
+            anywhere, rising = (torch.where(part > 0.0, part * share, part) for part in (anywhere, rising))
+            here, elsewhere = here + step.after * at_hand, elsewhere + step.after * anywhere
+            growth = growth + step.after * rising
+            moved, rate = out + anywhere, out_rate + rising
+        self.here, self.elsewhere, self.growth = (part * (1.0 + 1e-14) for part in (here, elsewhere, growth))
+        self._reach = self._reach * factor
 
 
 @torch.no_grad()
@@ -69,75 +147,135 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
         x: inputs, shape (batch, ...).
     """
     check_precision(model)
-    error = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
-    value = x
+    errors, value = _Errors(x), x
     for name, block in blocks_of(model):
-        error = error * factor_of(name, block).value
+        factor = factor_of(name, block).value
         if isinstance(block, ImplicitLayer):
-            solution = block.solve(value)
-            error = error + _solve_error(name, block, value, solution)
-            if block.output is not None:
-                error = error * spectral_norm_upper_bound(block.output.weight) + _rounding(block.output, solution.value)
-                if block.direct is not None:
-                    error = error + _rounding(block.direct, value)
-            output = block.readout(solution.value, value)
-            if block.direct is not None:  # one more addition
-                error = error + torch.finfo(output.dtype).eps * euclidean(output)
-            value = output
+            steps = _solved(name, block, value, factor)
         else:
-            if isinstance(block, nn.Linear | OrthogonalLinear):
-                error = error + _rounding(block, value)
-            if isinstance(block, ExplicitBlock):
-                error = error + block.rounding(value)
-            if isinstance(block, nn.BatchNorm1d | nn.BatchNorm2d):
-                scale, _ = batch_norm_map(block)
-                assert block.running_mean is not None  # or there would be no factor
-                constant = (block.running_mean.double() * scale).norm()
-                constant = constant + (0.0 if block.bias is None else block.bias.double().norm())
-                each = scale.reshape(-1, *[1] * (value.ndim - 2))
-                size = euclidean(value.double() * each) + constant * (value[0].numel() / len(scale)) ** 0.5
-                error = error + 8.0 * torch.finfo(value.dtype).eps * size
-            if isinstance(block, nn.Conv2d):
-                unit = 0.5 * torch.finfo(value.dtype).eps * (block.weight[0].numel() + 2)
-                error = error + 1.01 * unit * factor_of(name, block).value * euclidean(value).double()
-                if block.bias is not None:
-                    rows, columns = block(value[:1]).shape[-2:]
-                    error = error + 1.01 * unit * float(block.bias.double().norm()) * (rows * columns) ** 0.5
-            if isinstance(block, OrthogonalConv2d):
-                terms = 2.0 * image_rounding(block.out_image) + 4.0 * block.free.shape[1] + 16.0
-                own = 0.0 if block.bias is None else float(block.bias.double().norm())
-                size = euclidean(value).double() + own * (block.out_image[0] * block.out_image[1]) ** 0.5
-                error = error + torch.finfo(value.dtype).eps * terms * size
-            if isinstance(block, UnitPool2d):
-                error = error + (block.window**2 + 4.0) * torch.finfo(value.dtype).eps * euclidean(value)
-            if isinstance(block, nn.AvgPool2d):  # sums as many terms as a window has
-                terms = (
-                    float(block.kernel_size) ** 2
-                    if isinstance(block.kernel_size, int)
-                    else math.prod(block.kernel_size)
-                )
-                error = error + (terms + 2.0) * torch.finfo(value.dtype).eps * euclidean(value)
-            value = block(value)
-            if not isinstance(block, _EXACT):  # a few roundings of each entry
-                error = error + 4.0 * torch.finfo(value.dtype).eps * euclidean(value)
-    return BoundedLogits(value, error)
+            image = block(value)
+            steps = [_Step(_own(name, block, value, image), image, factor)]
+        errors.through(factor, steps)
+        value = steps[-1].image
+    return BoundedLogits(value, errors.here, errors.elsewhere, errors.growth)
 
 
-def _solve_error(name: str, block: ImplicitLayer, value: Tensor, solution: Solution[Tensor]) -> Tensor:
+def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float) -> list[_Step]:
+    """The solve of an equilibrium layer, and its output map."""
+    promise = metric_guarantee(name, block) if isinstance(block, Equilibrium) else None
+    solution = block.solve(value)
+    size = euclidean(solution.value).double()
+    rtol, atol = block.limits()
+    if promise is not None:  # solves without a guarantee stop on residuals
+        assert isinstance(block, Equilibrium)
+        amplified = 1.0 + promise.offset_lipschitz() * float(torch.linalg.matrix_norm(block.operator().dense()))
+        rtol, atol = 1.01 * rtol * amplified, 1.01 * atol * amplified
+    own = _Own(atol + rtol * size, 0.0, rtol)
+    if isinstance(block, Equilibrium):
+        guarantee = block.guarantee() if promise is None else promise
+        sensitivity = guarantee.offset_lipschitz()
+        own = own.plus(_affine_rounding(block, value, solution.value), sensitivity)
+        reach = block.injection_norm() * sensitivity
+    else:
+        assert isinstance(block, ContractiveCell)
+        constant, inside, outside = block.evaluation_rounding()
+        own = own.plus(_Own(constant + inside * euclidean(value).double() + outside * size, inside, outside))
+        reach = factor
+    known = _solve_error(block, value, solution, promise)
+    image = block.readout(solution.value, value)
+    if block.output is None:
+        return [_Step(own, image, factor, 1.0, known)]
+    norm = spectral_norm_upper_bound(block.output.weight)
+    read = _linear(block.output, solution.value)
+    if block.direct is not None:  # a further product, of the layer's input, and one more addition
+        direct, eps = _linear(block.direct, value), torch.finfo(image.dtype).eps
+        ratio = direct.inside / max(reach, 1e-300) if reach > 0.0 else math.inf
+        read = read.plus(_Own(direct.here + eps * euclidean(image).double(), ratio, eps))
+    return [_Step(own, solution.value, reach, norm, known), _Step(read, image, factor)]
+
+
+def _affine_rounding(block: Equilibrium, value: Tensor, state: Tensor) -> _Own:
+    """Rounding of one evaluation of Ux + b and of σ(Wz + Ux + b) in the working precision, in units of the offset."""
+    injection, operator = block.injection, block.operator()
+    eps = torch.finfo(state.dtype).eps
+    weight = injection.weight.detach().double()
+    absolute = 0.0 if block.activation.homogeneous else 8.0 * eps * state[0].numel() ** 0.5 if len(state) else 0.0
+    if weight.ndim == 2 and isinstance(operator, Dense):
+        unit = 0.5 * eps * (weight.shape[1] + len(weight) + 8) * 1.01
+        matrix = operator.dense().detach().double().abs()
+        bias = 0.0 if injection.bias is None else injection.bias.detach().double().abs()
+        terms = value.double().abs() @ weight.abs().t() + state.double().abs() @ matrix.t() + bias
+        norms = [spectral_norm_upper_bound(part.abs()) for part in (weight, matrix)]
+        here = unit * euclidean(terms) + 16.0 * eps * euclidean(state).double() + absolute
+        return _Own(here, unit * norms[0], unit * norms[1] + 16.0 * eps)
+    taps = math.prod(weight.shape[2:])
+    # Each input enters so many sums of every output channel.
+    frobenius = float(weight.norm()) * taps**0.5
+    constant = float(euclidean(injection(torch.zeros_like(value[:1]))).double()) if len(value) else 0.0
+    terms_ = weight[0].numel() + 16.0
+    one = torch.ones(1, dtype=torch.float64)
+    by_state, by_offset = (float(operator.rounding(*pair)) for pair in ((one, 0.0 * one), (0.0 * one, one)))
+    inside, outside = eps * terms_ * frobenius + by_offset * block.injection_norm(), by_state + 16.0 * eps
+    here = absolute + (eps * terms_ + by_offset) * constant
+    here = here + inside * euclidean(value).double() + outside * euclidean(state).double()
+    return _Own(here, inside, outside)
+
+
+def _solve_error(block: ImplicitLayer, value: Tensor, solution: Solution[Tensor], promise: Guarantee | None) -> Tensor:
     """Bound on the error of each solve; for a layer that promises nothing, by a metric that proves it well posed."""
     if solution.error_bound is not None:
         return solution.error_bound.double()
-    assert isinstance(block, Equilibrium)
-    exact = frozen(block, metric_guarantee(name, block)).solve(value.double().cpu())
+    assert isinstance(block, Equilibrium) and promise is not None
+    exact = frozen(block, promise).solve(value.double().cpu())
     assert exact.error_bound is not None
     return (euclidean(exact.value - solution.value.double().cpu()) * (1.0 + 1e-12) + exact.error_bound).to(value.device)
 
 
-def _rounding(linear: Any, value: Tensor) -> Tensor:
-    """Euclidean rounding error of ``linear(value)`` per sample: γ_n of a product of n terms, plus the bias."""
-    unit = 0.5 * torch.finfo(value.dtype).eps * (linear.in_features + 2)
-    bias = 0.0 if linear.bias is None else float(linear.bias.norm())
-    return unit * (float(linear.weight.norm()) * euclidean(value).double() + bias) * 1.01
+def _linear(linear: Any, value: Tensor) -> _Own:
+    """Rounding of a linear map: γ_n of a product of n terms, plus the bias."""
+    unit = 0.5 * torch.finfo(value.dtype).eps * (linear.in_features + 2) * 1.01
+    weight = linear.weight.detach().double().abs()
+    bias = 0.0 if linear.bias is None else linear.bias.detach().double().abs()
+    return _Own(unit * euclidean(value.double().abs() @ weight.t() + bias), unit * spectral_norm_upper_bound(weight))
+
+
+def _own(name: str, block: Any, value: Tensor, image: Tensor) -> _Own:
+    """Rounding of one block that is no equilibrium layer."""
+    eps = torch.finfo(value.dtype).eps
+    if isinstance(block, nn.Linear | OrthogonalLinear):
+        return _linear(block, value)
+    if isinstance(block, ExplicitBlock):  # affine in the size of its input, whatever its direction
+        probe = torch.zeros(2, block.in_features, dtype=value.dtype, device=value.device)
+        probe[1, 0] = 1.0
+        none, one = block.rounding(probe).tolist()
+        return _Own(block.rounding(value).double(), one - none + 1e-15 * one)
+    if any(is_plain(block, kind) for kind in _EXACT):
+        return _Own()
+    size = euclidean(value).double()
+    own = _Own(4.0 * eps * euclidean(image).double(), 0.0, 4.0 * eps)  # a few roundings of each entry
+    inside = constant = 0.0
+    if isinstance(block, nn.BatchNorm1d | nn.BatchNorm2d):
+        scale, _ = batch_norm_map(block)
+        assert block.running_mean is not None  # or there would be no factor
+        shift = (block.running_mean.double() * scale).norm()
+        shift = shift + (0.0 if block.bias is None else block.bias.double().norm())
+        pixels = value[0].numel() / len(scale) if len(value) else 1.0
+        constant, inside = 8.0 * eps * float(shift) * pixels**0.5, 8.0 * eps * float(scale.abs().amax())
+    elif isinstance(block, nn.Conv2d):
+        unit = 0.5 * eps * (block.weight[0].numel() + 2) * 1.01
+        if block.bias is not None:
+            constant = unit * float(block.bias.double().norm()) * math.prod(image.shape[-2:]) ** 0.5
+        inside = unit * factor_of(name, block).value
+    elif isinstance(block, OrthogonalConv2d):
+        terms = 2.0 * image_rounding(block.out_image) + 4.0 * block.free.shape[1] + 16.0
+        bias = 0.0 if block.bias is None else float(block.bias.double().norm())
+        constant, inside = eps * terms * bias * math.prod(block.out_image) ** 0.5, eps * terms
+    elif isinstance(block, UnitPool2d):
+        inside = (block.window**2 + 4.0) * eps
+    elif isinstance(block, nn.AvgPool2d):  # sums as many terms as a window has
+        sides = (block.kernel_size,) * 2 if isinstance(block.kernel_size, int) else block.kernel_size
+        inside = (math.prod(sides) + 2.0) * eps
+    return own.plus(_Own(constant + inside * size, inside))
 
 
 def exact_copy(model: nn.Module) -> nn.Module:

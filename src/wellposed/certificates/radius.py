@@ -24,6 +24,8 @@ def radii(
     pairs: Tensor | None,
     rule: str,
     logit_error: Tensor | None = None,
+    elsewhere: Tensor | None = None,
+    growth: Tensor | None = None,
 ) -> Tensor:
     """Radius around each input within which the predicted class provably stays ``labels``; zero if none is proved.
 
@@ -33,15 +35,19 @@ def radii(
         lipschitz: constant L of the logits.
         pairs: constants L_ij, shape (classes, classes); needed by the rule ``pairs``.
         rule: one of `RULES`.
-        logit_error: bound on the Euclidean error of the computed logits, shape (batch,); counted twice, for the point
-            and for its perturbation. None when the logits are to be taken as exact.
+        logit_error: bound on the Euclidean error of the computed logits, shape (batch,). None when the logits are to be taken as
+            exact.
+        elsewhere: with ``growth``, a bound ``elsewhere + growth·r`` of the same for all evaluations at most r away, shape
+            (batch,); None for ``logit_error``, where that holds everywhere.
+        growth: shape (batch,); None for zero.
 
     Returns:
         Shape (batch,), float64, rounded down. Ties, NaN, infinite logits and infinite errors give zero.
     """
     choices("rule", rule, RULES)
-    if logit_error is not None and not bool((logit_error >= 0).all()):
-        raise InputError("logit_error: has negative or NaN entries; a bound on an error has neither")
+    for name, part in (("logit_error", logit_error), ("elsewhere", elsewhere), ("growth", growth)):
+        if part is not None and not bool((part >= 0).all()):
+            raise InputError(f"{name}: has negative or NaN entries; a bound on an error has neither")
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise InputError(
             f"labels: shape {tuple(labels.shape)}, dtype {labels.dtype} for logits of shape {tuple(logits.shape)}; need "
@@ -54,13 +60,17 @@ def radii(
     margins = exact.gather(1, truth[:, None]) - exact
     if logit_error is not None:
         # |Δ(y_i − y_j)| ≤ √2·‖Δy‖, once at the input and once at the perturbed input.
-        margins = margins - 2.0 * math.sqrt(2.0) * logit_error.detach().double().cpu()[:, None]
+        there = logit_error if elsewhere is None else elsewhere
+        both = logit_error.detach().double().cpu() + there.detach().double().cpu()
+        margins = margins - math.sqrt(2.0) * (1.0 + 1e-15) * both[:, None]
     if rule == "pairs":
         if pairs is None:
             raise InputError("rule='pairs': this certificate has no class-pair constants; use 'sqrt2' or 'paper'")
         constants = pairs.double().cpu()[truth]
     else:
         constants = torch.full_like(exact, lipschitz * (2.0 if rule == "paper" else math.sqrt(2.0)))
+    if growth is not None:
+        constants = constants + math.sqrt(2.0) * (1.0 + 1e-15) * growth.detach().double().cpu()[:, None]
     others = torch.arange(logits.shape[1])[None, :] != truth[:, None]
     # Relative errors: one subtraction of float64 logits, one product, one division.
     slack = 1.0 - 2.0**-48

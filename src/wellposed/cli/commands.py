@@ -17,8 +17,12 @@ import tyro
 from wellposed import checker
 from wellposed.cli.progress import counting
 from wellposed.errors import InputError, check, choices
+from wellposed.experiments.falsification import as_text as campaign_text
+from wellposed.experiments.falsification import campaign
 from wellposed.experiments.graph_folds import as_text as folds_text
 from wellposed.experiments.graph_folds import run_folds
+from wellposed.experiments.planted_faults import as_text as faults_text
+from wellposed.experiments.planted_faults import planted_faults
 from wellposed.experiments.presets import as_markdown, run_presets
 from wellposed.experiments.report import write_report
 from wellposed.experiments.risk import as_text as risk_text
@@ -163,6 +167,16 @@ class ReproduceRisk(_Common):
     """Probability that the certificate fails."""
     out: Path = Path("runs/risk")
     """Folder of risk.json."""
+
+
+@dataclass(frozen=True)
+class ReproduceFalsification(_Common):
+    """Try to break every certificate, and plant faults to show that they are noticed; fails if a certificate is wrong."""
+
+    trials: int = 1_000_000
+    """Trials per method: a network with a pair of inputs, or with a point of a certified region."""
+    seed: int = 0
+    """Of the campaign."""
 
 
 def train(arguments: list[str]) -> int:
@@ -328,8 +342,24 @@ def reproduce_risk(arguments: list[str]) -> int:
     return _print(dataclasses.asdict(record), risk_text(record), options)
 
 
+def reproduce_falsification(arguments: list[str]) -> int:
+    """``wellposed reproduce falsification``."""
+    options = _parse(ReproduceFalsification, arguments, "wellposed reproduce falsification")
+    check(options.trials >= 1, "trials", options.trials, "must be positive")
+    with counting("trials of every method", quiet=options.json) as done:
+        found = campaign(options.trials, seed=options.seed, done=done)
+    faults = planted_faults()
+    result = {
+        "tallies": {name: dataclasses.asdict(tally) for name, tally in found.tallies.items()},
+        "faults": [dataclasses.asdict(fault) for fault in faults],
+    }
+    _print(result, f"{campaign_text(found)}\n\n{faults_text(faults)}", options)
+    return 1 if found.violations or not all(fault.caught for fault in faults) else 0
+
+
 EXPERIMENTS: dict[str, Callable[[list[str]], int]] = {
     "presets": reproduce_presets, "graphs": reproduce_graphs, "risk": reproduce_risk,
+    "falsification": reproduce_falsification,
 }  # fmt: skip
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -107,7 +107,7 @@ def certify_run(
     for images, labels in zip(x.split(1000), y.split(1000), strict=True):
         result = bounded_logits(model, images)
         for rule, values in radii.items():
-            values.append(certificate.radius(result.logits, labels, rule=rule, logit_error=result.error))
+            values.append(certificate.of(result, labels, rule=rule))
         wrong += int((result.logits.argmax(1) != labels).sum())
         count += len(labels)
         done(count)

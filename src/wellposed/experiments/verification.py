@@ -80,10 +80,13 @@ def verify_run(
     methods: list[list[str]] = [[] for _ in order]
     count = 0
     for images, labels in zip(data.test_x[:limit].split(500), data.test_y[:limit].split(500), strict=True):
-        # As for radii: the errors of two logits, at the image and at its perturbation.
-        allowances = 2.0 * math.sqrt(2.0) * bounded_logits(model, images).error
-        for image, label, allowance in zip(images, labels.tolist(), allowances.tolist(), strict=True):
-            for place, verdict in enumerate(_verdicts(verifier, image, label, order, norm, allowance, seconds)):
+        result = bounded_logits(model, images)
+        # The network's own evaluation may err by this at any point of a region whose points are at most r away.
+        errors = zip(result.elsewhere.tolist(), result.growth.tolist(), strict=True)
+        for image, label, (start_error, growth) in zip(images, labels.tolist(), errors, strict=True):
+            away = 1.0 if norm == "2" else math.sqrt(image.numel())
+            allowances = [math.sqrt(2.0) * (1.0 + 1e-12) * (start_error + growth * radius * away) for radius in order]
+            for place, verdict in enumerate(_verdicts(verifier, image, label, order, norm, allowances, seconds)):
                 status[place].append(verdict.status)
                 methods[place].append(verdict.method)
             count += 1
@@ -105,12 +108,12 @@ def _verdicts(
     label: int,
     radii: list[float],
     norm: str,
-    allowance: float,
+    allowances: list[float],
     seconds: float,
 ) -> list[Verdict]:
     """Verdicts at increasing radii; what is falsified at one is so at every larger one."""
     found: list[Verdict] = []
-    for radius in radii:
+    for radius, allowance in zip(radii, allowances, strict=True):
         if found and found[-1].status in ("falsified", "misclassified"):
             found.append(found[-1])
         elif not math.isfinite(allowance):

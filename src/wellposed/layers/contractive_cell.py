@@ -88,6 +88,21 @@ class ContractiveCell(ImplicitLayer):
     def lipschitz(self) -> tuple[float, str]:  # noqa: D102
         return self._constants(self._excess())[1], self._described()
 
+    def limits(self) -> tuple[float, float]:  # noqa: D102
+        default = torch.finfo(self._parts[0].free.dtype).eps ** 0.5
+        rtol, atol = (default if t is None else t for t in (self.tolerance.rtol, self.tolerance.atol))
+        return rtol, atol
+
+    def evaluation_rounding(self) -> tuple[float, float, float]:
+        """Error of the equilibrium by rounding in the working precision: a constant, per ‖x‖ and per ‖z‖."""
+        dtype = self._parts[0].free.dtype
+        parts = [torch.zeros(3, *shape, dtype=torch.float64) for shape in (self.input_shape, self.state_shape)]
+        parts[0][1].view(-1)[0] = parts[1][2].view(-1)[0] = 1.0
+        none, inside, outside = self._evaluation_error(*parts).tolist()
+        factor = self._constants(max(self._excess(), NORM_SLACK.get(dtype, 0.0)))[0]
+        scale = torch.finfo(dtype).eps / torch.finfo(torch.float64).eps / (1.0 - factor)
+        return scale * none, scale * (inside - none), scale * (outside - none)
+
     def _solve(self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction) -> Solution[Tensor]:
         count = len(self.input_shape)
         if x.ndim < count or tuple(x.shape[x.ndim - count :]) != self.input_shape:
@@ -108,8 +123,7 @@ class ContractiveCell(ImplicitLayer):
         start = torch.zeros_like(drive) if z0 is None else z0.reshape(-1, *self.state_shape).to(dtype)
         if not torch._C._functorch.is_functorch_wrapped_tensor(drive) and not bool(torch.isfinite(drive).all()):
             raise InputError("x: the input or the weights have NaN or infinite entries")
-        default = torch.finfo(weight.dtype).eps ** 0.5
-        rtol, atol = (default if t is None else t for t in (self.tolerance.rtol, self.tolerance.atol))
+        rtol, atol = self.limits()
         found = fixed_point(
             cell, start.detach(), (drive, *weights), solver=Picard() if self.solver is None else self.solver,
             rtol=rtol, atol=atol, max_steps=self.max_steps, guarantee=guarantee, gradient=self.gradient,

@@ -34,6 +34,10 @@ class ImplicitLayer(SolvingModule, ABC):
     def state(self, x: Tensor) -> Tensor:
         """The equilibrium to the layer's tolerance, without the evidence."""
 
+    def limits(self) -> tuple[float, float]:
+        """Relative and absolute tolerance of a solve, with the defaults filled in."""
+        return self.tolerance.resolve(next(self.parameters()).dtype)
+
     @abstractmethod
     def lipschitz(self) -> tuple[float, str]:
         """Proved bound of the Euclidean Lipschitz constant of x ↦ ``forward(x)`` for the stored numbers, and its reason.

@@ -1,0 +1,346 @@
+"""A campaign that tries to break every certificate: random, degenerate and extreme networks, pairs guided by gradients.
+
+A trial is one network with one pair of inputs (or one input with one point of its certified region), judged in float64 with the
+errors of that judgement counted. A certificate that is refused makes no trials; one that is violated once is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.certificates import Certificate, certify
+from wellposed.certificates.affine_network import affine_network
+from wellposed.certificates.evaluate import bounded_logits, exact_copy
+from wellposed.certificates.patterns import steep_points
+from wellposed.errors import CertificateError, WellposedError
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.lben import LBEN
+from wellposed.layers.mondeq import MonDEQ
+from wellposed.layers.nemon import NEMON
+from wellposed.layers.orthogonal import OrthogonalDEQ
+from wellposed.layers.pcdeq import PcDEQ
+from wellposed.verification import Verifier
+
+Tamper = Callable[[Certificate], Certificate]
+METHODS = ("product", "metric", "pairs", "radius", "error", "ball", "box")
+_BASES = 60
+_LENGTHS = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0)
+_POINTS = 2000  # of every certified region
+_SURE = 1e-9  # relative: what rounding of the judgement may add up to
+
+
+@dataclass
+class Tally:
+    """What became of one method.
+
+    Attributes:
+        trials: pairs or points judged.
+        violations: of them, those that contradict the certificate.
+        refused: networks or inputs that were not certified.
+        closest: the largest observed share of a claimed constant or error.
+    """
+
+    trials: int = 0
+    violations: int = 0
+    refused: int = 0
+    closest: float = 0.0
+
+    def judge(self, observed: Tensor, claimed: Tensor | float) -> None:
+        """Count trials whose observed values must not exceed claimed ones."""
+        limit = torch.as_tensor(claimed, dtype=torch.float64).expand_as(observed)
+        self.trials += observed.numel()
+        self.violations += int((~(observed <= limit * (1.0 + _SURE))).sum())
+        positive = (limit > 0.0) & torch.isfinite(observed)
+        if bool(positive.any()):
+            self.closest = max(self.closest, float((observed / limit)[positive].max()))
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The tallies by method."""
+
+    tallies: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in METHODS})
+
+    @property
+    def violations(self) -> int:
+        """Of all methods."""
+        return sum(tally.violations for tally in self.tallies.values())
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network under attack.
+
+    Attributes:
+        model: in eval mode.
+        inputs: size of its input.
+        spread: size of inputs at which its pre-activations are of size one, roughly.
+        stored: whether `exact_copy` has the very weights that run.
+    """
+
+    model: nn.Sequential
+    inputs: int
+    spread: float
+    stored: bool
+
+
+def subjects(generator: torch.Generator, *, units: int = 10) -> Iterator[Subject]:
+    """Networks of all dense families without end: usual, degenerate, and of scales from 1e-8 to 1e8, float32 and float64."""
+
+    def draw(high: int) -> int:
+        return int(torch.randint(high, (1,), generator=generator))
+
+    while True:
+        torch.manual_seed(draw(2**31 - 1))
+        inputs, size, classes = 2 + draw(6), 2 + draw(units - 1), 2 + draw(3)
+        kind = draw(7)
+        dtype = torch.float64 if kind >= 5 or draw(2) else torch.float32
+        layer: nn.Module
+        if kind == 0:
+            layer = MonDEQ(inputs, size, m=(0.05, 0.5, 1.0, 20.0)[draw(4)], dtype=dtype)
+        elif kind == 1:
+            layer = MonDEQ(inputs, size, m=0.5, activation=("tanh", "softplus", "leaky_relu")[draw(3)], dtype=dtype)
+        elif kind == 2:
+            layer = LBEN(inputs, size, dtype=dtype)
+        elif kind == 3:
+            layer = LBEN(inputs, size, gamma=10.0 ** (draw(5) - 2), out_features=classes, dtype=dtype)
+        elif kind == 4:
+            layer = NEMON(inputs, size, mu=(-1.0, 0.0, 0.9)[draw(3)], dtype=dtype)
+        elif kind == 5:
+            layer = PcDEQ(inputs, size, activation=("tanh", "softsign", "sigmoid")[draw(3)], dtype=dtype)
+        else:
+            layer = OrthogonalDEQ(inputs, 2 * size, dtype=dtype)
+        width = 2 * size if kind == 6 else size
+        head = [] if kind == 3 else [nn.Linear(width, classes, dtype=dtype)]
+        model = nn.Sequential(layer, *head).eval()
+        spread = _disturb(model, kind, draw)
+        yield Subject(model, inputs, spread, kind < 5)
+
+
+@torch.no_grad()
+def _disturb(model: nn.Sequential, kind: int, draw: Callable[[int], int]) -> float:
+    """Scale or degrade weights in place; the size of inputs that suits them."""
+    layer = model[0]
+    for parameter in model.parameters():
+        if draw(2):
+            parameter.mul_(1.0 + 2.0 * draw(3))
+    spread = 1.0
+    exponents = (-8, -3, 3, 8)
+    if isinstance(layer, Equilibrium) and isinstance(layer.injection, nn.Linear) and kind < 5:
+        weight: Tensor = layer.injection.weight
+        if draw(3) == 0:
+            scale = 10.0 ** exponents[draw(4)]
+            weight.mul_(scale)
+            spread = 1.0 / scale
+        degenerate = draw(8)
+        if degenerate == 0:
+            weight[draw(len(weight))] = 0.0
+        elif degenerate == 1:
+            weight.copy_(weight[:1].expand_as(weight))
+        elif degenerate == 2:
+            weight.zero_()
+    if len(model) > 1:
+        head = model[1]
+        assert isinstance(head, nn.Linear)
+        if draw(3) == 0:
+            head.weight.mul_(10.0 ** exponents[draw(4)])
+        if draw(6) == 0:
+            head.weight[0] = head.weight[1]
+        if draw(8) == 0:
+            head.bias.add_(1e6 * torch.randn_like(head.bias))
+    return spread * (1.0, 1.0, 1e-4, 1e4)[draw(4)]
+
+
+def campaign(
+    trials: int,
+    *,
+    seed: int = 0,
+    done: Callable[[int], None] = lambda _: None,
+    methods: tuple[str, ...] = METHODS,
+    tamper: Tamper = lambda certificate: certificate,
+) -> Campaign:
+    """Try to break every method, with at least so many trials each.
+
+    Args:
+        trials: per method.
+        seed: of everything.
+        done: called with the smallest number of trials that a method has had.
+        methods: some of `METHODS`.
+        tamper: applied to every certificate: a fault for the campaign to find.
+    """
+    found = Campaign()
+    generator = torch.Generator().manual_seed(seed)
+    lipschitz = tuple(name for name in ("product", "metric", "pairs") if name in methods)
+    for subject in subjects(generator):
+        missing = {name for name in methods if found.tallies[name].trials < trials}
+        done(min(found.tallies[name].trials for name in methods))
+        if not missing:
+            return found
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if missing & set(lipschitz):
+                _constants(subject, found, generator, tamper)
+            if "radius" in missing:
+                _radius(subject, found.tallies["radius"], generator, tamper)
+            if "error" in missing and subject.stored:
+                _error(subject, found.tallies["error"], generator)
+            for name, norm in (("ball", "2"), ("box", "inf")):
+                if name in missing:
+                    _regions(subject, found.tallies[name], norm, generator)
+    raise AssertionError  # subjects never end
+
+
+def pairs_of(model: nn.Module, inputs: int, spread: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pairs of inputs, half of them along the gradient of a random combination of the outputs; shapes (pairs, inputs)."""
+    base = spread * torch.randn(_BASES, inputs, generator=generator, dtype=torch.float64)
+    steep = base.clone().requires_grad_()
+    with torch.enable_grad():
+        value = model(steep)
+        weights = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        (gradient,) = torch.autograd.grad((weights * value).sum(), steep)
+    directions = []
+    for direction in (gradient, torch.randn(base.shape, generator=generator, dtype=torch.float64)):
+        size = direction.norm(dim=1, keepdim=True)
+        directions.append(torch.where(size > 0.0, direction / size.clamp_min(1e-300), torch.ones_like(direction)))
+    first, second = [], []
+    for direction in directions:
+        for length in _LENGTHS:
+            first.append(base)
+            second.append(base + spread * length * direction)
+    return torch.cat(first), torch.cat(second)
+
+
+def _constants(subject: Subject, found: Campaign, generator: torch.Generator, tamper: Tamper) -> None:
+    """The constants of the product, of the metric, and of class margins, against pairs."""
+    tallies = found.tallies
+    try:
+        product = tamper(certify(subject.model, method="product"))
+        tightest = tamper(certify(subject.model))
+        exact = exact_copy(subject.model)
+        first, second = pairs_of(exact, subject.inputs, subject.spread, generator)
+        with contextlib.suppress(CertificateError):  # patterns are about one ReLU layer
+            for point, direction in steep_points(affine_network(exact), first[:6]):
+                first = torch.cat([first, point.expand(len(_LENGTHS), -1)])
+                lengths = float(point.norm()) * torch.tensor(_LENGTHS, dtype=torch.float64)[:, None]
+                second = torch.cat([second, point + lengths * direction])
+        results = [bounded_logits(exact, points) for points in (first, second)]
+    except WellposedError:
+        for name in ("product", "metric", "pairs"):
+            tallies[name].refused += 1
+        return
+    change = results[1].logits.double() - results[0].logits.double()
+    error = (results[0].error + results[1].error).double()
+    distance = (second - first).norm(dim=1)
+    observed = (change.norm(dim=1) - error) / distance
+    usable = torch.isfinite(observed) & (distance > 0.0)
+    tallies["product"].judge(observed[usable], product.lipschitz)
+    tallies["metric"].judge(observed[usable], tightest.lipschitz)
+    if tightest.pairs is not None:
+        margins = (change[:, :, None] - change[:, None, :]).abs() - math.sqrt(2.0) * error[:, None, None]
+        each = margins / distance[:, None, None]
+        classes = torch.triu_indices(change.shape[1], change.shape[1], 1)
+        for i, j in classes.t().tolist():
+            tallies["pairs"].judge(each[usable, i, j], float(tightest.pairs[i, j]))
+
+
+@torch.no_grad()
+def _radius(subject: Subject, tally: Tally, generator: torch.Generator, tamper: Tamper) -> None:
+    """Radii around inputs, against the class that the running model gives to points within them."""
+    model, dtype = subject.model, next(subject.model.parameters()).dtype
+    base = (subject.spread * torch.randn(_BASES, subject.inputs, generator=generator, dtype=torch.float64)).to(dtype)
+    try:
+        certificate = tamper(certify(model))
+        labels = model(base).argmax(1)
+        radii = certificate.evaluate(base, labels)
+    except WellposedError:
+        tally.refused += 1
+        return
+    usable = (radii > 0.0) & torch.isfinite(radii)
+    tally.refused += int((~usable).sum())
+    if not bool(usable.any()):
+        return
+    base, labels, radii = base[usable], labels[usable], radii[usable]
+    steep = base.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = model(steep)
+        others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        (gradient,) = torch.autograd.grad((others - logits.gather(1, labels[:, None])[:, 0]).sum(), steep)
+    for direction in (gradient, torch.randn(base.shape, generator=generator).to(dtype)):
+        unit = direction.double() / direction.double().norm(dim=1, keepdim=True).clamp_min(1e-300)
+        for share in (1.0 - 1e-7, 1.0 - 1e-3, 0.7):
+            points = (base.double() + share * radii[:, None] * unit).to(dtype)
+            distance = (points.double() - base.double()).norm(dim=1)
+            inside = (distance <= radii) & torch.isfinite(points).all(1)
+            if bool(inside.any()):
+                wrong = model(points[inside]).argmax(1) != labels[inside]
+                tally.judge(wrong.double(), 0.0)
+
+
+@torch.no_grad()
+def _error(subject: Subject, tally: Tally, generator: torch.Generator) -> None:
+    """Error bounds of solves at several tolerances, against float64."""
+    layer = subject.model[0]
+    assert isinstance(layer, Equilibrium)
+    dtype = layer.injection.weight.dtype
+    x = (subject.spread * torch.randn(12 * _BASES, subject.inputs, generator=generator, dtype=torch.float64)).to(dtype)
+    kept = layer.tolerance
+    try:
+        exact = exact_copy(layer)
+        assert isinstance(exact, Equilibrium)
+        best = exact.solve(x.double())
+        for digits in (1e-1, 1e-3, None):
+            layer.tolerance = type(kept)(digits, digits)
+            solution = layer.solve(x)
+            assert solution.error_bound is not None and best.error_bound is not None
+            away = (solution.value.double() - best.value).norm(dim=1) - best.error_bound.double()
+            tally.judge(away.clamp_min(0.0), solution.error_bound.double())
+    except WellposedError:
+        tally.refused += 1
+    finally:
+        layer.tolerance = kept
+
+
+@torch.no_grad()
+def _regions(subject: Subject, tally: Tally, norm: str, generator: torch.Generator) -> None:
+    """Balls or boxes that were verified, against points in them."""
+    x = subject.spread * torch.randn(subject.inputs, generator=generator, dtype=torch.float64)
+    radius = float(subject.spread * 10.0 ** (-2.0 * torch.rand((), generator=generator)))
+    try:
+        verifier = Verifier(subject.model, valid=None)
+        network = verifier.network
+        logits = network.centre(x).logits
+        label = int(logits.argmax())
+        verdict = verifier.verify(x, label, radius, norm=norm, seconds=1.0)
+    except WellposedError:
+        tally.refused += 1
+        return
+    if verdict.status != "certified":
+        tally.refused += 1
+        return
+    change = torch.randn(_POINTS, subject.inputs, generator=generator, dtype=torch.float64)
+    change = change.sign() if norm == "inf" else change / change.norm(dim=1, keepdim=True)
+    shrink = torch.rand(_POINTS, 1, generator=generator, dtype=torch.float64) ** (1.0 / subject.inputs)
+    shrink[: _POINTS // 2] = 1.0
+    points = x + radius * (1.0 - 1e-12) * shrink * change
+    state = network.layer.state(points)
+    found = state @ network.output.t() + network.output_bias
+    margin = found[:, label : label + 1] - found
+    margin[:, label] = torch.inf
+    slack = 1e-7 * (1.0 + state.norm(dim=1)) * float(network.output.abs().amax())
+    tally.judge((margin.amin(1) < -slack).double(), 0.0)
+
+
+def as_text(found: Campaign) -> str:
+    """The tallies as aligned text."""
+    lines = [f"{'method':>8} {'trials':>9} {'violations':>11} {'not certified':>14} {'closest':>9}"]
+    for name, tally in found.tallies.items():
+        closest = f"{tally.closest:9.6f}" if tally.closest else f"{'–':>9}"
+        lines.append(f"{name:>8} {tally.trials:9d} {tally.violations:11d} {tally.refused:14d} {closest}")
+    return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""The falsification campaign on a small scale: it breaks nothing that holds, and notices every planted fault."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from wellposed.cli.main import run as command
+from wellposed.experiments.falsification import METHODS, Tally, campaign, subjects
+from wellposed.experiments.planted_faults import FAULTS
+
+
+def test_no_certificate_breaks():
+    found = campaign(4000, seed=11)
+    for name in METHODS:
+        tally = found.tallies[name]
+        assert tally.trials >= 4000 and tally.violations == 0, (name, tally)
+    assert found.tallies["metric"].closest > 0.9  # the pairs are steep enough to notice something
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.filterwarnings("ignore")
+def test_planted_faults_are_caught(fault):
+    caught, by = FAULTS[fault]()
+    assert caught, by
+
+
+def test_tallies_count_what_exceeds_a_claim():
+    tally = Tally()
+    tally.judge(torch.tensor([0.5, 1.0, 1.0 + 1e-12, 1.1, torch.nan]).double(), 1.0)
+    assert (tally.trials, tally.violations) == (5, 2)
+    assert tally.closest == pytest.approx(1.1)
+    tally.judge(torch.tensor([0.0, 1.0]).double(), 0.0)
+    assert (tally.trials, tally.violations) == (7, 3)
+
+
+def test_subjects_are_of_all_kinds():
+    generator = torch.Generator().manual_seed(0)
+    drawn = [subject for subject, _ in zip(subjects(generator), range(120), strict=False)]
+    kinds = {type(subject.model[0]).__name__ for subject in drawn}
+    assert kinds == {"MonDEQ", "LBEN", "NEMON", "PcDEQ", "OrthogonalDEQ"}
+    assert {next(subject.model.parameters()).dtype for subject in drawn} == {torch.float32, torch.float64}
+    assert {10.0**k for k in (-8, 8)} <= {subject.spread for subject in drawn}
+
+
+def test_the_command(capsys):
+    assert command(["reproduce", "falsification", "--trials", "300", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["tallies"]) == set(METHODS)
+    assert all(fault["caught"] for fault in result["faults"]) and len(result["faults"]) == len(FAULTS)
+    assert command(["reproduce", "falsification", "--trials", "0"]) == 2
