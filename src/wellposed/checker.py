@@ -214,6 +214,8 @@ class Checker:
         """
         try:
             self.check_digests()
+            if self.claim["norm"] != "2":
+                raise Refuted("norm", f"{self.claim['norm']!r}: this program checks Euclidean certificates only")
             self.check_accounting()
             for place, block in enumerate(self.blocks):
                 self.check_block(place, block)

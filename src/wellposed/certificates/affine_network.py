@@ -14,9 +14,11 @@ from wellposed.certificates.joint import find, output_map
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError
+from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen, linear_map
 from wellposed.layers.normalize import Normalize
+from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.operators.dense import Dense
 from wellposed.verified import gamma as rounding_constant
 
@@ -143,10 +145,14 @@ class AffineNetwork:
 
 
 @torch.no_grad()
-def affine_network(model: nn.Module) -> AffineNetwork:
+def affine_network(model: nn.Module, *, relu_only: bool = True) -> AffineNetwork:
     """The numbers of a model: normalisation and flattening, one ReLU layer on flat inputs, and a linear head.
 
     Layers without a guarantee of their own are taken if a diagonal metric proves them well posed.
+
+    Args:
+        model: in eval mode.
+        relu_only: whether to refuse other activations with slopes in [0, 1].
 
     Raises:
         CertificateError: the model is of another kind, or not known to be well posed.
@@ -158,13 +164,14 @@ def affine_network(model: nn.Module) -> AffineNetwork:
             "model: per-input verification needs an equilibrium layer followed by at most one linear layer"
         )
     place, name, layer, head = found
-    if layer.activation != ReLU():
+    if layer.activation != ReLU() and (relu_only or not layer.activation.is_monotone):
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
     before = [block for _, block in chain[:place] if not isinstance(block, nn.Flatten | nn.Identity)]
     if len(before) > 1 or not all(isinstance(block, Normalize) for block in before):
         raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
-    if not isinstance(layer.operator(), Dense):
-        raise CertificateError(f"{name}: needs a state map that is a matrix")
+    linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
+    if not isinstance(layer.operator(), Dense) or not linear:
+        raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
     fixed = frozen(layer, metric_guarantee(name, layer))
     weight = fixed.injection.weight.detach()
     bias = (

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wellposed.certificates.evaluate import BoundedLogits, bounded_logits, exact_copy
 from wellposed.certificates.evidence import describe, witness_states
 from wellposed.certificates.file import read, write
+from wellposed.certificates.gains import gains
 from wellposed.certificates.joint import Joint, check_joint, joint_bound
 from wellposed.certificates.lipschitz import (
     Factor,
@@ -47,7 +48,7 @@ class Certificate:
     """Proved Lipschitz constants of one set of weights.
 
     Attributes:
-        norm: the norm of inputs and outputs, ``"2"``.
+        norm: the norm of inputs and outputs, ``"2"``, ``"inf"`` or ``"1"``.
         lipschitz: constant of the map from the model's input to its logits, in the input's own units (pixels, when the
             model normalises inside).
         method: how it was obtained.
@@ -75,7 +76,8 @@ class Certificate:
     @property
     def rules(self) -> tuple[str, ...]:
         """The radius rules that this certificate supports, the tightest last."""
-        return RULES if self.pairs is not None else RULES[:-1]
+        known = RULES if self.pairs is not None else RULES[:-1]
+        return known if self.norm == "2" else tuple(rule for rule in known if rule != "sqrt2")
 
     def radius(
         self,
@@ -98,6 +100,7 @@ class Certificate:
             growth: see there.
         """
         rule = self.rules[-1] if rule is None else rule
+        choices("rule", rule, self.rules if self.norm != "2" else RULES)
         # The published rule is about the published constant.
         constant = product(list(self.factors)) if rule == "paper" else self.lipschitz
         return radii(logits, labels, constant, self.pairs, rule, logit_error, elsewhere, growth)
@@ -126,8 +129,10 @@ class Certificate:
             labels: true classes, shape (batch,).
             rule: see `radius`.
         """
+        # Errors grow with the Euclidean distance, which is at most √d times that of the ℓ∞ norm.
+        growth = result.growth * (math.sqrt(result.inputs) if self.norm == "inf" else 1.0)
         return self.radius(
-            result.logits, labels, rule=rule, logit_error=result.error, elsewhere=result.elsewhere, growth=result.growth
+            result.logits, labels, rule=rule, logit_error=result.error, elsewhere=result.elsewhere, growth=growth
         )
 
     def check(self, model: nn.Module | None = None) -> bool:
@@ -145,7 +150,7 @@ class Certificate:
         model = self._model(model)
         if weights_digest(model) != self.weights_sha256:
             raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
-        fresh = certify(model, norm=self.norm, method="product")
+        fresh = certify(model, norm=self.norm, method="product" if self.norm == "2" else None)
         if self.joint is not None:
             check_joint(blocks_of(model), self.joint)
             fresh = fresh.tightened(self.joint)
@@ -183,7 +188,7 @@ class Certificate:
         try:
             if self.witness is None:
                 raise InputError("witness: missing")
-            proved = slope_between(exact_copy(model), *self.witness)
+            proved = slope_between(exact_copy(model), *self.witness, norm=self.norm)
         except (RuntimeError, ValueError, InputError) as error:
             raise CertificateError(f"witness: not a pair of inputs of the model ({error})") from error
         if not self.lower_bound <= proved * (1.0 + 1e-9):
@@ -203,7 +208,9 @@ class Certificate:
         if weights_digest(model) != self.weights_sha256:
             raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
         chain = blocks_of(model)
-        blocks, tensors = describe(chain, self.factors, self.joint)
+        blocks, tensors = (
+            describe(chain, self.factors, self.joint) if self.norm == "2" else ([_whole(self.factors[0])], {})
+        )
         if self.witness is not None:
             tensors["witness/points"] = torch.stack(self.witness)
             states = None if self.joint is None else witness_states(chain, self.joint, tensors["witness/points"])
@@ -276,10 +283,11 @@ def certify(
     Args:
         model: an equilibrium layer, or a ``torch.nn.Sequential`` of layers whose constants are known; in eval mode if it
             has dropout.
-        norm: 2.
+        norm: 2, ``"inf"`` or 1, of inputs and outputs alike; see `wellposed.certificates.gains` for the last two.
         inputs: data, shape (batch, ...), from which to search for a lower bound with its witness; None to skip that.
         method: ``"product"`` for the product of the blocks' constants; ``"metric"`` for the best diagonal metric of the last
-            layer and its head, whatever its size; None for the tightest, the metric for states of up to 256 features.
+            layer and its head, whatever its size; None for the tightest, the metric for states of up to 256 features. For the
+            Euclidean norm.
 
     Raises:
         CertificateError: a block's constant is unknown, its weights do not satisfy its theorem, or no metric was found and
@@ -288,10 +296,29 @@ def certify(
     """
     if method is not None:
         choices("method", method, METHODS)
-    choices("norm", f"{norm:g}" if isinstance(norm, float) else str(norm), ("2",))
+    named = f"{norm:g}" if isinstance(norm, float) else str(norm)
+    choices("norm", named, ("2", "inf", "1"))
+    if named != "2" and method is not None:
+        raise InputError(f"method={method!r}: is about the Euclidean norm; leave it out for norm={named!r}")
     if inputs is not None and not len(inputs):
         raise InputError("inputs: an empty batch; give some inputs, or None for no lower bound")
     precision = check_precision(model)
+    if named != "2":
+        known = gains(model, named)
+        steepest = None if inputs is None else witness(model, inputs, norm=named)
+        return Certificate(
+            norm=named,
+            lipschitz=known.value,
+            method=known.reason,
+            factors=(Factor("model", known.value, known.reason),),
+            joint=None,
+            pairs=known.pairs,
+            weights_sha256=weights_digest(model),
+            precision=precision,
+            lower_bound=None if steepest is None else steepest.lipschitz,
+            witness=None if steepest is None else (steepest.first, steepest.second),
+            model=model,
+        )
     chain = blocks_of(model)
     factors = [factor_of(name, block) for name, block in chain]
     last = chain[-1][1]
@@ -321,6 +348,14 @@ def certify(
             "slopes of σ in [0, 1], and at most one linear layer after it"
         )
     return certificate if joint is None else certificate.tightened(joint)
+
+
+def _whole(factor: Factor) -> dict[str, Any]:
+    """The entry of a certificate that is not made block by block."""
+    return {
+        "name": factor.block, "class": "Sequential", "value": factor.value, "reason": factor.reason, "kind": "other",
+        "tensors": {},
+    }  # fmt: skip
 
 
 def _matrix(rows: Any) -> Tensor | None:

@@ -57,12 +57,14 @@ class BoundedLogits:
             that its solves converge, is ``elsewhere + growth·r``; shape (batch,). Solves elsewhere may stop at their tolerance,
             whatever they reached here.
         growth: shape (batch,).
+        inputs: size of an input.
     """
 
     logits: Tensor
     error: Tensor
     elsewhere: Tensor
     growth: Tensor
+    inputs: int
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
             steps = [_Step(_own(name, block, value, image), image, factor)]
         errors.through(factor, steps)
         value = steps[-1].image
-    return BoundedLogits(value, errors.here, errors.elsewhere, errors.growth)
+    return BoundedLogits(value, errors.here, errors.elsewhere, errors.growth, math.prod(x.shape[1:]))
 
 
 def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float) -> list[_Step]:

@@ -22,7 +22,7 @@ class Witness:
     """Two inputs whose outputs are ``lipschitz`` times as far apart as they are.
 
     Attributes:
-        lipschitz: proved lower bound of the Euclidean Lipschitz constant.
+        lipschitz: proved lower bound of the Lipschitz constant.
         first: an input, without the batch dimension, float64.
         second: another one.
     """
@@ -32,19 +32,20 @@ class Witness:
     second: Tensor
 
 
-def witness(model: nn.Module, x: Tensor, *, rounds: int = 20, seed: int = 0) -> Witness:
+def witness(model: nn.Module, x: Tensor, *, norm: str = "2", rounds: int = 20, seed: int = 0) -> Witness:
     """Search for the steepest pair of inputs, starting from data: by Jacobians, and by activation patterns where they apply.
 
     Args:
         model: a chain of blocks, as for `certify`.
         x: inputs to start from, shape (batch, ...).
+        norm: of inputs and outputs: ``"2"``, ``"inf"`` or ``"1"``.
         rounds: rounds of random search around the steepest point found.
         seed: of that search.
     """
     exact = exact_copy(model)
     generator = torch.Generator().manual_seed(seed)
     x = x.detach().cpu().double()
-    slopes, directions = _steepest(exact, x)
+    slopes, directions = _steepest(exact, x, norm)
     best = int(slopes.argmax())
     point, slope, direction = x[best], float(slopes[best]), directions[best]
     spread = float(x.std()) or 1.0
@@ -52,45 +53,58 @@ def witness(model: nn.Module, x: Tensor, *, rounds: int = 20, seed: int = 0) -> 
         scale = spread * 2.0 ** (1 - round_ % 6)
         shape = (16, *point.shape)
         trials = point + scale * torch.randn(shape, generator=generator, dtype=torch.float64)
-        slopes, directions = _steepest(exact, trials)
+        slopes, directions = _steepest(exact, trials, norm)
         best = int(slopes.argmax())
         if float(slopes[best]) > slope:
             point, slope, direction = trials[best], float(slopes[best]), directions[best]
-    found = [_proved(exact, point, direction)]
+    found = [_proved(exact, point, direction, norm)]
+    if norm != "2":  # patterns are chosen by their Euclidean norm
+        return found[0]
     with contextlib.suppress(CertificateError):  # another kind of model
         found += [_proved(exact, *pair) for pair in steep_points(affine_network(exact), x)]
     return max(found, key=lambda pair: pair.lipschitz)
 
 
-def _steepest(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest singular value of each Jacobian and its input direction."""
+def _steepest(model: nn.Module, x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+    """Operator norm of each Jacobian and the input direction that attains it."""
     x = x.detach().requires_grad_()
     logits = model(x)
     rows = [torch.autograd.grad(logits[:, k].sum(), x, retain_graph=True)[0].flatten(1) for k in range(logits.shape[1])]
     jacobian = torch.stack(rows, 1)
+    if norm == "inf":  # the largest row sum, along the signs of that row
+        sums = jacobian.detach().abs().sum(2)
+        rows_ = jacobian.detach()[torch.arange(len(x)), sums.argmax(1)]
+        return sums.amax(1), torch.where(rows_ < 0.0, -1.0, 1.0).to(x).reshape(x.shape)
+    if norm == "1":  # the largest column sum, along that coordinate
+        sums = jacobian.detach().abs().sum(1)
+        return sums.amax(1), nn.functional.one_hot(sums.argmax(1), sums.shape[1]).to(x).reshape(x.shape)
     _, values, right = torch.linalg.svd(jacobian, full_matrices=False)
     return values[:, 0].detach(), right[:, 0].reshape(x.shape).detach()
 
 
-def _proved(model: nn.Module, point: Tensor, direction: Tensor) -> Witness:
+def _proved(model: nn.Module, point: Tensor, direction: Tensor, norm: str = "2") -> Witness:
     best = Witness(0.0, point, point)
     for length in (1e-1, 1e-2, 1e-3, 1e-4):
         other = point + length * direction
-        found = slope_between(model, point, other)
+        found = slope_between(model, point, other, norm=norm)
         if found > best.lipschitz:
             best = Witness(found, point, other)
     return best
 
 
-def slope_between(exact: nn.Module, first: Tensor, second: Tensor) -> float:
-    """How far apart the outputs of two inputs surely are, as a multiple of the inputs' Euclidean distance.
+def slope_between(exact: nn.Module, first: Tensor, second: Tensor, *, norm: str = "2") -> float:
+    """How far apart the outputs of two inputs surely are, as a multiple of the inputs' distance.
 
     Args:
         exact: a float64 model, see `exact_copy`.
         first: an input, without the batch dimension, float64.
         second: another one.
+        norm: of both.
     """
     pair = torch.stack([first, second])
     result = bounded_logits(exact, pair)
-    apart = float((result.logits[1] - result.logits[0]).norm()) - float(result.error.sum())
-    return apart / float((pair[1] - pair[0]).norm()) * (1.0 - 1e-12)
+    order = float(norm)
+    apart = float(torch.linalg.vector_norm(result.logits[1] - result.logits[0], order))
+    # The errors are Euclidean; no norm here is more than √k times that.
+    apart -= float(result.error.sum()) * (result.logits.shape[1] ** 0.5 if norm == "1" else 1.0)
+    return apart / float(torch.linalg.vector_norm(pair[1] - pair[0], order)) * (1.0 - 1e-12)

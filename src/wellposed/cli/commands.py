@@ -79,8 +79,8 @@ class Certify(_Common):
     method: Literal["tightest", "product", "metric", "ladder"] = "tightest"
     """product of the blocks' constants; metric, the best diagonal metric for the last layer and its head; or the tightest.
     ladder verifies image by image, up to branch and bound."""
-    norm: Literal["l2", "linf"] = "l2"
-    """Euclidean balls, or ℓ∞ boxes within valid pixels, which need the ladder."""
+    norm: Literal["l2", "linf", "l1"] = "l2"
+    """Norm of perturbations: Euclidean, ℓ∞ (with the ladder: within valid pixels), or ℓ1 (not with the ladder)."""
     seconds: float = 10.0
     """For the ladder: time for one image and radius, after which it stays open."""
 
@@ -218,28 +218,32 @@ def certify(arguments: list[str]) -> int:
     options = _parse(Certify, arguments, "wellposed certify")
     if options.method == "ladder":
         return _verify(options)
-    if options.norm != "l2":
-        raise InputError(f"norm={options.norm!r}: needs --method ladder")
     with counting("images certified", quiet=options.json) as done:
         found = certify_run(
             options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data,
-            method=None if options.method == "tightest" else options.method,
+            method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
         )  # fmt: skip
-    if options.data is None:
+    if options.data is None and options.norm == "l2":
         return _table(options.run, options)
     shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
     result = {
-        "run": str(options.run), "data": options.data, "samples": len(found.best), "test_error": found.test_error,
-        "lipschitz": found.lipschitz, "certified": shares,
+        "run": str(options.run), "data": options.data, "norm": options.norm, "samples": len(found.best),
+        "test_error": found.test_error,
+        "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
     }  # fmt: skip
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
-    text = f"{options.run} on {options.data}: error {100 * found.test_error:.2f} %, certified {table}"
+    text = (
+        f"{options.run}{'' if options.data is None else f' on {options.data}'}: error {100 * found.test_error:.2f} %, constant "
+        f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g}, certified {table}"
+    )
     return _print(result, text, options)
 
 
 def _verify(options: Certify) -> int:
     if options.data is not None:
         raise InputError(f"data={options.data!r}: the ladder verifies the run's own test images; leave this option out")
+    if options.norm == "l1":
+        raise InputError("norm='l1': the ladder verifies l2 balls and linf boxes")
     norm = options.norm.removeprefix("l")
     with counting("images verified", quiet=options.json) as done:
         found = verify_run(

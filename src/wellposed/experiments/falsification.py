@@ -29,7 +29,8 @@ from wellposed.layers.pcdeq import PcDEQ
 from wellposed.verification import Verifier
 
 Tamper = Callable[[Certificate], Certificate]
-METHODS = ("product", "metric", "pairs", "radius", "error", "ball", "box")
+METHODS = ("product", "metric", "pairs", "max norm", "sum norm", "radius", "error", "ball", "box")
+_NORMS = {"max norm": "inf", "sum norm": "1"}
 _BASES = 60
 _LENGTHS = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0)
 _POINTS = 2000  # of every certified region
@@ -177,7 +178,7 @@ def campaign(
     """
     found = Campaign()
     generator = torch.Generator().manual_seed(seed)
-    lipschitz = tuple(name for name in ("product", "metric", "pairs") if name in methods)
+    lipschitz = tuple(name for name in ("product", "metric", "pairs", *_NORMS) if name in methods)
     for subject in subjects(generator):
         missing = {name for name in methods if found.tallies[name].trials < trials}
         done(min(found.tallies[name].trials for name in methods))
@@ -186,7 +187,7 @@ def campaign(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if missing & set(lipschitz):
-                _constants(subject, found, generator, tamper)
+                _constants(subject, found, generator, tamper, missing)
             if "radius" in missing:
                 _radius(subject, found.tallies["radius"], generator, tamper)
             if "error" in missing and subject.stored:
@@ -217,7 +218,9 @@ def pairs_of(model: nn.Module, inputs: int, spread: float, generator: torch.Gene
     return torch.cat(first), torch.cat(second)
 
 
-def _constants(subject: Subject, found: Campaign, generator: torch.Generator, tamper: Tamper) -> None:
+def _constants(
+    subject: Subject, found: Campaign, generator: torch.Generator, tamper: Tamper, missing: set[str]
+) -> None:
     """The constants of the product, of the metric, and of class margins, against pairs."""
     tallies = found.tallies
     try:
@@ -248,6 +251,25 @@ def _constants(subject: Subject, found: Campaign, generator: torch.Generator, ta
         classes = torch.triu_indices(change.shape[1], change.shape[1], 1)
         for i, j in classes.t().tolist():
             tallies["pairs"].judge(each[usable, i, j], float(tightest.pairs[i, j]))
+    for name, norm in _NORMS.items():
+        if name in missing:
+            _norms(subject, tallies[name], norm, (change[usable], error[usable], (second - first)[usable]), tamper)
+
+
+def _norms(subject: Subject, tally: Tally, norm: str, pairs: tuple[Tensor, Tensor, Tensor], tamper: Tamper) -> None:
+    """Constants in another norm, of all outputs and of one margin."""
+    change, error, apart = pairs
+    try:
+        certificate = tamper(certify(subject.model, norm=norm))
+    except WellposedError:
+        tally.refused += 1
+        return
+    distance = torch.linalg.vector_norm(apart, float(norm), dim=1)
+    worst = error * change.shape[1] ** 0.5
+    tally.judge((torch.linalg.vector_norm(change, float(norm), dim=1) - worst) / distance, certificate.lipschitz)
+    if certificate.pairs is not None:
+        margin = (change[:, 0] - change[:, 1]).abs() - 2.0 * error
+        tally.judge(margin / distance, float(certificate.pairs[0, 1]))
 
 
 @torch.no_grad()

@@ -80,6 +80,7 @@ def certify_run(
     done: Callable[[int], None],
     other_data: str | None = None,
     method: str | None = None,
+    norm: str = "2",
 ) -> Certified:
     """Certify a run, and write ``certificate.json`` and ``certified.json`` into its folder.
 
@@ -90,6 +91,7 @@ def certify_run(
         done: called with the number of images that are finished.
         other_data: name of another set whose test images to take; the results go to ``certified-NAME.json`` then.
         method: see `wellposed.certify`.
+        norm: likewise; results in other norms than the Euclidean one go to ``certified-NORM.json`` and ``certificate-NORM.json``.
 
     Raises:
         InputError: the other set has images of another size, or other classes.
@@ -101,7 +103,7 @@ def certify_run(
             raise InputError(f"data={other_data!r}: has other images or classes than the run's own {data.name}")
         data = other
     x, y = _first(data, limit)
-    certificate = certify(model, inputs=x[:_WITNESS_INPUTS], method=method)
+    certificate = certify(model, norm=norm, inputs=x[:_WITNESS_INPUTS], method=method)
     radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in certificate.rules}
     count, wrong = 0, 0
     for images, labels in zip(x.split(1000), y.split(1000), strict=True):
@@ -117,8 +119,9 @@ def certify_run(
         {rule: torch.cat(values).tolist() for rule, values in radii.items()}, file_digest(RunFolder(run).weights),
     )  # fmt: skip
     folder = RunFolder(run)
-    certificate.save(folder.certificate)
-    _write(folder.certified if other_data is None else folder.path / f"certified-{other_data}.json", asdict(found))
+    ending = "".join(f"-{part}" for part in (other_data, None if norm == "2" else norm) if part is not None)
+    certificate.save(folder.certificate if norm == "2" else folder.path / f"certificate-{norm}.json")
+    _write(folder.certified if not ending else folder.path / f"certified{ending}.json", asdict(found))
     return found
 
 

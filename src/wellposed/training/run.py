@@ -89,9 +89,8 @@ class RunFolder:
             self.adversarial,
             self.checkpoint,
         ]
-        results = [
-            file for name in ("metrics-*.csv", "verified-*.json", "certificate.*") for file in self.path.glob(name)
-        ]
+        patterns = ("metrics-*.csv", "verified-*.json", "certified-*.json", "certificate*")
+        results = [file for pattern in patterns for file in self.path.glob(pattern)]
         for path in (*stale, *results, self.path / "report.html"):
             path.unlink(missing_ok=True)
 

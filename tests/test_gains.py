@@ -1,0 +1,161 @@
+"""ℓ∞ and ℓ1 constants: never below those of any activation pattern, attained by positive systems, near a semidefinite optimum."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import wellposed as wp
+from harness.certificate_file import forge
+from wellposed.certificates.affine_network import affine_network
+from wellposed.certificates.gains import _by_components, _by_ellipsoids, gains
+from wellposed.checker import main as check_file
+from wellposed.cli.main import run as command
+
+ORDERS = {"inf": torch.inf, "1": 1}
+
+
+def model_of(kind, seed=0, units=5, inputs=4, classes=3):
+    torch.manual_seed(seed)
+    layers = {
+        "mondeq": lambda: wp.MonDEQ(inputs, units, m=0.3), "nemon": lambda: wp.NEMON(inputs, units, mu=0.5),
+        "tanh": lambda: wp.NEMON(inputs, units, activation="tanh"), "lben": lambda: wp.LBEN(inputs, units),
+        "pcdeq": lambda: wp.PcDEQ(inputs, units), "bounded": lambda: wp.LBEN(inputs, units, gamma=2.0, out_features=classes),
+    }  # fmt: skip
+    head = [] if kind == "bounded" else [nn.Linear(units, classes)]
+    model = nn.Sequential(wp.Normalize((0.2,), (0.4,)), nn.Flatten(), layers[kind](), *head)
+    return model.double().eval()
+
+
+def exact_constants(network, order):
+    """Largest norms of Jacobians over all patterns: of all outputs, and of every margin."""
+    n, k = len(network.matrix), len(network.output)
+    best, pairs = 0.0, torch.zeros(k, k, dtype=torch.float64)
+    for bits in itertools.product([0.0, 1.0], repeat=n):
+        pattern = torch.tensor(bits, dtype=torch.float64)
+        inverse = torch.linalg.inv(torch.eye(n, dtype=torch.float64) - pattern[:, None] * network.matrix)
+        jacobian = network.output @ inverse @ (pattern[:, None] * network.weight)
+        best = max(best, float(torch.linalg.matrix_norm(jacobian, order)))
+        rows = jacobian[:, None] - jacobian[None]
+        pairs = torch.maximum(pairs, rows.abs().sum(2) if order == torch.inf else rows.abs().amax(2))
+    return best, pairs
+
+
+@pytest.mark.parametrize("norm", ORDERS)
+@pytest.mark.parametrize("kind", ["mondeq", "nemon", "lben", "bounded"])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_pattern_exceeds_the_constants(kind, norm, seed):
+    model = model_of(kind, seed)
+    best, pairs = exact_constants(affine_network(model), ORDERS[norm])
+    found = gains(model, norm)
+    assert best <= found.value * (1 + 1e-9) <= 4.0 * best
+    assert bool((pairs <= found.pairs * (1 + 1e-9)).all())
+    assert not bool(found.pairs.diagonal().any())
+
+
+@pytest.mark.parametrize("norm", ORDERS)
+@pytest.mark.parametrize("kind", ["mondeq", "nemon", "tanh", "lben", "pcdeq", "bounded"])
+def test_certificates_bound_pairs_of_inputs(kind, norm):
+    model = model_of(kind, inputs=9, units=7)
+    x = torch.rand(300, 1, 3, 3, dtype=torch.float64)
+    certificate = wp.certify(model, norm=norm, inputs=x[:8])
+    assert certificate.norm == norm and certificate.check()
+    assert 0.0 < certificate.lower_bound <= certificate.lipschitz
+    with torch.no_grad():
+        y = model(x)
+    change, apart = y[1:] - y[:-1], (x[1:] - x[:-1]).flatten(1)
+    order = ORDERS[norm]
+    distance = torch.linalg.vector_norm(apart, order, dim=1)
+    assert float((torch.linalg.vector_norm(change, order, dim=1) / distance).max()) <= certificate.lipschitz
+    margins = (change[:, :, None] - change[:, None]).abs().amax(0)
+    assert bool(
+        (
+            ((change[:, :, None] - change[:, None]).abs() / distance[:, None, None]).amax(0)
+            <= certificate.pairs + 1e-12
+        ).all()
+    )
+    labels = y.argmax(1)
+    radii = certificate.evaluate(x, labels)
+    assert margins.shape == certificate.pairs.shape and bool((radii > 0).any())
+    signs = (
+        torch.randn_like(x).sign()
+        if norm == "inf"
+        else nn.functional.one_hot(torch.randint(9, (300,)), 9).reshape(x.shape)
+    )
+    moved = x + 0.999 * radii.reshape(-1, 1, 1, 1) * signs
+    assert torch.equal(model(moved).argmax(1)[radii > 0], labels[radii > 0])
+
+
+def test_positive_systems_attain_the_componentwise_constant():
+    torch.manual_seed(0)
+    layer = wp.NEMON(3, 4, mu=0.5, dtype=torch.float64)
+    with torch.no_grad():
+        layer.constraint.T.abs_()
+        layer.injection.weight.abs_()
+    head = nn.Linear(4, 2, dtype=torch.float64)
+    head.weight.data.abs_()
+    model = nn.Sequential(layer, head)
+    jacobian = head.weight @ torch.linalg.inv(torch.eye(4) - layer.operator().dense()) @ layer.injection.weight
+    for norm, order in ORDERS.items():
+        expected = float(torch.linalg.matrix_norm(jacobian.detach(), order))
+        assert _by_components(model, norm).value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ellipsoids_are_near_the_semidefinite_optimum(seed):
+    model = model_of("mondeq", seed, units=4, inputs=5, classes=2)
+    network = affine_network(model)
+    n, d = network.weight.shape
+    displacement, weight = np.eye(n) - network.matrix.numpy(), network.weight.numpy()
+    row = (network.output[0] - network.output[1]).numpy()
+    multipliers, shares = cp.Variable(n, nonneg=True), cp.Variable(d, nonneg=True)
+    half = cp.diag(multipliers) @ displacement
+    side = cp.diag(multipliers) @ weight
+    whole = cp.bmat([[half + half.T - np.outer(row, row), side], [side.T, cp.diag(shares)]])
+    problem = cp.Problem(cp.Minimize(cp.sum(shares)), [whole >> 0])
+    problem.solve(solver="CLARABEL")
+    found = float(_by_ellipsoids(network, "inf").pairs[0, 1])
+    assert problem.value**0.5 * (1 - 1e-6) <= found <= problem.value**0.5 * 1.03
+
+
+def test_what_is_refused(tmp_path):
+    model = model_of("mondeq")
+    for options, match in (({"norm": 3}, "norm"), ({"norm": "inf", "method": "metric"}, "method")):
+        with pytest.raises(wp.InputError, match=match):
+            wp.certify(model, **options)
+    with pytest.raises(wp.CertificateError, match="norm='inf'"):
+        wp.certify(nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU()), norm="inf")
+    certificate = wp.certify(model, norm="inf")
+    with pytest.raises(wp.InputError, match="rule"):
+        certificate.radius(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64), rule="sqrt2")
+    path = tmp_path / "c.json"
+    certificate.save(path)
+    loaded = wp.Certificate.load(path, model)
+    assert loaded.check() and torch.equal(loaded.pairs, certificate.pairs)
+    assert check_file([str(path), str(path)]) == 1  # the independent checker is about the Euclidean norm
+    forge(path, lambda content: content.update(lipschitz=0.99 * certificate.lipschitz))
+    with pytest.raises(wp.CertificateError, match="lipschitz"):
+        wp.Certificate.load(path, model).check()
+
+
+def test_the_command(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert command(["train", "nemon", "--data", "digits", "--epochs", "2", "--width", "8", "--out", run, "--json"]) == 0
+    capsys.readouterr()
+    arguments = ["certify", run, "--norm", "linf", "--limit", "30", "--eps", "0.001", "0.1", "--json"]
+    assert command(arguments) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["norm"] == "linf" and result["certified"]["0.001"] > result["certified"]["0.1"]
+    assert 0.0 < result["lower_bound"] <= result["lipschitz"]
+    assert (tmp_path / "run" / "certified-inf.json").exists() and not (tmp_path / "run" / "certified.json").exists()
+    assert command([*arguments[:-1], "--method", "ladder", "--seconds", "2"]) == 0
+    table = capsys.readouterr().out
+    assert "ℓ∞ boxes" in table and "0.001" in table
+    assert (tmp_path / "run" / "verified-inf.json").exists()
+    assert command([*arguments[:4], "--norm", "l1", "--method", "ladder"]) == 2
