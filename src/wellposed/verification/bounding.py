@@ -52,6 +52,12 @@ class Bounding:
 
     def bound(self, target: Target, decisions: dict[int, int]) -> Outcome:
         """Try to prove one target, in the part of the region where some units have given signs."""
+        try:
+            return self._bound(target, decisions)
+        except ArithmeticError:  # float64 does not do for numbers so far apart
+            return Outcome(False)
+
+    def _bound(self, target: Target, decisions: dict[int, int]) -> Outcome:
         question = self._question
         network, region = question.network, question.region
         shares = self._ellipsoid(target)
@@ -99,8 +105,11 @@ class Bounding:
             if time.monotonic() > deadline:
                 break
             for sign in (1.0, -1.0):
-                problem = reduction.preactivation(unit, sign, self._metric)
-                found = proved(problem, minimise(problem, tolerance=_LOOSE))
+                try:
+                    problem = reduction.preactivation(unit, sign, self._metric)
+                    found = proved(problem, minimise(problem, tolerance=_LOOSE))
+                except ArithmeticError:
+                    continue
                 if sign > 0.0:
                     lower[unit] = max(float(lower[unit]), found)
                 else:

@@ -155,6 +155,9 @@ class _Dual:
 
         The constraint Δz(Δv − Δz) ≥ 0 of that bound is y₀z + z₀y − zy ≥ 0 around (z₀, y₀), whose linear terms are at most those
         of z(u − z) and y(−l − y).
+
+        Raises:
+            ArithmeticError: none was found, for lack of digits.
         """
         problem, p = self.problem, self.p
         u, r = self.u, self.r
@@ -178,12 +181,19 @@ class _Dual:
             if found > highest:
                 best, highest = (scale, ball), found
 
-        reference = size / max(float(shape[2:].abs().amax()), 1e-300) if p + self.s else 1.0
-        for scale in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0):
-            for ball in (1e-3, 1e-2, 1e-1, 1.0):
-                at(scale * reference, ball * size)
+        def scan() -> None:
+            reference = size / max(float(shape[2:].abs().amax()), 1e-300) if p + self.s else 1.0
+            for scale in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0):
+                for ball in (1e-3, 1e-2, 1e-1, 1.0):
+                    at(scale * reference, ball * size)
+
+        scan()
+        if best is None:  # without the metric F is positive definite at every scale
+            shape = self.signed.double()
+            scan()
+        if best is None:
+            raise ArithmeticError("the numbers of this relaxation are too far apart for float64")
         for factor in (2.0, 1.4):
-            assert best is not None
             scale, ball = best
             for change in ((factor, 1.0), (1.0 / factor, 1.0), (1.0, factor), (1.0, 1.0 / factor)):
                 at(scale * change[0], ball * change[1])
@@ -268,6 +278,9 @@ def minimise(
         tolerance: relative to the size of the bound.
         give_up: stop too as soon as the bound cannot come above the target.
         initial: where to start, the solution of a problem of the same shape.
+
+    Raises:
+        ArithmeticError: the numbers are too far apart for float64.
     """
     dual = _Dual(problem)
     theta = dual.start() if initial is None else initial.values.clone()
