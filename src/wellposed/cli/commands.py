@@ -21,6 +21,7 @@ from wellposed.experiments.falsification import as_text as campaign_text
 from wellposed.experiments.falsification import campaign
 from wellposed.experiments.graph_folds import as_text as folds_text
 from wellposed.experiments.graph_folds import run_folds
+from wellposed.experiments.imported import import_run
 from wellposed.experiments.planted_faults import as_text as faults_text
 from wellposed.experiments.planted_faults import planted_faults
 from wellposed.experiments.presets import as_markdown, run_presets
@@ -117,6 +118,24 @@ class Report(_Common):
     """The run folder."""
     eps: tuple[float, ...] = _RADII
     """Euclidean radii of the table."""
+
+
+@dataclass(frozen=True)
+class Import(_Common):
+    """Published weights as a run folder, to certify, attack and verify."""
+
+    file: tyro.conf.Positional[Path] = Path()
+    """The checkpoint; only its tensors are loaded."""
+    layout: Annotated[str, tyro.conf.arg(name="as")] = "locuslab-mondeq"
+    """Layout of the file: locuslab-mondeq, lben, lben-lambda, lben-gamma, lben-gamma-lambda, lben-mondeq, lben-unconstrained."""
+    m: float = 1.0
+    """Strong-monotonicity constant, or margin, that it was trained with."""
+    gamma: float | None = None
+    """Lipschitz bound that it was trained with; default: from the file's name."""
+    data: str = "mnist"
+    """Images that it was trained on."""
+    out: Path | None = None
+    """The run folder; default: runs/NAME-OF-THE-FILE."""
 
 
 @dataclass(frozen=True)
@@ -328,6 +347,23 @@ def reproduce_graphs(arguments: list[str]) -> int:
     return _print(dataclasses.asdict(summary), folds_text(summary), options)
 
 
+def import_weights(arguments: list[str]) -> int:
+    """``wellposed import FILE``."""
+    options = _parse(Import, arguments, "wellposed import")
+    out = Path("runs") / options.file.stem if options.out is None else options.out
+    folder, error = import_run(
+        options.file,
+        options.layout,
+        out,
+        data=options.data,
+        data_root=options.data_root,
+        m=options.m,
+        gamma=options.gamma,
+    )
+    text = f"{folder.path}: test error {100 * error:.2f} %"
+    return _print({"run": str(folder.path), "test_error": error}, text, options)
+
+
 def verify(arguments: list[str]) -> int:
     """``wellposed verify CERTIFICATE WEIGHTS``."""
     return checker.main(arguments)
@@ -368,7 +404,7 @@ EXPERIMENTS: dict[str, Callable[[list[str]], int]] = {
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report, "reproduce": reproduce,
-    "verify": verify,
+    "verify": verify, "import": import_weights,
 }  # fmt: skip
 
 

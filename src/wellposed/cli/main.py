@@ -1,4 +1,4 @@
-"""``wellposed``: train, certify, attack, compare, report, reproduce, verify.
+"""``wellposed``: train, certify, attack, compare, report, reproduce, verify, import.
 
 Exit codes: 0 success; 1 a certificate, checkpoint or solve failed; 2 unusable arguments or data; 130 interrupted.
 """
@@ -19,6 +19,7 @@ _USAGE = """usage: wellposed COMMAND [OPTIONS]      (wellposed COMMAND --help fo
   report RUN          plots and one self-contained HTML page     wellposed report runs/mnist
   reproduce NAME      a paper's experiment                       wellposed reproduce graphs --data MUTAG
   verify CERT WEIGHTS check a certificate file independently     wellposed verify RUN/certificate.json RUN/weights.safetensors
+  import FILE         published weights as a run folder          wellposed import mon_h40_m20.0.pt --as locuslab-mondeq --m 20
 
 Results go to standard output (as JSON with --json), progress and messages to standard error.
 Exit codes: 0 success, 1 a check failed, 2 unusable arguments or data, 130 interrupted."""
@@ -59,7 +60,7 @@ def run(arguments: list[str]) -> int:
 def _command(name: str) -> Callable[[list[str]], int]:
     from wellposed.errors import choices, require
 
-    choices("command", name, ("train", "certify", "attack", "compare", "report", "reproduce", "verify"))
+    choices("command", name, ("train", "certify", "attack", "compare", "report", "reproduce", "verify", "import"))
     require("tyro", "train")
     from wellposed.cli import commands
 
