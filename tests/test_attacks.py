@@ -56,3 +56,32 @@ def test_equilibrium_layers_are_attacked_in_eval_mode_through_exact_gradients():
 def test_pixels_outside_the_box_are_refused():
     with pytest.raises(wp.InputError, match="must lie in"):
         adversarial_distances(linear_model(), torch.full((1, 1, 2, 2), 1.5), torch.tensor([0]), [0.1])
+
+
+def test_linear_model_has_known_distances_in_the_max_norm():
+    x = torch.tensor([[0.7, 0.6, 0.7, 0.6], [0.2, 0.4, 0.3, 0.3]]).reshape(2, 1, 2, 2)
+    labels = torch.tensor([0, 1])
+    distances, examples = adversarial_distances(linear_model(), x, labels, [0.05, 0.16, 0.21], norm="inf")
+    truth = (x.flatten(1).sum(1) - 2).abs().double() / 4
+    assert (distances >= truth - 1e-6).all() and (distances <= truth * 1.2 + 0.02).all()
+    torch.testing.assert_close((examples - x).double().flatten(1).abs().amax(1), distances)
+
+
+def test_stronger_attacks_find_nothing_farther():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), wp.MonDEQ(16, 8, m=0.5), torch.nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        model[2].weight.mul_(50.0)  # so sure that the cross-entropy has no gradient in float32
+    x = torch.rand(6, 1, 4, 4)
+    labels = model(x).argmax(1)
+    plain, _ = adversarial_distances(model, x, labels, [0.5, 1.0])
+    more, _ = adversarial_distances(model, x, labels, [0.5, 1.0], restarts=2, carlini_wagner=60)
+    assert (more <= plain + 1e-9).all() and torch.isfinite(more).any()
+    assert (wp.certify(model).evaluate(x, labels) < more).all()
+
+
+def test_options_that_do_not_fit():
+    x = torch.rand(1, 1, 2, 2)
+    for options in ({"norm": "1"}, {"restarts": 0}, {"norm": "inf", "carlini_wagner": 5}, {"carlini_wagner": -1}):
+        with pytest.raises(wp.InputError, match=list(options)[-1]):
+            adversarial_distances(linear_model(), x, torch.tensor([0]), [0.1], **options)

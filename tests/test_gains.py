@@ -158,4 +158,18 @@ def test_the_command(tmp_path, capsys):
     table = capsys.readouterr().out
     assert "ℓ∞ boxes" in table and "0.001" in table
     assert (tmp_path / "run" / "verified-inf.json").exists()
+    assert (
+        command(["attack", run, "--norm", "linf", "--limit", "30", "--eps", "0.001", "0.1", "--steps", "5", "--json"])
+        == 0
+    )
+    attacked = json.loads(capsys.readouterr().out)["attacked"]
+    assert attacked["0.001"] >= result["certified"]["0.001"] and attacked["0.1"] >= result["certified"]["0.1"]
+    # What contradicts a verdict is an error, whoever comes second.
+    path = tmp_path / "run" / "verified-inf.json"
+    content = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**content, "status": [["certified"] * 30 for _ in content["radii"]], "radii": [0.5, 0.9]})
+    )
+    assert command(["attack", run, "--norm", "linf", "--limit", "30", "--eps", "0.5", "--steps", "5"]) == 1
+    assert "the verification is wrong" in capsys.readouterr().err
     assert command([*arguments[:4], "--norm", "l1", "--method", "ladder"]) == 2

@@ -1,3 +1,3 @@
 """Attacks by well-kept libraries, through exact implicit gradients."""
 
-from wellposed.attacks.euclidean import adversarial_distances as adversarial_distances
+from wellposed.attacks.minimal import adversarial_distances as adversarial_distances

@@ -31,7 +31,7 @@ from wellposed.experiments.risk import certify_risk
 from wellposed.experiments.robustness import attack_run, certify_run
 from wellposed.experiments.tables import as_text, summarise
 from wellposed.experiments.verification import as_text as verified_text
-from wellposed.experiments.verification import verify_run
+from wellposed.experiments.verification import check_verdicts, read_verified, verify_run
 from wellposed.models.families import FAMILIES
 from wellposed.training.config import TrainConfig, presets, read_config
 
@@ -88,16 +88,22 @@ class Certify(_Common):
 
 @dataclass(frozen=True)
 class Attack(_Common):
-    """Attack a run with foolbox: DeepFool, and projected gradient descent at every radius."""
+    """Attack a run with foolbox: DeepFool, projected gradient descent at every radius, and Carlini & Wagner's attack."""
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
     eps: tuple[float, ...] = _RADII
-    """Euclidean radii, pixels in [0, 1]."""
+    """Radii, pixels in [0, 1]."""
+    norm: Literal["l2", "linf"] = "l2"
+    """Norm of the perturbations."""
     limit: int | None = 500
     """Only the first so many test images."""
     steps: int = 40
     """Steps of projected gradient descent."""
+    restarts: int = 1
+    """Random starts of projected gradient descent."""
+    carlini_wagner: int = 0
+    """Steps of Carlini & Wagner's attack, for l2; 0 to leave it out."""
 
 
 @dataclass(frozen=True)
@@ -288,16 +294,21 @@ def _verify(options: Certify) -> int:
 def attack(arguments: list[str]) -> int:
     """``wellposed attack RUN``."""
     options = _parse(Attack, arguments, "wellposed attack")
+    norm = options.norm.removeprefix("l")
     with counting("images attacked", quiet=options.json) as done:
-        attack_run(
-            options.run,
-            data_root=options.data_root,
-            radii=options.eps,
-            limit=options.limit,
-            steps=options.steps,
-            done=done,
-        )
-    return _table(options.run, options)
+        found = attack_run(
+            options.run, data_root=options.data_root, radii=options.eps, limit=options.limit, steps=options.steps, done=done,
+            norm=norm, restarts=options.restarts, carlini_wagner=options.carlini_wagner,
+        )  # fmt: skip
+    verified = read_verified(options.run, norm)
+    if verified is not None:
+        check_verdicts(verified, found)
+    if norm == "2":
+        return _table(options.run, options)
+    shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
+    result = {"run": str(options.run), "norm": options.norm, "samples": len(found.distances), "attacked": shares}
+    table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
+    return _print(result, f"{options.run}: accuracy under ℓ∞ attacks {table}, {len(found.distances)} images", options)
 
 
 def compare(arguments: list[str]) -> int:

@@ -133,19 +133,25 @@ def attack_run(
     limit: int | None,
     steps: int,
     done: Callable[[int], None],
+    norm: str = "2",
+    restarts: int = 1,
+    carlini_wagner: int = 0,
 ) -> Attacked:
-    """Attack a run and write ``attacked.json`` and the adversarial examples into its folder."""
+    """Attack a run and write ``attacked.json`` and the adversarial examples into its folder; ``attacked-inf.json`` for ℓ∞."""
     if any(not 0.0 < radius < float("inf") for radius in radii):
         raise InputError(f"eps={list(radii)}: radii must be positive and finite")
     _, data, model = load_image_run(run, data_root)
     x, y = _first(data, limit)
     exact = exact_copy(model)
     distances, examples = adversarial_distances(
-        model, x, y, radii, steps=steps, done=done,
+        model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, done=done,
         is_fooled=lambda images, truth: _is_fooled(exact, images.double(), truth),
     )  # fmt: skip
     found = Attacked(distances.tolist(), steps, list(radii), file_digest(RunFolder(run).weights))
     folder = RunFolder(run)
+    if norm != "2":
+        _write(folder.path / f"attacked-{norm}.json", asdict(found))
+        return found
     _write(folder.attacked, asdict(found))
     with torch.no_grad():
         predictions = exact(examples.double()).argmax(1)
@@ -189,9 +195,9 @@ def read_certified(run: Path) -> Certified:
     return _parse(Certified, RunFolder(run).certified, "certify", run)
 
 
-def read_attacked(run: Path) -> Attacked | None:
+def read_attacked(run: Path, norm: str = "2") -> Attacked | None:
     """What `attack_run` wrote, or None."""
-    path = RunFolder(run).attacked
+    path = RunFolder(run).attacked if norm == "2" else run / f"attacked-{norm}.json"
     return _parse(Attacked, path, "attack", run) if path.exists() else None
 
 

@@ -14,7 +14,7 @@ import torch
 
 from wellposed.certificates.evaluate import bounded_logits
 from wellposed.errors import CertificateError, CheckpointError, InputError, check
-from wellposed.experiments.robustness import file_digest, read_attacked
+from wellposed.experiments.robustness import Attacked, file_digest, read_attacked
 from wellposed.training.run import RunFolder, load_image_run
 from wellposed.verification import Verdict, Verifier
 
@@ -92,8 +92,9 @@ def verify_run(
             count += 1
             done(count)
     found = Verified(norm, order, status, methods, time.monotonic() - start, file_digest(RunFolder(run).weights))
-    if norm == "2":
-        _check_attacks(run, found)
+    attacked = read_attacked(run, norm)
+    if attacked is not None:
+        check_verdicts(found, attacked)
     path = RunFolder(run).path / f"verified-{norm}.json"
     try:
         path.write_text(json.dumps(asdict(found)), encoding="utf-8")
@@ -123,11 +124,24 @@ def _verdicts(
     return found
 
 
-def _check_attacks(run: Path, found: Verified) -> None:
-    """No image may be certified at a radius within which an attack on the same weights succeeded."""
-    attacked = read_attacked(run)
-    if attacked is None:
-        return
+def read_verified(run: Path, norm: str) -> Verified | None:
+    """What `verify_run` wrote, if it is about the weights that are there, or None."""
+    path = run / f"verified-{norm}.json"
+    if not path.exists():
+        return None
+    try:
+        found = Verified(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: corrupt ({error}); verify the run again") from error
+    return found if found.weights_sha256 == file_digest(RunFolder(run).weights) else None
+
+
+def check_verdicts(found: Verified, attacked: Attacked) -> None:
+    """No image may be certified at a radius within which an attack on the same weights succeeded.
+
+    Raises:
+        CertificateError: one is.
+    """
     for radius, row in zip(found.radii, found.status, strict=True):
         for index, (status, distance) in enumerate(zip(row, attacked.distances, strict=False)):
             if status == "certified" and distance <= radius:

@@ -1,7 +1,7 @@
 """Published checkpoints of layers on flat inputs, as the matrices that they describe.
 
-The layouts are those of the programs behind Winston & Kolter (2020) and Revay, Wang & Manchester (2020); the latter names U "B" and
-the output map "G" where it builds in a Lipschitz bound γ, and changed its parametrisation once.
+The layouts are those of the programs behind Winston & Kolter (2020) and Revay, Wang & Manchester (2020); the latter names U "B"
+and the output map "G" where it builds in a Lipschitz bound γ, and changed its parametrisation once.
 """
 
 from __future__ import annotations

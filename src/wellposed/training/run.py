@@ -89,7 +89,7 @@ class RunFolder:
             self.adversarial,
             self.checkpoint,
         ]
-        patterns = ("metrics-*.csv", "verified-*.json", "certified-*.json", "certificate*")
+        patterns = ("metrics-*.csv", "verified-*.json", "certified-*.json", "attacked-*.json", "certificate*")
         results = [file for pattern in patterns for file in self.path.glob(pattern)]
         for path in (*stale, *results, self.path / "report.html"):
             path.unlink(missing_ok=True)
