@@ -33,7 +33,7 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
 _ASSUMPTIONS = (
     "the network is the chain of the blocks, in this order, each computing what its class says, in eval mode",
-    "evaluations elsewhere converge, to the tolerances that the layers had when radii were computed",
+    "evaluations elsewhere are by solve and converge, to the tolerances that the layers had when radii were computed",
 )
 METHODS = ("product", "metric")
 _DESCRIBED = {
@@ -105,19 +105,22 @@ class Certificate:
         constant = product(list(self.factors)) if rule == "paper" else self.lipschitz
         return radii(logits, labels, constant, self.pairs, rule, logit_error, elsewhere, growth)
 
-    def evaluate(self, x: Tensor, labels: Tensor, *, rule: str | None = None, batch_size: int = 1000) -> Tensor:
-        """Certified radii of inputs, with the solver's errors counted.
+    def evaluate(
+        self, x: Tensor, labels: Tensor, *, rule: str | None = None, forward: bool = False, batch_size: int = 1000
+    ) -> Tensor:
+        """Certified radii of inputs, with the errors of their evaluation and of all others within the radius counted.
 
         Args:
             x: inputs, shape (batch, ...).
             labels: true classes, shape (batch,).
             rule: see `radius`.
+            forward: whether radii are to hold for plain forward passes too, in the worst case of rounding; see `bounded_logits`.
             batch_size: inputs evaluated at a time.
         """
         model = self._model(None)
         found = []
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
-            result = bounded_logits(model, rows)
+            result = bounded_logits(model, rows, forward=forward)
             found.append(self.of(result, truth, rule=rule))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 

@@ -54,8 +54,8 @@ class BoundedLogits:
         logits: shape (batch, classes).
         error: bound on ‖logits − true logits‖₂ through solver residuals and rounding, shape (batch,), float64.
         elsewhere: with ``growth``: the same bound for the evaluation of any input at most r away in the Euclidean norm, provided
-            that its solves converge, is ``elsewhere + growth·r``; shape (batch,). Solves elsewhere may stop at their tolerance,
-            whatever they reached here.
+            that its solves converge, is ``elsewhere + growth·r``; shape (batch,). Solves elsewhere may stop anywhere within their
+            tolerance, whatever they reached here.
         growth: shape (batch,).
         inputs: size of an input.
     """
@@ -138,8 +138,8 @@ class _Errors:
 
 
 @torch.no_grad()
-def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
-    """Evaluate a model and carry the error bounds of its solves to the output.
+def bounded_logits(model: nn.Module, x: Tensor, *, forward: bool = False) -> BoundedLogits:
+    """Evaluate a model by ``solve`` and carry the error bounds of its solves to the output.
 
     Errors of an equilibrium are multiplied by the Lipschitz constants of everything after it. A sample whose solve
     stopped short of its tolerance has a larger error, and one whose solve failed an infinite one.
@@ -147,13 +147,16 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
     Args:
         model: a chain of blocks known to `factor_of`.
         x: inputs, shape (batch, ...).
+        forward: whether ``elsewhere`` and ``growth`` are to hold for plain forward passes. ``solve`` checks in float64 that its
+            result is within the tolerance; a forward pass stops by the same bound in its own precision, so that its rounding
+            must be bounded beforehand, as in the worst case, which nearly never comes.
     """
     check_precision(model)
     errors, value = _Errors(x), x
     for name, block in blocks_of(model):
         factor = factor_of(name, block).value
         if isinstance(block, ImplicitLayer):
-            steps = _solved(name, block, value, factor)
+            steps = _solved(name, block, value, factor, forward)
         else:
             image = block(value)
             steps = [_Step(_own(name, block, value, image), image, factor)]
@@ -162,7 +165,7 @@ def bounded_logits(model: nn.Module, x: Tensor) -> BoundedLogits:
     return BoundedLogits(value, errors.here, errors.elsewhere, errors.growth, math.prod(x.shape[1:]))
 
 
-def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float) -> list[_Step]:
+def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float, forward: bool) -> list[_Step]:
     """The solve of an equilibrium layer, and its output map."""
     promise = metric_guarantee(name, block) if isinstance(block, Equilibrium) else None
     solution = block.solve(value)
@@ -176,11 +179,14 @@ def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float) -> li
     if isinstance(block, Equilibrium):
         guarantee = block.guarantee() if promise is None else promise
         sensitivity = guarantee.offset_lipschitz()
-        own = own.plus(_affine_rounding(block, value, solution.value), sensitivity)
+        if forward:
+            own = own.plus(_affine_rounding(block, value, solution.value), sensitivity)
         reach = block.injection_norm() * sensitivity
     else:
         assert isinstance(block, ContractiveCell)
-        constant, inside, outside = block.evaluation_rounding()
+        # Its solves are in float64, rounded at the end.
+        constant, inside, outside = block.evaluation_rounding(solution.value.dtype if forward else torch.float64)
+        outside += torch.finfo(solution.value.dtype).eps
         own = own.plus(_Own(constant + inside * euclidean(value).double() + outside * size, inside, outside))
         reach = factor
     known = _solve_error(block, value, solution, promise)

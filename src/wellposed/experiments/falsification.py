@@ -280,7 +280,7 @@ def _radius(subject: Subject, tally: Tally, generator: torch.Generator, tamper: 
     try:
         certificate = tamper(certify(model))
         labels = model(base).argmax(1)
-        radii = certificate.evaluate(base, labels)
+        radii = certificate.evaluate(base, labels, forward=True)
     except WellposedError:
         tally.refused += 1
         return

@@ -171,7 +171,7 @@ def _residual_left_out() -> tuple[bool, str]:
             labels = logits.argmax(1)
             toward = torch.where(labels == 0, -1.0, 1.0)[:, None]
             for counts in (False, True):
-                radius = certificate.evaluate(x, labels) if counts else certificate.radius(logits, labels)
+                radius = certificate.evaluate(x, labels, forward=True) if counts else certificate.radius(logits, labels)
                 moved = x + (0.999 * radius[:, None] * toward).float()
                 changed = int(((model(moved).argmax(1) != labels) & (radius > 0.0)).sum())
                 wrong, counted = (wrong, counted + changed) if counts else (wrong + changed, counted)
@@ -245,7 +245,7 @@ def _rounding_search() -> tuple[bool, str]:
             x = torch.randn(40, 6, dtype=dtype)
             with torch.no_grad():
                 labels = model(x).argmax(1)
-                radius = certificate.evaluate(x, labels)
+                radius = certificate.evaluate(x, labels, forward=True)
                 row = (model[0].weight[1] - model[0].weight[0]).double()  # type: ignore[index]
                 toward = torch.where(labels == 0, 1.0, -1.0)[:, None] * row / row.norm()
                 boundary = (x.double() + radius[:, None] * toward).to(dtype)

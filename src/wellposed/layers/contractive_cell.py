@@ -93,9 +93,8 @@ class ContractiveCell(ImplicitLayer):
         rtol, atol = (default if t is None else t for t in (self.tolerance.rtol, self.tolerance.atol))
         return rtol, atol
 
-    def evaluation_rounding(self) -> tuple[float, float, float]:
-        """Error of the equilibrium by rounding in the working precision: a constant, per ‖x‖ and per ‖z‖."""
-        dtype = self._parts[0].free.dtype
+    def evaluation_rounding(self, dtype: torch.dtype) -> tuple[float, float, float]:
+        """Error of the equilibrium by rounding in a precision: a constant, per ‖x‖ and per ‖z‖."""
         parts = [torch.zeros(3, *shape, dtype=torch.float64) for shape in (self.input_shape, self.state_shape)]
         parts[0][1].view(-1)[0] = parts[1][2].view(-1)[0] = 1.0
         none, inside, outside = self._evaluation_error(*parts).tolist()
