@@ -26,7 +26,7 @@ from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.nemon import NEMON
 from wellposed.layers.orthogonal import OrthogonalDEQ
 from wellposed.layers.pcdeq import PcDEQ
-from wellposed.verification import Verifier
+from wellposed.verification import verifier_of
 
 Tamper = Callable[[Certificate], Certificate]
 METHODS = ("product", "metric", "pairs", "max norm", "sum norm", "radius", "error", "ball", "box")
@@ -335,11 +335,9 @@ def _regions(subject: Subject, tally: Tally, norm: str, generator: torch.Generat
     x = subject.spread * torch.randn(subject.inputs, generator=generator, dtype=torch.float64)
     radius = float(subject.spread * 10.0 ** (-2.0 * torch.rand((), generator=generator)))
     try:
-        verifier = Verifier(subject.model, valid=None)
-        network = verifier.network
-        logits = network.centre(x).logits
-        label = int(logits.argmax())
-        verdict = verifier.verify(x, label, radius, norm=norm, seconds=1.0)
+        exact = exact_copy(subject.model)
+        label = int(exact(x[None]).argmax())
+        verdict = verifier_of(subject.model, valid=None).verify(x, label, radius, norm=norm, seconds=1.0)
     except WellposedError:
         tally.refused += 1
         return
@@ -350,13 +348,10 @@ def _regions(subject: Subject, tally: Tally, norm: str, generator: torch.Generat
     change = change.sign() if norm == "inf" else change / change.norm(dim=1, keepdim=True)
     shrink = torch.rand(_POINTS, 1, generator=generator, dtype=torch.float64) ** (1.0 / subject.inputs)
     shrink[: _POINTS // 2] = 1.0
-    points = x + radius * (1.0 - 1e-12) * shrink * change
-    state = network.layer.state(points)
-    found = state @ network.output.t() + network.output_bias
-    margin = found[:, label : label + 1] - found
+    result = bounded_logits(exact, x + radius * (1.0 - 1e-12) * shrink * change)
+    margin = result.logits[:, label : label + 1] - result.logits
     margin[:, label] = torch.inf
-    slack = 1e-7 * (1.0 + state.norm(dim=1)) * float(network.output.abs().amax())
-    tally.judge((margin.amin(1) < -slack).double(), 0.0)
+    tally.judge((margin.amin(1) + math.sqrt(2.0) * result.error < 0.0).double(), 0.0)
 
 
 def as_text(found: Campaign) -> str:

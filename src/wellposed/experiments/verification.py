@@ -16,7 +16,7 @@ from wellposed.certificates.evaluate import bounded_logits
 from wellposed.errors import CertificateError, CheckpointError, InputError, check
 from wellposed.experiments.robustness import Attacked, file_digest, read_attacked
 from wellposed.training.run import RunFolder, load_image_run
-from wellposed.verification import Verdict, Verifier
+from wellposed.verification import PositiveVerifier, Verdict, Verifier, verifier_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def verify_run(
     check(seconds > 0.0, "seconds", seconds, "must be positive")
     start = time.monotonic()
     _, data, model = load_image_run(run, data_root)
-    verifier = Verifier(model)
+    verifier = verifier_of(model)
     order = sorted(set(radii))
     status: list[list[str]] = [[] for _ in order]
     methods: list[list[str]] = [[] for _ in order]
@@ -104,7 +104,7 @@ def verify_run(
 
 
 def _verdicts(
-    verifier: Verifier,
+    verifier: Verifier | PositiveVerifier,
     image: torch.Tensor,
     label: int,
     radii: list[float],

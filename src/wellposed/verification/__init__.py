@@ -1,5 +1,26 @@
 """Verification of single inputs: is every point of a ball or box around one classified alike?"""
 
-from wellposed.verification.verifier import LADDER, Verdict, Verifier
+from torch import nn
 
-__all__ = ["LADDER", "Verdict", "Verifier"]
+from wellposed.errors import CertificateError
+from wellposed.verification.positive import PositiveVerifier
+from wellposed.verification.verdict import Verdict
+from wellposed.verification.verifier import LADDER, Verifier
+
+__all__ = ["LADDER", "PositiveVerifier", "Verdict", "Verifier", "verifier_of"]
+
+
+def verifier_of(model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> Verifier | PositiveVerifier:
+    """The verifier for a model.
+
+    Args:
+        model: in eval mode.
+        valid: range of the pixels that boxes are clipped to; None for any numbers.
+
+    Raises:
+        CertificateError: there is none.
+    """
+    try:
+        return PositiveVerifier(model, valid=valid)
+    except CertificateError:
+        return Verifier(model, valid=valid)

@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import AffineNetwork, affine_network
 from wellposed.certificates.diagonal_metric import AffineBlock
-from wellposed.errors import CertificateError, InputError, check, choices
+from wellposed.errors import CertificateError, choices
 from wellposed.verification.attack import descend
 from wellposed.verification.bounding import Bounding
 from wellposed.verification.branching import branch
+from wellposed.verification.checked import checked_question
 from wellposed.verification.question import Question, Target, surely_wrong
 from wellposed.verification.reduction import Bounds
 from wellposed.verification.region import Region
 from wellposed.verification.secants import margin_change, refine
+from wellposed.verification.verdict import Verdict
 
 LADDER = ("global", "secants", "relaxation", "tightening", "branching")
-NORMS = ("2", "inf")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is known of one input and region.
-
-    Attributes:
-        status: ``"certified"``; ``"falsified"``, with a counterexample; ``"misclassified"``, the input itself; or ``"unknown"``.
-        method: the step of `LADDER` that decided or was the last to try; ``"input"`` where the input itself did, ``"attack"``
-            where its gradients did.
-        counterexample: an input of the region, in its shape, that is surely misclassified.
-        seconds: spent.
-    """
-
-    status: str
-    method: str
-    counterexample: Tensor | None = field(default=None, repr=False)
-    seconds: float = 0.0
 
 
 class Verifier:
@@ -89,18 +72,8 @@ class Verifier:
             seconds: after which to give up.
         """
         classes, inputs = len(self.network.output), self.network.weight.shape[1]
-        choices("norm", str(norm), NORMS)
         choices("method", method, LADDER)
-        check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
-        check(allowance >= 0.0, "allowance", allowance, "must not be negative or NaN")
-        check(0 <= label < classes, "label", label, f"must lie in 0…{classes - 1}")
-        if x.numel() != inputs or not bool(torch.isfinite(x).all()):
-            raise InputError(f"x: shape {tuple(x.shape)}; needs {inputs} finite numbers")
-        point = x.detach().double().cpu().reshape(-1)
-        if self._valid is not None and not self._valid[0] <= float(point.min()) <= float(point.max()) <= self._valid[1]:
-            raise InputError(
-                f"x: pixels span [{float(point.min()):.3g}, {float(point.max()):.3g}]; they must lie in {self._valid}"
-            )
+        point = checked_question(x, label, radius, norm, allowance, inputs, classes, self._valid)
         start = time.monotonic()
         verdict = self._climb(point, label, radius, str(norm), method, allowance, start + seconds)
         found = verdict.counterexample

@@ -1,0 +1,25 @@
+"""What a verifier says of one question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of one input and region.
+
+    Attributes:
+        status: ``"certified"``; ``"falsified"``, with a counterexample; ``"misclassified"``, the input itself; or ``"unknown"``.
+        method: the step of `LADDER` that decided or was the last to try, or ``"hull"`` for positive concave layers; ``"input"``
+            where the input itself did, ``"attack"`` where its gradients did.
+        counterexample: an input of the region, in its shape, that is surely misclassified.
+        seconds: spent.
+    """
+
+    status: str
+    method: str
+    counterexample: Tensor | None = field(default=None, repr=False)
+    seconds: float = 0.0
