@@ -1,0 +1,181 @@
+"""Published Lipschitz bounds of explicit networks, to compare with.
+
+AutoLip (Scaman & Virmaux 2018) is the product of the norms of a chain, which ``certify(model, method="product")`` gives. Their
+SeqLip looks at what activations can do between two linear maps; LipSDP (Fazlyab et al. 2019) at all of them at once, here with
+diagonal multipliers, as those for pairs of units are invalid (Pauli et al. 2022).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.certificates.diagonal_metric import AffineBlock
+from wellposed.certificates.lipschitz import blocks_of, rounded_up
+from wellposed.errors import CertificateError, InputError, check
+from wellposed.layers.blocks import is_plain
+from wellposed.layers.embedding import embed
+from wellposed.verified import spectral_norm_upper_bound
+
+_ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
+_LARGEST = 16  # units between two maps for which all activations are tried
+
+
+@dataclass(frozen=True)
+class SeqLip:
+    """The bound, or an estimate of it.
+
+    Attributes:
+        value: the product over the activations.
+        certified: whether every maximum was taken over all activations; a greedy one may be too small, and certifies nothing.
+    """
+
+    value: float
+    certified: bool
+
+
+@torch.no_grad()
+def lipsdp(model: nn.Sequential) -> float:
+    """LipSDP with one multiplier per unit: the bound in the best diagonal metric of the network's embedding.
+
+    Args:
+        model: linear layers with activations of slopes in [0, 1] between them; see `wellposed.layers.embed`.
+
+    Raises:
+        InputError: the network cannot be embedded.
+        CertificateError: nothing could be proved.
+    """
+    found = embed(model)
+    block = AffineBlock(found.matrix.double(), found.input_weight.double(), found.metric.double())
+    bound = block.bound(found.output_weight.double())
+    if bound is None:
+        raise CertificateError("model: no bound could be proved in float64")
+    return bound.value
+
+
+@torch.no_grad()
+def seqlip(model: nn.Sequential, *, greedy: bool = False) -> SeqLip:
+    """SeqLip: the largest ‖Σ_{i+1}^½V_{i+1}ᵀ diag(s) U_iΣ_i^½‖₂ over activations s in [0, 1], multiplied over i.
+
+    Σ^½ is Σ at the two ends. The norm is convex in s, so that s of zeros and ones suffices.
+
+    Args:
+        model: linear layers with activations of slopes in [0, 1] between them.
+        greedy: climb by single flips, for layers of any width; the result is an estimate from below.
+
+    Raises:
+        CertificateError: a layer has too many units to try all activations.
+    """
+    maps = linear_maps(model)
+    if len(maps) == 1:
+        return SeqLip(spectral_norm_upper_bound(maps[0]), True)
+    factors = [torch.linalg.svd(weight, full_matrices=False) for weight in maps]
+    value = 1.0
+    for place in range(len(maps) - 1):
+        left, right = factors[place + 1], factors[place]
+        after = (left[1] if place == len(maps) - 2 else left[1].sqrt())[:, None] * left[2]
+        before = right[0] * (right[1] if place == 0 else right[1].sqrt())
+        value = rounded_up(value * (_climb(after, before) if greedy else _all(after, before)))
+    return SeqLip(value * (1.0 + 1e-9), not greedy)
+
+
+def _all(after: Tensor, before: Tensor) -> float:
+    units = len(before)
+    if units > _LARGEST:
+        raise CertificateError(
+            f"model: {units} units between two maps; at most {_LARGEST} for all activations, or greedy=True"
+        )
+    patterns = torch.tensor(list(itertools.product([0.0, 1.0], repeat=units)), dtype=torch.float64)
+    products = torch.einsum("ij,pj,jk->pik", after, patterns, before)
+    return float(torch.linalg.matrix_norm(products, 2).max())
+
+
+def _climb(after: Tensor, before: Tensor) -> float:
+    pattern = torch.ones(len(before), dtype=torch.float64)
+    best = float(torch.linalg.matrix_norm(after @ before, 2))
+    while True:
+        trials = (pattern - torch.eye(len(pattern), dtype=torch.float64)).abs()
+        norms = torch.linalg.matrix_norm(torch.einsum("ij,pj,jk->pik", after, trials, before), 2)
+        if not float(norms.max()) > best * (1.0 + 1e-12):
+            return best
+        best, pattern = float(norms.max()), trials[int(norms.argmax())]
+
+
+@torch.no_grad()
+def interval_margins(model: nn.Sequential, lower: Tensor, upper: Tensor, labels: Tensor) -> Tensor:
+    """Interval bound propagation (Gowal et al. 2018) through an explicit network, relative in the last layer, rounded outwards.
+
+    Args:
+        model: flattening, linear layers and increasing activations, the last one linear.
+        lower: of the inputs, shape (batch, ...).
+        upper: likewise.
+        labels: classes, shape (batch,).
+
+    Returns:
+        Lower bounds of min_j y_label − y_j, shape (batch,), float64.
+    """
+    check(lower.shape == upper.shape, "upper", tuple(upper.shape), f"must have the shape {tuple(lower.shape)} of lower")
+    if not bool((lower <= upper).all()):
+        raise InputError("lower: exceeds upper, or is NaN")
+    low, high = (part.detach().double().cpu().flatten(1) for part in (lower, upper))
+    blocks = [block for _, block in blocks_of(model) if not isinstance(block, nn.Flatten | nn.Identity)]
+    *inner, head = blocks
+    if not is_plain(head, nn.Linear):
+        raise CertificateError("model: the last block must be linear")
+    for block in inner:
+        if is_plain(block, nn.Linear):
+            low, high = _interval(block.weight.detach().double().cpu()[None], _bias(block), low, high)
+        elif any(is_plain(block, kind) for kind in _ACTIVATIONS):
+            low, high = block(low), block(high)
+            low, high = low - 1e-15 * low.abs() - 1e-300, high + 1e-15 * high.abs() + 1e-300
+        else:
+            raise CertificateError(f"model: no interval of a {type(block).__name__} is known")
+    weight, bias = head.weight.detach().double().cpu(), _bias(head)
+    truth = labels.cpu()
+    rows, constants = weight[truth][:, None] - weight[None], bias[truth][:, None] - bias[None]
+    margins, _ = _interval(rows, constants, low, high)
+    return margins.scatter(1, truth[:, None], math.inf).amin(1)
+
+
+def _interval(weight: Tensor, bias: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of a linear map, shape (batch, outputs), for weights of shape (batch or 1, outputs, inputs)."""
+    middle, half = 0.5 * (low + high), 0.5 * (high - low)
+    value = torch.einsum("boi,bi->bo", weight.expand(len(low), -1, -1), middle) + bias
+    spread = torch.einsum("boi,bi->bo", weight.abs().expand(len(low), -1, -1), half)
+    size = torch.einsum("boi,bi->bo", weight.abs().expand(len(low), -1, -1), middle.abs() + half) + bias.abs()
+    slack = 2.0**-52 * (weight.shape[2] + 8) * size
+    return value - spread - slack, value + spread + slack
+
+
+def linear_maps(model: nn.Sequential) -> list[Tensor]:
+    """Weights of a chain of linear layers with activations of slopes in [0, 1] between them, float64.
+
+    Raises:
+        CertificateError: it has other blocks.
+    """
+    maps, expected = [], True
+    for name, block in blocks_of(model):
+        if isinstance(block, nn.Flatten | nn.Identity):
+            continue
+        fits = is_plain(block, nn.Linear) if expected else any(is_plain(block, kind) for kind in _ACTIVATIONS)
+        if not fits:
+            raise CertificateError(
+                f"{name}: linear layers and activations must take turns; this is a {type(block).__name__}"
+            )
+        if expected:
+            assert isinstance(block, nn.Linear)
+            maps.append(block.weight.detach().double().cpu())
+        expected = not expected
+    if not maps or expected:
+        raise CertificateError("model: must begin and end with a linear layer")
+    return maps
+
+
+def _bias(block: nn.Linear) -> Tensor:
+    if block.bias is None:
+        return torch.zeros(block.out_features, dtype=torch.float64)
+    return block.bias.detach().double().cpu()

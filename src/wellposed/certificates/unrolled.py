@@ -1,0 +1,101 @@
+"""Splitting iterations as explicit networks (Pabbaraju, Winston & Kolter 2021, Appendix D): why a bound of its own is needed.
+
+The iterations of a monotone layer are a deep network with the same weights everywhere, whose product of norms bounds its
+Lipschitz constant, and grows without bound with the depth unless the step is small.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import InputError, check, choices
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.operators.dense import Dense
+from wellposed.verified import spectral_norm_upper_bound
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """``h₁ = σ(first·x + …)``, ``h_{k+1} = σ(hidden·h_k + …)``, σ on the rows of ``active`` only; the state is ``h[state]``.
+
+    Attributes:
+        first: from the input to the first hidden layer.
+        hidden: from each hidden layer to the next.
+        first_bias: of the first.
+        bias: of the others.
+        active: which rows pass the activation, boolean.
+        state: which rows are the equilibrium's approximation.
+        layer: the layer.
+    """
+
+    first: Tensor
+    hidden: Tensor
+    first_bias: Tensor
+    bias: Tensor
+    active: Tensor
+    state: slice
+    layer: Equilibrium
+
+    def evaluate(self, x: Tensor, depth: int) -> Tensor:
+        """The state after so many iterations from zero; x of shape (batch, inputs), float64."""
+        check(depth >= 1, "depth", depth, "must be positive")
+        value = self._active(x @ self.first.t() + self.first_bias)
+        for _ in range(depth - 1):
+            value = self._active(value @ self.hidden.t() + self.bias)
+        return value[:, self.state]
+
+    def _active(self, value: Tensor) -> Tensor:
+        return torch.where(self.active, self.layer.activation(value), value)
+
+    def log10_bound(self, depth: int) -> float:
+        """Decimal logarithm of the product of the norms of so many layers: a bound of the unrolled map's Lipschitz constant."""
+        check(depth >= 1, "depth", depth, "must be positive")
+        logarithms = [math.log10(spectral_norm_upper_bound(part)) for part in (self.first, self.hidden)]
+        return logarithms[0] + (depth - 1) * logarithms[1]
+
+
+@torch.no_grad()
+def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
+    """The network that an operator splitting with a fixed step is.
+
+    Args:
+        layer: a layer on flat inputs with a linear input map; for Peaceman–Rachford with ReLU, whose resolvent it is.
+        algorithm: ``"forward_backward"`` or ``"peaceman_rachford"``.
+        step: α.
+    """
+    choices("algorithm", algorithm, ("forward_backward", "peaceman_rachford"))
+    check(step > 0.0, "step", step, "must be positive")
+    operator, _ = layer.materialise()
+    if not isinstance(operator, Dense):
+        raise InputError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
+    matrix, weight = operator.dense().detach().double().cpu(), layer.injection.weight.detach().double().cpu()
+    size, inputs = weight.shape
+    bias = (
+        torch.zeros(size, dtype=torch.float64) if layer.injection.bias is None else layer.injection.bias.double().cpu()
+    )
+    eye, one = torch.eye(size, dtype=torch.float64), torch.eye(inputs, dtype=torch.float64)
+    none = torch.zeros(inputs, dtype=torch.float64)
+    if algorithm == "forward_backward":
+        # (z, x): z ← σ((1 − α)z + α(Wz + Ux + b)).
+        hidden = torch.cat([torch.cat([(1.0 - step) * eye + step * matrix, step * weight], 1), _kept(size, one)])
+        shift = torch.cat([step * bias, none])
+        active = torch.arange(size + inputs) < size
+        return Unrolled(torch.cat([step * weight, one]), hidden, shift, shift, active, slice(0, size), layer)
+    # (u, z, x): u ← 2V(2z − u + α(Ux + b)) − 2z + u, z ← σ(u), V = (I + α(I − W))⁻¹.
+    resolvent = torch.linalg.inv_ex(eye + step * (eye - matrix))[0]
+    driven = 2.0 * step * resolvent @ weight
+    row = torch.cat([eye - 2.0 * resolvent, 4.0 * resolvent - 2.0 * eye, driven], 1)
+    hidden = torch.cat([row, row, _kept(2 * size, one)])
+    shift = torch.cat([2.0 * step * resolvent @ bias] * 2 + [none])
+    places = torch.arange(2 * size + inputs)
+    active = (places >= size) & (places < 2 * size)
+    return Unrolled(torch.cat([driven, driven, one]), hidden, shift, shift, active, slice(size, 2 * size), layer)
+
+
+def _kept(before: int, one: Tensor) -> Tensor:
+    """The rows that carry x on."""
+    return torch.cat([torch.zeros(len(one), before, dtype=torch.float64), one], 1)
