@@ -240,11 +240,19 @@ def _solve_error(block: ImplicitLayer, value: Tensor, solution: Solution[Tensor]
 
 
 def _linear(linear: Any, value: Tensor) -> _Own:
-    """Rounding of a linear map: γ_n of a product of n terms, plus the bias."""
-    unit = 0.5 * torch.finfo(value.dtype).eps * (linear.in_features + 2) * 1.01
+    """Rounding of a linear map: γ_n of a product of n terms, plus the bias.
+
+    Output maps of images may average over windows first, which does not expand, and whose sums round too.
+    """
+    averaged = value[0].numel() // max(linear.in_features, 1) if len(value) else 1
+    unit = 0.5 * torch.finfo(value.dtype).eps * (linear.in_features + averaged + 8) * 1.01
     weight = linear.weight.detach().double().abs()
     bias = 0.0 if linear.bias is None else linear.bias.detach().double().abs()
-    return _Own(unit * euclidean(value.double().abs() @ weight.t() + bias), unit * spectral_norm_upper_bound(weight))
+    norm = spectral_norm_upper_bound(weight)
+    if value.ndim == 2 and value.shape[1] == linear.in_features:
+        return _Own(unit * euclidean(value.double().abs() @ weight.t() + bias), unit * norm)
+    own = 0.0 if linear.bias is None else float(linear.bias.detach().double().norm())
+    return _Own(unit * (norm * euclidean(value).double() + own), unit * norm)
 
 
 def _own(name: str, block: Any, value: Tensor, image: Tensor) -> _Own:
