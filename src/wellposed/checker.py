@@ -45,6 +45,15 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "arcsinh": np.arcsinh,
     "elu": lambda v: np.where(v > 0.0, v, np.expm1(np.minimum(v, 0.0))),
 }
+# The tensors that a block of each kind may have; names of free parameters of layers are all of these forms.
+_ROLES = {
+    "nonexpansive": set(), "normalize": {"mean", "std"}, "linear": {"weight", "bias"},
+    "equilibrium": {
+        "injection.weight", "injection.bias", "injection.free", "injection.log_gamma", "output.free", "output.bias",
+        "output.log_gamma", *(f"constraint.{name}" for name in (
+            "A", "B", "V", "S", "psi", "T", "slack", "log_weights", "W", "_extra_state")),
+    },
+}  # fmt: skip
 _NONEXPANSIVE = ("Flatten", "Unflatten", "Identity", "ReLU", "Tanh", "Sigmoid", "Hardtanh", "Dropout", "GroupSort")
 
 
@@ -242,12 +251,18 @@ class Checker:
         if digest.hexdigest() != self.claim["weights_sha256"]:
             raise Refuted("weights digest", "the certificate is about other weights")
         for name, array in (*self.weights.items(), *self.evidence.items()):
+            if array.dtype not in (np.float32, np.float64):
+                raise Refuted("precision", f"{name} has dtype {array.dtype}; proofs are about float32 and float64")
             if not np.isfinite(array).all():
                 raise Refuted("finite", f"{name} has NaN or infinite entries")
         self.log.append("digests: claim, evidence and weights are the ones that were written")
 
     def check_accounting(self) -> None:
         """Every tensor of the weight file belongs to a block that the certificate names."""
+        for block in self.blocks:
+            odd = set(block["tensors"]) - _ROLES.get(block["kind"], set())
+            if block["kind"] in _ROLES and odd:
+                raise Refuted("accounting", f"{block['name']}: a {block['class']} has no tensors {sorted(odd)}")
         named = {key for block in self.blocks for key in block["tensors"].values()}
         if set(self.weights) != named:
             raise Refuted("accounting", f"tensors outside of the chain: {sorted(set(self.weights) ^ named)}")
@@ -270,6 +285,11 @@ class Checker:
                                                  if "injection.weight" in block["tensors"] else 0.0)  # fmt: skip
         if "injection.free" in block["tensors"]:
             terms += self.weights[block["tensors"]["injection.free"]].shape[1]
+        dtypes = {
+            self.weights[key].dtype for role, key in block["tensors"].items() if not role.endswith("_extra_state")
+        }
+        if dtypes != {stored.dtype}:
+            raise Refuted("matrix", f"{block['name']}/{part}: has dtype {stored.dtype}, the weights have others")
         allowed = terms * float(np.finfo(stored.dtype).eps) * sizes
         if not (np.abs(stored.astype(np.float64) - exact) <= allowed).all():
             raise Refuted("matrix", f"{block['name']}/{part}: not what the weights give, by more than rounding")
@@ -309,10 +329,14 @@ class Checker:
         if block["activation"] not in _ACTIVATIONS:
             raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}")
 
+    @staticmethod
+    def _moves_only(block: dict[str, Any]) -> bool:
+        return block["kind"] == "nonexpansive" and block["class"] in ("Flatten", "Identity")
+
     def _head(self, place: int) -> tuple[Array, int]:
         """The matrix after an equilibrium layer, and the place of the last block that it is taken from."""
         block = self.blocks[place]
-        rest = [k for k in range(place + 1, len(self.blocks)) if self.blocks[k]["class"] not in ("Flatten", "Identity")]
+        rest = [k for k in range(place + 1, len(self.blocks)) if not self._moves_only(self.blocks[k])]
         if block["output"]:
             if rest:
                 raise Refuted("joint", "something comes after the layer's own output map")
@@ -337,6 +361,8 @@ class Checker:
         if joint is None:
             return
         place = joint["place"]
+        if type(place) is not int or not 0 <= place < len(self.blocks):
+            raise Refuted("joint", f"{place!r} is no place of a block")
         block = self.blocks[place]
         if block["kind"] != "equilibrium":
             raise Refuted("joint", f"{block['name']} is no equilibrium layer")
@@ -402,7 +428,7 @@ class Checker:
                 each = points.shape[1] // self._getter(before)("std").size
                 mean, std = (np.repeat(self._getter(before)(role).reshape(-1), each) for role in ("mean", "std"))
                 value = (value - mean) / std
-            elif before["class"] not in ("Flatten", "Identity"):
+            elif not self._moves_only(before):
                 raise Refuted("witness", f"{before['name']} stands before the layer")
         matrix, driven = self._formed(block, "matrix"), self._formed(block, "input")
         get = self._getter(block)
