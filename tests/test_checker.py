@@ -129,11 +129,11 @@ def scaled(*path, factor=0.99):
         (lambda c: c["blocks"][3].update({"class": "Identity", "value": 1e-3}), "block"),
         (lambda c: c["joint"].update(place=-2), "no multipliers"),
         (lambda c: c["joint"].update(place=True), "no multipliers"),
-        (lambda c: c["joint"].update(pairs=[[0.0]]), "structure"),
+        (lambda c: c["joint"].update(pairs=[[0.0]]), "pairs of shape"),
         (lambda c: c.update(pairs=[[0.0]]), "pairs"),
         (lambda c: c.update(pairs=[[0.0, -1.0], [-1.0, 0.0]]), "pairs"),
         (lambda c: c["blocks"][2].update(activation="gelu"), "activation"),
-        (lambda c: c["blocks"][2].update(state="given"), "structure"),
+        (lambda c: c["blocks"][2].update(state="given"), "accounting"),
         (lambda c: c["blocks"].pop(3), "accounting"),
         (lambda c: c["blocks"].pop(0), "accounting"),
         (lambda c: c["joint"].update(place=3), "no multipliers"),
@@ -184,6 +184,73 @@ def test_false_evidence_is_refused_even_with_good_digests(change, words, tmp_pat
     written(model_of("mondeq"), tmp_path)
     resealed(tmp_path, evidence=change)
     refused(tmp_path, words)
+
+
+def forged_chain(folder, tensors, blocks, lipschitz):
+    """A certificate for linear layers, made up with good digests."""
+    from wellposed.certificates.certificate import weights_digest
+    from wellposed.certificates.file import write
+
+    class Holder:
+        def state_dict(self):
+            return tensors
+
+    safetensors.torch.save_file(tensors, folder / "w.safetensors")
+    content = {
+        "norm": "2", "lipschitz": lipschitz, "method": "", "assumptions": [], "blocks": blocks, "joint": None, "pairs": None,
+        "weights_sha256": weights_digest(Holder()), "precision": "float64", "lower_bound": None,
+    }  # fmt: skip
+    write(folder / "c.json", content, {})
+
+
+def linear_block(name, tensors, value):
+    return {"name": name, "class": "Linear", "kind": "linear", "value": value, "reason": "", "tensors": tensors}
+
+
+def test_tensors_cannot_hide_under_other_roles_or_names(tmp_path):
+    small, large = torch.eye(2, dtype=torch.float64), 1e3 * torch.eye(2, dtype=torch.float64)
+    weights = {"0.weight": small, "1.weight": large}
+    honest = [
+        linear_block("0", {"weight": "0.weight"}, 1.0 + 1e-9),
+        linear_block("1", {"weight": "1.weight"}, 1e3 + 1e-3),
+    ]
+    forged_chain(tmp_path, weights, honest, 1.001e3)
+    Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+    for blocks in (
+        [linear_block("0", {"weight": "0.weight", "bias": "1.weight"}, 1.01)],
+        [
+            linear_block("0", {"weight": "0.weight"}, 1.01),
+            linear_block("1", {"weight": "0.weight", "bias": "1.weight"}, 1.01),
+        ],
+        [honest[0], honest[0], {**honest[1], "value": 1.01}],
+        [linear_block("0", {"weight": "0.weight", "other": "1.weight"}, 1.01)],
+    ):
+        forged_chain(tmp_path, weights, blocks, 1.1)
+        refused(tmp_path, "accounting")
+    wide = {"0.weight": torch.eye(3, dtype=torch.float64), "1.weight": torch.ones(1, 2, dtype=torch.float64)}
+    blocks = [linear_block("0", {"weight": "0.weight"}, 1.01), linear_block("1", {"weight": "1.weight"}, 1.5)]
+    forged_chain(tmp_path, wide, blocks, 2.0)
+    refused(tmp_path, "takes 2 inputs")
+
+
+def test_cancellation_gives_a_forger_no_room(tmp_path):
+    """B − Bᵀ is what rounds, not B: huge symmetric parts leave W exact."""
+    torch.manual_seed(0)
+    model = nn.Sequential(wp.MonDEQ(2, 1, m=0.01), nn.Linear(1, 1))
+    with torch.no_grad():
+        model[0].constraint.A.zero_()
+        model[0].constraint.B.fill_(1e6)
+    wp.certify(model).save(tmp_path / "c.json")
+    safetensors.torch.save_file({k: v.clone() for k, v in model.state_dict().items()}, tmp_path / "w.safetensors")
+    Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+    resealed(tmp_path, evidence=lambda t: t.update({"0/matrix": np.array([[-10.0]], dtype=np.float32)}))
+    refused(tmp_path, "matrix")
+
+
+def test_scaled_maps_are_compared_to_a_few_units(tmp_path):
+    written(model_of("lben-bounded"), tmp_path)
+    resealed(tmp_path, evidence=lambda t: t.update({"2/input": t["2/input"] * np.float32(1 - 1e-5)}))
+    refused(tmp_path, "2/input")
 
 
 def test_a_looser_claim_holds_once_it_is_sealed(tmp_path):

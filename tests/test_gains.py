@@ -17,6 +17,7 @@ from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.gains import _by_components, _by_ellipsoids, gains
 from wellposed.checker import main as check_file
 from wellposed.cli.main import run as command
+from wellposed.verification import verifier_of
 
 ORDERS = {"inf": torch.inf, "1": 1}
 
@@ -142,6 +143,33 @@ def test_what_is_refused(tmp_path):
     forge(path, lambda content: content.update(lipschitz=0.99 * certificate.lipschitz))
     with pytest.raises(wp.CertificateError, match="lipschitz"):
         wp.Certificate.load(path, model).check()
+
+
+def test_activations_at_the_end_have_no_margins_and_active_dropout_is_refused():
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU()).double().eval()
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[0].bias.copy_(torch.tensor([0.0, -10.0]))
+    for norm in ORDERS:
+        found = wp.certify(model, norm=norm)
+        assert found.pairs is None and found.lipschitz >= 1.0
+        assert wp.certify(nn.Sequential(model[0], nn.Identity()), norm=norm).pairs is not None
+        with pytest.raises(wp.CertificateError, match="dropout"):
+            wp.certify(nn.Sequential(model[0], nn.Dropout(), nn.Linear(2, 2).double()).train(), norm=norm)
+
+
+def test_blocks_that_only_seem_to_reshape_are_refused():
+    class Sharper(nn.Identity):
+        def forward(self, x):
+            return 100 * x
+
+    for layer in (wp.MonDEQ(3, 4), wp.PcDEQ(3, 4)):
+        model = nn.Sequential(Sharper(), layer, nn.Linear(4, 2)).eval()
+        for norm in ORDERS:
+            with pytest.raises(wp.CertificateError):
+                wp.certify(model, norm=norm)
+        with pytest.raises(wp.CertificateError):
+            verifier_of(model)
 
 
 def test_the_command(tmp_path, capsys):

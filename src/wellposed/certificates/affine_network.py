@@ -14,7 +14,7 @@ from wellposed.certificates.joint import find, output_map
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError
-from wellposed.layers.blocks import is_plain
+from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen, linear_map
 from wellposed.layers.normalize import Normalize
@@ -166,8 +166,8 @@ def affine_network(model: nn.Module, *, relu_only: bool = True) -> AffineNetwork
     place, name, layer, head = found
     if layer.activation != ReLU() and (relu_only or not layer.activation.is_monotone):
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
-    before = [block for _, block in chain[:place] if not isinstance(block, nn.Flatten | nn.Identity)]
-    if len(before) > 1 or not all(isinstance(block, Normalize) for block in before):
+    before = [block for _, block in chain[:place] if not moves_only(block)]
+    if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
         raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
     linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
     if not isinstance(layer.operator(), Dense) or not linear:

@@ -120,11 +120,14 @@ class _Errors:
         here, elsewhere, growth = (factor * part for part in (self.here, self.elsewhere, self.growth))
         # By how much more than its distance the input of a step may differ from the one here, and how that grows with r.
         moved, rate = slack, self._reach + spread
+        # What earlier steps have added to the output of a step already.
+        added, adding = torch.zeros_like(slack), torch.zeros_like(slack)
         for step in steps:
             own = step.own
             at_hand = torch.zeros_like(here) + own.here if step.known is None else step.known
             # The output elsewhere differs by reach·r and by all errors, also by the one that is bounded here.
-            out, out_rate = step.reach * slack + at_hand, step.reach * (self._reach + spread)
+            out = step.reach * slack + at_hand + added
+            out_rate = step.reach * (self._reach + spread) + adding
             anywhere = own.here + own.inside * moved + own.outside * out
             rising = own.inside * rate + own.outside * out_rate
             share = 1.0 / (1.0 - own.outside) if own.outside < 1.0 else math.inf
@@ -133,6 +136,7 @@ class _Errors:
             here, elsewhere = here + step.after * at_hand, elsewhere + step.after * anywhere
             growth = growth + step.after * rising
             moved, rate = out + anywhere, out_rate + rising
+            added, adding = added + step.after * (at_hand + anywhere), adding + step.after * rising
         self.here, self.elsewhere, self.growth = (part * (1.0 + 1e-14) for part in (here, elsewhere, growth))
         self._reach = self._reach * factor
 

@@ -18,7 +18,7 @@ from wellposed.constraints.lipschitz_bounded import LipschitzBounded
 from wellposed.constraints.log_norm import LogNorm
 from wellposed.constraints.monotone import Monotone
 from wellposed.constraints.unconstrained import Unconstrained
-from wellposed.layers.blocks import is_plain
+from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.layers.normalize import Normalize
@@ -118,7 +118,7 @@ def witness_states(chain: Chain, joint: Joint, points: Tensor) -> Tensor | None:
     for _, block in chain[: joint.place]:
         if is_plain(block, Normalize):
             value = (value - block.mean.double().cpu()) / block.std.double().cpu()
-        elif isinstance(block, nn.Flatten | nn.Identity):
+        elif moves_only(block):
             value = block(value)
         else:
             return None

@@ -8,6 +8,7 @@ what follows; d moves towards where the bound is least. Euclidean constants do f
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from wellposed.certificates.joint import difference
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError
 from wellposed.guarantee.componentwise import Componentwise
-from wellposed.layers.blocks import is_plain
+from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize
@@ -74,9 +75,15 @@ def gains(model: nn.Module, norm: str) -> Gains:
 
 def _by_components(model: nn.Module, norm: str) -> Gains:
     """Products of nonnegative matrices, from the last block, whose signs count in margins, backwards."""
-    chain = [
-        (name, block) for name, block in blocks_of(model) if not any(is_plain(block, kind) for kind in _ELEMENTWISE)
-    ]
+    blocks = blocks_of(model)
+    for name, block in blocks:
+        if isinstance(block, nn.Dropout) and block.training:
+            raise CertificateError(f"{name}: dropout is active; call model.eval() first")
+    passive = [any(is_plain(block, kind) for kind in _ELEMENTWISE) for _, block in blocks]
+    chain = [pair for pair, skipped in zip(blocks, passive, strict=True) if not skipped]
+    # What an activation makes of two outputs is not bounded by their difference.
+    trailing = [block for _, block in itertools.takewhile(lambda pair: pair not in chain, reversed(blocks))]
+    linear_end = all(moves_only(block) or isinstance(block, nn.Dropout) for block in trailing)
     if not chain:
         raise CertificateError("model: no block with weights")
     rows, last = _last(chain)
@@ -90,7 +97,7 @@ def _by_components(model: nn.Module, norm: str) -> Gains:
         value, each = float(own.sum(1).amax()), apart.sum(1)
     else:
         value, each = float(own.sum(0).amax()), apart.amax(1)
-    pairs = (each.reshape(classes, classes) * _UP) if classes > 1 else None
+    pairs = (each.reshape(classes, classes) * _UP) if classes > 1 and linear_end else None
     if pairs is not None:
         pairs.fill_diagonal_(0.0)
     return Gains(value * _UP, pairs, "componentwise sensitivity, block by block")

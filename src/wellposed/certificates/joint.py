@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wellposed.certificates.diagonal_metric import AffineBlock, affine_block
 from wellposed.certificates.lipschitz import rounded_up
 from wellposed.errors import CertificateError
-from wellposed.layers.blocks import is_plain
+from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -61,7 +61,7 @@ def find(chain: Chain) -> tuple[int, str, Equilibrium, Any] | None:
         or layer.direct is not None
     ):
         return None
-    rest = [(label, block) for label, block in chain[place + 1 :] if not isinstance(block, nn.Flatten | nn.Identity)]
+    rest = [(label, block) for label, block in chain[place + 1 :] if not moves_only(block)]
     if layer.output is not None:
         return None if rest else (place, name, layer, layer.output)
     if not rest:

@@ -107,4 +107,4 @@ def slope_between(exact: nn.Module, first: Tensor, second: Tensor, *, norm: str 
     apart = float(torch.linalg.vector_norm(result.logits[1] - result.logits[0], order))
     # The errors are Euclidean; no norm here is more than √k times that.
     apart -= float(result.error.sum()) * (result.logits.shape[1] ** 0.5 if norm == "1" else 1.0)
-    return apart / float(torch.linalg.vector_norm(pair[1] - pair[0], order)) * (1.0 - 1e-12)
+    return apart / float(torch.linalg.vector_norm(pair[1] - pair[0], order)) * (1.0 - 1e-8)

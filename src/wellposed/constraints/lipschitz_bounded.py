@@ -88,7 +88,7 @@ class LipschitzBounded(SavedNumber, Constraint):
         """
         with full_precision(self.V.device):
             identity = torch.eye(self.V.shape[0], dtype=self.V.dtype, device=self.V.device)
-            core = self.V.t() @ self.V + self.margin() * identity + self.S.t() - self.S
+            core = self.V.t() @ self.V + self.margin() * identity + (self.S.t() - self.S)
             if bounded is not None:
                 core = core + bounded
             matrix = identity - torch.exp(self.psi)[:, None] * core

@@ -18,15 +18,17 @@ from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError, GuaranteeError
 from wellposed.guarantee.componentwise import majorant
 from wellposed.guarantee.positive import PositiveConcave
-from wellposed.layers.blocks import is_plain
+from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import Stored, linear_map
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.pcdeq import PcDEQ
 from wellposed.operators.dense import Dense
 from wellposed.verification.checked import checked_question
 from wellposed.verification.region import Region
 from wellposed.verification.verdict import Verdict
+from wellposed.verified import gamma
 
 _UP = 1.0 + 1e-11  # covers the rounding of a few sums and products of nonnegative numbers
 
@@ -44,12 +46,12 @@ class PositiveVerifier:
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
-        chain = [
-            (name, block)
-            for name, block in blocks_of(model)
-            if not isinstance(block, nn.Flatten | nn.Identity | nn.Dropout)
+        chain = [pair for pair in blocks_of(model) if not moves_only(pair[1])]
+        places = [
+            place
+            for place, (_, block) in enumerate(chain)
+            if isinstance(block, PcDEQ) and type(block).forward is ImplicitLayer.forward
         ]
-        places = [place for place, (_, block) in enumerate(chain) if isinstance(block, PcDEQ)]
         if not places:
             raise CertificateError("model: needs a dense positive concave layer")
         name, layer = chain[places[0]]
@@ -125,7 +127,7 @@ class PositiveVerifier:
         inputs = self._weight.shape[1]
         offset = self._weight @ region.centre + self._bias
         terms = self._weight.abs() @ region.centre.abs() + self._bias_size
-        rounding = 1e-14 * (inputs + 64) / 64 * terms
+        rounding = 2.0 * gamma(inputs + 16) * terms
         reach = self._weight.norm(dim=1) * region.radius
         if region.widths is not None:
             reach = torch.minimum(reach, self._weight.abs() @ region.widths)
@@ -139,7 +141,8 @@ class PositiveVerifier:
         through = gradient @ self._weight
         first = through.norm(dim=1) * region.radius if region.widths is None else through.abs() @ region.widths
         constant = self._output_bias[label] - self._output_bias
-        slack = 1e-12 * (rows.abs() @ upper[1] + constant.abs() + gradient.abs() @ terms)
+        size = 4.0 * gamma(inputs + len(upper[1]) + 32)
+        slack = size * (rows.abs() @ upper[1] + constant.abs() + gradient.abs() @ (terms + reach) + spread @ reach)
         steep = base - error - (first * _UP + spread @ reach * _UP) - slack
         best = torch.maximum(hull + constant - slack, steep)
         best[label] = math.inf
@@ -164,7 +167,9 @@ class PositiveVerifier:
         """Margins over the other classes at an input, and their errors."""
         middle, away = 0.5 * (state[0] + state[1]), 0.5 * (state[1] - state[0])
         rows, constant = self._output[label] - self._output, self._output_bias[label] - self._output_bias
-        return rows @ middle + constant, rows.abs() @ away * _UP + 1e-13 * (rows.abs() @ middle.abs() + constant.abs())
+        return rows @ middle + constant, rows.abs() @ away * _UP + gamma(len(middle) + 16) * (
+            rows.abs() @ middle.abs() + constant.abs()
+        )
 
     def _slopes(
         self, rows: Tensor, offset: Tensor, reach: Tensor, lower: Tensor, upper: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor
 from wellposed.certificates.affine_network import AffineNetwork, Centre
 from wellposed.errors import CertificateError
 from wellposed.verification.region import Region
+from wellposed.verified import gamma
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ class Question:
         )
         terms = float(row.abs() @ centre.state.abs()) + abs(constant)
         away = float(row.norm()) * centre.state_error + error
-        base = float(row @ centre.state) + constant - away * (1.0 + 1e-12) - 1e-13 * terms - self.allowance
+        base = (
+            float(row @ centre.state) + constant - away * (1.0 + 1e-12) - gamma(len(row) + 16) * terms - self.allowance
+        )
         return Target(other, row, constant, error, metric, base)
 
     @cached_property
@@ -109,6 +112,6 @@ def surely_wrong(network: AffineNetwork, x: Tensor, label: int) -> bool:
     size = rows.norm(dim=1) * centre.state_error
     terms = (network.output.abs() + network.output[label].abs()) @ centre.state.abs()
     terms = terms + network.output_bias.abs() + network.output_bias[label].abs()
-    surely = margin - size * (1.0 + 1e-12) - 1e-13 * terms
+    surely = margin - size * (1.0 + 1e-12) - gamma(len(centre.state) + 16) * terms
     surely[label] = -torch.inf
     return bool((surely > 0.0).any())

@@ -136,9 +136,9 @@ class _Dual:
         self.objective = offset + offset.t()
         self.inputs = slice(p, size - 1)
 
-    def combination(self, theta: Tensor) -> Tensor:
-        """Coefficients of the products of forms, as a symmetric matrix over the forms, and of the identity on ξ."""
-        weights = theta @ self.chart
+    def combination(self, theta: Tensor, *, sizes: bool = False) -> Tensor:
+        """Coefficients of the products of forms, as a symmetric matrix over the forms; or the sums of their terms' sizes."""
+        weights = theta.abs() @ self.chart.abs() if sizes else theta @ self.chart
         rows = len(self.forms)
         grid = torch.zeros(rows, rows, dtype=torch.float64)
         grid[self.first, self.second] = weights[:-1]
@@ -366,7 +366,8 @@ def proved(problem: Relaxed, multipliers: Multipliers) -> float:
         + (omega * range_off * (1.0 + range_off)).sum()
     )
     lost = (lost + problem.objective_error) * (1.0 + 1e-10)
-    weights = dual.combination(theta).abs()
+    theta[0] = abs(multipliers.bound)
+    weights = dual.combination(theta, sizes=True)
     forms = dual.forms.abs()
     terms = forms.t() @ (weights @ forms) + dual.objective.abs()
     terms.diagonal()[dual.inputs] += float(theta[1])

@@ -71,7 +71,7 @@ def refine(network: AffineNetwork, centre: Centre, region: Region, bounds: Bound
         inverse, failed = torch.linalg.inv_ex(own)
         if int(failed):
             return bounds
-        remainder = (identity - inverse @ own).abs() + rounding * (inverse.abs() @ own.abs() + identity)
+        remainder = (identity - inverse @ own).abs() + rounding * (inverse.abs() @ (identity + matrix.abs()) + identity)
         through = (inverse @ matrix).abs() + rounding * (inverse.abs() @ matrix.abs())
         factor = through * slopes.spread + remainder
         driven = reach_of(inverse, network, region)
@@ -116,7 +116,9 @@ def margin_change(network: AffineNetwork, centre: Centre, region: Region, bounds
     wanted = rows * slopes.middle
     found = torch.linalg.solve_ex(own.t(), wanted.t())[0].t()
     rounding = rounding_constant(2 * size + 16)
-    missing = (wanted - found @ own).abs() + rounding * (wanted.abs() + found.abs() @ own.abs())
+    missing = (wanted - found @ own).abs() + rounding * (
+        wanted.abs() + found.abs() @ (torch.eye(size, dtype=torch.float64) + matrix.abs())
+    )
     open_part = (found @ matrix + rows).abs() + rounding * (found.abs() @ matrix.abs() + rows.abs())
     away = slopes.away
     change = reach_of(found, network, region) + (open_part * slopes.spread + missing) @ away
