@@ -13,11 +13,6 @@ from wellposed.certificates.diagonal_metric import affine_block
 from wellposed.certificates.joint import Chain, Joint
 from wellposed.certificates.lipschitz import Factor, is_nonexpansive
 from wellposed.certificates.well_posedness import metric_guarantee
-from wellposed.constraints.base import Constraint
-from wellposed.constraints.lipschitz_bounded import LipschitzBounded
-from wellposed.constraints.log_norm import LogNorm
-from wellposed.constraints.monotone import Monotone
-from wellposed.constraints.unconstrained import Unconstrained
 from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
@@ -26,10 +21,6 @@ from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.operators.dense import Dense
 
 Tensors = dict[str, Tensor]
-# Parametrisations that the checker has formulas of.
-_STATES: tuple[tuple[type[Constraint], str], ...] = (
-    (Monotone, "monotone"), (LipschitzBounded, "lipschitz-bounded"), (LogNorm, "log-norm"), (Unconstrained, "given"),
-)  # fmt: skip
 
 
 @torch.no_grad()
@@ -71,7 +62,7 @@ def describe(chain: Chain, factors: tuple[Factor, ...], joint: Joint | None) -> 
 
 def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
     """How the matrices of a layer come from its weights, and the matrices as they run; None where the checker has no formula."""
-    state = next((name for kind, name in _STATES if type(layer.constraint) is kind), None)
+    state = layer.constraint.formula
     scaled = is_plain(layer.injection, ScaledLinear)
     operator, _ = layer.materialise()
     activation = next((name for name in monotone_names() if activation_named(name) == layer.activation), None)

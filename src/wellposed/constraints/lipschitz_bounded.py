@@ -38,6 +38,8 @@ class LipschitzBounded(SavedNumber, Constraint):
 
     saved = "epsilon"
 
+    formula = "lipschitz-bounded"
+
     def __init__(
         self,
         state_features: int,

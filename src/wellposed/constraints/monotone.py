@@ -54,6 +54,8 @@ class Monotone(StrongMonotonicity):
         m: strong-monotonicity constant, positive. Saved with the weights.
     """
 
+    formula = "monotone"
+
     def __init__(
         self,
         state_features: int,

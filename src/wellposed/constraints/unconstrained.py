@@ -19,6 +19,8 @@ class Unconstrained(Constraint):
 
     needs_monotone = False
 
+    formula = "given"
+
     def __init__(
         self,
         state_features: int,

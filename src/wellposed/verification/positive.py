@@ -23,7 +23,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import Stored, linear_map
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
-from wellposed.layers.pcdeq import PcDEQ
+from wellposed.layers.pcdeq import PositiveLinear
 from wellposed.operators.dense import Dense
 from wellposed.verification.checked import checked_question
 from wellposed.verification.region import Region
@@ -50,13 +50,15 @@ class PositiveVerifier:
         places = [
             place
             for place, (_, block) in enumerate(chain)
-            if isinstance(block, PcDEQ) and type(block).forward is ImplicitLayer.forward
+            if isinstance(block, Equilibrium)
+            and isinstance(block.injection, PositiveLinear)
+            and type(block).forward is ImplicitLayer.forward
         ]
         if not places:
             raise CertificateError("model: needs a dense positive concave layer")
         name, layer = chain[places[0]]
         before, after = [[block for _, block in part] for part in (chain[: places[0]], chain[places[0] + 1 :])]
-        assert isinstance(layer, PcDEQ)
+        assert isinstance(layer, Equilibrium)
         if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
             raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
         operator, guarantee = layer.materialise()

@@ -377,7 +377,7 @@ def proved(problem: Relaxed, multipliers: Multipliers) -> float:
     for _ in range(24):
         theta[0] = multipliers.bound - slack
         found = dual.matrix(theta).numpy()
-        if is_positive_semidefinite(found, error + 1e-15 * slack):
+        if is_positive_semidefinite(found, error + rounding * slack):  # t is a term of the last entry
             return float(np.nextafter(float(theta[0]) - lost, -math.inf)) - 1e-15 * (abs(float(theta[0])) + lost)
         slack *= 4.0
     return -math.inf
