@@ -16,7 +16,7 @@ from wellposed.certificates.evaluate import bounded_logits
 from wellposed.errors import CertificateError, CheckpointError, InputError, check
 from wellposed.experiments.robustness import Attacked, file_digest, read_attacked
 from wellposed.training.run import RunFolder, load_image_run
-from wellposed.verification import PositiveVerifier, Verdict, Verifier, verifier_of
+from wellposed.verification import RegionVerifier, Verdict, verifier_of
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def verify_run(
 
 
 def _verdicts(
-    verifier: Verifier | PositiveVerifier,
+    verifier: RegionVerifier,
     image: torch.Tensor,
     label: int,
     radii: list[float],

@@ -3,14 +3,15 @@
 from torch import nn
 
 from wellposed.errors import CertificateError
+from wellposed.verification.base import RegionVerifier
 from wellposed.verification.positive import PositiveVerifier
 from wellposed.verification.verdict import Verdict
 from wellposed.verification.verifier import LADDER, Verifier
 
-__all__ = ["LADDER", "PositiveVerifier", "Verdict", "Verifier", "verifier_of"]
+__all__ = ["LADDER", "PositiveVerifier", "RegionVerifier", "Verdict", "Verifier", "verifier_of"]
 
 
-def verifier_of(model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> Verifier | PositiveVerifier:
+def verifier_of(model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> RegionVerifier:
     """The verifier for a model.
 
     Args:

@@ -8,8 +8,6 @@ M(p_u) ≤ M̃ ≤ M(p_l) in every entry (Gabor, Piotrowski & Cavalcante 2024 sh
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +23,7 @@ from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.pcdeq import PositiveLinear
 from wellposed.operators.dense import Dense
-from wellposed.verification.checked import checked_question
+from wellposed.verification.base import RegionVerifier
 from wellposed.verification.region import Region
 from wellposed.verification.verdict import Verdict
 from wellposed.verified import gamma
@@ -33,7 +31,7 @@ from wellposed.verified import gamma
 _UP = 1.0 + 1e-11  # covers the rounding of a few sums and products of nonnegative numbers
 
 
-class PositiveVerifier:
+class PositiveVerifier(RegionVerifier):
     """Verifies inputs of one model with a positive concave layer.
 
     Args:
@@ -84,42 +82,16 @@ class PositiveVerifier:
             activation=layer.activation, rtol=1e-10, atol=1e-10, max_steps=20000, on_failure="raise",
         )  # fmt: skip
         self._output, self._output_bias = _head(name, after, size)
-        self._valid = valid
+        self.valid, self.steps = valid, ("hull",)
+        self.inputs, self.classes = weight.shape[1], len(self._output)
 
-    @property
-    def classes(self) -> int:
-        """Number of outputs."""
-        return len(self._output)
-
-    @torch.no_grad()
-    def verify(
-        self,
-        x: Tensor,
-        label: int,
-        radius: float,
-        *,
-        norm: int | str = 2,
-        allowance: float = 0.0,
-        seconds: float = 60.0,
+    def _answer(
+        self, x: Tensor, label: int, radius: float, region: Region, allowance: float, last: int, deadline: float
     ) -> Verdict:
-        """Decide, if possible, whether every point of a region around one input is classified as ``label``.
-
-        Args:
-            x: the input, without batch dimension.
-            label: its class.
-            radius: of the Euclidean ball or the ℓ∞ box, in the input's units.
-            norm: 2 or ``"inf"``.
-            allowance: margin that must be left over, for the errors of the network's own evaluation.
-            seconds: not needed; there is one method, and it takes milliseconds.
-        """
-        start = time.monotonic()
-        point = checked_question(x, label, radius, norm, allowance, self._weight.shape[1], self.classes, self._valid)
-        region = Region.ball(point, radius) if str(norm) == "2" else Region.box(point, radius, self._valid)
         try:
-            verdict = self._verdict(point, region, label, allowance)
+            return self._verdict(x, region, label, allowance)
         except (GuaranteeError, CertificateError):
-            verdict = Verdict("unknown", "hull")
-        return replace(verdict, seconds=time.monotonic() - start)
+            return Verdict("unknown", "hull")
 
     def _verdict(self, x: Tensor, region: Region, label: int, allowance: float) -> Verdict:
         margin, error = self._margins(self._state(self._drive(x)), label)

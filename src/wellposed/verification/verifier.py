@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import AffineNetwork, affine_network
 from wellposed.certificates.diagonal_metric import AffineBlock
-from wellposed.errors import CertificateError, choices
+from wellposed.errors import CertificateError
 from wellposed.verification.attack import descend
+from wellposed.verification.base import RegionVerifier
 from wellposed.verification.bounding import Bounding
 from wellposed.verification.branching import branch
-from wellposed.verification.checked import checked_question
 from wellposed.verification.question import Question, Target, surely_wrong
 from wellposed.verification.reduction import Bounds
 from wellposed.verification.region import Region
@@ -25,7 +24,7 @@ from wellposed.verification.verdict import Verdict
 LADDER = ("global", "secants", "relaxation", "tightening", "branching")
 
 
-class Verifier:
+class Verifier(RegionVerifier):
     """Verifies inputs of one model; what depends on the weights alone is computed once.
 
     Verdicts are about the stored numbers, W, U and C as they run, in exact arithmetic. The option ``allowance`` of `verify` makes
@@ -41,57 +40,25 @@ class Verifier:
 
     def __init__(self, model: nn.Module | AffineNetwork, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
         self.network = model if isinstance(model, AffineNetwork) else affine_network(model)
-        self._valid = valid
+        self.valid, self.steps = valid, LADDER
+        self.inputs, self.classes = self.network.weight.shape[1], len(self.network.output)
         metric = self.network.layer.guarantee().diagonal_metric()
         size = len(self.network.matrix)
         self._metric = torch.ones(size, dtype=torch.float64) if metric is None else metric.detach().double().cpu()
         self._block = AffineBlock(self.network.matrix, self.network.weight, self._metric)
         self._pairs: dict[tuple[int, int], tuple[float, Tensor]] = {}
 
-    @torch.no_grad()
-    def verify(
-        self,
-        x: Tensor,
-        label: int,
-        radius: float,
-        *,
-        norm: int | str = 2,
-        method: str = "branching",
-        allowance: float = 0.0,
-        seconds: float = 60.0,
+    def _answer(
+        self, x: Tensor, label: int, radius: float, region: Region, allowance: float, last: int, deadline: float
     ) -> Verdict:
-        """Decide whether every point of a region around one input is classified as ``label``.
-
-        Args:
-            x: the input, without batch dimension.
-            label: its class.
-            radius: of the Euclidean ball or the ℓ∞ box, in the input's units.
-            norm: 2 or ``"inf"``.
-            method: the last step of `LADDER` to try.
-            allowance: margin that must be left over, for the errors of the network's own evaluation.
-            seconds: after which to give up.
-        """
-        classes, inputs = len(self.network.output), self.network.weight.shape[1]
-        choices("method", method, LADDER)
-        point = checked_question(x, label, radius, norm, allowance, inputs, classes, self._valid)
-        start = time.monotonic()
-        verdict = self._climb(point, label, radius, str(norm), method, allowance, start + seconds)
-        found = verdict.counterexample
-        shaped = None if found is None else found.reshape(x.shape)
-        return replace(verdict, counterexample=shaped, seconds=time.monotonic() - start)
-
-    def _climb(
-        self, x: Tensor, label: int, radius: float, norm: str, method: str, allowance: float, deadline: float
-    ) -> Verdict:
-        network, last = self.network, LADDER.index(method)
-        region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius, self._valid)
+        network = self.network
         if surely_wrong(network, x, label):
             return Verdict("misclassified", "input")
         try:
             centre = network.centre(region.centre)
         except CertificateError:  # the solve did not converge
             return Verdict("unknown", "input")
-        question = Question(network, x, label, radius, self._valid, region, allowance, centre)
+        question = Question(network, x, label, radius, self.valid, region, allowance, centre)
         targets = [
             question.target(other, self.pair(label, other)[1]) for other in range(len(network.output)) if other != label
         ]
