@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed.certificates.dense_barrier import least_square
 from wellposed.certificates.diagonal_metric import AffineBlock, affine_block
-from wellposed.certificates.interior_point import minimise
 
 
 def problem(size, inputs, outputs, seed, scale=1.0):
@@ -110,7 +110,7 @@ def test_an_ill_posed_map_gets_no_bound():
     assert block.bound(torch.eye(3, dtype=torch.float64)) is None
     zero = torch.zeros(2, 3, dtype=torch.float64)
     assert AffineBlock(0 * matrix, torch.eye(3), torch.ones(3)).bound(zero) is None
-    assert minimise(torch.eye(3).double(), 0 * matrix, zero + 1, torch.ones(3).double(), rank=3) is None
+    assert least_square(torch.eye(3).double(), 0 * matrix, zero + 1, torch.ones(3).double(), rank=3) is None
 
 
 def layers():

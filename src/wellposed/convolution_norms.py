@@ -28,30 +28,58 @@ def least_eigenvalues(hermitian: Tensor) -> Tensor:
         raise InputError(
             "weights: have NaN or infinite entries, or overflow in products; nothing can be certified for them"
         )
-    real, imaginary = hermitian.real, hermitian.imag
-    matrix = torch.cat([torch.cat([real, -imaginary], 2), torch.cat([imaginary, real], 2)], 1)
-    matrix = 0.5 * matrix + 0.5 * matrix.mT
+    matrix = _real_form(hermitian)
     size = matrix.shape[1]
     scale = matrix.abs().sum(2).amax(1)
     smallest = torch.linalg.eigvalsh(matrix)[:, 0]
     proved = -scale * (1.0 + gamma(size + 4))
     settled = torch.zeros_like(proved, dtype=torch.bool)
+    eye = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     slack = 1e-14 * scale + 1e-300
     for _ in range(12):
         candidate = smallest - slack
-        shifted = matrix - candidate[:, None, None] * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
-        trace = shifted.diagonal(dim1=1, dim2=2).sum(1) * (1.0 + gamma(size))
-        factor = gamma(size + 1)
-        # Of the factorisation, of forming the shifted matrix, and of the symmetric part.
-        error = factor / (1.0 - factor) * trace + 4.0 * _UNIT * (scale + candidate.abs()) + 1e-300
-        tested = shifted - error[:, None, None] * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
-        good = torch.linalg.cholesky_ex(tested)[1] == 0
+        # Forming the shifted matrix, and the symmetric part, rounds too.
+        error = 4.0 * _UNIT * (scale + candidate.abs())
+        good = _semidefinite(matrix - candidate[:, None, None] * eye, error)
         proved = torch.where(good & ~settled, candidate, proved)
         settled |= good
         if bool(settled.all()):
             break
         slack = 4.0 * slack
     return proved
+
+
+def are_semidefinite(hermitian: Tensor, errors: Tensor) -> Tensor:
+    """Whether everything within an error of each Hermitian matrix is proved to be positive semidefinite.
+
+    Args:
+        hermitian: complex128, shape (count, n, n); the Hermitian part of what is stored counts.
+        errors: in the Euclidean norm, float64, shape (count,).
+
+    Returns:
+        Shape (count,); False means "not proved".
+    """
+    if not bool(torch.isfinite(torch.view_as_real(hermitian)).all()):
+        return torch.zeros(len(hermitian), dtype=torch.bool)
+    matrix = _real_form(hermitian)
+    return _semidefinite(matrix, errors + 4.0 * _UNIT * matrix.abs().sum(2).amax(1))
+
+
+def _real_form(hermitian: Tensor) -> Tensor:
+    """[[Re, −Im], [Im, Re]] of the Hermitian part, which has the same eigenvalues, each twice."""
+    real, imaginary = hermitian.real, hermitian.imag
+    matrix = torch.cat([torch.cat([real, -imaginary], 2), torch.cat([imaginary, real], 2)], 1)
+    return 0.5 * matrix + 0.5 * matrix.mT
+
+
+def _semidefinite(matrix: Tensor, error: Tensor) -> Tensor:
+    """Whether symmetric matrices are proved semidefinite, give or take an error, by Cholesky factorisations (Rump 2006)."""
+    size = matrix.shape[1]
+    trace = matrix.diagonal(dim1=1, dim2=2).clamp(min=0.0).sum(1) * (1.0 + gamma(size))
+    factor = gamma(size + 1)
+    shift = (factor / (1.0 - factor) * trace + error) * (1.0 + 8.0 * _UNIT) + 1e-300
+    tested = matrix - shift[:, None, None] * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+    return torch.linalg.cholesky_ex(tested)[1] == 0
 
 
 def convolution_norm(kernel: Tensor, image: tuple[int, int], stride: int = 1) -> float:

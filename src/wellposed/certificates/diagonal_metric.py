@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.interior_point import minimise
+from wellposed.certificates.dense_barrier import least_square
 from wellposed.certificates.well_posedness import find_metric
 from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
@@ -64,7 +64,8 @@ class AffineBlock:
             multipliers: λ, shape (n,).
             value: γ.
         """
-        usable = bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all())
+        fits = multipliers.shape == (len(self._weight),) and output.shape[1:] == multipliers.shape
+        usable = fits and bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all())
         if not (0.0 < value < math.inf) or not usable:
             return False
         # Scaling C, λ and γ by powers of two is exact, changes nothing, and keeps their squares in range.
@@ -97,7 +98,7 @@ class AffineBlock:
             start: multipliers to start from, such as those of another C.
         """
         seen, exponent = _near_one(to_float64(output, "C"))
-        point = minimise(
+        point = least_square(
             torch.from_numpy(self._displacement), torch.from_numpy(self._gram), torch.from_numpy(seen),
             self._metric if start is None else start, rank=min(self._inputs, len(self._weight)),
         )  # fmt: skip

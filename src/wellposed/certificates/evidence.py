@@ -98,13 +98,19 @@ def _own_multipliers(layer: Equilibrium, value: float) -> Tensor | None:
 
 @torch.no_grad()
 def witness_states(chain: Chain, joint: Joint, points: Tensor) -> Tensor | None:
-    """The equilibria of two inputs, shape (2, n), for the checker; None where something but a normalisation precedes the layer.
+    """The equilibria of two inputs, shape (2, n), for the checker.
+
+    None where something but a normalisation precedes the layer, or its state map is no matrix.
 
     Args:
         chain: the blocks.
         joint: names the layer.
         points: the inputs, shape (2, ...), float64.
     """
+    layer = chain[joint.place][1]
+    assert isinstance(layer, Equilibrium)
+    if not isinstance(layer.operator(), Dense):
+        return None
     value = points
     for _, block in chain[: joint.place]:
         if is_plain(block, Normalize):
@@ -113,8 +119,6 @@ def witness_states(chain: Chain, joint: Joint, points: Tensor) -> Tensor | None:
             value = block(value)
         else:
             return None
-    layer = chain[joint.place][1]
-    assert isinstance(layer, Equilibrium)
     exact = frozen(layer, metric_guarantee(joint.block, layer))
     matrix, offset = exact.operator().dense(), exact.injection(value)
     states = exact.state(value)

@@ -1,0 +1,237 @@
+"""Lipschitz bounds of circular convolutions, by frequencies: against dense matrices, a semidefinite solver, and tampering."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cvxpy
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import wellposed as wp
+from wellposed.certificates.frequency_barrier import FrequencyBarrier
+from wellposed.certificates.frequency_metric import circular_block
+from wellposed.certificates.joint import joint_bound
+from wellposed.certificates.lipschitz import blocks_of
+
+
+def layer_of(image=(3, 4), *, channels=2, border=1, stride=1, inputs=1, seed=0, scale=1.0, **options):
+    torch.manual_seed(seed)
+    layer = wp.ConvMonDEQ(
+        inputs, channels, image, border=border, stride=stride, m=0.7, dtype=torch.float64, rtol=1e-10, **options
+    )
+    with torch.no_grad():
+        layer.constraint.A.mul_(2.0)
+        layer.constraint.B.mul_(3.0)
+        layer.injection.weight.mul_(scale)
+        layer.injection.bias.mul_(scale)
+    return layer
+
+
+def by_hand(layer):
+    """W and U as matrices, by applying the layer's own convolutions to unit images."""
+    matrix = layer.operator().dense().detach()
+    unit = torch.eye(layer.in_features, dtype=torch.float64).reshape(-1, *layer.input_shape)
+    zero = layer.injection(torch.zeros(1, *layer.input_shape, dtype=torch.float64))
+    return matrix, (layer.injection(unit) - zero).flatten(1).t().detach()
+
+
+def wrapped_around(layer):
+    """U on images of the size of the state, with circular padding."""
+    _, height, width = layer.state_shape
+    weight, taps = layer.injection.weight.detach(), layer.injection.weight.shape[-1]
+    unit = torch.eye(weight.shape[1] * height * width, dtype=torch.float64).reshape(-1, weight.shape[1], height, width)
+    padded = nn.functional.pad(unit, (taps // 2,) * 4, mode="circular")
+    return nn.functional.conv2d(padded, weight).flatten(1).t()
+
+
+def by_clarabel(matrix, driven, seen, channels):
+    """The semidefinite program of the whole image, with one multiplier for every channel."""
+    size = len(matrix)
+    root = np.linalg.cholesky((driven @ driven.T + 1e-11 * torch.eye(size)).numpy())
+    multipliers, square = cvxpy.Variable(channels), cvxpy.Variable()
+    spread = np.kron(np.eye(channels), np.ones((size // channels, 1))) @ multipliers
+    half = cvxpy.diag(spread) @ (np.eye(size) - matrix.numpy())
+    through = cvxpy.diag(spread) @ root
+    corner = half + half.T - seen.numpy().T @ seen.numpy()
+    whole = cvxpy.bmat([[corner, through], [through.T, square * np.eye(size)]])
+    cvxpy.Problem(cvxpy.Minimize(square), [0.5 * (whole + whole.T) >> 0]).solve(solver=cvxpy.CLARABEL)
+    return float(square.value) ** 0.5
+
+
+def head_for(layer, outputs, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(outputs, layer.state_features, generator=generator, dtype=torch.float64) / 10
+
+
+@pytest.mark.parametrize(("image", "outputs"), [((1, 1), 1), ((2, 1), 3), ((2, 2), 1)])
+def test_the_optimum_is_that_of_a_semidefinite_solver(image, outputs):
+    layer = layer_of(image)
+    seen = head_for(layer, outputs)
+    found = circular_block(layer).bound(seen)
+    expected = by_clarabel(by_hand(layer)[0], wrapped_around(layer), seen, 2)
+    assert expected * (1 - 1e-6) <= found.value <= expected * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("border", [0, 1])
+@pytest.mark.parametrize(("image", "stride", "taps"), [((3, 4), 1, 3), ((4, 3), 2, 3), ((5, 5), 1, 5), ((5, 2), 3, 1)])
+@pytest.mark.parametrize("scale", [1.0, 1e-120, 1e120])
+def test_bounds_are_never_exceeded(border, image, stride, taps, scale):
+    layer = layer_of(image, border=border, stride=stride, inputs=2, scale=scale, taps=taps)
+    matrix, driven = by_hand(layer)
+    # What the border drives never enters.
+    inside = layer.activation.derivative(torch.ones(1, *layer.state_shape, dtype=torch.float64)).flatten()
+    generator = torch.Generator().manual_seed(0)
+    for outputs in (1, 4):
+        seen = head_for(layer, outputs) / scale
+        found = circular_block(layer).bound(seen)
+        worst = 0.0
+        for _ in range(300):
+            slopes = torch.randint(0, 2, (len(matrix),), generator=generator).double() * inside
+            system = torch.eye(len(matrix), dtype=torch.float64) - slopes[:, None] * matrix
+            jacobian = seen @ torch.linalg.solve(system, slopes[:, None] * driven)
+            worst = max(worst, float(torch.linalg.matrix_norm(jacobian, 2)))
+        product = float(torch.linalg.matrix_norm(seen, 2) * layer.lipschitz()[0])
+        assert 0.1 * found.value <= worst <= found.value
+        assert found.value <= product * (1 + 1e-9)
+
+
+def test_it_is_attained_by_what_is_always_active():
+    """With one channel, no coupling of pixels and no signs: the gain of all units being active, U wrapping around."""
+    layer = layer_of((5, 6), channels=1)
+    with torch.no_grad():
+        layer.injection.weight.abs_()
+        layer.constraint.A.zero_()
+        layer.constraint.B.zero_()
+    seen = torch.ones(1, layer.state_features, dtype=torch.float64)
+    matrix, driven = by_hand(layer)
+    inverse = torch.linalg.inv(torch.eye(len(matrix), dtype=torch.float64) - matrix)
+    found = circular_block(layer).bound(seen).value
+    assert found == pytest.approx(float((seen @ inverse @ wrapped_around(layer)).norm()), rel=1e-4)
+    assert found >= float((seen @ inverse @ driven).norm())
+
+
+@pytest.mark.parametrize("border", [0, 1])
+def test_what_is_proved_and_what_is_not(border):
+    layer = layer_of(border=border)
+    block = circular_block(layer)
+    seen = head_for(layer, 3)
+    found = block.bound(seen)
+    assert block.proves(seen, found.multipliers, found.value)
+    for factor in (0.99, 0.999, 0.0, -1.0, float("nan"), float("inf")):
+        assert not block.proves(seen, found.multipliers, factor * found.value)
+    assert not block.proves(seen, found.multipliers.flip(0), found.value)
+    assert not block.proves(seen, -found.multipliers, found.value)
+    assert not block.proves(seen, found.multipliers[:1], found.value)
+    assert not block.proves(seen * 1.01, found.multipliers, found.value)
+    assert not block.proves(seen * float("nan"), found.multipliers, found.value)
+    with torch.no_grad():
+        layer.injection.weight.mul_(1.01)
+    assert not circular_block(layer).proves(seen, found.multipliers, found.value)
+
+
+def test_weights_that_underflow_when_squared_prove_nothing_too_small():
+    layer = layer_of()
+    seen = head_for(layer, 2)
+    true = circular_block(layer).bound(seen)
+    with torch.no_grad():
+        layer.injection.weight.mul_(1e-200)
+    tiny = circular_block(layer)
+    assert tiny.bound(seen).value == pytest.approx(true.value * 1e-200, rel=1e-5, abs=0.0)
+    assert not tiny.proves(seen, true.multipliers, 0.99e-200 * true.value)
+
+
+def test_derivatives_of_the_barrier():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.complex128)
+
+    driven = draw(5, 3, 2)
+    counts = torch.tensor([1.0, 2.0, 2.0, 2.0, 1.0], dtype=torch.float64)
+    displacement = 0.3 * draw(5, 3, 3) + 2.0 * torch.eye(3)
+    barrier = FrequencyBarrier(displacement, driven @ driven.mH, 0.3 * draw(5, 3, 2), counts, 2)
+    multipliers, square = barrier.interior(torch.tensor([1.0, 1.1, 0.9], dtype=torch.float64))
+    point = torch.cat([multipliers, torch.tensor([square], dtype=torch.float64)])
+
+    def difference(function):
+        rows = []
+        for direction in torch.eye(4, dtype=torch.float64) * point * 1e-6:
+            ahead, behind = point + direction, point - direction
+            step = 2.0 * float(direction.sum())
+            rows.append((function(ahead[:3], float(ahead[3])) - function(behind[:3], float(behind[3]))) / step)
+        return torch.stack([torch.as_tensor(row, dtype=torch.float64) for row in rows])
+
+    gradient, hessian = barrier.derivatives(multipliers, square)
+    torch.testing.assert_close(gradient, difference(barrier.value), rtol=1e-6, atol=1e-8)
+    slopes = difference(lambda at, t: barrier.derivatives(at, t)[0])
+    torch.testing.assert_close(hessian, slopes, rtol=1e-5, atol=1e-8)
+
+
+def classifier(layer, pool=2):
+    channels, height, width = layer.state_shape
+    torch.manual_seed(5)
+    head = nn.Linear(channels * (height // pool) * (width // pool), 3, dtype=torch.float64)
+    return nn.Sequential(layer, nn.AvgPool2d(pool), nn.Flatten(), head).eval()
+
+
+@pytest.mark.parametrize("border", [0, 1])
+def test_class_pairs_of_a_classifier(border, tmp_path):
+    layer = layer_of((4, 5), border=border)
+    model = classifier(layer)
+    product = wp.certify(model, method="product")
+    found = wp.certify(model, inputs=torch.rand(8, 1, 4, 5, dtype=torch.float64))
+    assert found.joint is not None
+    off = ~torch.eye(3, dtype=torch.bool)
+    assert found.lower_bound <= found.lipschitz < 0.95 * product.lipschitz
+    assert bool((found.pairs[off] < 0.95 * product.pairs[off]).all())
+    # Every Jacobian of a margin stays below its constant.
+    x = torch.rand(20, 1, 4, 5, dtype=torch.float64)
+    for sample in x:
+        jacobian = torch.autograd.functional.jacobian(lambda at: model(at[None])[0], sample).flatten(1)
+        for i in range(3):
+            for j in range(i):
+                assert float((jacobian[i] - jacobian[j]).norm()) <= float(found.pairs[i, j])
+    path = tmp_path / "certificate.json"
+    found.save(path)
+    again = wp.Certificate.load(path, model)
+    assert again.check()
+    joint = dataclasses.replace(again.joint, value=0.98 * again.joint.value)
+    with pytest.raises(wp.CertificateError, match="joint"):
+        dataclasses.replace(again, joint=joint).check()
+    joint = dataclasses.replace(again.joint, pairs=0.98 * again.joint.pairs)
+    with pytest.raises(wp.CertificateError, match="classes"):
+        dataclasses.replace(again, joint=joint).check()
+
+
+def test_the_pooled_head_is_what_the_blocks_compute():
+    layer = layer_of((5, 4), border=0)
+    model = classifier(layer)
+    joint = joint_bound(blocks_of(model))
+    assert joint.block == "0 + 1 + 3"
+    state = torch.randn(2, *layer.state_shape, dtype=torch.float64)
+    rows = torch.autograd.functional.jacobian(lambda at: model[1:](at[None])[0], state[0]).flatten(1)
+    assert circular_block(layer).proves(rows, joint.multipliers[0], joint.value * (1 + 1e-9))
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        lambda: (nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)),
+        lambda: (nn.AvgPool2d(2, 1), nn.Flatten(), nn.Linear(18, 3)),
+        lambda: (nn.AvgPool2d(2), nn.Flatten(), nn.ReLU(), nn.Linear(8, 3)),
+    ],
+)
+def test_other_endings_get_the_product(rest):
+    assert joint_bound(blocks_of(nn.Sequential(layer_of((4, 4), border=0), *rest()).double().eval())) is None
+
+
+def test_other_layers_are_left_out():
+    assert circular_block(wp.ConvNEMON(1, 2, (3, 3))) is None
+    assert circular_block(wp.MonDEQ(4, 3)) is None
+    layer = layer_of()
+    with torch.no_grad():
+        layer.injection.weight[0, 0, 0, 0] = float("inf")
+    assert circular_block(layer) is None
