@@ -1,7 +1,7 @@
 """Time of the best metric of the channels of a circular convolution and its head, against Clarabel where that finishes.
 
-Random monotone convolutions on single-channel images, averages over windows and ten classes; one thread, CPU seconds. Clarabel gets
-the semidefinite program of the whole image with one multiplier for every channel; both optima are compared first. Ours are
+Random monotone convolutions on single-channel images, averages over windows and ten classes; one thread, CPU seconds. Clarabel
+gets the semidefinite program of the whole image with one multiplier for every channel; both optima are compared first. Ours are
 proved by Cholesky, which the time includes.
 """
 
