@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.attacks import adversarial_distances
+from wellposed.attacks import adversarial_distances, auto_attack
 
 
 def linear_model():
@@ -77,6 +77,37 @@ def test_stronger_attacks_find_nothing_farther():
     plain, _ = adversarial_distances(model, x, labels, [0.5, 1.0])
     more, _ = adversarial_distances(model, x, labels, [0.5, 1.0], restarts=2, carlini_wagner=60)
     assert (more <= plain + 1e-9).all() and torch.isfinite(more).any()
+    assert (wp.certify(model).evaluate(x, labels) < more).all()
+
+
+@pytest.mark.parametrize("norm", ["2", "inf"])
+def test_auto_attack_stays_within_its_radius_and_finds_what_is_there(norm):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.ones(2, 64) * torch.tensor([[1.0], [-1.0]]))
+        model[1].bias.copy_(torch.tensor([-32.0, 32.0]))
+    # The boundary is sum(x) = 32.
+    x = torch.stack([torch.full((1, 8, 8), 0.55), torch.full((1, 8, 8), 0.47)])
+    labels = torch.tensor([0, 1])
+    truth = (x.flatten(1).sum(1) - 32).abs().double() / (8 if norm == "2" else 64)
+    for factor, fooled in ((1.1, True), (0.9, False)):
+        radius = factor * float(truth.max())
+        descent, _ = candidates = auto_attack(model, x, labels, radius, norm=norm, queries=50)
+        for found in candidates:
+            distance = torch.linalg.vector_norm((found - x).double().flatten(1), float(norm), dim=1)
+            assert float(distance.max()) <= radius * (1 + 1e-6)
+            assert float(found.min()) >= 0.0 and float(found.max()) <= 1.0
+        assert bool((model(descent).argmax(1) != labels)[truth.argmax()]) == fooled
+
+
+def test_auto_attack_is_another_source_of_examples():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), wp.MonDEQ(64, 8, m=0.5), torch.nn.Linear(8, 3)).eval()
+    x = torch.rand(4, 1, 8, 8)
+    labels = model(x).argmax(1)
+    plain, _ = adversarial_distances(model, x, labels, [1.0], steps=1)
+    more, _ = adversarial_distances(model, x, labels, [1.0], steps=1, auto=True)
+    assert (more <= plain).all()
     assert (wp.certify(model).evaluate(x, labels) < more).all()
 
 

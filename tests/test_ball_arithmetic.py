@@ -178,7 +178,12 @@ def test_all_certificates_say_what_ball_arithmetic_says(monkeypatch, tmp_path):
 
     torch.manual_seed(0)
     counts = []
-    for layer in (wp.MonDEQ(5, 7, m=0.3), wp.LBEN(5, 7, gamma=2.0, out_features=3), wp.NEMON(5, 7), wp.DEQ(5, 7, activation="relu")):
+    for layer in (
+        wp.MonDEQ(5, 7, m=0.3),
+        wp.LBEN(5, 7, gamma=2.0, out_features=3),
+        wp.NEMON(5, 7),
+        wp.DEQ(5, 7, activation="relu"),
+    ):
         rest = () if layer.output is not None else (nn.Linear(7, 3),)
         model = nn.Sequential(layer, *rest).eval()
         certificate = wp.certify(model, inputs=torch.rand(4, 5))

@@ -1,3 +1,4 @@
 """Attacks by well-kept libraries, through exact implicit gradients."""
 
+from wellposed.attacks.auto import auto_attack as auto_attack
 from wellposed.attacks.minimal import adversarial_distances as adversarial_distances

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.attacks.auto import auto_attack
 from wellposed.errors import InputError, check, choices, require
 
 
@@ -22,6 +24,7 @@ def adversarial_distances(
     steps: int = 40,
     restarts: int = 1,
     carlini_wagner: int = 0,
+    auto: bool = False,
     batch_size: int = 250,
     seed: int = 0,
     is_fooled: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -42,6 +45,7 @@ def adversarial_distances(
         steps: its number of steps.
         restarts: how often it is run, each time from another random start.
         carlini_wagner: steps of the attack of Carlini & Wagner (2017), Euclidean and minimal-norm; zero to leave it out.
+        auto: whether to run the attacks of `auto_attack` too, at each radius on the inputs that have withstood all others.
         batch_size: inputs attacked at a time.
         seed: of the random starts.
         is_fooled: judges candidates: maps inputs and true classes to booleans, shape (batch,). By default the model's
@@ -53,7 +57,7 @@ def adversarial_distances(
         adversarial examples, equal to the inputs where there is none.
 
     Raises:
-        MissingExtraError: foolbox is not installed.
+        MissingExtraError: foolbox, or the toolbox for ``auto``, is not installed.
         InputError: pixels outside [0, 1].
     """
     foolbox = require("foolbox", "attack")
@@ -80,9 +84,14 @@ def adversarial_distances(
     distances, examples, count = [], [], 0
     try:
         for images, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
-            found = _attack(judge, wrapped, attacks, images, truth, float(norm))
-            distances.append(found[0])
-            examples.append(found[1])
+            found = _Search(judge, images, truth, float(norm))
+            for attack, tried in attacks:
+                for candidates in attack(wrapped, images, truth, epsilons=tried)[1]:
+                    found.offer(candidates)
+            for radius in radii if auto else ():
+                found.press(functools.partial(auto_attack, model, norm=norm), radius)
+            distances.append(found.best)
+            examples.append(found.examples)
             count += len(truth)
             done(count)
     finally:
@@ -92,28 +101,42 @@ def adversarial_distances(
     return torch.cat(distances), torch.cat(examples)
 
 
-def _attack(
-    judge: Callable[[Tensor, Tensor], Tensor],
-    wrapped: Any,
-    attacks: list[Any],
-    images: Tensor,
-    truth: Tensor,
-    order: float,
-) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        wrong = judge(images, truth)
-    best = torch.where(wrong, 0.0, torch.inf).double()
-    examples = images.clone()
-    for attack, radii in attacks:
-        _, clipped, _ = attack(wrapped, images, truth, epsilons=radii)
-        for candidates in clipped:
-            with torch.no_grad():
-                fooled = judge(candidates, truth)
-            distance = torch.linalg.vector_norm((candidates.double() - images.double()).flatten(1), order, dim=1)
-            better = fooled & (distance < best)
-            best = torch.where(better, distance, best)
-            examples[better] = candidates[better]
-    return best, examples
+class _Search:
+    """The nearest adversarial examples of a batch so far.
+
+    Args:
+        judge: see `adversarial_distances`.
+        images: shape (batch, ...).
+        truth: true classes.
+        order: of the norm.
+    """
+
+    def __init__(self, judge: Callable[[Tensor, Tensor], Tensor], images: Tensor, truth: Tensor, order: float) -> None:
+        self._judge, self._images, self._truth, self._order = judge, images, truth, order
+        with torch.no_grad():
+            wrong = judge(images, truth)
+        self.best = torch.where(wrong, 0.0, torch.inf).double()
+        self.examples = images.clone()
+
+    def offer(self, candidates: Tensor) -> None:
+        """Take every candidate that fools the model and is nearer than what is known."""
+        with torch.no_grad():
+            fooled = self._judge(candidates, self._truth)
+        moved = (candidates.double() - self._images.double()).flatten(1)
+        distance = torch.linalg.vector_norm(moved, self._order, dim=1)
+        better = fooled & (distance < self.best)
+        self.best = torch.where(better, distance, self.best)
+        self.examples[better] = candidates[better]
+
+    def press(self, attack: Callable[..., list[Tensor]], radius: float) -> None:
+        """Run an attack with a radius on the inputs that nothing is known for within it."""
+        rest = self.best > radius
+        if not bool(rest.any()):
+            return
+        for found in attack(self._images[rest], self._truth[rest], radius):
+            candidates = self._images.clone()
+            candidates[rest] = found
+            self.offer(candidates)
 
 
 def _on_margins(descent: Any) -> Any:

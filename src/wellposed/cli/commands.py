@@ -104,6 +104,9 @@ class Attack(_Common):
     """Random starts of projected gradient descent."""
     carlini_wagner: int = 0
     """Steps of Carlini & Wagner's attack, for l2; 0 to leave it out."""
+    auto: bool = False
+    """Also AutoAttack's Auto-PGD and Square on what withstood the others, by the adversarial robustness toolbox: a second per
+    image and radius, or more."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +301,7 @@ def attack(arguments: list[str]) -> int:
     with counting("images attacked", quiet=options.json) as done:
         found = attack_run(
             options.run, data_root=options.data_root, radii=options.eps, limit=options.limit, steps=options.steps, done=done,
-            norm=norm, restarts=options.restarts, carlini_wagner=options.carlini_wagner,
+            norm=norm, restarts=options.restarts, carlini_wagner=options.carlini_wagner, auto=options.auto,
         )  # fmt: skip
     verified = read_verified(options.run, norm)
     if verified is not None:

@@ -136,6 +136,7 @@ def attack_run(
     norm: str = "2",
     restarts: int = 1,
     carlini_wagner: int = 0,
+    auto: bool = False,
 ) -> Attacked:
     """Attack a run and write ``attacked.json`` and the adversarial examples into its folder; ``attacked-inf.json`` for ℓ∞."""
     if any(not 0.0 < radius < float("inf") for radius in radii):
@@ -144,7 +145,7 @@ def attack_run(
     x, y = _first(data, limit)
     exact = exact_copy(model)
     distances, examples = adversarial_distances(
-        model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, done=done,
+        model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto, done=done,
         is_fooled=lambda images, truth: _is_fooled(exact, images.double(), truth),
     )  # fmt: skip
     found = Attacked(distances.tolist(), steps, list(radii), file_digest(RunFolder(run).weights))

@@ -35,7 +35,10 @@ class TrainConfig:
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW)."""
     lipschitz_penalty: float = 0.0
-    """Weight in the loss of the product of the linear layers' spectral norms: accuracy for a smaller constant."""
+    """Weight in the loss of a Lipschitz constant: accuracy for a smaller one."""
+    penalty_norm: str = "2"
+    """Of that constant: 2 for the product of the linear layers' spectral norms; inf or 1, for NEMON, for the largest row or
+    column of its sensitivities."""
     temperature: float = 1.0
     """Factor on the logits in the loss only: networks with a fixed Lipschitz constant need a large one for a margin."""
     augment: bool = False
@@ -57,6 +60,9 @@ class TrainConfig:
         check(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be positive")
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "must not be negative")
         check(self.lipschitz_penalty >= 0, "lipschitz_penalty", self.lipschitz_penalty, "must not be negative")
+        choices("penalty_norm", self.penalty_norm, ("2", "inf", "1"))
+        named = self.penalty_norm == "2" or self.family.name == "nemon"
+        check(named, "penalty_norm", self.penalty_norm, f"is for nemon, not {self.family.name}")
 
     def to_toml(self) -> str:
         """The settings as TOML, with the family's name beside its options."""

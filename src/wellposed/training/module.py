@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
+from wellposed.layers import NEMON
 from wellposed.training.augment import shift_and_mirror
 from wellposed.training.config import TrainConfig
 
@@ -34,16 +35,17 @@ class ClassifierModule(lightning.LightningModule):
         loss = nn.functional.cross_entropy(self.config.temperature * self.model(inputs), labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         if self.config.lipschitz_penalty > 0.0:
-            loss = loss + self.config.lipschitz_penalty * self._norm_product()
+            loss = loss + self.config.lipschitz_penalty * self._constant()
         return loss
 
-    def _norm_product(self) -> Tensor:
-        """Product of the spectral norms of the linear maps into and out of the state, which certificates multiply."""
-        product = torch.ones((), device=self.device)
+    def _constant(self) -> Tensor:
+        """What the penalty is about; for the Euclidean norm what product certificates multiply, but for the modulus."""
+        maps = [part for part in self.model.modules() if isinstance(part, nn.Linear)]
         for part in self.model.modules():
-            if isinstance(part, nn.Linear):
-                product = product * torch.linalg.matrix_norm(part.weight, 2)
-        return product
+            if isinstance(part, NEMON) and self.config.penalty_norm != "2":
+                return part.gain(maps[-1].weight, norm=self.config.penalty_norm)
+        norms = [torch.linalg.matrix_norm(part.weight, 2) for part in maps]
+        return torch.stack(norms).prod() if norms else torch.ones((), device=self.device)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Project constraints that are kept by projection."""
