@@ -6,12 +6,15 @@ import json
 import pickle
 
 import pytest
+import scipy.io
 import torch
+from torch import nn
 
 import wellposed as wp
 from wellposed.cli.main import run as command
 from wellposed.constraints.lipschitz_bounded import lipschitz_matrix
-from wellposed.interop import LAYOUTS, read_dense
+from wellposed.interop import read_dense
+from wellposed.interop.dense import LAYOUTS as DENSE
 from wellposed.training.run import load_image_run
 
 H, D, K = 6, 9, 4
@@ -38,7 +41,7 @@ def tensors_of(layout, inputs=D, classes=K, dtype=torch.float64):
     return {**{f"mon.linear_module.{name}": tensor for name, tensor in inner.items()}, **outer}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [layout for layout in DENSE if layout != "semialgebraic"])
 def test_the_matrices_satisfy_their_conditions(layout, tmp_path):
     """The least eigenvalues that the parametrisations promise: 2m for current ones, m for the old one with a bound."""
     path = tmp_path / "fc_lip0.7_w6.params"
@@ -84,6 +87,176 @@ def test_runs_are_certified_attacked_and_verified(layout, tmp_path, capsys):
     assert command(["verify", str(out / "certificate.json"), str(out / "weights.safetensors")]) == 0
     assert "the certificate holds" in capsys.readouterr().out
     assert command(["certify", str(out), "--limit", "5", "--method", "ladder", "--eps", "0.01", "--json"]) == 0
+
+
+def drawn(*shape):
+    return torch.randn(*shape) / max(1, torch.Size(shape).numel() // shape[0]) ** 0.5
+
+
+def imported(file, layout, out, m):
+    assert (
+        command(["import", str(file), "--as", layout, "--m", str(m), "--data", "digits", "--out", str(out), "--json"])
+        == 0
+    )
+    _, data, model = load_image_run(out, None)
+    layer = next(part for part in model.modules() if isinstance(part, wp.Equilibrium))
+    return data, model.eval(), layer
+
+
+def circular(image, kernel, stride=1):
+    return nn.functional.conv2d(nn.functional.pad(image, (1, 1, 1, 1), mode="circular"), kernel, stride=stride)
+
+
+def transposed(function, like, value):
+    """The adjoint of a linear function, by reverse differentiation."""
+    return torch.func.vjp(function, torch.zeros_like(like))[1](value)[0]
+
+
+def test_a_single_convolution_as_published(tmp_path):
+    torch.manual_seed(0)
+    t = {
+        "U.weight": drawn(3, 1, 3, 3), "U.bias": drawn(3), "A.weight": drawn(3, 3, 3, 3), "B.weight": drawn(3, 3, 3, 3),
+        "g": torch.tensor(1.7), "h": torch.tensor(-2.3),
+    }  # fmt: skip
+    head = {"Wout.weight": drawn(10, 3 * 2 * 2), "Wout.bias": drawn(10)}
+    torch.save({**{f"mon.linear_module.{name}": part for name, part in t.items()}, **head}, tmp_path / "a.pt")
+    data, model, layer = imported(tmp_path / "a.pt", "locuslab-mondeq-conv", tmp_path / "run", 0.8)
+    a, b = (t[f"{name}.weight"] / t[f"{name}.weight"].norm() for name in "AB")
+    b = t["h"] * b
+    x = model[0](data.test_x[:4])  # normalised
+    x = x.reshape(4, 1, 8, 8)
+    z = layer.state(x)
+    inside = torch.zeros(1, 1, 10, 10)
+    inside[..., 1:-1, 1:-1] = 1.0
+    driven = circular(nn.functional.pad(x, (1, 1, 1, 1)), t["U.weight"]) + t["U.bias"].reshape(-1, 1, 1)
+    right = 0.2 * z - t["g"] * transposed(lambda v: circular(v, a), z, circular(z, a))
+    right = right + circular(z, b) - transposed(lambda v: circular(v, b), z, z) + driven
+    torch.testing.assert_close(z, inside * torch.relu(right), rtol=1e-2, atol=2e-3)
+    logits = nn.functional.avg_pool2d(z, 4).flatten(1) @ head["Wout.weight"].t() + head["Wout.bias"]
+    torch.testing.assert_close(model(data.test_x[:4]), logits, rtol=1e-3, atol=1e-3)
+    assert command(["certify", str(tmp_path / "run"), "--limit", "5", "--json"]) == 0
+    torch.save({**torch.load(tmp_path / "a.pt"), "mon.linear_module.g": torch.tensor(-1.0)}, tmp_path / "bad.pt")
+    assert command(["import", str(tmp_path / "bad.pt"), "--as", "locuslab-mondeq-conv", "--data", "digits"]) == 1
+
+
+def test_several_tiers_as_published(tmp_path):
+    torch.manual_seed(1)
+    widths = (2, 3, 4)
+    t = {"U.weight": drawn(2, 1, 3, 3), "U.bias": drawn(2)}
+    for tier, width in enumerate(widths):
+        t |= {f"A0.{tier}.weight": drawn(width, width, 3, 3), f"B0.{tier}.weight": drawn(width, width, 3, 3)}
+        t |= {f"g.{tier}": torch.tensor(1.0 + tier), f"h.{tier}": torch.tensor(0.5 - tier)}
+        if tier < 2:
+            t |= {f"A_n0.{tier}.weight": drawn(widths[tier + 1], width, 3, 3), f"gn.{tier}": torch.tensor(1.5)}
+    head = {"Wout.weight": drawn(10, 4 * 4 * 4), "Wout.bias": drawn(10)}
+    torch.save({**{f"mon.linear_module.{name}": part for name, part in t.items()}, **head}, tmp_path / "a.pt")
+    data, model, layer = imported(tmp_path / "a.pt", "locuslab-mondeq-multi", tmp_path / "run", 1.0)
+
+    def kernel(name, tier, scale):
+        weight = t[f"{name}.{tier}.weight"]
+        return scale * weight / weight.norm()
+
+    a = [kernel("A0", i, t[f"g.{i}"].sqrt()) for i in range(3)]
+    b = [kernel("B0", i, t[f"h.{i}"]) for i in range(3)]
+    d = [kernel("A_n0", i, t[f"gn.{i}"].sqrt()) for i in range(2)]
+    x = model[0](data.test_x[:4]).reshape(4, 1, 8, 8)
+    z = layer.tiers(layer.state(x))
+    assert [part.shape[-1] for part in z] == [10, 6, 4]
+    for tier, image in enumerate(z):
+        right = -transposed(lambda v, k=a[tier]: circular(v, k), image, circular(image, a[tier]))
+        right = right + circular(image, b[tier]) - transposed(lambda v, k=b[tier]: circular(v, k), image, image)
+        if tier < 2:
+            down = circular(image, d[tier], 2)
+            right = right - transposed(lambda v, k=d[tier]: circular(v, k, 2), image, down)
+        if tier:
+            below = nn.functional.pad(circular(z[tier - 1], d[tier - 1], 2), (0, 1, 0, 1))
+            right = right - 2.0 * transposed(lambda v, k=a[tier]: circular(v, k), image, below)
+        else:
+            driven = circular(nn.functional.pad(x, (1, 1, 1, 1)), t["U.weight"]) + t["U.bias"].reshape(-1, 1, 1)
+            right = right + driven
+        inside = torch.zeros_like(image)
+        inside[..., 1:-1, 1:-1] = 1.0
+        torch.testing.assert_close(image, inside * torch.relu(right), rtol=1e-2, atol=3e-3)
+    logits = z[2].flatten(1) @ head["Wout.weight"].t() + head["Wout.bias"]
+    torch.testing.assert_close(model(data.test_x[:4]), logits, rtol=1e-3, atol=1e-3)
+    assert command(["certify", str(tmp_path / "run"), "--limit", "5", "--json"]) == 0
+
+
+@pytest.mark.parametrize("layout", ["nemon", "nemon-robust"])
+def test_non_euclidean_networks_as_published(layout, tmp_path):
+    torch.manual_seed(2)
+    free, d, a = drawn(H, H), 0.3 * torch.randn(H), torch.randn(H) * (layout == "nemon-robust")
+    free[0, 0] = 0.7  # a row without slack, but for a
+    head = {"Wout.weight": drawn(10, H), "Wout.bias": drawn(10)}
+    if layout == "nemon":
+        t = {"mon.linear_module.A.weight": free, "mon.linear_module.d": d}
+        t |= {"mon.linear_module.U.weight": drawn(H, 64), "mon.linear_module.U.bias": drawn(H)}
+    else:
+        t = {"nemon.linear_module.M.weight": free, "nemon.linear_module.eta": d, "nemon.linear_module.a": a}
+        t |= {"nemon.linear_module.U.M.weight": drawn(H, 64), "nemon.linear_module.U.M.bias": drawn(H)}
+    torch.save({**t, **head}, tmp_path / "a.pt")
+    _, model, layer = imported(tmp_path / "a.pt", layout, tmp_path / "run", -0.1)
+    eta = d.exp()
+    expected = free * eta / eta[:, None] - torch.diag(free.abs().sum(1) + a.square() + 0.1)
+    torch.testing.assert_close(layer.operator().dense().detach(), expected, rtol=1e-5, atol=1e-6)
+    assert isinstance(layer, wp.NEMON)
+    assert wp.certify(model, norm="inf").lipschitz > 0.0
+    assert command(["certify", str(tmp_path / "run"), "--limit", "5", "--json"]) == 0
+    assert command(["import", str(tmp_path / "a.pt"), "--as", layout, "--m", "1", "--data", "digits"]) == 2
+
+
+def test_a_positive_concave_network_as_published(tmp_path):
+    torch.manual_seed(3)
+    normal = {"weight": torch.rand(H) + 0.5, "bias": torch.randn(H)}
+    normal |= {"running_mean": torch.randn(H), "running_var": torch.rand(H) + 0.1}
+    t = {
+        "linear1.weight": drawn(H, 64), "linear1.bias": drawn(H), "block.deq.f.W.weight_g": torch.rand(H, 1) * 3.0,
+        "block.deq.f.W.weight_v": torch.rand(H, H), "classifier.weight": drawn(10, H), "classifier.bias": drawn(10),
+    }  # fmt: skip
+    for name in ("bn1", "bn2"):
+        t |= {f"{name}.{key}": part for key, part in normal.items()}
+        t[f"{name}.num_batches_tracked"] = torch.tensor(7)
+    torch.save(t, tmp_path / "a.pt")
+    data, model, layer = imported(tmp_path / "a.pt", "pcdeq2", tmp_path / "run", 1.0)
+
+    def normalised(value):
+        scale = normal["weight"] / (normal["running_var"] + 1e-5).sqrt()
+        return (value - normal["running_mean"]) * scale + normal["bias"]
+
+    x = model[0](data.test_x[:6]).flatten(1)
+    offset = torch.relu(normalised(x @ t["linear1.weight"].t() + t["linear1.bias"]))
+    v = t["block.deq.f.W.weight_v"]
+    weight = t["block.deq.f.W.weight_g"] * v / v.norm(dim=1, keepdim=True)
+    z = torch.zeros(6, H)
+    for _ in range(200):
+        z = torch.sigmoid(z @ weight.t() + offset)
+    torch.testing.assert_close(layer.state(x), z, rtol=1e-3, atol=1e-3)
+    logits = normalised(z) @ t["classifier.weight"].t() + t["classifier.bias"]
+    torch.testing.assert_close(model(data.test_x[:6]), logits, rtol=1e-2, atol=1e-2)
+    assert command(["certify", str(tmp_path / "run"), "--limit", "5", "--json"]) == 0
+    t["block.deq.f.W.weight_v"][0, 0] = -1.0
+    torch.save(t, tmp_path / "bad.pt")
+    assert command(["import", str(tmp_path / "bad.pt"), "--as", "pcdeq2", "--data", "digits"]) == 1
+
+
+def test_matrices_of_matlab(tmp_path, capsys):
+    t = {name.removeprefix("mon.linear_module."): part for name, part in tensors_of("locuslab-mondeq", 64, 10).items()}
+    names = {"A": "A.weight", "B": "B.weight", "U": "U.weight", "u": "U.bias", "C": "Wout.weight", "c": "Wout.bias"}
+    arrays = {key: t[name].reshape(len(t[name]), -1).numpy() for key, name in names.items()}
+    scipy.io.savemat(tmp_path / "a.mat", arrays)
+    torch.save(t, tmp_path / "a.pt")
+    found, expected = (
+        read_dense(tmp_path / name, layout, m=20.0)
+        for name, layout in (("a.mat", "semialgebraic"), ("a.pt", "locuslab-mondeq"))
+    )
+    for part in ("matrix", "weight", "bias", "output", "output_bias"):
+        torch.testing.assert_close(getattr(found, part), getattr(expected, part), rtol=1e-14, atol=1e-13)
+    imported(tmp_path / "a.mat", "semialgebraic", tmp_path / "run", 20.0)
+    scipy.io.savemat(tmp_path / "b.mat", {"A": "not a matrix"})
+    (tmp_path / "c.mat").write_bytes(b"nothing")
+    for name in ("b.mat", "c.mat"):
+        assert command(["import", str(tmp_path / name), "--as", "semialgebraic", "--data", "digits"]) == 1
+        assert ".mat" in capsys.readouterr().err
 
 
 class Payload:

@@ -125,6 +125,8 @@ def _find_pooled(chain: Chain) -> tuple[int, str, ConvEquilibrium, Tensor] | Non
     name, layer = chain[place]
     if not isinstance(layer, ConvEquilibrium) or type(layer).forward is not ImplicitLayer.forward:
         return None
+    if layer.value_shape != layer.state_shape:  # only some tiers are seen
+        return None
     rest = [(label, block) for label, block in chain[place + 1 :] if not moves_only(block)]
     pooling = rest[0][1] if len(rest) == 2 else None
     label, head = rest[-1] if rest else ("", None)

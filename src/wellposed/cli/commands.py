@@ -136,9 +136,10 @@ class Import(_Common):
     file: tyro.conf.Positional[Path] = Path()
     """The checkpoint; only its tensors are loaded."""
     layout: Annotated[str, tyro.conf.arg(name="as")] = "locuslab-mondeq"
-    """Layout of the file: locuslab-mondeq, lben, lben-lambda, lben-gamma, lben-gamma-lambda, lben-mondeq, lben-unconstrained."""
+    """Layout of the file: locuslab-mondeq, locuslab-mondeq-conv, locuslab-mondeq-multi, semialgebraic (.mat), lben, lben-lambda,
+    lben-gamma, lben-gamma-lambda, lben-mondeq, lben-unconstrained, nemon, nemon-robust, pcdeq2."""
     m: float = 1.0
-    """Strong-monotonicity constant, or margin, that it was trained with."""
+    """Strong-monotonicity constant, or margin, that it was trained with; for nemon the bound of the log norm, below one."""
     gamma: float | None = None
     """Lipschitz bound that it was trained with; default: from the file's name."""
     data: str = "mnist"

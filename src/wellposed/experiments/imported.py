@@ -10,9 +10,8 @@ from torch import nn
 
 from wellposed.data import ImageData
 from wellposed.errors import CheckpointError, InputError
-from wellposed.interop import DenseWeights, read_dense
+from wellposed.interop import Published, read_published
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.models.families import DEQFamily, MonDEQFamily
 from wellposed.training.checkpoint import save_weights
 from wellposed.training.config import TrainConfig
 from wellposed.training.loaders import build_model, load_data
@@ -22,7 +21,7 @@ from wellposed.training.run import RunFolder
 def import_run(
     file: Path, layout: str, out: Path, *, data: str, data_root: Path | None, m: float, gamma: float | None
 ) -> tuple[RunFolder, float]:
-    """Write a run with published weights: monotone ones with their free parameters, others by their matrix W.
+    """Write a run with published weights.
 
     Args:
         file: the checkpoint.
@@ -30,20 +29,18 @@ def import_run(
         out: the run folder; created.
         data: name of the images that they were trained on.
         data_root: see `load_images`.
-        m: see `read_dense`.
+        m: see `read_published`.
         gamma: likewise.
 
     Returns:
         The folder, and the error on the test set.
 
     Raises:
-        CheckpointError: see `read_dense`.
+        CheckpointError: see `read_published`.
         InputError: the images have another size, or another number of classes.
     """
-    weights = read_dense(file, layout, m=m, gamma=gamma)
-    width = len(weights.matrix)
-    family = MonDEQFamily(width=width, m=m) if weights.free is not None else DEQFamily(width=width, activation="relu")
-    config = TrainConfig(family=family, data=data)
+    weights = read_published(file, layout, m=m, gamma=gamma)
+    config = TrainConfig.from_dict({"family": {"name": weights.family, **weights.options}, "data": data})
     images = load_data(config, data_root)
     assert isinstance(images, ImageData)
     model = build_model(config, images)
@@ -65,17 +62,14 @@ def import_run(
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, weights: DenseWeights) -> None:
+def _fill(model: nn.Module, weights: Published) -> None:
     layer = next(part for part in model.modules() if isinstance(part, Equilibrium))
     head = [part for part in model.modules() if isinstance(part, nn.Linear)][-1]
-    pairs = [
-        (layer.injection.weight, weights.weight), (layer.injection.bias, weights.bias),
-        (head.weight, weights.output), (head.bias, weights.output_bias),
-    ]  # fmt: skip
-    if weights.free is not None:
-        pairs += [(layer.constraint.A, weights.free[0]), (layer.constraint.B, weights.free[1])]
-    else:
-        pairs.append((layer.constraint.W, weights.matrix))
+    norms = [part for part in model.children() if isinstance(part, nn.BatchNorm1d)]
+    pairs = []
+    for part, tensors in ((layer, weights.layer), (head, weights.head), *((norm, weights.norm) for norm in norms)):
+        known = {**dict(part.named_parameters()), **dict(part.named_buffers())}
+        pairs += [(known[name], value) for name, value in tensors.items()]
     for parameter, value in pairs:
         if parameter.shape != value.shape:
             raise InputError(

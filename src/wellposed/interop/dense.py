@@ -1,14 +1,13 @@
 """Published checkpoints of layers on flat inputs, as the matrices that they describe.
 
-The layouts are those of the programs behind Winston & Kolter (2020) and Revay, Wang & Manchester (2020); the latter names U "B"
-and the output map "G" where it builds in a Lipschitz bound γ, and changed its parametrisation once.
+The layouts are those of the programs behind Winston & Kolter (2020), Chen, Lasserre, Magron & Pauwels (2021, a ``.mat`` file) and
+Revay, Wang & Manchester (2020); the last names U "B" and the output map "G" where it builds in a Lipschitz bound γ, and changed
+its parametrisation once.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wellposed.errors import CheckpointError, InputError, check
-
-Tensors = dict[str, Tensor]
-_PREFIXES = ("mon.linear_module.", "mon.", "model.", "module.")
+from wellposed.errors import InputError, check
+from wellposed.interop.files import Tensors, read_layout
+from wellposed.interop.published import Published
 
 
 @dataclass(frozen=True)
@@ -59,45 +57,28 @@ def read_dense(path: Path, layout: str, *, m: float, gamma: float | None = None)
     """
     check(m > 0.0, "m", m, "must be positive")
     check(gamma is None or gamma > 0.0, "gamma", gamma, "must be positive")
-    tensors = _named(_load(path))
-    reader = LAYOUTS.get(layout)
-    if reader is None:
-        raise InputError(f"as={layout!r}: unknown layout; use one of {', '.join(LAYOUTS)}")
-    try:
-        found = reader(tensors, m, _bound(path) if gamma is None else gamma)
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path}: has no tensor {error} as the layout {layout!r} needs; it has {sorted(tensors)}"
-        ) from error
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: the tensors' shapes do not fit together ({error})") from error
-    if not all(bool(torch.isfinite(part).all()) for part in (found.matrix, found.weight, found.bias, found.output)):
-        raise CheckpointError(f"{path}: NaN or infinite weights")
-    return found
+    bound = _bound(path) if gamma is None else gamma
+    return read_layout(
+        path, layout, _layouts(m, bound), lambda found: [found.matrix, found.weight, found.bias, found.output]
+    )
 
 
-def _load(path: Path) -> Tensors:
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: not a plain dictionary of tensors, and nothing else is loaded, as it could run code ({str(error)[:200]})"
-        ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: not a plain dictionary of tensors")
-    return content
+def _layouts(m: float, gamma: float | None) -> dict[str, Callable[[Tensors], DenseWeights]]:
+    def bound(reader: Callable[[Tensors, float, float | None], DenseWeights]) -> Callable[[Tensors], DenseWeights]:
+        return lambda tensors: reader(tensors, m, gamma)
+
+    return {name: bound(reader) for name, reader in LAYOUTS.items()}
 
 
-def _named(tensors: Tensors) -> Tensors:
-    """Names without the prefixes of modules, and weights of linear maps by the name of the map; float64."""
-    found = {}
-    for name, tensor in tensors.items():
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
-        found[name.removesuffix(".weight")] = tensor.detach().double()
-    return found
+def published(weights: DenseWeights, m: float) -> Published:
+    """A monotone network where the file has its free parameters, else one with W as it is."""
+    layer = {"injection.weight": weights.weight, "injection.bias": weights.bias}
+    head = {"weight": weights.output, "bias": weights.output_bias}
+    width = len(weights.matrix)
+    if weights.free is not None:
+        layer |= {"constraint.A": weights.free[0], "constraint.B": weights.free[1]}
+        return Published("mondeq", {"width": width, "m": m}, layer, head)
+    return Published("deq", {"width": width, "activation": "relu"}, layer | {"constraint.W": weights.matrix}, head)
 
 
 def _bound(path: Path) -> float | None:
@@ -110,6 +91,12 @@ def _monotone(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     a, b = t["A"], t["B"]
     matrix = (1.0 - m) * torch.eye(len(a), dtype=torch.float64) - a.t() @ a + b - b.t()
     return DenseWeights(matrix, t["U"], t["U.bias"], t["Wout"], t["Wout.bias"], free=(a, b))
+
+
+def _semialgebraic(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
+    """The same, with matrices as Matlab has them: b is u, the output C and c."""
+    named = {"A": t["A"], "B": t["B"], "U": t["U"], "U.bias": t["u"].reshape(-1)}
+    return _monotone({**named, "Wout": t["C"], "Wout.bias": t["c"].reshape(-1)}, m, gamma)
 
 
 def _unconstrained(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
@@ -168,4 +155,5 @@ LAYOUTS: dict[str, Callable[[Tensors, float, float | None], DenseWeights]] = {
     "lben-lambda": _well_posed(lambda t: t["Lambda"].reshape(-1)),
     "lben-mondeq": _monotone,
     "lben-unconstrained": _unconstrained,
+    "semialgebraic": _semialgebraic,
 }
