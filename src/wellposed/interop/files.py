@@ -54,7 +54,7 @@ def _matlab(path: Path) -> Tensors:
     try:
         content = reader.loadmat(path)
         return {name: torch.from_numpy(array.astype("f8")) for name, array in content.items() if name[:2] != "__"}
-    except (ValueError, TypeError, NotImplementedError, OSError, AttributeError) as error:
+    except (ValueError, TypeError, NotImplementedError, OSError, AttributeError, reader.matlab.MatReadError) as error:
         raise CheckpointError(f"{path}: not a readable .mat file of matrices ({str(error)[:200]})") from error
 
 
