@@ -20,6 +20,7 @@ from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.evaluate import bounded_logits, exact_copy
 from wellposed.certificates.patterns import steep_points
 from wellposed.errors import CertificateError, WellposedError
+from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.lben import LBEN
 from wellposed.layers.mondeq import MonDEQ
@@ -29,7 +30,7 @@ from wellposed.layers.pcdeq import PcDEQ
 from wellposed.verification import verifier_of
 
 Tamper = Callable[[Certificate], Certificate]
-METHODS = ("product", "metric", "pairs", "max norm", "sum norm", "radius", "error", "ball", "box")
+METHODS = ("product", "metric", "pairs", "max norm", "sum norm", "radius", "error", "ball", "box", "images")
 _NORMS = {"max norm": "inf", "sum norm": "1"}
 _BASES = 60
 _LENGTHS = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0)
@@ -195,6 +196,8 @@ def campaign(
             for name, norm in (("ball", "2"), ("box", "inf")):
                 if name in missing:
                     _regions(subject, found.tallies[name], norm, generator)
+            if "images" in missing:
+                _images(found.tallies["images"], generator, tamper)
     raise AssertionError  # subjects never end
 
 
@@ -245,15 +248,64 @@ def _constants(
     usable = torch.isfinite(observed) & (distance > 0.0)
     tallies["product"].judge(observed[usable], product.lipschitz)
     tallies["metric"].judge(observed[usable], tightest.lipschitz)
-    if tightest.pairs is not None:
-        margins = (change[:, :, None] - change[:, None, :]).abs() - math.sqrt(2.0) * error[:, None, None]
-        each = margins / distance[:, None, None]
-        classes = torch.triu_indices(change.shape[1], change.shape[1], 1)
-        for i, j in classes.t().tolist():
-            tallies["pairs"].judge(each[usable, i, j], float(tightest.pairs[i, j]))
+    _margins(tallies["pairs"], tightest, change[usable], error[usable], distance[usable])
     for name, norm in _NORMS.items():
         if name in missing:
             _norms(subject, tallies[name], norm, (change[usable], error[usable], (second - first)[usable]), tamper)
+
+
+def _margins(tally: Tally, certificate: Certificate, change: Tensor, error: Tensor, distance: Tensor) -> None:
+    """The constants of all class margins."""
+    if certificate.pairs is None:
+        return
+    margins = (change[:, :, None] - change[:, None, :]).abs() - math.sqrt(2.0) * error[:, None, None]
+    each = margins / distance[:, None, None]
+    classes = torch.triu_indices(change.shape[1], change.shape[1], 1)
+    for i, j in classes.t().tolist():
+        tally.judge(each[:, i, j], float(certificate.pairs[i, j]))
+
+
+def _images(tally: Tally, generator: torch.Generator, tamper: Tamper) -> None:
+    """Constants and class margins of a convolutional network, frequency by frequency, against pairs of images."""
+
+    def draw(high: int) -> int:
+        return int(torch.randint(high, (1,), generator=generator))
+
+    torch.manual_seed(draw(2**31 - 1))
+    shape, border = (1 + draw(2), 1 + draw(5), 1 + draw(5)), draw(2)
+    layer = ConvMonDEQ(
+        shape[0], 1 + draw(3), shape[1:], m=(0.05, 0.5, 2.0)[draw(3)], border=border, stride=1 + draw(2), taps=(1, 3)[draw(2)],
+        dtype=(torch.float32, torch.float64)[draw(2)],
+    )  # fmt: skip
+    dtype = layer.injection.weight.dtype
+    channels, height, width = layer.state_shape
+    pool = 1 + draw(min(height, width, 3))
+    head = nn.Linear(channels * (height // pool) * (width // pool), 3, dtype=dtype)
+    pooling = () if pool == 1 else (nn.AvgPool2d(pool),)
+    model = nn.Sequential(nn.Unflatten(1, shape), layer, *pooling, nn.Flatten(), head).eval()
+    spread = (1.0, 1.0, 1e-4, 1e4)[draw(4)]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if draw(2):
+                parameter.mul_(1.0 + 2.0 * draw(3))
+        if draw(4) == 0:
+            scale = 10.0 ** (-8, -3, 3, 8)[draw(4)]
+            layer.injection.weight.mul_(scale)
+            spread = spread / scale
+    try:
+        certificate = tamper(certify(model, method="metric"))
+        exact = exact_copy(model)
+        first, second = pairs_of(exact, math.prod(shape), spread, generator)
+        results = [bounded_logits(exact, points) for points in (first, second)]
+    except WellposedError:
+        tally.refused += 1
+        return
+    change, error = results[1].logits - results[0].logits, results[0].error + results[1].error
+    distance = (second - first).norm(dim=1)
+    usable = torch.isfinite(change.norm(dim=1) - error) & (distance > 0.0)
+    change, error, distance = change[usable], error[usable], distance[usable]
+    tally.judge((change.norm(dim=1) - error) / distance, certificate.lipschitz)
+    _margins(tally, certificate, change, error, distance)
 
 
 def _norms(subject: Subject, tally: Tally, norm: str, pairs: tuple[Tensor, Tensor, Tensor], tamper: Tamper) -> None:

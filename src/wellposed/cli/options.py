@@ -1,0 +1,40 @@
+"""What all commands share: common options, parsing, printing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from wellposed.errors import check
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options of every command."""
+
+    data_root: Path | None = None
+    """Folder of the data sets, e.g. with MNIST/raw/*.gz; default: $WELLPOSED_DATA, then ~/.cache/wellposed."""
+    json: bool = False
+    """Print the result as JSON."""
+    threads: int | None = None
+    """CPU threads; default: torch's own choice."""
+
+
+def parse(cls: type[Any], arguments: list[str], prog: str, default: Any = None) -> Any:
+    """Options from the command line, in effect where they are about the whole program."""
+    options = tyro.cli(cls, args=arguments, prog=prog, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    if options.threads is not None:
+        check(options.threads >= 1, "threads", options.threads, "must be at least 1")
+        torch.set_num_threads(options.threads)
+    return options
+
+
+def show(result: Any, text: str, options: Any) -> int:
+    """Print a result, as JSON where that is wanted; the exit code of success."""
+    print(json.dumps(result) if options.json else text)
+    return 0

@@ -1,0 +1,147 @@
+"""``wellposed reproduce``: a paper's experiment, or one of our own, with one command each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from wellposed.cli.options import Common, parse, show
+from wellposed.cli.progress import counting
+from wellposed.errors import check, choices
+from wellposed.experiments.falsification import as_text as campaign_text
+from wellposed.experiments.falsification import campaign
+from wellposed.experiments.graph_folds import as_text as folds_text
+from wellposed.experiments.graph_folds import run_folds
+from wellposed.experiments.planted_faults import as_text as faults_text
+from wellposed.experiments.planted_faults import planted_faults
+from wellposed.experiments.presets import as_markdown, run_presets
+from wellposed.experiments.risk import as_text as risk_text
+from wellposed.experiments.risk import certify_risk
+from wellposed.training.config import presets
+
+
+@dataclass(frozen=True)
+class ReproducePresets(Common):
+    """Train and certify every preset on MNIST: one table for all families and baselines, three hours on one core."""
+
+    presets: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Only these presets."""
+    out: Path = Path("runs/presets")
+    """Folder of the runs and of records.json; finished runs are not repeated."""
+
+
+@dataclass(frozen=True)
+class ReproduceGraphs(Common):
+    """Graph classification as in the papers: every variant on the same folds and seeds, four conventions of reporting."""
+
+    data: str = "MUTAG"
+    """Graph set: MUTAG, PTC_MR, COX2, PROTEINS or NCI1."""
+    folds: int = 10
+    """The first so many of the ten folds."""
+    seeds: int = 3
+    """Training runs per fold and variant."""
+    minutes: float | None = None
+    """Begin no further fold after so long."""
+    epochs: int | None = None
+    """Passes over the training set; by default the presets' own number."""
+    dropout: float | None = None
+    """Dropout in the head, likewise."""
+    out: Path | None = None
+    """Folder of the runs; finished ones are not repeated. Default: runs/graphs-DATA."""
+
+
+@dataclass(frozen=True)
+class ReproduceRisk(Common):
+    """A PAC-Bayes risk certificate: Gaussian weights around a network, with a prior from one half of the training set."""
+
+    preset: str = "mnist-accurate"
+    """Preset of the network; see wellposed train."""
+    scale: float = 0.1
+    """Standard deviations of the prior, relative to the size of each weight matrix."""
+    epochs: int = 4
+    """Passes of the posterior's training; zero keeps the prior."""
+    learning_rate: float = 3e-3
+    """Of that training."""
+    draws: int = 10_000
+    """Networks drawn for the certificate."""
+    delta: float = 0.05
+    """Probability that the certificate fails."""
+    out: Path = Path("runs/risk")
+    """Folder of risk.json."""
+
+
+@dataclass(frozen=True)
+class ReproduceFalsification(Common):
+    """Try to break every certificate, and plant faults to show that they are noticed; fails if a certificate is wrong."""
+
+    trials: int = 1_000_000
+    """Trials per method: a network with a pair of inputs, or with a point of a certified region."""
+    seed: int = 0
+    """Of the campaign."""
+
+
+def reproduce(arguments: list[str]) -> int:
+    """``wellposed reproduce EXPERIMENT``."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: wellposed reproduce EXPERIMENT [OPTIONS]\n\nexperiments: {', '.join(EXPERIMENTS)}")
+        return 0 if arguments else 2
+    choices("experiment", arguments[0], tuple(EXPERIMENTS))
+    return EXPERIMENTS[arguments[0]](arguments[1:])
+
+
+def reproduce_presets(arguments: list[str]) -> int:
+    """``wellposed reproduce presets``."""
+    options = parse(ReproducePresets, arguments, "wellposed reproduce presets")
+    with counting("finished runs", quiet=options.json) as done:
+        records = run_presets(options.presets, options.out, data_root=options.data_root, done=done)
+    return show([dataclasses.asdict(record) for record in records], as_markdown(records), options)
+
+
+def reproduce_graphs(arguments: list[str]) -> int:
+    """``wellposed reproduce graphs``."""
+    options = parse(ReproduceGraphs, arguments, "wellposed reproduce graphs")
+    out = Path("runs") / f"graphs-{options.data}" if options.out is None else options.out
+    with counting("finished runs", quiet=options.json) as done:
+        summary = run_folds(
+            options.data, out, data_root=options.data_root, seeds=options.seeds, folds=options.folds,
+            minutes=options.minutes, epochs=options.epochs, dropout=options.dropout, done=done,
+        )  # fmt: skip
+    return show(dataclasses.asdict(summary), folds_text(summary), options)
+
+
+def reproduce_risk(arguments: list[str]) -> int:
+    """``wellposed reproduce risk``."""
+    options = parse(ReproduceRisk, arguments, "wellposed reproduce risk")
+    known = presets()
+    choices("preset", options.preset, tuple(known))
+    with counting("networks drawn", quiet=options.json) as done:
+        record = certify_risk(
+            known[options.preset], options.out, data_root=options.data_root, scale=options.scale, epochs=options.epochs,
+            learning_rate=options.learning_rate, draws=options.draws, delta=options.delta, done=done,
+        )  # fmt: skip
+    return show(dataclasses.asdict(record), risk_text(record), options)
+
+
+def reproduce_falsification(arguments: list[str]) -> int:
+    """``wellposed reproduce falsification``."""
+    options = parse(ReproduceFalsification, arguments, "wellposed reproduce falsification")
+    check(options.trials >= 1, "trials", options.trials, "must be positive")
+    with counting("trials of every method", quiet=options.json) as done:
+        found = campaign(options.trials, seed=options.seed, done=done)
+    faults = planted_faults()
+    result = {
+        "tallies": {name: dataclasses.asdict(tally) for name, tally in found.tallies.items()},
+        "faults": [dataclasses.asdict(fault) for fault in faults],
+    }
+    show(result, f"{campaign_text(found)}\n\n{faults_text(faults)}", options)
+    return 1 if found.violations or not all(fault.caught for fault in faults) else 0
+
+
+EXPERIMENTS: dict[str, Callable[[list[str]], int]] = {
+    "presets": reproduce_presets, "graphs": reproduce_graphs, "risk": reproduce_risk,
+    "falsification": reproduce_falsification,
+}  # fmt: skip
