@@ -96,7 +96,7 @@ def _parts(chain: Chain, largest: int | None = None) -> _Parts | None:
             block = affine_block(layer)
             if block is not None:
                 return _Parts(place, name, block, output_map(layer, head), head is not None)
-    pooled = _find_pooled(chain)
+    pooled = find_pooled(chain)
     if pooled is None:
         return None
     place, name, image_layer, output = pooled
@@ -116,7 +116,7 @@ class _Parts:
     has_head: bool
 
 
-def _find_pooled(chain: Chain) -> tuple[int, str, ConvEquilibrium, Tensor] | None:
+def find_pooled(chain: Chain) -> tuple[int, str, ConvEquilibrium, Tensor] | None:
     """Place and names of a layer on images with averages over windows, if any, and a linear head after it, and their matrix."""
     places = [place for place, (_, block) in enumerate(chain) if isinstance(block, ImplicitLayer)]
     if not places:

@@ -4,15 +4,16 @@ from torch import nn
 
 from wellposed.errors import CertificateError
 from wellposed.verification.base import RegionVerifier
+from wellposed.verification.embedding import EmbeddedVerifier
 from wellposed.verification.positive import PositiveVerifier
 from wellposed.verification.verdict import Verdict
 from wellposed.verification.verifier import LADDER, Verifier
 
-__all__ = ["LADDER", "PositiveVerifier", "RegionVerifier", "Verdict", "Verifier", "verifier_of"]
+__all__ = ["LADDER", "EmbeddedVerifier", "PositiveVerifier", "RegionVerifier", "Verdict", "Verifier", "verifier_of"]
 
 
 def verifier_of(model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> RegionVerifier:
-    """The verifier for a model.
+    """The strongest verifier for a model.
 
     Args:
         model: in eval mode.
@@ -21,7 +22,10 @@ def verifier_of(model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1
     Raises:
         CertificateError: there is none.
     """
-    try:
-        return PositiveVerifier(model, valid=valid)
-    except CertificateError:
-        return Verifier(model, valid=valid)
+    reasons = []
+    for kind in (PositiveVerifier, Verifier, EmbeddedVerifier):
+        try:
+            return kind(model, valid=valid)
+        except CertificateError as error:
+            reasons.append(str(error))
+    raise CertificateError("; ".join(reasons))

@@ -13,8 +13,8 @@ class Verdict:
 
     Attributes:
         status: ``"certified"``; ``"falsified"``, with a counterexample; ``"misclassified"``, the input itself; or ``"unknown"``.
-        method: the step of `LADDER` that decided or was the last to try, or ``"hull"`` for positive concave layers; ``"input"``
-            where the input itself did, ``"attack"`` where its gradients did.
+        method: the step of `LADDER` that decided or was the last to try, ``"hull"`` for positive concave layers, or
+            ``"embedding"``; ``"input"`` where the input itself did, ``"attack"`` where its gradients did.
         counterexample: an input of the region, in its shape, that is surely misclassified.
         seconds: spent.
     """
