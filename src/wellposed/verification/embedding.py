@@ -248,7 +248,7 @@ class EmbeddedVerifier(RegionVerifier):
             below, above = sigma(split(lower, upper) + low), sigma(split(upper, lower) + high)
             away = float((torch.maximum((below - lower).abs(), (above - upper).abs()) / close).amax())
             lower, upper = lower + step * (below - lower), upper + step * (above - upper)
-            nearest, since = (away, 0) if away < nearest else (nearest, since + 1)
+            nearest, since = (away, 0) if away < 0.99 * nearest else (nearest, since + 1)
             if away <= 1.0 or since >= _PATIENCE or not math.isfinite(away):
                 break
         # What still decays to zero is cut off; the room makes up for that.
