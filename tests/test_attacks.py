@@ -100,6 +100,38 @@ def test_auto_attack_stays_within_its_radius_and_finds_what_is_there(norm):
         assert bool((model(descent).argmax(1) != labels)[truth.argmax()]) == fooled
 
 
+@pytest.mark.parametrize("norm", ["2", "inf"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auto_attack_goes_on_where_nothing_is_found(norm, dtype):
+    """Radii at which equilibrium networks withstand everything, and proposals that are no numbers."""
+    torch.manual_seed(0)
+    layers = (wp.MonDEQ(64, 8, m=0.5, dtype=dtype), torch.nn.Linear(8, 3, dtype=dtype))
+    model = torch.nn.Sequential(torch.nn.Flatten(), *layers).eval()
+    x = torch.rand(4, 1, 8, 8, dtype=dtype)
+    labels = model(x).argmax(1)
+    before = torch.random.get_rng_state()
+    for found in auto_attack(model, x, labels, 1e-3, norm=norm, steps=5, restarts=1, queries=300):
+        assert bool(torch.isfinite(found).all()) and found.dtype == dtype
+        assert torch.equal(model(found).argmax(1), labels)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_auto_attack_refuses_what_it_is_not_about():
+    x, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    for images, radius, norm in (
+        (x, 0.1, "1"),
+        (x, 0.0, "2"),
+        (x, float("nan"), "2"),
+        (x.flatten(1), 0.1, "2"),
+        (x[:0], 0.1, "2"),
+    ):
+        with pytest.raises(wp.InputError):
+            auto_attack(linear_model(), images, labels[: len(images)], radius, norm=norm)
+    distances, examples = adversarial_distances(linear_model(), torch.rand(0, 1, 2, 2), torch.zeros(0).long(), [0.1])
+    assert distances.shape == (0,) and examples.shape == (0, 1, 2, 2)
+
+
 def test_auto_attack_is_another_source_of_examples():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), wp.MonDEQ(64, 8, m=0.5), torch.nn.Linear(8, 3)).eval()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import require
+from wellposed.errors import InputError, check, choices, require
 
 
 def auto_attack(
@@ -39,19 +41,46 @@ def auto_attack(
 
     Raises:
         MissingExtraError: the toolbox is not installed.
+        InputError: no images, or ones of another shape.
     """
     evasion = require("art.attacks.evasion", "auto")
     estimators = require("art.estimators.classification", "auto")
+    choices("norm", norm, ("2", "inf"))
+    check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
+    if images.ndim != 4 or not len(images):
+        raise InputError(f"images: have shape {tuple(images.shape)}; need some of (batch, channels, height, width)")
     logging.getLogger("art").setLevel(logging.WARNING)
+    gradients = [parameter.grad for parameter in model.parameters()]
+    numbers = np.random.get_state()  # noqa: NPY002  # the toolbox draws from the global generator
+    np.random.seed(torch.initial_seed() % 2**32)  # noqa: NPY002
+    try:
+        with torch.random.fork_rng():
+            return _candidates(model, images, labels, radius, norm, (steps, restarts, queries), (evasion, estimators))
+    finally:
+        np.random.set_state(numbers)  # noqa: NPY002
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+
+
+def _candidates(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    radius: float,
+    norm: str,
+    effort: tuple[int, int, int],
+    toolbox: tuple[Any, Any],
+) -> list[Tensor]:
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
-    np.random.seed(torch.initial_seed() % 2**32)  # noqa: NPY002  # the toolbox draws from the global generator
+    (steps, restarts, queries), (evasion, estimators) = effort, toolbox
     wrapped = estimators.PyTorchClassifier(
-        model, nn.CrossEntropyLoss(), tuple(images.shape[1:]), classes, clip_values=(0.0, 1.0),
+        _Tolerant(model, images.dtype), nn.CrossEntropyLoss(), tuple(images.shape[1:]), classes, clip_values=(0.0, 1.0),
         device_type="cpu" if images.device.type == "cpu" else "gpu",
     )  # fmt: skip
-    order = 2 if norm == "2" else np.inf
-    common = {"norm": order, "eps": radius, "batch_size": len(images), "verbose": False}
+    common = {
+        "norm": 2 if norm == "2" else np.inf, "eps": radius, "batch_size": len(images), "verbose": False,
+    }  # fmt: skip
     attacks = [
         evasion.AutoProjectedGradientDescent(
             wrapped, eps_step=2.0 * radius, max_iter=steps, nb_random_init=restarts, loss_type=loss, **common
@@ -60,4 +89,20 @@ def auto_attack(
     ]
     attacks.append(evasion.SquareAttack(wrapped, max_iter=queries, nb_restarts=1, **common))
     pixels, truth = images.detach().cpu().numpy(), labels.cpu().numpy()
-    return [torch.from_numpy(attack.generate(pixels, truth)).to(images) for attack in attacks]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = [torch.from_numpy(attack.generate(pixels, truth)).to(images) for attack in attacks]
+    # The toolbox's Euclidean Square attack divides zero by zero now and then.
+    return [torch.where(torch.isfinite(candidates), candidates, images) for candidates in found]
+
+
+class _Tolerant(nn.Module):
+    """The model in its own precision, with NaN for the logits of images that have some: such proposals are never taken."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        broken = torch.isnan(images).flatten(1).any(1)
+        logits = self.model(torch.nan_to_num(images).to(self.dtype)).to(images.dtype)
+        return torch.where(broken[:, None], torch.nan, logits)

@@ -67,6 +67,7 @@ def adversarial_distances(
     check(carlini_wagner >= 0 and (norm == "2" or not carlini_wagner), "carlini_wagner", carlini_wagner, "is Euclidean")
     if x.numel() and not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
         raise InputError(f"x: pixels span [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
+    check(all(0.0 < radius < float("inf") for radius in radii), "radii", list(radii), "must be positive and finite")
     judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)
     training = model.training
     model.eval()
@@ -83,7 +84,7 @@ def adversarial_distances(
         attacks.append((known.L2CarliniWagnerAttack(binary_search_steps=5, steps=carlini_wagner), [None]))
     distances, examples, count = [], [], 0
     try:
-        for images, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
+        for images, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True) if len(x) else ():
             found = _Search(judge, images, truth, float(norm))
             for attack, tried in attacks:
                 for candidates in attack(wrapped, images, truth, epsilons=tried)[1]:
@@ -124,7 +125,8 @@ class _Search:
             fooled = self._judge(candidates, self._truth)
         moved = (candidates.double() - self._images.double()).flatten(1)
         distance = torch.linalg.vector_norm(moved, self._order, dim=1)
-        better = fooled & (distance < self.best)
+        valid = ((candidates >= 0.0) & (candidates <= 1.0)).flatten(1).all(1)
+        better = fooled & valid & (distance < self.best)
         self.best = torch.where(better, distance, self.best)
         self.examples[better] = candidates[better]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wellposed.activations import ReLU
 from wellposed.certificates.diagonal_metric import AffineBlock
-from wellposed.certificates.joint import find, output_map
+from wellposed.certificates.ending import find, output_map
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError

@@ -354,8 +354,9 @@ def certify(
     joint = joint_bound(chain, largest=None if method == "metric" else _LARGEST)
     if joint is None and method == "metric":
         raise CertificateError(
-            "method='metric': needs a last layer z = σ(Wz + Ux + b) on flat inputs, well posed in some diagonal metric, with "
-            "slopes of σ in [0, 1], and at most one linear layer after it"
+            "method='metric': needs a last layer z = σ(Wz + Ux + b) with slopes of σ in [0, 1], on flat inputs and well posed in "
+            "some diagonal metric, with at most one linear layer after it; or a circular convolution, with averages over windows "
+            "at most, Flatten() and one linear layer after it"
         )
     return certificate if joint is None else certificate.tightened(joint)
 

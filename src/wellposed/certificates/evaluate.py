@@ -20,7 +20,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.frozen import frozen
 from wellposed.layers.group_sort import GroupSort
-from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
 from wellposed.layers.normalize import batch_norm_map
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -318,7 +318,7 @@ def exact_copy(model: nn.Module) -> nn.Module:
 
 def _is_flat(module: Equilibrium) -> bool:
     """Whether a layer is one that `frozen` can copy, and computes what its class says."""
-    if type(module).forward is not ImplicitLayer.forward or has_hooks(module):
+    if not runs_as_written(module) or has_hooks(module):
         return False
     linear = is_plain(module.injection, nn.Linear) or is_plain(module.injection, ScaledLinear)
     return linear and isinstance(module.operator(), Dense)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from wellposed.activations import activation as activation_named
 from wellposed.activations import monotone_names
 from wellposed.certificates.diagonal_metric import affine_block
-from wellposed.certificates.joint import Chain, Joint
+from wellposed.certificates.ending import Chain
+from wellposed.certificates.joint import Joint
 from wellposed.certificates.lipschitz import Factor, is_nonexpansive
 from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.layers.blocks import is_plain, moves_only

@@ -85,9 +85,10 @@ class FrequencyBarrier(Barrier):
         size, t, r = len(multipliers), square, float(self.rank)
         factor = torch.linalg.cholesky(self.matrix(multipliers, t))
         inverse = torch.cholesky_inverse(factor)  # B, the inverse without C
-        solved = inverse @ self.outputs
-        low = torch.linalg.cholesky(torch.linalg.inv(self._rest(solved)))
-        driven = solved @ low.to(solved.dtype)  # Y: the inverse with C is B + YYᴴ
+        solved = torch.cholesky_solve(self.outputs, factor)
+        rest = torch.linalg.cholesky(self._rest(solved)).to(solved.dtype)
+        # Y: the inverse with C is B + YYᴴ, as YYᴴ is B Cᵀ (I − C B Cᵀ)⁻¹ C B.
+        driven = torch.linalg.solve_triangular(rest, solved.mT, upper=False).mT
         weighed = self.gram * multipliers  # GΛ
         rows = self.displacement - weighed / t  # K: dS/dλ_i = e_i k_i + its adjoint
         by_square = multipliers[:, None] * weighed / t**2  # dS/dt = T

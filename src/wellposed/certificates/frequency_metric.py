@@ -64,9 +64,9 @@ class CircularBlock:
             multipliers: λ, shape (channels,).
             value: γ.
         """
-        usable = multipliers.shape == (self._size,) and bool(
-            torch.isfinite(multipliers).all() and (multipliers > 0.0).all()
-        )
+        if multipliers.shape != (self._size,) or not multipliers.is_floating_point() or not self._fits(output):
+            return False
+        usable = bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all())
         if not usable or not (0.0 < value < math.inf) or not bool(torch.isfinite(output).all()):
             return False
         seen, exponent = _near_one(output)
@@ -122,7 +122,7 @@ class CircularBlock:
             output: C, shape (outputs, channels·height·width).
             start: multipliers to start from, such as those of another C.
         """
-        if not bool(torch.isfinite(output).all()) or not float(output.abs().max()) > 0.0:
+        if not self._fits(output) or not bool(torch.isfinite(output).all()) or not float(output.abs().max()) > 0.0:
             return None
         if not float(self._gram.abs().max()) > 0.0:
             return None
@@ -131,7 +131,7 @@ class CircularBlock:
         barrier = FrequencyBarrier(
             self._displacement, self._gram, self._transformed(seen) / norm, self._counts, self._size
         )
-        metric = torch.ones(self._size, dtype=torch.float64) if start is None else start.double()
+        metric = torch.ones(self._size, dtype=torch.float64) if start is None else _near_one(start)[0]
         point = minimise(barrier, metric, tolerance=1e-5)
         if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
             return None
@@ -144,6 +144,10 @@ class CircularBlock:
                 return DiagonalBound(value * (1.0 + 1e-9), multipliers)
             slack *= 8.0
         return None
+
+    def _fits(self, output: Tensor) -> bool:
+        features = self._size * self._image[0] * self._image[1]
+        return output.ndim == 2 and len(output) > 0 and output.shape[1] == features and output.is_floating_point()
 
     def _parts(self, scale: Tensor, value: float) -> tuple[Tensor, Tensor, Tensor]:
         """ΛH + HᴴΛ, ΛGΛ/γ², and a bound on the errors of both together at every frequency."""
@@ -171,12 +175,19 @@ def circular_block(layer: object) -> CircularBlock | None:
         if not isinstance(operator, Circular) or not isinstance(guarantee, CircularStronglyMonotone):
             return None
         weight, stride = layer.injection.weight.detach(), layer.injection.stride[0]
-        if not bool(torch.isfinite(weight).all()):
+        if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()) or not _is_usual(layer.injection):
             return None
         kernel, exponent = _near_one(weight)
         kept = isinstance(layer.activation, Bordered) and weight.shape[-1] <= 3
         gram, error = (_circular_gram if kept else _constant_gram)(kernel, operator.image, stride)
         return CircularBlock(operator.tensors[0], operator.image, gram, error, exponent)
+
+
+def _is_usual(convolution: ImageInjection) -> bool:
+    """Whether the settings of the convolution are those that it was made with: equal strides and centred taps."""
+    padding = tuple(taps // 2 for taps in convolution.weight.shape[2:])
+    equal = convolution.stride[0] == convolution.stride[1] and convolution.padding == padding
+    return equal and convolution.dilation == (1, 1) and convolution.groups == 1 and convolution.padding_mode == "zeros"
 
 
 def _circular_gram(kernel: Tensor, image: tuple[int, int], stride: int) -> tuple[Tensor, float]:

@@ -23,7 +23,7 @@ from wellposed.errors import CertificateError
 from wellposed.guarantee.componentwise import Componentwise
 from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PositiveLinear
@@ -122,7 +122,7 @@ def _through(name: str, block: nn.Module, gain: Tensor) -> Tensor:
     if is_plain(block, Normalize):
         repeated = gain.shape[1] // block.std.numel()
         return gain / block.std.double().cpu().reshape(-1).repeat_interleave(repeated) * _UP
-    if isinstance(block, Equilibrium) and type(block).forward is ImplicitLayer.forward:
+    if isinstance(block, Equilibrium) and runs_as_written(block):
         operator, guarantee = block.materialise()
         injection = block.injection
         plain = any(is_plain(injection, kind) for kind in (nn.Linear, ScaledLinear))

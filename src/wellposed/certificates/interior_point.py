@@ -75,11 +75,16 @@ def minimise(barrier: Barrier, metric: Tensor, *, tolerance: float = 1e-6) -> Po
     if start is None:
         return None
     multipliers, square = start
+    if not (0.0 < square < math.inf) or not bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all()):
+        return None
     weight = barrier.parameter / square
     steps = 0
     while steps < _LARGEST_STEPS:
         steps += 1
-        gradient, hessian = barrier.derivatives(multipliers, square)
+        try:
+            gradient, hessian = barrier.derivatives(multipliers, square)
+        except torch.linalg.LinAlgError:  # inside by less than rounding
+            break
         scale = torch.cat([multipliers, multipliers.new_tensor([square])])
         factor = _factor(scale[:, None] * hessian * scale)
         direction, decrement = _newton(gradient, factor, scale, weight)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.frozen import frozen
 from wellposed.layers.group_sort import GroupSort
-from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -95,7 +96,7 @@ def factor_of(name: str, block: nn.Module) -> Factor:
         return Factor(name, block.lipschitz(), f"{type(block).__name__} layer, verified Cholesky")
     if is_plain(block, Normalize):
         return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
-    if isinstance(block, ImplicitLayer) and type(block).forward is ImplicitLayer.forward:
+    if isinstance(block, ImplicitLayer) and runs_as_written(block):
         promised = metric_guarantee(name, block) if isinstance(block, Equilibrium) else None
         if promised is not None and isinstance(block, Equilibrium):
             block = frozen(block, promised)
@@ -128,13 +129,24 @@ def is_nonexpansive(block: nn.Module) -> bool:
 
 def _pooling_norm(name: str, block: nn.AvgPool2d) -> float:
     """Norm of an average over disjoint windows of r values: 1/√r."""
-    kernel, stride, padding = (
-        (part, part) if isinstance(part, int) else tuple(part)
-        for part in (block.kernel_size, block.stride, block.padding)
-    )
-    if kernel != stride or padding != (0, 0) or block.ceil_mode or block.divisor_override is not None:
+    kernel = pooling_window(block)
+    if kernel is None:
         raise CertificateError(f"{name}: average pooling is certified for disjoint windows without padding only")
     return rounded_up((kernel[0] * kernel[1]) ** -0.5)
+
+
+def pooling_window(block: nn.AvgPool2d) -> tuple[int, int] | None:
+    """Rows and columns of the windows of an average over disjoint ones, or None for any other pooling."""
+    kernel, stride, padding = (_pair(part) for part in (block.kernel_size, block.stride, block.padding))
+    if not is_plain(block, nn.AvgPool2d) or kernel != stride or padding != (0, 0):
+        return None
+    return None if block.ceil_mode or block.divisor_override is not None else kernel
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """What torch takes for a size of two dimensions."""
+    parts = (size,) if isinstance(size, int) else tuple(size)
+    return int(parts[0]), int(parts[-1])
 
 
 def _convolution_norm(name: str, block: nn.Conv2d) -> float:
@@ -148,10 +160,7 @@ def _convolution_norm(name: str, block: nn.Conv2d) -> float:
 
 def _max_pooling_norm(name: str, block: nn.MaxPool2d) -> float:
     """Root of the largest number of windows that a value is in: each of them moves by at most the largest change inside."""
-    kernel, stride, dilation = (
-        (part, part) if isinstance(part, int) else tuple(part)
-        for part in (block.kernel_size, block.stride, block.dilation)
-    )
+    kernel, stride, dilation = (_pair(part) for part in (block.kernel_size, block.stride, block.dilation))
     if dilation != (1, 1) or block.return_indices:
         raise CertificateError(f"{name}: maximum pooling is certified without dilation and indices only")
     shared = math.prod(-(-taps // step) for taps, step in zip(kernel, stride, strict=True))

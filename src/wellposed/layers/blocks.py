@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TypeGuard, TypeVar
 
 from torch import nn
+from torch.nn.modules import module as torch_modules
 
 _Block = TypeVar("_Block", bound=nn.Module)
 
 
 def is_plain(block: nn.Module, kind: type[_Block]) -> TypeGuard[_Block]:
-    """Whether a block is of a class and computes what that class computes; a subclass with another forward does not."""
-    return isinstance(block, kind) and type(block).forward is kind.forward
+    """Whether a block is of a class and computes what that class computes; one with another forward or call does not."""
+    same = (
+        isinstance(block, kind) and type(block).forward is kind.forward and type(block).__call__ is nn.Module.__call__
+    )
+    return same and "forward" not in vars(block)
 
 
 def moves_only(block: nn.Module) -> bool:
@@ -20,5 +24,6 @@ def moves_only(block: nn.Module) -> bool:
 
 
 def has_hooks(block: nn.Module) -> bool:
-    """Whether forward hooks may change what the block computes."""
-    return bool(block._forward_hooks or block._forward_pre_hooks)
+    """Whether forward hooks, its own or those of all modules, may change what the block computes."""
+    every = torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks
+    return bool(block._forward_hooks or block._forward_pre_hooks or every)

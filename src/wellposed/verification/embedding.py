@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import Activation
-from wellposed.certificates.joint import find, find_pooled, output_map
+from wellposed.certificates.ending import find, find_pooled, output_map
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError, GuaranteeError
@@ -133,7 +133,8 @@ class EmbeddedVerifier(RegionVerifier):
             place, name, layer, head = found
             self._output, bias = output_map(layer, head), None if head is None else head.bias
         elif pooled is not None:
-            place, name, layer, self._output = pooled
+            place, name, layer = pooled.place, pooled.name, pooled.layer
+            self._output = pooled.spread(pooled.rows)
             bias = chain[-1][1].bias if isinstance(chain[-1][1], nn.Linear) else None
         else:
             raise CertificateError("model: needs an equilibrium layer, and a linear head")

@@ -19,7 +19,7 @@ from wellposed.guarantee.positive import PositiveConcave
 from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import Stored, linear_map
-from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.layers.implicit_layer import runs_as_written
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.pcdeq import PositiveLinear
 from wellposed.operators.dense import Dense
@@ -48,9 +48,7 @@ class PositiveVerifier(RegionVerifier):
         places = [
             place
             for place, (_, block) in enumerate(chain)
-            if isinstance(block, Equilibrium)
-            and isinstance(block.injection, PositiveLinear)
-            and type(block).forward is ImplicitLayer.forward
+            if isinstance(block, Equilibrium) and isinstance(block.injection, PositiveLinear) and runs_as_written(block)
         ]
         if not places:
             raise CertificateError("model: needs a dense positive concave layer")
