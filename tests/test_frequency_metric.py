@@ -235,3 +235,109 @@ def test_other_layers_are_left_out():
     with torch.no_grad():
         layer.injection.weight[0, 0, 0, 0] = float("inf")
     assert circular_block(layer) is None
+
+
+@pytest.mark.parametrize("flatten", [lambda: nn.Flatten(2), lambda: nn.Flatten(1, 2), lambda: nn.Flatten(0)])
+def test_averages_over_something_else_are_not_taken_for_averages_over_windows(flatten):
+    """Before pooling, flattening makes channels of what are none; features may be as many by chance."""
+    layer = layer_of((2, 2), border=0)
+    model = nn.Sequential(layer, flatten(), nn.AvgPool2d(2), nn.Flatten(1), nn.Linear(2, 3, dtype=torch.float64))
+    assert joint_bound(blocks_of(model.eval())) is None
+    after = nn.Sequential(layer, nn.AvgPool2d(2), flatten(), nn.Linear(2, 3, dtype=torch.float64)).eval()
+    assert joint_bound(blocks_of(after)) is None
+
+
+def test_rows_that_are_nearly_equal():
+    """Their difference is far smaller than what dividing them by nine rounds."""
+    layer = layer_of((3, 3), border=0, channels=1)
+    with torch.no_grad():
+        for parameter in layer.constraint.parameters():
+            parameter.zero_()
+    head = nn.Linear(1, 2, dtype=torch.float64)
+    with torch.no_grad():
+        head.weight.copy_(1.0 + torch.tensor([[4.0], [5.0]], dtype=torch.float64) * 2.0**-52)
+    model = nn.Sequential(layer, nn.AvgPool2d(3), nn.Flatten(), head).eval()
+    found = wp.certify(model, method="metric")
+    matrix, driven = by_hand(layer)
+    inverse = torch.linalg.inv(torch.eye(9, dtype=torch.float64) - matrix)
+    slope = 2.0**-52 / 9.0 * torch.ones(1, 9, dtype=torch.float64) @ inverse @ driven
+    assert float(found.pairs[0, 1]) >= float(slope.norm()) * (1 - 1e-12)
+    assert found.check()
+
+
+def test_blocks_that_do_not_compute_what_their_class_says():
+    class Loud(nn.Linear):
+        def __call__(self, x):
+            return 100.0 * super().__call__(x)
+
+    class Steep(wp.ConvMonDEQ):
+        def readout(self, state, x):
+            return 100.0 * state
+
+    def build(layer, head):
+        return nn.Sequential(layer, nn.Flatten(), head.double()).eval()
+
+    layer = layer_of((2, 2), border=0)
+    sneaky = nn.Linear(8, 3)
+    sneaky.forward = lambda x: 100.0 * nn.Linear.forward(sneaky, x)
+    for model in (build(layer, Loud(8, 3)), build(layer, sneaky), build(Steep(1, 2, (2, 2)).double(), nn.Linear(8, 3))):
+        assert joint_bound(blocks_of(model)) is None
+        with pytest.raises(wp.CertificateError):
+            wp.certify(model)
+    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: 100.0 * output)
+    try:
+        with pytest.raises(wp.CertificateError, match="hooks"):
+            wp.certify(build(layer, nn.Linear(8, 3)))
+    finally:
+        handle.remove()
+    strange = layer_of((4, 4), border=0)
+    strange.injection.dilation = (2, 2)
+    assert circular_block(strange) is None
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_layer_that_sees_nothing(stride):
+    layer = layer_of((4, 4), border=0, stride=stride)
+    with torch.no_grad():
+        layer.injection.weight.zero_()
+    assert circular_block(layer) is None
+    assert wp.certify(classifier(layer)).lipschitz == pytest.approx(0.0, abs=1e-140)
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e-100, 1e-78, 1e78, 1e100, 1e160])
+def test_heads_of_any_scale(scale):
+    layer = layer_of((4, 4), border=0)
+    model = classifier(layer)
+    true = wp.certify(model)
+    with torch.no_grad():
+        model[3].weight.mul_(scale)
+    found = wp.certify(model)
+    off = ~torch.eye(3, dtype=torch.bool)
+    assert float((found.pairs[off] / (true.pairs[off] * scale)).amin()) >= 1 - 1e-4
+    assert found.lipschitz >= true.lipschitz * scale * (1 - 1e-4)
+
+
+def test_searches_that_fail_do_not_fail_the_certificate():
+    for seed in range(60):
+        layer = layer_of((3, 4), border=0, seed=seed, channels=3, inputs=2)
+        found = wp.certify(classifier(layer, pool=1), method="metric")
+        assert found.lipschitz > 0.0
+
+
+def test_malformed_evidence_is_refused(tmp_path):
+    layer = layer_of((4, 4), border=0)
+    model = classifier(layer)
+    found = wp.certify(model)
+    joint = found.joint
+    for change in (
+        {"multipliers": joint.multipliers[:0]}, {"multipliers": joint.multipliers[0]},
+        {"multipliers": joint.multipliers.to(torch.complex128)}, {"pairs": joint.pairs[:2, :2]}, {"pairs": joint.pairs[0]},
+        {"pairs": joint.pairs - torch.eye(3)},
+        {"multipliers": joint.multipliers[:, :1]},
+    ):  # fmt: skip
+        with pytest.raises(wp.CertificateError):
+            dataclasses.replace(found, joint=dataclasses.replace(joint, **change)).check()
+    listed = nn.Sequential(layer, nn.AvgPool2d([2, 2]), nn.Flatten(), model[3]).eval()
+    assert wp.certify(listed).lipschitz == pytest.approx(found.lipschitz, rel=1e-6)
+    assert circular_block(layer).bound(torch.ones(2, 3)) is None
+    assert not circular_block(layer).proves(torch.ones(0, 32), torch.ones(2), 1.0)

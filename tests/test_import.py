@@ -13,6 +13,7 @@ from torch import nn
 import wellposed as wp
 from wellposed.cli.main import run as command
 from wellposed.constraints.lipschitz_bounded import lipschitz_matrix
+from wellposed.errors import CheckpointError
 from wellposed.interop import read_dense
 from wellposed.interop.dense import LAYOUTS as DENSE
 from wellposed.training.run import load_image_run
@@ -292,3 +293,62 @@ def test_errors_name_what_is_wrong(tmp_path, capsys):
     torch.save(broken, file)
     assert command([*base, "--as", "lben"]) == 1
     assert command(["import", str(tmp_path / "none.pt")]) == 1
+
+
+def test_files_that_do_not_match_are_refused(tmp_path):
+    t = tensors_of("lben", 64, 10)
+    prefix = "mon.linear_module."
+    variants = {
+        "surplus": {**t, "extra": torch.zeros(2)},
+        "twice": {**t, "V": t[f"{prefix}V"]},
+        "broadcast S": {**t, f"{prefix}S": torch.zeros(H, 1)},
+        "scalar S": {**t, f"{prefix}S": torch.zeros(())},
+        "short psi": {**t, f"{prefix}psi": torch.zeros(1)},
+        "complex": {**t, f"{prefix}V": t[f"{prefix}V"].to(torch.complex128)},
+        "bias": {**t, "Wout.bias": torch.full((10,), torch.nan)},
+        "shape": {**t, "Wout.bias": torch.zeros(3)},
+    }
+    for content in variants.values():
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(CheckpointError):
+            read_dense(tmp_path / "a.pt", "lben", m=1.0)
+    old = tensors_of("lben-lambda")
+    old[f"{prefix}Lambda"][0] = -1.0
+    torch.save(old, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="positive"):
+        read_dense(tmp_path / "a.pt", "lben-lambda", m=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [
+        ("fc_lip0.5_w80.params", 0.5), ("full_L50.pt", 50.0), ("lip2.pt", 2.0), ("a_L1e-3.pt", None), ("clip0.5.pt", None),
+        ("L1_lip2.pt", None),
+    ],
+)  # fmt: skip
+def test_bounds_in_file_names(name, bound, tmp_path):
+    torch.save(tensors_of("lben-gamma"), tmp_path / name)
+    if bound is None:
+        with pytest.raises(wp.InputError, match="gamma"):
+            read_dense(tmp_path / name, "lben-gamma", m=1.0)
+    else:
+        found = read_dense(tmp_path / name, "lben-gamma", m=1.0)
+        expected = read_dense(tmp_path / name, "lben-gamma", m=1.0, gamma=bound)
+        assert torch.equal(found.matrix, expected.matrix)
+
+
+def test_broken_files_are_refused_whatever_is_wrong_with_them(tmp_path):
+    t = {name.removeprefix("mon.linear_module."): part for name, part in tensors_of("locuslab-mondeq").items()}
+    torch.save(t, tmp_path / "a.pt")
+    scipy.io.savemat(tmp_path / "a.mat", {"A": t["A.weight"].numpy()}, do_compression=True)
+    generator = torch.Generator().manual_seed(0)
+    for name, count in (("a.pt", 60), ("a.mat", 4)):
+        whole = bytearray((tmp_path / name).read_bytes())
+        for _ in range(count):
+            broken = bytearray(whole)
+            for place in torch.randint(0, len(whole), (3,), generator=generator).tolist():
+                broken[place] ^= 0x5A
+            path = tmp_path / f"broken-{name}"
+            path.write_bytes(bytes(broken[: len(broken) - 7]))
+            with pytest.raises(CheckpointError):
+                read_dense(path, "semialgebraic", m=1.0)

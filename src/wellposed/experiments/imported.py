@@ -77,5 +77,5 @@ def _fill(model: nn.Module, weights: Published) -> None:
                 "give the --data that it was trained on"
             )
         parameter.copy_(value)
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+    if not all(bool(torch.isfinite(part).all()) for part in (*model.parameters(), *model.buffers())):
         raise CheckpointError("weights: too large for float32")

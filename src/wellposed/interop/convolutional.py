@@ -7,6 +7,7 @@ pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -22,7 +23,7 @@ def single(t: Tensors, m: float) -> Published:
     """``W = (1 − m)I − g·A*A + B − B*`` with A = A₀/‖A₀‖ and B = h·B₀/‖B₀‖."""
     layer = {
         "injection.weight": t["U"], "injection.bias": t["U.bias"],
-        "constraint.A": _unit(t["A"]) * _root(t["g"], "g"), "constraint.B": _unit(t["B"]) * t["h"],
+        "constraint.A": _unit(t["A"]) * _root(t["g"], "g"), "constraint.B": _unit(t["B"]) * _number(t["h"], "h"),
     }  # fmt: skip
     options = {"width": len(t["U"]), "taps": t["A"].shape[-1], "stride": 1, "pool": 4, "m": m, "border": 1}
     return Published("mondeq-conv", options, layer, _head(t))
@@ -35,7 +36,7 @@ def several(t: Tensors, m: float) -> Published:
     layer = {"injection.weight": t["U"], "injection.bias": t["U.bias"]}
     for tier, width in enumerate(widths):
         layer[f"constraint.A.{tier}"] = _unit(t[f"A0.{tier}"]) * _root(t[f"g.{tier}"], f"g.{tier}")
-        layer[f"constraint.B.{tier}"] = _unit(t[f"B0.{tier}"]) * t[f"h.{tier}"]
+        layer[f"constraint.B.{tier}"] = _unit(t[f"B0.{tier}"]) * _number(t[f"h.{tier}"], f"h.{tier}")
         if tier + 1 < count:
             down = _unit(t[f"A_n0.{tier}"]) * _root(t[f"gn.{tier}"], f"gn.{tier}")
             layer[f"constraint.D.{tier}"] = down
@@ -56,10 +57,17 @@ def _unit(kernel: Tensor) -> Tensor:
     return kernel / kernel.norm()
 
 
-def _root(scale: Tensor, name: str) -> Tensor:
-    if not float(scale) >= 0.0:
-        raise CheckpointError(f"{name}: is {float(scale):.3g}; W is monotone for nonnegative scales only")
-    return scale.sqrt()
+def _number(scale: Tensor, name: str) -> float:
+    if scale.numel() != 1:
+        raise CheckpointError(f"{name}: has shape {tuple(scale.shape)}, must be a number")
+    return float(scale)
+
+
+def _root(scale: Tensor, name: str) -> float:
+    number = _number(scale, name)
+    if not number >= 0.0:
+        raise CheckpointError(f"{name}: is {number:.3g}; W is monotone for nonnegative scales only")
+    return math.sqrt(number)
 
 
 def layouts(m: float) -> dict[str, Callable[[Tensors], Published]]:

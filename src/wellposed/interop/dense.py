@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wellposed.errors import InputError, check
+from wellposed.errors import CheckpointError, InputError, check
 from wellposed.interop.files import Tensors, read_layout
 from wellposed.interop.published import Published
 
@@ -58,9 +58,18 @@ def read_dense(path: Path, layout: str, *, m: float, gamma: float | None = None)
     check(m > 0.0, "m", m, "must be positive")
     check(gamma is None or gamma > 0.0, "gamma", gamma, "must be positive")
     bound = _bound(path) if gamma is None else gamma
-    return read_layout(
-        path, layout, _layouts(m, bound), lambda found: [found.matrix, found.weight, found.bias, found.output]
-    )
+    found = read_layout(path, layout, _layouts(m, bound), _parts)
+    size, classes = len(found.matrix), len(found.output)
+    expected = [(size, size), (size, found.weight.shape[-1]), (size,), (classes, size), (classes,)]
+    if [tuple(part.shape) for part in _parts(found)] != expected:
+        raise CheckpointError(
+            f"{path}: the tensors' shapes {[tuple(p.shape) for p in _parts(found)]} do not fit together"
+        )
+    return found
+
+
+def _parts(found: DenseWeights) -> list[Tensor]:
+    return [found.matrix, found.weight, found.bias, found.output, found.output_bias]
 
 
 def _layouts(m: float, gamma: float | None) -> dict[str, Callable[[Tensors], DenseWeights]]:
@@ -82,8 +91,8 @@ def published(weights: DenseWeights, m: float) -> Published:
 
 
 def _bound(path: Path) -> float | None:
-    match = re.search(r"(?:lip|_L)(\d+(?:\.\d+)?)", path.name)
-    return None if match is None else float(match.group(1))
+    found = re.findall(r"(?:^|[_-])(?:lip|L)(\d+(?:\.\d+)?)(?=[_-]|\.[A-Za-z]+$|$)", path.name)
+    return float(found[0]) if len(found) == 1 else None
 
 
 def _monotone(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
@@ -107,7 +116,8 @@ def _well_posed(scale: Callable[[Tensors], Tensor]) -> Callable[[Tensors, float,
     """I − Ψ(VᵀV + mI + Sᵀ − S)."""
 
     def read(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
-        psi = scale(t)
+        psi = _positive(scale(t))
+        _square(t, "S", len(psi))
         eye = torch.eye(len(psi), dtype=torch.float64)
         core = t["V"].t() @ t["V"] + m * eye + t["S"].t() - t["S"]
         matrix = eye - psi[:, None] * core
@@ -118,7 +128,8 @@ def _well_posed(scale: Callable[[Tensors], Tensor]) -> Callable[[Tensors, float,
 
 def _bounded(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     """I − Ψ((GᵀG + ΛUUᵀΛ)/(2γ) + VᵀV + mI + Sᵀ − S), Ψ = exp(psi) = Λ⁻¹."""
-    psi, bound = torch.exp(t["psi"].reshape(-1)), _needed(gamma)
+    psi, bound = _positive(torch.exp(t["psi"].reshape(-1))), _needed(gamma)
+    _square(t, "S", len(psi))
     eye, driven = torch.eye(len(psi), dtype=torch.float64), t["B"] / psi[:, None]
     core = (
         (t["G"].t() @ t["G"] + driven @ driven.t()) / (2.0 * bound)
@@ -132,11 +143,23 @@ def _bounded(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
 
 def _bounded_old(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     """½Λ⁻¹(2Λ − GᵀG/γ − ΛUUᵀΛ/γ − VᵀV − mI + Sᵀ − S)."""
-    metric, bound = t["Lambda"].reshape(-1), _needed(gamma)
+    metric, bound = _positive(t["Lambda"].reshape(-1)), _needed(gamma)
+    _square(t, "S", len(metric))
     eye, driven = torch.eye(len(metric), dtype=torch.float64), t["B"] * metric[:, None]
     core = (t["G"].t() @ t["G"] + driven @ driven.t()) / bound + t["V"].t() @ t["V"] + m * eye - t["S"].t() + t["S"]
     matrix = eye - 0.5 * core / metric[:, None]
     return DenseWeights(matrix, t["B"], t["B.bias"], t["G"], t["G.bias"], metric=metric)
+
+
+def _positive(diagonal: Tensor) -> Tensor:
+    if not bool((diagonal > 0.0).all()):
+        raise CheckpointError("the metric has entries that are not positive; nothing is well posed in it")
+    return diagonal
+
+
+def _square(t: Tensors, name: str, size: int) -> None:
+    if t[name].shape != (size, size):
+        raise CheckpointError(f"{name}: has shape {tuple(t[name].shape)}, must be {(size, size)}")
 
 
 def _needed(gamma: float | None) -> float:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import io
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.errors import CheckpointError, InputError, require
+from wellposed.errors import CheckpointError, InputError, WellposedError, require
 
 Tensors = dict[str, Tensor]
 T = TypeVar("T")
 _PREFIXES = ("mon.linear_module.", "nemon.linear_module.", "mon.", "model.", "module.")
+
+
+class _Watched(dict[str, Tensor]):
+    """Tensors by name that remember which ones were asked for."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        super().__init__(tensors)
+        self.rest = {name for name in tensors if not name.endswith("num_batches_tracked")}
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.rest.discard(name)
+        return super().__getitem__(name)
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -29,33 +43,51 @@ def read_tensors(path: Path) -> Tensors:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
     content = _matlab(path) if path.suffix == ".mat" else _torch(path)
-    found = {}
+    found: Tensors = {}
     for name, tensor in content.items():
         for prefix in _PREFIXES:
             name = name.removeprefix(prefix)
-        found[name.removesuffix(".weight")] = tensor.detach().double()
+        name = name.removesuffix(".weight")
+        if name in found:
+            raise CheckpointError(f"{path}: two tensors for {name!r}")
+        if tensor.is_complex():
+            raise CheckpointError(f"{path}: {name} is complex")
+        found[name] = tensor.detach().double()
     return found
 
 
 def _torch(path: Path) -> Tensors:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except Exception as error:  # broken files fail in many ways
         raise CheckpointError(
             f"{path}: not a plain dictionary of tensors, and nothing else is loaded, as it could run code ({str(error)[:200]})"
         ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    plain = isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+    if not plain:
         raise CheckpointError(f"{path}: not a plain dictionary of tensors")
     return content
 
 
+# The reader is written in C and may crash on broken files, so it works in a process of its own.
+_MATLAB = """
+import sys, numpy, scipy.io
+content = scipy.io.loadmat(sys.argv[1])
+arrays = {name: array.astype("f8", casting="safe") for name, array in content.items() if name[:2] != "__"}
+numpy.savez(sys.stdout.buffer, **arrays)
+"""
+
+
 def _matlab(path: Path) -> Tensors:
-    reader = require("scipy.io", "train")
-    try:
-        content = reader.loadmat(path)
-        return {name: torch.from_numpy(array.astype("f8")) for name, array in content.items() if name[:2] != "__"}
-    except (ValueError, TypeError, NotImplementedError, OSError, AttributeError, reader.matlab.MatReadError) as error:
-        raise CheckpointError(f"{path}: not a readable .mat file of matrices ({str(error)[:200]})") from error
+    require("scipy.io", "train")
+    found = subprocess.run([sys.executable, "-c", _MATLAB, str(path)], capture_output=True, check=False)
+    if found.returncode:
+        reason = found.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise CheckpointError(f"{path}: not a readable .mat file of matrices ({reason[:200]})")
+    with np.load(io.BytesIO(found.stdout), allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 def read_layout(
@@ -73,7 +105,7 @@ def read_layout(
         CheckpointError: see `read_tensors`; or the file has other tensors than the layout, or NaN or infinite ones.
         InputError: an unknown layout.
     """
-    tensors = read_tensors(path)
+    tensors = _Watched(read_tensors(path))
     if layout not in layouts:
         raise InputError(f"as={layout!r}: unknown layout; use one of {', '.join(layouts)}")
     try:
@@ -82,8 +114,12 @@ def read_layout(
         raise CheckpointError(
             f"{path}: has no tensor {error} as the layout {layout!r} needs; it has {sorted(tensors)}"
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, WellposedError):
+            raise
         raise CheckpointError(f"{path}: the tensors' shapes do not fit together ({error})") from error
+    if tensors.rest:
+        raise CheckpointError(f"{path}: has tensors that the layout {layout!r} does not know: {sorted(tensors.rest)}")
     if not all(bool(torch.isfinite(part).all()) for part in parts(found)):
         raise CheckpointError(f"{path}: NaN or infinite weights")
     return found

@@ -25,6 +25,8 @@ def sigmoid(t: Tensors) -> Published:
         "injection.weight": t["linear1"], "injection.bias": t["linear1.bias"], "constraint.V": weight.sqrt(),
         "injection.norm.weight": t["bn1"], **{f"injection.norm.{name}": t[f"bn1.{name}"] for name in _NORM},
     }  # fmt: skip
+    if any(bool((t[f"{name}.running_var"] < 0.0).any()) for name in ("bn1", "bn2")):
+        raise CheckpointError("running_var: has negative entries")
     norm = {"weight": t["bn2"], **{name: t[f"bn2.{name}"] for name in _NORM}}
     head = {"weight": t["classifier"], "bias": t["classifier.bias"]}
     return Published("pcdeq2", {"width": len(weight), "parametrisation": "square"}, layer, head, norm)
