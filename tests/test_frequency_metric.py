@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed.certificates.evaluate import exact_copy
 from wellposed.certificates.frequency_barrier import FrequencyBarrier
 from wellposed.certificates.frequency_metric import circular_block
 from wellposed.certificates.joint import joint_bound
@@ -341,3 +342,18 @@ def test_malformed_evidence_is_refused(tmp_path):
     assert wp.certify(listed).lipschitz == pytest.approx(found.lipschitz, rel=1e-6)
     assert circular_block(layer).bound(torch.ones(2, 3)) is None
     assert not circular_block(layer).proves(torch.ones(0, 32), torch.ones(2), 1.0)
+
+
+def test_the_exact_copy_keeps_the_frequencies_that_run():
+    """Forming them again in float64 would give another network, which a constant that is attained does not cover."""
+    torch.manual_seed(0)
+    layer = wp.ConvMonDEQ(1, 2, (4, 5), border=1)
+    for model in (layer, nn.Sequential(layer, nn.Flatten(), nn.Linear(84, 3)).eval()):
+        exact = exact_copy(model)
+        copied = exact if isinstance(exact, wp.ConvMonDEQ) else exact[0]
+        stored = copied.operator().tensors[0]
+        assert stored.dtype == torch.complex128
+        assert torch.equal(stored, layer.operator().tensors[0].to(torch.complex128))
+        x = torch.rand(3, 1, 4, 5)
+        torch.testing.assert_close(exact(x.double()).float(), model(x), rtol=1e-4, atol=1e-4)
+        assert bool((copied.solve(x.double()).error_bound < 1e-6).all())

@@ -124,10 +124,11 @@ def test_network_of_the_published_curves_gains_by_metrics(tmp_path_factory, caps
     assert json.loads(capsys.readouterr().out)["shares"]["0.05"]["certified"] >= 0.47
 
 
+@pytest.mark.timeout(1800)
 def test_network_with_a_penalty_in_the_max_norm(tmp_path_factory, capsys):
     run = trained("nemon-robust", tmp_path_factory, family="nemon")
     capsys.readouterr()
-    ladder = ["certify", str(run), "--method", "ladder", "--norm", "linf", "--limit", "100", "--seconds", "5", "--json"]
+    ladder = ["certify", str(run), "--method", "ladder", "--norm", "linf", "--limit", "100", "--seconds", "2", "--json"]
     assert command([*ladder, "--eps", "0.01", "0.02", "0.05"]) == 0
     shares = json.loads(capsys.readouterr().out)["shares"]
     for radius, least in (("0.01", 0.94), ("0.02", 0.92), ("0.05", 0.76)):

@@ -16,9 +16,10 @@ from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.guarantee import Guarantee
 from wellposed.layers.blocks import has_hooks, is_plain
 from wellposed.layers.contractive_cell import ContractiveCell
+from wellposed.layers.conv_equilibrium import ConvEquilibrium
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
-from wellposed.layers.frozen import frozen
+from wellposed.layers.frozen import frozen, frozen_image
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
 from wellposed.layers.normalize import batch_norm_map
@@ -301,8 +302,8 @@ def _own(name: str, block: Any, value: Tensor, image: Tensor) -> _Own:
 def exact_copy(model: nn.Module) -> nn.Module:
     """The same network on the CPU in float64, in eval mode, with solves to nine digits.
 
-    Layers on flat inputs keep the W, U and W_o that run; forming them again in float64 would give others, off by the rounding of
-    float32, as it does for convolutions and cells.
+    Layers on flat inputs and circular convolutions keep the W, U and W_o that run; forming them again in float64 would give
+    others, off by the rounding of float32, as it does for other convolutions and cells.
     """
     exact = copy.deepcopy(model).cpu().double().eval()
     for name, module in model.named_modules():
@@ -310,6 +311,12 @@ def exact_copy(model: nn.Module) -> nn.Module:
             if not name:
                 return frozen(module).eval()
             exact.set_submodule(name, frozen(module).eval())
+        elif isinstance(module, ConvEquilibrium) and runs_as_written(module) and not has_hooks(module):
+            image = frozen_image(module)
+            if image is not None and not name:
+                exact = image.eval()
+            elif image is not None:
+                exact.set_submodule(name, image.eval())
     for part in exact.modules():
         if isinstance(part, ImplicitLayer):
             part.tolerance = Tolerance(1e-9, 1e-9)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Constraint
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
+from wellposed.layers.conv_equilibrium import ConvEquilibrium
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.operators.base import Operator
+from wellposed.operators.circular import Circular
 from wellposed.operators.dense import Dense
 
 
@@ -18,17 +23,18 @@ class Stored(Constraint):
     Args:
         operator: W.
         guarantee: what was proved of it, or None.
+        features: size of the state.
     """
 
-    def __init__(self, operator: Dense, guarantee: Guarantee | None) -> None:
+    def __init__(self, operator: Operator, guarantee: Guarantee | None, features: int) -> None:
         super().__init__()
-        self._operator, self._guarantee = operator, guarantee
+        self._operator, self._guarantee, self._features = operator, guarantee, features
 
     @property
     def state_features(self) -> int:  # noqa: D102
-        return self._operator.dense().shape[0]
+        return self._features
 
-    def materialise(self) -> tuple[Dense, Guarantee | None]:  # noqa: D102
+    def materialise(self) -> tuple[Operator, Guarantee | None]:  # noqa: D102
         return self._operator, self._guarantee
 
 
@@ -53,13 +59,25 @@ def frozen(layer: Equilibrium, guarantee: Guarantee | None = None) -> Equilibriu
     promise = known if guarantee is None else guarantee
     copied = Equilibrium(
         linear_map(layer.injection.weight, layer.injection.bias),
-        Stored(stored, None if promise is None else promise.on(stored)),
+        Stored(stored, None if promise is None else promise.on(stored), layer.state_features),
         activation=layer.activation, rtol=1e-9, atol=1e-9, max_steps=20000,
     )  # fmt: skip
     if layer.output is not None:
         copied.output = linear_map(layer.output.weight, layer.output.bias)
         if layer.direct is not None:
             copied.direct = linear_map(layer.direct.weight, None)
+    return copied
+
+
+@torch.no_grad()
+def frozen_image(layer: ConvEquilibrium) -> ConvEquilibrium | None:
+    """The same for one circular convolution, whose transfer function is kept number for number; None for other layers."""
+    operator, guarantee = layer.materialise()
+    if not isinstance(operator, Circular) or guarantee is None:
+        return None
+    stored = Circular(operator.tensors[0].detach().to("cpu", torch.complex128).contiguous(), operator.image[1])
+    copied = copy.deepcopy(layer).cpu().double()
+    copied.constraint = Stored(stored, guarantee.on(stored), layer.state_features)
     return copied
 
 

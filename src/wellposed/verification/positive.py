@@ -76,7 +76,7 @@ class PositiveVerifier(RegionVerifier):
         size = len(self._matrix)
         # The equilibrium as a function of its offset.
         self._layer = Equilibrium(
-            linear_map(torch.eye(size, dtype=torch.float64), None), Stored(stored, guarantee.on(stored)),
+            linear_map(torch.eye(size, dtype=torch.float64), None), Stored(stored, guarantee.on(stored), size),
             activation=layer.activation, rtol=1e-10, atol=1e-10, max_steps=20000, on_failure="raise",
         )  # fmt: skip
         self._output, self._output_bias = _head(name, after, size)
