@@ -178,7 +178,7 @@ def campaign(
         tamper: applied to every certificate: a fault for the campaign to find.
     """
     found = Campaign()
-    generator = torch.Generator().manual_seed(seed)
+    generator, of_images = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1))
     lipschitz = tuple(name for name in ("product", "metric", "pairs", *_NORMS) if name in methods)
     for subject in subjects(generator):
         missing = {name for name in methods if found.tallies[name].trials < trials}
@@ -197,7 +197,7 @@ def campaign(
                 if name in missing:
                     _regions(subject, found.tallies[name], norm, generator)
             if "images" in missing:
-                _images(found.tallies["images"], generator, tamper)
+                _images(found.tallies["images"], of_images, tamper)
     raise AssertionError  # subjects never end
 
 
