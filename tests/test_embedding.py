@@ -11,6 +11,7 @@ from torch import nn
 import wellposed as wp
 from wellposed.cli.main import run as command
 from wellposed.verification import EmbeddedVerifier, PositiveVerifier, Verifier, verifier_of
+from wellposed.verification.region import Region
 
 
 def dense(activation="relu", mu=0.5, normalised=True, seed=0, dtype=torch.float64, units=7):
@@ -56,8 +57,6 @@ def test_margins_and_states_stay_inside(model, norm):
     for radius in (1e-6, 0.03, 0.3):
         x = torch.rand(shape, dtype=torch.float64)
         label = int(model(x[None]).argmax())
-        from wellposed.verification.region import Region
-
         region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius)
         widths = torch.full((x.numel(),), torch.inf, dtype=torch.float64) if norm == "2" else region.widths
         low, high = verifier._margins(region.centre, widths, region.radius, label)

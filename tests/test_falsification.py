@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from wellposed.cli.main import run as command
-from wellposed.experiments.falsification import METHODS, Tally, campaign, subjects
+from wellposed.experiments.falsification import METHODS, Tally, campaign
 from wellposed.experiments.planted_faults import FAULTS
+from wellposed.experiments.subjects import subjects
 
 
 def test_no_certificate_breaks():

@@ -34,6 +34,18 @@ def to_float64(matrix: Tensor, name: str = "matrix") -> Matrix:
     return array
 
 
+def near_one(matrix: Tensor, name: str = "matrix") -> tuple[Tensor, int]:
+    """The matrix with its largest entry in [1/2, 1), float64, and the exponent of two that it was divided by; exact.
+
+    Raises:
+        InputError: non-finite entries.
+    """
+    exact = to_float64(matrix, name)
+    exponent = math.frexp(float(np.abs(exact).max(initial=0.0)))[1]  # of zero it is zero
+    # Not by torch, which multiplies by a power of two that may overflow.
+    return torch.from_numpy(np.ldexp(exact, -exponent)), exponent
+
+
 def eigenvalues(symmetric: Matrix) -> Matrix:
     """Eigenvalues in ascending order, to working accuracy: a guess, which proves nothing.
 

@@ -65,9 +65,11 @@ def adversarial_distances(
     choices("norm", norm, ("2", "inf"))
     check(restarts >= 1, "restarts", restarts, "must be at least 1")
     check(carlini_wagner >= 0 and (norm == "2" or not carlini_wagner), "carlini_wagner", carlini_wagner, "is Euclidean")
-    if x.numel() and not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
+    if len(x) and not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
         raise InputError(f"x: pixels span [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
     check(all(0.0 < radius < float("inf") for radius in radii), "radii", list(radii), "must be positive and finite")
+    if not len(x):
+        return torch.zeros(0, dtype=torch.float64), x
     judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)
     training = model.training
     model.eval()
@@ -84,7 +86,7 @@ def adversarial_distances(
         attacks.append((known.L2CarliniWagnerAttack(binary_search_steps=5, steps=carlini_wagner), [None]))
     distances, examples, count = [], [], 0
     try:
-        for images, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True) if len(x) else ():
+        for images, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             found = _Search(judge, images, truth, float(norm))
             for attack, tried in attacks:
                 for candidates in attack(wrapped, images, truth, epsilons=tried)[1]:
@@ -97,8 +99,6 @@ def adversarial_distances(
             done(count)
     finally:
         model.train(training)
-    if not distances:
-        return torch.zeros(0, dtype=torch.float64), x
     return torch.cat(distances), torch.cat(examples)
 
 

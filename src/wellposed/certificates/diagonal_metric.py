@@ -21,8 +21,8 @@ from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.operators.dense import Dense
-from wellposed.verified import Matrix, is_positive_semidefinite, to_float64
 from wellposed.verified import gamma as rounding_constant
+from wellposed.verified import is_positive_semidefinite, near_one, to_float64
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class AffineBlock:
 
     def __init__(self, matrix: Tensor, input_weight: Tensor, metric: Tensor) -> None:
         self._weight = to_float64(matrix, "W")
-        driven, self._exponent = _near_one(to_float64(input_weight, "U"))  # U is 2 to that power times this
+        small, self._exponent = near_one(input_weight, "U")  # U is 2 to that power times this
+        driven = small.numpy()
         self._displacement = np.eye(len(self._weight)) - self._weight
         self._gram = driven @ driven.T
         self._absolute_gram = np.abs(driven) @ np.abs(driven).T
@@ -66,10 +67,11 @@ class AffineBlock:
         """
         fits = multipliers.shape == (len(self._weight),) and output.shape[1:] == multipliers.shape
         usable = fits and bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all())
-        if not (0.0 < value < math.inf) or not usable:
+        if not (0.0 < value < math.inf) or not usable or not bool(torch.isfinite(output).all()):
             return False
         # Scaling C, λ and γ by powers of two is exact, changes nothing, and keeps their squares in range.
-        seen, exponent = _near_one(to_float64(output, "C"))
+        small, exponent = near_one(output, "C")
+        seen = small.numpy()
         scale = np.ldexp(to_float64(multipliers, "multipliers"), -2 * exponent)
         value = math.ldexp(value, -exponent - self._exponent) if abs(exponent + self._exponent) < 1000 else 0.0
         in_range = 1e-100 < value < 1e100 and scale.min() > 1e-100 and scale.max() < 1e100
@@ -97,9 +99,9 @@ class AffineBlock:
             output: C, shape (outputs, n).
             start: multipliers to start from, such as those of another C.
         """
-        seen, exponent = _near_one(to_float64(output, "C"))
+        seen, exponent = near_one(output, "C")
         point = least_square(
-            torch.from_numpy(self._displacement), torch.from_numpy(self._gram), torch.from_numpy(seen),
+            torch.from_numpy(self._displacement), torch.from_numpy(self._gram), seen,
             self._metric if start is None else start, rank=min(self._inputs, len(self._weight)),
         )  # fmt: skip
         if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
@@ -132,9 +134,3 @@ def affine_block(layer: Equilibrium) -> AffineBlock | None:
             return None
         metric = torch.ones(len(matrix), dtype=torch.float64) if known is None else known.detach().double().cpu()
         return AffineBlock(matrix, layer.injection.weight.detach(), metric)
-
-
-def _near_one(matrix: Matrix) -> tuple[Matrix, int]:
-    """The matrix with its largest entry in [1/2, 1), and the exponent of the power of two that it was divided by."""
-    exponent = math.frexp(float(np.abs(matrix).max(initial=0.0)))[1]
-    return np.ldexp(matrix, -exponent), exponent

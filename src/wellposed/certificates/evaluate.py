@@ -307,28 +307,25 @@ def exact_copy(model: nn.Module) -> nn.Module:
     """
     exact = copy.deepcopy(model).cpu().double().eval()
     for name, module in model.named_modules():
-        if isinstance(module, Equilibrium) and _is_flat(module):
-            if not name:
-                return frozen(module).eval()
-            exact.set_submodule(name, frozen(module).eval())
-        elif isinstance(module, ConvEquilibrium) and runs_as_written(module) and not has_hooks(module):
-            image = frozen_image(module)
-            if image is not None and not name:
-                exact = image.eval()
-            elif image is not None:
-                exact.set_submodule(name, image.eval())
+        stored = _with_stored_numbers(module)
+        if stored is not None and name:
+            exact.set_submodule(name, stored.eval())
+        elif stored is not None:
+            exact = stored.eval()
     for part in exact.modules():
         if isinstance(part, ImplicitLayer):
             part.tolerance = Tolerance(1e-9, 1e-9)
     return exact
 
 
-def _is_flat(module: Equilibrium) -> bool:
-    """Whether a layer is one that `frozen` can copy, and computes what its class says."""
-    if not runs_as_written(module) or has_hooks(module):
-        return False
+def _with_stored_numbers(module: nn.Module) -> Equilibrium | None:
+    """A copy of a layer with the very matrices that run; None where it computes other things than its class, or has none."""
+    if not isinstance(module, Equilibrium) or not runs_as_written(module) or has_hooks(module):
+        return None
+    if isinstance(module, ConvEquilibrium):
+        return frozen_image(module)
     linear = is_plain(module.injection, nn.Linear) or is_plain(module.injection, ScaledLinear)
-    return linear and isinstance(module.operator(), Dense)
+    return frozen(module) if linear and isinstance(module.operator(), Dense) else None
 
 
 def surely_misclassified(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:

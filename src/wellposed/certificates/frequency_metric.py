@@ -24,7 +24,7 @@ from wellposed.layers.conv_equilibrium import ConvEquilibrium, ImageInjection
 from wellposed.operators.circular import Circular
 from wellposed.operators.fourier import image_rounding, multiplicity
 from wellposed.verified import gamma as rounding_constant
-from wellposed.verified import is_positive_semidefinite
+from wellposed.verified import is_positive_semidefinite, near_one
 
 _UNIT = 2.0**-53
 
@@ -69,7 +69,7 @@ class CircularBlock:
         usable = bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all())
         if not usable or not (0.0 < value < math.inf) or not bool(torch.isfinite(output).all()):
             return False
-        seen, exponent = _near_one(output)
+        seen, exponent = near_one(output)
         scale = torch.ldexp(multipliers.double(), torch.tensor(-2.0 * exponent))
         value = math.ldexp(value, -exponent - self._exponent) if abs(exponent + self._exponent) < 1000 else 0.0
         extremes = float(scale.min()), float(scale.max())
@@ -82,7 +82,6 @@ class CircularBlock:
         solved = torch.linalg.solve_ex(matrix, rows)[0]
         needed = rows.mH @ solved
         needed = 0.5 * (needed + needed.mH)
-        outputs = len(seen)
         total = torch.einsum("f,fab->ab", self._counts, needed.real)
         left = 1.0 - float(torch.linalg.eigvalsh(total)[-1])
         if not left > 0.0:
@@ -126,12 +125,12 @@ class CircularBlock:
             return None
         if not float(self._gram.abs().max()) > 0.0:
             return None
-        seen, exponent = _near_one(output)
+        seen, exponent = near_one(output)
         norm = float(torch.linalg.matrix_norm(seen, 2))
         barrier = FrequencyBarrier(
             self._displacement, self._gram, self._transformed(seen) / norm, self._counts, self._size
         )
-        metric = torch.ones(self._size, dtype=torch.float64) if start is None else _near_one(start)[0]
+        metric = torch.ones(self._size, dtype=torch.float64) if start is None else near_one(start)[0]
         point = minimise(barrier, metric, tolerance=1e-5)
         if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
             return None
@@ -177,7 +176,7 @@ def circular_block(layer: object) -> CircularBlock | None:
         weight, stride = layer.injection.weight.detach(), layer.injection.stride[0]
         if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()) or not _is_usual(layer.injection):
             return None
-        kernel, exponent = _near_one(weight)
+        kernel, exponent = near_one(weight)
         kept = isinstance(layer.activation, Bordered) and weight.shape[-1] <= 3
         gram, error = (_circular_gram if kept else _constant_gram)(kernel, operator.image, stride)
         return CircularBlock(operator.tensors[0], operator.image, gram, error, exponent)
@@ -272,10 +271,3 @@ def _least(matrix: Tensor, error: Tensor) -> float | None:
             return candidate
         candidate *= 0.1
     return None
-
-
-def _near_one(matrix: Tensor) -> tuple[Tensor, int]:
-    """The matrix with its largest entry in [1/2, 1), and the exponent of the power of two that it was divided by."""
-    exact = matrix.detach().double().cpu()
-    exponent = math.frexp(float(exact.abs().max()))[1]  # of zero it is zero
-    return torch.ldexp(exact, torch.tensor(-float(exponent))), exponent

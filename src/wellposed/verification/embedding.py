@@ -77,35 +77,47 @@ class _Linear:
         return norms if self.weight.ndim == 2 else norms[:, None, None]
 
 
+@dataclass(frozen=True)
 class _Split:
-    """W in its signed parts."""
+    """W in its signed parts.
 
-    def to(self, dtype: torch.dtype) -> _Split:
-        """The same in another precision, for searches."""
-        found = object.__new__(_Split)
-        found.diagonal, found.rounding = self.diagonal.to(dtype), self.rounding
-        found.positive, found.negative, found.absolute = (
-            part.part(part.weight.to(dtype)) for part in (self.positive, self.negative, self.absolute)
-        )
-        return found
+    Attributes:
+        diagonal: D, to be broadcast over states.
+        rounding: of one product with W in float64, relative to that of absolute values.
+        positive: P.
+        negative: N.
+        absolute: D, P and N in absolute values.
+    """
 
-    def __init__(self, operator: Operator) -> None:
+    diagonal: Tensor
+    rounding: float
+    positive: _Linear
+    negative: _Linear
+    absolute: _Linear
+
+    @classmethod
+    def of(cls, operator: Operator) -> _Split:
+        """The parts of a matrix or a zero-padded convolution, float64."""
         if isinstance(operator, Dense):
             whole = _Linear(operator.dense().detach().double().cpu())
             own = torch.eye(len(whole.weight), dtype=torch.float64) > 0.0
-            self.diagonal = whole.weight.diagonal().clone()
+            diagonal = whole.weight.diagonal().clone()
         elif isinstance(operator, ZeroPadded) and not operator.transposed:
             whole = _Linear(operator.kernel.detach().double().cpu())
             count, _, rows, columns = whole.weight.shape
             own = torch.zeros_like(whole.weight, dtype=torch.bool)
             own[torch.arange(count), torch.arange(count), rows // 2, columns // 2] = True
-            self.diagonal = whole.weight[own][:, None, None]
+            diagonal = whole.weight[own][:, None, None]
         else:
             raise CertificateError(f"W: intervals are for matrices and zero-padded convolutions, not {operator!r}")
         off = whole.weight.masked_fill(own, 0.0)
-        self.positive, self.negative = whole.part(off.clamp_min(0.0)), whole.part((-off).clamp_min(0.0))
-        self.absolute = whole.part(whole.weight.abs())
-        self.rounding = 2.0 * gamma(2 * whole.terms + 16)
+        parts = (whole.part(each) for each in (off.clamp_min(0.0), (-off).clamp_min(0.0), whole.weight.abs()))
+        return cls(diagonal, 2.0 * gamma(2 * whole.terms + 16), *parts)
+
+    def to(self, dtype: torch.dtype) -> _Split:
+        """The same in another precision, for searches."""
+        parts = (part.part(part.weight.to(dtype)) for part in (self.positive, self.negative, self.absolute))
+        return _Split(self.diagonal.to(dtype), self.rounding, *parts)
 
     def __call__(self, near: Tensor, far: Tensor) -> Tensor:
         """D·near + P·near − N·far."""
@@ -147,7 +159,7 @@ class EmbeddedVerifier(RegionVerifier):
         self._bias = (
             torch.zeros(len(self._output), dtype=torch.float64) if bias is None else bias.detach().double().cpu()
         )
-        self._split, self._activation = _Split(layer.operator()), layer.activation
+        self._split, self._activation = _Split.of(layer.operator()), layer.activation
         self._input, self._shift = _input_map(name, layer)
         self._normalise(name, [block for _, block in chain[:place]])
         self._shape = layer.input_shape if isinstance(layer, ConvEquilibrium) else (layer.in_features,)
