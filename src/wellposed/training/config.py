@@ -39,6 +39,8 @@ class TrainConfig:
     penalty_norm: str = "2"
     """Of that constant: 2 for the product of the linear layers' spectral norms; inf or 1, for NEMON, for the largest row or
     column of its sensitivities."""
+    box_radius: float = 0.0
+    """Train on the worst logits while every pixel may move so far, by intervals; for nemon and nemon-conv."""
     temperature: float = 1.0
     """Factor on the logits in the loss only: networks with a fixed Lipschitz constant need a large one for a margin."""
     augment: bool = False
@@ -61,6 +63,9 @@ class TrainConfig:
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "must not be negative")
         check(self.lipschitz_penalty >= 0, "lipschitz_penalty", self.lipschitz_penalty, "must not be negative")
         choices("penalty_norm", self.penalty_norm, ("2", "inf", "1"))
+        check(0.0 <= self.box_radius <= 1.0, "box_radius", self.box_radius, "must lie in 0…1")
+        bounded = self.family.has_intervals or not self.box_radius
+        check(bounded, "box_radius", self.box_radius, f"no intervals are known for {self.family.name}")
         named = self.penalty_norm == "2" or self.family.name == "nemon"
         check(named, "penalty_norm", self.penalty_norm, f"is for nemon, not {self.family.name}")
 

@@ -12,6 +12,7 @@ from wellposed.constraints.base import Projected
 from wellposed.layers import NEMON
 from wellposed.training.augment import shift_and_mirror
 from wellposed.training.config import TrainConfig
+from wellposed.training.worst_case import worst_logits
 
 
 class ClassifierModule(lightning.LightningModule):
@@ -32,11 +33,19 @@ class ClassifierModule(lightning.LightningModule):
         inputs, labels = batch
         if self.config.augment:
             inputs = shift_and_mirror(inputs)
-        loss = nn.functional.cross_entropy(self.config.temperature * self.model(inputs), labels)
+        logits = (
+            worst_logits(self.model, inputs, labels, self._radius()) if self.config.box_radius else self.model(inputs)
+        )
+        loss = nn.functional.cross_entropy(self.config.temperature * logits, labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         if self.config.lipschitz_penalty > 0.0:
             loss = loss + self.config.lipschitz_penalty * self._constant()
         return loss
+
+    def _radius(self) -> float:
+        """Of the boxes, which grow from points to their full size over the first half of training."""
+        share = 2.0 * self.trainer.global_step / float(self.trainer.estimated_stepping_batches)
+        return min(share, 1.0) * self.config.box_radius
 
     def _constant(self) -> Tensor:
         """What the penalty is about; for the Euclidean norm what product certificates multiply, but for the modulus."""

@@ -18,6 +18,7 @@ class Family(ABC):
     name: ClassVar[str]
     domain: ClassVar[str] = "images"  # or graphs
     scales_input: ClassVar[bool] = True  # whether pixels are divided by their standard deviation
+    has_intervals: ClassVar[bool] = False  # whether its networks can be trained by bounds of intervals
 
     width: int = 40
     """Number of state features."""

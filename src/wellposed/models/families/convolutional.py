@@ -157,6 +157,7 @@ class NEMONConvFamily(_ConvFamily):
     """Non-Euclidean monotone network with one zero-padded convolution (Jafarpour et al. 2021)."""
 
     name: ClassVar[str] = "nemon-conv"
+    has_intervals: ClassVar[bool] = True
 
     mu: float = 0.0
     """Bound of the log norm, below one: larger is more expressive and less smooth."""

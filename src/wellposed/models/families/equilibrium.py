@@ -75,6 +75,7 @@ class NEMONFamily(Family):
     """Non-Euclidean monotone operator network (Jafarpour et al. 2021): μ_∞,η(W) ≤ mu < 1."""
 
     name: ClassVar[str] = "nemon"
+    has_intervals: ClassVar[bool] = True
 
     mu: float = 0.0
     """Bound of the log norm, below one: larger is more expressive and less smooth."""
