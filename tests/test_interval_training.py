@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch import nn
@@ -12,6 +10,7 @@ import wellposed as wp
 from wellposed.cli.main import run as command
 from wellposed.errors import GuaranteeError, InputError
 from wellposed.layers.interval import state_interval
+from wellposed.training.run import load_image_run
 from wellposed.training.worst_case import worst_logits
 from wellposed.verification import EmbeddedVerifier
 
@@ -130,12 +129,11 @@ def test_the_command_trains_for_certificates(tmp_path, capsys):
     shares = {}
     for radius in ("0", "0.05"):
         run = tmp_path / f"run{radius}"
-        options = ["--data", "digits", "--epochs", "12", "--batch-size", "32", "--width", "30", "--box-radius", radius]
+        options = ["--data", "digits", "--epochs", "8", "--batch-size", "64", "--width", "16", "--box-radius", radius]
         assert command(["train", "nemon", *options, "--out", str(run), "--json"]) == 0
-        capsys.readouterr()
-        ladder = ["certify", str(run), "--method", "ladder", "--norm", "linf", "--eps", "0.05", "--limit", "60"]
-        assert command([*ladder, "--seconds", "0.3", "--json"]) == 0
-        shares[radius] = json.loads(capsys.readouterr().out)["shares"]["0.05"]["certified"]
-    assert shares["0.05"] >= shares["0"] + 0.05
+        _, data, model = load_image_run(run)
+        worst = worst_logits(model, data.test_x, data.test_y, 0.05).scatter(1, data.test_y[:, None], -torch.inf)
+        shares[radius] = float((worst.amax(1) < 0).float().mean())
+    assert shares["0.05"] >= shares["0"] + 0.15
     assert command(["train", "mondeq", "--data", "digits", "--box-radius", "0.1", "--out", str(tmp_path / "no")]) == 2
     assert "no intervals are known for mondeq" in capsys.readouterr().err
