@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 import scipy.io
@@ -13,6 +14,7 @@ from torch import nn
 import wellposed as wp
 from wellposed.cli.main import run as command
 from wellposed.constraints.lipschitz_bounded import lipschitz_matrix
+from wellposed.data import load_images
 from wellposed.errors import CheckpointError
 from wellposed.interop import read_dense
 from wellposed.interop.dense import LAYOUTS as DENSE
@@ -224,7 +226,7 @@ def test_a_positive_concave_network_as_published(tmp_path):
         scale = normal["weight"] / (normal["running_var"] + 1e-5).sqrt()
         return (value - normal["running_mean"]) * scale + normal["bias"]
 
-    x = model[0](data.test_x[:6]).flatten(1)
+    x = data.test_x[:6].flatten(1)  # pixels as they are
     offset = torch.relu(normalised(x @ t["linear1.weight"].t() + t["linear1.bias"]))
     v = t["block.deq.f.W.weight_v"]
     weight = t["block.deq.f.W.weight_g"] * v / v.norm(dim=1, keepdim=True)
@@ -238,6 +240,127 @@ def test_a_positive_concave_network_as_published(tmp_path):
     t["block.deq.f.W.weight_v"][0, 0] = -1.0
     torch.save(t, tmp_path / "bad.pt")
     assert command(["import", str(tmp_path / "bad.pt"), "--as", "pcdeq2", "--data", "digits"]) == 1
+
+
+def batch_norm(channels):
+    found = {"weight": torch.rand(channels) + 0.5, "bias": torch.randn(channels)}
+    found |= {"running_mean": torch.randn(channels), "running_var": torch.rand(channels) + 0.1}
+    return found, {"num_batches_tracked": torch.tensor(3)}
+
+
+def positive_by_hand(image, t, name, norm, block, stride, padding):
+    """One published convolutional block in eval mode, by plain iteration."""
+
+    def normalised(value, name):
+        shaped = {
+            key: t[f"{name}.{key}"].reshape(-1, 1, 1) for key in ("weight", "bias", "running_mean", "running_var")
+        }
+        scale = shaped["weight"] / (shaped["running_var"] + 1e-5).sqrt()
+        return (value - shaped["running_mean"]) * scale + shaped["bias"]
+
+    driven = nn.functional.conv2d(image, t[f"{name}.weight"], t[f"{name}.bias"], stride=stride, padding=padding)
+    offset = torch.relu(normalised(driven, f"bn{norm}"))
+    v, g = t[f"{block}.deq.f.W.weight_v"], t[f"{block}.deq.f.W.weight_g"]
+    kernel = g * v / v.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    z = torch.zeros_like(offset)
+    for _ in range(300):
+        z = torch.sigmoid(nn.functional.conv2d(z, kernel, padding=1) + offset)
+    return normalised(nn.functional.max_pool2d(z, 3, 1, 1), f"bn{norm + 1}")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_positive_concave_convolutions_as_published(several, tmp_path, monkeypatch):
+    torch.manual_seed(4)
+    size, widths = (28, (2, 3, 4)) if several else (8, (3,))
+    maps = ("conv1", "downsample1", "downsample2")[: len(widths)]
+    blocks = [f"block{k + 1}" for k in range(3)] if several else ["block"]
+    t, before = {}, 1
+    for k, (name, block, channels) in enumerate(zip(maps, blocks, widths, strict=False)):
+        t |= {f"{name}.weight": drawn(channels, before, 3, 3), f"{name}.bias": drawn(channels)}
+        t |= {f"{block}.deq.f.W.weight_g": 2.0 * torch.rand(channels, 1, 1, 1)}
+        t |= {f"{block}.deq.f.W.weight_v": torch.rand(channels, channels, 3, 3)}
+        for norm in (2 * k + 1, 2 * k + 2):
+            for part in batch_norm(channels):
+                t |= {f"bn{norm}.{key}": value for key, value in part.items()}
+        before = channels
+    t |= {"classifier.weight": drawn(10, widths[-1]), "classifier.bias": drawn(10)}
+    torch.save(t, tmp_path / "a.pt")
+    if several:  # three tiers need larger images than the digits are
+        digits = load_images("digits")
+        large = {part: nn.functional.interpolate(getattr(digits, part)[:50], size) for part in ("train_x", "test_x")}
+        few = replace(digits, train_y=digits.train_y[:50], test_y=digits.test_y[:50], **large)
+        for module in ("wellposed.experiments.imported", "wellposed.training.loaders"):
+            monkeypatch.setattr(f"{module}.load_images", lambda *_: few)
+    layout = "pcdeq2-multi" if several else "pcdeq2-conv"
+    data, model, _ = imported(tmp_path / "a.pt", layout, tmp_path / "run", 1.0)
+    image = data.test_x[:4]
+    for k, (name, block) in enumerate(zip(maps, blocks, strict=False)):
+        image = positive_by_hand(image, t, name, 2 * k + 1, block, 1 if k == 0 else 2, 1 if k == 0 else 0)
+    features = nn.functional.avg_pool2d(image, 4 if several else 8).flatten(1)
+    logits = features @ t["classifier.weight"].t() + t["classifier.bias"]
+    torch.testing.assert_close(model(data.test_x[:4]), logits, rtol=1e-3, atol=3e-3)
+    t[f"{blocks[-1]}.deq.f.W.weight_v"][0, 0, 0, 0] = -1.0
+    torch.save(t, tmp_path / "bad.pt")
+    assert command(["import", str(tmp_path / "bad.pt"), "--as", layout, "--data", "digits"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("layout", "metric"),
+    [
+        *(("lben-conv", metric) for metric in ("full", "channels", "image", "none")),
+        *(("lben-conv-gamma", metric) for metric in ("full", "channels", "identity")),
+        *(("lben-conv-gamma-raw", metric) for metric in ("image", "channels", "none")),
+    ],
+)
+def test_bounded_convolutions_as_published(layout, metric, tmp_path, capsys):
+    torch.manual_seed(5)
+    channels, size, gamma, m = 3, 10, 2.0, 0.3
+    bounded, scaled = layout != "lben-conv", layout == "lben-conv-gamma"
+    t = {name: drawn(channels, channels, 3, 3) for name in ("A.weight", "B.weight")}
+    t |= {"U.weight": drawn(channels, 1, 3, 3), "U.bias": drawn(channels)}
+    a, b = torch.tensor(1.3), torch.tensor(-0.7)
+    t |= {"a": a, "b": b, "u": torch.tensor(0.6), "g": torch.tensor(1.9)} if scaled else {"g": a, "h": b}
+    shape = {
+        "full": (channels, size, size), "channels": (channels, 1, 1), "image": (1, size, size), "identity": (1, 1, 1),
+    }.get(metric)  # fmt: skip
+    if shape is not None:
+        t["psi"] = 0.3 * torch.randn(1, *shape)
+    psi = torch.ones(1, 1, 1) if metric in ("identity", "none") else t["psi"][0].exp()
+    head = {"Wout.weight": drawn(10, channels * 25), "Wout.bias": drawn(10)}
+    inner = {**t, **head} if bounded else t
+    file = {f"mon.linear_module.{name}": part for name, part in inner.items()} | ({} if bounded else head)
+    path = tmp_path / "conv_L2_w3.params"
+    torch.save(file, path)
+    if bounded and metric in ("full", "image"):
+        assert command(["import", str(path), "--as", layout, "--m", str(m), "--data", "digits"]) == 1
+        assert "metric by pixel" in capsys.readouterr().err
+        return
+    data, model, layer = imported(path, layout, tmp_path / "run", m)
+    unit = {name: t[f"{name}.weight"] / t[f"{name}.weight"].norm() for name in ("A", "B", "U")}
+    v, s = unit["A"], b * unit["B"]
+    u = t["u"].sqrt() * unit["U"] if scaled else t["U.weight"]
+    o = t["g"].sqrt() * head["Wout.weight"] / head["Wout.weight"].norm() if scaled else head["Wout.weight"]
+
+    def seen(state):
+        return nn.functional.avg_pool2d(state, 2).flatten(1) @ o.t()
+
+    x = model[0](data.test_x[:4])
+    z = layer.state(x)
+    core = m * z + a * transposed(lambda y: circular(y, v), z, circular(z, v))
+    core = core - circular(z, s) + transposed(lambda y: circular(y, s), z, z)
+    right = z - psi * core + circular(nn.functional.pad(x, (1, 1, 1, 1)), u) + t["U.bias"].reshape(-1, 1, 1)
+    if bounded:
+        right = right - psi * transposed(seen, z, seen(z)) / (2.0 * gamma)
+        wide = nn.functional.pad(x, (1, 1, 1, 1))
+        back = transposed(lambda y: circular(y, u), wide, z / psi)
+        right = right - circular(back, u) / (2.0 * gamma)
+    inside = torch.zeros(1, 1, size, size)
+    inside[..., 1:-1, 1:-1] = 1.0
+    torch.testing.assert_close(z, inside * torch.relu(right), rtol=1e-2, atol=2e-3)
+    torch.testing.assert_close(model(data.test_x[:4]), seen(z) + head["Wout.bias"], rtol=1e-3, atol=1e-3)
+    assert command(["certify", str(tmp_path / "run"), "--limit", "5", "--json"]) == 0
+    if bounded:
+        assert layer.lipschitz()[0] <= gamma * (1 + 1e-4)
 
 
 def test_matrices_of_matlab(tmp_path, capsys):

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wellposed.data import ImageData
+from wellposed.data import load_images
 from wellposed.errors import CheckpointError, InputError
 from wellposed.interop import Published, read_published
+from wellposed.layers import Normalize
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.training.checkpoint import save_weights
 from wellposed.training.config import TrainConfig
-from wellposed.training.loaders import build_model, load_data
+from wellposed.training.loaders import build_model
 from wellposed.training.run import RunFolder
 
 
@@ -40,9 +41,11 @@ def import_run(
         InputError: the images have another size, or another number of classes.
     """
     weights = read_published(file, layout, m=m, gamma=gamma)
-    config = TrainConfig.from_dict({"family": {"name": weights.family, **weights.options}, "data": data})
-    images = load_data(config, data_root)
-    assert isinstance(images, ImageData)
+    images = load_images(data, data_root)
+    options = dict(weights.options)
+    if weights.windows is not None:
+        options["pool"] = max((images.train_x.shape[2] + 2) // weights.windows, 1)
+    config = TrainConfig.from_dict({"family": {"name": weights.family, **options}, "data": data})
     model = build_model(config, images)
     _fill(model, weights)
     folder = RunFolder(out)
@@ -63,11 +66,12 @@ def import_run(
 
 @torch.no_grad()
 def _fill(model: nn.Module, weights: Published) -> None:
-    layer = next(part for part in model.modules() if isinstance(part, Equilibrium))
-    head = [part for part in model.modules() if isinstance(part, nn.Linear)][-1]
-    norms = [part for part in model.children() if isinstance(part, nn.BatchNorm1d)]
+    layers = [part for part in model.children() if isinstance(part, Equilibrium)]
+    norms = [part for part in model.children() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    heads = [part for part in model.children() if isinstance(part, nn.Linear)]
+    groups = [*weights.layers, *weights.norms, *([weights.head] if heads else [])]
     pairs = []
-    for part, tensors in ((layer, weights.layer), (head, weights.head), *((norm, weights.norm) for norm in norms)):
+    for part, tensors in zip([*layers, *norms, *heads], groups, strict=True):
         known = {**dict(part.named_parameters()), **dict(part.named_buffers())}
         pairs += [(known[name], value) for name, value in tensors.items()]
     for parameter, value in pairs:
@@ -77,5 +81,9 @@ def _fill(model: nn.Module, weights: Published) -> None:
                 "give the --data that it was trained on"
             )
         parameter.copy_(value)
+    for norm in model.children():
+        if isinstance(norm, Normalize) and weights.raw_grey and norm.mean.numel() == 1:
+            norm.mean.zero_()
+            norm.std.fill_(1.0)
     if not all(bool(torch.isfinite(part).all()) for part in (*model.parameters(), *model.buffers())):
         raise CheckpointError("weights: too large for float32")

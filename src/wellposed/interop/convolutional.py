@@ -23,10 +23,10 @@ def single(t: Tensors, m: float) -> Published:
     """``W = (1 − m)I − g·A*A + B − B*`` with A = A₀/‖A₀‖ and B = h·B₀/‖B₀‖."""
     layer = {
         "injection.weight": t["U"], "injection.bias": t["U.bias"],
-        "constraint.A": _unit(t["A"]) * _root(t["g"], "g"), "constraint.B": _unit(t["B"]) * _number(t["h"], "h"),
+        "constraint.A": unit(t["A"]) * root(t["g"], "g"), "constraint.B": unit(t["B"]) * number(t["h"], "h"),
     }  # fmt: skip
     options = {"width": len(t["U"]), "taps": t["A"].shape[-1], "stride": 1, "pool": 4, "m": m, "border": 1}
-    return Published("mondeq-conv", options, layer, _head(t))
+    return Published("mondeq-conv", options, (layer,), head_of(t))
 
 
 def several(t: Tensors, m: float) -> Published:
@@ -35,10 +35,10 @@ def several(t: Tensors, m: float) -> Published:
     widths = [len(t[f"A0.{tier}"]) for tier in range(max(count, 1))]
     layer = {"injection.weight": t["U"], "injection.bias": t["U.bias"]}
     for tier, width in enumerate(widths):
-        layer[f"constraint.A.{tier}"] = _unit(t[f"A0.{tier}"]) * _root(t[f"g.{tier}"], f"g.{tier}")
-        layer[f"constraint.B.{tier}"] = _unit(t[f"B0.{tier}"]) * _number(t[f"h.{tier}"], f"h.{tier}")
+        layer[f"constraint.A.{tier}"] = unit(t[f"A0.{tier}"]) * root(t[f"g.{tier}"], f"g.{tier}")
+        layer[f"constraint.B.{tier}"] = unit(t[f"B0.{tier}"]) * number(t[f"h.{tier}"], f"h.{tier}")
         if tier + 1 < count:
-            down = _unit(t[f"A_n0.{tier}"]) * _root(t[f"gn.{tier}"], f"gn.{tier}")
+            down = unit(t[f"A_n0.{tier}"]) * root(t[f"gn.{tier}"], f"gn.{tier}")
             layer[f"constraint.D.{tier}"] = down
         if tier:  # only the first tier has a bias there
             layer[f"injection.others.{tier - 1}"] = torch.zeros(width, dtype=torch.float64)
@@ -46,28 +46,32 @@ def several(t: Tensors, m: float) -> Published:
         "width": widths[0], "further": tuple(widths[1:]), "taps": t["A0.0"].shape[-1], "stride": 1, "pool": 1, "m": m,
         "border": 1,
     }  # fmt: skip
-    return Published("mondeq-multi", options, layer, _head(t))
+    return Published("mondeq-multi", options, (layer,), head_of(t))
 
 
-def _head(t: Tensors) -> Tensors:
+def head_of(t: Tensors) -> Tensors:
+    """The linear map Wout."""
     return {"weight": t["Wout"], "bias": t["Wout.bias"]}
 
 
-def _unit(kernel: Tensor) -> Tensor:
+def unit(kernel: Tensor) -> Tensor:
+    """Over its Frobenius norm."""
     return kernel / kernel.norm()
 
 
-def _number(scale: Tensor, name: str) -> float:
+def number(scale: Tensor, name: str) -> float:
+    """The one entry of a tensor."""
     if scale.numel() != 1:
         raise CheckpointError(f"{name}: has shape {tuple(scale.shape)}, must be a number")
     return float(scale)
 
 
-def _root(scale: Tensor, name: str) -> float:
-    number = _number(scale, name)
-    if not number >= 0.0:
-        raise CheckpointError(f"{name}: is {number:.3g}; W is monotone for nonnegative scales only")
-    return math.sqrt(number)
+def root(scale: Tensor, name: str) -> float:
+    """The square root of the one entry of a tensor."""
+    square = number(scale, name)
+    if not square >= 0.0:
+        raise CheckpointError(f"{name}: is {square:.3g}; W is monotone for nonnegative scales only")
+    return math.sqrt(square)
 
 
 def layouts(m: float) -> dict[str, Callable[[Tensors], Published]]:

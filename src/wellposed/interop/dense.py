@@ -7,7 +7,6 @@ its parametrisation once.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wellposed.errors import CheckpointError, InputError, check
+from wellposed.errors import CheckpointError, check
 from wellposed.interop.files import Tensors, read_layout
-from wellposed.interop.published import Published
+from wellposed.interop.published import Published, bound_of, needed
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,7 @@ def read_dense(path: Path, layout: str, *, m: float, gamma: float | None = None)
         CheckpointError: the file is not a plain dictionary of tensors, or has other ones than the layout.
     """
     check(m > 0.0, "m", m, "must be positive")
-    check(gamma is None or gamma > 0.0, "gamma", gamma, "must be positive")
-    bound = _bound(path) if gamma is None else gamma
-    found = read_layout(path, layout, _layouts(m, bound), _parts)
+    found = read_layout(path, layout, _layouts(m, bound_of(path, gamma)), _parts)
     size, classes = len(found.matrix), len(found.output)
     expected = [(size, size), (size, found.weight.shape[-1]), (size,), (classes, size), (classes,)]
     if [tuple(part.shape) for part in _parts(found)] != expected:
@@ -86,13 +83,9 @@ def published(weights: DenseWeights, m: float) -> Published:
     width = len(weights.matrix)
     if weights.free is not None:
         layer |= {"constraint.A": weights.free[0], "constraint.B": weights.free[1]}
-        return Published("mondeq", {"width": width, "m": m}, layer, head)
-    return Published("deq", {"width": width, "activation": "relu"}, layer | {"constraint.W": weights.matrix}, head)
-
-
-def _bound(path: Path) -> float | None:
-    found = re.findall(r"(?:^|[_-])(?:lip|L)(\d+(?:\.\d+)?)(?=[_-]|\.[A-Za-z]+$|$)", path.name)
-    return float(found[0]) if len(found) == 1 else None
+        return Published("mondeq", {"width": width, "m": m}, (layer,), head)
+    layer |= {"constraint.W": weights.matrix}
+    return Published("deq", {"width": width, "activation": "relu"}, (layer,), head)
 
 
 def _monotone(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
@@ -128,7 +121,7 @@ def _well_posed(scale: Callable[[Tensors], Tensor]) -> Callable[[Tensors, float,
 
 def _bounded(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     """I − Ψ((GᵀG + ΛUUᵀΛ)/(2γ) + VᵀV + mI + Sᵀ − S), Ψ = exp(psi) = Λ⁻¹."""
-    psi, bound = _positive(torch.exp(t["psi"].reshape(-1))), _needed(gamma)
+    psi, bound = _positive(torch.exp(t["psi"].reshape(-1))), needed(gamma)
     _square(t, "S", len(psi))
     eye, driven = torch.eye(len(psi), dtype=torch.float64), t["B"] / psi[:, None]
     core = (
@@ -143,7 +136,7 @@ def _bounded(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
 
 def _bounded_old(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     """½Λ⁻¹(2Λ − GᵀG/γ − ΛUUᵀΛ/γ − VᵀV − mI + Sᵀ − S)."""
-    metric, bound = _positive(t["Lambda"].reshape(-1)), _needed(gamma)
+    metric, bound = _positive(t["Lambda"].reshape(-1)), needed(gamma)
     _square(t, "S", len(metric))
     eye, driven = torch.eye(len(metric), dtype=torch.float64), t["B"] * metric[:, None]
     core = (t["G"].t() @ t["G"] + driven @ driven.t()) / bound + t["V"].t() @ t["V"] + m * eye - t["S"].t() + t["S"]
@@ -160,14 +153,6 @@ def _positive(diagonal: Tensor) -> Tensor:
 def _square(t: Tensors, name: str, size: int) -> None:
     if t[name].shape != (size, size):
         raise CheckpointError(f"{name}: has shape {tuple(t[name].shape)}, must be {(size, size)}")
-
-
-def _needed(gamma: float | None) -> float:
-    if gamma is None:
-        raise InputError(
-            "gamma=None: this layout needs its Lipschitz bound, which the file's name does not have; give --gamma"
-        )
-    return gamma
 
 
 LAYOUTS: dict[str, Callable[[Tensors, float, float | None], DenseWeights]] = {

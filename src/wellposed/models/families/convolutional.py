@@ -118,8 +118,8 @@ class LBENConvFamily(_ConvFamily):
 
     name: ClassVar[str] = "lben-conv"
 
-    gamma: float | None = 5.0
-    """Lipschitz bound from normalised input to logits; none for well-posedness only."""
+    gamma: float = 5.0
+    """Lipschitz bound from normalised input to logits; 0 for none, well-posedness only."""
     learn_gamma: bool = False
     """Learn the bound, from gamma on."""
     metric: str = "channels"
@@ -131,7 +131,7 @@ class LBENConvFamily(_ConvFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.gamma is None or self.gamma > 0, "gamma", self.gamma, "must be positive")
+        check(self.gamma >= 0, "gamma", self.gamma, "must not be negative")
         check(self.epsilon > 0, "epsilon", self.epsilon, "must be positive")
         choices("metric", self.metric, METRICS)
         check(self.border in (0, 1), "border", self.border, "must be 0 or 1")
@@ -146,7 +146,7 @@ class LBENConvFamily(_ConvFamily):
         return self._layer(channels, image)
 
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
-        if self.gamma is None:
+        if not self.gamma:
             return super().build(shape, classes)
         bound = {"gamma": self.gamma, "learn_gamma": self.learn_gamma, "pool": self.pool, "out_features": classes}
         return nn.Unflatten(1, shape), self._layer(shape[0], (shape[1], shape[2]), **bound)
