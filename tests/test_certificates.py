@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import math
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 
 import wellposed as wp
 from harness.certificate_file import forge
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
+from wellposed.certificates.pac_bayes_tightened import Norms, deviations, on_grid, output_change, tails, tightened
 from wellposed.certificates.radius import radii
 from wellposed.search import golden_section
 
@@ -281,11 +285,10 @@ class TestPacBayes:
 
     def test_published_numbers(self):
         """The appendix's formula at the norms that the paper's notebook prints: 23 660.6, and 23 646.5 at the best c₁."""
-        import importlib
-        import math
-
         module = importlib.import_module("wellposed.certificates.pac_bayes")
-        blocks = module._Blocks(40, 784, 10, 20.0, 15.9904, 1962.359)
+        squares = (55.686, 47.723, 1747.613, 0.3112, 110.891, 0.1351)
+        norms = Norms(40, 784, 10, 20.0, (5.0687, 15.9904, 0.5578, 4.7987), squares)
+        blocks = module._Blocks(norms, 1962.359)
 
         def bound(c1, evaluate):
             kl, log_term = evaluate(blocks, 50.0, 10.0, c1)
@@ -295,22 +298,83 @@ class TestPacBayes:
         best = 10.0 ** golden_section(lambda k: bound(10.0**k, module._published), -12.0, -0.1, 1e-12)
         assert bound(best, module._published) == pytest.approx(23646.5, rel=1e-4)
         assert bound(1e-4, module._repaired) == pytest.approx(14439, rel=2e-3)
+        assert tightened(norms, 0.0, 4096, radius=50.0, gamma=10.0, delta=0.1) == pytest.approx(157.0, rel=1e-3)
+
+    def test_tightened_deviations_are_nearly_the_best(self):
+        """Against a general solver, which knows nothing of their form."""
+        squares = (55.686, 47.723, 1747.613, 0.3112, 110.891, 0.1351)
+        norms = Norms(40, 784, 10, 20.0, (5.0687, 15.9904, 0.5578, 4.7987), squares)
+        found = np.log(deviations(norms, 50.0, 10.0, 3.0))
+
+        def kl(logarithms):
+            return sum(square / 2.0 * math.exp(-2.0 * s) for square, s in zip(squares, logarithms, strict=True))
+
+        def room(logarithms):
+            change = output_change(norms, tails(norms, tuple(np.exp(logarithms)), 3.0), 50.0)
+            return math.log(10.0 / (2.0 * math.sqrt(2.0))) - math.log(change)
+
+        assert room(found) >= -1e-12
+        best = scipy.optimize.minimize(
+            lambda s: math.log(kl(s)), found - 0.5, constraints={"type": "ineq", "fun": room}, method="SLSQP",
+            options={"maxiter": 500, "ftol": 1e-12},
+        )  # fmt: skip
+        assert best.success and kl(found) <= math.exp(best.fun) * 1.001
+
+    @pytest.mark.parametrize("m", [0.3, 5.0])
+    def test_noise_within_its_tails_moves_no_margin_by_half_of_gamma(self, m):
+        torch.manual_seed(0)
+        layer, head = wp.MonDEQ(9, 6, m=m, dtype=torch.float64), torch.nn.Linear(6, 3, dtype=torch.float64)
+        model = torch.nn.Sequential(layer, head)
+        x = torch.randn(200, 9, dtype=torch.float64)
+        x = 2.0 * x / x.norm(dim=1, keepdim=True)
+        norms = importlib.import_module("wellposed.certificates.pac_bayes")._blocks(model).norms
+        gamma, tail = 4.0, 2.5
+        sigmas, _ = on_grid(deviations(norms, 2.0, gamma, tail))
+        limits = tails(norms, sigmas, tail)
+        before = model(x).detach()
+        inside, largest = 0, 0.0
+        for _ in range(300):
+            noisy = copy.deepcopy(model)
+            parts = (
+                noisy[0].constraint.A, noisy[0].constraint.B, noisy[0].injection.weight, noisy[0].injection.bias,
+                noisy[1].weight, noisy[1].bias,
+            )  # fmt: skip
+            noise = [sigma * torch.randn_like(part) for sigma, part in zip(sigmas, parts, strict=True)]
+            sizes = [part.norm() if part.ndim == 1 else torch.linalg.matrix_norm(part, 2) for part in noise]
+            within = all(float(size) <= limit for size, limit in zip(sizes, limits, strict=True))
+            inside += within
+            with torch.no_grad():
+                for part, added in zip(parts, noise, strict=True):
+                    part.add_(added)
+                moved = noisy(x) - before
+            if within:
+                largest = max(largest, float((moved.amax(1) - moved.amin(1)).max()))
+        assert inside / 300 >= 1.0 - 6.0 * math.exp(-0.5 * tail**2)
+        assert 0.01 * gamma < largest <= 0.5 * gamma
 
     def test_optimised_constant_is_no_worse(self):
+        assert self.evaluate(version="tightened").value < self.evaluate(version="repaired").value
         for version in ("published", "repaired"):
             best = self.evaluate(version=version)
             for c1 in (1e-6, 1e-3, 0.3):
                 assert best.value <= self.evaluate(version=version, c1=c1).value * (1 + 1e-9)
 
     def test_monotone_in_its_arguments(self):
-        assert self.evaluate(gamma=2.0).complexity < self.evaluate(gamma=1.0).complexity
-        assert self.evaluate(radius=20.0).complexity > self.evaluate(radius=10.0).complexity
-        assert self.evaluate(delta=0.01).complexity > self.evaluate(delta=0.1).complexity
-        assert self.evaluate(gamma=1e9).empirical_margin_loss == 1.0
+        for version in ("published", "repaired", "tightened"):
+
+            def complexity(version=version, **options):
+                return self.evaluate(version=version, **options).complexity
+
+            assert complexity(gamma=2.0) < complexity(gamma=1.0)
+            assert complexity(radius=20.0) > complexity(radius=10.0)
+            assert complexity(delta=0.01) > complexity(delta=0.1)
+            assert self.evaluate(gamma=1e9, version=version).empirical_margin_loss == 1.0
 
     def test_refusals(self):
         with pytest.raises(wp.InputError, match="gamma=-1"):
             self.evaluate(gamma=-1.0)
+        with pytest.raises(wp.InputError, match="c1"):
+            self.evaluate(version="tightened", c1=0.1)
         with pytest.raises(wp.CertificateError, match="one monotone layer"):
             wp.pac_bayes(torch.nn.Linear(2, 2), torch.randn(4, 2), torch.zeros(4, dtype=torch.long), radius=1.0)
 

@@ -1,22 +1,23 @@
 """A PAC-Bayes generalisation bound for monotone networks (Pabbaraju, Winston & Kolter 2021, Theorem 3, Appendix C).
 
-The network is ``y = W_o·z*(x) + b_o`` with inputs in a ball of radius B. Two versions: ``published`` evaluates the bound
+The network is ``y = W_o·z*(x) + b_o`` with inputs in a ball of radius B. Three versions: ``published`` evaluates the bound
 of the appendix with all of its constants, optimised over its free constant c₁. ``repaired`` closes four gaps in the
 published proof (tail bounds of rectangular blocks, the skew part's contribution, the head's cross term and its bias)
-by solving for the largest perturbation that keeps the output within γ/4. Both are far above 1 for trained networks:
-only their trends are informative.
+by solving for the largest perturbation that keeps the output within γ/4. ``tightened`` gives less away, see
+`pac_bayes_tightened`. All are above 1 for trained networks: only their trends are informative.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.lipschitz import blocks_of
+from wellposed.certificates.pac_bayes_tightened import Norms, tightened
 from wellposed.certificates.perturbation import fixes_zero
 from wellposed.constraints.monotone import Monotone
 from wellposed.errors import CertificateError, check, choices
@@ -35,8 +36,8 @@ class PacBayesBound:
         complexity: the rest of the bound.
         beta: largest of the norms ‖U‖, ‖A‖, ‖b‖, ‖W_o‖ (spectral, Euclidean).
         squared_frobenius: sum of the squared Frobenius norms of all six blocks.
-        c1: the free constant that was used.
-        version: ``published`` or ``repaired``.
+        c1: the free constant that was used, if the version has one.
+        version: ``published``, ``repaired`` or ``tightened``.
     """
 
     value: float
@@ -44,7 +45,7 @@ class PacBayesBound:
     complexity: float
     beta: float
     squared_frobenius: float
-    c1: float
+    c1: float | None
     version: str
 
 
@@ -68,25 +69,33 @@ def pac_bayes(
         radius: B, bound on the Euclidean norm of the input *of the monotone layer* (after normalisation).
         gamma: margin, positive.
         delta: probability of failure, in (0, 1).
-        c1: the free constant in (0, 1); None to minimise the bound over it.
-        version: ``published`` or ``repaired``.
+        c1: the free constant in (0, 1) of the first two versions; None to minimise the bound over it.
+        version: ``published``, ``repaired`` or ``tightened``, which needs at least eight samples.
     """
-    choices("version", version, ("published", "repaired"))
+    choices("version", version, ("published", "repaired", "tightened"))
     check(0.0 < gamma < math.inf, "gamma", gamma, "the margin must be positive and finite")
     check(0.0 < delta < 1.0, "delta", delta, "must lie in (0, 1)")
     check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
     check(c1 is None or 0.0 < c1 < 1.0, "c1", c1, "must lie in (0, 1)")
-    samples = logits.shape[0]
-    check(samples >= 2, "logits", tuple(logits.shape), "needs at least two samples")
+    samples, least = logits.shape[0], 8 if version == "tightened" else 2
+    check(samples >= least, "logits", tuple(logits.shape), f"needs at least {least} samples")
+    check(c1 is None or version != "tightened", "c1", c1, "this version has no such constant")
     blocks = _blocks(model)
-    shape = (samples, blocks.classes)
+    shape = (samples, blocks.norms.classes)
     check(tuple(logits.shape) == shape, "logits", tuple(logits.shape), f"must have shape {shape}")
     check(bool(torch.isfinite(logits).all()), "logits", "NaN or infinite entries", "margins of these mean nothing")
     whole = not labels.is_floating_point() and tuple(labels.shape) == (samples,)
     check(whole, "labels", tuple(labels.shape), f"must be one integer class for each of {samples} samples")
-    inside = 0 <= int(labels.min()) <= int(labels.max()) < blocks.classes
-    check(inside, "labels", int(labels.max()), f"must lie in 0…{blocks.classes - 1}")
+    inside = 0 <= int(labels.min()) <= int(labels.max()) < blocks.norms.classes
+    check(inside, "labels", int(labels.max()), f"must lie in 0…{blocks.norms.classes - 1}")
     check(blocks.beta > 0.0, "model", "all weights are zero", "the bound is about trained weights")
+    truth = logits.gather(1, labels[:, None])[:, 0]
+    others = logits.scatter(1, labels[:, None], -math.inf).amax(1)
+    loss = float((truth <= gamma + others).double().mean())
+    found = PacBayesBound(math.inf, loss, math.inf, blocks.beta, blocks.squared_frobenius, None, version)
+    if version == "tightened":
+        value = tightened(blocks.norms, loss, samples, radius=radius, gamma=gamma, delta=delta)
+        return replace(found, value=value, complexity=value - loss)
     evaluate = _published if version == "published" else _repaired
 
     def complexity(c: float) -> float:
@@ -95,21 +104,20 @@ def pac_bayes(
         return 4.0 * math.sqrt((kl + log_term) / (samples - 1))
 
     best = 10.0 ** golden_section(lambda k: complexity(10.0**k), -12.0, -0.1, 1e-12) if c1 is None else c1
-    truth = logits.gather(1, labels[:, None])[:, 0]
-    others = logits.scatter(1, labels[:, None], -math.inf).amax(1)
-    loss = float((truth <= gamma + others).double().mean())
     rest = complexity(best)
-    return PacBayesBound(loss + rest, loss, rest, blocks.beta, blocks.squared_frobenius, best, version)
+    return replace(found, value=loss + rest, complexity=rest, c1=best)
 
 
 @dataclass(frozen=True)
 class _Blocks:
-    width: int
-    in_features: int
-    classes: int
-    m: float
-    beta: float
+    """What the first two versions know of the blocks: one norm for all, and B as it is stored."""
+
+    norms: Norms
     squared_frobenius: float
+
+    @property
+    def beta(self) -> float:
+        return max(self.norms.spectral)
 
 
 def _blocks(model: nn.Module) -> _Blocks:
@@ -123,21 +131,24 @@ def _blocks(model: nn.Module) -> _Blocks:
     injection = layers[0].injection
     if injection.bias is None or head.bias is None:
         raise CertificateError("model: Theorem 3 needs biases in the monotone and in the linear layer")
-    spectral = [spectral_norm_upper_bound(w) for w in (injection.weight, constraint.A, head.weight)]
-    tensors = (constraint.A, constraint.B, injection.weight, injection.bias, head.weight, head.bias)
     with torch.no_grad():
-        total = sum(float(t.double().square().sum()) for t in tensors)
-        bias = float(injection.bias.double().norm())
-    return _Blocks(
-        layers[0].state_features, injection.in_features, head.out_features, constraint.m, max(*spectral, bias), total
-    )
+        skew = 0.5 * (constraint.B - constraint.B.t())
+        tensors = (constraint.A, skew, injection.weight, injection.bias, head.weight, head.bias)
+        a, b, u, shift, o, o_shift = (float(t.double().square().sum()) for t in tensors)
+        stored = float(constraint.B.double().square().sum())
+    whole, driven, seen = (spectral_norm_upper_bound(w) for w in (constraint.A, injection.weight, head.weight))
+    norms = Norms(
+        layers[0].state_features, injection.in_features, head.out_features, constraint.m,
+        (whole, driven, math.sqrt(shift) * (1.0 + 1e-12), seen), (a, b, u, shift, o, o_shift),
+    )  # fmt: skip
+    return _Blocks(norms, a + stored + u + shift + o + o_shift)
 
 
 _Sure = Callable[[int, float, float], float]
 
 
 def _published(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple[float, _Sure]:
-    h, m, beta = blocks.width, blocks.m, blocks.beta
+    h, m, beta = blocks.norms.width, blocks.norms.m, blocks.beta
     c3 = (1.0 + c1) * gamma / (4.0 * (1.0 - c1) * beta)
     q = (
         2.0 * beta**3 * (1.0 + c1) ** 3 * (1.0 + c3) * (radius + 1.0)
@@ -149,7 +160,8 @@ def _published(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple
 
 
 def _repaired(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple[float, _Sure]:
-    h, d, k, m = blocks.width, blocks.in_features, blocks.classes, blocks.m
+    norms = blocks.norms
+    h, d, k, m = norms.width, norms.in_features, norms.classes, norms.m
     beta = blocks.beta * (1.0 + c1) / (1.0 - c1)
     tail = math.sqrt(2.0 * math.log(12.0))  # each of six Gaussian blocks exceeds its bound with probability 1/12
 
