@@ -12,33 +12,37 @@ import wellposed as wp
 from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.patterns import ascend, steep_points
 
+ORDERS = {"2": 2, "inf": torch.inf, "1": 1}
 
-def norm_at(matrix, weight, output, pattern):
+
+def norm_at(matrix, weight, output, pattern, norm="2"):
     inner = torch.eye(len(matrix), dtype=torch.float64) - pattern[:, None] * matrix
     jacobian = output @ torch.linalg.solve(inner, pattern[:, None] * weight)
-    return jacobian, float(torch.linalg.matrix_norm(jacobian, 2))
+    return jacobian, float(torch.linalg.matrix_norm(jacobian, ORDERS[norm]))
 
 
+@pytest.mark.parametrize("norm", ORDERS)
 @pytest.mark.parametrize("seed", range(12))
-def test_the_ascent_ends_where_no_flip_helps_and_near_the_best_pattern(seed):
+def test_the_ascent_ends_where_no_flip_helps_and_near_the_best_pattern(seed, norm):
     torch.manual_seed(seed)
     layer = wp.MonDEQ(9, 7, m=0.3, dtype=torch.float64)
     matrix, weight = layer.operator().dense().detach(), layer.injection.weight.detach()
     output = torch.randn(3, 7, dtype=torch.float64)
     best = max(
-        norm_at(matrix, weight, output, torch.tensor(bits, dtype=torch.float64))[1]
+        norm_at(matrix, weight, output, torch.tensor(bits, dtype=torch.float64), norm)[1]
         for bits in itertools.product([0.0, 1.0], repeat=7)
     )
     starts = torch.randint(0, 2, (4, 7)).double()
     reached = []
     for start in starts:
-        pattern, direction = ascend(matrix, weight, output, start)
-        jacobian, value = norm_at(matrix, weight, output, pattern)
-        assert float((jacobian @ direction).norm()) == pytest.approx(value, rel=1e-9)
+        pattern, direction = ascend(matrix, weight, output, start, norm)
+        jacobian, value = norm_at(matrix, weight, output, pattern, norm)
+        assert float(direction.norm(p=float(norm))) == pytest.approx(1.0)
+        assert float((jacobian @ direction).norm(p=float(norm))) == pytest.approx(value, rel=1e-9)
         for unit in range(7):
             flipped = pattern.clone()
             flipped[unit] = 1 - flipped[unit]
-            assert norm_at(matrix, weight, output, flipped)[1] <= value * (1 + 1e-9)
+            assert norm_at(matrix, weight, output, flipped, norm)[1] <= value * (1 + 1e-9)
         reached.append(value)
     assert 0.9 * best <= max(reached) <= best * (1 + 1e-12)
 
@@ -67,6 +71,8 @@ def test_pairs_of_inputs_attain_the_norm_of_their_pattern(shape):
     certificate = wp.certify(model, inputs=x)
     assert certificate.lower_bound == found.lipschitz <= certificate.lipschitz <= 1.3 * found.lipschitz
     assert certificate.check()
+    largest = wp.certify(model, norm="inf", inputs=x)
+    assert largest.lower_bound <= largest.lipschitz <= 1.6 * largest.lower_bound
 
 
 def test_where_patterns_do_not_apply():

@@ -2,13 +2,13 @@
 
 For ReLU the Jacobian of x ↦ C z*(x) at a pattern D of active units is C(I − DW)⁻¹DU, and every pattern occurs where U has full
 row rank: choose any pre-activation v with these signs and solve Ux = v − W max(v, 0) − b. Flipping one unit changes the Jacobian
-by a matrix of rank one, so all flips are tried at once.
+by a matrix of rank one, so all flips are tried at once. It is large in the norm of the constant: Euclidean, ℓ∞ or ℓ1.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import AffineNetwork
 
@@ -18,12 +18,13 @@ _ROUNDS = 400
 
 
 @torch.no_grad()
-def steep_points(network: AffineNetwork, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+def steep_points(network: AffineNetwork, x: Tensor, norm: str = "2") -> list[tuple[Tensor, Tensor]]:
     """Inputs with the directions in which their Jacobians are largest; none for states that are too large.
 
     Args:
         network: one ReLU layer and a linear head.
         x: inputs to start from, shape (batch, ...), float64.
+        norm: of inputs and outputs: ``"2"``, ``"inf"`` or ``"1"``.
     """
     if not 0 < len(network.matrix) <= _LARGEST:
         return []
@@ -32,21 +33,43 @@ def steep_points(network: AffineNetwork, x: Tensor) -> list[tuple[Tensor, Tensor
     values = network.layer.state(rows) @ matrix.t() + rows @ weight.t() + bias
     points = []
     for value in values:
-        pattern, direction = ascend(matrix, weight, network.output, (value > 0.0).double())
+        pattern, direction = ascend(matrix, weight, network.output, (value > 0.0).double(), norm)
         point = _with_pattern(matrix, weight, bias, pattern, value)
         if point is not None:
             points.append((point.reshape(x.shape[1:]), direction.reshape(x.shape[1:])))
     return points
 
 
-def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
-    """Flip units, each time the one that makes ‖C(I − DW)⁻¹DU‖₂ largest, until none does.
+def steepest(jacobian: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+    """Norms of matrices, and the vectors that they stretch most.
+
+    Args:
+        jacobian: shape (*, outputs, inputs).
+        norm: of inputs and outputs.
+
+    Returns:
+        Shapes (*,) and (*, inputs).
+    """
+    if norm == "inf":  # the largest row sum, along the signs of that row
+        sums, rows = jacobian.abs().sum(-1).max(-1)
+        chosen = jacobian.gather(-2, rows[..., None, None].expand(*rows.shape, 1, jacobian.shape[-1]))[..., 0, :]
+        return sums, torch.where(chosen < 0.0, -1.0, 1.0).to(jacobian)
+    if norm == "1":  # the largest column sum, along that coordinate
+        sums, columns = jacobian.abs().sum(-2).max(-1)
+        return sums, nn.functional.one_hot(columns, jacobian.shape[-1]).to(jacobian)
+    _, values, right = torch.linalg.svd(jacobian, full_matrices=False)
+    return values[..., 0], right[..., 0, :]
+
+
+def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor, norm: str = "2") -> tuple[Tensor, Tensor]:
+    """Flip units, each time the one that makes ‖C(I − DW)⁻¹DU‖ largest, until none does.
 
     Args:
         matrix: W, shape (n, n), float64.
         weight: U, shape (n, inputs).
         output: C, shape (outputs, n).
         pattern: D to start from, zeros and ones, shape (n,).
+        norm: of inputs and outputs.
 
     Returns:
         The pattern, and the unit vector that its Jacobian stretches most, shape (inputs,).
@@ -57,22 +80,29 @@ def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor) -> t
         inverse = torch.linalg.inv_ex(identity - pattern[:, None] * matrix)[0]
         states = inverse @ (pattern[:, None] * weight)
         jacobian = output @ states
-        current = float(torch.linalg.matrix_norm(jacobian, 2))
-        if not current > best * (1.0 + 1e-12):
+        current, direction = steepest(jacobian, norm)
+        if not float(current) > best * (1.0 + 1e-12):
             break
-        best, kept, steepest = current, pattern.clone(), jacobian
+        best, kept, along = float(current), pattern.clone(), direction
         slopes = weight + matrix @ states  # of the pre-activations, shape (n, inputs)
         reach = output @ inverse
         flips = 1.0 - 2.0 * pattern
         factors = flips / (1.0 - flips * (matrix * inverse.t()).sum(1))
-        # ‖J + f·a bᵀ‖² is the largest eigenvalue of JJᵀ + f(Jb aᵀ + a (Jb)ᵀ) + f²‖b‖²aaᵀ.
-        mixed = torch.einsum("qk,rk->kqr", jacobian @ slopes.t(), reach) * factors[:, None, None]
-        square = torch.einsum("qk,rk->kqr", reach, reach) * (factors * slopes.norm(dim=1)).square()[:, None, None]
-        gram = (jacobian @ jacobian.t())[None] + mixed + mixed.mT + square
-        place = int(torch.linalg.eigvalsh(gram.nan_to_num())[:, -1].argmax())
+        place = int(_flipped_norms(jacobian, reach, slopes, factors, norm).nan_to_num().argmax())
         pattern[place] = 1.0 - pattern[place]
-    right = torch.linalg.svd(steepest, full_matrices=False)[2]
-    return kept, right[0]
+    return kept, along
+
+
+def _flipped_norms(jacobian: Tensor, left: Tensor, right: Tensor, factors: Tensor, norm: str) -> Tensor:
+    """Norms, or their squares, of ``J + f_k·a_k b_kᵀ`` for the columns a_k of ``left`` and the rows b_k of ``right``."""
+    if norm != "2":
+        moved = (left * factors).t()[:, :, None] * right[:, None, :]
+        return (jacobian + moved).abs().sum(2 if norm == "inf" else 1).amax(1)
+    # ‖J + f·a bᵀ‖² is the largest eigenvalue of JJᵀ + f(Jb aᵀ + a (Jb)ᵀ) + f²‖b‖²aaᵀ.
+    mixed = torch.einsum("qk,rk->kqr", jacobian @ right.t(), left) * factors[:, None, None]
+    square = torch.einsum("qk,rk->kqr", left, left) * (factors * right.norm(dim=1)).square()[:, None, None]
+    gram = (jacobian @ jacobian.t())[None] + mixed + mixed.mT + square
+    return torch.linalg.eigvalsh(gram.nan_to_num())[:, -1]
 
 
 def _with_pattern(matrix: Tensor, weight: Tensor, bias: Tensor, pattern: Tensor, value: Tensor) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.evaluate import bounded_logits, exact_copy
-from wellposed.certificates.patterns import steep_points
+from wellposed.certificates.patterns import steep_points, steepest
 from wellposed.errors import CertificateError, NotConvergedWarning
 
 
@@ -59,10 +59,8 @@ def witness(model: nn.Module, x: Tensor, *, norm: str = "2", rounds: int = 20, s
         if float(slopes[best]) > slope:
             point, slope, direction = trials[best], float(slopes[best]), directions[best]
     found = [_proved(exact, point, direction, norm)]
-    if norm != "2":  # patterns are chosen by their Euclidean norm
-        return found[0]
     with contextlib.suppress(CertificateError):  # another kind of model
-        found += [_proved(exact, *pair) for pair in steep_points(affine_network(exact), x)]
+        found += [_proved(exact, *pair, norm) for pair in steep_points(affine_network(exact), x, norm)]
     return max(found, key=lambda pair: pair.lipschitz)
 
 
@@ -71,19 +69,11 @@ def _steepest(model: nn.Module, x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     logits = model(x)
     rows = [torch.autograd.grad(logits[:, k].sum(), x, retain_graph=True)[0].flatten(1) for k in range(logits.shape[1])]
-    jacobian = torch.stack(rows, 1)
-    if norm == "inf":  # the largest row sum, along the signs of that row
-        sums = jacobian.detach().abs().sum(2)
-        rows_ = jacobian.detach()[torch.arange(len(x)), sums.argmax(1)]
-        return sums.amax(1), torch.where(rows_ < 0.0, -1.0, 1.0).to(x).reshape(x.shape)
-    if norm == "1":  # the largest column sum, along that coordinate
-        sums = jacobian.detach().abs().sum(1)
-        return sums.amax(1), nn.functional.one_hot(sums.argmax(1), sums.shape[1]).to(x).reshape(x.shape)
-    _, values, right = torch.linalg.svd(jacobian, full_matrices=False)
-    return values[:, 0].detach(), right[:, 0].reshape(x.shape).detach()
+    values, directions = steepest(torch.stack(rows, 1).detach(), norm)
+    return values, directions.reshape(x.shape)
 
 
-def _proved(model: nn.Module, point: Tensor, direction: Tensor, norm: str = "2") -> Witness:
+def _proved(model: nn.Module, point: Tensor, direction: Tensor, norm: str) -> Witness:
     best = Witness(0.0, point, point)
     for length in (1e-1, 1e-2, 1e-3, 1e-4):
         other = point + length * direction
