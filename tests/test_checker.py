@@ -171,8 +171,11 @@ def swap(tensors, name):
         (lambda t: t.update({"joint/multipliers": t["joint/multipliers"] * 1.5}), "joint"),
         (lambda t: t.update({"joint/multipliers": -t["joint/multipliers"]}), "joint"),
         (lambda t: t.update({"joint/multipliers": t["joint/multipliers"][:, ::-1].copy()}), "joint"),
-        (lambda t: t.update({"joint/multipliers": t["joint/multipliers"][:3]}), "structure"),
+        (lambda t: t.update({"joint/multipliers": t["joint/multipliers"][:3]}), "rows of multipliers"),
         (lambda t: t.update({"witness/states": t["witness/states"] * 1.5}), "witness"),
+        (lambda t: t.update({"witness/multipliers": -t["witness/multipliers"]}), "witness"),
+        (lambda t: t.update({"witness/multipliers": 1e-9 + 0 * t["witness/multipliers"][:5]}), "structure"),
+        (lambda t: t.pop("witness/multipliers"), "structure"),
         (lambda t: t.update({"witness/states": t["witness/states"] + np.array([[1e-3], [-1e-3]])}), "witness"),
         (lambda t: t.pop("joint/multipliers"), "structure"),
         (lambda t: t.update({"2/matrix": t["2/matrix"] * np.nan}), "finite"),
@@ -205,6 +208,61 @@ def forged_chain(folder, tensors, blocks, lipschitz):
 
 def linear_block(name, tensors, value):
     return {"name": name, "class": "Linear", "kind": "linear", "value": value, "reason": "", "tensors": tensors}
+
+
+@pytest.mark.parametrize("norm", ["inf", "1"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "two"])
+def test_other_norms(name, norm, tmp_path):
+    model = model_of(name)
+    certificate = written(model, tmp_path, norm=norm)
+    file = wp.Certificate.load(tmp_path / "c.json", model)
+    assert file.check() and file.lipschitz >= certificate.lipschitz and file.norm == norm
+    program = Checker(tmp_path / "c.json", tmp_path / "w.safetensors")
+    log = program.run()
+    assert not program.unchecked and any(line.startswith("witness") for line in log)
+    if norm == "inf":  # nothing is tighter by components here
+        assert file.lipschitz <= certificate.lipschitz * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("norm", ["inf", "1"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (scaled("lipschitz"), "lipschitz"),
+        (scaled("joint", "value"), "joint"),
+        (scaled("joint", "pairs"), "joint"),
+        (scaled("pairs"), "pairs"),
+        (lambda c: c.update(norm="2"), "structure"),
+        (lambda c: c.update(norm="3"), "format"),
+        (lambda c: c.update(joint=None), "norm"),
+        (lambda c: c["blocks"][2].update(activation="gelu"), "activation"),
+        (lambda c: c["blocks"][0].update(kind="other"), "more than a normalisation"),
+        (lambda c: c["blocks"].insert(3, {**c["blocks"][1], "class": "ReLU", "name": "x"}), "joint"),
+        (lambda c: c.update(lower_bound=1.001 * c["lower_bound"]), "witness"),
+    ],
+)  # fmt: skip
+def test_false_claims_in_other_norms_are_refused(change, words, norm, tmp_path):
+    written(model_of("mondeq"), tmp_path, norm=norm)
+    forge(tmp_path / "c.json", change)
+    refused(tmp_path, words)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: swap(t, "joint/shares"),
+        lambda t: t.update({"joint/shares": -t["joint/shares"]}),
+        lambda t: t.update({"joint/shares": 0.0 * t["joint/shares"]}),
+        lambda t: t.update({"joint/shares": t["joint/shares"][:, :5]}),
+        lambda t: t.update({"joint/shares": np.where(t["joint/shares"] > 1.0, 0.5, t["joint/shares"])}),
+        lambda t: t.pop("joint/shares"),
+    ],
+)
+def test_false_ellipsoids_are_refused(change, tmp_path):
+    written(model_of("mondeq"), tmp_path, norm="inf")
+    forge(tmp_path / "c.json", evidence=change)
+    with pytest.raises(Refuted):
+        Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
 
 
 def test_tensors_cannot_hide_under_other_roles_or_names(tmp_path):

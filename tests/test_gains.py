@@ -9,12 +9,14 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge
 from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.gains import _by_components, _by_ellipsoids, gains
+from wellposed.certificates.ellipsoids import by_ellipsoids
+from wellposed.certificates.gains import _by_components, gains
 from wellposed.checker import main as check_file
 from wellposed.cli.main import run as command
 from wellposed.verification import verifier_of
@@ -121,11 +123,11 @@ def test_ellipsoids_are_near_the_semidefinite_optimum(seed):
     whole = cp.bmat([[half + half.T - np.outer(row, row), side], [side.T, cp.diag(shares)]])
     problem = cp.Problem(cp.Minimize(cp.sum(shares)), [whole >> 0])
     problem.solve(solver="CLARABEL")
-    found = float(_by_ellipsoids(network, "inf").pairs[0, 1])
+    found = float(by_ellipsoids(model, "inf").pairs[0, 1])
     assert problem.value**0.5 * (1 - 1e-6) <= found <= problem.value**0.5 * 1.03
 
 
-def test_what_is_refused(tmp_path):
+def test_what_is_refused(tmp_path, capsys):
     model = model_of("mondeq")
     for options, match in (({"norm": 3}, "norm"), ({"norm": "inf", "method": "metric"}, "method")):
         with pytest.raises(wp.InputError, match=match):
@@ -138,8 +140,15 @@ def test_what_is_refused(tmp_path):
     path = tmp_path / "c.json"
     certificate.save(path)
     loaded = wp.Certificate.load(path, model)
-    assert loaded.check() and torch.equal(loaded.pairs, certificate.pairs)
-    assert check_file([str(path), str(path)]) == 1  # the independent checker is about the Euclidean norm
+    assert loaded.check()
+    torch.testing.assert_close(loaded.pairs, certificate.pairs, rtol=1e-15, atol=0)
+    positive = nn.Sequential(wp.PcDEQ(4, 3, dtype=torch.float64), nn.Linear(3, 2, dtype=torch.float64)).eval()
+    wp.certify(positive, norm="inf").save(
+        tmp_path / "p.json"
+    )  # by components, which the independent checker does not follow
+    save_file(positive.state_dict(), tmp_path / "p-weights.safetensors")
+    assert check_file([str(tmp_path / "p.json"), str(tmp_path / "p-weights.safetensors")]) == 1
+    assert "FAILED" in capsys.readouterr().out
     forge(path, lambda content: content.update(lipschitz=0.99 * certificate.lipschitz))
     with pytest.raises(wp.CertificateError, match="lipschitz"):
         wp.Certificate.load(path, model).check()

@@ -25,10 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-FORMAT = "wellposed-certificate/3"
+FORMAT = "wellposed-certificate/4"
 Array = NDArray[Any]
 _UNIT = 2.0**-53
-_TINY = 1e-290
 # With slopes in [0, 1] everywhere, which is all that the theorem needs of them.
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": lambda v: np.maximum(v, 0.0), "leaky_relu": lambda v: np.where(v > 0.0, v, 0.01 * v), "identity": lambda v: v,
@@ -91,7 +90,7 @@ def norm_at_most(matrix: Array, value: float) -> bool:
     if not 0.0 < bound < 1e100:
         return bool(bound >= 1e100) and math.isfinite(value)
     gram, absolute = scaled @ scaled.T, np.abs(scaled)
-    error = gamma(scaled.shape[1] + 4) * float((absolute @ absolute.T).sum(1).max()) + 4.0 * _UNIT * bound**2 + _TINY
+    error = gamma(scaled.shape[1] + 4) * float((absolute @ absolute.T).sum(1).max()) + 4.0 * _UNIT * bound**2 + 1e-290
     return semidefinite(bound**2 * np.eye(len(gram)) - gram, error)
 
 
@@ -106,23 +105,18 @@ def metric_proves(
     size = len(matrix)
     if matrix.shape != (size, size) or len(driven) != size or seen.shape != seen_size.shape or seen.shape[1] != size:
         return False
-    if multipliers.shape != (size,) or not np.isfinite(multipliers).all() or not (multipliers > 0.0).all():
+    finite = all(np.isfinite(part).all() for part in (matrix, driven, seen, multipliers))
+    if multipliers.shape != (size,) or not finite or not (multipliers > 0.0).all() or not 0.0 < value < math.inf:
         return False
-    if not (
-        np.isfinite(matrix).all() and np.isfinite(driven).all() and np.isfinite(seen).all() and 0.0 < value < math.inf
-    ):
-        return False
-    _, c = near_one(seen_size)
-    u_scaled, u = near_one(driven)
+    c, (u_scaled, u) = near_one(seen_size)[1], near_one(driven)
     if abs(c) > 500 or abs(c + u) > 900:
         return False
     seen, seen_size = np.ldexp(seen, -c), np.ldexp(seen_size, -c)
     scale, bound = np.ldexp(multipliers, -2 * c), math.ldexp(value, -c - u)
     if not (1e-100 < bound < 1e100 and scale.min() > 1e-100 and scale.max() < 1e100):
         return False
-    half = scale[:, None] * (np.eye(size) - matrix)
-    terms = scale[:, None] * (np.eye(size) + np.abs(matrix))
-    rounding = gamma(driven.shape[1] + len(seen) + 16)
+    half, terms = (scale[:, None] * part for part in (np.eye(size) - matrix, np.eye(size) + np.abs(matrix)))
+    rounding = gamma(driven.shape[1] + len(seen) + 24)
     condition, sizes = half + half.T, terms + terms.T
     if not semidefinite(condition, rounding * float(sizes.sum(1).max())):
         return False
@@ -136,8 +130,7 @@ def metric_proves(
 def _state_weight(kind: str, get: Callable[[str], Array], block: dict[str, Any]) -> tuple[Array, Array]:
     """W from the free parameters, in float64, and how many units in the last place each entry may be off."""
     if kind == "given":
-        matrix = get("constraint.W")
-        return matrix, np.zeros_like(matrix)
+        return get("constraint.W"), np.zeros_like(get("constraint.W"))
     if kind == "monotone":
         a, skew, m = get("constraint.A"), get("constraint.B"), float(get("constraint._extra_state"))
         one, size, skew = np.eye(len(a)), len(a), skew - skew.T
@@ -170,8 +163,7 @@ def _state_weight(kind: str, get: Callable[[str], Array], block: dict[str, Any])
 def _linear(kind: str, role: str, get: Callable[[str], Array]) -> tuple[Array, Array]:
     """The weight of a linear map, and how many units in the last place each entry may be off."""
     if kind == "linear":
-        weight = get(f"{role}.weight")
-        return weight, np.zeros_like(weight)
+        return get(f"{role}.weight"), np.zeros_like(get(f"{role}.weight"))
     logarithm = 0.5 * float(get(f"{role}.log_gamma"))
     weight = get(f"{role}.free") * math.exp(logarithm)
     return weight, (8.0 + abs(logarithm)) * np.abs(weight)
@@ -186,6 +178,8 @@ def _check_roles(block: dict[str, Any], prefix: str) -> None:
     biases = {"bias"} if block["kind"] == "linear" else set()
     needed = {"normalize": {"mean", "std"}, "linear": {"weight"}}.get(block["kind"], set())
     if block["kind"] == "equilibrium":
+        if block["activation"] not in _ACTIVATIONS:
+            raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}")
         scaled = {"linear": ("weight",), "scaled": ("free", "log_gamma")}[block["input"]]
         if type(block["output"]) is not bool or (block["output"] and block["input"] != "scaled"):
             raise Refuted("accounting", f"{block['name']}: an output map goes with scaled maps")
@@ -203,10 +197,12 @@ class Checker:
 
     def __init__(self, certificate: Path, weights: Path) -> None:
         try:
-            content = json.loads(certificate.read_text(encoding="utf-8"))
-            self.claim: dict[str, Any] = content
-            if content["format"] != FORMAT:
-                raise Refuted("format", f"{content['format']!r}; this program checks {FORMAT!r}")
+            self.claim: dict[str, Any] = json.loads(certificate.read_text(encoding="utf-8"))
+            content, self.norm = self.claim, self.claim["norm"]
+            if content["format"] != FORMAT or self.norm not in ("2", "inf", "1"):
+                raise Refuted(
+                    "format", f"{content['format']!r}, norm {self.norm!r}; this program checks {FORMAT!r}, 2, inf, 1"
+                )
             evidence = certificate.parent / content["evidence"]["file"]
             self.evidence_bytes = evidence.read_bytes()
             self.evidence = load_file(evidence)
@@ -216,21 +212,14 @@ class Checker:
             raise
         except Exception as error:
             raise Refuted("files", f"unreadable ({type(error).__name__}: {error})") from error
-        self.log: list[str] = []
-        self.unchecked: list[str] = []
+        self.log, self.unchecked = list[str](), list[str]()
 
     def run(self) -> list[str]:
-        """All checks; what was done, line by line.
-
-        Raises:
-            Refuted: one failed.
-        """
+        """All checks, the first that fails raising `Refuted`; what was done, line by line."""
         try:
             self.check_digests()
-            if self.claim["norm"] != "2":
-                raise Refuted("norm", f"{self.claim['norm']!r}: this program checks Euclidean certificates only")
             self.check_accounting()
-            for place, block in enumerate(self.blocks):
+            for place, block in enumerate(self.blocks if self.norm == "2" else ()):
                 self.check_block(place, block)
             self.check_joint()
             self.check_conclusion()
@@ -248,8 +237,7 @@ class Checker:
         if hashlib.sha256(self.evidence_bytes).hexdigest() != self.claim["evidence"]["sha256"]:
             raise Refuted("evidence digest", "the evidence file is not the one that was written with this claim")
         digest = hashlib.sha256()
-        for name in sorted(self.weights):
-            array = self.weights[name]
+        for name, array in sorted(self.weights.items()):
             digest.update(f"{name}|torch.{array.dtype}|{array.shape}|".encode())
             digest.update(array.tobytes())
         if digest.hexdigest() != self.claim["weights_sha256"]:
@@ -266,9 +254,8 @@ class Checker:
         names = [block["name"] for block in self.blocks]
         if len(set(names)) != len(names) or not all(type(name) is str for name in names):
             raise Refuted("accounting", "two blocks of one name")
-        for block in self.blocks:
-            if block["kind"] != "other":
-                _check_roles(block, "" if names == ["model"] else f"{block['name']}.")
+        for block in (block for block in self.blocks if block["kind"] != "other"):
+            _check_roles(block, "" if names == ["model"] else f"{block['name']}.")
         named = {key for block in self.blocks for key in block["tensors"].values()}
         if set(self.weights) != named:
             raise Refuted("accounting", f"tensors outside of the chain: {sorted(set(self.weights) ^ named)}")
@@ -302,9 +289,8 @@ class Checker:
             exact, off = _linear(block["input"], "injection" if part == "input" else "output", get)
         if stored.shape != exact.shape:
             raise Refuted("matrix", f"{block['name']}/{part}: shape {stored.shape}, the weights give {exact.shape}")
-        dtypes = {
-            self.weights[key].dtype for role, key in block["tensors"].items() if role != "constraint._extra_state"
-        }
+        roles = set(block["tensors"]) - {"constraint._extra_state"}
+        dtypes = {self.weights[block["tensors"][role]].dtype for role in roles}
         if dtypes != {stored.dtype}:
             raise Refuted("matrix", f"{block['name']}/{part}: has dtype {stored.dtype}, the weights have others")
         allowed = float(np.finfo(stored.dtype).eps) * off
@@ -328,8 +314,6 @@ class Checker:
         elif kind == "linear":
             good = norm_at_most(get("weight"), value)
         elif kind == "equilibrium":
-            if block["activation"] not in _ACTIVATIONS:
-                raise Refuted("block", f"{name}: unknown activation {block['activation']!r}")
             joint = self.claim["joint"]
             if joint is not None and joint["place"] == place:
                 return
@@ -344,58 +328,83 @@ class Checker:
             raise Refuted("block", f"{name}: the constant {value!r} of this {block['class']} is not proved")
         self.log.append(f"block {name}: {block['class']}, {value:.9g}")
 
-    def _head(self, place: int) -> tuple[Array, int]:
-        """The matrix after an equilibrium layer, and the place of the last block that it is taken from."""
+    def _head(self, place: int) -> Array:
+        """The matrix after an equilibrium layer."""
         block = self.blocks[place]
         rest = [k for k in range(place + 1, len(self.blocks)) if not _moves_only(self.blocks[k])]
         if block["output"]:
             if rest:
                 raise Refuted("joint", "something comes after the layer's own output map")
-            return self._formed(block, "output"), place
+            return self._formed(block, "output")
         if not rest:
-            return np.eye(len(self._formed(block, "matrix"))), place
+            return np.eye(len(self._formed(block, "matrix")))
         head = self.blocks[rest[0]]
         if len(rest) > 1 or head["kind"] != "linear":
             raise Refuted("joint", "the layer is not followed by one linear map")
-        return self._getter(head)("weight"), rest[0]
+        return self._getter(head)("weight")
 
     def _before(self, place: int) -> float:
-        """Product of the constants of the blocks before a place, rounded up."""
+        """Product of the constants of the blocks before a place, rounded up; other norms' joint bounds are about these too."""
         found = 1.0
-        for block in self.blocks[:place]:
+        for block in self.blocks[:place] if self.norm == "2" else ():
             found = math.nextafter(found * float(block["value"]), math.inf)
         return found
+
+    def _scaling(self, place: int, inputs: int) -> tuple[Array, Array]:
+        """What a layer's inputs are normalised with, by the only block before it that may do more than move."""
+        mean, std = np.zeros(inputs), np.ones(inputs)
+        working = [block for block in self.blocks[:place] if not _moves_only(block)]
+        if [block["kind"] for block in working] not in ([], ["normalize"]):
+            raise Refuted("joint", f"more than a normalisation stands before {self.blocks[place]['name']}")
+        for block in working:
+            parts = [self._getter(block)(role).reshape(-1) for role in ("mean", "std")]
+            mean, std = (np.repeat(part, inputs // part.size) for part in parts)
+        return mean, std
 
     def check_joint(self) -> None:
         """The constants of the last layer together with its head, for all outputs and for every pair of them."""
         joint = self.claim["joint"]
         if joint is None:
+            if self.norm != "2":
+                raise Refuted("norm", f"{self.norm!r}: by components, which this program does not follow")
             return
         place = joint["place"]
-        if type(place) is not int or not 0 <= place < len(self.blocks):
-            raise Refuted("joint", f"{place!r} is no place of a block")
+        if type(place) is not int or not 0 <= place < len(self.blocks) or self.blocks[place]["kind"] != "equilibrium":
+            raise Refuted("joint", f"{place!r} is no place of an equilibrium layer")
         block = self.blocks[place]
-        if block["kind"] != "equilibrium":
-            raise Refuted("joint", f"{block['name']} is no equilibrium layer")
         matrix, driven = self._formed(block, "matrix"), self._formed(block, "input")
-        head, _ = self._head(place)
+        head = self._head(place)
         rows, value = self.evidence["joint/multipliers"], float(joint["value"])
-        if not metric_proves(matrix, driven, head, np.abs(head), rows[0], value):
+        if self.norm != "2":
+            driven = driven / self._scaling(place, driven.shape[1])[1]
+
+        def proves(row: int, seen: Array, size: Array, claimed: float) -> bool:
+            if self.norm != "inf":  # ‖Δx‖₂ ≤ ‖Δx‖₁
+                return metric_proves(matrix, driven, seen, size, rows[row], claimed)
+            shares = self.evidence["joint/shares"][row]  # ‖Δx‖_∞ ≤ 1 implies Σ shares·Δx² ≤ Σ shares
+            inner = claimed / math.sqrt(float(shares.sum())) * (1.0 - 1e-12) if (shares > 0.0).all() else 0.0
+            return metric_proves(matrix, driven / np.sqrt(np.maximum(shares, 1e-300)), seen, size, rows[row], inner)
+
+        # Single outputs, or all of them, for which ‖Δy‖₁ ≤ √k‖Δy‖₂.
+        wholes = [head[k : k + 1] for k in range(len(head))] if self.norm == "inf" else [head]
+        each = value / math.sqrt(len(head)) * (1.0 - 1e-15) if self.norm == "1" else value
+        if not all(proves(k, whole, np.abs(whole), each) for k, whole in enumerate(wholes)):
             raise Refuted("joint", f"the constant {value!r} is not proved by its multipliers")
         self.log.append(f"joint: {block['name']} with its head, {value:.9g}, a matrix inequality of size {len(matrix)}")
         if joint["pairs"] is None:
             return
         pairs = np.array(joint["pairs"], dtype=np.float64)
-        if pairs.shape != (len(head), len(head)):
-            raise Refuted("joint", f"pairs of shape {pairs.shape} for {len(head)} outputs")
-        for (i, j), row in zip(itertools.combinations(range(len(head)), 2), rows[1:], strict=True):
-            claimed = min(pairs[i, j], pairs[j, i])
-            if claimed >= math.sqrt(2.0) * value * (1.0 + 4.0 * _UNIT):
-                continue
-            size = (np.abs(head[i]) + np.abs(head[j]))[None]
-            if not metric_proves(matrix, driven, (head[i] - head[j])[None], size, row, claimed):
+        places = list(itertools.combinations(range(len(head)), 2))
+        if pairs.shape != (len(head), len(head)) or len(rows) != len(wholes) + len(places):
+            raise Refuted(
+                "joint", f"pairs of shape {pairs.shape}, {len(rows)} rows of multipliers, {len(head)} outputs"
+            )
+        for row, (i, j) in enumerate(places, len(wholes)):
+            claimed, size = min(pairs[i, j], pairs[j, i]), (np.abs(head[i]) + np.abs(head[j]))[None]
+            follows = self.norm == "2" and claimed >= math.sqrt(2.0) * value * (1.0 + 4.0 * _UNIT)
+            if not follows and not proves(row, (head[i] - head[j])[None], size, claimed):
                 raise Refuted("joint", f"the constant {claimed!r} of the margin of {i} and {j} is not proved")
-        self.log.append(f"joint: {len(rows) - 1} class margins, each by its own inequality")
+        self.log.append(f"joint: {len(places)} class margins, each by its own inequality")
 
     def check_conclusion(self) -> None:
         """The claims follow from what was proved."""
@@ -407,8 +416,7 @@ class Checker:
             raise Refuted("lipschitz", f"{claim['lipschitz']!r} is claimed, {whole!r} follows")
         if claim["pairs"] is None:
             return
-        pairs = np.array(claim["pairs"], dtype=np.float64)
-        last = self.blocks[-1]
+        pairs, last = np.array(claim["pairs"], dtype=np.float64), self.blocks[-1]
         if covered and joint["pairs"] is not None:
             proved = np.nextafter(self._before(joint["place"]) * np.array(joint["pairs"], dtype=np.float64), math.inf)
         elif last["kind"] == "linear" and not covered:
@@ -423,7 +431,7 @@ class Checker:
         if pairs.shape != proved.shape or not (proved[off] <= pairs[off]).all():
             raise Refuted("pairs", "a constant of a class margin is smaller than what follows")
         self.log.append(
-            f"conclusion: Lipschitz constant at most {float(claim['lipschitz']):.9g}, and {len(pairs)} classes' margins"
+            f"conclusion: constant at most {float(claim['lipschitz']):.9g}, and {len(pairs)} classes' margins"
         )
 
     def check_witness(self) -> None:
@@ -439,37 +447,30 @@ class Checker:
         place = self.claim["joint"]["place"]
         block = self.blocks[place]
         points = self.evidence["witness/points"].astype(np.float64).reshape(2, -1)
-        value = points
-        for before in self.blocks[:place]:
-            if before["kind"] == "normalize":
-                each = points.shape[1] // self._getter(before)("std").size
-                mean, std = (np.repeat(self._getter(before)(role).reshape(-1), each) for role in ("mean", "std"))
-                value = (value - mean) / std
-            elif not _moves_only(before):
-                raise Refuted("witness", f"{before['name']} stands before the layer")
+        mean, std = self._scaling(place, points.shape[1])
+        value = (points - mean) / std
         matrix, driven = self._formed(block, "matrix"), self._formed(block, "input")
-        get = self._getter(block)
-        bias = get("injection.bias") if "injection.bias" in block["tensors"] else np.zeros(len(matrix))
-        offset = value @ driven.T + bias
+        bias = self._getter(block)("injection.bias") if "injection.bias" in block["tensors"] else np.zeros(len(matrix))
         states = self.evidence["witness/states"]
-        image = _ACTIVATIONS[block["activation"]](states @ matrix.T + offset)
+        image = _ACTIVATIONS[block["activation"]](states @ matrix.T + value @ driven.T + bias)
         # image solves the equation for an offset moved by W(states − image), and rounding; λ turns that into a distance.
         rounding = gamma(matrix.shape[1] + driven.shape[1] + 16)
         sizes = np.abs(states) @ np.abs(matrix).T + np.abs(value) @ np.abs(driven).T + np.abs(bias)
         moved = np.abs((states - image) @ matrix.T) + rounding * (sizes + np.abs(states - image) @ np.abs(matrix).T)
         moved = moved + 8.0 * _UNIT * np.abs(image) + 1e-300
-        weights = self.evidence["joint/multipliers"][0]
-        half = weights[:, None] * (np.eye(len(matrix)) - matrix)
+        weights, eye = self.evidence["witness/multipliers"], np.eye(len(matrix))
+        half = weights[:, None] * (eye - matrix)
         least = 0.999 * float(np.linalg.eigvalsh(half + half.T)[0])
-        slack = gamma(8) * float((weights[:, None] * (np.eye(len(matrix)) + np.abs(matrix))).sum() * 2.0)
-        if not semidefinite(half + half.T - least * np.eye(len(matrix)), slack + _UNIT * abs(least)) or least <= 0.0:
+        slack = gamma(8) * float((weights[:, None] * (eye + np.abs(matrix))).sum() * 2.0) + _UNIT * abs(least)
+        if not semidefinite(half + half.T - least * eye, slack) or least <= 0.0 or not (weights > 0.0).all():
             raise Refuted("witness", "the layer is not proved monotone enough to bound the error of its states")
         away = 2.0 * np.linalg.norm(weights * moved, axis=1) / least * (1.0 + 1e-10)
-        head, _ = self._head(place)
+        head = self._head(place)
         apart = head @ (image[1] - image[0])
         norm = float(np.sqrt((np.abs(head) ** 2).sum()))
-        found = float(np.linalg.norm(apart)) - norm * float(away.sum()) - rounding * norm * float(np.abs(image).sum())
-        distance = float(np.linalg.norm(points[1] - points[0]))
+        lost, order = norm * (float(away.sum()) + rounding * float(np.abs(image).sum())), float(self.norm)
+        found = float(np.linalg.norm(apart, order)) - lost * (math.sqrt(len(head)) if order == 1.0 else 1.0)
+        distance = float(np.linalg.norm(points[1] - points[0], order))
         proved = found / distance * (1.0 - 1e-12) if distance > 0.0 else 0.0
         if not proved >= float(low):
             raise Refuted("witness", f"{low!r} is claimed, the two inputs prove {proved!r}")

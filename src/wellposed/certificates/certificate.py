@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.evaluate import BoundedLogits, bounded_logits, exact_copy
-from wellposed.certificates.evidence import describe, witness_states
+from wellposed.certificates.evidence import describe, describe_witness
 from wellposed.certificates.file import read, write
 from wellposed.certificates.gains import gains
 from wellposed.certificates.joint import Joint, check_joint, joint_bound
@@ -53,7 +53,7 @@ class Certificate:
             model normalises inside).
         method: how it was obtained.
         factors: the blocks, with their constants; their product is an upper bound too.
-        joint: the bound of the last layer together with its head, where that is tighter, with what proves it.
+        joint: the bound of the last layer together with its head, with what proves it, where there is one.
         pairs: constants of the class margins y_i − y_j, shape (classes, classes), or None without a linear head.
         weights_sha256: digest of the weights that it is about.
         precision: of the arithmetic that radii hold for: ``"float32"``, ``"float64"``, or ``"float32, float64"`` for a mixture.
@@ -154,7 +154,7 @@ class Certificate:
         if weights_digest(model) != self.weights_sha256:
             raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
         fresh = certify(model, norm=self.norm, method="product" if self.norm == "2" else None)
-        if self.joint is not None:
+        if self.joint is not None and self.norm == "2":
             check_joint(blocks_of(model), self.joint)
             fresh = fresh.tightened(self.joint)
         if not fresh.lipschitz <= self.lipschitz * (1.0 + 1e-9) < math.inf:
@@ -185,7 +185,8 @@ class Certificate:
 
     def _by_joint(self, joint: Joint) -> tuple[float, Tensor | None]:
         """Constants of all outputs and of the margins that follow from a joint bound."""
-        before = product(list(self.factors[: joint.place]))
+        # In other norms it is about everything before the layer too.
+        before = product(list(self.factors[: joint.place])) if self.norm == "2" else 1.0
         scaled = None if joint.pairs is None else joint.pairs * before * (1.0 + 2.0**-51)
         return rounded_up(before * joint.value), scaled
 
@@ -215,14 +216,17 @@ class Certificate:
         if weights_digest(model) != self.weights_sha256:
             raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
         chain = blocks_of(model)
-        blocks, tensors = (
-            describe(chain, self.factors, self.joint) if self.norm == "2" else ([_whole(self.factors[0])], {})
-        )
+        if self.norm == "2" or self.joint is not None:
+            blocks, tensors = describe(chain, self.factors if self.norm == "2" else None, self.joint)
+        else:
+            blocks, tensors = [_whole(self.factors[0])], {}
+        lower = self.lower_bound
         if self.witness is not None:
             tensors["witness/points"] = torch.stack(self.witness)
-            states = None if self.joint is None else witness_states(chain, self.joint, tensors["witness/points"])
-            if states is not None:
-                tensors["witness/states"] = states
+            points = tensors["witness/points"]
+            found = None if self.joint is None else describe_witness(chain, self.joint, points, self.norm)
+            if found is not None and lower is not None:
+                tensors, lower = {**tensors, **found[0]}, max(min(found[1], lower), 0.0)
         joint, lipschitz, pairs = None, self.lipschitz, self.pairs
         if self.joint is not None:
             # The file claims what the checker can follow: the joint bound, also where the product is a little below it.
@@ -242,7 +246,7 @@ class Certificate:
             "pairs": None if pairs is None else pairs.tolist(),
             "weights_sha256": self.weights_sha256,
             "precision": self.precision,
-            "lower_bound": self.lower_bound,
+            "lower_bound": lower,
         }
         write(Path(path), content, tensors)
 
@@ -260,12 +264,14 @@ class Certificate:
                 norm=content["norm"],
                 lipschitz=float(content["lipschitz"]),
                 method=content["method"],
-                factors=tuple(Factor(block["name"], block["value"], block["reason"]) for block in content["blocks"]),
+                factors=tuple(Factor(block["name"], block["value"], block["reason"]) for block in content["blocks"])
+                if content["norm"] == "2"
+                else (Factor("model", float(content["lipschitz"]), content["method"]),),
                 joint=None
                 if joint is None
                 else Joint(
                     joint["block"], int(joint["place"]), float(joint["value"]), tensors["joint/multipliers"],
-                    _matrix(joint["pairs"]),
+                    _matrix(joint["pairs"]), tensors.get("joint/shares"),
                 ),
                 pairs=_matrix(content["pairs"]),
                 weights_sha256=content["weights_sha256"],
@@ -321,7 +327,7 @@ def certify(
             lipschitz=known.value,
             method=known.reason,
             factors=(Factor("model", known.value, known.reason),),
-            joint=None,
+            joint=known.joint,
             pairs=known.pairs,
             weights_sha256=weights_digest(model),
             precision=precision,

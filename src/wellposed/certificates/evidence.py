@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wellposed.activations import activation as activation_named
 from wellposed.activations import monotone_names
 from wellposed.certificates.diagonal_metric import affine_block
-from wellposed.certificates.ending import Chain
+from wellposed.certificates.ending import Chain, find, output_map
 from wellposed.certificates.joint import Joint
 from wellposed.certificates.lipschitz import Factor, is_nonexpansive
 from wellposed.certificates.well_posedness import metric_guarantee
@@ -20,24 +20,29 @@ from wellposed.layers.frozen import frozen
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.operators.dense import Dense
+from wellposed.verified import gamma as rounding_constant
 
 Tensors = dict[str, Tensor]
 
 
 @torch.no_grad()
-def describe(chain: Chain, factors: tuple[Factor, ...], joint: Joint | None) -> tuple[list[dict[str, Any]], Tensors]:
+def describe(
+    chain: Chain, factors: tuple[Factor, ...] | None, joint: Joint | None
+) -> tuple[list[dict[str, Any]], Tensors]:
     """The blocks of a certificate file, and its tensors.
 
     Args:
         chain: the blocks.
-        factors: their constants.
+        factors: their constants; None where only the joint bound has one.
         joint: what is proved of the last layer with its head.
     """
     blocks, tensors = [], {}
-    for place, ((name, block), factor) in enumerate(zip(chain, factors, strict=True)):
+    for place, (name, block) in enumerate(chain):
+        factor = None if factors is None else factors[place]
         prefix = "" if len(chain) == 1 and name == "model" else f"{name}."
         entry: dict[str, Any] = {
-            "name": name, "class": type(block).__name__, "value": factor.value, "reason": factor.reason, "kind": "other",
+            "name": name, "class": type(block).__name__, "value": None if factor is None else factor.value,
+            "reason": "" if factor is None else factor.reason, "kind": "other",
             "tensors": {key: prefix + key for key in block.state_dict()},
         }  # fmt: skip
         if is_plain(block, nn.Linear):
@@ -51,13 +56,15 @@ def describe(chain: Chain, factors: tuple[Factor, ...], joint: Joint | None) -> 
             if known is not None:
                 entry = {**entry, "kind": "equilibrium", **known[0]}
                 tensors.update({f"{name}/{key}": tensor for key, tensor in known[1].items()})
-                if joint is None or joint.place != place:
+                if factor is not None and (joint is None or joint.place != place):
                     own = _own_multipliers(block, factor.value)
                     if own is not None:
                         tensors[f"{name}/multipliers"] = own
         blocks.append(entry)
     if joint is not None:
         tensors["joint/multipliers"] = joint.multipliers
+        if joint.shares is not None:
+            tensors["joint/shares"] = joint.shares
     return blocks, tensors
 
 
@@ -98,8 +105,8 @@ def _own_multipliers(layer: Equilibrium, value: float) -> Tensor | None:
 
 
 @torch.no_grad()
-def witness_states(chain: Chain, joint: Joint, points: Tensor) -> Tensor | None:
-    """The equilibria of two inputs, shape (2, n), for the checker.
+def describe_witness(chain: Chain, joint: Joint, points: Tensor, norm: str) -> tuple[Tensors, float] | None:
+    """The states of two inputs and a metric that bounds their errors, for the checker, and the lower bound that they prove there.
 
     None where something but a normalisation precedes the layer, or its state map is no matrix.
 
@@ -107,6 +114,7 @@ def witness_states(chain: Chain, joint: Joint, points: Tensor) -> Tensor | None:
         chain: the blocks.
         joint: names the layer.
         points: the inputs, shape (2, ...), float64.
+        norm: of inputs and outputs.
     """
     layer = chain[joint.place][1]
     assert isinstance(layer, Equilibrium)
@@ -133,4 +141,32 @@ def witness_states(chain: Chain, joint: Joint, points: Tensor) -> Tensor | None:
             for slope, defect in zip(slopes, missing, strict=True)
         ]
         states = states + torch.stack(moved)
-    return states
+    # What the last step misses, and its rounding, moves the state by an offset, which a metric turns into a distance.
+    driven = states @ matrix.t() + offset
+    image = exact.activation(driven)
+    sizes = states.abs() @ matrix.abs().t() + value.abs() @ exact.injection.weight.abs().t() + offset.abs()
+    terms = sum(matrix.shape) + exact.injection.weight.shape[1]
+    away = ((states - image) @ matrix.t()).abs() + 4.0 * rounding_constant(terms + 16) * sizes
+    guarantee = exact.guarantee().diagonal_metric()
+    metrics = [
+        joint.multipliers[0],
+        torch.ones(len(matrix)).double() if guarantee is None else guarantee.double().cpu(),
+    ]
+    distances = [_distance(matrix, metric, away) for metric in metrics]
+    best = min(distances)
+    ending = find(chain)
+    assert ending is not None
+    rows, order = output_map(layer, ending[3]), float(norm)
+    error = float(rows.norm()) * (best + rounding_constant(terms + 16) * float(image.abs().sum()))
+    apart = float(torch.linalg.vector_norm((image[1] - image[0]) @ rows.t(), order))
+    distance = float(torch.linalg.vector_norm(points[1] - points[0], order))
+    sure = apart - error * (len(rows) ** 0.5 if norm == "1" else 1.0)
+    slope = sure / distance * (1.0 - 1e-9) if distance > 0.0 else 0.0
+    return {"witness/states": states, "witness/multipliers": metrics[distances.index(best)].clone()}, slope
+
+
+def _distance(matrix: Tensor, metric: Tensor, away: Tensor) -> float:
+    """A little more than how far offsets move states, all rows together, by a diagonal metric; infinite if it is none."""
+    half = metric[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
+    least = float(torch.linalg.eigvalsh(half + half.t())[0])
+    return 2.1 * float((metric * away).norm(dim=1).sum()) / least if least > 0.0 else torch.inf

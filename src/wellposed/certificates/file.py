@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wellposed.errors import CertificateError
 
-FORMAT = "wellposed-certificate/3"
+FORMAT = "wellposed-certificate/4"
 
 
 def write(path: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:

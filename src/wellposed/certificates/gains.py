@@ -2,22 +2,19 @@
 
 Two ways, of which the tighter counts. Componentwise: every block has a nonnegative matrix K with |Δy| ≤ K|Δx|, and these
 multiply; for NEMON that is G|U| with G = (I − M(W))⁻¹ (Jafarpour et al. 2021, sharpened), for positive concave layers the exact
-M|U|. By ellipsoids: ‖Δx‖_∞ ≤ 1 implies Σ d_i Δx_i² ≤ Σ d_i, and the best diagonal metric for the input map U·diag(d)^−½ bounds
-what follows; d moves towards where the bound is least. Euclidean constants do for ℓ1, as ‖Δx‖₂ ≤ ‖Δx‖₁.
+M|U|. By ellipsoids around the unit ball, see `ellipsoids`.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.affine_network import AffineNetwork, affine_network
-from wellposed.certificates.diagonal_metric import AffineBlock
-from wellposed.certificates.joint import difference
+from wellposed.certificates.ellipsoids import by_ellipsoids
+from wellposed.certificates.joint import Joint, difference
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError
 from wellposed.guarantee.componentwise import Componentwise
@@ -30,7 +27,6 @@ from wellposed.layers.pcdeq import PositiveLinear
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.operators.dense import Dense
 
-_ROUNDS = 6  # of the weights d
 _ELEMENTWISE = (nn.Flatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Dropout)
 _UP = 1.0 + 1e-12  # covers the rounding of sums of nonnegative products in float64
 
@@ -43,11 +39,13 @@ class Gains:
         value: of all outputs.
         pairs: of the margins y_i − y_j, shape (classes, classes), or None for a single output.
         reason: how ``value`` was obtained.
+        joint: what ellipsoids prove, where they apply, whether or not that is the tightest.
     """
 
     value: float
     pairs: Tensor | None
     reason: str
+    joint: Joint | None = None
 
 
 @torch.no_grad()
@@ -63,14 +61,15 @@ def gains(model: nn.Module, norm: str) -> Gains:
     except CertificateError as error:
         reasons.append(str(error))
     try:
-        found.append(_by_ellipsoids(affine_network(model, relu_only=False), norm))
+        joint = by_ellipsoids(model, norm)
+        found.append(Gains(joint.value, joint.pairs, "best diagonal metric, ellipsoids around the unit ball", joint))
     except CertificateError as error:
         reasons.append(str(error))
     if not found:
         raise CertificateError(f"norm={norm!r}: {'; '.join(reasons)}")
     best = min(found, key=lambda gain: gain.value)
     pairs = [gain.pairs for gain in found if gain.pairs is not None]
-    return Gains(best.value, torch.stack(pairs).amin(0) if pairs else None, best.reason)
+    return Gains(best.value, torch.stack(pairs).amin(0) if pairs else None, best.reason, found[-1].joint)
 
 
 def _by_components(model: nn.Module, norm: str) -> Gains:
@@ -134,72 +133,3 @@ def _through(name: str, block: nn.Module, gain: Tensor) -> Tensor:
             weight = injection.weight if plain else injection.folded()[0]
             return gain @ guarantee.sensitivity.cpu() @ weight.detach().double().cpu().abs() * _UP
     raise CertificateError(f"{name}: no componentwise bound is known for a {type(block).__name__}")
-
-
-def _by_ellipsoids(network: AffineNetwork, norm: str) -> Gains:
-    """Metrics for single outputs and margins."""
-    output, inputs = network.output, network.weight.shape[1]
-    classes = len(output)
-    constant = _Ellipsoid(network, norm)
-    singles = [constant(output[i : i + 1]) for i in range(classes)] if norm == "inf" else []
-    if norm == "inf":
-        value = max(singles)
-    else:  # ‖Δy‖₁ ≤ √k‖Δy‖₂, and at most the sum over the outputs
-        value = min(math.sqrt(classes) * constant(output), sum(constant(output[i : i + 1]) for i in range(classes)))
-    pairs = None
-    if classes > 1:
-        pairs = torch.zeros(classes, classes, dtype=torch.float64)
-        for i in range(classes):
-            for j in range(i):
-                pairs[i, j] = pairs[j, i] = constant(difference(output, i, j)) * _UP
-    if not math.isfinite(value):
-        raise CertificateError("model: no diagonal metric was found")
-    return Gains(value * _UP, pairs, f"best diagonal metric, ellipsoids around the ball in {inputs} dimensions")
-
-
-class _Ellipsoid:
-    """Constants of rows of the state, from the norm's unit ball."""
-
-    def __init__(self, network: AffineNetwork, norm: str) -> None:
-        metric = network.layer.guarantee().diagonal_metric()
-        self.metric = torch.ones(len(network.matrix), dtype=torch.float64) if metric is None else metric.double().cpu()
-        self.network, self.norm = network, norm
-        self.plain = AffineBlock(network.matrix, network.weight, self.metric)
-
-    def __call__(self, rows: Tensor) -> float:
-        """An upper bound of the Euclidean norm of rows·Δz over ‖Δx‖ ≤ 1 in the norm; infinite if none is proved."""
-        start = self.plain.bound(rows)
-        if start is None:
-            return math.inf
-        if self.norm == "1":
-            return start.value
-        weight = self.network.weight
-        best = start.value * math.sqrt(weight.shape[1])
-        multipliers, shares = start.multipliers, torch.ones(weight.shape[1], dtype=torch.float64)
-        square = start.value**2
-        for _ in range(_ROUNDS):
-            shares = self._moved(rows, multipliers, square, shares)
-            scaled = weight * shares.rsqrt()
-            found = AffineBlock(self.network.matrix, scaled, self.metric).bound(rows, multipliers)
-            if found is None:
-                break
-            multipliers, square = found.multipliers, found.value**2
-            # Scaling U rounds its entries once more; sums over d round too.
-            value = found.value * math.sqrt(float(shares.sum())) * (1.0 + 1e-11)
-            improved, best = best - value, min(best, value)
-            if improved < 1e-2 * best:
-                break
-        return best
-
-    def _moved(self, rows: Tensor, multipliers: Tensor, square: float, shares: Tensor) -> Tensor:
-        """d·(mean of x_i²)^¼ at the optimum, which all have one mean where d is best."""
-        weight, matrix = self.network.weight, self.network.matrix
-        half = multipliers[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
-        driven = multipliers[:, None] * weight
-        test = half + half.t() - rows.t() @ rows - (driven / shares) @ driven.t() / square
-        values, vectors = torch.linalg.eigh(0.5 * (test + test.t()))
-        floor = 1e-7 * float(values[-1])
-        state = vectors / values.clamp_min(floor).sqrt()
-        squares = ((driven.t() @ state) / shares[:, None]).square().sum(1)
-        found = shares * (squares / squares.mean()).clamp(1e-4, 1e4) ** 0.25
-        return (found / found.mean()).clamp_min(1e-4)

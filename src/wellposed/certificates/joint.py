@@ -33,6 +33,7 @@ class Joint:
         multipliers: the diagonal metrics that prove it, float64: the first row for ``value``, then one row for each class pair
             (i, j), i < j, in lexicographic order; shape (1 + pairs, n), for convolutions with the number of channels for n.
         pairs: constants of the margins y_i − y_j from the layer's input, shape (classes, classes), or None without a head.
+        shares: of the inputs in the ellipsoids of ℓ∞ constants, one row for each row of multipliers; see `ellipsoids`.
     """
 
     block: str
@@ -40,6 +41,7 @@ class Joint:
     value: float
     multipliers: Tensor
     pairs: Tensor | None
+    shares: Tensor | None = None
 
 
 def _parts(chain: Chain, largest: int | None = None) -> _Parts | None:
