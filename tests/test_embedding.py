@@ -59,7 +59,10 @@ def test_margins_and_states_stay_inside(model, norm):
         label = int(model(x[None]).argmax())
         region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius)
         widths = torch.full((x.numel(),), torch.inf, dtype=torch.float64) if norm == "2" else region.widths
-        low, high = verifier._margins(region.centre, widths, region.radius, label)
+        balls, labels = torch.tensor([region.radius], dtype=torch.float64), torch.tensor([label])
+        low, high, proved = verifier._margins(region.centre[None], widths[None], balls, labels)
+        low, high = low[0], high[0]
+        assert bool(proved.all())
         logits = model(sampled(x, radius, norm))
         margins = logits[:, label : label + 1] - logits
         margins[:, label] = torch.inf
@@ -88,7 +91,8 @@ def test_attained_by_a_network_without_signs():
         head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
     verifier = EmbeddedVerifier(model, valid=None)
     x = torch.rand(6, dtype=torch.float64) + 0.5
-    low, _ = verifier._margins(x, torch.full((6,), 0.2, dtype=torch.float64), 10.0, 0)
+    widths, ball = torch.full((1, 6), 0.2, dtype=torch.float64), torch.tensor([10.0], dtype=torch.float64)
+    low = verifier._margins(x[None], widths, ball, torch.tensor([0]))[0][0]
     layer.tolerance = type(layer.tolerance)(1e-12, 1e-12)
     logits = model((x - 0.2)[None])[0]
     torch.testing.assert_close(low[1:], (logits[0] - logits)[1:], rtol=1e-4, atol=1e-6)
@@ -97,8 +101,9 @@ def test_attained_by_a_network_without_signs():
 def test_a_box_is_proved_and_not_trusted():
     verifier = EmbeddedVerifier(dense("tanh"))
     x = torch.rand(1, 6, dtype=torch.float64)
-    low, high = verifier.offsets(x, torch.full_like(x, 0.1), 10.0)
-    lower, upper = verifier.enclose(low, high)
+    low, high = verifier.offsets(x, torch.full_like(x, 0.1), torch.tensor([10.0], dtype=torch.float64))
+    lower, upper, proved = verifier.enclose(low, high)
+    assert bool(proved.all())
     assert verifier.holds(lower, upper, low, high)
     middle = 0.5 * (lower + upper)
     assert not verifier.holds(middle, middle, low, high)
@@ -109,15 +114,28 @@ def test_a_box_is_proved_and_not_trusted():
     assert not verifier.holds(torch.full_like(lower, torch.nan), upper, low, high)
 
 
-def test_batches_are_those_of_single_inputs():
-    verifier = EmbeddedVerifier(images())
-    x = torch.rand(5, 40, dtype=torch.float64)
-    low, high = verifier.offsets(x, torch.full_like(x, 0.05), 10.0)
-    together = verifier.enclose(low, high)
-    for at in range(5):
-        alone = verifier.enclose(low[at : at + 1], high[at : at + 1])
-        for one, all_of_them in zip(alone, together, strict=True):
-            torch.testing.assert_close(one[0], all_of_them[at], rtol=1e-6, atol=1e-7)
+@pytest.mark.parametrize("norm", ["2", "inf"])
+@pytest.mark.parametrize("model", [images(), dense("tanh"), dense("tanh", mu=0.99)], ids=["images", "tanh", "steep"])
+def test_batches_are_those_of_single_inputs(model, norm):
+    verifier = EmbeddedVerifier(model)
+    torch.manual_seed(2)
+    x = torch.rand(7, verifier.inputs, dtype=torch.float64)
+    labels = [k % verifier.classes for k in range(7)]
+    allowances = [0.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0]
+    statuses = set()
+    for radius in (1e-4, 0.05, 0.3):
+        together = verifier.verify_batch(x, labels, radius, norm=norm, allowances=allowances)
+        for k in range(7):
+            alone = verifier.verify(x[k], labels[k], radius, norm=norm, allowance=allowances[k])
+            assert (alone.status, alone.method) == (together[k].status, together[k].method)
+            statuses.add(alone.status)
+    assert {"certified", "misclassified"} <= statuses
+    assert verifier.verify_batch(x[:0], [], 0.1) == []
+    low, high = verifier.offsets(x, torch.full_like(x, 0.05), torch.full((7,), 10.0, dtype=torch.float64))
+    boxes = verifier.enclose(low, high)
+    for at in range(7):
+        for one, all_of_them in zip(verifier.enclose(low[at : at + 1], high[at : at + 1]), boxes, strict=True):
+            torch.testing.assert_close(one[0], all_of_them[at], rtol=1e-5, atol=1e-5)
 
 
 def test_the_strongest_verifier_is_chosen():

@@ -71,7 +71,8 @@ def test_boxes_are_those_that_are_proved(name):
     low, high = state_interval(model[place], *(model[:place](part) for part in (x, x + 0.1)))
     verifier = EmbeddedVerifier(model, valid=None)
     half = torch.full((2, x[0].numel()), 0.05, dtype=torch.float64)
-    proved = verifier.enclose(*verifier.offsets((x + 0.05).flatten(1), half, 1e9))
+    balls = torch.full((2,), 1e9, dtype=torch.float64)
+    proved = verifier.enclose(*verifier.offsets((x + 0.05).flatten(1), half, balls))
     torch.testing.assert_close(low, proved[0].reshape(low.shape), rtol=0, atol=1e-3)
     torch.testing.assert_close(high, proved[1].reshape(high.shape), rtol=0, atol=1e-3)
     # The proved box is made a little wider before it is proved.

@@ -82,14 +82,15 @@ def verify_run(
     for images, labels in zip(data.test_x[:limit].split(500), data.test_y[:limit].split(500), strict=True):
         result = bounded_logits(model, images)
         # The network's own evaluation may err by this at any point of a region whose points are at most r away.
-        errors = zip(result.elsewhere.tolist(), result.growth.tolist(), strict=True)
-        for image, label, (start_error, growth) in zip(images, labels.tolist(), errors, strict=True):
-            away = 1.0 if norm == "2" else math.sqrt(image.numel())
-            allowances = [math.sqrt(2.0) * (1.0 + 1e-12) * (start_error + growth * radius * away) for radius in order]
-            for place, verdict in enumerate(_verdicts(verifier, image, label, order, norm, allowances, seconds)):
-                status[place].append(verdict.status)
-                methods[place].append(verdict.method)
-            count += 1
+        away = 1.0 if norm == "2" else math.sqrt(images[0].numel())
+        reach = torch.tensor(order, dtype=torch.float64) * away
+        allowances = math.sqrt(2.0) * (1.0 + 1e-12) * (result.elsewhere[:, None] + result.growth[:, None] * reach)
+        size = verifier.batch_size
+        for few, truth, errors in zip(images.split(size), labels.split(size), allowances.split(size), strict=True):
+            for place, verdicts in enumerate(_verdicts(verifier, few, truth, order, norm, errors, seconds)):
+                status[place] += [verdict.status for verdict in verdicts]
+                methods[place] += [verdict.method for verdict in verdicts]
+            count += len(few)
             done(count)
     found = Verified(norm, order, status, methods, time.monotonic() - start, file_digest(RunFolder(run).weights))
     attacked = read_attacked(run, norm)
@@ -105,22 +106,30 @@ def verify_run(
 
 def _verdicts(
     verifier: RegionVerifier,
-    image: torch.Tensor,
-    label: int,
+    images: torch.Tensor,
+    labels: torch.Tensor,
     radii: list[float],
     norm: str,
-    allowances: list[float],
+    allowances: torch.Tensor,
     seconds: float,
-) -> list[Verdict]:
-    """Verdicts at increasing radii; what is falsified at one is so at every larger one."""
-    found: list[Verdict] = []
-    for radius, allowance in zip(radii, allowances, strict=True):
-        if found and found[-1].status in ("falsified", "misclassified"):
-            found.append(found[-1])
-        elif not math.isfinite(allowance):
-            found.append(Verdict("unknown", "input"))
-        else:
-            found.append(verifier.verify(image, label, radius, norm=norm, allowance=allowance, seconds=seconds))
+) -> list[list[Verdict]]:
+    """Verdicts on all images at increasing radii; what is falsified at one is so at every larger one."""
+    found: list[list[Verdict]] = []
+    for place, radius in enumerate(radii):
+        verdicts = list(found[-1]) if found else [Verdict("unknown", "input")] * len(images)
+        usable = torch.isfinite(allowances[:, place]).tolist()
+        settled = [verdict.status in ("falsified", "misclassified") for verdict in verdicts]
+        ask = [k for k in range(len(images)) if usable[k] and not settled[k]]
+        for k in range(len(images)):
+            if not usable[k] and not settled[k]:
+                verdicts[k] = Verdict("unknown", "input")
+        answers = verifier.verify_batch(
+            images[ask], labels[ask].tolist(), radius, norm=norm, allowances=allowances[ask, place].tolist(),
+            seconds=seconds,
+        )  # fmt: skip
+        for k, verdict in zip(ask, answers, strict=True):
+            verdicts[k] = verdict
+        found.append(verdicts)
     return found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +18,25 @@ from wellposed.verification.verdict import Verdict
 NORMS = ("2", "inf")
 
 
+@dataclass(frozen=True)
+class RegionQuestion:
+    """One input and the region around it.
+
+    Attributes:
+        x: the input, shape (inputs,), float64.
+        label: its class.
+        radius: in the input's units.
+        region: the points that are to be classified alike.
+        allowance: margin that must be left over.
+    """
+
+    x: Tensor
+    label: int
+    radius: float
+    region: Region
+    allowance: float
+
+
 class RegionVerifier(ABC):
     """Verifies inputs of one model.
 
@@ -25,14 +45,15 @@ class RegionVerifier(ABC):
         inputs: size of an input.
         classes: number of outputs.
         valid: range of the pixels that boxes are clipped to; None for any numbers.
+        batch_size: how many inputs it is best asked about together.
     """
 
     steps: tuple[str, ...]
     inputs: int
     classes: int
     valid: tuple[float, float] | None
+    batch_size: int = 1
 
-    @torch.no_grad()
     def verify(
         self,
         x: Tensor,
@@ -55,27 +76,67 @@ class RegionVerifier(ABC):
             allowance: margin that must be left over, for the errors of the network's own evaluation.
             seconds: after which to give up.
         """
+        return self.verify_batch(
+            x[None], [label], radius, norm=norm, method=method, allowances=[allowance], seconds=seconds
+        )[0]
+
+    @torch.no_grad()
+    def verify_batch(
+        self,
+        x: Tensor,
+        labels: Sequence[int],
+        radius: float,
+        *,
+        norm: int | str = 2,
+        method: str | None = None,
+        allowances: Sequence[float] | None = None,
+        seconds: float = 60.0,
+    ) -> list[Verdict]:
+        """The same for several inputs, in one go where the verifier can.
+
+        Args:
+            x: inputs, shape (batch, ...).
+            labels: their classes.
+            radius: see `verify`.
+            norm: likewise.
+            method: likewise.
+            allowances: likewise, one for each input; None for zero.
+            seconds: per input.
+        """
         last = self.steps[-1] if method is None else method
         choices("norm", str(norm), NORMS)
         choices("method", last, self.steps)
         check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
-        check(allowance >= 0.0, "allowance", allowance, "must not be negative or NaN")
-        check(0 <= label < self.classes, "label", label, f"must lie in 0…{self.classes - 1}")
-        if x.numel() != self.inputs or not bool(torch.isfinite(x).all()):
-            raise InputError(f"x: shape {tuple(x.shape)}; needs {self.inputs} finite numbers")
-        point = x.detach().double().cpu().reshape(-1)
-        low, high = float(point.min()), float(point.max())
-        if self.valid is not None and not self.valid[0] <= low <= high <= self.valid[1]:
-            raise InputError(f"x: pixels span [{low:.3g}, {high:.3g}]; they must lie in {self.valid}")
-        region = Region.ball(point, radius) if str(norm) == "2" else Region.box(point, radius, self.valid)
-        start = time.monotonic()
-        verdict = self._answer(point, label, radius, region, allowance, self.steps.index(last), start + seconds)
-        found = verdict.counterexample
-        shaped = None if found is None else found.reshape(x.shape)
-        return replace(verdict, counterexample=shaped, seconds=time.monotonic() - start)
+        questions = []
+        for image, label, allowance in zip(x, labels, allowances or [0.0] * len(x), strict=True):
+            check(allowance >= 0.0, "allowance", allowance, "must not be negative or NaN")
+            check(0 <= label < self.classes, "label", label, f"must lie in 0…{self.classes - 1}")
+            if image.numel() != self.inputs or not bool(torch.isfinite(image).all()):
+                raise InputError(f"x: shape {tuple(image.shape)}; needs {self.inputs} finite numbers")
+            point = image.detach().double().cpu().reshape(-1)
+            low, high = float(point.min()), float(point.max())
+            if self.valid is not None and not self.valid[0] <= low <= high <= self.valid[1]:
+                raise InputError(f"x: pixels span [{low:.3g}, {high:.3g}]; they must lie in {self.valid}")
+            region = Region.ball(point, radius) if str(norm) == "2" else Region.box(point, radius, self.valid)
+            questions.append(RegionQuestion(point, label, radius, region, allowance))
+        verdicts = self._answers(questions, self.steps.index(last), seconds)
+        shape = x.shape[1:]
+        return [
+            verdict
+            if verdict.counterexample is None
+            else replace(verdict, counterexample=verdict.counterexample.reshape(shape))
+            for verdict in verdicts
+        ]
+
+    def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
+        """Verdicts, one by one; ``last`` is the place of the last step to try."""
+        found = []
+        for question in questions:
+            start = time.monotonic()
+            verdict = self._answer(question, last, start + seconds)
+            found.append(replace(verdict, seconds=time.monotonic() - start))
+        return found
 
     @abstractmethod
-    def _answer(
-        self, x: Tensor, label: int, radius: float, region: Region, allowance: float, last: int, deadline: float
-    ) -> Verdict:
-        """The verdict on a region around x, shape (inputs,), float64; ``last`` is the place of the last step to try."""
+    def _answer(self, asked: RegionQuestion, last: int, deadline: float) -> Verdict:
+        """The verdict on one question."""

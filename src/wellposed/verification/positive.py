@@ -23,7 +23,7 @@ from wellposed.layers.implicit_layer import runs_as_written
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.pcdeq import PositiveLinear
 from wellposed.operators.dense import Dense
-from wellposed.verification.base import RegionVerifier
+from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.region import Region
 from wellposed.verification.verdict import Verdict
 from wellposed.verified import gamma
@@ -83,11 +83,9 @@ class PositiveVerifier(RegionVerifier):
         self.valid, self.steps = valid, ("hull",)
         self.inputs, self.classes = weight.shape[1], len(self._output)
 
-    def _answer(
-        self, x: Tensor, label: int, radius: float, region: Region, allowance: float, last: int, deadline: float
-    ) -> Verdict:
+    def _answer(self, asked: RegionQuestion, last: int, deadline: float) -> Verdict:
         try:
-            return self._verdict(x, region, label, allowance)
+            return self._verdict(asked.x, asked.region, asked.label, asked.allowance)
         except (GuaranteeError, CertificateError):
             return Verdict("unknown", "hull")
 

@@ -12,12 +12,11 @@ from wellposed.certificates.affine_network import AffineNetwork, affine_network
 from wellposed.certificates.diagonal_metric import AffineBlock
 from wellposed.errors import CertificateError
 from wellposed.verification.attack import descend
-from wellposed.verification.base import RegionVerifier
+from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.bounding import Bounding
 from wellposed.verification.branching import branch
 from wellposed.verification.question import Question, Target, surely_wrong
 from wellposed.verification.reduction import Bounds
-from wellposed.verification.region import Region
 from wellposed.verification.secants import margin_change, refine
 from wellposed.verification.verdict import Verdict
 
@@ -48,17 +47,15 @@ class Verifier(RegionVerifier):
         self._block = AffineBlock(self.network.matrix, self.network.weight, self._metric)
         self._pairs: dict[tuple[int, int], tuple[float, Tensor]] = {}
 
-    def _answer(
-        self, x: Tensor, label: int, radius: float, region: Region, allowance: float, last: int, deadline: float
-    ) -> Verdict:
-        network = self.network
-        if surely_wrong(network, x, label):
+    def _answer(self, asked: RegionQuestion, last: int, deadline: float) -> Verdict:
+        network, label, region = self.network, asked.label, asked.region
+        if surely_wrong(network, asked.x, label):
             return Verdict("misclassified", "input")
         try:
             centre = network.centre(region.centre)
         except CertificateError:  # the solve did not converge
             return Verdict("unknown", "input")
-        question = Question(network, x, label, radius, self.valid, region, allowance, centre)
+        question = Question(network, asked.x, label, asked.radius, self.valid, region, asked.allowance, centre)
         targets = [
             question.target(other, self.pair(label, other)[1]) for other in range(len(network.output)) if other != label
         ]
