@@ -127,6 +127,34 @@ def test_ellipsoids_are_near_the_semidefinite_optimum(seed):
     assert problem.value**0.5 * (1 - 1e-6) <= found <= problem.value**0.5 * 1.03
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_single_columns_are_near_the_semidefinite_optimum(seed):
+    model = model_of("mondeq", seed, units=4, inputs=5, classes=2)
+    network = affine_network(model)
+    n, d = network.weight.shape
+    displacement, weight = np.eye(n) - network.matrix.numpy(), network.weight.numpy()
+    row = (network.output[0] - network.output[1]).numpy()
+    multipliers, square = cp.Variable(n, nonneg=True), cp.Variable((1, 1))
+    half = cp.diag(multipliers) @ displacement
+    inner = half + half.T - np.outer(row, row)
+    columns = [cp.diag(multipliers) @ weight[:, j : j + 1] for j in range(d)]
+    problem = cp.Problem(cp.Minimize(square), [cp.bmat([[inner, side], [side.T, square]]) >> 0 for side in columns])
+    problem.solve(solver="CLARABEL")
+    found = float(by_ellipsoids(model, "1").pairs[0, 1])
+    assert float(problem.value) ** 0.5 * (1 - 1e-6) <= found <= float(problem.value) ** 0.5 * 1.03
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e-8, 1.0, 1e8])
+def test_one_input_has_the_euclidean_constant_at_every_scale(scale):
+    """In one dimension all norms of the input are the same, and so are the conditions."""
+    model = model_of("mondeq", units=4, inputs=1, classes=2)
+    with torch.no_grad():
+        next(block for block in model if isinstance(block, wp.Equilibrium)).injection.weight.mul_(scale)
+    euclidean = wp.certify(model, method="metric").pairs[0, 1]
+    assert float(by_ellipsoids(model, "1").pairs[0, 1]) == pytest.approx(float(euclidean), rel=1e-2, abs=0.0)
+    assert by_ellipsoids(model, "1").pairs[0, 1] >= euclidean * (1 - 1e-4)
+
+
 def test_what_is_refused(tmp_path, capsys):
     model = model_of("mondeq")
     for options, match in (({"norm": 3}, "norm"), ({"norm": "inf", "method": "metric"}, "method")):

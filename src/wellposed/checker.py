@@ -379,8 +379,9 @@ class Checker:
             driven = driven / self._scaling(place, driven.shape[1])[1]
 
         def proves(row: int, seen: Array, size: Array, claimed: float) -> bool:
-            if self.norm != "inf":  # ‖Δx‖₂ ≤ ‖Δx‖₁
-                return metric_proves(matrix, driven, seen, size, rows[row], claimed)
+            if self.norm != "inf":  # an input may be changed coordinate by coordinate, for ‖Δx‖₁
+                parts = [driven] if self.norm == "2" else np.split(driven, driven.shape[1], 1)
+                return all(metric_proves(matrix, part, seen, size, rows[row], claimed) for part in parts)
             shares = self.evidence["joint/shares"][row]  # ‖Δx‖_∞ ≤ 1 implies Σ shares·Δx² ≤ Σ shares
             inner = claimed / math.sqrt(float(shares.sum())) * (1.0 - 1e-12) if (shares > 0.0).all() else 0.0
             return metric_proves(matrix, driven / np.sqrt(np.maximum(shares, 1e-300)), seen, size, rows[row], inner)
@@ -408,8 +409,7 @@ class Checker:
 
     def check_conclusion(self) -> None:
         """The claims follow from what was proved."""
-        claim, joint = self.claim, self.claim["joint"]
-        covered = joint is not None
+        claim, joint, covered = self.claim, self.claim["joint"], self.claim["joint"] is not None
         whole = self._before(joint["place"]) * float(joint["value"]) if covered else self._before(len(self.blocks))
         whole = math.nextafter(whole, math.inf) if covered else whole
         if not whole <= float(claim["lipschitz"]) < math.inf:

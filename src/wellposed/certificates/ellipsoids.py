@@ -1,8 +1,8 @@
 """Lipschitz constants in the ℓ∞ and ℓ1 norms by ellipsoids around the unit ball, in the best diagonal metric.
 
 ‖Δx‖_∞ ≤ 1 implies Σ d_i Δx_i² ≤ Σ d_i, and the best diagonal metric for the input map U·diag(d)^−½ bounds what follows; d moves
-towards where the bound is least. Euclidean constants do for ℓ1, as ‖Δx‖₂ ≤ ‖Δx‖₁. As everywhere, the searches only propose;
-see `diagonal_metric` for the proof.
+towards where the bound is least. The unit ball of ℓ1 is met by its corners, see `column_metric`. As everywhere, the searches only
+propose; see `diagonal_metric` for the proof.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import AffineNetwork, affine_network
+from wellposed.certificates.column_metric import ColumnBlock
 from wellposed.certificates.diagonal_metric import AffineBlock
 from wellposed.certificates.ending import find
 from wellposed.certificates.joint import Joint, difference
@@ -85,10 +86,11 @@ class _Ellipsoid:
         self.metric = torch.ones(len(network.matrix), dtype=torch.float64) if metric is None else metric.double().cpu()
         self.network, self.norm = network, norm
         self.plain = AffineBlock(network.matrix, network.weight, self.metric)
+        self.columns = ColumnBlock(network.matrix, network.weight, self.metric)
 
     def __call__(self, rows: Tensor) -> _Bound | None:
         """The best bound that was found and proved."""
-        start = self.plain.bound(rows)
+        start = self.columns.bound(rows) if self.norm == "1" else self.plain.bound(rows)
         if start is None:
             return None
         weight = self.network.weight
