@@ -377,6 +377,24 @@ class TestPacBayes:
             self.evaluate(version="tightened", c1=0.1)
         with pytest.raises(wp.CertificateError, match="one monotone layer"):
             wp.pac_bayes(torch.nn.Linear(2, 2), torch.randn(4, 2), torch.zeros(4, dtype=torch.long), radius=1.0)
+        trained = torch.nn.Sequential(torch.nn.Linear(3, 4), wp.MonDEQ(4, 5), torch.nn.Linear(5, 2))
+        with pytest.raises(wp.CertificateError, match="before the layer"):
+            wp.pac_bayes(trained, torch.randn(9, 2), torch.zeros(9, dtype=torch.long), radius=1.0)
+
+    @pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e8])
+    def test_tightened_at_every_scale(self, scale):
+        squares = tuple(scale**2 * part for part in (1.0, 2.0, 3.0, 0.0, 4.0, 0.0))
+        for spectral in (
+            (scale, scale, 0.0, scale),
+            (0.0, scale, scale, scale),
+            (scale, scale, scale, 0.0),
+            (scale, 0.0, 0.0, scale),
+        ):
+            norms = Norms(4, 5, 3, 1.0, spectral, squares)
+            found = deviations(norms, 2.0, 1.0, 3.0)
+            change = output_change(norms, tails(norms, found, 3.0), 2.0)
+            assert 0.999 / (2.0 * math.sqrt(2.0)) <= change <= 1.0 / (2.0 * math.sqrt(2.0))
+            assert tightened(norms, 0.0, 100, radius=2.0, gamma=1.0, delta=0.1) > 0.0
 
 
 def test_only_what_no_solver_error_explains_counts_as_misclassified():

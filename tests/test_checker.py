@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import nn
@@ -127,8 +129,8 @@ def scaled(*path, factor=0.99):
         (lambda c: c["blocks"][2].update(kind="nonexpansive"), "accounting"),
         (lambda c: c["blocks"][3].update(kind="nonexpansive", **{"class": "Identity", "value": 1.0}), "accounting"),
         (lambda c: c["blocks"][3].update({"class": "Identity", "value": 1e-3}), "block"),
-        (lambda c: c["joint"].update(place=-2), "no multipliers"),
-        (lambda c: c["joint"].update(place=True), "no multipliers"),
+        (lambda c: c["joint"].update(place=-2), "multipliers"),
+        (lambda c: c["joint"].update(place=True), "multipliers"),
         (lambda c: c["joint"].update(pairs=[[0.0]]), "pairs of shape"),
         (lambda c: c.update(pairs=[[0.0]]), "pairs"),
         (lambda c: c.update(pairs=[[0.0, -1.0], [-1.0, 0.0]]), "pairs"),
@@ -136,7 +138,7 @@ def scaled(*path, factor=0.99):
         (lambda c: c["blocks"][2].update(state="given"), "accounting"),
         (lambda c: c["blocks"].pop(3), "accounting"),
         (lambda c: c["blocks"].pop(0), "accounting"),
-        (lambda c: c["joint"].update(place=3), "no multipliers"),
+        (lambda c: c["joint"].update(place=3), "multipliers"),
         (lambda c: c.update(lipschitz=float("nan")), "lipschitz"),
         (lambda c: c.update(lipschitz=float("inf")), "lipschitz"),
         (lambda c: c["joint"].update(value=float("nan")), "joint"),
@@ -239,6 +241,7 @@ def test_other_norms(name, norm, tmp_path):
         (lambda c: c["blocks"][0].update(kind="other"), "more than a normalisation"),
         (lambda c: c["blocks"].insert(3, {**c["blocks"][1], "class": "ReLU", "name": "x"}), "joint"),
         (lambda c: c.update(lower_bound=1.001 * c["lower_bound"]), "witness"),
+        (lambda c: c["blocks"][0].update(value=1e-9), "block"),
     ],
 )  # fmt: skip
 def test_false_claims_in_other_norms_are_refused(change, words, norm, tmp_path):
@@ -254,6 +257,10 @@ def test_false_claims_in_other_norms_are_refused(change, words, norm, tmp_path):
         lambda t: t.update({"joint/shares": -t["joint/shares"]}),
         lambda t: t.update({"joint/shares": 0.0 * t["joint/shares"]}),
         lambda t: t.update({"joint/shares": t["joint/shares"][:, :5]}),
+        lambda t: t.update({"joint/shares": t["joint/shares"][:, :1]}),
+        lambda t: t.update({"joint/shares": np.ones((len(t["joint/shares"]), 1))}),
+        lambda t: t.update({"joint/shares": 1e-320 + 0 * t["joint/shares"]}),
+        lambda t: t.update({"joint/shares": 1e-60 * t["joint/shares"]}),
         lambda t: t.update({"joint/shares": np.where(t["joint/shares"] > 1.0, 0.5, t["joint/shares"])}),
         lambda t: t.pop("joint/shares"),
     ],
@@ -263,6 +270,51 @@ def test_false_ellipsoids_are_refused(change, tmp_path):
     forge(tmp_path / "c.json", evidence=change)
     with pytest.raises(Refuted):
         Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+
+
+@pytest.mark.parametrize("norm", ["inf", "1"])
+@pytest.mark.parametrize("shape", [(2, 1, 1), (1, 4, 4), (16,), (3, 1, 1), (0, 1, 1)])
+def test_normalisations_of_another_shape_are_refused(shape, norm, tmp_path):
+    """By a forged weight file; a repeated or missing deviation would scale some inputs down."""
+    model = model_of("mondeq")
+    written(model, tmp_path, norm=norm)
+    tensors = {name: part.numpy() for name, part in model.state_dict().items()}
+    forged = {**tensors, "0.mean": np.full(shape, 0.1, np.float32), "0.std": np.full(shape, 0.3, np.float32)}
+    safetensors.numpy.save_file(forged, tmp_path / "w.safetensors")
+    digest = hashlib.sha256()
+    for name, array in sorted(forged.items()):
+        digest.update(f"{name}|torch.{array.dtype}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    forge(tmp_path / "c.json", lambda content: content.update(weights_sha256=digest.hexdigest()))
+    if shape == (2, 1, 1):  # two channels of eight pixels would do
+        Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+    else:
+        refused(tmp_path, "")
+
+
+def test_honest_normalisations_are_accepted(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        std = 0.05 + float(torch.rand((), generator=generator))
+        model = nn.Sequential(wp.Normalize((0.1,), (std,)), nn.Flatten(), wp.MonDEQ(4, 2), nn.Linear(2, 2))
+        wp.certify(model).save(tmp_path / "c.json")
+        safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
+        Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+
+
+@pytest.mark.parametrize("norm", [2, "inf", 1])
+@pytest.mark.parametrize("case", ["equal rows", "a zero row", "no head"])
+def test_degenerate_ends(case, norm, tmp_path):
+    torch.manual_seed(0)
+    layer, head = wp.NEMON(6, 5), nn.Linear(5, 3)
+    with torch.no_grad():
+        head.weight[1] = head.weight[0] if case == "equal rows" else 0.0
+    model = layer if case == "no head" else nn.Sequential(layer, head)
+    certificate = wp.certify(model, norm=norm, inputs=torch.randn(5, 6))
+    certificate.save(tmp_path / "c.json")
+    safetensors.torch.save_file(dict(model.state_dict()), tmp_path / "w.safetensors")
+    Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+    assert wp.Certificate.load(tmp_path / "c.json", model).check()
 
 
 def test_tensors_cannot_hide_under_other_roles_or_names(tmp_path):

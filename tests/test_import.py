@@ -242,6 +242,27 @@ def test_a_positive_concave_network_as_published(tmp_path):
     assert command(["import", str(tmp_path / "bad.pt"), "--as", "pcdeq2", "--data", "digits"]) == 1
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: {**t, "A.weight": torch.zeros(0, 0, 3, 3), "B.weight": torch.zeros(0, 0, 3, 3)},
+        lambda t: {**t, "Wout.weight": torch.zeros(10, 0)},
+        lambda t: {**t, "A.weight": t["A.weight"].to_sparse()},
+    ],
+)
+def test_empty_and_sparse_tensors_are_refused(change, tmp_path, capsys):
+    t = {
+        "A.weight": drawn(3, 3, 3, 3),
+        "B.weight": drawn(3, 3, 3, 3),
+        "U.weight": drawn(3, 1, 3, 3),
+        "U.bias": drawn(3),
+    }
+    t |= {"g": torch.tensor(1.0), "h": torch.tensor(1.0), "Wout.weight": drawn(10, 75), "Wout.bias": drawn(10)}
+    torch.save(change(t), tmp_path / "a.pt")
+    assert command(["import", str(tmp_path / "a.pt"), "--as", "lben-conv", "--data", "digits"]) == 1
+    assert capsys.readouterr().err.startswith("wellposed: ")
+
+
 def batch_norm(channels):
     found = {"weight": torch.rand(channels) + 0.5, "bias": torch.randn(channels)}
     found |= {"running_mean": torch.randn(channels), "running_var": torch.rand(channels) + 0.1}

@@ -120,8 +120,9 @@ def test_what_has_no_intervals_is_refused():
         worst_logits(nn.Sequential(*flat), x, labels, 0.1)
     with pytest.raises(InputError, match="linear head"):
         worst_logits(nn.Sequential(*flat[:2]), x, labels, 0.1)
-    with pytest.raises(InputError, match="linear head"):
-        worst_logits(flat[1], x, labels, 0.1)
+    for model in (flat[1], nn.Sequential()):
+        with pytest.raises(InputError, match="linear head"):
+            worst_logits(model, x, labels, 0.1)
     with pytest.raises(InputError, match="MaxPool2d"):
         worst_logits(nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3)), x, labels, 0.1)
 

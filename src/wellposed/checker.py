@@ -6,7 +6,6 @@ A certificate names the blocks of a chain, a claimed Lipschitz constant for each
 evidence beside it holds the matrices that run and multipliers of a linear matrix inequality. This program checks, in this order:
 digests; that the matrices are what the weights give, up to the rounding of their precision; every proof, again, by its own means;
 and that the claims follow. It trusts that the model is the chain of blocks that is named, evaluated by their definitions.
-
 Proofs are Cholesky factorisations of matrices shifted by a bound of all rounding errors (Rump, BIT 46, 2006).
 """
 
@@ -45,11 +44,10 @@ _NONEXPANSIVE = ("Flatten", "Unflatten", "Identity", "ReLU", "Tanh", "Sigmoid", 
 
 
 class Refuted(Exception):
-    """A check, whose name is ``check``, failed."""
+    """A check failed; the message begins with its name."""
 
     def __init__(self, check: str, reason: str) -> None:
         super().__init__(f"{check}: {reason}")
-        self.check = check
 
 
 def gamma(terms: int) -> float:
@@ -59,8 +57,7 @@ def gamma(terms: int) -> float:
 
 def semidefinite(matrix: Array, error: float) -> bool:
     """Whether all symmetric matrices within ``error`` of this one, in the Euclidean norm, are proved positive semidefinite."""
-    size = len(matrix)
-    diagonal = np.diagonal(matrix)
+    size, diagonal = len(matrix), np.diagonal(matrix)
     if not np.isfinite(matrix).all() or not math.isfinite(error) or (diagonal < 0.0).any():
         return False
     trace = float(diagonal.sum()) * (1.0 + gamma(size))
@@ -84,8 +81,7 @@ def norm_at_most(matrix: Array, value: float) -> bool:
     scaled, exponent = near_one(matrix.astype(np.float64))
     if not scaled.any():
         return value >= 0.0
-    if scaled.shape[0] > scaled.shape[1]:
-        scaled = scaled.T
+    scaled = scaled if scaled.shape[0] <= scaled.shape[1] else scaled.T
     bound = math.ldexp(value, -exponent)
     if not 0.0 < bound < 1e100:
         return bool(bound >= 1e100) and math.isfinite(value)
@@ -219,12 +215,12 @@ class Checker:
         try:
             self.check_digests()
             self.check_accounting()
-            for place, block in enumerate(self.blocks if self.norm == "2" else ()):
+            for place, block in enumerate(self.blocks):
                 self.check_block(place, block)
             self.check_joint()
             self.check_conclusion()
             self.check_witness()
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
             raise Refuted("structure", f"{type(error).__name__}: {error}") from error
         return self.log
 
@@ -302,25 +298,26 @@ class Checker:
 
     def check_block(self, place: int, block: dict[str, Any]) -> None:
         """The constant of one block; the one that the joint bound covers needs none of its own."""
+        if self.norm != "2" and block["value"] is None:
+            return
         value, name, kind = float(block["value"]), block["name"], block["kind"]
-        if not 0.0 <= value < math.inf:
+        if self.norm != "2" or not 0.0 <= value < math.inf:
             raise Refuted("block", f"{name}: the constant {value!r} is none")
         get = self._getter(block)
         if kind == "nonexpansive":
             good = block["class"] in _NONEXPANSIVE and value >= 1.0
         elif kind == "normalize":
             std = get("std")
-            good = bool((std > 0.0).all()) and value * float(std.min()) >= 1.0 + 2.0 * _UNIT
+            good = bool((std > 0.0).all()) and value >= math.nextafter(1.0 / float(std.min()), math.inf)
         elif kind == "linear":
             good = norm_at_most(get("weight"), value)
         elif kind == "equilibrium":
             joint = self.claim["joint"]
             if joint is not None and joint["place"] == place:
+                self.log.append(f"block {name}: its own constant is not used, as the joint bound covers it")
                 return
             matrix, driven = self._formed(block, "matrix"), self._formed(block, "input")
             seen = self._formed(block, "output") if block["output"] else np.eye(len(matrix))
-            if f"{name}/multipliers" not in self.evidence:
-                raise Refuted("block", f"{name}: no multipliers in the evidence")
             good = metric_proves(matrix, driven, seen, np.abs(seen), self.evidence[f"{name}/multipliers"], value)
         else:
             raise Refuted("block", f"{name}: this program knows no proof for a {block['class']}")
@@ -357,8 +354,10 @@ class Checker:
         if [block["kind"] for block in working] not in ([], ["normalize"]):
             raise Refuted("joint", f"more than a normalisation stands before {self.blocks[place]['name']}")
         for block in working:
-            parts = [self._getter(block)(role).reshape(-1) for role in ("mean", "std")]
-            mean, std = (np.repeat(part, inputs // part.size) for part in parts)
+            mean, std = (self._getter(block)(role) for role in ("mean", "std"))
+            if mean.shape != std.shape or std.shape[1:] != (1, 1) or inputs % len(std) or not (std > 0.0).all():
+                raise Refuted("joint", f"{block['name']} is no normalisation of {inputs} inputs")
+            mean, std = (np.repeat(part.reshape(-1), inputs // part.size) for part in (mean, std))
         return mean, std
 
     def check_joint(self) -> None:
@@ -382,9 +381,11 @@ class Checker:
             if self.norm != "inf":  # an input may be changed coordinate by coordinate, for ‖Δx‖₁
                 parts = [driven] if self.norm == "2" else np.split(driven, driven.shape[1], 1)
                 return all(metric_proves(matrix, part, seen, size, rows[row], claimed) for part in parts)
-            shares = self.evidence["joint/shares"][row]  # ‖Δx‖_∞ ≤ 1 implies Σ shares·Δx² ≤ Σ shares
-            inner = claimed / math.sqrt(float(shares.sum())) * (1.0 - 1e-12) if (shares > 0.0).all() else 0.0
-            return metric_proves(matrix, driven / np.sqrt(np.maximum(shares, 1e-300)), seen, size, rows[row], inner)
+            shares = self.evidence["joint/shares"][row].astype(np.float64)  # ‖Δx‖_∞ ≤ 1 implies Σ shares·Δx² ≤ Σ shares
+            if shares.shape != (driven.shape[1],) or not 1e-50 < shares.min() <= shares.max() < 1e50:
+                return False
+            inner = claimed / math.sqrt(float(shares.sum())) * (1.0 - 1e-12)
+            return metric_proves(matrix, driven / np.sqrt(shares), seen, size, rows[row], inner)
 
         # Single outputs, or all of them, for which ‖Δy‖₁ ≤ √k‖Δy‖₂.
         wholes = [head[k : k + 1] for k in range(len(head))] if self.norm == "inf" else [head]
@@ -402,8 +403,8 @@ class Checker:
             )
         for row, (i, j) in enumerate(places, len(wholes)):
             claimed, size = min(pairs[i, j], pairs[j, i]), (np.abs(head[i]) + np.abs(head[j]))[None]
-            follows = self.norm == "2" and claimed >= math.sqrt(2.0) * value * (1.0 + 4.0 * _UNIT)
-            if not follows and not proves(row, (head[i] - head[j])[None], size, claimed):
+            follows = (2.0 * value if self.norm == "inf" else math.sqrt(2.0) * each) * (1.0 + 4.0 * _UNIT)
+            if not claimed >= follows and not proves(row, (head[i] - head[j])[None], size, claimed):
                 raise Refuted("joint", f"the constant {claimed!r} of the margin of {i} and {j} is not proved")
         self.log.append(f"joint: {len(places)} class margins, each by its own inequality")
 
@@ -466,8 +467,7 @@ class Checker:
             raise Refuted("witness", "the layer is not proved monotone enough to bound the error of its states")
         away = 2.0 * np.linalg.norm(weights * moved, axis=1) / least * (1.0 + 1e-10)
         head = self._head(place)
-        apart = head @ (image[1] - image[0])
-        norm = float(np.sqrt((np.abs(head) ** 2).sum()))
+        apart, norm = head @ (image[1] - image[0]), float(np.linalg.norm(head)) * (1.0 + gamma(head.size + 8))
         lost, order = norm * (float(away.sum()) + rounding * float(np.abs(image).sum())), float(self.norm)
         found = float(np.linalg.norm(apart, order)) - lost * (math.sqrt(len(head)) if order == 1.0 else 1.0)
         distance = float(np.linalg.norm(points[1] - points[0], order))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.certificates.ellipsoids import DESCRIBED
 from wellposed.certificates.evaluate import BoundedLogits, bounded_logits, exact_copy
 from wellposed.certificates.evidence import describe, describe_witness
 from wellposed.certificates.file import read, write
@@ -231,7 +232,7 @@ class Certificate:
         if self.joint is not None:
             # The file claims what the checker can follow: the joint bound, also where the product is a little below it.
             lipschitz, scaled = self._by_joint(self.joint)
-            pairs = pairs if scaled is None else scaled
+            pairs = pairs if scaled is None and self.norm == "2" else scaled
             joint = {
                 "block": self.joint.block, "place": self.joint.place, "value": self.joint.value,
                 "pairs": None if self.joint.pairs is None else self.joint.pairs.tolist(),
@@ -239,7 +240,7 @@ class Certificate:
         content = {
             "norm": self.norm,
             "lipschitz": lipschitz,
-            "method": self.method,
+            "method": self.method if self.norm == "2" or joint is None else DESCRIBED,
             "assumptions": [*_ASSUMPTIONS, f"arithmetic of at least the precision {self.precision}"],
             "blocks": blocks,
             "joint": joint,

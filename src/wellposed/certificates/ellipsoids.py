@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,9 @@ from wellposed.certificates.joint import Joint, difference
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError
 
+DESCRIBED = "best diagonal metric; for ℓ∞ by ellipsoids around the unit ball, for ℓ1 by single inputs"
+UP = 1.0 + 1e-12  # covers the rounding of sums of nonnegative products in float64
 _ROUNDS = 6  # of the weights d
-_UP = 1.0 + 1e-12  # covers the rounding of sums of nonnegative products in float64
 
 
 @torch.no_grad()
@@ -46,21 +47,26 @@ def by_ellipsoids(model: nn.Module, norm: str) -> Joint:
     output = network.output
     classes = len(output) if head is not None else 1
     constant = _Ellipsoid(network, norm)
-    wholes = [constant(rows) for rows in (output.split(1) if norm == "inf" else [output])]
-    places = list(itertools.combinations(range(classes), 2))
-    margins = [constant(difference(output, i, j)) for i, j in places]
-    proved = [found for found in (*wholes, *margins) if found is not None]
-    if len(proved) < len(wholes) + len(margins):
+    singles = [constant(rows) for rows in (output.split(1) if norm == "inf" else [output])]
+    largest = max((found for found in singles if found is not None), key=lambda found: found.value, default=None)
+    zero = [norm == "inf" and not bool(rows.any()) for rows in output.split(1)]
+    if largest is None or any(found is None and not zero[k] for k, found in enumerate(singles)):
         raise CertificateError("model: no diagonal metric was found")
-    # ‖Δy‖₁ ≤ √k‖Δy‖₂.
-    value = max(found.value for found in proved[: len(wholes)]) * (math.sqrt(len(output)) if norm == "1" else 1.0)
-    pairs = None
+    # What proves a constant for some rows proves it for zeros.
+    proved = [largest if found is None else found for found in singles]
+    # Of two outputs together: |Δ(y_i − y_j)| ≤ |Δy_i| + |Δy_j| ≤ √2‖Δy‖₂.
+    fallback = replace(largest, value=largest.value * (2.0 if norm == "inf" else math.sqrt(2.0)) * UP)
+    pairs, places = None, list(itertools.combinations(range(classes), 2))
     if places:
         pairs = torch.zeros(classes, classes, dtype=torch.float64)
-        for (i, j), found in zip(places, proved[len(wholes) :], strict=True):
-            pairs[i, j] = pairs[j, i] = found.value * _UP
+    for i, j in places:
+        found = constant(difference(output, i, j)) or fallback
+        pairs[i, j] = pairs[j, i] = found.value * UP  # type: ignore[index]
+        proved.append(found)
     shares = torch.stack([found.shares for found in proved]) if norm == "inf" else None
-    return Joint(name, place, value * _UP, torch.stack([found.multipliers for found in proved]), pairs, shares)
+    # ‖Δy‖₁ ≤ √k‖Δy‖₂.
+    value = largest.value * (math.sqrt(len(output)) if norm == "1" else 1.0) * UP
+    return Joint(name, place, value, torch.stack([found.multipliers for found in proved]), pairs, shares)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class _Ellipsoid:
         multipliers, shares = start.multipliers, torch.ones(weight.shape[1], dtype=torch.float64)
         if self.norm == "1":
             return _Bound(start.value, multipliers, shares)
-        best = _Bound(start.value * math.sqrt(weight.shape[1]) * _UP, multipliers, shares)
+        best = _Bound(start.value * math.sqrt(weight.shape[1]) * UP, multipliers, shares)
         square = start.value**2
         for _ in range(_ROUNDS):
             shares = self._moved(rows, multipliers, square, shares)

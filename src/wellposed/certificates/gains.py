@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.ellipsoids import by_ellipsoids
+from wellposed.certificates.ellipsoids import DESCRIBED, UP, by_ellipsoids
 from wellposed.certificates.joint import Joint, difference
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError
@@ -28,7 +28,6 @@ from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.operators.dense import Dense
 
 _ELEMENTWISE = (nn.Flatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Dropout)
-_UP = 1.0 + 1e-12  # covers the rounding of sums of nonnegative products in float64
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def gains(model: nn.Module, norm: str) -> Gains:
         reasons.append(str(error))
     try:
         joint = by_ellipsoids(model, norm)
-        found.append(Gains(joint.value, joint.pairs, "best diagonal metric, ellipsoids around the unit ball", joint))
+        found.append(Gains(joint.value, joint.pairs, DESCRIBED, joint))
     except CertificateError as error:
         reasons.append(str(error))
     if not found:
@@ -88,7 +87,7 @@ def _by_components(model: nn.Module, norm: str) -> Gains:
     rows, last = _last(chain)
     classes = len(rows)
     margins = torch.stack([difference(rows, i, j)[0] for i in range(classes) for j in range(classes)])
-    gain = torch.cat([rows.abs(), margins.abs()]) * _UP
+    gain = torch.cat([rows.abs(), margins.abs()]) * UP
     for name, block in reversed(last):
         gain = _through(name, block, gain)
     own, apart = gain[:classes], gain[classes:]
@@ -96,10 +95,10 @@ def _by_components(model: nn.Module, norm: str) -> Gains:
         value, each = float(own.sum(1).amax()), apart.sum(1)
     else:
         value, each = float(own.sum(0).amax()), apart.amax(1)
-    pairs = (each.reshape(classes, classes) * _UP) if classes > 1 and linear_end else None
+    pairs = (each.reshape(classes, classes) * UP) if classes > 1 and linear_end else None
     if pairs is not None:
         pairs.fill_diagonal_(0.0)
-    return Gains(value * _UP, pairs, "componentwise sensitivity, block by block")
+    return Gains(value * UP, pairs, "componentwise sensitivity, block by block")
 
 
 def _last(chain: list[tuple[str, nn.Module]]) -> tuple[Tensor, list[tuple[str, nn.Module]]]:
@@ -117,10 +116,10 @@ def _last(chain: list[tuple[str, nn.Module]]) -> tuple[Tensor, list[tuple[str, n
 def _through(name: str, block: nn.Module, gain: Tensor) -> Tensor:
     """``gain·K`` for the K of a block, rounded up."""
     if is_plain(block, nn.Linear) or is_plain(block, OrthogonalLinear):
-        return gain @ block.weight.detach().double().cpu().abs() * _UP
+        return gain @ block.weight.detach().double().cpu().abs() * UP
     if is_plain(block, Normalize):
         repeated = gain.shape[1] // block.std.numel()
-        return gain / block.std.double().cpu().reshape(-1).repeat_interleave(repeated) * _UP
+        return gain / block.std.double().cpu().reshape(-1).repeat_interleave(repeated) * UP
     if isinstance(block, Equilibrium) and runs_as_written(block):
         operator, guarantee = block.materialise()
         injection = block.injection
@@ -131,5 +130,5 @@ def _through(name: str, block: nn.Module, gain: Tensor) -> Tensor:
             and (plain or isinstance(injection, PositiveLinear))
         ):
             weight = injection.weight if plain else injection.folded()[0]
-            return gain @ guarantee.sensitivity.cpu() @ weight.detach().double().cpu().abs() * _UP
+            return gain @ guarantee.sensitivity.cpu() @ weight.detach().double().cpu().abs() * UP
     raise CertificateError(f"{name}: no componentwise bound is known for a {type(block).__name__}")

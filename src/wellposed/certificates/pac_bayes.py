@@ -127,6 +127,8 @@ def _blocks(model: nn.Module) -> _Blocks:
     constraint = layers[0].constraint if len(layers) == 1 else None
     if not isinstance(head, nn.Linear) or not isinstance(constraint, Monotone) or chain[-2] is not layers[0]:
         raise CertificateError("model: Theorem 3 is about one monotone layer followed by one linear layer")
+    if any(True for block in chain[:-2] for _ in block.parameters()):
+        raise CertificateError("model: Theorem 3 says nothing of trained blocks before the layer")
     fixes_zero("model", layers[0])
     injection = layers[0].injection
     if injection.bias is None or head.bias is None:

@@ -13,7 +13,6 @@ that event has a divergence of at most (KL + H(p))/p, and Maurer's inequality bo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from wellposed.certificates.risk import kl_inverse
@@ -100,7 +99,10 @@ def deviations(norms: Norms, radius: float, gamma: float, tail: float) -> Sigmas
     floor = 1e-6 * sum(norms.squares)
     sigmas: Sigmas = (1e-12,) * 6
     for _ in range(20):
-        rates = _slopes(change, sigmas)
+        per_sigma = tails(norms, (1.0,) * 6, tail)
+        rates = [
+            rate * size for rate, size in zip(_rates(norms, tails(norms, sigmas, tail), radius), per_sigma, strict=True)
+        ]
         ratios = [(max(square, floor) / rate) ** (1.0 / 3.0) for square, rate in zip(norms.squares, rates, strict=True)]
         low, high = 0.0, limit / min(rate * ratio for rate, ratio in zip(rates, ratios, strict=True))
         for _ in range(100):
@@ -111,12 +113,14 @@ def deviations(norms: Norms, radius: float, gamma: float, tail: float) -> Sigmas
     return sigmas
 
 
-def _slopes(function: Callable[[Sigmas], float], at: Sigmas) -> list[float]:
-    base, found = function(at), []
-    for k, value in enumerate(at):
-        step = 1e-6 * value
-        found.append((function((*at[:k], value + step, *at[k + 1 :])) - base) / step)
-    return found
+def _rates(norms: Norms, noise: Sigmas, radius: float) -> Sigmas:
+    """Derivatives of `output_change` by the norms of the noise; none is taken for zero."""
+    a, b, u, shift, o, _ = noise
+    whole, driven, bias, head = norms.spectral
+    state, seen = (driven * radius + bias) / norms.m, (head + o) / norms.m
+    moved = (2.0 * whole * a + a * a + 2.0 * b) * state / norms.m + (u * radius + shift) / norms.m
+    rates = (2.0 * (whole + a) * seen * state, 2.0 * seen * state, seen * radius, seen, moved + state, 1.0)
+    return tuple(max(rate, 1e-9 * max(rates)) for rate in rates)
 
 
 def on_grid(sigmas: Sigmas) -> tuple[Sigmas, tuple[int, ...]]:

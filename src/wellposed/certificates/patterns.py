@@ -76,6 +76,7 @@ def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor, norm
     """
     identity = torch.eye(len(matrix), dtype=torch.float64)
     pattern, best = pattern.clone(), -1.0
+    kept, along = pattern, torch.zeros_like(weight[0])
     for _ in range(_ROUNDS):
         inverse = torch.linalg.inv_ex(identity - pattern[:, None] * matrix)[0]
         states = inverse @ (pattern[:, None] * weight)

@@ -91,7 +91,7 @@ def _options(v: Tensor, metric: str, m: float) -> dict[str, object]:
 
 def _windows(head: Tensor, channels: int) -> int:
     side = math.isqrt(head.shape[1] // channels)
-    if side * side * channels != head.shape[1]:
+    if not side or side * side * channels != head.shape[1]:
         raise CheckpointError(f"Wout: has {head.shape[1]} columns, not those of {channels} square images")
     return side
 

@@ -50,8 +50,8 @@ def read_tensors(path: Path) -> Tensors:
         name = name.removesuffix(".weight")
         if name in found:
             raise CheckpointError(f"{path}: two tensors for {name!r}")
-        if tensor.is_complex():
-            raise CheckpointError(f"{path}: {name} is complex")
+        if tensor.is_complex() or tensor.layout != torch.strided:
+            raise CheckpointError(f"{path}: {name} is complex or sparse")
         found[name] = tensor.detach().double()
     return found
 
@@ -114,7 +114,7 @@ def read_layout(
         raise CheckpointError(
             f"{path}: has no tensor {error} as the layout {layout!r} needs; it has {sorted(tensors)}"
         ) from error
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError) as error:
         if isinstance(error, WellposedError):
             raise
         raise CheckpointError(f"{path}: the tensors' shapes do not fit together ({error})") from error

@@ -28,12 +28,12 @@ def worst_logits(model: nn.Module, x: Tensor, labels: Tensor, radius: float) -> 
     Raises:
         InputError: the model has other blocks.
     """
-    blocks = list(model) if isinstance(model, nn.Sequential) else [model]
-    *inner, head = blocks
+    blocks = list(model) if isinstance(model, nn.Sequential) else []
+    head = blocks.pop() if blocks else None
     if not isinstance(head, nn.Linear):
         raise InputError("model: worst cases need a Sequential with a linear head")
     low, high = (x - radius).clamp_min(0.0), (x + radius).clamp_max(1.0)
-    for block in inner:
+    for block in blocks:
         if isinstance(block, Equilibrium):
             low, high = state_interval(block, low, high)
         elif isinstance(block, _INCREASING):
