@@ -384,12 +384,8 @@ class TestPacBayes:
     @pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e8])
     def test_tightened_at_every_scale(self, scale):
         squares = tuple(scale**2 * part for part in (1.0, 2.0, 3.0, 0.0, 4.0, 0.0))
-        for spectral in (
-            (scale, scale, 0.0, scale),
-            (0.0, scale, scale, scale),
-            (scale, scale, scale, 0.0),
-            (scale, 0.0, 0.0, scale),
-        ):
+        for zeros in ((2,), (0,), (3,), (1, 2)):
+            spectral = tuple(0.0 if k in zeros else scale for k in range(4))
             norms = Norms(4, 5, 3, 1.0, spectral, squares)
             found = deviations(norms, 2.0, 1.0, 3.0)
             change = output_change(norms, tails(norms, found, 3.0), 2.0)

@@ -30,9 +30,9 @@ class Joint:
         block: names of the two.
         place: of the layer among the blocks.
         value: Lipschitz constant from the layer's input to the logits.
-        multipliers: the diagonal metrics that prove it, float64, shape (rows, n), with the number of channels for n if they are
-            convolutions: the first row for ``value`` (for ℓ∞ one for every output), then one row for each class pair (i, j), i < j, in
-            lexicographic order.
+        multipliers: the diagonal metrics that prove it, float64, shape (rows, n), with the number of channels for n if they
+            are convolutions: the first row for ``value`` (for ℓ∞ one for every output), then one row for each class pair
+            (i, j), i < j, in lexicographic order.
         pairs: constants of the margins y_i − y_j from the layer's input, shape (classes, classes), or None without a head.
         shares: of the inputs in the ellipsoids of ℓ∞ constants, one row for each row of multipliers; see `ellipsoids`.
     """
