@@ -155,6 +155,15 @@ def test_one_input_has_the_euclidean_constant_at_every_scale(scale):
     assert by_ellipsoids(model, "1").pairs[0, 1] >= euclidean * (1 - 1e-4)
 
 
+@pytest.mark.parametrize("norm", [2, "inf"])
+def test_activations_with_negative_slopes_have_witnesses(norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(wp.NEMON(5, 6, activation="gelu"), nn.Linear(6, 3))
+    certificate = wp.certify(model, norm=norm, inputs=torch.randn(4, 5))
+    assert 0.0 < certificate.lower_bound <= certificate.lipschitz
+    assert certificate.check()
+
+
 def test_what_is_refused(tmp_path, capsys):
     model = model_of("mondeq")
     for options, match in (({"norm": 3}, "norm"), ({"norm": "inf", "method": "metric"}, "method")):

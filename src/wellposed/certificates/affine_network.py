@@ -180,10 +180,7 @@ def affine_network(model: nn.Module, *, relu_only: bool = True) -> AffineNetwork
     size = bias.abs()
     for norm in before:
         assert isinstance(norm, Normalize)
-        repeated = weight.shape[1] // norm.std.numel()
-        std, mean = (
-            part.detach().double().cpu().reshape(-1).repeat_interleave(repeated) for part in (norm.std, norm.mean)
-        )
+        mean, std = norm.spread(weight.shape[1])
         shift = -mean / std
         size = size + weight.abs() @ shift.abs()
         bias = bias + weight @ shift

@@ -118,8 +118,7 @@ def _through(name: str, block: nn.Module, gain: Tensor) -> Tensor:
     if is_plain(block, nn.Linear) or is_plain(block, OrthogonalLinear):
         return gain @ block.weight.detach().double().cpu().abs() * UP
     if is_plain(block, Normalize):
-        repeated = gain.shape[1] // block.std.numel()
-        return gain / block.std.double().cpu().reshape(-1).repeat_interleave(repeated) * UP
+        return gain / block.spread(gain.shape[1])[1] * UP
     if isinstance(block, Equilibrium) and runs_as_written(block):
         operator, guarantee = block.materialise()
         injection = block.injection

@@ -26,6 +26,8 @@ class Stored(Constraint):
         features: size of the state.
     """
 
+    needs_monotone = False  # the layer that it is copied from was checked
+
     def __init__(self, operator: Operator, guarantee: Guarantee | None, features: int) -> None:
         super().__init__()
         self._operator, self._guarantee, self._features = operator, guarantee, features

@@ -30,6 +30,12 @@ class Normalize(nn.Module):
         """Shape (batch, channels, height, width) to the same."""
         return (x - self.mean) / self.std
 
+    def spread(self, inputs: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every entry of a flattened input, float64 on the CPU, each of shape (inputs,)."""
+        parts = [part.detach().double().cpu().reshape(-1) for part in (self.mean, self.std)]
+        mean, std = (part.repeat_interleave(inputs // len(part)) for part in parts)
+        return mean, std
+
 
 def batch_norm_map(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale and shift of a batch normalisation in eval mode, float64, each of shape (features,)."""

@@ -161,10 +161,11 @@ class EmbeddedVerifier(RegionVerifier):
         )
         self._split, self._activation = _Split.of(layer.operator()), layer.activation
         self._input, self._shift = _input_map(name, layer)
-        self._normalise(name, [block for _, block in chain[:place]])
         self._shape = layer.input_shape if isinstance(layer, ConvEquilibrium) else (layer.in_features,)
+        self.inputs = math.prod(self._shape)
+        self._normalise(name, [block for _, block in chain[:place]])
         self.valid, self.steps, self.batch_size = valid, ("embedding",), 32
-        self.inputs, self.classes = math.prod(self._shape), len(self._output)
+        self.classes = len(self._output)
 
     def _normalise(self, name: str, before: list[nn.Module]) -> None:
         rest = [block for block in before if not moves_only(block) and not is_plain(block, nn.Unflatten)]
@@ -173,7 +174,7 @@ class EmbeddedVerifier(RegionVerifier):
         self._mean = self._std = None
         for norm in rest:
             assert isinstance(norm, Normalize)
-            self._mean, self._std = (part.detach().double().cpu().reshape(-1) for part in (norm.mean, norm.std))
+            self._mean, self._std = norm.spread(self.inputs)
 
     def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
         """All together: intervals take a fixed time."""
@@ -241,8 +242,7 @@ class EmbeddedVerifier(RegionVerifier):
         reach = widths.reshape(-1, *self._shape)
         scale, blur = 1.0, torch.zeros_like(shaped)
         if self._std is not None and self._mean is not None:
-            each = self.inputs // self._std.numel()
-            std, mean = (part.repeat_interleave(each).reshape(self._shape) for part in (self._std, self._mean))
+            mean, std = (part.reshape(self._shape) for part in (self._mean, self._std))
             blur = 4.0 * 2.0**-53 * (shaped.abs() + mean.abs()) / std
             shaped, reach = (shaped - mean) / std, reach / std * (1.0 + 2.0**-51)
             scale = 1.0 / float(self._std.min()) * (1.0 + 2.0**-51)

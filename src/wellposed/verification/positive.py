@@ -66,10 +66,7 @@ class PositiveVerifier(RegionVerifier):
         self._bias_size = bias.abs()
         for norm in before:
             assert isinstance(norm, Normalize)
-            repeated = weight.shape[1] // norm.std.numel()
-            std, mean = (
-                part.detach().double().cpu().reshape(-1).repeat_interleave(repeated) for part in (norm.std, norm.mean)
-            )
+            mean, std = norm.spread(weight.shape[1])
             self._bias_size = self._bias_size + weight.abs() @ (mean / std).abs()
             bias, weight = bias - weight @ (mean / std), weight / std
         self._weight, self._bias = weight, bias
