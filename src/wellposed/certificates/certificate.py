@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.ellipsoids import DESCRIBED
 from wellposed.certificates.evaluate import BoundedLogits, bounded_logits, exact_copy
 from wellposed.certificates.evidence import describe, describe_witness
 from wellposed.certificates.file import read, write
 from wellposed.certificates.gains import gains
 from wellposed.certificates.joint import Joint, check_joint, joint_bound
+from wellposed.certificates.joint_norms import DESCRIBED
 from wellposed.certificates.lipschitz import (
     Factor,
     blocks_of,

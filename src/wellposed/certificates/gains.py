@@ -2,7 +2,7 @@
 
 Two ways, of which the tighter counts. Componentwise: every block has a nonnegative matrix K with |Δy| ≤ K|Δx|, and these
 multiply; for NEMON that is G|U| with G = (I − M(W))⁻¹ (Jafarpour et al. 2021, sharpened), for positive concave layers the exact
-M|U|. By ellipsoids around the unit ball, see `ellipsoids`.
+M|U|. And in the best diagonal metric, see `joint_norms`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.ellipsoids import DESCRIBED, UP, by_ellipsoids
 from wellposed.certificates.joint import Joint, difference
+from wellposed.certificates.joint_norms import DESCRIBED, UP, joint_bound_in
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError
 from wellposed.guarantee.componentwise import Componentwise
@@ -38,7 +38,7 @@ class Gains:
         value: of all outputs.
         pairs: of the margins y_i − y_j, shape (classes, classes), or None for a single output.
         reason: how ``value`` was obtained.
-        joint: what ellipsoids prove, where they apply, whether or not that is the tightest.
+        joint: what diagonal metrics prove, where they apply, whether or not that is the tightest.
     """
 
     value: float
@@ -60,7 +60,7 @@ def gains(model: nn.Module, norm: str) -> Gains:
     except CertificateError as error:
         reasons.append(str(error))
     try:
-        joint = by_ellipsoids(model, norm)
+        joint = joint_bound_in(model, norm)
         found.append(Gains(joint.value, joint.pairs, DESCRIBED, joint))
     except CertificateError as error:
         reasons.append(str(error))

@@ -116,13 +116,12 @@ def _verdicts(
     """Verdicts on all images at increasing radii; what is falsified at one is so at every larger one."""
     found: list[list[Verdict]] = []
     for place, radius in enumerate(radii):
-        verdicts = list(found[-1]) if found else [Verdict("unknown", "input")] * len(images)
+        unknown = Verdict("unknown", "input")
+        before = found[-1] if found else [unknown] * len(images)
+        settled = [verdict.status in ("falsified", "misclassified") for verdict in before]
+        verdicts = [verdict if kept else unknown for verdict, kept in zip(before, settled, strict=True)]
         usable = torch.isfinite(allowances[:, place]).tolist()
-        settled = [verdict.status in ("falsified", "misclassified") for verdict in verdicts]
         ask = [k for k in range(len(images)) if usable[k] and not settled[k]]
-        for k in range(len(images)):
-            if not usable[k] and not settled[k]:
-                verdicts[k] = Verdict("unknown", "input")
         answers = verifier.verify_batch(
             images[ask], labels[ask].tolist(), radius, norm=norm, allowances=allowances[ask, place].tolist(),
             seconds=seconds,

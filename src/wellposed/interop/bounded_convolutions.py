@@ -21,7 +21,7 @@ from wellposed.interop.files import Tensors
 from wellposed.interop.published import Published, needed
 
 
-def unbounded(t: Tensors, m: float, gamma: float | None) -> Published:
+def unbounded(t: Tensors, m: float) -> Published:
     """``W = I − Ψ(VᵀV + mI + Sᵀ − S)``, with the input map U and a head behind averages."""
     v, s = _core(t, ("g", "h"))
     metric, psi = _metric(t)
@@ -103,5 +103,8 @@ def layouts(m: float, gamma: float | None) -> dict[str, Callable[[Tensors], Publ
         m: the margin that the networks were trained with, which files do not hold.
         gamma: their Lipschitz bound, likewise.
     """
-    readers = {"lben-conv": unbounded, "lben-conv-gamma": bounded, "lben-conv-gamma-raw": bounded_old}
-    return {name: partial(reader, m=m, gamma=gamma) for name, reader in readers.items()}
+    return {
+        "lben-conv": partial(unbounded, m=m),
+        "lben-conv-gamma": partial(bounded, m=m, gamma=gamma),
+        "lben-conv-gamma-raw": partial(bounded_old, m=m, gamma=gamma),
+    }

@@ -28,7 +28,7 @@ def flat(t: Tensors) -> Published:
 
 def single(t: Tensors) -> Published:
     """conv1, bn1, block, bn2 behind a maximum over 3 × 3 pixels, averages over 8 × 8, classifier."""
-    options = {**_options(t, "conv1"), "pool": 8}
+    options = {**_options(t), "pool": 8}
     layers, norms = (_convolution(t, "conv1", "bn1", "block"),), (_norm(t, "bn2"),)
     return Published("pcdeq-conv", options, layers, _head(t), norms, raw_grey=True)
 
@@ -37,14 +37,15 @@ def several(t: Tensors) -> Published:
     """Three of these, by conv1, downsample1 and downsample2, with bn1 to bn6 and block1 to block3; averages over 4 × 4 pixels."""
     maps = ("conv1", "downsample1", "downsample2")
     layers = tuple(_convolution(t, name, f"bn{2 * k + 1}", f"block{k + 1}") for k, name in enumerate(maps))
-    options = {**_options(t, "conv1"), "pool": 4, "further": tuple(len(t[name]) for name in maps[1:])}
+    options = {**_options(t), "pool": 4, "further": tuple(len(t[name]) for name in maps[1:])}
     norms = tuple(_norm(t, f"bn{2 * k + 2}") for k in range(3))
     return Published("pcdeq-multi", options, layers, _head(t), norms, raw_grey=True)
 
 
-def _options(t: Tensors, name: str) -> dict[str, object]:
+def _options(t: Tensors) -> dict[str, object]:
+    first = t["conv1"]
     return {
-        "width": len(t[name]), "activation": "sigmoid", "parametrisation": "projection", "taps": t[name].shape[-1], "stride": 1,
+        "width": len(first), "activation": "sigmoid", "parametrisation": "projection", "taps": first.shape[-1], "stride": 1,
     }  # fmt: skip
 
 

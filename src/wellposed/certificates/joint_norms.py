@@ -1,0 +1,72 @@
+"""The joint bound of a layer and its head in the ℓ∞ and ℓ1 norms, of inputs and outputs alike, and of every class margin.
+
+From the norm of the inputs to the Euclidean one by `ellipsoids` for ℓ∞, and by `column_metric` for ℓ1; single outputs and margins
+are numbers, on which all norms agree.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.certificates.affine_network import affine_network
+from wellposed.certificates.column_metric import ColumnBlock
+from wellposed.certificates.ellipsoids import EllipsoidBlock, EllipsoidBound
+from wellposed.certificates.ending import find
+from wellposed.certificates.joint import Joint, difference
+from wellposed.certificates.lipschitz import blocks_of
+from wellposed.errors import CertificateError
+
+DESCRIBED = "best diagonal metric; for ℓ∞ by ellipsoids around the unit ball, for ℓ1 by single inputs"
+UP = 1.0 + 1e-12  # covers the rounding of sums of nonnegative products in float64
+
+
+@torch.no_grad()
+def joint_bound_in(model: nn.Module, norm: str) -> Joint:
+    """Constants of the outputs and of class margins, with the metrics that prove them.
+
+    The first rows of multipliers are those of single outputs for ``"inf"``, whose largest constant is that of all, and one row
+    for all outputs for ``"1"``; then come class pairs.
+
+    Args:
+        model: see `affine_network`; with any activation of slopes in [0, 1].
+        norm: ``"inf"`` or ``"1"``.
+
+    Raises:
+        CertificateError: the model is of another kind, or no metric was found.
+    """
+    network, ending = affine_network(model, relu_only=False), find(blocks_of(model))
+    assert ending is not None
+    place, name, _, head = ending
+    output = network.output
+    known = network.layer.guarantee().diagonal_metric()
+    metric = torch.ones(len(network.matrix), dtype=torch.float64) if known is None else known.double().cpu()
+    kind = EllipsoidBlock if norm == "inf" else ColumnBlock
+    block = kind(network.matrix, network.weight, metric)
+    wholes = output.split(1) if norm == "inf" else (output,)
+    singles = [block.bound(rows) for rows in wholes]
+    largest = max((found for found in singles if found is not None), key=lambda found: found.value, default=None)
+    failed = any(found is None and bool(rows.any()) for found, rows in zip(singles, wholes, strict=True))
+    if largest is None or failed:
+        raise CertificateError("model: no diagonal metric was found")
+    # What proves a constant for some rows proves it for zeros.
+    proved = [largest if found is None else found for found in singles]
+    # Of two outputs together: |Δ(y_i − y_j)| ≤ |Δy_i| + |Δy_j| ≤ √2‖Δy‖₂.
+    fallback = replace(largest, value=largest.value * (2.0 if norm == "inf" else math.sqrt(2.0)) * UP)
+    places = list(itertools.combinations(range(len(output) if head is not None else 1), 2))
+    margins = [block.bound(difference(output, i, j)) or fallback for i, j in places]
+    pairs: Tensor | None = None
+    if places:
+        pairs = torch.zeros(len(output), len(output), dtype=torch.float64)
+        for (i, j), found in zip(places, margins, strict=True):
+            pairs[i, j] = pairs[j, i] = found.value * UP
+    proved += margins
+    shares = [found.shares for found in proved if isinstance(found, EllipsoidBound)]
+    # ‖Δy‖₁ ≤ √k‖Δy‖₂.
+    value = largest.value * (math.sqrt(len(output)) if norm == "1" else 1.0) * UP
+    multipliers = torch.stack([found.multipliers for found in proved])
+    return Joint(name, place, value, multipliers, pairs, torch.stack(shares) if shares else None)
