@@ -237,3 +237,21 @@ def test_the_command(tmp_path, capsys):
     assert command(["attack", run, "--norm", "linf", "--limit", "30", "--eps", "0.5", "--steps", "5"]) == 1
     assert "the verification is wrong" in capsys.readouterr().err
     assert command([*arguments[:4], "--norm", "l1", "--method", "ladder"]) == 2
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_certificates_and_attacks_of_the_command_may_not_contradict_each_other(tmp_path, capsys, norm):
+    run = str(tmp_path / "run")
+    assert (
+        command(["train", "mondeq", "--data", "digits", "--epochs", "1", "--width", "8", "--out", run, "--json"]) == 0
+    )
+    common = [run, "--norm", norm, "--limit", "20", "--eps", "0.2", "9.0"]
+    attack = ["attack", *common, "--steps", "5"]
+    assert command(["certify", *common]) == 0 and command(attack) == 0 and command(["certify", *common]) == 0
+    path = tmp_path / "run" / f"certified-{norm.removeprefix('l')}.json"
+    content = json.loads(path.read_text())
+    largest = max(radius for radii in content["radii"].values() for radius in radii)
+    path.write_text(json.dumps({**content, "radii": {"forged": [100.0 * largest] * 20}}))
+    capsys.readouterr()
+    assert command(attack) == 1
+    assert "the certificate is wrong" in capsys.readouterr().err

@@ -1,16 +1,17 @@
-"""The attacks of AutoAttack (Croce & Hein 2020) within a radius, as the adversarial robustness toolbox has them."""
+"""AutoAttack (Croce & Hein 2020) within a radius, by its authors' package."""
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+import sys
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import InputError, check, choices, require
+
+_NORMS = {"1": "L1", "2": "L2", "inf": "Linf"}
 
 
 def auto_attack(
@@ -21,88 +22,65 @@ def auto_attack(
     *,
     norm: str = "2",
     steps: int = 100,
-    restarts: int = 5,
     queries: int = 5000,
-) -> list[Tensor]:
-    """Auto-PGD for the cross-entropy and for the difference-of-logits ratio, then the Square attack, which uses no gradient.
+) -> Tensor:
+    """The standard ensemble: Auto-PGD on the cross-entropy and, targeted, on the logits' ratio; FAB, targeted; Square.
+
+    Each attack gets the images that the ones before it left. With three classes the ratio has no targeted form, with two it has
+    none at all; with fewer than ten all wrong classes are targets.
 
     Args:
-        model: maps pixels in [0, 1] to logits, at least three; in eval mode.
+        model: maps pixels in [0, 1] to logits; in eval mode.
         images: shape (batch, channels, height, width).
         labels: true classes, shape (batch,).
         radius: in pixel units.
-        norm: ``"2"`` or ``"inf"``.
-        steps: of Auto-PGD.
-        restarts: of each attack.
-        queries: of the Square attack.
+        norm: ``"1"``, ``"2"`` or ``"inf"``.
+        steps: of Auto-PGD and FAB.
+        queries: of Square, which uses no gradient.
 
     Returns:
-        One batch of candidates per attack; they need not fool the model.
+        Candidates, shape of ``images``; they equal the images where no attack succeeded.
 
     Raises:
-        MissingExtraError: the toolbox is not installed.
-        InputError: no images, or ones of another shape.
+        MissingExtraError: the package is not installed.
+        InputError: no images, ones of another shape, or fewer than two classes.
     """
-    evasion = require("art.attacks.evasion", "auto")
-    estimators = require("art.estimators.classification", "auto")
-    choices("norm", norm, ("2", "inf"))
+    package = require("pyautoattack", "auto")
+    choices("norm", norm, tuple(_NORMS))
     check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
     if images.ndim != 4 or not len(images):
         raise InputError(f"images: have shape {tuple(images.shape)}; need some of (batch, channels, height, width)")
-    logging.getLogger("art").setLevel(logging.WARNING)
-    gradients = [parameter.grad for parameter in model.parameters()]
-    numbers = np.random.get_state()  # noqa: NPY002  # the toolbox draws from the global generator
-    np.random.seed(torch.initial_seed() % 2**32)  # noqa: NPY002
-    try:
-        with torch.random.fork_rng():
-            return _candidates(model, images, labels, radius, norm, (steps, restarts, queries), (evasion, estimators))
-    finally:
-        np.random.set_state(numbers)  # noqa: NPY002
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-
-
-def _candidates(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    radius: float,
-    norm: str,
-    effort: tuple[int, int, int],
-    toolbox: tuple[Any, Any],
-) -> list[Tensor]:
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
-    (steps, restarts, queries), (evasion, estimators) = effort, toolbox
-    wrapped = estimators.PyTorchClassifier(
-        _Tolerant(model, images.dtype), nn.CrossEntropyLoss(), tuple(images.shape[1:]), classes, clip_values=(0.0, 1.0),
-        device_type="cpu" if images.device.type == "cpu" else "gpu",
+    check(classes >= 2, "model", f"{classes} logit", "must tell two classes apart")
+    second = {2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"])
+    logging.getLogger("auto-attack").setLevel(
+        logging.ERROR
+    )  # it takes exact gradients of a solve for a "dynamic defence"
+
+    def logits(pixels: Tensor) -> Tensor:
+        return model(pixels.to(images.dtype)).float()  # the package computes in float32
+
+    inner = radius * (1.0 - 1e-6)  # float32 goes a little beyond what it is told
+    attack = package.AutoAttack(
+        logits, norm=_NORMS[norm], eps=inner, seed=torch.initial_seed() % 2**32, device=images.device,
+        version="custom", attacks=["apgd-ce", *second, "fab-t", "square"],
     )  # fmt: skip
-    common = {
-        "norm": 2 if norm == "2" else np.inf, "eps": radius, "batch_size": len(images), "verbose": False,
-    }  # fmt: skip
-    attacks = [
-        evasion.AutoProjectedGradientDescent(
-            wrapped, eps_step=2.0 * radius, max_iter=steps, nb_random_init=restarts, loss_type=loss, **common
-        )
-        for loss in ("cross_entropy", *(("difference_logits_ratio",) if classes > 2 else ()))
-    ]
-    attacks.append(evasion.SquareAttack(wrapped, max_iter=queries, nb_restarts=1, **common))
-    pixels, truth = images.detach().cpu().numpy(), labels.cpu().numpy()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = [torch.from_numpy(attack.generate(pixels, truth)).to(images) for attack in attacks]
-    # The toolbox's Euclidean Square attack divides zero by zero now and then.
-    return [torch.where(torch.isfinite(candidates), candidates, images) for candidates in found]
-
-
-class _Tolerant(nn.Module):
-    """The model in its own precision, with NaN for the logits of images that have some: such proposals are never taken."""
-
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model, self.dtype = model, dtype
-
-    def forward(self, images: Tensor) -> Tensor:
-        broken = torch.isnan(images).flatten(1).any(1)
-        logits = self.model(torch.nan_to_num(images).to(self.dtype)).to(images.dtype)
-        return torch.where(broken[:, None], torch.nan, logits)
+    attack.apgd.n_restarts = 5 if norm == "1" else 1
+    targets = min(5 if norm == "1" else 9, classes - 1)
+    attack.apgd_targeted.n_target_classes, attack.fab.n_target_classes = targets, min(9, classes - 1)
+    for part in (attack.apgd, attack.apgd_targeted):
+        part.n_iter = part.n_iter_orig = steps
+        part.use_largereps = norm == "1"
+    attack.fab.n_iter, attack.fab.n_restarts, attack.square.n_queries = steps, 1, queries
+    gradients = [parameter.grad for parameter in model.parameters()]
+    tracer = sys.gettrace()
+    try:
+        with torch.random.fork_rng():
+            found = attack.run_standard_evaluation(images.detach().float(), labels, batch_size=len(images))[0]
+    finally:
+        sys.settrace(tracer)  # the package traces the model's calls, and takes away whatever traced before
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+    moved = (found != images.float()).flatten(1).any(1)
+    return torch.where(moved[:, None, None, None], found.to(images.dtype), images)

@@ -1,4 +1,4 @@
-"""Attacks by foolbox: the smallest adversarial perturbation found for every input, in the Euclidean or the ℓ∞ norm."""
+"""Attacks by foolbox: the smallest adversarial perturbation found for every input, in the Euclidean, the ℓ∞ or the ℓ1 norm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def adversarial_distances(
     is_fooled: Callable[[Tensor, Tensor], Tensor] | None = None,
     done: Callable[[int], None] = lambda count: None,
 ) -> tuple[Tensor, Tensor]:
-    """Attack every input with DeepFool, a minimal-norm attack, and with projected gradient descent at each radius.
+    """Attack every input with a minimal-norm attack and with projected gradient descent at each radius.
+
+    The minimal-norm attack is DeepFool; in ℓ1, for which it has no step, that of Pintor et al. (2021).
 
     Projected gradient descent goes after the margin, largest wrong logit less the right one: unlike the cross-entropy, its
     gradient does not vanish where the network is sure. Gradients are those of the implicit layers, exact. Every adversarial
@@ -41,7 +43,7 @@ def adversarial_distances(
         x: inputs, shape (batch, ...).
         labels: true classes, shape (batch,).
         radii: in pixel units, for projected gradient descent.
-        norm: ``"2"`` or ``"inf"``.
+        norm: ``"2"``, ``"inf"`` or ``"1"``.
         steps: its number of steps.
         restarts: how often it is run, each time from another random start.
         carlini_wagner: steps of the attack of Carlini & Wagner (2017), Euclidean and minimal-norm; zero to leave it out.
@@ -57,12 +59,12 @@ def adversarial_distances(
         adversarial examples, equal to the inputs where there is none.
 
     Raises:
-        MissingExtraError: foolbox, or the toolbox for ``auto``, is not installed.
+        MissingExtraError: foolbox, or the package for ``auto``, is not installed.
         InputError: pixels outside [0, 1].
     """
     foolbox = require("foolbox", "attack")
     logging.getLogger().setLevel(logging.WARNING)  # importing foolbox sets it to INFO
-    choices("norm", norm, ("2", "inf"))
+    choices("norm", norm, ("2", "inf", "1"))
     check(restarts >= 1, "restarts", restarts, "must be at least 1")
     check(carlini_wagner >= 0 and (norm == "2" or not carlini_wagner), "carlini_wagner", carlini_wagner, "is Euclidean")
     if len(x) and not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
@@ -76,11 +78,13 @@ def adversarial_distances(
     torch.manual_seed(seed)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
     known = foolbox.attacks
-    attacks: list[tuple[Any, list[Any]]] = [
-        (known.L2DeepFoolAttack() if norm == "2" else known.LinfDeepFoolAttack(), [None])
-    ]
+    nearest, descent = {
+        "2": (known.L2DeepFoolAttack, known.L2ProjectedGradientDescentAttack),
+        "inf": (known.LinfDeepFoolAttack, known.LinfProjectedGradientDescentAttack),
+        "1": (known.L1FMNAttack, known.SparseL1DescentAttack),
+    }[norm]
+    attacks: list[tuple[Any, list[Any]]] = [(nearest(), [None])]
     if radii:
-        descent = known.L2ProjectedGradientDescentAttack if norm == "2" else known.LinfProjectedGradientDescentAttack
         attacks += [(_on_margins(descent)(steps=steps), list(radii))] * restarts
     if carlini_wagner:
         attacks.append((known.L2CarliniWagnerAttack(binary_search_steps=5, steps=carlini_wagner), [None]))
@@ -130,15 +134,14 @@ class _Search:
         self.best = torch.where(better, distance, self.best)
         self.examples[better] = candidates[better]
 
-    def press(self, attack: Callable[..., list[Tensor]], radius: float) -> None:
+    def press(self, attack: Callable[..., Tensor], radius: float) -> None:
         """Run an attack with a radius on the inputs that nothing is known for within it."""
         rest = self.best > radius
         if not bool(rest.any()):
             return
-        for found in attack(self._images[rest], self._truth[rest], radius):
-            candidates = self._images.clone()
-            candidates[rest] = found
-            self.offer(candidates)
+        candidates = self._images.clone()
+        candidates[rest] = attack(self._images[rest], self._truth[rest], radius)
+        self.offer(candidates)
 
 
 def _on_margins(descent: Any) -> Any:

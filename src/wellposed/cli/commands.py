@@ -69,13 +69,13 @@ class Certify(Common):
 
 @dataclass(frozen=True)
 class Attack(Common):
-    """Attack a run with foolbox: DeepFool, projected gradient descent at every radius, and Carlini & Wagner's attack."""
+    """Attack a run: a minimal-norm attack, projected gradient descent at every radius, Carlini & Wagner, and AutoAttack."""
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
     eps: tuple[float, ...] = _RADII
     """Radii, pixels in [0, 1]."""
-    norm: Literal["l2", "linf"] = "l2"
+    norm: Literal["l2", "linf", "l1"] = "l2"
     """Norm of the perturbations."""
     limit: int | None = 500
     """Only the first so many test images."""
@@ -86,8 +86,8 @@ class Attack(Common):
     carlini_wagner: int = 0
     """Steps of Carlini & Wagner's attack, for l2; 0 to leave it out."""
     auto: bool = False
-    """Also AutoAttack's Auto-PGD and Square on what withstood the others, by the adversarial robustness toolbox: a second per
-    image and radius, or more."""
+    """Also the standard AutoAttack, by its authors' package, on what withstood the others: a second per image and radius, or
+    more."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,9 @@ def attack(arguments: list[str]) -> int:
     shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
     result = {"run": str(options.run), "norm": options.norm, "samples": len(found.distances), "attacked": shares}
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
-    return show(result, f"{options.run}: accuracy under ℓ∞ attacks {table}, {len(found.distances)} images", options)
+    return show(
+        result, f"{options.run}: accuracy under {options.norm} attacks {table}, {len(found.distances)} images", options
+    )
 
 
 def compare(arguments: list[str]) -> int:

@@ -119,10 +119,18 @@ def certify_run(
         {rule: torch.cat(values).tolist() for rule, values in radii.items()}, file_digest(RunFolder(run).weights),
     )  # fmt: skip
     folder = RunFolder(run)
-    ending = "".join(f"-{part}" for part in (other_data, None if norm == "2" else norm) if part is not None)
-    certificate.save(folder.certificate if norm == "2" else folder.path / f"certificate-{norm}.json")
-    _write(folder.certified if not ending else folder.path / f"certified{ending}.json", asdict(found))
+    certificate.save(_in_norm(folder.certificate, norm))
+    path = _in_norm(folder.certified, norm)
+    _write(path if other_data is None else path.with_stem(f"{folder.certified.stem}-{other_data}"), asdict(found))
+    attacked = read_attacked(run, norm) if other_data is None else None
+    if attacked is not None:
+        check_consistency(found, attacked)
     return found
+
+
+def _in_norm(path: Path, norm: str) -> Path:
+    """The name of a file of results in a norm: plain for the Euclidean one."""
+    return path if norm == "2" else path.with_stem(f"{path.stem}-{norm}")
 
 
 def attack_run(
@@ -138,7 +146,7 @@ def attack_run(
     carlini_wagner: int = 0,
     auto: bool = False,
 ) -> Attacked:
-    """Attack a run and write ``attacked.json`` and the adversarial examples into its folder; ``attacked-inf.json`` for ℓ∞."""
+    """Attack a run and write ``attacked.json`` and the adversarial examples into its folder; ``attacked-NORM.json`` otherwise."""
     if any(not 0.0 < radius < float("inf") for radius in radii):
         raise InputError(f"eps={list(radii)}: radii must be positive and finite")
     _, data, model = load_image_run(run, data_root)
@@ -150,10 +158,11 @@ def attack_run(
     )  # fmt: skip
     found = Attacked(distances.tolist(), steps, list(radii), file_digest(RunFolder(run).weights))
     folder = RunFolder(run)
+    _write(_in_norm(folder.attacked, norm), asdict(found))
+    if is_certified(run, norm):
+        check_consistency(read_certified(run, norm), found)
     if norm != "2":
-        _write(folder.path / f"attacked-{norm}.json", asdict(found))
         return found
-    _write(folder.attacked, asdict(found))
     with torch.no_grad():
         predictions = exact(examples.double()).argmax(1)
     order = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:6]
@@ -187,18 +196,18 @@ def _first(data: ImageData, limit: int | None) -> tuple[torch.Tensor, torch.Tens
     return data.test_x[:limit], data.test_y[:limit]
 
 
-def read_certified(run: Path) -> Certified:
-    """What `certify_run` wrote, if it is about the weights that are there.
+def read_certified(run: Path, norm: str = "2") -> Certified:
+    """What `certify_run` wrote for the run's own data, if it is about the weights that are there.
 
     Raises:
         CheckpointError: it is missing, corrupt or about other weights.
     """
-    return _parse(Certified, RunFolder(run).certified, "certify", run)
+    return _parse(Certified, _in_norm(RunFolder(run).certified, norm), "certify", run)
 
 
 def read_attacked(run: Path, norm: str = "2") -> Attacked | None:
     """What `attack_run` wrote, or None."""
-    path = RunFolder(run).attacked if norm == "2" else run / f"attacked-{norm}.json"
+    path = _in_norm(RunFolder(run).attacked, norm)
     return _parse(Attacked, path, "attack", run) if path.exists() else None
 
 
@@ -220,9 +229,9 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def is_certified(run: Path) -> bool:
+def is_certified(run: Path, norm: str = "2") -> bool:
     """Whether `certify_run` wrote results."""
-    return RunFolder(run).certified.exists()
+    return _in_norm(RunFolder(run).certified, norm).exists()
 
 
 def read_certificate(run: Path) -> Certificate:
