@@ -17,6 +17,7 @@ import wellposed as wp
 from wellposed import checker, convolution_norms, verified
 from wellposed.certificates.dense_barrier import least_square
 from wellposed.certificates.diagonal_metric import AffineBlock
+from wellposed.checker import core, dense
 
 USERS = (
     "verified", "certificates.well_posedness", "certificates.diagonal_metric", "certificates.frequency_metric",
@@ -68,7 +69,7 @@ def product(left, right):
 
 @pytest.mark.parametrize("size", [1, 2, 7, 20])
 @pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
-@pytest.mark.parametrize("judge", [verified.is_positive_semidefinite, checker.semidefinite])
+@pytest.mark.parametrize("judge", [verified.is_positive_semidefinite, core.semidefinite])
 def test_near_the_boundary(size, scale, judge):
     generator = np.random.default_rng(size)
     basis = np.linalg.qr(generator.standard_normal((size, size)))[0]
@@ -166,7 +167,9 @@ def test_all_certificates_say_what_ball_arithmetic_says(monkeypatch, tmp_path):
     recorded = recording(verified.is_positive_semidefinite)
     for name in USERS:
         monkeypatch.setattr(importlib.import_module(f"wellposed.{name}"), "is_positive_semidefinite", recorded)
-    monkeypatch.setattr(checker, "semidefinite", recording(checker.semidefinite))
+    judged = recording(core.semidefinite)
+    for module in (core, dense):
+        monkeypatch.setattr(module, "semidefinite", judged)
     together = convolution_norms._semidefinite
 
     def batched(matrix, error):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wellposed.errors import CertificateError
 
-FORMAT = "wellposed-certificate/4"
+FORMAT = "wellposed-certificate/5"
 
 
 def write(path: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:

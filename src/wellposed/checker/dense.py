@@ -1,0 +1,242 @@
+"""Equilibrium layers z = σ(Wz + Ux + b) with a matrix W and slopes in [0, 1], in diagonal metrics, with a linear head."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .core import UNIT, Array, Block, Checker, Refuted, gamma, moves_only, near_one, semidefinite
+
+# With slopes in [0, 1] everywhere, which is all that the theorem needs of them.
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda v: np.maximum(v, 0.0), "leaky_relu": lambda v: np.where(v > 0.0, v, 0.01 * v), "identity": lambda v: v,
+    "hardtanh": lambda v: np.clip(v, -1.0, 1.0), "relu6": lambda v: np.clip(v, 0.0, 6.0), "tanh": np.tanh,
+    "sigmoid": lambda v: 0.5 * (1.0 + np.tanh(0.5 * v)), "softplus": lambda v: np.logaddexp(v, 0.0), "arctan": np.arctan,
+    "softsign": lambda v: v / (1.0 + np.abs(v)), "isru": lambda v: v / np.sqrt(1.0 + v * v), "arcsinh": np.arcsinh,
+    "elu": lambda v: np.where(v > 0.0, v, np.expm1(np.minimum(v, 0.0))),
+}  # fmt: skip
+# The tensors that a block must have, by what it says of itself; biases may be missing.
+_STATES = {
+    "monotone": {"A", "B", "_extra_state"}, "lipschitz-bounded": {"V", "S", "psi", "_extra_state"},
+    "log-norm": {"T", "slack", "log_weights", "_extra_state"}, "given": {"W"},
+}  # fmt: skip
+
+
+def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
+    """Tensors that a layer of its kind has, and those that it may have."""
+    if block["activation"] not in _ACTIVATIONS:
+        raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}")
+    scaled = {"linear": ("weight",), "scaled": ("free", "log_gamma")}[block["input"]]
+    if type(block["output"]) is not bool or (block["output"] and block["input"] != "scaled"):
+        raise Refuted("accounting", f"{block['name']}: an output map goes with scaled maps")
+    ends = ["injection", "output"] if block["output"] else ["injection"]
+    needed = {f"constraint.{name}" for name in _STATES[block["state"]]}
+    return needed | {f"{end}.{name}" for end in ends for name in scaled}, {f"{end}.bias" for end in ends}
+
+
+def ends(case: Checker, block: Block) -> tuple[int, int]:
+    """Numbers of outputs and inputs."""
+    get = case.getter(block)
+    inner = get(f"injection.{'free' if block['input'] == 'scaled' else 'weight'}").shape
+    return (len(get("output.free")) if block["output"] else inner[0]), inner[1]
+
+
+def prove(case: Checker, place: int, value: float) -> bool:
+    """Whether a layer's own constant is proved."""
+    block = case.blocks[place]
+    matrix, driven = _matrices(case, block)
+    seen = _output(case, block) if block["output"] else np.eye(len(matrix))
+    return metric_proves(matrix, driven, seen, np.abs(seen), case.evidence[f"{block['name']}/multipliers"], value)
+
+
+def joint(case: Checker, place: int) -> None:
+    """The constants of a layer with its head."""
+    matrix, driven = _matrices(case, case.blocks[place])
+    rows = case.evidence["joint/multipliers"]
+    if case.norm != "2":
+        driven = driven / _scaling(case, place, driven.shape[1])[1]
+
+    def proves(row: int, seen: Array, size: Array, claimed: float) -> bool:
+        if case.norm != "inf":  # an input may be changed coordinate by coordinate, for ‖Δx‖₁
+            parts = [driven] if case.norm == "2" else np.split(driven, driven.shape[1], 1)
+            return all(metric_proves(matrix, part, seen, size, rows[row], claimed) for part in parts)
+        shares = case.evidence["joint/shares"][row].astype(np.float64)  # ‖Δx‖_∞ ≤ 1 implies Σ shares·Δx² ≤ Σ shares
+        if shares.shape != (driven.shape[1],) or not 1e-50 < shares.min() <= shares.max() < 1e50:
+            return False
+        inner = claimed / math.sqrt(float(shares.sum())) * (1.0 - 1e-12)
+        return metric_proves(matrix, driven / np.sqrt(shares), seen, size, rows[row], inner)
+
+    check_rows(case, _head(case, place), len(rows), proves)
+
+
+def check_rows(case: Checker, head: Array, count: int, proves: Callable[[int, Array, Array, float], bool]) -> None:
+    """The claimed constants of a head and its pairs of rows, for which so many rows of multipliers were given."""
+    joint, value = case.claim["joint"], float(case.claim["joint"]["value"])
+    # Single outputs, or all of them, for which ‖Δy‖₁ ≤ √k‖Δy‖₂.
+    wholes = [head[k : k + 1] for k in range(len(head))] if case.norm == "inf" else [head]
+    each = value / math.sqrt(len(head)) * (1.0 - 1e-15) if case.norm == "1" else value
+    if not all(proves(k, whole, np.abs(whole), each) for k, whole in enumerate(wholes)):
+        raise Refuted("joint", f"the constant {value!r} is not proved by its multipliers")
+    case.log.append(f"joint: the layer with its head, {value:.9g}")
+    if joint["pairs"] is None:
+        return
+    pairs = np.array(joint["pairs"], dtype=np.float64)
+    places = list(itertools.combinations(range(len(head)), 2))
+    if pairs.shape != (len(head), len(head)) or count != len(wholes) + len(places):
+        raise Refuted("joint", f"pairs of shape {pairs.shape}, {count} rows of multipliers, {len(head)} outputs")
+    for row, (i, j) in enumerate(places, len(wholes)):
+        claimed, size = min(pairs[i, j], pairs[j, i]), (np.abs(head[i]) + np.abs(head[j]))[None]
+        follows = (2.0 * value if case.norm == "inf" else math.sqrt(2.0) * each) * (1.0 + 4.0 * UNIT)
+        if not claimed >= follows and not proves(row, (head[i] - head[j])[None], size, claimed):
+            raise Refuted("joint", f"the constant {claimed!r} of the margin of {i} and {j} is not proved")
+    case.log.append(f"joint: {len(places)} class margins, each by its own inequality")
+
+
+def metric_proves(
+    matrix: Array, driven: Array, seen: Array, seen_size: Array, multipliers: Array, value: float
+) -> bool:
+    """Whether x ↦ seen·z is proved ``value``-Lipschitz for z = σ(matrix·z + driven·x + b), all slopes of σ in [0, 1].
+
+    By M = Λ(I − W) + (I − W)ᵀΛ ⪰ 0 and M − CᵀC − ΛUUᵀΛ/γ² ⪰ 0 (Revay, Wang & Manchester 2020, Condition 2) for W = matrix,
+    U = driven, C = seen, each entry of which is off by one rounding of that of ``seen_size`` at most, Λ = multipliers, γ = value.
+    """
+    size = len(matrix)
+    if matrix.shape != (size, size) or len(driven) != size or seen.shape != seen_size.shape or seen.shape[1] != size:
+        return False
+    finite = all(np.isfinite(part).all() for part in (matrix, driven, seen, multipliers))
+    if multipliers.shape != (size,) or not finite or not (multipliers > 0.0).all() or not 0.0 < value < math.inf:
+        return False
+    c, (u_scaled, u) = near_one(seen_size)[1], near_one(driven)
+    if abs(c) > 500 or abs(c + u) > 900:
+        return False
+    seen, seen_size = np.ldexp(seen, -c), np.ldexp(seen_size, -c)
+    scale, bound = np.ldexp(multipliers, -2 * c), math.ldexp(value, -c - u)
+    if not (1e-100 < bound < 1e100 and scale.min() > 1e-100 and scale.max() < 1e100):
+        return False
+    half, terms = (scale[:, None] * part for part in (np.eye(size) - matrix, np.eye(size) + np.abs(matrix)))
+    rounding = gamma(driven.shape[1] + len(seen) + 24)
+    condition, sizes = half + half.T, terms + terms.T
+    if not semidefinite(condition, rounding * float(sizes.sum(1).max())):
+        return False
+    through = scale[:, None] * (u_scaled @ u_scaled.T) * scale / bound**2
+    reach = scale[:, None] * (np.abs(u_scaled) @ np.abs(u_scaled).T) * scale / bound**2
+    sizes = sizes + reach + seen_size.T @ seen_size
+    lost = 1e-307 * size * (len(seen) + driven.shape[1]) * (1.0 + (scale.max() / bound) ** 2)
+    return semidefinite(condition - seen.T @ seen - through, rounding * float(sizes.sum(1).max()) + lost)
+
+
+def _matrices(case: Checker, block: Block) -> tuple[Array, Array]:
+    """W and U as they run."""
+    matrix = case.formed(block, "matrix", *_state_weight(block["state"], case.getter(block), block))
+    return matrix, case.formed(block, "input", *_linear(block["input"], "injection", case.getter(block)))
+
+
+def _output(case: Checker, block: Block) -> Array:
+    return case.formed(block, "output", *_linear(block["input"], "output", case.getter(block)))
+
+
+def _state_weight(kind: str, get: Callable[[str], Array], block: Block) -> tuple[Array, Array]:
+    """W from the free parameters, in float64, and how many units in the last place each entry may be off."""
+    if kind == "given":
+        return get("constraint.W"), np.zeros_like(get("constraint.W"))
+    if kind == "monotone":
+        a, skew, m = get("constraint.A"), get("constraint.B"), float(get("constraint._extra_state"))
+        one, size, skew = np.eye(len(a)), len(a), skew - skew.T
+        off = (size + 8.0) * np.abs(a).T @ np.abs(a) + 8.0 * ((1.0 + abs(m)) * one + np.abs(skew))
+        return (1.0 - m) * one - a.T @ a + skew, off
+    if kind == "lipschitz-bounded":
+        v, skew, psi = get("constraint.V"), get("constraint.S"), get("constraint.psi")
+        size, skew = len(v), skew.T - skew
+        margin = float(get("constraint._extra_state")) * (1.0 + float((v**2).sum()) / size)
+        core = v.T @ v + margin * np.eye(size) + skew
+        off = (size + 8.0) * np.abs(v).T @ np.abs(v) + (size + 16.0) * abs(margin) * np.eye(size) + 8.0 * np.abs(skew)
+        if block["output"]:
+            u, o = np.exp(-psi)[:, None] * get("injection.free"), get("output.free")
+            core = core + 0.5 * (o.T @ o + u @ u.T)
+            off = off + (len(o) + 16.0) * np.abs(o).T @ np.abs(o) + (u.shape[1] + 32.0) * np.abs(u) @ np.abs(u).T
+        scale = np.exp(psi)[:, None]
+        return np.eye(size) - scale * core, scale * (off + 8.0 * np.abs(core)) + 8.0 * np.eye(size)
+    if kind == "log-norm":
+        free, slack, weights = get("constraint.T"), get("constraint.slack"), get("constraint.log_weights")
+        free = free * (1.0 - np.eye(len(free)))
+        mu, sums, softplus = float(get("constraint._extra_state")), np.abs(free).sum(1), np.logaddexp(slack, 0.0)
+        scaled = free * np.exp(weights[:, None] - weights)
+        # The exponents round relative to their own size.
+        spread = 8.0 + np.abs(weights[:, None]) + np.abs(weights)
+        off = spread * np.abs(scaled) + np.diag((len(free) + 8.0) * sums + 8.0 * (abs(mu) + softplus))
+        return scaled + np.diag(mu - sums - softplus), off
+    raise Refuted("matrix", f"no formula is known for the parametrisation {kind!r}")
+
+
+def _linear(kind: str, role: str, get: Callable[[str], Array]) -> tuple[Array, Array]:
+    """The weight of a linear map, and how many units in the last place each entry may be off."""
+    if kind == "linear":
+        return get(f"{role}.weight"), np.zeros_like(get(f"{role}.weight"))
+    logarithm = 0.5 * float(get(f"{role}.log_gamma"))
+    weight = get(f"{role}.free") * math.exp(logarithm)
+    return weight, (8.0 + abs(logarithm)) * np.abs(weight)
+
+
+def _head(case: Checker, place: int) -> Array:
+    """The matrix after a layer."""
+    block, rest = case.blocks[place], [later for later in case.blocks[place + 1 :] if not moves_only(later)]
+    if block["output"]:
+        if rest:
+            raise Refuted("joint", "something comes after the layer's own output map")
+        return _output(case, block)
+    if not rest:
+        return np.eye(len(case.evidence[f"{block['name']}/matrix"]))
+    if len(rest) > 1 or rest[0]["kind"] != "linear":
+        raise Refuted("joint", "the layer is not followed by one linear map")
+    return case.getter(rest[0])("weight")
+
+
+def _scaling(case: Checker, place: int, inputs: int) -> tuple[Array, Array]:
+    """What a layer's inputs are normalised with, by the only block before it that may do more than move."""
+    mean, std = np.zeros(inputs), np.ones(inputs)
+    working = [block for block in case.blocks[:place] if not moves_only(block)]
+    if [block["kind"] for block in working] not in ([], ["normalize"]):
+        raise Refuted("joint", f"more than a normalisation stands before {case.blocks[place]['name']}")
+    for block in working:
+        mean, std = (case.getter(block)(role) for role in ("mean", "std"))
+        if mean.shape != std.shape or std.shape[1:] != (1, 1) or inputs % len(std) or not (std > 0.0).all():
+            raise Refuted("joint", f"{block['name']} is no normalisation of {inputs} inputs")
+        mean, std = (np.repeat(part.reshape(-1), inputs // part.size) for part in (mean, std))
+    return mean, std
+
+
+def witness(case: Checker, low: float) -> None:
+    """The lower bound: two inputs with their states, for a chain of normalisation, one layer and a linear head."""
+    place = case.claim["joint"]["place"]
+    block = case.blocks[place]
+    points = case.evidence["witness/points"].astype(np.float64).reshape(2, -1)
+    mean, std = _scaling(case, place, points.shape[1])
+    value = (points - mean) / std
+    matrix, driven = _matrices(case, block)
+    bias = case.getter(block)("injection.bias") if "injection.bias" in block["tensors"] else np.zeros(len(matrix))
+    states = case.evidence["witness/states"]
+    image = _ACTIVATIONS[block["activation"]](states @ matrix.T + value @ driven.T + bias)
+    # image solves the equation for an offset moved by W(states − image), and rounding; λ turns that into a distance.
+    rounding = gamma(matrix.shape[1] + driven.shape[1] + 16)
+    sizes = np.abs(states) @ np.abs(matrix).T + np.abs(value) @ np.abs(driven).T + np.abs(bias)
+    moved = np.abs((states - image) @ matrix.T) + rounding * (sizes + np.abs(states - image) @ np.abs(matrix).T)
+    moved = moved + 8.0 * UNIT * np.abs(image) + 1e-300
+    weights, eye = case.evidence["witness/multipliers"], np.eye(len(matrix))
+    half = weights[:, None] * (eye - matrix)
+    least = 0.999 * float(np.linalg.eigvalsh(half + half.T)[0])
+    slack = gamma(8) * float((weights[:, None] * (eye + np.abs(matrix))).sum() * 2.0) + UNIT * abs(least)
+    if not semidefinite(half + half.T - least * eye, slack) or least <= 0.0 or not (weights > 0.0).all():
+        raise Refuted("witness", "the layer is not proved monotone enough to bound the error of its states")
+    away = 2.0 * np.linalg.norm(weights * moved, axis=1) / least * (1.0 + 1e-10)
+    rows = _head(case, place)
+    apart, norm = rows @ (image[1] - image[0]), float(np.linalg.norm(rows)) * (1.0 + gamma(rows.size + 8))
+    lost, order = norm * (float(away.sum()) + rounding * float(np.abs(image).sum())), float(case.norm)
+    found = float(np.linalg.norm(apart, order)) - lost * (math.sqrt(len(rows)) if order == 1.0 else 1.0)
+    distance = float(np.linalg.norm(points[1] - points[0], order))
+    proved = found / distance * (1.0 - 1e-12) if distance > 0.0 else 0.0
+    if not proved >= low:
+        raise Refuted("witness", f"{low!r} is claimed, the two inputs prove {proved!r}")
+    case.log.append(f"witness: two inputs prove that no constant below {low:.9g} holds")
