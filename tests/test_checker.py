@@ -79,7 +79,7 @@ def test_what_was_proved_is_accepted(name, method, tmp_path):
     lines = Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
     assert any(line.startswith("conclusion") and f"{certificate.lipschitz:.9g}" in line for line in lines)
     loaded = wp.Certificate.load(tmp_path / "c.json", model)
-    assert loaded.check() and loaded.lipschitz == certificate.lipschitz
+    assert loaded.check() and 0.0 <= loaded.lipschitz / certificate.lipschitz - 1.0 < 1e-11
     if method is None and name != "two":
         assert any(line.startswith("witness") for line in lines)
 

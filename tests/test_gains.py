@@ -15,8 +15,10 @@ from torch import nn
 import wellposed as wp
 from harness.certificate_file import forge
 from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.gains import _by_components, gains
+from wellposed.certificates.components import components
+from wellposed.certificates.gains import gains
 from wellposed.certificates.joint_norms import joint_bound_in
+from wellposed.certificates.lipschitz import blocks_of
 from wellposed.checker import main as check_file
 from wellposed.cli.main import run as command
 from wellposed.verification import verifier_of
@@ -107,7 +109,7 @@ def test_positive_systems_attain_the_componentwise_constant():
     jacobian = head.weight @ torch.linalg.inv(torch.eye(4) - layer.operator().dense()) @ layer.injection.weight
     for norm, order in ORDERS.items():
         expected = float(torch.linalg.matrix_norm(jacobian.detach(), order))
-        assert _by_components(model, norm).value == pytest.approx(expected, rel=1e-9)
+        assert components(blocks_of(model), norm).value == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("norm", ["inf", "1"])

@@ -133,7 +133,7 @@ def test_converges_within_the_steps_that_the_contraction_predicts(options):
     layer = make(options)
     x = torch.randn(20, 5, dtype=torch.float64)
     solution = layer.solve(x)
-    factor = layer._constants(1e-12)[0]
+    factor = layer.constants(1e-12)[0]
     first = float(solution.value.norm(dim=1).max()) * 2
     assert int(solution.steps.max()) <= wp.guarantee.Plan(1.0, factor).iterations(first, 1e-12 * 0.5)
 
@@ -301,5 +301,5 @@ def test_trained_cells_reach_six_digits_within_the_predicted_steps(options):
     size = solution.value.detach().norm(dim=1)
     assert solution.converged.all()
     assert (solution.error_bound <= 1e-6 * (1 + size) * (1 + 1e-6)).all()
-    factor = layer._constants(layer._excess())[0]
+    factor = layer.constants(layer.norm_excess())[0]
     assert int(solution.steps.max()) <= wp.guarantee.Plan(1.0, factor).iterations(2 * float(size.max()), 0.5e-6)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.certificates.components import Components, components
+from wellposed.certificates.ending import Chain
 from wellposed.certificates.evaluate import BoundedLogits, bounded_logits, exact_copy
 from wellposed.certificates.evidence import describe, describe_witness
 from wellposed.certificates.file import read, write
 from wellposed.certificates.gains import gains
 from wellposed.certificates.joint import Joint, check_joint, joint_bound
-from wellposed.certificates.joint_norms import DESCRIBED
 from wellposed.certificates.lipschitz import (
     Factor,
     blocks_of,
@@ -217,10 +218,7 @@ class Certificate:
         if weights_digest(model) != self.weights_sha256:
             raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
         chain = blocks_of(model)
-        if self.norm == "2" or self.joint is not None:
-            blocks, tensors = describe(chain, self.factors if self.norm == "2" else None, self.joint)
-        else:
-            blocks, tensors = [_whole(self.factors[0])], {}
+        blocks, tensors = describe(chain, self.factors if self.norm == "2" else None, self.joint)
         lower = self.lower_bound
         if self.witness is not None:
             tensors["witness/points"] = torch.stack(self.witness)
@@ -228,22 +226,34 @@ class Certificate:
             found = None if self.joint is None else describe_witness(chain, self.joint, points, self.norm)
             if found is not None and lower is not None:
                 tensors, lower = {**tensors, **found[0]}, max(min(found[1], lower), 0.0)
-        joint, lipschitz, pairs = None, self.lipschitz, self.pairs
+        # The file claims what its evidence proves: the joint bound, also where the product is a little below it.
+        inflation = _inflation(blocks, self.factors) if self.norm == "2" else 1.0
+        joint, lipschitz, pairs = (
+            None,
+            self.lipschitz * inflation,
+            None if self.pairs is None else self.pairs * inflation,
+        )
         if self.joint is not None:
-            # The file claims what the checker can follow: the joint bound, also where the product is a little below it.
             lipschitz, scaled = self._by_joint(self.joint)
             pairs = pairs if scaled is None and self.norm == "2" else scaled
             joint = {
                 "block": self.joint.block, "place": self.joint.place, "value": self.joint.value,
                 "pairs": None if self.joint.pairs is None else self.joint.pairs.tolist(),
             }  # fmt: skip
+        vectors = _vectors(chain, self.norm)
+        if vectors is not None:
+            tensors.update(vectors.vectors)
+            lipschitz = vectors.value if joint is None else min(lipschitz, vectors.value)
+            known = [part for part in (pairs if joint is not None else None, vectors.pairs) if part is not None]
+            pairs = torch.stack(known).amin(0) if known else None
         content = {
             "norm": self.norm,
             "lipschitz": lipschitz,
-            "method": self.method if self.norm == "2" or joint is None else DESCRIBED,
+            "method": self.method,
             "assumptions": [*_ASSUMPTIONS, f"arithmetic of at least the precision {self.precision}"],
             "blocks": blocks,
             "joint": joint,
+            "components": vectors is not None,
             "pairs": None if pairs is None else pairs.tolist(),
             "weights_sha256": self.weights_sha256,
             "precision": self.precision,
@@ -368,12 +378,21 @@ def certify(
     return certificate if joint is None else certificate.tightened(joint)
 
 
-def _whole(factor: Factor) -> dict[str, Any]:
-    """The entry of a certificate that is not made block by block."""
-    return {
-        "name": factor.block, "class": "Sequential", "value": factor.value, "reason": factor.reason, "kind": "other",
-        "tensors": {},
-    }  # fmt: skip
+def _inflation(blocks: list[dict[str, Any]], factors: tuple[Factor, ...]) -> float:
+    """By how much the blocks' constants that evidence proves exceed those of the certificate, together; at least one."""
+    found = 1.0
+    for block, factor in zip(blocks, factors, strict=True):
+        if block["value"] > factor.value:
+            found = found * (block["value"] / factor.value) * (1.0 + 1e-14)
+    return found
+
+
+def _vectors(chain: Chain, norm: str) -> Components | None:
+    """What is known by components, in norms for which that is asked."""
+    try:
+        return None if norm == "2" else components(chain, norm)
+    except CertificateError:
+        return None
 
 
 def _matrix(rows: Any) -> Tensor | None:

@@ -26,7 +26,9 @@ def write(path: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> No
     Raises:
         CertificateError: a file cannot be written.
     """
-    evidence = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    evidence = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    )
     beside = path.with_suffix(".safetensors")
     if beside == path:
         raise CertificateError(f"{path}: the evidence is written beside it under this name; choose another ending")

@@ -56,6 +56,12 @@ class CircularBlock:
         self._terms = absolute + eye.real
         self._gram, self._gram_error, self._exponent = gram, gram_error, exponent
 
+    @property
+    def constant_gram(self) -> Tensor | None:
+        """G where it is the same real matrix at all frequencies, shape (channels, channels)."""
+        same = self._gram.stride(0) == 0
+        return self._gram[0].real.contiguous() if same else None
+
     def proves(self, output: Tensor, multipliers: Tensor, value: float) -> bool:
         """Whether x ↦ C z* is proved to be Lipschitz with this constant, rounding included.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.column_metric import ColumnBlock
+from wellposed.certificates.components import UP
 from wellposed.certificates.ellipsoids import EllipsoidBlock, EllipsoidBound
 from wellposed.certificates.ending import find
 from wellposed.certificates.joint import Joint, difference
@@ -22,7 +23,6 @@ from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError
 
 DESCRIBED = "best diagonal metric; for ℓ∞ by ellipsoids around the unit ball, for ℓ1 by single inputs"
-UP = 1.0 + 1e-12  # covers the rounding of sums of nonnegative products in float64
 
 
 @torch.no_grad()

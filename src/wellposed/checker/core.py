@@ -32,7 +32,10 @@ UNIT = 2.0**-53
 _NONEXPANSIVE = ("Flatten", "Unflatten", "Identity", "ReLU", "Tanh", "Sigmoid", "Hardtanh", "Dropout", "GroupSort")
 # A module has `roles`, the tensors that a block of the kind has; `ends`, its numbers of outputs and inputs, None where they
 # depend on more; `prove`, whether its constant holds; and maybe `joint`, for the layer with its head.
-_MODULES = {"equilibrium": "dense"}
+_MODULES = {
+    "equilibrium": "dense", "positive": "positive", "pooling": "simple", "batch-norm": "simple", "convolution": "simple",
+    "orthogonal": "orthogonal", "cell": "orthogonal", "circular": "circular",
+}  # fmt: skip
 _SIMPLE = {"nonexpansive": set[str](), "normalize": {"mean", "std"}, "linear": {"weight"}}
 
 
@@ -124,7 +127,7 @@ class Checker:
             self.check_joint()
             self.check_conclusion()
             self.check_witness()
-        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, StopIteration) as error:
             raise Refuted("structure", f"{type(error).__name__}: {error}") from error
         return self.log
 
@@ -235,8 +238,6 @@ class Checker:
         """The constants of the last layer together with its head, for all outputs and for every pair of them."""
         joint = self.claim["joint"]
         if joint is None:
-            if self.norm != "2":
-                raise Refuted("norm", f"{self.norm!r}: by components, which this program does not follow")
             return
         place = joint["place"]
         if type(place) is not int or not 0 <= place < len(self.blocks):
@@ -246,32 +247,53 @@ class Checker:
             raise Refuted("joint", f"{place!r} is no place of an equilibrium layer")
         _module(_MODULES[kind]).joint(self, place)
 
+    def linear_map(self, block: Block) -> Array:
+        """The matrix of a linear block."""
+        if block["kind"] == "linear":
+            return self.getter(block)("weight")
+        if block["kind"] == "orthogonal" and block["parametrisation"] != "circular":
+            found: Array = self._known(block).matrix(self, block)
+            return found
+        raise Refuted(
+            "head", f"{block['name']}: a {block['class']} is no linear map, so that nothing proves class margins"
+        )
+
     def check_conclusion(self) -> None:
         """The claims follow from what was proved."""
-        claim, joint, last = self.claim, self.claim["joint"], self.blocks[-1]
-        whole = self.before(len(self.blocks))
+        claim, joint, proofs = self.claim, self.claim["joint"], list[tuple[float, Array | None]]()
         if joint is not None:
-            whole = math.nextafter(self.before(joint["place"]) * float(joint["value"]), math.inf)
+            factor, own = self.before(joint["place"]), joint["pairs"]
+            scaled = None if own is None else np.nextafter(factor * np.array(own, dtype=np.float64), math.inf)
+            proofs.append((math.nextafter(factor * float(joint["value"]), math.inf), scaled))
+        elif self.norm == "2":
+            proofs.append((self.before(len(self.blocks)), self.margins() if claim["pairs"] is not None else None))
+        if self.norm != "2" and claim["components"]:
+            proofs.append(_module("components").constants(self))
+            self.log.append("components: every layer's sensitivity is bounded by vectors")
+        if not proofs:
+            raise Refuted("norm", f"nothing proves a constant in the norm {self.norm!r}")
+        whole = min(value for value, _ in proofs)
         if not whole <= float(claim["lipschitz"]) < math.inf:
             raise Refuted("lipschitz", f"{claim['lipschitz']!r} is claimed, {whole!r} follows")
         self.log.append(f"conclusion: constant at most {float(claim['lipschitz']):.9g}")
         if claim["pairs"] is None:
             return
-        pairs = np.array(claim["pairs"], dtype=np.float64)
-        if joint is not None and joint["pairs"] is not None:
-            proved = np.nextafter(self.before(joint["place"]) * np.array(joint["pairs"], dtype=np.float64), math.inf)
-        elif last["kind"] == "linear" and joint is None:
-            head, exponent = near_one(self.getter(last)("weight"))
-            apart = np.sqrt(((head[:, None] - head[None]) ** 2).sum(2)) * (1.0 + gamma(head.shape[1] + 8))
-            proved = np.ldexp(apart, exponent) * self.before(len(self.blocks) - 1)
-            if (proved < 1e-250).any() and (apart[~np.eye(len(apart), dtype=bool)] < 1e-140).any():
-                raise Refuted("pairs", "two rows of the head are too close to each other for float64")
-        else:
-            raise Refuted("pairs", "nothing proves class margins")
+        known, pairs = [part for _, part in proofs if part is not None], np.array(claim["pairs"], dtype=np.float64)
+        if not known or any(part.shape != pairs.shape for part in known):
+            raise Refuted("pairs", "nothing proves class margins, or as many")
         off = ~np.eye(len(pairs), dtype=bool)
-        if pairs.shape != proved.shape or not (proved[off] <= pairs[off]).all():
+        if not (np.minimum.reduce(known)[off] <= pairs[off]).all():
             raise Refuted("pairs", "a constant of a class margin is smaller than what follows")
         self.log.append(f"conclusion: the margins of {len(pairs)} classes")
+
+    def margins(self) -> Array:
+        """Constants of class margins by the rows of the last block, a linear one."""
+        head, exponent = near_one(self.linear_map(self.blocks[-1]))
+        apart = np.sqrt(((head[:, None] - head[None]) ** 2).sum(2)) * (1.0 + gamma(head.shape[1] + 8))
+        proved = np.ldexp(apart, exponent) * self.before(len(self.blocks) - 1)
+        if (proved < 1e-250).any() and (apart[~np.eye(len(apart), dtype=bool)] < 1e-140).any():
+            raise Refuted("pairs", "two rows of the head are too close to each other for float64")
+        return proved
 
     def check_witness(self) -> None:
         """The lower bound, where there is evidence for it."""

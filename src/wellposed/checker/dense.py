@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 
 import numpy as np
 
+from .activations import ACTIVATIONS
 from .core import UNIT, Array, Block, Checker, Refuted, gamma, moves_only, near_one, semidefinite
+from .rows import check_rows
 
-# With slopes in [0, 1] everywhere, which is all that the theorem needs of them.
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": lambda v: np.maximum(v, 0.0), "leaky_relu": lambda v: np.where(v > 0.0, v, 0.01 * v), "identity": lambda v: v,
-    "hardtanh": lambda v: np.clip(v, -1.0, 1.0), "relu6": lambda v: np.clip(v, 0.0, 6.0), "tanh": np.tanh,
-    "sigmoid": lambda v: 0.5 * (1.0 + np.tanh(0.5 * v)), "softplus": lambda v: np.logaddexp(v, 0.0), "arctan": np.arctan,
-    "softsign": lambda v: v / (1.0 + np.abs(v)), "isru": lambda v: v / np.sqrt(1.0 + v * v), "arcsinh": np.arcsinh,
-    "elu": lambda v: np.where(v > 0.0, v, np.expm1(np.minimum(v, 0.0))),
-}  # fmt: skip
 # The tensors that a block must have, by what it says of itself; biases may be missing.
 _STATES = {
     "monotone": {"A", "B", "_extra_state"}, "lipschitz-bounded": {"V", "S", "psi", "_extra_state"},
@@ -27,7 +20,7 @@ _STATES = {
 
 def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     """Tensors that a layer of its kind has, and those that it may have."""
-    if block["activation"] not in _ACTIVATIONS:
+    if block["activation"] not in ACTIVATIONS:
         raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}")
     scaled = {"linear": ("weight",), "scaled": ("free", "log_gamma")}[block["input"]]
     if type(block["output"]) is not bool or (block["output"] and block["input"] != "scaled"):
@@ -47,14 +40,14 @@ def ends(case: Checker, block: Block) -> tuple[int, int]:
 def prove(case: Checker, place: int, value: float) -> bool:
     """Whether a layer's own constant is proved."""
     block = case.blocks[place]
-    matrix, driven = _matrices(case, block)
-    seen = _output(case, block) if block["output"] else np.eye(len(matrix))
+    matrix, driven = matrices(case, block)
+    seen = output_map(case, block) if block["output"] else np.eye(len(matrix))
     return metric_proves(matrix, driven, seen, np.abs(seen), case.evidence[f"{block['name']}/multipliers"], value)
 
 
 def joint(case: Checker, place: int) -> None:
     """The constants of a layer with its head."""
-    matrix, driven = _matrices(case, case.blocks[place])
+    matrix, driven = matrices(case, case.blocks[place])
     rows = case.evidence["joint/multipliers"]
     if case.norm != "2":
         driven = driven / _scaling(case, place, driven.shape[1])[1]
@@ -70,29 +63,6 @@ def joint(case: Checker, place: int) -> None:
         return metric_proves(matrix, driven / np.sqrt(shares), seen, size, rows[row], inner)
 
     check_rows(case, _head(case, place), len(rows), proves)
-
-
-def check_rows(case: Checker, head: Array, count: int, proves: Callable[[int, Array, Array, float], bool]) -> None:
-    """The claimed constants of a head and its pairs of rows, for which so many rows of multipliers were given."""
-    joint, value = case.claim["joint"], float(case.claim["joint"]["value"])
-    # Single outputs, or all of them, for which ‖Δy‖₁ ≤ √k‖Δy‖₂.
-    wholes = [head[k : k + 1] for k in range(len(head))] if case.norm == "inf" else [head]
-    each = value / math.sqrt(len(head)) * (1.0 - 1e-15) if case.norm == "1" else value
-    if not all(proves(k, whole, np.abs(whole), each) for k, whole in enumerate(wholes)):
-        raise Refuted("joint", f"the constant {value!r} is not proved by its multipliers")
-    case.log.append(f"joint: the layer with its head, {value:.9g}")
-    if joint["pairs"] is None:
-        return
-    pairs = np.array(joint["pairs"], dtype=np.float64)
-    places = list(itertools.combinations(range(len(head)), 2))
-    if pairs.shape != (len(head), len(head)) or count != len(wholes) + len(places):
-        raise Refuted("joint", f"pairs of shape {pairs.shape}, {count} rows of multipliers, {len(head)} outputs")
-    for row, (i, j) in enumerate(places, len(wholes)):
-        claimed, size = min(pairs[i, j], pairs[j, i]), (np.abs(head[i]) + np.abs(head[j]))[None]
-        follows = (2.0 * value if case.norm == "inf" else math.sqrt(2.0) * each) * (1.0 + 4.0 * UNIT)
-        if not claimed >= follows and not proves(row, (head[i] - head[j])[None], size, claimed):
-            raise Refuted("joint", f"the constant {claimed!r} of the margin of {i} and {j} is not proved")
-    case.log.append(f"joint: {len(places)} class margins, each by its own inequality")
 
 
 def metric_proves(
@@ -128,13 +98,14 @@ def metric_proves(
     return semidefinite(condition - seen.T @ seen - through, rounding * float(sizes.sum(1).max()) + lost)
 
 
-def _matrices(case: Checker, block: Block) -> tuple[Array, Array]:
+def matrices(case: Checker, block: Block) -> tuple[Array, Array]:
     """W and U as they run."""
     matrix = case.formed(block, "matrix", *_state_weight(block["state"], case.getter(block), block))
     return matrix, case.formed(block, "input", *_linear(block["input"], "injection", case.getter(block)))
 
 
-def _output(case: Checker, block: Block) -> Array:
+def output_map(case: Checker, block: Block) -> Array:
+    """The layer's own C as it runs."""
     return case.formed(block, "output", *_linear(block["input"], "output", case.getter(block)))
 
 
@@ -186,12 +157,12 @@ def _head(case: Checker, place: int) -> Array:
     if block["output"]:
         if rest:
             raise Refuted("joint", "something comes after the layer's own output map")
-        return _output(case, block)
+        return output_map(case, block)
     if not rest:
         return np.eye(len(case.evidence[f"{block['name']}/matrix"]))
-    if len(rest) > 1 or rest[0]["kind"] != "linear":
+    if len(rest) > 1:
         raise Refuted("joint", "the layer is not followed by one linear map")
-    return case.getter(rest[0])("weight")
+    return case.linear_map(rest[0])
 
 
 def _scaling(case: Checker, place: int, inputs: int) -> tuple[Array, Array]:
@@ -215,10 +186,10 @@ def witness(case: Checker, low: float) -> None:
     points = case.evidence["witness/points"].astype(np.float64).reshape(2, -1)
     mean, std = _scaling(case, place, points.shape[1])
     value = (points - mean) / std
-    matrix, driven = _matrices(case, block)
+    matrix, driven = matrices(case, block)
     bias = case.getter(block)("injection.bias") if "injection.bias" in block["tensors"] else np.zeros(len(matrix))
     states = case.evidence["witness/states"]
-    image = _ACTIVATIONS[block["activation"]](states @ matrix.T + value @ driven.T + bias)
+    image = ACTIVATIONS[block["activation"]](states @ matrix.T + value @ driven.T + bias)
     # image solves the equation for an offset moved by W(states − image), and rounding; λ turns that into a distance.
     rounding = gamma(matrix.shape[1] + driven.shape[1] + 16)
     sizes = np.abs(states) @ np.abs(matrix).T + np.abs(value) @ np.abs(driven).T + np.abs(bias)

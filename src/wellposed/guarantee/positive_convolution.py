@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Plan
-from wellposed.guarantee.positive import PositiveConcave, below
+from wellposed.guarantee.positive import NormProof, PositiveConcave, below
 from wellposed.norms import euclidean
 from wellposed.operators.zero_padded import ZeroPadded
 from wellposed.verified import gamma
@@ -45,7 +45,7 @@ class PositiveConvolution(PositiveConcave):
     @property
     def _outward(self) -> float:
         """One plus the relative rounding error of a sum of nonnegative products."""
-        return 1.0 + 2.0 * gamma(self._map.kernel[0].numel() + 8)
+        return 1.0 + 8.0 * gamma(self._map.kernel[0].numel() + 8)
 
     @cached_property
     def floor_state(self) -> Tensor:
@@ -126,24 +126,34 @@ class PositiveConvolution(PositiveConcave):
                 return larger
         raise GuaranteeError("W: the sensitivity could not be bounded in these numbers; use float64 or a larger floor")
 
-    @cached_property
-    def _norm(self) -> float:
-        """Upper bound of ‖M‖₂."""
+    @property
+    def contraction_weights(self) -> Tensor:  # noqa: D102
+        return self._perron[1]
 
-        def compute() -> float:
+    @cached_property
+    def norm_proof(self) -> NormProof:
+        """The tightest proof that a few rounds of the power iteration gave."""
+
+        def compute() -> NormProof:
             assert self._perron[0] < 1.0
-            slopes, best = self.slopes, math.inf
+            slopes, best = self.slopes, NormProof(math.inf, *[torch.ones_like(self.slopes)] * 3)
             start = torch.ones_like(slopes)
             for _ in range(_ROUNDS):
                 reached = self._above(lambda x: slopes * (self._apply(x) + start), slopes * start)  # noqa: B023
                 back = self._above(lambda w: self._apply(slopes * w, transposed=True) + reached, reached)  # noqa: B023
                 seen = slopes * back * (1.0 + 1e-15)
-                best = min(best, float((seen / start).amax()) ** 0.5 * (1.0 + 1e-14))
+                value = float((seen / start).amax()) ** 0.5 * (1.0 + 1e-14)
+                best = NormProof(value, start, reached, back) if value < best.value else best
                 start = (seen / seen.amax()).clamp_min(1e-12)
             return best
 
         key = ("sensitivity", repr(self._activation), self._floor)
         return self.operator.remembered(key, compute, oriented=True)
+
+    @cached_property
+    def _norm(self) -> float:
+        """Upper bound of ‖M‖₂."""
+        return self.norm_proof.value
 
     def _propagated(self, change: Tensor) -> Tensor:
         return self._norm * euclidean(change) * (1.0 + 1e-15)

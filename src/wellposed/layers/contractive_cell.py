@@ -61,11 +61,11 @@ class ContractiveCell(ImplicitLayer):
         """The orthogonal maps that act on the state, each with its parameter ``free``."""
 
     @abstractmethod
-    def _excess(self) -> float:
+    def norm_excess(self) -> float:
         """By how much the stored orthogonal maps exceed norm one, proved; at least zero."""
 
     @abstractmethod
-    def _constants(self, excess: float) -> tuple[float, float]:
+    def constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
 
     @abstractmethod
@@ -86,7 +86,7 @@ class ContractiveCell(ImplicitLayer):
         """The cell in words."""
 
     def lipschitz(self) -> tuple[float, str]:  # noqa: D102
-        return self._constants(self._excess())[1], self._described()
+        return self.constants(self.norm_excess())[1], self._described()
 
     def limits(self) -> tuple[float, float]:  # noqa: D102
         default = torch.finfo(self._parts[0].free.dtype).eps ** 0.5
@@ -98,7 +98,7 @@ class ContractiveCell(ImplicitLayer):
         parts = [torch.zeros(3, *shape, dtype=torch.float64) for shape in (self.input_shape, self.state_shape)]
         parts[0][1].view(-1)[0] = parts[1][2].view(-1)[0] = 1.0
         none, inside, outside = self._evaluation_error(*parts).tolist()
-        factor = self._constants(max(self._excess(), NORM_SLACK.get(dtype, 0.0)))[0]
+        factor = self.constants(max(self.norm_excess(), NORM_SLACK.get(dtype, 0.0)))[0]
         scale = torch.finfo(dtype).eps / torch.finfo(torch.float64).eps / (1.0 - factor)
         return scale * none, scale * (inside - none), scale * (outside - none)
 
@@ -140,7 +140,7 @@ class ContractiveCell(ImplicitLayer):
 
     def state(self, x: Tensor) -> Tensor:  # noqa: D102
         dtype = self._parts[0].free.dtype
-        factor = self._constants(NORM_SLACK.get(dtype, 0.0))[0]
+        factor = self.constants(NORM_SLACK.get(dtype, 0.0))[0]
         return self._solve(x, None, dtype, Contraction(factor)).value
 
     @checked_options
@@ -151,7 +151,7 @@ class ContractiveCell(ImplicitLayer):
             x: shape (*, *input_shape).
             z0: first iterate of shape (*, *state_shape).
         """
-        factor = self._constants(self._excess())[0]
+        factor = self.constants(self.norm_excess())[0]
         found = self._solve(x, z0, torch.float64, Contraction(factor, 0.0))
         rows = x.detach().reshape(-1, *self.input_shape)
         values = found.value.detach().double().reshape(-1, *self.state_shape)

@@ -98,11 +98,11 @@ class ConvOrthogonalDEQ(ContractiveCell):
     def _parts(self) -> list[OrthogonalConv2d]:
         return [part for part in self.maps if isinstance(part, OrthogonalConv2d)]
 
-    def _excess(self) -> float:
+    def norm_excess(self) -> float:  # noqa: D102
         parts = self._parts if self.injection is None else [*self._parts, self.injection]
         return max(part.norm_excess() for part in parts) + 1e-15
 
-    def _constants(self, excess: float) -> tuple[float, float]:
+    def constants(self, excess: float) -> tuple[float, float]:  # noqa: D102
         norm = (1.0 + excess) ** 2
         if self.mixing is None:
             direct, through, driven = 0.0, 1.0 - self.omega, self.omega

@@ -91,7 +91,7 @@ class OrthogonalDEQ(ContractiveCell):
             self.angles = nn.ParameterList(half.clone() for _ in range(depth + (coupling == "residual")))
         self.mixing = nn.Parameter(torch.zeros(2, **where)) if coupling == "residual" else None
 
-    def _constants(self, excess: float) -> tuple[float, float]:
+    def constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
         # One rounding error of the activation's reflections is a part of the excess.
         norm = (1.0 + excess) ** (len(self.maps) * (1 if self.angles is None else 2))
@@ -121,7 +121,7 @@ class OrthogonalDEQ(ContractiveCell):
     def _parts(self) -> list[OrthogonalLinear]:
         return [part for part in self.maps if isinstance(part, OrthogonalLinear)]
 
-    def _excess(self) -> float:
+    def norm_excess(self) -> float:
         """By how much the stored orthogonal maps exceed norm one, proved; at least zero."""
         parts = self._parts if self.injection is None else [*self._parts, self.injection]
         return max(0.0, *(spectral_norm_upper_bound(part.weight) - 1.0 for part in parts)) + 1e-15

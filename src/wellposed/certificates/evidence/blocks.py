@@ -1,0 +1,147 @@
+"""The entries of a certificate file, block by block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.activations import activation as activation_named
+from wellposed.activations import monotone_names
+from wellposed.certificates.diagonal_metric import affine_block
+from wellposed.certificates.ending import Chain
+from wellposed.certificates.evidence.circular import describe_circular
+from wellposed.certificates.evidence.norms import checkable_norm
+from wellposed.certificates.evidence.orthogonal import describe_cell, describe_map
+from wellposed.certificates.evidence.positive import describe_positive
+from wellposed.certificates.joint import Joint
+from wellposed.certificates.lipschitz import Factor, is_nonexpansive, pooling_window
+from wellposed.layers.blocks import is_plain
+from wellposed.layers.conv_mondeq import ConvMonDEQ
+from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ
+from wellposed.layers.conv_pcdeq import ConvPcDEQ
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.implicit_layer import runs_as_written
+from wellposed.layers.normalize import Normalize
+from wellposed.layers.orthogonal import OrthogonalDEQ
+from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.layers.pcdeq import PcDEQ
+from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.operators.dense import Dense
+
+Tensors = dict[str, Tensor]
+
+
+@torch.no_grad()
+def describe(
+    chain: Chain, factors: tuple[Factor, ...] | None, joint: Joint | None
+) -> tuple[list[dict[str, Any]], Tensors]:
+    """The blocks of a certificate file, and its tensors.
+
+    Args:
+        chain: the blocks.
+        factors: their constants; None where only the joint bound has one.
+        joint: what is proved of the last layer with its head.
+    """
+    blocks, tensors = [], {}
+    for place, (name, block) in enumerate(chain):
+        factor = None if factors is None else factors[place]
+        prefix = "" if len(chain) == 1 and name == "model" else f"{name}."
+        entry: dict[str, Any] = {
+            "name": name, "class": type(block).__name__, "value": None if factor is None else factor.value,
+            "reason": "" if factor is None else factor.reason, "kind": "other",
+            "tensors": {key: prefix + key for key in block.state_dict()},
+        }  # fmt: skip
+        simple = _simple(block)
+        if simple is not None:
+            entry.update(simple)
+            if is_plain(block, nn.Linear) and factor is not None:
+                entry["value"] = checkable_norm(block.weight, factor.value)
+        elif isinstance(block, PcDEQ | ConvPcDEQ) and runs_as_written(block):
+            positive = describe_positive(block, name, entry["value"])
+            entry.update(positive[0])
+            tensors.update(positive[1])
+        elif is_plain(block, OrthogonalLinear) or is_plain(block, OrthogonalConv2d):
+            orthogonal = describe_map(block, name, entry["value"])
+            entry.update(orthogonal[0])
+            tensors.update(orthogonal[1])
+        elif isinstance(block, OrthogonalDEQ | ConvOrthogonalDEQ) and runs_as_written(block):
+            orthogonal = describe_cell(block, name)
+            entry.update(orthogonal[0])
+            tensors.update(orthogonal[1])
+        elif isinstance(block, ConvMonDEQ) and runs_as_written(block) and factor is not None:
+            circular = describe_circular(block, name, factor.value)
+            if circular is not None:
+                entry.update(circular[0])
+                tensors.update(circular[1])
+        elif isinstance(block, Equilibrium):
+            known = _equilibrium(block)
+            if known is not None:
+                entry = {**entry, "kind": "equilibrium", **known[0]}
+                tensors.update({f"{name}/{key}": tensor for key, tensor in known[1].items()})
+                if factor is not None and (joint is None or joint.place != place):
+                    own = _own_multipliers(block, factor.value)
+                    if own is not None:
+                        tensors[f"{name}/multipliers"] = own
+        blocks.append(entry)
+    if joint is not None:
+        tensors["joint/multipliers"] = joint.multipliers
+        if joint.shares is not None:
+            tensors["joint/shares"] = joint.shares
+    return blocks, tensors
+
+
+def _simple(block: nn.Module) -> dict[str, Any] | None:
+    """What is said of a block whose constant is a norm of what is in the weight file; None for other blocks."""
+    if is_plain(block, nn.Linear):
+        return {"kind": "linear"}
+    if is_plain(block, nn.Conv2d):
+        return {"kind": "convolution"}
+    if is_plain(block, Normalize):
+        return {"kind": "normalize"}
+    if is_plain(block, nn.BatchNorm1d) or is_plain(block, nn.BatchNorm2d):
+        return {"kind": "batch-norm", "epsilon": block.eps}
+    if is_plain(block, UnitPool2d):
+        return {"kind": "pooling", "window": [block.window, block.window]}
+    window = pooling_window(block) if isinstance(block, nn.AvgPool2d) else None
+    if window is not None:
+        return {"kind": "pooling", "window": list(window)}
+    return {"kind": "nonexpansive"} if is_nonexpansive(block) else None
+
+
+def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
+    """How the matrices of a layer come from its weights, and the matrices as they run; None where the checker has no formula."""
+    state = layer.constraint.formula
+    scaled = is_plain(layer.injection, ScaledLinear)
+    operator, _ = layer.materialise()
+    activation = next((name for name in monotone_names() if activation_named(name) == layer.activation), None)
+    if (
+        state is None
+        or activation is None
+        or not (scaled or is_plain(layer.injection, nn.Linear))
+        or not isinstance(operator, Dense)
+    ):
+        return None
+    if layer.direct is not None:
+        return None
+    entry = {
+        "state": state, "input": "scaled" if scaled else "linear", "output": layer.output is not None,
+        "activation": activation,
+    }  # fmt: skip
+    tensors = {"matrix": operator.dense(), "input": layer.injection.weight}
+    if layer.output is not None:
+        tensors["output"] = layer.output.weight
+    return entry, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+
+
+def _own_multipliers(layer: Equilibrium, value: float) -> Tensor | None:
+    """A metric that proves the constant of a layer that no joint bound covers."""
+    block = affine_block(layer)
+    if block is None:
+        return None
+    eye = torch.eye(layer.state_features, dtype=torch.float64)
+    seen = eye if layer.output is None else layer.output.weight.detach().double().cpu()
+    bound = block.bound(seen)
+    return None if bound is None or bound.value > value else bound.multipliers

@@ -1,0 +1,139 @@
+"""Constants in the ℓ∞ and ℓ1 norms, component by component.
+
+Every block has a nonnegative matrix K with |Δy| ≤ K|Δx|. For layers with slopes in [0, 1] it is A⁻¹|U| with A = I − M(W), which
+keeps W's diagonal and takes absolute values off it (Jafarpour et al. 2021); for positive ones (I − DW)⁻¹D|U|. A is an M-matrix
+once a v > 0 has Av > 0; then y with Ay ≥ s ≥ 0 is above A⁻¹s, so that vectors prove all there is to prove.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from . import dense, positive
+from .core import Array, Block, Checker, Refuted, gamma, moves_only
+
+_LAYERS = {"equilibrium": dense, "positive": positive}
+_LINEAR = ("linear", "orthogonal")
+_ELEMENTWISE = ("Flatten", "Identity", "ReLU", "Tanh", "Sigmoid", "Hardtanh", "Dropout")
+
+
+def constants(case: Checker) -> tuple[float, Array | None]:
+    """Proved constants of all outputs and of their margins, the latter None where no linear map ends the chain."""
+    passive = [block["kind"] == "nonexpansive" and block["class"] in _ELEMENTWISE for block in case.blocks]
+    for block, skipped in zip(case.blocks, passive, strict=True):
+        if not skipped and (block["kind"] not in ("normalize", *_LINEAR, *_LAYERS) or block.get("image")):
+            raise Refuted("components", f"{block['name']}: nothing is known by components of a {block['class']}")
+    place = len(passive) - 1 - passive[::-1].index(False)
+    blocks, trailing = case.blocks[: place + 1], case.blocks[place + 1 :]
+    # What an activation makes of two outputs is not bounded by their difference.
+    linear = blocks[-1]["kind"] in _LINEAR or bool(blocks[-1].get("output"))
+    linear = linear and all(moves_only(block) or block["class"] == "Dropout" for block in trailing)
+    rows = _rows(case, blocks[-1])
+    places = list(itertools.combinations(range(len(rows)), 2)) if linear else []
+    margins = np.array([rows[i] - rows[j] for i, j in places]).reshape(-1, rows.shape[1])
+    up = 1.0 + gamma(2 * rows.shape[1] + 16)
+    if case.norm == "inf":
+        bounds = np.abs(np.concatenate([rows, margins])) @ _ahead(case, blocks) * up
+        whole, apart = float(bounds[: len(rows)].max()), bounds[len(rows) :]
+    else:
+        bounds = _back(case, blocks, np.concatenate([np.abs(rows).sum(0)[None], np.abs(margins)]) * up).max(1)
+        whole, apart = float(bounds[0]), bounds[1:]
+    if not linear:
+        return whole, None
+    pairs = np.zeros((len(rows), len(rows)))
+    for (i, j), bound in zip(places, apart, strict=True):
+        pairs[i, j] = pairs[j, i] = bound
+    return whole, pairs
+
+
+def _rows(case: Checker, block: Block) -> Array:
+    """The matrix that a block ends with, with its signs."""
+    if block["kind"] in _LINEAR:
+        return case.linear_map(block)
+    if block.get("output"):
+        return dense.output_map(case, block)
+    return np.eye(len(case.evidence[f"{block['name']}/matrix"]))
+
+
+def _ahead(case: Checker, blocks: list[Block]) -> Array:
+    """How far every component moves at most before the rows of the last block, for inputs that move by one each."""
+    reached = np.ones(_inputs(case, blocks))
+    for place, block in enumerate(blocks):
+        if block["kind"] == "normalize":
+            reached = reached / _deviations(case, block, _inputs(case, blocks[place:])) * (1.0 + 1e-15)
+        if block["kind"] in _LAYERS:
+            layer = _Layer(case, block)
+            driven = layer.scale * (layer.inputs @ reached) * layer.up
+            reached = layer.above(case.evidence[f"{block['name']}/moved"].astype(np.float64), driven, backwards=False)
+        if block is not blocks[-1] and (block["kind"] in _LINEAR or block.get("output")):
+            rows = np.abs(_rows(case, block))
+            reached = rows @ reached * (1.0 + gamma(rows.shape[1] + 8))
+    return reached
+
+
+def _back(case: Checker, blocks: list[Block], back: Array) -> Array:
+    """``back·K`` for the K of the blocks before the rows of the last one, rounded up."""
+    for place, block in reversed(list(enumerate(blocks))):
+        if block["kind"] == "normalize":
+            back = back / _deviations(case, block, _inputs(case, blocks[place:])) * (1.0 + 1e-15)
+        if block is not blocks[-1] and (block["kind"] in _LINEAR or block.get("output")):
+            rows = np.abs(_rows(case, block))
+            back = back @ rows * (1.0 + gamma(len(rows) + 8))
+        if block["kind"] in _LAYERS:
+            layer, moved = _Layer(case, block), case.evidence[f"{block['name']}/moved"].astype(np.float64)
+            proved = [layer.above(above, row, backwards=True) for above, row in zip(moved, back, strict=True)]
+            back = (np.stack(proved) * layer.scale) @ layer.inputs * layer.up
+    return back
+
+
+class _Layer:
+    """A, the scale D and |U| of one layer, A being an M-matrix."""
+
+    def __init__(self, case: Checker, block: Block) -> None:
+        if block["kind"] == "equilibrium":
+            matrix, driven = dense.matrices(case, block)
+            self.diagonal, self.off = 1.0 - np.diagonal(matrix), np.abs(matrix) * (1.0 - np.eye(len(matrix)))
+            self.scale: Any = 1.0
+        else:
+            weight = positive.weight(case, block)
+            _, _, self.scale, _ = positive.sensitivity(case, block)
+            driven = positive.input_map(case, block)
+            self.diagonal, self.off = np.ones(len(weight)), self.scale[:, None] * weight
+        self.inputs, self.rounding = np.abs(driven), gamma(2 * len(self.off) + sum(driven.shape) + 32)
+        self.up = 1.0 + 2.0 * self.rounding
+        probe = case.evidence[f"{block['name']}/m_matrix"].astype(np.float64)
+        if not (self.diagonal > 0.0).all() or not (probe > 0.0).all() or not (self.least(probe, False) > 0.0).all():
+            raise Refuted("components", f"{block['name']}: no M-matrix")
+
+    def least(self, vector: Array, backwards: bool) -> Array:
+        """A lower bound of A·vector, or Aᵀ·vector, for a nonnegative one."""
+        through = (self.off.T if backwards else self.off) @ vector
+        return self.diagonal * vector * (1.0 - 4.0 * self.rounding) - through * (1.0 + 4.0 * self.rounding)
+
+    def above(self, vector: Array, wanted: Array, backwards: bool) -> Array:
+        """The vector, if it is shown to be above A⁻¹, or A⁻ᵀ, times another."""
+        if (
+            vector.shape != wanted.shape
+            or not (vector >= 0.0).all()
+            or not (self.least(vector, backwards) >= wanted).all()
+        ):
+            raise Refuted("components", "a vector is not above what it should bound")
+        return vector
+
+
+def _inputs(case: Checker, blocks: list[Block]) -> int:
+    """How many inputs the first map of some blocks takes."""
+    first = next(block for block in blocks if block["kind"] in (*_LINEAR, *_LAYERS))
+    module = _LAYERS.get(first["kind"])
+    return case.linear_map(first).shape[1] if module is None else int(module.ends(case, first)[1])
+
+
+def _deviations(case: Checker, block: Block, inputs: int) -> Array:
+    """What a normalisation divides each of so many inputs by."""
+    std = case.getter(block)("std")
+    if std.shape[1:] != (1, 1) or not len(std) or inputs % len(std) or not (std > 0.0).all():
+        raise Refuted("components", f"{block['name']} is no normalisation of {inputs} inputs")
+    return np.repeat(std.reshape(-1), inputs // std.size)

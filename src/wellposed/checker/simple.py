@@ -1,0 +1,55 @@
+"""Pooling, batch normalisation and explicit convolutions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .core import Array, Block, Checker, Refuted
+
+_BATCH_NORM = {"running_mean", "running_var", "num_batches_tracked"}
+
+
+def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
+    """Tensors that a block of its kind has, and those that it may have."""
+    if block["kind"] == "convolution":
+        return {"weight"}, {"bias"}
+    return (_BATCH_NORM, {"weight", "bias"}) if block["kind"] == "batch-norm" else (set(), set())
+
+
+def ends(case: Checker, block: Block) -> tuple[None, None]:
+    """They depend on the images."""
+    return None, None
+
+
+def prove(case: Checker, place: int, value: float) -> bool:
+    """Whether a block's Euclidean constant is proved."""
+    block = case.blocks[place]
+    if block["kind"] == "pooling":  # averages over disjoint windows, or times the root of the window's size
+        rows, columns = window(block)
+        norm = 1.0 if block["class"] == "UnitPool2d" else math.nextafter((rows * columns) ** -0.5, math.inf)
+        return block["class"] in ("AvgPool2d", "UnitPool2d") and value >= norm
+    if block["kind"] == "batch-norm":
+        return value >= float(np.abs(batch_norm_scale(case, block)).max()) * (1.0 + 1e-14)
+    # Young's inequality for the sums over taps: for all strides, paddings and image sizes.
+    sums = np.abs(case.getter(block)("weight")).sum((2, 3))
+    return value >= math.sqrt(float(sums.sum(0).max()) * float(sums.sum(1).max())) * (1.0 + 1e-13)
+
+
+def window(block: Block) -> tuple[int, int]:
+    """Rows and columns of the windows of a pooling."""
+    rows, columns = block["window"]
+    if type(rows) is not int or type(columns) is not int or rows < 1 or columns < 1:
+        raise Refuted("block", f"{block['name']}: a window of {rows!r} × {columns!r}")
+    return rows, columns
+
+
+def batch_norm_scale(case: Checker, block: Block, prefix: str = "") -> Array:
+    """What batch normalisation multiplies with in eval mode."""
+    get, epsilon = case.getter(block), float(block["epsilon"])
+    variance = get(f"{prefix}running_var")
+    if not (variance >= 0.0).all() or not 0.0 < epsilon < math.inf:
+        raise Refuted("block", f"{block['name']}: no variances")
+    scale = 1.0 / np.sqrt(variance + epsilon)
+    return scale * get(f"{prefix}weight") if f"{prefix}weight" in block["tensors"] else scale
