@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import io
-import shutil
-import subprocess
-import sys
-import tokenize
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +12,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.certificate_file import forge
+from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, written
 from wellposed import checker
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.core import norm_at_most
@@ -48,21 +41,6 @@ def model_of(name):
         if isinstance(module, wp.DEQ):
             module.constraint.W.data.mul_(0.5)
     return model
-
-
-def written(model, folder, **options):
-    dtype = next(model.parameters()).dtype
-    certificate = wp.certify(model, inputs=torch.rand(6, 1, 4, 4, dtype=dtype), **options)
-    certificate.save(folder / "c.json")
-    tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(tensors, folder / "w.safetensors")
-    return certificate
-
-
-def refused(folder, words):
-    with pytest.raises(Refuted) as caught:
-        Checker(folder / "c.json", folder / "w.safetensors").run()
-    assert words in str(caught.value), str(caught.value)
 
 
 def resealed(folder, change=None, evidence=None):
@@ -106,16 +84,6 @@ def test_every_changed_bit_is_noticed(file, tmp_path):
             Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
     (tmp_path / file).write_bytes(whole)
     Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
-
-
-def scaled(*path, factor=0.99):
-    def change(content):
-        for key in path[:-1]:
-            content = content[key]
-        value = content[path[-1]]
-        content[path[-1]] = [[factor * v for v in row] for row in value] if isinstance(value, list) else factor * value
-
-    return change
 
 
 @pytest.mark.parametrize(
@@ -379,48 +347,9 @@ def test_a_looser_claim_holds_once_it_is_sealed(tmp_path):
 
 def test_blocks_without_an_independent_proof_are_named(tmp_path):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), wp.PcDEQ(16, 8), nn.Linear(8, 3))
+    model = nn.Sequential(nn.Flatten(), wp.Sandwich(16, 8), nn.Linear(8, 3))
     written(model, tmp_path)
-    refused(tmp_path, "1: this program knows no proof for a PcDEQ")
-
-
-ALONE = """
-import runpy, sys
-sys.argv[1:] = ["c.json", "w.safetensors"]
-try:
-    runpy.run_module("checker", run_name="__main__")
-finally:
-    used = [module for name, module in sys.modules.items() if name.split(".")[0] == "checker"]
-    print("files", *{module.__file__ for module in used if getattr(module, "__file__", None)})
-    print("foreign", [name for name in sys.modules if name.split(".")[0] in ("torch", "wellposed", "scipy")])
-"""
-
-
-def run_alone(folder):
-    """The checker as a stranger runs it: a copy of its folder, by itself."""
-    shutil.copytree(Path(checker.__file__).parent, folder / "checker", dirs_exist_ok=True)
-    return subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False, cwd=folder)
-
-
-def code_lines(path):
-    """How many lines of a file are neither blank, nor comments, nor docstrings."""
-    text = Path(path).read_text(encoding="utf-8")
-    quiet = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    found = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in quiet:
-            found.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            found -= set(range(node.lineno, node.end_lineno + 1))
-    return len(found)
-
-
-def loaded_lines(done):
-    """Of all files of the checker that a run has loaded, none of which is long."""
-    files = next(line for line in done.stdout.splitlines() if line.startswith("files")).split()[1:]
-    assert all(len(Path(file).read_text().splitlines()) < 500 for file in files)
-    return sum(code_lines(file) for file in files)
+    refused(tmp_path, "1: this program knows no proof for a Sandwich")
 
 
 @pytest.mark.parametrize("name", ["mondeq", "two"])

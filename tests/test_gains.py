@@ -172,11 +172,12 @@ def test_what_is_refused(tmp_path, capsys):
     assert loaded.check()
     torch.testing.assert_close(loaded.pairs, certificate.pairs, rtol=1e-15, atol=0)
     positive = nn.Sequential(wp.PcDEQ(4, 3, dtype=torch.float64), nn.Linear(3, 2, dtype=torch.float64)).eval()
-    wp.certify(positive, norm="inf").save(
-        tmp_path / "p.json"
-    )  # by components, which the independent checker does not follow
-    save_file(positive.state_dict(), tmp_path / "p-weights.safetensors")
-    assert check_file([str(tmp_path / "p.json"), str(tmp_path / "p-weights.safetensors")]) == 1
+    wp.certify(positive, norm="inf").save(tmp_path / "p.json")
+    files = [str(tmp_path / "p.json"), str(tmp_path / "p-weights.safetensors")]
+    save_file(positive.state_dict(), files[1])
+    assert check_file(files) == 0
+    forge(tmp_path / "p.json", lambda content: content.update(components=False))
+    assert check_file(files) == 1
     assert "FAILED" in capsys.readouterr().out
     forge(path, lambda content: content.update(lipschitz=0.99 * certificate.lipschitz))
     with pytest.raises(wp.CertificateError, match="lipschitz"):

@@ -1,13 +1,26 @@
-"""Forgeries of certificate files by somebody who knows how their digests are made."""
+"""Certificate files: written, checked as a stranger does, and forged by somebody who knows how their digests are made."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import io
 import json
+import shutil
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
 
+import pytest
 import safetensors.numpy
+import safetensors.torch
+import torch
 
+import wellposed as wp
+from wellposed import checker
 from wellposed.certificates.file import seal
+from wellposed.checker import Checker, Refuted
 
 
 def forge(path, change=None, evidence=None):
@@ -30,3 +43,71 @@ def forge(path, change=None, evidence=None):
         change(content)
     content.pop("sha256")
     path.write_text(json.dumps({**content, "sha256": seal(content)}))
+
+
+def written(model, folder, shape=(1, 4, 4), **options):
+    """Certify a model with a lower bound from random inputs; write c.json, c.safetensors and w.safetensors."""
+    dtype = next(model.parameters()).dtype
+    certificate = wp.certify(model, inputs=torch.rand(6, *shape, dtype=dtype), **options)
+    certificate.save(folder / "c.json")
+    tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(tensors, folder / "w.safetensors")
+    return certificate
+
+
+def refused(folder, words):
+    """The certificate of a folder is refused, for a reason with these words."""
+    with pytest.raises(Refuted) as caught:
+        Checker(folder / "c.json", folder / "w.safetensors").run()
+    assert words in str(caught.value), str(caught.value)
+
+
+def scaled(*path, factor=0.99):
+    """A change of a claim: multiplies a number or a matrix in it."""
+
+    def change(content):
+        for key in path[:-1]:
+            content = content[key]
+        value = content[path[-1]]
+        content[path[-1]] = [[factor * v for v in row] for row in value] if isinstance(value, list) else factor * value
+
+    return change
+
+
+ALONE = """
+import runpy, sys
+sys.argv[1:] = ["c.json", "w.safetensors"]
+try:
+    runpy.run_module("checker", run_name="__main__")
+finally:
+    used = [module for name, module in sys.modules.items() if name.split(".")[0] == "checker"]
+    print("files", *{module.__file__ for module in used if getattr(module, "__file__", None)})
+    print("foreign", [name for name in sys.modules if name.split(".")[0] in ("torch", "wellposed", "scipy")])
+"""
+
+
+def run_alone(folder):
+    """The checker as a stranger runs it: a copy of its folder, by itself."""
+    shutil.copytree(Path(checker.__file__).parent, folder / "checker", dirs_exist_ok=True)
+    return subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False, cwd=folder)
+
+
+def code_lines(path):
+    """How many lines of a file are neither blank, nor comments, nor docstrings."""
+    text = Path(path).read_text(encoding="utf-8")
+    quiet = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    found = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in quiet:
+            found.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            found -= set(range(node.lineno, node.end_lineno + 1))
+    return len(found)
+
+
+def loaded_lines(done):
+    """Of all files of the checker that a run has loaded, none of which is long."""
+    files = next(line for line in done.stdout.splitlines() if line.startswith("files")).split()[1:]
+    assert all(len(Path(file).read_text().splitlines()) < 500 for file in files)
+    return sum(code_lines(file) for file in files)

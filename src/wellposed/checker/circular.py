@@ -20,12 +20,11 @@ from .simple import window
 
 def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     """Tensors that a layer of its kind has, and those that it may have."""
-    if (
-        block["activation"] not in ACTIVATIONS
-        or block["border"] not in (0, 1)
-        or not all(e >= 1 for e in _sizes(block))
-    ):
-        raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}, border or size")
+    rows, columns, height, width, stride = _sizes(block)
+    border = {0: 0, 1: 2}.get(block["border"], -1)
+    fits = stride >= 1 and (rows, columns) == (-(-height // stride) + border, -(-width // stride) + border)
+    if block["activation"] not in ACTIVATIONS or border < 0 or not fits or min(height, width) < 1:
+        raise Refuted("block", f"{block['name']}: activation {block['activation']!r}, border or sizes are unknown")
     return {"constraint.A", "constraint.B", "constraint._extra_state", "injection.weight"}, {"injection.bias"}
 
 

@@ -25,6 +25,9 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
         optional |= {part + "bias"}
     if block["kind"] == "orthogonal":
         return needed, optional
+    images, joined = block["parametrisation"] == "circular", block["coupling"] == "joint"
+    if (joined and images) or (bool(block["encodes"]) == joined and not images):
+        raise Refuted("accounting", f"{block['name']}: no such coupling of these maps")
     needed |= {"_extra_state"} | ({"mixing"} if block["coupling"] == "residual" else set())
     return needed | {f"angles.{k}" for k in range(int(block["angles"]))}, optional
 

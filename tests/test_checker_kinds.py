@@ -1,0 +1,318 @@
+"""Blocks that the independent checker follows in their own ways: positive, orthogonal, convolutional, and by components."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import wellposed as wp
+from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, written
+from wellposed.checker import Checker, Refuted
+from wellposed.checker.convolution import gram, transfer, zero_padded_norm_at_most
+from wellposed.concave import SUPREMA
+from wellposed.convolution_norms import convolution_norm
+from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.operators.fourier import transfer_function
+
+
+def normalised(*blocks):
+    return nn.Sequential(wp.Normalize((0.1,), (0.3,)), *blocks)
+
+
+def flat(*blocks):
+    return normalised(nn.Flatten(), *blocks)
+
+
+def cell(coupling, **options):
+    depth = 1 if coupling == "joint" else 2
+    return flat(wp.OrthogonalDEQ(16, 8, coupling=coupling, depth=depth, **options), nn.Linear(8, 3))
+
+
+def circular(stride, border, *pool, **options):
+    side = (8 // stride + 2 * border) // (2 if pool else 1)
+    layer = wp.ConvMonDEQ(1, 3, (8, 8), stride=stride, border=border, m=0.5, **options)
+    return normalised(layer, *pool, nn.Flatten(), nn.Linear(3 * side**2, 3))
+
+
+SMALL, IMAGE = (1, 4, 4), (1, 8, 8)
+MODELS = {
+    **{
+        f"positive-{name}": lambda name=name: flat(wp.PcDEQ(16, 8, activation=name), nn.Linear(8, 3)) for name in SUPREMA
+    },
+    **{
+        f"positive-{way}-batch-norm": lambda way=way: flat(
+            wp.PcDEQ(16, 8, parametrisation=way, batch_norm=True), nn.Linear(8, 3)
+        )
+        for way in ("square", "softplus", "projection")
+    },
+    "positive-float64": lambda: flat(wp.PcDEQ(16, 8), nn.Linear(8, 3)).double(),
+    "positive-behind-a-map": lambda: flat(
+        OrthogonalLinear(16, 9), nn.ReLU(), wp.PcDEQ(9, 8), OrthogonalLinear(8, 3)
+    ),
+    **{f"cell-{coupling}": lambda coupling=coupling: cell(coupling) for coupling in ("convex", "additive", "joint", "residual")},
+    **{f"cell-{way}": lambda way=way: cell("convex", parametrisation=way) for way in ("exponential", "bjorck")},
+    **{f"reflections-{way}": lambda way=way: cell(way, activation="householder") for way in ("convex", "joint", "residual")},
+    "orthogonal-head": lambda: flat(wp.MonDEQ(16, 8), OrthogonalLinear(8, 3)),
+    "layers": lambda: flat(wp.NEMON(16, 9), nn.Tanh(), wp.NEMON(9, 7), nn.Linear(7, 3)),
+    "explicit": lambda: flat(nn.Linear(16, 9), nn.ReLU(), nn.Linear(9, 3)),
+}  # fmt: skip
+IMAGES = {
+    "positive-images": lambda: normalised(wp.ConvPcDEQ(1, 3, (8, 8)), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(48, 3)),
+    "positive-images-batch-norm": lambda: normalised(
+        wp.ConvPcDEQ(1, 3, (8, 8), stride=2, batch_norm=True, parametrisation="projection"), nn.Flatten(), nn.Linear(48, 3)
+    ),
+    "cell-images-residual": lambda: normalised(
+        wp.ConvOrthogonalDEQ(1, 4, (8, 8), stride=2), UnitPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    ),
+    "cell-images-convex": lambda: normalised(
+        OrthogonalConv2d(1, 4, (8, 8), stride=2), nn.ReLU(), wp.ConvOrthogonalDEQ(4, 4, (4, 4), coupling="convex", encode=False),
+        nn.Flatten(), OrthogonalLinear(64, 3),
+    ),
+    "explicit-images": lambda: normalised(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), wp.MonDEQ(27, 6), nn.Linear(6, 3)
+    ),
+    "circular": lambda: circular(1, 0),
+    "circular-bordered": lambda: circular(1, 1),
+    "circular-strided": lambda: circular(2, 0, activation="tanh"),
+    "circular-bordered-strided-pooled": lambda: circular(2, 1, nn.AvgPool2d(2)),
+    "circular-pooled": lambda: circular(1, 0, nn.AvgPool2d(2)),
+    "circular-float64": lambda: circular(1, 1).double(),
+}  # fmt: skip
+
+
+def trained(name):
+    """A model whose parameters have left their starting points."""
+    torch.manual_seed(0)
+    model = (MODELS | IMAGES)[name]()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for part in model.parameters():
+            part.add_(0.05 * torch.randn(part.shape, generator=generator, dtype=part.dtype) * part.abs().mean())
+        for part in model.modules():
+            if hasattr(part, "free"):
+                part.free.add_(0.3 * torch.randn(part.free.shape, generator=generator, dtype=part.free.dtype))
+    shape = SMALL if name in MODELS else IMAGE
+    if any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in model.modules()):
+        model.train()
+        with torch.no_grad():
+            for _ in range(3):
+                model(torch.rand(40, *shape, generator=generator))
+    return model.eval(), shape
+
+
+def lines(folder):
+    return Checker(folder / "c.json", folder / "w.safetensors").run()
+
+
+CASES = [(name, norm) for name in MODELS | IMAGES for norm in ("2", "inf", "1")]
+CASES = [
+    (name, norm)
+    for name, norm in CASES
+    if norm == "2" or (name in MODELS and "cell" not in name and "refl" not in name)
+]
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_what_was_proved_is_accepted_and_little_more(name, norm, tmp_path):
+    """In the file constants are those of the certificate but for what the checker's coarser rounding takes."""
+    model, shape = trained(name)
+    certificate = written(model, tmp_path, shape, norm=norm)
+    assert lines(tmp_path)
+    file = wp.Certificate.load(tmp_path / "c.json", model)
+    assert file.check()
+    for claimed, proved in ((file.lipschitz, certificate.lipschitz), (file.pairs, certificate.pairs)):
+        ratio = torch.as_tensor(claimed) / torch.as_tensor(proved)
+        ratio = ratio[torch.isfinite(ratio)]
+        assert float(ratio.min()) >= 1.0 and float(ratio.max()) <= 1.0 + 1e-8
+    # For positive layers the library takes a floor a little lower, and so constants a little larger, than the checker.
+    less = 0.9 if name.startswith("positive") else 1.0 - 1e-6
+    changes = [scaled("lipschitz", factor=less), scaled("pairs", factor=less)]
+    if norm == "2":
+        # The metric proves more of the first of two layers than the library claims of it.
+        covered = -1 if certificate.joint is None else certificate.joint.place
+        weighty = {place for place, factor in enumerate(certificate.factors) if factor.value != 1.0}
+        weighty -= {covered, 2 if name == "layers" else covered}
+        changes += [scaled("blocks", place, "value", factor=less) for place in sorted(weighty)]
+    if certificate.joint is not None:
+        changes += [scaled("joint", "value", factor=1.0 - 1e-5), scaled("joint", "pairs", factor=1.0 - 1e-5)]
+    for change in changes:
+        forge(tmp_path / "c.json", change)
+        refused(tmp_path, "")
+        certificate.save(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("name", MODELS | IMAGES)
+def test_matrices_that_the_weights_do_not_give_are_refused(name, tmp_path):
+    model, shape = trained(name)
+    certificate = written(model, tmp_path, shape)
+    stored = safetensors.torch.load_file(tmp_path / "c.safetensors")
+    formed = [key for key in stored if key.endswith(("matrix", "transfer", "input"))]
+    assert formed or name.startswith("explicit")
+    generator = np.random.default_rng(0)
+    for key in formed:
+
+        def change(tensors, key=key):
+            flat = tensors[key] = tensors[key].copy()
+            flat.reshape(-1)[generator.integers(flat.size)] += np.asarray(1e-2, flat.dtype)
+
+        for forgery in (change, lambda t, key=key: t.update({key: t[key][::-1].copy()}), lambda t, key=key: t.pop(key)):
+            forge(tmp_path / "c.json", evidence=forgery)
+            with pytest.raises(Refuted):
+                lines(tmp_path)
+            certificate.save(tmp_path / "c.json")
+    lines(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["positive-tanh", "positive-images"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.update({"floor": 1.01 * t["floor"]}),
+        lambda t: t.update({"floor": -t["floor"]}),
+        lambda t: t.update({"floor": np.inf + t["floor"]}),
+        lambda t: t.update({"perron": 0.0 * t["perron"]}),
+        lambda t: t.update({"perron": -t["perron"]}),
+        lambda t: t.update({"reach": 0.999 * t["reach"]}),
+        lambda t: t.update({"back": 0.999 * t["back"]}),
+        lambda t: t.update({"start": 0.98 * t["start"]}),
+        lambda t: t.update({"start": 1.001 * t["start"]}),
+        lambda t: t.update({"start": -t["start"], "reach": -t["reach"], "back": -t["back"]}),
+        lambda t: t.update({"reach": t["reach"][:1], "start": t["start"][:1]}),
+        lambda t: t.update({"start": np.ones(1), "reach": np.ones(1), "back": np.ones(1)}),
+        lambda t: t.pop("start"),
+    ],
+)
+def test_false_vectors_of_positive_layers_are_refused(name, change, tmp_path):
+    model, shape = trained(name)
+    written(model, tmp_path, shape)
+    prefix = "2/" if name in MODELS else "1/"
+
+    def forgery(tensors):
+        own = {key.removeprefix(prefix): part for key, part in tensors.items() if key.startswith(prefix)}
+        change(own)
+        for key in [key for key in tensors if key.startswith(prefix)]:
+            del tensors[key]
+        tensors.update({prefix + key: np.ascontiguousarray(part) for key, part in own.items()})
+
+    forge(tmp_path / "c.json", evidence=forgery)
+    with pytest.raises(Refuted):
+        lines(tmp_path)
+
+
+@pytest.mark.parametrize("norm", ["inf", "1"])
+@pytest.mark.parametrize("name", ["layers", "positive-tanh"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda part, probe: (0.999 * part, probe),
+        lambda part, probe: (-part, probe),
+        lambda part, probe: (part, -probe),
+        lambda part, probe: (part, 0.0 * probe),
+        lambda part, probe: (part[..., :1], probe),
+        lambda part, probe: (part[..., ::-1], probe),
+        lambda part, probe: (part[:1], probe),
+    ],
+)
+def test_false_sensitivities_are_refused(name, norm, change, tmp_path):
+    model, shape = trained(name)
+    written(model, tmp_path, shape, norm=norm)
+
+    def forgery(tensors):
+        moved, probe = change(tensors["2/moved"], tensors["2/m_matrix"])
+        tensors.update({"2/moved": np.ascontiguousarray(moved), "2/m_matrix": np.ascontiguousarray(probe)})
+
+    forge(tmp_path / "c.json", lambda content: content.update(joint=None), forgery)
+    with pytest.raises(Refuted):
+        lines(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("positive-tanh", lambda b: b.update(activation="relu"), "activation"),
+        ("positive-tanh", lambda b: b.update(batch_norm=True), "accounting"),
+        ("positive-tanh", lambda b: b.update(parametrisation="projection"), "matrix"),
+        ("positive-square-batch-norm", lambda b: b.update(batch_norm=False), "accounting"),
+        ("positive-square-batch-norm", lambda b: b.update(epsilon=float("inf")), ""),
+        ("cell-residual", lambda b: b.update(coupling="convex"), "accounting"),
+        ("cell-joint", lambda b: b.update(coupling="convex"), "accounting"),
+        ("cell-convex", lambda b: b.update(coupling="other"), "coupling"),
+        ("cell-convex", lambda b: b.update(depth=1), "accounting"),
+        ("cell-convex", lambda b: b.update(excess=-1e-3), "not proved"),
+        ("cell-convex", lambda b: b.update(parametrisation="bjorck"), "matrix"),
+        ("cell-convex", lambda b: b.update(kind="orthogonal", value=1.01), "accounting"),
+    ],
+)
+def test_blocks_that_say_other_things_of_themselves_are_refused(name, change, words, tmp_path):
+    model, shape = trained(name)
+    written(model, tmp_path, shape)
+    forge(tmp_path / "c.json", lambda content: change(content["blocks"][2]))
+    refused(tmp_path, words)
+
+
+@pytest.mark.parametrize("change", [lambda t: t.update({"1/gram": 0.999 * t["1/gram"]}), lambda t: t.pop("1/gram")])
+def test_false_bounds_of_input_maps_are_refused(change, tmp_path):
+    model, shape = trained("circular")
+    written(model, tmp_path, shape)
+    forge(tmp_path / "c.json", evidence=change)
+    refused(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["blocks"][1].update(stride=2),
+        lambda c: c["blocks"][1].update(image=[4, 16]),
+        lambda c: c["blocks"][1].update(image=[0, 8]),
+        lambda c: c["blocks"][2].update(window=[3, 3]),
+        lambda c: c["blocks"][2].update(window=[2, 1]),
+        lambda c: c["blocks"][2].update(window=[0, 0]),
+        lambda c: c["blocks"].pop(3),
+    ],
+)
+def test_other_images_are_refused(change, tmp_path):
+    model, shape = trained("circular-pooled")
+    written(model, tmp_path, shape)
+    forge(tmp_path / "c.json", change)
+    with pytest.raises(Refuted):
+        lines(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["product", "metric"])
+@pytest.mark.parametrize("name", [name for name in IMAGES if name.startswith("circular")])
+def test_both_ways_of_circular_layers(name, method, tmp_path):
+    model, shape = trained(name)
+    written(model, tmp_path, shape, method=method)
+    assert any("joint" in line for line in lines(tmp_path)) == (method == "metric")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_frequencies_are_those_of_the_library(stride):
+    torch.manual_seed(0)
+    kernel = torch.randn(3, 2, 3, 5, dtype=torch.float64)
+    grid = (7, 8)
+    own = transfer(kernel.numpy(), grid, stride)
+    expected = transfer_function(kernel, *grid, (stride, stride)).numpy()
+    assert own.shape == expected.shape
+    # Phases may come in another order: what counts is the matrix times its adjoint.
+    squares, error = gram(kernel.numpy(), grid, stride)
+    assert float(np.abs(squares - expected @ expected.conj().swapaxes(-1, -2)).max()) < 1e-12 + error
+    norm = convolution_norm(kernel, (9, 10), stride)
+    assert zero_padded_norm_at_most(kernel.numpy(), (9, 10), stride, norm * (1 + 1e-9))
+    assert not zero_padded_norm_at_most(kernel.numpy(), (9, 10), stride, norm * (1 - 1e-6))
+    assert zero_padded_norm_at_most(0.0 * kernel.numpy(), (9, 10), stride, 0.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["positive-tanh", "positive-images", "cell-residual", "cell-images-residual", "circular-pooled"]
+)
+def test_every_kind_takes_fewer_than_500_lines(name, tmp_path):
+    model, shape = trained(name)
+    written(model, tmp_path, shape)
+    done = run_alone(tmp_path)
+    assert done.returncode == 0 and "foreign []" in done.stdout, done.stderr
+    assert loaded_lines(done) < 500
