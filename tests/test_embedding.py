@@ -10,7 +10,7 @@ from torch import nn
 
 import wellposed as wp
 from wellposed.cli.main import run as command
-from wellposed.verification import EmbeddedVerifier, PositiveVerifier, Verifier, verifier_of
+from wellposed.verification import ChainVerifier, EmbeddedVerifier, PositiveVerifier, Verifier, verifier_of
 from wellposed.verification.region import Region
 
 
@@ -140,8 +140,8 @@ def test_batches_are_those_of_single_inputs(model, norm):
 
 def test_the_strongest_verifier_is_chosen():
     assert type(verifier_of(dense())) is Verifier
-    assert type(verifier_of(dense("tanh"))) is EmbeddedVerifier
-    assert type(verifier_of(images())) is EmbeddedVerifier
+    assert type(verifier_of(dense("tanh"))) is ChainVerifier
+    assert type(verifier_of(images())) is ChainVerifier
     positive = nn.Sequential(wp.PcDEQ(4, 3), nn.Linear(3, 2)).eval()
     assert type(verifier_of(positive)) is PositiveVerifier
 

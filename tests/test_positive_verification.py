@@ -94,7 +94,7 @@ def test_the_verifier_is_chosen_by_the_layer():
     assert isinstance(verifier_of(model_of()), PositiveVerifier)
     assert isinstance(verifier_of(nn.Sequential(wp.MonDEQ(4, 3), nn.Linear(3, 2))), Verifier)
     with pytest.raises(wp.CertificateError):
-        verifier_of(nn.Sequential(nn.Linear(3, 2)))
+        verifier_of(nn.Sequential(nn.Linear(3, 2), nn.Softmax(1)))
     float32 = model_of(dtype=torch.float32)
     x = torch.rand(1, 2, 3)
     assert verifier_of(float32).verify(x, int(float32(x[None]).argmax()), 1e-3).status == "certified"

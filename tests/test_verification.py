@@ -15,6 +15,7 @@ from torch import nn
 import wellposed as wp
 from wellposed.certificates.affine_network import affine_network
 from wellposed.verification.attack import descend, margins
+from wellposed.verification.base import RegionQuestion
 from wellposed.verification.question import Question, surely_wrong
 from wellposed.verification.reduction import Bounds, Reduction
 from wellposed.verification.region import Region
@@ -42,7 +43,8 @@ def network_of(kind="mondeq", inputs=3, units=5, classes=3, seed=0, normalised=F
 def question_of(model, x, label, radius, norm):
     network = affine_network(model)
     region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius, None)
-    return Question(network, x, label, radius, None, region, 0.0, network.centre(region.centre))
+    asked = RegionQuestion(x, label, radius, region, 0.0, tuple(x.shape), None)
+    return Question.of(asked, network, network.centre(region.centre))
 
 
 def exact_margin(network, x, label, radius, norm, solver="CLARABEL"):

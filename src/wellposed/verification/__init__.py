@@ -4,12 +4,15 @@ from torch import nn
 
 from wellposed.errors import CertificateError
 from wellposed.verification.base import RegionVerifier
+from wellposed.verification.chain import ChainVerifier
 from wellposed.verification.embedding import EmbeddedVerifier
 from wellposed.verification.positive import PositiveVerifier
 from wellposed.verification.verdict import Verdict
 from wellposed.verification.verifier import LADDER, Verifier
 
-__all__ = ["LADDER", "EmbeddedVerifier", "PositiveVerifier", "RegionVerifier", "Verdict", "Verifier", "verifier_of"]
+__all__ = [
+    "LADDER", "ChainVerifier", "EmbeddedVerifier", "PositiveVerifier", "RegionVerifier", "Verdict", "Verifier", "verifier_of",
+]  # fmt: skip
 
 
 def verifier_of(model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> RegionVerifier:
@@ -23,7 +26,7 @@ def verifier_of(model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1
         CertificateError: there is none.
     """
     reasons = []
-    for kind in (PositiveVerifier, Verifier, EmbeddedVerifier):
+    for kind in (PositiveVerifier, Verifier, ChainVerifier):
         try:
             return kind(model, valid=valid)
         except CertificateError as error:

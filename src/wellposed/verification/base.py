@@ -18,7 +18,7 @@ from wellposed.verification.verdict import Verdict
 NORMS = ("2", "inf")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RegionQuestion:
     """One input and the region around it.
 
@@ -28,6 +28,8 @@ class RegionQuestion:
         radius: in the input's units.
         region: the points that are to be classified alike.
         allowance: margin that must be left over.
+        shape: of the input as it was given.
+        valid: range of the pixels that boxes are clipped to; None for any numbers.
     """
 
     x: Tensor
@@ -35,6 +37,16 @@ class RegionQuestion:
     radius: float
     region: Region
     allowance: float
+    shape: tuple[int, ...]
+    valid: tuple[float, float] | None
+
+    def inside(self, point: Tensor) -> Tensor:
+        """The nearest point that is surely in the region as it was asked for, which is a little smaller than ``region``."""
+        change, allowed = point - self.x, self.radius * (1.0 - 1e-12)
+        if self.region.widths is None:
+            return self.x + change * min(1.0, allowed / max(float(change.norm()), 1e-300))
+        found = self.x + change.clamp(-allowed, allowed)
+        return found if self.valid is None else found.clamp(*self.valid)
 
 
 class RegionVerifier(ABC):
@@ -42,14 +54,14 @@ class RegionVerifier(ABC):
 
     Attributes:
         steps: what it tries, in order.
-        inputs: size of an input.
+        inputs: size of an input; None for whatever the model takes.
         classes: number of outputs.
         valid: range of the pixels that boxes are clipped to; None for any numbers.
         batch_size: how many inputs it is best asked about together.
     """
 
     steps: tuple[str, ...]
-    inputs: int
+    inputs: int | None
     classes: int
     valid: tuple[float, float] | None
     batch_size: int = 1
@@ -111,14 +123,14 @@ class RegionVerifier(ABC):
         for image, label, allowance in zip(x, labels, allowances or [0.0] * len(x), strict=True):
             check(allowance >= 0.0, "allowance", allowance, "must not be negative or NaN")
             check(0 <= label < self.classes, "label", label, f"must lie in 0…{self.classes - 1}")
-            if image.numel() != self.inputs or not bool(torch.isfinite(image).all()):
+            if self.inputs not in (None, image.numel()) or not bool(torch.isfinite(image).all()):
                 raise InputError(f"x: shape {tuple(image.shape)}; needs {self.inputs} finite numbers")
             point = image.detach().double().cpu().reshape(-1)
             low, high = float(point.min()), float(point.max())
             if self.valid is not None and not self.valid[0] <= low <= high <= self.valid[1]:
                 raise InputError(f"x: pixels span [{low:.3g}, {high:.3g}]; they must lie in {self.valid}")
             region = Region.ball(point, radius) if str(norm) == "2" else Region.box(point, radius, self.valid)
-            questions.append(RegionQuestion(point, label, radius, region, allowance))
+            questions.append(RegionQuestion(point, label, radius, region, allowance, tuple(image.shape), self.valid))
         verdicts = self._answers(questions, self.steps.index(last), seconds)
         shape = x.shape[1:]
         return [

@@ -174,10 +174,13 @@ class EmbeddedVerifier(RegionVerifier):
         self._mean = self._std = None
         for norm in rest:
             assert isinstance(norm, Normalize)
-            self._mean, self._std = norm.spread(self.inputs)
+            self._mean, self._std = norm.spread(math.prod(self._shape))
 
     def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
-        """All together: intervals take a fixed time."""
+        return self.answers(questions)
+
+    def answers(self, questions: list[RegionQuestion]) -> list[Verdict]:
+        """Verdicts on all questions together: intervals take a fixed time."""
         if not questions:
             return []
         start = time.monotonic()
@@ -202,7 +205,7 @@ class EmbeddedVerifier(RegionVerifier):
         ]
 
     def _answer(self, asked: RegionQuestion, last: int, deadline: float) -> Verdict:
-        return self._answers([asked], last, math.inf)[0]
+        return self.answers([asked])[0]
 
     def _margins(self, centre: Tensor, widths: Tensor, radius: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Lower and upper bounds of the margins over the other classes, and for which inputs they are proved.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wellposed.certificates.affine_network import AffineNetwork, Centre
 from wellposed.errors import CertificateError
-from wellposed.verification.region import Region
+from wellposed.verification.base import RegionQuestion
 from wellposed.verified import gamma
 
 
@@ -36,28 +36,21 @@ class Target:
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class Question(RegionQuestion):
     """What is asked, and the network at the centre of the region.
 
     Attributes:
         network: the numbers.
-        input: the input, shape (inputs,), float64.
-        label: its class.
-        radius: as asked for.
-        valid: range of the pixels, or None.
-        region: at least what was asked for, rounded outwards.
-        allowance: margin that must be left over.
         centre: the network at the region's centre.
     """
 
     network: AffineNetwork
-    input: Tensor
-    label: int
-    radius: float
-    valid: tuple[float, float] | None
-    region: Region
-    allowance: float
     centre: Centre
+
+    @classmethod
+    def of(cls, asked: RegionQuestion, network: AffineNetwork, centre: Centre) -> Question:
+        """The question about a network."""
+        return cls(**vars(asked), network=network, centre=centre)
 
     def target(self, other: int, metric: Tensor) -> Target:
         """The margin over another class."""
@@ -80,14 +73,6 @@ class Question:
         """An upper bound of ‖z‖ on the region."""
         moved = self.network.offset_lipschitz * float(self.region.reach(self.network).norm())
         return float(self.centre.state.norm()) + self.centre.state_error + moved
-
-    def inside(self, point: Tensor) -> Tensor:
-        """The nearest point that is surely in the region as it was asked for, which is a little smaller than the one searched."""
-        change, allowed = point - self.input, self.radius * (1.0 - 1e-12)
-        if self.region.widths is None:
-            return self.input + change * min(1.0, allowed / max(float(change.norm()), 1e-300))
-        found = self.input + change.clamp(-allowed, allowed)
-        return found if self.valid is None else found.clamp(*self.valid)
 
     def counterexample(self, values: Tensor, points: Tensor) -> Tensor | None:
         """The first of some points, those of the least margins first, that is surely misclassified; None if none is."""

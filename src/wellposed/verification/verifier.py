@@ -55,7 +55,7 @@ class Verifier(RegionVerifier):
             centre = network.centre(region.centre)
         except CertificateError:  # the solve did not converge
             return Verdict("unknown", "input")
-        question = Question(network, asked.x, label, asked.radius, self.valid, region, asked.allowance, centre)
+        question = Question.of(asked, network, centre)
         targets = [
             question.target(other, self.pair(label, other)[1]) for other in range(len(network.output)) if other != label
         ]
