@@ -75,6 +75,23 @@ IMAGES = {
     "explicit-images": lambda: normalised(
         nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), wp.MonDEQ(27, 6), nn.Linear(6, 3)
     ),
+    "channels": lambda: normalised(
+        wp.ConvNEMON(1, 3, (8, 8), stride=2, activation="tanh"), nn.Flatten(), nn.Linear(48, 3)
+    ),
+    "scales": lambda: normalised(wp.MultiScaleMonDEQ(1, (3, 2), (8, 8)), nn.Flatten(), nn.Linear(32, 3)),
+    "scales-bordered": lambda: normalised(
+        wp.MultiScaleMonDEQ(1, (2, 3, 4), (8, 8), border=1, m=0.3), nn.Flatten(), nn.Linear(64, 3)
+    ),
+    **{
+        f"scaled-{metric}": lambda metric=metric: normalised(
+            wp.ConvLBEN(1, 3, (8, 8), metric=metric, stride=2), nn.Flatten(), nn.Linear(48, 3)
+        )
+        for metric in ("identity", "channels", "image", "full")
+    },
+    "bounded": lambda: normalised(wp.ConvLBEN(1, 3, (8, 8), gamma=2.0, out_features=4, pool=2)),
+    "bounded-bordered": lambda: normalised(
+        wp.ConvLBEN(1, 3, (8, 8), gamma=0.5, out_features=4, metric="full", stride=2, border=1)
+    ),
     "circular": lambda: circular(1, 0),
     "circular-bordered": lambda: circular(1, 1),
     "circular-strided": lambda: circular(2, 0, activation="tanh"),
@@ -91,7 +108,7 @@ def trained(name):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for part in model.parameters():
-            part.add_(0.05 * torch.randn(part.shape, generator=generator, dtype=part.dtype) * part.abs().mean())
+            part.add_(0.05 * torch.randn(part.shape, generator=generator, dtype=part.dtype) * (0.2 + part.abs().mean()))
         for part in model.modules():
             if hasattr(part, "free"):
                 part.free.add_(0.3 * torch.randn(part.free.shape, generator=generator, dtype=part.free.dtype))
@@ -108,6 +125,18 @@ def lines(folder):
     return Checker(folder / "c.json", folder / "w.safetensors").run()
 
 
+FORMED = (
+    "matrix",
+    "transfer",
+    "input",
+    "tier",
+    "into",
+    "scale",
+    "factor",
+    "output",
+    "maps",
+    "injection",
+)  # from weights
 CASES = [(name, norm) for name in MODELS | IMAGES for norm in ("2", "inf", "1")]
 CASES = [
     (name, norm)
@@ -125,12 +154,16 @@ def test_what_was_proved_is_accepted_and_little_more(name, norm, tmp_path):
     file = wp.Certificate.load(tmp_path / "c.json", model)
     assert file.check()
     for claimed, proved in ((file.lipschitz, certificate.lipschitz), (file.pairs, certificate.pairs)):
+        if proved is None:
+            continue
         ratio = torch.as_tensor(claimed) / torch.as_tensor(proved)
         ratio = ratio[torch.isfinite(ratio)]
-        assert float(ratio.min()) >= 1.0 and float(ratio.max()) <= 1.0 + 1e-8
+        assert float(ratio.min()) >= 1.0 and float(ratio.max()) <= 1.0 + (2e-6 if name.startswith("bounded") else 1e-8)
     # For positive layers the library takes a floor a little lower, and so constants a little larger, than the checker.
     less = 0.9 if name.startswith("positive") else 1.0 - 1e-6
-    changes = [scaled("lipschitz", factor=less), scaled("pairs", factor=less)]
+    less = 1.0 - 1e-5 if name.startswith("bounded") else less
+    changes = [scaled("lipschitz", factor=less)]
+    changes += [] if certificate.pairs is None else [scaled("pairs", factor=less)]
     if norm == "2":
         # The metric proves more of the first of two layers than the library claims of it.
         covered = -1 if certificate.joint is None else certificate.joint.place
@@ -150,7 +183,7 @@ def test_matrices_that_the_weights_do_not_give_are_refused(name, tmp_path):
     model, shape = trained(name)
     certificate = written(model, tmp_path, shape)
     stored = safetensors.torch.load_file(tmp_path / "c.safetensors")
-    formed = [key for key in stored if key.endswith(("matrix", "transfer", "input"))]
+    formed = [key for key in stored if key.split("/")[1].split(".")[0] in FORMED]
     assert formed or name.startswith("explicit")
     generator = np.random.default_rng(0)
     for key in formed:
@@ -159,7 +192,10 @@ def test_matrices_that_the_weights_do_not_give_are_refused(name, tmp_path):
             flat = tensors[key] = tensors[key].copy()
             flat.reshape(-1)[generator.integers(flat.size)] += np.asarray(1e-2, flat.dtype)
 
-        for forgery in (change, lambda t, key=key: t.update({key: t[key][::-1].copy()}), lambda t, key=key: t.pop(key)):
+        forgeries = [change, lambda t, key=key: t.pop(key)]
+        if len(stored[key]) > 1:
+            forgeries.append(lambda t, key=key: t.update({key: t[key][::-1].copy()}))
+        for forgery in forgeries:
             forge(tmp_path / "c.json", evidence=forgery)
             with pytest.raises(Refuted):
                 lines(tmp_path)

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from .activations import ACTIVATIONS
-from .convolution import all_semidefinite, gram, transfer, zero_padded_norm_at_most
+from .convolution import all_semidefinite, frequencies, gram, monotone_transfer, zero_padded_norm_at_most
 from .core import UNIT, Array, Block, Checker, Refuted, gamma, moves_only, near_one, semidefinite
 from .rows import check_rows
 from .simple import window
@@ -138,14 +138,8 @@ def _matrices(case: Checker, block: Block) -> tuple[Array, Array]:
     Of frequencies that are stored together with their mirror images the mean counts.
     """
     get, (rows, columns) = case.getter(block), _sizes(block)[:2]
-    a, b = (transfer(get(f"constraint.{name}"), (rows, columns)) for name in ("A", "B"))
-    first, second = (np.abs(get(f"constraint.{name}")).sum((2, 3)) for name in ("A", "B"))
-    eye, m = np.eye(a.shape[2]), float(get("constraint._extra_state"))
-    exact = (1.0 - m) * eye - a.conj().swapaxes(2, 3) @ a + b - b.conj().swapaxes(2, 3)
-    off = (64.0 + len(eye)) * first.T @ first + 64.0 * (second + second.T) + 8.0 * (1.0 + abs(m)) * eye
-    parts = np.stack([exact.real, exact.imag], -1)
-    stored = case.formed(block, "transfer", parts, np.broadcast_to(off[:, :, None], parts.shape))
-    found = stored[..., 0] + 1j * stored[..., 1]
+    a, b, m = (get(f"constraint.{name}") for name in ("A", "B", "_extra_state"))
+    found = frequencies(case, block, "transfer", *monotone_transfer(a, b, float(m), (rows, columns)))
     mirrored = np.flip(np.roll(found, -1, 0), 0).conj()
     own = [0] if columns % 2 else [0, columns // 2]
     found[:, own] = 0.5 * (found[:, own] + mirrored[:, own])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .core import UNIT, Array, gamma, near_one, semidefinite
+from .core import UNIT, Array, Block, Checker, gamma, near_one, semidefinite
 
 
 def transfer(kernel: Array, grid: tuple[int, int], stride: int = 1) -> Array:
@@ -27,6 +27,14 @@ def transfer(kernel: Array, grid: tuple[int, int], stride: int = 1) -> Array:
             phase = np.exp(2j * math.pi * turned)[:, :, None, None]
             found[:, :, :, :, at[0] % stride, at[1] % stride] += phase * kernel[:, :, row, column]
     return found.reshape(*found.shape[:3], -1)
+
+
+def monotone_transfer(a: Array, b: Array, m: float, grid: tuple[int, int]) -> tuple[Array, Array]:
+    """(1 − m)I − AᴴA + B − Bᴴ at every frequency, and how many units in the last place each entry may be off."""
+    first, second, eye = np.abs(a).sum((2, 3)), np.abs(b).sum((2, 3)), np.eye(len(a))
+    a, b = transfer(a, grid), transfer(b, grid)
+    off = (64.0 + len(eye)) * first.T @ first + 64.0 * (second + second.T) + 8.0 * (1.0 + abs(m)) * eye
+    return (1.0 - m) * eye - a.conj().swapaxes(2, 3) @ a + b - b.conj().swapaxes(2, 3), off
 
 
 def all_semidefinite(matrices: Array, error: float | Array) -> bool:
@@ -63,3 +71,10 @@ def zero_padded_norm_at_most(kernel: Array, image: tuple[int, int], stride: int,
         return False
     squares, error = gram(scaled, padded_grid(kernel, image, stride), stride)
     return all_semidefinite(bound**2 * np.eye(squares.shape[-1]) - squares, error + 4.0 * UNIT * bound**2)
+
+
+def frequencies(case: Checker, block: Block, part: str, exact: Array, off: Array) -> Array:
+    """Complex matrices of the evidence, stored as real and imaginary parts, once they are shown to be what the weights give."""
+    parts = np.stack([exact.real, exact.imag], -1)
+    stored = case.formed(block, part, parts, np.broadcast_to(off[..., None], parts.shape))
+    return stored[..., 0] + 1j * stored[..., 1]

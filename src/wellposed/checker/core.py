@@ -33,8 +33,8 @@ _NONEXPANSIVE = ("Flatten", "Unflatten", "Identity", "ReLU", "Tanh", "Sigmoid", 
 # A module has `roles`, the tensors that a block of the kind has; `ends`, its numbers of outputs and inputs, None where they
 # depend on more; `prove`, whether its constant holds; and maybe `joint`, for the layer with its head.
 _MODULES = {
-    "equilibrium": "dense", "positive": "positive", "pooling": "simple", "batch-norm": "simple", "convolution": "simple",
-    "orthogonal": "orthogonal", "cell": "orthogonal", "circular": "circular",
+    "equilibrium": "dense", "pooling": "simple", "batch-norm": "simple", "convolution": "simple", "orthogonal": "orthogonal",
+    "cell": "orthogonal", **{kind: kind for kind in ("positive", "circular", "channels", "scales", "scaled")},
 }  # fmt: skip
 _SIMPLE = {"nonexpansive": set[str](), "normalize": {"mean", "std"}, "linear": {"weight"}}
 

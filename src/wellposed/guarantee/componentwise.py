@@ -104,6 +104,23 @@ def _gaps(diagonal: Tensor, slopes: tuple[float, float]) -> Tensor:
     return least
 
 
+@dataclass(frozen=True)
+class NormProof:
+    """Vectors that prove ‖A⁻¹D‖₂ ≤ value for an M-matrix A: start > 0, A·reach ≥ D·start, Aᵀ·back ≥ reach, D·back ≤ value²·start.
+
+    Attributes:
+        value: the bound.
+        start: shape of the state.
+        reach: likewise.
+        back: likewise.
+    """
+
+    value: float
+    start: Tensor
+    reach: Tensor
+    back: Tensor
+
+
 class Componentwise(Guarantee):
     """Existence, uniqueness and componentwise sensitivity from μ_∞,η(W) < 1.
 
@@ -199,6 +216,30 @@ class Componentwise(Guarantee):
         """``‖G|defect|‖₂``."""
         rounding = (size - euclidean(defect)).clamp_min(0.0)
         return self._moved(defect) + self._norm * rounding
+
+    @cached_property
+    def norm_proof(self) -> NormProof:
+        """A proof by vectors of a bound of the sensitivity's norm, close to it where the singular vectors are positive."""
+        inverse, slopes = self.majorant.sensitivity, self._scales
+        start = torch.linalg.svd(self.sensitivity)[2][0].abs()
+        found: NormProof | None = None
+        for share in (0.0, 1e-9, 1e-6, 1e-3, 1.0):
+            raised = start + share * start.amax()
+            if not bool((raised > 0.0).all()):
+                continue
+            # The inverse is an upper bound; more of both sides covers what checking it again may round.
+            reach = torch.mv(inverse, slopes * raised * (1.0 + 1e-9) + 1e-13 * raised.amax())
+            back = torch.mv(inverse.t(), reach * (1.0 + 1e-9) + 1e-13 * reach.amax())
+            value = float((slopes * back / raised).amax().sqrt()) * (1.0 + 1e-14)
+            if found is None or value < found.value:
+                found = NormProof(value, raised, reach, back)
+        assert found is not None
+        return found
+
+    @property
+    def _scales(self) -> Tensor:
+        """D: what the offset is multiplied with."""
+        return torch.ones_like(self.majorant.weights)
 
     @cached_property
     def _norm(self) -> float:

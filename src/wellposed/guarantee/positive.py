@@ -9,7 +9,6 @@ exact Lipschitz constant, attained at b = β.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -25,23 +24,6 @@ from wellposed.verified import gamma, to_float64
 
 _BELOW = 1e-2  # how far below its floor, relative to it, an offset may be pushed by a residual
 _LARGEST = 1e30  # a bound that no tolerance accepts
-
-
-@dataclass(frozen=True)
-class NormProof:
-    """Vectors that prove ‖M‖₂ ≤ value: start > 0, reach ≥ M·start, back ≥ (I − WᵀD)⁻¹·reach, and D·back ≤ value²·start.
-
-    Attributes:
-        value: the bound.
-        start: shape of the state.
-        reach: likewise.
-        back: likewise.
-    """
-
-    value: float
-    start: Tensor
-    reach: Tensor
-    back: Tensor
 
 
 class PositiveConcave(Componentwise):
@@ -108,28 +90,13 @@ class PositiveConcave(Componentwise):
         return self.majorant.log_norm
 
     @property
+    def _scales(self) -> Tensor:
+        return self.slopes
+
+    @property
     def contraction_weights(self) -> Tensor:
         """Some v > 0 with DWv < v, shape of the state."""
         return self.majorant.weights
-
-    @cached_property
-    def norm_proof(self) -> NormProof:
-        """A proof by vectors of a bound of ‖M‖₂, close to it where the singular vectors are positive."""
-        inverse, slopes = self.majorant.sensitivity, self.slopes
-        start = torch.linalg.svd(self.sensitivity)[2][0].abs()
-        found: NormProof | None = None
-        for share in (0.0, 1e-9, 1e-6, 1e-3, 1.0):
-            raised = start + share * start.amax()
-            if not bool((raised > 0.0).all()):
-                continue
-            # The inverse is an upper bound; more of both sides covers what checking it again may round.
-            reach = torch.mv(inverse, slopes * raised * (1.0 + 1e-9) + 1e-13 * raised.amax())
-            back = torch.mv(inverse.t(), reach * (1.0 + 1e-9) + 1e-13 * reach.amax())
-            value = float((slopes * back / raised).amax().sqrt()) * (1.0 + 1e-14)
-            if found is None or value < found.value:
-                found = NormProof(value, raised, reach, back)
-        assert found is not None
-        return found
 
     def plan(self, algorithm: str, step: float | Tensor | None = None) -> Plan | None:
         """Picard's and the averaged iteration, above the floor state, in the norm max |z_i|/v_i."""

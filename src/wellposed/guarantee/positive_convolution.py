@@ -16,7 +16,8 @@ from torch import Tensor
 
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Plan
-from wellposed.guarantee.positive import NormProof, PositiveConcave, below
+from wellposed.guarantee.componentwise import NormProof
+from wellposed.guarantee.positive import PositiveConcave, below
 from wellposed.norms import euclidean
 from wellposed.operators.zero_padded import ZeroPadded
 from wellposed.verified import gamma

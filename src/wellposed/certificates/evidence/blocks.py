@@ -11,14 +11,13 @@ from wellposed.activations import activation as activation_named
 from wellposed.activations import monotone_names
 from wellposed.certificates.diagonal_metric import affine_block
 from wellposed.certificates.ending import Chain
-from wellposed.certificates.evidence.circular import describe_circular
+from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.norms import checkable_norm
 from wellposed.certificates.evidence.orthogonal import describe_cell, describe_map
 from wellposed.certificates.evidence.positive import describe_positive
 from wellposed.certificates.joint import Joint
 from wellposed.certificates.lipschitz import Factor, is_nonexpansive, pooling_window
 from wellposed.layers.blocks import is_plain
-from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.equilibrium import Equilibrium
@@ -71,11 +70,11 @@ def describe(
             orthogonal = describe_cell(block, name)
             entry.update(orthogonal[0])
             tensors.update(orthogonal[1])
-        elif isinstance(block, ConvMonDEQ) and runs_as_written(block) and factor is not None:
-            circular = describe_circular(block, name, factor.value)
-            if circular is not None:
-                entry.update(circular[0])
-                tensors.update(circular[1])
+        elif isinstance(block, DESCRIBED) and runs_as_written(block) and factor is not None:
+            convolutional = describe_convolutional(block, name, factor.value)
+            if convolutional is not None:
+                entry.update(convolutional[0])
+                tensors.update(convolutional[1])
         elif isinstance(block, Equilibrium):
             known = _equilibrium(block)
             if known is not None:

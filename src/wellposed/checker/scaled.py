@@ -1,0 +1,121 @@
+"""Equilibrium layers on images with W = I − Ψ(C + FᵀF), C circular, in the metric Λ = Ψ⁻¹; slopes in [0, 1].
+
+Without an output map m below the Hermitian part of C gives ‖Ũ‖₂·max Λ/m for the input map Ũ. With one, G, and the input map ΨŨ,
+the layer is γ-Lipschitz if 2s(C + FᵀF) ⪰ GᵀG/γ + s²ŨŨᵀ/γ for some s > 0 (Revay, Wang & Manchester 2020, Condition 2). As
+GᵀG ⪯ qFᵀF + r for G = κF + E, q = (1 + t)κ², r = (1 + 1/t)‖E‖², that follows from 2sγ ≥ q and C + Cᴴ − (s/γ)ŨŨᴴ ⪰ r/(sγ).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .activations import ACTIVATIONS
+from .convolution import all_semidefinite, frequencies, gram, transfer
+from .core import UNIT, Array, Block, Checker, Refuted
+
+
+def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
+    """Tensors that a layer of its kind has, and those that it may have."""
+    if block["activation"] not in ACTIVATIONS or type(block["output"]) is not bool:
+        raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}, or output")
+    needed = {f"constraint.{name}" for name in ("V", "S", "psi", "_extra_state")} | {
+        "injection.free",
+        "injection.log_gamma",
+    }
+    return needed | ({"output.free", "output.log_gamma"} if block["output"] else set()), {
+        "injection.bias",
+        "output.bias",
+    }
+
+
+def ends(case: Checker, block: Block) -> tuple[int | None, None]:
+    """Numbers of outputs, where there is an output map; the rest depends on the images."""
+    return (len(case.getter(block)("output.free")) if block["output"] else None), None
+
+
+def prove(case: Checker, place: int, value: float) -> bool:
+    """Whether a layer's own constant is proved."""
+    block, get = case.blocks[place], case.getter(case.blocks[place])
+    rows, columns = (int(extent) for extent in block["image"])
+    stride, psi = int(block["stride"]), get("constraint.psi")
+    fits = (
+        psi.ndim == 3 and psi.shape[0] in (1, len(get("constraint.V"))) and psi.shape[1:] in ((1, 1), (rows, columns))
+    )
+    metric = case.formed(block, "scale", np.exp(psi), (8.0 + np.abs(psi)) * np.exp(psi))
+    core = _core(case, block, (rows, columns), stride)
+    condition = core + core.conj().swapaxes(2, 3)
+    size = np.abs(core).sum(3).max(2) * 2.0
+    kernel = case.formed(block, "input", *_scaled(get, "injection"))
+    squares, missing = gram(kernel, (rows, columns), stride)
+    eye = np.eye(condition.shape[2])
+    if not fits or min(rows, columns, stride) < 1 or not (metric > 0.0).all() or not 1e-100 < value < 1e100:
+        return False
+    if not block["output"]:
+        least, norm = float(block["monotonicity"]), float(block["input_norm"])
+        good = all_semidefinite(condition - 2.0 * least * eye, 8.0 * UNIT * (size + least))
+        good = good and all_semidefinite(norm**2 * eye - squares, missing + 4.0 * UNIT * norm**2)
+        return good and least > 0.0 and value >= norm / (float(metric.min()) * least) * (1.0 + 1e-14)
+    s, factor = float(block["multiplier"]), _factor(case, block, (rows, columns), math.sqrt(0.5))
+    seen = _spread(case.formed(block, "output", *_scaled(get, "output")), block, (rows, columns), len(eye))
+    norm = float(np.linalg.norm(factor)) * (1.0 + 1e-12)
+    ratio = float((seen * factor).sum()) / max(norm * norm, 1e-300)
+    missed = float(np.linalg.norm(seen - ratio * factor)) * (1.0 + 1e-12) + 1e-13 * abs(ratio) * norm
+    if not ratio > 0.0 or not s > 0.0:
+        return False
+    q = (1.0 + missed / (ratio * norm)) * ratio**2 * (1.0 + 1e-14)
+    rest = missed * (missed + ratio * norm) * (1.0 + 1e-14)
+    if not 2.0 * s * value * (1.0 - 1e-14) >= q:
+        return False
+    error = 8.0 * UNIT * (size + s / value * np.abs(squares).sum(3).max(2)) + s / value * missing
+    return all_semidefinite(condition - s / value * squares, error + rest / (s * value) * (1.0 + 1e-12))
+
+
+def _scaled(get: object, role: str) -> tuple[Array, Array]:
+    """A map that is √γ times its free parameters, and how many units in the last place each entry may be off."""
+    assert callable(get)
+    logarithm = 0.5 * float(get(f"{role}.log_gamma"))
+    weight: Array = get(f"{role}.free") * math.exp(logarithm)
+    return weight, (8.0 + abs(logarithm)) * np.abs(weight)
+
+
+def _core(case: Checker, block: Block, image: tuple[int, int], stride: int) -> Array:
+    """C at every frequency as it runs."""
+    get = case.getter(block)
+    kernels = [get(f"constraint.{name}") for name in ("V", "S")]
+    (v, s), (first, second) = (
+        (transfer(part, image) for part in kernels),
+        (np.abs(part).sum((2, 3)) for part in kernels),
+    )
+    channels = len(first)
+    margin = float(get("constraint._extra_state")) * (1.0 + float((kernels[0] ** 2).sum()) / channels)
+    exact = v.conj().swapaxes(2, 3) @ v + s.conj().swapaxes(2, 3) - s + margin * np.eye(channels)
+    off = (
+        (64.0 + channels) * first.T @ first
+        + 64.0 * (second + second.T)
+        + (kernels[0].size + 16.0) * margin * np.eye(channels)
+    )
+    if block["output"]:
+        free = get("injection.free")
+        driven, taps = transfer(free, image, stride), np.abs(free).sum((2, 3))
+        exact = exact + 0.5 * driven @ driven.conj().swapaxes(2, 3)
+        off = off + (64.0 + driven.shape[3]) * taps @ taps.T
+    return frequencies(case, block, "transfer", exact, off)
+
+
+def _factor(case: Checker, block: Block, image: tuple[int, int], scale: float) -> Array:
+    """F as it runs, shape (outputs, channels, height, width)."""
+    channels = len(case.getter(block)("constraint.V"))
+    exact = scale * _spread(case.getter(block)("output.free"), block, image, channels)
+    return case.formed(block, "factor", exact, 16.0 * np.abs(exact))
+
+
+def _spread(weight: Array, block: Block, image: tuple[int, int], channels: int) -> Array:
+    """A map of averages over square windows as one of the whole state."""
+    side = int(block["pool"])
+    inside = image[0] // side, image[1] // side
+    found = np.zeros((len(weight), channels, *image))
+    small = weight.reshape(len(weight), channels, *inside) / side**2
+    found[:, :, : inside[0] * side, : inside[1] * side] = small.repeat(side, 2).repeat(side, 3)
+    return found

@@ -1,0 +1,51 @@
+"""Equilibrium layers on images of several sizes, every one convolved circularly and driving the next one; slopes in [0, 1].
+
+I − W has a block for each size i on its diagonal, I − T_i, and is, but for a skew part, R + AᵀA with R_i = I − T_i − A_iᵀA_i,
+where −2A_iᵀ is what the size before goes through on its way into i; so m below the Hermitian parts of all R_i gives the constant
+‖U‖₂/m.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .activations import ACTIVATIONS
+from .convolution import all_semidefinite, frequencies, monotone_transfer, transfer, zero_padded_norm_at_most
+from .core import UNIT, Block, Checker, Refuted, gamma
+
+
+def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
+    """Tensors that a layer of its kind has, and those that it may have."""
+    count = len(block["images"])
+    if block["activation"] not in ACTIVATIONS or count < 2:
+        raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}, or too few sizes")
+    needed = {f"constraint.{name}.{k}" for name in "AB" for k in range(count)}
+    needed |= {f"constraint.D.{k}" for k in range(count - 1)} | {"constraint._extra_state", "injection.weight"}
+    return needed, {"injection.bias"} | {f"injection.others.{k}" for k in range(count - 1)}
+
+
+def ends(case: Checker, block: Block) -> tuple[None, None]:
+    """They depend on the images."""
+    return None, None
+
+
+def prove(case: Checker, place: int, value: float) -> bool:
+    """Whether ‖U‖₂/m is proved."""
+    block, get = case.blocks[place], case.getter(case.blocks[place])
+    least, m = float(block["monotonicity"]), float(get("constraint._extra_state"))
+    for k, (rows, columns) in enumerate(block["images"]):
+        grid, (a, b) = (int(rows), int(columns)), (get(f"constraint.{name}.{k}") for name in "AB")
+        matrices = frequencies(case, block, f"tier.{k}", *monotone_transfer(a, b, m, grid))
+        gaps = np.eye(len(a)) - matrices
+        error = 8.0 * UNIT * (2.0 + np.abs(matrices).sum(3).max(2) + least)
+        if k:
+            own = transfer(a, grid)
+            off = 256.0 * np.abs(a).sum((2, 3)).T
+            half = 0.5 * frequencies(case, block, f"into.{k}", -2.0 * own.conj().swapaxes(2, 3), off)
+            gaps = gaps - half @ half.conj().swapaxes(2, 3)
+            error = error + gamma(4 * len(a) + 16) * (np.abs(half) ** 2).sum((2, 3))
+        if not all_semidefinite(0.5 * (gaps + gaps.conj().swapaxes(2, 3)) - least * np.eye(len(a)), error):
+            return False
+    (height, width), rest = block["input_image"], value * least * (1.0 - 4.0 * UNIT)
+    size, stride = (int(height), int(width)), int(block["stride"])
+    return least > 0.0 and zero_padded_norm_at_most(get("injection.weight"), size, stride, rest)
