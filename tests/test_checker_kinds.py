@@ -181,7 +181,7 @@ def test_what_was_proved_is_accepted_and_little_more(name, norm, tmp_path):
 @pytest.mark.parametrize("name", MODELS | IMAGES)
 def test_matrices_that_the_weights_do_not_give_are_refused(name, tmp_path):
     model, shape = trained(name)
-    certificate = written(model, tmp_path, shape)
+    certificate = written(model, tmp_path, shape, witnessed=False)
     stored = safetensors.torch.load_file(tmp_path / "c.safetensors")
     formed = [key for key in stored if key.split("/")[1].split(".")[0] in FORMED]
     assert formed or name.startswith("explicit")
@@ -224,7 +224,7 @@ def test_matrices_that_the_weights_do_not_give_are_refused(name, tmp_path):
 )
 def test_false_vectors_of_positive_layers_are_refused(name, change, tmp_path):
     model, shape = trained(name)
-    written(model, tmp_path, shape)
+    written(model, tmp_path, shape, witnessed=False)
     prefix = "2/" if name in MODELS else "1/"
 
     def forgery(tensors):
@@ -255,7 +255,7 @@ def test_false_vectors_of_positive_layers_are_refused(name, change, tmp_path):
 )
 def test_false_sensitivities_are_refused(name, norm, change, tmp_path):
     model, shape = trained(name)
-    written(model, tmp_path, shape, norm=norm)
+    written(model, tmp_path, shape, witnessed=False, norm=norm)
 
     def forgery(tensors):
         moved, probe = change(tensors["2/moved"], tensors["2/m_matrix"])
@@ -285,7 +285,7 @@ def test_false_sensitivities_are_refused(name, norm, change, tmp_path):
 )
 def test_blocks_that_say_other_things_of_themselves_are_refused(name, change, words, tmp_path):
     model, shape = trained(name)
-    written(model, tmp_path, shape)
+    written(model, tmp_path, shape, witnessed=False)
     forge(tmp_path / "c.json", lambda content: change(content["blocks"][2]))
     refused(tmp_path, words)
 
@@ -293,7 +293,7 @@ def test_blocks_that_say_other_things_of_themselves_are_refused(name, change, wo
 @pytest.mark.parametrize("change", [lambda t: t.update({"1/gram": 0.999 * t["1/gram"]}), lambda t: t.pop("1/gram")])
 def test_false_bounds_of_input_maps_are_refused(change, tmp_path):
     model, shape = trained("circular")
-    written(model, tmp_path, shape)
+    written(model, tmp_path, shape, witnessed=False)
     forge(tmp_path / "c.json", evidence=change)
     refused(tmp_path, "")
 
@@ -312,17 +312,19 @@ def test_false_bounds_of_input_maps_are_refused(change, tmp_path):
 )
 def test_other_images_are_refused(change, tmp_path):
     model, shape = trained("circular-pooled")
-    written(model, tmp_path, shape)
+    written(model, tmp_path, shape, witnessed=False)
     forge(tmp_path / "c.json", change)
     with pytest.raises(Refuted):
         lines(tmp_path)
 
 
 @pytest.mark.parametrize("method", ["product", "metric"])
-@pytest.mark.parametrize("name", [name for name in IMAGES if name.startswith("circular")])
+@pytest.mark.parametrize(
+    "name", [name for name in IMAGES if name.startswith(("circular", "scaled-channels", "scaled-identity"))]
+)
 def test_both_ways_of_circular_layers(name, method, tmp_path):
     model, shape = trained(name)
-    written(model, tmp_path, shape, method=method)
+    written(model, tmp_path, shape, witnessed=False, method=method)
     assert any("joint" in line for line in lines(tmp_path)) == (method == "metric")
 
 
@@ -348,7 +350,7 @@ def test_frequencies_are_those_of_the_library(stride):
 )
 def test_every_kind_takes_fewer_than_500_lines(name, tmp_path):
     model, shape = trained(name)
-    written(model, tmp_path, shape)
+    written(model, tmp_path, shape, witnessed=False)
     done = run_alone(tmp_path)
     assert done.returncode == 0 and "foreign []" in done.stdout, done.stderr
     assert loaded_lines(done) < 500

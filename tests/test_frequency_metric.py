@@ -100,6 +100,49 @@ def test_bounds_are_never_exceeded(border, image, stride, taps, scale):
         assert found.value <= product * (1 + 1e-9)
 
 
+def bounded_layer(image, metric="channels", **options):
+    torch.manual_seed(0)
+    layer = wp.ConvLBEN(1, 2, image, metric=metric, dtype=torch.float64, rtol=1e-10, **options)
+    with torch.no_grad():
+        layer.constraint.S.mul_(3.0)
+        if metric != "identity":
+            layer.constraint.psi.copy_(torch.randn_like(layer.constraint.psi))
+    return layer
+
+
+def test_the_optimum_in_a_learned_metric_is_that_of_a_semidefinite_solver():
+    layer = bounded_layer((2, 2))
+    seen = head_for(layer, 2)
+    found = circular_block(layer).bound(seen)
+    assert found.value == pytest.approx(by_clarabel(*by_hand(layer), seen, 2), rel=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["identity", "channels"])
+@pytest.mark.parametrize("border", [0, 1])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bounds_in_a_learned_metric_are_never_exceeded(metric, border, stride):
+    layer = bounded_layer((5, 4), metric, border=border, stride=stride)
+    matrix, driven = by_hand(layer)
+    inside = layer.activation.derivative(torch.ones(1, *layer.state_shape, dtype=torch.float64)).flatten()
+    seen, generator, worst = head_for(layer, 3), torch.Generator().manual_seed(0), 0.0
+    found = circular_block(layer).bound(seen).value
+    for _ in range(300):
+        slopes = torch.randint(0, 2, (len(matrix),), generator=generator).double() * inside
+        system = torch.eye(len(matrix), dtype=torch.float64) - slopes[:, None] * matrix
+        worst = max(
+            worst, float(torch.linalg.matrix_norm(seen @ torch.linalg.solve(system, slopes[:, None] * driven), 2))
+        )
+    assert 0.05 * found <= worst <= found
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(layer.state_features, 3)).double()
+    assert wp.certify(model).lipschitz < 0.8 * wp.certify(model, method="product").lipschitz
+
+
+@pytest.mark.parametrize("metric", ["image", "full"])
+def test_metrics_that_differ_from_pixel_to_pixel_are_left_out(metric):
+    assert circular_block(bounded_layer((3, 3), metric)) is None
+    assert circular_block(wp.ConvLBEN(1, 2, (4, 4), gamma=1.0, out_features=3)) is None
+
+
 def test_it_is_attained_by_what_is_always_active():
     """With one channel, no coupling of pixels and no signs: the gain of all units being active, U wrapping around."""
     layer = layer_of((5, 6), channels=1)

@@ -21,8 +21,10 @@ from wellposed.convolution_norms import are_semidefinite, largest_singular_value
 from wellposed.guarantee.frequencywise import CircularStronglyMonotone
 from wellposed.layers.blocks import is_plain
 from wellposed.layers.conv_equilibrium import ConvEquilibrium, ImageInjection
+from wellposed.layers.conv_lben import CircularInjection, ConvLBEN
 from wellposed.operators.circular import Circular
 from wellposed.operators.fourier import image_rounding, multiplicity
+from wellposed.operators.scaled_circular import ScaledCircular
 from wellposed.verified import gamma as rounding_constant
 from wellposed.verified import is_positive_semidefinite, near_one
 
@@ -38,10 +40,11 @@ class CircularBlock:
         gram: G over 4 to the power of ``exponent``, complex128, Hermitian, shape (height·(width//2 + 1), channels, channels).
         gram_error: of that, in the Euclidean norm.
         exponent: U is 2 to that power times numbers near one.
+        metric: a positive λ, shape (channels,), in which W is well posed.
     """
 
     def __init__(
-        self, transfer: Tensor, image: tuple[int, int], gram: Tensor, gram_error: float, exponent: int
+        self, transfer: Tensor, image: tuple[int, int], gram: Tensor, gram_error: float, exponent: int, metric: Tensor
     ) -> None:
         self._image = image
         self._counts = multiplicity(image[1], torch.device("cpu")).repeat(image[0])
@@ -54,7 +57,7 @@ class CircularBlock:
         self._displacement = eye - matrices
         absolute = torch.where(own, 0.5 * (stored.abs() + mirrored.abs()), stored.abs()).flatten(0, 1)
         self._terms = absolute + eye.real
-        self._gram, self._gram_error, self._exponent = gram, gram_error, exponent
+        self._gram, self._gram_error, self._exponent, self._metric = gram, gram_error, exponent, metric
 
     @property
     def constant_gram(self) -> Tensor | None:
@@ -136,7 +139,7 @@ class CircularBlock:
         barrier = FrequencyBarrier(
             self._displacement, self._gram, self._transformed(seen) / norm, self._counts, self._size
         )
-        metric = torch.ones(self._size, dtype=torch.float64) if start is None else near_one(start)[0]
+        metric = near_one(self._metric if start is None else start)[0]
         point = minimise(barrier, metric, tolerance=1e-5)
         if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
             return None
@@ -160,7 +163,7 @@ class CircularBlock:
         terms = scale[:, None] * self._terms
         through = scale[:, None] * self._gram * scale / (value * value)
         size = (terms + terms.mT + through.abs()).sum(2).amax(1)
-        error = 24.0 * _UNIT * size + float(scale.max()) ** 2 * self._gram_error / (value * value) * 1.01
+        error = 32.0 * _UNIT * size + float(scale.max()) ** 2 * self._gram_error / (value * value) * 1.01
         return half + half.mH, through, error
 
     def _transformed(self, output: Tensor) -> Tensor:
@@ -171,21 +174,40 @@ class CircularBlock:
 
 def circular_block(layer: object) -> CircularBlock | None:
     """The numbers of a layer that the theorem is about, or None if it is about another kind of layer."""
-    if not isinstance(layer, ConvEquilibrium) or not is_plain(layer.injection, ImageInjection):
+    if not isinstance(layer, ConvEquilibrium | ConvLBEN) or not layer.activation.is_monotone:
         return None
-    if not layer.activation.is_monotone or layer.output is not None or layer.direct is not None:
+    if layer.output is not None or layer.direct is not None:
         return None
     with torch.no_grad():
+        weight = layer.injection.weight.detach()
+        if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()):
+            return None
         operator, guarantee = layer.materialise()
+        kernel, exponent = near_one(weight)
+        if isinstance(operator, ScaledCircular) and isinstance(layer, ConvLBEN):
+            return _scaled_block(layer, operator, kernel, exponent)
         if not isinstance(operator, Circular) or not isinstance(guarantee, CircularStronglyMonotone):
             return None
-        weight, stride = layer.injection.weight.detach(), layer.injection.stride[0]
-        if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()) or not _is_usual(layer.injection):
+        if not is_plain(layer.injection, ImageInjection) or not _is_usual(layer.injection):
             return None
-        kernel, exponent = near_one(weight)
         kept = isinstance(layer.activation, Bordered) and weight.shape[-1] <= 3
-        gram, error = (_circular_gram if kept else _constant_gram)(kernel, operator.image, stride)
-        return CircularBlock(operator.tensors[0], operator.image, gram, error, exponent)
+        build = _circular_gram if kept else _constant_gram
+        gram, error = build(kernel, operator.image, layer.injection.stride[0])
+        ones = torch.ones(operator.tensors[0].shape[-1], dtype=torch.float64)
+        return CircularBlock(operator.tensors[0], operator.image, gram, error, exponent, ones)
+
+
+def _scaled_block(layer: ConvLBEN, operator: ScaledCircular, kernel: Tensor, exponent: int) -> CircularBlock | None:
+    """W = I − ΨC is a circular convolution if Ψ is the same for all pixels; products of stored numbers round twice."""
+    scale = operator.scale.detach().double().cpu()
+    if scale.shape[1:] != (1, 1) or not is_plain(layer.injection, CircularInjection):
+        return None
+    channels = operator.transfer.shape[-1]
+    wide = scale.reshape(-1).expand(channels)
+    core = operator.transfer.detach().to("cpu", torch.complex128)
+    transfer = torch.eye(channels, dtype=core.dtype) - wide[:, None] * core
+    gram, error = _circular_gram(kernel, operator.image, layer.injection.stride)
+    return CircularBlock(transfer, operator.image, gram, error, exponent, 1.0 / wide)
 
 
 def _is_usual(convolution: ImageInjection) -> bool:
@@ -196,9 +218,9 @@ def _is_usual(convolution: ImageInjection) -> bool:
 
 
 def _circular_gram(kernel: Tensor, image: tuple[int, int], stride: int) -> tuple[Tensor, float]:
-    """UUᵀ at every frequency, where a border of the state is kept zero, and its error.
+    """UUᵀ at every frequency, for a circular U, and its error.
 
-    What the border gets does not matter there, so U may as well wrap around, which it does nowhere else.
+    Where a border of the state is kept zero a zero-padded U may as well wrap around: what the border gets does not matter.
     """
     lines = torch.arange(image[0]), torch.arange(image[1] // 2 + 1)
     return _gram(_transfer(kernel, lines, image, stride), kernel)

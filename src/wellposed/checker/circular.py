@@ -1,21 +1,16 @@
 """Equilibrium layers z = σ(Wz + Ux + b) on images, W a circular convolution, U a zero-padded one, slopes of σ in [0, 1].
 
-W acts on every frequency ω by a matrix T_ω, so that the condition of `dense.metric_proves` with one multiplier for each channel
-falls apart: S_ω = Λ(I − T_ω) + (I − T_ω)ᴴΛ − ΛGΛ/γ² where G is above U Uᴴ. A head C, which mixes frequencies, is γ-Lipschitz
-if Σ_ω C_ω S_ω⁻¹ C_ωᴴ ⪯ I, C_ω its transform; so if matrices P_ω with Σ P_ω ⪯ I have [[S_ω, C_ωᴴ], [C_ω, P_ω]] ⪰ 0.
+m below the Hermitian part of I − W at every frequency gives the constant ‖U‖₂/m; with a head see `pooled`.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from .activations import ACTIVATIONS
 from .convolution import all_semidefinite, frequencies, gram, monotone_transfer, zero_padded_norm_at_most
-from .core import UNIT, Array, Block, Checker, Refuted, gamma, moves_only, near_one, semidefinite
-from .rows import check_rows
-from .simple import window
+from .core import UNIT, Array, Block, Checker, Refuted, near_one
+from .pooled import check_pooled
 
 
 def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
@@ -36,11 +31,10 @@ def ends(case: Checker, block: Block) -> tuple[None, None]:
 def prove(case: Checker, place: int, value: float) -> bool:
     """Whether ‖U‖₂/m is proved, m below the Hermitian part of I − W."""
     block = case.blocks[place]
-    matrices, _ = _matrices(case, block)
-    least = float(block["monotonicity"])
-    gaps = np.eye(matrices.shape[1]) - matrices
-    gaps = 0.5 * (gaps + gaps.conj().swapaxes(1, 2)) - least * np.eye(matrices.shape[1])
-    if not least > 0.0 or not all_semidefinite(gaps, 8.0 * UNIT * (1.0 + np.abs(matrices).sum(2).max(1) + least)):
+    matrices, least = _matrices(case, block), float(block["monotonicity"])
+    eye = np.eye(matrices.shape[2])
+    gaps = eye - 0.5 * (matrices + matrices.conj().swapaxes(2, 3)) - least * eye
+    if not least > 0.0 or not all_semidefinite(gaps, 8.0 * UNIT * (1.0 + np.abs(matrices).sum(3).max(2) + least)):
         return False
     height, width, stride = _sizes(block)[2:]
     kernel = case.getter(block)("injection.weight")
@@ -49,82 +43,8 @@ def prove(case: Checker, place: int, value: float) -> bool:
 
 def joint(case: Checker, place: int) -> None:
     """The constants of a layer with averages over its image, if any, and a linear head."""
-    block, later = case.blocks[place], [part for part in case.blocks[place + 1 :] if part["class"] != "Identity"]
-    pool = later.pop(0) if later and later[0]["kind"] == "pooling" else None
-    side = 1 if pool is None else window(pool)[0]
-    if [part["kind"] for part in later] != ["nonexpansive", "linear"] or not moves_only(later[0]):
-        raise Refuted("joint", "the layer is not followed by averages, if any, Flatten and one linear map")
-    if pool is not None and (pool["class"] != "AvgPool2d" or window(pool) != (side, side)):
-        raise Refuted("joint", "averages over squares are known only")
-    matrices, counts = _matrices(case, block)
-    multipliers, head = case.evidence["joint/multipliers"].astype(np.float64), case.linear_map(later[1])
-    rows, columns, *_ = _sizes(block)
-    channels, inside = matrices.shape[1], (rows // side, columns // side)
-    if head.shape[1] != channels * math.prod(inside) or multipliers.shape[1:] != (channels,):
-        raise Refuted("joint", f"a head of shape {head.shape}, multipliers of shape {multipliers.shape}")
-    squares, missing, exponent = _gram(case, block)
-    eye = np.eye(channels)
-
-    def proves(row: int, seen: Array, size: Array, claimed: float) -> bool:
-        image, small = (
-            np.zeros((len(seen), channels, rows, columns)),
-            seen.reshape(len(seen), channels, *inside) / side**2,
-        )
-        image[:, :, : inside[0] * side, : inside[1] * side] = small.repeat(side, 2).repeat(side, 3)
-        image, power = near_one(image)
-        weights, value = np.ldexp(multipliers[row], -2 * power), math.ldexp(claimed, -power - exponent)
-        if not (1e-90 < value < 1e90 and 1e-90 < weights.min() <= weights.max() < 1e90):
-            return False
-        half, through = weights[:, None] * (eye - matrices), weights[:, None] * squares * weights / value**2
-        condition = half + half.conj().swapaxes(1, 2) - through
-        sizes = weights[:, None] * (eye + np.abs(matrices))
-        error = 24.0 * UNIT * (sizes + sizes.swapaxes(1, 2) + np.abs(through)).sum(2).max(1)
-        error = error + 1.01 * weights.max() ** 2 * missing / value**2
-        # Entries of differences of rows, and averages, have rounded; their sizes are those of ``size``.
-        return _sums_to_one(condition, error, image, counts, 4.0 * math.ldexp(float(np.abs(size).sum()), -power))
-
-    check_rows(case, head, len(multipliers), proves)
-
-
-def _sums_to_one(condition: Array, error: Array, image: Array, counts: Array, size: float) -> bool:
-    """Whether Σ C_ω S_ω⁻¹ C_ωᴴ ⪯ I is proved for C = image, whose entries miss at most a unit in the last place of ``size``."""
-    seen = _transformed(image)
-    needed = seen.conj().swapaxes(1, 2) @ np.linalg.solve(condition, seen)
-    needed = 0.5 * (needed + needed.conj().swapaxes(1, 2))
-    outputs, eye = needed.shape[1], np.eye(condition.shape[1])
-    left = 1.0 - float(np.linalg.eigvalsh(np.einsum("f,fab->ab", counts, needed.real))[-1])
-    least = 0.5 * float(np.linalg.eigvalsh(condition)[:, 0].min())
-    if not left > 0.0 or not least > 0.0:
-        return False
-    # Half of what is left of the identity is shared out, evenly and in proportion to the needs.
-    share = (1.0 + 0.25 * left) * needed + 0.25 * left / float(counts.sum()) * np.eye(outputs)
-    # Powers of two bring both diagonal blocks near one, exactly.
-    first, second = (
-        np.exp2(np.round(-0.5 * np.log2(np.abs(part).max((1, 2)))))[:, None, None] for part in (condition, share)
-    )
-    upper = np.concatenate([condition * first**2, seen * first * second], 2)
-    lower = np.concatenate([seen.conj().swapaxes(1, 2) * first * second, share * second**2], 2)
-    bordered = np.concatenate([upper, lower], 1)
-    blur = 1.01 * error * first.reshape(-1) ** 2 + 8.0 * UNIT * np.abs(bordered).sum(2).max(1)
-    if not all_semidefinite(bordered, blur) or not all_semidefinite(
-        condition - least * eye, error + 2.0 * UNIT * least
-    ):
-        return False
-    # By products with unitary matrices, and of entries that had rounded.
-    lost = sum(gamma(4 * extent + 64) * math.sqrt(extent) for extent in image.shape[2:]) * float(np.linalg.norm(image))
-    limit = 1.0 - 1.01 * (lost + 4.0 * UNIT * size) / math.sqrt(least)
-    total = np.einsum("f,fab->ab", counts, share.real)
-    rounding = gamma(len(counts) + 8) * float(np.einsum("f,fab->ab", counts, np.abs(share)).sum(1).max())
-    return limit > 0.0 and semidefinite(limit**2 * (1.0 - 1e-15) * np.eye(outputs) - 0.5 * (total + total.T), rounding)
-
-
-def _transformed(image: Array) -> Array:
-    """The unitary transform of images, shape (outputs, channels, height, width): (frequencies, channels, outputs)."""
-    down, right = (
-        np.exp(-2j * math.pi * (np.outer(np.arange(kept), np.arange(extent)) % extent / extent)) / math.sqrt(extent)
-        for kept, extent in ((image.shape[2], image.shape[2]), (image.shape[3] // 2 + 1, image.shape[3]))
-    )
-    return (down @ image @ right.T).reshape(*image.shape[:2], -1).transpose(2, 1, 0)
+    block = case.blocks[place]
+    check_pooled(case, place, _sizes(block)[:2], _matrices(case, block), _gram(case, block))
 
 
 def _sizes(block: Block) -> tuple[int, int, int, int, int]:
@@ -132,20 +52,11 @@ def _sizes(block: Block) -> tuple[int, int, int, int, int]:
     return (*(int(e) for e in (*block["image"], *block["input_image"], block["stride"])),)  # type: ignore[return-value]
 
 
-def _matrices(case: Checker, block: Block) -> tuple[Array, Array]:
-    """T at every stored frequency, and how many frequencies each stands for.
-
-    Of frequencies that are stored together with their mirror images the mean counts.
-    """
+def _matrices(case: Checker, block: Block) -> Array:
+    """T at every frequency as it runs."""
     get, (rows, columns) = case.getter(block), _sizes(block)[:2]
     a, b, m = (get(f"constraint.{name}") for name in ("A", "B", "_extra_state"))
-    found = frequencies(case, block, "transfer", *monotone_transfer(a, b, float(m), (rows, columns)))
-    mirrored = np.flip(np.roll(found, -1, 0), 0).conj()
-    own = [0] if columns % 2 else [0, columns // 2]
-    found[:, own] = 0.5 * (found[:, own] + mirrored[:, own])
-    counts = np.full(found.shape[:2], 2.0)
-    counts[:, own] = 1.0
-    return found.reshape(-1, *found.shape[2:]), counts.reshape(-1)
+    return frequencies(case, block, "transfer", *monotone_transfer(a, b, float(m), (rows, columns)))
 
 
 def _gram(case: Checker, block: Block) -> tuple[Array, float, int]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from .activations import ACTIVATIONS
 from .convolution import all_semidefinite, frequencies, gram, transfer
-from .core import UNIT, Array, Block, Checker, Refuted
+from .core import UNIT, Array, Block, Checker, Refuted, near_one
+from .pooled import check_pooled
 
 
 def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
@@ -70,6 +71,21 @@ def prove(case: Checker, place: int, value: float) -> bool:
         return False
     error = 8.0 * UNIT * (size + s / value * np.abs(squares).sum(3).max(2)) + s / value * missing
     return all_semidefinite(condition - s / value * squares, error + rest / (s * value) * (1.0 + 1e-12))
+
+
+def joint(case: Checker, place: int) -> None:
+    """The constants of a layer without an output map with averages over its image, if any, and a linear head."""
+    block = case.blocks[place]
+    image, psi = (int(block["image"][0]), int(block["image"][1])), case.getter(block)("constraint.psi")
+    if block["output"] or psi.shape[1:] != (1, 1):
+        raise Refuted("joint", f"{block['name']}: its W is no circular convolution")
+    metric = case.formed(block, "scale", np.exp(psi), (8.0 + np.abs(psi)) * np.exp(psi))
+    core = _core(case, block, image, int(block["stride"]))
+    eye = np.eye(core.shape[2])
+    kernel, exponent = near_one(case.formed(block, "input", *_scaled(case.getter(block), "injection")))
+    squares, missing = gram(kernel, image, int(block["stride"]))
+    driven = squares.reshape(-1, *squares.shape[2:]), missing, exponent
+    check_pooled(case, place, image, eye - metric.reshape(-1, 1) * core, driven)
 
 
 def _scaled(get: object, role: str) -> tuple[Array, Array]:
