@@ -48,7 +48,7 @@ def forge(path, change=None, evidence=None):
 def written(model, folder, shape=(1, 4, 4), *, witnessed=True, **options):
     """Certify a model, with a lower bound from random inputs if wanted; write c.json, c.safetensors and w.safetensors."""
     dtype = next(model.parameters()).dtype
-    inputs = torch.rand(6, *shape, dtype=dtype) if witnessed else None
+    inputs = torch.rand(6, *shape, dtype=dtype) if witnessed and shape is not None else None
     certificate = wp.certify(model, inputs=inputs, **options)
     certificate.save(folder / "c.json")
     tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}

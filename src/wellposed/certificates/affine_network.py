@@ -166,7 +166,8 @@ def affine_network(model: nn.Module, *, relu_only: bool = True) -> AffineNetwork
     place, name, layer, head = found
     if layer.activation != ReLU() and (relu_only or not layer.activation.is_monotone):
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
-    before = [block for _, block in chain[:place] if not moves_only(block)]
+    behind = [block for _, block in chain[:place]]
+    before = [block for block in behind if not moves_only(block)]
     if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
         raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
     linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
@@ -180,7 +181,7 @@ def affine_network(model: nn.Module, *, relu_only: bool = True) -> AffineNetwork
     size = bias.abs()
     for norm in before:
         assert isinstance(norm, Normalize)
-        mean, std = norm.spread(weight.shape[1])
+        mean, std = norm.spread(weight.shape[1], behind)
         shift = -mean / std
         size = size + weight.abs() @ shift.abs()
         bias = bias + weight @ shift

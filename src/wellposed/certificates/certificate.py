@@ -185,10 +185,13 @@ class Certificate:
             return replace(self, joint=joint, pairs=pairs)
         return replace(self, joint=joint, pairs=pairs, lipschitz=whole, method=_DESCRIBED["metric"])
 
-    def _by_joint(self, joint: Joint) -> tuple[float, Tensor | None]:
-        """Constants of all outputs and of the margins that follow from a joint bound."""
+    def _by_joint(self, joint: Joint, blocks: list[dict[str, Any]] | None = None) -> tuple[float, Tensor | None]:
+        """Constants of all outputs and of the margins that follow from a joint bound, with those of a file's blocks if given."""
+        factors = list(self.factors[: joint.place])
+        if blocks is not None and self.norm == "2":
+            factors = [replace(known, value=block["value"]) for known, block in zip(factors, blocks, strict=False)]
         # In other norms it is about everything before the layer too.
-        before = product(list(self.factors[: joint.place])) if self.norm == "2" else 1.0
+        before = product(factors) if self.norm == "2" else 1.0
         scaled = None if joint.pairs is None else joint.pairs * before * (1.0 + 2.0**-51)
         return rounded_up(before * joint.value), scaled
 
@@ -234,7 +237,7 @@ class Certificate:
             None if self.pairs is None else self.pairs * inflation,
         )
         if self.joint is not None:
-            lipschitz, scaled = self._by_joint(self.joint)
+            lipschitz, scaled = self._by_joint(self.joint, blocks)
             pairs = pairs if scaled is None and self.norm == "2" else scaled
             joint = {
                 "block": self.joint.block, "place": self.joint.place, "value": self.joint.value,

@@ -30,6 +30,7 @@ from wellposed.operators.dense import Dense
 from wellposed.verified import gamma
 
 _ELEMENTWISE = (nn.Flatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Dropout)
+_TINY = 1e-300  # more than underflow can lose
 UP = 1.0 + 1e-12  # covers the rounding of sums of nonnegative products in float64
 
 
@@ -63,6 +64,9 @@ def components(chain: Chain, norm: str) -> Components:
     if not any(active):
         raise CertificateError("model: no block with weights")
     place = len(active) - 1 - active[::-1].index(True)
+    for start, (_, block) in enumerate(chain[:place]):
+        if is_plain(block, Normalize):
+            block.spread(len(block.std), [later for _, later in chain[start + 1 : active.index(True, start + 1)]])
     parts = [_part(name, block) for (name, block), works in zip(chain[: place + 1], active, strict=False) if works]
     last = parts[-1]
     rows = last.rows
@@ -75,7 +79,8 @@ def components(chain: Chain, norm: str) -> Components:
     margins = torch.cat([rows[:0], *(difference(rows, i, j) for i, j in places)]).abs()
     if norm == "inf":
         vectors, reached = _ahead(parts)
-        bounds = torch.cat([rows.abs(), margins]) @ reached * UP
+        seen = torch.cat([rows.abs(), margins])
+        bounds = seen @ reached * UP + _TINY * seen.any(1).double()
         whole, apart = float(bounds[: len(rows)].amax()), bounds[len(rows) :]
     else:
         vectors, back = _back(parts, torch.cat([rows.abs().sum(0)[None], margins]) * UP)
@@ -161,11 +166,12 @@ def _ahead(parts: list[_Part]) -> tuple[dict[str, Tensor], Tensor]:
             continue
         if part.layer is not None:
             assert part.weight is not None
-            reached = part.layer.above(part.layer.scale * (part.weight @ reached) * UP, backwards=False)
+            driven = part.layer.scale * (part.weight @ reached) * UP + _TINY
+            reached = part.layer.above(driven, backwards=False)
             vectors.update({f"{part.name}/m_matrix": part.layer.weights, f"{part.name}/moved": reached})
         if part.has_rows and part is not parts[-1]:
             assert part.rows is not None
-            reached = part.rows.abs() @ reached * UP
+            reached = part.rows.abs() @ reached * UP + _TINY
     return vectors, reached
 
 
@@ -178,12 +184,12 @@ def _back(parts: list[_Part], back: Tensor) -> tuple[dict[str, Tensor], Tensor]:
             continue
         if part.has_rows and part is not parts[-1]:
             assert part.rows is not None
-            back = back @ part.rows.abs() * UP
+            back = back @ part.rows.abs() * UP + _TINY * back.any(1, keepdim=True).double()
         if part.layer is not None:
             assert part.weight is not None
             back = torch.stack([part.layer.above(row, backwards=True) for row in back])
             vectors.update({f"{part.name}/m_matrix": part.layer.weights, f"{part.name}/moved": back})
-            back = (back * part.layer.scale) @ part.weight * UP
+            back = (back * part.layer.scale) @ part.weight * UP + _TINY * back.any(1, keepdim=True).double()
     return vectors, back
 
 

@@ -302,8 +302,8 @@ def _own(name: str, block: Any, value: Tensor, image: Tensor) -> _Own:
 def exact_copy(model: nn.Module) -> nn.Module:
     """The same network on the CPU in float64, in eval mode, with solves to nine digits.
 
-    Layers on flat inputs and circular convolutions keep the W, U and W_o that run; forming them again in float64 would give
-    others, off by the rounding of float32, as it does for other convolutions and cells.
+    Layers on flat inputs, orthogonal matrices and circular convolutions keep the numbers that run; forming them again in float64
+    would give others, off by the rounding of float32, as it does for other convolutions and cells.
     """
     exact = copy.deepcopy(model).cpu().double().eval()
     for name, module in model.named_modules():
@@ -318,14 +318,28 @@ def exact_copy(model: nn.Module) -> nn.Module:
     return exact
 
 
-def _with_stored_numbers(module: nn.Module) -> Equilibrium | None:
+def _with_stored_numbers(module: nn.Module) -> nn.Module | None:
     """A copy of a layer with the very matrices that run; None where it computes other things than its class, or has none."""
+    if is_plain(module, OrthogonalLinear) and not has_hooks(module):
+        return _stored_orthogonal(module)
     if not isinstance(module, Equilibrium) or not runs_as_written(module) or has_hooks(module):
         return None
     if isinstance(module, ConvEquilibrium):
         return frozen_image(module)
     linear = is_plain(module.injection, nn.Linear) or is_plain(module.injection, ScaledLinear)
     return frozen(module) if linear and isinstance(module.operator(), Dense) else None
+
+
+@torch.no_grad()
+def _stored_orthogonal(module: OrthogonalLinear) -> OrthogonalLinear:
+    """The map as it runs, as the base point of an exponential at zero: the product with the identity is exact."""
+    found = OrthogonalLinear(
+        module.in_features, module.out_features, parametrisation="exponential", bias=module.bias is not None, dtype=torch.float64
+    )  # fmt: skip
+    found.base.zero_()[: module.out_features, : module.in_features] = module.weight.double().cpu()
+    if module.bias is not None and found.bias is not None:
+        found.bias.copy_(module.bias.double().cpu())
+    return found
 
 
 def surely_misclassified(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:

@@ -193,7 +193,9 @@ def pair_constants(head: Tensor, before: float) -> Tensor:
     difference = difference * (1.0 + (rows.shape[1] + 8) * 2.0**-52)
     # A pair of equal rows keeps a positive constant only through underflow; add what scaling can have lost.
     difference = torch.where(difference > 0, difference + rows.shape[1] * 2.0**-1000, difference)
-    return torch.ldexp(difference, torch.tensor(exponent)) * before * (1.0 + 2.0**-51)
+    found = torch.ldexp(difference, torch.tensor(exponent)) * before * (1.0 + 2.0**-51)
+    # The product may underflow, too.
+    return torch.where(difference > 0, torch.nextafter(found, torch.full_like(found, math.inf)), found)
 
 
 def rounded_up(value: float) -> float:

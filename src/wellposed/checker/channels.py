@@ -11,7 +11,8 @@ import numpy as np
 
 from .activations import ACTIVATIONS
 from .convolution import zero_padded_norm_at_most
-from .core import Array, Block, Checker, Refuted, gamma
+from .core import SAFETY, Array, Block, Checker, Refuted, Shape, gamma
+from .numbers import bounded, whole
 
 
 def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
@@ -22,15 +23,17 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return {f"constraint.{name}" for name in names} | {"injection.weight"}, {"injection.bias"}
 
 
-def ends(case: Checker, block: Block) -> tuple[None, None]:
-    """They depend on the images."""
-    return None, None
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values and inputs."""
+    (channels, inputs), (height, width) = case.getter(block)("injection.weight").shape[:2], block["input_image"]
+    stride = whole(block["stride"])
+    return (channels, -(-whole(height) // stride), -(-whole(width) // stride)), (inputs, whole(height), whole(width))
 
 
 def prove(case: Checker, place: int, value: float) -> bool:
     """Whether a layer's own constant is proved: ‖U‖₂‖A⁻¹‖₂."""
     block = case.blocks[place]
-    kernel = _kernel(case, block)
+    kernel, off = _kernel(case, block)
     rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
     centre = np.diagonal(kernel[:, :, rows, columns])
     sums = np.abs(kernel).sum((2, 3)) - np.diag(np.abs(centre))
@@ -41,21 +44,26 @@ def prove(case: Checker, place: int, value: float) -> bool:
     )
     if not (start.shape == reach.shape == back.shape == centre.shape) or not (diagonal > 0.0).all():
         return False
-    if not (start > 0.0).all() or not (reach > 0.0).all() or not (back >= 0.0).all():
+    if not bounded(start) or not (reach > 0.0).all() or not (back >= 0.0).all() or not (back < 1e200).all():
         return False
     for matrix, vector, wanted in ((sums, reach, start), (sums.T, back, reach)):
         if not (diagonal * vector * (1.0 - error) - matrix @ vector * (1.0 + error) >= wanted).all():
             return False
+    unit = float(np.finfo(case.evidence[f"{block['name']}/matrix"].dtype).eps)
+    if not (diagonal * reach - sums @ reach > SAFETY * unit * off.sum((2, 3)) @ reach).all():
+        raise Refuted(
+            "rounding", f"{block['name']}: that of W is not small against what keeps it well posed; use float64"
+        )
     norm = float(np.sqrt((back / start).max())) * (1.0 + 1e-14)
     height, width = block["input_image"]
     weight = case.getter(block)("injection.weight")
     return zero_padded_norm_at_most(
-        weight, (int(height), int(width)), int(block["stride"]), value / norm * (1.0 - 1e-13)
+        weight, (whole(height), whole(width)), whole(block["stride"]), value / norm * (1.0 - 1e-13)
     )
 
 
-def _kernel(case: Checker, block: Block) -> Array:
-    """The taps as they run."""
+def _kernel(case: Checker, block: Block) -> tuple[Array, Array]:
+    """The taps as they run, and how many units in the last place each may be off."""
     get = case.getter(block)
     free, slack, weights, mu = (get(f"constraint.{name}") for name in ("T", "slack", "log_weights", "_extra_state"))
     own = np.zeros(free.shape)
@@ -67,4 +75,4 @@ def _kernel(case: Checker, block: Block) -> Array:
     spread = (8.0 + np.abs(weights[:, None]) + np.abs(weights))[:, :, None, None]
     sizes = (free[0].size + 8.0) * sums + 8.0 * (np.abs(mu) + softplus)
     off = spread * np.abs(scaled) + own * sizes[:, None, None, None]
-    return case.formed(block, "matrix", scaled + own * (mu - sums - softplus)[:, None, None, None], off)
+    return case.formed(block, "matrix", scaled + own * (mu - sums - softplus)[:, None, None, None], off), off

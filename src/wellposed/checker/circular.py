@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from .activations import ACTIVATIONS
-from .convolution import all_semidefinite, frequencies, gram, monotone_transfer, zero_padded_norm_at_most
-from .core import UNIT, Array, Block, Checker, Refuted, near_one
+from .convolution import all_semidefinite, check_margin, frequencies, gram, monotone_transfer, zero_padded_norm_at_most
+from .core import UNIT, Array, Block, Checker, Refuted, Shape, near_one, real
+from .numbers import whole
 from .pooled import check_pooled
 
 
@@ -23,15 +24,17 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return {"constraint.A", "constraint.B", "constraint._extra_state", "injection.weight"}, {"injection.bias"}
 
 
-def ends(case: Checker, block: Block) -> tuple[None, None]:
-    """They depend on the images."""
-    return None, None
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values and inputs."""
+    rows, columns, height, width, _ = _sizes(block)
+    channels, inputs = case.getter(block)("injection.weight").shape[:2]
+    return (channels, rows, columns), (inputs, height, width)
 
 
 def prove(case: Checker, place: int, value: float) -> bool:
     """Whether ‖U‖₂/m is proved, m below the Hermitian part of I − W."""
     block = case.blocks[place]
-    matrices, least = _matrices(case, block), float(block["monotonicity"])
+    matrices, least = _matrices(case, block), real(block["monotonicity"])
     eye = np.eye(matrices.shape[2])
     gaps = eye - 0.5 * (matrices + matrices.conj().swapaxes(2, 3)) - least * eye
     if not least > 0.0 or not all_semidefinite(gaps, 8.0 * UNIT * (1.0 + np.abs(matrices).sum(3).max(2) + least)):
@@ -49,14 +52,17 @@ def joint(case: Checker, place: int) -> None:
 
 def _sizes(block: Block) -> tuple[int, int, int, int, int]:
     """Height and width of the state, of the input, and the stride."""
-    return (*(int(e) for e in (*block["image"], *block["input_image"], block["stride"])),)  # type: ignore[return-value]
+    return (*(whole(e) for e in (*block["image"], *block["input_image"], block["stride"])),)  # type: ignore[return-value]
 
 
 def _matrices(case: Checker, block: Block) -> Array:
     """T at every frequency as it runs."""
     get, (rows, columns) = case.getter(block), _sizes(block)[:2]
     a, b, m = (get(f"constraint.{name}") for name in ("A", "B", "_extra_state"))
-    return frequencies(case, block, "transfer", *monotone_transfer(a, b, float(m), (rows, columns)))
+    exact, off = monotone_transfer(a, b, float(m), (rows, columns))
+    found = frequencies(case, block, "transfer", exact, off)
+    check_margin(case, block, "transfer", np.eye(len(off)) - found, off)
+    return found
 
 
 def _gram(case: Checker, block: Block) -> tuple[Array, float, int]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from . import dense, positive
-from .core import Array, Block, Checker, Refuted, gamma, moves_only
+from .core import Array, Block, Checker, Refuted, gamma, module, moves_only
+from .numbers import bounded
 
-_LAYERS = {"equilibrium": dense, "positive": positive}
+_LAYERS = {"equilibrium": "dense", "positive": "positive"}
 _LINEAR = ("linear", "orthogonal")
+_TINY = 1e-300  # more than underflow can lose
 _ELEMENTWISE = ("Flatten", "Identity", "ReLU", "Tanh", "Sigmoid", "Hardtanh", "Dropout")
 
 
@@ -37,6 +38,7 @@ def constants(case: Checker) -> tuple[float, Array | None]:
     up = 1.0 + gamma(2 * rows.shape[1] + 16)
     if case.norm == "inf":
         bounds = np.abs(np.concatenate([rows, margins])) @ _ahead(case, blocks) * up
+        bounds = bounds + _TINY * np.concatenate([rows, margins]).any(1)
         whole, apart = float(bounds[: len(rows)].max()), bounds[len(rows) :]
     else:
         bounds = _back(case, blocks, np.concatenate([np.abs(rows).sum(0)[None], np.abs(margins)]) * up).max(1)
@@ -54,7 +56,7 @@ def _rows(case: Checker, block: Block) -> Array:
     if block["kind"] in _LINEAR:
         return case.linear_map(block)
     if block.get("output"):
-        return dense.output_map(case, block)
+        return module("dense").output_map(case, block)
     return np.eye(len(case.evidence[f"{block['name']}/matrix"]))
 
 
@@ -63,14 +65,14 @@ def _ahead(case: Checker, blocks: list[Block]) -> Array:
     reached = np.ones(_inputs(case, blocks))
     for place, block in enumerate(blocks):
         if block["kind"] == "normalize":
-            reached = reached / _deviations(case, block, _inputs(case, blocks[place:])) * (1.0 + 1e-15)
+            reached = reached / _deviations(case, block, blocks[place:]) * (1.0 + 1e-15)
         if block["kind"] in _LAYERS:
             layer = _Layer(case, block)
-            driven = layer.scale * (layer.inputs @ reached) * layer.up
+            driven = layer.scale * (layer.inputs @ reached) * layer.up + _TINY
             reached = layer.above(case.evidence[f"{block['name']}/moved"].astype(np.float64), driven, backwards=False)
         if block is not blocks[-1] and (block["kind"] in _LINEAR or block.get("output")):
             rows = np.abs(_rows(case, block))
-            reached = rows @ reached * (1.0 + gamma(rows.shape[1] + 8))
+            reached = rows @ reached * (1.0 + gamma(rows.shape[1] + 8)) + _TINY
     return reached
 
 
@@ -78,14 +80,14 @@ def _back(case: Checker, blocks: list[Block], back: Array) -> Array:
     """``back·K`` for the K of the blocks before the rows of the last one, rounded up."""
     for place, block in reversed(list(enumerate(blocks))):
         if block["kind"] == "normalize":
-            back = back / _deviations(case, block, _inputs(case, blocks[place:])) * (1.0 + 1e-15)
+            back = back / _deviations(case, block, blocks[place:]) * (1.0 + 1e-15)
         if block is not blocks[-1] and (block["kind"] in _LINEAR or block.get("output")):
             rows = np.abs(_rows(case, block))
-            back = back @ rows * (1.0 + gamma(len(rows) + 8))
+            back = back @ rows * (1.0 + gamma(len(rows) + 8)) + _TINY * back.any(1, keepdims=True)
         if block["kind"] in _LAYERS:
             layer, moved = _Layer(case, block), case.evidence[f"{block['name']}/moved"].astype(np.float64)
             proved = [layer.above(above, row, backwards=True) for above, row in zip(moved, back, strict=True)]
-            back = (np.stack(proved) * layer.scale) @ layer.inputs * layer.up
+            back = (np.stack(proved) * layer.scale) @ layer.inputs * layer.up + _TINY * back.any(1, keepdims=True)
     return back
 
 
@@ -94,18 +96,18 @@ class _Layer:
 
     def __init__(self, case: Checker, block: Block) -> None:
         if block["kind"] == "equilibrium":
-            matrix, driven = dense.matrices(case, block)
+            matrix, driven = module("dense").matrices(case, block)
             self.diagonal, self.off = 1.0 - np.diagonal(matrix), np.abs(matrix) * (1.0 - np.eye(len(matrix)))
             self.scale: Any = 1.0
         else:
-            weight = positive.weight(case, block)
-            _, _, self.scale, _ = positive.sensitivity(case, block)
-            driven = positive.input_map(case, block)
+            positive = module("positive")
+            weight, driven = positive.weight(case, block), positive.input_map(case, block)
+            self.scale = positive.sensitivity(case, block)[2]
             self.diagonal, self.off = np.ones(len(weight)), self.scale[:, None] * weight
         self.inputs, self.rounding = np.abs(driven), gamma(2 * len(self.off) + sum(driven.shape) + 32)
         self.up = 1.0 + 2.0 * self.rounding
         probe = case.evidence[f"{block['name']}/m_matrix"].astype(np.float64)
-        if not (self.diagonal > 0.0).all() or not (probe > 0.0).all() or not (self.least(probe, False) > 0.0).all():
+        if probe.shape != self.diagonal.shape or not bounded(probe) or not (self.least(probe, False) > 1e-250).all():
             raise Refuted("components", f"{block['name']}: no M-matrix")
 
     def least(self, vector: Array, backwards: bool) -> Array:
@@ -115,11 +117,11 @@ class _Layer:
 
     def above(self, vector: Array, wanted: Array, backwards: bool) -> Array:
         """The vector, if it is shown to be above A⁻¹, or A⁻ᵀ, times another."""
-        if (
-            vector.shape != wanted.shape
-            or not (vector >= 0.0).all()
-            or not (self.least(vector, backwards) >= wanted).all()
-        ):
+        if not wanted.any():
+            return wanted
+        if vector.shape != wanted.shape or not (vector >= 0.0).all():
+            raise Refuted("components", "a vector is not above what it should bound")
+        if not (self.least(vector, backwards) >= wanted + 1e-290).all():
             raise Refuted("components", "a vector is not above what it should bound")
         return vector
 
@@ -127,13 +129,17 @@ class _Layer:
 def _inputs(case: Checker, blocks: list[Block]) -> int:
     """How many inputs the first map of some blocks takes."""
     first = next(block for block in blocks if block["kind"] in (*_LINEAR, *_LAYERS))
-    module = _LAYERS.get(first["kind"])
-    return case.linear_map(first).shape[1] if module is None else int(module.ends(case, first)[1])
+    known = _LAYERS.get(first["kind"])
+    return case.linear_map(first).shape[1] if known is None else int(module(known).ends(case, first, None)[1][-1])
 
 
-def _deviations(case: Checker, block: Block, inputs: int) -> Array:
-    """What a normalisation divides each of so many inputs by."""
-    std = case.getter(block)("std")
+def _deviations(case: Checker, block: Block, rest: list[Block]) -> Array:
+    """What a normalisation divides each input of the blocks from it on by."""
+    std, inputs = case.getter(block)("std"), _inputs(case, rest)
+    maps = [k for k, later in enumerate(rest) if later["kind"] in (*_LINEAR, *_LAYERS)]
+    flat = any(later["class"] == "Flatten" and later.get("dims") == [1, -1] for later in rest[: maps[0]])
+    if not flat and (std != std.reshape(-1)[0]).any():
+        raise Refuted("components", f"{block['name']}: channels differ, and nothing makes one vector of each image")
     if std.shape[1:] != (1, 1) or not len(std) or inputs % len(std) or not (std > 0.0).all():
         raise Refuted("components", f"{block['name']} is no normalisation of {inputs} inputs")
     return np.repeat(std.reshape(-1), inputs // std.size)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .core import UNIT, Array, Block, Checker, gamma, near_one, semidefinite
+from .core import SAFETY, UNIT, Array, Block, Checker, Refuted, gamma, near_one, semidefinite
 
 
 def transfer(kernel: Array, grid: tuple[int, int], stride: int = 1) -> Array:
@@ -71,6 +71,16 @@ def zero_padded_norm_at_most(kernel: Array, image: tuple[int, int], stride: int,
         return False
     squares, error = gram(scaled, padded_grid(kernel, image, stride), stride)
     return all_semidefinite(bound**2 * np.eye(squares.shape[-1]) - squares, error + 4.0 * UNIT * bound**2)
+
+
+def check_margin(case: Checker, block: Block, part: str, gaps: Array, off: Array) -> None:
+    """What numbers may differ by from what the weights give must be small against the least eigenvalue of the Hermitian parts."""
+    unit = float(np.finfo(case.evidence[f"{block['name']}/{part}"].dtype).eps)
+    least = float(np.linalg.eigvalsh(0.5 * (gaps + gaps.conj().swapaxes(-1, -2)))[..., 0].min())
+    if not least >= SAFETY * unit * float(np.abs(off).sum(-1).max()):
+        raise Refuted(
+            "rounding", f"{block['name']}: that of W is not small against what keeps it well posed; use float64"
+        )
 
 
 def frequencies(case: Checker, block: Block, part: str, exact: Array, off: Array) -> Array:

@@ -5,8 +5,8 @@
 A certificate names the blocks of a chain, a claimed Lipschitz constant for each, for all of them, and for every class margin.
 The evidence beside it holds the numbers that run and what proves the constants. This program checks digests; that the numbers are
 what the weights give, up to the rounding of their precision; every proof, again, by its own means; and that the claims follow. It
-trusts that the model is the chain of blocks that is named, evaluated by their definitions. Kinds of blocks have modules of their
-own, of which only those that a certificate needs are loaded: altogether fewer than 500 lines, comments and blank ones aside.
+trusts that the model is the chain of blocks that is named, evaluated by their definitions, with the numbers of the evidence.
+Kinds of blocks have modules of their own, of which only those that a certificate needs are loaded.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from safetensors.numpy import load_file
 FORMAT = "wellposed-certificate/5"
 Array = NDArray[Any]
 Block = dict[str, Any]
+Shape = tuple[int, ...] | None
 UNIT = 2.0**-53
+SAFETY = 20.0  # by how much margins must exceed what the rounding of weights can change
 _NONEXPANSIVE = ("Flatten", "Unflatten", "Identity", "ReLU", "Tanh", "Sigmoid", "Hardtanh", "Dropout", "GroupSort")
-# A module has `roles`, the tensors that a block of the kind has; `ends`, its numbers of outputs and inputs, None where they
-# depend on more; `prove`, whether its constant holds; and maybe `joint`, for the layer with its head.
+# A module has `roles`, the tensors that a block of the kind has; `ends`, the shapes of its values and inputs, None where they are
+# not known; `prove`, whether its constant holds; and maybe `joint`, for the layer with its head.
 _MODULES = {
     "equilibrium": "dense", "pooling": "simple", "batch-norm": "simple", "convolution": "simple", "orthogonal": "orthogonal",
     "cell": "orthogonal", **{kind: kind for kind in ("positive", "circular", "channels", "scales", "scaled")},
@@ -89,12 +91,20 @@ def norm_at_most(matrix: Array, value: float) -> bool:
     return semidefinite(bound**2 * np.eye(len(gram)) - gram, error)
 
 
+def real(value: Any) -> float:
+    """A finite number of a claim."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise Refuted("number", f"{value!r} is no finite number")
+    return float(value)
+
+
 def moves_only(block: Block) -> bool:
     """Whether a block only moves numbers to other places."""
     return bool(block["kind"] == "nonexpansive" and block["class"] in ("Flatten", "Identity"))
 
 
-def _module(name: str) -> ModuleType:
+def module(name: str) -> ModuleType:
+    """A part of this program, loaded when it is needed."""
     return importlib.import_module(f".{name}", __package__)
 
 
@@ -127,7 +137,9 @@ class Checker:
             self.check_joint()
             self.check_conclusion()
             self.check_witness()
-        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, StopIteration) as error:
+        except Refuted:
+            raise
+        except Exception as error:
             raise Refuted("structure", f"{type(error).__name__}: {error}") from error
         return self.log
 
@@ -155,7 +167,7 @@ class Checker:
     def _known(self, block: Block) -> ModuleType:
         if block["kind"] not in _MODULES:
             raise Refuted("block", f"{block['name']}: this program knows no proof for a {block['class']}")
-        return _module(_MODULES[block["kind"]])
+        return module(_MODULES[block["kind"]])
 
     def check_accounting(self) -> None:
         """Every tensor of the weight file belongs to a block that the certificate names."""
@@ -165,8 +177,12 @@ class Checker:
         named = {key for block in self.blocks for key in block["tensors"].values()}
         if set(self.weights) != named:
             raise Refuted("accounting", f"tensors outside of the chain: {sorted(set(self.weights) ^ named)}")
-        width: int | None = None
+        given: Shape = None
         for block in (block for block in self.blocks if block["kind"] != "other"):
+            if (block["class"] in _NONEXPANSIVE) != (block["kind"] == "nonexpansive"):
+                raise Refuted(
+                    "accounting", f"{block['name']}: a {block['class']} is of another kind than {block['kind']!r}"
+                )
             prefix, kind, has = "" if names == ["model"] else f"{block['name']}.", block["kind"], set(block["tensors"])
             needed, optional = _SIMPLE.get(kind, set()), {"bias"} if kind == "linear" else set()
             if kind not in _SIMPLE:
@@ -174,16 +190,22 @@ class Checker:
             wrong = any(key != prefix + role for role, key in block["tensors"].items())
             if not needed <= has <= needed | optional or wrong:
                 raise Refuted("accounting", f"{block['name']}: other tensors than a {block['class']} of this kind has")
-            if kind in ("nonexpansive", "normalize"):
-                continue
-            # The outputs of each block must be inputs of the next.
-            outputs, inputs = (
-                self.getter(block)("weight").shape if kind == "linear" else self._known(block).ends(self, block)
-            )
-            if None not in (width, inputs) and width != inputs:
-                raise Refuted("accounting", f"{block['name']}: takes {inputs} inputs, is given {width}")
-            width = outputs
+            given = self.shape_after(block, given)
         self.log.append(f"accounting: {len(self.blocks)} blocks, {len(named)} tensors")
+
+    def shape_after(self, block: Block, given: Shape) -> Shape:
+        """The shape of a block's values, its inputs being those of the block before; None where that is not known."""
+        kind, found, taken = block["kind"], given, given
+        if kind == "linear":
+            outputs, inputs = self.getter(block)("weight").shape
+            found, taken = ((*given[:-1], outputs), (*given[:-1], inputs)) if given else ((outputs,), None)
+        elif kind == "nonexpansive" and block["class"] in ("Flatten", "Unflatten"):
+            found = (math.prod(given),) if given is not None and block.get("dims") == [1, -1] else None
+        elif kind not in _SIMPLE:
+            found, taken = self._known(block).ends(self, block, given)
+        if None not in (given, taken) and given != taken:
+            raise Refuted("accounting", f"{block['name']}: takes inputs of shape {taken}, is given {given}")
+        return found
 
     def getter(self, block: Block) -> Callable[[str], Array]:
         """The tensors of a block by their roles, in float64."""
@@ -208,8 +230,8 @@ class Checker:
         """The constant of one block; the one that the joint bound covers needs none of its own."""
         if self.norm != "2" and block["value"] is None:
             return
-        value, name, kind, joint = float(block["value"]), block["name"], block["kind"], self.claim["joint"]
-        if self.norm != "2" or not 0.0 <= value < math.inf:
+        value, name, kind, joint = real(block["value"]), block["name"], block["kind"], self.claim["joint"]
+        if self.norm != "2" or value < 0.0:
             raise Refuted("block", f"{name}: the constant {value!r} is none")
         if kind == "nonexpansive":
             good = block["class"] in _NONEXPANSIVE and value >= 1.0
@@ -231,7 +253,7 @@ class Checker:
         """Product of the constants of the blocks before a place, rounded up; other norms' joint bounds are about these too."""
         found = 1.0
         for block in self.blocks[:place] if self.norm == "2" else ():
-            found = math.nextafter(found * float(block["value"]), math.inf)
+            found = math.nextafter(found * real(block["value"]), math.inf)
         return found
 
     def check_joint(self) -> None:
@@ -243,9 +265,13 @@ class Checker:
         if type(place) is not int or not 0 <= place < len(self.blocks):
             raise Refuted("joint", f"{place!r} is no place of an equilibrium layer")
         kind = self.blocks[place]["kind"]
-        if kind not in _MODULES or not hasattr(_module(_MODULES[kind]), "joint"):
+        if (
+            kind not in _MODULES
+            or not hasattr(module(_MODULES[kind]), "joint")
+            or (self.norm != "2" and kind != "equilibrium")
+        ):
             raise Refuted("joint", f"{place!r} is no place of an equilibrium layer")
-        _module(_MODULES[kind]).joint(self, place)
+        module(_MODULES[kind]).joint(self, place)
 
     def linear_map(self, block: Block) -> Array:
         """The matrix of a linear block."""
@@ -264,18 +290,18 @@ class Checker:
         if joint is not None:
             factor, own = self.before(joint["place"]), joint["pairs"]
             scaled = None if own is None else np.nextafter(factor * np.array(own, dtype=np.float64), math.inf)
-            proofs.append((math.nextafter(factor * float(joint["value"]), math.inf), scaled))
+            proofs.append((math.nextafter(factor * real(joint["value"]), math.inf), scaled))
         elif self.norm == "2":
             proofs.append((self.before(len(self.blocks)), self.margins() if claim["pairs"] is not None else None))
-        if self.norm != "2" and claim["components"]:
-            proofs.append(_module("components").constants(self))
+        if self.norm != "2" and claim["components"] is True:
+            proofs.append(module("components").constants(self))
             self.log.append("components: every layer's sensitivity is bounded by vectors")
         if not proofs:
             raise Refuted("norm", f"nothing proves a constant in the norm {self.norm!r}")
-        whole = min(value for value, _ in proofs)
-        if not whole <= float(claim["lipschitz"]) < math.inf:
-            raise Refuted("lipschitz", f"{claim['lipschitz']!r} is claimed, {whole!r} follows")
-        self.log.append(f"conclusion: constant at most {float(claim['lipschitz']):.9g}")
+        least = min(value for value, _ in proofs)
+        if not least <= real(claim["lipschitz"]):
+            raise Refuted("lipschitz", f"{claim['lipschitz']!r} is claimed, {least!r} follows")
+        self.log.append(f"conclusion: constant at most {claim['lipschitz']:.9g}")
         if claim["pairs"] is None:
             return
         known, pairs = [part for _, part in proofs if part is not None], np.array(claim["pairs"], dtype=np.float64)
@@ -291,7 +317,8 @@ class Checker:
         head, exponent = near_one(self.linear_map(self.blocks[-1]))
         apart = np.sqrt(((head[:, None] - head[None]) ** 2).sum(2)) * (1.0 + gamma(head.shape[1] + 8))
         proved = np.ldexp(apart, exponent) * self.before(len(self.blocks) - 1)
-        if (proved < 1e-250).any() and (apart[~np.eye(len(apart), dtype=bool)] < 1e-140).any():
+        equal = (head[:, None] == head[None]).all(2)  # margins that never move
+        if (~equal & ((proved < 1e-250) | (apart < 1e-140))).any():
             raise Refuted("pairs", "two rows of the head are too close to each other for float64")
         return proved
 
@@ -300,12 +327,12 @@ class Checker:
         low = self.claim["lower_bound"]
         if low is None:
             return
-        if not 0.0 <= float(low) <= float(self.claim["lipschitz"]):
+        if not 0.0 <= real(low) <= real(self.claim["lipschitz"]):
             raise Refuted("witness", f"a lower bound {low!r} above the upper one")
         if "witness/states" not in self.evidence:
             self.unchecked.append(f"the lower bound {low!r}, for which the evidence has no states")
             return
-        _module("dense").witness(self, float(low))
+        module("dense").witness(self, float(low))
 
 
 def main(arguments: list[str]) -> int:

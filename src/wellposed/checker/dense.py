@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .activations import ACTIVATIONS
-from .core import UNIT, Array, Block, Checker, Refuted, gamma, moves_only, near_one, semidefinite
+from .core import SAFETY, UNIT, Array, Block, Checker, Refuted, Shape, gamma, moves_only, near_one, semidefinite
 from .rows import check_rows
 
 # The tensors that a block must have, by what it says of itself; biases may be missing.
@@ -30,11 +30,12 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return needed | {f"{end}.{name}" for end in ends for name in scaled}, {f"{end}.bias" for end in ends}
 
 
-def ends(case: Checker, block: Block) -> tuple[int, int]:
-    """Numbers of outputs and inputs."""
-    get = case.getter(block)
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values and inputs."""
+    get, front = case.getter(block), () if given is None else given[:-1]
     inner = get(f"injection.{'free' if block['input'] == 'scaled' else 'weight'}").shape
-    return (len(get("output.free")) if block["output"] else inner[0]), inner[1]
+    outputs = len(get("output.free")) if block["output"] else inner[0]
+    return (*front, outputs), (*front, inner[1])
 
 
 def prove(case: Checker, place: int, value: float) -> bool:
@@ -42,13 +43,16 @@ def prove(case: Checker, place: int, value: float) -> bool:
     block = case.blocks[place]
     matrix, driven = matrices(case, block)
     seen = output_map(case, block) if block["output"] else np.eye(len(matrix))
-    return metric_proves(matrix, driven, seen, np.abs(seen), case.evidence[f"{block['name']}/multipliers"], value)
+    multipliers = case.evidence[f"{block['name']}/multipliers"]
+    _check_rounding(case, block, matrix, multipliers)
+    return metric_proves(matrix, driven, seen, np.abs(seen), multipliers, value)
 
 
 def joint(case: Checker, place: int) -> None:
     """The constants of a layer with its head."""
     matrix, driven = matrices(case, case.blocks[place])
     rows = case.evidence["joint/multipliers"]
+    _check_rounding(case, case.blocks[place], matrix, rows[0])
     if case.norm != "2":
         driven = driven / _scaling(case, place, driven.shape[1])[1]
 
@@ -102,6 +106,17 @@ def matrices(case: Checker, block: Block) -> tuple[Array, Array]:
     """W and U as they run."""
     matrix = case.formed(block, "matrix", *_state_weight(block["state"], case.getter(block), block))
     return matrix, case.formed(block, "input", *_linear(block["input"], "injection", case.getter(block)))
+
+
+def _check_rounding(case: Checker, block: Block, matrix: Array, multipliers: Array) -> None:
+    """What W may differ by from what the weights give must be small against what keeps it well posed, or forgers could use it."""
+    off = _state_weight(block["state"], case.getter(block), block)[1]
+    lost = multipliers[:, None] * float(np.finfo(case.evidence[f"{block['name']}/matrix"].dtype).eps) * off
+    half, size = multipliers[:, None] * (np.eye(len(matrix)) - matrix), float((lost + lost.T).sum(1).max())
+    if size > 0.0 and not semidefinite(half + half.T, SAFETY * size):
+        raise Refuted(
+            "rounding", f"{block['name']}: that of W is not small against what keeps it well posed; use float64"
+        )
 
 
 def output_map(case: Checker, block: Block) -> Array:
@@ -165,6 +180,13 @@ def _head(case: Checker, place: int) -> Array:
     return case.linear_map(rest[0])
 
 
+def check_flattened(case: Checker, place: int, *channels: Array) -> None:
+    """Channels that differ need a flattening of whole images before a layer, which else would see pixels apart."""
+    flat = any(block["class"] == "Flatten" and block.get("dims") == [1, -1] for block in case.blocks[:place])
+    if not flat and any((part != part.reshape(-1)[0]).any() for part in channels):
+        raise Refuted("joint", "channels are normalised differently, and nothing makes one vector of each image")
+
+
 def _scaling(case: Checker, place: int, inputs: int) -> tuple[Array, Array]:
     """What a layer's inputs are normalised with, by the only block before it that may do more than move."""
     mean, std = np.zeros(inputs), np.ones(inputs)
@@ -173,6 +195,7 @@ def _scaling(case: Checker, place: int, inputs: int) -> tuple[Array, Array]:
         raise Refuted("joint", f"more than a normalisation stands before {case.blocks[place]['name']}")
     for block in working:
         mean, std = (case.getter(block)(role) for role in ("mean", "std"))
+        check_flattened(case, place, mean, std)
         if mean.shape != std.shape or std.shape[1:] != (1, 1) or inputs % len(std) or not (std > 0.0).all():
             raise Refuted("joint", f"{block['name']} is no normalisation of {inputs} inputs")
         mean, std = (np.repeat(part.reshape(-1), inputs // part.size) for part in (mean, std))

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from .convolution import all_semidefinite, transfer
-from .core import UNIT, Array, Block, Checker, Refuted, gamma, norm_at_most
+from .core import UNIT, Array, Block, Checker, Refuted, Shape, gamma, module, norm_at_most, real
+from .numbers import whole
 
 _FREE = {"cayley": {"free"}, "bjorck": {"free"}, "exponential": {"free", "base", "calls"}, "circular": {"free"}}
 
@@ -29,34 +29,36 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     if (joined and images) or (bool(block["encodes"]) == joined and not images):
         raise Refuted("accounting", f"{block['name']}: no such coupling of these maps")
     needed |= {"_extra_state"} | ({"mixing"} if block["coupling"] == "residual" else set())
-    return needed | {f"angles.{k}" for k in range(int(block["angles"]))}, optional
+    depth, angles = whole(block["depth"]), whole(block["angles"], 0)
+    if angles not in (0, depth + (block["coupling"] == "residual")):
+        raise Refuted("accounting", f"{block['name']}: {angles} vectors of angles for {depth} maps")
+    return needed | {f"angles.{k}" for k in range(angles)}, optional
 
 
-def ends(case: Checker, block: Block) -> tuple[int | None, int | None]:
-    """Numbers of outputs and inputs; of images they depend on more."""
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values and inputs; what goes into a convolution with a stride is not said."""
+    parts, shapes = _parts(block), [[whole(extent) for extent in shape] for shape in block["shapes"]]
     if block["parametrisation"] == "circular":
-        return None, None
-    first, last = (
-        case.evidence[f"{block['name']}/{part}matrix"].shape for part in (_parts(block)[0], _parts(block)[-1])
-    )
-    if block["kind"] == "cell" and block["coupling"] == "joint":
-        return first[0], first[1] - first[0]
-    return first[0], last[1]
+        rows, columns = block["grids"][-1]
+        return (len(case.getter(block)(parts[-1] + "free")), whole(rows), whole(columns)), None
+    front, joined = () if given is None else given[:-1], block.get("coupling") == "joint"
+    inputs = shapes[0][1] - shapes[0][0] if joined else shapes[-1][1]
+    return (*front, shapes[0][0]), (*front, inputs)
 
 
 def prove(case: Checker, place: int, value: float) -> bool:
     """Whether a block's own constant is proved."""
     block = case.blocks[place]
-    excess = float(block["excess"])
+    excess = real(block["excess"])
     if not 0.0 <= excess < 1.0 or not all(_norm_at_most(case, block, part, 1.0 + excess) for part in _parts(block)):
         return False
     if block["kind"] == "orthogonal":
         return value >= 1.0 + excess
-    depth, coupling = int(block["depth"]), block["coupling"]
+    depth, coupling = whole(block["depth"]), block["coupling"]
     kappa, omega = (float(number) for number in case.getter(block)("_extra_state"))
-    if depth < 1 or not 0.0 < kappa <= 1.0 or not 0.0 < omega <= 1.0 or (coupling == "joint" and depth != 1):
+    if not 0.0 < kappa <= 1.0 or not 0.0 < omega <= 1.0 or (coupling == "joint" and depth != 1):
         return False
-    reflections = int(block["angles"])  # they may round as much as maps do
+    reflections = whole(block["angles"], 0)  # they may round as much as maps do
     norm = (1.0 + excess) ** (depth + min(reflections, depth))
     direct, through, driven = 0.0, 1.0 - omega, omega * (1.0 + excess)
     if coupling == "additive":
@@ -80,7 +82,7 @@ def _parts(block: Block) -> list[str]:
     """Prefixes of the tensors of the orthogonal maps, the input's last."""
     if block["kind"] == "orthogonal":
         return [""]
-    maps = [f"maps.{k}." for k in range(int(block["depth"]))]
+    maps = [f"maps.{k}." for k in range(whole(block["depth"]))]
     if block["coupling"] == "joint" or not block["encodes"]:
         return maps
     return [*maps, "injection."]
@@ -88,24 +90,28 @@ def _parts(block: Block) -> list[str]:
 
 def matrix(case: Checker, block: Block, part: str = "") -> Array:
     """A map as it runs, once it is shown to be what the weights give; complex, frequencies first, if it is circular."""
-    name, kind = f"{block['name']}/{part}matrix", block["parametrisation"]
+    name, kind, place = f"{block['name']}/{part}matrix", block["parametrisation"], _parts(block).index(part)
     stored, get = case.evidence[name], lambda role: case.getter(block)(part + role)
     unit, found = float(np.finfo(stored.dtype).eps), stored.astype(np.float64)
-    good = case.weights[block["tensors"][part + "free"]].dtype == stored.dtype
     if kind == "circular":
         found = found[..., 0] + 1j * found[..., 1]
-        rows, columns = block["grids"][_parts(block).index(part)]
-        free = transfer(get("free"), (int(rows), int(columns)))
-        good = good and _is_cayley(found, free.reshape(-1, *free.shape[2:]), unit)
+        rows, columns = block["grids"][place]
+        free = module("convolution").transfer(get("free"), (whole(rows), whole(columns)))
+        expected, lost = _cayley(free.reshape(-1, *free.shape[2:]))
     elif kind == "cayley":
-        good = good and _is_cayley(found[None], get("free")[None], unit)
+        expected, lost = (each[0] for each in _cayley(get("free")[None]))
     else:
-        expected = (
-            _exponential(get("free"), get("base"), found.shape) if kind == "exponential" else _bjorck(get("free"))
-        )
-        allowed = 256.0 * unit * max(expected.shape)
-        good = good and found.shape == expected.shape and float(np.linalg.norm(found - expected)) <= allowed
-    if not good:
+        outputs, inputs = (whole(extent) for extent in block["shapes"][place])
+        base = get("base") if kind == "exponential" else None
+        expected = module("rotations").formed(get("free"), base)[:outputs, :inputs]
+        lost = np.array(64.0 * max(expected.shape))
+    biases = block["tensors"].get(part + "bias")
+    good = case.weights[block["tensors"][part + "free"]].dtype == stored.dtype and found.shape == expected.shape
+    if kind != "circular" and biases is not None:
+        good = good and len(case.weights[biases]) == len(found)
+    # Row by row: margins are differences of rows.
+    allowed = np.minimum(unit * lost, 1e-3)[..., None] * np.linalg.norm(expected, axis=-1)
+    if not good or not (np.linalg.norm(found - expected, axis=-1) <= allowed).all():
         raise Refuted("matrix", f"{name}: not what the weights give, by more than rounding")
     return found
 
@@ -118,43 +124,18 @@ def _norm_at_most(case: Checker, block: Block, part: str, value: float) -> bool:
     wide = found if found.shape[1] <= found.shape[2] else found.conj().swapaxes(1, 2)
     squares = wide @ wide.conj().swapaxes(1, 2)
     error = 8.0 * gamma(wide.shape[2] + 8) * float((np.abs(wide) ** 2).sum((1, 2)).max())
-    return all_semidefinite(value**2 * np.eye(wide.shape[1]) - squares, error + 8.0 * UNIT)
+    good: bool = module("convolution").all_semidefinite(value**2 * np.eye(wide.shape[1]) - squares, error + 8.0 * UNIT)
+    return good
 
 
-def _is_cayley(matrices: Array, free: Array, unit: float) -> bool:
-    """Whether Q(I + A) = [I − A; −2V] up to rounding, for tall [U; V] and A = U − Uᴴ + VᴴV."""
+def _cayley(free: Array) -> tuple[Array, Array]:
+    """[(I + A)⁻¹(I − A); −2V(I + A)⁻¹] for tall [U; V] and A = U − Uᴴ + VᴴV, and how many roundings it may be off, relatively."""
     if free.shape[1] < free.shape[2]:
-        matrices, free = (part.conj().swapaxes(1, 2) for part in (matrices, free))
-    if matrices.shape != free.shape:
-        return False
+        found, lost = _cayley(free.conj().swapaxes(1, 2))
+        return found.conj().swapaxes(1, 2), lost
     size = free.shape[2]
     upper, lower, eye = free[:, :size], free[:, size:], np.eye(size)
     skew = upper - upper.conj().swapaxes(1, 2) + lower.conj().swapaxes(1, 2) @ lower
-    wanted = np.concatenate([eye - skew, -2.0 * lower], 1)
-    missed = np.linalg.norm(matrices @ (eye + skew) - wanted, axis=(1, 2))
-    scale = np.linalg.norm(eye + skew, axis=(1, 2)) ** 2 + (np.abs(free) ** 2).sum((1, 2))
-    return bool((missed <= 64.0 * (size + 16.0) * unit * scale).all())
-
-
-def _exponential(free: Array, base: Array, shape: tuple[int, ...]) -> Array:
-    """A corner of base·exp(S), S skew, by its series for S/2ˢ and s squarings."""
-    upper = np.triu(free, 1)
-    skew = upper - upper.T
-    halvings = max(0, math.frexp(float(np.abs(skew).sum(1).max()))[1] + 4)
-    term = found = np.eye(len(skew))
-    for k in range(1, 16):
-        term = term @ skew / (k * 2.0**halvings)
-        found = found + term
-    for _ in range(halvings):
-        found = found @ found
-    return (base @ found)[: shape[0], : shape[1]]
-
-
-def _bjorck(free: Array) -> Array:
-    """Thirty steps towards the polar factor."""
-    if free.shape[0] < free.shape[1]:
-        return _bjorck(free.T).T
-    found = free / max(math.sqrt(float(np.abs(free).sum(0).max()) * float(np.abs(free).sum(1).max())), 1e-300)
-    for _ in range(30):
-        found = 1.5 * found - 0.5 * found @ (found.T @ found)
-    return found
+    inverse = np.linalg.inv(eye + skew)
+    condition = np.linalg.norm(inverse, axis=(1, 2)) * (np.linalg.norm(free, axis=(1, 2)) + 1.0) ** 2
+    return np.concatenate([inverse @ (eye - skew), -2.0 * lower @ inverse], 1), 8.0 * (size + 8.0) * condition

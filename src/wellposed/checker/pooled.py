@@ -25,10 +25,10 @@ def check_pooled(
     W has these matrices at the stored frequencies, shape (rows, columns//2 + 1, channels, channels), and the input map those of
     ``driven`` above U Uᴴ over 4 to a power, an error, and the power.
     """
-    later = [part for part in case.blocks[place + 1 :] if part["class"] != "Identity"]
+    later = [part for part in case.blocks[place + 1 :] if part["class"] != "Identity" or not moves_only(part)]
     pool = later.pop(0) if later and later[0]["kind"] == "pooling" else None
     side = 1 if pool is None else window(pool)[0]
-    if [part["kind"] for part in later] != ["nonexpansive", "linear"] or not moves_only(later[0]):
+    if [part["kind"] for part in later] != ["nonexpansive", "linear"] or later[0].get("dims") != [1, -1]:
         raise Refuted("joint", "the layer is not followed by averages, if any, Flatten and one linear map")
     if pool is not None and (pool["class"] != "AvgPool2d" or window(pool) != (side, side)):
         raise Refuted("joint", "averages over squares are known only")

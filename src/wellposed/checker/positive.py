@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from .convolution import zero_padded_norm_at_most
-from .core import Array, Block, Checker, Refuted, gamma, norm_at_most
+from .core import SAFETY, Array, Block, Checker, Refuted, Shape, gamma, norm_at_most
+from .numbers import bounded, whole
 from .simple import batch_norm_scale
 
 Map = Callable[[Array], Array]
@@ -25,7 +26,7 @@ _CONCAVE: dict[str, tuple[Map, Map]] = {
     "isru": (lambda s: s / np.sqrt(1.0 + s * s), lambda s: (1.0 + s * s) ** -1.5),
     "arctan": (np.arctan, lambda s: 1.0 / (1.0 + s * s)), "exponential": (lambda s: -np.expm1(-s), lambda s: np.exp(-s)),
     "logarithm": (np.log1p, lambda s: 1.0 / (1.0 + s)), "arcsinh": (np.arcsinh, lambda s: 1.0 / np.sqrt(1.0 + s * s)),
-    "sigmoid": (lambda s: 0.5 + 0.5 * np.tanh(0.5 * s), lambda s: 0.25 * np.cosh(np.minimum(0.5 * s, 300.0)) ** -2.0),
+    "sigmoid": (lambda s: np.exp(-np.logaddexp(0.0, -s)), lambda s: 0.25 * np.cosh(np.minimum(0.5 * s, 300.0)) ** -2.0),
 }  # fmt: skip
 
 
@@ -39,10 +40,24 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return needed | (norm if block["batch_norm"] else set()), optional
 
 
-def ends(case: Checker, block: Block) -> tuple[int | None, int | None]:
-    """Numbers of outputs and inputs; for images they depend on more."""
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values and inputs."""
     outputs, inputs = case.getter(block)("injection.weight").shape[:2]
-    return (None, None) if block["image"] else (outputs, inputs)
+    if not block["image"]:
+        front = () if given is None else given[:-1]
+        return (*front, outputs), (*front, inputs)
+    return _state(case, block), (inputs, *(whole(extent) for extent in block["input_image"]))
+
+
+def _state(case: Checker, block: Block) -> tuple[int, ...]:
+    """The shape of one equilibrium."""
+    weight = case.getter(block)("injection.weight")
+    if not block["image"]:
+        return weight.shape[:1]
+    height, width = block["input_image"]
+    pad, step = whole(block["padding"], 0), whole(block["stride"])
+    extents = zip((whole(height), whole(width)), weight.shape[2:], strict=True)
+    return (len(weight), *((extent + 2 * pad - taps) // step + 1 for extent, taps in extents))
 
 
 def input_map(case: Checker, block: Block) -> Array:
@@ -64,6 +79,8 @@ def sensitivity(case: Checker, block: Block) -> tuple[Map, Map, Array, float]:
     floor, error = float(case.getter(block)("_extra_state")), 2.0 * gamma(matrix[0].size + 8)
     sigma, slope = _CONCAVE[block["activation"]]
     low, ones = (case.evidence[f"{block['name']}/{part}"].astype(np.float64) for part in ("floor", "perron"))
+    if low.shape != _state(case, block) or ones.shape != low.shape or not (low < 1e100).all() or not bounded(ones):
+        raise Refuted("block", f"{block['name']}: vectors of other shapes, or too large or small")
     fits = floor > 0.0 or (floor == 0.0 and block["activation"] == "sigmoid")
     if (
         not fits
@@ -72,7 +89,9 @@ def sensitivity(case: Checker, block: Block) -> tuple[Map, Map, Array, float]:
     ):
         raise Refuted("block", f"{block['name']}: no state below all fixed points")
     slopes = slope((forward(low) + floor) * (1.0 - error)) * (1.0 + 1e-13) + 1e-15
-    if not (ones > 0.0).all() or not (slopes * forward(ones) * (1.0 + error) < ones).all():
+    # Also if W differed by rounding from what the weights give.
+    lost = SAFETY * (16.0 + matrix[0].size) * float(np.finfo(case.evidence[f"{block['name']}/matrix"].dtype).eps)
+    if not (slopes * forward(ones) * (1.0 + error) * (1.0 + lost) < ones).all():
         raise Refuted("block", f"{block['name']}: no contraction at the floor")
     return forward, backward, slopes, error
 
@@ -84,7 +103,9 @@ def prove(case: Checker, place: int, value: float) -> bool:
     start, reached, back = (
         case.evidence[f"{block['name']}/{part}"].astype(np.float64) for part in ("start", "reach", "back")
     )
-    up = 1.0 + error
+    up, shape = 1.0 + error, _state(case, block)
+    if not start.shape == reached.shape == back.shape == shape or not bounded(start) or not (back < 1e200).all():
+        return False
     if (
         not (start > 0.0).all()
         or not (reached >= slopes * (forward(reached) + start) * up).all()
@@ -96,7 +117,8 @@ def prove(case: Checker, place: int, value: float) -> bool:
     norm = float(np.sqrt((slopes * back / start).max())) * (1.0 + 1e-14)
     rest = value / norm * (1.0 - 1e-13)
     if block["image"]:
-        size, stride = (int(block["input_image"][0]), int(block["input_image"][1])), int(block["stride"])
+        height, width = block["input_image"]
+        size, stride = (whole(height), whole(width)), whole(block["stride"])
         return zero_padded_norm_at_most(input_map(case, block), size, stride, rest)
     return norm_at_most(input_map(case, block), rest)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .core import UNIT, Array, Checker, Refuted
+from .core import UNIT, Array, Checker, Refuted, real
 
 
 def check_rows(case: Checker, head: Array, count: int, proves: Callable[[int, Array, Array, float], bool]) -> None:
     """The claimed constants of a head and its pairs of rows, for which so many rows of multipliers were given."""
-    joint, value = case.claim["joint"], float(case.claim["joint"]["value"])
+    joint, value = case.claim["joint"], real(case.claim["joint"]["value"])
     # Single outputs, or all of them, for which ‖Δy‖₁ ≤ √k‖Δy‖₂.
     wholes = [head[k : k + 1] for k in range(len(head))] if case.norm == "inf" else [head]
     each = value / math.sqrt(len(head)) * (1.0 - 1e-15) if case.norm == "1" else value

@@ -12,8 +12,9 @@ import math
 import numpy as np
 
 from .activations import ACTIVATIONS
-from .convolution import all_semidefinite, frequencies, gram, transfer
-from .core import UNIT, Array, Block, Checker, Refuted, near_one
+from .convolution import all_semidefinite, check_margin, frequencies, gram, transfer
+from .core import UNIT, Array, Block, Checker, Refuted, Shape, near_one, real
+from .numbers import whole
 from .pooled import check_pooled
 
 
@@ -31,16 +32,22 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     }
 
 
-def ends(case: Checker, block: Block) -> tuple[int | None, None]:
-    """Numbers of outputs, where there is an output map; the rest depends on the images."""
-    return (len(case.getter(block)("output.free")) if block["output"] else None), None
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values and inputs."""
+    (rows, columns), (height, width), get = block["image"], block["input_image"], case.getter(block)
+    state = len(get("constraint.V")), whole(rows), whole(columns)
+    stride, border = whole(block["stride"]), {0: 0, 1: 2}[block["border"]]
+    if state[1:] != (-(-whole(height) // stride) + border, -(-whole(width) // stride) + border):
+        raise Refuted("block", f"{block['name']}: a state of {state[1:]} pixels for images of {height} × {width}")
+    inputs = get("injection.free").shape[1], whole(height), whole(width)
+    return ((len(get("output.free")),) if block["output"] else state), inputs
 
 
 def prove(case: Checker, place: int, value: float) -> bool:
     """Whether a layer's own constant is proved."""
     block, get = case.blocks[place], case.getter(case.blocks[place])
-    rows, columns = (int(extent) for extent in block["image"])
-    stride, psi = int(block["stride"]), get("constraint.psi")
+    rows, columns = (whole(extent) for extent in block["image"])
+    stride, psi = whole(block["stride"]), get("constraint.psi")
     fits = (
         psi.ndim == 3 and psi.shape[0] in (1, len(get("constraint.V"))) and psi.shape[1:] in ((1, 1), (rows, columns))
     )
@@ -54,11 +61,11 @@ def prove(case: Checker, place: int, value: float) -> bool:
     if not fits or min(rows, columns, stride) < 1 or not (metric > 0.0).all() or not 1e-100 < value < 1e100:
         return False
     if not block["output"]:
-        least, norm = float(block["monotonicity"]), float(block["input_norm"])
+        least, norm = real(block["monotonicity"]), real(block["input_norm"])
         good = all_semidefinite(condition - 2.0 * least * eye, 8.0 * UNIT * (size + least))
         good = good and all_semidefinite(norm**2 * eye - squares, missing + 4.0 * UNIT * norm**2)
-        return good and least > 0.0 and value >= norm / (float(metric.min()) * least) * (1.0 + 1e-14)
-    s, factor = float(block["multiplier"]), _factor(case, block, (rows, columns), math.sqrt(0.5))
+        return good and least > 0.0 and norm > 0.0 and value >= norm / (float(metric.min()) * least) * (1.0 + 1e-14)
+    s, factor = real(block["multiplier"]), _factor(case, block, (rows, columns), math.sqrt(0.5))
     seen = _spread(case.formed(block, "output", *_scaled(get, "output")), block, (rows, columns), len(eye))
     norm = float(np.linalg.norm(factor)) * (1.0 + 1e-12)
     ratio = float((seen * factor).sum()) / max(norm * norm, 1e-300)
@@ -76,14 +83,14 @@ def prove(case: Checker, place: int, value: float) -> bool:
 def joint(case: Checker, place: int) -> None:
     """The constants of a layer without an output map with averages over its image, if any, and a linear head."""
     block = case.blocks[place]
-    image, psi = (int(block["image"][0]), int(block["image"][1])), case.getter(block)("constraint.psi")
+    image, psi = (whole(block["image"][0]), whole(block["image"][1])), case.getter(block)("constraint.psi")
     if block["output"] or psi.shape[1:] != (1, 1):
         raise Refuted("joint", f"{block['name']}: its W is no circular convolution")
     metric = case.formed(block, "scale", np.exp(psi), (8.0 + np.abs(psi)) * np.exp(psi))
-    core = _core(case, block, image, int(block["stride"]))
+    core = _core(case, block, image, whole(block["stride"]))
     eye = np.eye(core.shape[2])
     kernel, exponent = near_one(case.formed(block, "input", *_scaled(case.getter(block), "injection")))
-    squares, missing = gram(kernel, image, int(block["stride"]))
+    squares, missing = gram(kernel, image, whole(block["stride"]))
     driven = squares.reshape(-1, *squares.shape[2:]), missing, exponent
     check_pooled(case, place, image, eye - metric.reshape(-1, 1) * core, driven)
 
@@ -117,7 +124,9 @@ def _core(case: Checker, block: Block, image: tuple[int, int], stride: int) -> A
         driven, taps = transfer(free, image, stride), np.abs(free).sum((2, 3))
         exact = exact + 0.5 * driven @ driven.conj().swapaxes(2, 3)
         off = off + (64.0 + driven.shape[3]) * taps @ taps.T
-    return frequencies(case, block, "transfer", exact, off)
+    found = frequencies(case, block, "transfer", exact, off)
+    check_margin(case, block, "transfer", found, off)
+    return found
 
 
 def _factor(case: Checker, block: Block, image: tuple[int, int], scale: float) -> Array:
@@ -129,7 +138,7 @@ def _factor(case: Checker, block: Block, image: tuple[int, int], scale: float) -
 
 def _spread(weight: Array, block: Block, image: tuple[int, int], channels: int) -> Array:
     """A map of averages over square windows as one of the whole state."""
-    side = int(block["pool"])
+    side = whole(block["pool"])
     inside = image[0] // side, image[1] // side
     found = np.zeros((len(weight), channels, *image))
     small = weight.reshape(len(weight), channels, *inside) / side**2

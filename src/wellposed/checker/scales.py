@@ -10,8 +10,16 @@ from __future__ import annotations
 import numpy as np
 
 from .activations import ACTIVATIONS
-from .convolution import all_semidefinite, frequencies, monotone_transfer, transfer, zero_padded_norm_at_most
-from .core import UNIT, Block, Checker, Refuted, gamma
+from .convolution import (
+    all_semidefinite,
+    check_margin,
+    frequencies,
+    monotone_transfer,
+    transfer,
+    zero_padded_norm_at_most,
+)
+from .core import UNIT, Block, Checker, Refuted, Shape, gamma, real
+from .numbers import whole
 
 
 def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
@@ -24,18 +32,23 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return needed, {"injection.bias"} | {f"injection.others.{k}" for k in range(count - 1)}
 
 
-def ends(case: Checker, block: Block) -> tuple[None, None]:
-    """They depend on the images."""
-    return None, None
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values, the last image, and of its inputs."""
+    get, last = case.getter(block), len(block["images"]) - 1
+    rows, columns = block["images"][last]
+    height, width = block["input_image"]
+    inputs = get("injection.weight").shape[1]
+    return (len(get(f"constraint.A.{last}")), whole(rows), whole(columns)), (inputs, whole(height), whole(width))
 
 
 def prove(case: Checker, place: int, value: float) -> bool:
     """Whether ‖U‖₂/m is proved."""
     block, get = case.blocks[place], case.getter(case.blocks[place])
-    least, m = float(block["monotonicity"]), float(get("constraint._extra_state"))
+    least, m = real(block["monotonicity"]), float(get("constraint._extra_state"))
     for k, (rows, columns) in enumerate(block["images"]):
-        grid, (a, b) = (int(rows), int(columns)), (get(f"constraint.{name}.{k}") for name in "AB")
-        matrices = frequencies(case, block, f"tier.{k}", *monotone_transfer(a, b, m, grid))
+        grid, (a, b) = (whole(rows), whole(columns)), (get(f"constraint.{name}.{k}") for name in "AB")
+        exact, lost = monotone_transfer(a, b, m, grid)
+        matrices = frequencies(case, block, f"tier.{k}", exact, lost)
         gaps = np.eye(len(a)) - matrices
         error = 8.0 * UNIT * (2.0 + np.abs(matrices).sum(3).max(2) + least)
         if k:
@@ -44,8 +57,9 @@ def prove(case: Checker, place: int, value: float) -> bool:
             half = 0.5 * frequencies(case, block, f"into.{k}", -2.0 * own.conj().swapaxes(2, 3), off)
             gaps = gaps - half @ half.conj().swapaxes(2, 3)
             error = error + gamma(4 * len(a) + 16) * (np.abs(half) ** 2).sum((2, 3))
+        check_margin(case, block, f"tier.{k}", gaps, 2.0 * lost)
         if not all_semidefinite(0.5 * (gaps + gaps.conj().swapaxes(2, 3)) - least * np.eye(len(a)), error):
             return False
     (height, width), rest = block["input_image"], value * least * (1.0 - 4.0 * UNIT)
-    size, stride = (int(height), int(width)), int(block["stride"])
+    size, stride = (whole(height), whole(width)), whole(block["stride"])
     return least > 0.0 and zero_padded_norm_at_most(get("injection.weight"), size, stride, rest)

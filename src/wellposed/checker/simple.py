@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from .core import Array, Block, Checker, Refuted
+from .core import Array, Block, Checker, Refuted, Shape, real
+from .numbers import whole
 
 _BATCH_NORM = {"running_mean", "running_var", "num_batches_tracked"}
 
@@ -18,8 +19,13 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return (_BATCH_NORM, {"weight", "bias"}) if block["kind"] == "batch-norm" else (set(), set())
 
 
-def ends(case: Checker, block: Block) -> tuple[None, None]:
-    """They depend on the images."""
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values and inputs; those of convolutions depend on strides."""
+    if block["kind"] == "batch-norm":
+        return given, given
+    if block["kind"] == "pooling" and given is not None and len(given) == 3:
+        rows, columns = window(block)
+        return (given[0], given[1] // rows, given[2] // columns), given
     return None, None
 
 
@@ -31,25 +37,27 @@ def prove(case: Checker, place: int, value: float) -> bool:
         norm = 1.0 if block["class"] == "UnitPool2d" else math.nextafter((rows * columns) ** -0.5, math.inf)
         return block["class"] in ("AvgPool2d", "UnitPool2d") and value >= norm
     if block["kind"] == "batch-norm":
-        return value >= float(np.abs(batch_norm_scale(case, block)).max()) * (1.0 + 1e-14)
+        good = block["class"] in ("BatchNorm1d", "BatchNorm2d")
+        return good and value >= float(np.abs(batch_norm_scale(case, block)).max()) * (1.0 + 1e-14)
+    kernel = case.getter(block)("weight")
+    if block["class"] != "Conv2d" or kernel.ndim != 4:
+        return False
     # Young's inequality for the sums over taps: for all strides, paddings and image sizes.
-    sums = np.abs(case.getter(block)("weight")).sum((2, 3))
+    sums = np.abs(kernel).sum((2, 3))
     return value >= math.sqrt(float(sums.sum(0).max()) * float(sums.sum(1).max())) * (1.0 + 1e-13)
 
 
 def window(block: Block) -> tuple[int, int]:
     """Rows and columns of the windows of a pooling."""
     rows, columns = block["window"]
-    if type(rows) is not int or type(columns) is not int or rows < 1 or columns < 1:
-        raise Refuted("block", f"{block['name']}: a window of {rows!r} × {columns!r}")
-    return rows, columns
+    return whole(rows), whole(columns)
 
 
 def batch_norm_scale(case: Checker, block: Block, prefix: str = "") -> Array:
     """What batch normalisation multiplies with in eval mode."""
-    get, epsilon = case.getter(block), float(block["epsilon"])
+    get, epsilon = case.getter(block), real(block["epsilon"])
     variance = get(f"{prefix}running_var")
-    if not (variance >= 0.0).all() or not 0.0 < epsilon < math.inf:
+    if not (variance >= 0.0).all() or not epsilon > 0.0:
         raise Refuted("block", f"{block['name']}: no variances")
     scale = 1.0 / np.sqrt(variance + epsilon)
     return scale * get(f"{prefix}weight") if f"{prefix}weight" in block["tensors"] else scale

@@ -23,6 +23,11 @@ def moves_only(block: nn.Module) -> bool:
     return is_plain(block, nn.Flatten) or is_plain(block, nn.Identity)
 
 
+def flattens_images(block: nn.Module) -> bool:
+    """Whether a block makes one vector of each image of a batch."""
+    return is_plain(block, nn.Flatten) and block.start_dim == 1 and block.end_dim in (-1, 3)
+
+
 def has_hooks(block: nn.Module) -> bool:
     """Whether forward hooks, its own or those of all modules, may change what the block computes."""
     every = torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks

@@ -174,7 +174,7 @@ class EmbeddedVerifier(RegionVerifier):
         self._mean = self._std = None
         for norm in rest:
             assert isinstance(norm, Normalize)
-            self._mean, self._std = norm.spread(math.prod(self._shape))
+            self._mean, self._std = norm.spread(math.prod(self._shape), before if len(self._shape) == 1 else None)
 
     def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
         return self.answers(questions)

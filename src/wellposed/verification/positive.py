@@ -44,7 +44,8 @@ class PositiveVerifier(RegionVerifier):
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
-        chain = [pair for pair in blocks_of(model) if not moves_only(pair[1])]
+        blocks = blocks_of(model)
+        chain = [pair for pair in blocks if not moves_only(pair[1])]
         places = [
             place
             for place, (_, block) in enumerate(chain)
@@ -66,7 +67,7 @@ class PositiveVerifier(RegionVerifier):
         self._bias_size = bias.abs()
         for norm in before:
             assert isinstance(norm, Normalize)
-            mean, std = norm.spread(weight.shape[1])
+            mean, std = norm.spread(weight.shape[1], [block for _, block in blocks[: blocks.index(chain[places[0]])]])
             self._bias_size = self._bias_size + weight.abs() @ (mean / std).abs()
             bias, weight = bias - weight @ (mean / std), weight / std
         self._weight, self._bias = weight, bias

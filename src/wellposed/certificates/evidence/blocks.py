@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wellposed.activations import activation as activation_named
 from wellposed.activations import monotone_names
-from wellposed.certificates.diagonal_metric import affine_block
+from wellposed.certificates.diagonal_metric import DiagonalBound, affine_block
 from wellposed.certificates.ending import Chain
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.norms import checkable_norm
@@ -17,7 +17,7 @@ from wellposed.certificates.evidence.orthogonal import describe_cell, describe_m
 from wellposed.certificates.evidence.positive import describe_positive
 from wellposed.certificates.joint import Joint
 from wellposed.certificates.lipschitz import Factor, is_nonexpansive, pooling_window
-from wellposed.layers.blocks import is_plain
+from wellposed.layers.blocks import flattens_images, is_plain
 from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.equilibrium import Equilibrium
@@ -81,9 +81,12 @@ def describe(
                 entry = {**entry, "kind": "equilibrium", **known[0]}
                 tensors.update({f"{name}/{key}": tensor for key, tensor in known[1].items()})
                 if factor is not None and (joint is None or joint.place != place):
-                    own = _own_multipliers(block, factor.value)
-                    if own is not None:
-                        tensors[f"{name}/multipliers"] = own
+                    own = _own_bound(block)
+                    if own is None:
+                        entry["kind"] = "other"
+                    else:
+                        entry["value"] = max(factor.value, own.value)
+                        tensors[f"{name}/multipliers"] = own.multipliers
         blocks.append(entry)
     if joint is not None:
         tensors["joint/multipliers"] = joint.multipliers
@@ -107,6 +110,9 @@ def _simple(block: nn.Module) -> dict[str, Any] | None:
     window = pooling_window(block) if isinstance(block, nn.AvgPool2d) else None
     if window is not None:
         return {"kind": "pooling", "window": list(window)}
+    if is_plain(block, nn.Flatten):
+        dims = [block.start_dim, -1 if flattens_images(block) else block.end_dim]
+        return {"kind": "nonexpansive", "dims": dims}
     return {"kind": "nonexpansive"} if is_nonexpansive(block) else None
 
 
@@ -135,12 +141,10 @@ def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
     return entry, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
 
 
-def _own_multipliers(layer: Equilibrium, value: float) -> Tensor | None:
-    """A metric that proves the constant of a layer that no joint bound covers."""
+def _own_bound(layer: Equilibrium) -> DiagonalBound | None:
+    """A constant of a layer that no joint bound covers, with the metric that proves it."""
     block = affine_block(layer)
     if block is None:
         return None
     eye = torch.eye(layer.state_features, dtype=torch.float64)
-    seen = eye if layer.output is None else layer.output.weight.detach().double().cpu()
-    bound = block.bound(seen)
-    return None if bound is None or bound.value > value else bound.multipliers
+    return block.bound(eye if layer.output is None else layer.output.weight.detach().double().cpu())

@@ -77,7 +77,10 @@ def _scaled(
     layer: ConvLBEN, operator: ScaledCircular, guarantee: ScaledStronglyMonotone, value: float
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What is said of a layer in a diagonal metric."""
-    entry: dict[str, Any] = {"kind": "scaled", "image": list(layer.state_shape[1:]), "output": layer.output is not None}
+    entry: dict[str, Any] = {
+        "kind": "scaled", "image": list(layer.state_shape[1:]), "output": layer.output is not None,
+        "border": int(isinstance(layer.activation, Bordered)),
+    }  # fmt: skip
     tensors = {
         "scale": operator.scale, "transfer": torch.view_as_real(operator.transfer.resolve_conj()), "input": layer.injection.weight
     }  # fmt: skip

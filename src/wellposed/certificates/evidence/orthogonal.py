@@ -51,6 +51,7 @@ def _common(maps: list[Any], parts: list[str], excess: float) -> Described:
     # The checker bounds the rounding of products at a frequency by sums over all of its entries.
     excess = excess + (1e-10 if circular else 0.0)
     entry: dict[str, Any] = {
+        "shapes": [] if circular else [[block.out_features, block.in_features] for block in maps],
         "parametrisation": "circular" if circular else maps[0].parametrisation, "excess": max(excess, 0.0) + 1e-15,
     }  # fmt: skip
     if circular:

@@ -37,7 +37,7 @@ def describe_positive(
     if injection.norm is not None:
         entry["epsilon"] = injection.norm.eps
     if isinstance(injection, PositiveConv2d):
-        entry.update(input_image=list(layer.input_shape[1:]), stride=injection.stride[0])
+        entry.update(input_image=list(layer.input_shape[1:]), stride=injection.stride[0], padding=injection.padding[0])
     tensors = {"matrix": operator.tensors[0], "floor": guarantee.floor_state, "perron": guarantee.contraction_weights}
     if value is not None:
         proof = guarantee.norm_proof

@@ -1,0 +1,40 @@
+"""Orthogonal matrices by the exponential of a skew matrix, and by Björck's iteration."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .core import Array, Refuted
+
+
+def formed(free: Array, base: Array | None) -> Array:
+    """The exponential's with its base point, or Björck's without one."""
+    return _bjorck(free) if base is None else _exponential(free, base)
+
+
+def _exponential(free: Array, base: Array) -> Array:
+    """base·exp(S), S skew, by its series for S/2ˢ and s squarings; the base point is shown to be orthogonal."""
+    upper = np.triu(free, 1)
+    skew = upper - upper.T
+    if not np.linalg.norm(base.T @ base - np.eye(len(base))) <= 1e-3 or not np.abs(skew).sum(1).max() < 1e3:
+        raise Refuted("matrix", "the base point of an exponential is not orthogonal, or its parameter too large")
+    halvings = max(0, math.frexp(float(np.abs(skew).sum(1).max()))[1] + 4)
+    term = found = np.eye(len(skew))
+    for k in range(1, 16):
+        term = term @ skew / (k * 2.0**halvings)
+        found = found + term
+    for _ in range(halvings):
+        found = found @ found
+    return base @ found
+
+
+def _bjorck(free: Array) -> Array:
+    """Thirty steps towards the polar factor."""
+    if free.shape[0] < free.shape[1]:
+        return _bjorck(free.T).T
+    found = free / max(math.sqrt(float(np.abs(free).sum(0).max()) * float(np.abs(free).sum(1).max())), 1e-300)
+    for _ in range(30):
+        found = 1.5 * found - 0.5 * found @ (found.T @ found)
+    return found
