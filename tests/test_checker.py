@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
-import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import nn
 
 import wellposed as wp
-from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, written
+from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, seal_weights, written
 from wellposed import checker
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.core import norm_at_most
@@ -251,14 +248,8 @@ def test_normalisations_of_another_shape_are_refused(shape, norm, tmp_path):
     """By a forged weight file; a repeated or missing deviation would scale some inputs down."""
     model = model_of("mondeq")
     written(model, tmp_path, norm=norm)
-    tensors = {name: part.numpy() for name, part in model.state_dict().items()}
-    forged = {**tensors, "0.mean": np.full(shape, 0.1, np.float32), "0.std": np.full(shape, 0.3, np.float32)}
-    safetensors.numpy.save_file(forged, tmp_path / "w.safetensors")
-    digest = hashlib.sha256()
-    for name, array in sorted(forged.items()):
-        digest.update(f"{name}|torch.{array.dtype}|{array.shape}|".encode())
-        digest.update(array.tobytes())
-    forge(tmp_path / "c.json", lambda content: content.update(weights_sha256=digest.hexdigest()))
+    parts = {"0.mean": np.full(shape, 0.1, np.float32), "0.std": np.full(shape, 0.3, np.float32)}
+    seal_weights(tmp_path, lambda tensors: tensors.update(parts))
     if shape == (2, 1, 1):  # two channels of eight pixels would do
         Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
     else:

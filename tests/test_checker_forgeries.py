@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import numpy as np
 import pytest
-import safetensors.numpy
 import torch
 from torch import nn
 
 import wellposed as wp
-from harness.certificate_file import forge, refused, scaled, written
+from harness.certificate_file import forge, refused, scaled, seal_weights, written
 from wellposed.certificates.components import components
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.checker import Checker, Refuted
@@ -27,18 +25,6 @@ def saved(model, folder, **options):
     certificate = written(model, folder, None, witnessed=False, **options)
     lines(folder)
     return certificate
-
-
-def seal_weights(folder, change):
-    """Change the weight file, and the digest of it in the claim."""
-    tensors = safetensors.numpy.load_file(folder / "w.safetensors")
-    change(tensors)
-    safetensors.numpy.save_file(tensors, folder / "w.safetensors")
-    digest = hashlib.sha256()
-    for name, array in sorted(tensors.items()):
-        digest.update(f"{name}|torch.{array.dtype}|{array.shape}|".encode())
-        digest.update(array.tobytes())
-    forge(folder / "c.json", lambda content: content.update(weights_sha256=digest.hexdigest()))
 
 
 def circular():

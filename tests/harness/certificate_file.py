@@ -45,6 +45,18 @@ def forge(path, change=None, evidence=None):
     path.write_text(json.dumps({**content, "sha256": seal(content)}))
 
 
+def seal_weights(folder, change):
+    """Change the weight file, and the digest of it in the claim."""
+    tensors = safetensors.numpy.load_file(folder / "w.safetensors")
+    change(tensors)
+    safetensors.numpy.save_file(tensors, folder / "w.safetensors")
+    digest = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name}|torch.{array.dtype}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    forge(folder / "c.json", lambda content: content.update(weights_sha256=digest.hexdigest()))
+
+
 def written(model, folder, shape=(1, 4, 4), *, witnessed=True, **options):
     """Certify a model, with a lower bound from random inputs if wanted; write c.json, c.safetensors and w.safetensors."""
     dtype = next(model.parameters()).dtype
