@@ -30,7 +30,7 @@ Array = NDArray[Any]
 Block = dict[str, Any]
 Shape = tuple[int, ...] | None
 UNIT = 2.0**-53
-SAFETY = 20.0  # by how much margins must exceed what the rounding of weights can change
+SAFETY = 4.0  # by how much margins must exceed what the rounding of weights can change
 _NONEXPANSIVE = ("Flatten", "Unflatten", "Identity", "ReLU", "Tanh", "Sigmoid", "Hardtanh", "Dropout", "GroupSort")
 # A module has `roles`, the tensors that a block of the kind has; `ends`, the shapes of its values and inputs, None where they are
 # not known; `prove`, whether its constant holds; and maybe `joint`, for the layer with its head.
@@ -219,8 +219,8 @@ class Checker:
         free = [self.weights[key].dtype for role, key in block["tensors"].items() if not role.endswith("_extra_state")]
         if {dtype for dtype in free if dtype.kind == "f"} != {stored.dtype}:
             raise Refuted("matrix", f"{block['name']}/{part}: has dtype {stored.dtype}, the weights have others")
-        allowed = float(np.finfo(stored.dtype).eps) * off
-        if not float(np.linalg.norm(allowed)) <= 1e-2 * float(np.linalg.norm(exact)) + 1e-300:
+        allowed = float(np.finfo(stored.dtype).eps) * off + float(np.finfo(stored.dtype).tiny)
+        if not float(np.linalg.norm(allowed)) <= 1e-2 * float(np.linalg.norm(exact)) + 1e-30:
             raise Refuted("matrix", f"{block['name']}/{part}: cancellation leaves too little of it to compare")
         if not (np.abs(stored.astype(np.float64) - exact) <= allowed).all():
             raise Refuted("matrix", f"{block['name']}/{part}: not what the weights give, by more than rounding")

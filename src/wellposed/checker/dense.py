@@ -111,9 +111,9 @@ def matrices(case: Checker, block: Block) -> tuple[Array, Array]:
 def _check_rounding(case: Checker, block: Block, matrix: Array, multipliers: Array) -> None:
     """What W may differ by from what the weights give must be small against what keeps it well posed, or forgers could use it."""
     off = _state_weight(block["state"], case.getter(block), block)[1]
-    lost = multipliers[:, None] * float(np.finfo(case.evidence[f"{block['name']}/matrix"].dtype).eps) * off
-    half, size = multipliers[:, None] * (np.eye(len(matrix)) - matrix), float((lost + lost.T).sum(1).max())
-    if size > 0.0 and not semidefinite(half + half.T, SAFETY * size):
+    unit, root = float(np.finfo(case.evidence[f"{block['name']}/matrix"].dtype).eps), np.sqrt(multipliers)
+    half, lost = (root[:, None] * part / root for part in (np.eye(len(matrix)) - matrix, unit * off))
+    if not float(np.linalg.eigvalsh(half + half.T)[0]) >= SAFETY * float(np.linalg.norm(lost + lost.T, 2)):
         raise Refuted(
             "rounding", f"{block['name']}: that of W is not small against what keeps it well posed; use float64"
         )
@@ -124,6 +124,11 @@ def output_map(case: Checker, block: Block) -> Array:
     return case.formed(block, "output", *_linear(block["input"], "output", case.getter(block)))
 
 
+def _sums(terms: int) -> float:
+    """Units in the last place that a sum of products loses, in anything but the worst case."""
+    return 2.0 * math.sqrt(terms) + 8.0
+
+
 def _state_weight(kind: str, get: Callable[[str], Array], block: Block) -> tuple[Array, Array]:
     """W from the free parameters, in float64, and how many units in the last place each entry may be off."""
     if kind == "given":
@@ -131,18 +136,22 @@ def _state_weight(kind: str, get: Callable[[str], Array], block: Block) -> tuple
     if kind == "monotone":
         a, skew, m = get("constraint.A"), get("constraint.B"), float(get("constraint._extra_state"))
         one, size, skew = np.eye(len(a)), len(a), skew - skew.T
-        off = (size + 8.0) * np.abs(a).T @ np.abs(a) + 8.0 * ((1.0 + abs(m)) * one + np.abs(skew))
+        off = _sums(size) * np.abs(a).T @ np.abs(a) + 8.0 * ((1.0 + abs(m)) * one + np.abs(skew))
         return (1.0 - m) * one - a.T @ a + skew, off
     if kind == "lipschitz-bounded":
         v, skew, psi = get("constraint.V"), get("constraint.S"), get("constraint.psi")
         size, skew = len(v), skew.T - skew
         margin = float(get("constraint._extra_state")) * (1.0 + float((v**2).sum()) / size)
         core = v.T @ v + margin * np.eye(size) + skew
-        off = (size + 8.0) * np.abs(v).T @ np.abs(v) + (size + 16.0) * abs(margin) * np.eye(size) + 8.0 * np.abs(skew)
+        off = _sums(size) * np.abs(v).T @ np.abs(v) + (size + 16.0) * abs(margin) * np.eye(size) + 8.0 * np.abs(skew)
         if block["output"]:
             u, o = np.exp(-psi)[:, None] * get("injection.free"), get("output.free")
             core = core + 0.5 * (o.T @ o + u @ u.T)
-            off = off + (len(o) + 16.0) * np.abs(o).T @ np.abs(o) + (u.shape[1] + 32.0) * np.abs(u) @ np.abs(u).T
+            off = (
+                off
+                + (8.0 + _sums(len(o))) * np.abs(o).T @ np.abs(o)
+                + (24.0 + _sums(u.shape[1])) * np.abs(u) @ np.abs(u).T
+            )
         scale = np.exp(psi)[:, None]
         return np.eye(size) - scale * core, scale * (off + 8.0 * np.abs(core)) + 8.0 * np.eye(size)
     if kind == "log-norm":
