@@ -141,7 +141,7 @@ def swap(tensors, name):
         (lambda t: t.update({"2/input": t["2/input"][:, ::-1].copy()}), "matrix"),
         (lambda t: swap(t, "joint/multipliers"), "joint"),
         (lambda t: t.update({"joint/multipliers": t["joint/multipliers"] * 1.5}), "joint"),
-        (lambda t: t.update({"joint/multipliers": -t["joint/multipliers"]}), "joint"),
+        (lambda t: t.update({"joint/multipliers": -t["joint/multipliers"]}), ""),
         (lambda t: t.update({"joint/multipliers": t["joint/multipliers"][:, ::-1].copy()}), "joint"),
         (lambda t: t.update({"joint/multipliers": t["joint/multipliers"][:3]}), "rows of multipliers"),
         (lambda t: t.update({"witness/states": t["witness/states"] * 1.5}), "witness"),
