@@ -12,7 +12,7 @@ demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digit
 	$(BIN)/wellposed attack $(RUN) --limit 359 > /dev/null
 	$(BIN)/wellposed report $(RUN)
 
-test: $(VENV)/.ready  ## the test suite, about three minutes on two cores
+test: $(VENV)/.ready  ## the test suite, about a quarter of an hour on two cores
 	$(BIN)/python -m pytest -q
 
 test-slow: $(VENV)/.ready  ## tests that train on real MNIST; needs WELLPOSED_DATA or a network
