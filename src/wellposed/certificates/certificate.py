@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.components import Components, components
-from wellposed.certificates.ending import Chain
 from wellposed.certificates.evaluate import BoundedLogits, bounded_logits, exact_copy
-from wellposed.certificates.evidence import describe, describe_witness
+from wellposed.certificates.evidence import claims, describe_witness
 from wellposed.certificates.file import read, write
 from wellposed.certificates.gains import gains
-from wellposed.certificates.joint import Joint, check_joint, joint_bound
+from wellposed.certificates.joint import Joint, check_joint, following, joint_bound
 from wellposed.certificates.lipschitz import (
     Factor,
     blocks_of,
@@ -25,7 +23,6 @@ from wellposed.certificates.lipschitz import (
     is_plain,
     pair_constants,
     product,
-    rounded_up,
 )
 from wellposed.certificates.precision import check_precision
 from wellposed.certificates.radius import RULES, radii
@@ -177,23 +174,13 @@ class Certificate:
 
     def tightened(self, joint: Joint) -> Certificate:
         """This certificate with what a joint bound adds to it, which must be about the same model."""
-        whole, scaled = self._by_joint(joint)
+        whole, scaled = following(joint, self.factors, self.norm)
         pairs = self.pairs
         if scaled is not None:
             pairs = scaled if pairs is None else torch.minimum(pairs, scaled)
         if whole >= self.lipschitz:
             return replace(self, joint=joint, pairs=pairs)
         return replace(self, joint=joint, pairs=pairs, lipschitz=whole, method=_DESCRIBED["metric"])
-
-    def _by_joint(self, joint: Joint, blocks: list[dict[str, Any]] | None = None) -> tuple[float, Tensor | None]:
-        """Constants of all outputs and of the margins that follow from a joint bound, with those of a file's blocks if given."""
-        factors = list(self.factors[: joint.place])
-        if blocks is not None and self.norm == "2":
-            factors = [replace(known, value=block["value"]) for known, block in zip(factors, blocks, strict=False)]
-        # In other norms it is about everything before the layer too.
-        before = product(factors) if self.norm == "2" else 1.0
-        scaled = None if joint.pairs is None else joint.pairs * before * (1.0 + 2.0**-51)
-        return rounded_up(before * joint.value), scaled
 
     def _check_lower_bound(self, model: nn.Module) -> None:
         if self.lower_bound is None:
@@ -221,7 +208,8 @@ class Certificate:
         if weights_digest(model) != self.weights_sha256:
             raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
         chain = blocks_of(model)
-        blocks, tensors = describe(chain, self.factors if self.norm == "2" else None, self.joint)
+        filed = claims(chain, self.norm, self.factors, self.joint, self.lipschitz, self.pairs)
+        tensors = filed.tensors
         lower = self.lower_bound
         if self.witness is not None:
             tensors["witness/points"] = torch.stack(self.witness)
@@ -229,35 +217,21 @@ class Certificate:
             found = None if self.joint is None else describe_witness(chain, self.joint, points, self.norm)
             if found is not None and lower is not None:
                 tensors, lower = {**tensors, **found[0]}, max(min(found[1], lower), 0.0)
-        # The file claims what its evidence proves: the joint bound, also where the product is a little below it.
-        inflation = _inflation(blocks, self.factors) if self.norm == "2" else 1.0
-        joint, lipschitz, pairs = (
-            None,
-            self.lipschitz * inflation,
-            None if self.pairs is None else self.pairs * inflation,
-        )
+        joint = None
         if self.joint is not None:
-            lipschitz, scaled = self._by_joint(self.joint, blocks)
-            pairs = pairs if scaled is None and self.norm == "2" else scaled
             joint = {
                 "block": self.joint.block, "place": self.joint.place, "value": self.joint.value,
                 "pairs": None if self.joint.pairs is None else self.joint.pairs.tolist(),
             }  # fmt: skip
-        vectors = _vectors(chain, self.norm)
-        if vectors is not None:
-            tensors.update(vectors.vectors)
-            lipschitz = vectors.value if joint is None else min(lipschitz, vectors.value)
-            known = [part for part in (pairs if joint is not None else None, vectors.pairs) if part is not None]
-            pairs = torch.stack(known).amin(0) if known else None
         content = {
             "norm": self.norm,
-            "lipschitz": lipschitz,
+            "lipschitz": filed.lipschitz,
             "method": self.method,
             "assumptions": [*_ASSUMPTIONS, f"arithmetic of at least the precision {self.precision}"],
-            "blocks": blocks,
+            "blocks": filed.blocks,
             "joint": joint,
-            "components": vectors is not None,
-            "pairs": None if pairs is None else pairs.tolist(),
+            "components": filed.by_components,
+            "pairs": None if filed.pairs is None else filed.pairs.tolist(),
             "weights_sha256": self.weights_sha256,
             "precision": self.precision,
             "lower_bound": lower,
@@ -379,23 +353,6 @@ def certify(
             "at most, Flatten() and one linear layer after it"
         )
     return certificate if joint is None else certificate.tightened(joint)
-
-
-def _inflation(blocks: list[dict[str, Any]], factors: tuple[Factor, ...]) -> float:
-    """By how much the blocks' constants that evidence proves exceed those of the certificate, together; at least one."""
-    found = 1.0
-    for block, factor in zip(blocks, factors, strict=True):
-        if block["value"] > factor.value:
-            found = found * (block["value"] / factor.value) * (1.0 + 1e-14)
-    return found
-
-
-def _vectors(chain: Chain, norm: str) -> Components | None:
-    """What is known by components, in norms for which that is asked."""
-    try:
-        return None if norm == "2" else components(chain, norm)
-    except CertificateError:
-        return None
 
 
 def _matrix(rows: Any) -> Tensor | None:

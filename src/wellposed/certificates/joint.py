@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from wellposed.certificates.diagonal_metric import AffineBlock, affine_block
 from wellposed.certificates.ending import Chain, find, find_pooled, output_map
 from wellposed.certificates.frequency_metric import CircularBlock, circular_block
-from wellposed.certificates.lipschitz import rounded_up
+from wellposed.certificates.lipschitz import Factor, product, rounded_up
 from wellposed.errors import CertificateError
 
 
@@ -106,6 +106,19 @@ def joint_bound(chain: Chain, *, largest: int | None = None) -> Joint | None:
             pairs[first, second] = pairs[second, first] = value
             rows.append(row)
     return Joint(parts.name, parts.place, whole.value, torch.stack(rows), pairs)
+
+
+def following(joint: Joint, factors: Sequence[Factor], norm: str) -> tuple[float, Tensor | None]:
+    """Constants of all outputs and of the margins that follow from a joint bound.
+
+    Args:
+        joint: the bound.
+        factors: constants of the blocks.
+        norm: in others than the Euclidean one a joint bound is about everything before the layer too.
+    """
+    before = product(list(factors[: joint.place])) if norm == "2" else 1.0
+    scaled = None if joint.pairs is None else joint.pairs * before * (1.0 + 2.0**-51)
+    return rounded_up(before * joint.value), scaled
 
 
 def difference(output: Tensor, first: int, second: int) -> Tensor:
