@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates.lipschitz import pooling_window
 from wellposed.layers.blocks import is_plain, moves_only
-from wellposed.layers.conv_equilibrium import ConvEquilibrium
-from wellposed.layers.conv_lben import ConvLBEN
+from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -62,7 +61,7 @@ class Pooled:
 
     place: int
     name: str
-    layer: ConvEquilibrium | ConvLBEN
+    layer: ImageLayer
     rows: Tensor
     window: int
 
@@ -80,11 +79,7 @@ def find_pooled(chain: Chain) -> Pooled | None:
     if place is None:
         return None
     name, layer = chain[place]
-    if (
-        not isinstance(layer, ConvEquilibrium | ConvLBEN)
-        or not runs_as_written(layer)
-        or layer.value_shape != layer.state_shape
-    ):
+    if not isinstance(layer, ImageLayer) or not runs_as_written(layer) or layer.value_shape != layer.state_shape:
         return None
     rest = [(label, block) for label, block in chain[place + 1 :] if not is_plain(block, nn.Identity)]
     window, names = 1, [name]

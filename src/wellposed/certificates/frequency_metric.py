@@ -20,8 +20,8 @@ from wellposed.certificates.interior_point import minimise
 from wellposed.convolution_norms import are_semidefinite, largest_singular_value
 from wellposed.guarantee.frequencywise import CircularStronglyMonotone
 from wellposed.layers.blocks import is_plain
-from wellposed.layers.conv_equilibrium import ConvEquilibrium, ImageInjection
-from wellposed.layers.conv_lben import CircularInjection, ConvLBEN
+from wellposed.layers.conv_equilibrium import ImageInjection, ImageLayer
+from wellposed.layers.conv_lben import CircularInjection
 from wellposed.operators.circular import Circular
 from wellposed.operators.fourier import image_rounding, multiplicity
 from wellposed.operators.scaled_circular import ScaledCircular
@@ -174,7 +174,7 @@ class CircularBlock:
 
 def circular_block(layer: object) -> CircularBlock | None:
     """The numbers of a layer that the theorem is about, or None if it is about another kind of layer."""
-    if not isinstance(layer, ConvEquilibrium | ConvLBEN) or not layer.activation.is_monotone:
+    if not isinstance(layer, ImageLayer) or not layer.activation.is_monotone:
         return None
     if layer.output is not None or layer.direct is not None:
         return None
@@ -184,7 +184,7 @@ def circular_block(layer: object) -> CircularBlock | None:
             return None
         operator, guarantee = layer.materialise()
         kernel, exponent = near_one(weight)
-        if isinstance(operator, ScaledCircular) and isinstance(layer, ConvLBEN):
+        if isinstance(operator, ScaledCircular):
             return _scaled_block(layer, operator, kernel, exponent)
         if not isinstance(operator, Circular) or not isinstance(guarantee, CircularStronglyMonotone):
             return None
@@ -197,7 +197,7 @@ def circular_block(layer: object) -> CircularBlock | None:
         return CircularBlock(operator.tensors[0], operator.image, gram, error, exponent, ones)
 
 
-def _scaled_block(layer: ConvLBEN, operator: ScaledCircular, kernel: Tensor, exponent: int) -> CircularBlock | None:
+def _scaled_block(layer: ImageLayer, operator: ScaledCircular, kernel: Tensor, exponent: int) -> CircularBlock | None:
     """W = I − ΨC is a circular convolution if Ψ is the same for all pixels; products of stored numbers round twice."""
     scale = operator.scale.detach().double().cpu()
     if scale.shape[1:] != (1, 1) or not is_plain(layer.injection, CircularInjection):
