@@ -16,7 +16,7 @@ import wellposed as wp
 from wellposed.certificates.affine_network import affine_network
 from wellposed.verification.attack import descend, margins
 from wellposed.verification.base import RegionQuestion
-from wellposed.verification.question import Question, surely_wrong
+from wellposed.verification.question import Margins, Question, surely_wrong
 from wellposed.verification.reduction import Bounds, Reduction
 from wellposed.verification.region import Region
 from wellposed.verification.relaxation import minimise, proved
@@ -44,7 +44,9 @@ def question_of(model, x, label, radius, norm):
     network = affine_network(model)
     region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius, None)
     asked = RegionQuestion(x, label, radius, region, 0.0, tuple(x.shape), None)
-    return Question.of(asked, network, network.centre(region.centre))
+    centre = network.centre(region.centre)
+    margins = Margins.of(network, centre, region, torch.tensor(label), torch.tensor(0.0, dtype=torch.float64))
+    return Question.of(asked, network, centre, margins)
 
 
 def exact_margin(network, x, label, radius, norm, solver="CLARABEL"):
@@ -315,7 +317,7 @@ def test_what_is_wrong_already_and_bad_input():
     x = torch.rand(3, dtype=torch.float64)
     label = int(model(x[None]).argmin())
     assert verifier.verify(x, label, 0.1).status == "misclassified"
-    assert surely_wrong(verifier.network, x, label)
+    assert bool(surely_wrong(verifier.network, x[None], torch.tensor([label])))
     for change, match in (
         ({"radius": 0.0}, "radius"), ({"radius": math.nan}, "radius"), ({"label": 3}, "label"), ({"norm": 1}, "norm"),
         ({"method": "guess"}, "method"), ({"x": torch.rand(4)}, "x"), ({"x": torch.full((3,), math.nan)}, "x"),
@@ -350,3 +352,33 @@ def test_no_time_leaves_the_question_open():
     label = int(model(x[None]).argmax())
     statuses = {verifier.verify(x, label, radius, seconds=1e-9).status for radius in (0.1, 0.5, 1.0, 2.0)}
     assert statuses <= {"certified", "falsified", "unknown"} and "unknown" in statuses
+
+
+@pytest.mark.parametrize("norm", ["2", "inf"])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_inputs_together_get_the_verdicts_that_they_get_alone(kind, norm):
+    model = network_of(kind, inputs=6, units=8, classes=4, seed=1, normalised=True)
+    verifier, radius = wp.Verifier(model), 0.15 if norm == "2" else 0.05
+    x = torch.rand(24, 1, 2, 3, dtype=torch.float64)
+    labels = model(x).argmax(1)
+    labels[:4] = (labels[:4] + 1) % 4
+    allowances = [0.0] * 20 + [0.3] * 4
+    together = verifier.verify_batch(x, labels.tolist(), radius, norm=norm, allowances=allowances)
+    for image, label, allowance, verdict in zip(x, labels.tolist(), allowances, together, strict=True):
+        alone = verifier.verify(image, label, radius, norm=norm, allowance=allowance)
+        assert (alone.status, alone.method) == (verdict.status, verdict.method)
+    assert {verdict.status for verdict in together} >= {"certified", "falsified", "misclassified"}
+    assert len({verdict.method for verdict in together}) >= 3
+    assert verifier.verify_batch(x[:0], [], radius, norm=norm) == []
+
+
+def test_inputs_whose_solve_did_not_converge_get_no_verdict():
+    model = network_of(inputs=6, units=8, classes=3, seed=1)
+    x = torch.randn(20, 6, dtype=torch.float64)
+    verifier = wp.Verifier(model, valid=None)
+    solved = verifier.verify_batch(x, model(x).argmax(1).tolist(), 1e-6)
+    assert {verdict.status for verdict in solved} == {"certified"}
+    verifier.network.layer.max_steps = 1
+    with pytest.warns(wp.NotConvergedWarning):
+        verdicts = verifier.verify_batch(x, model(x).argmax(1).tolist(), 1e-6)
+    assert {(verdict.status, verdict.method) for verdict in verdicts} == {("unknown", "input")}

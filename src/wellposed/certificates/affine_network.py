@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +26,18 @@ from wellposed.verified import gamma as rounding_constant
 
 @dataclass(frozen=True)
 class Centre:
-    """An input with everything known of the network there; float64.
+    """Inputs with everything known of the network there; float64.
 
     Attributes:
-        input: x₀, shape (inputs,).
-        offset: Ux₀ + b, shape (n,).
-        offset_error: of that, shape (n,).
-        state: z*(x₀), shape (n,).
-        preactivation: Wz* + Ux₀ + b, shape (n,).
-        error: of the pre-activation, shape (n,).
-        state_error: of the state, Euclidean.
-        logits: shape (classes,).
+        input: x₀, shape (*, inputs).
+        offset: Ux₀ + b, shape (*, n).
+        offset_error: of that, shape (*, n).
+        state: z*(x₀), shape (*, n).
+        preactivation: Wz* + Ux₀ + b, shape (*, n).
+        error: of the pre-activation, shape (*, n).
+        state_error: of the state, Euclidean, shape (*).
+        logits: shape (*, classes).
+        converged: whether the solve did, boolean, shape (*); nothing else holds where it did not.
     """
 
     input: Tensor
@@ -44,8 +46,13 @@ class Centre:
     state: Tensor
     preactivation: Tensor
     error: Tensor
-    state_error: float
+    state_error: Tensor
     logits: Tensor
+    converged: Tensor
+
+    def __getitem__(self, rows: int | Tensor) -> Self:
+        """Some of the inputs, or one."""
+        return type(self)(**{name: part[rows] for name, part in vars(self).items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,27 +128,22 @@ class AffineNetwork:
 
     @torch.no_grad()
     def centre(self, x: Tensor) -> Centre:
-        """The network at one input of shape (inputs,), with rigorous errors.
-
-        Raises:
-            CertificateError: the solve did not converge.
-        """
-        x = x.detach().double().cpu().reshape(-1)
-        offset = self.weight @ x + self.bias
+        """The network at inputs of shape (*, inputs), with rigorous errors."""
+        flat = x.detach().double().cpu().reshape(-1, x.shape[-1])
+        offset = flat @ self.weight.t() + self.bias
         unit = rounding_constant(self.weight.shape[1] + 8) + self.folding
-        offset_error = unit * (self.weight.abs() @ x.abs() + self.bias_size)
-        solution = self.layer.solve(x[None])
-        if not bool(solution.converged.all()):
-            raise CertificateError("centre: the solve did not converge; nothing can be said of this input")
+        offset_error = unit * (flat.abs() @ self.weight.abs().t() + self.bias_size)
+        solution = self.layer.solve(flat)
         assert solution.error_bound is not None
-        state = solution.value[0]
-        away = float(solution.error_bound[0]) + self.offset_lipschitz * float(offset_error.norm()) * (1.0 + 1e-12)
-        value = self.matrix @ state + offset
-        terms = self.matrix.abs() @ state.abs() + offset.abs()
+        state = solution.value
+        away = solution.error_bound + self.offset_lipschitz * offset_error.norm(dim=1) * (1.0 + 1e-12)
+        value = state @ self.matrix.t() + offset
+        terms = state.abs() @ self.matrix.abs().t() + offset.abs()
         rows = self.matrix.norm(dim=1) * (1.0 + 1e-12)
-        error = rows * away + rounding_constant(len(state) + 6) * terms + offset_error
-        logits = self.output @ state + self.output_bias
-        return Centre(x, offset, offset_error, state, value, error, away, logits)
+        error = rows * away[:, None] + rounding_constant(state.shape[1] + 6) * terms + offset_error
+        logits = state @ self.output.t() + self.output_bias
+        parts = (flat, offset, offset_error, state, value, error, away, logits, solution.converged)
+        return Centre(*(part.reshape(x.shape[:-1] + part.shape[1:]) for part in parts))
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates.affine_network import AffineNetwork
+from wellposed.linear_algebra import solve
 from wellposed.verification.region import Region
 
 _STEPS = 12
@@ -20,12 +21,9 @@ def margins(network: AffineNetwork, x: Tensor, rows: Tensor, constants: Tensor) 
     offset = x @ network.weight.t() + network.bias
     state = network.layer.state(x)
     active = (state @ network.matrix.t() + offset > 0.0).double()
-    identity = torch.eye(len(network.matrix), dtype=torch.float64)
-    gradients = []
-    for row, pattern in zip(rows, active, strict=True):
-        through = torch.linalg.solve_ex((identity - pattern[:, None] * network.matrix).t(), row[:, None])[0][:, 0]
-        gradients.append((through * pattern) @ network.weight)
-    return (rows * state).sum(1) + constants, torch.stack(gradients)
+    own = torch.eye(len(network.matrix), dtype=torch.float64) - active[:, :, None] * network.matrix
+    through = solve(own.mT, rows[:, :, None])[:, :, 0]
+    return (rows * state).sum(1) + constants, (through * active) @ network.weight
 
 
 @torch.no_grad()
@@ -36,7 +34,7 @@ def descend(
 
     Args:
         network: the numbers.
-        region: where to search.
+        region: where to search, one or k.
         start: inputs of the region, shape (k, inputs).
         rows: see `margins`.
         constants: likewise.

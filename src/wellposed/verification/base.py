@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -140,15 +139,6 @@ class RegionVerifier(ABC):
             for verdict in verdicts
         ]
 
-    def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
-        """Verdicts, one by one; ``last`` is the place of the last step to try."""
-        found = []
-        for question in questions:
-            start = time.monotonic()
-            verdict = self._answer(question, last, start + seconds)
-            found.append(replace(verdict, seconds=time.monotonic() - start))
-        return found
-
     @abstractmethod
-    def _answer(self, asked: RegionQuestion, last: int, deadline: float) -> Verdict:
-        """The verdict on one question."""
+    def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
+        """Verdicts, with the time that each took; ``last`` is the place of the last step to try, the seconds are per question."""

@@ -80,9 +80,6 @@ class ChainVerifier(RegionVerifier):
         each = (time.monotonic() - start) / len(questions)
         return [replace(verdict, seconds=each) for verdict in verdicts]
 
-    def _answer(self, asked: RegionQuestion, last: int, deadline: float) -> Verdict:
-        return self._answers([asked], last, deadline - time.monotonic())[0]
-
     def _by_constants(self, questions: list[RegionQuestion], points: Tensor, labels: Tensor) -> Tensor:
         """Which margins are larger than what the constants let them lose, boolean, shape (batch,)."""
         result = bounded_logits(self._exact, points)
@@ -91,7 +88,7 @@ class ChainVerifier(RegionVerifier):
         margins = logits.gather(1, labels[:, None]) - logits - error[:, None]
         margins = margins - torch.tensor([asked.allowance for asked in questions], dtype=torch.float64)[:, None]
         away = [
-            asked.region.radius + float((asked.region.centre - asked.x).norm()) * (1.0 + 1e-12) for asked in questions
+            float(asked.region.radius + (asked.region.centre - asked.x).norm()) * (1.0 + 1e-12) for asked in questions
         ]
         certificates = [(self._certificate, away)]
         if questions[0].region.widths is not None and self._in_boxes is not None:

@@ -192,7 +192,7 @@ class EmbeddedVerifier(RegionVerifier):
         centres = torch.stack([asked.region.centre for asked in questions])
         widths = [asked.region.widths for asked in questions]
         reach = torch.stack([torch.full_like(points[0], math.inf) if width is None else width for width in widths])
-        radii = torch.tensor([asked.region.radius for asked in questions], dtype=torch.float64)
+        radii = torch.stack([asked.region.radius for asked in questions])
         low, _, proved = self._margins(centres, reach, radii, labels)
         allowances = torch.tensor([asked.allowance for asked in questions], dtype=torch.float64)
         certified = proved & (low.amin(1) > allowances)
@@ -203,9 +203,6 @@ class EmbeddedVerifier(RegionVerifier):
             else Verdict("certified" if sure else "unknown", "embedding", seconds=each)
             for lost, sure in zip(wrong.tolist(), certified.tolist(), strict=True)
         ]
-
-    def _answer(self, asked: RegionQuestion, last: int, deadline: float) -> Verdict:
-        return self.answers([asked])[0]
 
     def _margins(self, centre: Tensor, widths: Tensor, radius: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Lower and upper bounds of the margins over the other classes, and for which inputs they are proved.

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from wellposed.certificates.affine_network import AffineNetwork, Centre
-from wellposed.errors import CertificateError
 from wellposed.verification.base import RegionQuestion
+from wellposed.verification.region import Region
 from wellposed.verified import gamma
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The margins of a class over all classes, ``rows·z + constants``, at the centres of regions; over itself it is zero.
+
+    Attributes:
+        rows: shape (*, classes, n).
+        constants: shape (*, classes).
+        errors: of the margins anywhere in the region, from rounding the difference of two rows, shape (*, classes).
+        bases: proved lower bounds at the centre, less what must be left over; NaN where the solve did not converge.
+    """
+
+    rows: Tensor
+    constants: Tensor
+    errors: Tensor
+    bases: Tensor
+
+    @classmethod
+    def of(cls, network: AffineNetwork, centre: Centre, region: Region, labels: Tensor, allowances: Tensor) -> Self:
+        """Those of one region, or of several with as many labels and allowances."""
+        own, shift = network.output[labels], network.output_bias[labels]
+        rows, constants = own[..., None, :] - network.output, shift[..., None] - network.output_bias
+        moved = network.offset_lipschitz * region.reach(network).norm(dim=-1)
+        largest = centre.state.norm(dim=-1) + centre.state_error + moved  # an upper bound of ‖z‖ on the region
+        sizes = (own.abs()[..., None, :] + network.output.abs()).norm(dim=-1)
+        errors = 2.0**-52 * (sizes * largest[..., None] + constants.abs()) * (1.0 + 1e-9)
+        values = (rows @ centre.state[..., None])[..., 0] + constants
+        terms = (rows.abs() @ centre.state.abs()[..., None])[..., 0] + constants.abs()
+        away = rows.norm(dim=-1) * centre.state_error[..., None] + errors
+        unit = gamma(rows.shape[-1] + 16)
+        bases = values - away * (1.0 + 1e-12) - unit * terms - allowances[..., None]
+        return cls(rows, constants, errors, torch.where(centre.converged[..., None], bases, torch.nan))
+
+    def __getitem__(self, rows: int | Tensor) -> Self:
+        """Those of some regions, or of one."""
+        return type(self)(**{name: part[rows] for name, part in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -42,61 +80,77 @@ class Question(RegionQuestion):
     Attributes:
         network: the numbers.
         centre: the network at the region's centre.
+        margins: of the label.
     """
 
     network: AffineNetwork
     centre: Centre
+    margins: Margins
 
     @classmethod
-    def of(cls, asked: RegionQuestion, network: AffineNetwork, centre: Centre) -> Question:
+    def of(cls, asked: RegionQuestion, network: AffineNetwork, centre: Centre, margins: Margins) -> Self:
         """The question about a network."""
-        return cls(**vars(asked), network=network, centre=centre)
+        return cls(**vars(asked), network=network, centre=centre, margins=margins)
 
     def target(self, other: int, metric: Tensor) -> Target:
         """The margin over another class."""
-        network, centre = self.network, self.centre
-        own, theirs = network.output[self.label], network.output[other]
-        row = own - theirs
-        constant = float(network.output_bias[self.label] - network.output_bias[other])
-        error = (
-            2.0**-52 * (float((own.abs() + theirs.abs()).norm()) * self._largest_state + abs(constant)) * (1.0 + 1e-9)
-        )
-        terms = float(row.abs() @ centre.state.abs()) + abs(constant)
-        away = float(row.norm()) * centre.state_error + error
-        base = (
-            float(row @ centre.state) + constant - away * (1.0 + 1e-12) - gamma(len(row) + 16) * terms - self.allowance
-        )
+        row, *numbers = (part[other] for part in vars(self.margins).values())
+        constant, error, base = map(float, numbers)
         return Target(other, row, constant, error, metric, base)
 
-    @cached_property
-    def _largest_state(self) -> float:
-        """An upper bound of ‖z‖ on the region."""
-        moved = self.network.offset_lipschitz * float(self.region.reach(self.network).norm())
-        return float(self.centre.state.norm()) + self.centre.state_error + moved
-
     def counterexample(self, values: Tensor, points: Tensor) -> Tensor | None:
-        """The first of some points, those of the least margins first, that is surely misclassified; None if none is."""
-        for place in torch.argsort(values).tolist():
-            if float(values[place]) >= 0.0:
-                return None
-            point = self.inside(points[place])
-            if surely_wrong(self.network, point, self.label):
-                return point
-        return None
+        """Of some points one that is surely misclassified, if any is, that of the least margin first."""
+        return counterexamples(self.network, [self] * len(points), values, points, [0] * len(points)).get(0)
+
+
+def counterexamples(
+    network: AffineNetwork, questions: Sequence[RegionQuestion], values: Tensor, points: Tensor, places: Sequence[int]
+) -> dict[int, Tensor]:
+    """Surely misclassified points of regions, by the regions' places, those of the least margins first.
+
+    Args:
+        network: the numbers.
+        questions: that of each point.
+        values: a margin at each point, shape (points,).
+        points: shape (points, inputs).
+        places: that of each point's question.
+    """
+    tried = [k for k in torch.argsort(values).tolist() if float(values[k]) < 0.0]
+    if not tried:
+        return {}
+    inside = torch.stack([questions[k].inside(points[k]) for k in tried])
+    wrong = surely_wrong(network, inside, torch.tensor([questions[k].label for k in tried])).tolist()
+    found: dict[int, Tensor] = {}
+    for k, point, lost in zip(tried, inside, wrong, strict=True):
+        if lost:
+            found.setdefault(places[k], point)
+    return found
 
 
 @torch.no_grad()
-def surely_wrong(network: AffineNetwork, x: Tensor, label: int) -> bool:
-    """Whether the logits of the stored numbers at one input surely have another class above the true one."""
-    try:
-        centre = network.centre(x)
-    except CertificateError:
-        return False
-    rows = network.output - network.output[label]
-    margin = rows @ centre.state + network.output_bias - network.output_bias[label]
-    size = rows.norm(dim=1) * centre.state_error
-    terms = (network.output.abs() + network.output[label].abs()) @ centre.state.abs()
-    terms = terms + network.output_bias.abs() + network.output_bias[label].abs()
-    surely = margin - size * (1.0 + 1e-12) - gamma(len(centre.state) + 16) * terms
-    surely[label] = -torch.inf
-    return bool((surely > 0.0).any())
+def surely_wrong(network: AffineNetwork, x: Tensor, labels: Tensor) -> Tensor:
+    """Whether the logits of the stored numbers surely have another class above the true one.
+
+    Args:
+        network: the numbers.
+        x: shape (batch, inputs).
+        labels: shape (batch,).
+
+    Returns:
+        Boolean, shape (batch,).
+    """
+    return wrong_at(network, network.centre(x), labels)
+
+
+@torch.no_grad()
+def wrong_at(network: AffineNetwork, centre: Centre, labels: Tensor) -> Tensor:
+    """The same for inputs where the network is known already."""
+    rows = network.output - network.output[labels][:, None, :]
+    shift = network.output_bias[labels][:, None]
+    margin = (rows @ centre.state[:, :, None])[:, :, 0] + network.output_bias - shift
+    sizes = rows.norm(dim=2) * centre.state_error[:, None]
+    heads = network.output.abs() + network.output[labels].abs()[:, None, :]
+    terms = (heads @ centre.state.abs()[:, :, None])[:, :, 0] + network.output_bias.abs() + shift.abs()
+    surely = margin - sizes * (1.0 + 1e-12) - gamma(centre.state.shape[1] + 16) * terms
+    surely = surely.scatter(1, labels[:, None], -torch.inf)
+    return (surely > 0.0).any(1) & centre.converged

@@ -19,10 +19,14 @@ from wellposed.verified import gamma as rounding_constant
 
 @dataclass(frozen=True)
 class Bounds:
-    """Proved bounds of the pre-activations on a region, shape (n,) each."""
+    """Proved bounds of the pre-activations on a region, shape (n,) each, or on several."""
 
     lower: Tensor
     upper: Tensor
+
+    def __getitem__(self, row: int) -> Bounds:
+        """Those of one region of several."""
+        return Bounds(self.lower[row], self.upper[row])
 
     def uncertain(self) -> Tensor:
         """Which units may be active and inactive, boolean."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,25 +15,36 @@ from wellposed.verified import gamma as rounding_constant
 
 @dataclass(frozen=True)
 class Region:
-    """A ball ``‖x − centre‖₂ ≤ radius``, or a box ``|x − centre| ≤ widths``.
+    """A ball ``‖x − centre‖₂ ≤ radius``, or a box ``|x − centre| ≤ widths``; or several of one kind. All float64.
 
     Attributes:
-        centre: shape (inputs,), float64.
-        radius: of the ball; for a box, of the ball around it.
-        widths: of the box, shape (inputs,); None for a ball.
+        centre: shape (*, inputs).
+        radius: of the ball, shape (*); for a box, of the ball around it.
+        widths: of the box, shape (*, inputs); None for a ball.
     """
 
     centre: Tensor
-    radius: float
+    radius: Tensor
     widths: Tensor | None = None
 
     @classmethod
-    def ball(cls, x: Tensor, radius: float) -> Region:
-        """The Euclidean ball."""
-        return cls(x.detach().double().cpu().reshape(-1), radius)
+    def stack(cls, regions: Sequence[Self]) -> Self:
+        """Several regions of one kind as one, with a dimension in front."""
+        widths = [region.widths for region in regions if region.widths is not None]
+        centres, radii = (torch.stack([getattr(region, name) for region in regions]) for name in ("centre", "radius"))
+        return cls(centres, radii, torch.stack(widths) if widths else None)
+
+    def __getitem__(self, rows: Tensor) -> Self:
+        """Some of the regions."""
+        return type(self)(self.centre[rows], self.radius[rows], None if self.widths is None else self.widths[rows])
 
     @classmethod
-    def box(cls, x: Tensor, radius: float, valid: tuple[float, float] | None = (0.0, 1.0)) -> Region:
+    def ball(cls, x: Tensor, radius: float) -> Self:
+        """The Euclidean ball."""
+        return cls(x.detach().double().cpu().reshape(-1), torch.tensor(radius, dtype=torch.float64))
+
+    @classmethod
+    def box(cls, x: Tensor, radius: float, valid: tuple[float, float] | None = (0.0, 1.0)) -> Self:
         """The points of the ℓ∞ ball that are valid pixels: a box around its own middle, rounded outwards.
 
         Args:
@@ -46,17 +59,20 @@ class Region:
         middle = 0.5 * (low + high)
         widths = torch.maximum(high - middle, middle - low)
         widths = widths * (1.0 + 2.0**-50) + 2.0**-50 * (radius + middle.abs() * 2.0**-2)
-        return cls(middle, float(widths.norm()) * (1.0 + widths.numel() * 2.0**-52), widths)
+        return cls(middle, widths.norm() * (1.0 + widths.numel() * 2.0**-52), widths)
 
     def reach(self, network: AffineNetwork) -> Tensor:
-        """Upper bounds of |U(x − centre)|, shape (n,)."""
+        """Upper bounds of |U(x − centre)|, shape (*, n)."""
         if self.widths is None:
-            return network.row_norms * (self.radius * (1.0 + 1e-15))
-        slack = 1.0 + (len(self.widths) + 8) * 2.0**-52 + network.folding
-        return torch.minimum(network.weight.abs() @ self.widths * slack, network.row_norms * self.radius)
+            return network.row_norms * (self.radius[..., None] * (1.0 + 1e-15))
+        slack = 1.0 + (self.widths.shape[-1] + 8) * 2.0**-52 + network.folding
+        by_width = self.widths @ network.weight.abs().t() * slack
+        return torch.minimum(by_width, network.row_norms * self.radius[..., None])
 
     def gram(self, network: AffineNetwork, shares: Tensor | None = None) -> Tensor:
-        """A matrix whose square root maps the unit ball onto an ellipsoid that has all U(x − centre) inside, up to rounding.
+        """A matrix whose square root maps the unit ball onto an ellipsoid that has all U(x − centre) inside, for one region.
+
+        Up to rounding, see `gram_error`.
 
         Args:
             network: U.
@@ -78,7 +94,7 @@ class Region:
             shares: see `gram`.
         """
         if shares is None or self.widths is None:
-            square = self.radius**2 if self.widths is None else float(self.widths.square().sum())
+            square = float(self.radius**2 if self.widths is None else self.widths.square().sum())
             return square * (network.weight.t() @ pull)
         total = float((shares * self.widths.square()).sum())
         return total * (network.weight.t() @ pull) / shares[:, None]
@@ -88,17 +104,17 @@ class Region:
         return 2.0 * rounding_constant(network.weight.shape[1] + 16) + 2.0 * network.folding
 
     def project(self, x: Tensor) -> Tensor:
-        """The nearest points of the region to points of shape (batch, inputs), by its own norm."""
+        """The nearest points to points of shape (batch, inputs), by its own norm: of one region, or of a region each."""
         change = x - self.centre
         if self.widths is not None:
             return self.centre + change.clamp(-self.widths, self.widths)
         size = change.norm(dim=1, keepdim=True)
-        return self.centre + change * (self.radius * (1.0 - 1e-12) / size.clamp_min(1e-300)).clamp_max(1.0)
+        return self.centre + change * (self.radius[..., None] * (1.0 - 1e-12) / size.clamp_min(1e-300)).clamp_max(1.0)
 
     def extreme(self, gradient: Tensor) -> Tensor:
-        """The points where linear functions with these gradients, shape (batch, inputs), are least."""
+        """The points where linear functions with these gradients, shape (batch, inputs), are least; likewise."""
         if self.widths is not None:
             return self.centre - self.widths * gradient.sign()
         return self.centre - gradient * (
-            self.radius * (1.0 - 1e-12) / gradient.norm(dim=1, keepdim=True).clamp_min(1e-300)
+            self.radius[..., None] * (1.0 - 1e-12) / gradient.norm(dim=1, keepdim=True).clamp_min(1e-300)
         )

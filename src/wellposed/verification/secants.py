@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates.affine_network import AffineNetwork, Centre
+from wellposed.linear_algebra import inverse, solve
 from wellposed.verification.reduction import Bounds
 from wellposed.verification.region import Region
 from wellposed.verified import gamma as rounding_constant
@@ -23,7 +24,7 @@ _WORTH = 0.98  # a round must shrink the mean width to this share of it, or it i
 
 @dataclass(frozen=True)
 class Secants:
-    """Middle and half-width of the slopes at a region, shape (n,) each, with bounds of |Δv|, shape (n,)."""
+    """Middle and half-width of the slopes at a region, shape (*, n) each, with bounds of |Δv|, shape (*, n)."""
 
     middle: Tensor
     spread: Tensor
@@ -49,77 +50,85 @@ def secants(centre: Centre, bounds: Bounds) -> Secants:
 
 
 def reach_of(rows: Tensor, network: AffineNetwork, region: Region) -> Tensor:
-    """Upper bounds of |rows·U(x − centre)| over a region, for rows of shape (k, n), rounding included."""
+    """Upper bounds of |rows·U(x − centre)| over regions, for rows of shape (*, k, n), rounding included; shape (*, k)."""
     inputs = network.weight.shape[1]
     rounding = 2.0 * rounding_constant(len(network.matrix) + inputs + 16) + 2.0 * network.folding
     if region.widths is None:
-        square = ((rows @ network.gram) * rows).sum(1)
+        square = ((rows @ network.gram) * rows).sum(-1)
         size = rows.abs() @ network.row_norms
-        return region.radius * (square + rounding * size.square()).clamp_min(0.0).sqrt() * (1.0 + 1e-14)
-    size = rows.abs() @ region.reach(network)
-    return (rows @ network.weight).abs() @ region.widths * (1.0 + rounding) + rounding * size
+        reached = (square + rounding * size.square()).clamp_min(0.0).sqrt()
+        return region.radius[..., None] * reached * (1.0 + 1e-14)
+    size = _applied(rows.abs(), region.reach(network))
+    return _applied((rows @ network.weight).abs(), region.widths) * (1.0 + rounding) + rounding * size
+
+
+def _applied(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Products of matrices of shape (*, k, n) with vectors of shape (*, n)."""
+    return (matrix @ vector[..., None])[..., 0]
 
 
 def refine(network: AffineNetwork, centre: Centre, region: Region, bounds: Bounds) -> Bounds:
-    """Bounds that are at least as tight, all of them proved."""
+    """Bounds that are at least as tight, all of them proved; for one region or several, whose bounds are of shape (*, n)."""
     matrix, size = network.matrix, len(network.matrix)
     identity = torch.eye(size, dtype=torch.float64)
     rounding = rounding_constant(2 * size + 16)
     for _ in range(_ROUNDS):
         slopes = secants(centre, bounds)
-        own = identity - matrix * slopes.middle
-        inverse, failed = torch.linalg.inv_ex(own)
-        if int(failed):
-            return bounds
-        remainder = (identity - inverse @ own).abs() + rounding * (inverse.abs() @ (identity + matrix.abs()) + identity)
-        through = (inverse @ matrix).abs() + rounding * (inverse.abs() @ matrix.abs())
-        factor = through * slopes.spread + remainder
-        driven = reach_of(inverse, network, region)
-        away = _supersolution(factor, driven)
-        known = slopes.away
-        found = known if away is None else torch.minimum(away, known)
+        own = identity - matrix * slopes.middle[..., None, :]
+        # Any Y will do, zero where there is no inverse: then K is the identity, and nothing is gained.
+        inverted = inverse(own).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        remainder = (identity - inverted @ own).abs() + rounding * (
+            inverted.abs() @ (identity + matrix.abs()) + identity
+        )
+        through = (inverted @ matrix).abs() + rounding * (inverted.abs() @ matrix.abs())
+        factor = through * slopes.spread[..., None, :] + remainder
+        driven = reach_of(inverted, network, region)
+        found = torch.minimum(_supersolution(factor, driven), slopes.away)
         # Also where K is not a contraction: |Δv| ≤ a + K|Δv| with what is known already.
         for _ in range(2):
-            found = torch.minimum(found, (driven + factor @ found) * (1.0 + rounding))
+            found = torch.minimum(found, (driven + _applied(factor, found)) * (1.0 + rounding))
         lower = torch.maximum(bounds.lower, centre.preactivation - centre.error - found - 1e-15 * found)
         upper = torch.minimum(bounds.upper, centre.preactivation + centre.error + found + 1e-15 * found)
-        before = float((bounds.upper - bounds.lower).mean())
+        before, after = ((ends[1] - ends[0]).mean(-1) for ends in ((bounds.lower, bounds.upper), (lower, upper)))
         bounds = Bounds(lower, upper)
-        if not float((upper - lower).mean()) < _WORTH * before:
+        if not bool((after < _WORTH * before).any()):
             break
     return bounds
 
 
-def _supersolution(factor: Tensor, driven: Tensor) -> Tensor | None:
-    """A w > 0 with w ≥ driven + factor·w, near the least; None if none is found. It proves that (I − factor)⁻¹driven ≤ w."""
-    size = len(driven)
+def _supersolution(factor: Tensor, driven: Tensor) -> Tensor:
+    """Some w > 0 with w ≥ driven + factor·w, near the least; infinite where none is found. It proves (I − factor)⁻¹driven ≤ w.
+
+    Args:
+        factor: nonnegative, shape (*, n, n).
+        driven: nonnegative, shape (*, n).
+    """
+    size = driven.shape[-1]
     identity = torch.eye(size, dtype=torch.float64)
-    guess = torch.linalg.solve_ex(identity - factor, torch.stack([driven, torch.ones_like(driven)], 1))[0]
-    if not bool(torch.isfinite(guess).all()) or not bool((guess[:, 1] > 0.0).all()):
-        return None
-    for share in (1e-12, 1e-10, 1e-8, 1e-5):
-        found = guess[:, 0] + share * (float(driven.max()) + 1e-300) * guess[:, 1]
-        image = (driven + factor @ found) * (1.0 + rounding_constant(size + 4))
-        if bool((found > 0.0).all()) and bool((image < found).all()):
-            return found
-    return None
+    guess = solve(identity - factor, torch.stack([driven, torch.ones_like(driven)], -1))
+    found = torch.full_like(driven, torch.inf)
+    for share in (1e-5, 1e-8, 1e-10, 1e-12):
+        tried = guess[..., 0] + share * (driven.amax(-1, keepdim=True) + 1e-300) * guess[..., 1]
+        image = (driven + _applied(factor, tried)) * (1.0 + rounding_constant(size + 4))
+        good = ((tried > 0.0) & (image < tried) & torch.isfinite(tried)).all(-1, keepdim=True)
+        found = torch.where(good, tried, found)
+    return found
 
 
 def margin_change(network: AffineNetwork, centre: Centre, region: Region, bounds: Bounds, rows: Tensor) -> Tensor:
-    """Upper bounds of |rows·Δz| over a region, for rows of shape (k, n).
+    """Upper bounds of |rows·Δz| over regions, for rows of shape (*, k, n); shape (*, k).
 
     With g(I − WD) ≈ rows·D: rows·Δz = gUΔx + (gW + rows)ΘRΔv + (rows·D − g(I − WD))Δv.
     """
     slopes = secants(centre, bounds)
     matrix, size = network.matrix, len(network.matrix)
-    own = torch.eye(size, dtype=torch.float64) - matrix * slopes.middle
-    wanted = rows * slopes.middle
-    found = torch.linalg.solve_ex(own.t(), wanted.t())[0].t()
+    identity = torch.eye(size, dtype=torch.float64)
+    own = identity - matrix * slopes.middle[..., None, :]
+    wanted = rows * slopes.middle[..., None, :]
+    found = solve(own.mT, wanted.mT).mT
     rounding = rounding_constant(2 * size + 16)
-    missing = (wanted - found @ own).abs() + rounding * (
-        wanted.abs() + found.abs() @ (torch.eye(size, dtype=torch.float64) + matrix.abs())
-    )
+    missing = (wanted - found @ own).abs() + rounding * (wanted.abs() + found.abs() @ (identity + matrix.abs()))
     open_part = (found @ matrix + rows).abs() + rounding * (found.abs() @ matrix.abs() + rows.abs())
-    away = slopes.away
-    change = reach_of(found, network, region) + (open_part * slopes.spread + missing) @ away
+    moved = _applied(open_part * slopes.spread[..., None, :] + missing, slopes.away)
+    change = reach_of(found, network, region) + moved
     return change.nan_to_num(nan=torch.inf, posinf=torch.inf) * (1.0 + 4.0 * rounding)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import AffineNetwork, affine_network
 from wellposed.certificates.diagonal_metric import AffineBlock
-from wellposed.errors import CertificateError
 from wellposed.verification.attack import descend
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.bounding import Bounding
 from wellposed.verification.branching import branch
-from wellposed.verification.question import Question, Target, surely_wrong
+from wellposed.verification.question import Margins, Question, Target, counterexamples, wrong_at
 from wellposed.verification.reduction import Bounds
+from wellposed.verification.region import Region
 from wellposed.verification.secants import margin_change, refine
 from wellposed.verification.verdict import Verdict
 
+_ENTRIES = 2**24  # of the largest arrays of a batch
 LADDER = ("global", "secants", "relaxation", "tightening", "branching")
 
 
@@ -41,39 +43,82 @@ class Verifier(RegionVerifier):
         self.network = model if isinstance(model, AffineNetwork) else affine_network(model)
         self.valid, self.steps = valid, LADDER
         self.inputs, self.classes = self.network.weight.shape[1], len(self.network.output)
+        units = len(self.network.matrix)
+        self.batch_size = max(1, min(100, _ENTRIES // (units * (units + self.inputs))))
         metric = self.network.layer.guarantee().diagonal_metric()
-        size = len(self.network.matrix)
-        self._metric = torch.ones(size, dtype=torch.float64) if metric is None else metric.detach().double().cpu()
+        self._metric = torch.ones(units, dtype=torch.float64) if metric is None else metric.detach().double().cpu()
         self._block = AffineBlock(self.network.matrix, self.network.weight, self._metric)
         self._pairs: dict[tuple[int, int], tuple[float, Tensor]] = {}
 
-    def _answer(self, asked: RegionQuestion, last: int, deadline: float) -> Verdict:
-        network, label, region = self.network, asked.label, asked.region
-        if surely_wrong(network, asked.x, label):
-            return Verdict("misclassified", "input")
-        try:
-            centre = network.centre(region.centre)
-        except CertificateError:  # the solve did not converge
-            return Verdict("unknown", "input")
-        question = Question.of(asked, network, centre)
-        targets = [
-            question.target(other, self.pair(label, other)[1]) for other in range(len(network.output)) if other != label
-        ]
-        left = [target for target in targets if not self._globally(target, question)]
-        if not left or last == 0:
-            return Verdict("unknown" if left else "certified", "global")
+    def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
+        """The steps that are linear algebra for all inputs together; what they leave open, one by one."""
+        if not questions:
+            return []
+        start = time.monotonic()
+        verdicts, left = self._together(questions, last)
+        share = (time.monotonic() - start) / len(questions)
+        for place, (question, bounds, others) in left.items():
+            begun = time.monotonic()
+            verdict = self._relaxed(question, bounds, others, last, begun + seconds - share)
+            verdicts[place] = replace(verdict, seconds=time.monotonic() - begun)
+        return [replace(verdict, seconds=verdict.seconds + share) for verdict in verdicts]
 
-        away = network.slopes * (region.radius * (1.0 + 1e-14)) + centre.error
-        bounds = Bounds(centre.preactivation - away, centre.preactivation + away)
-        bounds = refine(network, centre, region, bounds)
-        left = _by_secants(question, bounds, left)
-        if not left or last == 1:
-            return Verdict("unknown" if left else "certified", "secants")
-        found = _attack(question, left)
-        if found is not None:
-            return Verdict("falsified", "attack", found)
+    def _together(
+        self, questions: list[RegionQuestion], last: int
+    ) -> tuple[list[Verdict], dict[int, tuple[Question, Bounds, list[int]]]]:
+        """Verdicts so far, and by place the questions that go on, with bounds and the classes that may still win."""
+        network = self.network
+        points, labels = (
+            torch.stack([asked.x for asked in questions]),
+            torch.tensor([asked.label for asked in questions]),
+        )
+        region = Region.stack([asked.region for asked in questions])
+        centre = network.centre(region.centre)
+        at_points = centre if region.widths is None else network.centre(points)
+        allowances = torch.tensor([asked.allowance for asked in questions], dtype=torch.float64)
+        margins = Margins.of(network, centre, region, labels, allowances)
+        constants = torch.tensor(
+            [[self.pair(label, other)[0] for other in range(self.classes)] for label in labels.tolist()]
+        )
+        opened = ~(margins.bases > constants * (region.radius * (1.0 + 1e-12))[:, None])
+        opened = opened.scatter(1, labels[:, None], False)
+        wrong = wrong_at(network, at_points, labels)
+        verdicts = [Verdict("certified", "global")] * len(questions)
+        for place in torch.nonzero(opened.any(1) | wrong)[:, 0].tolist():
+            lost, solved = bool(wrong[place]), bool(centre.converged[place])
+            verdicts[place] = Verdict(
+                "misclassified" if lost else "unknown", "global" if solved and not lost else "input"
+            )
+        rest = torch.nonzero(opened.any(1) & ~wrong & centre.converged)[:, 0]
+        if last == 0 or not len(rest):
+            return verdicts, {}
 
+        centre, region, margins, opened = centre[rest], region[rest], margins[rest], opened[rest]
+        away = network.slopes * (region.radius * (1.0 + 1e-14))[:, None] + centre.error
+        bounds = refine(network, centre, region, Bounds(centre.preactivation - away, centre.preactivation + away))
+        opened &= ~(margins.bases > margin_change(network, centre, region, bounds, margins.rows))
+        places, others = torch.nonzero(opened, as_tuple=True)
+        found: dict[int, Tensor] = {}
+        if last > 1 and len(places):
+            start = region.centre[places]
+            goals = margins.rows[places, others], margins.constants[places, others]
+            attacked = descend(network, region[places], start, *goals)
+            found = counterexamples(network, [questions[int(rest[k])] for k in places], *attacked, places.tolist())
+        left = {}
+        for k, place in enumerate(rest.tolist()):
+            unproved = torch.nonzero(opened[k])[:, 0].tolist()
+            if not unproved or last == 1:
+                verdicts[place] = Verdict("unknown" if unproved else "certified", "secants")
+            elif k in found:
+                verdicts[place] = Verdict("falsified", "attack", found[k])
+            else:
+                left[place] = Question.of(questions[place], network, centre[k], margins[k]), bounds[k], unproved
+        return verdicts, left
+
+    def _relaxed(self, question: Question, bounds: Bounds, others: list[int], last: int, deadline: float) -> Verdict:
+        """The relaxation, bound tightening by it, and branch and bound."""
         bounding = Bounding(question, bounds, self._metric)
+        left = [question.target(other, self.pair(question.label, other)[1]) for other in others]
         left, found = _relaxed(bounding, left, deadline)
         if found is not None or not left or last == 2:
             return _verdict(left, found, "relaxation")
@@ -90,15 +135,13 @@ class Verifier(RegionVerifier):
 
     def pair(self, label: int, other: int) -> tuple[float, Tensor]:
         """Proved Euclidean constant of a margin, and the metric that proves it."""
+        if label == other:
+            return 0.0, self._metric
         key = min(label, other), max(label, other)
         if key not in self._pairs:
             found = self._block.bound((self.network.output[key[0]] - self.network.output[key[1]])[None])
             self._pairs[key] = (math.inf, self._metric) if found is None else (found.value, found.multipliers)
         return self._pairs[key]
-
-    def _globally(self, target: Target, question: Question) -> bool:
-        constant, _ = self.pair(question.label, target.other)
-        return target.base > constant * question.region.radius * (1.0 + 1e-12)
 
 
 def _verdict(left: list[Target], found: Tensor | None, method: str) -> Verdict:
@@ -112,13 +155,6 @@ def _by_secants(question: Question, bounds: Bounds, targets: list[Target]) -> li
     rows = torch.stack([target.row for target in targets])
     change = margin_change(question.network, question.centre, question.region, bounds, rows).tolist()
     return [target for target, moved in zip(targets, change, strict=True) if not target.base > moved]
-
-
-def _attack(question: Question, targets: list[Target]) -> Tensor | None:
-    rows = torch.stack([target.row for target in targets])
-    constants = torch.tensor([target.constant for target in targets], dtype=torch.float64)
-    start = question.region.centre.expand(len(targets), -1)
-    return question.counterexample(*descend(question.network, question.region, start, rows, constants))
 
 
 def _relaxed(bounding: Bounding, targets: list[Target], deadline: float) -> tuple[list[Target], Tensor | None]:
