@@ -10,7 +10,7 @@ from torch import nn
 
 import wellposed as wp
 from wellposed.cli.main import run as command
-from wellposed.verification import ChainVerifier, EmbeddedVerifier, PositiveVerifier, Verifier, verifier_of
+from wellposed.verification import ChainVerifier, EmbeddedVerifier, Verifier, verifier_of
 from wellposed.verification.region import Region
 
 
@@ -143,7 +143,7 @@ def test_the_strongest_verifier_is_chosen():
     assert type(verifier_of(dense("tanh"))) is ChainVerifier
     assert type(verifier_of(images())) is ChainVerifier
     positive = nn.Sequential(wp.PcDEQ(4, 3), nn.Linear(3, 2)).eval()
-    assert type(verifier_of(positive)) is PositiveVerifier
+    assert type(verifier_of(positive)) is ChainVerifier and verifier_of(positive).steps == ("global", "hull", "attack")
 
 
 def test_more_than_the_global_constant():

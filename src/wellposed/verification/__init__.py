@@ -26,7 +26,7 @@ def verifier_of(model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1
         CertificateError: there is none.
     """
     reasons = []
-    for kind in (PositiveVerifier, Verifier, ChainVerifier):
+    for kind in (Verifier, ChainVerifier, PositiveVerifier):
         try:
             return kind(model, valid=valid)
         except CertificateError as error:

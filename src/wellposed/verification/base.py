@@ -130,7 +130,7 @@ class RegionVerifier(ABC):
                 raise InputError(f"x: pixels span [{low:.3g}, {high:.3g}]; they must lie in {self.valid}")
             region = Region.ball(point, radius) if str(norm) == "2" else Region.box(point, radius, self.valid)
             questions.append(RegionQuestion(point, label, radius, region, allowance, tuple(image.shape), self.valid))
-        verdicts = self._answers(questions, self.steps.index(last), seconds)
+        verdicts = self.answers(questions, self.steps.index(last), seconds)
         shape = x.shape[1:]
         return [
             verdict
@@ -140,5 +140,11 @@ class RegionVerifier(ABC):
         ]
 
     @abstractmethod
-    def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
-        """Verdicts, with the time that each took; ``last`` is the place of the last step to try, the seconds are per question."""
+    def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
+        """Verdicts on checked questions, with the time that each took.
+
+        Args:
+            questions: all of one norm.
+            last: place of the last step to try.
+            seconds: per question, after which to give up.
+        """

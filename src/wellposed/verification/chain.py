@@ -1,9 +1,10 @@
-"""Verification of single inputs of any chain with known constants: by these, by intervals where they apply, and an attack."""
+"""Verification of single inputs of any chain with known constants: by these, by hulls or intervals, and an attack."""
 
 from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 
@@ -15,13 +16,14 @@ from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_m
 from wellposed.errors import CertificateError
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.embedding import EmbeddedVerifier
+from wellposed.verification.positive import PositiveVerifier
 from wellposed.verification.verdict import Verdict
 
 _STEPS = 20  # of the attack
 
 
 class ChainVerifier(RegionVerifier):
-    """Verifies inputs of one model by the constants of its class margins, and tries to falsify what they leave open.
+    """Verifies inputs of one model by the constants of its class margins and what is known of it locally, and attacks the rest.
 
     Verdicts are about the stored numbers, as for `Verifier`.
 
@@ -40,11 +42,8 @@ class ChainVerifier(RegionVerifier):
         self.classes = len(self._certificate.pairs)
         self.valid, self.inputs, self.batch_size = valid, None, 32
         self._exact = exact_copy(model)
-        try:
-            self._intervals: EmbeddedVerifier | None = EmbeddedVerifier(model, valid=valid)
-        except CertificateError:
-            self._intervals = None
-        self.steps = ("global", "attack") if self._intervals is None else ("global", "embedding", "attack")
+        self._local = _local_verifier(model, valid)
+        self.steps = ("global", *(() if self._local is None else self._local.steps), "attack")
 
     @cached_property
     def _in_boxes(self) -> Certificate | None:
@@ -54,7 +53,7 @@ class ChainVerifier(RegionVerifier):
         except CertificateError:
             return None
 
-    def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
+    def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:  # noqa: D102
         if not questions:
             return []
         start = time.monotonic()
@@ -66,9 +65,9 @@ class ChainVerifier(RegionVerifier):
             Verdict("misclassified", "input") if lost else Verdict("certified" if good else "unknown", "global")
             for lost, good in zip(wrong, sure, strict=True)
         ]
-        if last >= 1 and self._intervals is not None:
+        if last >= 1 and self._local is not None:
             rest = [place for place, verdict in enumerate(verdicts) if verdict.status == "unknown"]
-            for place, verdict in zip(rest, self._intervals.answers([questions[k] for k in rest]), strict=True):
+            for place, verdict in zip(rest, self._local.answers([questions[k] for k in rest], 0, seconds), strict=True):
                 verdicts[place] = verdict
         if last == len(self.steps) - 1:
             rest = [place for place, verdict in enumerate(verdicts) if verdict.status == "unknown"]
@@ -132,3 +131,10 @@ class ChainVerifier(RegionVerifier):
         others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
         (gradient,) = torch.autograd.grad((logits.gather(1, labels[:, None])[:, 0] - others).sum(), points)
         return gradient
+
+
+def _local_verifier(model: nn.Module, valid: tuple[float, float] | None) -> RegionVerifier | None:
+    for kind in (PositiveVerifier, EmbeddedVerifier):
+        with suppress(CertificateError):
+            return kind(model, valid=valid)
+    return None

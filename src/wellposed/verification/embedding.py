@@ -176,10 +176,7 @@ class EmbeddedVerifier(RegionVerifier):
             assert isinstance(norm, Normalize)
             self._mean, self._std = norm.spread(math.prod(self._shape), before if len(self._shape) == 1 else None)
 
-    def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
-        return self.answers(questions)
-
-    def answers(self, questions: list[RegionQuestion]) -> list[Verdict]:
+    def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
         """Verdicts on all questions together: intervals take a fixed time."""
         if not questions:
             return []

@@ -50,7 +50,7 @@ class Verifier(RegionVerifier):
         self._block = AffineBlock(self.network.matrix, self.network.weight, self._metric)
         self._pairs: dict[tuple[int, int], tuple[float, Tensor]] = {}
 
-    def _answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
+    def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
         """The steps that are linear algebra for all inputs together; what they leave open, one by one."""
         if not questions:
             return []
