@@ -70,6 +70,10 @@ class TestBoundedConvLBEN(TestConvLBEN):
     options = {"metric": "image", "gamma": 3.0, "out_features": 4}  # noqa: RUF012
 
 
+class TestBoundedConvLBENAsPublished(TestConvLBEN):
+    options = {"metric": "full", "input_in_metric": False, **BOUND, "pool": 1}  # noqa: RUF012
+
+
 class TestBorderedBoundedConvLBEN(TestConvLBEN):
     options = {"metric": "channels", "border": 1, **BOUND}  # noqa: RUF012
 
@@ -83,9 +87,11 @@ class TestBorderedBoundedConvLBEN(TestConvLBEN):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("border", [0, 1])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
-def test_condition_2_on_dense_matrices(metric, dtype, border, scale):
+@pytest.mark.parametrize("inside", [True, False])
+def test_condition_2_on_dense_matrices(metric, dtype, border, scale, inside):
     torch.manual_seed(0)
-    layer = wp.ConvLBEN(1, 2, (5, 4), metric=metric, border=border, stride=2, dtype=dtype, **BOUND | {"gamma": 0.7})
+    options = {"metric": metric, "border": border, "stride": 2, "dtype": dtype, "input_in_metric": inside, **BOUND}
+    layer = wp.ConvLBEN(1, 2, (5, 4), **options | {"gamma": 0.7})
     with torch.no_grad():
         for parameter in layer.parameters():
             if parameter.requires_grad:
@@ -108,11 +114,12 @@ def test_condition_2_on_dense_matrices(metric, dtype, border, scale):
     assert best >= -1e-3  # on a grid of multiples
 
 
-def test_bound_is_nearly_attained_where_the_margin_is_small():
+@pytest.mark.parametrize("inside", [True, False])
+def test_bound_is_nearly_attained_where_the_margin_is_small(inside):
     torch.manual_seed(0)
     layer = wp.ConvLBEN(
         1, 2, (4, 4), gamma=2.0, out_features=3, epsilon=1e-3, activation="identity", dtype=torch.float64,
-        rtol=1e-10, atol=1e-10, max_steps=20000,
+        metric="channels" if inside else "full", input_in_metric=inside, rtol=1e-10, atol=1e-10, max_steps=20000,
     )  # fmt: skip
     with torch.no_grad():
         layer.constraint.V.mul_(0.05)

@@ -1,9 +1,9 @@
 """Convolutional state maps that are monotone in a learned metric, with or without a Lipschitz bound (Revay et al. 2020).
 
 ``W = I − Ψ(VᵀV + εI + Sᵀ − S + H)`` with circular convolutions V and S: the paper's Condition 1 for H = 0, and its Condition 2
-for ``H = (GᵀG + ŨŨᵀ)/(2γ)``, where G maps the state to the output and U = ΨŨ the input to the state. Ũ, a strided circular
-convolution, has the metric in front: then ΛU = Ũ makes ŨŨᵀ a circular convolution in every metric, and all of W but Ψ and the
-few rows of G is one.
+for ``H = (GᵀG + ΛUUᵀΛ)/(2γ)``, where G maps the state to the output and U the input to the state. With the metric in front of a
+strided circular convolution, U = ΨŨ, ΛUUᵀΛ = ŨŨᵀ is a circular convolution in every metric, and all of W but Ψ and the few rows
+of G is one. The published networks have U = Ũ: then a metric that differs from pixel to pixel stands around ŨŨᵀ.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from wellposed.convolution_norms import least_eigenvalues
 from wellposed.errors import GuaranteeError, InputError, check, choices
 from wellposed.guarantee.frequencywise import ScaledStronglyMonotone
 from wellposed.linear_algebra import full_precision
+from wellposed.operators.driven_circular import DrivenCircular
 from wellposed.operators.fourier import transfer_function
 from wellposed.operators.scaled_circular import ScaledCircular
 from wellposed.verified import gamma as rounding_constant
 
+_CONSTANT = 1e-300  # the bound of a constant map; zero would invite division
 METRICS = ("full", "channels", "image", "identity")
 
 
@@ -77,22 +79,26 @@ class ConvLipschitzBounded(SavedNumber, Constraint):
         return self.channels * self.image[0] * self.image[1]
 
     def materialise(
-        self, driven: Tensor | None = None, seen: Tensor | None = None
+        self, driven: Tensor | None = None, seen: Tensor | None = None, *, in_metric: bool = True
     ) -> tuple[ScaledCircular, ScaledStronglyMonotone]:
         """W and its guarantee.
 
         Args:
             driven: transfer function of Ũ for the bound γ = 1, (height, width//2 + 1, channels, inputs).
             seen: G for the bound γ = 1, shape (outputs, channels, height, width).
+            in_metric: whether U = ΨŨ, else Ũ.
         """
         with full_precision(self.V.device):
             v, s = (transfer_function(kernel, *self.image) for kernel in (self.V, self.S))
             margin = self.epsilon * (1.0 + self.V.square().sum() / self.channels)
             core = v.mH @ v + s.mH - s + margin * torch.eye(self.channels, dtype=v.dtype, device=v.device)
-            if driven is not None:
-                core = core + 0.5 * (driven @ driven.mH)
             factor = None if seen is None else seen * 0.5**0.5
-            operator = ScaledCircular(core, torch.exp(self.psi), self.image[1], factor, factorisation_cache(self))
+            scale, cache = torch.exp(self.psi), factorisation_cache(self)
+            if driven is not None and in_metric:
+                core = core + 0.5 * (driven @ driven.mH)
+            operator = ScaledCircular(core, scale, self.image[1], factor, cache)
+            if driven is not None and factor is not None and not in_metric:
+                operator = DrivenCircular(core, scale, self.image[1], factor, driven * 0.5**0.5, cache)
         return operator, ScaledStronglyMonotone(operator)
 
     def extra_repr(self) -> str:
@@ -115,27 +121,18 @@ def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor
     Raises:
         GuaranteeError: none could be proved.
     """
-    assert operator.factor is not None
-    scale = operator.scale.double()
-    finite = all(bool(torch.isfinite(part).all()) for part in (scale, operator.factor, seen))
-    if not finite or not bool((scale > 0.0).all()):
-        raise InputError("psi, output: not finite, or a metric that is not positive; nothing can be certified for them")
+    if isinstance(operator, DrivenCircular):
+        return _proved_around(operator, driven, seen)
+    _check_numbers(operator, seen)
     core = operator.transfer.to("cpu", torch.complex128).flatten(0, 1)
     core = core + core.mH
     through = driven.to("cpu", torch.complex128).flatten(0, 1)
     gram = through @ through.mH
     # Of a product, and of the kernel's transform, relative to the energy at a frequency.
     energy = float(through.abs().square().sum((1, 2)).amax()) * (rounding_constant(4 * through.shape[2] + 16) + 1e-13)
-    factor, output = operator.factor.double().cpu(), seen.double().cpu()
-    if not bool(output.any()) or not bool(through.any()):
-        return 1e-300  # a constant map; zero would invite division
-    size = float(factor.norm())
-    ratio = float((output * factor).sum()) / max(size * size, 1e-300)
-    missed = float((output - ratio * factor).norm()) * (1.0 + 1e-12) + 1e-14 * ratio * size
-    # GᵀG ⪯ (1 + t)κ²FᵀF + (1 + 1/t)E² with t = E/(κ‖F‖), E the norm of what is missed.
-    looseness = missed / max(ratio * size, 1e-300)
-    rest = missed * (missed + ratio * size)
-    square = (1.0 + looseness) * ratio * ratio
+    if not bool(seen.any()) or not bool(through.any()):
+        return _CONSTANT
+    square, rest = _multiple(seen, operator)
     values, vectors = torch.linalg.eigh(core)
     if float(values.amin()) <= 0.0:
         raise GuaranteeError("W: the symmetric part of its convolution is not positive definite in these numbers")
@@ -152,3 +149,54 @@ def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor
             return gamma * (1.0 + 1e-14)
         slack *= 4.0
     raise GuaranteeError("W: no Lipschitz bound could be proved at these weights; use float64")
+
+
+def _proved_around(operator: DrivenCircular, driven: Tensor, seen: Tensor) -> float:
+    """The same for U = Ũ: with R the operator's own convolution, ``2s(C + FᵀF + ΛRRᵀΛ) ⪰ GᵀG/γ + s²ΛŨŨᵀΛ/γ``.
+
+    For Ũ = κ'R up to rounding it holds with s = κ²/(2γ) and γ = κκ'/2, and what rounding takes is made up for by 2sC.
+    """
+    scale = _check_numbers(operator, seen)
+    core = operator.transfer.to("cpu", torch.complex128).flatten(0, 1)
+    core = core + core.mH
+    own, through = (part.to("cpu", torch.complex128).flatten(0, 1) for part in (operator.driven, driven))
+    if not bool(seen.any()) or not bool(through.any()):
+        return _CONSTANT
+    square, rest = _multiple(seen, operator)
+    ratio = float((through * own.conj()).real.sum()) / float(own.abs().square().sum())
+    if not ratio > 0.0:
+        raise GuaranteeError("U: not the convolution that W was made with")
+    gamma = (0.25 * square * ratio * ratio) ** 0.5 * (1.0 + 1e-10)
+    s = 0.5 * square / gamma * (1.0 + 5e-11)
+    room = least_eigenvalues(2.0 * (own @ own.mH) - (s / gamma) * (through @ through.mH)).amin()
+    energy = float((2.0 * own.abs().square() + (s / gamma) * through.abs().square()).sum((1, 2)).amax())
+    short = energy * (rounding_constant(4 * own.shape[2] + 16) + 1e-13) - min(float(room), 0.0)
+    least = float(least_eigenvalues(core).amin()) - 4.0 * 2.0**-52 * float(core.abs().sum(2).amax())
+    around = short / float(scale.amin()) ** 2 * (1.0 + 1e-12)
+    if least > around + rest / (s * gamma):
+        return gamma * (1.0 + 1e-14)
+    raise GuaranteeError("W: no Lipschitz bound could be proved at these weights; use float64")
+
+
+def _check_numbers(operator: ScaledCircular, seen: Tensor) -> Tensor:
+    """Ψ in float64."""
+    assert operator.factor is not None
+    scale = operator.scale.double().cpu()
+    finite = all(bool(torch.isfinite(part).all()) for part in (scale, operator.factor, seen))
+    if not finite or not bool((scale > 0.0).all()):
+        raise InputError("psi, output: not finite, or a metric that is not positive; nothing can be certified for them")
+    return scale
+
+
+def _multiple(seen: Tensor, operator: ScaledCircular) -> tuple[float, float]:
+    """A q and an r with GᵀG ⪯ q·FᵀF + r, F the operator's own factor, of which G nearly is a multiple.
+
+    With G = κF + E they are (1 + t)κ² and (1 + 1/t)‖E‖² for t = ‖E‖/(κ‖F‖).
+    """
+    assert operator.factor is not None
+    factor, output = operator.factor.double().cpu(), seen.double().cpu()
+    size = float(factor.norm())
+    ratio = float((output * factor).sum()) / max(size * size, 1e-300)
+    missed = float((output - ratio * factor).norm()) * (1.0 + 1e-12) + 1e-14 * ratio * size
+    looseness = missed / max(ratio * size, 1e-300)
+    return (1.0 + looseness) * ratio * ratio, missed * (missed + ratio * size)

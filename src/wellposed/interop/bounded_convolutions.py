@@ -2,8 +2,7 @@
 
 Their state has a border that is kept zero. With A and B over their Frobenius norms, V is √a times A, and S is b times B; files of
 networks without a bound, and of the older of two kinds with one, call these numbers g and h. In the newer kind, the input and the
-output map are √u and √g times their directions. A metric by pixel is not among what this library has with a bound: ΛU is no
-convolution then.
+output map are √u and √g times their directions.
 """
 
 from __future__ import annotations
@@ -48,17 +47,14 @@ def _bounded(
     bound = math.sqrt(needed(gamma))
     v, s = _core(t, names)
     metric, psi = _metric(t)
-    if metric in ("full", "image"):
-        raise CheckpointError(
-            f"psi: a metric by pixel, shape {tuple(t['psi'].shape)}; with a bound only metrics by channel"
-        )
-    # The layer has Ψ in front of its input map, and √γ in both.
-    free = ends[0] / psi.exp().reshape(-1, 1, 1, 1) / bound
+    # The layer has √γ in both maps, and Ψ in front of the first where that is no other set of networks.
+    by_pixel = metric in ("full", "image")
+    free = ends[0] / bound if by_pixel else ends[0] / psi.exp().reshape(-1, 1, 1, 1) / bound
     layer = {
         "constraint.V": v, "constraint.S": s, "constraint.psi": psi, "injection.free": free, "injection.bias": t["U.bias"],
         "output.free": ends[1] / bound, "output.bias": t["Wout.bias"],
     }  # fmt: skip
-    options = {**_options(v, metric, m), "gamma": gamma}
+    options = {**_options(v, metric, m), "gamma": gamma, "input_in_metric": not by_pixel}
     return Published("lben-conv", options, (layer,), {}, windows=_windows(t["Wout"], len(v)))
 
 

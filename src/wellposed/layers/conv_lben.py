@@ -25,9 +25,9 @@ from wellposed.verified import gamma as rounding_constant
 
 
 class CircularInjection(nn.Module):
-    """``Ψ(Ũ x) + b``: a strided circular convolution of the image, put into a canvas that the stride divides.
+    """``Ψ(Ũ x) + b`` or ``Ũ x + b``: a strided circular convolution of the image, put into a canvas that the stride divides.
 
-    Ψ is not its own: it takes it from the constraint that it was made for, so that the two cannot differ.
+    Ψ is not its own: it takes it from the constraint that it was made for, if any, so that the two cannot differ.
 
     Args:
         in_channels: channels of the input.
@@ -155,6 +155,8 @@ class ConvLBEN(ImageLayer, PrescribedBound):
         learn_gamma: learn the logarithm of γ, from ``gamma`` on.
         pool: rows and columns of the windows of P, with ``gamma`` only.
         metric: what Ψ may depend on: ``"full"``, ``"channels"``, ``"image"`` or ``"identity"``, see `ConvLipschitzBounded`.
+        input_in_metric: with ``gamma`` only; False leaves Ψ out of the input map, as published: the same functions where Ψ is
+            alike for all pixels, and else a solve that factorises a matrix of the size of the image.
         epsilon: the margin, see `ConvLipschitzBounded`.
         taps: rows and columns of all kernels, odd.
         stride: of the input convolution; the equilibrium has ⌈height/stride⌉ × ⌈width/stride⌉ pixels.
@@ -185,6 +187,7 @@ class ConvLBEN(ImageLayer, PrescribedBound):
         learn_gamma: bool = False,
         pool: int = 1,
         metric: str = "channels",
+        input_in_metric: bool = True,
         epsilon: float = 0.1,
         taps: int = 3,
         stride: int = 1,
@@ -209,7 +212,7 @@ class ConvLBEN(ImageLayer, PrescribedBound):
         sigma = activation_named(activation)
         super().__init__(injection, constraint, activation=Bordered(sigma, (state,)) if border else sigma, **options)
         self._image, self._state_shape = (int(image[0]), int(image[1])), state
-        if gamma is not None:
+        if gamma is not None and input_in_metric:
             injection.take_metric(constraint)
         if out_features is not None:
             self.output = PooledLinear(state, out_features, pool, log_gamma, **where)
@@ -223,7 +226,9 @@ class ConvLBEN(ImageLayer, PrescribedBound):
             return self.constraint.materialise()
         # With Ũ and W_o scaled by √γ the condition for γ is that of the free parameters for 1, whatever γ is.
         injection, output = self.injection, self.output
-        return self.constraint.materialise(injection.transfer(injection.free), output.spread(output.free))
+        return self.constraint.materialise(
+            injection.transfer(injection.free), output.spread(output.free), in_metric=injection.scale is not None
+        )
 
     def injection_norm(self) -> float:
         """Of Ũ, for every image in the canvas, times the largest Ψ."""

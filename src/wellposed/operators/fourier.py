@@ -38,6 +38,13 @@ def multiplicity(width: int, device: torch.device) -> Tensor:
     return count
 
 
+def typical_singular_value(matrices: Tensor, size: tuple[int, int]) -> float:
+    """The root-mean-square singular value of a circular map with these matrices, shape (frequencies, n, n)."""
+    squares = torch.view_as_real(matrices.detach()).double().square().sum((1, 2, 3))
+    weights = multiplicity(size[1], squares.device).repeat(size[0])
+    return (float((squares * weights).sum()) / (size[0] * size[1] * matrices.shape[-1])) ** 0.5
+
+
 def transfer_function(kernel: Tensor, height: int, width: int, stride: tuple[int, int] = (1, 1)) -> Tensor:
     """The transfer function of ``torch.nn.functional.conv2d`` with circular padding, centred.
 

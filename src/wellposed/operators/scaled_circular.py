@@ -16,7 +16,14 @@ from wellposed.errors import InputError
 from wellposed.linear_algebra import inverse, solve
 from wellposed.operators.base import Transform
 from wellposed.operators.cache import FactorisationCache
-from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
+from wellposed.operators.fourier import (
+    COMPLEX,
+    image_rounding,
+    multiplicity,
+    to_image,
+    to_spectrum,
+    typical_singular_value,
+)
 from wellposed.operators.structured import StructuredOperator
 
 
@@ -67,7 +74,7 @@ class ScaledCircular(StructuredOperator):
     def _sizes(self) -> Hashable:
         return self.image
 
-    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> WoodburyCayley:
+    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> Transform:
         factor = tensors[2] if len(tensors) > 2 else None
         return WoodburyCayley(tensors[0], tensors[1], factor, self.image, step)
 
@@ -92,7 +99,7 @@ class ScaledCircular(StructuredOperator):
             transfer, scale = entry.tensors[:2]
             squares = torch.view_as_real(transfer).double().square().sum((2, 3, 4))
             columns = torch.zeros(self.shape, dtype=torch.float64, device=scale.device)
-            for factor in entry.tensors[2:]:
+            for factor in entry.tensors[2:3]:
                 columns = factor.double().square().sum(0)
             return squares, scale.double(), columns
 
@@ -132,10 +139,13 @@ class ScaledCircular(StructuredOperator):
 
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:  # noqa: D102
         unit = 0.5 * torch.finfo(self.scale.dtype).eps
-        transforms = 2.0 * image_rounding(self.image) + 4.0 * (self.transfer.shape[2] + 4)
-        terms = transforms + 16.0 + (0.0 if self._rows is None else 2.0 * (self._rows.shape[1] + len(self._rows)))
         largest = 2.0 + float(self._squares()[1].amax()) * self.core_norm()
-        return unit * terms * (largest * state_norm + offset_norm) * 1.01
+        return unit * self.rounding_terms() * (largest * state_norm + offset_norm) * 1.01
+
+    def rounding_terms(self) -> float:
+        """Roundings that a number can go through."""
+        transforms = 2.0 * image_rounding(self.image) + 4.0 * (self.transfer.shape[2] + 4)
+        return transforms + 16.0 + (0.0 if self._rows is None else 2.0 * (self._rows.shape[1] + len(self._rows)))
 
     def dense(self) -> Tensor:  # noqa: D102
         size = self.shape[0] * self.shape[1] * self.shape[2]
@@ -196,8 +206,5 @@ class WoodburyCayley(Transform):
     def norm_estimate(self) -> float:
         """Of the convolution: the other part acts in a few directions only."""
         if "_rate" not in self.__dict__:
-            squares = torch.view_as_real(self._matrices.detach()).double().square().sum((1, 2, 3))
-            weights = multiplicity(self._image[1], squares.device).repeat(self._image[0])
-            size = self._image[0] * self._image[1] * self._matrices.shape[-1]
-            self._rate = (float((squares * weights).sum()) / size) ** 0.5
+            self._rate = typical_singular_value(self._matrices, self._image)
         return self._rate

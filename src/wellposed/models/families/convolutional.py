@@ -124,6 +124,8 @@ class LBENConvFamily(_ConvFamily):
     """Learn the bound, from gamma on."""
     metric: str = "channels"
     """What the metric may depend on: full, channels, image or identity."""
+    input_in_metric: bool = True
+    """Whether, with a bound, the input map has the metric in front; false as published, slow where it differs by pixel."""
     epsilon: float = 0.1
     """Margin of the condition: small values give up little of the bound, large ones make solves quicker."""
     border: int = 0
@@ -148,7 +150,13 @@ class LBENConvFamily(_ConvFamily):
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
         if not self.gamma:
             return super().build(shape, classes)
-        bound = {"gamma": self.gamma, "learn_gamma": self.learn_gamma, "pool": self.pool, "out_features": classes}
+        bound = {
+            "input_in_metric": self.input_in_metric,
+            "gamma": self.gamma,
+            "learn_gamma": self.learn_gamma,
+            "pool": self.pool,
+            "out_features": classes,
+        }
         return nn.Unflatten(1, shape), self._layer(shape[0], (shape[1], shape[2]), **bound)
 
 

@@ -1,0 +1,165 @@
+"""A state map ``W = I − Ψ(C + GᵀG) − RRᵀΛ`` with Λ = Ψ⁻¹: a `ScaledCircular` one, with a further circular convolution R.
+
+Then ``Λ(I − W) = C + BᵀB`` for B with the rows of G and of RᵀΛ. The resolvent is that of the convolution C and, by the formula of
+Woodbury, one matrix of as many rows as R's input has numbers: for small ones only.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from wellposed.linear_algebra import inverse
+from wellposed.operators.base import Transform
+from wellposed.operators.cache import FactorisationCache
+from wellposed.operators.fourier import (
+    COMPLEX,
+    image_rounding,
+    multiplicity,
+    to_image,
+    to_spectrum,
+    typical_singular_value,
+)
+from wellposed.operators.scaled_circular import ScaledCircular
+
+_CHUNK = 128  # columns of B that are transformed at a time
+
+
+class DrivenCircular(ScaledCircular):
+    """``W`` by C, Ψ, G and R, acting on states of shape (batch, channels, height, width).
+
+    Args:
+        transfer: of C, see `ScaledCircular`.
+        scale: the diagonal of Ψ, likewise.
+        width: likewise.
+        factor: G, likewise.
+        driven: transfer function of R, complex, shape (height, width//2 + 1, channels, inputs).
+        cache: likewise.
+        transposed: likewise.
+    """
+
+    def __init__(
+        self,
+        transfer: Tensor,
+        scale: Tensor,
+        width: int,
+        factor: Tensor,
+        driven: Tensor,
+        cache: FactorisationCache | None = None,
+        *,
+        transposed: bool = False,
+    ) -> None:
+        super().__init__(transfer, scale, width, factor, cache, transposed=transposed)
+        self.driven = driven
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
+        return (*super().tensors, self.driven)
+
+    def _like(self, tensors: tuple[Tensor, ...], *, transposed: bool) -> Self:
+        transfer, scale, factor, driven = tensors
+        return type(self)(transfer, scale, self.image[1], factor, driven, self._cache, transposed=transposed)
+
+    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> Transform:
+        return DrivenCayley(tensors, self.image, step)
+
+    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+        matrices = self.driven.flatten(0, 1)
+        start = state if self._transposed else state / self.scale
+        found = to_image(torch.bmm(matrices, torch.bmm(matrices.mH, to_spectrum(start))), self.image)
+        return super().apply(state) - (found / self.scale if self._transposed else found)
+
+    def to(self, dtype: torch.dtype) -> Self:  # noqa: D102
+        if dtype == self.scale.dtype:
+            return self
+        transfer, scale, factor, driven = self.tensors
+        return self.rebuild((transfer.to(COMPLEX[dtype]), scale.to(dtype), factor.to(dtype), driven.to(COMPLEX[dtype])))
+
+    def _driven_squares(self) -> Tensor:
+        """Squares of the entries of R's matrices, float64, shape (height, width//2 + 1, channels, inputs)."""
+        entry = self._entry()
+        return entry.remembered(
+            "driven squares", lambda: torch.view_as_real(entry.tensors[3]).double().square().sum(-1)
+        )
+
+    def core_norm(self) -> float:
+        """Upper bound of ‖C + GᵀG + ΛRRᵀΛ‖₂."""
+        largest = float(self._driven_squares().sum((2, 3)).amax()) / float(self._squares()[1].amin()) ** 2
+        return (super().core_norm() + largest) * (1.0 + 1e-12)
+
+    def trace(self) -> float:
+        """With the diagonal of RRᵀ, which is the same for all pixels of a channel."""
+        weights = multiplicity(self.image[1], self.scale.device)[None, :, None]
+        means = (self._driven_squares().sum(3) * weights).sum((0, 1)) / (self.image[0] * self.image[1])
+        metric = (1.0 / self._squares()[1]).expand(self.shape).sum((1, 2))
+        return super().trace() - float((means * metric).sum())
+
+    def rounding_terms(self) -> float:
+        """With two more transforms, and products with R."""
+        further = 2.0 * image_rounding(self.image) + 4.0 * (sum(self.driven.shape[2:]) + 8) + 4.0
+        return super().rounding_terms() + further
+
+
+class DrivenCayley(Transform):
+    """``2·(I + step·Λ(I − W))⁻¹ − I`` for a `DrivenCircular` W.
+
+    With V = (I + step·C)⁻¹ the inverse is V − V Bᵀ(I/step + B V Bᵀ)⁻¹B V. The transform of Wᵀ is Λ times the adjoint times Ψ.
+
+    Args:
+        tensors: those of the map.
+        image: height and width.
+        step: the step.
+    """
+
+    def __init__(self, tensors: tuple[Tensor, ...], image: tuple[int, int], step: float) -> None:
+        transfer, self._scale, factor, driven = tensors
+        self._image, self._transposed = image, False
+        identity = torch.eye(transfer.shape[-1], dtype=transfer.dtype, device=transfer.device)
+        self._solved = inverse(identity + step * transfer).flatten(0, 1)
+        self._driven, self._rows = driven.flatten(0, 1), factor.flatten(1)
+        size = len(factor) + driven.shape[-1] * image[0] * image[1]
+        units = torch.eye(size, dtype=factor.dtype, device=factor.device)
+        columns = [self._seen(self._convolved(self._spread(part))) for part in units.split(_CHUNK)]
+        self._small = inverse(units / step + torch.cat(columns).t())
+
+    def _convolved(self, state: Tensor) -> Tensor:
+        matrices = self._solved.mH if self._transposed else self._solved
+        return to_image(torch.bmm(matrices, to_spectrum(state)), self._image)
+
+    def _seen(self, state: Tensor) -> Tensor:
+        """B of states of shape (batch, *state)."""
+        inputs = to_image(torch.bmm(self._driven.mH, to_spectrum(state / self._scale)), self._image)
+        return torch.cat([state.flatten(1) @ self._rows.t(), inputs.flatten(1)], 1)
+
+    def _spread(self, vector: Tensor) -> Tensor:
+        """Bᵀ of vectors, one a row."""
+        rows = len(self._rows)
+        inputs = vector[:, rows:].reshape(len(vector), -1, *self._image)
+        state = to_image(torch.bmm(self._driven, to_spectrum(inputs)), self._image) / self._scale
+        return state + (vector[:, :rows] @ self._rows).reshape(state.shape)
+
+    def transpose(self) -> DrivenCayley:
+        """The transform of Wᵀ, from the same factorisation."""
+        flipped = object.__new__(DrivenCayley)
+        flipped.__dict__.update(self.__dict__)
+        flipped._transposed = not self._transposed
+        return flipped
+
+    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+        start = state * self._scale if self._transposed else state
+        first = self._convolved(start)
+        small = self._small if self._transposed else self._small.t()
+        found = 2.0 * (first - self._convolved(self._spread(self._seen(first) @ small))) - start
+        return found / self._scale if self._transposed else found
+
+    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
+        return self.apply(state) + offset
+
+    def norm_estimate(self) -> float:
+        """Of the convolution, as if R and G were not there: they only add to what is inverted."""
+        if "_rate" not in self.__dict__:
+            identity = torch.eye(self._solved.shape[-1], dtype=self._solved.dtype, device=self._solved.device)
+            self._rate = typical_singular_value(2.0 * self._solved - identity, self._image)
+        return self._rate
