@@ -168,7 +168,7 @@ class MapSolverCase(SolverCase):
         weight = torch.linalg.qr(torch.randn(12, 12, dtype=torch.float64))[0] * 0.9
         offset = torch.randn(3, 12, dtype=torch.float64)
         steps = []
-        for scale in (1.0, 1e-3, 1e-6):
+        for scale in (1.0, 2.0**-10, 2.0**-20):  # powers of two: rounding is the same
             solution = wp.fixed_point(
                 lambda z, q: torch.relu(z @ weight.T + q), torch.zeros_like(offset), (scale * offset,),
                 solver=self.make_solver(), rtol=1e-8, atol=0.0,
