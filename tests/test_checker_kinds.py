@@ -14,6 +14,7 @@ from wellposed.checker import Checker, Refuted
 from wellposed.checker.convolution import gram, transfer, zero_padded_norm_at_most
 from wellposed.concave import SUPREMA
 from wellposed.convolution_norms import convolution_norm
+from wellposed.layers.explicit import SLL, Residual, Sandwich
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.operators.fourier import transfer_function
@@ -59,6 +60,9 @@ MODELS = {
     "orthogonal-head": lambda: flat(wp.MonDEQ(16, 8), OrthogonalLinear(8, 3)),
     "layers": lambda: flat(wp.NEMON(16, 9), nn.Tanh(), wp.NEMON(9, 7), nn.Linear(7, 3)),
     "explicit": lambda: flat(nn.Linear(16, 9), nn.ReLU(), nn.Linear(9, 3)),
+    "explicit-sandwich": lambda: flat(Sandwich(16, 9), Sandwich(9, 8), OrthogonalLinear(8, 3)),
+    "explicit-sll": lambda: flat(OrthogonalLinear(16, 9), SLL(9), SLL(9, 12), nn.Linear(9, 3)),
+    "explicit-residual": lambda: flat(Residual(16, 5), nn.Linear(16, 3)),
 }  # fmt: skip
 IMAGES = {
     "positive-images": lambda: normalised(wp.ConvPcDEQ(1, 3, (8, 8)), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(48, 3)),
@@ -72,6 +76,7 @@ IMAGES = {
         OrthogonalConv2d(1, 4, (8, 8), stride=2), nn.ReLU(), wp.ConvOrthogonalDEQ(4, 4, (4, 4), coupling="convex", encode=False),
         nn.Flatten(), OrthogonalLinear(64, 3),
     ),
+    "explicit-maximum": lambda: normalised(wp.ConvMonDEQ(1, 3, (8, 8)), nn.MaxPool2d(3, 1, 1), nn.Flatten(), nn.Linear(192, 3)),
     "explicit-images": lambda: normalised(
         nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), wp.MonDEQ(27, 6), nn.Linear(6, 3)
     ),
@@ -141,7 +146,7 @@ CASES = [(name, norm) for name in MODELS | IMAGES for norm in ("2", "inf", "1")]
 CASES = [
     (name, norm)
     for name, norm in CASES
-    if norm == "2" or (name in MODELS and "cell" not in name and "refl" not in name)
+    if norm == "2" or (name in MODELS and not {"cell", "reflections", "explicit-"} & {name.split("-")[0], name[:9]})
 ]
 
 
@@ -345,9 +350,37 @@ def test_frequencies_are_those_of_the_library(stride):
     assert zero_padded_norm_at_most(0.0 * kernel.numpy(), (9, 10), stride, 0.0)
 
 
+@pytest.mark.parametrize(("name", "place", "number"), [
+    ("explicit-sll", 3, 0), ("explicit-sll", 3, 2), ("explicit-residual", 2, 0), ("explicit-residual", 2, 1),
+])  # fmt: skip
+def test_false_norms_of_explicit_layers_are_refused(name, place, number, tmp_path):
+    model, shape = trained(name)
+    written(model, tmp_path, shape)
+
+    def change(content):
+        content["blocks"][place]["norms"][number] *= 1.0 - 1e-6
+
+    forge(tmp_path / "c.json", change)
+    refused(tmp_path, f"block: {place}: the constant")
+
+
+def test_other_classes_and_strides_are_refused(tmp_path):
+    model, shape = trained("explicit-maximum")
+    written(model, tmp_path, shape)
+    forge(tmp_path / "c.json", lambda content: content["blocks"][2].update(stride=[2, 2]))
+    assert lines(tmp_path)  # a larger stride needs a smaller constant; the claim is about the chain that is named
+    forge(tmp_path / "c.json", lambda content: content["blocks"][2].update(stride=[1, 1], window=[5, 5]))
+    refused(tmp_path, "block: 2: the constant")
+    model, shape = trained("explicit-sll")
+    written(model, tmp_path, shape)
+    forge(tmp_path / "c.json", lambda content: content["blocks"][3].update({"class": "Sandwich"}))
+    refused(tmp_path, "accounting: 3: other tensors")
+
+
 EVERY = (
     "positive-tanh", "positive-images-batch-norm", "cell-residual", "cell-bjorck", "cell-images-residual",
     "circular-pooled", "channels", "scales", "scaled-full", "scaled-channels", "bounded", "explicit-images",
+    "explicit-sandwich",
 )  # fmt: skip
 
 

@@ -137,13 +137,13 @@ def _pooling_norm(name: str, block: nn.AvgPool2d) -> float:
 
 def pooling_window(block: nn.AvgPool2d) -> tuple[int, int] | None:
     """Rows and columns of the windows of an average over disjoint ones, or None for any other pooling."""
-    kernel, stride, padding = (_pair(part) for part in (block.kernel_size, block.stride, block.padding))
+    kernel, stride, padding = (pair(part) for part in (block.kernel_size, block.stride, block.padding))
     if not is_plain(block, nn.AvgPool2d) or kernel != stride or padding != (0, 0):
         return None
     return None if block.ceil_mode or block.divisor_override is not None else kernel
 
 
-def _pair(size: Any) -> tuple[int, int]:
+def pair(size: Any) -> tuple[int, int]:
     """What torch takes for a size of two dimensions."""
     parts = (size,) if isinstance(size, int) else tuple(size)
     return int(parts[0]), int(parts[-1])
@@ -160,7 +160,7 @@ def _convolution_norm(name: str, block: nn.Conv2d) -> float:
 
 def _max_pooling_norm(name: str, block: nn.MaxPool2d) -> float:
     """Root of the largest number of windows that a value is in: each of them moves by at most the largest change inside."""
-    kernel, stride, dilation = (_pair(part) for part in (block.kernel_size, block.stride, block.dilation))
+    kernel, stride, dilation = (pair(part) for part in (block.kernel_size, block.stride, block.dilation))
     if dilation != (1, 1) or block.return_indices:
         raise CertificateError(f"{name}: maximum pooling is certified without dilation and indices only")
     shared = math.prod(-(-taps // step) for taps, step in zip(kernel, stride, strict=True))

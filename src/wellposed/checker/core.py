@@ -36,7 +36,7 @@ _NONEXPANSIVE = ("Flatten", "Unflatten", "Identity", "ReLU", "Tanh", "Sigmoid", 
 # not known; `prove`, whether its constant holds; and maybe `joint`, for the layer with its head.
 _MODULES = {
     "equilibrium": "dense", "pooling": "simple", "batch-norm": "simple", "convolution": "simple", "orthogonal": "orthogonal",
-    "cell": "orthogonal", **{kind: kind for kind in ("positive", "circular", "channels", "scales", "scaled")},
+    "cell": "orthogonal", **{kind: kind for kind in ("positive", "circular", "channels", "scales", "scaled", "explicit")},
 }  # fmt: skip
 _SIMPLE = {"nonexpansive": set[str](), "normalize": {"mean", "std"}, "linear": {"weight"}}
 

@@ -11,8 +11,9 @@ import math
 
 import numpy as np
 
+from .cayley import cayley
 from .core import UNIT, Array, Block, Checker, Refuted, Shape, gamma, module, norm_at_most, real
-from .numbers import whole
+from .numbers import near_by_rows, whole
 
 _FREE = {"cayley": {"free"}, "bjorck": {"free"}, "exponential": {"free", "base", "calls"}, "circular": {"free"}}
 
@@ -97,9 +98,9 @@ def matrix(case: Checker, block: Block, part: str = "") -> Array:
         found = found[..., 0] + 1j * found[..., 1]
         rows, columns = block["grids"][place]
         free = module("convolution").transfer(get("free"), (whole(rows), whole(columns)))
-        expected, lost = _cayley(free.reshape(-1, *free.shape[2:]))
+        expected, lost = cayley(free.reshape(-1, *free.shape[2:]))
     elif kind == "cayley":
-        expected, lost = (each[0] for each in _cayley(get("free")[None]))
+        expected, lost = (each[0] for each in cayley(get("free")[None]))
     else:
         outputs, inputs = (whole(extent) for extent in block["shapes"][place])
         base = get("base") if kind == "exponential" else None
@@ -110,8 +111,7 @@ def matrix(case: Checker, block: Block, part: str = "") -> Array:
     if kind != "circular" and biases is not None:
         good = good and len(case.weights[biases]) == len(found)
     # Row by row: margins are differences of rows.
-    allowed = np.minimum(unit * lost, 1e-3)[..., None] * np.linalg.norm(expected, axis=-1)
-    if not good or not (np.linalg.norm(found - expected, axis=-1) <= allowed).all():
+    if not good or not near_by_rows(found, expected, unit * lost[..., None]):
         raise Refuted("matrix", f"{name}: not what the weights give, by more than rounding")
     return found
 
@@ -126,16 +126,3 @@ def _norm_at_most(case: Checker, block: Block, part: str, value: float) -> bool:
     error = 8.0 * gamma(wide.shape[2] + 8) * float((np.abs(wide) ** 2).sum((1, 2)).max())
     good: bool = module("convolution").all_semidefinite(value**2 * np.eye(wide.shape[1]) - squares, error + 8.0 * UNIT)
     return good
-
-
-def _cayley(free: Array) -> tuple[Array, Array]:
-    """[(I + A)⁻¹(I − A); −2V(I + A)⁻¹] for tall [U; V] and A = U − Uᴴ + VᴴV, and how many roundings it may be off, relatively."""
-    if free.shape[1] < free.shape[2]:
-        found, lost = _cayley(free.conj().swapaxes(1, 2))
-        return found.conj().swapaxes(1, 2), lost
-    size = free.shape[2]
-    upper, lower, eye = free[:, :size], free[:, size:], np.eye(size)
-    skew = upper - upper.conj().swapaxes(1, 2) + lower.conj().swapaxes(1, 2) @ lower
-    inverse = np.linalg.inv(eye + skew)
-    condition = np.linalg.norm(inverse, axis=(1, 2)) * (np.linalg.norm(free, axis=(1, 2)) + 1.0) ** 2
-    return np.concatenate([inverse @ (eye - skew), -2.0 * lower @ inverse], 1), 8.0 * (size + 8.0) * condition

@@ -23,7 +23,7 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
     """The shapes of its values and inputs; those of convolutions depend on strides."""
     if block["kind"] == "batch-norm":
         return given, given
-    if block["kind"] == "pooling" and given is not None and len(given) == 3:
+    if block["kind"] == "pooling" and block["class"] != "MaxPool2d" and given is not None and len(given) == 3:
         rows, columns = window(block)
         return (given[0], given[1] // rows, given[2] // columns), given
     return None, None
@@ -32,6 +32,12 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
 def prove(case: Checker, place: int, value: float) -> bool:
     """Whether a block's Euclidean constant is proved."""
     block = case.blocks[place]
+    if (
+        block["kind"] == "pooling" and block["class"] == "MaxPool2d"
+    ):  # the windows that a value is in move by no more than it
+        steps = [whole(step) for step in block["stride"]]
+        shared = math.prod(-(-taps // step) for taps, step in zip(window(block), steps, strict=True))
+        return value >= math.nextafter(math.sqrt(shared), math.inf)
     if block["kind"] == "pooling":  # averages over disjoint windows, or times the root of the window's size
         rows, columns = window(block)
         norm = 1.0 if block["class"] == "UnitPool2d" else math.nextafter((rows * columns) ** -0.5, math.inf)

@@ -147,7 +147,9 @@ class SLL(ExplicitBlock):
         """``max(1, ‖HᵀTH‖₂ − 1)``, and what rounding G = −HᵀT adds to it."""
         inner, outer, scale = (part.double() for part in self.maps())
         norm = spectral_norm_upper_bound(scale.sqrt()[:, None] * inner)
-        rounded = spectral_norm_upper_bound(outer + inner.t() * scale) * spectral_norm_upper_bound(inner)
+        rounding = 2.0**-50 * float(outer.norm())  # of the product and the sum below
+        missed = spectral_norm_upper_bound(outer + inner.t() * scale) + rounding
+        rounded = missed * spectral_norm_upper_bound(inner)
         return (max(1.0, norm**2 * (1.0 + 1e-14) - 1.0) + rounded) * (1.0 + 1e-14)
 
 

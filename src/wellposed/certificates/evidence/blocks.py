@@ -12,11 +12,12 @@ from wellposed.activations import monotone_names
 from wellposed.certificates.diagonal_metric import DiagonalBound, affine_block
 from wellposed.certificates.ending import Chain
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
+from wellposed.certificates.evidence.explicit import EXPLICIT, describe_explicit
 from wellposed.certificates.evidence.norms import checkable_norm
 from wellposed.certificates.evidence.orthogonal import describe_cell, describe_map
 from wellposed.certificates.evidence.positive import describe_positive
 from wellposed.certificates.joint import Joint
-from wellposed.certificates.lipschitz import Factor, is_nonexpansive, pooling_window
+from wellposed.certificates.lipschitz import Factor, is_nonexpansive, pair, pooling_window
 from wellposed.layers.blocks import flattens_images, is_plain
 from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
@@ -70,6 +71,15 @@ def describe(
             orthogonal = describe_cell(block, name)
             entry.update(orthogonal[0])
             tensors.update(orthogonal[1])
+        elif (
+            isinstance(block, EXPLICIT)
+            and type(block) in EXPLICIT
+            and is_plain(block, type(block))
+            and factor is not None
+        ):
+            explicit = describe_explicit(block, name, factor.value)
+            entry.update(explicit[0])
+            tensors.update(explicit[1])
         elif isinstance(block, DESCRIBED) and runs_as_written(block) and factor is not None:
             convolutional = describe_convolutional(block, name, factor.value)
             if convolutional is not None:
@@ -107,6 +117,8 @@ def _simple(block: nn.Module) -> dict[str, Any] | None:
         return {"kind": "batch-norm", "epsilon": block.eps}
     if is_plain(block, UnitPool2d):
         return {"kind": "pooling", "window": [block.window, block.window]}
+    if is_plain(block, nn.MaxPool2d):
+        return {"kind": "pooling", "window": list(pair(block.kernel_size)), "stride": list(pair(block.stride))}
     window = pooling_window(block) if isinstance(block, nn.AvgPool2d) else None
     if window is not None:
         return {"kind": "pooling", "window": list(window)}

@@ -1,0 +1,85 @@
+"""Explicit layers y = Sx + G·ReLU(Hx + b), S zero or the identity, by norms of H and G as they run.
+
+With D the slopes of ReLU between two inputs, 0 ⪯ D ⪯ I. S = 0: ‖GDH‖ ≤ ‖[ψH; ψ⁻¹Gᵀ]‖²/2 for every diagonal ψ > 0. S = I and
+G = −HᵀT + E, T diagonal: 0 ⪯ HᵀTDH ⪯ HᵀTH, so that max(1, ‖√T H‖² − 1) + ‖E‖‖H‖ is a constant; for any G also 1 + ‖G‖‖H‖.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .cayley import cayley
+from .core import UNIT, Array, Block, Checker, Refuted, Shape, norm_at_most, real
+from .numbers import bounded, near_by_rows
+
+_ROLES = {
+    "Sandwich": {"free", "log_scale", "bias"},
+    "SLL": {"free", "log_q", "bias"},
+    "Residual": {"inner", "outer", "bias"},
+}
+
+
+def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
+    """Tensors that a block of its kind has, and those that it may have."""
+    if block["class"] not in _ROLES:
+        raise Refuted("accounting", f"{block['name']}: a {block['class']} is no explicit layer")
+    return _ROLES[block["class"]], set()
+
+
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values and inputs."""
+    get, front = case.getter(block), () if given is None else given[:-1]
+    if block["class"] == "Sandwich":
+        both, outputs = get("free").shape
+        return (*front, outputs), (*front, both - outputs)
+    features = get("free" if block["class"] == "SLL" else "inner").shape[1]
+    return (*front, features), (*front, features)
+
+
+def prove(case: Checker, place: int, value: float) -> bool:
+    """Whether a block's own constant is proved."""
+    block, get = case.blocks[place], case.getter(case.blocks[place])
+    if block["class"] == "Residual":
+        first, second = (real(number) for number in block["norms"])
+        good = get("outer").shape == get("inner").shape[::-1] and len(get("bias")) == len(get("inner"))
+        good = good and norm_at_most(get("inner"), first) and norm_at_most(get("outer"), second)
+        return good and value >= (1.0 + first * second) * (1.0 + 1e-15)
+    return _sandwich(case, block, value) if block["class"] == "Sandwich" else _residual(case, block, value)
+
+
+def _sandwich(case: Checker, block: Block, value: float) -> bool:
+    get, name = case.getter(block), block["name"]
+    inner, outer = (case.evidence[f"{name}/{part}"] for part in ("inner", "outer"))
+    scale, unit = np.exp(get("log_scale")), float(np.finfo(inner.dtype).eps)
+    frame, lost = (part[0] for part in cayley(get("free")[None]))
+    size = len(scale)
+    expected = math.sqrt(2.0) * np.concatenate([frame[size:].T, frame[:size].T], 1)
+    good = inner.dtype == outer.dtype == case.weights[block["tensors"]["free"]].dtype and len(get("bias")) == size
+    if not good or not bounded(scale) or inner.shape != (size, len(frame) - size) or outer.shape != (size, size):
+        raise Refuted("matrix", f"{name}: matrices of other shapes or dtypes than the weights give")
+    both = np.concatenate([inner.astype(np.float64) * scale[:, None], (outer.astype(np.float64) / scale).T], 1)
+    off = unit * (lost + 16.0 + 4.0 * np.abs(get("log_scale")))
+    if not near_by_rows(both, expected, off):
+        raise Refuted("matrix", f"{name}: not what the weights give, by more than rounding")
+    return value > 0.0 and norm_at_most(both, math.sqrt(2.0 * value) * (1.0 - 1e-13))
+
+
+def _residual(case: Checker, block: Block, value: float) -> bool:
+    get = case.getter(block)
+    inner, q = get("free"), np.exp(get("log_q"))
+    sums = np.abs(inner @ inner.T) @ q / q
+    if not bounded(q, sums) or len(get("bias")) != len(inner):
+        return False
+    roundings = 8.0 + inner.shape[1] + len(inner) + np.abs(get("log_q"))
+    cancelled = (np.abs(inner) @ np.abs(inner).T) @ q / q / sums
+    scale = case.formed(block, "scale", 2.0 / sums, 4.0 / sums * roundings * cancelled)
+    outer: Array = case.formed(block, "outer", -inner.T * scale, 2.0 * np.abs(inner.T * scale))
+    if not bounded(scale):
+        return False
+    proved, missed, size = (real(number) for number in block["norms"])
+    rounding = 8.0 * UNIT * float(np.linalg.norm(outer))  # of the difference
+    good = norm_at_most(np.sqrt(scale)[:, None] * inner, proved * (1.0 - 1e-13)) and norm_at_most(inner, size)
+    good = good and missed > rounding and norm_at_most(outer + inner.T * scale, missed - rounding)
+    return good and value >= (max(1.0, proved**2 * (1.0 + 1e-15) - 1.0) + missed * size) * (1.0 + 1e-15)
