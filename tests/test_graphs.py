@@ -441,7 +441,25 @@ def test_train_from_the_command_line(small_set, tmp_path, capsys, variant):
     assert code == 0
     result = json.loads(capsys.readouterr().out)
     assert 0 <= result["validation/accuracy"] <= 1 and 0 <= result["test/accuracy"] <= 1
-    assert command(["certify", str(out), "--data-root", str(small_set)]) == 2
+    certify = ["certify", str(out), "--data-root", str(small_set), "--json"]
+    if variant != "lipschitz":
+        assert command(certify) == 1
+        assert "a sum over nodes grows with the graph" in capsys.readouterr().err
+        return
+    assert command(certify) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["inputs"] == "graphs" and 0 < summary["lower_bound"] <= summary["lipschitz"] <= 1 + 1e-4
+    assert command(["verify", str(out / "certificate.json"), str(out / "weights.safetensors")]) == 0
+    attack = ["attack", str(out), "--data-root", str(small_set), "--eps", "0.1", "1", "5", "--steps", "6"]
+    assert command(attack) == 0  # fails on any contradiction
+    text = capsys.readouterr().out
+    assert "units of node features" in text and "test graphs" in text
+    attacked = json.loads((out / "attacked.json").read_text())["distances"]
+    certified = json.loads((out / "certified.json").read_text())["radii"]["pairs"]
+    assert len(attacked) == len(certified) == 4 and any(certified)
+    assert all(far > near or far == near == 0.0 for far, near in zip(attacked, certified, strict=True))
+    assert command([*attack, "--norm", "linf"]) == 2 and command([*certify, "--method", "ladder"]) == 2
+    assert command(["report", str(out), "--data-root", str(small_set)]) == 2
     assert "a run on the graphs of MUTAG" in capsys.readouterr().err
 
 

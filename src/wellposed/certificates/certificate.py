@@ -28,11 +28,15 @@ from wellposed.certificates.precision import check_precision
 from wellposed.certificates.radius import RULES, radii
 from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, checked_options, choices
+from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
 _ASSUMPTIONS = (
     "the network is the chain of the blocks, in this order, each computing what its class says, in eval mode",
     "evaluations elsewhere are by solve and converge, to the tolerances that the layers had when radii were computed",
+)
+_ON_GRAPHS = (
+    "inputs are node features, in the Frobenius norm; the graph stays the same, its adjacency of norm at most one"
 )
 METHODS = ("product", "metric")
 _DESCRIBED = {
@@ -105,18 +109,20 @@ class Certificate:
         return radii(logits, labels, constant, self.pairs, rule, logit_error, elsewhere, growth)
 
     def evaluate(
-        self, x: Tensor, labels: Tensor, *, rule: str | None = None, forward: bool = False, batch_size: int = 1000
+        self, x: Any, labels: Tensor, *, rule: str | None = None, forward: bool = False, batch_size: int = 1000
     ) -> Tensor:
         """Certified radii of inputs, with the errors of their evaluation and of all others within the radius counted.
 
         Args:
-            x: inputs, shape (batch, ...).
+            x: inputs, shape (batch, ...), or a batch of graphs, see `bounded_logits`.
             labels: true classes, shape (batch,).
             rule: see `radius`.
             forward: whether radii are to hold for plain forward passes too, in the worst case of rounding; see `bounded_logits`.
             batch_size: inputs evaluated at a time.
         """
         model = self._model(None)
+        if not isinstance(x, Tensor):
+            return self.of(bounded_logits(model, x, forward=forward), labels, rule=rule)
         found = []
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             result = bounded_logits(model, rows, forward=forward)
@@ -227,7 +233,11 @@ class Certificate:
             "norm": self.norm,
             "lipschitz": filed.lipschitz,
             "method": self.method,
-            "assumptions": [*_ASSUMPTIONS, f"arithmetic of at least the precision {self.precision}"],
+            "assumptions": [
+                *_ASSUMPTIONS,
+                *([_ON_GRAPHS] if any(isinstance(block, ImplicitGraph) for _, block in chain) else []),
+                f"arithmetic of at least the precision {self.precision}",
+            ],
             "blocks": filed.blocks,
             "joint": joint,
             "components": filed.by_components,
@@ -285,8 +295,9 @@ def certify(
     """Prove a Lipschitz constant of a model, and of every class margin where it ends in a linear layer.
 
     Args:
-        model: an equilibrium layer, or a ``torch.nn.Sequential`` of layers whose constants are known; in eval mode if it
-            has dropout.
+        model: an equilibrium layer, or a ``torch.nn.Sequential`` of layers whose constants are known, or a `GraphClassifier`
+            of such; in eval mode if it has dropout. For graphs the constant is that from node features, in the Frobenius norm,
+            for every graph whose adjacency has a norm of at most one, as after symmetric normalisation.
         norm: 2, ``"inf"`` or 1, of inputs and outputs alike; see `wellposed.certificates.gains` for the last two.
         inputs: data, shape (batch, ...), from which to search for a lower bound with its witness; None to skip that.
         method: ``"product"`` for the product of the blocks' constants; ``"metric"`` for the best diagonal metric of the last

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wellposed.certificates.lipschitz import blocks_of, factor_of
 from wellposed.certificates.precision import check_precision
 from wellposed.certificates.well_posedness import metric_guarantee
+from wellposed.errors import CertificateError
 from wellposed.guarantee import Guarantee
 from wellposed.layers.blocks import has_hooks, is_plain
 from wellposed.layers.contractive_cell import ContractiveCell
@@ -20,15 +21,19 @@ from wellposed.layers.conv_equilibrium import ConvEquilibrium
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.frozen import frozen, frozen_image
+from wellposed.layers.graph import ImplicitGraph
+from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
 from wellposed.layers.normalize import batch_norm_map
+from wellposed.layers.options import SolvingModule
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.norms import euclidean
 from wellposed.operators.dense import Dense
 from wellposed.operators.fourier import image_rounding
+from wellposed.operators.graphs import Graphs, frobenius_norms
 from wellposed.solvers.solution import Solution, Tolerance
 from wellposed.verified import spectral_norm_upper_bound
 
@@ -110,8 +115,8 @@ class _Step:
 class _Errors:
     """Errors on their way through the blocks: at the inputs themselves, and anywhere around them."""
 
-    def __init__(self, x: Tensor) -> None:
-        self.here = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.here = torch.zeros(count, dtype=torch.float64, device=device)
         self.elsewhere, self.growth = self.here.clone(), self.here.clone()
         self._reach = 1.0  # Lipschitz constant so far
 
@@ -143,7 +148,7 @@ class _Errors:
 
 
 @torch.no_grad()
-def bounded_logits(model: nn.Module, x: Tensor, *, forward: bool = False) -> BoundedLogits:
+def bounded_logits(model: nn.Module, x: Any, *, forward: bool = False) -> BoundedLogits:
     """Evaluate a model by ``solve`` and carry the error bounds of its solves to the output.
 
     Errors of an equilibrium are multiplied by the Lipschitz constants of everything after it. A sample whose solve
@@ -151,23 +156,55 @@ def bounded_logits(model: nn.Module, x: Tensor, *, forward: bool = False) -> Bou
 
     Args:
         model: a chain of blocks known to `factor_of`.
-        x: inputs, shape (batch, ...).
+        x: inputs, a tensor of shape (batch, ...); for a `GraphClassifier` a torch_geometric ``Data`` or ``Batch``, whose graphs
+            are the samples, with the Frobenius norm of their node features.
         forward: whether ``elsewhere`` and ``growth`` are to hold for plain forward passes. ``solve`` checks in float64 that its
             result is within the tolerance; a forward pass stops by the same bound in its own precision, so that its rounding
             must be bounded beforehand, as in the worst case, which nearly never comes.
     """
     check_precision(model)
-    errors, value = _Errors(x), x
+    graphs = Graphs.of(x) if isinstance(model, GraphClassifier) else None
+    value = x if graphs is None else x.x.to(next(model.parameters()).dtype)
+    errors = _Errors(len(value) if graphs is None else graphs.count, value.device)
     for name, block in blocks_of(model):
         factor = factor_of(name, block).value
-        if isinstance(block, ImplicitLayer):
+        if isinstance(block, ImplicitGraph | NodeSum):
+            if graphs is None:
+                raise CertificateError(f"{name}: needs graphs; certify a GraphClassifier")
+            if forward:
+                raise CertificateError(f"{name}: forward=True is not known for layers on graphs; leave it out")
+            steps = [_on_graphs(block, value, graphs, factor)]
+        elif graphs is not None and len(value) != graphs.count:
+            raise CertificateError(f"{name}: a {type(block).__name__} before the pooling is not known on graphs")
+        elif isinstance(block, ImplicitLayer):
             steps = _solved(name, block, value, factor, forward)
         else:
             image = block(value)
             steps = [_Step(_own(name, block, value, image), image, factor)]
         errors.through(factor, steps)
         value = steps[-1].image
-    return BoundedLogits(value, errors.here, errors.elsewhere, errors.growth, math.prod(x.shape[1:]))
+    inputs = math.prod(x.shape[1:]) if graphs is None else x.x.shape[1]
+    return BoundedLogits(value, errors.here, errors.elsewhere, errors.growth, inputs)
+
+
+def _on_graphs(block: ImplicitGraph | NodeSum, value: Tensor, graphs: Graphs, factor: float) -> _Step:
+    """The solve of an implicit graph layer, or the pooling; each graph is a sample."""
+    eps = torch.finfo(value.dtype).eps
+    if isinstance(block, NodeSum):
+        unit = 1.001 * eps * (float(graphs.sizes.max()) + 4.0)
+        return _Step(
+            _Own(unit * frobenius_norms(value, graphs.batch, graphs.count), unit), block(value, graphs), factor
+        )
+    solution = block.solve(value, graphs)
+    assert solution.error_bound is not None
+    rtol, atol = block.limits()
+    # The constant is about adjacencies of norm one.
+    usual = torch.ones(graphs.count, dtype=torch.bool, device=value.device)
+    for part in graphs.blocks:
+        usual[part.members] = part.norm <= 1.0 + 1e-12
+    known = torch.where(usual, solution.error_bound.double(), torch.inf)
+    size = 1.001 * frobenius_norms(solution.value, graphs.batch, graphs.count)
+    return _Step(_Own(atol + rtol * size, 0.0, rtol), solution.value, factor, 1.0, known)
 
 
 def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float, forward: bool) -> list[_Step]:
@@ -313,7 +350,7 @@ def exact_copy(model: nn.Module) -> nn.Module:
         elif stored is not None:
             exact = stored.eval()
     for part in exact.modules():
-        if isinstance(part, ImplicitLayer):
+        if isinstance(part, SolvingModule):
             part.tolerance = Tolerance(1e-9, 1e-9)
     return exact
 
@@ -342,7 +379,7 @@ def _stored_orthogonal(module: OrthogonalLinear) -> OrthogonalLinear:
     return found
 
 
-def surely_misclassified(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+def surely_misclassified(model: nn.Module, x: Any, labels: Tensor) -> Tensor:
     """Which inputs some other class wins by more than the errors of the logits, boolean of shape (batch,)."""
     result = bounded_logits(model, x)
     logits = result.logits.double()

@@ -19,6 +19,8 @@ from wellposed.layers.blocks import has_hooks, is_plain
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.frozen import frozen
+from wellposed.layers.graph import ImplicitGraph
+from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
 from wellposed.layers.normalize import Normalize, batch_norm_map
@@ -65,6 +67,9 @@ def blocks_of(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]
         raise CertificateError(
             f"{prefix or 'model'}: it has forward hooks, or a part of it has, with unknown effects; remove them first"
         )
+    if is_plain(model, GraphClassifier):
+        parts = [*((f"layers.{k}", layer) for k, layer in enumerate(model.layers)), ("head", model.head)]
+        return [block for name, part in parts for block in blocks_of(part, name)]
     if not is_plain(model, nn.Sequential):
         return [(prefix or "model", model)]
     if not len(model):
@@ -94,6 +99,12 @@ def factor_of(name: str, block: nn.Module) -> Factor:
         return Factor(name, 1.0, "orthonormal rows")
     if isinstance(block, ExplicitBlock) and type(block).forward is ExplicitBlock.forward:
         return Factor(name, block.lipschitz(), f"{type(block).__name__} layer, verified Cholesky")
+    if is_plain(block, ImplicitGraph) and runs_as_written(block):
+        return Factor(name, *block.lipschitz())
+    if is_plain(block, NodeSum):
+        if not block.by_root:
+            raise CertificateError(f"{name}: a sum over nodes grows with the graph; certified is NodeSum(by_root=True)")
+        return Factor(name, 1.0, "orthonormal rows, for every graph")
     if is_plain(block, Normalize):
         return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
     if isinstance(block, ImplicitLayer) and runs_as_written(block):

@@ -36,7 +36,8 @@ _NONEXPANSIVE = ("Flatten", "Unflatten", "Identity", "ReLU", "Tanh", "Sigmoid", 
 # not known; `prove`, whether its constant holds; and maybe `joint`, for the layer with its head.
 _MODULES = {
     "equilibrium": "dense", "pooling": "simple", "batch-norm": "simple", "convolution": "simple", "orthogonal": "orthogonal",
-    "cell": "orthogonal", **{kind: kind for kind in ("positive", "circular", "channels", "scales", "scaled", "explicit")},
+    "cell": "orthogonal",
+    **{kind: kind for kind in ("positive", "circular", "channels", "scales", "scaled", "explicit", "graph")},
 }  # fmt: skip
 _SIMPLE = {"nonexpansive": set[str](), "normalize": {"mean", "std"}, "linear": {"weight"}}
 

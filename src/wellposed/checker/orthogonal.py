@@ -15,14 +15,14 @@ from .cayley import cayley
 from .core import UNIT, Array, Block, Checker, Refuted, Shape, gamma, module, norm_at_most, real
 from .numbers import near_by_rows, whole
 
-_FREE = {"cayley": {"free"}, "bjorck": {"free"}, "exponential": {"free", "base", "calls"}, "circular": {"free"}}
+FREE = {"cayley": {"free"}, "bjorck": {"free"}, "exponential": {"free", "base", "calls"}, "circular": {"free"}}
 
 
 def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     """Tensors that a block of its kind has, and those that it may have."""
     needed, optional = set[str](), set[str]()
     for part in _parts(block):
-        needed |= {part + name for name in _FREE[block["parametrisation"]]}
+        needed |= {part + name for name in FREE[block["parametrisation"]]}
         optional |= {part + "bias"}
     if block["kind"] == "orthogonal":
         return needed, optional
@@ -83,6 +83,8 @@ def _parts(block: Block) -> list[str]:
     """Prefixes of the tensors of the orthogonal maps, the input's last."""
     if block["kind"] == "orthogonal":
         return [""]
+    if block["kind"] == "graph":
+        return ["state_map.", "injection."]
     maps = [f"maps.{k}." for k in range(whole(block["depth"]))]
     if block["coupling"] == "joint" or not block["encodes"]:
         return maps

@@ -17,6 +17,7 @@ from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.cli.reproduce import reproduce
 from wellposed.errors import InputError, choices
+from wellposed.experiments.graph_robustness import attack_graphs, certify_graphs, is_on_graphs
 from wellposed.experiments.imported import import_run
 from wellposed.experiments.report import write_report
 from wellposed.experiments.robustness import attack_run, certify_run
@@ -167,6 +168,14 @@ def train(arguments: list[str]) -> int:
 def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = parse(Certify, arguments, "wellposed certify")
+    if is_on_graphs(options.run):
+        if (options.data, options.norm, options.method) != (None, "l2", "tightest"):
+            raise InputError(
+                "data, norm, method: a run on graphs is certified for its own node features, in the l2 norm"
+            )
+        with counting("graphs certified", quiet=options.json) as done:
+            certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
+        return _table(options.run, options)
     if options.method == "ladder":
         return _verify(options)
     with counting("images certified", quiet=options.json) as done:
@@ -220,6 +229,21 @@ def _verify(options: Certify) -> int:
 def attack(arguments: list[str]) -> int:
     """``wellposed attack RUN``."""
     options = parse(Attack, arguments, "wellposed attack")
+    if is_on_graphs(options.run):
+        if options.norm != "l2" or options.carlini_wagner or options.auto:
+            raise InputError(
+                "norm, carlini_wagner, auto: node features are attacked by projected gradients, in the l2 norm"
+            )
+        with counting("graphs attacked", quiet=options.json) as done:
+            attack_graphs(
+                options.run,
+                data_root=options.data_root,
+                radii=options.eps,
+                limit=options.limit,
+                steps=options.steps,
+                done=done,
+            )
+        return _table(options.run, options)
     norm = options.norm.removeprefix("l")
     with counting("images attacked", quiet=options.json) as done:
         found = attack_run(

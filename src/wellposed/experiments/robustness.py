@@ -118,14 +118,24 @@ def certify_run(
         certificate.lipschitz, certificate.lower_bound, wrong / max(count, 1),
         {rule: torch.cat(values).tolist() for rule, values in radii.items()}, file_digest(RunFolder(run).weights),
     )  # fmt: skip
-    folder = RunFolder(run)
-    certificate.save(_in_norm(folder.certificate, norm))
-    path = _in_norm(folder.certified, norm)
-    _write(path if other_data is None else path.with_stem(f"{folder.certified.stem}-{other_data}"), asdict(found))
+    certificate.save(_in_norm(RunFolder(run).certificate, norm))
+    keep_certified(run, found, norm, other_data)
+    return found
+
+
+def keep_certified(run: Path, found: Certified, norm: str = "2", other_data: str | None = None) -> None:
+    """Write what `certify_run` found.
+
+    Raises:
+        CertificateError: an attack on the run's own data contradicts it.
+    """
+    path = _in_norm(RunFolder(run).certified, norm)
+    _write(
+        path if other_data is None else path.with_stem(f"{RunFolder(run).certified.stem}-{other_data}"), asdict(found)
+    )
     attacked = read_attacked(run, norm) if other_data is None else None
     if attacked is not None:
         check_consistency(found, attacked)
-    return found
 
 
 def _in_norm(path: Path, norm: str) -> Path:
@@ -157,10 +167,7 @@ def attack_run(
         is_fooled=lambda images, truth: _is_fooled(exact, images.double(), truth),
     )  # fmt: skip
     found = Attacked(distances.tolist(), steps, list(radii), file_digest(RunFolder(run).weights))
-    folder = RunFolder(run)
-    _write(_in_norm(folder.attacked, norm), asdict(found))
-    if is_certified(run, norm):
-        check_consistency(read_certified(run, norm), found)
+    keep_attacked(run, found, norm)
     if norm != "2":
         return found
     with torch.no_grad():
@@ -178,8 +185,19 @@ def attack_run(
         for i in order
         if torch.isfinite(distances[i]) and distances[i] > 0
     ]
-    _write(folder.adversarial, shown)
+    _write(RunFolder(run).adversarial, shown)
     return found
+
+
+def keep_attacked(run: Path, found: Attacked, norm: str = "2") -> None:
+    """Write what `attack_run` found.
+
+    Raises:
+        CertificateError: it contradicts a certificate.
+    """
+    _write(_in_norm(RunFolder(run).attacked, norm), asdict(found))
+    if is_certified(run, norm):
+        check_consistency(read_certified(run, norm), found)
 
 
 def _is_fooled(exact: torch.nn.Module, images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

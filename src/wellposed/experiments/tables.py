@@ -14,6 +14,8 @@ from wellposed.experiments.robustness import (
     read_attacked,
     read_certified,
 )
+from wellposed.training.config import read_config
+from wellposed.training.run import RunFolder
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Row:
     """Accuracy at one radius, all on the same inputs.
 
     Attributes:
-        radius: Euclidean, pixels in [0, 1].
+        radius: Euclidean, pixels in [0, 1]; for graphs that of their node features.
         clean: accuracy without perturbation.
         paper: certified by margin/(2L), or None without a certificate.
         certified: certified by the tightest rule that the certificate supports: class pairs, else margin/(√2 L).
@@ -42,6 +44,7 @@ class Summary:
     Attributes:
         run: its folder.
         samples: number of test inputs behind the rows.
+        inputs: what they are, ``"images"`` or ``"graphs"``.
         test_error: on all certified inputs; on the attacked ones, without a certificate.
         lipschitz: upper bound, or None without a certificate.
         lower_bound: proved lower bound, likewise.
@@ -50,6 +53,7 @@ class Summary:
 
     run: str
     samples: int
+    inputs: str
     test_error: float
     lipschitz: float | None
     lower_bound: float | None
@@ -64,16 +68,18 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         CertificateError: an attack broke a certificate.
     """
     attacked = read_attacked(run)
+    config = RunFolder(run).config
+    inputs = read_config(config).family.domain if config.exists() else "images"
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
-        return Summary(str(run), len(attacked.distances), 1.0 - attacked.accuracy(0.0), None, None, rows)
+        return Summary(str(run), len(attacked.distances), inputs, 1.0 - attacked.accuracy(0.0), None, None, rows)
     certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
         check_consistency(certified, attacked)
         samples = min(samples, len(attacked.distances))
     rows = [_row(certified, attacked, radius, samples) for radius in radii]
-    return Summary(str(run), samples, certified.test_error, certified.lipschitz, certified.lower_bound, rows)
+    return Summary(str(run), samples, inputs, certified.test_error, certified.lipschitz, certified.lower_bound, rows)
 
 
 def _row(certified: Certified, attacked: Attacked | None, radius: float, samples: int) -> Row:
@@ -93,9 +99,10 @@ def header(summary: Summary) -> str:
     """One line about a run."""
     if summary.lipschitz is None or summary.lower_bound is None:
         return f"{summary.run}: test error {100 * summary.test_error:.2f} %, no certificate"
+    units = "pixel units" if summary.inputs == "images" else "units of node features"
     return (
         f"{summary.run}: test error {100 * summary.test_error:.2f} %, Lipschitz constant at most {summary.lipschitz:.4g}, "
-        f"at least {summary.lower_bound:.4g} (pixel units, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
+        f"at least {summary.lower_bound:.4g} ({units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
     )
 
 
@@ -103,7 +110,7 @@ def as_text(summary: Summary) -> str:
     """The table as aligned text."""
     lines = [
         header(summary),
-        f"accuracy in % on the first {summary.samples} test images",
+        f"accuracy in % on the first {summary.samples} test {summary.inputs}",
         f"{'radius':>8} {'clean':>8} {'2L rule':>8} {'certified':>10} {'attacked':>9}",
     ]
     for row in summary.rows:

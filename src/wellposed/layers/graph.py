@@ -88,7 +88,7 @@ class ImplicitGraph(SolvingModule):
             self.injection = nn.Linear(in_features, state_features, **where)
 
     @property
-    def _scales(self) -> tuple[float, float]:
+    def scales(self) -> tuple[float, float]:
         """Factors of the state map and of the injection."""
         if self.variant == "ignn":
             return 1.0, 1.0
@@ -101,7 +101,7 @@ class ImplicitGraph(SolvingModule):
         weight = self.state_map.weight.detach()
         if self.variant != "ignn":
             norm = spectral_norm_upper_bound(weight) if proved else 1.0 + NORM_SLACK[weight.dtype]
-            return self._scales[0] * norm * (1.0 + 1e-15), None
+            return self.scales[0] * norm * (1.0 + 1e-15), None
         size = weight.double().abs()
         margin = 1.0 + gamma(len(size) + 4)
         rows, columns = (float(size.sum(dim).amax()) * margin for dim in (1, 0))
@@ -117,7 +117,7 @@ class ImplicitGraph(SolvingModule):
         factor = self._norms(proved=True)[0] * (1.0 + 1e-12)  # the stored adjacency may exceed norm one by rounding
         if factor >= 1.0:
             raise GuaranteeError("W contracts in a weighted maximum norm only; there is no constant for all graphs")
-        injection = self._scales[1] * spectral_norm_upper_bound(self.injection.weight)
+        injection = self.scales[1] * spectral_norm_upper_bound(self.injection.weight)
         value = injection / (1.0 - factor) * (1.0 + 1e-14)
         return value, f"implicit graph layer: ‖Ω‖₂/(1 − ‖W‖₂) with ‖W‖₂ = {factor:.6g}, for ‖A‖₂ ≤ 1"
 
@@ -167,8 +167,8 @@ class ImplicitGraph(SolvingModule):
     def _run(self, x: Tensor, graphs: Graphs, dtype: torch.dtype, *, proved: bool) -> Solution[Tensor]:
         self._check(x, graphs)
         with full_precision(x.device):
-            weight = self._scales[0] * self.state_map.weight.to(dtype)
-            injection = self._scales[1] * self.injection.weight.to(dtype)
+            weight = self.scales[0] * self.state_map.weight.to(dtype)
+            injection = self.scales[1] * self.injection.weight.to(dtype)
             bias = None if self.injection.bias is None else self.injection.bias.to(dtype)
             norms = self._norms(proved=proved)
             through = nn.functional.linear(x.to(dtype), injection)
@@ -197,13 +197,13 @@ class ImplicitGraph(SolvingModule):
 
     def _judged(self, found: Solution[Tensor], bound: Tensor) -> Solution[Tensor]:
         """The solution with the status that its final bound deserves."""
-        rtol, atol = self._tolerances
+        rtol, atol = self.limits()
         met = bound <= atol + rtol * euclidean(found.value.detach())
         codes = torch.where(found.converged & ~met, Status.STALLED.code, found.status_codes.long()).to(torch.int8)
         return dataclasses.replace(found, status_codes=codes)
 
-    @property
-    def _tolerances(self) -> tuple[float, float]:
+    def limits(self) -> tuple[float, float]:
+        """The tolerances, relative and absolute, that a solve of a graph must meet."""
         default = torch.finfo(self.injection.weight.dtype).eps ** 0.5
         given = self.tolerance.rtol, self.tolerance.atol
         return default if given[0] is None else given[0], default if given[1] is None else given[1]
@@ -219,7 +219,7 @@ class ImplicitGraph(SolvingModule):
         def cell(state: Tensor, drive: Tensor, weight: Tensor) -> Tensor:
             return sigma(torch.add(block.propagate(state @ weight.t()), drive))
 
-        rtol, atol = self._tolerances
+        rtol, atol = self.limits()
         return fixed_point(
             cell, torch.zeros_like(drive).detach(), (drive, weight), rtol=rtol, atol=atol, max_steps=self.max_steps,
             solver=Picard() if self.solver is None else self.solver, guarantee=guarantee, gradient=self.gradient,

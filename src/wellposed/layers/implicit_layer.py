@@ -13,7 +13,7 @@ from wellposed.solvers.solution import Solution
 _COMPUTES = ("__call__", "forward", "readout", "state", "solve", "_run")
 
 
-def runs_as_written(layer: ImplicitLayer) -> bool:
+def runs_as_written(layer: SolvingModule) -> bool:
     """Whether what a layer computes is this library's or torch's code, and not that of a subclass or of the instance."""
     for name in _COMPUTES:
         owner = next((kind for kind in type(layer).__mro__ if name in vars(kind)), None)

@@ -291,3 +291,15 @@ def _symmetric(source: Tensor, target: Tensor, values: Tensor, nodes: int) -> tu
     if not bool(torch.isfinite(values).all()):
         raise InputError("weight: degrees overflow; rescale the weights")
     return source, target, values, leaving.sqrt()
+
+
+def frobenius_norms(features: Tensor, batch: Tensor, count: int) -> Tensor:
+    """Frobenius norm of the features of each graph's nodes, shape (count,), float64.
+
+    Args:
+        features: shape (nodes, features).
+        batch: the graph of each node, shape (nodes,).
+        count: number of graphs.
+    """
+    squares = torch.zeros(count, dtype=torch.float64, device=features.device)
+    return squares.index_add_(0, batch, features.double().square().sum(1)).sqrt()

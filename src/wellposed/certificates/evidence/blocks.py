@@ -14,7 +14,7 @@ from wellposed.certificates.ending import Chain
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.explicit import EXPLICIT, describe_explicit
 from wellposed.certificates.evidence.norms import checkable_norm
-from wellposed.certificates.evidence.orthogonal import describe_cell, describe_map
+from wellposed.certificates.evidence.orthogonal import describe_cell, describe_graph_layer, describe_map
 from wellposed.certificates.evidence.positive import describe_positive
 from wellposed.certificates.joint import Joint
 from wellposed.certificates.lipschitz import Factor, is_nonexpansive, pair, pooling_window
@@ -22,6 +22,8 @@ from wellposed.layers.blocks import flattens_images, is_plain
 from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.graph import ImplicitGraph
+from wellposed.layers.graph_classifier import NodeSum
 from wellposed.layers.implicit_layer import runs_as_written
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal import OrthogonalDEQ
@@ -32,6 +34,7 @@ from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.operators.dense import Dense
 
 Tensors = dict[str, Tensor]
+POSITIVE = (PcDEQ, ConvPcDEQ)
 
 
 @torch.no_grad()
@@ -59,33 +62,7 @@ def describe(
             entry.update(simple)
             if is_plain(block, nn.Linear) and factor is not None:
                 entry["value"] = checkable_norm(block.weight, factor.value)
-        elif isinstance(block, PcDEQ | ConvPcDEQ) and runs_as_written(block):
-            positive = describe_positive(block, name, entry["value"])
-            entry.update(positive[0])
-            tensors.update(positive[1])
-        elif is_plain(block, OrthogonalLinear) or is_plain(block, OrthogonalConv2d):
-            orthogonal = describe_map(block, name, entry["value"])
-            entry.update(orthogonal[0])
-            tensors.update(orthogonal[1])
-        elif isinstance(block, OrthogonalDEQ | ConvOrthogonalDEQ) and runs_as_written(block):
-            orthogonal = describe_cell(block, name)
-            entry.update(orthogonal[0])
-            tensors.update(orthogonal[1])
-        elif (
-            isinstance(block, EXPLICIT)
-            and type(block) in EXPLICIT
-            and is_plain(block, type(block))
-            and factor is not None
-        ):
-            explicit = describe_explicit(block, name, factor.value)
-            entry.update(explicit[0])
-            tensors.update(explicit[1])
-        elif isinstance(block, DESCRIBED) and runs_as_written(block) and factor is not None:
-            convolutional = describe_convolutional(block, name, factor.value)
-            if convolutional is not None:
-                entry.update(convolutional[0])
-                tensors.update(convolutional[1])
-        elif isinstance(block, Equilibrium):
+        elif isinstance(block, Equilibrium) and not isinstance(block, (*POSITIVE, *DESCRIBED)):
             known = _equilibrium(block)
             if known is not None:
                 entry = {**entry, "kind": "equilibrium", **known[0]}
@@ -97,12 +74,36 @@ def describe(
                     else:
                         entry["value"] = max(factor.value, own.value)
                         tensors[f"{name}/multipliers"] = own.multipliers
+        else:
+            described = _described(block, name, entry["value"])
+            if described is not None:
+                entry.update(described[0])
+                tensors.update(described[1])
         blocks.append(entry)
     if joint is not None:
         tensors["joint/multipliers"] = joint.multipliers
         if joint.shares is not None:
             tensors["joint/shares"] = joint.shares
     return blocks, tensors
+
+
+def _described(block: nn.Module, name: str, value: float | None) -> tuple[dict[str, Any], Tensors] | None:
+    """Entry and tensors of a block whose kind has a module of its own; None where the checker has no proof."""
+    if isinstance(block, POSITIVE):
+        return describe_positive(block, name, value) if runs_as_written(block) else None
+    if is_plain(block, OrthogonalLinear) or is_plain(block, OrthogonalConv2d):
+        return describe_map(block, name, value)
+    if isinstance(block, OrthogonalDEQ | ConvOrthogonalDEQ):
+        return describe_cell(block, name) if runs_as_written(block) else None
+    if value is None:  # in other norms these have no constants of their own
+        return None
+    if is_plain(block, ImplicitGraph) and runs_as_written(block) and block.variant != "ignn":
+        return describe_graph_layer(block, name, value)
+    if isinstance(block, EXPLICIT) and type(block) in EXPLICIT and is_plain(block, type(block)):
+        return describe_explicit(block, name, value)
+    if isinstance(block, DESCRIBED) and runs_as_written(block):
+        return describe_convolutional(block, name, value)
+    return None
 
 
 def _simple(block: nn.Module) -> dict[str, Any] | None:
@@ -117,6 +118,8 @@ def _simple(block: nn.Module) -> dict[str, Any] | None:
         return {"kind": "batch-norm", "epsilon": block.eps}
     if is_plain(block, UnitPool2d):
         return {"kind": "pooling", "window": [block.window, block.window]}
+    if is_plain(block, NodeSum):
+        return {"kind": "graph", "by_root": block.by_root}
     if is_plain(block, nn.MaxPool2d):
         return {"kind": "pooling", "window": list(pair(block.kernel_size)), "stride": list(pair(block.stride))}
     window = pooling_window(block) if isinstance(block, nn.AvgPool2d) else None

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from wellposed.certificates.evidence.norms import checkable_norm
 from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ
+from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.orthogonal import OrthogonalDEQ
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.verified import spectral_norm_upper_bound
 
 Described = tuple[dict[str, Any], dict[str, Tensor]]
 
@@ -36,6 +38,21 @@ def describe_cell(layer: OrthogonalDEQ | ConvOrthogonalDEQ, name: str) -> Descri
         kind="cell", coupling=layer.coupling, depth=len(layer.maps), encodes=injection is not None,
         angles=0 if angles is None else len(angles), value=layer.constants(entry["excess"])[1] * (1.0 + 1e-11),
     )  # fmt: skip
+    return entry, {f"{name}/{key}": tensor for key, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def describe_graph_layer(layer: ImplicitGraph, name: str, value: float) -> Described:
+    """Entry and tensors of one layer on graphs, of the variants that orthogonal maps make."""
+    orthogonal = [layer.state_map, *([layer.injection] if layer.variant == "lipschitz" else [])]
+    entry, tensors = _common(orthogonal, ["state_map.", "injection."][: len(orthogonal)], 0.0)
+    weights = [part.weight.detach().cpu() for part in (layer.state_map, layer.injection)]
+    norms = [checkable_norm(weight, spectral_norm_upper_bound(weight)) for weight in weights]
+    own, driven = layer.scales
+    bound = driven * norms[1] / (1.0 - own * norms[0] * (1.0 + 2e-12)) * (1.0 + 1e-14)
+    entry.update(
+        kind="graph", variant=layer.variant, kappa=layer.kappa, omega=layer.omega, norms=norms, value=max(value, bound)
+    )
     return entry, {f"{name}/{key}": tensor for key, tensor in tensors.items()}
 
 

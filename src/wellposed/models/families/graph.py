@@ -10,10 +10,10 @@ from torch import nn
 from wellposed.errors import check, choices
 from wellposed.layers import ImplicitGraph
 from wellposed.layers.graph import VARIANTS
+from wellposed.layers.graph_classifier import NodeSum
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.models.families.base import Family
-from wellposed.models.graph_classifier import NodeSum
 
 
 @dataclass(frozen=True)

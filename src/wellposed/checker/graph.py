@@ -1,0 +1,49 @@
+"""Layers X = S(s·A X Qᵀ + t·A U Pᵀ + b) on the nodes of graphs, Q orthogonal and S 1-Lipschitz, and their pooling.
+
+With ‖A‖₂ ≤ 1, which is part of the claim, t‖P‖/(1 − s‖Q‖) is a constant from U to X in the Frobenius norm.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .core import Block, Checker, Refuted, Shape, norm_at_most, real
+from .orthogonal import FREE, matrix
+
+
+def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
+    """Tensors that a layer of its kind has, and those that it may have."""
+    if block["class"] == "NodeSum":
+        return set(), set()
+    if block["class"] != "ImplicitGraph" or block["variant"] not in ("orthogonal", "lipschitz"):
+        raise Refuted("accounting", f"{block['name']}: no layer on graphs of this kind is known")
+    free = FREE[block["parametrisation"]]
+    needed = {"state_map." + name for name in free}
+    needed |= {"injection.weight"} if block["variant"] == "orthogonal" else {"injection." + name for name in free}
+    return needed, {"injection.bias"}
+
+
+def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of its values and inputs, those of a node or of a graph."""
+    if block["class"] == "NodeSum":
+        return given, given
+    if block["variant"] == "orthogonal":
+        outputs, inputs = case.getter(block)("injection.weight").shape
+        return (outputs,), (inputs,)
+    return (block["shapes"][1][0],), (block["shapes"][1][1],)
+
+
+def prove(case: Checker, place: int, value: float) -> bool:
+    """Whether a block's own constant is proved."""
+    block = case.blocks[place]
+    if block["class"] == "NodeSum":  # over the root of the number of nodes: orthonormal rows
+        return block["by_root"] is True and value >= 1.0
+    kappa, omega, (state, inputs) = real(block["kappa"]), real(block["omega"]), (real(norm) for norm in block["norms"])
+    if not 0.0 < kappa <= 1.0 or not 0.0 < omega <= 1.0:
+        return False
+    own, driven = (kappa, 1.0) if block["variant"] == "orthogonal" else (kappa * (1.0 - omega), kappa * omega)
+    linear = block["variant"] == "orthogonal"
+    through = case.getter(block)("injection.weight") if linear else matrix(case, block, "injection.")
+    factor = own * state * (1.0 + 2e-12)  # the norm of a stored adjacency may round up a little
+    good = norm_at_most(matrix(case, block, "state_map."), state) and norm_at_most(through, inputs) and factor < 1.0
+    return good and value >= math.nextafter(driven * inputs / (1.0 - factor) * (1.0 + 1e-15), math.inf)

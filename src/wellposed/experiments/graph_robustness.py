@@ -1,0 +1,104 @@
+"""Certified and attacked accuracy of a run on graphs: changes of node features, in the Frobenius norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.attacks.graphs import graph_distances
+from wellposed.certificates import certify
+from wellposed.certificates.evaluate import bounded_logits
+from wellposed.certificates.graph_witness import graph_slope
+from wellposed.data import GraphData
+from wellposed.errors import InputError, check, require
+from wellposed.experiments.robustness import Attacked, Certified, file_digest, keep_attacked, keep_certified
+from wellposed.training.config import read_config
+from wellposed.training.run import RunFolder, load_run
+
+_BATCH = 100
+
+
+def is_on_graphs(run: Path) -> bool:
+    """Whether a run is about graphs; False where there is no run."""
+    config = RunFolder(run).config
+    return config.exists() and read_config(config).family.domain == "graphs"
+
+
+def certify_graphs(run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None]) -> Certified:
+    """Certify a run on its test graphs, and write ``certificate.json`` and ``certified.json`` into its folder.
+
+    Args:
+        run: the run folder.
+        data_root: see `load_graphs`.
+        limit: only the first so many test graphs; None for all.
+        done: called with the number of graphs that are finished.
+
+    Raises:
+        CertificateError: the network has no constant for all graphs, as where it sums over nodes.
+    """
+    model, batches = _loaded(run, data_root, limit)
+    certificate = certify(model)
+    radii: dict[str, list[Tensor]] = {rule: [] for rule in certificate.rules}
+    count, wrong, slope = 0, 0, 0.0
+    for graphs, labels in batches:
+        result = bounded_logits(model, graphs)
+        for rule, values in radii.items():
+            values.append(certificate.of(result, labels, rule=rule))
+        slope = max(slope, graph_slope(model, graphs))
+        wrong += int((result.logits.argmax(1) != labels).sum())
+        count += len(labels)
+        done(count)
+    found = Certified(
+        certificate.lipschitz, slope, wrong / count, {rule: torch.cat(values).tolist() for rule, values in radii.items()},
+        file_digest(RunFolder(run).weights),
+    )  # fmt: skip
+    certificate.save(RunFolder(run).certificate)
+    keep_certified(run, found)
+    return found
+
+
+def attack_graphs(
+    run: Path,
+    *,
+    data_root: Path | None,
+    radii: Sequence[float],
+    limit: int | None,
+    steps: int,
+    done: Callable[[int], None],
+) -> Attacked:
+    """Attack a run on its test graphs, and write ``attacked.json`` into its folder; see `certify_graphs`.
+
+    Args:
+        run: likewise.
+        data_root: likewise.
+        radii: see `graph_distances`.
+        limit: likewise.
+        steps: see `graph_distances`.
+        done: likewise.
+    """
+    if any(not 0.0 < radius < float("inf") for radius in radii):
+        raise InputError(f"eps={list(radii)}: radii must be positive and finite")
+    model, batches = _loaded(run, data_root, limit)
+    distances: list[float] = []
+    for graphs, labels in batches:
+        distances += graph_distances(model, graphs, labels, radii, steps=steps).tolist()
+        done(len(distances))
+    found = Attacked(distances, steps, list(radii), file_digest(RunFolder(run).weights))
+    keep_attacked(run, found)
+    return found
+
+
+def _loaded(run: Path, data_root: Path | None, limit: int | None) -> tuple[nn.Module, list[tuple[Any, Tensor]]]:
+    """The model and its test graphs with their classes, in batches."""
+    check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
+    _, data, model = load_run(run, data_root)
+    assert isinstance(data, GraphData)
+    collate = require("torch_geometric.data", "graph").Batch.from_data_list
+    return model, [
+        (collate([data.graphs[k] for k in chosen.tolist()]), data.labels[chosen])
+        for chosen in data.test[:limit].split(_BATCH)
+    ]

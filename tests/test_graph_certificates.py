@@ -1,0 +1,209 @@
+"""Certificates of graph classifiers: against dense solutions, samples and attacks, attained, and checked by a stranger."""
+
+from __future__ import annotations
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from torch_geometric.data import Batch, Data
+
+import wellposed as wp
+from harness.certificate_file import forge, refused, scaled
+from wellposed.attacks.graphs import graph_distances
+from wellposed.certificates.evaluate import bounded_logits
+from wellposed.certificates.graph_witness import graph_slope
+from wellposed.checker import Checker
+from wellposed.layers.graph_classifier import NodeSum
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.models import GraphClassifier
+
+
+def graphs_of(count=12, features=3, seed=0, dtype=torch.float64):
+    """Random directed graphs of one to eight nodes."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(count):
+        size = int(torch.randint(1, 9, (1,), generator=generator))
+        edges = torch.randint(0, size, (2, 2 * size), generator=generator)
+        found.append(Data(x=torch.randn(size, features, generator=generator, dtype=dtype), edge_index=edges))
+    return Batch.from_data_list(found)
+
+
+def model_of(variant="lipschitz", dtype=torch.float64, features=3, **options):
+    torch.manual_seed(2)
+    settings = {"kappa": 1.0, "omega": 0.4} if variant == "lipschitz" else {"kappa": 0.6}
+    settings |= {"activation": "group_sort", "variant": variant, "dtype": dtype, **options}
+    layers = [wp.ImplicitGraph(features, 6, **settings), wp.ImplicitGraph(6, 4, **settings), NodeSum(by_root=True)]
+    head = nn.Sequential(OrthogonalLinear(4, 4, dtype=dtype), nn.ReLU(), nn.Linear(4, 3, dtype=dtype))
+    return GraphClassifier(tuple(layers), head).eval()
+
+
+def moved(data, change):
+    found = data.clone()
+    found.x = data.x + change
+    return found
+
+
+def norms(features, data):
+    return torch.stack([features[data.batch == k].norm() for k in range(data.num_graphs)])
+
+
+def dense_logits(model, data):
+    """Each graph by itself, by iterating the equation with dense matrices."""
+    found = []
+    for k in range(data.num_graphs):
+        part = data[k]
+        size = part.num_nodes
+        adjacency = torch.eye(size, dtype=torch.float64)
+        ones = torch.ones(part.edge_index.shape[1], dtype=torch.float64)
+        adjacency.index_put_((part.edge_index[1], part.edge_index[0]), ones, accumulate=True)
+        adjacency = adjacency / (adjacency.sum(1)[:, None] * adjacency.sum(0)).sqrt()
+        value = part.x.double()
+        for layer in list(model.layers)[:-1]:
+            scales = layer.kappa * (1 - layer.omega), layer.kappa * layer.omega
+            w, omega = scales[0] * layer.state_map.weight.double(), scales[1] * layer.injection.weight.double()
+            drive = adjacency @ value @ omega.t() + layer.injection.bias.double()
+            state = torch.zeros_like(drive)
+            for _ in range(400):
+                state = layer.activation(adjacency @ state @ w.t() + drive)
+            value = state
+        found.append(value.sum(0) / size**0.5)
+    pooled = torch.stack(found)
+    first, last = model.head[0], model.head[2]
+    hidden = torch.relu(pooled @ first.weight.double().t() + first.bias.double())
+    return (hidden @ last.weight.double().t() + last.bias.double()).detach()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rtol", [1e-2, 1e-5])
+def test_errors_of_logits_are_bounded(dtype, rtol):
+    model, data = model_of(dtype=dtype, rtol=rtol, atol=rtol), graphs_of(dtype=dtype)
+    result = bounded_logits(model, data)
+    error = (result.logits.double() - dense_logits(model, data)).norm(dim=1)
+    assert bool((error <= result.error).all())
+    assert float(result.error.max()) <= 30 * rtol * (1 + float(result.logits.abs().max()))
+    assert bool((result.elsewhere >= result.error).all()) and bool((result.growth > 0).all())
+
+
+@pytest.mark.parametrize("variant", ["lipschitz", "orthogonal"])
+def test_no_change_of_features_exceeds_the_certificate(variant):
+    model, data = model_of(variant, rtol=1e-10, atol=1e-10), graphs_of()
+    certificate = wp.certify(model)
+    assert certificate.pairs is not None and certificate.check()
+    with torch.no_grad():
+        logits = model(data)
+        labels = logits.argmax(1)
+        radii = certificate.evaluate(data, labels)
+        assert bool((radii > 0).all())
+        for seed in range(20):
+            torch.manual_seed(seed)
+            change = torch.randn_like(data.x) * 10.0 ** (seed % 5 - 3)
+            apart = norms(change, data)
+            there = model(moved(data, change))
+            assert bool(((there - logits).norm(dim=1) <= certificate.lipschitz * apart * (1 + 1e-7) + 1e-8).all())
+            inside = change * (radii / apart)[data.batch, None]
+            assert bool((model(moved(data, inside)).argmax(1) == labels).all())
+    slope = graph_slope(model, data)
+    assert 0.0 < slope <= certificate.lipschitz
+    distances = graph_distances(model, data, labels, (0.1, 1.0, 10.0), steps=12)
+    assert bool((distances > radii).all()) and bool(torch.isfinite(distances).any())
+
+
+def test_found_distances_change_the_class_and_wrong_graphs_need_none():
+    model, data = model_of(rtol=1e-10, atol=1e-10), graphs_of()
+    labels = model(data).argmax(1)
+    labels[0] = (labels[0] + 1) % 3
+    distances = graph_distances(model, data, labels, (3.0,), steps=12)
+    assert float(distances[0]) == 0.0 and bool((distances[1:] > 0).all())
+    assert bool((distances[torch.isfinite(distances)] <= 3.0 * (1 + 1e-6)).all())
+
+
+def test_the_constant_is_attained_on_single_nodes():
+    layer = wp.ImplicitGraph(4, 4, variant="lipschitz", activation="relu", kappa=1.0, omega=0.3, dtype=torch.float64)
+    head = nn.Linear(4, 3, dtype=torch.float64)
+    with torch.no_grad():
+        layer.state_map.free.zero_(), layer.injection.free.zero_()  # both are the identity
+    model = GraphClassifier((layer, NodeSum(by_root=True)), head).eval()
+    certificate = wp.certify(model)
+    single = Batch.from_data_list(
+        [Data(x=torch.ones(1, 4, dtype=torch.float64), edge_index=torch.zeros(2, 0, dtype=torch.int64))]
+    )
+    slope = graph_slope(model, single)
+    assert slope == pytest.approx(certificate.lipschitz, rel=1e-5) and slope <= certificate.lipschitz
+
+
+def test_solves_that_do_not_converge_certify_nothing():
+    model, data = model_of(max_steps=1), graphs_of()
+    labels = torch.zeros(data.num_graphs, dtype=torch.int64)
+    with pytest.warns(wp.NotConvergedWarning):
+        radii = wp.certify(model).evaluate(data, labels)
+    assert not bool(radii.any())
+
+
+def test_models_without_a_constant_for_all_graphs_are_refused():
+    model = model_of()
+    model.layers[2].by_root = False
+    with pytest.raises(wp.CertificateError, match="layers.2: a sum over nodes grows"):
+        wp.certify(model)
+    model = GraphClassifier((nn.Linear(3, 3).double(), *model_of().layers), nn.Linear(4, 3).double()).eval()
+    assert wp.certify(model).lipschitz > 0  # a constant there is, but no bound of errors
+    with pytest.raises(wp.CertificateError, match="layers.0: a Linear before the pooling"):
+        bounded_logits(model, graphs_of())
+    with pytest.raises(wp.CertificateError, match="needs graphs"):
+        bounded_logits(nn.Sequential(NodeSum(by_root=True)), torch.zeros(2, 3))
+    with pytest.raises(wp.CertificateError, match="forward=True"):
+        wp.certify(model_of()).evaluate(graphs_of(), torch.zeros(12, dtype=torch.int64), forward=True)
+
+
+@pytest.fixture
+def saved(tmp_path, request):
+    model = model_of(request.param)
+    with torch.no_grad():
+        for part in model.parameters():
+            part.add_(0.1 * torch.randn_like(part))
+    wp.certify(model).save(tmp_path / "c.json")
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(tensors, tmp_path / "w.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize("saved", ["lipschitz", "orthogonal"], indirect=True)
+def test_a_stranger_can_check_them(saved):
+    lines = Checker(saved / "c.json", saved / "w.safetensors").run()
+    assert any("layers.1: ImplicitGraph" in line for line in lines)
+    assert "adjacency" in (saved / "c.json").read_text()
+
+
+@pytest.mark.parametrize("saved", ["lipschitz", "orthogonal"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (scaled("blocks", 0, "value", factor=1 - 1e-6), "block: layers.0: the constant"),
+        (lambda content: content["blocks"][0]["norms"].__setitem__(0, 0.5), "block: layers.0: the constant"),
+        (lambda content: content["blocks"][0]["norms"].__setitem__(1, 0.5), "block: layers.0: the constant"),
+        (lambda content: content["blocks"][0].update(kappa=1.5), "block: layers.0: the constant"),
+        (lambda content: content["blocks"][0].update(kappa=-1.0), "block: layers.0: the constant"),
+        (lambda content: content["blocks"][0].update(omega=0.0), "block: layers.0: the constant"),
+        (lambda content: content["blocks"][0].update(variant="ignn"), "accounting: layers.0: no layer on graphs"),
+        (lambda content: content["blocks"][2].update(by_root=False), "block: layers.2: the constant"),
+        (scaled("lipschitz", factor=1 - 1e-6), "lipschitz"),
+        (scaled("pairs", factor=1 - 1e-6), "pairs"),
+    ],
+)
+def test_forgeries_are_refused(saved, change, words):
+    forge(saved / "c.json", change)
+    refused(saved, words)
+
+
+@pytest.mark.parametrize("saved", ["lipschitz"], indirect=True)
+def test_matrices_that_the_weights_do_not_give_are_refused(saved):
+    for part in ("state_map", "injection"):
+
+        def change(tensors, part=part):
+            tensors[f"layers.0/{part}.matrix"] = 0.9 * tensors[f"layers.0/{part}.matrix"]
+
+        before = (saved / "c.json").read_bytes(), (saved / "c.safetensors").read_bytes()
+        forge(saved / "c.json", evidence=change)
+        refused(saved, "matrix: layers.0/")
+        (saved / "c.json").write_bytes(before[0]), (saved / "c.safetensors").write_bytes(before[1])
