@@ -17,7 +17,7 @@ from wellposed.cli.main import run as command
 from wellposed.experiments.robustness import read_attacked, read_certified
 from wellposed.training.run import load_image_run, read_metrics
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # Pixels are divided by this, so a constant per normalised pixel is this much smaller than one per pixel.
 _DEVIATION = 0.3081
@@ -124,7 +124,6 @@ def test_network_of_the_published_curves_gains_by_metrics(tmp_path_factory, caps
     assert json.loads(capsys.readouterr().out)["shares"]["0.05"]["certified"] >= 0.47
 
 
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("preset", "least"),
     [
