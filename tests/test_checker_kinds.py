@@ -97,6 +97,12 @@ IMAGES = {
     "bounded-bordered": lambda: normalised(
         wp.ConvLBEN(1, 3, (8, 8), gamma=0.5, out_features=4, metric="full", stride=2, border=1)
     ),
+    "bounded-as-published": lambda: normalised(
+        wp.ConvLBEN(1, 3, (8, 8), gamma=0.5, out_features=4, metric="full", input_in_metric=False, border=1, pool=2)
+    ),
+    "bounded-as-published-strided": lambda: normalised(
+        wp.ConvLBEN(1, 3, (8, 8), gamma=2.0, out_features=4, metric="image", input_in_metric=False, stride=2).double()
+    ),
     "circular": lambda: circular(1, 0),
     "circular-bordered": lambda: circular(1, 1),
     "circular-strided": lambda: circular(2, 0, activation="tanh"),
@@ -132,6 +138,7 @@ def lines(folder):
 
 FORMED = (
     "matrix",
+    "driven",
     "transfer",
     "input",
     "tier",
@@ -362,6 +369,17 @@ def test_false_norms_of_explicit_layers_are_refused(name, place, number, tmp_pat
 
     forge(tmp_path / "c.json", change)
     refused(tmp_path, f"block: {place}: the constant")
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"around": -1.0}, "block: 1: the constant"), ({"around": float("nan")}, "number"), ({"in_metric": True}, "matrix"),
+    ({"in_metric": None}, "block: 1: unknown activation"), ({"multiplier": -1.0}, "block: 1: the constant"),
+])  # fmt: skip
+def test_false_bounds_in_a_metric_by_pixel_are_refused(change, words, tmp_path):
+    model, shape = trained("bounded-as-published")
+    written(model, tmp_path, shape)
+    forge(tmp_path / "c.json", lambda content: content["blocks"][1].update(change))
+    refused(tmp_path, words)
 
 
 def test_other_classes_and_strides_are_refused(tmp_path):

@@ -1,8 +1,6 @@
 """Equilibrium layers on images with W = I − Ψ(C + FᵀF), C circular, in the metric Λ = Ψ⁻¹; slopes in [0, 1].
 
-Without an output map m below the Hermitian part of C gives ‖Ũ‖₂·max Λ/m for the input map Ũ. With one, G, and the input map ΨŨ,
-the layer is γ-Lipschitz if 2s(C + FᵀF) ⪰ GᵀG/γ + s²ŨŨᵀ/γ for some s > 0 (Revay, Wang & Manchester 2020, Condition 2). As
-GᵀG ⪯ qFᵀF + r for G = κF + E, q = (1 + t)κ², r = (1 + 1/t)‖E‖², that follows from 2sγ ≥ q and C + Cᴴ − (s/γ)ŨŨᴴ ⪰ r/(sγ).
+Without an output map m below the Hermitian part of C gives ‖Ũ‖₂·max Λ/m for the input map Ũ; with one see `bounded`.
 """
 
 from __future__ import annotations
@@ -13,14 +11,14 @@ import numpy as np
 
 from .activations import ACTIVATIONS
 from .convolution import all_semidefinite, check_margin, frequencies, gram, transfer
-from .core import UNIT, Array, Block, Checker, Refuted, Shape, near_one, real
+from .core import UNIT, Array, Block, Checker, Refuted, Shape, module, near_one, real
 from .numbers import whole
-from .pooled import check_pooled
 
 
 def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     """Tensors that a layer of its kind has, and those that it may have."""
-    if block["activation"] not in ACTIVATIONS or type(block["output"]) is not bool:
+    options = block["output"], block["in_metric"]
+    if block["activation"] not in ACTIVATIONS or not all(type(option) is bool for option in options):
         raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}, or output")
     needed = {f"constraint.{name}" for name in ("V", "S", "psi", "_extra_state")} | {
         "injection.free",
@@ -55,29 +53,19 @@ def prove(case: Checker, place: int, value: float) -> bool:
     core = _core(case, block, (rows, columns), stride)
     condition = core + core.conj().swapaxes(2, 3)
     size = np.abs(core).sum(3).max(2) * 2.0
-    kernel = case.formed(block, "input", *_scaled(get, "injection"))
+    kernel = case.formed(block, "input", *scaled_map(get, "injection"))
     squares, missing = gram(kernel, (rows, columns), stride)
     eye = np.eye(condition.shape[2])
     if not fits or min(rows, columns, stride) < 1 or not (metric > 0.0).all() or not 1e-100 < value < 1e100:
         return False
-    if not block["output"]:
-        least, norm = real(block["monotonicity"]), real(block["input_norm"])
-        good = all_semidefinite(condition - 2.0 * least * eye, 8.0 * UNIT * (size + least))
-        good = good and all_semidefinite(norm**2 * eye - squares, missing + 4.0 * UNIT * norm**2)
-        return good and least > 0.0 and norm > 0.0 and value >= norm / (float(metric.min()) * least) * (1.0 + 1e-14)
-    s, factor = real(block["multiplier"]), _factor(case, block, (rows, columns), math.sqrt(0.5))
-    seen = _spread(case.formed(block, "output", *_scaled(get, "output")), block, (rows, columns), len(eye))
-    norm = float(np.linalg.norm(factor)) * (1.0 + 1e-12)
-    ratio = float((seen * factor).sum()) / max(norm * norm, 1e-300)
-    missed = float(np.linalg.norm(seen - ratio * factor)) * (1.0 + 1e-12) + 1e-13 * abs(ratio) * norm
-    if not ratio > 0.0 or not s > 0.0:
-        return False
-    q = (1.0 + missed / (ratio * norm)) * ratio**2 * (1.0 + 1e-14)
-    rest = missed * (missed + ratio * norm) * (1.0 + 1e-14)
-    if not 2.0 * s * value * (1.0 - 1e-14) >= q:
-        return False
-    error = 8.0 * UNIT * (size + s / value * np.abs(squares).sum(3).max(2)) + s / value * missing
-    return all_semidefinite(condition - s / value * squares, error + rest / (s * value) * (1.0 + 1e-12))
+    if block["output"]:
+        least = float(metric.min())
+        bounded: bool = module("bounded").prove(case, block, value, (condition, size), (squares, missing), least)
+        return bounded
+    least, norm = real(block["monotonicity"]), real(block["input_norm"])
+    good = all_semidefinite(condition - 2.0 * least * eye, 8.0 * UNIT * (size + least))
+    good = good and all_semidefinite(norm**2 * eye - squares, missing + 4.0 * UNIT * norm**2)
+    return good and least > 0.0 and norm > 0.0 and value >= norm / (float(metric.min()) * least) * (1.0 + 1e-14)
 
 
 def joint(case: Checker, place: int) -> None:
@@ -89,13 +77,13 @@ def joint(case: Checker, place: int) -> None:
     metric = case.formed(block, "scale", np.exp(psi), (8.0 + np.abs(psi)) * np.exp(psi))
     core = _core(case, block, image, whole(block["stride"]))
     eye = np.eye(core.shape[2])
-    kernel, exponent = near_one(case.formed(block, "input", *_scaled(case.getter(block), "injection")))
+    kernel, exponent = near_one(case.formed(block, "input", *scaled_map(case.getter(block), "injection")))
     squares, missing = gram(kernel, image, whole(block["stride"]))
     driven = squares.reshape(-1, *squares.shape[2:]), missing, exponent
-    check_pooled(case, place, image, eye - metric.reshape(-1, 1) * core, driven)
+    module("pooled").check_pooled(case, place, image, eye - metric.reshape(-1, 1) * core, driven)
 
 
-def _scaled(get: object, role: str) -> tuple[Array, Array]:
+def scaled_map(get: object, role: str) -> tuple[Array, Array]:
     """A map that is √γ times its free parameters, and how many units in the last place each entry may be off."""
     assert callable(get)
     logarithm = 0.5 * float(get(f"{role}.log_gamma"))
@@ -119,28 +107,11 @@ def _core(case: Checker, block: Block, image: tuple[int, int], stride: int) -> A
         + 64.0 * (second + second.T)
         + (kernels[0].size + 16.0) * margin * np.eye(channels)
     )
-    if block["output"]:
+    if block["output"] and block["in_metric"]:
         free = get("injection.free")
         driven, taps = transfer(free, image, stride), np.abs(free).sum((2, 3))
         exact = exact + 0.5 * driven @ driven.conj().swapaxes(2, 3)
         off = off + (64.0 + driven.shape[3]) * taps @ taps.T
     found = frequencies(case, block, "transfer", exact, off)
     check_margin(case, block, "transfer", found, off)
-    return found
-
-
-def _factor(case: Checker, block: Block, image: tuple[int, int], scale: float) -> Array:
-    """F as it runs, shape (outputs, channels, height, width)."""
-    channels = len(case.getter(block)("constraint.V"))
-    exact = scale * _spread(case.getter(block)("output.free"), block, image, channels)
-    return case.formed(block, "factor", exact, 16.0 * np.abs(exact))
-
-
-def _spread(weight: Array, block: Block, image: tuple[int, int], channels: int) -> Array:
-    """A map of averages over square windows as one of the whole state."""
-    side = whole(block["pool"])
-    inside = image[0] // side, image[1] // side
-    found = np.zeros((len(weight), channels, *image))
-    small = weight.reshape(len(weight), channels, *inside) / side**2
-    found[:, :, : inside[0] * side, : inside[1] * side] = small.repeat(side, 2).repeat(side, 3)
     return found

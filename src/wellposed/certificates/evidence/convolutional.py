@@ -18,6 +18,7 @@ from wellposed.layers.conv_lben import ConvLBEN
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
+from wellposed.operators.driven_circular import DrivenCircular
 from wellposed.operators.multi_scale import MultiScale
 from wellposed.operators.scaled_circular import ScaledCircular
 
@@ -79,7 +80,7 @@ def _scaled(
     """What is said of a layer in a diagonal metric."""
     entry: dict[str, Any] = {
         "kind": "scaled", "image": list(layer.state_shape[1:]), "output": layer.output is not None,
-        "border": int(isinstance(layer.activation, Bordered)),
+        "border": int(isinstance(layer.activation, Bordered)), "in_metric": not isinstance(operator, DrivenCircular),
     }  # fmt: skip
     tensors = {
         "scale": operator.scale, "transfer": torch.view_as_real(operator.transfer.resolve_conj()), "input": layer.injection.weight
@@ -97,5 +98,12 @@ def _scaled(
     factor = operator.factor.detach().double().cpu()
     seen = layer.output.spread(layer.output.weight.detach().double().cpu())
     square = (float((seen * factor).sum()) / float(factor.square().sum())) ** 2 if float(factor.norm()) > 0.0 else 1.0
-    entry.update(pool=layer.output.pool, multiplier=0.5 * square / bound * (1.0 + 5e-7), value=bound)
+    multiplier = 0.5 * square / bound * (1.0 + 5e-7)
+    entry.update(pool=layer.output.pool, multiplier=multiplier, value=bound)
+    if isinstance(operator, DrivenCircular):
+        tensors["driven"] = torch.view_as_real(operator.driven.resolve_conj())
+        own = operator.driven.to("cpu", torch.complex128)
+        through = layer.injection.transfer(layer.injection.weight.double()).cpu()
+        room = torch.linalg.eigvalsh(2.0 * own @ own.mH - multiplier / bound * through @ through.mH)[..., 0].amin()
+        entry["around"] = 1e-11 * float(own.abs().square().sum((2, 3)).amax()) + 1.01 * max(-float(room), 0.0)
     return entry, tensors
