@@ -28,6 +28,7 @@ MODELS = {
     "circular-bounded": lambda: scaled(wp.ConvLBEN(1, 2, (4, 4)), nn.Flatten(), nn.Linear(32, 3)),
     "explicit": lambda: scaled(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)),
     "positive": lambda: scaled(nn.Flatten(), wp.PcDEQ(16, 8, activation="tanh"), nn.Linear(8, 3)),
+    "positive-sharp": lambda: scaled(nn.Flatten(), wp.PcDEQ(16, 8, floor=1e-2, sharpness=5.0), nn.Linear(8, 3)),
     "intervals": lambda: scaled(nn.Flatten(), wp.NEMON(16, 8, activation="tanh"), nn.Linear(8, 3)),
 }
 

@@ -50,6 +50,7 @@ MODELS = {
         )
         for way in ("square", "softplus", "projection")
     },
+    "positive-sharp": lambda: flat(wp.PcDEQ(16, 8, floor=1e-5, sharpness=5.0), nn.Linear(8, 3)),
     "positive-float64": lambda: flat(wp.PcDEQ(16, 8), nn.Linear(8, 3)).double(),
     "positive-behind-a-map": lambda: flat(
         OrthogonalLinear(16, 9), nn.ReLU(), wp.PcDEQ(9, 8), OrthogonalLinear(8, 3)

@@ -208,8 +208,18 @@ def test_non_euclidean_networks_as_published(layout, tmp_path):
     assert command(["import", str(tmp_path / "a.pt"), "--as", layout, "--m", "1", "--data", "digits"]) == 2
 
 
-def test_a_positive_concave_network_as_published(tmp_path):
+SIGMA = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "softsign": nn.functional.softsign, "relu6": nn.functional.relu6}
+
+
+def positive_part(value, activation):
+    """As published: ReLU before the sigmoid, else softplus with β = 5."""
+    return torch.relu(value) if activation == "sigmoid" else nn.functional.softplus(value, beta=5)
+
+
+@pytest.mark.parametrize("activation", SIGMA)
+def test_a_positive_concave_network_as_published(activation, tmp_path):
     torch.manual_seed(3)
+    layout = "pcdeq2" if activation == "sigmoid" else f"pcdeq1-{activation}"
     normal = {"weight": torch.rand(H) + 0.5, "bias": torch.randn(H)}
     normal |= {"running_mean": torch.randn(H), "running_var": torch.rand(H) + 0.1}
     t = {
@@ -220,26 +230,26 @@ def test_a_positive_concave_network_as_published(tmp_path):
         t |= {f"{name}.{key}": part for key, part in normal.items()}
         t[f"{name}.num_batches_tracked"] = torch.tensor(7)
     torch.save(t, tmp_path / "a.pt")
-    data, model, layer = imported(tmp_path / "a.pt", "pcdeq2", tmp_path / "run", 1.0)
+    data, model, layer = imported(tmp_path / "a.pt", layout, tmp_path / "run", 1.0)
 
     def normalised(value):
         scale = normal["weight"] / (normal["running_var"] + 1e-5).sqrt()
         return (value - normal["running_mean"]) * scale + normal["bias"]
 
     x = data.test_x[:6].flatten(1)  # pixels as they are
-    offset = torch.relu(normalised(x @ t["linear1.weight"].t() + t["linear1.bias"]))
+    offset = positive_part(normalised(x @ t["linear1.weight"].t() + t["linear1.bias"]), activation)
     v = t["block.deq.f.W.weight_v"]
     weight = t["block.deq.f.W.weight_g"] * v / v.norm(dim=1, keepdim=True)
     z = torch.zeros(6, H)
-    for _ in range(200):
-        z = torch.sigmoid(z @ weight.t() + offset)
+    for _ in range(400):
+        z = SIGMA[activation](z @ weight.t() + offset)
     torch.testing.assert_close(layer.state(x), z, rtol=1e-3, atol=1e-3)
     logits = normalised(z) @ t["classifier.weight"].t() + t["classifier.bias"]
     torch.testing.assert_close(model(data.test_x[:6]), logits, rtol=1e-2, atol=1e-2)
     assert command(["certify", str(tmp_path / "run"), "--limit", "5", "--json"]) == 0
     t["block.deq.f.W.weight_v"][0, 0] = -1.0
     torch.save(t, tmp_path / "bad.pt")
-    assert command(["import", str(tmp_path / "bad.pt"), "--as", "pcdeq2", "--data", "digits"]) == 1
+    assert command(["import", str(tmp_path / "bad.pt"), "--as", layout, "--data", "digits"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -269,7 +279,7 @@ def batch_norm(channels):
     return found, {"num_batches_tracked": torch.tensor(3)}
 
 
-def positive_by_hand(image, t, name, norm, block, stride, padding):
+def positive_by_hand(image, t, name, norm, block, stride, padding, activation):
     """One published convolutional block in eval mode, by plain iteration."""
 
     def normalised(value, name):
@@ -280,17 +290,18 @@ def positive_by_hand(image, t, name, norm, block, stride, padding):
         return (value - shaped["running_mean"]) * scale + shaped["bias"]
 
     driven = nn.functional.conv2d(image, t[f"{name}.weight"], t[f"{name}.bias"], stride=stride, padding=padding)
-    offset = torch.relu(normalised(driven, f"bn{norm}"))
+    offset = positive_part(normalised(driven, f"bn{norm}"), activation)
     v, g = t[f"{block}.deq.f.W.weight_v"], t[f"{block}.deq.f.W.weight_g"]
     kernel = g * v / v.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
     z = torch.zeros_like(offset)
     for _ in range(300):
-        z = torch.sigmoid(nn.functional.conv2d(z, kernel, padding=1) + offset)
+        z = SIGMA[activation](nn.functional.conv2d(z, kernel, padding=1) + offset)
     return normalised(nn.functional.max_pool2d(z, 3, 1, 1), f"bn{norm + 1}")
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_positive_concave_convolutions_as_published(several, tmp_path, monkeypatch):
+@pytest.mark.parametrize("activation", ["sigmoid", "softsign"])
+def test_positive_concave_convolutions_as_published(several, activation, tmp_path, monkeypatch):
     torch.manual_seed(4)
     size, widths = (28, (2, 3, 4)) if several else (8, (3,))
     maps = ("conv1", "downsample1", "downsample2")[: len(widths)]
@@ -312,11 +323,12 @@ def test_positive_concave_convolutions_as_published(several, tmp_path, monkeypat
         few = replace(digits, train_y=digits.train_y[:50], test_y=digits.test_y[:50], **large)
         for module in ("wellposed.experiments.imported", "wellposed.training.loaders"):
             monkeypatch.setattr(f"{module}.load_images", lambda *_: few)
-    layout = "pcdeq2-multi" if several else "pcdeq2-conv"
+    layout = "pcdeq2" if activation == "sigmoid" else f"pcdeq1-{activation}"
+    layout += "-multi" if several else "-conv"
     data, model, _ = imported(tmp_path / "a.pt", layout, tmp_path / "run", 1.0)
     image = data.test_x[:4]
     for k, (name, block) in enumerate(zip(maps, blocks, strict=False)):
-        image = positive_by_hand(image, t, name, 2 * k + 1, block, 1 if k == 0 else 2, 1 if k == 0 else 0)
+        image = positive_by_hand(image, t, name, 2 * k + 1, block, 1 if k == 0 else 2, 1 if k == 0 else 0, activation)
     features = nn.functional.avg_pool2d(image, 4 if several else 8).flatten(1)
     logits = features @ t["classifier.weight"].t() + t["classifier.bias"]
     torch.testing.assert_close(model(data.test_x[:4]), logits, rtol=1e-3, atol=3e-3)

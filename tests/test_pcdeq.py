@@ -73,6 +73,13 @@ class TestVariant1(LayerCase):
             wp.PcDEQ(7, 6, activation="sigmoid", floor=0.5)
 
 
+class TestSharpVariant1(TestVariant1):
+    """The published offset, with a small floor."""
+
+    def make_layer(self, dtype=torch.float64, **options):
+        return super().make_layer(dtype, **{"floor": 1e-3, "sharpness": 5.0, **options})
+
+
 class TestVariant2(TestVariant1):
     name = "sigmoid"
 

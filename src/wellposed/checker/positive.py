@@ -76,7 +76,7 @@ def sensitivity(case: Checker, block: Block) -> tuple[Map, Map, Array, float]:
         forward, backward = (lambda z: _convolved(matrix, z)), (lambda z: _convolved(_turned(matrix), z))
     if not (matrix >= 0.0).all():
         raise Refuted("block", f"{block['name']}: W has negative entries")
-    floor, error = float(case.getter(block)("_extra_state")), 2.0 * gamma(matrix[0].size + 8)
+    floor, error = float(case.getter(block)("_extra_state").reshape(-1)[0]), 2.0 * gamma(matrix[0].size + 8)
     sigma, slope = _CONCAVE[block["activation"]]
     low, ones = (case.evidence[f"{block['name']}/{part}"].astype(np.float64) for part in ("floor", "perron"))
     if low.shape != _state(case, block) or ones.shape != low.shape or not (low < 1e100).all() or not bounded(ones):

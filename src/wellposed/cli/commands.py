@@ -120,7 +120,7 @@ class Import(Common):
     layout: Annotated[str, tyro.conf.arg(name="as")] = "locuslab-mondeq"
     """Layout of the file: locuslab-mondeq, locuslab-mondeq-conv, locuslab-mondeq-multi, semialgebraic (.mat), lben, lben-lambda,
     lben-gamma, lben-gamma-lambda, lben-mondeq, lben-unconstrained, lben-conv, lben-conv-gamma, lben-conv-gamma-raw, nemon,
-    nemon-robust, pcdeq2, pcdeq2-conv, pcdeq2-multi."""
+    nemon-robust, pcdeq2, pcdeq1-tanh, pcdeq1-softsign, pcdeq1-relu6, and the last four with -conv and -multi."""
     m: float = 1.0
     """Strong-monotonicity constant, or margin, that it was trained with; for nemon the bound of the log norm, below one."""
     gamma: float | None = None

@@ -22,7 +22,10 @@ from wellposed.norms import euclidean
 from wellposed.operators import Operator
 from wellposed.verified import gamma, to_float64
 
-_BELOW = 1e-2  # how far below its floor, relative to it, an offset may be pushed by a residual
+_BELOW = 1e-2  # how far below its floor, relative to it, an offset may be pushed by a residual,
+_ROUNDED = (
+    1e-5  # and for small floors in absolute terms, so that residuals of float32 fit, but by no more than half the floor
+)
 _LARGEST = 1e30  # a bound that no tolerance accepts
 
 
@@ -49,7 +52,9 @@ class PositiveConcave(Componentwise):
 
     @property
     def _margin(self) -> float:
-        return _BELOW * (self._floor if self._floor > 0.0 else 1.0)
+        if self._floor == 0.0:
+            return _BELOW
+        return max(_BELOW * self._floor, min(0.5 * self._floor, _ROUNDED))
 
     @cached_property
     def floor_state(self) -> Tensor:

@@ -1,12 +1,14 @@
-"""Published checkpoints of positive concave networks with the sigmoid (Gabor, Piotrowski & Cavalcante 2024).
+"""Published checkpoints of positive concave networks (Gabor, Piotrowski & Cavalcante 2024).
 
-Their W = g·V/‖V‖ by rows or output channels, a weight normalisation whose parts are clamped to be nonnegative. The other variant
-is left out: its offset has no positive floor, without which no modulus of contraction is known. Grey images are not standardised.
+Their W = g·V/‖V‖ by rows or output channels, a weight normalisation whose parts are clamped to be nonnegative. Files do not say
+which variant they are of, nor the activation of the first one, whose offset is softplus(5v)/5 without a floor: a floor is added,
+of 10⁻⁵, as without one no modulus of contraction is known. Grey images are not standardised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -14,30 +16,33 @@ from wellposed.errors import CheckpointError
 from wellposed.interop.files import Tensors
 from wellposed.interop.published import Published
 
+FLOOR = 1e-5
+ACTIVATIONS = ("tanh", "softsign", "relu6")  # of the first variant
 _NORM = ("bias", "running_mean", "running_var")
 
 
-def flat(t: Tensors) -> Published:
+def flat(t: Tensors, variant: dict[str, object]) -> Published:
     """linear1, bn1, block.deq.f.W.weight_g and .weight_v, bn2, classifier."""
     scale, direction = _checked(t, "block")
     weight = scale.reshape(-1, 1) * direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-300)
     layer = {**_injection(t, "linear1", "bn1"), "constraint.V": weight.sqrt()}
-    options = {"width": len(weight), "parametrisation": "square"}
-    return Published("pcdeq2", options, (layer,), _head(t), (_norm(t, "bn2"),), raw_grey=True)
+    options = {"width": len(weight), "parametrisation": "square", **variant}
+    family = "pcdeq2" if variant["activation"] == "sigmoid" else "pcdeq1"
+    return Published(family, options, (layer,), _head(t), (_norm(t, "bn2"),), raw_grey=True)
 
 
-def single(t: Tensors) -> Published:
+def single(t: Tensors, variant: dict[str, object]) -> Published:
     """conv1, bn1, block, bn2 behind a maximum over 3 × 3 pixels, averages over 8 × 8, classifier."""
-    options = {**_options(t), "pool": 8}
+    options = {**_options(t), **variant, "pool": 8}
     layers, norms = (_convolution(t, "conv1", "bn1", "block"),), (_norm(t, "bn2"),)
     return Published("pcdeq-conv", options, layers, _head(t), norms, raw_grey=True)
 
 
-def several(t: Tensors) -> Published:
+def several(t: Tensors, variant: dict[str, object]) -> Published:
     """Three of these, by conv1, downsample1 and downsample2, with bn1 to bn6 and block1 to block3; averages over 4 × 4 pixels."""
     maps = ("conv1", "downsample1", "downsample2")
     layers = tuple(_convolution(t, name, f"bn{2 * k + 1}", f"block{k + 1}") for k, name in enumerate(maps))
-    options = {**_options(t), "pool": 4, "further": tuple(len(t[name]) for name in maps[1:])}
+    options = {**_options(t), **variant, "pool": 4, "further": tuple(len(t[name]) for name in maps[1:])}
     norms = tuple(_norm(t, f"bn{2 * k + 2}") for k in range(3))
     return Published("pcdeq-multi", options, layers, _head(t), norms, raw_grey=True)
 
@@ -45,7 +50,7 @@ def several(t: Tensors) -> Published:
 def _options(t: Tensors) -> dict[str, object]:
     first = t["conv1"]
     return {
-        "width": len(first), "activation": "sigmoid", "parametrisation": "projection", "taps": first.shape[-1], "stride": 1,
+        "width": len(first), "parametrisation": "projection", "taps": first.shape[-1], "stride": 1,
     }  # fmt: skip
 
 
@@ -79,4 +84,11 @@ def _head(t: Tensors) -> Tensors:
 
 def layouts() -> dict[str, Callable[[Tensors], Published]]:
     """Readers by name of the layout."""
-    return {"pcdeq2": flat, "pcdeq2-conv": single, "pcdeq2-multi": several}
+    variants: dict[str, dict[str, object]] = {"pcdeq2": {"activation": "sigmoid"}}
+    variants |= {f"pcdeq1-{name}": {"activation": name, "floor": FLOOR, "sharpness": 5.0} for name in ACTIVATIONS}
+    shapes = {"": flat, "-conv": single, "-multi": several}
+    return {
+        name + ending: partial(read, variant=variant)
+        for name, variant in variants.items()
+        for ending, read in shapes.items()
+    }

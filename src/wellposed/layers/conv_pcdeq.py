@@ -25,15 +25,24 @@ class PositiveConv2d(PositiveInjection, nn.Conv2d):
         out_channels: channels of the output.
         taps: rows and columns of the kernel.
         floor: at least zero.
+        sharpness: β.
         batch_norm: normalise over the batch.
         options: as for `torch.nn.Conv2d`.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, taps: int, floor: float, *, batch_norm: bool, **options: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        taps: int,
+        floor: float,
+        sharpness: float = 1.0,
+        *,
+        batch_norm: bool,
+        **options: Any,
     ) -> None:
         nn.Conv2d.__init__(self, in_channels, out_channels, taps, **options)
-        self.floor = floor
+        self.floor, self.sharpness = floor, sharpness
         where = {name: options[name] for name in ("device", "dtype") if name in options}
         self.norm = nn.BatchNorm2d(out_channels, **where) if batch_norm else None
 
@@ -53,6 +62,7 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         image: height and width of the input.
         activation: a name in `wellposed.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
         floor: ε; None for 0.1 in variant 1. Variant 2 has none.
+        sharpness: see `PcDEQ`.
         parametrisation: of W ≥ 0, see `ConvNonnegative`.
         batch_norm: normalise U x + b over the batch, as the published networks do.
         taps: rows and columns of all kernels, odd.
@@ -81,6 +91,7 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         *,
         activation: str = "tanh",
         floor: float | None = None,
+        sharpness: float = 1.0,
         parametrisation: str = "square",
         batch_norm: bool = False,
         taps: int = 3,
@@ -98,13 +109,14 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         check(padding >= 0, "padding", padding, "must not be negative")
         rows, columns = ((extent + 2 * padding - taps) // stride + 1 for extent in image)
         check(min(rows, columns) >= 1, "image", image, f"is too small for {taps} × {taps} taps with padding {padding}")
-        floor = checked_floor(activation, floor, options.get("solver"))
+        floor = checked_floor(activation, floor, sharpness, options.get("solver"))
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         injection = PositiveConv2d(
             in_channels,
             channels,
             taps,
             floor,
+            sharpness,
             batch_norm=batch_norm,
             stride=stride,
             padding=padding,

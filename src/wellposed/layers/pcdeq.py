@@ -21,16 +21,18 @@ from wellposed.verified import gamma, spectral_norm_upper_bound
 
 
 class PositiveInjection(nn.Module):
-    """``floor + softplus(v)``, or ``max(v, 0)`` where the floor is zero, of ``v = U x + b``: never below the floor.
+    """``floor + softplus(βv)/β``, or ``max(v, 0)`` where the floor is zero, of ``v = U x + b``: never below the floor.
 
     Attributes:
         floor: at least zero.
+        sharpness: β.
         norm: normalises v over the batch, if it is not None; in eval mode that is a part of U and b.
         weight: U, outputs first.
         bias: b, or None.
     """
 
     floor: float
+    sharpness: float
     norm: Any
     weight: Any
     bias: Any
@@ -39,7 +41,13 @@ class PositiveInjection(nn.Module):
         """The positive part; its slopes lie in [0, 1]."""
         if self.floor == 0.0:
             return torch.relu(value)
-        return self.floor + torch.logaddexp(value, torch.zeros_like(value))
+        if self.sharpness == 1.0:
+            return self.floor + torch.logaddexp(value, torch.zeros_like(value))
+        return self.floor + torch.logaddexp(self.sharpness * value, torch.zeros_like(value)) / self.sharpness
+
+    def slope(self, value: Tensor) -> Tensor:
+        """That of `positive`, which increases."""
+        return (value > 0.0).to(value) if self.floor == 0.0 else torch.sigmoid(self.sharpness * value)
 
     def normalised(self, value: Tensor) -> Tensor:
         """The positive part of v, normalised where that is wanted."""
@@ -83,15 +91,23 @@ class PositiveLinear(PositiveInjection, nn.Linear):
         in_features: inputs.
         out_features: outputs.
         floor: at least zero.
+        sharpness: β.
         batch_norm: normalise v over the batch.
         options: as for `torch.nn.Linear`.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, floor: float, *, batch_norm: bool = False, **options: Any
+        self,
+        in_features: int,
+        out_features: int,
+        floor: float,
+        sharpness: float = 1.0,
+        *,
+        batch_norm: bool = False,
+        **options: Any,
     ) -> None:
         nn.Linear.__init__(self, in_features, out_features, **options)
-        self.floor = floor
+        self.floor, self.sharpness = floor, sharpness
         where = {name: value for name, value in options.items() if name != "bias"}
         self.norm = nn.BatchNorm1d(out_features, **where) if batch_norm else None
 
@@ -107,16 +123,16 @@ class PositiveEquilibrium(Equilibrium):
     _name: str
 
     def get_extra_state(self) -> Tensor:
-        """The floor, which decides what the weights mean and so must travel with them."""
-        return torch.tensor(self.injection.floor, dtype=torch.float64)
+        """The floor, and β where it is not one: they decide what the weights mean and so must travel with them."""
+        floor, sharpness = self.injection.floor, self.injection.sharpness
+        return torch.tensor(floor if sharpness == 1.0 else [floor, sharpness], dtype=torch.float64)
 
     def set_extra_state(self, state: Any) -> None:
         """Refuse weights that were trained with another floor."""
-        found = float(state)
-        if found != self.injection.floor:
-            raise InputError(
-                f"floor={self.injection.floor!r}: the checkpoint was made with floor={found!r}; build the layer so"
-            )
+        found = torch.as_tensor(state, dtype=torch.float64).reshape(-1).tolist()
+        own = self.get_extra_state().reshape(-1).tolist()
+        if found != own:
+            raise InputError(f"floor, sharpness = {own}: the checkpoint was made with {found}; build the layer so")
 
     @torch.no_grad()
     def enclosure(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +180,9 @@ class PositiveEquilibrium(Equilibrium):
         copies = (self.state_features / len(self.injection.weight)) ** 0.5
         cancelled = 8.0 * torch.finfo(torch.float64).eps * self.injection.fold_size() * copies
         value = self.injection.positive(exact.value)
-        size = euclidean(value) + self.injection.floor * self.state_features**0.5
+        # With β a product rounds before the exponential: by at most an absolute 1/(eβ) units.
+        product = 0.0 if self.injection.sharpness == 1.0 else 1.0 / self.injection.sharpness
+        size = euclidean(value) + (self.injection.floor + product) * self.state_features**0.5
         return ExactOffset(value, exact.error + cancelled + 8.0 * torch.finfo(torch.float64).eps * size)
 
 
@@ -173,13 +191,14 @@ def _every(mask: Tensor) -> Tensor:
     return mask.flatten(1).all(1).reshape(-1, *[1] * (mask.ndim - 1))
 
 
-def checked_floor(activation: str, floor: float | None, solver: object) -> float:
+def checked_floor(activation: str, floor: float | None, sharpness: float, solver: object) -> float:
     """The floor of the offset that goes with an activation.
 
     Raises:
         InputError: it does not fit, there is no such activation, or the solver is a splitting.
     """
     choices("activation", activation, tuple(SUPREMA))
+    check(0.0 < sharpness < math.inf, "sharpness", sharpness, "must be positive and finite")
     second = activation == "sigmoid"
     if floor is None:
         floor = 0.0 if second else 0.1
@@ -204,6 +223,7 @@ class PcDEQ(PositiveEquilibrium):
         state_features: size of the equilibrium.
         activation: a name in `wellposed.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
         floor: ε; None for 0.1 in variant 1. Variant 2 has none.
+        sharpness: β of variant 1's offset ``ε + softplus(β(U x + b))/β``; 5 in the published networks.
         parametrisation: of W ≥ 0, see `Nonnegative`.
         batch_norm: normalise U x + b over the batch, as the published networks do.
         bias: whether the injection has a bias.
@@ -224,6 +244,7 @@ class PcDEQ(PositiveEquilibrium):
         *,
         activation: str = "tanh",
         floor: float | None = None,
+        sharpness: float = 1.0,
         parametrisation: str = "square",
         batch_norm: bool = False,
         bias: bool = True,
@@ -232,11 +253,11 @@ class PcDEQ(PositiveEquilibrium):
         **options: Unpack[SolveOptions],
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
-        floor = checked_floor(activation, floor, options.get("solver"))
+        floor = checked_floor(activation, floor, sharpness, options.get("solver"))
         sigma = concave_activation(activation)
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(
-            PositiveLinear(in_features, state_features, floor, batch_norm=batch_norm, bias=bias, **where),
+            PositiveLinear(in_features, state_features, floor, sharpness, batch_norm=batch_norm, bias=bias, **where),
             Nonnegative(state_features, activation, floor, parametrisation=parametrisation, **where),
             activation=sigma, **options,
         )  # fmt: skip

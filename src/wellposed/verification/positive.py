@@ -165,10 +165,8 @@ class PositiveVerifier(RegionVerifier):
 
     def _positive_slopes(self, offset: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         """Middle and half-width of the slopes of the positive part, which increase."""
-        if self._injection.floor == 0.0:
-            low, high = (offset - reach > 0.0).double(), (offset + reach > 0.0).double()
-        else:
-            low, high = torch.sigmoid(offset - reach) * (1.0 - 1e-13), torch.sigmoid(offset + reach) * (1.0 + 1e-13)
+        low = self._injection.slope(offset - reach) * (1.0 - 1e-13)
+        high = self._injection.slope(offset + reach) * (1.0 + 1e-13)
         return 0.5 * (low + high), 0.5 * (high - low) + 1e-15
 
 

@@ -188,6 +188,8 @@ class PcDEQConvFamily(_ConvFamily):
     """Activation that is concave on the positive axis; the sigmoid makes it variant 2."""
     floor: float = 0.1
     """Least value of the offset in variant 1."""
+    sharpness: float = 1.0
+    """β of the offset softplus(βv)/β in variant 1; 5 in the published networks."""
     parametrisation: str = "square"
     """How W ≥ 0 is made: square, softplus or projection."""
 
@@ -196,14 +198,15 @@ class PcDEQConvFamily(_ConvFamily):
         concave_activation(self.activation)
         choices("parametrisation", self.parametrisation, PARAMETRISATIONS)
         check(self.floor > 0, "floor", self.floor, "must be positive")
+        check(self.sharpness > 0, "sharpness", self.sharpness, "must be positive")
 
     def _block(
         self, channels: tuple[int, int], image: tuple[int, int], stride: int, padding: int | None
     ) -> tuple[ConvPcDEQ, tuple[nn.Module, ...]]:
         layer = ConvPcDEQ(
             channels[0], channels[1], image, activation=self.activation, parametrisation=self.parametrisation,
-            floor=None if self.activation == "sigmoid" else self.floor, batch_norm=True, taps=self.taps, stride=stride,
-            padding=padding, rtol=self.rtol,
+            floor=None if self.activation == "sigmoid" else self.floor, sharpness=self.sharpness, batch_norm=True,
+            taps=self.taps, stride=stride, padding=padding, rtol=self.rtol,
         )  # fmt: skip
         return layer, (layer, nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(channels[1]))
 

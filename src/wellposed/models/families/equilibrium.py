@@ -100,6 +100,8 @@ class PcDEQFamily(Family):
     """Activation that is concave on the positive axis."""
     floor: float = 0.1
     """Least value of the offset in variant 1."""
+    sharpness: float = 1.0
+    """β of the offset softplus(βv)/β in variant 1; 5 in the published networks."""
     parametrisation: str = "square"
     """How W ≥ 0 is made: square, softplus or projection."""
 
@@ -108,11 +110,12 @@ class PcDEQFamily(Family):
         concave_activation(self.activation)
         choices("parametrisation", self.parametrisation, PARAMETRISATIONS)
         check(self.floor > 0, "floor", self.floor, "must be positive")
+        check(self.sharpness > 0, "sharpness", self.sharpness, "must be positive")
 
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
         layer = PcDEQ(
             math.prod(shape), self.width, activation=self.activation, parametrisation=self.parametrisation, rtol=self.rtol,
-            floor=None if self.activation == "sigmoid" else self.floor, batch_norm=True,
+            floor=None if self.activation == "sigmoid" else self.floor, sharpness=self.sharpness, batch_norm=True,
         )  # fmt: skip
         return layer, nn.BatchNorm1d(self.width), nn.Linear(self.width, classes)
 
