@@ -49,7 +49,11 @@ class TestConvLBEN(ConvLayerCase):
         kept = self.inside(layer)
         w, _, _, metric = matrices(layer)
         root = metric.sqrt()[kept]
-        offset = copy.deepcopy(layer).double().injection(x.double()).flatten(1).detach()[:, kept] * root
+        injection = copy.deepcopy(layer.injection).double()
+        with torch.no_grad():  # the kernel as it runs
+            injection.free.copy_(layer.injection.weight)
+            injection.log_gamma.zero_()
+        offset = injection(x.double()).flatten(1).detach()[:, kept] * root
         scaled = w[kept][:, kept] * root[:, None] / root
         m = float(torch.linalg.eigvalsh(torch.eye(len(root)) - 0.5 * (scaled + scaled.T))[0])
         state = torch.zeros(len(x), layer.state_features, dtype=torch.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 import wellposed as wp
 from harness.operator_case import OperatorCase
 from wellposed.convolution_norms import largest_singular_value
-from wellposed.operators import Circular, Dense, MultiScale, ScaledCircular, ZeroPadded
+from wellposed.operators import Circular, Dense, DrivenCircular, MultiScale, ScaledCircular, ZeroPadded
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
 from wellposed.operators.multi_scale import decimate, reduced, spread
 
@@ -310,6 +311,29 @@ class TestScaledCircular(OperatorCase):
 
     def state_shape(self):
         return self.shape
+
+
+class TestDrivenCircular(TestScaledCircular):
+    """With a further convolution, from three channels, that the metric stands around."""
+
+    def make_operator(self):
+        first = super().make_operator()
+        generator = torch.Generator().manual_seed(1)
+        kernel = 0.4 * torch.randn(2, 3, 3, min(3, self.shape[2]), generator=generator, dtype=torch.float64)
+        driven = transfer_function(kernel, *self.shape[1:])
+        return DrivenCircular(first.transfer, first.scale, self.shape[2], first.factor, driven)
+
+    def dense(self, operator):
+        transfer, scale, factor, driven = operator.tensors
+        first = super().dense(ScaledCircular(transfer, scale, self.shape[2], factor))
+        inputs = (driven.shape[3], *self.shape[1:])
+        images = torch.eye(math.prod(inputs), dtype=torch.float64).reshape(-1, *inputs)
+        columns = to_image(torch.bmm(driven.flatten(0, 1), to_spectrum(images)), self.shape[1:]).flatten(1)
+        return first - columns.T @ columns / scale.expand(self.shape).flatten()
+
+
+class TestDrivenCircularOfOnePixelWidth(TestDrivenCircular):
+    shape, metric, rank = (2, 5, 1), (1, 5, 1), 1
 
 
 class TestScaledCircularPerChannel(TestScaledCircular):

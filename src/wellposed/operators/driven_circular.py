@@ -6,6 +6,7 @@ Woodbury, one matrix of as many rows as R's input has numbers: for small ones on
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import torch
@@ -88,6 +89,21 @@ class DrivenCircular(ScaledCircular):
         """Upper bound of ‖C + GᵀG + ΛRRᵀΛ‖₂."""
         largest = float(self._driven_squares().sum((2, 3)).amax()) / float(self._squares()[1].amin()) ** 2
         return (super().core_norm() + largest) * (1.0 + 1e-12)
+
+    def _driven_norm_estimate(self) -> float:
+        """Root-mean-square singular value of RRᵀ."""
+        entry = self._entry()
+        matrices = entry.tensors[3].flatten(0, 1)
+        return entry.remembered("typical", lambda: typical_singular_value(matrices @ matrices.mH, self.image))
+
+    def core_norm_estimate(self) -> float:  # noqa: D102
+        inverse_squares = float(self._squares()[1].square().reciprocal().mean())
+        return math.hypot(super().core_norm_estimate(), self._driven_norm_estimate() * inverse_squares)
+
+    def displacement_norm_estimate(self) -> float:  # noqa: D102
+        scale = self._squares()[1]
+        by_core = float(scale.square().mean().sqrt()) * super().core_norm_estimate()
+        return math.hypot(by_core, self._driven_norm_estimate() * float(scale.square().reciprocal().mean().sqrt()))
 
     def trace(self) -> float:
         """With the diagonal of RRᵀ, which is the same for all pixels of a channel."""
