@@ -14,6 +14,7 @@ from harness.certificate_file import forge, refused, scaled, seal_weights, writt
 from wellposed.certificates.components import components
 from wellposed.certificates.lipschitz import blocks_of
 from wellposed.checker import Checker, Refuted
+from wellposed.checker.cayley import cayley
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
 
@@ -85,7 +86,7 @@ def test_classes_and_kinds_belong_together(tmp_path):
     }  # fmt: skip
     forge(tmp_path / "c.json", lambda content: content["blocks"].append(entry))
     seal_weights(tmp_path, lambda known: known.update(tensors))
-    refused(tmp_path, "another kind")
+    refused(tmp_path, "is not of the kind")
 
 
 def test_convolutions_of_other_dimensions_are_refused(tmp_path):
@@ -93,7 +94,7 @@ def test_convolutions_of_other_dimensions_are_refused(tmp_path):
     saved(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), tmp_path)
     for name in ("Conv3d", "ConvTranspose2d"):
         forge(tmp_path / "c.json", lambda content, name=name: content["blocks"][0].update({"class": name}))
-        refused(tmp_path, "not proved")
+        refused(tmp_path, "is not of the kind")
     forge(tmp_path / "c.json", lambda content: content["blocks"][0].update({"class": "Conv2d"}))
     lines(tmp_path)
     seal_weights(tmp_path, lambda t: t.update({"0.weight": t["0.weight"][:, :, None]}))
@@ -333,3 +334,92 @@ def test_witnesses_are_about_the_orthogonal_maps_that_run():
         for norm in (2, "inf", 1):
             certificate = wp.certify(model, norm=norm, inputs=torch.rand(5, 6))
             assert certificate.lower_bound <= certificate.lipschitz
+
+
+def rank_one(layer, size, seed=0):
+    """Weights that float32 makes something far from orthogonal of."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        rows, columns = layer.free[layer.free.shape[1] :].shape
+        layer.free[layer.free.shape[1] :] = (
+            size * torch.randn(rows, 1, generator=generator) @ torch.randn(1, columns, generator=generator)
+        )
+    return layer
+
+
+@pytest.mark.parametrize("size", [1e3, 1e4])
+@pytest.mark.parametrize("kind", ["map", "sandwich"])
+def test_matrices_of_the_formula_where_the_network_runs_others(kind, size, tmp_path):
+    layer = rank_one(OrthogonalLinear(4, 9) if kind == "map" else wp.Sandwich(5, 4), size)
+    model = nn.Sequential(layer)
+    written(model, tmp_path, None)
+    frame = cayley(layer.free.detach().double().numpy()[None])[0][0]
+
+    def evidence(tensors):
+        if kind == "map":
+            tensors["0/matrix"] = np.ascontiguousarray(frame.astype(np.float32))
+            return
+        tensors["0/inner"] = np.ascontiguousarray((2**0.5 * frame[4:].T).astype(np.float32))
+        tensors["0/outer"] = np.ascontiguousarray((2**0.5 * frame[:4]).astype(np.float32))
+
+    def claim(content):
+        content["blocks"][0].update(value=1.000004, **({"excess": 3e-6} if kind == "map" else {}))
+        content.update(lipschitz=1.00001, pairs=None)
+
+    forge(tmp_path / "c.json", claim, evidence)
+    refused(tmp_path, "rounding: 0")
+
+
+@pytest.mark.parametrize("parametrisation", ["bjorck", "exponential", "cayley"])
+def test_fewer_columns_than_a_map_has(parametrisation, tmp_path):
+    torch.manual_seed(1)
+    head = OrthogonalLinear(8, 3, parametrisation=parametrisation, dtype=torch.float64)
+    model = nn.Sequential(nn.Identity(), head)
+    written(model, tmp_path, None)
+    matrix = head.weight.detach().numpy()
+
+    def claim(content):
+        content["blocks"][1]["shapes"] = [[3, 1]]
+        content["pairs"] = (np.abs(matrix[:, :1] - matrix[:, :1].T) * (1.0 + 1e-6)).tolist()
+
+    forge(tmp_path / "c.json", claim, lambda tensors: tensors.update({"1/matrix": matrix[:, :1].copy()}))
+    refused(tmp_path, "accounting: 1/: a map of shape")
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "Embedding", "MonDEQ", "Flatten", "OrthogonalLinear"])
+def test_classes_of_other_kinds(name, tmp_path):
+    torch.manual_seed(0)
+    written(nn.Sequential(nn.Linear(4, 3)), tmp_path, None)
+    forge(tmp_path / "c.json", lambda content: content["blocks"][0].update({"class": name}))
+    refused(tmp_path, f"accounting: 0: a {name} is not of the kind")
+
+
+def test_subclasses_that_change_nothing_have_the_name_of_what_they_compute(tmp_path):
+    own = type("Own", (nn.Linear,), {})
+    written(nn.Sequential(own(4, 3)), tmp_path, None)
+    assert Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+
+
+@pytest.mark.parametrize("shift", [0.0, -103.2, 90.0])
+def test_scales_of_sdp_layers_are_ratios(shift, tmp_path):
+    """Subnormal or huge q leave the network what it is; a unit without inputs needs no scale."""
+    torch.manual_seed(0)
+    layer = wp.SLL(5, 7)
+    with torch.no_grad():
+        layer.log_q.copy_(torch.randn(7))
+        layer.free[2] = 0.0
+        expected = layer(torch.ones(1, 5))
+        layer.log_q += shift
+        torch.testing.assert_close(layer(torch.ones(1, 5)), expected, rtol=1e-4, atol=1e-5)
+    model = nn.Sequential(layer)
+    assert written(model, tmp_path, None).lipschitz < 1.0 + 1e-5
+    assert Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
+
+
+def test_scales_that_float32_cannot_resolve(tmp_path):
+    torch.manual_seed(0)
+    layer = wp.SLL(5, 7)
+    with torch.no_grad():
+        layer.log_q[0] = 95.0
+    written(nn.Sequential(layer), tmp_path, None)
+    refused(tmp_path, "rounding: 0")

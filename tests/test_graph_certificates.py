@@ -12,7 +12,7 @@ import wellposed as wp
 from harness.certificate_file import forge, refused, scaled
 from wellposed.attacks.graphs import graph_distances
 from wellposed.certificates.evaluate import bounded_logits
-from wellposed.certificates.graph_witness import graph_slope
+from wellposed.certificates.graph_witness import graph_slope, with_features
 from wellposed.checker import Checker
 from wellposed.layers.graph_classifier import NodeSum
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -156,6 +156,27 @@ def test_models_without_a_constant_for_all_graphs_are_refused():
         wp.certify(model_of()).evaluate(graphs_of(), torch.zeros(12, dtype=torch.int64), forward=True)
 
 
+def test_the_pooling_is_orthonormal_in_double_precision():
+    data = graphs_of(20)
+    graphs = wp.Graphs.of(data)
+    ones = torch.ones(data.num_nodes, 1, dtype=torch.float64)
+    torch.testing.assert_close(
+        NodeSum(by_root=True)(ones, graphs)[:, 0], graphs.sizes.double().sqrt(), rtol=1e-15, atol=0.0
+    )
+
+
+def test_features_that_rounding_would_change_are_refused():
+    model, data = model_of(dtype=torch.float32), graphs_of(dtype=torch.float64)
+    with pytest.raises(wp.InputError, match="float64, the weights have torch.float32"):
+        bounded_logits(model, data)
+    exact = with_features(data, data.x.round())
+    torch.testing.assert_close(bounded_logits(model, exact).logits, model(exact))
+    with pytest.raises(wp.CertificateError, match="0: a GraphClassifier inside another module"):
+        wp.certify(nn.Sequential(model))
+    with pytest.raises(wp.InputError, match="tensors are no graphs"):
+        wp.certify(model, inputs=torch.zeros(2, 3))
+
+
 @pytest.fixture
 def saved(tmp_path, request):
     model = model_of(request.param)
@@ -186,6 +207,11 @@ def test_a_stranger_can_check_them(saved):
         (lambda content: content["blocks"][0].update(kappa=-1.0), "block: layers.0: the constant"),
         (lambda content: content["blocks"][0].update(omega=0.0), "block: layers.0: the constant"),
         (lambda content: content["blocks"][0].update(variant="ignn"), "accounting: layers.0: no layer on graphs"),
+        (
+            lambda content: content["blocks"][0].update(parametrisation="bjorck"),
+            "accounting: layers.0: no layer on graphs",
+        ),
+        (lambda content: content["blocks"][0].update(shapes=[[1, 1], [6, 3]]), "accounting: layers.0/state_map."),
         (lambda content: content["blocks"][2].update(by_root=False), "block: layers.2: the constant"),
         (scaled("lipschitz", factor=1 - 1e-6), "lipschitz"),
         (scaled("pairs", factor=1 - 1e-6), "pairs"),

@@ -134,7 +134,19 @@ def test_network_of_the_published_curves_gains_by_metrics(tmp_path_factory, caps
 def test_networks_trained_for_the_max_norm(preset, least, tmp_path_factory, capsys):
     run = trained(preset, tmp_path_factory, family="nemon")
     capsys.readouterr()
-    ladder = ["certify", str(run), "--method", "ladder", "--norm", "linf", "--limit", "100", "--seconds", "2", "--json"]
+    ladder = [
+        "certify",
+        str(run),
+        "--method",
+        "ladder",
+        "--norm",
+        "linf",
+        "--limit",
+        "100",
+        "--seconds",
+        "10",
+        "--json",
+    ]
     assert command([*ladder, "--eps", *least]) == 0
     shares = json.loads(capsys.readouterr().out)["shares"]
     for radius, share in least.items():

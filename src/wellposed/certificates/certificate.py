@@ -29,6 +29,7 @@ from wellposed.certificates.radius import RULES, radii
 from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, checked_options, choices
 from wellposed.layers.graph import ImplicitGraph
+from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
 _ASSUMPTIONS = (
@@ -317,6 +318,8 @@ def certify(
         raise InputError(f"method={method!r}: is about the Euclidean norm; leave it out for norm={named!r}")
     if inputs is not None and not len(inputs):
         raise InputError("inputs: an empty batch; give some inputs, or None for no lower bound")
+    if inputs is not None and isinstance(model, GraphClassifier):
+        raise InputError("inputs: tensors are no graphs; see wellposed.certificates.graph_witness for a lower bound")
     precision = check_precision(model)
     if named != "2":
         known = gains(model, named)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wellposed.certificates.lipschitz import blocks_of, factor_of
 from wellposed.certificates.precision import check_precision
 from wellposed.certificates.well_posedness import metric_guarantee
-from wellposed.errors import CertificateError
+from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import Guarantee
 from wellposed.layers.blocks import has_hooks, is_plain
 from wellposed.layers.contractive_cell import ContractiveCell
@@ -164,7 +164,7 @@ def bounded_logits(model: nn.Module, x: Any, *, forward: bool = False) -> Bounde
     """
     check_precision(model)
     graphs = Graphs.of(x) if isinstance(model, GraphClassifier) else None
-    value = x if graphs is None else x.x.to(next(model.parameters()).dtype)
+    value, pooled = x if graphs is None else _features(model, x.x), graphs is None
     errors = _Errors(len(value) if graphs is None else graphs.count, value.device)
     for name, block in blocks_of(model):
         factor = factor_of(name, block).value
@@ -173,8 +173,8 @@ def bounded_logits(model: nn.Module, x: Any, *, forward: bool = False) -> Bounde
                 raise CertificateError(f"{name}: needs graphs; certify a GraphClassifier")
             if forward:
                 raise CertificateError(f"{name}: forward=True is not known for layers on graphs; leave it out")
-            steps = [_on_graphs(block, value, graphs, factor)]
-        elif graphs is not None and len(value) != graphs.count:
+            steps, pooled = [_on_graphs(block, value, graphs, factor)], isinstance(block, NodeSum)
+        elif not pooled:
             raise CertificateError(f"{name}: a {type(block).__name__} before the pooling is not known on graphs")
         elif isinstance(block, ImplicitLayer):
             steps = _solved(name, block, value, factor, forward)
@@ -185,6 +185,14 @@ def bounded_logits(model: nn.Module, x: Any, *, forward: bool = False) -> Bounde
         value = steps[-1].image
     inputs = math.prod(x.shape[1:]) if graphs is None else x.x.shape[1]
     return BoundedLogits(value, errors.here, errors.elsewhere, errors.growth, inputs)
+
+
+def _features(model: nn.Module, features: Tensor) -> Tensor:
+    """Node features in the model's dtype, which must not change them: the constant is about what goes in."""
+    value = features.to(next(model.parameters()).dtype)
+    if not bool((value.double() == features.double()).all()):
+        raise InputError(f"x: has dtype {features.dtype}, the weights have {value.dtype}, which rounds it; convert one")
+    return value
 
 
 def _on_graphs(block: ImplicitGraph | NodeSum, value: Tensor, graphs: Graphs, factor: float) -> _Step:

@@ -68,6 +68,8 @@ def blocks_of(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]
             f"{prefix or 'model'}: it has forward hooks, or a part of it has, with unknown effects; remove them first"
         )
     if is_plain(model, GraphClassifier):
+        if prefix:
+            raise CertificateError(f"{prefix}: a GraphClassifier inside another module; certify it by itself")
         parts = [*((f"layers.{k}", layer) for k, layer in enumerate(model.layers)), ("head", model.head)]
         return [block for name, part in parts for block in blocks_of(part, name)]
     if not is_plain(model, nn.Sequential):

@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from .cayley import cayley
+from .cayley import cayley, near_by_rows
 from .core import UNIT, Array, Block, Checker, Refuted, Shape, norm_at_most, real
-from .numbers import bounded, near_by_rows
+from .numbers import bounded
 
 _ROLES = {
     "Sandwich": {"free", "log_scale", "bias"},
@@ -61,22 +61,42 @@ def _sandwich(case: Checker, block: Block, value: float) -> bool:
         raise Refuted("matrix", f"{name}: matrices of other shapes or dtypes than the weights give")
     both = np.concatenate([inner.astype(np.float64) * scale[:, None], (outer.astype(np.float64) / scale).T], 1)
     off = unit * (lost + 16.0 + 4.0 * np.abs(get("log_scale")))
-    if not near_by_rows(both, expected, off):
+    if not near_by_rows(name, both, expected, off):
         raise Refuted("matrix", f"{name}: not what the weights give, by more than rounding")
     return value > 0.0 and norm_at_most(both, math.sqrt(2.0 * value) * (1.0 - 1e-13))
 
 
 def _residual(case: Checker, block: Block, value: float) -> bool:
     get = case.getter(block)
-    inner, q = get("free"), np.exp(get("log_q"))
-    sums = np.abs(inner @ inner.T) @ q / q
-    if not bounded(q, sums) or len(get("bias")) != len(inner):
+    inner, logarithms = get("free"), get("log_q")
+    kept = inner.any(1)  # a unit without inputs adds a constant
+    kind = np.finfo(case.weights[block["tensors"]["free"]].dtype)
+    unit, lowest = float(kind.eps), float(kind.tiny) / float(kind.eps)
+    if (
+        len(get("bias")) != len(inner)
+        or len(logarithms) != len(inner)
+        or not np.abs(logarithms).max(initial=0.0) < 300.0
+    ):
         return False
-    roundings = 8.0 + inner.shape[1] + len(inner) + np.abs(get("log_q"))
-    cancelled = (np.abs(inner) @ np.abs(inner).T) @ q / q / sums
-    scale = case.formed(block, "scale", 2.0 / sums, 4.0 / sums * roundings * cancelled)
-    outer: Array = case.formed(block, "outer", -inner.T * scale, 2.0 * np.abs(inner.T * scale))
-    if not bounded(scale):
+    ratios, products = np.exp(logarithms - logarithms[:, None]), np.abs(inner @ inner.T)
+    sums = np.where(kept, (products * ratios).sum(1), 1.0)
+    # Products, ratios and their sums round relative to their terms, and to what the precision still resolves.
+    terms = ((np.abs(inner) @ np.abs(inner).T + inner.shape[1] * lowest) * (ratios + lowest)).sum(1) / sums
+    off = (16.0 + inner.shape[1] + len(inner) + 4.0 * float(np.abs(logarithms).max(initial=0.0))) * np.where(
+        kept, terms, 0.0
+    )
+    largest = max(float(sums.max()), float(ratios[products > 0.0].max(initial=0.0)))
+    if not (unit * off <= 1e-2).all() or not largest < 1e-2 * float(kind.max):
+        raise Refuted(
+            "rounding", f"{block['name']}: that of these weights is not small against the sums that scale them"
+        )
+    stored: Array = case.evidence[f"{block['name']}/scale"]
+    wrong = stored.dtype != kind.dtype or stored.shape != sums.shape
+    scale = np.where(kept, stored.astype(np.float64), 0.0)
+    if wrong or not (np.abs(scale - 2.0 / sums) <= 4.0 * unit * off / sums)[kept].all():
+        raise Refuted("matrix", f"{block['name']}/scale: not what the weights give, by more than rounding")
+    outer = case.formed(block, "outer", -inner.T * scale, 2.0 * np.abs(inner.T * scale))
+    if not bounded(scale[kept]):
         return False
     proved, missed, size = (real(number) for number in block["norms"])
     rounding = 8.0 * UNIT * float(np.linalg.norm(outer))  # of the difference

@@ -5,8 +5,6 @@ With ‖A‖₂ ≤ 1, which is part of the claim, t‖P‖/(1 − s‖Q‖) is 
 
 from __future__ import annotations
 
-import math
-
 from .core import Block, Checker, Refuted, Shape, norm_at_most, real
 from .orthogonal import FREE, matrix
 
@@ -15,12 +13,13 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     """Tensors that a layer of its kind has, and those that it may have."""
     if block["class"] == "NodeSum":
         return set(), set()
-    if block["class"] != "ImplicitGraph" or block["variant"] not in ("orthogonal", "lipschitz"):
+    named = block["class"], block["parametrisation"]
+    if named != ("ImplicitGraph", "cayley") or block["variant"] not in ("orthogonal", "lipschitz"):
         raise Refuted("accounting", f"{block['name']}: no layer on graphs of this kind is known")
-    free = FREE[block["parametrisation"]]
+    free = FREE["cayley"]
     needed = {"state_map." + name for name in free}
     needed |= {"injection.weight"} if block["variant"] == "orthogonal" else {"injection." + name for name in free}
-    return needed, {"injection.bias"}
+    return needed | {"injection.bias"}, set()
 
 
 def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
@@ -30,7 +29,8 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
     if block["variant"] == "orthogonal":
         outputs, inputs = case.getter(block)("injection.weight").shape
         return (outputs,), (inputs,)
-    return (block["shapes"][1][0],), (block["shapes"][1][1],)
+    outputs, inputs = case.getter(block)("injection.free").shape
+    return (outputs,), (inputs,)
 
 
 def prove(case: Checker, place: int, value: float) -> bool:
@@ -44,6 +44,9 @@ def prove(case: Checker, place: int, value: float) -> bool:
     own, driven = (kappa, 1.0) if block["variant"] == "orthogonal" else (kappa * (1.0 - omega), kappa * omega)
     linear = block["variant"] == "orthogonal"
     through = case.getter(block)("injection.weight") if linear else matrix(case, block, "injection.")
+    squared = matrix(case, block, "state_map.")
+    if squared.shape != (len(through), len(through)) or len(case.getter(block)("injection.bias")) != len(through):
+        raise Refuted("accounting", f"{block['name']}: maps of other sizes than the state")
     factor = own * state * (1.0 + 2e-12)  # the norm of a stored adjacency may round up a little
-    good = norm_at_most(matrix(case, block, "state_map."), state) and norm_at_most(through, inputs) and factor < 1.0
-    return good and value >= math.nextafter(driven * inputs / (1.0 - factor) * (1.0 + 1e-15), math.inf)
+    good = norm_at_most(squared, state) and norm_at_most(through, inputs) and factor < 1.0
+    return good and value >= driven * inputs / (1.0 - factor) * (1.0 + 1e-12)

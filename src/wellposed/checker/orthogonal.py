@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from .cayley import cayley
+from .cayley import cayley, near_by_rows
 from .core import UNIT, Array, Block, Checker, Refuted, Shape, gamma, module, norm_at_most, real
-from .numbers import near_by_rows, whole
+from .numbers import whole
 
 FREE = {"cayley": {"free"}, "bjorck": {"free"}, "exponential": {"free", "base", "calls"}, "circular": {"free"}}
 
@@ -96,6 +96,10 @@ def matrix(case: Checker, block: Block, part: str = "") -> Array:
     name, kind, place = f"{block['name']}/{part}matrix", block["parametrisation"], _parts(block).index(part)
     stored, get = case.evidence[name], lambda role: case.getter(block)(part + role)
     unit, found = float(np.finfo(stored.dtype).eps), stored.astype(np.float64)
+    if kind not in ("circular", "exponential") and tuple(block["shapes"][place]) != get("free").shape:
+        raise Refuted(
+            "accounting", f"{block['name']}/{part}: a map of shape {block['shapes'][place]}, the weights have another"
+        )
     if kind == "circular":
         found = found[..., 0] + 1j * found[..., 1]
         rows, columns = block["grids"][place]
@@ -105,15 +109,17 @@ def matrix(case: Checker, block: Block, part: str = "") -> Array:
         expected, lost = (each[0] for each in cayley(get("free")[None]))
     else:
         outputs, inputs = (whole(extent) for extent in block["shapes"][place])
+        if kind == "exponential" and get("free").shape != 2 * (max(outputs, inputs),):
+            raise Refuted("accounting", f"{block['name']}/{part}: a map of shape {(outputs, inputs)} of another size")
         base = get("base") if kind == "exponential" else None
-        expected = module("rotations").formed(get("free"), base)[:outputs, :inputs]
-        lost = np.array(64.0 * max(expected.shape))
+        expected, lost = module("rotations").formed(get("free"), base)
+        expected = expected[:outputs, :inputs]
     biases = block["tensors"].get(part + "bias")
     good = case.weights[block["tensors"][part + "free"]].dtype == stored.dtype and found.shape == expected.shape
     if kind != "circular" and biases is not None:
         good = good and len(case.weights[biases]) == len(found)
     # Row by row: margins are differences of rows.
-    if not good or not near_by_rows(found, expected, unit * lost[..., None]):
+    if not good or not near_by_rows(name, found, expected, unit * lost[..., None]):
         raise Refuted("matrix", f"{name}: not what the weights give, by more than rounding")
     return found
 

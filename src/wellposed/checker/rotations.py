@@ -9,12 +9,13 @@ import numpy as np
 from .core import Array, Refuted
 
 
-def formed(free: Array, base: Array | None) -> Array:
-    """The exponential's with its base point, or Björck's without one."""
-    return _bjorck(free) if base is None else _exponential(free, base)
+def formed(free: Array, base: Array | None) -> tuple[Array, Array]:
+    """The exponential's with its base point, or Björck's without one; and how many roundings it may be off, relatively."""
+    found, lost = _bjorck(free) if base is None else _exponential(free, base)
+    return found, np.array(4.0 * math.sqrt(max(free.shape) + 8.0) * lost)
 
 
-def _exponential(free: Array, base: Array) -> Array:
+def _exponential(free: Array, base: Array) -> tuple[Array, float]:
     """base·exp(S), S skew, by its series for S/2ˢ and s squarings; the base point is shown to be orthogonal."""
     upper = np.triu(free, 1)
     skew = upper - upper.T
@@ -27,14 +28,16 @@ def _exponential(free: Array, base: Array) -> Array:
         found = found + term
     for _ in range(halvings):
         found = found @ found
-    return base @ found
+    return base @ found, 1.0 + float(np.linalg.norm(skew, 2))
 
 
-def _bjorck(free: Array) -> Array:
-    """Thirty steps towards the polar factor."""
+def _bjorck(free: Array) -> tuple[Array, float]:
+    """Thirty steps towards the polar factor, which make up for small singular values, and for their rounding."""
     if free.shape[0] < free.shape[1]:
-        return _bjorck(free.T).T
+        found, lost = _bjorck(free.T)
+        return found.T, lost
     found = free / max(math.sqrt(float(np.abs(free).sum(0).max()) * float(np.abs(free).sum(1).max())), 1e-300)
+    least = float(np.linalg.norm(found, -2))
     for _ in range(30):
         found = 1.5 * found - 0.5 * found @ (found.T @ found)
-    return found
+    return found, 1.0 / max(least, 1e-300)

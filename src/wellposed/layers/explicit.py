@@ -137,8 +137,10 @@ class SLL(ExplicitBlock):
         self.bias = nn.Parameter(torch.zeros(hidden, device=device, dtype=dtype))
 
     def maps(self) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
-        q = torch.exp(self.log_q)
-        sums = (self.free @ self.free.t()).abs() @ q / q
+        # By differences of logarithms: single q may underflow, their ratios matter.
+        products = (self.free @ self.free.t()).abs()
+        ratios = torch.exp((self.log_q - self.log_q[:, None]).masked_fill(products == 0.0, -torch.inf))
+        sums = (products * ratios).sum(1)
         scale = 2.0 / (sums + torch.finfo(sums.dtype).tiny)
         return self.free, -self.free.t() * scale, scale
 

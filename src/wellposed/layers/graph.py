@@ -118,7 +118,7 @@ class ImplicitGraph(SolvingModule):
         if factor >= 1.0:
             raise GuaranteeError("W contracts in a weighted maximum norm only; there is no constant for all graphs")
         injection = self.scales[1] * spectral_norm_upper_bound(self.injection.weight)
-        value = injection / (1.0 - factor) * (1.0 + 1e-14)
+        value = injection / (1.0 - factor) * (1.0 + 1.1e-12)
         return value, f"implicit graph layer: ‖Ω‖₂/(1 − ‖W‖₂) with ‖W‖₂ = {factor:.6g}, for ‖A‖₂ ≤ 1"
 
     def forward(self, x: Tensor, graphs: Graphs) -> Tensor:

@@ -23,7 +23,7 @@ class NodeSum(nn.Module):
     def forward(self, x: Tensor, graphs: Graphs) -> Tensor:
         """Shape (nodes, features) to (graphs, features)."""
         total = x.new_zeros(graphs.count, x.shape[1]).index_add(0, graphs.batch, x)
-        return total / graphs.sizes.clamp_min(1).sqrt().to(total)[:, None] if self.by_root else total
+        return total / graphs.sizes.clamp_min(1).to(total.dtype).sqrt()[:, None] if self.by_root else total
 
 
 class GraphClassifier(nn.Module):

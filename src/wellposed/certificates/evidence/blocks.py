@@ -79,6 +79,10 @@ def describe(
             if described is not None:
                 entry.update(described[0])
                 tensors.update(described[1])
+        if entry["kind"] != "other":  # subclasses that compute nothing else have the name of what they compute
+            entry["class"] = next(
+                kind.__name__ for kind in type(block).__mro__ if kind.__module__.split(".")[0] in ("torch", "wellposed")
+            )
         blocks.append(entry)
     if joint is not None:
         tensors["joint/multipliers"] = joint.multipliers

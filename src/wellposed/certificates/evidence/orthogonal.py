@@ -49,7 +49,7 @@ def describe_graph_layer(layer: ImplicitGraph, name: str, value: float) -> Descr
     weights = [part.weight.detach().cpu() for part in (layer.state_map, layer.injection)]
     norms = [checkable_norm(weight, spectral_norm_upper_bound(weight)) for weight in weights]
     own, driven = layer.scales
-    bound = driven * norms[1] / (1.0 - own * norms[0] * (1.0 + 2e-12)) * (1.0 + 1e-14)
+    bound = driven * norms[1] / (1.0 - own * norms[0] * (1.0 + 2e-12)) * (1.0 + 2e-12)
     entry.update(
         kind="graph", variant=layer.variant, kappa=layer.kappa, omega=layer.omega, norms=norms, value=max(value, bound)
     )
