@@ -10,7 +10,7 @@ import torch
 from wellposed.cli.main import run as command
 from wellposed.experiments.falsification import METHODS, Tally, campaign
 from wellposed.experiments.planted_faults import FAULTS
-from wellposed.experiments.subjects import subjects
+from wellposed.experiments.subjects import graph_subject, image_subject, subjects
 
 
 def test_no_certificate_breaks():
@@ -39,11 +39,16 @@ def test_tallies_count_what_exceeds_a_claim():
 
 def test_subjects_are_of_all_kinds():
     generator = torch.Generator().manual_seed(0)
-    drawn = [subject for subject, _ in zip(subjects(generator), range(120), strict=False)]
+    drawn = [subject for subject, _ in zip(subjects(generator), range(200), strict=False)]
     kinds = {type(subject.model[0]).__name__ for subject in drawn}
-    assert kinds == {"MonDEQ", "LBEN", "NEMON", "PcDEQ", "OrthogonalDEQ"}
+    assert kinds == {"MonDEQ", "LBEN", "NEMON", "PcDEQ", "OrthogonalDEQ", "SLL", "Sandwich", "Residual"}
+    layers = {type(layer).__name__ for _ in range(40) for layer in image_subject(generator).model}
+    assert layers >= {"ConvMonDEQ", "ConvLBEN"}
+    variants = {graph_subject(generator)[0].layers[0].variant for _ in range(10)}
+    assert variants == {"lipschitz", "orthogonal"}
     assert {next(subject.model.parameters()).dtype for subject in drawn} == {torch.float32, torch.float64}
-    assert {10.0**k for k in (-8, 8)} <= {subject.spread for subject in drawn}
+    spreads = [subject.spread for subject in drawn]
+    assert min(spreads) <= 1e-8 and max(spreads) >= 0.999e8
 
 
 def test_the_command(capsys):

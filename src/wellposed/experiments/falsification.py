@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from wellposed.certificates import Certificate, certify
 from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.evaluate import bounded_logits, exact_copy
+from wellposed.certificates.graph_witness import steepest_features, with_features
 from wellposed.certificates.patterns import steep_points
 from wellposed.errors import CertificateError, WellposedError
-from wellposed.experiments.subjects import Subject, image_subject, subjects
+from wellposed.experiments.subjects import Subject, graph_subject, image_subject, subjects
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.operators.graphs import frobenius_norms
 from wellposed.verification import verifier_of
 
 Tamper = Callable[[Certificate], Certificate]
-METHODS = ("product", "metric", "pairs", "max norm", "sum norm", "radius", "error", "ball", "box", "images")
+METHODS = ("product", "metric", "pairs", "max norm", "sum norm", "radius", "error", "ball", "box", "images", "graphs")
 _NORMS = {"max norm": "inf", "sum norm": "1"}
 _BASES = 60
 _LENGTHS = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0)
@@ -89,7 +91,7 @@ def campaign(
         tamper: applied to every certificate: a fault for the campaign to find.
     """
     found = Campaign()
-    generator, of_images = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1))
+    generator, of_images, of_graphs = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1, 2))
     lipschitz = tuple(name for name in ("product", "metric", "pairs", *_NORMS) if name in methods)
     for subject in subjects(generator):
         missing = {name for name in methods if found.tallies[name].trials < trials}
@@ -109,6 +111,8 @@ def campaign(
                     _regions(subject, found.tallies[name], norm, generator)
             if "images" in missing:
                 _images(found.tallies["images"], of_images, tamper)
+            if "graphs" in missing:
+                _graphs(found.tallies["graphs"], of_graphs, tamper)
     raise AssertionError  # subjects never end
 
 
@@ -180,7 +184,8 @@ def _images(tally: Tally, generator: torch.Generator, tamper: Tamper) -> None:
     """Constants and class margins of a convolutional network, frequency by frequency, against pairs of images."""
     subject = image_subject(generator)
     try:
-        certificate = tamper(certify(subject.model, method="metric"))
+        bounded = isinstance(subject.model[-1], Equilibrium)  # which is the joint bound already
+        certificate = tamper(certify(subject.model, method=None if bounded else "metric"))
         exact = exact_copy(subject.model)
         first, second = pairs_of(exact, subject.inputs, subject.spread, generator)
         results = [bounded_logits(exact, points) for points in (first, second)]
@@ -193,6 +198,28 @@ def _images(tally: Tally, generator: torch.Generator, tamper: Tamper) -> None:
     change, error, distance = change[usable], error[usable], distance[usable]
     tally.judge((change.norm(dim=1) - error) / distance, certificate.lipschitz)
     _margins(tally, certificate, change, error, distance)
+
+
+def _graphs(tally: Tally, generator: torch.Generator, tamper: Tamper) -> None:
+    """Constants and class margins of a graph classifier, against pairs of node features on the same graphs."""
+    model, data = graph_subject(generator)
+    try:
+        certificate = tamper(certify(model))
+        exact = exact_copy(model)
+        start = bounded_logits(exact, data)
+        steep = steepest_features(exact, data)[1]
+        for direction in (steep, torch.randn(steep.shape, generator=generator, dtype=torch.float64)):
+            for length in _LENGTHS:
+                other = with_features(data, data.x + length * float(data.x.std()) * direction)
+                end = bounded_logits(exact, other)
+                change, error = end.logits - start.logits, start.error + end.error
+                distance = frobenius_norms(other.x - data.x, data.batch, data.num_graphs)
+                usable = torch.isfinite(change.norm(dim=1) - error) & (distance > 0.0)
+                change, error, distance = change[usable], error[usable], distance[usable]
+                tally.judge((change.norm(dim=1) - error) / distance, certificate.lipschitz)
+                _margins(tally, certificate, change, error, distance)
+    except WellposedError:
+        tally.refused += 1
 
 
 def _norms(subject: Subject, tally: Tally, norm: str, pairs: tuple[Tensor, Tensor, Tensor], tamper: Tamper) -> None:

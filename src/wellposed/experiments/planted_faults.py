@@ -260,8 +260,8 @@ def _rounding_search() -> tuple[bool, str]:
 
 FAULTS: dict[str, Callable[[], tuple[bool, str]]] = {
     "a Lipschitz constant × 0.99": lambda: _by_campaign("metric", _low),
-    "constants of a convolutional network × 0.99": lambda: _by_campaign("images", _low, 100_000),
-    "constants of class margins × 0.99": lambda: _by_campaign("pairs", _low),
+    "constants of a convolutional network × 0.99": lambda: _by_campaign("images", _low, 40_000),
+    "constants of class margins × 0.99": lambda: _by_campaign("pairs", _low, 60_000),
     "rows of the class margins swapped": lambda: _by_campaign("pairs", _swapped),
     "a wrong metric Λ": lambda: _checked(_wrong_metric),
     "rows of W swapped in the evidence": lambda: _checked(_swapped_evidence),

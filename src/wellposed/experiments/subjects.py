@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
+from wellposed.constraints.conv_lipschitz_bounded import METRICS
+from wellposed.layers.conv_lben import ConvLBEN
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.explicit import SLL, Residual, Sandwich
+from wellposed.layers.graph import ImplicitGraph
+from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.layers.lben import LBEN
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.nemon import NEMON
@@ -36,12 +42,12 @@ class Subject:
 
 
 def subjects(generator: torch.Generator, *, units: int = 10) -> Iterator[Subject]:
-    """Networks of all dense families without end: usual, degenerate, and of scales from 1e-8 to 1e8, float32 and float64."""
+    """Networks without end: dense families and explicit ones, degenerate, of scales from 1e-8 to 1e8, float32 and float64."""
     draw = _drawing(generator)
     while True:
         torch.manual_seed(draw(2**31 - 1))
         inputs, size, classes = 2 + draw(6), 2 + draw(units - 1), 2 + draw(3)
-        kind = draw(7)
+        kind = draw(8)
         dtype = torch.float64 if kind >= 5 or draw(2) else torch.float32
         layer: nn.Module
         if kind == 0:
@@ -55,9 +61,16 @@ def subjects(generator: torch.Generator, *, units: int = 10) -> Iterator[Subject
         elif kind == 4:
             layer = NEMON(inputs, size, mu=(-1.0, 0.0, 0.9)[draw(3)], dtype=dtype)
         elif kind == 5:
-            layer = PcDEQ(inputs, size, activation=("tanh", "softsign", "sigmoid")[draw(3)], dtype=dtype)
-        else:
+            activation, sharp = ("tanh", "softsign", "sigmoid")[draw(3)], draw(2)
+            floor = None if activation == "sigmoid" or not sharp else 1e-5
+            sharpness = 1.0 if floor is None else 5.0
+            layer = PcDEQ(inputs, size, activation=activation, floor=floor, sharpness=sharpness, dtype=dtype)
+        elif kind == 6:
             layer = OrthogonalDEQ(inputs, 2 * size, dtype=dtype)
+        else:
+            residual = (SLL, Residual)[draw(2)]
+            layer = Sandwich(inputs, size, dtype=dtype) if draw(2) else residual(inputs, size, dtype=dtype)
+            size = layer.out_features
         width = 2 * size if kind == 6 else size
         head = [] if kind == 3 else [nn.Linear(width, classes, dtype=dtype)]
         model = nn.Sequential(layer, *head).eval()
@@ -100,10 +113,12 @@ def _disturb(model: nn.Sequential, kind: int, draw: Callable[[int], int]) -> flo
 
 
 def image_subject(generator: torch.Generator) -> Subject:
-    """A convolutional network on small images, given flat."""
+    """A convolutional network on small images, given flat: monotone with a head, or with a bound of its own."""
     draw = _drawing(generator)
     torch.manual_seed(draw(2**31 - 1))
     shape, border = (1 + draw(2), 1 + draw(5), 1 + draw(5)), draw(2)
+    if draw(4) == 0:
+        return _bounded_subject(shape, border, draw)
     layer = ConvMonDEQ(
         shape[0], 1 + draw(3), shape[1:], m=(0.05, 0.5, 2.0)[draw(3)], border=border, stride=1 + draw(2), taps=(1, 3)[draw(2)],
         dtype=(torch.float32, torch.float64)[draw(2)],
@@ -124,6 +139,57 @@ def image_subject(generator: torch.Generator) -> Subject:
             layer.injection.weight.mul_(scale)
             spread = spread / scale
     return Subject(model, math.prod(shape), spread, True)
+
+
+@torch.no_grad()
+def _bounded_subject(shape: tuple[int, int, int], border: int, draw: Callable[[int], int]) -> Subject:
+    """A convolutional network with a bound, in any metric, from pixels to outputs."""
+    layer = ConvLBEN(
+        shape[0], 1 + draw(3), shape[1:], gamma=10.0 ** (draw(5) - 2), out_features=2 + draw(2), metric=METRICS[draw(4)],
+        input_in_metric=bool(draw(2)), epsilon=(1e-3, 0.1, 1.0)[draw(3)], border=border, stride=1 + draw(2), taps=(1, 3)[draw(2)],
+        dtype=torch.float64,
+    )  # fmt: skip
+    for parameter in (layer.constraint.V, layer.constraint.S, layer.injection.free, layer.output.free):
+        if draw(2):
+            parameter.mul_((0.1, 3.0)[draw(2)])
+    if layer.constraint.psi.requires_grad:
+        layer.constraint.psi.copy_(float(draw(3)) * torch.randn_like(layer.constraint.psi))
+    model = nn.Sequential(nn.Unflatten(1, shape), layer).eval()
+    return Subject(model, math.prod(shape), (1.0, 1.0, 1e-4, 1e4)[draw(4)], False)
+
+
+def graph_subject(generator: torch.Generator, count: int = 60) -> tuple[GraphClassifier, SimpleNamespace]:
+    """A graph classifier with random directed graphs, in float64."""
+    draw = _drawing(generator)
+    torch.manual_seed(draw(2**31 - 1))
+    features, size, classes = 1 + draw(4), 2 * (1 + draw(3)), 2 + draw(2)
+    variant = ("lipschitz", "orthogonal")[draw(2)]
+    kappa = (0.5, 0.9, 1.0)[draw(3)] if variant == "lipschitz" else (0.3, 0.6, 0.9)[draw(3)]
+    layers: list[nn.Module] = [
+        ImplicitGraph(
+            features if place == 0 else size, size, variant=variant, kappa=kappa, omega=(0.2, 0.5, 1.0)[draw(3)],
+            activation=("group_sort", "relu", "tanh")[draw(3)], dtype=torch.float64,
+        )
+        for place in range(1 + draw(2))
+    ]  # fmt: skip
+    model = GraphClassifier((*layers, NodeSum(by_root=True)), nn.Linear(size, classes, dtype=torch.float64)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if draw(2):
+                parameter.mul_(1.0 + 2.0 * draw(3))
+    sizes = torch.randint(1, 7, (count,), generator=generator)
+    first = sizes.cumsum(0) - sizes
+    ends = [
+        first[k] + torch.randint(0, int(sizes[k]), (2, int(sizes[k])), generator=generator)
+        for k in range(count)
+        if draw(4)
+    ]
+    nodes = int(sizes.sum())
+    spread = (1.0, 1e-3, 1e3)[draw(3)]
+    return model, SimpleNamespace(
+        x=spread * torch.randn(nodes, features, generator=generator, dtype=torch.float64), edge_index=torch.cat(ends, 1),
+        batch=torch.arange(count).repeat_interleave(sizes), num_nodes=nodes, num_graphs=count,
+    )  # fmt: skip
 
 
 def _drawing(generator: torch.Generator) -> Callable[[int], int]:
