@@ -39,7 +39,7 @@ def test_tallies_count_what_exceeds_a_claim():
 
 def test_subjects_are_of_all_kinds():
     generator = torch.Generator().manual_seed(0)
-    drawn = [subject for subject, _ in zip(subjects(generator), range(200), strict=False)]
+    drawn = [subject for subject, _ in zip(subjects(generator), range(400), strict=False)]
     kinds = {type(subject.model[0]).__name__ for subject in drawn}
     assert kinds == {"MonDEQ", "LBEN", "NEMON", "PcDEQ", "OrthogonalDEQ", "SLL", "Sandwich", "Residual"}
     layers = {type(layer).__name__ for _ in range(40) for layer in image_subject(generator).model}
