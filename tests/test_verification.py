@@ -359,6 +359,8 @@ def test_no_time_leaves_the_question_open():
 def test_inputs_together_get_the_verdicts_that_they_get_alone(kind, norm):
     model = network_of(kind, inputs=6, units=8, classes=4, seed=1, normalised=True)
     verifier, radius = wp.Verifier(model), 0.15 if norm == "2" else 0.05
+    assert verifier.batch_size == 100
+    verifier.batch_size = 7  # more inputs than go together
     x = torch.rand(24, 1, 2, 3, dtype=torch.float64)
     labels = model(x).argmax(1)
     labels[:4] = (labels[:4] + 1) % 4

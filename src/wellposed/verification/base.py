@@ -103,7 +103,7 @@ class RegionVerifier(ABC):
         allowances: Sequence[float] | None = None,
         seconds: float = 60.0,
     ) -> list[Verdict]:
-        """The same for several inputs, in one go where the verifier can.
+        """The same for several inputs, ``batch_size`` of them in one go.
 
         Args:
             x: inputs, shape (batch, ...).
@@ -130,7 +130,10 @@ class RegionVerifier(ABC):
                 raise InputError(f"x: pixels span [{low:.3g}, {high:.3g}]; they must lie in {self.valid}")
             region = Region.ball(point, radius) if str(norm) == "2" else Region.box(point, radius, self.valid)
             questions.append(RegionQuestion(point, label, radius, region, allowance, tuple(image.shape), self.valid))
-        verdicts = self.answers(questions, self.steps.index(last), seconds)
+        verdicts: list[Verdict] = []
+        for start in range(0, len(questions), self.batch_size):
+            few = questions[start : start + self.batch_size]
+            verdicts += self.answers(few, self.steps.index(last), seconds)
         shape = x.shape[1:]
         return [
             verdict

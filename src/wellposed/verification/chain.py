@@ -54,8 +54,6 @@ class ChainVerifier(RegionVerifier):
             return None
 
     def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:  # noqa: D102
-        if not questions:
-            return []
         start = time.monotonic()
         points = torch.stack([asked.x.reshape(asked.shape) for asked in questions])
         labels = torch.tensor([asked.label for asked in questions])
