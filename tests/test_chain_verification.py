@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch import nn
 import wellposed as wp
 from wellposed.cli.main import run as command
 from wellposed.verification import ChainVerifier, verifier_of
+from wellposed.verification.base import RegionQuestion
+from wellposed.verification.region import Region
 
 ORDERS = {2: 2.0, "inf": float("inf")}
 
@@ -118,3 +121,21 @@ def test_the_command_verifies_networks_without_a_ladder(tmp_path, capsys):
     assert command(["certify", run, "--method", "ladder", "--eps", "0.05", "5.0", "--limit", "40", "--json"]) == 0
     shares = json.loads(capsys.readouterr().out)["shares"]
     assert shares["0.05"]["certified"] > 0.3 and shares["5"]["falsified"] > 0.3
+
+
+@pytest.mark.parametrize("norm", ORDERS)
+@pytest.mark.parametrize("radius", [1e-3, 1e-6, 1e-8, 1e-17])
+def test_counterexamples_lie_inside_however_small_the_region_is(norm, radius):
+    """In rational arithmetic: what rounds relative to the pixel must not count against the radius."""
+    torch.manual_seed(0)
+    x = torch.rand(12, dtype=torch.float64)
+    region = Region.ball(x, radius) if norm == 2 else Region.box(x, radius, None)
+    asked = RegionQuestion(x, 0, radius, region, 0.0, (12,), None)
+    for seed in range(50):
+        torch.manual_seed(seed)
+        found = asked.inside(x + 2.0 * radius * torch.randn(12, dtype=torch.float64))
+        apart = [Fraction(a) - Fraction(b) for a, b in zip(found.tolist(), x.tolist(), strict=True)]
+        if norm == 2:
+            assert sum(part * part for part in apart) <= Fraction(radius) ** 2
+        else:
+            assert max(map(abs, apart)) <= Fraction(radius)

@@ -423,3 +423,25 @@ def test_scales_that_float32_cannot_resolve(tmp_path):
         layer.log_q[0] = 95.0
     written(nn.Sequential(layer), tmp_path, None)
     refused(tmp_path, "rounding: 0")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_orthogonal_convolutions_with_tiny_rows_are_followed(dtype, tmp_path):
+    """From one channel a frequency can have a row of nearly nothing, which rounds as the large ones do."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        layer = wp.OrthogonalConv2d(1, 8, (6, 6), dtype=dtype)
+        written(nn.Sequential(layer), tmp_path, None)
+        assert lines(tmp_path)
+
+
+@pytest.mark.parametrize("size", [2, 4, 16])
+@pytest.mark.parametrize("spread", [0.01, 0.1, 0.3, 1.0])
+def test_exponentials_are_followed_in_double_precision(size, spread, tmp_path):
+    for seed in range(4):
+        torch.manual_seed(seed)
+        layer = OrthogonalLinear(size, size, parametrisation="exponential", dtype=torch.float64)
+        with torch.no_grad():
+            layer.free.copy_(spread * torch.randn(size, size, dtype=torch.float64))
+        written(nn.Sequential(layer), tmp_path, None)
+        assert lines(tmp_path)

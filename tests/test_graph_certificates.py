@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import nn
 from torch_geometric.data import Batch, Data
 
 import wellposed as wp
-from harness.certificate_file import forge, refused, scaled
+from harness.certificate_file import forge, refused, scaled, seal_weights
 from wellposed.attacks.graphs import graph_distances
 from wellposed.certificates.evaluate import bounded_logits
 from wellposed.certificates.graph_witness import graph_slope, with_features
@@ -203,9 +205,6 @@ def test_a_stranger_can_check_them(saved):
         (scaled("blocks", 0, "value", factor=1 - 1e-6), "block: layers.0: the constant"),
         (lambda content: content["blocks"][0]["norms"].__setitem__(0, 0.5), "block: layers.0: the constant"),
         (lambda content: content["blocks"][0]["norms"].__setitem__(1, 0.5), "block: layers.0: the constant"),
-        (lambda content: content["blocks"][0].update(kappa=1.5), "block: layers.0: the constant"),
-        (lambda content: content["blocks"][0].update(kappa=-1.0), "block: layers.0: the constant"),
-        (lambda content: content["blocks"][0].update(omega=0.0), "block: layers.0: the constant"),
         (lambda content: content["blocks"][0].update(variant="ignn"), "accounting: layers.0: no layer on graphs"),
         (
             lambda content: content["blocks"][0].update(parametrisation="bjorck"),
@@ -220,6 +219,31 @@ def test_a_stranger_can_check_them(saved):
 def test_forgeries_are_refused(saved, change, words):
     forge(saved / "c.json", change)
     refused(saved, words)
+
+
+@pytest.mark.parametrize("saved", ["lipschitz", "orthogonal"], indirect=True)
+@pytest.mark.parametrize("numbers", [(1.5, 0.5), (-1.0, 0.5), (0.1, 0.5), (0.9, 0.0)])
+def test_other_factors_are_other_weights(saved, numbers):
+    """Smaller factors have smaller constants, but they are those of another file."""
+
+    def change(tensors):
+        tensors["layers.0._extra_state"] = np.array(numbers)
+
+    before = (saved / "w.safetensors").read_bytes()
+    tensors = safetensors.numpy.load_file(saved / "w.safetensors")
+    change(tensors)
+    safetensors.numpy.save_file(tensors, saved / "w.safetensors")
+    refused(saved, "weights digest")
+    (saved / "w.safetensors").write_bytes(before)
+    if not 0.0 < numbers[0] <= 1.0 or not numbers[1] > 0.0:
+        seal_weights(saved, change)
+        refused(saved, "block: layers.0: the constant")
+
+
+def test_weights_of_other_factors_are_refused():
+    model, other = model_of(), model_of(kappa=0.5)
+    with pytest.raises(wp.InputError, match="kappa, omega"):
+        other.load_state_dict(model.state_dict())
 
 
 @pytest.mark.parametrize("saved", ["lipschitz"], indirect=True)

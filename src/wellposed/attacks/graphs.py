@@ -56,7 +56,7 @@ def _least(exact: nn.Module, clean: Any, change: Tensor, labels: Tensor) -> Tens
         tried = with_features(clean, clean.x + middle[clean.batch, None] * change)
         fooled = surely_misclassified(exact, tried, labels)
         low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
-    return high * _norms(change, clean) * (1.0 + 1e-9)
+    return high * _norms(change, clean) * (1.0 + 1e-9) + 2.0**-50 * _norms(clean.x, clean)  # what adding it can round
 
 
 @torch.enable_grad()

@@ -29,11 +29,14 @@ def _or_zero(matrices: Array) -> Array:
     return matrices if matrices.shape[1] else np.zeros((len(matrices), 1, matrices.shape[2]))
 
 
-def near_by_rows(name: str, found: Array, expected: Array, off: Array) -> bool:
-    """Whether rows differ by no more than a share of their size, and what rounding may be off by is a small one."""
+def near_by_rows(name: str, found: Array, expected: Array, off: Array, *, least: float = 0.0) -> bool:
+    """Whether rows differ by no more than a share of their size, and what rounding may be off by is a small one.
+
+    Rows smaller than ``least`` count as so large: small ones of an orthogonal map round as large ones do.
+    """
     if not (off <= 1e-2).all():
         raise Refuted(
             "rounding", f"{name}: that of these weights is not small against the matrix that they make; use float64"
         )
-    allowed = np.minimum(off, 1e-3) * np.linalg.norm(expected, axis=-1)
+    allowed = np.minimum(off, 1e-3) * np.maximum(np.linalg.norm(expected, axis=-1), least)
     return bool((np.linalg.norm(found - expected, axis=-1) <= allowed).all())

@@ -17,7 +17,7 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     if named != ("ImplicitGraph", "cayley") or block["variant"] not in ("orthogonal", "lipschitz"):
         raise Refuted("accounting", f"{block['name']}: no layer on graphs of this kind is known")
     free = FREE["cayley"]
-    needed = {"state_map." + name for name in free}
+    needed = {"_extra_state", *("state_map." + name for name in free)}
     needed |= {"injection.weight"} if block["variant"] == "orthogonal" else {"injection." + name for name in free}
     return needed | {"injection.bias"}, set()
 
@@ -38,7 +38,10 @@ def prove(case: Checker, place: int, value: float) -> bool:
     block = case.blocks[place]
     if block["class"] == "NodeSum":  # over the root of the number of nodes: orthonormal rows
         return block["by_root"] is True and value >= 1.0
-    kappa, omega, (state, inputs) = real(block["kappa"]), real(block["omega"]), (real(norm) for norm in block["norms"])
+    (kappa, omega), (state, inputs) = (
+        map(float, case.getter(block)("_extra_state")),
+        (real(norm) for norm in block["norms"]),
+    )
     if not 0.0 < kappa <= 1.0 or not 0.0 < omega <= 1.0:
         return False
     own, driven = (kappa, 1.0) if block["variant"] == "orthogonal" else (kappa * (1.0 - omega), kappa * omega)

@@ -118,8 +118,9 @@ def matrix(case: Checker, block: Block, part: str = "") -> Array:
     good = case.weights[block["tensors"][part + "free"]].dtype == stored.dtype and found.shape == expected.shape
     if kind != "circular" and biases is not None:
         good = good and len(case.weights[biases]) == len(found)
-    # Row by row: margins are differences of rows.
-    if not good or not near_by_rows(name, found, expected, unit * lost[..., None]):
+    # Row by row, as margins are differences of rows; those of images are not. Torch's exponentials are off by up to 3e-10.
+    off = np.maximum(unit * lost[..., None], 1e-9 * (kind == "exponential"))
+    if not good or not near_by_rows(name, found, expected, off, least=1.0 if kind == "circular" else 0.0):
         raise Refuted("matrix", f"{name}: not what the weights give, by more than rounding")
     return found
 

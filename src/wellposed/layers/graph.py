@@ -240,6 +240,18 @@ class ImplicitGraph(SolvingModule):
         guarantee = GraphContraction(block, *self._norms(proved=True))
         return guarantee.defect_bound(state, defect)
 
+    def get_extra_state(self) -> Tensor:
+        """κ and ω, which decide what the weights mean and so must travel with them."""
+        return torch.tensor([self.kappa, self.omega], dtype=torch.float64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Refuse weights that were made with others."""
+        found = torch.as_tensor(state, dtype=torch.float64).tolist()
+        if found != [self.kappa, self.omega]:
+            raise InputError(
+                f"kappa, omega = {[self.kappa, self.omega]}: the checkpoint was made with {found}; build the layer so"
+            )
+
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""
         return f"variant={self.variant!r}, kappa={self.kappa:g}, omega={self.omega:g}"

@@ -41,8 +41,11 @@ class RegionQuestion:
 
     def inside(self, point: Tensor) -> Tensor:
         """The nearest point that is surely in the region as it was asked for, which is a little smaller than ``region``."""
-        change, allowed = point - self.x, self.radius * (1.0 - 1e-12)
-        if self.region.widths is None:
+        change, box = point - self.x, self.region.widths is not None
+        # Less what adding the change can round, in the region's norm.
+        rounding = 2.0**-51 * float(self.x.abs().amax() if box else self.x.norm())
+        allowed = max(self.radius * (1.0 - 1e-12) - rounding, 0.0)
+        if not box:
             return self.x + change * min(1.0, allowed / max(float(change.norm()), 1e-300))
         found = self.x + change.clamp(-allowed, allowed)
         return found if self.valid is None else found.clamp(*self.valid)

@@ -50,9 +50,7 @@ def describe_graph_layer(layer: ImplicitGraph, name: str, value: float) -> Descr
     norms = [checkable_norm(weight, spectral_norm_upper_bound(weight)) for weight in weights]
     own, driven = layer.scales
     bound = driven * norms[1] / (1.0 - own * norms[0] * (1.0 + 2e-12)) * (1.0 + 2e-12)
-    entry.update(
-        kind="graph", variant=layer.variant, kappa=layer.kappa, omega=layer.omega, norms=norms, value=max(value, bound)
-    )
+    entry.update(kind="graph", variant=layer.variant, norms=norms, value=max(value, bound))
     return entry, {f"{name}/{key}": tensor for key, tensor in tensors.items()}
 
 
