@@ -168,7 +168,7 @@ def test_numbers_that_decide_what_weights_mean_travel_with_them():
     cell, other = wp.OrthogonalDEQ(3, 4, omega=0.3), wp.OrthogonalDEQ(3, 4, omega=0.8)
     other.load_state_dict(cell.state_dict())
     assert other.omega == 0.3
-    with pytest.raises(wp.InputError, match=r"floor=0\.2: the checkpoint was made with floor=0\.1"):
+    with pytest.raises(wp.InputError, match=r"\[0\.2\]: the checkpoint was made with \[0\.1\]"):
         wp.PcDEQ(3, 4, floor=0.2).load_state_dict(wp.PcDEQ(3, 4, floor=0.1).state_dict())
 
 

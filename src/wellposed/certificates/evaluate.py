@@ -151,8 +151,8 @@ class _Errors:
 def bounded_logits(model: nn.Module, x: Any, *, forward: bool = False) -> BoundedLogits:
     """Evaluate a model by ``solve`` and carry the error bounds of its solves to the output.
 
-    Errors of an equilibrium are multiplied by the Lipschitz constants of everything after it. A sample whose solve
-    stopped short of its tolerance has a larger error, and one whose solve failed an infinite one.
+    Errors of an equilibrium are multiplied by the Lipschitz constants of everything after it. A sample whose solve did not
+    converge has an infinite error.
 
     Args:
         model: a chain of blocks known to `factor_of`.
@@ -166,6 +166,7 @@ def bounded_logits(model: nn.Module, x: Any, *, forward: bool = False) -> Bounde
     graphs = Graphs.of(x) if isinstance(model, GraphClassifier) else None
     value, pooled = x if graphs is None else _features(model, x.x), graphs is None
     errors = _Errors(len(value) if graphs is None else graphs.count, value.device)
+    solved = torch.ones_like(errors.here, dtype=torch.bool)
     for name, block in blocks_of(model):
         factor = factor_of(name, block).value
         if isinstance(block, ImplicitGraph | NodeSum):
@@ -173,18 +174,20 @@ def bounded_logits(model: nn.Module, x: Any, *, forward: bool = False) -> Bounde
                 raise CertificateError(f"{name}: needs graphs; certify a GraphClassifier")
             if forward:
                 raise CertificateError(f"{name}: forward=True is not known for layers on graphs; leave it out")
-            steps, pooled = [_on_graphs(block, value, graphs, factor)], isinstance(block, NodeSum)
+            step, converged = _on_graphs(block, value, graphs, factor)
+            steps, solved, pooled = [step], solved & converged, isinstance(block, NodeSum)
         elif not pooled:
             raise CertificateError(f"{name}: a {type(block).__name__} before the pooling is not known on graphs")
         elif isinstance(block, ImplicitLayer):
-            steps = _solved(name, block, value, factor, forward)
+            steps, converged = _solved(name, block, value, factor, forward)
+            solved &= converged
         else:
             image = block(value)
             steps = [_Step(_own(name, block, value, image), image, factor)]
         errors.through(factor, steps)
         value = steps[-1].image
     inputs = math.prod(x.shape[1:]) if graphs is None else x.x.shape[1]
-    return BoundedLogits(value, errors.here, errors.elsewhere, errors.growth, inputs)
+    return BoundedLogits(value, torch.where(solved, errors.here, torch.inf), errors.elsewhere, errors.growth, inputs)
 
 
 def _features(model: nn.Module, features: Tensor) -> Tensor:
@@ -195,28 +198,27 @@ def _features(model: nn.Module, features: Tensor) -> Tensor:
     return value
 
 
-def _on_graphs(block: ImplicitGraph | NodeSum, value: Tensor, graphs: Graphs, factor: float) -> _Step:
-    """The solve of an implicit graph layer, or the pooling; each graph is a sample."""
+def _on_graphs(block: ImplicitGraph | NodeSum, value: Tensor, graphs: Graphs, factor: float) -> tuple[_Step, Tensor]:
+    """The solve of an implicit graph layer, or the pooling; and for which graphs, the samples, the bound holds."""
     eps = torch.finfo(value.dtype).eps
+    usual = torch.ones(graphs.count, dtype=torch.bool, device=value.device)
     if isinstance(block, NodeSum):
         unit = 1.001 * eps * (float(graphs.sizes.max()) + 4.0)
-        return _Step(
-            _Own(unit * frobenius_norms(value, graphs.batch, graphs.count), unit), block(value, graphs), factor
-        )
+        own = _Own(unit * frobenius_norms(value, graphs.batch, graphs.count), unit)
+        return _Step(own, block(value, graphs), factor), usual
     solution = block.solve(value, graphs)
     assert solution.error_bound is not None
     rtol, atol = block.limits()
     # The constant is about adjacencies of norm one.
-    usual = torch.ones(graphs.count, dtype=torch.bool, device=value.device)
     for part in graphs.blocks:
         usual[part.members] = part.norm <= 1.0 + 1e-12
-    known = torch.where(usual, solution.error_bound.double(), torch.inf)
+    known = solution.error_bound.double()
     size = 1.001 * frobenius_norms(solution.value, graphs.batch, graphs.count)
-    return _Step(_Own(atol + rtol * size, 0.0, rtol), solution.value, factor, 1.0, known)
+    return _Step(_Own(atol + rtol * size, 0.0, rtol), solution.value, factor, 1.0, known), usual & solution.converged
 
 
-def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float, forward: bool) -> list[_Step]:
-    """The solve of an equilibrium layer, and its output map."""
+def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float, forward: bool) -> tuple[list[_Step], Tensor]:
+    """The solve of an equilibrium layer, and its output map; and which samples converged."""
     promise = metric_guarantee(name, block) if isinstance(block, Equilibrium) else None
     solution = block.solve(value)
     size = euclidean(solution.value).double()
@@ -242,14 +244,14 @@ def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float, forwa
     known = _solve_error(block, value, solution, promise)
     image = block.readout(solution.value, value)
     if block.output is None:
-        return [_Step(own, image, factor, 1.0, known)]
+        return [_Step(own, image, factor, 1.0, known)], solution.converged
     norm = spectral_norm_upper_bound(block.output.weight)
     read = _linear(block.output, solution.value)
     if block.direct is not None:  # a further product, of the layer's input, and one more addition
         direct, eps = _linear(block.direct, value), torch.finfo(image.dtype).eps
         ratio = direct.inside / max(reach, 1e-300) if reach > 0.0 else math.inf
         read = read.plus(_Own(direct.here + eps * euclidean(image).double(), ratio, eps))
-    return [_Step(own, solution.value, reach, norm, known), _Step(read, image, factor)]
+    return [_Step(own, solution.value, reach, norm, known), _Step(read, image, factor)], solution.converged
 
 
 def _affine_rounding(block: Equilibrium, value: Tensor, state: Tensor) -> _Own:

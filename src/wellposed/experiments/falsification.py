@@ -20,7 +20,7 @@ from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.evaluate import bounded_logits, exact_copy
 from wellposed.certificates.graph_witness import steepest_features, with_features
 from wellposed.certificates.patterns import steep_points
-from wellposed.errors import CertificateError, WellposedError
+from wellposed.errors import CertificateError, NotConvergedWarning, WellposedError
 from wellposed.experiments.subjects import Subject, graph_subject, image_subject, subjects
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.operators.graphs import frobenius_norms
@@ -268,7 +268,20 @@ def _radius(subject: Subject, tally: Tally, generator: torch.Generator, tamper: 
             inside = (distance <= radii) & torch.isfinite(points).all(1)
             if bool(inside.any()):
                 wrong = model(points[inside]).argmax(1) != labels[inside]
+                for place in torch.nonzero(wrong)[:, 0].tolist():
+                    wrong[place] = _converges(model, points[inside][place])
                 tally.judge(wrong.double(), 0.0)
+
+
+def _converges(model: nn.Module, point: Tensor) -> bool:
+    """Whether a forward pass at a point converges, which radii assume: one that does not says so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotConvergedWarning)
+        try:
+            model(point[None])
+        except NotConvergedWarning:
+            return False
+    return True
 
 
 @torch.no_grad()
