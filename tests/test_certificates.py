@@ -177,7 +177,7 @@ def test_a_solve_that_stops_short_certifies_no_more_than_the_truth():
 def test_solves_at_their_rounding_floor_certify_nothing():
     """Weights and inputs so far from each other that float64 cannot reach the tolerance: bounded, and yet not covered."""
     torch.manual_seed(0)
-    model = nn.Sequential(wp.NEMON(7, 2, mu=0.9, dtype=torch.float64), nn.Linear(2, 2, dtype=torch.float64))
+    model = torch.nn.Sequential(wp.NEMON(7, 2, mu=0.9, dtype=torch.float64), torch.nn.Linear(2, 2, dtype=torch.float64))
     x = 1e12 * torch.randn(60, 7, dtype=torch.float64)
     with torch.no_grad():
         model[0].injection.weight.mul_(1e-8)
@@ -185,6 +185,7 @@ def test_solves_at_their_rounding_floor_certify_nothing():
         model[0].tolerance = wp.solvers.solution.Tolerance(1e-16, 0.0)
         with pytest.warns(wp.NotConvergedWarning):
             converged = model[0].solve(x).converged
+        with pytest.warns(wp.NotConvergedWarning):
             radii = wp.certify(model).evaluate(x, labels)
     assert not bool(converged.all()) and not bool(radii[~converged].any())
 
