@@ -26,10 +26,9 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
     """The shapes of its values and inputs, those of a node or of a graph."""
     if block["class"] == "NodeSum":
         return given, given
-    if block["variant"] == "orthogonal":
-        outputs, inputs = case.getter(block)("injection.weight").shape
-        return (outputs,), (inputs,)
-    outputs, inputs = case.getter(block)("injection.free").shape
+    outputs, inputs = case.getter(block)(
+        "injection.weight" if block["variant"] == "orthogonal" else "injection.free"
+    ).shape
     return (outputs,), (inputs,)
 
 

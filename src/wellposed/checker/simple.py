@@ -32,9 +32,7 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
 def prove(case: Checker, place: int, value: float) -> bool:
     """Whether a block's Euclidean constant is proved."""
     block = case.blocks[place]
-    if (
-        block["kind"] == "pooling" and block["class"] == "MaxPool2d"
-    ):  # the windows that a value is in move by no more than it
+    if block["class"] == "MaxPool2d":  # each window that a value is in moves by no more than it does
         steps = [whole(step) for step in block["stride"]]
         shared = math.prod(-(-taps // step) for taps, step in zip(window(block), steps, strict=True))
         return value >= math.nextafter(math.sqrt(shared), math.inf)

@@ -14,8 +14,15 @@ from wellposed.certificates import certify
 from wellposed.certificates.evaluate import bounded_logits
 from wellposed.certificates.graph_witness import graph_slope
 from wellposed.data import GraphData
-from wellposed.errors import InputError, check, require
-from wellposed.experiments.robustness import Attacked, Certified, file_digest, keep_attacked, keep_certified
+from wellposed.errors import check, require
+from wellposed.experiments.robustness import (
+    Attacked,
+    Certified,
+    check_radii,
+    file_digest,
+    keep_attacked,
+    keep_certified,
+)
 from wellposed.training.config import read_config
 from wellposed.training.run import RunFolder, load_run
 
@@ -80,8 +87,8 @@ def attack_graphs(
         steps: see `graph_distances`.
         done: likewise.
     """
-    if any(not 0.0 < radius < float("inf") for radius in radii):
-        raise InputError(f"eps={list(radii)}: radii must be positive and finite")
+    check_radii(radii)
+    check(steps >= 1, "steps", steps, "must be at least 1")
     model, batches = _loaded(run, data_root, limit)
     distances: list[float] = []
     for graphs, labels in batches:

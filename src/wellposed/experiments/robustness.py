@@ -123,6 +123,16 @@ def certify_run(
     return found
 
 
+def check_radii(radii: Sequence[float]) -> None:
+    """Refuse radii that no ball has.
+
+    Raises:
+        InputError: there are none, or one is not positive and finite.
+    """
+    if not radii or any(not 0.0 < radius < float("inf") for radius in radii):
+        raise InputError(f"eps={list(radii)}: radii must be positive and finite")
+
+
 def keep_certified(run: Path, found: Certified, norm: str = "2", other_data: str | None = None) -> None:
     """Write what `certify_run` found.
 
@@ -157,8 +167,7 @@ def attack_run(
     auto: bool = False,
 ) -> Attacked:
     """Attack a run and write ``attacked.json`` and the adversarial examples into its folder; ``attacked-NORM.json`` otherwise."""
-    if any(not 0.0 < radius < float("inf") for radius in radii):
-        raise InputError(f"eps={list(radii)}: radii must be positive and finite")
+    check_radii(radii)
     _, data, model = load_image_run(run, data_root)
     x, y = _first(data, limit)
     exact = exact_copy(model)

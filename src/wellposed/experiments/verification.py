@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from wellposed.certificates.evaluate import bounded_logits
-from wellposed.errors import CertificateError, CheckpointError, InputError, check
-from wellposed.experiments.robustness import Attacked, file_digest, read_attacked
+from wellposed.errors import CertificateError, CheckpointError, check
+from wellposed.experiments.robustness import Attacked, check_radii, file_digest, read_attacked
 from wellposed.training.run import RunFolder, load_image_run
 from wellposed.verification import RegionVerifier, Verdict, verifier_of
 
@@ -68,8 +68,7 @@ def verify_run(
     Raises:
         CertificateError: the model is of a kind that this verification is not about, or a verdict contradicts an attack.
     """
-    if not radii or any(not 0.0 < radius < math.inf for radius in radii):
-        raise InputError(f"eps={list(radii)}: radii must be positive and finite")
+    check_radii(radii)
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
     check(seconds > 0.0, "seconds", seconds, "must be positive")
     start = time.monotonic()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from wellposed.linear_algebra import inverse
-from wellposed.operators.base import Transform
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import (
     COMPLEX,
@@ -24,6 +23,7 @@ from wellposed.operators.fourier import (
     typical_singular_value,
 )
 from wellposed.operators.scaled_circular import ScaledCircular
+from wellposed.operators.structured import FactorisedTransform
 
 _CHUNK = 128  # columns of B that are transformed at a time
 
@@ -63,7 +63,7 @@ class DrivenCircular(ScaledCircular):
         transfer, scale, factor, driven = tensors
         return type(self)(transfer, scale, self.image[1], factor, driven, self._cache, transposed=transposed)
 
-    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> Transform:
+    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> FactorisedTransform:
         return DrivenCayley(tensors, self.image, step)
 
     def apply(self, state: Tensor) -> Tensor:  # noqa: D102
@@ -118,7 +118,7 @@ class DrivenCircular(ScaledCircular):
         return super().rounding_terms() + further
 
 
-class DrivenCayley(Transform):
+class DrivenCayley(FactorisedTransform):
     """``2·(I + step·Λ(I − W))⁻¹ − I`` for a `DrivenCircular` W.
 
     With V = (I + step·C)⁻¹ the inverse is V − V Bᵀ(I/step + B V Bᵀ)⁻¹B V. The transform of Wᵀ is Λ times the adjoint times Ψ.
@@ -156,22 +156,12 @@ class DrivenCayley(Transform):
         state = to_image(torch.bmm(self._driven, to_spectrum(inputs)), self._image) / self._scale
         return state + (vector[:, :rows] @ self._rows).reshape(state.shape)
 
-    def transpose(self) -> DrivenCayley:
-        """The transform of Wᵀ, from the same factorisation."""
-        flipped = object.__new__(DrivenCayley)
-        flipped.__dict__.update(self.__dict__)
-        flipped._transposed = not self._transposed
-        return flipped
-
     def apply(self, state: Tensor) -> Tensor:  # noqa: D102
         start = state * self._scale if self._transposed else state
         first = self._convolved(start)
         small = self._small if self._transposed else self._small.t()
         found = 2.0 * (first - self._convolved(self._spread(self._seen(first) @ small))) - start
         return found / self._scale if self._transposed else found
-
-    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
-        return self.apply(state) + offset
 
     def norm_estimate(self) -> float:
         """Of the convolution, as if R and G were not there: they only add to what is inverted."""

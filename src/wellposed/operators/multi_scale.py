@@ -19,10 +19,9 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.linear_algebra import inverse
-from wellposed.operators.base import Transform
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
-from wellposed.operators.structured import StructuredOperator
+from wellposed.operators.structured import FactorisedTransform, StructuredOperator
 
 Size = tuple[int, int]
 
@@ -211,7 +210,7 @@ class MultiScale(StructuredOperator):
         return self.apply(torch.eye(size, dtype=self.own[0].real.dtype, device=self.own[0].device)).t()
 
 
-class BlockCayley(Transform):
+class BlockCayley(FactorisedTransform):
     """``2·(I + step·(I − W))⁻¹ − I`` for a `MultiScale` W, factorised.
 
     With V = ((1 + step)I − step·T)⁻¹ and Q = D V Dᵀ, a convolution on the decimated grid, the formula of Woodbury gives
@@ -251,20 +250,10 @@ class BlockCayley(Transform):
             identity = torch.eye(symbol.shape[-1], dtype=symbol.dtype, device=symbol.device)
             self._middle.append(inverse(identity / step + symbol))
 
-    def transpose(self) -> BlockCayley:
-        """The adjoint, from the same factorisation."""
-        flipped = object.__new__(BlockCayley)
-        flipped.__dict__.update(self.__dict__)
-        flipped._transposed = not self._transposed
-        return flipped
-
     def apply(self, state: Tensor) -> Tensor:  # noqa: D102
         parts = self._layout.split(state)
         solved = self._backwards(parts) if self._transposed else self._forwards(parts)
         return self._layout.join([2.0 * new - old for new, old in zip(solved, parts, strict=True)])
-
-    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
-        return self.apply(state) + offset
 
     def _forwards(self, parts: list[Tensor]) -> list[Tensor]:
         images, driven = [], None

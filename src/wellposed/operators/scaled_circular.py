@@ -14,7 +14,6 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.linear_algebra import inverse, solve
-from wellposed.operators.base import Transform
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import (
     COMPLEX,
@@ -24,7 +23,7 @@ from wellposed.operators.fourier import (
     to_spectrum,
     typical_singular_value,
 )
-from wellposed.operators.structured import StructuredOperator
+from wellposed.operators.structured import FactorisedTransform, StructuredOperator
 
 
 class ScaledCircular(StructuredOperator):
@@ -74,7 +73,7 @@ class ScaledCircular(StructuredOperator):
     def _sizes(self) -> Hashable:
         return self.image
 
-    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> Transform:
+    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> FactorisedTransform:
         factor = tensors[2] if len(tensors) > 2 else None
         return WoodburyCayley(tensors[0], tensors[1], factor, self.image, step)
 
@@ -153,7 +152,7 @@ class ScaledCircular(StructuredOperator):
         return self.apply(identity.reshape(size, *self.shape)).reshape(size, size).t()
 
 
-class WoodburyCayley(Transform):
+class WoodburyCayley(FactorisedTransform):
     """``2·(I + step·Λ(I − W))⁻¹ − I`` for a `ScaledCircular` W.
 
     With V = (I + step·C)⁻¹ the inverse is V − V Gᵀ(I/step + G V Gᵀ)⁻¹G V. The transform of Wᵀ is Λ times the adjoint times Ψ.
@@ -183,13 +182,6 @@ class WoodburyCayley(Transform):
             )
             self._sides = (seen, 2.0 * solve(small.t(), driven))
 
-    def transpose(self) -> WoodburyCayley:
-        """The transform of Wᵀ, from the same factorisation."""
-        flipped = object.__new__(WoodburyCayley)
-        flipped.__dict__.update(self.__dict__)
-        flipped._transposed = not self._transposed
-        return flipped
-
     def apply(self, state: Tensor) -> Tensor:  # noqa: D102
         flipped = self._transposed
         start = state * self._scale if flipped else state
@@ -199,9 +191,6 @@ class WoodburyCayley(Transform):
             into, out = reversed(self._sides) if flipped else self._sides
             found = found - (start.flatten(1) @ into.t() @ out).reshape(found.shape)
         return found / self._scale if flipped else found
-
-    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
-        return self.apply(state) + offset
 
     def norm_estimate(self) -> float:
         """Of the convolution: the other part acts in a few directions only."""

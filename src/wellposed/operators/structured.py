@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,6 +13,21 @@ from torch import Tensor
 from wellposed.linear_algebra import directional_derivative
 from wellposed.operators.base import Operator, T, Transform
 from wellposed.operators.cache import Entry, FactorisationCache, version_of
+
+
+class FactorisedTransform(Transform):
+    """A transform that one factorisation serves in both orientations; ``apply`` looks at ``_transposed``."""
+
+    _transposed: bool
+
+    def transpose(self) -> Self:
+        """The transform of the transposed map, from the same factorisation."""
+        flipped = copy.copy(self)
+        flipped._transposed = not self._transposed
+        return flipped
+
+    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
+        return self.apply(state) + offset
 
 
 class StructuredOperator(Operator):
@@ -32,8 +48,8 @@ class StructuredOperator(Operator):
         """The same structure and cache with other tensors."""
 
     @abstractmethod
-    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> Any:
-        """`cayley` of the upright map with these tensors; it has a method ``transpose``."""
+    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> FactorisedTransform:
+        """`cayley` of the upright map with these tensors."""
 
     @property
     @abstractmethod
@@ -75,8 +91,7 @@ class StructuredOperator(Operator):
             transform = self._cache.transform(
                 self._entry(), (step, self._sizes), lambda *tensors: self._factorised(step, tensors)
             )
-        found: Transform = transform.transpose() if self._transposed else transform
-        return found
+        return transform.transpose() if self._transposed else transform
 
     def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
         return torch.func.vjp(lambda *tensors: self.rebuild(tensors).apply(state), *self.tensors)[1](cotangent)

@@ -34,7 +34,7 @@ from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.operators.dense import Dense
 
 Tensors = dict[str, Tensor]
-POSITIVE = (PcDEQ, ConvPcDEQ)
+_POSITIVE = (PcDEQ, ConvPcDEQ)
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def describe(
             entry.update(simple)
             if is_plain(block, nn.Linear) and factor is not None:
                 entry["value"] = checkable_norm(block.weight, factor.value)
-        elif isinstance(block, Equilibrium) and not isinstance(block, (*POSITIVE, *DESCRIBED)):
+        elif isinstance(block, Equilibrium) and not isinstance(block, (*_POSITIVE, *DESCRIBED)):
             known = _equilibrium(block)
             if known is not None:
                 entry = {**entry, "kind": "equilibrium", **known[0]}
@@ -93,7 +93,7 @@ def describe(
 
 def _described(block: nn.Module, name: str, value: float | None) -> tuple[dict[str, Any], Tensors] | None:
     """Entry and tensors of a block whose kind has a module of its own; None where the checker has no proof."""
-    if isinstance(block, POSITIVE):
+    if isinstance(block, _POSITIVE):
         return describe_positive(block, name, value) if runs_as_written(block) else None
     if is_plain(block, OrthogonalLinear) or is_plain(block, OrthogonalConv2d):
         return describe_map(block, name, value)
