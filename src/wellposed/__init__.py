@@ -47,7 +47,11 @@ from wellposed.layers import PcDEQ as PcDEQ
 from wellposed.layers import Residual as Residual
 from wellposed.layers import Sandwich as Sandwich
 from wellposed.layers import UnitPool2d as UnitPool2d
-from wellposed.layers import embed as embed
+from wellposed.network import Network as Network
+from wellposed.network import materialise as materialise
+from wellposed.network import register as register
+from wellposed.network.embedding import Embedding as Embedding
+from wellposed.network.embedding import embed as embed
 from wellposed.operators.graphs import Graphs as Graphs
 from wellposed.solvers import Anderson as Anderson
 from wellposed.solvers import Averaged as Averaged

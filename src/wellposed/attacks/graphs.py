@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evaluate import exact_copy, surely_misclassified
+from wellposed.certificates.evaluate import surely_misclassified
 from wellposed.certificates.graph_witness import with_features
+from wellposed.network import materialise
 from wellposed.operators.graphs import frobenius_norms
 
 _HALVINGS = 10
@@ -28,7 +29,7 @@ def graph_distances(model: nn.Module, data: Any, labels: Tensor, radii: Sequence
     Returns:
         Shape (graphs,), float64: zero where misclassified, infinite where nothing was found.
     """
-    exact = exact_copy(model)
+    exact = materialise(model).exact
     clean = with_features(data, data.x.detach().double().cpu())
     found = torch.where(surely_misclassified(exact, clean, labels), 0.0, torch.inf).double()
     for radius in sorted(radii):

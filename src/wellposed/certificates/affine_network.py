@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from wellposed.activations import ReLU
 from wellposed.certificates.diagonal_metric import AffineBlock
 from wellposed.certificates.ending import find, output_map
-from wellposed.certificates.lipschitz import blocks_of
 from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError
 from wellposed.layers.blocks import is_plain, moves_only
@@ -20,6 +19,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen, linear_map
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.network import Network, materialise
 from wellposed.operators.dense import Dense
 from wellposed.verified import gamma as rounding_constant
 
@@ -147,19 +147,19 @@ class AffineNetwork:
 
 
 @torch.no_grad()
-def affine_network(model: nn.Module, *, relu_only: bool = True) -> AffineNetwork:
+def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> AffineNetwork:
     """The numbers of a model: normalisation and flattening, one ReLU layer on flat inputs, and a linear head.
 
     Layers without a guarantee of their own are taken if a diagonal metric proves them well posed.
 
     Args:
-        model: in eval mode.
+        model: a network, or a module to be materialised.
         relu_only: whether to refuse other activations with slopes in [0, 1].
 
     Raises:
         CertificateError: the model is of another kind, or not known to be well posed.
     """
-    chain = blocks_of(model)
+    chain = materialise(model).blocks
     found = find(chain)
     if found is None:
         raise CertificateError(

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.diagonal_metric import AffineBlock
-from wellposed.certificates.lipschitz import blocks_of, rounded_up
+from wellposed.certificates.lipschitz import rounded_up
 from wellposed.errors import CertificateError, InputError, check
 from wellposed.layers.blocks import is_plain, moves_only
-from wellposed.layers.embedding import embed
+from wellposed.network.embedding import embed
+from wellposed.network import materialise
 from wellposed.verified import spectral_norm_upper_bound
 
 _ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
@@ -122,7 +123,7 @@ def interval_margins(model: nn.Sequential, lower: Tensor, upper: Tensor, labels:
     if not bool((lower <= upper).all()):
         raise InputError("lower: exceeds upper, or is NaN")
     low, high = (part.detach().double().cpu().flatten(1) for part in (lower, upper))
-    blocks = [block for _, block in blocks_of(model) if not moves_only(block)]
+    blocks = [block for _, block in materialise(model).blocks if not moves_only(block)]
     *inner, head = blocks
     if not is_plain(head, nn.Linear):
         raise CertificateError("model: the last block must be linear")
@@ -158,7 +159,7 @@ def linear_maps(model: nn.Sequential) -> list[Tensor]:
         CertificateError: it has other blocks.
     """
     maps, expected = [], True
-    for name, block in blocks_of(model):
+    for name, block in materialise(model).blocks:
         if moves_only(block):
             continue
         fits = is_plain(block, nn.Linear) if expected else any(is_plain(block, kind) for kind in _ACTIVATIONS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,26 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evaluate import BoundedLogits, bounded_logits, exact_copy
+from wellposed.certificates.evaluate import BoundedLogits, bounded_logits
 from wellposed.certificates.evidence import claims, describe_witness
 from wellposed.certificates.file import read, write
 from wellposed.certificates.gains import gains
 from wellposed.certificates.joint import Joint, check_joint, following, joint_bound
-from wellposed.certificates.lipschitz import (
-    Factor,
-    blocks_of,
-    factor_of,
-    is_plain,
-    pair_constants,
-    product,
-)
-from wellposed.certificates.precision import check_precision
-from wellposed.certificates.radius import RULES, radii
+from wellposed.certificates.lipschitz import Factor, factor_of, pair_constants, product
+from wellposed.certificates.radius import RULES, check_labels, radii
 from wellposed.certificates.witness import slope_between, witness
-from wellposed.errors import CertificateError, InputError, checked_options, choices
+from wellposed.errors import CertificateError, InputError, WellposedError, checked_options, choices
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.network import Network, materialise
+from wellposed.norm import norm_named
 
 _ASSUMPTIONS = (
     "the network is the chain of the blocks, in this order, each computing what its class says, in eval mode",
@@ -49,7 +42,7 @@ _LARGEST = 256  # state for which the metric is looked for unasked
 
 @dataclass(frozen=True)
 class Certificate:
-    """Proved Lipschitz constants of one set of weights.
+    """Proved Lipschitz constants of one network.
 
     Attributes:
         norm: the norm of inputs and outputs, ``"2"``, ``"inf"`` or ``"1"``.
@@ -59,10 +52,11 @@ class Certificate:
         factors: the blocks, with their constants; their product is an upper bound too.
         joint: the bound of the last layer together with its head, with what proves it, where there is one.
         pairs: constants of the class margins y_i − y_j, shape (classes, classes), or None without a linear head.
-        weights_sha256: digest of the weights that it is about.
+        weights_sha256: digest of the weights that it is about, as they were in the model's state dict.
         precision: of the arithmetic that radii hold for: ``"float32"``, ``"float64"``, or ``"float32, float64"`` for a mixture.
         lower_bound: a proved lower bound of the same constant, or None if none was looked for.
         witness: the two inputs that prove the lower bound.
+        network: the network that it is about, which `evaluate` runs; None for one that was loaded without its model.
     """
 
     norm: str
@@ -75,7 +69,14 @@ class Certificate:
     precision: str
     lower_bound: float | None = None
     witness: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
-    model: nn.Module | None = field(default=None, repr=False, compare=False)
+    network: Network | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.lower_bound is not None and not self.lower_bound <= self.lipschitz * (1.0 + 1e-9):
+            raise CertificateError(
+                f"lower_bound={self.lower_bound!r}: is above lipschitz={self.lipschitz!r}; one of the two is wrong, and so nothing "
+                "is certified"
+            )
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -112,7 +113,9 @@ class Certificate:
     def evaluate(
         self, x: Any, labels: Tensor, *, rule: str | None = None, forward: bool = False, batch_size: int = 1000
     ) -> Tensor:
-        """Certified radii of inputs, with the errors of their evaluation and of all others within the radius counted.
+        """Certified radii of inputs under the network that this certificate is about, whatever became of the module since.
+
+        The errors of its evaluation and of all others within the radius are counted.
 
         Args:
             x: inputs, shape (batch, ...), or a batch of graphs, see `bounded_logits`.
@@ -121,12 +124,14 @@ class Certificate:
             forward: whether radii are to hold for plain forward passes too, in the worst case of rounding; see `bounded_logits`.
             batch_size: inputs evaluated at a time.
         """
-        model = self._model(None)
-        if not isinstance(x, Tensor):
-            return self.of(bounded_logits(model, x, forward=forward), labels, rule=rule)
+        network = self._about(None)
+        if network.takes_graphs:
+            return self.of(bounded_logits(network, x, forward=forward), labels, rule=rule)
+        network.check_input(x)
+        check_labels(labels, len(x))
         found = []
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
-            result = bounded_logits(model, rows, forward=forward)
+            result = bounded_logits(network, rows, forward=forward)
             found.append(self.of(result, truth, rule=rule))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
@@ -144,11 +149,25 @@ class Certificate:
             result.logits, labels, rule=rule, logit_error=result.error, elsewhere=result.elsewhere, growth=growth
         )
 
-    def check(self, model: nn.Module | None = None) -> bool:
-        """Recompute everything from the weights.
+    def is_about(self, model: nn.Module | Network) -> bool:
+        """Whether a model now is the network that this certificate is about; False also where it could not be certified.
 
         Args:
-            model: the model; by default the one that was certified.
+            model: any module, or a network.
+        """
+        try:
+            network = materialise(model)
+        except WellposedError:
+            return False
+        if self.network is None:
+            return network.weights_sha256 == self.weights_sha256
+        return network.digest == self.network.digest
+
+    def check(self, model: nn.Module | Network | None = None) -> bool:
+        """Prove everything again, from the network's stored numbers.
+
+        Args:
+            model: the model; by default the network that was certified.
 
         Returns:
             True.
@@ -156,12 +175,10 @@ class Certificate:
         Raises:
             CertificateError: the weights differ, or a constant claimed here is smaller than what can be proved.
         """
-        model = self._model(model)
-        if weights_digest(model) != self.weights_sha256:
-            raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
-        fresh = certify(model, norm=self.norm, method="product" if self.norm == "2" else None)
+        network = self._about(model)
+        fresh = certify(network, norm=self.norm, method="product" if self.norm == "2" else None)
         if self.joint is not None and self.norm == "2":
-            check_joint(blocks_of(model), self.joint)
+            check_joint(network.blocks, self.joint)
             fresh = fresh.tightened(self.joint)
         if not fresh.lipschitz <= self.lipschitz * (1.0 + 1e-9) < math.inf:
             raise CertificateError(
@@ -176,7 +193,7 @@ class Certificate:
             new.value <= old.value * (1.0 + 1e-9) for new, old in zip(fresh.factors, self.factors, strict=True)
         ):
             raise CertificateError("factors: they are not those of the model's blocks")
-        self._check_lower_bound(model)
+        self._check_lower_bound(network)
         return True
 
     def tightened(self, joint: Joint) -> Certificate:
@@ -189,33 +206,31 @@ class Certificate:
             return replace(self, joint=joint, pairs=pairs)
         return replace(self, joint=joint, pairs=pairs, lipschitz=whole, method=_DESCRIBED["metric"])
 
-    def _check_lower_bound(self, model: nn.Module) -> None:
+    def _check_lower_bound(self, network: Network) -> None:
         if self.lower_bound is None:
             return
         try:
             if self.witness is None:
                 raise InputError("witness: missing")
-            proved = slope_between(exact_copy(model), *self.witness, norm=self.norm)
+            proved = slope_between(network.exact, *self.witness, norm=self.norm)
         except (RuntimeError, ValueError, InputError) as error:
             raise CertificateError(f"witness: not a pair of inputs of the model ({error})") from error
         if not self.lower_bound <= min(proved * (1.0 + 1e-12), self.lipschitz):
             raise CertificateError(f"lower_bound: {self.lower_bound!r} is claimed, the witness proves only {proved!r}")
 
-    def save(self, path: str | Path, model: nn.Module | None = None) -> None:
+    def save(self, path: str | Path, model: nn.Module | Network | None = None) -> None:
         """Write the certificate as JSON, and beside it the evidence for `wellposed verify`, as safetensors.
 
         Args:
             path: of the JSON file; the evidence has its name with the ending ``.safetensors``.
-            model: the model; by default the one that was certified.
+            model: the model; by default the network that was certified.
 
         Raises:
-            CertificateError: the model now has other weights, or a file cannot be written.
+            CertificateError: the model is another network by now, or a file cannot be written.
         """
-        model = self._model(model)
-        if weights_digest(model) != self.weights_sha256:
-            raise CertificateError("weights_sha256: the certificate is about other weights than the model now has")
-        chain = blocks_of(model)
-        filed = claims(chain, self.norm, self.factors, self.joint, self.lipschitz, self.pairs)
+        network = self._about(model)
+        chain = network.blocks
+        filed = claims(network, self.norm, self.factors, self.joint, self.lipschitz, self.pairs)
         tensors = filed.tensors
         lower = self.lower_bound
         if self.witness is not None:
@@ -250,7 +265,7 @@ class Certificate:
         write(Path(path), content, tensors)
 
     @classmethod
-    def load(cls, path: str | Path, model: nn.Module | None = None) -> Certificate:
+    def load(cls, path: str | Path, model: nn.Module | Network | None = None) -> Certificate:
         """Read a certificate; it holds for nothing until `check` passes on a model.
 
         Raises:
@@ -277,28 +292,33 @@ class Certificate:
                 precision=content["precision"],
                 lower_bound=None if content["lower_bound"] is None else float(content["lower_bound"]),
                 witness=None if points is None else (points[0], points[1]),
-                model=model,
+                network=None if model is None else materialise(model),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise CertificateError(f"{path}: not a readable certificate ({error})") from error
 
-    def _model(self, model: nn.Module | None) -> nn.Module:
-        model = self.model if model is None else model
-        if model is None:
+    def _about(self, model: nn.Module | Network | None) -> Network:
+        """The network that this certificate is about, which a given model must be."""
+        if model is None and self.network is None:
             raise CertificateError("model: this certificate was loaded from a file; pass the model that it is about")
-        return model
+        network = self.network if model is None else materialise(model)
+        assert network is not None
+        same = self.network is None or network.digest == self.network.digest
+        if not same or network.weights_sha256 != self.weights_sha256:
+            raise CertificateError("weights_sha256: the certificate is about another network than the model now is")
+        return network
 
 
 @checked_options
 def certify(
-    model: nn.Module, *, norm: float | str = 2, inputs: Tensor | None = None, method: str | None = None
+    model: nn.Module | Network, *, norm: float | str = 2, inputs: Tensor | None = None, method: str | None = None
 ) -> Certificate:
     """Prove a Lipschitz constant of a model, and of every class margin where it ends in a linear layer.
 
     Args:
-        model: an equilibrium layer, or a ``torch.nn.Sequential`` of layers whose constants are known, or a `GraphClassifier`
-            of such; in eval mode if it has dropout. For graphs the constant is that from node features, in the Frobenius norm,
-            for every graph whose adjacency has a norm of at most one, as after symmetric normalisation.
+        model: a network, or any module that `materialise` can make one of, in eval mode. For a `GraphClassifier` the constant is
+            that from node features, in the Frobenius norm, for every graph whose adjacency has a norm of at most one, as after
+            symmetric normalisation.
         norm: 2, ``"inf"`` or 1, of inputs and outputs alike; see `wellposed.certificates.gains` for the last two.
         inputs: data, shape (batch, ...), from which to search for a lower bound with its witness; None to skip that.
         method: ``"product"`` for the product of the blocks' constants; ``"metric"`` for the best diagonal metric of the last
@@ -306,44 +326,34 @@ def certify(
             Euclidean norm.
 
     Raises:
-        CertificateError: a block's constant is unknown, its weights do not satisfy its theorem, or no metric was found and
-            it was asked for.
-        InputError: NaN or infinite weights.
+        CertificateError: a part of the model is not known, see `materialise`; its weights do not satisfy their theorem; or no
+            metric was found and it was asked for.
+        InputError: NaN or infinite weights, or inputs that do not fit.
     """
     if method is not None:
         choices("method", method, METHODS)
-    named = f"{norm:g}" if isinstance(norm, float) else str(norm)
-    choices("norm", named, ("2", "inf", "1"))
+    named = norm_named(norm)
     if named != "2" and method is not None:
         raise InputError(f"method={method!r}: is about the Euclidean norm; leave it out for norm={named!r}")
-    if inputs is not None and not len(inputs):
-        raise InputError("inputs: an empty batch; give some inputs, or None for no lower bound")
-    if inputs is not None and isinstance(model, GraphClassifier):
-        raise InputError("inputs: tensors are no graphs; see wellposed.certificates.graph_witness for a lower bound")
-    precision = check_precision(model)
+    network = _network_for(model, inputs)
+    network.check_precision()
     if named != "2":
-        known = gains(model, named)
-        steepest = None if inputs is None else witness(model, inputs, norm=named)
-        return Certificate(
-            norm=named,
-            lipschitz=known.value,
-            method=known.reason,
-            factors=(Factor("model", known.value, known.reason),),
-            joint=known.joint,
-            pairs=known.pairs,
-            weights_sha256=weights_digest(model),
-            precision=precision,
-            lower_bound=None if steepest is None else steepest.lipschitz,
-            witness=None if steepest is None else (steepest.first, steepest.second),
-            model=model,
-        )
-    chain = blocks_of(model)
-    factors = [factor_of(name, block) for name, block in chain]
-    last = chain[-1][1]
+        return _in_norm(network, named, inputs)
+    factors = [factor_of(name, block) for name, block in network.blocks]
+    last = network.blocks[-1][1]
     pairs = None
-    if (is_plain(last, nn.Linear) or is_plain(last, OrthogonalLinear)) and last.out_features > 1:
+    if isinstance(last, nn.Linear | OrthogonalLinear) and last.weight.shape[0] > 1:
         pairs = pair_constants(last.weight, product(factors[:-1]))
-    found = None if inputs is None else witness(model, inputs)
+    found = None if inputs is None else witness(network, inputs)
+    joint = (
+        None if method == "product" else joint_bound(network.blocks, largest=None if method == "metric" else _LARGEST)
+    )
+    if joint is None and method == "metric":
+        raise CertificateError(
+            "method='metric': needs a last layer z = σ(Wz + Ux + b) with slopes of σ in [0, 1], on flat inputs and well posed in "
+            "some diagonal metric, with at most one linear layer after it; or a circular convolution, with averages over windows "
+            "at most, Flatten() and one linear layer after it"
+        )
     certificate = Certificate(
         norm="2",
         lipschitz=product(factors),
@@ -351,33 +361,56 @@ def certify(
         factors=tuple(factors),
         joint=None,
         pairs=pairs,
-        weights_sha256=weights_digest(model),
-        precision=precision,
+        weights_sha256=network.weights_sha256,
+        precision=network.precision,
         lower_bound=None if found is None else found.lipschitz,
         witness=None if found is None else (found.first, found.second),
-        model=model,
+        network=network,
     )
-    if method == "product":
-        return certificate
-    joint = joint_bound(chain, largest=None if method == "metric" else _LARGEST)
-    if joint is None and method == "metric":
-        raise CertificateError(
-            "method='metric': needs a last layer z = σ(Wz + Ux + b) with slopes of σ in [0, 1], on flat inputs and well posed in "
-            "some diagonal metric, with at most one linear layer after it; or a circular convolution, with averages over windows "
-            "at most, Flatten() and one linear layer after it"
-        )
     return certificate if joint is None else certificate.tightened(joint)
+
+
+def _network_for(model: nn.Module | Network, inputs: Tensor | None) -> Network:
+    """The network, for inputs that must fit it."""
+    if inputs is None:
+        return materialise(model)
+    if not isinstance(inputs, Tensor):
+        raise InputError(f"inputs: is a {type(inputs).__name__}; needs a torch tensor of shape (batch, ...)")
+    if inputs.ndim < 2 or not len(inputs):
+        raise InputError("inputs: an empty batch; give some inputs, shape (batch, ...), or None for no lower bound")
+    if isinstance(model, Network):
+        network = model
+    else:
+        is_graph = type(model) is GraphClassifier
+        network = materialise(model, None if is_graph else tuple(inputs.shape[1:]))
+    if network.takes_graphs:
+        raise InputError("inputs: tensors are no graphs; see wellposed.certificates.graph_witness for a lower bound")
+    if not inputs.is_floating_point() or not bool(torch.isfinite(inputs).all()):
+        raise InputError(
+            f"inputs: has dtype {inputs.dtype} or NaN or infinite entries; needs finite floating-point numbers"
+        )
+    network.check_input(inputs.to(network.dtype), "inputs")
+    return network
+
+
+def _in_norm(network: Network, norm: str, inputs: Tensor | None) -> Certificate:
+    """The certificate in the norm ``"inf"`` or ``"1"``."""
+    known = gains(network, norm)
+    steepest = None if inputs is None else witness(network, inputs, norm=norm)
+    return Certificate(
+        norm=norm,
+        lipschitz=known.value,
+        method=known.reason,
+        factors=(Factor("model", known.value, known.reason),),
+        joint=known.joint,
+        pairs=known.pairs,
+        weights_sha256=network.weights_sha256,
+        precision=network.precision,
+        lower_bound=None if steepest is None else steepest.lipschitz,
+        witness=None if steepest is None else (steepest.first, steepest.second),
+        network=network,
+    )
 
 
 def _matrix(rows: Any) -> Tensor | None:
     return None if rows is None else torch.tensor(rows, dtype=torch.float64)
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of everything in the state dict, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -21,15 +21,15 @@ from wellposed.guarantee.componentwise import Componentwise
 from wellposed.guarantee.positive import PositiveConcave
 from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.implicit_layer import runs_as_written
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PositiveLinear
 from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.network.pointwise import Elementwise, Reshape, Shift
 from wellposed.operators.dense import Dense
 from wellposed.verified import gamma
 
-_ELEMENTWISE = (nn.Flatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Dropout)
+_ELEMENTWISE = (nn.Flatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Dropout, Shift, Reshape)
 _TINY = 1e-300  # more than underflow can lose
 UP = 1.0 + 1e-12  # covers the rounding of sums of nonnegative products in float64
 
@@ -57,10 +57,7 @@ def components(chain: Chain, norm: str) -> Components:
     Raises:
         CertificateError: nothing is known by components of one of the blocks.
     """
-    for name, block in chain:
-        if isinstance(block, nn.Dropout) and block.training:
-            raise CertificateError(f"{name}: dropout is active; call model.eval() first")
-    active = [not any(is_plain(block, kind) for kind in _ELEMENTWISE) for _, block in chain]
+    active = [not _moves_by_component(block) for _, block in chain]
     if not any(active):
         raise CertificateError("model: no block with weights")
     place = len(active) - 1 - active[::-1].index(True)
@@ -92,6 +89,13 @@ def components(chain: Chain, norm: str) -> Components:
         for (i, j), bound in zip(places, apart.tolist(), strict=True):
             pairs[i, j] = pairs[j, i] = bound * UP
     return Components(whole * UP, pairs, vectors)
+
+
+def _moves_by_component(block: nn.Module) -> bool:
+    """Whether no entry of a block's output moves more than the entry of the input that it comes from."""
+    if isinstance(block, Elementwise):
+        return block.lipschitz() <= 1.0
+    return any(is_plain(block, kind) for kind in _ELEMENTWISE)
 
 
 class _Sensitivity:
@@ -140,7 +144,7 @@ def _part(name: str, block: nn.Module) -> _Part:
         return _Part(name, weight.abs(), None, weight, True)
     if is_plain(block, Normalize):
         return _Part(name, None, None, None, False, block)
-    if isinstance(block, Equilibrium) and runs_as_written(block) and block.direct is None:
+    if isinstance(block, Equilibrium) and block.direct is None:
         operator, guarantee = block.materialise()
         injection = block.injection
         plain = any(is_plain(injection, kind) for kind in (nn.Linear, ScaledLinear))

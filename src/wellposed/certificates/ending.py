@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,10 @@ from wellposed.certificates.lipschitz import pooling_window
 from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 
-Chain = list[tuple[str, nn.Module]]
+Chain = Sequence[tuple[str, nn.Module]]
 
 
 def find(chain: Chain) -> tuple[int, str, Equilibrium, Any] | None:
@@ -27,7 +28,7 @@ def find(chain: Chain) -> tuple[int, str, Equilibrium, Any] | None:
     if place is None:
         return None
     name, layer = chain[place]
-    if not isinstance(layer, Equilibrium) or not runs_as_written(layer) or layer.direct is not None:
+    if not isinstance(layer, Equilibrium) or layer.direct is not None:
         return None
     rest = [(label, block) for label, block in chain[place + 1 :] if not moves_only(block)]
     if layer.output is not None:
@@ -79,7 +80,7 @@ def find_pooled(chain: Chain) -> Pooled | None:
     if place is None:
         return None
     name, layer = chain[place]
-    if not isinstance(layer, ImageLayer) or not runs_as_written(layer) or layer.value_shape != layer.state_shape:
+    if not isinstance(layer, ImageLayer) or layer.value_shape != layer.state_shape:
         return None
     rest = [(label, block) for label, block in chain[place + 1 :] if not is_plain(block, nn.Identity)]
     window, names = 1, [name]

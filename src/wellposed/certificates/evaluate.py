@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -10,31 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.lipschitz import blocks_of, factor_of
-from wellposed.certificates.precision import check_precision
+from wellposed.certificates.lipschitz import factor_of
 from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import Guarantee
-from wellposed.layers.blocks import has_hooks, is_plain
+from wellposed.layers.blocks import is_plain
 from wellposed.layers.contractive_cell import ContractiveCell
-from wellposed.layers.conv_equilibrium import ConvEquilibrium
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
-from wellposed.layers.frozen import frozen, frozen_image
+from wellposed.layers.frozen import frozen
 from wellposed.layers.graph import ImplicitGraph
-from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
+from wellposed.layers.graph_classifier import NodeSum
 from wellposed.layers.group_sort import GroupSort
-from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import batch_norm_map
-from wellposed.layers.options import SolvingModule
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.network import Network, materialise
+from wellposed.network.branches import Branches, signed_sum
+from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.norms import euclidean
 from wellposed.operators.dense import Dense
 from wellposed.operators.fourier import image_rounding
 from wellposed.operators.graphs import Graphs, frobenius_norms
-from wellposed.solvers.solution import Solution, Tolerance
+from wellposed.solvers.solution import Solution
 from wellposed.verified import spectral_norm_upper_bound
 
 # Blocks that only move numbers, or replace some by zero or by a bound.
@@ -49,6 +47,7 @@ _EXACT = (
     nn.Dropout,
     GroupSort,
     ExplicitBlock,
+    Reshape,
 )
 
 
@@ -112,20 +111,35 @@ class _Step:
     known: Tensor | None = None
 
 
+@dataclass(frozen=True)
 class _Errors:
-    """Errors on their way through the blocks: at the inputs themselves, and anywhere around them."""
+    """Errors on their way through the blocks: at the inputs themselves, and anywhere around them.
 
-    def __init__(self, count: int, device: torch.device) -> None:
-        self.here = torch.zeros(count, dtype=torch.float64, device=device)
-        self.elsewhere, self.growth = self.here.clone(), self.here.clone()
-        self._reach = 1.0  # Lipschitz constant so far
+    Attributes:
+        here: at the inputs, shape (batch,).
+        elsewhere: with ``growth``: at most r away, where the evaluation may stop anywhere within its tolerances, it is
+            ``elsewhere + growth·r``.
+        growth: shape (batch,).
+        reach: Lipschitz constant from the network's input to here.
+    """
 
-    def through(self, factor: float, steps: list[_Step]) -> None:
-        """Through a block of this Lipschitz constant, which is done in these steps."""
+    here: Tensor
+    elsewhere: Tensor
+    growth: Tensor
+    reach: float = 1.0
+
+    @classmethod
+    def none(cls, count: int, device: torch.device) -> _Errors:
+        """Those of the inputs."""
+        zero = torch.zeros(count, dtype=torch.float64, device=device)
+        return cls(zero, zero, zero)
+
+    def through(self, factor: float, steps: list[_Step]) -> _Errors:
+        """Those behind a block of this Lipschitz constant, which is done in these steps."""
         slack, spread = self.here + self.elsewhere, self.growth
         here, elsewhere, growth = (factor * part for part in (self.here, self.elsewhere, self.growth))
         # By how much more than its distance the input of a step may differ from the one here, and how that grows with r.
-        moved, rate = slack, self._reach + spread
+        moved, rate = slack, self.reach + spread
         # What earlier steps have added to the output of a step already.
         added, adding = torch.zeros_like(slack), torch.zeros_like(slack)
         for step in steps:
@@ -133,7 +147,7 @@ class _Errors:
             at_hand = torch.zeros_like(here) + own.here if step.known is None else step.known
             # The output elsewhere differs by reach·r and by all errors, also by the one that is bounded here.
             out = step.reach * slack + at_hand + added
-            out_rate = step.reach * (self._reach + spread) + adding
+            out_rate = step.reach * (self.reach + spread) + adding
             anywhere = own.here + own.inside * moved + own.outside * out
             rising = own.inside * rate + own.outside * out_rate
             share = 1.0 / (1.0 - own.outside) if own.outside < 1.0 else math.inf
@@ -143,56 +157,112 @@ class _Errors:
             growth = growth + step.after * rising
             moved, rate = out + anywhere, out_rate + rising
             added, adding = added + step.after * (at_hand + anywhere), adding + step.after * rising
-        self.here, self.elsewhere, self.growth = (part * (1.0 + 1e-14) for part in (here, elsewhere, growth))
-        self._reach = self._reach * factor
+        here, elsewhere, growth = (part * (1.0 + 1e-14) for part in (here, elsewhere, growth))
+        return _Errors(here, elsewhere, growth, self.reach * factor)
+
+    def plus(self, other: _Errors) -> _Errors:
+        """Those of a sum or difference, before its own rounding."""
+        parts = ((self.here, other.here), (self.elsewhere, other.elsewhere), (self.growth, other.growth))
+        here, elsewhere, growth = ((first + second) * (1.0 + 1e-15) for first, second in parts)
+        return _Errors(here, elsewhere, growth, self.reach + other.reach)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A value inside of the network.
+
+    Attributes:
+        value: at the inputs, shape (batch, ...).
+        errors: of it.
+        solved: whether all solves so far did converge, shape (batch,).
+    """
+
+    value: Tensor
+    errors: _Errors
+    solved: Tensor
 
 
 @torch.no_grad()
-def bounded_logits(model: nn.Module, x: Any, *, forward: bool = False) -> BoundedLogits:
-    """Evaluate a model by ``solve`` and carry the error bounds of its solves to the output.
+def bounded_logits(model: nn.Module | Network, x: Any, *, forward: bool = False) -> BoundedLogits:
+    """Evaluate a network by ``solve`` and carry the error bounds of its solves to the output.
 
     Errors of an equilibrium are multiplied by the Lipschitz constants of everything after it. A sample whose solve did not
     converge has an infinite error.
 
     Args:
-        model: a chain of blocks known to `factor_of`.
+        model: a network, or a module to be materialised.
         x: inputs, a tensor of shape (batch, ...); for a `GraphClassifier` a torch_geometric ``Data`` or ``Batch``, whose graphs
             are the samples, with the Frobenius norm of their node features.
         forward: whether ``elsewhere`` and ``growth`` are to hold for plain forward passes. ``solve`` checks in float64 that its
             result is within the tolerance; a forward pass stops by the same bound in its own precision, so that its rounding
             must be bounded beforehand, as in the worst case, which nearly never comes.
     """
-    check_precision(model)
-    graphs = Graphs.of(x) if isinstance(model, GraphClassifier) else None
-    value, pooled = x if graphs is None else _features(model, x.x), graphs is None
-    errors = _Errors(len(value) if graphs is None else graphs.count, value.device)
+    network = materialise(model)
+    if network.takes_graphs:
+        return _graph_logits(network, x, forward)
+    network.check_input(x)
+    network.check_precision(x.device)
+    errors = _Errors.none(len(x), x.device)
+    point = _Point(x, errors, torch.ones(len(x), dtype=torch.bool, device=x.device))
+    for name, block in network.on(x.device):
+        point = _through(name, block, point, forward)
+    errors = point.errors
+    here = torch.where(point.solved, errors.here, torch.inf)
+    return BoundedLogits(point.value, here, errors.elsewhere, errors.growth, math.prod(x.shape[1:]))
+
+
+def _through(name: str, block: nn.Module, point: _Point, forward: bool) -> _Point:
+    """The value behind a block."""
+    if isinstance(block, Branches):
+        return block.fold(point, lambda inner, part, before: _through(inner, part, before, forward), _summed)
+    factor = factor_of(name, block).value
+    if isinstance(block, ImplicitLayer):
+        steps, converged = _solved(name, block, point.value, factor, forward)
+        solved = point.solved & converged
+    else:
+        image = block(point.value)
+        steps, solved = [_Step(_own(name, block, point.value, image), image, factor)], point.solved
+    return _Point(steps[-1].image, point.errors.through(factor, steps), solved)
+
+
+def _summed(signs: tuple[float, ...], points: list[_Point]) -> _Point:
+    """The value of a signed sum; every addition rounds once."""
+    value = signed_sum(signs, [point.value for point in points])
+    errors, solved = points[0].errors, points[0].solved
+    for point in points[1:]:
+        errors, solved = errors.plus(point.errors), solved & point.solved
+    unit = torch.finfo(value.dtype).eps
+    own = _Own(unit * euclidean(value).double(), 0.0, unit)
+    return _Point(value, errors.through(1.0, [_Step(own, value, 1.0)]), solved)
+
+
+def _graph_logits(network: Network, data: Any, forward: bool) -> BoundedLogits:
+    """The same for a batch of graphs."""
+    graphs = Graphs.of(data)
+    value, pooled = _features(network, data.x), False
+    network.check_precision(value.device)
+    errors = _Errors.none(graphs.count, value.device)
     solved = torch.ones_like(errors.here, dtype=torch.bool)
-    for name, block in blocks_of(model):
-        factor = factor_of(name, block).value
+    for name, block in network.on(value.device):
         if isinstance(block, ImplicitGraph | NodeSum):
-            if graphs is None:
-                raise CertificateError(f"{name}: needs graphs; certify a GraphClassifier")
+            factor = factor_of(name, block).value
             if forward:
                 raise CertificateError(f"{name}: forward=True is not known for layers on graphs; leave it out")
             step, converged = _on_graphs(block, value, graphs, factor)
-            steps, solved, pooled = [step], solved & converged, isinstance(block, NodeSum)
+            pooled, solved = isinstance(block, NodeSum), solved & converged
+            value, errors = step.image, errors.through(factor, [step])
         elif not pooled:
             raise CertificateError(f"{name}: a {type(block).__name__} before the pooling is not known on graphs")
-        elif isinstance(block, ImplicitLayer):
-            steps, converged = _solved(name, block, value, factor, forward)
-            solved &= converged
         else:
-            image = block(value)
-            steps = [_Step(_own(name, block, value, image), image, factor)]
-        errors.through(factor, steps)
-        value = steps[-1].image
-    inputs = math.prod(x.shape[1:]) if graphs is None else x.x.shape[1]
-    return BoundedLogits(value, torch.where(solved, errors.here, torch.inf), errors.elsewhere, errors.growth, inputs)
+            point = _through(name, block, _Point(value, errors, solved), forward)
+            value, errors, solved = point.value, point.errors, point.solved
+    here = torch.where(solved, errors.here, torch.inf)
+    return BoundedLogits(value, here, errors.elsewhere, errors.growth, data.x.shape[1])
 
 
-def _features(model: nn.Module, features: Tensor) -> Tensor:
-    """Node features in the model's dtype, which must not change them: the constant is about what goes in."""
-    value = features.to(next(model.parameters()).dtype)
+def _features(network: Network, features: Tensor) -> Tensor:
+    """Node features in the network's dtype, which must not change them: the constant is about what goes in."""
+    value = features.to(network.dtype)
     if not bool((value.double() == features.double()).all()):
         raise InputError(f"x: has dtype {features.dtype}, the weights have {value.dtype}, which rounds it; convert one")
     return value
@@ -329,6 +399,8 @@ def _own(name: str, block: Any, value: Tensor, image: Tensor) -> _Own:
         shift = shift + (0.0 if block.bias is None else block.bias.double().norm())
         pixels = value[0].numel() / len(scale) if len(value) else 1.0
         constant, inside = 8.0 * eps * float(shift) * pixels**0.5, 8.0 * eps * float(scale.abs().amax())
+    elif isinstance(block, Elementwise):  # whose values may be differences of larger numbers
+        inside, constant = 8.0 * eps, 8.0 * eps * value[0].numel() ** 0.5 if len(value) else 0.0
     elif isinstance(block, nn.Conv2d):
         unit = 0.5 * eps * (block.weight[0].numel() + 2) * 1.01
         if block.bias is not None:
@@ -346,50 +418,7 @@ def _own(name: str, block: Any, value: Tensor, image: Tensor) -> _Own:
     return own.plus(_Own(constant + inside * size, inside))
 
 
-def exact_copy(model: nn.Module) -> nn.Module:
-    """The same network on the CPU in float64, in eval mode, with solves to nine digits.
-
-    Layers on flat inputs, orthogonal matrices and circular convolutions keep the numbers that run; forming them again in float64
-    would give others, off by the rounding of float32, as it does for other convolutions and cells.
-    """
-    exact = copy.deepcopy(model).cpu().double().eval()
-    for name, module in model.named_modules():
-        stored = _with_stored_numbers(module)
-        if stored is not None and name:
-            exact.set_submodule(name, stored.eval())
-        elif stored is not None:
-            exact = stored.eval()
-    for part in exact.modules():
-        if isinstance(part, SolvingModule):
-            part.tolerance = Tolerance(1e-9, 1e-9)
-    return exact
-
-
-def _with_stored_numbers(module: nn.Module) -> nn.Module | None:
-    """A copy of a layer with the very matrices that run; None where it computes other things than its class, or has none."""
-    if is_plain(module, OrthogonalLinear) and not has_hooks(module):
-        return _stored_orthogonal(module)
-    if not isinstance(module, Equilibrium) or not runs_as_written(module) or has_hooks(module):
-        return None
-    if isinstance(module, ConvEquilibrium):
-        return frozen_image(module)
-    linear = is_plain(module.injection, nn.Linear) or is_plain(module.injection, ScaledLinear)
-    return frozen(module) if linear and isinstance(module.operator(), Dense) else None
-
-
-@torch.no_grad()
-def _stored_orthogonal(module: OrthogonalLinear) -> OrthogonalLinear:
-    """The map as it runs, as the base point of an exponential at zero: the product with the identity is exact."""
-    found = OrthogonalLinear(
-        module.in_features, module.out_features, parametrisation="exponential", bias=module.bias is not None, dtype=torch.float64
-    )  # fmt: skip
-    found.base.zero_()[: module.out_features, : module.in_features] = module.weight.double().cpu()
-    if module.bias is not None and found.bias is not None:
-        found.bias.copy_(module.bias.double().cpu())
-    return found
-
-
-def surely_misclassified(model: nn.Module, x: Any, labels: Tensor) -> Tensor:
+def surely_misclassified(model: nn.Module | Network, x: Any, labels: Tensor) -> Tensor:
     """Which inputs some other class wins by more than the errors of the logits, boolean of shape (batch,)."""
     result = bounded_logits(model, x)
     logits = result.logits.double()

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.certificates.components import components
 from wellposed.certificates.joint import Joint
 from wellposed.certificates.joint_norms import DESCRIBED, joint_bound_in
-from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError
+from wellposed.network import Network
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Gains:
 
 
 @torch.no_grad()
-def gains(model: nn.Module, norm: str) -> Gains:
+def gains(network: Network, norm: str) -> Gains:
     """The tightest constants that are known in a norm, ``"inf"`` or ``"1"``.
 
     Raises:
@@ -43,12 +43,12 @@ def gains(model: nn.Module, norm: str) -> Gains:
     """
     found, reasons = [], []
     try:
-        known = components(blocks_of(model), norm)
+        known = components(network.blocks, norm)
         found.append(Gains(known.value, known.pairs, "componentwise sensitivity, block by block"))
     except CertificateError as error:
         reasons.append(str(error))
     try:
-        joint = joint_bound_in(model, norm)
+        joint = joint_bound_in(network, norm)
         found.append(Gains(joint.value, joint.pairs, DESCRIBED, joint))
     except CertificateError as error:
         reasons.append(str(error))

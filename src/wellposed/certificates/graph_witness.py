@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evaluate import bounded_logits, exact_copy
+from wellposed.certificates.evaluate import bounded_logits
+from wellposed.network import Network, materialise
 from wellposed.operators.graphs import frobenius_norms
 
 _LENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
-def graph_slope(model: nn.Module, data: Any, *, rounds: int = 12, seed: int = 0) -> float:
+def graph_slope(model: nn.Module | Network, data: Any, *, rounds: int = 12, seed: int = 0) -> float:
     """The steepest slope that is proved on some graphs: along the steepest direction of the Jacobian, at features around theirs.
 
     Args:
@@ -23,7 +24,7 @@ def graph_slope(model: nn.Module, data: Any, *, rounds: int = 12, seed: int = 0)
         rounds: of random search for features where the Jacobian is larger.
         seed: of that search.
     """
-    exact, generator = exact_copy(model), torch.Generator().manual_seed(seed)
+    exact, generator = materialise(model).exact, torch.Generator().manual_seed(seed)
     point = with_features(data, data.x.detach().double().cpu())
     slopes, direction = steepest_features(exact, point)
     for round_ in range(rounds):
@@ -45,7 +46,7 @@ def graph_slope(model: nn.Module, data: Any, *, rounds: int = 12, seed: int = 0)
 
 
 @torch.enable_grad()
-def steepest_features(exact: nn.Module, data: Any) -> tuple[Tensor, Tensor]:
+def steepest_features(exact: Network, data: Any) -> tuple[Tensor, Tensor]:
     """Per graph the norm of the logits' Jacobian, shape (graphs,), and the features of norm one that attain it."""
     features = data.x.detach().requires_grad_()
     logits = exact(with_features(data, features))

@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.column_metric import ColumnBlock
@@ -19,14 +19,14 @@ from wellposed.certificates.components import UP
 from wellposed.certificates.ellipsoids import EllipsoidBlock, EllipsoidBound
 from wellposed.certificates.ending import find
 from wellposed.certificates.joint import Joint, difference
-from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError
+from wellposed.network import Network
 
 DESCRIBED = "best diagonal metric; for ℓ∞ by ellipsoids around the unit ball, for ℓ1 by single inputs"
 
 
 @torch.no_grad()
-def joint_bound_in(model: nn.Module, norm: str) -> Joint:
+def joint_bound_in(model: Network, norm: str) -> Joint:
     """Constants of the outputs and of class margins, with the metrics that prove them.
 
     The first rows of multipliers are those of single outputs for ``"inf"``, whose largest constant is that of all, and one row
@@ -39,7 +39,7 @@ def joint_bound_in(model: nn.Module, norm: str) -> Joint:
     Raises:
         CertificateError: the model is of another kind, or no metric was found.
     """
-    network, ending = affine_network(model, relu_only=False), find(blocks_of(model))
+    network, ending = affine_network(model, relu_only=False), find(model.blocks)
     assert ending is not None
     place, name, _, head = ending
     output = network.output

@@ -15,17 +15,19 @@ from torch import Tensor, nn
 
 from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError
-from wellposed.layers.blocks import has_hooks, is_plain
+from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.frozen import frozen
 from wellposed.layers.graph import ImplicitGraph
-from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
+from wellposed.layers.graph_classifier import NodeSum
 from wellposed.layers.group_sort import GroupSort
-from wellposed.layers.implicit_layer import ImplicitLayer, runs_as_written
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.network.branches import Branches, summed_constants
+from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
 from wellposed.verified import spectral_norm_upper_bound, to_float64
 
 # Nonexpansive whatever they are given, and without weights; dropout in eval mode.
@@ -39,6 +41,8 @@ _NONEXPANSIVE = (
     nn.Hardtanh,
     nn.Dropout,
     GroupSort,
+    Shift,
+    Reshape,
 )
 
 
@@ -57,32 +61,6 @@ class Factor:
     reason: str
 
 
-def blocks_of(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """The model as a chain of named blocks; nested ``Sequential`` containers are flattened.
-
-    Raises:
-        CertificateError: there are no blocks, or a block does more than its class says.
-    """
-    if any(has_hooks(module) for module in model.modules()):
-        raise CertificateError(
-            f"{prefix or 'model'}: it has forward hooks, or a part of it has, with unknown effects; remove them first"
-        )
-    if is_plain(model, GraphClassifier):
-        if prefix:
-            raise CertificateError(f"{prefix}: a GraphClassifier inside another module; certify it by itself")
-        parts = [*((f"layers.{k}", layer) for k, layer in enumerate(model.layers)), ("head", model.head)]
-        return [block for name, part in parts for block in blocks_of(part, name)]
-    if not is_plain(model, nn.Sequential):
-        return [(prefix or "model", model)]
-    if not len(model):
-        raise CertificateError(f"{prefix or 'model'}: an empty Sequential; there is nothing to certify")
-    chain: list[tuple[str, nn.Module]] = []
-    for name, child in model._modules.items():  # a module that occurs twice counts twice
-        assert child is not None
-        chain.extend(blocks_of(child, f"{prefix}.{name}" if prefix else name))
-    return chain
-
-
 def factor_of(name: str, block: nn.Module) -> Factor:
     """Upper bound of one block's Euclidean Lipschitz constant, rounding included.
 
@@ -99,9 +77,13 @@ def factor_of(name: str, block: nn.Module) -> Factor:
         return Factor(name, rounded_up(1.0 + block.norm_excess()), "largest singular value at any frequency")
     if is_plain(block, UnitPool2d):
         return Factor(name, 1.0, "orthonormal rows")
-    if isinstance(block, ExplicitBlock) and type(block).forward is ExplicitBlock.forward:
+    if isinstance(block, Branches):
+        return Factor(name, branch_constant(block), "sums of branches, each the product of its blocks' constants")
+    if isinstance(block, Elementwise | Rescale):
+        return Factor(name, block.lipschitz(), "largest slope" if isinstance(block, Elementwise) else "largest factor")
+    if isinstance(block, ExplicitBlock):
         return Factor(name, block.lipschitz(), f"{type(block).__name__} layer, verified Cholesky")
-    if is_plain(block, ImplicitGraph) and runs_as_written(block):
+    if is_plain(block, ImplicitGraph):
         return Factor(name, *block.lipschitz())
     if is_plain(block, NodeSum):
         if not block.by_root:
@@ -109,7 +91,7 @@ def factor_of(name: str, block: nn.Module) -> Factor:
         return Factor(name, 1.0, "orthonormal rows, for every graph")
     if is_plain(block, Normalize):
         return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
-    if isinstance(block, ImplicitLayer) and runs_as_written(block):
+    if isinstance(block, ImplicitLayer):
         promised = metric_guarantee(name, block) if isinstance(block, Equilibrium) else None
         if promised is not None and isinstance(block, Equilibrium):
             block = frozen(block, promised)
@@ -121,17 +103,21 @@ def factor_of(name: str, block: nn.Module) -> Factor:
     if is_plain(block, nn.MaxPool2d):
         return Factor(name, _max_pooling_norm(name, block), "root of how many windows share a value")
     if is_plain(block, nn.BatchNorm1d) or is_plain(block, nn.BatchNorm2d):
-        if block.training or block.running_var is None:
-            raise CertificateError(f"{name}: batch normalisation depends on the batch; call model.eval() first")
         scale, _ = batch_norm_map(block)
         return Factor(name, float(scale.abs().max()) * (1.0 + 1e-12), "largest scale of the batch normalisation")
-    if is_plain(block, nn.Dropout) and block.training:
-        raise CertificateError(f"{name}: dropout is active; call model.eval() first")
     if is_nonexpansive(block):
         return Factor(name, 1.0, "nonexpansive")
-    raise CertificateError(
-        f"{name}: no Lipschitz constant is known for a {type(block).__name__}; use a torch.nn.Sequential of Linear, "
-        "Flatten, Normalize, equilibrium layers and 1-Lipschitz activations"
+    raise CertificateError(f"{name}: no Lipschitz constant is known for a {type(block).__name__}")
+
+
+def branch_constant(block: Branches) -> float:
+    """Lipschitz constant of branches: products along each, and sums where they meet.
+
+    Raises:
+        CertificateError: nothing is known about one of the blocks.
+    """
+    return block.fold(
+        1.0, lambda name, part, before: rounded_up(before * factor_of(name, part).value), summed_constants
     )
 
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.lipschitz import blocks_of
 from wellposed.certificates.pac_bayes_tightened import Norms, tightened
 from wellposed.certificates.perturbation import fixes_zero
 from wellposed.constraints.monotone import Monotone
 from wellposed.errors import CertificateError, check, choices
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.network import materialise
 from wellposed.search import golden_section
 from wellposed.verified import spectral_norm_upper_bound
 
@@ -121,7 +121,7 @@ class _Blocks:
 
 
 def _blocks(model: nn.Module) -> _Blocks:
-    chain = [block for _, block in blocks_of(model)]
+    chain = [block for _, block in materialise(model).blocks]
     layers = [block for block in chain if isinstance(block, Equilibrium)]
     head = chain[-1]
     constraint = layers[0].constraint if len(layers) == 1 else None

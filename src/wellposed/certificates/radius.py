@@ -48,11 +48,9 @@ def radii(
     for name, part in (("logit_error", logit_error), ("elsewhere", elsewhere), ("growth", growth)):
         if part is not None and not bool((part >= 0).all()):
             raise InputError(f"{name}: has negative or NaN entries; a bound on an error has neither")
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
-        raise InputError(
-            f"labels: shape {tuple(labels.shape)}, dtype {labels.dtype} for logits of shape {tuple(logits.shape)}; need "
-            "one integer class per row"
-        )
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
+        raise InputError("logits: must be a floating-point tensor of shape (batch, classes)")
+    check_labels(labels, len(logits))
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         raise InputError(f"labels: outside 0…{logits.shape[1] - 1}")
     exact = logits.detach().double().cpu()
@@ -81,3 +79,22 @@ def radii(
     radius = torch.where(others, ratio, math.inf).amin(1)
     usable = torch.isfinite(exact).all(1) & ~torch.isnan(radius)
     return torch.where(usable, radius, 0.0)
+
+
+def check_labels(labels: object, count: int) -> None:
+    """Refuse labels that are not one integer class for each input.
+
+    Args:
+        labels: to be checked.
+        count: number of inputs.
+
+    Raises:
+        InputError: they are not a tensor of integers of shape (count,).
+    """
+    if not isinstance(labels, Tensor):
+        raise InputError(f"labels: is a {type(labels).__name__}; needs a torch tensor of one integer class per input")
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.shape != (count,) or not whole:
+        raise InputError(
+            f"labels: shape {tuple(labels.shape)}, dtype {labels.dtype} for {count} inputs; need one integer class per row"
+        )

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.evaluate import bounded_logits, exact_copy
+from wellposed.certificates.evaluate import bounded_logits
 from wellposed.certificates.patterns import steep_points, steepest
-from wellposed.errors import CertificateError, NotConvergedWarning
+from wellposed.errors import CertificateError, InputError, NotConvergedWarning
+from wellposed.network import Network, materialise
+from wellposed.norm import norm_named
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,25 @@ class Witness:
     second: Tensor
 
 
-def witness(model: nn.Module, x: Tensor, *, norm: str = "2", rounds: int = 20, seed: int = 0) -> Witness:
+def witness(
+    model: nn.Module | Network, x: Tensor, *, norm: float | str = 2, rounds: int = 20, seed: int = 0
+) -> Witness:
     """Search for the steepest pair of inputs, starting from data: by Jacobians, and by activation patterns where they apply.
 
     Args:
-        model: a chain of blocks, as for `certify`.
+        model: a network, or a module to be materialised.
         x: inputs to start from, shape (batch, ...).
-        norm: of inputs and outputs: ``"2"``, ``"inf"`` or ``"1"``.
+        norm: of inputs and outputs: 2, ``"inf"`` or 1.
         rounds: rounds of random search around the steepest point found.
         seed: of that search.
     """
-    exact = exact_copy(model)
+    norm = norm_named(norm)
+    exact = materialise(model).exact
     generator = torch.Generator().manual_seed(seed)
+    if not isinstance(x, Tensor) or not len(x):
+        raise InputError(f"x: is {type(x).__name__} without inputs; needs a torch tensor of shape (batch, ...)")
     x = x.detach().cpu().double()
+    exact.check_input(x)
     slopes, directions = _steepest(exact, x, norm)
     best = int(slopes.argmax())
     point, slope, direction = x[best], float(slopes[best]), directions[best]
@@ -64,7 +72,7 @@ def witness(model: nn.Module, x: Tensor, *, norm: str = "2", rounds: int = 20, s
     return max(found, key=lambda pair: pair.lipschitz)
 
 
-def _steepest(model: nn.Module, x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+def _steepest(model: Network, x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
     """Operator norm of each Jacobian and the input direction that attains it."""
     x = x.detach().requires_grad_()
     logits = model(x)
@@ -73,7 +81,7 @@ def _steepest(model: nn.Module, x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
     return values, directions.reshape(x.shape)
 
 
-def _proved(model: nn.Module, point: Tensor, direction: Tensor, norm: str) -> Witness:
+def _proved(model: Network, point: Tensor, direction: Tensor, norm: str) -> Witness:
     best = Witness(0.0, point, point)
     for length in (1e-1, 1e-2, 1e-3, 1e-4):
         other = point + length * direction
@@ -83,11 +91,11 @@ def _proved(model: nn.Module, point: Tensor, direction: Tensor, norm: str) -> Wi
     return best
 
 
-def slope_between(exact: nn.Module, first: Tensor, second: Tensor, *, norm: str = "2") -> float:
+def slope_between(exact: Network, first: Tensor, second: Tensor, *, norm: str = "2") -> float:
     """How far apart the outputs of two inputs surely are, as a multiple of the inputs' distance.
 
     Args:
-        exact: a float64 model, see `exact_copy`.
+        exact: a float64 network, see `Network.exact`.
         first: an input, without the batch dimension, float64.
         second: another one.
         norm: of both.

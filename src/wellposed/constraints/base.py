@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from wellposed.activations import Activation
 from wellposed.errors import check
 from wellposed.guarantee import Guarantee
 from wellposed.operators import Operator
@@ -74,3 +75,12 @@ class Constraint(nn.Module, ABC):
     @abstractmethod
     def state_features(self) -> int:
         """Number of features of the state."""
+
+    def require_activation(self, activation: Activation) -> None:
+        """Refuse an activation that the theorem is not about.
+
+        Raises:
+            InputError: its slopes do not suit the theorem.
+        """
+        if self.needs_monotone:
+            activation.require_monotone(f"a layer with the constraint {type(self).__name__}")

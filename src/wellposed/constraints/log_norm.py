@@ -15,9 +15,10 @@ import math
 import torch
 from torch import nn
 
+from wellposed.activations import Activation
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
-from wellposed.errors import check
+from wellposed.errors import InputError, check
 from wellposed.guarantee.componentwise import Componentwise
 from wellposed.linear_algebra import full_precision
 from wellposed.operators.dense import Dense
@@ -81,6 +82,14 @@ class LogNorm(SavedNumber, Constraint):
                 matrix = matrix * (_STEEPEST / (-self._slopes[0] * reach.clamp_min(1e-30))).clamp_max(1.0)[:, None]
         operator = Dense(matrix, factorisation_cache(self))
         return operator, Componentwise(operator, self._slopes)
+
+    def require_activation(self, activation: Activation) -> None:  # noqa: D102
+        low, high = activation.slope_range
+        if not (self._slopes[0] <= low and high <= self._slopes[1]):
+            raise InputError(
+                f"activation={activation!r}: has slopes within {(low, high)}, the log norm was bounded for slopes within "
+                f"{self._slopes}; build the layer with this activation"
+            )
 
     def _is_usable(self, value: float) -> bool:
         return -math.inf < value < 1.0 and value * self._slopes[1] < 1.0

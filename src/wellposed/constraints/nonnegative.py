@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wellposed.activations import Activation
 from wellposed.concave import concave_activation, thompson_modulus
 from wellposed.constraints.base import Constraint, Projected, check_size
 from wellposed.constraints.factorisations import factorisation_cache
-from wellposed.errors import choices
+from wellposed.errors import InputError, choices
 from wellposed.guarantee.positive import PositiveConcave
 from wellposed.operators.dense import Dense
 
@@ -74,6 +75,17 @@ class Nonnegative(Constraint, Projected):
     def materialise(self) -> tuple[Dense, PositiveConcave]:  # noqa: D102
         operator = Dense(nonnegative(self.V, self.parametrisation), factorisation_cache(self))
         return operator, PositiveConcave(operator, self._activation, self._floor, self._thompson)
+
+    def require_activation(self, activation: Activation) -> None:  # noqa: D102
+        if activation != self._activation:
+            raise InputError(
+                f"activation={activation!r}: the theorem was applied to {self._activation!r}; build the layer with this activation"
+            )
+
+    @property
+    def floor(self) -> float:
+        """The lower bound of every entry of the offset that the theorem was applied with."""
+        return self._floor
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
 from wellposed.errors import check
+from wellposed.holding import Holding
 
 
 def project_rows(matrix: Tensor, radius: float) -> Tensor:
@@ -34,7 +35,7 @@ def project_rows(matrix: Tensor, radius: float) -> Tensor:
     return torch.where(inside, matrix, matrix.sign() * (size - threshold).clamp_min(0.0).to(matrix))
 
 
-class RowBounded(nn.Module, Projected):
+class RowBounded(Holding, Projected):
     """A square weight whose rows have absolute sums of at most ``radius``, whatever its parameter.
 
     The weight that runs is the projection of the parameter. Calling `project` after each optimiser step, as the training
@@ -65,7 +66,7 @@ class RowBounded(nn.Module, Projected):
     @property
     def weight(self) -> Tensor:
         """The weight as it runs, with its graph."""
-        return project_rows(self.free, self.radius)
+        return self.formed("weight", lambda: project_rows(self.free, self.radius))
 
     @torch.no_grad()
     def project(self) -> None:

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
 from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.evaluate import bounded_logits, exact_copy
+from wellposed.certificates.evaluate import bounded_logits
 from wellposed.certificates.graph_witness import steepest_features, with_features
 from wellposed.certificates.patterns import steep_points
 from wellposed.errors import CertificateError, NotConvergedWarning, WellposedError
 from wellposed.experiments.subjects import Subject, graph_subject, image_subject, subjects
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.network import materialise
 from wellposed.operators.graphs import frobenius_norms
 from wellposed.verification import verifier_of
 
@@ -144,7 +145,7 @@ def _constants(
     try:
         product = tamper(certify(subject.model, method="product"))
         tightest = tamper(certify(subject.model))
-        exact = exact_copy(subject.model)
+        exact = materialise(subject.model).exact
         first, second = pairs_of(exact, subject.inputs, subject.spread, generator)
         with contextlib.suppress(CertificateError):  # patterns are about one ReLU layer
             for point, direction in steep_points(affine_network(exact), first[:6]):
@@ -186,7 +187,7 @@ def _images(tally: Tally, generator: torch.Generator, tamper: Tamper) -> None:
     try:
         bounded = isinstance(subject.model[-1], Equilibrium)  # which is the joint bound already
         certificate = tamper(certify(subject.model, method=None if bounded else "metric"))
-        exact = exact_copy(subject.model)
+        exact = materialise(subject.model).exact
         first, second = pairs_of(exact, subject.inputs, subject.spread, generator)
         results = [bounded_logits(exact, points) for points in (first, second)]
     except WellposedError:
@@ -205,7 +206,7 @@ def _graphs(tally: Tally, generator: torch.Generator, tamper: Tamper) -> None:
     model, data = graph_subject(generator)
     try:
         certificate = tamper(certify(model))
-        exact = exact_copy(model)
+        exact = materialise(model).exact
         start = bounded_logits(exact, data)
         steep = steepest_features(exact, data)[1]
         for direction in (steep, torch.randn(steep.shape, generator=generator, dtype=torch.float64)):
@@ -293,7 +294,7 @@ def _error(subject: Subject, tally: Tally, generator: torch.Generator) -> None:
     x = (subject.spread * torch.randn(12 * _BASES, subject.inputs, generator=generator, dtype=torch.float64)).to(dtype)
     kept = layer.tolerance
     try:
-        exact = exact_copy(layer)
+        exact = materialise(layer).exact
         assert isinstance(exact, Equilibrium)
         best = exact.solve(x.double())
         for digits in (1e-1, 1e-3, None):
@@ -314,7 +315,7 @@ def _regions(subject: Subject, tally: Tally, norm: str, generator: torch.Generat
     x = subject.spread * torch.randn(subject.inputs, generator=generator, dtype=torch.float64)
     radius = float(subject.spread * 10.0 ** (-2.0 * torch.rand((), generator=generator)))
     try:
-        exact = exact_copy(subject.model)
+        exact = materialise(subject.model).exact
         label = int(exact(x[None]).argmax())
         verdict = verifier_of(subject.model, valid=None).verify(x, label, radius, norm=norm, seconds=1.0)
     except WellposedError:

@@ -13,9 +13,10 @@ import torch
 
 from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
-from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
+from wellposed.certificates.evaluate import bounded_logits, surely_misclassified
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
+from wellposed.network import materialise
 from wellposed.training.run import RunFolder, load_image_run
 
 _WITNESS_INPUTS = 64
@@ -170,7 +171,7 @@ def attack_run(
     check_radii(radii)
     _, data, model = load_image_run(run, data_root)
     x, y = _first(data, limit)
-    exact = exact_copy(model)
+    exact = materialise(model).exact
     distances, examples = adversarial_distances(
         model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto, done=done,
         is_fooled=lambda images, truth: _is_fooled(exact, images.double(), truth),

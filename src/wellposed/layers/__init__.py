@@ -6,8 +6,6 @@ from wellposed.layers.conv_nemon import ConvNEMON as ConvNEMON
 from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ as ConvOrthogonalDEQ
 from wellposed.layers.conv_pcdeq import ConvPcDEQ as ConvPcDEQ
 from wellposed.layers.deq import DEQ as DEQ
-from wellposed.layers.embedding import Embedding as Embedding
-from wellposed.layers.embedding import embed as embed
 from wellposed.layers.equilibrium import Equilibrium as Equilibrium
 from wellposed.layers.explicit import SLL as SLL
 from wellposed.layers.explicit import Residual as Residual

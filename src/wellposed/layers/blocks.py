@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TypeGuard, TypeVar
 
 from torch import nn
-from torch.nn.modules import module as torch_modules
 
 _Block = TypeVar("_Block", bound=nn.Module)
 
@@ -26,9 +25,3 @@ def moves_only(block: nn.Module) -> bool:
 def flattens_images(block: nn.Module) -> bool:
     """Whether a block makes one vector of each image of a batch."""
     return is_plain(block, nn.Flatten) and block.start_dim == 1 and block.end_dim in (-1, 3)
-
-
-def has_hooks(block: nn.Module) -> bool:
-    """Whether forward hooks, its own or those of all modules, may change what the block computes."""
-    every = torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks
-    return bool(block._forward_hooks or block._forward_pre_hooks or every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Unpack
 
 import torch
@@ -11,7 +12,7 @@ from wellposed.activations import Activation, Bordered
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
 from wellposed.convolution_norms import convolution_norm
-from wellposed.errors import InputError, check
+from wellposed.errors import CertificateError, InputError, check
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
 from wellposed.norms import euclidean
@@ -79,6 +80,22 @@ class ImageLayer(Equilibrium):
     def _check_sizes(self) -> None:
         pass  # both parts were made for each other
 
+    def _check_shapes(self) -> None:
+        count = math.prod(self.state_shape)
+        if count != self.constraint.state_features:
+            raise CertificateError(
+                f"constraint: has {self.constraint.state_features} state features; the layer's states have shape {self.state_shape}"
+            )
+        image = getattr(self.constraint, "image", self.state_shape[1:])
+        if tuple(image) != tuple(self.state_shape[1:]):
+            raise CertificateError(f"constraint.image={image}: the layer's states have shape {self.state_shape}")
+        if isinstance(self.activation, Bordered) and math.prod(self.state_shape) != sum(
+            map(math.prod, self.activation.tiers)
+        ):
+            raise CertificateError(
+                f"activation={self.activation!r}: has another border than states of shape {self.state_shape}"
+            )
+
     @property
     def input_shape(self) -> tuple[int, ...]:  # noqa: D102
         return (self.injection.in_channels, *self._image)
@@ -119,6 +136,8 @@ class ConvEquilibrium(ImageLayer):
         options: see `SolveOptions`.
     """
 
+    injections = (ImageInjection,)
+
     def __init__(
         self,
         in_channels: int,
@@ -145,6 +164,23 @@ class ConvEquilibrium(ImageLayer):
         super().__init__(injection, constraint, activation=Bordered(sigma, tiers) if border else sigma, **options)
         self._state_shape = tiers[0] if len(tiers) == 1 else (constraint.state_features,)
 
+    def _check_shapes(self) -> None:
+        super()._check_shapes()
+        convolution, (channels, height, width) = self.injection, self.injection.tiers[0]
+        require_centred("injection", convolution)
+        border = isinstance(self.activation, Bordered)
+        image = state_image(self._image, convolution.stride[0])
+        fits = (channels, height, width) == (convolution.weight.shape[0], image[0] + 2 * border, image[1] + 2 * border)
+        total = sum(map(math.prod, convolution.tiers))
+        if not fits or convolution.border != int(border) or total != self.constraint.state_features:
+            raise CertificateError(
+                f"injection.tiers={convolution.tiers}: do not fit images of {self._image} pixels and the state map"
+            )
+        if border and self.activation.tiers != convolution.tiers:
+            raise CertificateError(
+                f"activation={self.activation!r}: has other images than the input map, {convolution.tiers}"
+            )
+
     def injection_norm(self) -> float:  # noqa: D102
         return convolution_norm(self.injection.weight, self._image, self.injection.stride[0])
 
@@ -153,6 +189,37 @@ class ConvEquilibrium(ImageLayer):
         bias = None if convolution.bias is None else convolution.bias.detach().double()
         found = exact_convolution(rows, convolution.weight.detach().double(), bias, convolution)
         return ExactOffset(convolution.placed(found.value).detach(), found.error)
+
+
+def require_centred(name: str, convolution: nn.Conv2d) -> None:
+    """Refuse a convolution with other options than the layers on images make theirs with.
+
+    Args:
+        name: of the part, for the error.
+        convolution: the input map.
+
+    Raises:
+        CertificateError: dilation, groups, another padding mode, unequal strides, or padding other than half of the taps.
+    """
+    taps = tuple(convolution.weight.shape[2:])
+    usual = (
+        convolution.stride[0] == convolution.stride[1]
+        and convolution.padding == (taps[0] // 2, taps[1] // 2)
+        and plain_convolution(convolution)
+    )
+    if not usual:
+        raise CertificateError(f"{name}: {convolution} has other options than this layer's theorem is about")
+
+
+def plain_convolution(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution has zero padding, one group and no dilation, and weights of the shapes that it says."""
+    weight, bias = convolution.weight, convolution.bias
+    shapes = (
+        weight.ndim == 4
+        and weight.shape[1] == convolution.in_channels
+        and (bias is None or bias.shape == weight.shape[:1])
+    )
+    return shapes and convolution.dilation == (1, 1) and convolution.groups == 1 and convolution.padding_mode == "zeros"
 
 
 def exact_convolution(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Unpack
 
 import torch
@@ -12,8 +13,9 @@ from wellposed.activations import activation as activation_named
 from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.conv_lipschitz_bounded import ConvLipschitzBounded, proved_conv_lipschitz
 from wellposed.convolution_norms import largest_singular_value
-from wellposed.errors import check, checked_options
+from wellposed.errors import CertificateError, check, checked_options
 from wellposed.guarantee import Guarantee
+from wellposed.holding import Holding
 from wellposed.layers.conv_equilibrium import ImageLayer, state_image
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, checked_bound, learned_logarithm
@@ -24,7 +26,7 @@ from wellposed.solvers.evidence import ExactOffset
 from wellposed.verified import gamma as rounding_constant
 
 
-class CircularInjection(nn.Module):
+class CircularInjection(Holding):
     """``Ψ(Ũ x) + b`` or ``Ũ x + b``: a strided circular convolution of the image, put into a canvas that the stride divides.
 
     Ψ is not its own: it takes it from the constraint that it was made for, if any, so that the two cannot differ.
@@ -64,6 +66,16 @@ class CircularInjection(nn.Module):
         self.log_gamma = log_gamma
         self._owner: tuple[ConvLipschitzBounded, ...] = ()
 
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Zeros on the left, right, top and bottom of the image in its canvas."""
+        return self._place
+
+    @property
+    def owner(self) -> ConvLipschitzBounded | None:
+        """The constraint whose Ψ scales the map; None where nothing does."""
+        return self._owner[0] if self._owner else None
+
     def take_metric(self, constraint: ConvLipschitzBounded) -> None:
         """Scale by the constraint's Ψ from now on."""
         self._owner = (constraint,)  # in a tuple: it is no part of this module
@@ -71,12 +83,14 @@ class CircularInjection(nn.Module):
     @property
     def scale(self) -> Tensor | None:
         """Ψ as it runs, with its graph; None for the identity."""
-        return torch.exp(self._owner[0].psi) if self._owner else None
+        return self.formed("scale", lambda: torch.exp(self._owner[0].psi) if self._owner else None)
+
+    forms = ("weight", "scale")
 
     @property
     def weight(self) -> Tensor:
         """The kernel of Ũ as it runs, shape (channels, in_channels, rows, columns), with its graph."""
-        return self.free * torch.exp(0.5 * self.log_gamma)
+        return self.formed("weight", lambda: self.free * torch.exp(0.5 * self.log_gamma))
 
     def transfer(self, kernel: Tensor) -> Tensor:
         """The transfer function of such a convolution with another kernel, see `transfer_function`."""
@@ -98,7 +112,7 @@ class CircularInjection(nn.Module):
         return value if self.bias is None else value + self.bias[:, None, None]
 
 
-class PooledLinear(nn.Module):
+class PooledLinear(Holding):
     """``W_o P z + b_o``: averages over disjoint windows, then a linear map whose weight is √γ times its free parameters.
 
     Args:
@@ -131,7 +145,7 @@ class PooledLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """W_o as it runs, shape (out_features, features of the windows); W_o P is of no larger norm."""
-        return self.free * torch.exp(0.5 * self.log_gamma)
+        return self.formed("weight", lambda: self.free * torch.exp(0.5 * self.log_gamma))
 
     def forward(self, state: Tensor) -> Tensor:
         """Shape (*, channels, height, width) to (*, out_features)."""
@@ -174,6 +188,9 @@ class ConvLBEN(ImageLayer, PrescribedBound):
     """
 
     constraint: ConvLipschitzBounded
+    constraints = (ConvLipschitzBounded,)
+    injections = (CircularInjection,)
+    outputs = (PooledLinear,)
 
     @checked_options
     def __init__(
@@ -217,11 +234,34 @@ class ConvLBEN(ImageLayer, PrescribedBound):
         if out_features is not None:
             self.output = PooledLinear(state, out_features, pool, log_gamma, **where)
 
+    def _check_shapes(self) -> None:
+        super()._check_shapes()
+        injection, output, state = self.injection, self.output, self._state_shape
+        border = int(isinstance(self.activation, Bordered))
+        start = injection.stride * border
+        across = [injection.stride * extent - size - start for extent, size in zip(state[1:], self._image, strict=True)]
+        placed = injection.place == (start, across[1], start, across[0]) and injection.state == state
+        kernel = injection.free.ndim == 4 and injection.free.shape[:2] == (state[0], injection.in_channels)
+        odd = all(taps % 2 == 1 for taps in injection.free.shape[2:])
+        biased = injection.bias is None or injection.bias.shape == state[:1]
+        if not (placed and kernel and odd and biased and injection.owner in (None, self.constraint)):
+            raise CertificateError(
+                f"injection: does not fit images of {self._image} pixels and states of shape {state}"
+            )
+        if border and self.activation.tiers != (state,):
+            raise CertificateError(f"activation={self.activation!r}: has another image than the state, {state}")
+        if output is not None:
+            windows = (state[1] // output.pool, state[2] // output.pool)
+            fits = output.state == state and output.windows == windows and output.in_features == math.prod(state)
+            if not fits or output.weight.shape != (output.out_features, state[0] * math.prod(windows)):
+                raise CertificateError(f"output: does not fit states of shape {state}")
+        self.check_bound()
+
     @property
     def value_shape(self) -> tuple[int, ...]:  # noqa: D102
         return self.state_shape if self.output is None else (self.output.out_features,)
 
-    def materialise(self) -> tuple[Operator, Guarantee | None]:  # noqa: D102
+    def _form(self) -> tuple[Operator, Guarantee | None]:
         if self.output is None:
             return self.constraint.materialise()
         # With Ũ and W_o scaled by √γ the condition for γ is that of the free parameters for 1, whatever γ is.

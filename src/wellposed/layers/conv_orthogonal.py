@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wellposed.errors import GuaranteeError, check, checked_options, choices
 from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, mixing_weights
 from wellposed.layers.group_sort import group_sort
+from wellposed.layers.maps import require_kind
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.norms import euclidean
@@ -85,6 +86,38 @@ class ConvOrthogonalDEQ(ContractiveCell):
         second = OrthogonalConv2d(hidden, channels, self._state_shape[1:], **where)
         self.maps = nn.ModuleList([first, second])
         self.mixing = nn.Parameter(torch.zeros(2, device=device, dtype=dtype)) if coupling == "residual" else None
+
+    def check_parts(self) -> None:
+        """Raise an error if a part or an option was replaced by one that the theorem of this layer is not about."""
+        choices("coupling", self.coupling, CONV_COUPLINGS)
+        ranges = 0.0 < self.kappa <= 1.0 and 0.0 < self.omega <= 1.0
+        check(ranges, "kappa, omega", (self.kappa, self.omega), "outside of what the theorem allows")
+        check(len(self.maps) == 2, "maps", len(self.maps), "must be two")
+        mixing, residual = self.mixing, self.coupling == "residual"
+        check((mixing is not None) == residual, "mixing", mixing, f"does not go with the coupling {self.coupling!r}")
+        check(mixing is None or mixing.shape == (2,), "mixing", mixing, "must be two numbers")
+        for part in (*self.maps, *([] if self.injection is None else [self.injection])):
+            require_kind("maps", part, (OrthogonalConv2d,))
+            assert isinstance(part, OrthogonalConv2d)
+            part.check_parts()
+            check(part.bias is not None, "bias", None, "the cell needs one")
+        first, second = self._parts
+        state, hidden = self._state_shape, first.out_channels
+        shapes = (first.in_channels, *first.image) == state and (second.in_channels, *second.image) == (
+            hidden,
+            *state[1:],
+        )
+        inside = (
+            first.stride == second.stride == 1 and second.out_channels == state[0] and hidden % 2 == 0 == state[0] % 2
+        )
+        given = state if self.injection is None else (self.injection.out_channels, *self.injection.out_image)
+        taken = state if self.injection is None else (self.injection.in_channels, *self.injection.image)
+        check(
+            shapes and inside and given == state and taken == self._input_shape,
+            "maps",
+            self.maps,
+            "do not fit together",
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:  # noqa: D102

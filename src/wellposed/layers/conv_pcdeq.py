@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from wellposed.concave import concave_activation
 from wellposed.constraints.conv_nonnegative import ConvNonnegative
 from wellposed.convolution_norms import convolution_norm
-from wellposed.errors import check, checked_options
-from wellposed.layers.conv_equilibrium import ImageLayer, exact_convolution
+from wellposed.errors import CertificateError, check, checked_options
+from wellposed.layers.conv_equilibrium import ImageLayer, exact_convolution, plain_convolution
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.pcdeq import PositiveEquilibrium, PositiveInjection, checked_floor
 from wellposed.solvers.evidence import ExactOffset
@@ -81,6 +81,21 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
 
     injection: PositiveConv2d
     constraint: ConvNonnegative
+    injections = (PositiveConv2d,)
+    constraints = (ConvNonnegative,)
+
+    def _check_shapes(self) -> None:
+        super()._check_shapes()
+        convolution = self.injection
+        taps, (stride, across), (padding, beside) = (
+            convolution.weight.shape[2:],
+            convolution.stride,
+            convolution.padding,
+        )
+        state = tuple((extent + 2 * padding - taps[0]) // stride + 1 for extent in self._image)
+        square = taps[0] == taps[1] and stride == across and padding == beside and plain_convolution(convolution)
+        if not square or self._state_shape != (len(convolution.weight), *state):
+            raise CertificateError(f"injection: {convolution} has other options than this layer's theorem is about")
 
     @checked_options
     def __init__(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.layers.maps import check_map, require_kind
 from wellposed.layers.options import SolveOptions
 from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
@@ -50,12 +52,34 @@ class Equilibrium(ImplicitLayer):
         self.constraint = constraint
         self._check_sizes()
         self.activation = activation_named(activation)
-        if constraint.needs_monotone:
-            self.activation.require_monotone(f"a layer with the constraint {type(constraint).__name__}")
+        constraint.require_activation(self.activation)
+        self._held: tuple[Operator, Guarantee | None] | None = None
 
     def _check_sizes(self) -> None:
         found, wanted = self.injection.out_features, self.state_features
         check(found == wanted, "injection.out_features", found, f"must equal the constraint's {wanted} state features")
+
+    injections: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
+    outputs: ClassVar[tuple[type[nn.Module], ...]] = ()
+    constraints: ClassVar[tuple[type[Constraint], ...]] = (Constraint,)
+
+    def check_parts(self) -> None:
+        """Raise an error if a part was replaced by one that the theorem of this layer is not about."""
+        require_kind("injection", self.injection, self.injections)
+        require_kind("constraint", self.constraint, self.constraints)
+        for name, part in (("output", self.output), ("direct", self.direct)):
+            if part is not None:
+                require_kind(name, part, self.outputs)
+        self.constraint.require_activation(self.activation)
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        size = self.state_features
+        check_map("injection", self.injection, self.injection.in_features, size)
+        if self.output is not None:
+            check_map("output", self.output, size, self.output.out_features)
+        if self.direct is not None:
+            check_map("direct", self.direct, self.injection.in_features, self.output.out_features)
 
     @property
     def in_features(self) -> int:
@@ -87,7 +111,27 @@ class Equilibrium(ImplicitLayer):
 
     def materialise(self) -> tuple[Operator, Guarantee | None]:
         """W as it runs, with the graph back to the free parameters, and what is promised of it, if anything."""
+        return self._form() if self._held is None else self._held
+
+    def _form(self) -> tuple[Operator, Guarantee | None]:
+        """W and its guarantee, formed from the free parameters."""
         return self.constraint.materialise()
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Form W for the last time: from now on the layer runs with the numbers that it has now, whatever its parameters are."""
+        operator, guarantee = self._form()
+        self._held = operator.rebuild(tuple(tensor.detach() for tensor in operator.tensors)), guarantee
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self._held is not None:
+            operator, guarantee = self._held
+            like = fn(torch.zeros((), dtype=operator.tensors[0].real.dtype, device=operator.tensors[0].device))
+            moved = operator.to(like.dtype)
+            moved = moved.rebuild(tuple(tensor.to(like.device) for tensor in moved.tensors))
+            self._held = moved, None if guarantee is None else guarantee.on(moved)
+        return self
 
     def guarantee(self) -> Guarantee:
         """What is promised of W as it runs.

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.errors import check
+from wellposed.holding import Holding
 from wellposed.linear_algebra import full_precision
 from wellposed.norms import euclidean
 from wellposed.verified import spectral_norm_upper_bound
 
 
-class ExplicitBlock(nn.Module, ABC):
+class ExplicitBlock(Holding, ABC):
     """``y = S x + G σ(H x + b)`` with a proved Lipschitz constant.
 
     Attributes:
@@ -33,13 +34,32 @@ class ExplicitBlock(nn.Module, ABC):
     residual: bool
     bias: nn.Parameter
 
-    @abstractmethod
+    forms = ("maps",)
+
     def maps(self) -> tuple[Tensor, Tensor, Tensor]:
         """H of shape (hidden, in_features), G of shape (out_features, hidden), and the diagonal of Λ; with their graph."""
+        return self.formed("maps", self._form)
+
+    @abstractmethod
+    def _form(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, formed from the free parameters."""
 
     @abstractmethod
     def lipschitz(self) -> float:
         """Upper bound of the constant for the stored numbers."""
+
+    def check_parts(self) -> None:
+        """Raise an error if the parameters have other shapes than the features that the layer says."""
+        inner, outer, scale = self.maps()
+        hidden = self.bias.shape
+        shapes = inner.shape == (*hidden, self.in_features) and outer.shape == (self.out_features, *hidden)
+        square = not self.residual or self.in_features == self.out_features
+        check(
+            len(hidden) == 1 and shapes and square and scale.shape == hidden,
+            "maps",
+            tuple(inner.shape),
+            "do not fit together",
+        )
 
     def nominal(self) -> float:
         """The constant that Λ proves in exact arithmetic."""
@@ -93,7 +113,7 @@ class Sandwich(ExplicitBlock):
         self.log_scale = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype))
 
-    def maps(self) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+    def _form(self) -> tuple[Tensor, Tensor, Tensor]:
         frame = cayley_orthogonal(self.free)
         scale = torch.exp(self.log_scale)
         inner = 2.0**0.5 * frame[self.out_features :].t() / scale[:, None]
@@ -136,7 +156,7 @@ class SLL(ExplicitBlock):
         self.log_q = nn.Parameter(torch.zeros(hidden, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(hidden, device=device, dtype=dtype))
 
-    def maps(self) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+    def _form(self) -> tuple[Tensor, Tensor, Tensor]:
         # By differences of logarithms: single q may underflow, their ratios matter.
         products = (self.free @ self.free.t()).abs()
         ratios = torch.exp((self.log_q - self.log_q[:, None]).masked_fill(products == 0.0, -torch.inf))
@@ -184,7 +204,7 @@ class Residual(ExplicitBlock):
         self.inner, self.bias = inner.weight, inner.bias
         self.outer = nn.Linear(hidden, features, bias=False, device=device, dtype=dtype).weight
 
-    def maps(self) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+    def _form(self) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             sizes = [torch.linalg.matrix_norm(part.double(), 2) for part in (self.outer, self.inner)]
             multiplier = (sizes[0] / sizes[1]).clamp(1e-30, 1e30).to(self.bias)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Constraint
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.layers.conv_equilibrium import ConvEquilibrium
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.operators.base import Operator
-from wellposed.operators.circular import Circular
 from wellposed.operators.dense import Dense
 
 
@@ -68,18 +64,6 @@ def frozen(layer: Equilibrium, guarantee: Guarantee | None = None) -> Equilibriu
         copied.output = linear_map(layer.output.weight, layer.output.bias)
         if layer.direct is not None:
             copied.direct = linear_map(layer.direct.weight, None)
-    return copied
-
-
-@torch.no_grad()
-def frozen_image(layer: ConvEquilibrium) -> ConvEquilibrium | None:
-    """The same for one circular convolution, whose transfer function is kept number for number; None for other layers."""
-    operator, guarantee = layer.materialise()
-    if not isinstance(operator, Circular) or guarantee is None:
-        return None
-    stored = Circular(operator.tensors[0].detach().to("cpu", torch.complex128).contiguous(), operator.image[1])
-    copied = copy.deepcopy(layer).cpu().double()
-    copied.constraint = Stored(stored, guarantee.on(stored), layer.state_features)
     return copied
 
 

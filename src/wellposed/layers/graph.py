@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import check_size
 from wellposed.constraints.perron_frobenius import RowBounded
@@ -18,6 +19,7 @@ from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import GraphContraction
 from wellposed.layers.contractive_cell import NORM_SLACK
 from wellposed.layers.group_sort import group_sort
+from wellposed.layers.maps import check_map, require_kind
 from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.linear_algebra import full_precision
@@ -86,6 +88,25 @@ class ImplicitGraph(SolvingModule):
             self.injection = OrthogonalLinear(in_features, state_features, **where)
         else:
             self.injection = nn.Linear(in_features, state_features, **where)
+
+    def check_parts(self) -> None:
+        """Raise an error if a part or an option was replaced by one that the theorem of this layer is not about."""
+        choices("variant", self.variant, VARIANTS)
+        most = 1.0 if self.variant == "lipschitz" else math.nextafter(1.0, 0.0)
+        ranges = 0.0 < self.kappa <= most and 0.0 < self.omega <= 1.0
+        check(ranges, "kappa, omega", (self.kappa, self.omega), "outside of what the theorem allows")
+        require_kind("state_map", self.state_map, (RowBounded if self.variant == "ignn" else OrthogonalLinear,))
+        require_kind("injection", self.injection, (OrthogonalLinear if self.variant == "lipschitz" else nn.Linear,))
+        size = self.state_features
+        check(self.state_map.weight.shape == (size, size), "state_map", self.state_map, f"must be of {size} features")
+        check(getattr(self.state_map, "bias", None) is None, "state_map.bias", self.state_map, "must be None")
+        check_map("injection", self.injection, self.in_features, size)
+        if self.activation is not group_sort:
+            require_fixing_zero(self.activation)
+        elif self.variant == "ignn" or size % 2:
+            raise InputError(
+                "activation='group_sort': needs an even number of features and another variant than 'ignn'"
+            )
 
     @property
     def scales(self) -> tuple[float, float]:
@@ -266,6 +287,14 @@ def _node_activation(name: str, variant: str, features: int) -> Callable[[Tensor
         check(features % 2 == 0, "state_features", features, "must be even for group_sort")
         return group_sort
     found = activation_named(name)
-    found.require_monotone("an implicit graph layer")
-    check(float(found(torch.zeros(()))) == 0.0, "activation", name, "must map zero to zero, for nodes that are padding")
+    require_fixing_zero(found)
     return found
+
+
+def require_fixing_zero(activation: Any) -> None:
+    """Refuse activations with slopes outside of [0, 1], and those that move zero, as nodes that are padding must stay zero."""
+    if not isinstance(activation, Activation):
+        raise InputError(f"activation={activation!r}: must be an Activation or group_sort")
+    activation.require_monotone("an implicit graph layer")
+    fixed = float(activation(torch.zeros(()))) == 0.0
+    check(fixed, "activation", activation, "must map zero to zero, for nodes that are padding")

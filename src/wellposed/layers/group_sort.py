@@ -21,6 +21,12 @@ def group_sort(value: Tensor, group: int = 2, dim: int = -1) -> Tensor:
         group: size of the groups.
         dim: the dimension of the features, negative.
     """
+    check(
+        value.shape[dim] % group == 0,
+        "x",
+        tuple(value.shape),
+        f"dimension {dim} must be divisible into groups of {group}",
+    )
     if group == 2 and not torch.is_grad_enabled():  # inside of solves: twice as fast again
         first, second = value.chunk(2, dim)
         return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim)
@@ -71,6 +77,12 @@ def householder(value: Tensor, angle: Tensor) -> Tensor:
         value: shape (*, n), n even.
         angle: θ, shape (n/2,).
     """
+    check(
+        value.shape[-1] == 2 * len(angle),
+        "angle",
+        tuple(angle.shape),
+        f"must have one entry for two of {value.shape[-1]} features",
+    )
     first, second = value.chunk(2, -1)
     sine, cosine = torch.sin(angle), torch.cos(angle)
     across = torch.sin(0.5 * angle) * first - torch.cos(0.5 * angle) * second
@@ -93,6 +105,11 @@ class GroupSort(nn.Module):
         check(group >= 1, "group", group, "must be at least 1")
         check(dim < 0, "dim", dim, "must be negative")
         self.group, self.dim = group, dim
+
+    def check_parts(self) -> None:
+        """Raise an error if an option was changed to one that has no meaning."""
+        check(isinstance(self.group, int) and self.group >= 1, "group", self.group, "must be a positive integer")
+        check(isinstance(self.dim, int) and self.dim < 0, "dim", self.dim, "must be negative")
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape."""

@@ -10,17 +10,6 @@ from torch import Tensor, nn
 from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.solvers.solution import Solution
 
-_COMPUTES = ("__call__", "forward", "readout", "state", "solve", "_run")
-
-
-def runs_as_written(layer: SolvingModule) -> bool:
-    """Whether what a layer computes is this library's or torch's code, and not that of a subclass or of the instance."""
-    for name in _COMPUTES:
-        owner = next((kind for kind in type(layer).__mro__ if name in vars(kind)), None)
-        if name in vars(layer) or (owner is not None and owner.__module__.split(".")[0] not in ("wellposed", "torch")):
-            return False
-    return True
-
 
 class ImplicitLayer(SolvingModule, ABC):
     """A layer that solves for a state z*(x) and returns it, or an output map of it.

@@ -17,13 +17,13 @@ from wellposed.constraints.lipschitz_bounded import (
 )
 from wellposed.errors import InputError, check, checked_options
 from wellposed.guarantee import Guarantee
-from wellposed.layers.embedding import embed
+from wellposed.holding import Holding
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, ScaledLinear, checked_bound, learned_logarithm
 from wellposed.operators import Operator
 
 
-class Feedthrough(nn.Module):
+class Feedthrough(Holding):
     """D = γN with ‖N‖₂ < 1: N = (1 − δ)·2(I + FFᵀ)⁻¹F, whose singular values are 2s/(1 + s²) for those s of F.
 
     Every N with ‖N‖₂ ≤ 1 − δ arises. At F = 0, where it starts, D is zero.
@@ -53,7 +53,7 @@ class Feedthrough(nn.Module):
     @property
     def weight(self) -> Tensor:
         """D as it runs."""
-        return self.contraction * torch.exp(self.log_gamma)
+        return self.formed("weight", lambda: self.contraction * torch.exp(self.log_gamma))
 
 
 class LBEN(PrescribedBound):
@@ -79,6 +79,7 @@ class LBEN(PrescribedBound):
     """
 
     constraint: LipschitzBounded
+    constraints = (LipschitzBounded,)
 
     @checked_options
     def __init__(
@@ -119,7 +120,14 @@ class LBEN(PrescribedBound):
         else:
             check(not feedthrough, "feedthrough", feedthrough, "a layer without gamma has no output to add to")
 
-    def materialise(self) -> tuple[Operator, Guarantee | None]:  # noqa: D102
+    injections = (nn.Linear, ScaledLinear)
+    outputs = (ScaledLinear, Feedthrough)
+
+    def _check_shapes(self) -> None:
+        super()._check_shapes()
+        self.check_bound()
+
+    def _form(self) -> tuple[Operator, Guarantee | None]:
         if self.output is None:
             return self.constraint.materialise()
         metric = self.constraint.metric()
@@ -182,7 +190,7 @@ class LBEN(PrescribedBound):
         """A layer that computes what a given network computes, in the network's dtype: a start for training.
 
         Args:
-            network: see `wellposed.layers.embed`: feed-forward, residual, sandwich, SDP-based and monotone networks.
+            network: see `wellposed.embed`: feed-forward, residual, sandwich, SDP-based and monotone networks.
             gamma: the bound to build in; None for 1.01 times the one that comes with the embedding.
             epsilon: see `LipschitzBounded`; small, as W_o, U and W must satisfy the condition with this margin.
             options: see `SolveOptions`.
@@ -191,6 +199,8 @@ class LBEN(PrescribedBound):
             InputError: the network cannot be embedded.
             GuaranteeError: it does not satisfy the bound ``gamma`` in the embedding's metric.
         """
+        from wellposed.network.embedding import embed  # which knows this layer
+
         found = embed(network)
         bound = 1.01 * found.gamma if gamma is None else gamma
         like = next(network.parameters())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.activations import Activation
 from wellposed.constraints.multi_scale_monotone import MultiScaleMonotone, tier_images
-from wellposed.errors import check, checked_options
+from wellposed.errors import CertificateError, check, checked_options
 from wellposed.layers.conv_equilibrium import ConvEquilibrium, state_image
 from wellposed.layers.options import SolveOptions
 
@@ -72,6 +72,17 @@ class MultiScaleMonDEQ(ConvEquilibrium):
             in_channels, image, constraint, tiers, taps=taps, stride=stride, border=border, activation=activation,
             bias=bias, device=device, dtype=dtype, **options,
         )  # fmt: skip
+
+    constraints = (MultiScaleMonotone,)
+
+    def _check_shapes(self) -> None:
+        super()._check_shapes()
+        parts = zip(self.constraint.tier_channels, self.constraint.images, strict=True)
+        tiers = tuple((count, *size) for count, size in parts)
+        others = [len(part) for part in self.injection.others]
+        biased = not others or others == [channels for channels, _, _ in tiers[1:]]
+        if tiers != self.injection.tiers or not biased:
+            raise CertificateError(f"injection.tiers={self.injection.tiers}: the state map has the images {tiers}")
 
     @property
     def value_shape(self) -> tuple[int, ...]:  # noqa: D102

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import CertificateError, check
+from wellposed.errors import CertificateError, InputError, check
 from wellposed.layers.blocks import flattens_images
 
 
@@ -31,7 +31,20 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, channels, height, width) to the same."""
+        if x.ndim < 3 or x.shape[-3] != len(self.mean):
+            raise InputError(
+                f"x: has shape {tuple(x.shape)}, but the normalisation is for images of {len(self.mean)} channels, with the "
+                "channels before height and width"
+            )
         return (x - self.mean) / self.std
+
+    def check_parts(self) -> None:
+        """Raise an error if mean or standard deviation were replaced by numbers that this map is not about."""
+        shapes = self.mean.ndim == 3 and self.mean.shape == self.std.shape and self.mean[0].numel() == 1
+        if not shapes or not bool(torch.isfinite(self.mean).all() and torch.isfinite(self.std).all()):
+            raise CertificateError("mean, std: must have one finite number per channel, shape (channels, 1, 1)")
+        if not float(self.std.amin()) > 0.0:
+            raise CertificateError("std: must be positive")
 
     def spread(self, inputs: int, behind: Sequence[nn.Module] | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every entry of a flattened input, float64 on the CPU, each of shape (inputs,).
@@ -49,6 +62,29 @@ class Normalize(nn.Module):
         parts = [part.detach().double().cpu().reshape(-1) for part in (self.mean, self.std)]
         mean, std = (part.repeat_interleave(inputs // len(part)) for part in parts)
         return mean, std
+
+
+def require_fixed(name: str, norm: nn.BatchNorm1d | nn.BatchNorm2d, features: int | None = None) -> None:
+    """Refuse a batch normalisation that depends on the batch, or whose numbers do not fit together.
+
+    Args:
+        name: of the part, for the error.
+        norm: the normalisation.
+        features: how many it must have; None for any number.
+
+    Raises:
+        CertificateError: it is in training mode or has no running statistics; or shapes, signs or numbers do not fit.
+    """
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        raise CertificateError(f"{name}: batch normalisation depends on the batch; call model.eval() first")
+    count = norm.running_var.numel() if features is None else features
+    parts = [norm.running_mean, norm.running_var, *([] if norm.weight is None else [norm.weight, norm.bias])]
+    if any(part is None or part.shape != (count,) for part in parts) or norm.affine != (norm.weight is not None):
+        raise CertificateError(f"{name}: its statistics and weights do not have {count} entries each")
+    if not bool(torch.isfinite(norm.running_mean).all() and torch.isfinite(norm.running_var).all()):
+        raise CertificateError(f"{name}: its running statistics are not finite")
+    if not float((norm.running_var.double() + norm.eps).amin()) > 0.0:
+        raise CertificateError(f"{name}: the variances plus eps={norm.eps!r} are not all positive")
 
 
 def batch_norm_map(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

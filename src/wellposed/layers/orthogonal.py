@@ -14,7 +14,7 @@ from wellposed.errors import GuaranteeError, check, checked_options, choices
 from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, mixing_weights
 from wellposed.layers.group_sort import group_sort, householder
 from wellposed.layers.options import SolveOptions
-from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.layers.orthogonal_linear import OrthogonalLinear, require_orthogonal
 from wellposed.norms import euclidean
 from wellposed.verified import spectral_norm_upper_bound
 
@@ -90,6 +90,38 @@ class OrthogonalDEQ(ContractiveCell):
             half = torch.full((state_features // 2,), 0.5 * math.pi, **where)
             self.angles = nn.ParameterList(half.clone() for _ in range(depth + (coupling == "residual")))
         self.mixing = nn.Parameter(torch.zeros(2, **where)) if coupling == "residual" else None
+
+    def check_parts(self) -> None:
+        """Raise an error if a part or an option was replaced by one that the theorem of this layer is not about."""
+        choices("coupling", self.coupling, COUPLINGS)
+        mixes, joint = self.coupling in ("convex", "residual"), self.coupling == "joint"
+        size, depth = self.state_features, len(self.maps)
+        fits = 0.0 < self.kappa <= 1.0 if mixes else 0.0 < self.kappa < 1.0
+        check(
+            fits and 0.0 < self.omega <= 1.0,
+            "kappa, omega",
+            (self.kappa, self.omega),
+            "outside of what the theorem allows",
+        )
+        check(self.group >= 1 and size % self.group == 0, "group", self.group, f"must divide {size} state features")
+        check(depth >= 1 and (depth == 1 or not joint), "maps", depth, "must be at least one, and one if joint")
+        for part in self.maps:
+            require_orthogonal("maps", part, size + (self.in_features if joint else 0), size)
+        check(
+            (self.injection is None) == joint,
+            "injection",
+            self.injection,
+            f"does not go with the coupling {self.coupling!r}",
+        )
+        if self.injection is not None:
+            require_orthogonal("injection", self.injection, self.in_features, size)
+        mixing, angles = self.mixing, self.angles
+        residual = self.coupling == "residual"
+        check((mixing is not None) == residual, "mixing", mixing, f"does not go with the coupling {self.coupling!r}")
+        check(mixing is None or mixing.shape == (2,), "mixing", mixing, "must be two numbers")
+        turned = angles is None or (self.group == 2 and len(angles) == depth + residual)
+        turned = turned and all(angle.shape == (size // 2,) for angle in angles or ())
+        check(turned, "angles", angles, f"must be {depth + residual} vectors of {size // 2} angles, for groups of two")
 
     def constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""

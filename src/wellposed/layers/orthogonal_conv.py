@@ -11,11 +11,12 @@ from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.convolution_norms import largest_singular_value
 from wellposed.errors import InputError, check
+from wellposed.holding import Holding
 from wellposed.linear_algebra import full_precision
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
 
 
-class OrthogonalConv2d(nn.Module):
+class OrthogonalConv2d(Holding):
     """A circular convolution whose matrix at every frequency is (semi-)orthogonal, by the block Cayley transform.
 
     It keeps norms unless it has fewer outputs than inputs, where it is 1-Lipschitz. A stride s acts as the permutation of
@@ -60,9 +61,30 @@ class OrthogonalConv2d(nn.Module):
 
     def transfer(self) -> Tensor:
         """Q at every frequency as pairs of real numbers, shape (frequencies, out, in, 2), with its graph."""
+        return self.formed("transfer", self._form)
+
+    forms = ("transfer",)
+
+    def _form(self) -> Tensor:
         with full_precision(self.free.device):
             free = transfer_function(self.free, *self.out_image).flatten(0, 1)
             return torch.view_as_real(cayley_orthogonal(free))
+
+    def check_parts(self) -> None:
+        """Raise an error if an option was changed to one that the weights were not made for."""
+        check(self.stride >= 1, "stride", self.stride, "must be at least 1")
+        out_image = tuple(-(-extent // self.stride) for extent in self.image)
+        check(
+            self.out_image == out_image,
+            "out_image",
+            self.out_image,
+            f"must be {out_image}, for images of {self.image} pixels",
+        )
+        outputs, inputs = self.free.shape[:2]
+        fits = self.free.ndim == 4 and (outputs, inputs) == (self.out_channels, self.in_channels * self.stride**2)
+        fits = fits and all(taps <= extent for taps, extent in zip(self.free.shape[2:], out_image, strict=True))
+        check(fits, "free", tuple(self.free.shape), "does not fit the channels, the stride and the image")
+        check(self.bias is None or self.bias.shape == (outputs,), "bias", self.bias, f"must have {outputs} entries")
 
     def norm_excess(self) -> float:
         """By how much the stored map exceeds norm one, proved; at least zero."""
@@ -109,6 +131,10 @@ class UnitPool2d(nn.Module):
         super().__init__()
         check(window >= 1, "window", window, "must be at least 1")
         self.window = window
+
+    def check_parts(self) -> None:
+        """Raise an error if the window is no positive integer."""
+        check(isinstance(self.window, int) and self.window >= 1, "window", self.window, "must be a positive integer")
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (*, height, width) to (*, height//window, width//window)."""

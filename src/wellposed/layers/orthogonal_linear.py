@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from wellposed.constraints.base import Projected
 from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
 from wellposed.errors import check, choices
+from wellposed.holding import Holding
+from wellposed.layers.maps import check_map, require_kind
 from wellposed.linear_algebra import full_precision
 
+PARAMETRISATIONS = ("cayley", "exponential", "bjorck")
 
-class OrthogonalLinear(nn.Module, Projected):
+
+class OrthogonalLinear(Holding, Projected):
     """``x·Qᵀ + b`` with a (semi-)orthogonal Q of shape (out_features, in_features): 1-Lipschitz, isometric unless Q is wide.
 
     Args:
@@ -44,7 +48,7 @@ class OrthogonalLinear(nn.Module, Projected):
         super().__init__()
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         check(out_features > 0, "out_features", out_features, "must be a positive integer")
-        choices("parametrisation", parametrisation, ("cayley", "exponential", "bjorck"))
+        choices("parametrisation", parametrisation, PARAMETRISATIONS)
         self.in_features, self.out_features, self.parametrisation = in_features, out_features, parametrisation
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         if parametrisation == "exponential":
@@ -63,6 +67,9 @@ class OrthogonalLinear(nn.Module, Projected):
     @property
     def weight(self) -> Tensor:
         """Q, with its graph."""
+        return self.formed("weight", self._form)
+
+    def _form(self) -> Tensor:
         with full_precision(self.free.device):
             if self.parametrisation == "cayley":
                 return cayley_orthogonal(self.free)
@@ -86,6 +93,29 @@ class OrthogonalLinear(nn.Module, Projected):
         self.base.copy_(left @ right)
         self.free.zero_()
 
+    def check_parts(self) -> None:
+        """Raise an error if the parameters have other shapes than a map of these features has."""
+        choices("parametrisation", self.parametrisation, PARAMETRISATIONS)
+        check_map("weight", self, self.in_features, self.out_features)
+
     def forward(self, x: Tensor) -> Tensor:
         """Shape (*, in_features) to (*, out_features)."""
         return nn.functional.linear(x, self.weight, self.bias)
+
+
+def require_orthogonal(name: str, part: nn.Module, inputs: int, outputs: int) -> None:
+    """Refuse a part of a cell that is no orthogonal map of these features with a bias.
+
+    Args:
+        name: of the part, for the error.
+        part: the module.
+        inputs: features that it must take.
+        outputs: features that it must give.
+
+    Raises:
+        CertificateError: it is another module, or has other shapes.
+    """
+    require_kind(name, part, (OrthogonalLinear,))
+    assert isinstance(part, OrthogonalLinear)
+    check_map(name, part, inputs, outputs)
+    check(part.bias is not None, f"{name}.bias", None, "the cell needs one")

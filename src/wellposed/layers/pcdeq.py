@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from wellposed.concave import SUPREMA, concave_activation, thompson_modulus
 from wellposed.constraints.nonnegative import Nonnegative
-from wellposed.errors import InputError, check, checked_options, choices
+from wellposed.errors import CertificateError, InputError, check, checked_options, choices
 from wellposed.layers.equilibrium import Equilibrium, exact_linear
-from wellposed.layers.normalize import batch_norm_map
+from wellposed.layers.maps import require_kind
+from wellposed.layers.normalize import batch_norm_map, require_fixed
 from wellposed.layers.options import SolveOptions
 from wellposed.norms import euclidean
 from wellposed.solvers import DouglasRachford, ForwardBackward, PeacemanRachford
@@ -121,6 +122,21 @@ class PositiveEquilibrium(Equilibrium):
 
     injection: PositiveInjection
     _name: str
+    injections = (PositiveInjection,)
+
+    def _check_shapes(self) -> None:
+        super()._check_shapes()
+        injection, constraint = self.injection, self.constraint
+        sharp = 0.0 < injection.sharpness < math.inf
+        if injection.floor != constraint.floor or concave_activation(self._name) != self.activation or not sharp:
+            raise CertificateError(
+                f"injection.floor={injection.floor!r}, injection.sharpness={injection.sharpness!r}: are not those that the "
+                "theorem was applied with; build the layer with them"
+            )
+        norm = injection.norm
+        if norm is not None:
+            require_kind("injection.norm", norm, (nn.BatchNorm1d, nn.BatchNorm2d))
+            require_fixed("injection.norm", norm, len(injection.weight))
 
     def get_extra_state(self) -> Tensor:
         """The floor, and β where it is not one: they decide what the weights mean and so must travel with them."""
@@ -235,6 +251,8 @@ class PcDEQ(PositiveEquilibrium):
 
     injection: PositiveLinear
     constraint: Nonnegative
+    injections = (PositiveLinear,)
+    constraints = (Nonnegative,)
 
     @checked_options
     def __init__(

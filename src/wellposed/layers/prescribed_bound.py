@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import InputError, check
+from wellposed.errors import CertificateError, InputError, check
+from wellposed.holding import Holding
 from wellposed.layers.equilibrium import Equilibrium
 
 
-class ScaledLinear(nn.Module):
+class ScaledLinear(Holding):
     """A linear map whose weight is √γ times its free parameters, which so keep one size for every γ.
 
     Args:
@@ -35,7 +36,7 @@ class ScaledLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight as it runs, shape (out_features, in_features), with its graph."""
-        return self.free * torch.exp(0.5 * self.log_gamma)
+        return self.formed("weight", lambda: self.free * torch.exp(0.5 * self.log_gamma))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x·weightᵀ + bias`` for x of shape (*, in_features)."""
@@ -49,6 +50,15 @@ class PrescribedBound(Equilibrium):
     def gamma(self) -> float | None:
         """The Lipschitz bound from input to output, or None."""
         return None if self.output is None else float(torch.exp(self.output.log_gamma.detach().double()))
+
+    def check_bound(self) -> None:
+        """Refuse parts that hold several logarithms of the bound, or none where there is an output."""
+        parts = [part for part in (self.injection, self.output, self.direct) if part is not None]
+        logarithms = [part.log_gamma for part in parts if hasattr(part, "log_gamma")]
+        if self.output is not None and len(logarithms) < len(parts):
+            raise CertificateError("log_gamma: a part of a layer with a Lipschitz bound does not depend on it")
+        if any(not torch.equal(logarithm, logarithms[0]) for logarithm in logarithms):
+            raise CertificateError("log_gamma: the parts of the layer have different ones; call set_gamma")
 
     @torch.no_grad()
     def set_gamma(self, gamma: float) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.certificate import Certificate, certify
-from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
+from wellposed.certificates.evaluate import bounded_logits, surely_misclassified
 from wellposed.errors import CertificateError
+from wellposed.network import materialise
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.embedding import EmbeddedVerifier
 from wellposed.verification.positive import PositiveVerifier
@@ -41,7 +42,7 @@ class ChainVerifier(RegionVerifier):
             raise CertificateError("model: verification needs class margins, and so a linear map at the end")
         self.classes = len(self._certificate.pairs)
         self.valid, self.inputs, self.batch_size = valid, None, 32
-        self._exact = exact_copy(model)
+        self._exact = materialise(model).exact
         self._local = _local_verifier(model, valid)
         self.steps = ("global", *(() if self._local is None else self._local.steps), "attack")
 

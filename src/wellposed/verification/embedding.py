@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from wellposed.activations import Activation
 from wellposed.certificates.ending import find, find_pooled, output_map
-from wellposed.certificates.lipschitz import blocks_of
 from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError, GuaranteeError
 from wellposed.layers.blocks import is_plain, moves_only
@@ -30,6 +29,7 @@ from wellposed.layers.conv_equilibrium import ConvEquilibrium, ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.network import materialise
 from wellposed.operators.base import Operator
 from wellposed.operators.dense import Dense
 from wellposed.operators.zero_padded import ZeroPadded
@@ -138,7 +138,7 @@ class EmbeddedVerifier(RegionVerifier):
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
-        chain = blocks_of(model)
+        chain = materialise(model).blocks
         found, pooled = find(chain), find_pooled(chain)
         layer: Equilibrium
         if found is not None and isinstance(found[2].operator(), Dense):

@@ -14,16 +14,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.lipschitz import blocks_of
 from wellposed.errors import CertificateError, GuaranteeError
 from wellposed.guarantee.componentwise import majorant
 from wellposed.guarantee.positive import PositiveConcave
 from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import Stored, linear_map
-from wellposed.layers.implicit_layer import runs_as_written
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.pcdeq import PositiveLinear
+from wellposed.network import materialise
 from wellposed.operators.dense import Dense
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.region import Region
@@ -46,12 +45,12 @@ class PositiveVerifier(RegionVerifier):
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
-        blocks = blocks_of(model)
+        blocks = materialise(model).blocks
         chain = [pair for pair in blocks if not moves_only(pair[1])]
         places = [
             place
             for place, (_, block) in enumerate(chain)
-            if isinstance(block, Equilibrium) and isinstance(block.injection, PositiveLinear) and runs_as_written(block)
+            if isinstance(block, Equilibrium) and isinstance(block.injection, PositiveLinear)
         ]
         if not places:
             raise CertificateError("model: needs a dense positive concave layer")

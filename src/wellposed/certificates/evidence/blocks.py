@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from wellposed.activations import activation as activation_named
 from wellposed.activations import monotone_names
 from wellposed.certificates.diagonal_metric import DiagonalBound, affine_block
-from wellposed.certificates.ending import Chain
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.explicit import EXPLICIT, describe_explicit
 from wellposed.certificates.evidence.norms import checkable_norm
@@ -24,13 +23,13 @@ from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import NodeSum
-from wellposed.layers.implicit_layer import runs_as_written
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal import OrthogonalDEQ
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PcDEQ
 from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.network import Network
 from wellposed.operators.dense import Dense
 
 Tensors = dict[str, Tensor]
@@ -39,26 +38,29 @@ _POSITIVE = (PcDEQ, ConvPcDEQ)
 
 @torch.no_grad()
 def describe(
-    chain: Chain, factors: tuple[Factor, ...] | None, joint: Joint | None
+    network: Network, factors: tuple[Factor, ...] | None, joint: Joint | None
 ) -> tuple[list[dict[str, Any]], Tensors]:
     """The blocks of a certificate file, and its tensors.
 
     Args:
-        chain: the blocks.
+        network: what the certificate is about.
         factors: their constants; None where only the joint bound has one.
         joint: what is proved of the last layer with its head.
     """
     blocks, tensors = [], {}
-    for place, (name, block) in enumerate(chain):
+    for place, (name, block) in enumerate(network.blocks):
         factor = None if factors is None else factors[place]
-        prefix = "" if len(chain) == 1 and name == "model" else f"{name}."
+        path = network.path_of(name)
+        prefix = f"{path}." if path else ""
         entry: dict[str, Any] = {
             "name": name, "class": type(block).__name__, "value": None if factor is None else factor.value,
             "reason": "" if factor is None else factor.reason, "kind": "other",
             "tensors": {key: prefix + key for key in block.state_dict()},
         }  # fmt: skip
         simple = _simple(block)
-        if simple is not None:
+        if path is None and block.state_dict():
+            pass  # its numbers have no name of their own in the model's weights
+        elif simple is not None:
             entry.update(simple)
             if is_plain(block, nn.Linear) and factor is not None:
                 entry["value"] = checkable_norm(block.weight, factor.value)
@@ -94,18 +96,18 @@ def describe(
 def _described(block: nn.Module, name: str, value: float | None) -> tuple[dict[str, Any], Tensors] | None:
     """Entry and tensors of a block whose kind has a module of its own; None where the checker has no proof."""
     if isinstance(block, _POSITIVE):
-        return describe_positive(block, name, value) if runs_as_written(block) else None
+        return describe_positive(block, name, value)
     if is_plain(block, OrthogonalLinear) or is_plain(block, OrthogonalConv2d):
         return describe_map(block, name, value)
     if isinstance(block, OrthogonalDEQ | ConvOrthogonalDEQ):
-        return describe_cell(block, name) if runs_as_written(block) else None
+        return describe_cell(block, name)
     if value is None:  # in other norms these have no constants of their own
         return None
-    if is_plain(block, ImplicitGraph) and runs_as_written(block) and block.variant != "ignn":
+    if is_plain(block, ImplicitGraph) and block.variant != "ignn":
         return describe_graph_layer(block, name, value)
     if isinstance(block, EXPLICIT) and type(block) in EXPLICIT and is_plain(block, type(block)):
         return describe_explicit(block, name, value)
-    if isinstance(block, DESCRIBED) and runs_as_written(block):
+    if isinstance(block, DESCRIBED):
         return describe_convolutional(block, name, value)
     return None
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates.components import components
-from wellposed.certificates.ending import Chain
 from wellposed.certificates.evidence.blocks import describe
 from wellposed.certificates.joint import Joint, following
 from wellposed.certificates.lipschitz import Factor
 from wellposed.errors import CertificateError
+from wellposed.network import Network
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,25 @@ class Claims:
 
 
 def claims(
-    chain: Chain, norm: str, factors: tuple[Factor, ...], joint: Joint | None, lipschitz: float, pairs: Tensor | None
+    network: Network,
+    norm: str,
+    factors: tuple[Factor, ...],
+    joint: Joint | None,
+    lipschitz: float,
+    pairs: Tensor | None,
 ) -> Claims:
     """The claims of a certificate's file.
 
     Args:
-        chain: the blocks.
+        network: what the certificate is about.
         norm: of inputs and outputs.
         factors: constants of the blocks, for the Euclidean norm.
         joint: what is proved of the last layer with its head.
         lipschitz: the certificate's constant.
         pairs: likewise, of class margins.
     """
-    euclidean = norm == "2"
-    blocks, tensors = describe(chain, factors if euclidean else None, joint)
+    euclidean, chain = norm == "2", network.blocks
+    blocks, tensors = describe(network, factors if euclidean else None, joint)
     known: list[tuple[float, Tensor | None]] = []
     if euclidean:
         larger = 1.0

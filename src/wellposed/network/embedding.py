@@ -22,12 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import PartlyLinear, ReLU
-from wellposed.errors import InputError
+from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import proved_monotonicity
-from wellposed.layers.blocks import has_hooks, is_plain
+from wellposed.layers.blocks import is_plain
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.network.network import Network, materialise
 from wellposed.verified import spectral_norm_upper_bound
 
 _LEAST_NORM = 1e-6  # a bound of a norm may be larger than it, and must not be zero
@@ -106,19 +107,21 @@ def _empty(*shape: int) -> Tensor:
 
 
 @torch.no_grad()
-def embed(network: nn.Sequential) -> Embedding:
+def embed(network: nn.Module | Network) -> Embedding:
     """An equilibrium network with exactly the outputs of a given network, and its metric and Lipschitz bound.
 
     Args:
-        network: a chain of ``Linear``, ``OrthogonalLinear``, ``ReLU``, `Sandwich`, `SLL`, `Residual`, `MonDEQ` (with ReLU)
+        network: a network or module to be materialised, a chain of ``Linear``, ``OrthogonalLinear``, ``ReLU``, `Sandwich`, `SLL`, `Residual`, `MonDEQ` (with ReLU)
             and ``Flatten`` blocks on inputs of shape (batch, inputs), with at least one state among them.
 
     Raises:
         InputError: another kind of block, or no state at all.
     """
-    if has_hooks(network) or not is_plain(network, nn.Sequential) or any(has_hooks(block) for block in network):
-        raise InputError("network: must be a plain Sequential without hooks")
-    blocks = [block for block in network if not isinstance(block, nn.Flatten | nn.Identity)]
+    try:
+        found = materialise(network)
+    except CertificateError as error:
+        raise InputError(f"network: {error}") from error
+    blocks = [block for _, block in found.blocks if not isinstance(block, nn.Flatten | nn.Identity | nn.Dropout)]
     sizes: list[Any] = [block.in_features for block in blocks if hasattr(block, "in_features")]
     if not sizes:
         raise InputError(f"network: has no block with in_features: {[type(block).__name__ for block in network]}")
@@ -140,7 +143,7 @@ def embed(network: nn.Sequential) -> Embedding:
         elif is_plain(block, nn.ReLU):
             size = len(chain.read)
             chain.signal_is(chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
-        elif isinstance(block, ExplicitBlock) and type(block).forward is ExplicitBlock.forward:
+        elif isinstance(block, ExplicitBlock):
             inner, outer, multiplier = (part.double().cpu() for part in block.maps())
             if block.residual and bool((chain.direct != 0).any()):
                 size = len(chain.read)  # the signal itself as linear coordinates: a feedthrough would be singular

@@ -1,0 +1,44 @@
+"""Whether the linear maps of a layer are of the kinds and shapes that its theorem is about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from wellposed.errors import CertificateError
+
+
+def require_kind(name: str, part: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
+    """Refuse a part of another class.
+
+    Args:
+        name: of the part, for the error.
+        part: the module.
+        kinds: the classes that it may be of, or inherit from.
+
+    Raises:
+        CertificateError: the part is of another class.
+    """
+    if not isinstance(part, kinds):
+        allowed = ", ".join(kind.__name__ for kind in kinds) or "none"
+        raise CertificateError(f"{name}: is a {type(part).__name__}; the theorem of this layer is about {allowed}")
+
+
+def check_map(name: str, part: Any, inputs: int, outputs: int) -> None:
+    """Refuse a linear map whose numbers have other shapes than it says.
+
+    Args:
+        name: of the part, for the error.
+        part: with the attributes ``weight`` and ``bias`` of `torch.nn.Linear`.
+        inputs: features that it must take.
+        outputs: features that it must give.
+
+    Raises:
+        CertificateError: weight or bias have another shape.
+    """
+    found = tuple(part.weight.shape)
+    if found != (outputs, inputs):
+        raise CertificateError(f"{name}.weight: has shape {found}; the layer needs {(outputs, inputs)}")
+    if part.bias is not None and tuple(part.bias.shape) != (outputs,):
+        raise CertificateError(f"{name}.bias: has shape {tuple(part.bias.shape)}; the layer needs {(outputs,)}")

@@ -1,0 +1,82 @@
+"""A digest of everything that decides what a network computes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.implicit import Gradient
+from wellposed.network.branches import Branches
+from wellposed.operators import Operator
+
+# What a module keeps beside its own attributes, and what changes nothing in what it computes.
+_LEFT_OUT = frozenset(vars(nn.Module())) | {"on_failure"}
+
+
+def digest_of(chain: Iterable[tuple[str, nn.Module]]) -> str:
+    """SHA-256 over kinds, options, order and numbers of the blocks, W of equilibrium layers as it runs included.
+
+    Args:
+        chain: the blocks with their names, which are not a part of the digest.
+    """
+    digest = hashlib.sha256()
+    for _, block in chain:
+        _module(digest, block)
+    return digest.hexdigest()
+
+
+def _say(digest: Any, *words: str) -> None:
+    for word in words:
+        digest.update(word.encode() + b"\0")
+
+
+def _module(digest: Any, module: nn.Module) -> None:
+    _say(digest, "module", type(module).__module__, type(module).__qualname__)
+    if isinstance(module, Branches):
+        for place in module.places:
+            _say(digest, repr((place.sources, place.signs)))
+    for name in sorted(vars(module).keys() - _LEFT_OUT):
+        if not (isinstance(module, Branches) and name == "places"):
+            _say(digest, name)
+            _value(digest, vars(module)[name])
+    for group in (module._parameters, module._buffers, module._modules):
+        for name in sorted(group):
+            _say(digest, name)
+            _value(digest, group[name])
+
+
+def _value(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        array = value.detach().cpu().contiguous()
+        _say(digest, "tensor", str(array.dtype), str(tuple(array.shape)))
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, nn.Module):
+        _module(digest, value)
+    elif isinstance(value, Operator):
+        _say(digest, "operator", type(value).__qualname__)
+        _value(digest, list(value.tensors))
+    elif isinstance(value, Gradient):
+        _say(digest, "gradient")  # decides no value
+    elif isinstance(value, dict):
+        for name in sorted(value):
+            _say(digest, name)
+            _value(digest, value[name])
+    elif isinstance(value, tuple | list):
+        _say(digest, "sequence", str(len(value)))
+        for part in value:
+            _value(digest, part)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        _say(digest, "object", type(value).__qualname__)
+        for field in dataclasses.fields(value):
+            part = getattr(value, field.name)
+            _say(digest, field.name)
+            _value(digest, getattr(part, "__qualname__", part) if callable(part) else part)
+    elif value is None or isinstance(value, bool | int | float | str | torch.dtype):
+        _say(digest, type(value).__name__, float(value).hex() if isinstance(value, float) else repr(value))
+    else:
+        _say(digest, type(value).__module__, type(value).__qualname__, getattr(value, "__qualname__", ""))

@@ -1,0 +1,328 @@
+"""What functions, methods and operators that a module's ``forward`` calls mean as blocks of a network."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wellposed.activations import Clamp, LeakyReLU, activation
+from wellposed.errors import CertificateError
+from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift, constant_like
+
+F: Any = functional  # its functions have many signatures
+UNKNOWN = object()
+
+
+class Batch:
+    """The number of samples, or a tuple of sizes whose first entry it is: what ``x.size(0)`` and ``x.shape`` are while tracing."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A tensor that depends on the input.
+
+    Attributes:
+        place: of the step that it is the value of; −1 is the input.
+    """
+
+    place: int
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a call does.
+
+    Attributes:
+        block: the block that it is; None for a sum, or for nothing at all.
+        terms: the signals that it takes.
+        signs: of the terms of a sum.
+        alias: whether its value may share memory with its input.
+        in_place: whether it writes into its first input.
+    """
+
+    block: nn.Module | None
+    terms: tuple[Signal, ...]
+    signs: tuple[float, ...] = ()
+    alias: bool = False
+    in_place: bool = field(default=False)
+
+
+Handler = Callable[..., Meaning]
+
+
+def _signal(value: Any) -> Signal:
+    if not isinstance(value, Signal):
+        raise CertificateError(f"takes {value!r:.60} where a tensor that depends on the input is expected")
+    return value
+
+
+def _constant(value: Any, dtype: torch.dtype) -> Tensor:
+    """A number or tensor that the input is added to or multiplied by, as torch takes it."""
+    if isinstance(value, bool) or not isinstance(value, Tensor | float | int):
+        raise CertificateError(f"takes {value!r:.60}, which is neither a number nor a tensor")
+    if isinstance(value, Tensor) and value.ndim and value.dtype != dtype:
+        raise CertificateError(f"combines {dtype} with a constant of {value.dtype}; convert one of them")
+    found = constant_like(value, dtype)
+    if not bool(torch.isfinite(found).all()):
+        raise CertificateError("takes NaN or infinity as a constant")
+    return found
+
+
+class Calls:
+    """Meanings of calls, for inputs of one precision.
+
+    Args:
+        dtype: of the input and all signals.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        functions: dict[Any, Handler] = {
+            torch.flatten: self.flatten, torch.reshape: self.reshape, torch.neg: self.neg, torch.negative: self.neg, operator.neg: self.neg,
+            operator.add: self.add, torch.add: self.add, operator.sub: self.sub, torch.sub: self.sub, torch.subtract: self.sub,
+            operator.mul: self.mul, torch.mul: self.mul, torch.multiply: self.mul, operator.truediv: self.div, torch.div: self.div,
+            torch.divide: self.div, torch.true_divide: self.div, operator.pos: self.same, torch.clone: self.copied,
+            operator.iadd: self.written(self.add), operator.isub: self.written(self.sub), operator.imul: self.written(self.mul),
+            operator.itruediv: self.written(self.div), operator.matmul: self.matmul, torch.matmul: self.matmul, torch.mm: self.matmul,
+            F.linear: self.linear, F.conv2d: self.conv2d, torch.conv2d: self.conv2d, F.dropout: self.dropout, torch.dropout: self.dropout,
+            F.avg_pool2d: self.avg_pool2d, F.max_pool2d: self.max_pool2d, torch.max_pool2d: self.max_pool2d,
+            F.leaky_relu: self.leaky_relu, F.elu: self.elu, F.gelu: self.gelu, F.hardtanh: self.hardtanh, torch.clamp: self.clamp,
+            torch.clip: self.clamp, F.relu: self.relu, F.silu: self.silu,
+            F.hardtanh_: self.written(self.hardtanh), F.relu_: self.written(self.relu), torch.relu_: self.written(self.relu),
+            torch.relu: self.relu, F.relu6: self.named("relu6"),
+        }  # fmt: skip
+        for function, name in (
+            (torch.tanh, "tanh"), (F.tanh, "tanh"), (torch.sigmoid, "sigmoid"), (F.sigmoid, "sigmoid"), (torch.special.expit, "sigmoid"),
+            (F.softsign, "softsign"), (torch.atan, "arctan"), (torch.arctan, "arctan"), (torch.asinh, "arcsinh"),
+            (torch.arcsinh, "arcsinh"),
+        ):  # fmt: skip
+            functions[function] = self.named(name)
+        self.functions = functions
+        methods: dict[str, Handler] = {
+            "flatten": self.flatten, "reshape": self.reshape, "view": self.viewed, "unflatten": self.unflatten, "relu": self.relu,
+            "neg": self.neg, "add": self.add, "sub": self.sub, "mul": self.mul, "multiply": self.mul, "div": self.div, "divide": self.div,
+            "true_divide": self.div, "clamp": self.clamp, "clip": self.clamp, "matmul": self.matmul, "mm": self.matmul,
+            "tanh": self.named("tanh"), "sigmoid": self.named("sigmoid"), "atan": self.named("arctan"), "arctan": self.named("arctan"),
+            "asinh": self.named("arcsinh"), "arcsinh": self.named("arcsinh"), "clone": self.copied, "contiguous": self.same,
+            "detach": self.same, "float": self.cast(torch.float32), "double": self.cast(torch.float64), "to": self.to,
+        }  # fmt: skip
+        for name in ("relu", "add", "sub", "mul", "div", "neg", "clamp", "tanh", "sigmoid"):
+            methods[f"{name}_"] = self.written(methods[name])
+        self.methods = methods
+
+    @staticmethod
+    def written(handler: Handler) -> Handler:
+        """The same, written into the first argument."""
+
+        def inside(*args: Any, **options: Any) -> Meaning:
+            found = handler(*args, **options)
+            if not isinstance(args[0], Signal):
+                raise CertificateError("writes into a constant of the module")
+            return Meaning(found.block, found.terms, found.signs, alias=True, in_place=True)
+
+        return inside
+
+    @staticmethod
+    def same(value: Any) -> Meaning:
+        return Meaning(None, (_signal(value),), alias=True)
+
+    @staticmethod
+    def copied(value: Any, *, memory_format: Any = None) -> Meaning:
+        return Meaning(None, (_signal(value),))
+
+    def cast(self, dtype: torch.dtype) -> Handler:
+        """A conversion to a precision, which must be the one that the signal has."""
+
+        def converted(value: Any) -> Meaning:
+            if dtype != self._dtype:
+                raise CertificateError(f"converts {self._dtype} to {dtype}; a network has one precision")
+            return self.same(value)
+
+        return converted
+
+    def to(self, value: Any, *args: Any, **options: Any) -> Meaning:
+        for target in (*args, *options.values()):
+            if not isinstance(target, torch.dtype) or target != self._dtype:
+                raise CertificateError(
+                    f"converts to {target!r}; a network has one precision and runs where its input is"
+                )
+        return self.same(value)
+
+    def named(self, name: str) -> Handler:
+        """An activation of the registry."""
+        return lambda value: Meaning(Elementwise(activation(name)), (_signal(value),))
+
+    @staticmethod
+    def relu(value: Any, inplace: bool = False) -> Meaning:
+        return Meaning(nn.ReLU(), (_signal(value),), alias=inplace, in_place=inplace)
+
+    @staticmethod
+    def silu(value: Any, inplace: bool = False) -> Meaning:
+        return Meaning(Elementwise(activation("silu")), (_signal(value),), alias=inplace, in_place=inplace)
+
+    @staticmethod
+    def leaky_relu(value: Any, negative_slope: float = 0.01, inplace: bool = False) -> Meaning:
+        return Meaning(Elementwise(LeakyReLU(negative_slope)), (_signal(value),), alias=inplace, in_place=inplace)
+
+    @staticmethod
+    def elu(value: Any, alpha: float = 1.0, inplace: bool = False) -> Meaning:
+        if alpha != 1.0:
+            raise CertificateError(f"alpha={alpha!r}: the exponential linear unit is known for alpha=1 only")
+        return Meaning(Elementwise(activation("elu")), (_signal(value),), alias=inplace, in_place=inplace)
+
+    @staticmethod
+    def gelu(value: Any, approximate: str = "none") -> Meaning:
+        if approximate != "none":
+            raise CertificateError(f"approximate={approximate!r}: gelu is known without approximation only")
+        return Meaning(Elementwise(activation("gelu")), (_signal(value),))
+
+    @staticmethod
+    def hardtanh(value: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Meaning:
+        return Meaning(Elementwise(_clamped(min_val, max_val)), (_signal(value),), alias=inplace, in_place=inplace)
+
+    @staticmethod
+    def clamp(value: Any, min: Any = None, max: Any = None) -> Meaning:
+        low, high = (-torch.inf if min is None else min), (torch.inf if max is None else max)
+        return Meaning(Elementwise(_clamped(low, high)), (_signal(value),))
+
+    @staticmethod
+    def dropout(value: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Meaning:
+        if training is not False:
+            raise CertificateError("dropout is active; pass training=self.training and call model.eval() first")
+        return Meaning(None, (_signal(value),), alias=True)
+
+    @staticmethod
+    def flatten(value: Any, start_dim: int = 0, end_dim: int = -1) -> Meaning:
+        if start_dim == 0:
+            raise CertificateError("flattens the samples of a batch into one; use start_dim=1")
+        return Meaning(nn.Flatten(start_dim, end_dim), (_signal(value),), alias=True)
+
+    @staticmethod
+    def unflatten(value: Any, dim: int, sizes: Any) -> Meaning:
+        if dim == 0 or not all(isinstance(size, int) for size in sizes):
+            raise CertificateError(f"dim={dim!r}, sizes={sizes!r}: takes a batch of samples apart")
+        return Meaning(nn.Unflatten(dim, tuple(sizes)), (_signal(value),), alias=True)
+
+    def viewed(self, value: Any, *shape: Any) -> Meaning:
+        if len(shape) == 1 and isinstance(shape[0], torch.dtype):
+            raise CertificateError("reads numbers as those of another dtype")
+        return self.reshape(value, *shape)
+
+    @staticmethod
+    def reshape(value: Any, *shape: Any) -> Meaning:
+        sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list | torch.Size) else shape
+        if len(sizes) > 1 and isinstance(sizes[0], Batch) and all(isinstance(size, int) for size in sizes[1:]):
+            rest = tuple(int(size) for size in sizes[1:])
+            block = nn.Flatten() if rest == (-1,) else Reshape(rest)
+            return Meaning(block, (_signal(value),), alias=True)
+        raise CertificateError(f"reshapes to {sizes!r}; the first size must be that of the batch, as x.size(0)")
+
+    @staticmethod
+    def neg(value: Any) -> Meaning:
+        return Meaning(None, (_signal(value),), (-1.0,))
+
+    def add(self, first: Any, second: Any, *, alpha: float = 1) -> Meaning:
+        return self._sum(first, second, 1.0, alpha)
+
+    def sub(self, first: Any, second: Any, *, alpha: float = 1) -> Meaning:
+        return self._sum(first, second, -1.0, alpha)
+
+    def _sum(self, first: Any, second: Any, sign: float, alpha: float) -> Meaning:
+        if alpha != 1:
+            raise CertificateError(f"alpha={alpha!r}: write the factor as a product of its own")
+        if isinstance(first, Signal) and isinstance(second, Signal):
+            return Meaning(None, (first, second), (1.0, sign))
+        if isinstance(first, Signal):
+            return Meaning(Shift(sign * _constant(second, self._dtype)), (first,))
+        if sign > 0:
+            return Meaning(Shift(_constant(first, self._dtype)), (_signal(second),))
+        raise CertificateError("subtracts from a constant; write it as constant + (-1.0) * tensor")
+
+    def mul(self, first: Any, second: Any) -> Meaning:
+        if isinstance(first, Signal) and isinstance(second, Signal):
+            raise CertificateError("multiplies two tensors that depend on the input, which has no Lipschitz constant")
+        constant, value = (second, first) if isinstance(first, Signal) else (first, second)
+        return Meaning(Rescale(_constant(constant, self._dtype)), (_signal(value),))
+
+    def div(self, first: Any, second: Any, *, rounding_mode: Any = None) -> Meaning:
+        if rounding_mode is not None or isinstance(second, Signal):
+            raise CertificateError("divides by a tensor that depends on the input, or rounds")
+        constant = _constant(second, self._dtype)
+        if bool((constant == 0.0).any()):
+            raise CertificateError("divides by zero")
+        return Meaning(Rescale(constant, divide=True), (_signal(first),))
+
+    def matmul(self, first: Any, second: Any) -> Meaning:
+        if isinstance(second, Signal) or not isinstance(second, Tensor) or second.ndim != 2:
+            raise CertificateError("is known as a product with a constant matrix from the right only")
+        return self.linear(first, second.t())
+
+    def linear(self, value: Any, weight: Any, bias: Any = None) -> Meaning:
+        return Meaning(_with_numbers(_linear(weight), weight, bias, self._dtype), (_signal(value),))
+
+    def conv2d(
+        self,
+        value: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Meaning:
+        if not isinstance(weight, Tensor) or weight.ndim != 4:
+            raise CertificateError("convolves with a kernel that is no constant of four dimensions")
+        outputs, inputs, *taps = weight.shape
+        block = nn.Conv2d(
+            inputs * groups, outputs, (taps[0], taps[1]), stride=stride, padding=padding, dilation=dilation, groups=groups,
+            bias=bias is not None, device="meta",
+        )  # fmt: skip
+        return Meaning(_with_numbers(block, weight, bias, self._dtype), (_signal(value),))
+
+    @staticmethod
+    def avg_pool2d(
+        value: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, *options: Any, **named: Any
+    ) -> Meaning:
+        return Meaning(nn.AvgPool2d(kernel_size, stride, padding, *options, **named), (_signal(value),))
+
+    @staticmethod
+    def max_pool2d(
+        value: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, *options: Any, **named: Any
+    ) -> Meaning:
+        return Meaning(nn.MaxPool2d(kernel_size, stride, padding, *options, **named), (_signal(value),))
+
+
+def _clamped(low: Any, high: Any) -> Clamp:
+    numbers = all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in (low, high))
+    if not numbers or not low <= high:
+        raise CertificateError(f"clamps to [{low!r:.40}, {high!r:.40}]; needs two numbers in order")
+    return Clamp(float(low), float(high))
+
+
+def _linear(weight: Any) -> nn.Linear:
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        raise CertificateError("multiplies by something that is no constant matrix")
+    return nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+
+
+def _with_numbers(block: nn.Linear | nn.Conv2d, weight: Any, bias: Any, dtype: torch.dtype) -> nn.Module:
+    """A linear map with these weights."""
+    for name, part in (("weight", weight), ("bias", bias)):
+        if part is not None and (not isinstance(part, Tensor) or part.dtype != dtype):
+            raise CertificateError(f"has a {name} that is no constant tensor of {dtype}")
+    block.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    block.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return block
+
+
+def known_functions() -> str:
+    """Functions and methods that have a meaning, for errors."""
+    calls = Calls(torch.float32)
+    names = {getattr(function, "__name__", str(function)) for function in calls.functions} | set(calls.methods)
+    return ", ".join(sorted(names))

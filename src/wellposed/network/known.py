@@ -1,0 +1,277 @@
+"""Which classes of modules, and of their parts, are known; and whether an object computes what its class says.
+
+A class is known if it is one of torch's or this library's that the theorems speak of, or was registered by its author. An object
+counts as one of a known class if that is exactly its class, none of the class's methods was replaced since, and the object itself
+has no attribute in the place of one of its class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
+
+import wellposed.layers as layers
+from wellposed.activations import Activation, Smooth, activation
+from wellposed.constraints.base import Constraint
+from wellposed.errors import CertificateError, InputError, WellposedError
+from wellposed.implicit import Gradient
+from wellposed.layers.explicit import ExplicitBlock
+from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
+from wellposed.layers.group_sort import group_sort
+from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
+from wellposed.solvers import Solver
+from wellposed.solvers.solution import Tolerance
+
+# Blocks of torch, with functions of one input whose constants are known; see `leaf_of` for those that become another block.
+TORCH_LEAVES: tuple[type[nn.Module], ...] = (
+    nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh,
+    nn.AvgPool2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.ReLU6, nn.Softsign,
+)  # fmt: skip
+# Containers that are traced, and never blocks of their own.
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+# Parts of layers that are modules of torch.
+_TORCH_PARTS = (nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.ModuleList, nn.ParameterList)
+# What torch itself keeps in a module beside its class's attributes.
+_BOOKKEEPING = frozenset(vars(nn.Module())) | {"_is_full_backward_hook", "_is_hf_initialized"}
+_methods: dict[type, dict[str, Any]] = {}
+
+
+def register(kind: type | Smooth) -> type | Smooth:
+    """Let a class, or a smooth activation, of one's own take part in certified networks, on its author's word.
+
+    Args:
+        kind: a class that inherits from `Equilibrium` or another `ImplicitLayer`, from `Constraint`, `Activation`, `Solver`,
+            `Guarantee` or `ExplicitBlock`; or the module of an input map that such a layer names in its ``injections``. Its
+            author vouches that what it says of itself (guarantee, ``lipschitz``, slopes, rounding) is proved for what it computes.
+
+    Returns:
+        The class, so that this can be used as a decorator.
+
+    Raises:
+        InputError: no class.
+    """
+    if not inspect.isclass(kind):
+        raise InputError(f"kind={kind!r}: must be a class")
+    _own.add(kind)
+    for base in kind.__mro__:
+        _remember(base)
+    return kind
+
+
+def own_classes() -> set[type]:
+    """Every class of modules, activations and solvers that this library defines, with those that were registered."""
+    if len(sys.modules) != _seen[0]:
+        _seen[0] = len(sys.modules)
+        bases = (nn.Module, Activation, Solver, Gradient, Tolerance)
+        for name, content in list(sys.modules.items()):
+            if _is_own(name) and content is not None:
+                _own.update(
+                    part for part in vars(content).values()
+                    if inspect.isclass(part) and issubclass(part, bases) and _is_own(part.__module__)
+                )  # fmt: skip
+    return _own
+
+
+_own: set[type] = set()
+_seen = [0]
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == "wellposed"
+
+
+def is_leaf_class(kind: type) -> bool:
+    """Whether modules of exactly this class are blocks of a network, and not looked into."""
+    if kind in TORCH_LEAVES:
+        return True
+    return kind in own_classes() and issubclass(kind, (ImplicitLayer, ExplicitBlock, *_OWN_LEAVES))
+
+
+_OWN_LEAVES = (
+    layers.Normalize, layers.OrthogonalLinear, layers.OrthogonalConv2d, layers.UnitPool2d, layers.GroupSort, layers.ImplicitGraph,
+    NodeSum, Elementwise, Rescale, Shift, Reshape,
+)  # fmt: skip
+
+
+def known_blocks() -> str:
+    """What is known, for errors."""
+    named = sorted(
+        kind.__name__
+        for kind in (*TORCH_LEAVES, *own_classes())
+        if is_leaf_class(kind) and not inspect.isabstract(kind)
+    )
+    return ", ".join(named)
+
+
+def require_plain_calls(root: nn.Module) -> None:
+    """Refuse hooks anywhere in a model, calls of modules that torch does not make, and functions of torch that were replaced.
+
+    Raises:
+        CertificateError: with the path of the module.
+    """
+    if torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks:
+        raise CertificateError(
+            "model: there are forward hooks for all modules, with unknown effects; remove them first"
+        )
+    for name, owner, before in _FUNCTIONS:
+        if getattr(owner, name) is not before:
+            raise CertificateError(
+                f"{owner.__name__}.{name}: was replaced by {getattr(owner, name)!r}; restore it first"
+            )
+    for path, module in root.named_modules():
+        where = path or "model"
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise CertificateError(f"{where}: it has forward hooks, with unknown effects; remove them first")
+        if module._compiled_call_impl is not None or "_call_impl" in vars(module) or "__call__" in vars(module):
+            raise CertificateError(f"{where}: its call was replaced or compiled; certify the module as it was written")
+        for name, value in vars(module).items():
+            if isinstance(value, Activation):  # a copy of one would be the known one of its name
+                _require_registry(f"{where}.{name}", value)
+        if type(module).__call__ is not nn.Module.__call__:
+            raise CertificateError(
+                f"{where}: {type(module).__name__} replaces the call of torch.nn.Module, with unknown effects"
+            )
+
+
+_FUNCTIONS = [
+    *((name, nn.functional, getattr(nn.functional, name)) for name in (
+        "linear", "conv2d", "relu", "leaky_relu", "avg_pool2d", "max_pool2d", "batch_norm", "pad", "hardtanh", "elu", "silu", "gelu",
+    )),
+    *((name, torch, getattr(torch, name)) for name in (
+        "relu", "tanh", "sigmoid", "addmm", "baddbmm", "bmm", "matmul", "logaddexp", "minimum", "maximum", "clamp",
+    )),
+    ("__call__", nn.Module, nn.Module.__call__), ("_call_impl", nn.Module, nn.Module._call_impl),
+    ("__getattr__", nn.Module, nn.Module.__getattr__),
+]  # fmt: skip
+
+
+def require_known(path: str, module: nn.Module) -> None:
+    """Refuse a block unless it and every part of it is of a known class and computes what that class says.
+
+    Args:
+        path: of the block in its model, for errors.
+        module: the block.
+
+    Raises:
+        CertificateError: with the path of the part, what is wrong with it, and what is known.
+    """
+    parts = own_classes().union(_TORCH_PARTS)
+    for inner, part in module.named_modules():
+        where = f"{path}.{inner}" if inner else path
+        kind = type(part)
+        if kind not in parts and not (part is module and kind in TORCH_LEAVES):
+            raise CertificateError(
+                f"{where}: a {kind.__module__}.{kind.__qualname__} is not known as a part of a {type(module).__name__}; known are "
+                "torch's and this library's own classes, exactly; wellposed.register(YourClass) adds one on its author's word"
+            )
+        _require_unchanged(where, part)
+        for name, value in vars(part).items():
+            if name not in _BOOKKEEPING:
+                _require_plain(f"{where}.{name}", value)
+        for name, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+            _require_stored(f"{where}.{name}", tensor)
+    check = getattr(module, "check_parts", None)
+    if check is not None:
+        try:
+            check()
+        except WellposedError as error:
+            raise CertificateError(f"{path}: {error}") from error
+        except Exception as error:  # parts that do not fit together fail in many ways
+            raise CertificateError(
+                f"{path}: its parts do not fit together ({type(error).__name__}: {error})"
+            ) from error
+
+
+def _require_stored(where: str, tensor: Tensor) -> None:
+    if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
+        raise CertificateError(f"{where}: is a {type(tensor).__name__}, which may compute anything; use a plain tensor")
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        raise CertificateError(f"{where}: is a meta, sparse or quantised tensor; certificates are about stored numbers")
+
+
+def _require_unchanged(where: str, item: Any) -> None:
+    """Refuse an object whose class was changed after it was defined, or that has attributes in the place of its class's."""
+    fields = {field.name for field in dataclasses.fields(item)} if dataclasses.is_dataclass(item) else set()
+    for kind in type(item).__mro__:
+        if kind is object:
+            continue
+        before = _remember(kind)
+        for name in before.keys() | _functions(kind).keys():
+            if vars(kind).get(name) is not before.get(name):
+                raise CertificateError(
+                    f"{where}: {kind.__name__}.{name} was replaced; certified is what the class was written to do"
+                )
+        for name in vars(item) if hasattr(item, "__dict__") else {}:
+            if name in vars(kind) and name not in fields and name not in _BOOKKEEPING:
+                raise CertificateError(
+                    f"{where}.{name}: replaces what {kind.__name__} says, by {vars(item)[name]!r:.60}; delete this attribute"
+                )
+
+
+def _require_plain(where: str, value: Any) -> None:
+    """Refuse attributes of a block that may compute things of their own."""
+    if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device | Tensor):
+        return
+    if isinstance(value, tuple | list):
+        for item in value:
+            _require_plain(where, item)
+        return
+    kind = type(value)
+    if kind not in own_classes() and value is not group_sort:
+        raise CertificateError(
+            f"{where}: a {kind.__module__}.{kind.__qualname__} is not known as a part of a block; "
+            "wellposed.register(YourClass) adds a class on its author's word"
+        )
+    if value is group_sort or isinstance(value, Constraint):  # a constraint that a map refers to is checked as a part
+        return
+    _require_unchanged(where, value)
+    if isinstance(value, Smooth):
+        _require_registry(where, value)
+    for name, part in vars(value).items() if hasattr(value, "__dict__") and not isinstance(value, Smooth) else ():
+        if (not isinstance(value, nn.Module) and not callable(part)) or isinstance(part, Activation | Solver):
+            _require_plain(f"{where}.{name}", part)
+
+
+def _require_registry(where: str, value: Activation) -> None:
+    """Refuse a smooth activation with a known name that is not the known function of that name."""
+    rest = getattr(value, "rest", None)
+    if isinstance(rest, Activation):
+        _require_registry(f"{where}.rest", rest)
+    if not isinstance(value, Smooth) or any(value is known for known in _registered_activations):
+        return
+    try:
+        known = activation(value.name)
+    except WellposedError:
+        known = None
+    if known is not value:
+        raise CertificateError(
+            f"{where}={value!r}: is not the activation of that name; wellposed.register adds yours on your word"
+        )
+
+
+_registered_activations: list[Smooth] = []
+
+
+def _functions(kind: type) -> dict[str, Any]:
+    """Methods, properties and the like that a class defines itself."""
+    wanted = (property, staticmethod, classmethod)
+    return {name: value for name, value in vars(kind).items() if inspect.isfunction(value) or isinstance(value, wanted)}
+
+
+def _remember(kind: type) -> dict[str, Any]:
+    """What a class defines itself, as it was when it was first seen."""
+    if kind not in _methods:
+        _methods[kind] = _functions(kind)
+    return _methods[kind]
+
+
+for _kind in [*TORCH_LEAVES, *_TORCH_PARTS, *CONTAINERS, GraphClassifier, *own_classes()]:
+    for _base in _kind.__mro__:
+        _remember(_base)

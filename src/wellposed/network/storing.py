@@ -1,0 +1,140 @@
+"""A module as a block of a network: gated, with the numbers that run and nothing else that could change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from wellposed.activations import Clamp, LeakyReLU, activation
+from wellposed.errors import CertificateError, WellposedError
+from wellposed.holding import Holding
+from wellposed.layers.conv_equilibrium import plain_convolution
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.maps import check_map
+from wellposed.layers.normalize import require_fixed
+from wellposed.network.known import is_leaf_class, known_blocks, require_known
+from wellposed.network.pointwise import Elementwise
+
+Block = Any
+
+
+def stored(path: str, module: nn.Module) -> nn.Module:
+    """A block with its numbers as they run; W of an equilibrium layer is formed for the last time.
+
+    Args:
+        path: of the module in its model, for errors.
+        module: a private copy, without parametrisations; it becomes the block, or is replaced by one.
+
+    Raises:
+        CertificateError: nothing is known of such a module, a part of it is not what its class says, it acts differently in
+            training, or its options are outside of what is known.
+    """
+    if not is_leaf_class(type(module)):
+        raise CertificateError(
+            f"{path}: no Lipschitz constant is known for a {type(module).__name__}; known blocks are {known_blocks()}; "
+            "wellposed.register adds a class of your own on your word"
+        )
+    require_known(path, module)
+    _require_options(path, module)
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    for part in module.modules():
+        if isinstance(part, Holding):
+            part.hold()
+    if isinstance(module, Equilibrium):
+        try:
+            module.hold()
+        except WellposedError:
+            raise
+        except Exception as error:  # parts that do not fit together fail in many ways
+            raise CertificateError(
+                f"{path}: its state map cannot be formed ({type(error).__name__}: {error})"
+            ) from error
+    return _as_block(path, module)
+
+
+def without_parametrisations(model: nn.Module) -> set[str]:
+    """Replace torch's own parametrisations in a private copy of a model by the weights that they give; the modules' paths.
+
+    Raises:
+        CertificateError: a parametrisation is not one of torch's, or changes its weight from one use to the next.
+    """
+    changed = set()
+    for path, module in list(model.named_modules()):
+        if not parametrize.is_parametrized(module):
+            continue
+        changed.add(path)
+        for name in list(module.parametrizations):  # type: ignore[arg-type, union-attr]
+            where = f"{path}.{name}".lstrip(".")
+            for part in module.parametrizations[name]:  # type: ignore[index, union-attr]
+                if type(part).__module__ not in ("torch.nn.utils.parametrizations",):
+                    raise CertificateError(
+                        f"{where}: has a parametrisation {type(part).__name__}, which is not one of torch's; remove it with "
+                        "torch.nn.utils.parametrize.remove_parametrizations"
+                    )
+            first, second = getattr(module, name), getattr(module, name)
+            if any(part.training for part in module.parametrizations[name].modules()) and not torch.equal(
+                first, second
+            ):  # type: ignore[index, union-attr]
+                raise CertificateError(f"{where}: its parametrisation changes with every use; call model.eval() first")
+            try:
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            except Exception as error:  # torch says why in many ways
+                raise CertificateError(f"{where}: its parametrisation could not be resolved ({error})") from error
+    return changed
+
+
+def _require_options(path: str, module: Block) -> None:
+    """Options of torch's blocks for which a constant is known."""
+    if isinstance(module, nn.Dropout) and module.training:
+        raise CertificateError(f"{path}: dropout is active; call model.eval() first")
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        require_fixed(path, module)
+    if isinstance(module, nn.Linear):
+        _require_shape(path, module, 2)
+        check_map(path, module, module.weight.shape[1], module.weight.shape[0])
+    if isinstance(module, nn.Conv2d):
+        _require_shape(path, module, 4)
+        if not plain_convolution(module) and (module.groups != 1 or module.padding_mode != "zeros"):
+            raise CertificateError(f"{path}: convolutions are certified with zero padding and one group only")
+        if module.weight.shape[1] != module.in_channels or tuple(module.weight.shape[2:]) != tuple(module.kernel_size):
+            raise CertificateError(f"{path}: its weight has another shape than its options say")
+    if (isinstance(module, nn.Flatten) and module.start_dim == 0) or (
+        isinstance(module, nn.Unflatten) and module.dim == 0
+    ):
+        raise CertificateError(f"{path}: {module} mixes the samples of a batch; use start_dim=1")
+
+
+def _require_shape(path: str, module: Block, dimensions: int) -> None:
+    if module.weight.ndim != dimensions or not module.weight.is_floating_point():
+        raise CertificateError(f"{path}.weight: has shape {tuple(module.weight.shape)} and dtype {module.weight.dtype}")
+
+
+def _as_block(path: str, module: Block) -> nn.Module:
+    """The module itself, or the block that computes the same."""
+    if hasattr(module, "inplace"):
+        module.inplace = False
+    if isinstance(module, nn.ReLU6):  # which inherits from Hardtanh
+        return Elementwise(Clamp(0.0, 6.0))
+    if isinstance(module, nn.LeakyReLU):
+        return Elementwise(LeakyReLU(module.negative_slope))
+    if isinstance(module, nn.ELU):
+        if module.alpha != 1.0:
+            raise CertificateError(
+                f"{path}: alpha={module.alpha!r}; the exponential linear unit is known for alpha=1 only"
+            )
+        return Elementwise(activation("elu"))
+    if isinstance(module, nn.GELU):
+        if module.approximate != "none":
+            raise CertificateError(
+                f"{path}: approximate={module.approximate!r}; gelu is known without approximation only"
+            )
+        return Elementwise(activation("gelu"))
+    for kind, name in ((nn.SiLU, "silu"), (nn.Softsign, "softsign")):
+        if isinstance(module, kind):
+            return Elementwise(activation(name))
+    return module

@@ -1,0 +1,30 @@
+"""The norms that claims are made in, by one spelling."""
+
+from __future__ import annotations
+
+import math
+
+from wellposed.errors import InputError
+
+NORMS = ("2", "inf", "1")
+_SPELLINGS = {"2": "2", "l2": "2", "inf": "inf", "linf": "inf", "1": "1", "l1": "1"}
+
+
+def norm_named(norm: object, allowed: tuple[str, ...] = NORMS) -> str:
+    """The one spelling of a norm: ``"2"``, ``"inf"`` or ``"1"``.
+
+    Args:
+        norm: 2, 1, infinity, or one of the names 2, l2, inf, linf, 1, l1.
+        allowed: which norms are known where this is asked.
+
+    Raises:
+        InputError: another norm.
+    """
+    found = None
+    if isinstance(norm, str):
+        found = _SPELLINGS.get(norm.lower())
+    elif isinstance(norm, int | float) and not isinstance(norm, bool):
+        found = {2.0: "2", 1.0: "1", math.inf: "inf"}.get(float(norm))
+    if found is None or found not in allowed:
+        raise InputError(f"norm={norm!r}: expected one of {', '.join(map(repr, allowed))}")
+    return found
