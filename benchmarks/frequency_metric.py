@@ -17,7 +17,7 @@ from torch import nn
 import wellposed as wp
 from wellposed.certificates.frequency_metric import circular_block
 from wellposed.certificates.joint import joint_bound
-from wellposed.certificates.lipschitz import blocks_of
+from wellposed.network.constants import blocks_of
 
 
 def network(image: int, channels: int) -> nn.Sequential:

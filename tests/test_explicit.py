@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.certificates.evaluate import bounded_logits
+from wellposed.network import bounded_logits
 from wellposed.cli.main import run as command
 
 

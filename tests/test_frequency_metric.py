@@ -12,11 +12,11 @@ from torch import nn
 
 import wellposed as wp
 from harness.metric_case import check_refusals
-from wellposed.certificates.evaluate import exact_copy
+from wellposed.network import materialise
 from wellposed.certificates.frequency_barrier import FrequencyBarrier
 from wellposed.certificates.frequency_metric import circular_block
 from wellposed.certificates.joint import joint_bound
-from wellposed.certificates.lipschitz import blocks_of
+from wellposed.network.constants import blocks_of
 
 
 def layer_of(image=(3, 4), *, channels=2, border=1, stride=1, inputs=1, seed=0, scale=1.0, **options):

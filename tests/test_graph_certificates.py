@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 import wellposed as wp
 from harness.certificate_file import forge, refused, scaled, seal_weights
 from wellposed.attacks.graphs import graph_distances
-from wellposed.certificates.evaluate import bounded_logits
+from wellposed.network import bounded_logits
 from wellposed.certificates.graph_witness import graph_slope, with_features
 from wellposed.checker import Checker
 from wellposed.layers.graph_classifier import NodeSum

@@ -204,7 +204,7 @@ def test_batch_normalisation_is_part_of_the_input_map_in_eval_mode():
     assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= certificate.lipschitz
     assert certificate.lower_bound <= certificate.lipschitz
     # Errors in single precision, against the model in double precision.
-    from wellposed.certificates.evaluate import bounded_logits
+    from wellposed.network import bounded_logits
 
     single = torch.nn.Sequential(layer, norm, model[2]).float()
     result = bounded_logits(single, x.float())

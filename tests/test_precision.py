@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed.certificates.evaluate import bounded_logits
+from wellposed.network import bounded_logits
 
 
 def model(dtype=torch.float32):

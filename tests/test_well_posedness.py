@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.certificates.well_posedness import find_metric, proves_well_posed, two_equilibria
+from wellposed.guarantee.metric_search import find_metric, proves_well_posed, two_equilibria
 
 
 def plain(matrix, activation="relu", inputs=9):

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evaluate import surely_misclassified
 from wellposed.certificates.graph_witness import with_features
-from wellposed.network import materialise
+from wellposed.network import Network, materialise, surely_misclassified
 from wellposed.operators.graphs import frobenius_norms
 
 _HALVINGS = 10
@@ -49,7 +48,7 @@ def graph_distances(model: nn.Module, data: Any, labels: Tensor, radii: Sequence
     return found
 
 
-def _least(exact: nn.Module, clean: Any, change: Tensor, labels: Tensor) -> Tensor:
+def _least(exact: nn.Module | Network, clean: Any, change: Tensor, labels: Tensor) -> Tensor:
     """The norm of the smallest multiple, at most one, of a change that is found to fool, where the whole does."""
     low, high = torch.zeros(clean.num_graphs, dtype=torch.float64), torch.ones(clean.num_graphs, dtype=torch.float64)
     for _ in range(_HALVINGS):
@@ -61,7 +60,7 @@ def _least(exact: nn.Module, clean: Any, change: Tensor, labels: Tensor) -> Tens
 
 
 @torch.enable_grad()
-def _margins(exact: nn.Module, data: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _margins(exact: nn.Module | Network, data: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The least margin of each graph, and its gradient with respect to the node features."""
     features = data.x.detach().requires_grad_()
     logits = exact(with_features(data, features))

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from wellposed.activations import ReLU
 from wellposed.certificates.diagonal_metric import AffineBlock
 from wellposed.certificates.ending import find, output_map
-from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError
 from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
@@ -20,6 +19,7 @@ from wellposed.layers.frozen import frozen, linear_map
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network, materialise
+from wellposed.network.metric import metric_guarantee
 from wellposed.operators.dense import Dense
 from wellposed.verified import gamma as rounding_constant
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.diagonal_metric import AffineBlock
-from wellposed.certificates.lipschitz import rounded_up
 from wellposed.errors import CertificateError, InputError, check
 from wellposed.layers.blocks import is_plain, moves_only
-from wellposed.network.embedding import embed
 from wellposed.network import materialise
+from wellposed.network.constants import rounded_up
+from wellposed.network.embedding import embed
 from wellposed.verified import spectral_norm_upper_bound
 
 _ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)

@@ -10,19 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evaluate import BoundedLogits, bounded_logits
 from wellposed.certificates.evidence import claims, describe_witness
 from wellposed.certificates.file import read, write
 from wellposed.certificates.gains import gains
 from wellposed.certificates.joint import Joint, check_joint, following, joint_bound
-from wellposed.certificates.lipschitz import Factor, factor_of, pair_constants, product
 from wellposed.certificates.radius import RULES, check_labels, radii
 from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, WellposedError, checked_options, choices
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.network import Network, materialise
+from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
+from wellposed.network.constants import Factor, factor_of, pair_constants, product
 from wellposed.norm import norm_named
 
 _ASSUMPTIONS = (
@@ -74,8 +73,8 @@ class Certificate:
     def __post_init__(self) -> None:
         if self.lower_bound is not None and not self.lower_bound <= self.lipschitz * (1.0 + 1e-9):
             raise CertificateError(
-                f"lower_bound={self.lower_bound!r}: is above lipschitz={self.lipschitz!r}; one of the two is wrong, and so nothing "
-                "is certified"
+                f"lower_bound={self.lower_bound!r}: is above lipschitz={self.lipschitz!r}; one of the two is wrong, "
+                "and so nothing is certified"
             )
 
     @property

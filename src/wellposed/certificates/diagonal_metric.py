@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.dense_barrier import least_square
-from wellposed.certificates.well_posedness import find_metric
+from wellposed.guarantee.metric_search import find_metric
 from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.prescribed_bound import ScaledLinear

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evaluate import bounded_logits
-from wellposed.network import Network, materialise
+from wellposed.network import Network, bounded_logits, materialise
 from wellposed.operators.graphs import frobenius_norms
 
 _LENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)

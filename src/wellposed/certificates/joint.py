@@ -18,8 +18,8 @@ from torch import Tensor
 from wellposed.certificates.diagonal_metric import AffineBlock, affine_block
 from wellposed.certificates.ending import Chain, find, find_pooled, output_map
 from wellposed.certificates.frequency_metric import CircularBlock, circular_block
-from wellposed.certificates.lipschitz import Factor, product, rounded_up
 from wellposed.errors import CertificateError
+from wellposed.network.constants import Factor, product, rounded_up
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wellposed.certificates.lipschitz import rounded_up
 from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import StronglyMonotone
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.network.constants import rounded_up
 from wellposed.norms import euclidean
 from wellposed.operators.dense import Dense
 from wellposed.verified import spectral_norm_upper_bound

@@ -7,19 +7,16 @@ v = D'Wv, and along it lie two equilibria of one offset, which are constructed.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed.activations import ReLU
-from wellposed.errors import CertificateError, InputError
-from wellposed.guarantee.monotone import ProvedMonotone
+from wellposed.errors import InputError
+from wellposed.guarantee.metric_search import find_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.operators.dense import Dense
-from wellposed.verified import gamma, is_positive_semidefinite, to_float64
 
 _STARTS = 40  # of the search for a negative determinant
 
@@ -88,108 +85,6 @@ def well_posedness(layer: Equilibrium) -> Verdict:
         reached = float((weight @ x - wanted).norm()) <= 1e-9 * (1.0 + float(wanted.norm()))
         found = TwoEquilibria(witness.offset, witness.first, witness.second, witness.residual, x if reached else None)
         return Verdict("refuted", witness=found)
-
-
-def proves_well_posed(matrix: Tensor, metric: Tensor) -> bool:
-    """Whether Λ(I − W) + (I − W)ᵀΛ ≻ 0 is proved for stored numbers, rounding included."""
-    weight, scale = to_float64(matrix, "W"), to_float64(metric, "metric")
-    half = scale[:, None] * (np.eye(len(weight)) - weight)
-    terms = scale[:, None] * (np.abs(weight) + np.eye(len(weight)))
-    error = gamma(8) * float((terms + terms.T).sum(axis=1).max())
-    return bool((scale > 0.0).all()) and is_positive_semidefinite(half + half.T, error)
-
-
-def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 1e-7) -> Tensor | None:
-    """A diagonal Λ in which W is proved to be well posed, or None.
-
-    Minimises s subject to M(λ) + sI ⪰ 0, λ > 0 and Σλ < 2n by an interior-point method, until s is below zero.
-
-    Args:
-        matrix: W, float64, shape (n, n).
-        start: a metric to try first, shape (n,).
-        tolerance: relative to the size of I − W; a least s that close to zero counts as none.
-    """
-    size = len(matrix)
-    displacement = torch.eye(size, dtype=torch.float64) - matrix
-    for metric in (torch.ones(size, dtype=torch.float64), start):
-        if metric is not None and proves_well_posed(matrix, metric):
-            return metric.double().cpu()
-    scale = float(torch.linalg.matrix_norm(displacement, 2))
-    if scale == 0.0:
-        return None
-    h = displacement / scale
-    multipliers = torch.ones(size, dtype=torch.float64)
-    shift = 1.0 - float(torch.linalg.eigvalsh(h + h.t())[0])
-    weight, identity = 1.0, torch.eye(size, dtype=torch.float64)
-
-    def value(multipliers: Tensor, shift: float) -> float:
-        room = 2.0 * size - float(multipliers.sum())
-        if room <= 0.0 or bool((multipliers <= 0.0).any()):
-            return math.inf
-        half = multipliers[:, None] * h
-        factor, failed = torch.linalg.cholesky_ex(half + half.t() + shift * identity)
-        if int(failed):
-            return math.inf
-        barrier = -2.0 * float(factor.diagonal().log().sum()) - float(multipliers.log().sum()) - math.log(room)
-        return weight * shift + barrier
-
-    for _ in range(200):
-        half = multipliers[:, None] * h
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(half + half.t() + shift * identity))
-        room = 2.0 * size - float(multipliers.sum())
-        through, square = h @ inverse, inverse @ inverse
-        gradient = torch.cat(
-            [-2.0 * (h * inverse).sum(1) - 1.0 / multipliers + 1.0 / room, (weight - inverse.trace()).reshape(1)]
-        )
-        hessian = gradient.new_empty(size + 1, size + 1)
-        hessian[:size, :size] = 2.0 * (through * through.t() + inverse * (through @ h.t())) + 1.0 / room**2
-        hessian[:size, :size].diagonal().add_(multipliers**-2.0)
-        hessian[:size, size] = hessian[size, :size] = 2.0 * (h * square).sum(1)
-        hessian[size, size] = square.trace()
-        direction = -torch.linalg.solve_ex(hessian, gradient[:, None])[0][:, 0]
-        decrement = max(-float(gradient @ direction), 0.0) ** 0.5
-        if decrement < 0.5:
-            gap = (2.0 * size + 1.0) / weight
-            if shift < 0.0 and proves_well_posed(matrix, multipliers):
-                return multipliers
-            if shift - 2.0 * gap > 0.0 or gap < tolerance:
-                return None
-            weight *= 5.0
-            continue
-        before, length = value(multipliers, shift), 1.0
-        while length > 1e-9 and not value(
-            multipliers + length * direction[:-1], shift + length * float(direction[-1])
-        ) < (before - 0.05 * length * decrement**2):
-            length *= 0.6
-        if length <= 1e-9:
-            return None
-        multipliers, shift = multipliers + length * direction[:-1], shift + length * float(direction[-1])
-    return None
-
-
-def metric_guarantee(name: str, layer: Equilibrium) -> ProvedMonotone | None:
-    """For a layer that promises nothing, what a diagonal metric proves; None where the layer has a guarantee of its own.
-
-    Args:
-        name: of the layer, for errors.
-        layer: any affine layer.
-
-    Raises:
-        CertificateError: no metric proves it well posed, or its state map is no matrix.
-    """
-    with torch.no_grad():
-        operator, guarantee = layer.materialise()
-    if guarantee is not None:
-        return None
-    if not isinstance(operator, Dense) or not layer.activation.is_monotone:
-        raise CertificateError(f"{name}: nothing is promised of this layer; its equilibrium may not be unique")
-    matrix = operator.dense().detach().double().cpu()
-    metric = find_metric(matrix)
-    if metric is None:
-        raise CertificateError(
-            f"{name}: no diagonal metric proves this layer well posed; its equilibrium may not be unique"
-        )
-    return ProvedMonotone(Dense(matrix, metric=metric))
 
 
 def two_equilibria(matrix: Tensor) -> TwoEquilibria | None:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.evaluate import bounded_logits
 from wellposed.certificates.patterns import steep_points, steepest
 from wellposed.errors import CertificateError, InputError, NotConvergedWarning
-from wellposed.network import Network, materialise
+from wellposed.network import Network, bounded_logits, materialise
 from wellposed.norm import norm_named
 
 

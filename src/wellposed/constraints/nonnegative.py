@@ -79,7 +79,8 @@ class Nonnegative(Constraint, Projected):
     def require_activation(self, activation: Activation) -> None:  # noqa: D102
         if activation != self._activation:
             raise InputError(
-                f"activation={activation!r}: the theorem was applied to {self._activation!r}; build the layer with this activation"
+                f"activation={activation!r}: the theorem was applied to {self._activation!r}; build the layer "
+                "with this activation"
             )
 
     @property

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
 from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.evaluate import bounded_logits
 from wellposed.certificates.graph_witness import steepest_features, with_features
 from wellposed.certificates.patterns import steep_points
 from wellposed.errors import CertificateError, NotConvergedWarning, WellposedError
 from wellposed.experiments.subjects import Subject, graph_subject, image_subject, subjects
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.network import materialise
+from wellposed.network import Network, bounded_logits, materialise
 from wellposed.operators.graphs import frobenius_norms
 from wellposed.verification import verifier_of
 
@@ -117,7 +116,9 @@ def campaign(
     raise AssertionError  # subjects never end
 
 
-def pairs_of(model: nn.Module, inputs: int, spread: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def pairs_of(
+    model: nn.Module | Network, inputs: int, spread: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Pairs of inputs, half of them along the gradient of a random combination of the outputs; shapes (pairs, inputs)."""
     base = spread * torch.randn(_BASES, inputs, generator=generator, dtype=torch.float64)
     steep = base.clone().requires_grad_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -13,10 +14,9 @@ import torch
 
 from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
-from wellposed.certificates.evaluate import bounded_logits, surely_misclassified
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
-from wellposed.network import materialise
+from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
 from wellposed.training.run import RunFolder, load_image_run
 
 _WITNESS_INPUTS = 64
@@ -171,7 +171,7 @@ def attack_run(
     check_radii(radii)
     _, data, model = load_image_run(run, data_root)
     x, y = _first(data, limit)
-    exact = materialise(model).exact
+    exact = _exact(model)
     distances, examples = adversarial_distances(
         model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto, done=done,
         is_fooled=lambda images, truth: _is_fooled(exact, images.double(), truth),
@@ -210,7 +210,15 @@ def keep_attacked(run: Path, found: Attacked, norm: str = "2") -> None:
         check_consistency(read_certified(run, norm), found)
 
 
-def _is_fooled(exact: torch.nn.Module, images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def _exact(model: torch.nn.Module) -> Network | torch.nn.Module:
+    """The network in float64, number for number; a float64 copy of a model about which nothing can be certified."""
+    try:
+        return materialise(model).exact
+    except CertificateError:
+        return copy.deepcopy(model).cpu().double().eval()
+
+
+def _is_fooled(exact: torch.nn.Module | Network, images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Whether another class wins for sure or, for models whose evaluation nothing bounds, in float64."""
     try:
         return surely_misclassified(exact, images, truth)

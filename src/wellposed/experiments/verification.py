@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from wellposed.certificates.evaluate import bounded_logits
 from wellposed.errors import CertificateError, CheckpointError, check
 from wellposed.experiments.robustness import Attacked, check_radii, file_digest, read_attacked
+from wellposed.network import bounded_logits
 from wellposed.training.run import RunFolder, load_image_run
 from wellposed.verification import RegionVerifier, Verdict, verifier_of
 

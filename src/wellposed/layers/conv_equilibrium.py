@@ -84,7 +84,8 @@ class ImageLayer(Equilibrium):
         count = math.prod(self.state_shape)
         if count != self.constraint.state_features:
             raise CertificateError(
-                f"constraint: has {self.constraint.state_features} state features; the layer's states have shape {self.state_shape}"
+                f"constraint: has {self.constraint.state_features} state features; the layer's states have "
+                f"shape {self.state_shape}"
             )
         image = getattr(self.constraint, "image", self.state_shape[1:])
         if tuple(image) != tuple(self.state_shape[1:]):
@@ -176,7 +177,7 @@ class ConvEquilibrium(ImageLayer):
             raise CertificateError(
                 f"injection.tiers={convolution.tiers}: do not fit images of {self._image} pixels and the state map"
             )
-        if border and self.activation.tiers != convolution.tiers:
+        if isinstance(self.activation, Bordered) and self.activation.tiers != convolution.tiers:
             raise CertificateError(
                 f"activation={self.activation!r}: has other images than the input map, {convolution.tiers}"
             )

@@ -248,7 +248,7 @@ class ConvLBEN(ImageLayer, PrescribedBound):
             raise CertificateError(
                 f"injection: does not fit images of {self._image} pixels and states of shape {state}"
             )
-        if border and self.activation.tiers != (state,):
+        if isinstance(self.activation, Bordered) and self.activation.tiers != (state,):
             raise CertificateError(f"activation={self.activation!r}: has another image than the state, {state}")
         if output is not None:
             windows = (state[1] // output.pool, state[2] // output.pool)

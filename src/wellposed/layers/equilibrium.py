@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
-from wellposed.errors import GuaranteeError, InputError, check, checked_options
+from wellposed.errors import CertificateError, GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.implicit_layer import ImplicitLayer
@@ -188,7 +188,7 @@ class Equilibrium(ImplicitLayer):
                 certified=certified and guarantee is not None,
                 name=f"solve of {type(self).__name__}",
             )
-            exact = (lambda: self._exact_offset(rows)) if settings.certified else None
+            exact = (lambda: self._checked_offset(rows, offset)) if settings.certified else None
             equation = AffineEquation(operator, self.activation, guarantee, settings, exact)
             start = None if z0 is None else z0.reshape(-1, *self.state_shape)
             self._check_finite(x, offset)
@@ -203,6 +203,20 @@ class Equilibrium(ImplicitLayer):
         return Solution(
             *report.reshape(lead).fields(), value.reshape(*lead, *self.state_shape), equation.adjoint_reports
         )
+
+    def _checked_offset(self, rows: Tensor, offset: Tensor) -> ExactOffset:
+        """U x + b with its error, which the offset that the input map gave must agree with."""
+        exact = self._exact_offset(rows)
+        if torch._C._functorch.is_functorch_wrapped_tensor(offset):
+            return exact
+        eps = torch.finfo(offset.dtype).eps
+        allowed = 8.0 * exact.error * eps / torch.finfo(torch.float64).eps + 64.0 * eps * (1.0 + euclidean(exact.value))
+        if bool((euclidean(offset.detach().double() - exact.value) > allowed).any()):
+            raise CertificateError(
+                f"injection: {type(self.injection).__name__} gives something else than its weight and bias say, so that nothing "
+                "is known of the error; was its forward replaced, or a hook registered?"
+            )
+        return exact
 
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         # torch.func wrappers cannot enter a closure, so plain storage is read here; see AffineEquation.batched.

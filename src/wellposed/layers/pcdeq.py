@@ -64,7 +64,7 @@ class PositiveInjection(nn.Module):
         bias = weight.new_zeros(len(weight)) if self.bias is None else self.bias.detach().double()
         if self.norm is None:
             return weight, bias
-        if self.training:
+        if self.norm.training or self.norm.running_var is None:
             raise InputError("training=True: batch normalisation depends on the batch; call eval() first")
         scale, _ = batch_norm_map(self.norm)
         moved, shift = self._folded_bias(bias, scale)

@@ -28,7 +28,8 @@ from wellposed.layers.blocks import is_plain
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.network.network import Network, materialise
+from wellposed.network.materialise import materialise
+from wellposed.network.network import Network
 from wellposed.verified import spectral_norm_upper_bound
 
 _LEAST_NORM = 1e-6  # a bound of a norm may be larger than it, and must not be zero
@@ -111,8 +112,9 @@ def embed(network: nn.Module | Network) -> Embedding:
     """An equilibrium network with exactly the outputs of a given network, and its metric and Lipschitz bound.
 
     Args:
-        network: a network or module to be materialised, a chain of ``Linear``, ``OrthogonalLinear``, ``ReLU``, `Sandwich`, `SLL`, `Residual`, `MonDEQ` (with ReLU)
-            and ``Flatten`` blocks on inputs of shape (batch, inputs), with at least one state among them.
+        network: a network or module to be materialised, a chain of ``Linear``, ``OrthogonalLinear``, ``ReLU``, `Sandwich`,
+            `SLL`, `Residual`, `MonDEQ` (with ReLU) and ``Flatten`` blocks on inputs of shape (batch, inputs), with at least one
+            state among them.
 
     Raises:
         InputError: another kind of block, or no state at all.
@@ -124,7 +126,7 @@ def embed(network: nn.Module | Network) -> Embedding:
     blocks = [block for _, block in found.blocks if not isinstance(block, nn.Flatten | nn.Identity | nn.Dropout)]
     sizes: list[Any] = [block.in_features for block in blocks if hasattr(block, "in_features")]
     if not sizes:
-        raise InputError(f"network: has no block with in_features: {[type(block).__name__ for block in network]}")
+        raise InputError(f"network: has no block with in_features: {[type(block).__name__ for block in blocks]}")
     chain = _Chain(int(sizes[0]))
     place = 0
     while place < len(blocks):

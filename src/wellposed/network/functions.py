@@ -20,7 +20,7 @@ UNKNOWN = object()
 
 
 class Batch:
-    """The number of samples, or a tuple of sizes whose first entry it is: what ``x.size(0)`` and ``x.shape`` are while tracing."""
+    """The number of samples, or all sizes, of which it is the first: what ``x.size(0)`` and ``x.shape`` are while tracing."""
 
 
 @dataclass(frozen=True)
@@ -84,40 +84,80 @@ class Calls:
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
         functions: dict[Any, Handler] = {
-            torch.flatten: self.flatten, torch.reshape: self.reshape, torch.neg: self.neg, torch.negative: self.neg, operator.neg: self.neg,
-            operator.add: self.add, torch.add: self.add, operator.sub: self.sub, torch.sub: self.sub, torch.subtract: self.sub,
-            operator.mul: self.mul, torch.mul: self.mul, torch.multiply: self.mul, operator.truediv: self.div, torch.div: self.div,
-            torch.divide: self.div, torch.true_divide: self.div, operator.pos: self.same, torch.clone: self.copied,
-            operator.iadd: self.written(self.add), operator.isub: self.written(self.sub), operator.imul: self.written(self.mul),
-            operator.itruediv: self.written(self.div), operator.matmul: self.matmul, torch.matmul: self.matmul, torch.mm: self.matmul,
-            F.linear: self.linear, F.conv2d: self.conv2d, torch.conv2d: self.conv2d, F.dropout: self.dropout, torch.dropout: self.dropout,
-            F.avg_pool2d: self.avg_pool2d, F.max_pool2d: self.max_pool2d, torch.max_pool2d: self.max_pool2d,
-            F.leaky_relu: self.leaky_relu, F.elu: self.elu, F.gelu: self.gelu, F.hardtanh: self.hardtanh, torch.clamp: self.clamp,
-            torch.clip: self.clamp, F.relu: self.relu, F.silu: self.silu,
-            F.hardtanh_: self.written(self.hardtanh), F.relu_: self.written(self.relu), torch.relu_: self.written(self.relu),
-            torch.relu: self.relu, F.relu6: self.named("relu6"),
-        }  # fmt: skip
-        for function, name in (
-            (torch.tanh, "tanh"), (F.tanh, "tanh"), (torch.sigmoid, "sigmoid"), (F.sigmoid, "sigmoid"), (torch.special.expit, "sigmoid"),
-            (F.softsign, "softsign"), (torch.atan, "arctan"), (torch.arctan, "arctan"), (torch.asinh, "arcsinh"),
-            (torch.arcsinh, "arcsinh"),
-        ):  # fmt: skip
-            functions[function] = self.named(name)
-        self.functions = functions
+            torch.flatten: self._flatten,
+            torch.reshape: self._reshape,
+            operator.pos: self._same,
+            torch.clone: self._copied,
+            F.linear: self._linear,
+            F.conv2d: self._conv2d,
+            torch.conv2d: self._conv2d,
+            F.dropout: self._dropout,
+            torch.dropout: self._dropout,
+            F.avg_pool2d: self._avg_pool2d,
+            F.max_pool2d: self._max_pool2d,
+            torch.max_pool2d: self._max_pool2d,
+            F.leaky_relu: self._leaky_relu,
+            F.elu: self._elu,
+            F.gelu: self._gelu,
+            F.silu: self._silu,
+            F.hardtanh: self._hardtanh,
+            F.hardtanh_: self._written(self._hardtanh),
+            F.relu: self._relu,
+            torch.relu: self._relu,
+            F.relu_: self._written(self._relu),
+            torch.relu_: self._written(self._relu),
+            F.relu6: self._named("relu6"),
+            F.tanh: self._named("tanh"),
+            F.sigmoid: self._named("sigmoid"),
+            F.softsign: self._named("softsign"),
+            torch.special.expit: self._named("sigmoid"),
+        }
+        arithmetic: dict[Handler, tuple[Any, ...]] = {
+            self._neg: (torch.neg, torch.negative, operator.neg),
+            self._add: (torch.add, operator.add),
+            self._sub: (torch.sub, torch.subtract, operator.sub),
+            self._mul: (torch.mul, torch.multiply, operator.mul),
+            self._div: (torch.div, torch.divide, torch.true_divide, operator.truediv),
+            self._matmul: (torch.matmul, torch.mm, operator.matmul),
+            self._clamp: (torch.clamp, torch.clip),
+            self._named("tanh"): (torch.tanh,),
+            self._named("sigmoid"): (torch.sigmoid,),
+            self._named("arctan"): (torch.atan, torch.arctan),
+            self._named("arcsinh"): (torch.asinh, torch.arcsinh),
+        }
         methods: dict[str, Handler] = {
-            "flatten": self.flatten, "reshape": self.reshape, "view": self.viewed, "unflatten": self.unflatten, "relu": self.relu,
-            "neg": self.neg, "add": self.add, "sub": self.sub, "mul": self.mul, "multiply": self.mul, "div": self.div, "divide": self.div,
-            "true_divide": self.div, "clamp": self.clamp, "clip": self.clamp, "matmul": self.matmul, "mm": self.matmul,
-            "tanh": self.named("tanh"), "sigmoid": self.named("sigmoid"), "atan": self.named("arctan"), "arctan": self.named("arctan"),
-            "asinh": self.named("arcsinh"), "arcsinh": self.named("arcsinh"), "clone": self.copied, "contiguous": self.same,
-            "detach": self.same, "float": self.cast(torch.float32), "double": self.cast(torch.float64), "to": self.to,
-        }  # fmt: skip
+            "flatten": self._flatten,
+            "reshape": self._reshape,
+            "view": self._viewed,
+            "unflatten": self._unflatten,
+            "relu": self._relu,
+            "clone": self._copied,
+            "contiguous": self._same,
+            "detach": self._same,
+            "float": self._cast(torch.float32),
+            "double": self._cast(torch.float64),
+            "to": self._to,
+        }
+        for handler, several in arithmetic.items():
+            for function in several:
+                functions[function] = handler
+                if function.__module__ == "torch":
+                    methods[function.__name__] = handler
+        writers: tuple[tuple[Any, Handler], ...] = (
+            (operator.iadd, self._add),
+            (operator.isub, self._sub),
+            (operator.imul, self._mul),
+            (operator.itruediv, self._div),
+        )
+        for writer, meaning in writers:
+            functions[writer] = self._written(meaning)
         for name in ("relu", "add", "sub", "mul", "div", "neg", "clamp", "tanh", "sigmoid"):
-            methods[f"{name}_"] = self.written(methods[name])
+            methods[f"{name}_"] = self._written(methods[name])
+        self.functions = functions
         self.methods = methods
 
     @staticmethod
-    def written(handler: Handler) -> Handler:
+    def _written(handler: Handler) -> Handler:
         """The same, written into the first argument."""
 
         def inside(*args: Any, **options: Any) -> Meaning:
@@ -129,93 +169,93 @@ class Calls:
         return inside
 
     @staticmethod
-    def same(value: Any) -> Meaning:
+    def _same(value: Any) -> Meaning:
         return Meaning(None, (_signal(value),), alias=True)
 
     @staticmethod
-    def copied(value: Any, *, memory_format: Any = None) -> Meaning:
+    def _copied(value: Any, *, memory_format: Any = None) -> Meaning:
         return Meaning(None, (_signal(value),))
 
-    def cast(self, dtype: torch.dtype) -> Handler:
+    def _cast(self, dtype: torch.dtype) -> Handler:
         """A conversion to a precision, which must be the one that the signal has."""
 
         def converted(value: Any) -> Meaning:
             if dtype != self._dtype:
                 raise CertificateError(f"converts {self._dtype} to {dtype}; a network has one precision")
-            return self.same(value)
+            return self._same(value)
 
         return converted
 
-    def to(self, value: Any, *args: Any, **options: Any) -> Meaning:
+    def _to(self, value: Any, *args: Any, **options: Any) -> Meaning:
         for target in (*args, *options.values()):
             if not isinstance(target, torch.dtype) or target != self._dtype:
                 raise CertificateError(
                     f"converts to {target!r}; a network has one precision and runs where its input is"
                 )
-        return self.same(value)
+        return self._same(value)
 
-    def named(self, name: str) -> Handler:
+    def _named(self, name: str) -> Handler:
         """An activation of the registry."""
         return lambda value: Meaning(Elementwise(activation(name)), (_signal(value),))
 
     @staticmethod
-    def relu(value: Any, inplace: bool = False) -> Meaning:
+    def _relu(value: Any, inplace: bool = False) -> Meaning:
         return Meaning(nn.ReLU(), (_signal(value),), alias=inplace, in_place=inplace)
 
     @staticmethod
-    def silu(value: Any, inplace: bool = False) -> Meaning:
+    def _silu(value: Any, inplace: bool = False) -> Meaning:
         return Meaning(Elementwise(activation("silu")), (_signal(value),), alias=inplace, in_place=inplace)
 
     @staticmethod
-    def leaky_relu(value: Any, negative_slope: float = 0.01, inplace: bool = False) -> Meaning:
+    def _leaky_relu(value: Any, negative_slope: float = 0.01, inplace: bool = False) -> Meaning:
         return Meaning(Elementwise(LeakyReLU(negative_slope)), (_signal(value),), alias=inplace, in_place=inplace)
 
     @staticmethod
-    def elu(value: Any, alpha: float = 1.0, inplace: bool = False) -> Meaning:
+    def _elu(value: Any, alpha: float = 1.0, inplace: bool = False) -> Meaning:
         if alpha != 1.0:
             raise CertificateError(f"alpha={alpha!r}: the exponential linear unit is known for alpha=1 only")
         return Meaning(Elementwise(activation("elu")), (_signal(value),), alias=inplace, in_place=inplace)
 
     @staticmethod
-    def gelu(value: Any, approximate: str = "none") -> Meaning:
+    def _gelu(value: Any, approximate: str = "none") -> Meaning:
         if approximate != "none":
             raise CertificateError(f"approximate={approximate!r}: gelu is known without approximation only")
         return Meaning(Elementwise(activation("gelu")), (_signal(value),))
 
     @staticmethod
-    def hardtanh(value: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Meaning:
+    def _hardtanh(value: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Meaning:
         return Meaning(Elementwise(_clamped(min_val, max_val)), (_signal(value),), alias=inplace, in_place=inplace)
 
     @staticmethod
-    def clamp(value: Any, min: Any = None, max: Any = None) -> Meaning:
+    def _clamp(value: Any, min: Any = None, max: Any = None) -> Meaning:
         low, high = (-torch.inf if min is None else min), (torch.inf if max is None else max)
         return Meaning(Elementwise(_clamped(low, high)), (_signal(value),))
 
     @staticmethod
-    def dropout(value: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Meaning:
+    def _dropout(value: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Meaning:
         if training is not False:
             raise CertificateError("dropout is active; pass training=self.training and call model.eval() first")
         return Meaning(None, (_signal(value),), alias=True)
 
     @staticmethod
-    def flatten(value: Any, start_dim: int = 0, end_dim: int = -1) -> Meaning:
+    def _flatten(value: Any, start_dim: int = 0, end_dim: int = -1) -> Meaning:
         if start_dim == 0:
             raise CertificateError("flattens the samples of a batch into one; use start_dim=1")
         return Meaning(nn.Flatten(start_dim, end_dim), (_signal(value),), alias=True)
 
     @staticmethod
-    def unflatten(value: Any, dim: int, sizes: Any) -> Meaning:
+    def _unflatten(value: Any, dim: int, sizes: Any) -> Meaning:
         if dim == 0 or not all(isinstance(size, int) for size in sizes):
             raise CertificateError(f"dim={dim!r}, sizes={sizes!r}: takes a batch of samples apart")
         return Meaning(nn.Unflatten(dim, tuple(sizes)), (_signal(value),), alias=True)
 
-    def viewed(self, value: Any, *shape: Any) -> Meaning:
+    def _viewed(self, value: Any, *shape: Any) -> Meaning:
         if len(shape) == 1 and isinstance(shape[0], torch.dtype):
             raise CertificateError("reads numbers as those of another dtype")
-        return self.reshape(value, *shape)
+        return self._reshape(value, *shape)
 
     @staticmethod
-    def reshape(value: Any, *shape: Any) -> Meaning:
+    def _reshape(value: Any, *shape: Any) -> Meaning:
         sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list | torch.Size) else shape
         if len(sizes) > 1 and isinstance(sizes[0], Batch) and all(isinstance(size, int) for size in sizes[1:]):
             rest = tuple(int(size) for size in sizes[1:])
@@ -224,13 +264,13 @@ class Calls:
         raise CertificateError(f"reshapes to {sizes!r}; the first size must be that of the batch, as x.size(0)")
 
     @staticmethod
-    def neg(value: Any) -> Meaning:
+    def _neg(value: Any) -> Meaning:
         return Meaning(None, (_signal(value),), (-1.0,))
 
-    def add(self, first: Any, second: Any, *, alpha: float = 1) -> Meaning:
+    def _add(self, first: Any, second: Any, *, alpha: float = 1) -> Meaning:
         return self._sum(first, second, 1.0, alpha)
 
-    def sub(self, first: Any, second: Any, *, alpha: float = 1) -> Meaning:
+    def _sub(self, first: Any, second: Any, *, alpha: float = 1) -> Meaning:
         return self._sum(first, second, -1.0, alpha)
 
     def _sum(self, first: Any, second: Any, sign: float, alpha: float) -> Meaning:
@@ -244,13 +284,13 @@ class Calls:
             return Meaning(Shift(_constant(first, self._dtype)), (_signal(second),))
         raise CertificateError("subtracts from a constant; write it as constant + (-1.0) * tensor")
 
-    def mul(self, first: Any, second: Any) -> Meaning:
+    def _mul(self, first: Any, second: Any) -> Meaning:
         if isinstance(first, Signal) and isinstance(second, Signal):
             raise CertificateError("multiplies two tensors that depend on the input, which has no Lipschitz constant")
         constant, value = (second, first) if isinstance(first, Signal) else (first, second)
         return Meaning(Rescale(_constant(constant, self._dtype)), (_signal(value),))
 
-    def div(self, first: Any, second: Any, *, rounding_mode: Any = None) -> Meaning:
+    def _div(self, first: Any, second: Any, *, rounding_mode: Any = None) -> Meaning:
         if rounding_mode is not None or isinstance(second, Signal):
             raise CertificateError("divides by a tensor that depends on the input, or rounds")
         constant = _constant(second, self._dtype)
@@ -258,15 +298,15 @@ class Calls:
             raise CertificateError("divides by zero")
         return Meaning(Rescale(constant, divide=True), (_signal(first),))
 
-    def matmul(self, first: Any, second: Any) -> Meaning:
+    def _matmul(self, first: Any, second: Any) -> Meaning:
         if isinstance(second, Signal) or not isinstance(second, Tensor) or second.ndim != 2:
             raise CertificateError("is known as a product with a constant matrix from the right only")
-        return self.linear(first, second.t())
+        return self._linear(first, second.t())
 
-    def linear(self, value: Any, weight: Any, bias: Any = None) -> Meaning:
+    def _linear(self, value: Any, weight: Any, bias: Any = None) -> Meaning:
         return Meaning(_with_numbers(_linear(weight), weight, bias, self._dtype), (_signal(value),))
 
-    def conv2d(
+    def _conv2d(
         self,
         value: Any,
         weight: Any,
@@ -286,13 +326,13 @@ class Calls:
         return Meaning(_with_numbers(block, weight, bias, self._dtype), (_signal(value),))
 
     @staticmethod
-    def avg_pool2d(
+    def _avg_pool2d(
         value: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, *options: Any, **named: Any
     ) -> Meaning:
         return Meaning(nn.AvgPool2d(kernel_size, stride, padding, *options, **named), (_signal(value),))
 
     @staticmethod
-    def max_pool2d(
+    def _max_pool2d(
         value: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, *options: Any, **named: Any
     ) -> Meaning:
         return Meaning(nn.MaxPool2d(kernel_size, stride, padding, *options, **named), (_signal(value),))

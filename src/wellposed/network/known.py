@@ -49,7 +49,8 @@ def register(kind: type | Smooth) -> type | Smooth:
     Args:
         kind: a class that inherits from `Equilibrium` or another `ImplicitLayer`, from `Constraint`, `Activation`, `Solver`,
             `Guarantee` or `ExplicitBlock`; or the module of an input map that such a layer names in its ``injections``. Its
-            author vouches that what it says of itself (guarantee, ``lipschitz``, slopes, rounding) is proved for what it computes.
+            author vouches that what it says of itself (guarantee, ``lipschitz``, slopes, rounding) is proved for what it
+            computes.
 
     Returns:
         The class, so that this can be used as a decorator.
@@ -134,15 +135,16 @@ def require_plain_calls(root: nn.Module) -> None:
         for name, value in vars(module).items():
             if isinstance(value, Activation):  # a copy of one would be the known one of its name
                 _require_registry(f"{where}.{name}", value)
-        if type(module).__call__ is not nn.Module.__call__:
+        if type(module).__call__ is not nn.Module.__call__ and type(module) not in CONTAINERS:
             raise CertificateError(
                 f"{where}: {type(module).__name__} replaces the call of torch.nn.Module, with unknown effects"
             )
 
 
-_FUNCTIONS = [
+_FUNCTIONS: list[tuple[str, Any, Any]] = [
     *((name, nn.functional, getattr(nn.functional, name)) for name in (
-        "linear", "conv2d", "relu", "leaky_relu", "avg_pool2d", "max_pool2d", "batch_norm", "pad", "hardtanh", "elu", "silu", "gelu",
+        "linear", "conv2d", "relu", "leaky_relu", "avg_pool2d", "max_pool2d", "batch_norm", "pad", "hardtanh", "elu", "silu",
+        "gelu",
     )),
     *((name, torch, getattr(torch, name)) for name in (
         "relu", "tanh", "sigmoid", "addmm", "baddbmm", "bmm", "matmul", "logaddexp", "minimum", "maximum", "clamp",
@@ -168,8 +170,8 @@ def require_known(path: str, module: nn.Module) -> None:
         kind = type(part)
         if kind not in parts and not (part is module and kind in TORCH_LEAVES):
             raise CertificateError(
-                f"{where}: a {kind.__module__}.{kind.__qualname__} is not known as a part of a {type(module).__name__}; known are "
-                "torch's and this library's own classes, exactly; wellposed.register(YourClass) adds one on its author's word"
+                f"{where}: a {kind.__module__}.{kind.__qualname__} is not known as a part of a {type(module).__name__}; known "
+                "are torch's and this library's own classes, exactly; wellposed.register(YourClass) adds one on its author's word"
             )
         _require_unchanged(where, part)
         for name, value in vars(part).items():

@@ -105,4 +105,4 @@ def same_shape(x: Tensor, value: Tensor) -> Tensor:
 
 def constant_like(value: Tensor | float | int, dtype: torch.dtype) -> Tensor:
     """A constant in the precision that torch computes with when it meets a tensor of this dtype."""
-    return torch.as_tensor(value).detach().to(dtype)
+    return value.detach().to(dtype) if isinstance(value, Tensor) else torch.tensor(value, dtype=dtype)

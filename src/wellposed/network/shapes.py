@@ -49,12 +49,13 @@ def _through(name: str, block: Any, shape: tuple[int, ...], dtype: torch.dtype) 
 
         return block.fold(shape, lambda inner, part, given: _through(inner, part, given, dtype), summed)
     if isinstance(block, ImplicitLayer):
-        taken = tuple(block.input_shape)
+        layer: Any = block
+        taken = tuple(layer.input_shape)
         if shape[-len(taken) :] != taken or len(shape) != len(taken):
             raise InputError(f"{name}: takes inputs of shape {taken}, not {shape}")
         if block.output is not None:
             return (block.output.out_features,)
-        return tuple(getattr(block, "value_shape", block.state_shape))
+        return tuple(getattr(layer, "value_shape", layer.state_shape))
     device = next((tensor.device for tensor in (*block.parameters(), *block.buffers())), torch.device("cpu"))
     try:
         value = block(torch.zeros(2, *shape, dtype=dtype, device=device))
@@ -112,8 +113,9 @@ def probe_shape(chain: Sequence[tuple[str, nn.Module]], dtype: torch.dtype) -> t
 
 def _taken(block: Any) -> tuple[int, ...] | None:
     """The shape of inputs that a block takes, if it takes only one."""
+    layer = block
     if isinstance(block, ImplicitLayer):
-        return tuple(block.input_shape)
+        return tuple(layer.input_shape)
     if isinstance(block, OrthogonalConv2d):
         return (block.in_channels, *block.image)
     if isinstance(block, nn.Linear):

@@ -68,9 +68,9 @@ def without_parametrisations(model: nn.Module) -> set[str]:
         if not parametrize.is_parametrized(module):
             continue
         changed.add(path)
-        for name in list(module.parametrizations):  # type: ignore[arg-type, union-attr]
+        for name in list(module.parametrizations):
             where = f"{path}.{name}".lstrip(".")
-            for part in module.parametrizations[name]:  # type: ignore[index, union-attr]
+            for part in module.parametrizations[name]:
                 if type(part).__module__ not in ("torch.nn.utils.parametrizations",):
                     raise CertificateError(
                         f"{where}: has a parametrisation {type(part).__name__}, which is not one of torch's; remove it with "
@@ -79,7 +79,7 @@ def without_parametrisations(model: nn.Module) -> set[str]:
             first, second = getattr(module, name), getattr(module, name)
             if any(part.training for part in module.parametrizations[name].modules()) and not torch.equal(
                 first, second
-            ):  # type: ignore[index, union-attr]
+            ):
                 raise CertificateError(f"{where}: its parametrisation changes with every use; call model.eval() first")
             try:
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)

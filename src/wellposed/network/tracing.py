@@ -1,4 +1,4 @@
-"""From a module's ``forward`` to a chain of blocks, by ``torch.fx``: what is called on the way, and nothing else, is the network."""
+"""From a module's ``forward`` to a chain of blocks, by ``torch.fx``: what is called on the way is the network."""
 
 from __future__ import annotations
 
@@ -42,8 +42,28 @@ class Step:
     signs: tuple[float, ...] = ()
 
 
+class _Proxy(fx.Proxy):
+    """A traced tensor on which ``+=`` and its like are seen as what they are: torch.fx takes them for ``+``."""
+
+
+def _writer(name: str) -> Callable[[fx.Proxy, Any], fx.Proxy]:
+    function = getattr(_operators, name)
+
+    def method(self: fx.Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return method
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul", "iand", "ior", "ixor"):
+    setattr(_Proxy, f"__{_name}__", _writer(_name))
+
+
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if type(m) in CONTAINERS:
@@ -97,11 +117,14 @@ def _graph(model: nn.Module) -> fx.Graph:
     defaults = {part.name: part.default for part in parameters[1:]}
     try:
         graph = _Tracer().trace(model, concrete_args=defaults or None)
+        if str(_Tracer().trace(model, concrete_args=defaults or None)) != str(graph):
+            raise CertificateError("model: its forward does something else every time; certified are fixed maps")
     except WellposedError:
         raise
     except TraceError as error:
         raise CertificateError(
-            f"model: its forward decides by the numbers of a tensor, or loops over one, which has no constant ({_first_line(error)})"
+            f"model: its forward decides by the numbers of a tensor, or loops over one, which has no constant "
+            f"({_first_line(error)})"
         ) from error
     except Exception as error:  # what users write can fail in many ways
         raise CertificateError(
@@ -118,8 +141,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _generators() -> tuple[Any, ...]:
-    numbers = np.random.get_state(legacy=True)
-    return torch.random.get_rng_state().numpy().tobytes(), random.getstate(), numbers[1].tobytes(), numbers[2:]  # type: ignore[union-attr]
+    """States of the generators of random numbers that a module may draw from."""
+    numbers: Any = np.random.get_state(legacy=True)  # noqa: NPY002
+    return torch.random.get_rng_state().numpy().tobytes(), random.getstate(), numbers[1].tobytes(), numbers[2:]
 
 
 class _Reader:
@@ -176,8 +200,8 @@ class _Reader:
             return sizes
         if handler is None:
             raise CertificateError(
-                f"{where} is not known; known are the functions and methods {known_functions()}, and the blocks {known_blocks()}; "
-                "wellposed.register adds a class of your own on your word"
+                f"{where} is not known; known are the functions and methods {known_functions()}, and the blocks "
+                f"{known_blocks()}; wellposed.register adds a class of your own on your word"
             )
         try:
             meaning = handler(*args, **options)
@@ -233,10 +257,8 @@ class _Reader:
             raise CertificateError(f"{where} writes into a constant of the module")
         before = _generators()
         try:
-            if node.op == "call_method":
-                found = getattr(args[0], name)(*args[1:], **options)
-            else:
-                found = node.target(*args, **options)  # type: ignore[operator]
+            call: Any = getattr(args[0], name) if node.op == "call_method" else node.target
+            found = call(*(args[1:] if node.op == "call_method" else args), **options)
         except Exception as error:  # what users write can fail in many ways
             raise CertificateError(f"{where} failed ({type(error).__name__}: {_first_line(error)})") from error
         if _generators() != before:

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.certificate import Certificate, certify
-from wellposed.certificates.evaluate import bounded_logits, surely_misclassified
 from wellposed.errors import CertificateError
-from wellposed.network import materialise
+from wellposed.network import bounded_logits, materialise, surely_misclassified
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.embedding import EmbeddedVerifier
 from wellposed.verification.positive import PositiveVerifier

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from wellposed.activations import Activation
 from wellposed.certificates.ending import find, find_pooled, output_map
-from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError, GuaranteeError
 from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.conv_equilibrium import ConvEquilibrium, ImageInjection
@@ -30,6 +29,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import materialise
+from wellposed.network.metric import metric_guarantee
 from wellposed.operators.base import Operator
 from wellposed.operators.dense import Dense
 from wellposed.operators.zero_padded import ZeroPadded

@@ -16,7 +16,6 @@ from wellposed.certificates.evidence.norms import checkable_norm
 from wellposed.certificates.evidence.orthogonal import describe_cell, describe_graph_layer, describe_map
 from wellposed.certificates.evidence.positive import describe_positive
 from wellposed.certificates.joint import Joint
-from wellposed.certificates.lipschitz import Factor, is_nonexpansive, pair, pooling_window
 from wellposed.layers.blocks import flattens_images, is_plain
 from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
@@ -30,6 +29,7 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PcDEQ
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network
+from wellposed.network.constants import Factor, is_nonexpansive, pair, pooling_window
 from wellposed.operators.dense import Dense
 
 Tensors = dict[str, Tensor]

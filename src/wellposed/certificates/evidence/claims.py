@@ -11,9 +11,9 @@ from torch import Tensor
 from wellposed.certificates.components import components
 from wellposed.certificates.evidence.blocks import describe
 from wellposed.certificates.joint import Joint, following
-from wellposed.certificates.lipschitz import Factor
 from wellposed.errors import CertificateError
 from wellposed.network import Network
+from wellposed.network.constants import Factor
 
 
 @dataclass(frozen=True)

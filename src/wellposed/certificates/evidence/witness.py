@@ -7,11 +7,11 @@ from torch import Tensor
 
 from wellposed.certificates.ending import Chain, find, output_map
 from wellposed.certificates.joint import Joint
-from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.layers.normalize import Normalize
+from wellposed.network.metric import metric_guarantee
 from wellposed.operators.dense import Dense
 from wellposed.verified import gamma as rounding_constant
 

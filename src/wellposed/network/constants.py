@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.well_posedness import metric_guarantee
 from wellposed.errors import CertificateError
 from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
@@ -27,6 +26,7 @@ from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.network.branches import Branches, summed_constants
+from wellposed.network.metric import metric_guarantee
 from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
 from wellposed.verified import spectral_norm_upper_bound, to_float64
 

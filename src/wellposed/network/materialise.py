@@ -1,0 +1,115 @@
+"""The gate: from a module that trains to the network that it is now."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import CertificateError, InputError
+from wellposed.layers.graph_classifier import GraphClassifier
+from wellposed.network.known import is_leaf_class, require_plain_calls
+from wellposed.network.network import Network
+from wellposed.network.precision import check_precision
+from wellposed.network.probe import compare
+from wellposed.network.shapes import probe_shape
+from wellposed.network.storing import stored, without_parametrisations
+from wellposed.network.tracing import trace
+
+Found = list[tuple[str, str | None, nn.Module]]
+
+
+def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None = None) -> Network:
+    """The network that a model is now, with the numbers that run: what certificates, verifiers and bounds are about.
+
+    The model may be any module: known blocks are taken as they are, everything else is followed through its ``forward`` by
+    ``torch.fx``, where functions with a known meaning and sums of branches become blocks. Whatever is not known is refused.
+
+    Args:
+        model: a module in eval mode, or a network, which is returned as it is.
+        input_shape: of one input, without the batch dimension; None to take it from the blocks as far as they tell.
+
+    Raises:
+        CertificateError: a part of the model is not known, was changed, depends on the batch or on chance, or the network does
+            not compute what the model computes.
+        InputError: the shape does not fit, or no module was given.
+    """
+    if isinstance(model, Network):
+        return model
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: is a {type(model).__name__}; needs a torch.nn.Module or a Network")
+    if input_shape is not None and not all(isinstance(size, int) and size > 0 for size in input_shape):
+        raise InputError(
+            f"input_shape={input_shape!r}: must be a tuple of positive integers, without the batch dimension"
+        )
+    require_plain_calls(model)
+    check_precision((*model.named_parameters(), *model.named_buffers()))
+    with torch.no_grad():
+        network = _gated(model, None if input_shape is None else tuple(input_shape))
+    if not network.takes_graphs:
+        shape = network.input_shape or probe_shape(network.blocks, network.dtype)
+        if shape is not None:
+            compare(model, shape, network.dtype, lambda x: _plain_passes(network, x))
+    return network
+
+
+def _plain_passes(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs, and how far those of plain forward passes may be from them: rounding, and ten times the solves' tolerances."""
+    found = network.bounded(x, forward=True)
+    return found.logits, found.error + 10.0 * found.elsewhere + 1e-300
+
+
+def _gated(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:
+    try:
+        copied = copy.deepcopy(model)
+    except Exception as error:  # what users write can fail in many ways
+        raise CertificateError(
+            f"model: cannot be copied ({type(error).__name__}: {error}), so its numbers cannot be stored"
+        ) from error
+    changed = without_parametrisations(copied)
+    digest = weights_digest(model)
+    if type(copied) is GraphClassifier:
+        parts = [*((f"layers.{k}", layer) for k, layer in enumerate(copied.layers)), ("head", copied.head)]
+        chain: Found = [(name, name, stored(name, part)) for name, part in _flat(parts)]
+    elif is_leaf_class(type(copied)):
+        chain = [("model", "", stored("model", copied))]
+    else:
+        chain = trace(copied, _dtype_of(copied), stored)
+    if not chain:
+        raise CertificateError("model: does nothing to its input, as an empty Sequential; there is nothing to certify")
+    paths = {name: None if path is None or _touched(path, changed) else path for name, path, _ in chain}
+    blocks = tuple((name, block) for name, _, block in chain)
+    return Network(blocks, paths, digest, input_shape=input_shape, takes_graphs=type(copied) is GraphClassifier)
+
+
+def _touched(path: str, changed: set[str]) -> bool:
+    return any(other == path or other.startswith(f"{path}.") or not path for other in changed)
+
+
+def _flat(parts: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
+    """Parts of a graph classifier, those of a Sequential among them one by one."""
+    for name, part in parts:
+        if type(part) is nn.Sequential:
+            yield from _flat([(f"{name}.{inner}", module) for inner, module in part.named_children()])
+        elif type(part) is GraphClassifier:
+            raise CertificateError(f"{name}: a GraphClassifier inside another module; certify it by itself")
+        else:
+            yield name, part
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    found = [tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    return torch.float64 if torch.float64 in found else found[0] if found else torch.get_default_dtype()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of everything in the state dict, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
