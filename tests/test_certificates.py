@@ -13,9 +13,9 @@ import torch
 
 import wellposed as wp
 from harness.certificate_file import forge
-from wellposed.network.running import bounded_logits, exact_copy, surely_misclassified
 from wellposed.certificates.pac_bayes_tightened import Norms, deviations, on_grid, output_change, tails, tightened
 from wellposed.certificates.radius import radii
+from wellposed.network.running import bounded_logits, exact_copy, surely_misclassified
 from wellposed.search import golden_section
 
 

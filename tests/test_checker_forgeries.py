@@ -12,10 +12,10 @@ from torch import nn
 import wellposed as wp
 from harness.certificate_file import forge, refused, scaled, seal_weights, written
 from wellposed.certificates.components import components
-from wellposed.network.constants import blocks_of
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.cayley import cayley
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.network.constants import blocks_of
 
 
 def lines(folder):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.network import bounded_logits
 from wellposed.cli.main import run as command
+from wellposed.network import bounded_logits
 
 
 def test_residual_layers_count_both_norms():

@@ -12,7 +12,6 @@ from torch import nn
 
 import wellposed as wp
 from harness.metric_case import check_refusals
-from wellposed.network import materialise
 from wellposed.certificates.frequency_barrier import FrequencyBarrier
 from wellposed.certificates.frequency_metric import circular_block
 from wellposed.certificates.joint import joint_bound

@@ -18,9 +18,9 @@ from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.components import components
 from wellposed.certificates.gains import gains
 from wellposed.certificates.joint_norms import joint_bound_in
-from wellposed.network.constants import blocks_of
 from wellposed.checker import main as check_file
 from wellposed.cli.main import run as command
+from wellposed.network.constants import blocks_of
 from wellposed.verification import verifier_of
 
 ORDERS = {"inf": torch.inf, "1": 1}

@@ -89,7 +89,9 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         convolution = self.injection
         taps, stride, padding = convolution.weight.shape[2:], convolution.stride[0], int(convolution.padding[0])
         state = tuple((extent + 2 * padding - taps[0]) // stride + 1 for extent in self._image)
-        square = taps[0] == taps[1] and convolution.stride == (stride, stride) and convolution.padding == (padding, padding)
+        square = (
+            taps[0] == taps[1] and convolution.stride == (stride, stride) and convolution.padding == (padding, padding)
+        )
         square = square and plain_convolution(convolution)
         if not square or self._state_shape != (len(convolution.weight), *state):
             raise CertificateError(f"injection: {convolution} has other options than this layer's theorem is about")

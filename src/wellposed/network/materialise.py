@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wellposed.errors import CertificateError, InputError
 from wellposed.layers.graph_classifier import GraphClassifier
@@ -52,14 +52,8 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
     if not network.takes_graphs:
         shape = network.input_shape or probe_shape(network.blocks, network.dtype)
         if shape is not None:
-            compare(model, shape, network.dtype, lambda x: _plain_passes(network, x))
+            compare(model, shape, network)
     return network
-
-
-def _plain_passes(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs, and how far those of plain forward passes may be from them: rounding, and ten times the solves' tolerances."""
-    found = network.bounded(x, forward=True)
-    return found.logits, found.error + 10.0 * found.elsewhere + 1e-300
 
 
 def _gated(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:
