@@ -17,7 +17,7 @@ from torch import nn
 import wellposed as wp
 from wellposed.certificates.frequency_metric import circular_block
 from wellposed.certificates.joint import joint_bound
-from wellposed.network.constants import blocks_of
+from wellposed.network import materialise
 
 
 def network(image: int, channels: int) -> nn.Sequential:
@@ -68,7 +68,7 @@ def main() -> None:
         model = network(image, channels)
         product = wp.certify(model, method="product").lipschitz
         start = time.process_time()
-        joint = joint_bound(blocks_of(model))
+        joint = joint_bound(materialise(model).blocks)
         spent = time.process_time() - start
         off = ~torch.eye(10, dtype=torch.bool)
         gain = float((2.0 * product / joint.pairs[off]).mean())

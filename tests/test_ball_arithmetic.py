@@ -20,7 +20,7 @@ from wellposed.certificates.diagonal_metric import AffineBlock
 from wellposed.checker import core, dense
 
 USERS = (
-    "verified", "certificates.well_posedness", "certificates.diagonal_metric", "certificates.frequency_metric",
+    "verified", "guarantee.metric_search", "certificates.diagonal_metric", "certificates.frequency_metric",
     "verification.relaxation", "constraints.lipschitz_bounded",
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ import wellposed as wp
 from harness.certificate_file import forge
 from wellposed.certificates.pac_bayes_tightened import Norms, deviations, on_grid, output_change, tails, tightened
 from wellposed.certificates.radius import radii
-from wellposed.network.running import bounded_logits, exact_copy, surely_misclassified
+from wellposed.network import bounded_logits, materialise, surely_misclassified
 from wellposed.search import golden_section
 
 
@@ -414,7 +414,7 @@ class TestPacBayes:
 def test_only_what_no_solver_error_explains_counts_as_misclassified():
     model = model_of()
     x = images(50)
-    exact = exact_copy(model)
+    exact = materialise(model).exact
     with torch.no_grad():
         truth = exact(x.double())
     runner_up = truth.topk(2, dim=1).indices[:, 1]

@@ -15,7 +15,7 @@ from wellposed.certificates.components import components
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.cayley import cayley
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.network.constants import blocks_of
+from wellposed.network import materialise
 
 
 def lines(folder):
@@ -228,7 +228,7 @@ def test_pixels_that_are_seen_apart_are_not_normalised_as_if_they_were_one_vecto
         with pytest.raises(wp.CertificateError, match="flatten|Flatten"):
             wp.certify(nn.Sequential(apart, *blocks), norm=norm)
         with pytest.raises(wp.CertificateError):
-            components(blocks_of(nn.Sequential(apart, nn.Flatten(2), *blocks)), norm)
+            components(materialise(nn.Sequential(apart, nn.Flatten(2), *blocks)).blocks, norm)
         alike = nn.Sequential(wp.Normalize((0.0, 0.0), (0.1, 0.1)), *blocks)
         assert wp.certify(alike, norm=norm).lipschitz > 0.0
     with pytest.raises(wp.CertificateError, match="Flatten"):

@@ -15,7 +15,7 @@ from harness.metric_case import check_refusals
 from wellposed.certificates.frequency_barrier import FrequencyBarrier
 from wellposed.certificates.frequency_metric import circular_block
 from wellposed.certificates.joint import joint_bound
-from wellposed.network.constants import blocks_of
+from wellposed.network import materialise
 
 
 def layer_of(image=(3, 4), *, channels=2, border=1, stride=1, inputs=1, seed=0, scale=1.0, **options):
@@ -246,7 +246,7 @@ def test_class_pairs_of_a_classifier(border, tmp_path):
 def test_the_pooled_head_is_what_the_blocks_compute():
     layer = layer_of((5, 4), border=0)
     model = classifier(layer)
-    joint = joint_bound(blocks_of(model))
+    joint = joint_bound(materialise(model).blocks)
     assert joint.block == "0 + 1 + 3"
     state = torch.randn(2, *layer.state_shape, dtype=torch.float64)
     rows = torch.autograd.functional.jacobian(lambda at: model[1:](at[None])[0], state[0]).flatten(1)
@@ -262,7 +262,7 @@ def test_the_pooled_head_is_what_the_blocks_compute():
     ],
 )
 def test_other_endings_get_the_product(rest):
-    assert joint_bound(blocks_of(nn.Sequential(layer_of((4, 4), border=0), *rest()).double().eval())) is None
+    assert joint_bound(materialise(nn.Sequential(layer_of((4, 4), border=0), *rest()).double().eval()).blocks) is None
 
 
 def test_other_layers_are_left_out():
@@ -279,9 +279,9 @@ def test_averages_over_something_else_are_not_taken_for_averages_over_windows(fl
     """Before pooling, flattening makes channels of what are none; features may be as many by chance."""
     layer = layer_of((2, 2), border=0)
     model = nn.Sequential(layer, flatten(), nn.AvgPool2d(2), nn.Flatten(1), nn.Linear(2, 3, dtype=torch.float64))
-    assert joint_bound(blocks_of(model.eval())) is None
+    assert joint_bound(materialise(model.eval()).blocks) is None
     after = nn.Sequential(layer, nn.AvgPool2d(2), flatten(), nn.Linear(2, 3, dtype=torch.float64)).eval()
-    assert joint_bound(blocks_of(after)) is None
+    assert joint_bound(materialise(after).blocks) is None
 
 
 def test_rows_that_are_nearly_equal():
@@ -318,7 +318,7 @@ def test_blocks_that_do_not_compute_what_their_class_says():
     sneaky = nn.Linear(8, 3)
     sneaky.forward = lambda x: 100.0 * nn.Linear.forward(sneaky, x)
     for model in (build(layer, Loud(8, 3)), build(layer, sneaky), build(Steep(1, 2, (2, 2)).double(), nn.Linear(8, 3))):
-        assert joint_bound(blocks_of(model)) is None
+        assert joint_bound(materialise(model).blocks) is None
         with pytest.raises(wp.CertificateError):
             wp.certify(model)
     handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: 100.0 * output)
@@ -385,8 +385,8 @@ def test_the_exact_copy_keeps_the_frequencies_that_run():
     torch.manual_seed(0)
     layer = wp.ConvMonDEQ(1, 2, (4, 5), border=1)
     for model in (layer, nn.Sequential(layer, nn.Flatten(), nn.Linear(84, 3)).eval()):
-        exact = exact_copy(model)
-        copied = exact if isinstance(exact, wp.ConvMonDEQ) else exact[0]
+        exact = materialise(model).exact
+        copied = exact.blocks[0][1]
         stored = copied.operator().tensors[0]
         assert stored.dtype == torch.complex128
         assert torch.equal(stored, layer.operator().tensors[0].to(torch.complex128))

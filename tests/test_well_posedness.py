@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.guarantee.metric_search import find_metric, proves_well_posed, two_equilibria
+from wellposed.certificates.well_posedness import two_equilibria
+from wellposed.guarantee.metric_search import find_metric, proves_well_posed
 
 
 def plain(matrix, activation="relu", inputs=9):

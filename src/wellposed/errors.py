@@ -26,10 +26,6 @@ class OptionError(WellposedError, TypeError):
     """An option that does not exist was passed; the message suggests the nearest one that does."""
 
 
-class GuaranteeError(WellposedError, ValueError):
-    """The weights, as they are stored, do not satisfy the condition that the guarantee rests on."""
-
-
 class NotConvergedError(WellposedError, RuntimeError):
     """A solve ended without reaching its tolerance and the caller asked for an error."""
 
@@ -47,7 +43,11 @@ class CheckpointError(WellposedError, RuntimeError):
 
 
 class CertificateError(WellposedError, RuntimeError):
-    """A certificate does not hold for the weights it is shown, or cannot be given; the message says which part fails."""
+    """Something cannot be proved of the weights as they are stored, or a claim does not hold; the message says which part fails."""
+
+
+class GuaranteeError(CertificateError, ValueError):
+    """The weights, as they are stored, do not satisfy the condition that the guarantee rests on."""
 
 
 class NotConvergedWarning(UserWarning):

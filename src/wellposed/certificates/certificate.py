@@ -381,7 +381,10 @@ def _network_for(model: nn.Module | Network, inputs: Tensor | None) -> Network:
         network = model
     else:
         is_graph = type(model) is GraphClassifier
-        network = materialise(model, None if is_graph else tuple(inputs.shape[1:]))
+        try:
+            network = materialise(model, None if is_graph else tuple(inputs.shape[1:]))
+        except InputError as error:
+            raise InputError(f"inputs: {error}") from error
     if network.takes_graphs:
         raise InputError("inputs: tensors are no graphs; see wellposed.certificates.graph_witness for a lower bound")
     if not inputs.is_floating_point() or not bool(torch.isfinite(inputs).all()):

@@ -32,7 +32,7 @@ class Subject:
         model: in eval mode.
         inputs: size of its input.
         spread: size of inputs at which its pre-activations are of size one, roughly.
-        stored: whether `exact_copy` has the very weights that run.
+        stored: whether `Network.exact` has the very weights that run.
     """
 
     model: nn.Sequential

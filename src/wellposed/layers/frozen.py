@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Constraint
-from wellposed.errors import InputError
+from wellposed.errors import CertificateError
 from wellposed.guarantee import Guarantee
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.operators.base import Operator
@@ -47,12 +47,13 @@ def frozen(layer: Equilibrium, guarantee: Guarantee | None = None) -> Equilibriu
         guarantee: to be used in place of the layer's own.
 
     Raises:
-        InputError: its state map is no matrix.
+        CertificateError: its state map is no matrix.
     """
     operator, known = layer.materialise()
     if not isinstance(operator, Dense):
-        raise InputError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
-    metric = None if operator.metric is None else operator.metric.detach().double().cpu()
+        raise CertificateError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
+    metric = operator.metric if guarantee is None else guarantee.diagonal_metric()
+    metric = None if metric is None else metric.detach().double().cpu()
     stored = Dense(operator.dense().detach().double().cpu().contiguous(), metric=metric)
     promise = known if guarantee is None else guarantee
     copied = Equilibrium(

@@ -173,7 +173,7 @@ def require_known(path: str, module: nn.Module) -> None:
                 f"{where}: a {kind.__module__}.{kind.__qualname__} is not known as a part of a {type(module).__name__}; known "
                 "are torch's and this library's own classes, exactly; wellposed.register(YourClass) adds one on its author's word"
             )
-        _require_unchanged(where, part)
+        require_unchanged(where, part)
         for name, value in vars(part).items():
             if name not in _BOOKKEEPING:
                 _require_plain(f"{where}.{name}", value)
@@ -198,7 +198,7 @@ def _require_stored(where: str, tensor: Tensor) -> None:
         raise CertificateError(f"{where}: is a meta, sparse or quantised tensor; certificates are about stored numbers")
 
 
-def _require_unchanged(where: str, item: Any) -> None:
+def require_unchanged(where: str, item: Any) -> None:
     """Refuse an object whose class was changed after it was defined, or that has attributes in the place of its class's."""
     fields = {field.name for field in dataclasses.fields(item)} if dataclasses.is_dataclass(item) else set()
     for kind in type(item).__mro__:
@@ -233,7 +233,7 @@ def _require_plain(where: str, value: Any) -> None:
         )
     if value is group_sort or isinstance(value, Constraint):  # a constraint that a map refers to is checked as a part
         return
-    _require_unchanged(where, value)
+    require_unchanged(where, value)
     if isinstance(value, Smooth):
         _require_registry(where, value)
     for name, part in vars(value).items() if hasattr(value, "__dict__") and not isinstance(value, Smooth) else ():

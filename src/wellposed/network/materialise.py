@@ -11,7 +11,7 @@ from torch import nn
 
 from wellposed.errors import CertificateError, InputError
 from wellposed.layers.graph_classifier import GraphClassifier
-from wellposed.network.known import is_leaf_class, require_plain_calls
+from wellposed.network.known import is_leaf_class, require_plain_calls, require_unchanged
 from wellposed.network.network import Network
 from wellposed.network.precision import check_precision
 from wellposed.network.probe import compare
@@ -66,6 +66,7 @@ def _gated(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:
     changed = without_parametrisations(copied)
     digest = weights_digest(model)
     if type(copied) is GraphClassifier:
+        require_unchanged("model", copied)
         parts = [*((f"layers.{k}", layer) for k, layer in enumerate(copied.layers)), ("head", copied.head)]
         chain: Found = [(name, name, stored(name, part)) for name, part in _flat(parts)]
     elif is_leaf_class(type(copied)):

@@ -65,27 +65,36 @@ def without_parametrisations(model: nn.Module) -> set[str]:
     """
     changed = set()
     for path, module in list(model.named_modules()):
-        if not parametrize.is_parametrized(module):
-            continue
-        changed.add(path)
-        for name in list(module.parametrizations):
-            where = f"{path}.{name}".lstrip(".")
-            for part in module.parametrizations[name]:
-                if type(part).__module__ not in ("torch.nn.utils.parametrizations",):
-                    raise CertificateError(
-                        f"{where}: has a parametrisation {type(part).__name__}, which is not one of torch's; remove it with "
-                        "torch.nn.utils.parametrize.remove_parametrizations"
-                    )
-            first, second = getattr(module, name), getattr(module, name)
-            if any(part.training for part in module.parametrizations[name].modules()) and not torch.equal(
-                first, second
-            ):
-                raise CertificateError(f"{where}: its parametrisation changes with every use; call model.eval() first")
-            try:
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-            except Exception as error:  # torch says why in many ways
-                raise CertificateError(f"{where}: its parametrisation could not be resolved ({error})") from error
+        if parametrize.is_parametrized(module):
+            changed.add(path)
+            _resolve(path, module)
     return changed
+
+
+def _resolve(path: str, module: Block) -> None:
+    """Give one module its class before parametrisation and the weights that run; torch's own way would change the class of both copies."""
+    weights = {}
+    for name, chain in module.parametrizations.items():
+        where = f"{path}.{name}".lstrip(".")
+        for part in chain:
+            if type(part).__module__ != "torch.nn.utils.parametrizations":
+                raise CertificateError(
+                    f"{where}: has a parametrisation {type(part).__name__}, which is not one of torch's; remove it with "
+                    "torch.nn.utils.parametrize.remove_parametrizations"
+                )
+        first, second = getattr(module, name), getattr(module, name)
+        if not torch.equal(first, second):
+            raise CertificateError(f"{where}: its parametrisation changes with every use; call model.eval() first")
+        weights[name] = first.detach().clone()
+    original = type(module).__bases__[0]
+    if type(module).__name__ != f"Parametrized{original.__name__}":
+        raise CertificateError(
+            f"{path or 'model'}: {type(module).__name__} is not what torch makes of a parametrised module"
+        )
+    del module._modules["parametrizations"]
+    module.__class__ = original
+    for name, weight in weights.items():
+        module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
 
 
 def _require_options(path: str, module: Block) -> None:

@@ -68,7 +68,8 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if type(m) in CONTAINERS:
             return False
-        return is_leaf_class(type(m)) or type(m).__module__.partition(".")[0] in ("torch", "wellposed")
+        own = any(kind.__module__.partition(".")[0] == "wellposed" for kind in type(m).__mro__)
+        return own or is_leaf_class(type(m)) or type(m).__module__.partition(".")[0] == "torch"
 
     def create_proxy(self, *args: Any, **options: Any) -> Any:
         for kind in ("cpu", "cuda"):
