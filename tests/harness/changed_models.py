@@ -15,10 +15,9 @@ import wellposed as wp
 from wellposed.experiments.change import Change
 from wellposed.experiments.changes import changes
 from wellposed.experiments.known_models import KnownModel, known_models
-from wellposed.experiments.slopes import NOISE, sampled_slopes
+from wellposed.experiments.slopes import sampled_slopes
 
 REFUSALS = (wp.WellposedError, NotImplementedError)
-_LOOSE = 1e-3  # relative error of outputs, where the tolerance or the solver was changed
 
 
 @dataclass
@@ -71,9 +70,9 @@ def judge(known: KnownModel, change: Change) -> Verdict:
             except Exception:
                 return verdict
             after = attempt(known, model, points)
-            verdict.effect = after is None or after.shape != before.shape or not torch.equal(after, before)
+            verdict.effect = differs(change, before, after)
             judge_claim(known, change, model, points, after, verdict)
-            judge_identity(change, earlier, model, verdict)
+            judge_identity(earlier, model, verdict)
             if not change.of_the_library:
                 judge_radii(known, earlier, points, labels, radii, verdict)
         if change.of_the_library:
@@ -97,6 +96,15 @@ def attempt(known: KnownModel, model: torch.nn.Module, points: Tensor) -> Tensor
     return found if isinstance(found, Tensor) and len(found) == len(points) and found.dtype == torch.float64 else None
 
 
+def differs(change: Change, before: Tensor, after: Tensor | None) -> bool:
+    """Whether a model has other values than before, by more than errors of solves, or has none any more."""
+    if after is None:
+        return not change.of_the_solve
+    if after.shape != before.shape or not bool(torch.isfinite(after).all()):
+        return True
+    return bool((after - before).abs().max() > change.noise * (1.0 + before.abs().max()))
+
+
 def judge_claim(known, change, model, points, after, verdict) -> None:
     try:
         claimed = wp.certify(model).lipschitz
@@ -110,9 +118,8 @@ def judge_claim(known, change, model, points, after, verdict) -> None:
         return
     if after is None:
         return
-    noise = _LOOSE if change.of_the_solve else NOISE
     try:
-        seen = sampled_slopes(lambda rows: model(known.data(rows)), points, noise=noise)
+        seen = sampled_slopes(lambda rows: model(known.data(rows)), points, noise=change.noise)
     except Exception:  # runs at some inputs only
         return
     if not seen.largest <= claimed * (1.0 + 1e-6):
@@ -121,7 +128,7 @@ def judge_claim(known, change, model, points, after, verdict) -> None:
         verdict.faults["no map of single inputs"] = f"certified {claimed:.6g}, but the same input has two outputs"
 
 
-def judge_identity(change, earlier, model, verdict) -> None:
+def judge_identity(earlier, model, verdict) -> None:
     if not hasattr(earlier, "is_about"):
         verdict.faults["no is_about"] = "certificates cannot be asked what they are about"
         return
@@ -130,7 +137,7 @@ def judge_identity(change, earlier, model, verdict) -> None:
     except Exception as error:
         verdict.faults["is_about: an error"] = f"{type(error).__name__}: {error}"
         return
-    if same and verdict.effect and not change.of_the_solve:
+    if same and verdict.effect:
         verdict.faults["passes for the certified network"] = "is_about says so of a model with other values"
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from wellposed.experiments.slopes import NOISE
+
 Apply = Callable[[nn.Module, ExitStack], None]
 
 
@@ -19,18 +21,20 @@ class Change:
         kind: of the change, such as ``"hook"``.
         name: the part and what is done to it; unique among the changes of a model.
         apply: makes the change on a copy of the model; what goes beyond the model is undone when the stack closes.
+        of_the_solve: whether only the way to the equilibrium is changed: which algorithm, how exact, how long.
     """
 
     kind: str
     name: str
     apply: Apply
-
-    @property
-    def of_the_solve(self) -> bool:
-        """Whether only the way to the equilibrium is changed: which algorithm, how exact, how long, how differentiated."""
-        return self.kind == "solve"
+    of_the_solve: bool = False
 
     @property
     def of_the_library(self) -> bool:
         """Whether classes are changed, so that everything is, until the change is undone."""
         return self.kind in ("class", "global hook")
+
+    @property
+    def noise(self) -> float:
+        """Relative error that outputs of the changed model may have, as its solves are less exact or rounding differs."""
+        return 1e-3 if self.of_the_solve else NOISE

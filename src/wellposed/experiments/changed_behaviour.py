@@ -121,7 +121,7 @@ def _hooks(part: Part) -> Iterator[Change]:
     def backward(module: nn.Module, given: Any, output: Any) -> None:
         return None
 
-    register = {
+    register: dict[str, Callable[..., Any]] = {
         "register_forward_hook": after,
         "register_forward_pre_hook": before,
         "register_full_backward_hook": backward,

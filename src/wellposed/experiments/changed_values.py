@@ -35,7 +35,7 @@ from wellposed.solvers import (
     Picard,
 )
 
-_SOLVE = ("solver", "gradient", "tolerance", "max_steps", "on_failure", "rtol", "atol")
+OF_THE_SOLVE = ("solver", "gradient", "tolerance", "max_steps", "on_failure", "rtol", "atol")
 _WORDS = (
     "zeros", "circular", "reflect", "replicate", "convex", "residual", "lipschitz", "orthogonal", "ignn", "cayley",
     "exponential", "bjorck", "diagonal", "identity", "channels", "square", "same", "valid", "warn", "raise",
@@ -57,8 +57,8 @@ _GRADIENTS = (Exact, JacobianFree, Phantom, Unrolled)
 def values(model: nn.Module, part: Part) -> Iterator[Change]:
     """The changes of what a part of a model is made of."""
     for name, value in attributes(part.value).items():
-        kind = "solve" if name in _SOLVE else "option"
-        others = {_short(other): other for other in _others(value)}
+        kind = "solve" if name in OF_THE_SOLVE else "option"
+        others = {_short(other): other for other in ((1e-3, 1e-6) if name in ("rtol", "atol") else _others(value))}
         for word in sorted(others.keys() - {_short(value)}):
             yield Change(kind, f"{part}: {name} = {word}", _attribute(part, name, others[word]))
     if part.path and isinstance(part.value, Activation):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import nn
 
 from wellposed.experiments.change import Change
 from wellposed.experiments.changed_behaviour import behaviour
-from wellposed.experiments.changed_values import values
+from wellposed.experiments.changed_values import OF_THE_SOLVE, values
 from wellposed.experiments.model_parts import parts
 
 
@@ -19,5 +21,6 @@ def changes(model: nn.Module) -> Iterator[Change]:
         model: is only looked at.
     """
     for part in parts(model):
-        yield from behaviour(part)
-        yield from values(model, part)
+        inside = any(name in OF_THE_SOLVE for name in part.path)
+        for change in itertools.chain(behaviour(part), values(model, part)):
+            yield replace(change, of_the_solve=inside or change.kind == "solve")

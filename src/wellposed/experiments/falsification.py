@@ -31,7 +31,7 @@ from wellposed.verification import verifier_of
 Tamper = Callable[[Certificate], Certificate]
 _MODULES: dict[str, Callable[[Tally, torch.Generator], None]] = {
     "changed models": changed_model_trial,
-    "user modules": user_module_trial,
+    "random user modules": user_module_trial,
 }
 METHODS = (
     "product", "metric", "pairs", "max norm", "sum norm", "radius", "error", "ball", "box", "images", "graphs", *_MODULES,

@@ -213,7 +213,7 @@ def _broken_normalisation() -> tuple[bool, str]:
     return False, "certified"
 
 
-def _believed(model: nn.Module) -> Certificate:
+def believed(model: nn.Module) -> Certificate:
     """What a gate certifies that asks ``isinstance``: every part is taken for the known class that it is of."""
     taken = copy.deepcopy(model)
     for part in taken.modules():
@@ -231,7 +231,7 @@ def _believing_gate() -> tuple[bool, str]:
     """Subclasses, hooks and methods of the instance compute something else than the class that a part is of."""
     tally, generator = Tally(), torch.Generator().manual_seed(0)
     for _ in range(60):
-        changed_model_trial(tally, generator, _believed, kinds=("instance", "subclass", "hook"))
+        changed_model_trial(tally, generator, believed, kinds=("instance", "subclass", "hook"))
     return tally.violations > 0, f"campaign, changed models: {tally.violations} of {tally.trials} trials"
 
 
@@ -240,7 +240,7 @@ def _blind_tracer(place: int) -> tuple[bool, str]:
     tally, generator = Tally(), torch.Generator().manual_seed(0)
     for _ in range(200):
         user_module_trial(tally, generator, lambda written: float(written.constants[place]), plain=True)
-    return tally.violations > 0, f"campaign, user modules: {tally.violations} of {tally.trials} trials"
+    return tally.violations > 0, f"campaign, random user modules: {tally.violations} of {tally.trials} trials"
 
 
 def _infinite_logits() -> tuple[bool, str]:
