@@ -24,6 +24,7 @@ def test_constants_of_random_modules(plain):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2000)
 def test_constants_of_ten_thousand_random_modules():
     plain = count((seed, user_module(seed, plain=True)) for seed in range(200, 5_200))
     unusual = count((seed, user_module(seed, plain=False)) for seed in range(200, 5_200))

@@ -69,6 +69,7 @@ def values(model: nn.Module, part: Part) -> Iterator[Change]:
     yield from _numbers(part)
     yield from _parametrised(part)
     yield from _tied(model, part)
+    yield from _structure(part)
     if part.path:
         yield from _swaps(part)
     if isinstance(part.value, SolvingModule):
@@ -91,7 +92,7 @@ def _others(value: Any) -> list[Any]:
     if isinstance(value, tuple) and all(isinstance(part, int | float) for part in value):
         return [tuple(part + 1 for part in value), value[::-1], tuple(2 * part for part in value), value[:1]]
     if value is None:
-        return [2, 1e-3, torch.ones(4, dtype=torch.float64)]
+        return [2, 1e-3, torch.ones(4, dtype=torch.float64), nn.Linear(4, 4, dtype=torch.float64)]
     if callable(value) and not is_object(value):
 
         def steep(*given: Any, **named: Any) -> Any:
@@ -223,7 +224,23 @@ def _tied(model: nn.Module, part: Part) -> Iterator[Change]:
             yield Change("tied", f"{part}: {name} is {other}", apply)
 
 
-class _Doubled(nn.Identity):
+def _structure(part: Part) -> Iterator[Change]:
+    """A chain with a link more, a link less, or in another order; a part that is there twice."""
+    if not isinstance(part.value, nn.Sequential | nn.ModuleList):
+        return
+    actions: dict[str, Callable[[Any], object]] = {
+        "appended": lambda found: found.append(_Hundredfold()),
+        "prepended": lambda found: found.insert(0, _Hundredfold()),
+        "without its end": lambda found: found.pop(len(found) - 1),
+        "backwards": lambda found: found.__setattr__("_modules", dict(reversed(found._modules.items()))),
+        "its end twice": lambda found: found.append(found[-1]),
+        "a Hardtanh appended": lambda found: found.append(nn.Hardtanh(-0.1, 0.1)),
+    }
+    for word, act in actions.items():
+        yield Change("structure", f"{part}: {word}", _acting(part, act))
+
+
+class _HundredfoldIdentity(nn.Identity):
     def forward(self, input: Tensor) -> Tensor:
         return FACTOR * super().forward(input)
 
@@ -239,7 +256,7 @@ def _swaps(part: Part) -> Iterator[Change]:
         "Softmax": lambda: nn.Softmax(1),
         "LayerNorm": lambda: nn.LayerNorm(4, **where),
         "Dropout in training": nn.Dropout,
-        "a subclass of Identity": _Doubled,
+        "a subclass of Identity": _HundredfoldIdentity,
         "an empty Sequential": nn.Sequential,
         "a Bilinear": lambda: nn.Bilinear(3, 3, 4, **where),
     }
