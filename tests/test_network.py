@@ -230,9 +230,10 @@ class Half(Parts):
 
 REFUSED = {
     InputWritten: "in place", ViewWritten: "in place", UsedWritten: "in place", BufferWritten: "writes into a constant",
-    Decided: "decides", Dropped: "dropout is active", Random: "every time|random", Counting: "every time", Called: "replaces the call",
-    Softmax: "softmax is not known", Multiplied: "multiplies two tensors", Mixed: "flip is not known", Regrouped: "first size",
-    Assigned: "could not be followed", Half: "autocast",
+    Decided: "decides", Dropped: "dropout is active", Random: "every time|random", Counting: "every time",
+    Called: "replaces the call", Softmax: "softmax is not known", Multiplied: "multiplies two tensors",
+    Mixed: "flip is not known",
+    Regrouped: "first size", Assigned: "could not be followed", Half: "autocast",
 }  # fmt: skip
 
 
@@ -285,10 +286,12 @@ def test_it_runs_in_its_own_precision_and_exactly(dtype):
 
 
 CHANGES = {
-    "weight": lambda m: m[3].weight.data.mul_(2.0), "bias": lambda m: m[3].bias.data.add_(1.0), "eps": lambda m: setattr(m[1], "eps", 0.1),
-    "statistics": lambda m: m[1].running_var.mul_(2.0), "free parameter": lambda m: m[2].constraint.A.data.mul_(2.0),
-    "strong monotonicity": lambda m: setattr(m[2].constraint, "m", 3.0), "activation": lambda m: setattr(m[2], "activation", wp.activation("tanh")),
-    "order": lambda m: m.insert(1, m.pop(0)), "tolerance": lambda m: setattr(m[2], "tolerance", type(m[2].tolerance)(1e-2, 1e-2)),
+    "weight": lambda m: m[3].weight.data.mul_(2.0), "bias": lambda m: m[3].bias.data.add_(1.0),
+    "eps": lambda m: setattr(m[1], "eps", 0.1), "statistics": lambda m: m[1].running_var.mul_(2.0),
+    "free parameter": lambda m: m[2].constraint.A.data.mul_(2.0),
+    "strong monotonicity": lambda m: setattr(m[2].constraint, "m", 3.0),
+    "activation": lambda m: setattr(m[2], "activation", wp.activation("tanh")), "order": lambda m: m.insert(1, m.pop(0)),
+    "tolerance": lambda m: setattr(m[2], "tolerance", type(m[2].tolerance)(1e-2, 1e-2)),
     "a block more": lambda m: m.append(nn.Tanh()), "mode": lambda m: m.train(),
 }  # fmt: skip
 
@@ -363,12 +366,8 @@ def test_settings_that_round_more_are_refused_when_it_runs():
     network, x = wp.materialise(nn.Sequential(wp.MonDEQ(5, 6), nn.Linear(6, 3)).eval()), torch.rand(3, 5)
     certificate = wp.certify(network)
     with torch.autocast("cpu", torch.bfloat16):
-        for run in (
-            network,
-            network.bounded,
-            lambda v: certificate.evaluate(v, torch.zeros(3, dtype=torch.int64)),
-            lambda v: wp.certify(network),
-        ):
+        labels = torch.zeros(3, dtype=torch.int64)
+        for run in (network, network.bounded, lambda v: certificate.evaluate(v, labels), lambda v: wp.certify(network)):
             with pytest.raises(wp.CertificateError, match="autocast"):
                 run(x)
     torch.set_float32_matmul_precision("medium")

@@ -43,7 +43,7 @@ class CheckpointError(WellposedError, RuntimeError):
 
 
 class CertificateError(WellposedError, RuntimeError):
-    """Something cannot be proved of the weights as they are stored, or a claim does not hold; the message says which part fails."""
+    """Something cannot be proved of the weights as stored, or a claim does not hold; the message says which part fails."""
 
 
 class GuaranteeError(CertificateError, ValueError):

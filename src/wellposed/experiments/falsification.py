@@ -20,45 +20,27 @@ from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.graph_witness import steepest_features, with_features
 from wellposed.certificates.patterns import steep_points
 from wellposed.errors import CertificateError, NotConvergedWarning, WellposedError
+from wellposed.experiments.module_trials import changed_model_trial, user_module_trial
 from wellposed.experiments.subjects import Subject, graph_subject, image_subject, subjects
+from wellposed.experiments.tally import Tally as Tally
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.network import Network, bounded_logits, materialise
 from wellposed.operators.graphs import frobenius_norms
 from wellposed.verification import verifier_of
 
 Tamper = Callable[[Certificate], Certificate]
-METHODS = ("product", "metric", "pairs", "max norm", "sum norm", "radius", "error", "ball", "box", "images", "graphs")
+_MODULES: dict[str, Callable[[Tally, torch.Generator], None]] = {
+    "changed models": changed_model_trial,
+    "random user modules": user_module_trial,
+}
+METHODS = (
+    "product", "metric", "pairs", "max norm", "sum norm", "radius", "error", "ball", "box", "images", "graphs", *_MODULES,
+)  # fmt: skip
 _NORMS = {"max norm": "inf", "sum norm": "1"}
 _BASES = 60
 _LENGTHS = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0)
 _POINTS = 2000  # of every certified region
-_SURE = 1e-9  # relative: what rounding of the judgement may add up to
-
-
-@dataclass
-class Tally:
-    """What became of one method.
-
-    Attributes:
-        trials: pairs or points judged.
-        violations: of them, those that contradict the certificate.
-        refused: networks or inputs that were not certified.
-        closest: the largest observed share of a claimed constant or error.
-    """
-
-    trials: int = 0
-    violations: int = 0
-    refused: int = 0
-    closest: float = 0.0
-
-    def judge(self, observed: Tensor, claimed: Tensor | float) -> None:
-        """Count trials whose observed values must not exceed claimed ones."""
-        limit = torch.as_tensor(claimed, dtype=torch.float64).expand_as(observed)
-        self.trials += observed.numel()
-        self.violations += int((~(observed <= limit * (1.0 + _SURE))).sum())
-        positive = (limit > 0.0) & torch.isfinite(observed)
-        if bool(positive.any()):
-            self.closest = max(self.closest, float((observed / limit)[positive].max()))
+_MOST_REFUSED = 2000  # models, before one is certified
 
 
 @dataclass(frozen=True)
@@ -92,6 +74,7 @@ def campaign(
     """
     found = Campaign()
     generator, of_images, of_graphs = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1, 2))
+    of_modules = {name: torch.Generator().manual_seed(seed + 3 + place) for place, name in enumerate(_MODULES)}
     lipschitz = tuple(name for name in ("product", "metric", "pairs", *_NORMS) if name in methods)
     for subject in subjects(generator):
         missing = {name for name in methods if found.tallies[name].trials < trials}
@@ -113,7 +96,17 @@ def campaign(
                 _images(found.tallies["images"], of_images, tamper)
             if "graphs" in missing:
                 _graphs(found.tallies["graphs"], of_graphs, tamper)
+            for name, trial in _MODULES.items():
+                if name in missing:
+                    trial(found.tallies[name], of_modules[name])
+                    _check_progress(name, found.tallies[name])
     raise AssertionError  # subjects never end
+
+
+def _check_progress(name: str, tally: Tally) -> None:
+    """Refuse to go on for ever with a method that certifies nothing."""
+    if not tally.trials and tally.refused >= _MOST_REFUSED:
+        raise CertificateError(f"{name}: all of {tally.refused} models were refused; there is nothing to judge")
 
 
 def pairs_of(
@@ -337,8 +330,9 @@ def _regions(subject: Subject, tally: Tally, norm: str, generator: torch.Generat
 
 def as_text(found: Campaign) -> str:
     """The tallies as aligned text."""
-    lines = [f"{'method':>8} {'trials':>9} {'violations':>11} {'not certified':>14} {'closest':>9}"]
+    width = max(map(len, found.tallies))
+    lines = [f"{'method':>{width}} {'trials':>9} {'violations':>11} {'not certified':>14} {'closest':>9}"]
     for name, tally in found.tallies.items():
         closest = f"{tally.closest:9.6f}" if tally.closest else f"{'–':>9}"
-        lines.append(f"{name:>8} {tally.trials:9d} {tally.violations:11d} {tally.refused:14d} {closest}")
+        lines.append(f"{name:>{width}} {tally.trials:9d} {tally.violations:11d} {tally.refused:14d} {closest}")
     return "\n".join(lines)

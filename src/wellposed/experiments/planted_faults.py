@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 import warnings
@@ -18,6 +19,8 @@ from wellposed.certificates.file import read, write
 from wellposed.checker import Checker, Refuted
 from wellposed.errors import WellposedError
 from wellposed.experiments.falsification import campaign, pairs_of
+from wellposed.experiments.module_trials import changed_model_trial, user_module_trial
+from wellposed.experiments.tally import Tally
 from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.normalize import Normalize
@@ -210,6 +213,36 @@ def _broken_normalisation() -> tuple[bool, str]:
     return False, "certified"
 
 
+def believed(model: nn.Module) -> Certificate:
+    """What a gate certifies that asks ``isinstance``: every part is taken for the known class that it is of."""
+    taken = copy.deepcopy(model)
+    for part in taken.modules():
+        part.__class__ = next(
+            kind for kind in type(part).__mro__ if kind.__module__.split(".")[0] in ("wellposed", "torch")
+        )
+        for name in [name for name, value in vars(part).items() if callable(value) and hasattr(type(part), name)]:
+            delattr(part, name)
+        part._forward_hooks.clear()
+        part._forward_pre_hooks.clear()
+    return certify(taken, method="product")
+
+
+def _believing_gate() -> tuple[bool, str]:
+    """Subclasses, hooks and methods of the instance compute something else than the class that a part is of."""
+    tally, generator = Tally(), torch.Generator().manual_seed(0)
+    for _ in range(60):
+        changed_model_trial(tally, generator, believed, kinds=("instance", "subclass", "hook"))
+    return tally.violations > 0, f"campaign, changed models: {tally.violations} of {tally.trials} trials"
+
+
+def _blind_tracer(place: int) -> tuple[bool, str]:
+    """A reader of forwards takes the first of two branches for their sum, or passes over ``+=``."""
+    tally, generator = Tally(), torch.Generator().manual_seed(0)
+    for _ in range(200):
+        user_module_trial(tally, generator, lambda written: float(written.constants[place]), plain=True)
+    return tally.violations > 0, f"campaign, random user modules: {tally.violations} of {tally.trials} trials"
+
+
 def _infinite_logits() -> tuple[bool, str]:
     """A class whose logit is −∞ never wins, and must not make margins infinite."""
     certificate = certify(_model())
@@ -271,6 +304,9 @@ FAULTS: dict[str, Callable[[], tuple[bool, str]]] = {
     "a solver's residual left out": _residual_left_out,
     "tiny weights that underflow": _tiny_weights,
     "a broken normalisation": _broken_normalisation,
+    "a gate that believes isinstance": _believing_gate,
+    "a tracer that ignores a branch": lambda: _blind_tracer(1),
+    "a tracer that ignores +=": lambda: _blind_tracer(2),
     "logits of −∞": _infinite_logits,
     "power iteration": _power_iteration,
     "a rounding search at the radius": _rounding_search,

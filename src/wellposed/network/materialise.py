@@ -14,10 +14,9 @@ from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.network.known import is_leaf_class, require_plain_calls, require_unchanged
 from wellposed.network.network import Network
 from wellposed.network.precision import check_precision
-from wellposed.network.probe import compare
-from wellposed.network.shapes import probe_shape
+from wellposed.network.probe import compare_on_probes
 from wellposed.network.storing import stored, without_parametrisations
-from wellposed.network.tracing import trace
+from wellposed.network.tracing import has_own_forward, trace
 
 Found = list[tuple[str, str | None, nn.Module]]
 
@@ -50,9 +49,7 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
     with torch.no_grad():
         network = _gated(model, None if input_shape is None else tuple(input_shape))
     if not network.takes_graphs:
-        shape = network.input_shape or probe_shape(network.blocks, network.dtype)
-        if shape is not None:
-            compare(model, shape, network)
+        compare_on_probes(model, network, has_own_forward(model))
     return network
 
 

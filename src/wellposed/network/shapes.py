@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -76,39 +77,38 @@ def find_shape(chain: Sequence[tuple[str, nn.Module]]) -> tuple[int, ...] | None
     return _taken(first)
 
 
-def probe_shape(chain: Sequence[tuple[str, nn.Module]], dtype: torch.dtype) -> tuple[int, ...] | None:
-    """A shape that inputs may have, if one is easily found: exactly what blocks ask for, or a flat or square one of that size."""
-    known = find_shape(chain)
-    channels = numbers = None
-    for _, block in chain:
-        if isinstance(block, Branches):
-            block = block.parts[0]
-        if isinstance(block, Normalize):
-            channels = len(block.mean)
-        elif isinstance(block, nn.Conv2d):
-            channels = block.in_channels
-            break
+def probe_shapes(
+    chain: Sequence[tuple[str, nn.Module]], model: nn.Module, dtype: torch.dtype
+) -> Iterator[tuple[int, ...]]:
+    """Shapes that inputs may have, likely ones first, if the network's blocks leave it open.
+
+    Args:
+        chain: the blocks.
+        model: the module that they come from, whose parts show what sizes it is about.
+        dtype: of inputs.
+    """
+    numbers: list[tuple[int, ...]] = []
+    channels: list[int] = []
+    for part in (*(block for _, block in chain), *model.modules()):
+        if isinstance(part, Normalize):
+            channels.append(len(part.mean))
+        elif isinstance(part, nn.Conv2d):
+            channels.append(part.in_channels)
         else:
-            taken = _taken(block)
-            if taken is not None:
-                numbers = taken
-                break
-    candidates: list[tuple[int, ...]] = [] if known is None else [known]
-    if numbers is not None:
-        candidates.append(numbers)
-        count = math.prod(numbers)
-        if channels is not None and count % channels == 0:
-            side = math.isqrt(count // channels)
-            candidates += [(channels, side, side), (channels, 1, count // channels)]
-    elif channels is not None:
-        candidates += [(channels, side, side) for side in (8, 28, 32, 16, 4)]
-    for shape in candidates:
-        try:
-            output_shape(chain, shape, dtype)
-        except WellposedError:
-            continue
-        return shape
-    return None
+            taken = _taken(part)
+            numbers += [] if taken is None else [taken]
+    sides = [math.prod(taken) for taken in numbers]
+    images = [
+        (count, side, side)
+        for count in (*channels, 3, 1)
+        for side in (*(math.isqrt(size // count) for size in sides), 8, 28, 32)
+    ]
+    flat = [(count, 1, math.prod(n) // count) for count in channels for n in numbers]
+    for shape in dict.fromkeys([*(numbers if not channels else []), *images, *flat, *numbers, (4,), (6,)]):
+        if math.prod(shape) > 0:
+            with contextlib.suppress(WellposedError):
+                output_shape(chain, shape, dtype)
+                yield shape
 
 
 def _taken(block: Any) -> tuple[int, ...] | None:

@@ -72,7 +72,10 @@ def without_parametrisations(model: nn.Module) -> set[str]:
 
 
 def _resolve(path: str, module: Block) -> None:
-    """Give one module its class before parametrisation and the weights that run; torch's own way would change the class of both copies."""
+    """Give one module its class before parametrisation, and the weights that run.
+
+    Torch's own way would change the class that the copy shares with the live module.
+    """
     weights = {}
     for name, chain in module.parametrizations.items():
         where = f"{path}.{name}".lstrip(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator as _operators
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch.fx.proxy import TraceError
 
 from wellposed.errors import CertificateError, WellposedError
+from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.network.branches import Branches, Place
 from wellposed.network.functions import Batch, Calls, Signal, known_functions
 from wellposed.network.known import CONTAINERS, is_leaf_class, known_blocks
@@ -62,6 +63,17 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
 
+    failed: str | None = None  # path of the innermost module that could not be followed
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or self.path_of_module(m)
+            raise
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
@@ -103,6 +115,21 @@ def trace(
     return _chain(steps)
 
 
+def has_own_forward(model: nn.Module) -> bool:
+    """Whether a part of a model has a ``forward`` that is followed, and is neither torch's nor this library's."""
+    return any(
+        type(part) not in (*CONTAINERS, GraphClassifier) and not is_leaf_class(type(part)) for part in _outer(model)
+    )
+
+
+def _outer(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and its parts, but for those inside of blocks."""
+    yield module
+    if not is_leaf_class(type(module)):
+        for part in module.children():
+            yield from _outer(part)
+
+
 def _graph(model: nn.Module) -> fx.Graph:
     """The graph of calls, which must not depend on chance."""
     before = _generators()
@@ -116,21 +143,21 @@ def _graph(model: nn.Module) -> fx.Graph:
             f"model: forward needs {', '.join(missing)} besides the input; certified are maps of one tensor"
         )
     defaults = {part.name: part.default for part in parameters[1:]}
+    tracer = _Tracer()
     try:
-        graph = _Tracer().trace(model, concrete_args=defaults or None)
-        written = any(type(part) not in CONTAINERS and not is_leaf_class(type(part)) for part in model.modules())
-        if written and str(_Tracer().trace(model, concrete_args=defaults or None)) != str(graph):
+        graph = tracer.trace(model, concrete_args=defaults or None)
+        if has_own_forward(model) and str(_Tracer().trace(model, concrete_args=defaults or None)) != str(graph):
             raise CertificateError("model: its forward does something else every time; certified are fixed maps")
     except WellposedError:
         raise
     except TraceError as error:
         raise CertificateError(
-            f"model: its forward decides by the numbers of a tensor, or loops over one, which has no constant "
+            f"{tracer.failed or 'model'}: its forward decides by the numbers of a tensor, or loops over one, which has no constant "
             f"({_first_line(error)})"
         ) from error
     except Exception as error:  # what users write can fail in many ways
         raise CertificateError(
-            f"model: its forward could not be followed ({type(error).__name__}: {_first_line(error)}); a chain of known blocks, "
+            f"{tracer.failed or 'model'}: its forward could not be followed ({type(error).__name__}: {_first_line(error)}); a chain of known blocks, "
             f"sums of branches and the functions {known_functions()} can"
         ) from error
     if _generators() != before:

@@ -1,0 +1,40 @@
+"""A change of a model that has a certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from torch import nn
+
+from wellposed.experiments.slopes import NOISE
+
+Apply = Callable[[nn.Module, ExitStack], None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of one part of a model.
+
+    Attributes:
+        kind: of the change, such as ``"hook"``.
+        name: the part and what is done to it; unique among the changes of a model.
+        apply: makes the change on a copy of the model; what goes beyond the model is undone when the stack closes.
+        of_the_solve: whether only the way to the equilibrium is changed: which algorithm, how exact, how long.
+    """
+
+    kind: str
+    name: str
+    apply: Apply
+    of_the_solve: bool = False
+
+    @property
+    def of_the_library(self) -> bool:
+        """Whether classes are changed, so that everything is, until the change is undone."""
+        return self.kind in ("class", "global hook")
+
+    @property
+    def noise(self) -> float:
+        """Relative error that outputs of the changed model may have, as its solves are less exact or rounding differs."""
+        return 1e-3 if self.of_the_solve else NOISE
