@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import ParamSpec, TypeVar, get_args, get_type_hints
 
@@ -52,6 +53,22 @@ class GuaranteeError(CertificateError, ValueError):
 
 class NotConvergedWarning(UserWarning):
     """A solve ended without reaching its tolerance and the caller asked for a warning."""
+
+
+@contextlib.contextmanager
+def failing_as_unprovable(what: str) -> Iterator[None]:
+    """Turn other exceptions than this library's into a `CertificateError`: parts that do not fit together fail in many ways.
+
+    Args:
+        what: fails, the message's beginning.
+    """
+    try:
+        yield
+    except WellposedError:
+        raise
+    except Exception as error:
+        first = str(error).partition("\n")[0][:200]
+        raise CertificateError(f"{what} ({type(error).__name__}: {first})") from error
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from wellposed.errors import InputError
 
-NORMS = ("2", "inf", "1")
-_SPELLINGS = {"2": "2", "l2": "2", "inf": "inf", "linf": "inf", "1": "1", "l1": "1"}
+Norm = Literal["2", "inf", "1"]
+NORMS: tuple[Norm, ...] = ("2", "inf", "1")
+_SPELLINGS: dict[str, Norm] = {"2": "2", "l2": "2", "inf": "inf", "linf": "inf", "1": "1", "l1": "1"}
 
 
-def norm_named(norm: object, allowed: tuple[str, ...] = NORMS) -> str:
+def norm_named(norm: object, allowed: tuple[Norm, ...] = NORMS) -> Norm:
     """The one spelling of a norm: ``"2"``, ``"inf"`` or ``"1"``.
 
     Args:
@@ -20,11 +22,12 @@ def norm_named(norm: object, allowed: tuple[str, ...] = NORMS) -> str:
     Raises:
         InputError: another norm.
     """
-    found = None
+    found: Norm | None = None
     if isinstance(norm, str):
         found = _SPELLINGS.get(norm.lower())
     elif isinstance(norm, int | float) and not isinstance(norm, bool):
-        found = {2.0: "2", 1.0: "1", math.inf: "inf"}.get(float(norm))
+        numbers: dict[float, Norm] = {2.0: "2", 1.0: "1", math.inf: "inf"}
+        found = numbers.get(float(norm))
     if found is None or found not in allowed:
         raise InputError(f"norm={norm!r}: expected one of {', '.join(map(repr, allowed))}")
     return found

@@ -9,7 +9,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import InputError, check, choices, require
+from wellposed.errors import InputError, check, require
+from wellposed.norm import norm_named
 
 _NORMS = {"1": "L1", "2": "L2", "inf": "Linf"}
 
@@ -20,7 +21,7 @@ def auto_attack(
     labels: Tensor,
     radius: float,
     *,
-    norm: str = "2",
+    norm: float | str = 2,
     steps: int = 100,
     queries: int = 5000,
 ) -> Tensor:
@@ -46,7 +47,7 @@ def auto_attack(
         InputError: no images, ones of another shape, or fewer than two classes.
     """
     package = require("pyautoattack", "auto")
-    choices("norm", norm, tuple(_NORMS))
+    norm = norm_named(norm)
     check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
     if images.ndim != 4 or not len(images):
         raise InputError(f"images: have shape {tuple(images.shape)}; need some of (batch, channels, height, width)")

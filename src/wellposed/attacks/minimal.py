@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.auto import auto_attack
-from wellposed.errors import InputError, check, choices, require
+from wellposed.errors import InputError, check, require
+from wellposed.norm import norm_named
 
 
 def adversarial_distances(
@@ -20,7 +21,7 @@ def adversarial_distances(
     labels: Tensor,
     radii: Sequence[float],
     *,
-    norm: str = "2",
+    norm: float | str = 2,
     steps: int = 40,
     restarts: int = 1,
     carlini_wagner: int = 0,
@@ -64,7 +65,7 @@ def adversarial_distances(
     """
     foolbox = require("foolbox", "attack")
     logging.getLogger().setLevel(logging.WARNING)  # importing foolbox sets it to INFO
-    choices("norm", norm, ("2", "inf", "1"))
+    norm = norm_named(norm)
     check(restarts >= 1, "restarts", restarts, "must be at least 1")
     check(carlini_wagner >= 0 and (norm == "2" or not carlini_wagner), "carlini_wagner", carlini_wagner, "is Euclidean")
     if len(x) and not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:

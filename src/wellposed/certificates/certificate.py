@@ -22,7 +22,7 @@ from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
 from wellposed.network.constants import Factor, factor_of, pair_constants, product
-from wellposed.norm import norm_named
+from wellposed.norm import Norm, norm_named
 
 _ASSUMPTIONS = (
     "the network is the chain of the blocks, in this order, each computing what its class says, in eval mode",
@@ -58,7 +58,7 @@ class Certificate:
         network: the network that it is about, which `evaluate` runs; None for one that was loaded without its model.
     """
 
-    norm: str
+    norm: Norm
     lipschitz: float
     method: str
     factors: tuple[Factor, ...]
@@ -274,11 +274,11 @@ class Certificate:
         try:
             joint, points = content["joint"], tensors.get("witness/points")
             return cls(
-                norm=content["norm"],
+                norm=norm_named(content["norm"]),
                 lipschitz=float(content["lipschitz"]),
                 method=content["method"],
                 factors=tuple(Factor(block["name"], block["value"], block["reason"]) for block in content["blocks"])
-                if content["norm"] == "2"
+                if norm_named(content["norm"]) == "2"
                 else (Factor("model", float(content["lipschitz"]), content["method"]),),
                 joint=None
                 if joint is None
@@ -395,7 +395,7 @@ def _network_for(model: nn.Module | Network, inputs: Tensor | None) -> Network:
     return network
 
 
-def _in_norm(network: Network, norm: str, inputs: Tensor | None) -> Certificate:
+def _in_norm(network: Network, norm: Norm, inputs: Tensor | None) -> Certificate:
     """The certificate in the norm ``"inf"`` or ``"1"``."""
     known = gains(network, norm)
     steepest = None if inputs is None else witness(network, inputs, norm=norm)

@@ -26,6 +26,7 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PositiveLinear
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network.pointwise import Elementwise, Reshape, Shift
+from wellposed.norm import Norm
 from wellposed.operators.dense import Dense
 from wellposed.verified import gamma
 
@@ -51,7 +52,7 @@ class Components:
 
 
 @torch.no_grad()
-def components(chain: Chain, norm: str) -> Components:
+def components(chain: Chain, norm: Norm) -> Components:
     """Constants of a chain in the norm ``"inf"`` or ``"1"``.
 
     Raises:

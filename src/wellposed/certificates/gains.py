@@ -15,6 +15,7 @@ from wellposed.certificates.joint import Joint
 from wellposed.certificates.joint_norms import DESCRIBED, joint_bound_in
 from wellposed.errors import CertificateError
 from wellposed.network import Network
+from wellposed.norm import Norm
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Gains:
 
 
 @torch.no_grad()
-def gains(network: Network, norm: str) -> Gains:
+def gains(network: Network, norm: Norm) -> Gains:
     """The tightest constants that are known in a norm, ``"inf"`` or ``"1"``.
 
     Raises:

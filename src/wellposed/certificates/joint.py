@@ -20,6 +20,7 @@ from wellposed.certificates.ending import Chain, find, find_pooled, output_map
 from wellposed.certificates.frequency_metric import CircularBlock, circular_block
 from wellposed.errors import CertificateError
 from wellposed.network.constants import Factor, product, rounded_up
+from wellposed.norm import Norm
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def joint_bound(chain: Chain, *, largest: int | None = None) -> Joint | None:
     return Joint(parts.name, parts.place, whole.value, torch.stack(rows), pairs)
 
 
-def following(joint: Joint, factors: Sequence[Factor], norm: str) -> tuple[float, Tensor | None]:
+def following(joint: Joint, factors: Sequence[Factor], norm: Norm) -> tuple[float, Tensor | None]:
     """Constants of all outputs and of the margins that follow from a joint bound.
 
     Args:

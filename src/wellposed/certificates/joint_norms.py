@@ -21,12 +21,13 @@ from wellposed.certificates.ending import find
 from wellposed.certificates.joint import Joint, difference
 from wellposed.errors import CertificateError
 from wellposed.network import Network
+from wellposed.norm import Norm
 
 DESCRIBED = "best diagonal metric; for ℓ∞ by ellipsoids around the unit ball, for ℓ1 by single inputs"
 
 
 @torch.no_grad()
-def joint_bound_in(model: Network, norm: str) -> Joint:
+def joint_bound_in(model: Network, norm: Norm) -> Joint:
     """Constants of the outputs and of class margins, with the metrics that prove them.
 
     The first rows of multipliers are those of single outputs for ``"inf"``, whose largest constant is that of all, and one row

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import AffineNetwork
+from wellposed.norm import Norm
 
 _LARGEST = 400  # states for which it is tried: a step costs their cube
 _STARTS = 6
@@ -18,7 +19,7 @@ _ROUNDS = 400
 
 
 @torch.no_grad()
-def steep_points(network: AffineNetwork, x: Tensor, norm: str = "2") -> list[tuple[Tensor, Tensor]]:
+def steep_points(network: AffineNetwork, x: Tensor, norm: Norm = "2") -> list[tuple[Tensor, Tensor]]:
     """Inputs with the directions in which their Jacobians are largest; none for states that are too large.
 
     Args:
@@ -40,7 +41,7 @@ def steep_points(network: AffineNetwork, x: Tensor, norm: str = "2") -> list[tup
     return points
 
 
-def steepest(jacobian: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+def steepest(jacobian: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """Norms of matrices, and the vectors that they stretch most.
 
     Args:
@@ -61,7 +62,7 @@ def steepest(jacobian: Tensor, norm: str) -> tuple[Tensor, Tensor]:
     return values[..., 0], right[..., 0, :]
 
 
-def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor, norm: str = "2") -> tuple[Tensor, Tensor]:
+def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor, norm: Norm = "2") -> tuple[Tensor, Tensor]:
     """Flip units, each time the one that makes ‖C(I − DW)⁻¹DU‖ largest, until none does.
 
     Args:
@@ -94,7 +95,7 @@ def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor, norm
     return kept, along
 
 
-def _flipped_norms(jacobian: Tensor, left: Tensor, right: Tensor, factors: Tensor, norm: str) -> Tensor:
+def _flipped_norms(jacobian: Tensor, left: Tensor, right: Tensor, factors: Tensor, norm: Norm) -> Tensor:
     """Norms, or their squares, of ``J + f_k·a_k b_kᵀ`` for the columns a_k of ``left`` and the rows b_k of ``right``."""
     if norm != "2":
         moved = (left * factors).t()[:, :, None] * right[:, None, :]

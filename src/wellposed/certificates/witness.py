@@ -16,7 +16,7 @@ from wellposed.certificates.affine_network import affine_network
 from wellposed.certificates.patterns import steep_points, steepest
 from wellposed.errors import CertificateError, InputError, NotConvergedWarning
 from wellposed.network import Network, bounded_logits, materialise
-from wellposed.norm import norm_named
+from wellposed.norm import Norm, norm_named
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def witness(
     return max(found, key=lambda pair: pair.lipschitz)
 
 
-def _steepest(model: Network, x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+def _steepest(model: Network, x: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """Operator norm of each Jacobian and the input direction that attains it."""
     x = x.detach().requires_grad_()
     logits = model(x)
@@ -80,7 +80,7 @@ def _steepest(model: Network, x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
     return values, directions.reshape(x.shape)
 
 
-def _proved(model: Network, point: Tensor, direction: Tensor, norm: str) -> Witness:
+def _proved(model: Network, point: Tensor, direction: Tensor, norm: Norm) -> Witness:
     best = Witness(0.0, point, point)
     for length in (1e-1, 1e-2, 1e-3, 1e-4):
         other = point + length * direction
@@ -90,7 +90,7 @@ def _proved(model: Network, point: Tensor, direction: Tensor, norm: str) -> Witn
     return best
 
 
-def slope_between(exact: Network, first: Tensor, second: Tensor, *, norm: str = "2") -> float:
+def slope_between(exact: Network, first: Tensor, second: Tensor, *, norm: Norm = "2") -> float:
     """How far apart the outputs of two inputs surely are, as a multiple of the inputs' distance.
 
     Args:

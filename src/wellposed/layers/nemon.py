@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.log_norm import LogNorm
-from wellposed.errors import check, checked_options, choices
+from wellposed.errors import check, checked_options
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
+from wellposed.norm import norm_named
 
 
 class NEMON(Equilibrium):
@@ -52,7 +53,7 @@ class NEMON(Equilibrium):
             activation=activation, **options,
         )  # fmt: skip
 
-    def gain(self, output_weight: Tensor | None = None, *, norm: str = "inf") -> Tensor:
+    def gain(self, output_weight: Tensor | None = None, *, norm: float | str = "inf") -> Tensor:
         """Lipschitz bound from x to z*, or to ``output_weight``·z*, differentiable: a regulariser.
 
         The largest row (ℓ∞) or column (ℓ1) sum of ``|C|G|U|``, G = (I − M(W))⁻¹ for slopes in [0, 1], never above the
@@ -63,7 +64,7 @@ class NEMON(Equilibrium):
             output_weight: C, shape (outputs, state_features); None for the identity.
             norm: ``"inf"`` or ``"1"``, of inputs and outputs.
         """
-        choices("norm", norm, ("inf", "1"))
+        named = norm_named(norm, ("inf", "1"))
         matrix = self.operator().dense()
         diagonal = matrix.diagonal()
         ends = [end for end in self.activation.slope_range if end != 0.0]
@@ -72,4 +73,4 @@ class NEMON(Equilibrium):
         through = torch.linalg.solve(away, self.injection.weight.abs())
         if output_weight is not None:
             through = output_weight.abs() @ through
-        return through.sum(1 if norm == "inf" else 0).amax()
+        return through.sum(1 if named == "inf" else 0).amax()

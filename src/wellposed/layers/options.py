@@ -42,10 +42,21 @@ class SolvingModule(nn.Module):
     def __init__(self, **options: Unpack[SolveOptions]) -> None:
         super().__init__()
         self.solver = options.get("solver")
-        check_solver(self.solver)
         self.gradient = options.get("gradient") or Exact()
         self.tolerance = Tolerance(options.get("rtol"), options.get("atol"))
         self.max_steps = options.get("max_steps", 1000)
-        check(self.max_steps >= 1, "max_steps", self.max_steps, "must be at least 1")
         self.on_failure = options.get("on_failure", "warn")
+        self.check_options()
+
+    def check_options(self) -> None:
+        """Refuse options that a solve cannot use.
+
+        Raises:
+            InputError: names the option, its value and what it may be.
+        """
+        check_solver(self.solver)
+        check(isinstance(self.gradient, Gradient), "gradient", self.gradient, "must be one of the library's gradients")
+        check(isinstance(self.tolerance, Tolerance), "tolerance", self.tolerance, "must be a Tolerance")
+        whole = isinstance(self.max_steps, int) and self.max_steps >= 1
+        check(whole, "max_steps", self.max_steps, "must be at least 1")
         check_on_failure(self.on_failure)

@@ -19,7 +19,7 @@ from torch.nn.modules import module as torch_modules
 import wellposed.layers as layers
 from wellposed.activations import Activation, Smooth, activation
 from wellposed.constraints.base import Constraint
-from wellposed.errors import CertificateError, InputError, WellposedError
+from wellposed.errors import CertificateError, InputError, WellposedError, failing_as_unprovable
 from wellposed.implicit import Gradient
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
@@ -179,16 +179,14 @@ def require_known(path: str, module: nn.Module) -> None:
                 _require_plain(f"{where}.{name}", value)
         for name, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
             _require_stored(f"{where}.{name}", tensor)
-    check = getattr(module, "check_parts", None)
-    if check is not None:
-        try:
-            check()
-        except WellposedError as error:
-            raise CertificateError(f"{path}: {error}") from error
-        except Exception as error:  # parts that do not fit together fail in many ways
-            raise CertificateError(
-                f"{path}: its parts do not fit together ({type(error).__name__}: {error})"
-            ) from error
+    checks = [getattr(module, name, None) for name in ("check_options", "check_parts")]
+    try:
+        with failing_as_unprovable("its parts do not fit together"):
+            for check in checks:
+                if check is not None:
+                    check()
+    except WellposedError as error:
+        raise CertificateError(f"{path}: {error}") from error
 
 
 def _require_stored(where: str, tensor: Tensor) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from wellposed.errors import CertificateError, InputError
+from wellposed.errors import CertificateError, InputError, failing_as_unprovable
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.network.known import is_leaf_class, require_plain_calls, require_unchanged
 from wellposed.network.network import Network
@@ -54,12 +54,8 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
 
 
 def _gated(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:
-    try:
+    with failing_as_unprovable("model: cannot be copied, so its numbers cannot be stored"):
         copied = copy.deepcopy(model)
-    except Exception as error:  # what users write can fail in many ways
-        raise CertificateError(
-            f"model: cannot be copied ({type(error).__name__}: {error}), so its numbers cannot be stored"
-        ) from error
     changed = without_parametrisations(copied)
     digest = weights_digest(model)
     if type(copied) is GraphClassifier:

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import CertificateError
+from wellposed.errors import CertificateError, failing_as_unprovable
 from wellposed.network.network import Network
 from wellposed.network.shapes import probe_shapes
 
@@ -53,7 +53,7 @@ def _compare(model: nn.Module, shape: tuple[int, ...], network: Network, written
     for count in _BATCHES:
         x = torch.rand(count, *shape, generator=generator, dtype=torch.float64).to(device, network.dtype)
         x = torch.cat([x[:1], 2.0 - 4.0 * x[1:]])  # of both signs, as far as there are several
-        with torch.no_grad():
+        with torch.no_grad(), failing_as_unprovable("model: its blocks do not run together"):
             expected = network(x)
         for gradients in (False, True) if written else (False,):
             try:

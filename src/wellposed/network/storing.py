@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from wellposed.activations import Clamp, LeakyReLU, activation
-from wellposed.errors import CertificateError, WellposedError
+from wellposed.errors import CertificateError, failing_as_unprovable
 from wellposed.holding import Holding
 from wellposed.layers.conv_equilibrium import plain_convolution
 from wellposed.layers.equilibrium import Equilibrium
@@ -38,22 +38,14 @@ def stored(path: str, module: nn.Module) -> nn.Module:
             "wellposed.register adds a class of your own on your word"
         )
     require_known(path, module)
-    _require_options(path, module)
+    with failing_as_unprovable(f"{path}: its parts do not fit together"):
+        _require_options(path, module)
+        for part in module.modules():
+            if isinstance(part, Holding | Equilibrium):
+                part.hold()
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    for part in module.modules():
-        if isinstance(part, Holding):
-            part.hold()
-    if isinstance(module, Equilibrium):
-        try:
-            module.hold()
-        except WellposedError:
-            raise
-        except Exception as error:  # parts that do not fit together fail in many ways
-            raise CertificateError(
-                f"{path}: its state map cannot be formed ({type(error).__name__}: {error})"
-            ) from error
     return _as_block(path, module)
 
 

@@ -152,13 +152,13 @@ def _graph(model: nn.Module) -> fx.Graph:
         raise
     except TraceError as error:
         raise CertificateError(
-            f"{tracer.failed or 'model'}: its forward decides by the numbers of a tensor, or loops over one, which has no constant "
-            f"({_first_line(error)})"
+            f"{tracer.failed or 'model'}: its forward decides by the numbers of a tensor, or loops over one, which has no "
+            f"constant ({_first_line(error)})"
         ) from error
     except Exception as error:  # what users write can fail in many ways
         raise CertificateError(
-            f"{tracer.failed or 'model'}: its forward could not be followed ({type(error).__name__}: {_first_line(error)}); a chain of known blocks, "
-            f"sums of branches and the functions {known_functions()} can"
+            f"{tracer.failed or 'model'}: its forward could not be followed ({type(error).__name__}: {_first_line(error)}); a "
+            f"chain of known blocks, sums of branches and the functions {known_functions()} can"
         ) from error
     if _generators() != before:
         raise CertificateError("model: its forward draws random numbers; certified are fixed maps")

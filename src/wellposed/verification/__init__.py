@@ -3,6 +3,7 @@
 from torch import nn
 
 from wellposed.errors import CertificateError
+from wellposed.network import Network, materialise
 from wellposed.verification.base import RegionVerifier
 from wellposed.verification.chain import ChainVerifier
 from wellposed.verification.embedding import EmbeddedVerifier
@@ -15,20 +16,20 @@ __all__ = [
 ]  # fmt: skip
 
 
-def verifier_of(model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> RegionVerifier:
+def verifier_of(model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> RegionVerifier:
     """The strongest verifier for a model.
 
     Args:
-        model: in eval mode.
+        model: a network, or a module to be materialised.
         valid: range of the pixels that boxes are clipped to; None for any numbers.
 
     Raises:
         CertificateError: there is none.
     """
-    reasons = []
+    network, reasons = materialise(model), []
     for kind in (Verifier, ChainVerifier, PositiveVerifier):
         try:
-            return kind(model, valid=valid)
+            return kind(network, valid=valid)
         except CertificateError as error:
             reasons.append(str(error))
     raise CertificateError("; ".join(reasons))

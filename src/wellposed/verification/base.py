@@ -6,15 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import InputError, check, choices
+from wellposed.norm import Norm, norm_named
 from wellposed.verification.region import Region
 from wellposed.verification.verdict import Verdict
 
-NORMS = ("2", "inf")
+NORMS: tuple[Norm, ...] = ("2", "inf")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ class RegionVerifier(ABC):
         label: int,
         radius: float,
         *,
-        norm: int | str = 2,
+        norm: float | str = 2,
         method: str | None = None,
         allowance: float = 0.0,
         seconds: float = 60.0,
@@ -101,7 +103,7 @@ class RegionVerifier(ABC):
         labels: Sequence[int],
         radius: float,
         *,
-        norm: int | str = 2,
+        norm: float | str = 2,
         method: str | None = None,
         allowances: Sequence[float] | None = None,
         seconds: float = 60.0,
@@ -118,20 +120,24 @@ class RegionVerifier(ABC):
             seconds: per input.
         """
         last = self.steps[-1] if method is None else method
-        choices("norm", str(norm), NORMS)
+        named = norm_named(norm, NORMS)
         choices("method", last, self.steps)
         check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
+        if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
+            raise InputError(f"x: is a {type(x).__name__}; needs a floating-point tensor of inputs")
+        check(len(labels) == len(x), "labels", len(labels), f"must be one for each of {len(x)} inputs")
         questions = []
         for image, label, allowance in zip(x, labels, allowances or [0.0] * len(x), strict=True):
             check(allowance >= 0.0, "allowance", allowance, "must not be negative or NaN")
-            check(0 <= label < self.classes, "label", label, f"must lie in 0…{self.classes - 1}")
+            whole = isinstance(label, Integral) and not isinstance(label, bool)
+            check(whole and 0 <= label < self.classes, "label", label, f"must be an integer in 0…{self.classes - 1}")
             if self.inputs not in (None, image.numel()) or not bool(torch.isfinite(image).all()):
                 raise InputError(f"x: shape {tuple(image.shape)}; needs {self.inputs} finite numbers")
             point = image.detach().double().cpu().reshape(-1)
             low, high = float(point.min()), float(point.max())
             if self.valid is not None and not self.valid[0] <= low <= high <= self.valid[1]:
                 raise InputError(f"x: pixels span [{low:.3g}, {high:.3g}]; they must lie in {self.valid}")
-            region = Region.ball(point, radius) if str(norm) == "2" else Region.box(point, radius, self.valid)
+            region = Region.ball(point, radius) if named == "2" else Region.box(point, radius, self.valid)
             questions.append(RegionQuestion(point, label, radius, region, allowance, tuple(image.shape), self.valid))
         verdicts: list[Verdict] = []
         for start in range(0, len(questions), self.batch_size):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates.certificate import Certificate, certify
 from wellposed.errors import CertificateError
-from wellposed.network import bounded_logits, materialise, surely_misclassified
+from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.embedding import EmbeddedVerifier
 from wellposed.verification.positive import PositiveVerifier
@@ -28,28 +28,29 @@ class ChainVerifier(RegionVerifier):
     Verdicts are about the stored numbers, as for `Verifier`.
 
     Args:
-        model: any chain that `wellposed.certify` knows, with class margins; in eval mode.
+        model: a network, or a module to be materialised, with class margins.
         valid: range of the pixels that boxes are clipped to; None for any numbers.
 
     Raises:
         CertificateError: the model is of another kind.
     """
 
-    def __init__(self, model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
-        self._model, self._certificate = model, certify(model)
+    def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
+        self.network = materialise(model)
+        self._certificate = certify(self.network)
         if self._certificate.pairs is None:
             raise CertificateError("model: verification needs class margins, and so a linear map at the end")
         self.classes = len(self._certificate.pairs)
         self.valid, self.inputs, self.batch_size = valid, None, 32
-        self._exact = materialise(model).exact
-        self._local = _local_verifier(model, valid)
+        self._exact = self.network.exact
+        self._local = _local_verifier(self.network, valid)
         self.steps = ("global", *(() if self._local is None else self._local.steps), "attack")
 
     @cached_property
     def _in_boxes(self) -> Certificate | None:
         """Constants in the ℓ∞ norm, where they are known."""
         try:
-            return certify(self._model, norm="inf")
+            return certify(self.network, norm="inf")
         except CertificateError:
             return None
 
@@ -131,7 +132,7 @@ class ChainVerifier(RegionVerifier):
         return gradient
 
 
-def _local_verifier(model: nn.Module, valid: tuple[float, float] | None) -> RegionVerifier | None:
+def _local_verifier(model: Network, valid: tuple[float, float] | None) -> RegionVerifier | None:
     for kind in (PositiveVerifier, EmbeddedVerifier):
         with suppress(CertificateError):
             return kind(model, valid=valid)

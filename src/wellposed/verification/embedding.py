@@ -28,7 +28,7 @@ from wellposed.layers.conv_equilibrium import ConvEquilibrium, ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.prescribed_bound import ScaledLinear
-from wellposed.network import materialise
+from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
 from wellposed.operators.base import Operator
 from wellposed.operators.dense import Dense
@@ -137,7 +137,7 @@ class EmbeddedVerifier(RegionVerifier):
     """
 
     @torch.no_grad()
-    def __init__(self, model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
+    def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
         chain = materialise(model).blocks
         found, pooled = find(chain), find_pooled(chain)
         layer: Equilibrium

@@ -22,7 +22,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import Stored, linear_map
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.pcdeq import PositiveLinear
-from wellposed.network import materialise
+from wellposed.network import Network, materialise
 from wellposed.operators.dense import Dense
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.region import Region
@@ -44,7 +44,7 @@ class PositiveVerifier(RegionVerifier):
     """
 
     @torch.no_grad()
-    def __init__(self, model: nn.Module, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
+    def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
         blocks = materialise(model).blocks
         chain = [pair for pair in blocks if not moves_only(pair[1])]
         places = [

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates.affine_network import AffineNetwork, affine_network
 from wellposed.certificates.diagonal_metric import AffineBlock
+from wellposed.network import Network
 from wellposed.verification.attack import descend
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.bounding import Bounding
@@ -39,7 +40,9 @@ class Verifier(RegionVerifier):
         CertificateError: the model is of another kind, or not known to be well posed.
     """
 
-    def __init__(self, model: nn.Module | AffineNetwork, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
+    def __init__(
+        self, model: nn.Module | Network | AffineNetwork, *, valid: tuple[float, float] | None = (0.0, 1.0)
+    ) -> None:
         self.network = model if isinstance(model, AffineNetwork) else affine_network(model)
         self.valid, self.steps = valid, LADDER
         self.inputs, self.classes = self.network.weight.shape[1], len(self.network.output)

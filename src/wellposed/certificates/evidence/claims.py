@@ -14,6 +14,7 @@ from wellposed.certificates.joint import Joint, following
 from wellposed.errors import CertificateError
 from wellposed.network import Network
 from wellposed.network.constants import Factor
+from wellposed.norm import Norm
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Claims:
 
 def claims(
     network: Network,
-    norm: str,
+    norm: Norm,
     factors: tuple[Factor, ...],
     joint: Joint | None,
     lipschitz: float,

@@ -12,12 +12,13 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.layers.normalize import Normalize
 from wellposed.network.metric import metric_guarantee
+from wellposed.norm import Norm
 from wellposed.operators.dense import Dense
 from wellposed.verified import gamma as rounding_constant
 
 
 @torch.no_grad()
-def describe_witness(chain: Chain, joint: Joint, points: Tensor, norm: str) -> tuple[dict[str, Tensor], float] | None:
+def describe_witness(chain: Chain, joint: Joint, points: Tensor, norm: Norm) -> tuple[dict[str, Tensor], float] | None:
     """The states of two inputs and a metric that bounds their errors, for the checker, and the lower bound that they prove there.
 
     None where something but a normalisation precedes the layer, or its state map is no matrix.
