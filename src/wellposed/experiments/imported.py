@@ -8,46 +8,73 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wellposed.data import load_images
-from wellposed.errors import CheckpointError, InputError
+from wellposed.data import ImageData, load_images
+from wellposed.errors import CheckpointError, GuaranteeError, InputError, NotConvergedError, check
 from wellposed.interop import Published, read_published
 from wellposed.layers import Normalize
+from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.solvers.solution import Status
 from wellposed.training.checkpoint import save_weights
 from wellposed.training.config import TrainConfig
 from wellposed.training.loaders import build_model
 from wellposed.training.run import RunFolder
 
+_BATCH = 1000
+_STEP_LIMITS = (1000, 5000, 20000)  # badly conditioned networks need many steps
+
 
 def import_run(
-    file: Path, layout: str, out: Path, *, data: str, data_root: Path | None, m: float, gamma: float | None
+    file: Path,
+    layout: str,
+    out: Path,
+    *,
+    data: str,
+    data_root: Path | None,
+    m: float,
+    gamma: float | None,
+    stride: int | None = None,
+    limit: int | None = None,
 ) -> tuple[RunFolder, float]:
     """Write a run with published weights.
 
     Args:
         file: the checkpoint.
         layout: see `wellposed.interop.LAYOUTS`.
-        out: the run folder; created.
+        out: the run folder; created, but only once every equilibrium was found.
         data: name of the images that they were trained on.
         data_root: see `load_images`.
         m: see `read_published`.
-        gamma: likewise.
+        gamma: the Lipschitz bound, see `read_published`.
+        stride: of the first convolution, see `read_published`.
+        limit: number of test images that the error is measured on; None for all.
 
     Returns:
-        The folder, and the error on the test set.
+        The folder, and the error on the test images.
 
     Raises:
-        CheckpointError: see `read_published`.
+        CheckpointError: see `read_published`; or the network that the file describes could not be solved on the test images.
         InputError: the images have another size, or another number of classes.
     """
-    weights = read_published(file, layout, m=m, gamma=gamma)
+    check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
+    weights = read_published(file, layout, m=m, gamma=gamma, stride=stride)
     images = load_images(data, data_root)
     options = dict(weights.options)
     if weights.windows is not None:
-        options["pool"] = max((images.train_x.shape[2] + 2) // weights.windows, 1)
-    config = TrainConfig.from_dict({"family": {"name": weights.family, **options}, "data": data})
-    model = build_model(config, images)
-    _fill(model, weights)
+        options["pool"] = _pool(weights, images)
+    for max_steps in _STEP_LIMITS:
+        config = _config(weights.family, {**options, "max_steps": max_steps}, data)
+        model = build_model(config, images).eval()
+        _fill(model, weights)
+        try:
+            error = _error(model, images, limit)
+            break
+        except (NotConvergedError, GuaranteeError) as failure:
+            if max_steps == _STEP_LIMITS[-1] or Status.MAX_STEPS.value not in str(failure):
+                raise CheckpointError(
+                    f"{file}: the network that it describes could not be solved on the images of {data}, so nothing was written "
+                    f"({failure}); are layout, m, gamma and data those that it was trained with?"
+                ) from failure
     folder = RunFolder(out)
     folder.create()
     folder.clear_results()
@@ -56,22 +83,54 @@ def import_run(
     folder.environment.write_text(
         json.dumps({"imported": file.name, "layout": layout, "seconds": 0.0}), encoding="utf-8"
     )
-    with torch.no_grad():
-        wrong = [
-            int((model(x).argmax(1) != y).sum())
-            for x, y in zip(images.test_x.split(1000), images.test_y.split(1000), strict=True)
-        ]
-    return folder, sum(wrong) / len(images.test_y)
+    return folder, error
+
+
+def _config(family: str, options: dict[str, object], data: str) -> TrainConfig:
+    return TrainConfig.from_dict({"family": {"name": family, **options}, "data": data})
+
+
+def _pool(weights: Published, images: ImageData) -> int:
+    """Size of the windows that the last state is averaged over: as published if the head fits it, else what makes it fit."""
+    config = _config(weights.family, {**weights.options, "pool": 1}, images.name)
+    layer = [part for part in build_model(config, images).children() if isinstance(part, ImageLayer)][-1]
+    rows = (layer.value_shape if layer.output is None else layer.state_shape)[1]
+    windows = weights.windows or 1
+    for pool in (weights.options.get("pool", 1), rows // windows):
+        if pool >= 1 and rows // pool == windows:
+            return int(pool)
+    raise InputError(
+        f"data: the head sees {windows} rows of windows, into which the {rows} rows of the state at these images do not fall; "
+        "give the --data that it was trained on, and its --stride"
+    )
+
+
+@torch.no_grad()
+def _error(model: nn.Module, images: ImageData, limit: int | None) -> float:
+    """Share of the first test images that are misclassified.
+
+    Raises:
+        NotConvergedError: an equilibrium was not found.
+    """
+    for part in model.children():
+        if isinstance(part, Equilibrium):
+            part.on_failure = "raise"
+    x, y = images.test_x[:limit], images.test_y[:limit]
+    wrong = [
+        int((model(some).argmax(1) != labels).sum())
+        for some, labels in zip(x.split(_BATCH), y.split(_BATCH), strict=True)
+    ]
+    return sum(wrong) / len(y)
 
 
 @torch.no_grad()
 def _fill(model: nn.Module, weights: Published) -> None:
     layers = [part for part in model.children() if isinstance(part, Equilibrium)]
     norms = [part for part in model.children() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
-    heads = [part for part in model.children() if isinstance(part, nn.Linear)]
-    groups = [*weights.layers, *weights.norms, *([weights.head] if heads else [])]
+    linears = [part for part in model.children() if isinstance(part, nn.Linear)]
+    groups = [*weights.layers, *weights.norms, *weights.linears]
     pairs = []
-    for part, tensors in zip([*layers, *norms, *heads], groups, strict=True):
+    for part, tensors in zip([*layers, *norms, *linears], groups, strict=True):
         known = {**dict(part.named_parameters()), **dict(part.named_buffers())}
         pairs += [(known[name], value) for name, value in tensors.items()]
     for parameter, value in pairs:

@@ -7,16 +7,33 @@ its parametrisation once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import CheckpointError, check
-from wellposed.interop.files import Tensors, read_layout
-from wellposed.interop.published import Published, bound_of, needed
+from wellposed.interop.files import Tensors, check_layout, names_of_linear, read_layout, take
+from wellposed.interop.published import Published, bound_of, needed, relative_margin
+
+
+@dataclass(frozen=True)
+class Free:
+    """The same layer as one of this library's families, by its free parameters.
+
+    Attributes:
+        family: name of the family.
+        options: its hyper-parameters, but for the width.
+        constraint: the parameters of its constraint, by name.
+    """
+
+    family: str
+    options: dict[str, Any]
+    constraint: Tensors = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -29,7 +46,7 @@ class DenseWeights:
         bias: b, shape (n,).
         output: C, shape (classes, n).
         output_bias: c, shape (classes,).
-        free: the free parameters A and B of a monotone layer with this W, where the file has them.
+        free: the free parameters that W was made of.
         metric: the diagonal of a Λ in which the file's parametrisation makes W well posed, or None.
     """
 
@@ -38,7 +55,7 @@ class DenseWeights:
     bias: Tensor
     output: Tensor
     output_bias: Tensor
-    free: tuple[Tensor, Tensor] | None = None
+    free: Free
     metric: Tensor | None = None
 
 
@@ -54,8 +71,10 @@ def read_dense(path: Path, layout: str, *, m: float, gamma: float | None = None)
     Raises:
         CheckpointError: the file is not a plain dictionary of tensors, or has other ones than the layout.
     """
+    check_layout(layout, tuple(LAYOUTS))
     check(m > 0.0, "m", m, "must be positive")
-    found = read_layout(path, layout, _layouts(m, bound_of(path, gamma)), _parts)
+    bound = bound_of(path, gamma)
+    found = read_layout(path, layout, lambda tensors: LAYOUTS[layout](tensors, m, bound), _parts)
     size, classes = len(found.matrix), len(found.output)
     expected = [(size, size), (size, found.weight.shape[-1]), (size,), (classes, size), (classes,)]
     if [tuple(part.shape) for part in _parts(found)] != expected:
@@ -69,79 +88,87 @@ def _parts(found: DenseWeights) -> list[Tensor]:
     return [found.matrix, found.weight, found.bias, found.output, found.output_bias]
 
 
-def _layouts(m: float, gamma: float | None) -> dict[str, Callable[[Tensors], DenseWeights]]:
-    def bound(reader: Callable[[Tensors, float, float | None], DenseWeights]) -> Callable[[Tensors], DenseWeights]:
-        return lambda tensors: reader(tensors, m, gamma)
-
-    return {name: bound(reader) for name, reader in LAYOUTS.items()}
-
-
-def published(weights: DenseWeights, m: float) -> Published:
-    """A monotone network where the file has its free parameters, else one with W as it is."""
-    layer = {"injection.weight": weights.weight, "injection.bias": weights.bias}
-    head = {"weight": weights.output, "bias": weights.output_bias}
-    width = len(weights.matrix)
-    if weights.free is not None:
-        layer |= {"constraint.A": weights.free[0], "constraint.B": weights.free[1]}
-        return Published("mondeq", {"width": width, "m": m}, (layer,), head)
-    layer |= {"constraint.W": weights.matrix}
-    return Published("deq", {"width": width, "activation": "relu"}, (layer,), head)
+def published(weights: DenseWeights) -> Published:
+    """The network of the family whose free parameters the file has, so that its run has the guarantee of that family."""
+    free = weights.free
+    layer = {f"constraint.{name}": part for name, part in free.constraint.items()}
+    layer["injection.bias"] = weights.bias
+    options = {"width": len(weights.matrix), **free.options}
+    if options.get("gamma"):
+        root = math.sqrt(options["gamma"])
+        layer |= {"injection.free": weights.weight / root, "output.free": weights.output / root}
+        return Published(free.family, options, (layer | {"output.bias": weights.output_bias},))
+    layer["injection.weight"] = weights.weight
+    return Published(free.family, options, (layer,), ({"weight": weights.output, "bias": weights.output_bias},))
 
 
 def _monotone(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     """(1 − m)I − AᵀA + B − Bᵀ."""
+    take(t, "A", "B", *names_of_linear("U", "Wout"))
     a, b = t["A"], t["B"]
     matrix = (1.0 - m) * torch.eye(len(a), dtype=torch.float64) - a.t() @ a + b - b.t()
-    return DenseWeights(matrix, t["U"], t["U.bias"], t["Wout"], t["Wout.bias"], free=(a, b))
+    free = Free("mondeq", {"m": m}, {"A": a, "B": b})
+    return DenseWeights(matrix, t["U"], t["U.bias"], t["Wout"], t["Wout.bias"], free)
 
 
 def _semialgebraic(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
-    """The same, with matrices as Matlab has them: b is u, the output C and c."""
+    """(1 − m)I − AᵀA + B − Bᵀ, with matrices as Matlab has them: b is u, the output C and c."""
+    take(t, "A", "B", "U", "u", "C", "c")
     named = {"A": t["A"], "B": t["B"], "U": t["U"], "U.bias": t["u"].reshape(-1)}
     return _monotone({**named, "Wout": t["C"], "Wout.bias": t["c"].reshape(-1)}, m, gamma)
 
 
 def _unconstrained(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
-    return DenseWeights(t["Wp"], t["U"], t["U.bias"], t["Wout"], t["Wout.bias"])
+    take(t, "Wp", *names_of_linear("U", "Wout"))
+    free = Free("deq", {"activation": "relu"}, {"W": t["Wp"]})
+    return DenseWeights(t["Wp"], t["U"], t["U.bias"], t["Wout"], t["Wout.bias"], free)
 
 
-def _well_posed(scale: Callable[[Tensors], Tensor]) -> Callable[[Tensors, float, float | None], DenseWeights]:
-    """I − Ψ(VᵀV + mI + Sᵀ − S)."""
+def _well_posed(name: str) -> Callable[[Tensors, float, float | None], DenseWeights]:
+    """I − Ψ(VᵀV + mI + Sᵀ − S), with Ψ = exp(psi), or Ψ = Lambda."""
 
     def read(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
-        psi = _positive(scale(t))
-        _square(t, "S", len(psi))
-        eye = torch.eye(len(psi), dtype=torch.float64)
-        core = t["V"].t() @ t["V"] + m * eye + t["S"].t() - t["S"]
-        matrix = eye - psi[:, None] * core
-        return DenseWeights(matrix, t["U"], t["U.bias"], t["Wout"], t["Wout.bias"], metric=1.0 / psi)
+        take(t, name, "V", "S", *names_of_linear("U", "Wout"))
+        psi = t[name].reshape(-1) if name == "psi" else _positive(t[name].reshape(-1)).log()
+        matrix, free = _in_metric(t["V"], t["S"], psi, m, 0.0)
+        return DenseWeights(
+            matrix, t["U"], t["U.bias"], t["Wout"], t["Wout.bias"], free, metric=_positive(torch.exp(-psi))
+        )
 
     return read
 
 
 def _bounded(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     """I − Ψ((GᵀG + ΛUUᵀΛ)/(2γ) + VᵀV + mI + Sᵀ − S), Ψ = exp(psi) = Λ⁻¹."""
-    psi, bound = _positive(torch.exp(t["psi"].reshape(-1))), needed(gamma)
-    _square(t, "S", len(psi))
-    eye, driven = torch.eye(len(psi), dtype=torch.float64), t["B"] / psi[:, None]
-    core = (
-        (t["G"].t() @ t["G"] + driven @ driven.t()) / (2.0 * bound)
-        + t["V"].t() @ t["V"]
-        + m * eye
-        + t["S"].t()
-        - t["S"]
-    )
-    return DenseWeights(eye - psi[:, None] * core, t["B"], t["B.bias"], t["G"], t["G.bias"], metric=1.0 / psi)
+    take(t, "psi", "V", "S", *names_of_linear("B", "G"))
+    return _with_bound(t, t["V"], t["S"], t["psi"].reshape(-1), m, needed(gamma))
 
 
 def _bounded_old(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
-    """½Λ⁻¹(2Λ − GᵀG/γ − ΛUUᵀΛ/γ − VᵀV − mI + Sᵀ − S)."""
-    metric, bound = _positive(t["Lambda"].reshape(-1)), needed(gamma)
-    _square(t, "S", len(metric))
-    eye, driven = torch.eye(len(metric), dtype=torch.float64), t["B"] * metric[:, None]
-    core = (t["G"].t() @ t["G"] + driven @ driven.t()) / bound + t["V"].t() @ t["V"] + m * eye - t["S"].t() + t["S"]
-    matrix = eye - 0.5 * core / metric[:, None]
-    return DenseWeights(matrix, t["B"], t["B.bias"], t["G"], t["G.bias"], metric=metric)
+    """½Λ⁻¹(2Λ − GᵀG/γ − ΛUUᵀΛ/γ − VᵀV − mI + Sᵀ − S): the newer one with V/√2, −S/2 and m/2."""
+    take(t, "Lambda", "V", "S", *names_of_linear("B", "G"))
+    psi = -_positive(t["Lambda"].reshape(-1)).log()
+    return _with_bound(t, t["V"] * math.sqrt(0.5), -0.5 * t["S"], psi, 0.5 * m, needed(gamma))
+
+
+def _with_bound(t: Tensors, v: Tensor, s: Tensor, psi: Tensor, m: float, gamma: float) -> DenseWeights:
+    metric = _positive(torch.exp(-psi))
+    matrix, free = _in_metric(v, s, psi, m, gamma)
+    driven = metric[:, None] * t["B"]
+    bounded = (t["G"].t() @ t["G"] + driven @ driven.t()) / (2.0 * gamma)
+    return DenseWeights(
+        matrix - bounded / metric[:, None], t["B"], t["B.bias"], t["G"], t["G.bias"], free, metric=metric
+    )
+
+
+def _in_metric(v: Tensor, s: Tensor, psi: Tensor, m: float, gamma: float) -> tuple[Tensor, Free]:
+    """I − Ψ(VᵀV + mI + Sᵀ − S), and its free parameters for a bound γ, or for zero for none."""
+    for name, part in (("V", v), ("S", s)):
+        if part.shape != (len(psi), len(psi)):
+            raise CheckpointError(f"{name}: has shape {tuple(part.shape)}, must be {(len(psi), len(psi))}")
+    eye = torch.eye(len(psi), dtype=torch.float64)
+    matrix = eye - torch.exp(psi)[:, None] * (v.t() @ v + m * eye + s.t() - s)
+    return matrix, Free("lben", {"gamma": gamma, "epsilon": relative_margin(v, m)}, {"V": v, "S": s, "psi": psi})
 
 
 def _positive(diagonal: Tensor) -> Tensor:
@@ -150,17 +177,12 @@ def _positive(diagonal: Tensor) -> Tensor:
     return diagonal
 
 
-def _square(t: Tensors, name: str, size: int) -> None:
-    if t[name].shape != (size, size):
-        raise CheckpointError(f"{name}: has shape {tuple(t[name].shape)}, must be {(size, size)}")
-
-
 LAYOUTS: dict[str, Callable[[Tensors, float, float | None], DenseWeights]] = {
     "locuslab-mondeq": _monotone,
     "lben-gamma": _bounded,
     "lben-gamma-lambda": _bounded_old,
-    "lben": _well_posed(lambda t: torch.exp(t["psi"].reshape(-1))),
-    "lben-lambda": _well_posed(lambda t: t["Lambda"].reshape(-1)),
+    "lben": _well_posed("psi"),
+    "lben-lambda": _well_posed("Lambda"),
     "lben-mondeq": _monotone,
     "lben-unconstrained": _unconstrained,
     "semialgebraic": _semialgebraic,

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from wellposed.interop.files import Tensors
+from wellposed.interop.files import Tensors, names_of_linear, take
 from wellposed.interop.published import Published
 
 _LEAST_SLACK = 1e-30  # rows without slack: their bound is the same to every digit
@@ -20,11 +20,13 @@ _LEAST_SLACK = 1e-30  # rows without slack: their bound is the same to every dig
 
 def plain(t: Tensors, m: float) -> Published:
     """U, A, d and Wout."""
+    take(t, "A", "d", *names_of_linear("U", "Wout"))
     return _published(t["A"], t["d"], torch.zeros_like(t["d"]), (t["U"], t["U.bias"]), t, m)
 
 
 def robust(t: Tensors, m: float) -> Published:
     """U.M, M, eta, a and Wout."""
+    take(t, "M", "eta", "a", *names_of_linear("U.M", "Wout"))
     return _published(t["M"], t["eta"], t["a"], (t["U.M"], t["U.M.bias"]), t, m)
 
 
@@ -36,7 +38,7 @@ def _published(free: Tensor, d: Tensor, a: Tensor, injection: tuple[Tensor, Tens
         "constraint.slack": torch.where(slack > 30.0, slack, slack.expm1().log()), "constraint.log_weights": -d,
     }  # fmt: skip
     head = {"weight": t["Wout"], "bias": t["Wout.bias"]}
-    return Published("nemon", {"width": len(free), "mu": m}, (layer,), head)
+    return Published("nemon", {"width": len(free), "mu": m}, (layer,), (head,))
 
 
 def layouts(m: float) -> dict[str, Callable[[Tensors], Published]]:

@@ -2,7 +2,8 @@
 
 Their W = g·V/‖V‖ by rows or output channels, a weight normalisation whose parts are clamped to be nonnegative. Files do not say
 which variant they are of, nor the activation of the first one, whose offset is softplus(5v)/5 without a floor: a floor is added,
-of 10⁻⁵, as without one no modulus of contraction is known. Grey images are not standardised.
+of 10⁻⁵, as without one no modulus of contraction is known. Grey images are not standardised. Nor do files hold the stride of the
+first convolution, one as published, or the sizes of windows, which follow from the head's where they are others than published.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from functools import partial
 from torch import Tensor
 
 from wellposed.errors import CheckpointError
-from wellposed.interop.files import Tensors
-from wellposed.interop.published import Published
+from wellposed.interop.convolutional import taps_of
+from wellposed.interop.files import Tensors, names_of_linear, take
+from wellposed.interop.published import Published, windows_of
 
 FLOOR = 1e-5
 ACTIVATIONS = ("tanh", "softsign", "relu6")  # of the first variant
@@ -23,6 +25,7 @@ _NORM = ("bias", "running_mean", "running_var")
 
 def flat(t: Tensors, variant: dict[str, object]) -> Published:
     """linear1, bn1, block.deq.f.W.weight_g and .weight_v, bn2, classifier."""
+    _take(t, ("linear1",), ("block",))
     scale, direction = _checked(t, "block")
     weight = scale.reshape(-1, 1) * direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-300)
     layer = {**_injection(t, "linear1", "bn1"), "constraint.V": weight.sqrt()}
@@ -31,27 +34,42 @@ def flat(t: Tensors, variant: dict[str, object]) -> Published:
     return Published(family, options, (layer,), _head(t), (_norm(t, "bn2"),), raw_grey=True)
 
 
-def single(t: Tensors, variant: dict[str, object]) -> Published:
+def single(t: Tensors, variant: dict[str, object], stride: int) -> Published:
     """conv1, bn1, block, bn2 behind a maximum over 3 × 3 pixels, averages over 8 × 8, classifier."""
-    options = {**_options(t), **variant, "pool": 8}
+    _take(t, ("conv1",), ("block",))
+    options = {**_options(t, ("conv1",), ("block",)), **variant, "pool": 8, "stride": stride}
     layers, norms = (_convolution(t, "conv1", "bn1", "block"),), (_norm(t, "bn2"),)
-    return Published("pcdeq-conv", options, layers, _head(t), norms, raw_grey=True)
+    return Published("pcdeq-conv", options, layers, _head(t), norms, _windows(t, "conv1"), raw_grey=True)
 
 
-def several(t: Tensors, variant: dict[str, object]) -> Published:
+def several(t: Tensors, variant: dict[str, object], stride: int) -> Published:
     """Three of these, by conv1, downsample1 and downsample2, with bn1 to bn6 and block1 to block3; averages over 4 × 4 pixels."""
-    maps = ("conv1", "downsample1", "downsample2")
-    layers = tuple(_convolution(t, name, f"bn{2 * k + 1}", f"block{k + 1}") for k, name in enumerate(maps))
-    options = {**_options(t), **variant, "pool": 4, "further": tuple(len(t[name]) for name in maps[1:])}
+    maps, blocks = ("conv1", "downsample1", "downsample2"), ("block1", "block2", "block3")
+    _take(t, maps, blocks)
+    layers = tuple(_convolution(t, name, f"bn{2 * k + 1}", blocks[k]) for k, name in enumerate(maps))
+    further = tuple(len(t[name]) for name in maps[1:])
+    options = {**_options(t, maps, blocks), **variant, "pool": 4, "stride": stride, "further": further}
     norms = tuple(_norm(t, f"bn{2 * k + 2}") for k in range(3))
-    return Published("pcdeq-multi", options, layers, _head(t), norms, raw_grey=True)
+    return Published("pcdeq-multi", options, layers, _head(t), norms, _windows(t, maps[-1]), raw_grey=True)
 
 
-def _options(t: Tensors) -> dict[str, object]:
-    first = t["conv1"]
-    return {
-        "width": len(first), "parametrisation": "projection", "taps": first.shape[-1], "stride": 1,
-    }  # fmt: skip
+def _take(t: Tensors, maps: tuple[str, ...], blocks: tuple[str, ...]) -> None:
+    """Refuse a file with other tensors than input maps, blocks, two normalisations around each, and the classifier."""
+    norms = [f"bn{k + 1}" for k in range(2 * len(maps))]
+    parts = [f"{block}.deq.f.W.{part}" for block in blocks for part in ("weight_g", "weight_v")]
+    inside = [f"{norm}.{key}" for norm in norms for key in _NORM]
+    take(t, *names_of_linear(*maps, "classifier"), *parts, *norms, *inside)
+
+
+def _options(t: Tensors, maps: tuple[str, ...], blocks: tuple[str, ...]) -> dict[str, object]:
+    sizes = [taps_of(t, name, *(f"{block}.deq.f.W.weight_v" for block in blocks)) for name in maps]
+    if any(size != sizes[0] for size in sizes):
+        raise CheckpointError(f"{', '.join(maps)}: have kernels of different sizes; they must have one")
+    return {"width": len(t["conv1"]), "parametrisation": "projection", **sizes[0]}
+
+
+def _windows(t: Tensors, last: str) -> int:
+    return windows_of(t["classifier"], len(t[last]))
 
 
 def _convolution(t: Tensors, name: str, norm: str, block: str) -> Tensors:
@@ -78,15 +96,23 @@ def _norm(t: Tensors, name: str) -> Tensors:
     return {"weight": t[name], **{key: t[f"{name}.{key}"] for key in _NORM}}
 
 
-def _head(t: Tensors) -> Tensors:
-    return {"weight": t["classifier"], "bias": t["classifier.bias"]}
+def _head(t: Tensors) -> tuple[Tensors]:
+    return ({"weight": t["classifier"], "bias": t["classifier.bias"]},)
 
 
-def layouts() -> dict[str, Callable[[Tensors], Published]]:
-    """Readers by name of the layout."""
+def layouts(stride: int) -> dict[str, Callable[[Tensors], Published]]:
+    """Readers by name of the layout.
+
+    Args:
+        stride: of the first convolution, which files do not hold.
+    """
     variants: dict[str, dict[str, object]] = {"pcdeq2": {"activation": "sigmoid"}}
     variants |= {f"pcdeq1-{name}": {"activation": name, "floor": FLOOR, "sharpness": 5.0} for name in ACTIVATIONS}
-    shapes = {"": flat, "-conv": single, "-multi": several}
+    shapes: dict[str, Callable[..., Published]] = {
+        "": flat,
+        "-conv": partial(single, stride=stride),
+        "-multi": partial(several, stride=stride),
+    }
     return {
         name + ending: partial(read, variant=variant)
         for name, variant in variants.items()

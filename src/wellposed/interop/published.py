@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wellposed.errors import InputError, check
+from torch import Tensor
+
+from wellposed.errors import CheckpointError, InputError, check
 from wellposed.interop.files import Tensors
 
 
@@ -19,16 +22,17 @@ class Published:
         family: name of the family.
         options: its hyper-parameters.
         layers: parameters and buffers of each equilibrium layer.
-        head: of the last linear map, where the layer has none of its own.
+        linears: of the linear maps after the layers, in order.
         norms: of the batch normalisation after each layer, where there is one.
-        windows: rows of what the head sees of a state with a border, where the size of the averages follows from it.
+        windows: rows of what the head sees of the last state, where that state is an image that is averaged over windows; their
+            size follows from it, unless the one in the options fits.
         raw_grey: whether grey images go in as pixels, without standardisation.
     """
 
     family: str
     options: dict[str, Any]
-    layers: tuple[Tensors, ...]
-    head: Tensors
+    layers: tuple[Tensors, ...] = ()
+    linears: tuple[Tensors, ...] = ()
     norms: tuple[Tensors, ...] = ()
     windows: int | None = None
     raw_grey: bool = False
@@ -40,9 +44,10 @@ def bound_of(path: Path, gamma: float | None) -> float | None:
     Raises:
         InputError: not positive.
     """
-    check(gamma is None or gamma > 0.0, "gamma", gamma, "must be positive")
+    check(gamma is None or 0.0 < gamma < math.inf, "gamma", gamma, "must be positive and finite")
     found = re.findall(r"(?:^|[_-])(?:lip|L)(\d+(?:\.\d+)?)(?=[_-]|\.[A-Za-z]+$|$)", path.name)
-    return float(found[0]) if gamma is None and len(found) == 1 else gamma
+    named = float(found[0]) if gamma is None and len(found) == 1 else gamma
+    return named or None
 
 
 def needed(gamma: float | None) -> float:
@@ -56,3 +61,25 @@ def needed(gamma: float | None) -> float:
             "gamma=None: this layout needs its Lipschitz bound, which the file's name does not have; give --gamma"
         )
     return gamma
+
+
+def relative_margin(v: Tensor, m: float) -> float:
+    """The margin m as constraints with a learned metric have it: over the mean eigenvalue of VᵀV plus one.
+
+    Args:
+        v: V, a matrix or a kernel; its first dimension is that of its outputs.
+        m: the margin.
+    """
+    return m / (1.0 + float(v.square().sum()) / len(v))
+
+
+def windows_of(head: Tensor, channels: int) -> int:
+    """Rows of the square images that a linear map on flattened images of so many channels sees.
+
+    Raises:
+        CheckpointError: it sees no such images.
+    """
+    side = math.isqrt(head.shape[-1] // max(channels, 1))
+    if head.ndim != 2 or not side or side * side * channels != head.shape[1]:
+        raise CheckpointError(f"the head has shape {tuple(head.shape)}, its columns are not {channels} square images")
+    return side

@@ -244,6 +244,17 @@ def exact_convolution(
     return ExactOffset(apply(exact, weight, bias), 2.0 * gamma(weight[0].numel() + 4 + roundings) * size)
 
 
+def input_side(taps: int, input_taps: int | None) -> int:
+    """Rows and columns of the input convolution: ``input_taps``, or where that is None those of all kernels.
+
+    Raises:
+        InputError: not odd.
+    """
+    side = taps if input_taps is None else input_taps
+    check(side >= 1 and side % 2 == 1, "input_taps", side, "must be odd")
+    return side
+
+
 def state_image(image: tuple[int, int], stride: int) -> tuple[int, int]:
     """Height and width of the state: those of the input divided by the stride, rounded up."""
     check(len(image) == 2 and min(image) >= 1, "image", image, "must be a positive height and width")

@@ -16,7 +16,7 @@ from wellposed.convolution_norms import largest_singular_value
 from wellposed.errors import CertificateError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.holding import Holding
-from wellposed.layers.conv_equilibrium import ImageLayer, state_image
+from wellposed.layers.conv_equilibrium import ImageLayer, input_side, state_image
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, checked_bound, learned_logarithm
 from wellposed.norms import euclidean
@@ -173,6 +173,7 @@ class ConvLBEN(ImageLayer, PrescribedBound):
             alike for all pixels, and else a solve that factorises a matrix of the size of the image.
         epsilon: the margin, see `ConvLipschitzBounded`.
         taps: rows and columns of all kernels, odd.
+        input_taps: rows and columns of the input convolution, odd; None for ``taps``.
         stride: of the input convolution; the equilibrium has ⌈height/stride⌉ × ⌈width/stride⌉ pixels.
         border: 1 adds a border to the equilibrium that is kept zero, see `Bordered`; with 0 images are cyclic.
         activation: a name or an `Activation` with slopes in [0, 1].
@@ -207,6 +208,7 @@ class ConvLBEN(ImageLayer, PrescribedBound):
         input_in_metric: bool = True,
         epsilon: float = 0.1,
         taps: int = 3,
+        input_taps: int | None = None,
         stride: int = 1,
         border: int = 0,
         activation: str | Activation = "relu",
@@ -224,8 +226,9 @@ class ConvLBEN(ImageLayer, PrescribedBound):
         constraint = ConvLipschitzBounded(channels, state[1:], metric=metric, epsilon=epsilon, taps=taps, **where)
         log_gamma = learned_logarithm(gamma, learn_gamma, device=device, dtype=dtype)
         injection = CircularInjection(
-            in_channels, image, state, log_gamma, taps=taps, stride=stride, border=border, bias=bias, **where
-        )
+            in_channels, image, state, log_gamma, taps=input_side(taps, input_taps), stride=stride,
+            border=border, bias=bias, **where,
+        )  # fmt: skip
         sigma = activation_named(activation)
         super().__init__(injection, constraint, activation=Bordered(sigma, (state,)) if border else sigma, **options)
         self._image, self._state_shape = (int(image[0]), int(image[1])), state

@@ -9,7 +9,7 @@ import torch
 from wellposed.activations import Activation
 from wellposed.constraints.circular_monotone import CircularMonotone
 from wellposed.errors import checked_options
-from wellposed.layers.conv_equilibrium import ConvEquilibrium, state_image
+from wellposed.layers.conv_equilibrium import ConvEquilibrium, input_side, state_image
 from wellposed.layers.options import SolveOptions
 
 
@@ -22,6 +22,7 @@ class ConvMonDEQ(ConvEquilibrium):
         image: height and width of the input.
         m: strong-monotonicity constant, positive; larger is smoother.
         taps: rows and columns of all kernels, odd.
+        input_taps: rows and columns of the input convolution, odd; None for ``taps``.
         stride: of the input convolution; the equilibrium has ⌈height/stride⌉ × ⌈width/stride⌉ pixels.
         border: 1 adds a border to the equilibrium that is kept zero, so that with 3 × 3 taps W acts on the pixels inside as a
             zero-padded convolution, as in the published networks; with 0 images are cyclic.
@@ -48,6 +49,7 @@ class ConvMonDEQ(ConvEquilibrium):
         *,
         m: float = 1.0,
         taps: int = 3,
+        input_taps: int | None = None,
         stride: int = 1,
         border: int = 0,
         activation: str | Activation = "relu",
@@ -60,6 +62,6 @@ class ConvMonDEQ(ConvEquilibrium):
         state = (rows + 2 * border, columns + 2 * border)
         constraint = CircularMonotone(channels, state, m, taps=taps, device=device, dtype=dtype)
         super().__init__(
-            in_channels, image, constraint, ((channels, *state),), taps=taps, stride=stride, border=border, activation=activation,
-            bias=bias, device=device, dtype=dtype, **options,
+            in_channels, image, constraint, ((channels, *state),), taps=input_side(taps, input_taps), stride=stride,
+            border=border, activation=activation, bias=bias, device=device, dtype=dtype, **options,
         )  # fmt: skip

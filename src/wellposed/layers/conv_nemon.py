@@ -9,7 +9,7 @@ import torch
 from wellposed.activations import Activation
 from wellposed.constraints.conv_log_norm import ConvLogNorm
 from wellposed.errors import checked_options
-from wellposed.layers.conv_equilibrium import ConvEquilibrium, state_image
+from wellposed.layers.conv_equilibrium import ConvEquilibrium, input_side, state_image
 from wellposed.layers.options import SolveOptions
 
 
@@ -22,6 +22,7 @@ class ConvNEMON(ConvEquilibrium):
         image: height and width of the input.
         mu: bound of the log norm, below one; larger is more expressive and less smooth.
         taps: rows and columns of all kernels, odd.
+        input_taps: rows and columns of the input convolution, odd; None for ``taps``.
         stride: of the input convolution; the equilibrium has ⌈height/stride⌉ × ⌈width/stride⌉ pixels.
         activation: a name or an `Activation` with slopes in [0, 1].
         bias: whether the input convolution has a bias.
@@ -47,6 +48,7 @@ class ConvNEMON(ConvEquilibrium):
         *,
         mu: float = 0.0,
         taps: int = 3,
+        input_taps: int | None = None,
         stride: int = 1,
         activation: str | Activation = "relu",
         bias: bool = True,
@@ -57,6 +59,6 @@ class ConvNEMON(ConvEquilibrium):
         state = state_image(image, stride)
         constraint = ConvLogNorm(channels, state, mu, taps=taps, device=device, dtype=dtype)
         super().__init__(
-            in_channels, image, constraint, ((channels, *state),), taps=taps, stride=stride, activation=activation,
-            bias=bias, device=device, dtype=dtype, **options,
+            in_channels, image, constraint, ((channels, *state),), taps=input_side(taps, input_taps), stride=stride,
+            activation=activation, bias=bias, device=device, dtype=dtype, **options,
         )  # fmt: skip

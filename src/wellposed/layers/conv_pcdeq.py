@@ -11,7 +11,7 @@ from wellposed.concave import concave_activation
 from wellposed.constraints.conv_nonnegative import ConvNonnegative
 from wellposed.convolution_norms import convolution_norm
 from wellposed.errors import CertificateError, check, checked_options
-from wellposed.layers.conv_equilibrium import ImageLayer, exact_convolution, plain_convolution
+from wellposed.layers.conv_equilibrium import ImageLayer, exact_convolution, input_side, plain_convolution
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.pcdeq import PositiveEquilibrium, PositiveInjection, checked_floor
 from wellposed.solvers.evidence import ExactOffset
@@ -66,6 +66,7 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         parametrisation: of W ≥ 0, see `ConvNonnegative`.
         batch_norm: normalise U x + b over the batch, as the published networks do.
         taps: rows and columns of all kernels, odd.
+        input_taps: rows and columns of the input convolution, odd; None for ``taps``.
         stride: of the input convolution.
         padding: of the input convolution; None for what keeps the size at stride one.
         bias: whether the injection has a bias.
@@ -109,6 +110,7 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         parametrisation: str = "square",
         batch_norm: bool = False,
         taps: int = 3,
+        input_taps: int | None = None,
         stride: int = 1,
         padding: int | None = None,
         bias: bool = True,
@@ -118,17 +120,18 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
     ) -> None:
         check(in_channels > 0, "in_channels", in_channels, "must be a positive integer")
         check(taps >= 1 and taps % 2 == 1, "taps", taps, "must be odd")
+        side = input_side(taps, input_taps)
         check(stride >= 1, "stride", stride, "must be at least 1")
-        padding = taps // 2 if padding is None else padding
+        padding = side // 2 if padding is None else padding
         check(padding >= 0, "padding", padding, "must not be negative")
-        rows, columns = ((extent + 2 * padding - taps) // stride + 1 for extent in image)
-        check(min(rows, columns) >= 1, "image", image, f"is too small for {taps} × {taps} taps with padding {padding}")
+        rows, columns = ((extent + 2 * padding - side) // stride + 1 for extent in image)
+        check(min(rows, columns) >= 1, "image", image, f"is too small for {side} × {side} taps with padding {padding}")
         floor = checked_floor(activation, floor, sharpness, options.get("solver"))
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         injection = PositiveConv2d(
             in_channels,
             channels,
-            taps,
+            side,
             floor,
             sharpness,
             batch_norm=batch_norm,

@@ -10,7 +10,7 @@ from torch import Tensor
 from wellposed.activations import Activation
 from wellposed.constraints.multi_scale_monotone import MultiScaleMonotone, tier_images
 from wellposed.errors import CertificateError, check, checked_options
-from wellposed.layers.conv_equilibrium import ConvEquilibrium, state_image
+from wellposed.layers.conv_equilibrium import ConvEquilibrium, input_side, state_image
 from wellposed.layers.options import SolveOptions
 
 
@@ -26,6 +26,7 @@ class MultiScaleMonDEQ(ConvEquilibrium):
         image: height and width of the input.
         m: strong-monotonicity constant, positive; larger is smoother.
         taps: rows and columns of all kernels, odd.
+        input_taps: rows and columns of the input convolution, odd; None for ``taps``.
         stride: of the input convolution.
         border: 1 adds a border to every tier that is kept zero, as in the published networks.
         activation: a name or an `Activation` with slopes in [0, 1].
@@ -51,6 +52,7 @@ class MultiScaleMonDEQ(ConvEquilibrium):
         *,
         m: float = 1.0,
         taps: int = 3,
+        input_taps: int | None = None,
         stride: int = 1,
         border: int = 0,
         activation: str | Activation = "relu",
@@ -69,8 +71,8 @@ class MultiScaleMonDEQ(ConvEquilibrium):
         constraint = MultiScaleMonotone(tuple(channels), images, m, taps=taps, device=device, dtype=dtype)
         tiers = tuple((count, *size) for count, size in zip(channels, images, strict=True))
         super().__init__(
-            in_channels, image, constraint, tiers, taps=taps, stride=stride, border=border, activation=activation,
-            bias=bias, device=device, dtype=dtype, **options,
+            in_channels, image, constraint, tiers, taps=input_side(taps, input_taps), stride=stride,
+            border=border, activation=activation, bias=bias, device=device, dtype=dtype, **options,
         )  # fmt: skip
 
     constraints = (MultiScaleMonotone,)

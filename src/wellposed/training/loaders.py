@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.data import GraphData, ImageData, load_graphs, load_images
 from wellposed.errors import require
+from wellposed.layers.options import SolvingModule
 from wellposed.models import GraphClassifier, classifier
 from wellposed.training.config import TrainConfig
 
 Data = ImageData | GraphData
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def load_data(config: TrainConfig, data_root: Path | None) -> Data:
@@ -28,10 +30,18 @@ def build_model(config: TrainConfig, data: Data) -> nn.Module:
     family = config.family
     if isinstance(data, GraphData):
         *layers, head = family.build((data.features,), data.classes)
-        return GraphClassifier(tuple(layers), head)
+        return _limited(GraphClassifier(tuple(layers), head), family.max_steps)
     body = family.build(tuple(data.train_x.shape[1:]), data.classes)
     std = data.std if family.scales_input else tuple(1.0 for _ in data.std)
-    return classifier(body, data.mean, std)
+    return _limited(classifier(body, data.mean, std), family.max_steps)
+
+
+def _limited(model: Model, max_steps: int) -> Model:
+    """The model with that limit on the iterations of every solve."""
+    for part in model.modules():
+        if isinstance(part, SolvingModule):
+            part.max_steps = max_steps
+    return model
 
 
 def training_batches(data: Data, config: TrainConfig) -> Any:

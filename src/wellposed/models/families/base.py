@@ -26,13 +26,17 @@ class Family(ABC):
     rtol: float = 1e-3
     """Relative tolerance of the solves while training."""
 
+    max_steps: int = 1000
+    """Limit on the iterations of a solve."""
+
     def __post_init__(self) -> None:
         check(self.width > 0, "width", self.width, "must be a positive integer")
         check(self.rtol > 0, "rtol", self.rtol, "must be positive")
+        check(self.max_steps >= 1, "max_steps", self.max_steps, "must be at least 1")
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
-        """The blocks from flat inputs (node features, for graphs) to logits, with fresh weights.
+        """The blocks from flat inputs (node features, for graphs) to logits, with fresh weights; the limit on steps is set later.
 
         Args:
             shape: of one image, (channels, height, width), before it was flattened; of one node's features, (features,).

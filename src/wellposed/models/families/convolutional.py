@@ -33,6 +33,8 @@ class _ConvFamily(Family):
     """Channels of the state."""
     taps: int = 3
     """Rows and columns of the kernels; odd."""
+    input_taps: int | None = None
+    """Rows and columns of the input convolution; odd, by default as the others."""
     stride: int = 2
     """Stride of the input convolution: the state has so many times fewer rows and columns."""
     pool: int = 2
@@ -40,7 +42,11 @@ class _ConvFamily(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.taps >= 1 and self.taps % 2 == 1, "taps", self.taps, "must be odd")
+        for name, taps in (
+            ("taps", self.taps),
+            ("input_taps", self.taps if self.input_taps is None else self.input_taps),
+        ):
+            check(taps >= 1 and taps % 2 == 1, name, taps, "must be odd")
         check(self.stride >= 1, "stride", self.stride, "must be at least 1")
         check(self.pool >= 1, "pool", self.pool, "must be at least 1")
 
@@ -83,6 +89,7 @@ class MonDEQConvFamily(_ConvFamily):
             image,
             m=self.m,
             taps=self.taps,
+            input_taps=self.input_taps,
             stride=self.stride,
             border=self.border,
             rtol=self.rtol,
@@ -107,8 +114,8 @@ class MonDEQMultiFamily(MonDEQConvFamily):
 
     def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
         return MultiScaleMonDEQ(
-            channels, (self.width, *self.further), image, m=self.m, taps=self.taps, stride=self.stride,
-            border=self.border, rtol=self.rtol,
+            channels, (self.width, *self.further), image, m=self.m, taps=self.taps, input_taps=self.input_taps,
+            stride=self.stride, border=self.border, rtol=self.rtol,
         )  # fmt: skip
 
 
@@ -140,8 +147,8 @@ class LBENConvFamily(_ConvFamily):
 
     def _layer(self, channels: int, image: tuple[int, int], **bound: Any) -> ConvLBEN:
         return ConvLBEN(
-            channels, self.width, image, metric=self.metric, epsilon=self.epsilon, taps=self.taps, stride=self.stride,
-            border=self.border, rtol=self.rtol, **bound,
+            channels, self.width, image, metric=self.metric, epsilon=self.epsilon, taps=self.taps,
+            input_taps=self.input_taps, stride=self.stride, border=self.border, rtol=self.rtol, **bound,
         )  # fmt: skip
 
     def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
@@ -175,7 +182,10 @@ class NEMONConvFamily(_ConvFamily):
         check(self.mu < 1, "mu", self.mu, "must be below one")
 
     def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
-        return ConvNEMON(channels, self.width, image, mu=self.mu, taps=self.taps, stride=self.stride, rtol=self.rtol)
+        return ConvNEMON(
+            channels, self.width, image, mu=self.mu, taps=self.taps, input_taps=self.input_taps, stride=self.stride,
+            rtol=self.rtol,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -206,7 +216,7 @@ class PcDEQConvFamily(_ConvFamily):
         layer = ConvPcDEQ(
             channels[0], channels[1], image, activation=self.activation, parametrisation=self.parametrisation,
             floor=None if self.activation == "sigmoid" else self.floor, sharpness=self.sharpness, batch_norm=True,
-            taps=self.taps, stride=stride, padding=padding, rtol=self.rtol,
+            taps=self.taps, input_taps=self.input_taps, stride=stride, padding=padding, rtol=self.rtol,
         )  # fmt: skip
         return layer, (layer, nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(channels[1]))
 

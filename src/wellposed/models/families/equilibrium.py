@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -45,7 +45,7 @@ class LBENFamily(Family):
     name: ClassVar[str] = "lben"
 
     gamma: float = 1.0
-    """Lipschitz bound from normalised input to logits."""
+    """Lipschitz bound from normalised input to logits; 0 for none, well-posedness only."""
     learn_gamma: bool = False
     """Learn the bound, from gamma on."""
     metric: str = "diagonal"
@@ -57,17 +57,20 @@ class LBENFamily(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.gamma > 0, "gamma", self.gamma, "must be positive")
+        check(self.gamma >= 0, "gamma", self.gamma, "must not be negative")
         check(self.epsilon > 0, "epsilon", self.epsilon, "must be positive")
         choices("metric", self.metric, ("diagonal", "identity"))
         activation(self.activation)
 
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+        bound: dict[str, Any] = (
+            {"gamma": self.gamma, "out_features": classes, "learn_gamma": self.learn_gamma} if self.gamma else {}
+        )
         layer = LBEN(
-            math.prod(shape), self.width, gamma=self.gamma, out_features=classes, learn_gamma=self.learn_gamma,
-            metric=self.metric, epsilon=self.epsilon, activation=self.activation, rtol=self.rtol,
+            math.prod(shape), self.width, metric=self.metric, epsilon=self.epsilon, activation=self.activation,
+            rtol=self.rtol, **bound,
         )  # fmt: skip
-        return (layer,)
+        return (layer,) if self.gamma else (layer, nn.Linear(self.width, classes))
 
 
 @dataclass(frozen=True)

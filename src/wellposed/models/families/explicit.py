@@ -49,10 +49,18 @@ class FeedForwardFamily(_Layered):
 
     name: ClassVar[str] = "feedforward"
 
+    widths: tuple[int, ...] = ()
+    """Features of every hidden layer, where they differ; then width and depth say nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "widths", tuple(self.widths))  # TOML has lists
+        check(all(width > 0 for width in self.widths), "widths", self.widths, "must be positive")
+
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
-        sizes = [math.prod(shape)] + [self.width] * self.depth
+        sizes = [math.prod(shape), *(self.widths or [self.width] * self.depth)]
         hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
-        return (*hidden, nn.Linear(self.width, classes))
+        return (*hidden, nn.Linear(sizes[-1], classes))
 
 
 @dataclass(frozen=True)
