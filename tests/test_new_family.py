@@ -45,6 +45,7 @@ class NormBall(wp.Guarantee):
         return NormBall(operator)
 
 
+@wp.register
 class Shrunk(Constraint):
     """W = 0.9·V/(1 + ‖V‖_F)."""
 

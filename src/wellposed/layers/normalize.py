@@ -31,7 +31,7 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, channels, height, width) to the same."""
-        if x.ndim < 3 or x.shape[-3] != len(self.mean):
+        if x.ndim < 3 or len(self.mean) not in (1, x.shape[-3]):
             raise InputError(
                 f"x: has shape {tuple(x.shape)}, but the normalisation is for images of {len(self.mean)} channels, with the "
                 "channels before height and width"

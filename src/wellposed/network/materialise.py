@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from wellposed.errors import CertificateError, InputError, failing_as_unprovable
-from wellposed.layers.graph_classifier import GraphClassifier
+from wellposed.layers.graph import ImplicitGraph
+from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.network.known import is_leaf_class, require_plain_calls, require_unchanged
 from wellposed.network.network import Network
 from wellposed.network.precision import check_precision
@@ -66,6 +67,9 @@ def _gated(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:
         chain = [("model", "", stored("model", copied))]
     else:
         chain = trace(copied, _dtype_of(copied), stored)
+    for name, path, block in chain:
+        if isinstance(block, ImplicitGraph | NodeSum) and type(copied) is not GraphClassifier and path:
+            raise CertificateError(f"{name}: needs graphs; certify a GraphClassifier")
     if not chain:
         raise CertificateError("model: does nothing to its input, as an empty Sequential; there is nothing to certify")
     paths = {name: None if path is None or _touched(path, changed) else path for name, path, _ in chain}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import CertificateError, failing_as_unprovable
+from wellposed.errors import CertificateError, NotConvergedWarning, failing_as_unprovable
 from wellposed.network.network import Network
 from wellposed.network.shapes import probe_shapes
 
@@ -28,11 +29,11 @@ def compare_on_probes(model: nn.Module, network: Network, written: bool) -> None
             explain; or in shape or precision; or the model fails; or no shape is known that it could be compared on.
     """
     if network.input_shape is not None:
-        _compare(model, network.input_shape, network, written)
+        _compare_silently(model, network.input_shape, network, written)
         return
     for shape in itertools.islice(probe_shapes(network.blocks, model, network.dtype), _GUESSES if written else 1):
         try:
-            _compare(model, shape, network, written)
+            _compare_silently(model, shape, network, written)
         except _ModelFailed:  # which may well take inputs of another shape
             continue
         return
@@ -45,6 +46,13 @@ def compare_on_probes(model: nn.Module, network: Network, written: bool) -> None
 
 class _ModelFailed(CertificateError):
     """The model fails on a probe."""
+
+
+def _compare_silently(model: nn.Module, shape: tuple[int, ...], network: Network, written: bool) -> None:
+    """Compare on one shape; what a solve has to say of its convergence is said where it matters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)
+        _compare(model, shape, network, written)
 
 
 def _compare(model: nn.Module, shape: tuple[int, ...], network: Network, written: bool) -> None:

@@ -13,6 +13,7 @@ from wellposed.errors import CertificateError, failing_as_unprovable
 from wellposed.holding import Holding
 from wellposed.layers.conv_equilibrium import plain_convolution
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.maps import check_map
 from wellposed.layers.normalize import require_fixed
 from wellposed.network.known import is_leaf_class, known_blocks, require_known
@@ -32,6 +33,8 @@ def stored(path: str, module: nn.Module) -> nn.Module:
         CertificateError: nothing is known of such a module, a part of it is not what its class says, it acts differently in
             training, or its options are outside of what is known.
     """
+    if isinstance(module, GraphClassifier):
+        raise CertificateError(f"{path}: a GraphClassifier inside another module; certify it by itself")
     if not is_leaf_class(type(module)):
         raise CertificateError(
             f"{path}: no Lipschitz constant is known for a {type(module).__name__}; known blocks are {known_blocks()}; "
