@@ -229,20 +229,22 @@ class Certificate:
         """
         network = self._about(model)
         chain = network.blocks
-        filed = claims(network, self.norm, self.factors, self.joint, self.lipschitz, self.pairs)
+        # The checker follows a normalisation as a block of its own.
+        proved = joint_bound(chain, fold=False) if self.joint is not None and self.joint.folded else self.joint
+        filed = claims(network, self.norm, self.factors, proved, self.lipschitz, self.pairs)
         tensors = filed.tensors
         lower = self.lower_bound
         if self.witness is not None:
             tensors["witness/points"] = torch.stack(self.witness)
             points = tensors["witness/points"]
-            found = None if self.joint is None else describe_witness(chain, self.joint, points, self.norm)
+            found = None if proved is None else describe_witness(chain, proved, points, self.norm)
             if found is not None and lower is not None:
                 tensors, lower = {**tensors, **found[0]}, max(min(found[1], lower), 0.0)
         joint = None
-        if self.joint is not None:
+        if proved is not None:
             joint = {
-                "block": self.joint.block, "place": self.joint.place, "value": self.joint.value,
-                "pairs": None if self.joint.pairs is None else self.joint.pairs.tolist(),
+                "block": proved.block, "place": proved.place, "value": proved.value,
+                "pairs": None if proved.pairs is None else proved.pairs.tolist(),
             }  # fmt: skip
         content = {
             "norm": self.norm,

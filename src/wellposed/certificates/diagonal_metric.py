@@ -45,9 +45,10 @@ class AffineBlock:
         matrix: W, shape (n, n).
         input_weight: U, shape (n, inputs).
         metric: where to start: a positive λ for which M(λ) is positive definite.
+        roundings: how many roundings of float64 the entries of U may be off.
     """
 
-    def __init__(self, matrix: Tensor, input_weight: Tensor, metric: Tensor) -> None:
+    def __init__(self, matrix: Tensor, input_weight: Tensor, metric: Tensor, *, roundings: int = 0) -> None:
         self._weight = to_float64(matrix, "W")
         small, self._exponent = near_one(input_weight, "U")  # U is 2 to that power times this
         driven = small.numpy()
@@ -56,6 +57,7 @@ class AffineBlock:
         self._absolute_gram = np.abs(driven) @ np.abs(driven).T
         self._inputs = driven.shape[1]
         self._metric = metric
+        self._terms = self._inputs + 3 * roundings  # in the error of an entry of UUᵀ
 
     def proves(self, output: Tensor, multipliers: Tensor, value: float) -> bool:
         """Whether x ↦ C z* is proved to be Lipschitz with this constant, rounding included.
@@ -78,7 +80,7 @@ class AffineBlock:
         if not in_range:
             return False
         # Entries err by this much, relative to the sums of the absolute values of their terms.
-        rounding = rounding_constant(max(len(seen), self._inputs) + 12)
+        rounding = rounding_constant(max(len(seen), self._terms) + 12)
         half = scale[:, None] * self._displacement
         size = scale[:, None] * (np.abs(self._weight) + np.eye(len(scale)))
         condition, terms = half + half.T, size + size.T
@@ -116,10 +118,14 @@ class AffineBlock:
         return None
 
 
-def affine_block(layer: Equilibrium) -> AffineBlock | None:
+def affine_block(layer: Equilibrium, std: Tensor | None = None) -> AffineBlock | None:
     """The numbers of a layer that the theorem is about, or None if it is about another kind of layer.
 
     Convolutions are left out: their matrices have the size of the image.
+
+    Args:
+        layer: the layer.
+        std: of a normalisation before it, which U is divided by, float64, shape (inputs,); None for none.
     """
     plain = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
     if not layer.activation.is_monotone or not plain:
@@ -133,4 +139,7 @@ def affine_block(layer: Equilibrium) -> AffineBlock | None:
         if guarantee is None and known is None:
             return None
         metric = torch.ones(len(matrix), dtype=torch.float64) if known is None else known.detach().double().cpu()
-        return AffineBlock(matrix, layer.injection.weight.detach(), metric)
+        weight = layer.injection.weight.detach()
+        if std is None:
+            return AffineBlock(matrix, weight, metric)
+        return AffineBlock(matrix, weight.double().cpu() / std, metric, roundings=1)

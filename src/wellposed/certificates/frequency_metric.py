@@ -172,8 +172,13 @@ class CircularBlock:
         return torch.fft.rfft2(images, norm="ortho").flatten(2).permute(2, 1, 0).contiguous()
 
 
-def circular_block(layer: object) -> CircularBlock | None:
-    """The numbers of a layer that the theorem is about, or None if it is about another kind of layer."""
+def circular_block(layer: object, std: Tensor | None = None) -> CircularBlock | None:
+    """The numbers of a layer that the theorem is about, or None if it is about another kind of layer.
+
+    Args:
+        layer: the layer.
+        std: of a normalisation before it, which U is divided by, float64, shape (in_channels,); None for none.
+    """
     if not isinstance(layer, ImageLayer) or not layer.activation.is_monotone:
         return None
     if layer.output is not None or layer.direct is not None:
@@ -183,7 +188,7 @@ def circular_block(layer: object) -> CircularBlock | None:
         if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()):
             return None
         operator, guarantee = layer.materialise()
-        kernel, exponent = near_one(weight)
+        kernel, exponent = near_one(weight if std is None else weight.double().cpu() / std[:, None, None])
         if isinstance(operator, ScaledCircular):
             return _scaled_block(layer, operator, kernel, exponent)
         if not isinstance(operator, Circular) or not isinstance(guarantee, CircularStronglyMonotone):
@@ -286,8 +291,8 @@ def _gram(transfer: Tensor, kernel: Tensor) -> tuple[Tensor, float]:
     taps = kernel.abs().sum((2, 3))
     energy = float(taps.square().sum())  # above the square of the Frobenius norm at any frequency
     gram = transfer @ transfer.mH
-    # Sums over taps with tabulated angles of up to 4π, then products.
-    return gram, 4.0 * rounding_constant(kernel[0].numel() + 64) * energy
+    # Sums over taps with tabulated angles of up to 4π, then products; the kernel may be rounded once itself.
+    return gram, 4.0 * rounding_constant(kernel[0].numel() + 68) * energy
 
 
 def _least(matrix: Tensor, error: Tensor) -> float | None:

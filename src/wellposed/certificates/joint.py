@@ -10,15 +10,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.certificates.diagonal_metric import AffineBlock, affine_block
 from wellposed.certificates.ending import Chain, find, find_pooled, output_map
 from wellposed.certificates.frequency_metric import CircularBlock, circular_block
 from wellposed.errors import CertificateError
+from wellposed.layers.blocks import is_plain, moves_only
+from wellposed.layers.conv_equilibrium import ImageLayer
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.normalize import Normalize
 from wellposed.network.constants import Factor, product, rounded_up
 from wellposed.norm import Norm
 
@@ -29,13 +34,14 @@ class Joint:
 
     Attributes:
         block: names of the two.
-        place: of the layer among the blocks.
-        value: Lipschitz constant from the layer's input to the logits.
+        place: of the first block that it is about, the layer or a normalisation before it, among all blocks.
+        value: Lipschitz constant from that block's input to the logits.
         multipliers: the diagonal metrics that prove it, float64, shape (rows, n), with the number of channels for n if they
             are convolutions: the first row for ``value`` (for ℓ∞ one for every output), then one row for each class pair
             (i, j), i < j, in lexicographic order.
-        pairs: constants of the margins y_i − y_j from the layer's input, shape (classes, classes), or None without a head.
+        pairs: constants of the margins y_i − y_j from the same input, shape (classes, classes), or None without a head.
         shares: of the inputs in the ellipsoids of ℓ∞ constants, one row for each row of multipliers; see `ellipsoids`.
+        folded: whether the first block is a normalisation that was made a part of the layer's input map.
     """
 
     block: str
@@ -44,30 +50,53 @@ class Joint:
     multipliers: Tensor
     pairs: Tensor | None
     shares: Tensor | None = None
+    folded: bool = False
 
 
-def _parts(chain: Chain, largest: int | None = None) -> _Parts | None:
+def _parts(chain: Chain, largest: int | None = None, *, fold: bool) -> _Parts | None:
     """What joint bounds are about, or None where none applies.
 
     Args:
         chain: blocks in order.
         largest: the largest state to do it for: the work grows with its cube.
+        fold: whether a normalisation with several standard deviations before the layer is made a part of its input map.
     """
     found = find(chain)
     if found is not None:
         place, name, layer, head = found
         if largest is None or layer.state_features <= largest:
-            block = affine_block(layer)
+            begin, std = _folded(chain, place, layer) if fold else (place, None)
+            block = affine_block(layer, std)
             if block is not None:
-                return _Parts(place, name, block, output_map(layer, head), head is not None, lambda rows: rows)
+                return _Parts(begin, name, block, output_map(layer, head), head is not None, lambda rows: rows)
     pooled = find_pooled(chain)
     if pooled is None:
         return None
     channels, height, width = pooled.layer.state_shape
     if largest is not None and channels**3 * height * width > largest**3 // 2:  # as much work
         return None
-    circular = circular_block(pooled.layer)
-    return None if circular is None else _Parts(pooled.place, pooled.name, circular, pooled.rows, True, pooled.spread)
+    begin, std = _folded(chain, pooled.place, pooled.layer) if fold else (pooled.place, None)
+    circular = circular_block(pooled.layer, std)
+    return None if circular is None else _Parts(begin, pooled.name, circular, pooled.rows, True, pooled.spread)
+
+
+def _folded(chain: Chain, place: int, layer: Equilibrium) -> tuple[int, Tensor | None]:
+    """The place of a normalisation with several standard deviations before a layer, and these; or the layer's place and None.
+
+    For images they are those of the channels, for flat inputs those of every entry.
+    """
+    behind = [block for _, block in chain[:place]]
+    images = isinstance(layer, ImageLayer)
+    for begin in reversed(range(place)):
+        block = behind[begin]
+        if is_plain(block, Normalize) and bool((block.std != block.std[0]).any()):
+            if images:
+                return begin, block.std.detach().double().cpu().reshape(-1)
+            with suppress(CertificateError):  # nothing there makes one vector of each image
+                return begin, block.spread(layer.in_features, behind[begin + 1 :])[1]
+        if not (isinstance(block, nn.Identity | nn.Dropout) if images else moves_only(block)):
+            break
+    return place, None
 
 
 @dataclass(frozen=True)
@@ -82,14 +111,15 @@ class _Parts:
     spread: Callable[[Tensor], Tensor]
 
 
-def joint_bound(chain: Chain, *, largest: int | None = None) -> Joint | None:
+def joint_bound(chain: Chain, *, largest: int | None = None, fold: bool = True) -> Joint | None:
     """The bound in the best diagonal metric; None where it does not apply.
 
     Args:
         chain: blocks in order.
         largest: the largest state to do it for, or as much work with images: it grows with the cube of the state or channels.
+        fold: whether a normalisation with several standard deviations before the layer is made a part of its input map.
     """
-    parts = _parts(chain, largest)
+    parts = _parts(chain, largest, fold=fold)
     if parts is None:
         return None
     block, output = parts.block, parts.rows
@@ -106,7 +136,8 @@ def joint_bound(chain: Chain, *, largest: int | None = None) -> Joint | None:
             value, row = (fallback, whole.multipliers) if margin is None else (margin.value, margin.multipliers)
             pairs[first, second] = pairs[second, first] = value
             rows.append(row)
-    return Joint(parts.name, parts.place, whole.value, torch.stack(rows), pairs)
+    folded = isinstance(chain[parts.place][1], Normalize)
+    return Joint(parts.name, parts.place, whole.value, torch.stack(rows), pairs, folded=folded)
 
 
 def following(joint: Joint, factors: Sequence[Factor], norm: Norm) -> tuple[float, Tensor | None]:
@@ -133,7 +164,7 @@ def check_joint(chain: Chain, joint: Joint) -> None:
     Raises:
         CertificateError: it is about other blocks, or a value is smaller than what its multipliers prove.
     """
-    parts = _parts(chain)
+    parts = _parts(chain, fold=joint.folded)
     if parts is None or (parts.place, parts.name) != (joint.place, joint.block):
         raise CertificateError(f"joint: the model has no layer and head {joint.block!r}")
     block, output, multipliers = parts.block, parts.rows, joint.multipliers
