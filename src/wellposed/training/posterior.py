@@ -8,9 +8,9 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from wellposed.certificates.risk import gaussian_kl
+from wellposed.implicit.parameters import call_with, parameter_places
 
 
 class Posterior(nn.Module):
@@ -24,6 +24,7 @@ class Posterior(nn.Module):
     def __init__(self, model: nn.Module, scale: float) -> None:
         super().__init__()
         self._model = [model]  # not a part of this module: its own parameters are constants
+        self._places = parameter_places(model)
         named = {name.replace(".", "/"): parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.mean = nn.ParameterDict({name: nn.Parameter(value.clone()) for name, value in named.items()})
         spread = {
@@ -56,7 +57,7 @@ class Posterior(nn.Module):
 
     def logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         """The network with these weights."""
-        return functional_call(self._model[0], weights, (x,))
+        return call_with(self._model[0], self._places, weights, (x,))
 
 
 class PosteriorModule(lightning.LightningModule):
