@@ -26,13 +26,13 @@ def equilibrium(made, x):
     return max((u * x + b) / (1 - w), Fraction(0))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("exponent", [-300, -160, -40, -8, 0, 8, 30, 150, 300])
+EXPONENTS = [(torch.float32, e) for e in (-36, -20, -8, 0, 8, 30)]
+EXPONENTS += [(torch.float64, e) for e in (-300, -160, -40, -8, 0, 8, 30, 150, 300)]
+
+
+@pytest.mark.parametrize(("dtype", "exponent"), EXPONENTS)
 @pytest.mark.parametrize("flushed", [False, True])
 def test_one_unit(dtype, exponent, flushed):
-    limit = 36 if dtype == torch.float32 else 300
-    if abs(exponent) > limit:
-        pytest.skip("beyond the dtype")
     generator = torch.Generator().manual_seed(exponent)
 
     def number():
@@ -66,7 +66,7 @@ def test_one_unit(dtype, exponent, flushed):
 
 def test_overflow_is_infinite():
     for u, bias, x in ((1e200, 0.0, 1e200), (1e200, -1e308, 1e200), (1e308, 1e308, 1.0)):
-        found = wp.perturbation_bound(layer(1.0, u, bias), layer(1.0, u, bias), torch.tensor([[x]]).double())
+        found = wp.perturbation_bound(layer(1.0, u, bias), layer(1.0, u, bias), torch.tensor([[x]], dtype=torch.float64))
         assert (found == math.inf).all()
     # The weights overflow when they are subtracted.
     found = wp.perturbation_bound(layer(1e153, 1.0, 0.0), layer(2.0, 1.0, 0.0), torch.ones(1, 1).double())
