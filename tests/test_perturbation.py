@@ -66,7 +66,9 @@ def test_one_unit(dtype, exponent, flushed):
 
 def test_overflow_is_infinite():
     for u, bias, x in ((1e200, 0.0, 1e200), (1e200, -1e308, 1e200), (1e308, 1e308, 1.0)):
-        found = wp.perturbation_bound(layer(1.0, u, bias), layer(1.0, u, bias), torch.tensor([[x]], dtype=torch.float64))
+        found = wp.perturbation_bound(
+            layer(1.0, u, bias), layer(1.0, u, bias), torch.tensor([[x]], dtype=torch.float64)
+        )
         assert (found == math.inf).all()
     # The weights overflow when they are subtracted.
     found = wp.perturbation_bound(layer(1e153, 1.0, 0.0), layer(2.0, 1.0, 0.0), torch.ones(1, 1).double())

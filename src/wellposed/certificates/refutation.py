@@ -109,9 +109,7 @@ def _exactly(matrix: Tensor, active: list[int], place: int) -> tuple[bool, TwoEq
     return True, _rounded(matrix, set(active), place, [value / largest for value in change], before + 1 / at)
 
 
-def _rounded(
-    matrix: Tensor, active: set[int], place: int, change: Vector, between: Fraction
-) -> TwoEquilibria | None:
+def _rounded(matrix: Tensor, active: set[int], place: int, change: Vector, between: Fraction) -> TwoEquilibria | None:
     """The equilibria of which the pre-activations differ by ``change``, at most one in size, where D is ``between`` at a place."""
     if change[place] < 0:
         change = [-value for value in change]
@@ -191,7 +189,11 @@ def _is_negative(matrix: Tensor) -> bool:
         (inverse @ scaled, inverse.abs() @ (scaled.abs() + identity)),
         (inverse @ factored @ upper, inverse.abs() @ factored.abs() @ upper.abs()),
     ):
-        missed = (product - identity).abs() + 2.0 * rounding * (terms + identity) + tiny * (1.0 + inverse.abs().sum(1))[:, None]
+        missed = (
+            (product - identity).abs()
+            + 2.0 * rounding * (terms + identity)
+            + tiny * (1.0 + inverse.abs().sum(1))[:, None]
+        )
         if not float(missed.sum(1).amax()) < 0.99:
             return False
     places = order.argmax(0).tolist()
