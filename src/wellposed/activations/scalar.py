@@ -185,7 +185,7 @@ def _length(value: Tensor) -> Tensor:
 
 
 def _odd(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The odd extension of a function that is zero at zero, from the positive axis; its derivative at zero by autograd is right."""
+    """The odd extension of a function that is zero at zero, from the positive axis; autograd is right at zero too."""
     return lambda v: function(v.clamp_min(0.0)) - function(torch.relu(-v))
 
 

@@ -110,7 +110,7 @@ def _exactly(matrix: Tensor, active: list[int], place: int) -> tuple[bool, TwoEq
 
 
 def _rounded(matrix: Tensor, active: set[int], place: int, change: Vector, between: Fraction) -> TwoEquilibria | None:
-    """The equilibria of which the pre-activations differ by ``change``, at most one in size, where D is ``between`` at a place."""
+    """The equilibria whose pre-activations differ by ``change``, at most one in size, where D is ``between`` at a place."""
     if change[place] < 0:
         change = [-value for value in change]
     first, second = ([sign * value / 2 for value in change] for sign in (1, -1))
