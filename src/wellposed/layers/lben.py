@@ -15,9 +15,9 @@ from wellposed.constraints.lipschitz_bounded import (
     proved_lipschitz,
     proved_with_feedthrough,
 )
-from wellposed.errors import InputError, check, checked_options
+from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
-from wellposed.layers.embedding import embed
+from wellposed.layers.embedding import Embedding, embed
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, ScaledLinear, checked_bound, learned_logarithm
 from wellposed.operators import Operator
@@ -189,7 +189,7 @@ class LBEN(PrescribedBound):
 
         Raises:
             InputError: the network cannot be embedded.
-            GuaranteeError: it does not satisfy the bound ``gamma`` in the embedding's metric.
+            GuaranteeError: it does not satisfy the bound ``gamma`` in the embedding's metric, or not in this precision.
         """
         found = embed(network)
         bound = 1.01 * found.gamma if gamma is None else gamma
@@ -201,4 +201,22 @@ class LBEN(PrescribedBound):
         layer.set_dense(found.matrix, found.input_weight, found.metric, found.output_weight)
         layer.injection.bias.copy_(found.bias)
         layer.output.bias.copy_(found.output_bias)
+        layer._must_have_maps(found)
         return layer.to(like.device)
+
+    def _must_have_maps(self, found: Embedding) -> None:
+        """Refuse an embedding whose maps its parameters do not give back, as where their scales are too far apart."""
+        pairs = (
+            (self.operator().dense(), found.matrix), (self.injection.weight, found.input_weight),
+            (self.output.weight, found.output_weight), (self.injection.bias, found.bias),
+            (self.output.bias, found.output_bias),
+        )  # fmt: skip
+        allowed = torch.finfo(self.injection.weight.dtype).eps ** 0.5
+        for own, wanted in pairs:
+            away = (own.detach().double().cpu() - wanted).abs()
+            if not bool((away <= allowed * (1.0 + wanted.abs().amax())).all()):
+                raise GuaranteeError(
+                    f"network: its scales are too far apart for an embedding in {self.injection.weight.dtype} (weights off by "
+                    f"{float(away.amax()):.3g}); use float64 or a network of milder scales"
+                )
+
