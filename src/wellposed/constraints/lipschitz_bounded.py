@@ -114,7 +114,9 @@ class LipschitzBounded(SavedNumber, Constraint):
         symmetric = 0.5 * (core + core.T) - (0.0 if bounded is None else bounded.detach().double())
         usable = bool(torch.isfinite(symmetric).all() and torch.isfinite(metric.log()).all())
         if not usable:
-            raise GuaranteeError("matrix: its condition overflows in this metric, or the metric is not positive and finite")
+            raise GuaranteeError(
+                "matrix: its condition overflows in this metric, or the metric is not positive and finite"
+            )
         # With ε = e·(1 + tr VᵀV/n), the trace of VᵀV follows from that of VᵀV + εI.
         trace = (float(symmetric.trace()) - len(weight) * self.epsilon) / (1.0 + self.epsilon)
         margin = self.epsilon * (1.0 + trace / len(weight))

@@ -17,6 +17,7 @@ from wellposed.constraints.lipschitz_bounded import (
 )
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
+from wellposed.guarantee.monotone import ProvedMonotone
 from wellposed.layers.embedding import Embedding, embed
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, ScaledLinear, checked_bound, learned_logarithm
@@ -206,8 +207,11 @@ class LBEN(PrescribedBound):
 
     def _must_have_maps(self, found: Embedding) -> None:
         """Refuse an embedding whose maps its parameters do not give back, as where their scales are too far apart."""
+        operator, guarantee = self.materialise()
+        assert isinstance(guarantee, ProvedMonotone)
+        _ = guarantee.m  # raises where it is lost to rounding
         pairs = (
-            (self.operator().dense(), found.matrix), (self.injection.weight, found.input_weight),
+            (operator.dense(), found.matrix), (self.injection.weight, found.input_weight),
             (self.output.weight, found.output_weight), (self.injection.bias, found.bias),
             (self.output.bias, found.output_bias),
         )  # fmt: skip
@@ -219,4 +223,3 @@ class LBEN(PrescribedBound):
                     f"network: its scales are too far apart for an embedding in {self.injection.weight.dtype} (weights off by "
                     f"{float(away.amax()):.3g}); use float64 or a network of milder scales"
                 )
-
