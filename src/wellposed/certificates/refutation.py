@@ -136,8 +136,8 @@ def _rounded(matrix: Tensor, active: set[int], place: int, change: Vector, betwe
     apart = math.dist(*found)
     if not max(missed) <= 1e-6 * apart:
         return None
-    tensors = (torch.tensor(part, dtype=torch.float64) for part in (given, *found))
-    return TwoEquilibria(*tensors, max(missed), None)
+    q, z, other = (torch.tensor(part, dtype=torch.float64) for part in (given, *found))
+    return TwoEquilibria(q, z, other, max(missed), None)
 
 
 def _dot(first: Vector, second: Vector) -> Fraction:
@@ -146,10 +146,10 @@ def _dot(first: Vector, second: Vector) -> Fraction:
 
 def _solved(rows: list[Vector], right: Vector) -> Vector | None:
     """The solution of a square system, exactly, or None of a singular one (Bareiss' elimination in whole numbers)."""
-    whole = []
-    for row, value in zip(rows, right, strict=True):
-        scale = math.lcm(value.denominator, *(x.denominator for x in row))
-        whole.append([int(x * scale) for x in (*row, value)])
+    whole: list[list[int]] = []
+    for entries, value in zip(rows, right, strict=True):
+        scale = math.lcm(value.denominator, *(x.denominator for x in entries))
+        whole.append([int(x * scale) for x in (*entries, value)])
     size, divisor = len(whole), 1
     for k in range(size):
         pivot = next((i for i in range(k, size) if whole[i][k]), None)

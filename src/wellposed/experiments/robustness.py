@@ -14,6 +14,7 @@ import torch
 from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.certificates.evaluate import bounded_logits, exact_copy, surely_misclassified
+from wellposed.certificates.order import must_be_ordered
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
 from wellposed.training.run import RunFolder, load_image_run
@@ -39,6 +40,9 @@ class Certified:
     test_error: float
     radii: dict[str, list[float]]
     weights_sha256: str
+
+    def __post_init__(self) -> None:
+        must_be_ordered(self.lower_bound, self.lipschitz)
 
     @property
     def best(self) -> list[float]:
