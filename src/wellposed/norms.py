@@ -26,7 +26,7 @@ def euclidean(value: Tensor) -> Tensor:
         if bool(((norm > 1e-15) & (norm < 1e15)).all()):
             return norm.double()
     norm = _norm(value)
-    if value.dtype != torch.float64 or (plain and bool((norm >= _SMALL).all())):
+    if value.dtype != torch.float64 or norm.numel() == 0 or (plain and float(norm.detach().amin()) >= _SMALL):
         return norm
     lift = torch.where(norm < _SMALL, torch.full_like(norm, _LIFT), 1.0)
     return _norm(value * lift[:, None]) / lift
@@ -45,9 +45,7 @@ def underflow(dtype: torch.dtype, entries: int, terms: int) -> float:
     return 4.0 * (terms + 16) * float(entries) ** 0.5 * torch.finfo(dtype).tiny
 
 
-def product_underflow(
-    dtype: torch.dtype, outputs: int, terms: int, inputs: int, weight: Tensor, norm: Tensor
-) -> Tensor:
+def product_underflow(dtype: torch.dtype, outputs: int, terms: int, inputs: int, weight: float, norm: Tensor) -> Tensor:
     """Bound on the Euclidean norm of what underflow takes from a linear map of each sample, subnormal factors included.
 
     Args:
@@ -55,11 +53,12 @@ def product_underflow(
         outputs: entries of the value.
         terms: products in each of them.
         inputs: entries of the argument.
-        weight: an upper bound of the map's norm, a scalar.
+        weight: an upper bound of the map's norm.
         norm: Euclidean norms of the arguments, shape (batch,).
     """
-    lost = inputs**0.5 * weight + (outputs * terms) ** 0.5 * norm
-    return 4.0 * torch.finfo(dtype).tiny * lost + underflow(dtype, outputs, terms)
+    tiny = 4.0 * torch.finfo(dtype).tiny
+    known = tiny * inputs**0.5 * weight + underflow(dtype, outputs, terms)
+    return torch.add(norm * (tiny * float(outputs * terms) ** 0.5), known)
 
 
 def _rows(value: Tensor) -> Tensor:

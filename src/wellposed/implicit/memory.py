@@ -52,28 +52,33 @@ class Guarded:
             raise InputError(
                 "f: writes by out=, for which there is no gradient; return new tensors or call under no_grad"
             ) from error
-        written = [_version(tensor) != version for tensor, version in zip((own, *tensors), versions, strict=True)]
-        if any(written[1:]):
-            shape = tuple(tensors[written[1:].index(True)].shape)
-            raise InputError(
-                f"f: writes into a tensor of shape {shape} among its args or parameters; return new tensors"
-            )
-        if written[0] and own is state:
-            raise InputError("f: writes into its state in some calls only; return new tensors")
-        shared = _memory(image) == _memory(own)
-        if self._writes_state is None:
-            self._writes_state = written[0] or shared
-        return self._apart(image, tensors, given=shared and own is state)
+        if versions != [_version(tensor) for tensor in (own, *tensors)]:
+            self._judge_writing(own, tensors, versions, allowed=own is not state)
+        elif untold:
+            self._writes_state = _memory(image) == _memory(own)
+        if self._calls > _WATCHED_CALLS and not self._reuses_results:
+            return image  # where that is the state itself, neither is written into
+        return self._apart(image, tensors)
 
-    def _apart(self, image: Tensor, tensors: Sequence[Tensor], *, given: bool) -> Tensor:
+    def _judge_writing(self, own: Tensor, tensors: Sequence[Tensor], versions: list[int], *, allowed: bool) -> None:
+        for tensor, version in zip(tensors, versions[1:], strict=True):
+            if _version(tensor) != version:
+                raise InputError(
+                    f"f: writes into a tensor of shape {tuple(tensor.shape)} among its args or parameters; return new tensors"
+                )
+        if not allowed:
+            raise InputError("f: writes into its state in some calls only; return new tensors")
+        self._writes_state = True
+
+    def _apart(self, image: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         """The result, copied where its memory is not known to be fresh."""
         watched = self._calls < _WATCHED_CALLS
-        if self._calls <= _WATCHED_CALLS and not self._reuses_results:
+        if not self._reuses_results:
             place = _memory(image)
             self._reuses_results = any(place == _memory(other) for other in (*self._earlier, *tensors))
             self._earlier = [*self._earlier, image] if watched else []
         self._calls += 1
-        return image.clone() if watched or given or self._reuses_results else image
+        return image.clone() if watched or self._reuses_results else image
 
 
 def _version(tensor: Tensor) -> int:

@@ -175,7 +175,7 @@ def exact_convolution(
     size = euclidean(apply(exact.abs(), weight.abs(), None if bias is None else bias.abs()))
     value, terms = apply(exact, weight, bias), weight[0].numel()
     lost = product_underflow(
-        rows.dtype, value[0].numel(), terms, exact[0].numel(), weight.abs().sum(), euclidean(exact)
+        rows.dtype, value[0].numel(), terms, exact[0].numel(), float(weight.abs().sum()), euclidean(exact)
     )
     return ExactOffset(value, 2.0 * gamma(terms + 4 + roundings) * size + lost)
 

@@ -260,7 +260,12 @@ class ConvLBEN(ImageLayer, PrescribedBound):
             shift = injection.bias.detach().double()[:, None, None]
             value, size = value + shift, size + shift.abs()
         lost = product_underflow(
-            rows.dtype, value[0].numel(), kernel[0].numel(), exact[0].numel(), kernel.abs().sum(), euclidean(exact)
+            rows.dtype,
+            value[0].numel(),
+            kernel[0].numel(),
+            exact[0].numel(),
+            float(kernel.abs().sum()),
+            euclidean(exact),
         )
         lost = lost * (1.0 + scale.amax())
         return ExactOffset(value, 2.0 * rounding_constant(kernel[0].numel() + 8) * euclidean(size) + lost)

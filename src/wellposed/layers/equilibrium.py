@@ -227,11 +227,11 @@ def exact_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, *, roundings
     """
     exact = rows.detach().double()
     value = exact @ weight.t()
-    norm, frobenius = euclidean(exact), euclidean(weight.reshape(1, -1))[0]
+    norm, frobenius = euclidean(exact), float(euclidean(weight.reshape(1, -1)))
     size = norm * frobenius
     if bias is not None:
         value = value + bias
-        size = size + euclidean(bias[None])
+        size = size + float(euclidean(bias[None]))
     outputs, inputs = weight.shape
     rounding = (inputs + 3 + roundings) * torch.finfo(torch.float64).eps * size
     return ExactOffset(value, rounding + product_underflow(rows.dtype, outputs, inputs, inputs, frobenius, norm))

@@ -115,17 +115,18 @@ def _refine(
     eps = torch.finfo(torch.float64).eps
     # `value` is σ of some number within this of output + (u − output)/step, see `Activation.defect`.
     absolute = 0.0 if accurate.activation.homogeneous else point[0].numel() ** 0.5
-    evaluation = 8.0 * eps * (euclidean(u) + euclidean(value) + absolute) / least
+    size = euclidean(value)
+    evaluation = (euclidean(u) + size + absolute) * (8.0 * eps / least)
     through = accurate.operator.affine(value, accurate.offset)
     defect = accurate.activation.defect(value, through, u, step)
-    rounding = accurate.operator.rounding(euclidean(value), euclidean(accurate.offset)) + offset_error + evaluation
+    rounding = accurate.operator.rounding(size, euclidean(accurate.offset)) + offset_error + evaluation
     rounded = value.to(dtype)
-    bound = (
-        promise.defect_bound(defect, euclidean(defect) + rounding) + evaluation + euclidean(rounded.double() - value)
-    )
+    bound = promise.defect_bound(defect, euclidean(defect) + rounding) + evaluation
+    if dtype != torch.float64:
+        bound = bound + euclidean(rounded.double() - value)
     bound = bound * (1.0 + eps * (point[0].numel() + 8))
     amplified = 2.0 + accurate.operator.norm_upper_bound() + (1.0 if scaling is None else 1.0 / float(scaling.amin()))
-    lost = _lost(rounded) * amplified * (1.0 + euclidean(value)) / min(least, 1.0)
+    lost = (1.0 + size) * (_lost(rounded) * amplified / min(least, 1.0))
     hidden = _hidden(promise, defect, lost)
     return rounded, euclidean(image - point), bound + hidden, hidden
 
@@ -145,10 +146,11 @@ def _conclude(
     outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, hidden: Tensor, rtol: float, atol: float | Tensor
 ) -> Outcome:
     report = outcome.report
-    usable = torch.isfinite(bound) & torch.isfinite(euclidean(value))
-    value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
-    bound = torch.where(usable, bound, math.inf)
     size = euclidean(value).to(bound.dtype)
+    usable = torch.isfinite(bound) & torch.isfinite(size)
+    if not bool(usable.all()):
+        value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
+        bound, size = torch.where(usable, bound, math.inf), euclidean(value).to(bound.dtype)
     within = (bound <= atol + rtol * size + hidden) & torch.isfinite(size)
     short = report.converged & ~within
     if not isinstance(atol, Tensor) and atol == 0.0:  # a state that is exactly zero, though its bound is not
