@@ -117,3 +117,80 @@ def test_the_command_certifies_a_risk_on_digits(tmp_path, capsys):
     assert found["kl"] > 0.0
     assert found["samples"] + record["prior_samples"] > 1000 > found["samples"]
     assert command([*arguments[:-1], "--preset", "nothing"]) == 2
+
+
+def normalised_network():
+    torch.manual_seed(0)
+    model = nn.Sequential(wp.PcDEQ(5, 4, batch_norm=True), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    model(torch.randn(40, 5))
+    return model.train()
+
+
+def test_buffers_are_those_of_the_prior():
+    model = normalised_network()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    assert len(before) >= 6
+    posterior = Posterior(model, 0.1)
+    for _ in range(3):
+        model.train()  # whatever others do
+        posterior.logits(posterior.draw(), 5.0 + torch.randn(30, 5)).square().sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    posterior.check_buffers()
+    alone, together = (
+        posterior.logits(dict(model.named_parameters()), x) for x in (torch.ones(1, 5), torch.eye(5) + 1)
+    )
+    again = posterior.logits(dict(model.named_parameters()), torch.cat([torch.ones(1, 5), torch.eye(5) + 1]))
+    torch.testing.assert_close(torch.cat([alone, together]), again, rtol=1e-4, atol=1e-4)  # no sample sees another
+    for leak in (lambda: model.train()(torch.randn(30, 5)), lambda: model.register_buffer("more", torch.zeros(1))):
+        leak()
+        with pytest.raises(wp.CertificateError, match="changed after the prior was chosen"):
+            posterior.check_buffers()
+
+
+def test_running_statistics_of_the_command_are_those_of_the_priors_half(tmp_path, monkeypatch):
+    """Neither the other half nor the test set moves them: the same with other samples there."""
+    from dataclasses import replace
+
+    from wellposed.experiments import risk
+    from wellposed.training import posterior as module
+    from wellposed.training.config import presets
+
+    config = replace(presets()["digits"], epochs=1)
+    seen = []
+    load, build = risk.load_data, risk.build_model
+
+    def normalised(config, data):
+        built = build(config, data)
+        return nn.Sequential(
+            nn.Flatten(), nn.BatchNorm1d(data.train_x[0].numel()), nn.Unflatten(1, data.train_x[0].shape), built
+        )
+
+    class Watched(module.Posterior):
+        def check_buffers(self):
+            super().check_buffers()
+            seen.append({name: value.clone() for name, value in self._model[0].named_buffers()})
+
+    monkeypatch.setattr(risk, "build_model", normalised)
+    monkeypatch.setattr(module, "Posterior", Watched)
+    for factor in (1.0, 3.0):
+
+        def shifted(config, root, factor=factor):
+            data = load(config, root)
+            half = len(data.train_y) // 2
+            train = torch.cat([data.train_x[:half], factor * data.train_x[half:]])
+            return replace(data, train_x=train, test_x=factor * data.test_x)
+
+        monkeypatch.setattr(risk, "load_data", shifted)
+        risk.certify_risk(
+            config,
+            tmp_path,
+            data_root=None,
+            scale=0.05,
+            epochs=1,
+            learning_rate=1e-3,
+            draws=5,
+            delta=0.1,
+            done=lambda _: None,
+        )
+    assert seen[0].keys() == seen[1].keys() and all(torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
+    assert any("running_mean" in name for name in seen[0])

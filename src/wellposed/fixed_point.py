@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from wellposed.errors import InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Exact, Gradient, MapEquation, Settings
+from wellposed.implicit.memory import Guarded
+from wellposed.implicit.parameters import call_with, parameter_places
 from wellposed.solvers.anderson import Anderson
 from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.problem import AffineProblem
@@ -37,7 +39,8 @@ def fixed_point(
     Args:
         f: maps a state, shape (batch, ...) or a tuple of such tensors, and ``args`` to a state of the same shape, sample
             by sample. A `torch.nn.Module` gets gradients for its parameters; any other function must take every tensor
-            that needs a gradient through ``args``. An `AffineProblem` admits the operator splittings too.
+            that needs a gradient through ``args``. It may write into its state, and give back one buffer every time, which
+            costs copies, but not write into ``args``. An `AffineProblem` admits the operator splittings too.
         z0: first iterate; its first dimension is the batch. The solution does not depend on it, and gets no gradient.
         args: further arguments of f; those that are tensors are differentiated.
         solver: the algorithm; `Anderson` by default.
@@ -86,7 +89,7 @@ def fixed_point(
 
     start = pack(tuple(leaf.detach() for leaf in leaves))
     equation = MapEquation(
-        on_rows, settings, guarantee, batched_tensors=per_sample, check_captured=torch.is_grad_enabled()
+        Guarded(on_rows), settings, guarantee, batched_tensors=per_sample, check_captured=torch.is_grad_enabled()
         and isinstance(settings.gradient, Exact),
     )  # fmt: skip
     value, report = equation.run(start, (torch.zeros_like(start), *tensors))
@@ -155,6 +158,7 @@ def _as_function(
     for place in batched_args or ():
         check(place in places, "batched_args", place, "must be positions of tensors in args")
     parameters = dict(f.named_parameters()) if isinstance(f, nn.Module) else {}
+    stored = parameter_places(f) if isinstance(f, nn.Module) else {}
     names = tuple(parameters)
 
     def function(state: Any, *tensors: Tensor) -> Any:
@@ -162,7 +166,7 @@ def _as_function(
         for place, tensor in zip(places, tensors[len(names) :], strict=True):
             full[place] = tensor
         if isinstance(f, nn.Module):
-            return torch.func.functional_call(f, dict(zip(names, tensors, strict=False)), (state, *full))
+            return call_with(f, stored, dict(zip(names, tensors, strict=False)), (state, *full))
         return f(state, *full)
 
     found = (*parameters.values(), *(args[place] for place in places))

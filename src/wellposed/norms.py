@@ -1,4 +1,4 @@
-"""The geometries in which guarantees are stated, one value per sample."""
+"""The geometries in which guarantees are stated, one value per sample, and what numbers lose at the lower end of a dtype."""
 
 from __future__ import annotations
 
@@ -6,23 +6,66 @@ import torch
 from torch import Tensor
 
 _WIDE = 512
+# Below the first number squares of float64 numbers may underflow; times the second, no row of such a norm does.
+_SMALL, _LIFT = 2.0**-400, 2.0**600
 
 
 def euclidean(value: Tensor) -> Tensor:
     """Euclidean norm of each sample: shape (batch, ...) to (batch,), float64, with a relative error of at most n·eps.
 
-    Squares of float32 numbers over- and underflow in float32 long before the numbers do; in float64 they cannot.
+    Squares of float32 numbers over- and underflow in float32 long before the numbers do; in float64 they cannot. Rows of
+    float64 whose squares underflow are multiplied by a power of two first. What a flush of subnormal numbers to zero loses is
+    below `underflow`.
     """
-    if value.ndim != 2:
-        value = value.flatten(1) if value.ndim > 1 else value[:, None]
-    if value.shape[1] >= _WIDE and _is_plain_float32(value):
+    value = _rows(value)
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(value)
+    plain = value.device.type == "cpu" and not wrapped  # where looking at numbers costs little
+    if plain and value.shape[1] >= _WIDE and value.dtype == torch.float32:
         # Long rows are several times as fast in float32, whose result shows whether squares were in range.
         norm = torch.linalg.vector_norm(value, dim=1)
         if bool(((norm > 1e-15) & (norm < 1e15)).all()):
             return norm.double()
-    return torch.linalg.vector_norm(value, dim=1, dtype=torch.float64)
+    norm = _norm(value)
+    if value.dtype != torch.float64 or norm.numel() == 0 or (plain and float(norm.detach().amin()) >= _SMALL):
+        return norm
+    lift = torch.where(norm < _SMALL, torch.full_like(norm, _LIFT), 1.0)
+    return _norm(value * lift[:, None]) / lift
 
 
-def _is_plain_float32(value: Tensor) -> bool:
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(value)
-    return value.dtype == torch.float32 and value.device.type == "cpu" and not wrapped
+def roughly_euclidean(value: Tensor) -> Tensor:
+    """As `euclidean`, but zero for float64 rows whose squares underflow: to decide when to look, in loops."""
+    return _norm(_rows(value))
+
+
+def underflow(dtype: torch.dtype, entries: int, terms: int) -> float:
+    """Bound on the Euclidean norm of what underflow takes from ``entries`` sums of ``terms`` products, factors included.
+
+    It holds for factors of at most one, whether subnormal numbers are kept or flushed to zero.
+    """
+    return 4.0 * (terms + 16) * float(entries) ** 0.5 * torch.finfo(dtype).tiny
+
+
+def product_underflow(dtype: torch.dtype, outputs: int, terms: int, inputs: int, weight: float, norm: Tensor) -> Tensor:
+    """Bound on the Euclidean norm of what underflow takes from a linear map of each sample, subnormal factors included.
+
+    Args:
+        dtype: of the stored factors.
+        outputs: entries of the value.
+        terms: products in each of them.
+        inputs: entries of the argument.
+        weight: an upper bound of the map's norm.
+        norm: Euclidean norms of the arguments, shape (batch,).
+    """
+    tiny = 4.0 * torch.finfo(dtype).tiny
+    known = tiny * inputs**0.5 * weight + underflow(dtype, outputs, terms)
+    return torch.add(norm * (tiny * float(outputs * terms) ** 0.5), known)
+
+
+def _rows(value: Tensor) -> Tensor:
+    if value.ndim == 2:
+        return value
+    return value.flatten(1) if value.ndim > 1 else value[:, None]
+
+
+def _norm(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)

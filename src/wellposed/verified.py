@@ -92,17 +92,27 @@ def spectral_norm_upper_bound(matrix: Tensor) -> float:
     gram = array @ array.T
     absolute = np.abs(array)
     terms = array.shape[1]
-    error = gamma(terms + 2) * float((absolute @ absolute.T).sum(axis=1).max()) * (1.0 + gamma(terms + 2)) + _TINY
+    error = gamma(terms + 2) * float((absolute @ absolute.T).sum(axis=1).max()) * (1.0 + gamma(terms + 2))
+    error += len(gram) * (terms + 1) * _TINY  # underflow, also where it is flushed to zero
     square = max(float(eigenvalues(gram)[-1]), float(np.diagonal(gram).max()))
     slack = 1e-14
     identity = np.eye(gram.shape[0])
     while slack < 1.0:
         candidate = square * (1.0 + slack)
         if is_positive_semidefinite(candidate * identity - gram, error + _UNIT * candidate):
-            return math.ldexp(math.nextafter(math.sqrt(candidate) * (1.0 + 4.0 * _UNIT), math.inf), exponent)
+            root = math.nextafter(math.sqrt(candidate) * (1.0 + 4.0 * _UNIT), math.inf)
+            return math.nextafter(_scaled(root, exponent), math.inf)  # which rounds if it is subnormal
         slack *= 2.0
     frobenius = float(np.sqrt((absolute**2).sum()))  # always true, and reached only by pathological input
-    return math.ldexp(frobenius * (1.0 + gamma(array.size + 4)), exponent)
+    return math.nextafter(_scaled(frobenius * (1.0 + gamma(array.size + 4)), exponent), math.inf)
+
+
+def _scaled(value: float, exponent: int) -> float:
+    """The value times a power of two; infinity where that overflows."""
+    try:
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return math.inf
 
 
 def symmetric_part_lower_bound(matrix: Tensor, roundings: int = 0) -> float:

@@ -70,19 +70,22 @@ class Activation(ABC):
         if not isinstance(step, Tensor) and step == 1.0:
             return self(value)
         self.require_monotone("an operator splitting")
-        least = step.clamp_max(1.0) if isinstance(step, Tensor) else min(step, 1.0)
-        root = value.clone()
-        gap = step * root + (1.0 - step) * self(root) - value
-        reach = gap.abs() / least
-        low, high = root - reach, root + reach
-        enough = 4 * torch.finfo(value.dtype).eps * (1.0 + value.abs())
+        limits = torch.finfo(value.dtype)
+        # Over the larger of step and one: no product of finite numbers overflows.
+        larger = step.clamp_min(1.0) if isinstance(step, Tensor) else max(step, 1.0)
+        own, other, target = step / larger, (1.0 - step) / larger, (value / larger).clamp(-limits.max, limits.max)
+        root = value.clamp(-limits.max, limits.max)
+        gap = own * root + other * self(root) - target
+        reach = gap.abs() / (step.clamp_max(1.0) / larger if isinstance(step, Tensor) else min(step, 1.0) / larger)
+        low, high = (root - reach).clamp_min(-limits.max), (root + reach).clamp_max(limits.max)
+        enough = 4 * limits.eps * (1.0 / larger + target.abs())
         for _ in range(64):
             low = torch.where(gap < 0, root, low)
             high = torch.where(gap > 0, root, high)
-            newton = root - gap / (step + (1.0 - step) * self.derivative(root))
+            newton = root - gap / (own + other * self.derivative(root))
             inside = (newton >= low) & (newton <= high)
-            root = torch.where(gap == 0, root, torch.where(inside, newton, 0.5 * (low + high)))
-            gap = step * root + (1.0 - step) * self(root) - value
+            root = torch.where(gap == 0, root, torch.where(inside, newton, 0.5 * low + 0.5 * high))
+            gap = own * root + other * self(root) - target
             if bool((gap.abs() <= enough).all()):
                 break
         return self(root)

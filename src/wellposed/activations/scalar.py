@@ -156,14 +156,37 @@ def _elu_slope(value: Tensor) -> Tensor:
     return torch.where(value > 0, torch.ones_like(value), value.clamp(max=0).exp())
 
 
+def _finite(value: Tensor) -> Tensor:
+    """Infinite entries as the largest finite ones, where functions are at their limits as far as a dtype can tell."""
+    largest = torch.finfo(value.dtype).max
+    return value.clamp(-largest, largest)
+
+
 def _silu_slope(value: Tensor) -> Tensor:
-    gate = torch.sigmoid(value)
-    return gate * (1.0 + value * (1.0 - gate))
+    value = _finite(value)
+    return torch.sigmoid(value) * (1.0 + value * torch.sigmoid(-value))
+
+
+def _gelu(value: Tensor) -> Tensor:
+    # torch's own cancels in the negative tail, and is infinite at the largest numbers.
+    value = _finite(value)
+    return value * (0.5 * torch.erfc(-value / 2.0**0.5))
 
 
 def _gelu_slope(value: Tensor) -> Tensor:
+    value = _finite(value)
     density = torch.exp(-0.5 * value * value) / (2.0 * torch.pi) ** 0.5
-    return 0.5 * (1.0 + torch.erf(value / 2.0**0.5)) + value * density
+    return 0.5 * torch.erfc(-value / 2.0**0.5) + value * density
+
+
+def _length(value: Tensor) -> Tensor:
+    """√(1 + v²), whose square may be beyond the dtype."""
+    return torch.hypot(value, torch.ones_like(value))
+
+
+def _odd(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The odd extension of a function that is zero at zero, from the positive axis; autograd is right at zero too."""
+    return lambda v: function(v.clamp_min(0.0)) - function(torch.relu(-v))
 
 
 _REGISTRY: dict[str, Activation] = {
@@ -172,44 +195,49 @@ _REGISTRY: dict[str, Activation] = {
     "hardtanh": Clamp(),
     "relu6": Clamp(0.0, 6.0),
     "identity": Identity(),
-    "tanh": Smooth("tanh", torch.tanh, lambda v: 1.0 - torch.tanh(v) ** 2, lambda z: 1.0 - z * z),
+    "tanh": Smooth(
+        "tanh", torch.tanh, lambda v: 4.0 * torch.sigmoid(2.0 * v) * torch.sigmoid(-2.0 * v), lambda z: 1.0 - z * z
+    ),
     "sigmoid": Smooth(
         "sigmoid",
         torch.sigmoid,
-        lambda v: torch.sigmoid(v) * (1.0 - torch.sigmoid(v)),
+        lambda v: torch.sigmoid(v) * torch.sigmoid(-v),
         lambda z: z * (1.0 - z),
         (0.0, 0.25),
     ),
     "softplus": Smooth("softplus", _softplus, torch.sigmoid, lambda z: -torch.expm1(-z)),
     "softsign": Smooth(
-        "softsign", torch.nn.functional.softsign, lambda v: 1.0 / (1.0 + v.abs()) ** 2, lambda z: (1.0 - z.abs()) ** 2
+        "softsign",
+        lambda v: torch.nn.functional.softsign(_finite(v)),
+        lambda v: (1.0 + v.abs()).reciprocal().square(),
+        lambda z: (1.0 - z.abs()) ** 2,
     ),
-    "arctan": Smooth("arctan", torch.atan, lambda v: 1.0 / (1.0 + v * v), lambda z: torch.cos(z) ** 2),
+    "arctan": Smooth("arctan", torch.atan, lambda v: _length(v).reciprocal().square(), lambda z: torch.cos(z) ** 2),
     "isru": Smooth(
         "isru",
-        lambda v: v * torch.rsqrt(1.0 + v * v),
-        lambda v: (1.0 + v * v) ** -1.5,
+        lambda v: _finite(v) / _length(_finite(v)),
+        lambda v: _length(v).reciprocal() ** 3,
         lambda z: (1.0 - z * z).clamp_min(0.0) ** 1.5,
     ),
-    "arcsinh": Smooth("arcsinh", torch.asinh, lambda v: torch.rsqrt(1.0 + v * v), lambda z: 1.0 / torch.cosh(z)),
+    "arcsinh": Smooth("arcsinh", torch.asinh, lambda v: _length(v).reciprocal(), lambda z: 1.0 / torch.cosh(z)),
     # Odd extensions of functions that theorems use on the positive axis only.
     "logarithm": Smooth(
         "logarithm",
-        lambda v: torch.sign(v) * torch.log1p(v.abs()),
+        _odd(torch.log1p),
         lambda v: 1.0 / (1.0 + v.abs()),
         lambda z: torch.exp(-z.abs()),
     ),
     "exponential": Smooth(
         "exponential",
-        lambda v: -torch.sign(v) * torch.expm1(-v.abs()),
+        _odd(lambda v: -torch.expm1(-v)),
         lambda v: torch.exp(-v.abs()),
         lambda z: 1.0 - z.abs(),
     ),
     "elu": Smooth(
         "elu", torch.nn.functional.elu, _elu_slope, lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z)
     ),
-    "silu": Smooth("silu", torch.nn.functional.silu, _silu_slope, None, (-0.0999, 1.0999)),
-    "gelu": Smooth("gelu", torch.nn.functional.gelu, _gelu_slope, None, (-0.1290, 1.1290)),
+    "silu": Smooth("silu", lambda v: torch.nn.functional.silu(_finite(v)), _silu_slope, None, (-0.0999, 1.0999)),
+    "gelu": Smooth("gelu", _gelu, _gelu_slope, None, (-0.1290, 1.1290)),
 }
 
 

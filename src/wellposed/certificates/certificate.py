@@ -14,6 +14,7 @@ from wellposed.certificates.evidence import claims, describe_witness
 from wellposed.certificates.file import read, write
 from wellposed.certificates.gains import gains
 from wellposed.certificates.joint import Joint, check_joint, following, joint_bound
+from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
 from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, WellposedError, checked_options, choices
@@ -71,11 +72,7 @@ class Certificate:
     network: Network | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.lower_bound is not None and not self.lower_bound <= self.lipschitz * (1.0 + 1e-9):
-            raise CertificateError(
-                f"lower_bound={self.lower_bound!r}: is above lipschitz={self.lipschitz!r}; one of the two is wrong, "
-                "and so nothing is certified"
-            )
+        must_be_ordered(self.lower_bound, self.lipschitz)
 
     @property
     def rules(self) -> tuple[str, ...]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import StronglyMonotone
-from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.equilibrium import Equilibrium, exact_linear
 from wellposed.network.constants import rounded_up
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, underflow
 from wellposed.operators.dense import Dense
+from wellposed.solvers.evidence import ExactOffset
 from wellposed.verified import spectral_norm_upper_bound
 
 
@@ -18,7 +21,8 @@ from wellposed.verified import spectral_norm_upper_bound
 def perturbation_bound(layer: Equilibrium, perturbed: Equilibrium, x: Tensor) -> Tensor:
     """Bound on ‖z*(x) − z̄*(x)‖₂ between two monotone layers, per sample.
 
-    ``‖W̄ − W‖·‖Ux + b‖/(m·m̄) + (‖(Ū − U)x‖ + ‖b̄ − b‖)/m̄``, with m and m̄ proved for the stored numbers.
+    ``‖W̄ − W‖·‖Ux + b‖/(m·m̄) + ‖(Ū − U)x + b̄ − b‖/m̄``, with m and m̄ proved for the stored numbers. Every rounding
+    error is counted; infinite where a term overflows.
 
     Args:
         layer: the layer with weights W, U, b.
@@ -47,15 +51,35 @@ def perturbation_bound(layer: Equilibrium, perturbed: Equilibrium, x: Tensor) ->
         raise CertificateError("layer: Theorem 2 is about strongly monotone layers")
     if operator.metric is not None or other_operator.metric is not None:
         raise CertificateError("layer: Theorem 2 is about monotonicity in the Euclidean metric")
-    change = spectral_norm_upper_bound(other_operator.dense().double() - operator.dense().double())
-    rows = x.double()
-    weight, other_weight = layer.injection.weight.double(), perturbed.injection.weight.double()
+    weight, other_weight = (part.injection.weight.detach().cpu().double() for part in (layer, perturbed))
     bias, other_bias = (_bias(part) for part in (layer, perturbed))
-    offset = euclidean(rows @ weight.t() + bias)
-    drift = euclidean(rows @ (other_weight - weight).t()) + (other_bias - bias).norm()
-    first = rounded_up(change * guarantee.offset_lipschitz() * other.offset_lipschitz())
-    # Relative rounding of the float64 products above is far below 1e-10.
-    return (first * offset + drift * other.offset_lipschitz()) * (1.0 + 1e-10)
+    rows = x.detach().cpu()
+    change = _distance(operator.dense(), other_operator.dense())
+    offset = _norm_bound(exact_linear(rows, weight, bias))
+    # One rounding of every difference is one more of the weights.
+    drift = _norm_bound(exact_linear(rows, other_weight - weight, other_bias - bias, roundings=1))
+    first, second = guarantee.offset_lipschitz(), other.offset_lipschitz()
+    bound = rounded_up(rounded_up(change * first) * second) * offset + drift * second
+    # The last few operations, and products that underflow; what overflows (an infinity less another, or times zero) is infinite.
+    lost = underflow(torch.float64, 1, 1) * (1.0 + first) * (1.0 + second) * (1.0 + offset)
+    bound = bound * (1.0 + 16.0 * torch.finfo(torch.float64).eps) + lost
+    return bound.nan_to_num(nan=math.inf, posinf=math.inf).to(x.device)
+
+
+def _norm_bound(value: ExactOffset) -> Tensor:
+    """Upper bounds of the Euclidean norms of what is known with an error."""
+    entries = value.value.shape[1]
+    return euclidean(value.value) * (1.0 + (entries + 8) * torch.finfo(torch.float64).eps) + value.error
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    """Upper bound of the spectral norm of a difference of stored matrices, its rounding included."""
+    difference = second.cpu().double() - first.cpu().double()
+    if not bool(torch.isfinite(difference).all()):
+        return math.inf
+    # |difference| has at most the Frobenius norm.
+    rounding = 1.01 * 2.0**-53 * float(euclidean(difference.reshape(1, -1)))
+    return rounded_up(spectral_norm_upper_bound(difference) + rounding + underflow(first.dtype, first.numel(), 1))
 
 
 def fixes_zero(name: str, layer: Equilibrium) -> None:
@@ -72,4 +96,4 @@ def fixes_zero(name: str, layer: Equilibrium) -> None:
 
 def _bias(layer: Equilibrium) -> Tensor:
     bias = layer.injection.bias
-    return layer.injection.weight.new_zeros(layer.state_features).double() if bias is None else bias.double()
+    return torch.zeros(layer.state_features, dtype=torch.float64) if bias is None else bias.detach().cpu().double()

@@ -112,6 +112,11 @@ class LipschitzBounded(SavedNumber, Constraint):
         weight, metric = matrix.detach().double(), metric.detach().double()
         core = metric[:, None] * (torch.eye(len(weight), dtype=torch.float64, device=weight.device) - weight)
         symmetric = 0.5 * (core + core.T) - (0.0 if bounded is None else bounded.detach().double())
+        usable = bool(torch.isfinite(symmetric).all() and torch.isfinite(metric.log()).all())
+        if not usable:
+            raise GuaranteeError(
+                "matrix: its condition overflows in this metric, or the metric is not positive and finite"
+            )
         # With ε = e·(1 + tr VᵀV/n), the trace of VᵀV follows from that of VᵀV + εI.
         trace = (float(symmetric.trace()) - len(weight) * self.epsilon) / (1.0 + self.epsilon)
         margin = self.epsilon * (1.0 + trace / len(weight))
@@ -122,10 +127,12 @@ class LipschitzBounded(SavedNumber, Constraint):
                 f"matrix: misses the condition by {-float(remaining.amin()):.3g} in this metric with epsilon={self.epsilon}; "
                 "use a smaller epsilon, a better metric or a larger gamma"
             )
-        root = remaining.clamp_min(0.0).sqrt()[:, None] * vectors.T
-        self.V.copy_(root)
-        self.S.copy_(0.5 * (core.T - core) / 2.0)
-        self.psi.copy_(-metric.log())
+        found = remaining.clamp_min(0.0).sqrt()[:, None] * vectors.T, 0.5 * (core.T - core) / 2.0, -metric.log()
+        parts = [value.to(self.V.dtype) for value in found]
+        if not all(bool(torch.isfinite(part).all()) for part in (*parts, parts[2].exp())):
+            raise GuaranteeError(f"matrix: its parameters in this metric overflow {self.V.dtype}; use float64")
+        for parameter, value in zip((self.V, self.S, self.psi), parts, strict=True):
+            parameter.copy_(value)
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

@@ -26,6 +26,7 @@ from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal import OrthogonalDEQ
 from wellposed.solvers import ForwardBackward
+from wellposed.training.buffers import FrozenBuffers
 from wellposed.verified import spectral_norm_upper_bound
 
 
@@ -291,6 +292,22 @@ def _rounding_search() -> tuple[bool, str]:
     return flipped == 0 and searched > 1000, f"refusal: {flipped} of {searched} neighbours inside change the class"
 
 
+def _leaking_statistics() -> tuple[bool, str]:
+    """Running statistics that go on after the prior was chosen see the samples that a PAC-Bayes bound counts."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2))
+    model(torch.randn(100, 4))  # the prior's half
+    frozen = FrozenBuffers(model.eval())
+    model(torch.randn(100, 4))  # the other half, in evaluation mode
+    frozen.check(model)
+    model.train()(torch.randn(100, 4))
+    try:
+        frozen.check(model)
+    except WellposedError as error:
+        return True, f"refusal: {str(error)[:60]}…"
+    return False, "certified"
+
+
 FAULTS: dict[str, Callable[[], tuple[bool, str]]] = {
     "a Lipschitz constant × 0.99": lambda: _by_campaign("metric", _low),
     "constants of a convolutional network × 0.99": lambda: _by_campaign("images", _low, 40_000),
@@ -310,6 +327,7 @@ FAULTS: dict[str, Callable[[], tuple[bool, str]]] = {
     "logits of −∞": _infinite_logits,
     "power iteration": _power_iteration,
     "a rounding search at the radius": _rounding_search,
+    "running statistics that see the bound's samples": _leaking_statistics,
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wellposed.certificates.order import must_be_ordered
 from wellposed.data import load_images
 from wellposed.errors import CheckpointError, choices
 from wellposed.experiments.robustness import certify_run, file_digest, is_certified, read_certified
@@ -45,6 +46,9 @@ class Record:
     certified: list[float]
     seconds: float
     environment: dict[str, object]
+
+    def __post_init__(self) -> None:
+        must_be_ordered(self.lower_bound, self.lipschitz)
 
 
 def image_presets() -> tuple[str, ...]:

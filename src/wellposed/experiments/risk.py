@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.certificates.risk import RiskCertificate, risk_certificate
 from wellposed.data import ImageData
@@ -87,18 +87,19 @@ def certify_risk(
     half = len(data.train_y) // 2
     first = replace(data, train_x=data.train_x[:half], train_y=data.train_y[:half])
     _fit(lightning, ClassifierModule(model, config), training_batches(first, config), config.epochs)
+    posterior = Posterior(model, scale)  # from here on, nothing that the network keeps may change
     prior_error = _error(model(data.test_x), data.test_y)
-    posterior = Posterior(model, scale)
     samples = len(data.train_y) - half
     if epochs:
         module = PosteriorModule(posterior, samples, delta, learning_rate)
         _fit(lightning, module, training_batches(data, config), epochs)
     generator = torch.Generator().manual_seed(config.seed)
     rest = data.train_x[half:], data.train_y[half:]
-    errors = _draws(posterior, model, rest, draws, generator, done)
-    test = _draws(posterior, model, (data.test_x, data.test_y), max(1, draws // 10), generator, lambda _: None)
+    errors = _draws(posterior, rest, draws, generator, done)
+    test = _draws(posterior, (data.test_x, data.test_y), max(1, draws // 10), generator, lambda _: None)
     with torch.no_grad():
         kl = float(posterior.kl()) * (1.0 + 1e-9)
+    posterior.check_buffers()
     certificate = risk_certificate(errors, kl, samples, delta=delta)
     record = RiskRecord(certificate, half, float(test.mean()), prior_error, time.monotonic() - start)
     try:
@@ -122,7 +123,6 @@ def _fit(lightning: Any, module: Any, batches: Any, epochs: int) -> None:
 @torch.no_grad()
 def _draws(
     posterior: Any,
-    model: nn.Module,
     samples: tuple[Tensor, Tensor],
     draws: int,
     generator: torch.Generator,
@@ -130,7 +130,6 @@ def _draws(
 ) -> Tensor:
     """Error rates of independent draws, each on samples drawn uniformly; a solve that does not converge is an error."""
     x, labels = samples
-    model.eval()
     found = []
     for count in range(1, draws + 1):
         rows = torch.randint(len(labels), (_ROWS,), generator=generator)

@@ -14,6 +14,7 @@ import torch
 
 from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
+from wellposed.certificates.order import must_be_ordered
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
 from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
@@ -40,6 +41,9 @@ class Certified:
     test_error: float
     radii: dict[str, list[float]]
     weights_sha256: str
+
+    def __post_init__(self) -> None:
+        must_be_ordered(self.lower_bound, self.lipschitz)
 
     @property
     def best(self) -> list[float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wellposed.certificates.order import must_be_ordered
 from wellposed.experiments.robustness import (
     Attacked,
     Certified,
@@ -58,6 +59,9 @@ class Summary:
     lipschitz: float | None
     lower_bound: float | None
     rows: list[Row]
+
+    def __post_init__(self) -> None:
+        must_be_ordered(self.lower_bound, self.lipschitz)
 
 
 def summarise(run: Path, radii: Sequence[float]) -> Summary:

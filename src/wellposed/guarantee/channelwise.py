@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wellposed.guarantee.base import Plan
 from wellposed.guarantee.componentwise import Componentwise, Majorant, majorant
+from wellposed.norms import euclidean
 from wellposed.operators import Operator
 
 
@@ -77,7 +78,7 @@ class Channelwise(Componentwise):
 
     def _moved(self, change: Tensor) -> Tensor:
         """The sensitivity applied to each channel's Euclidean norm, then the norm over channels."""
-        return super()._moved(torch.linalg.vector_norm(change.double(), dim=(2, 3)))
+        return super()._moved(euclidean(change.flatten(0, 1)).reshape(change.shape[:2]))
 
     def suggested_step(self, algorithm: str) -> float | None:
         """A step of plain forward–backward at which I − W does not amplify."""

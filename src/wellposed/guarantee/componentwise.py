@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Guarantee, Plan
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, underflow
 from wellposed.operators import Operator
 from wellposed.verified import gamma, spectral_norm_upper_bound, to_float64
 
@@ -73,21 +73,21 @@ def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majora
         weights = weights + torch.mv(positive, weights) / below_one
         weights = weights / weights.amax()
     weights = weights.nan_to_num(nan=1.0).clamp_min(1e-12)
-    rounding = gamma(size + 4)
+    rounding, lost = gamma(size + 4), underflow(torch.float64, 1, size)
     through = torch.mv(positive, weights)
-    proved = below_one * weights - through - rounding * (below_one * weights + through)
+    proved = below_one * weights - through - rounding * (below_one * weights + through) - lost
     if not bool((proved > 0.0).all()):
         raise GuaranteeError("W: I − M(W) is not an M-matrix in these numbers; use float64 or a smaller mu")
     # G = X + G·R with R = I − (I − M)X; column j of G|R| is at most v·max_i |R_ij|/proved_i.
     identity = torch.eye(size, dtype=torch.float64)
-    remainder = (identity - away @ inverse).abs() + rounding * (away.abs() @ inverse.abs() + identity)
+    remainder = (identity - away @ inverse).abs() + rounding * (away.abs() @ inverse.abs() + identity) + lost
     sensitivity = inverse.abs() + torch.outer(weights, (remainder / proved[:, None]).amax(0))
     outward = 1.0 + 2.0 * rounding
     off = through / weights * outward
     blurred = off + 2.0 * rounding * diagonal.abs()
     sloped = max(float((end * diagonal + abs(end) * blurred).amax()) for end in slopes)  # convex in the slope
     return Majorant(
-        sensitivity * outward, weights, float((diagonal + blurred).amax()), sloped + 1e-15,
+        sensitivity * outward + lost, weights, float((diagonal + blurred).amax()), sloped + 1e-15,
         float((off / below_one).amax()) * outward, diagonal,
     )  # fmt: skip
 

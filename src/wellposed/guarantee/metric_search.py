@@ -35,8 +35,9 @@ def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 
     """
     size = len(matrix)
     displacement = torch.eye(size, dtype=torch.float64) - matrix
-    for metric in (torch.ones(size, dtype=torch.float64), start):
-        if metric is not None and proves_well_posed(matrix, metric):
+    balanced = 1.0 / displacement.diagonal()
+    for metric in (torch.ones(size, dtype=torch.float64), balanced, start):
+        if metric is not None and bool(torch.isfinite(metric).all()) and proves_well_posed(matrix, metric):
             return metric.double().cpu()
     scale = float(torch.linalg.matrix_norm(displacement, 2))
     if scale == 0.0:
@@ -59,7 +60,10 @@ def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 
 
     for _ in range(200):
         half = multipliers[:, None] * h
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(half + half.t() + shift * identity))
+        factor, failed = torch.linalg.cholesky_ex(half + half.t() + shift * identity)
+        if int(failed):  # lost to rounding
+            return None
+        inverse = torch.cholesky_inverse(factor)
         room = 2.0 * size - float(multipliers.sum())
         through, square = h @ inverse, inverse @ inverse
         gradient = torch.cat(

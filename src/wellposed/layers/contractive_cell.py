@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import Contraction
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.linear_algebra import full_precision
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, underflow
 from wellposed.solvers import Picard
 from wellposed.solvers.solution import Solution
 
@@ -100,7 +101,14 @@ class ContractiveCell(ImplicitLayer):
         none, inside, outside = self._evaluation_error(*parts).tolist()
         factor = self.constants(max(self.norm_excess(), NORM_SLACK.get(dtype, 0.0)))[0]
         scale = torch.finfo(dtype).eps / torch.finfo(torch.float64).eps / (1.0 - factor)
-        return scale * none, scale * (inside - none), scale * (outside - none)
+        lost = self._underflow(dtype) / (1.0 - factor)
+        return scale * none + lost, scale * (inside - none), scale * (outside - none)
+
+    def _underflow(self, dtype: torch.dtype) -> float:
+        """What underflow takes from one evaluation of F, of numbers that are stored in a dtype, for x and z of norm one."""
+        size = sum(parameter.numel() for parameter in self.parameters())
+        size += math.prod(self.input_shape) + math.prod(self.state_shape)
+        return underflow(dtype, size, size) / self.kappa
 
     def _solve(self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction) -> Solution[Tensor]:
         count = len(self.input_shape)
@@ -134,7 +142,7 @@ class ContractiveCell(ImplicitLayer):
         bound = report.error_bound
         if bound is not None and dtype != weight.dtype:
             rounding = euclidean(value.detach().double() - found.value.detach()).reshape(lead)
-            bound = bound + rounding
+            bound = bound + rounding + self._underflow(weight.dtype)
         codes, residual, steps, _ = report.fields()
         return Solution(codes, residual, steps, bound, value.reshape(*lead, *self.state_shape), found.adjoint_reports)
 
@@ -155,7 +163,8 @@ class ContractiveCell(ImplicitLayer):
         found = self._solve(x, z0, torch.float64, Contraction(factor, 0.0))
         rows = x.detach().reshape(-1, *self.input_shape)
         values = found.value.detach().double().reshape(-1, *self.state_shape)
-        rounding = self._evaluation_error(rows, values) / (1.0 - factor)
+        lost = self._underflow(x.dtype) * (1.0 + euclidean(rows) + euclidean(values))
+        rounding = (self._evaluation_error(rows, values) + lost) / (1.0 - factor)
         assert found.error_bound is not None  # a guarantee was given
         return dataclasses.replace(found, error_bound=found.error_bound + rounding.reshape(found.error_bound.shape))
 

@@ -15,7 +15,7 @@ from wellposed.convolution_norms import convolution_norm
 from wellposed.errors import CertificateError, InputError, check
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, product_underflow
 from wellposed.solvers.evidence import ExactOffset
 from wellposed.verified import gamma
 
@@ -241,7 +241,11 @@ def exact_convolution(
         return nn.functional.conv2d(image, kernel, shift, convolution.stride, convolution.padding)
 
     size = euclidean(apply(exact.abs(), weight.abs(), None if bias is None else bias.abs()))
-    return ExactOffset(apply(exact, weight, bias), 2.0 * gamma(weight[0].numel() + 4 + roundings) * size)
+    value, terms = apply(exact, weight, bias), weight[0].numel()
+    lost = product_underflow(
+        rows.dtype, value[0].numel(), terms, exact[0].numel(), float(weight.abs().sum()), euclidean(exact)
+    )
+    return ExactOffset(value, 2.0 * gamma(terms + 4 + roundings) * size + lost)
 
 
 def input_side(taps: int, input_taps: int | None) -> int:

@@ -19,7 +19,7 @@ from wellposed.holding import Holding
 from wellposed.layers.conv_equilibrium import ImageLayer, input_side, state_image
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, checked_bound, learned_logarithm
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, product_underflow
 from wellposed.operators import Operator
 from wellposed.operators.fourier import transfer_function
 from wellposed.solvers.evidence import ExactOffset
@@ -302,4 +302,13 @@ class ConvLBEN(ImageLayer, PrescribedBound):
         if injection.bias is not None:
             shift = injection.bias.detach().double()[:, None, None]
             value, size = value + shift, size + shift.abs()
-        return ExactOffset(value, 2.0 * rounding_constant(kernel[0].numel() + 8) * euclidean(size))
+        lost = product_underflow(
+            rows.dtype,
+            value[0].numel(),
+            kernel[0].numel(),
+            exact[0].numel(),
+            float(kernel.abs().sum()),
+            euclidean(exact),
+        )
+        lost = lost * (1.0 + scale.amax())
+        return ExactOffset(value, 2.0 * rounding_constant(kernel[0].numel() + 8) * euclidean(size) + lost)

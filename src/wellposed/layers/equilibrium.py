@@ -19,7 +19,7 @@ from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.maps import check_map, require_kind
 from wellposed.layers.options import SolveOptions
 from wellposed.linear_algebra import full_precision
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, product_underflow
 from wellposed.operators import Operator
 from wellposed.solvers import solver_named
 from wellposed.solvers.evidence import ExactOffset
@@ -285,8 +285,11 @@ def exact_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, *, roundings
     """
     exact = rows.detach().double()
     value = exact @ weight.t()
-    size = euclidean(exact) * torch.linalg.matrix_norm(weight)
+    norm, frobenius = euclidean(exact), float(euclidean(weight.reshape(1, -1)))
+    size = norm * frobenius
     if bias is not None:
         value = value + bias
-        size = size + torch.linalg.vector_norm(bias)
-    return ExactOffset(value, (weight.shape[1] + 3 + roundings) * torch.finfo(torch.float64).eps * size)
+        size = size + float(euclidean(bias[None]))
+    outputs, inputs = weight.shape
+    rounding = (inputs + 3 + roundings) * torch.finfo(torch.float64).eps * size
+    return ExactOffset(value, rounding + product_underflow(rows.dtype, outputs, inputs, inputs, frobenius, norm))

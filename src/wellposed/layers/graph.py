@@ -23,7 +23,7 @@ from wellposed.layers.maps import check_map, require_kind
 from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.linear_algebra import full_precision
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, underflow
 from wellposed.operators.graphs import GraphBlock, Graphs
 from wellposed.solvers import Picard
 from wellposed.solvers.solution import Report, Solution, Status
@@ -205,10 +205,10 @@ class ImplicitGraph(SolvingModule):
                 assert bound is not None  # a guarantee was given
                 state = found.value
                 if proved:
-                    bound = bound + self._rounding(block, x, state)
+                    rounding, hidden = self._rounding(block, x, state)
                     rounded = state.detach().to(x.dtype)
-                    bound = bound + euclidean(rounded.double() - state.detach())
-                    found = self._judged(found, bound)
+                    bound = bound + rounding + hidden + euclidean(rounded.double() - state.detach())
+                    found = self._judged(found, bound, hidden)
                 value = value.index_copy(0, block.nodes, block.unpad(state))
                 for whole, part in zip(report.fields(), (*found.fields()[:3], bound), strict=True):
                     assert whole is not None
@@ -216,10 +216,10 @@ class ImplicitGraph(SolvingModule):
                 adjoint = found.adjoint_reports if len(graphs.blocks) == 1 else adjoint
         return Solution(*report.fields(), value.to(x.dtype), adjoint)
 
-    def _judged(self, found: Solution[Tensor], bound: Tensor) -> Solution[Tensor]:
-        """The solution with the status that its final bound deserves."""
+    def _judged(self, found: Solution[Tensor], bound: Tensor, hidden: Tensor) -> Solution[Tensor]:
+        """The solution with the status that its final bound deserves, what underflow hides left out."""
         rtol, atol = self.limits()
-        met = bound <= atol + rtol * euclidean(found.value.detach())
+        met = bound <= atol + rtol * euclidean(found.value.detach()) + 2.0 * hidden
         codes = torch.where(found.converged & ~met, Status.STALLED.code, found.status_codes.long()).to(torch.int8)
         return dataclasses.replace(found, status_codes=codes)
 
@@ -248,18 +248,22 @@ class ImplicitGraph(SolvingModule):
         )  # fmt: skip
 
     @torch.no_grad()
-    def _rounding(self, block: GraphBlock, x: Tensor, state: Tensor) -> Tensor:
-        """What rounding in float64 can have moved each graph's equilibrium by, beyond the bound of the guarantee."""
+    def _rounding(self, block: GraphBlock, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """What rounding in float64, and underflow, can have moved each graph's equilibrium by, beyond the guarantee's bound."""
         terms = self.state_features + self.in_features + 2 * block.largest_degree + 12
         state_norm, injection_norm = (
-            float(torch.linalg.matrix_norm(part.weight.detach().double())) for part in (self.state_map, self.injection)
+            float(euclidean(part.weight.detach().reshape(1, -1))) for part in (self.state_map, self.injection)
         )
-        size = block.norm * (state_norm * euclidean(state) + injection_norm * euclidean(block.pad(x.double())))
+        inputs = euclidean(block.pad(x.double()))
+        size = block.norm * (state_norm * euclidean(state) + injection_norm * inputs)
         if self.injection.bias is not None:
-            size = size + float(self.injection.bias.double().norm()) * state.shape[1] ** 0.5
+            size = size + float(euclidean(self.injection.bias[None])) * state.shape[1] ** 0.5
         defect = 2.0 * gamma(terms) * (size + euclidean(state))
         guarantee = GraphContraction(block, *self._norms(proved=True))
-        return guarantee.defect_bound(state, defect)
+        entries = state[0].numel() + block.pad(x)[0].numel()
+        weights = 1.0 + state_norm + injection_norm + euclidean(state) + inputs
+        lost = underflow(x.dtype, entries, terms * self.state_features) * (1.0 + block.norm) * weights
+        return guarantee.defect_bound(state, defect), guarantee.defect_bound(state, lost) + lost
 
     def get_extra_state(self) -> Tensor:
         """κ and ω, which decide what the weights mean and so must travel with them."""

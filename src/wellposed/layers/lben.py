@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,16 @@ from wellposed.constraints.lipschitz_bounded import (
     proved_lipschitz,
     proved_with_feedthrough,
 )
-from wellposed.errors import InputError, check, checked_options
+from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
+from wellposed.guarantee.monotone import ProvedMonotone
 from wellposed.holding import Holding
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, ScaledLinear, checked_bound, learned_logarithm
 from wellposed.operators import Operator
+
+if TYPE_CHECKING:
+    from wellposed.network.embedding import Embedding
 
 
 class Feedthrough(Holding):
@@ -197,7 +201,7 @@ class LBEN(PrescribedBound):
 
         Raises:
             InputError: the network cannot be embedded.
-            GuaranteeError: it does not satisfy the bound ``gamma`` in the embedding's metric.
+            GuaranteeError: it does not satisfy the bound ``gamma`` in the embedding's metric, or not in this precision.
         """
         from wellposed.network.embedding import embed  # which knows this layer
 
@@ -211,4 +215,24 @@ class LBEN(PrescribedBound):
         layer.set_dense(found.matrix, found.input_weight, found.metric, found.output_weight)
         layer.injection.bias.copy_(found.bias)
         layer.output.bias.copy_(found.output_bias)
+        layer._must_have_maps(found)
         return layer.to(like.device)
+
+    def _must_have_maps(self, found: Embedding) -> None:
+        """Refuse an embedding whose maps its parameters do not give back, as where their scales are too far apart."""
+        operator, guarantee = self.materialise()
+        assert isinstance(guarantee, ProvedMonotone)
+        _ = guarantee.m  # raises where it is lost to rounding
+        pairs = (
+            (operator.dense(), found.matrix), (self.injection.weight, found.input_weight),
+            (self.output.weight, found.output_weight), (self.injection.bias, found.bias),
+            (self.output.bias, found.output_bias),
+        )  # fmt: skip
+        allowed = torch.finfo(self.injection.weight.dtype).eps ** 0.5
+        for own, wanted in pairs:
+            away = (own.detach().double().cpu() - wanted).abs()
+            if not bool((away <= allowed * (1.0 + wanted.abs().amax())).all()):
+                raise GuaranteeError(
+                    f"network: its scales are too far apart for an embedding in {self.injection.weight.dtype} (weights off by "
+                    f"{float(away.amax()):.3g}); use float64 or a network of milder scales"
+                )

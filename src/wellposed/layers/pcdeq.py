@@ -15,7 +15,7 @@ from wellposed.layers.equilibrium import Equilibrium, exact_linear
 from wellposed.layers.maps import require_kind
 from wellposed.layers.normalize import batch_norm_map, require_fixed
 from wellposed.layers.options import SolveOptions
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, underflow
 from wellposed.solvers import DouglasRachford, ForwardBackward, PeacemanRachford
 from wellposed.solvers.evidence import ExactOffset
 from wellposed.verified import gamma, spectral_norm_upper_bound
@@ -173,12 +173,13 @@ class PositiveEquilibrium(Equilibrium):
         above = offset.value + offset.error.reshape(each)
         # Sums of nonnegative products, and σ of them, which does not amplify relative errors.
         margin = 2.0 * gamma(self.state_features + 24)
+        lost = underflow(torch.float64, 1, self.state_features)
         lower, upper = torch.zeros_like(point), torch.full_like(point, math.inf)
         width = torch.finfo(torch.float64).eps
         while width < 0.5 and not bool(torch.isfinite(upper).all() and (lower > 0.0).all()):
             low, high = point * (1.0 - width), point * (1.0 + width)
-            is_low = self.activation(operator.apply(low) + below) * (1.0 - margin) >= low
-            is_high = self.activation(operator.apply(high) + above) * (1.0 + margin) <= high
+            is_low = self.activation(operator.apply(low) + below) * (1.0 - margin) - lost >= low
+            is_high = self.activation(operator.apply(high) + above) * (1.0 + margin) + lost <= high
             lower = torch.where(_every(is_low) & ~_every(lower > 0.0), low, lower)
             upper = torch.where(_every(is_high) & ~_every(torch.isfinite(upper)), high, upper)
             width *= 2.0

@@ -84,23 +84,33 @@ class _Chain:
 
     def states(
         self, inner: Tensor, shift: Tensor, multiplier: Tensor, factor: float = 1.0, own: Tensor | None = None
-    ) -> Tensor:
-        """Append z_k = σ(own·z_k + inner·h + shift), with its Λ_k and γ_k; the matrix that reads z_k, shape (hidden, n)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Append z_k = σ(own·z_k + inner·h + shift), with its Λ_k and γ_k.
+
+        Units that nothing drives are constants, for which no multiplier is needed: they become no states.
+
+        Returns:
+            The matrix and the constant that read z_k, of shapes (hidden, n) and (hidden,).
+        """
+        alive = torch.ones(len(inner), dtype=torch.bool) if own is not None else (inner != 0.0).any(1)
+        constant = torch.where(alive, 0.0, shift.clamp_min(0.0))
+        inner, shift, multiplier = inner[alive], shift[alive], multiplier[alive]
         old, new = len(self.W), len(inner)
         own = torch.zeros(new, new, dtype=torch.float64) if own is None else own
         self.W = torch.cat([torch.cat([self.W, _empty(old, new)], 1), torch.cat([inner @ self.read, own], 1)])
         self.U = torch.cat([self.U, inner @ self.direct])
         self.b = torch.cat([self.b, inner @ self.constant + shift])
         # w_k = γ/(γ_1²…γ_(k−1)²γ_k), where the γ of the whole chain is multiplied in at the end.
-        self.metric = torch.cat([self.metric, multiplier.double() / (self.gamma**2 * factor)])
+        self.metric = torch.cat([self.metric, multiplier.double() / (self.gamma * self.gamma * factor)])
         self.gamma *= factor
         self.read = torch.cat([self.read, _empty(len(self.read), new)], 1)
-        return torch.cat([_empty(new, old), torch.eye(new, dtype=torch.float64)], 1)
+        units = torch.eye(len(alive), dtype=torch.float64)[:, alive]
+        return torch.cat([_empty(len(alive), old), units], 1), constant
 
-    def signal_is(self, read: Tensor) -> None:
-        """H ← read·z."""
+    def signal_is(self, read: Tensor, constant: Tensor) -> None:
+        """H ← read·z + constant."""
         self.read, self.direct = read, _empty(len(read), self.direct.shape[1])
-        self.constant = _empty(len(read))
+        self.constant = constant
 
 
 def _empty(*shape: int) -> Tensor:
@@ -139,31 +149,32 @@ def embed(network: nn.Module | Network) -> Embedding:
             if place < len(blocks) and is_plain(blocks[place], nn.ReLU):
                 place += 1
                 shift = _empty(len(weight)) if shift is None else shift
-                chain.signal_is(chain.states(weight, shift, torch.ones(len(weight)).double() / norm, norm))
+                chain.signal_is(*chain.states(weight, shift, torch.ones(len(weight)).double() / norm, norm))
             else:
                 chain.transform(weight, shift, norm)
         elif is_plain(block, nn.ReLU):
             size = len(chain.read)
-            chain.signal_is(chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
+            chain.signal_is(*chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
         elif isinstance(block, ExplicitBlock):
             inner, outer, multiplier = (part.double().cpu() for part in block.maps())
             if block.residual and bool((chain.direct != 0).any()):
                 size = len(chain.read)  # the signal itself as linear coordinates: a feedthrough would be singular
-                chain.signal_is(chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
+                chain.signal_is(*chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
                 chain.linear = size
             read, constant = chain.read, chain.constant
-            states = chain.states(inner, block.bias.double().cpu(), multiplier, block.nominal())
-            chain.signal_is(outer @ states)
+            states, constants = chain.states(inner, block.bias.double().cpu(), multiplier, block.nominal())
+            # What is read of units that nothing drives may be as large as their multipliers, if it is not zero times that.
+            chain.signal_is(outer @ states, (outer * (constants != 0.0)) @ constants)
             if block.residual:
-                chain.read = chain.read + torch.cat([read, _empty(len(read), len(inner))], 1)
-                chain.constant = constant
+                chain.read = chain.read + torch.cat([read, _empty(len(read), states.shape[1] - read.shape[1])], 1)
+                chain.constant = chain.constant + constant
         elif is_plain(block, MonDEQ) and block.activation == ReLU():
             own = block.operator().dense().double().cpu()
             weight = block.injection.weight.double().cpu()
             norm = max(spectral_norm_upper_bound(weight), _LEAST_NORM)
             shift = _empty(len(own)) if block.injection.bias is None else block.injection.bias.double().cpu()
             factor = norm / proved_monotonicity(own)
-            chain.signal_is(chain.states(weight, shift, torch.ones(len(own)).double() / norm, factor, own))
+            chain.signal_is(*chain.states(weight, shift, torch.ones(len(own)).double() / norm, factor, own))
         else:
             raise InputError(f"network: cannot embed a {type(block).__name__}; see the list of blocks in `embed`")
     if not len(chain.W):

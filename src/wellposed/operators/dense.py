@@ -106,8 +106,9 @@ class Dense(Operator):
         )
 
     def norm_upper_bound(self) -> float:  # noqa: D102
-        terms = self._matrix.numel() + 2
-        return (self._square_norm() * (1.0 + terms * torch.finfo(self._matrix.dtype).eps)) ** 0.5
+        terms, limits = self._matrix.numel() + 2, torch.finfo(self._matrix.dtype)
+        # Squares that underflow lose less than the smallest normal number each.
+        return (self._square_norm() * (1.0 + terms * limits.eps) + terms * limits.tiny) ** 0.5
 
     def trace(self) -> float:  # noqa: D102
         entry = self._entry()

@@ -89,7 +89,7 @@ class _AndersonIteration(Iteration):
         self._next = self.admitted(self._kept_image - self._correction(self._kept_residual).reshape(self.image.shape))
 
     def _correction(self, residual: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(self._residuals, dim=2, dtype=torch.float64)
+        length = euclidean(self._residuals.flatten(0, 1)).reshape(self._residuals.shape[:2])
         usable = (length > 0) & torch.isfinite(length) & torch.isfinite(self._images).all(2)
         scale = torch.where(usable, length, 1.0).reciprocal()[:, :, None].to(residual)
         columns = torch.where(usable[:, :, None], self._residuals * scale, 0.0)

@@ -74,6 +74,9 @@ class _BroydenIteration(Iteration):
 
     def _update(self, moved: Tensor, change: Tensor, good: Tensor) -> None:
         memory = self._left.shape[1]
+        # The update does not depend on the common scale of both, and products of tiny differences would underflow.
+        scale = 1.0 / euclidean(change).clamp_min(torch.finfo(change.dtype).tiny)[:, None]
+        moved, change = (moved * scale).to(moved), (change * scale).to(change)
         inner = (self._left @ moved[:, :, None]).squeeze(2)
         row = torch.einsum("bm,bmn->bn", inner, self._right) - moved  # movedᵀ · inverse
         denominator = (row * change).sum(1, keepdim=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wellposed.guarantee import Guarantee
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, underflow
 from wellposed.solvers.base import Solver
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import AffineProblem, Problem
@@ -62,15 +62,16 @@ def certify(
     if not isinstance(problem, AffineProblem):
         image = problem.evaluate(outcome.value)
         bound = guarantee.error_bound(outcome.value, image)
-        return _conclude(outcome, image, euclidean(image - outcome.value), bound, rtol, atol)
+        hidden = _hidden(guarantee, image, torch.full_like(bound, _lost(image)))
+        return _conclude(outcome, image, euclidean(image - outcome.value), bound + hidden, hidden, rtol, atol)
     exact = ExactOffset(problem.offset.double(), torch.zeros_like(outcome.report.residual, dtype=torch.float64))
     if exact_offset is not None:
         exact = exact_offset()
     accurate = AffineProblem(problem.operator.to(torch.float64), exact.value, problem.activation.to(torch.float64))
     promise = guarantee.on(accurate.operator)
     dtype = outcome.value.dtype
-    value, residual, bound = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)
-    limit = atol + rtol * euclidean(value)
+    value, residual, bound, hidden = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)
+    limit = atol + rtol * euclidean(value) + hidden
     # At the rounding floor of the working precision float64 goes on.
     stalled = outcome.report.status_codes == Status.STALLED.code
     short = (outcome.report.converged | stalled) & (bound > limit)
@@ -86,17 +87,19 @@ def certify(
             rtol=owed * rtol, atol=owed * own, max_steps=max_steps,
         )  # fmt: skip
         refined = _refine(again.value, accurate.select(rows), promise, exact.error[rows].double(), dtype)
-        value[rows], residual[rows], bound[rows] = refined
+        value[rows], residual[rows], bound[rows], hidden[rows] = refined
         steps = outcome.report.steps.clone()
         steps[rows] += again.report.steps
         outcome = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, steps=steps))
-    return _conclude(outcome, value, residual, bound, rtol, atol)
+    return _conclude(outcome, value, residual, bound, hidden, rtol, atol)
 
 
 def _refine(
     point: Tensor, accurate: AffineProblem, promise: Guarantee, offset_error: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One forward–backward step in float64 rounded to the working dtype; the residual before it, and the bound after.
+
+    The last result is the part of the bound that is for underflow.
 
     The step is one at which I − W does not amplify: a plain application of the map would, by up to ‖W‖/m.
     """
@@ -112,30 +115,47 @@ def _refine(
     eps = torch.finfo(torch.float64).eps
     # `value` is σ of some number within this of output + (u − output)/step, see `Activation.defect`.
     absolute = 0.0 if accurate.activation.homogeneous else point[0].numel() ** 0.5
-    evaluation = 8.0 * eps * (euclidean(u) + euclidean(value) + absolute) / least
+    size = euclidean(value)
+    evaluation = (euclidean(u) + size + absolute) * (8.0 * eps / least)
     through = accurate.operator.affine(value, accurate.offset)
     defect = accurate.activation.defect(value, through, u, step)
-    rounding = accurate.operator.rounding(euclidean(value), euclidean(accurate.offset)) + offset_error + evaluation
+    rounding = accurate.operator.rounding(size, euclidean(accurate.offset)) + offset_error + evaluation
     rounded = value.to(dtype)
-    bound = (
-        promise.defect_bound(defect, euclidean(defect) + rounding) + evaluation + euclidean(rounded.double() - value)
-    )
-    return rounded, euclidean(image - point), bound * (1.0 + eps * (point[0].numel() + 8))
+    bound = promise.defect_bound(defect, euclidean(defect) + rounding) + evaluation
+    if dtype != torch.float64:
+        bound = bound + euclidean(rounded.double() - value)
+    bound = bound * (1.0 + eps * (point[0].numel() + 8))
+    amplified = 2.0 + accurate.operator.norm_upper_bound() + (1.0 if scaling is None else 1.0 / float(scaling.amin()))
+    lost = (1.0 + size) * (_lost(rounded) * amplified / min(least, 1.0))
+    hidden = _hidden(promise, defect, lost)
+    return rounded, euclidean(image - point), bound + hidden, hidden
+
+
+def _lost(image: Tensor) -> float:
+    """What underflow takes from one evaluation of a map with states of this shape and dtype, in the Euclidean norm."""
+    entries = image[0].numel()
+    return underflow(image.dtype, entries, entries)
+
+
+def _hidden(guarantee: Guarantee, like: Tensor, lost: Tensor) -> Tensor:
+    """By how much losses to underflow can move an equilibrium and a value; no relative error counts them."""
+    return guarantee.defect_bound(torch.zeros_like(like), lost) + lost
 
 
 def _conclude(
-    outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, rtol: float, atol: float | Tensor
+    outcome: Outcome, value: Tensor, residual: Tensor, bound: Tensor, hidden: Tensor, rtol: float, atol: float | Tensor
 ) -> Outcome:
     report = outcome.report
-    usable = torch.isfinite(bound) & torch.isfinite(euclidean(value))
-    value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
-    bound = torch.where(usable, bound, math.inf)
     size = euclidean(value).to(bound.dtype)
-    short = report.converged & ~(bound <= atol + rtol * size)
-    short |= report.converged & ~torch.isfinite(size)
+    usable = torch.isfinite(bound) & torch.isfinite(size)
+    if not bool(usable.all()):
+        value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
+        bound, size = torch.where(usable, bound, math.inf), euclidean(value).to(bound.dtype)
+    within = (bound <= atol + rtol * size + hidden) & torch.isfinite(size)
+    short = report.converged & ~within
     if not isinstance(atol, Tensor) and atol == 0.0:  # a state that is exactly zero, though its bound is not
-        short &= size > 0.0
-    met = (report.status_codes == Status.STALLED.code) & (bound <= atol + rtol * size) & torch.isfinite(size)
+        short &= (size > 0.0) | ~torch.isfinite(size)
+    met = (report.status_codes == Status.STALLED.code) & within
     codes = report.status_codes.masked_fill(short, Status.STALLED.code).masked_fill(met, Status.CONVERGED.code)
     residual = residual.to(report.residual.dtype)
     report = dataclasses.replace(report, status_codes=codes, residual=residual, error_bound=bound)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wellposed.guarantee import Guarantee
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, roughly_euclidean
 from wellposed.solvers.base import Solver
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.solution import Report, Status
@@ -115,8 +115,8 @@ class _Loop:
         least = self.like.new_full((self.like.shape[0],), math.inf, dtype=torch.float64)
         for step in range(1, self.max_steps + 1):
             iteration.advance()
-            residual = euclidean(iteration.image - iteration.point)
-            limit = euclidean(iteration.image).mul_(self.rtol).add_(self.live_atol)
+            residual = roughly_euclidean(iteration.image - iteration.point)
+            limit = roughly_euclidean(iteration.image).mul_(self.rtol).add_(self.live_atol)
             error = residual if self.live_ratio is None else residual * self.live_ratio
             uneventful = (residual < least) & (error > limit)
             if step < self.max_steps and bool(uneventful.all()):

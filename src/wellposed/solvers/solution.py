@@ -47,6 +47,8 @@ _ORDER = tuple(Status)
 class Tolerance:
     """When a sample is done: its error bound (or residual) is at most ``atol + rtol·‖value‖₂``.
 
+    Error bounds may exceed it by what numbers can lose at the lower end of the dtype, far below 1e-25 in float32.
+
     Left at None, both are eps^(2/3) of the state's dtype: 2.4e-5 in float32, 3.7e-11 in float64.
     """
 

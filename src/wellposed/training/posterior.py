@@ -8,22 +8,25 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from wellposed.certificates.risk import gaussian_kl
+from wellposed.implicit.parameters import call_with, parameter_places
+from wellposed.training.buffers import FrozenBuffers
 
 
 class Posterior(nn.Module):
     """Independent Gaussians around the weights of a network; every draw of a well-posed layer's free parameters is well posed.
 
     Args:
-        model: its parameters are the prior's means; it is not changed.
+        model: its parameters are the prior's means and its buffers part of the prior: neither is changed. It is put into
+            evaluation mode, in which it makes every prediction.
         scale: the prior's standard deviations, as a fraction of the root-mean-square of each parameter tensor.
     """
 
     def __init__(self, model: nn.Module, scale: float) -> None:
         super().__init__()
         self._model = [model]  # not a part of this module: its own parameters are constants
+        self._places, self._frozen = parameter_places(model), FrozenBuffers(model.eval())
         named = {name.replace(".", "/"): parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.mean = nn.ParameterDict({name: nn.Parameter(value.clone()) for name, value in named.items()})
         spread = {
@@ -54,9 +57,18 @@ class Posterior(nn.Module):
             found[name.replace("/", ".")] = mean + torch.exp(self.log_std[name]) * noise
         return found
 
+    def check_buffers(self) -> None:
+        """Refuse to go on if the network's buffers are no longer those of the prior.
+
+        Raises:
+            CertificateError: a buffer changed.
+        """
+        self._frozen.check(self._model[0])
+
     def logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        """The network with these weights."""
-        return functional_call(self._model[0], weights, (x,))
+        """The network with these weights, in evaluation mode."""
+        self._model[0].eval()
+        return call_with(self._model[0], self._places, weights, (x,))
 
 
 class PosteriorModule(lightning.LightningModule):

@@ -1,0 +1,23 @@
+"""A proved lower bound above a proved upper one: one of the two proofs is wrong, and no number may be believed."""
+
+from __future__ import annotations
+
+from wellposed.errors import CertificateError
+
+
+def must_be_ordered(lower: float | None, upper: float | None, what: str = "lipschitz") -> None:
+    """Refuse two bounds of one number that contradict each other; None for a bound that is not known.
+
+    Args:
+        lower: at most the number.
+        upper: at least the number.
+        what: the number's name.
+
+    Raises:
+        CertificateError: the lower bound is above the upper one, or one of them is NaN.
+    """
+    if lower is not None and upper is not None and not lower <= upper:
+        raise CertificateError(
+            f"contradiction: {what} is at least {lower!r} and at most {upper!r}, both proved; certify the model again, and "
+            "report it if that does not help"
+        )
