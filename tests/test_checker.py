@@ -338,7 +338,7 @@ def test_a_looser_claim_holds_once_it_is_sealed(tmp_path):
 
 def test_blocks_without_an_independent_proof_are_named(tmp_path):
     torch.manual_seed(0)
-    own = type("Own", (wp.Sandwich,), {})
+    own = wp.register(type("Own", (wp.Sandwich,), {"nominal": lambda self: 1.0}))
     model = nn.Sequential(nn.Flatten(), own(16, 8), nn.Linear(8, 3))
     written(model, tmp_path)
     refused(tmp_path, "1: this program knows no proof for a Own")
@@ -386,11 +386,13 @@ def test_norms_are_proved_from_above():
 
 def test_a_changed_model_cannot_be_saved(tmp_path):
     model = model_of("mondeq")
-    certificate = wp.certify(model)
+    certificate = written(model, tmp_path)
     with torch.no_grad():
         model[3].weight.mul_(2.0)
-    with pytest.raises(wp.CertificateError, match="other weights"):
-        certificate.save(tmp_path / "c.json")
+    with pytest.raises(wp.CertificateError, match="another network"):
+        certificate.save(tmp_path / "c.json", model)
+    certificate.save(tmp_path / "c.json")  # about the network that it was given for, whose weights are in the file
+    assert Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
     with pytest.raises(wp.CertificateError, match="another ending"):
         wp.certify(model).save(tmp_path / "c.safetensors")
     with pytest.raises(wp.CertificateError, match="cannot be written"):

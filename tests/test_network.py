@@ -456,6 +456,25 @@ def test_layers_of_ones_own_need_ones_word():
         wp.register("Mine")
 
 
+def test_classes_that_add_only_their_arguments_are_what_they_inherit_from():
+    class Small(wp.MonDEQ):
+        """Of one size."""
+
+        def __init__(self):
+            super().__init__(4, 5, m=2.0)
+
+    class Louder(Small):
+        def state(self, x):
+            return 2.0 * super().state(x)
+
+    torch.manual_seed(0)
+    small = nn.Sequential(Small(), nn.Linear(5, 3)).double().eval()
+    certificate = certified(small, (4,))
+    assert type(certificate.network.blocks[0][1]) is wp.MonDEQ and type(small[0]) is Small
+    with pytest.raises(wp.CertificateError, match="known for a Louder"):
+        wp.certify(nn.Sequential(Louder(), nn.Linear(5, 3)).eval())
+
+
 def test_a_network_has_one_short_line():
     model = nn.Sequential(nn.Flatten(), wp.MonDEQ(4, 5), nn.Linear(5, 3)).eval()
     assert repr(wp.materialise(model)).startswith("Network(Flatten → MonDEQ → Linear; float32")

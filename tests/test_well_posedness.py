@@ -9,10 +9,7 @@ import pytest
 import torch
 
 import wellposed as wp
-
-#####
 from wellposed.certificates.refutation import _is_negative, refuted
-from wellposed.certificates.well_posedness import find_metric, proves_well_posed
 from wellposed.guarantee.metric_search import find_metric, proves_well_posed
 
 

@@ -88,6 +88,19 @@ def _is_own(module: str) -> bool:
     return module.partition(".")[0] == "wellposed"
 
 
+def computing_class(kind: type) -> type:
+    """The class whose methods a class has: itself, or the one that it inherits from if it adds nothing but its ``__init__``."""
+    while len(kind.__bases__) == 1 and vars(kind).keys() <= _NO_METHODS and not is_leaf_class(kind):
+        kind = kind.__bases__[0]
+    return kind
+
+
+_NO_METHODS = frozenset({
+    "__init__", "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate_func__", "__annotations_cache__",
+    "__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__",
+})  # fmt: skip
+
+
 def is_leaf_class(kind: type) -> bool:
     """Whether modules of exactly this class are blocks of a network, and not looked into."""
     if kind in TORCH_LEAVES:

@@ -12,7 +12,7 @@ from torch import nn
 from wellposed.errors import CertificateError, InputError, failing_as_unprovable
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
-from wellposed.network.known import is_leaf_class, require_plain_calls, require_unchanged
+from wellposed.network.known import computing_class, is_leaf_class, require_plain_calls, require_unchanged
 from wellposed.network.network import Network
 from wellposed.network.precision import check_precision
 from wellposed.network.probe import compare_on_probes
@@ -58,6 +58,10 @@ def _gated(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:
     with failing_as_unprovable("model: cannot be copied, so its numbers cannot be stored"):
         copied = copy.deepcopy(model)
     changed = without_parametrisations(copied)
+    for part in copied.modules():
+        computing = computing_class(type(part))
+        if computing is not type(part) and is_leaf_class(computing):
+            part.__class__ = computing
     digest = weights_digest(model)
     if type(copied) is GraphClassifier:
         require_unchanged("model", copied)
