@@ -21,7 +21,7 @@ from wellposed.certificates.perturbation import fixes_zero
 from wellposed.constraints.monotone import Monotone
 from wellposed.errors import CertificateError, check, choices
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.network import materialise
+from wellposed.network import Network, materialise
 from wellposed.search import golden_section
 from wellposed.verified import spectral_norm_upper_bound
 
@@ -50,7 +50,7 @@ class PacBayesBound:
 
 
 def pac_bayes(
-    model: nn.Module,
+    model: nn.Module | Network,
     logits: Tensor,
     labels: Tensor,
     *,
@@ -120,7 +120,7 @@ class _Blocks:
         return max(self.norms.spectral)
 
 
-def _blocks(model: nn.Module) -> _Blocks:
+def _blocks(model: nn.Module | Network) -> _Blocks:
     chain = [block for _, block in materialise(model).blocks]
     layers = [block for block in chain if isinstance(block, Equilibrium)]
     head = chain[-1]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import StronglyMonotone
 from wellposed.layers.equilibrium import Equilibrium, exact_linear
+from wellposed.network import Network
 from wellposed.network.constants import rounded_up
+from wellposed.network.single import single_layer
 from wellposed.norms import euclidean, underflow
 from wellposed.operators.dense import Dense
 from wellposed.solvers.evidence import ExactOffset
@@ -18,14 +20,14 @@ from wellposed.verified import spectral_norm_upper_bound
 
 
 @torch.no_grad()
-def perturbation_bound(layer: Equilibrium, perturbed: Equilibrium, x: Tensor) -> Tensor:
+def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Network, x: Tensor) -> Tensor:
     """Bound on ‖z*(x) − z̄*(x)‖₂ between two monotone layers, per sample.
 
     ``‖W̄ − W‖·‖Ux + b‖/(m·m̄) + ‖(Ū − U)x + b̄ − b‖/m̄``, with m and m̄ proved for the stored numbers. Every rounding
     error is counted; infinite where a term overflows.
 
     Args:
-        layer: the layer with weights W, U, b.
+        layer: the layer with weights W, U, b, or its network.
         perturbed: one of the same shape with weights W̄, Ū, b̄.
         x: inputs, shape (batch, in_features).
 
@@ -36,23 +38,26 @@ def perturbation_bound(layer: Equilibrium, perturbed: Equilibrium, x: Tensor) ->
         InputError: the layers differ in shape.
         CertificateError: a layer is not strongly monotone.
     """
-    if (layer.in_features, layer.state_features) != (perturbed.in_features, perturbed.state_features):
+    given, moved = single_layer("layer", layer), single_layer("perturbed", perturbed)
+    if (given.in_features, given.state_features) != (moved.in_features, moved.state_features):
         raise InputError("perturbed: has another shape than layer")
-    if x.ndim != 2 or x.shape[1] != layer.in_features or not bool(torch.isfinite(x).all()):
-        raise InputError(f"x: has shape {tuple(x.shape)}; must be finite, of shape (batch, {layer.in_features})")
-    if repr(layer.activation) != repr(perturbed.activation):
-        raise InputError(f"perturbed: has the activation {perturbed.activation!r}, layer has {layer.activation!r}")
-    operator, guarantee = layer.materialise()
-    other_operator, other = perturbed.materialise()
+    if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != given.in_features or not bool(torch.isfinite(x).all()):
+        raise InputError(
+            f"x: has shape {tuple(getattr(x, 'shape', ()))}; must be a finite tensor of shape (batch, {given.in_features})"
+        )
+    if repr(given.activation) != repr(moved.activation):
+        raise InputError(f"perturbed: has the activation {moved.activation!r}, layer has {given.activation!r}")
+    operator, guarantee = given.materialise()
+    other_operator, other = moved.materialise()
     if not isinstance(operator, Dense) or not isinstance(other_operator, Dense):
         raise CertificateError("layer: needs a state map that is a matrix, not a convolution")
-    fixes_zero("layer", layer)
+    fixes_zero("layer", given)
     if not isinstance(guarantee, StronglyMonotone) or not isinstance(other, StronglyMonotone):
         raise CertificateError("layer: Theorem 2 is about strongly monotone layers")
     if operator.metric is not None or other_operator.metric is not None:
         raise CertificateError("layer: Theorem 2 is about monotonicity in the Euclidean metric")
-    weight, other_weight = (part.injection.weight.detach().cpu().double() for part in (layer, perturbed))
-    bias, other_bias = (_bias(part) for part in (layer, perturbed))
+    weight, other_weight = (part.injection.weight.detach().cpu().double() for part in (given, moved))
+    bias, other_bias = (_bias(part) for part in (given, moved))
     rows = x.detach().cpu()
     change = _distance(operator.dense(), other_operator.dense())
     offset = _norm_bound(exact_linear(rows, weight, bias))

@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.activations import ReLU
 from wellposed.certificates.refutation import TwoEquilibria as TwoEquilibria
 from wellposed.certificates.refutation import refuted
 from wellposed.errors import InputError
 from wellposed.guarantee.metric_search import find_metric
-from wellposed.layers.equilibrium import Equilibrium
+from wellposed.network import Network
+from wellposed.network.single import single_layer
 from wellposed.operators.dense import Dense
 
 
@@ -36,31 +37,33 @@ class Verdict:
     witness: TwoEquilibria | None = None
 
 
-def well_posedness(layer: Equilibrium) -> Verdict:
+def well_posedness(layer: nn.Module | Network) -> Verdict:
     """Decide, if possible, whether a layer on flat inputs has exactly one equilibrium for every input.
 
     Args:
-        layer: any affine layer, also one without a guarantee.
+        layer: any affine layer, also one without a guarantee, or its network.
 
     Raises:
+        CertificateError: the layer cannot be materialised.
         InputError: its state map is no matrix, or its activation has slopes outside of [0, 1].
     """
+    given = single_layer("layer", layer)
     with torch.no_grad():
-        operator, guarantee = layer.materialise()
+        operator, guarantee = given.materialise()
         if not isinstance(operator, Dense):
-            raise InputError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
-        layer.activation.require_monotone("this theorem")
+            raise InputError(f"layer={type(given).__name__}: needs a state map that is a matrix")
+        given.activation.require_monotone("this theorem")
         matrix = operator.dense().detach().double().cpu()
         metric = find_metric(matrix, None if guarantee is None else guarantee.diagonal_metric())
         if metric is not None:
             return Verdict("certified", metric=metric)
-        if not isinstance(layer.activation, ReLU):
+        if not isinstance(given.activation, ReLU):
             return Verdict("unknown")
         proved, witness = refuted(matrix)
         if witness is None:
             return Verdict("refuted" if proved else "unknown")
-        weight = layer.injection.weight.detach().double().cpu()
-        bias = layer.injection.bias
+        weight = given.injection.weight.detach().double().cpu()
+        bias = given.injection.bias
         wanted = witness.offset if bias is None else witness.offset - bias.detach().double().cpu()
         x = torch.linalg.lstsq(weight, wanted[:, None]).solution[:, 0]
         scale = float(wanted.norm()) + float((witness.offset - wanted).norm())
