@@ -13,6 +13,7 @@ from wellposed.network.network import Network
 from wellposed.network.shapes import probe_shapes
 
 _BATCHES = (1, 3)
+_MANY = 48  # inputs for a forward that was followed
 _GUESSES = 8  # shapes that are tried where the blocks do not tell
 
 
@@ -58,9 +59,16 @@ def _compare_silently(model: nn.Module, shape: tuple[int, ...], network: Network
 def _compare(model: nn.Module, shape: tuple[int, ...], network: Network, written: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    for count in _BATCHES:
-        x = torch.rand(count, *shape, generator=generator, dtype=torch.float64).to(device, network.dtype)
-        x = torch.cat([x[:1], 2.0 - 4.0 * x[1:]])  # of both signs, as far as there are several
+    for count in (*_BATCHES, _MANY) if written else _BATCHES:
+        x = torch.rand(count, *shape, generator=generator, dtype=torch.float64)
+        if count == _MANY:  # of many sizes, as what a forward hides may show at few inputs
+            sizes = 10.0 ** torch.linspace(-1.0, 1.5, count, dtype=torch.float64)
+            x = torch.randn(count, *shape, generator=generator, dtype=torch.float64) * sizes.reshape(
+                -1, *[1] * len(shape)
+            )
+        x = torch.cat([x[:1], 2.0 - 4.0 * x[1:]]).to(
+            device, network.dtype
+        )  # of both signs, as far as there are several
         with torch.no_grad(), failing_as_unprovable("model: its blocks do not run together"):
             expected = network(x)
         for gradients in (False, True) if written else (False,):
