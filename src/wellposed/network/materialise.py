@@ -39,6 +39,20 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
     """
     if isinstance(model, Network):
         return model
+    network = gated(model, input_shape)
+    if not network.takes_graphs:
+        compare_on_probes(model, network, has_own_forward(model))
+    return network
+
+
+@torch.no_grad()
+def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Network:
+    """The same, without running the two: for theorems about stored numbers, which need no solve.
+
+    Args:
+        model: see `materialise`.
+        input_shape: see `materialise`.
+    """
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}; needs a torch.nn.Module or a Network")
     if input_shape is not None and not all(isinstance(size, int) and size > 0 for size in input_shape):
@@ -47,11 +61,7 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
         )
     require_plain_calls(model)
     check_precision((*model.named_parameters(), *model.named_buffers()))
-    with torch.no_grad():
-        network = _gated(model, None if input_shape is None else tuple(input_shape))
-    if not network.takes_graphs:
-        compare_on_probes(model, network, has_own_forward(model))
-    return network
+    return _gated(model, None if input_shape is None else tuple(input_shape))
 
 
 def _gated(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:

@@ -7,7 +7,7 @@ from torch import nn
 from wellposed.errors import InputError
 from wellposed.layers.blocks import moves_only
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.network.materialise import materialise
+from wellposed.network.materialise import gated
 from wellposed.network.network import Network
 
 
@@ -22,7 +22,8 @@ def single_layer(name: str, model: nn.Module | Network) -> Equilibrium:
         CertificateError: the module cannot be materialised.
         InputError: the network is something else.
     """
-    blocks = [block for _, block in materialise(model).blocks if not moves_only(block)]
+    network = model if isinstance(model, Network) else gated(model)
+    blocks = [block for _, block in network.blocks if not moves_only(block)]
     if len(blocks) != 1 or not isinstance(blocks[0], Equilibrium):
         raise InputError(
             f"{name}: must be one layer z = σ(Wz + Ux + b), not {' → '.join(type(b).__name__ for b in blocks)}"
