@@ -17,7 +17,7 @@ from wellposed.certificates.joint import Joint, check_joint, following, joint_bo
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
 from wellposed.certificates.witness import slope_between, witness
-from wellposed.errors import CertificateError, InputError, WellposedError, checked_options, choices
+from wellposed.errors import CertificateError, InputError, WellposedError, check, checked_options, choices
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -121,10 +121,12 @@ class Certificate:
             batch_size: inputs evaluated at a time.
         """
         network = self._about(None)
+        network.require_unchanged()
         if network.takes_graphs:
             return self.of(bounded_logits(network, x, forward=forward), labels, rule=rule)
         network.check_input(x)
         check_labels(labels, len(x))
+        check(isinstance(batch_size, int) and batch_size >= 1, "batch_size", batch_size, "must be a positive integer")
         found = []
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             result = bounded_logits(network, rows, forward=forward)
@@ -329,11 +331,12 @@ def certify(
         InputError: NaN or infinite weights, or inputs that do not fit.
     """
     if method is not None:
-        choices("method", method, METHODS)
+        choices("method", str(method), METHODS)
     named = norm_named(norm)
     if named != "2" and method is not None:
         raise InputError(f"method={method!r}: is about the Euclidean norm; leave it out for norm={named!r}")
     network = _network_for(model, inputs)
+    network.require_unchanged()
     network.check_precision()
     if named != "2":
         return _in_norm(network, named, inputs)

@@ -54,7 +54,7 @@ def radii(
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         raise InputError(f"labels: outside 0…{logits.shape[1] - 1}")
     exact = logits.detach().double().cpu()
-    truth = labels.cpu()
+    truth = labels.cpu().long()
     margins = exact.gather(1, truth[:, None]) - exact
     if logit_error is not None:
         # |Δ(y_i − y_j)| ≤ √2·‖Δy‖, once at the input and once at the perturbed input.
@@ -94,7 +94,7 @@ def check_labels(labels: object, count: int) -> None:
     if not isinstance(labels, Tensor):
         raise InputError(f"labels: is a {type(labels).__name__}; needs a torch tensor of one integer class per input")
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if labels.shape != (count,) or not whole:
+    if labels.shape != (count,) or not whole or labels.is_meta:
         raise InputError(
             f"labels: shape {tuple(labels.shape)}, dtype {labels.dtype} for {count} inputs; need one integer class per row"
         )

@@ -185,7 +185,7 @@ class LBEN(PrescribedBound):
     @torch.no_grad()
     def from_network(
         cls,
-        network: nn.Sequential,
+        network: Any,
         *,
         gamma: float | None = None,
         epsilon: float = 1e-7,
@@ -194,7 +194,8 @@ class LBEN(PrescribedBound):
         """A layer that computes what a given network computes, in the network's dtype: a start for training.
 
         Args:
-            network: see `wellposed.embed`: feed-forward, residual, sandwich, SDP-based and monotone networks.
+            network: a module, or its `Network`, see `wellposed.embed`: feed-forward, residual, sandwich, SDP-based and
+                monotone networks.
             gamma: the bound to build in; None for 1.01 times the one that comes with the embedding.
             epsilon: see `LipschitzBounded`; small, as W_o, U and W must satisfy the condition with this margin.
             options: see `SolveOptions`.
@@ -203,11 +204,13 @@ class LBEN(PrescribedBound):
             InputError: the network cannot be embedded.
             GuaranteeError: it does not satisfy the bound ``gamma`` in the embedding's metric, or not in this precision.
         """
-        from wellposed.network.embedding import embed  # which knows this layer
+        from wellposed.network import materialise  # which knows this layer
+        from wellposed.network.embedding import embed
 
-        found = embed(network)
+        given = materialise(network)
+        found = embed(given)
         bound = 1.01 * found.gamma if gamma is None else gamma
-        like = next(network.parameters())
+        like = next(parameter for _, block in given.blocks for parameter in block.parameters())
         layer = cls(
             found.input_weight.shape[1], len(found.matrix), gamma=bound, out_features=len(found.output_weight),
             activation=found.activation, epsilon=epsilon, dtype=like.dtype, device="cpu", **options,

@@ -31,10 +31,10 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, channels, height, width) to the same."""
-        if x.ndim < 3 or len(self.mean) not in (1, x.shape[-3]):
+        if x.ndim < 3 or (len(self.mean) > 1 and (x.ndim != 4 or x.shape[1] != len(self.mean))):
             raise InputError(
-                f"x: has shape {tuple(x.shape)}, but the normalisation is for images of {len(self.mean)} channels, with the "
-                "channels before height and width"
+                f"x: has shape {tuple(x.shape)}, but the normalisation is for images of {len(self.mean)} channels, "
+                "shape (batch, channels, height, width)"
             )
         return (x - self.mean) / self.std
 

@@ -106,7 +106,7 @@ class Calls:
             torch.relu: self._relu,
             F.relu_: self._written(self._relu),
             torch.relu_: self._written(self._relu),
-            F.relu6: self._named("relu6"),
+            F.relu6: self._relu6,
             F.tanh: self._named("tanh"),
             F.sigmoid: self._named("sigmoid"),
             F.softsign: self._named("softsign"),
@@ -201,6 +201,10 @@ class Calls:
     @staticmethod
     def _relu(value: Any, inplace: bool = False) -> Meaning:
         return Meaning(nn.ReLU(), (_signal(value),), alias=inplace, in_place=inplace)
+
+    @staticmethod
+    def _relu6(value: Any, inplace: bool = False) -> Meaning:
+        return Meaning(Elementwise(activation("relu6")), (_signal(value),), alias=inplace, in_place=inplace)
 
     @staticmethod
     def _silu(value: Any, inplace: bool = False) -> Meaning:

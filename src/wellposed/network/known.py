@@ -7,14 +7,13 @@ has no attribute in the place of one of its class.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import sys
+from abc import ABCMeta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_modules
 
 import wellposed.layers as layers
 from wellposed.activations import Activation, Smooth, activation
@@ -25,6 +24,7 @@ from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.layers.group_sort import group_sort
 from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.network.originals import BOOKKEEPING, remember, require_unchanged
 from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
 from wellposed.solvers import Solver
 from wellposed.solvers.solution import Tolerance
@@ -38,9 +38,6 @@ TORCH_LEAVES: tuple[type[nn.Module], ...] = (
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 # Parts of layers that are modules of torch.
 _TORCH_PARTS = (nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.ModuleList, nn.ParameterList)
-# What torch itself keeps in a module beside its class's attributes.
-_BOOKKEEPING = frozenset(vars(nn.Module())) | {"_is_full_backward_hook", "_is_hf_initialized"}
-_methods: dict[type, dict[str, Any]] = {}
 
 
 def register(kind: type | Smooth) -> type | Smooth:
@@ -62,7 +59,7 @@ def register(kind: type | Smooth) -> type | Smooth:
         raise InputError(f"kind={kind!r}: must be a class")
     _own.add(kind)
     for base in kind.__mro__:
-        _remember(base)
+        remember(base)
     return kind
 
 
@@ -89,8 +86,13 @@ def _is_own(module: str) -> bool:
 
 
 def computing_class(kind: type) -> type:
-    """The class whose methods a class has: itself, or the one that it inherits from if it adds nothing but its ``__init__``."""
-    while len(kind.__bases__) == 1 and vars(kind).keys() <= _NO_METHODS and not is_leaf_class(kind):
+    """The class whose methods a class has: itself, or the one it inherits from, if it adds nothing but its ``__init__``."""
+    while (
+        type(kind) in (type, ABCMeta)
+        and len(kind.__bases__) == 1
+        and vars(kind).keys() <= _NO_METHODS
+        and not is_leaf_class(kind)
+    ):
         kind = kind.__bases__[0]
     return kind
 
@@ -124,49 +126,6 @@ def known_blocks() -> str:
     return ", ".join(named)
 
 
-def require_plain_calls(root: nn.Module) -> None:
-    """Refuse hooks anywhere in a model, calls of modules that torch does not make, and functions of torch that were replaced.
-
-    Raises:
-        CertificateError: with the path of the module.
-    """
-    if torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks:
-        raise CertificateError(
-            "model: there are forward hooks for all modules, with unknown effects; remove them first"
-        )
-    for name, owner, before in _FUNCTIONS:
-        if getattr(owner, name) is not before:
-            raise CertificateError(
-                f"{owner.__name__}.{name}: was replaced by {getattr(owner, name)!r}; restore it first"
-            )
-    for path, module in root.named_modules():
-        where = path or "model"
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise CertificateError(f"{where}: it has forward hooks, with unknown effects; remove them first")
-        if module._compiled_call_impl is not None or "_call_impl" in vars(module) or "__call__" in vars(module):
-            raise CertificateError(f"{where}: its call was replaced or compiled; certify the module as it was written")
-        for name, value in vars(module).items():
-            if isinstance(value, Activation):  # a copy of one would be the known one of its name
-                _require_registry(f"{where}.{name}", value)
-        if type(module).__call__ is not nn.Module.__call__ and type(module) not in CONTAINERS:
-            raise CertificateError(
-                f"{where}: {type(module).__name__} replaces the call of torch.nn.Module, with unknown effects"
-            )
-
-
-_FUNCTIONS: list[tuple[str, Any, Any]] = [
-    *((name, nn.functional, getattr(nn.functional, name)) for name in (
-        "linear", "conv2d", "relu", "leaky_relu", "avg_pool2d", "max_pool2d", "batch_norm", "pad", "hardtanh", "elu", "silu",
-        "gelu",
-    )),
-    *((name, torch, getattr(torch, name)) for name in (
-        "relu", "tanh", "sigmoid", "addmm", "baddbmm", "bmm", "matmul", "logaddexp", "minimum", "maximum", "clamp",
-    )),
-    ("__call__", nn.Module, nn.Module.__call__), ("_call_impl", nn.Module, nn.Module._call_impl),
-    ("__getattr__", nn.Module, nn.Module.__getattr__),
-]  # fmt: skip
-
-
 def require_known(path: str, module: nn.Module) -> None:
     """Refuse a block unless it and every part of it is of a known class and computes what that class says.
 
@@ -188,10 +147,10 @@ def require_known(path: str, module: nn.Module) -> None:
             )
         require_unchanged(where, part)
         for name, value in vars(part).items():
-            if name not in _BOOKKEEPING:
+            if name not in BOOKKEEPING:
                 _require_plain(f"{where}.{name}", value)
         for name, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
-            _require_stored(f"{where}.{name}", tensor)
+            require_stored(f"{where}.{name}", tensor)
     checks = [getattr(module, name, None) for name in ("check_options", "check_parts")]
     try:
         with failing_as_unprovable("its parts do not fit together"):
@@ -202,30 +161,12 @@ def require_known(path: str, module: nn.Module) -> None:
         raise CertificateError(f"{path}: {error}") from error
 
 
-def _require_stored(where: str, tensor: Tensor) -> None:
+def require_stored(where: str, tensor: Tensor) -> None:
+    """Refuse tensors that may compute things of their own, or hold no plain numbers."""
     if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
         raise CertificateError(f"{where}: is a {type(tensor).__name__}, which may compute anything; use a plain tensor")
     if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
         raise CertificateError(f"{where}: is a meta, sparse or quantised tensor; certificates are about stored numbers")
-
-
-def require_unchanged(where: str, item: Any) -> None:
-    """Refuse an object whose class was changed after it was defined, or that has attributes in the place of its class's."""
-    fields = {field.name for field in dataclasses.fields(item)} if dataclasses.is_dataclass(item) else set()
-    for kind in type(item).__mro__:
-        if kind is object:
-            continue
-        before = _remember(kind)
-        for name in before.keys() | _functions(kind).keys():
-            if vars(kind).get(name) is not before.get(name):
-                raise CertificateError(
-                    f"{where}: {kind.__name__}.{name} was replaced; certified is what the class was written to do"
-                )
-        for name in vars(item) if hasattr(item, "__dict__") else {}:
-            if name in vars(kind) and name not in fields and name not in _BOOKKEEPING:
-                raise CertificateError(
-                    f"{where}.{name}: replaces what {kind.__name__} says, by {vars(item)[name]!r:.60}; delete this attribute"
-                )
 
 
 def _require_plain(where: str, value: Any) -> None:
@@ -246,17 +187,17 @@ def _require_plain(where: str, value: Any) -> None:
         return
     require_unchanged(where, value)
     if isinstance(value, Smooth):
-        _require_registry(where, value)
+        require_registry(where, value)
     for name, part in vars(value).items() if hasattr(value, "__dict__") and not isinstance(value, Smooth) else ():
         if (not isinstance(value, nn.Module) and not callable(part)) or isinstance(part, Activation | Solver):
             _require_plain(f"{where}.{name}", part)
 
 
-def _require_registry(where: str, value: Activation) -> None:
+def require_registry(where: str, value: Activation) -> None:
     """Refuse a smooth activation with a known name that is not the known function of that name."""
     rest = getattr(value, "rest", None)
     if isinstance(rest, Activation):
-        _require_registry(f"{where}.rest", rest)
+        require_registry(f"{where}.rest", rest)
     if not isinstance(value, Smooth) or any(value is known for known in _registered_activations):
         return
     try:
@@ -272,19 +213,6 @@ def _require_registry(where: str, value: Activation) -> None:
 _registered_activations: list[Smooth] = []
 
 
-def _functions(kind: type) -> dict[str, Any]:
-    """Methods, properties and the like that a class defines itself."""
-    wanted = (property, staticmethod, classmethod)
-    return {name: value for name, value in vars(kind).items() if inspect.isfunction(value) or isinstance(value, wanted)}
-
-
-def _remember(kind: type) -> dict[str, Any]:
-    """What a class defines itself, as it was when it was first seen."""
-    if kind not in _methods:
-        _methods[kind] = _functions(kind)
-    return _methods[kind]
-
-
 for _kind in [*TORCH_LEAVES, *_TORCH_PARTS, *CONTAINERS, GraphClassifier, *own_classes()]:
     for _base in _kind.__mro__:
-        _remember(_base)
+        remember(_base)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from wellposed.errors import CertificateError, InputError, failing_as_unprovable
+from wellposed.errors import CertificateError, InputError, check, failing_as_unprovable
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
-from wellposed.network.known import computing_class, is_leaf_class, require_plain_calls, require_unchanged
+from wellposed.network.chance import generators_kept
+from wellposed.network.following import has_own_forward
+from wellposed.network.known import computing_class, is_leaf_class
 from wellposed.network.network import Network
+from wellposed.network.originals import require_unchanged
+from wellposed.network.plain import require_plain_calls
 from wellposed.network.precision import check_precision
 from wellposed.network.probe import compare_on_probes
 from wellposed.network.storing import stored, without_parametrisations
-from wellposed.network.tracing import has_own_forward, trace
+from wellposed.network.tracing import trace
 
 Found = list[tuple[str, str | None, nn.Module]]
 
@@ -40,7 +43,7 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
     if isinstance(model, Network):
         return model
     network = gated(model, input_shape)
-    if not network.takes_graphs:
+    with generators_kept():
         compare_on_probes(model, network, has_own_forward(model))
     return network
 
@@ -55,55 +58,58 @@ def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Netwo
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}; needs a torch.nn.Module or a Network")
-    if input_shape is not None and not all(isinstance(size, int) and size > 0 for size in input_shape):
-        raise InputError(
-            f"input_shape={input_shape!r}: must be a tuple of positive integers, without the batch dimension"
-        )
-    require_plain_calls(model)
-    check_precision((*model.named_parameters(), *model.named_buffers()))
-    return _gated(model, None if input_shape is None else tuple(input_shape))
-
-
-def _gated(model: nn.Module, input_shape: tuple[int, ...] | None) -> Network:
-    with failing_as_unprovable("model: cannot be copied, so its numbers cannot be stored"):
+    if input_shape is not None:
+        fits = isinstance(input_shape, tuple | list) and all(isinstance(size, int) and size > 0 for size in input_shape)
+        check(fits, "input_shape", input_shape, "must be a tuple of positive integers, without the batch dimension")
+        input_shape = tuple(input_shape)
+    with generators_kept(), failing_as_unprovable("model: cannot be read"):
+        require_plain_calls(model)
+        check_precision((*model.named_parameters(), *model.named_buffers()))
         copied = copy.deepcopy(model)
-    changed = without_parametrisations(copied)
-    for part in copied.modules():
-        computing = computing_class(type(part))
-        if computing is not type(part) and is_leaf_class(computing):
-            part.__class__ = computing
-    digest = weights_digest(model)
-    if type(copied) is GraphClassifier:
-        require_unchanged("model", copied)
-        parts = [*((f"layers.{k}", layer) for k, layer in enumerate(copied.layers)), ("head", copied.head)]
-        chain: Found = [(name, name, stored(name, part)) for name, part in _flat(parts)]
-    elif is_leaf_class(type(copied)):
-        chain = [("model", "", stored("model", copied))]
-    else:
-        chain = trace(copied, _dtype_of(copied), stored)
-    for name, path, block in chain:
-        if isinstance(block, ImplicitGraph | NodeSum) and type(copied) is not GraphClassifier and path:
+        changed = without_parametrisations(copied)
+        for part in copied.modules():
+            computing = computing_class(type(part))
+            if computing is not type(part) and (is_leaf_class(computing) or computing is GraphClassifier):
+                part.__class__ = computing
+        chain = _chain(copied)
+        if not chain:
+            raise CertificateError(
+                "model: does nothing to its input, as an empty Sequential; there is nothing to certify"
+            )
+        paths = {name: None if path is None or _touched(path, changed) else path for name, path, _ in chain}
+        blocks = tuple((name, block) for name, _, block in chain)
+        graphs = type(copied) is GraphClassifier
+        return Network(blocks, paths, weights_digest(model), input_shape=input_shape, takes_graphs=graphs)
+
+
+def _chain(model: nn.Module) -> Found:
+    """The blocks of a private copy of a model: names, paths and modules."""
+    dtype = _dtype_of(model)
+    if type(model) is GraphClassifier:
+        require_unchanged("model", model)
+        known: dict[int, nn.Module] = {}
+        chain: Found = []
+        for place, layer in enumerate(model.layers):
+            again = id(layer) in known
+            known[id(layer)] = block = known[id(layer)] if again else stored(f"layers.{place}", layer)
+            chain.append((f"layers.{place}", f"layers.{place}", block))
+        if is_leaf_class(type(model.head)) or isinstance(model.head, GraphClassifier):
+            return [*chain, ("head", "head", stored("head", model.head))]
+        found = trace(model.head, dtype, lambda path, module: stored(f"head.{path}", module))
+        return chain + [
+            (f"head.{name}", None if path is None else f"head.{path}", block) for name, path, block in found
+        ]
+    if is_leaf_class(type(model)):
+        return [("model", "", stored("model", model))]
+    chain = trace(model, dtype, stored)
+    for name, _, block in chain:
+        if isinstance(block, ImplicitGraph | NodeSum):
             raise CertificateError(f"{name}: needs graphs; certify a GraphClassifier")
-    if not chain:
-        raise CertificateError("model: does nothing to its input, as an empty Sequential; there is nothing to certify")
-    paths = {name: None if path is None or _touched(path, changed) else path for name, path, _ in chain}
-    blocks = tuple((name, block) for name, _, block in chain)
-    return Network(blocks, paths, digest, input_shape=input_shape, takes_graphs=type(copied) is GraphClassifier)
+    return chain
 
 
 def _touched(path: str, changed: set[str]) -> bool:
     return any(other == path or other.startswith(f"{path}.") or not path for other in changed)
-
-
-def _flat(parts: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
-    """Parts of a graph classifier, those of a Sequential among them one by one."""
-    for name, part in parts:
-        if type(part) is nn.Sequential:
-            yield from _flat([(f"{name}.{inner}", module) for inner, module in part.named_children()])
-        elif type(part) is GraphClassifier:
-            raise CertificateError(f"{name}: a GraphClassifier inside another module; certify it by itself")
-        else:
-            yield name, part
 
 
 def _dtype_of(model: nn.Module) -> torch.dtype:
@@ -115,6 +121,9 @@ def weights_digest(model: nn.Module) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of everything in the state dict, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, Tensor):  # an extra state
+            digest.update(f"{name}|{tensor!r}|".encode())
+            continue
         array = tensor.detach().cpu().contiguous()
         digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
         digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())

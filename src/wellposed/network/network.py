@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
@@ -53,7 +54,8 @@ class Network:
         takes_graphs: bool = False,
     ) -> None:
         found = {
-            "blocks": blocks, "_paths": dict(paths), "weights_sha256": weights_sha256, "takes_graphs": takes_graphs,
+            "blocks": blocks, "_paths": MappingProxyType(dict(paths)), "weights_sha256": weights_sha256,
+            "takes_graphs": takes_graphs,
             "precision": check_precision(tensors_of(blocks)), "_shapes": {}, "_moved": {},
             "input_shape": find_shape(blocks) if input_shape is None and not takes_graphs else input_shape,
         }  # fmt: skip
@@ -63,6 +65,18 @@ class Network:
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise CertificateError(f"{name}: a network never changes; materialise the changed model instead")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise CertificateError(f"{name}: a network never changes")
+
+    def require_unchanged(self) -> None:
+        """Refuse a network whose blocks were written to.
+
+        Raises:
+            CertificateError: its numbers or options are others than when they were first looked at.
+        """
+        if digest_of(self.blocks) != self.digest:
+            raise CertificateError("network: its blocks were changed; materialise the changed model instead")
 
     def __repr__(self) -> str:
         kinds = " → ".join(type(block).__name__ for _, block in self.blocks)
@@ -105,6 +119,8 @@ class Network:
         """
         if not isinstance(x, Tensor):
             raise InputError(f"{name}: is a {type(x).__name__}; needs a torch tensor of shape (batch, ...)")
+        if x.layout != torch.strided or x.is_nested or x.is_meta or x.is_quantized:
+            raise InputError(f"{name}: is a sparse, nested, meta or quantised tensor; needs a plain one")
         if x.dtype != self.dtype:
             raise InputError(f"{name}: has dtype {x.dtype}, the network runs in {self.dtype}; convert the inputs")
         if x.ndim < 2:
@@ -116,6 +132,9 @@ class Network:
             self.output_shape(shape)
         except WellposedError as error:
             raise InputError(f"{name}: has inputs of shape {shape}, which do not fit the network ({error})") from error
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # whose numbers cannot be looked at
+        if not wrapped and not bool(torch.isfinite(x.detach()).all()):
+            raise InputError(f"{name}: has NaN or infinite entries, for which the network means nothing")
 
     def on(self, device: torch.device) -> tuple[tuple[str, nn.Module], ...]:
         """The blocks on a device."""
@@ -142,7 +161,7 @@ class Network:
             CertificateError: autocast or TF32 is on.
         """
         if self.takes_graphs:
-            graphs, value = Graphs.of(x), x.x.to(self.dtype)
+            value, graphs = _graphs_of(x, self.dtype)
         else:
             self.check_input(x)
             graphs, value = None, x
@@ -165,9 +184,9 @@ class Network:
             CertificateError: autocast or TF32 is on.
         """
         if self.takes_graphs:
-            value = _features(x.x, self.dtype)
+            value, graphs = _graphs_of(x, self.dtype)
             self.check_precision(value.device)
-            return bounded_graphs(self.on(value.device), value, Graphs.of(x), forward=forward)
+            return bounded_graphs(self.on(value.device), value, graphs, forward=forward)
         self.check_input(x)
         self.check_precision(x.device)
         return bounded_chain(self.on(x.device), x, forward=forward)
@@ -198,9 +217,16 @@ def _exact_block(block: nn.Module) -> nn.Module:
     return exact
 
 
-def _features(features: Tensor, dtype: torch.dtype) -> Tensor:
-    """Node features in the network's dtype, which must not change them: the constant is about what goes in."""
+def _graphs_of(data: Any, dtype: torch.dtype) -> tuple[Tensor, Graphs]:
+    """Node features in the network's dtype, which must not change them, and the structure of their graphs."""
+    features = getattr(data, "x", None)
+    if not isinstance(features, Tensor) or not isinstance(getattr(data, "edge_index", None), Tensor):
+        raise InputError(f"x: is a {type(data).__name__}; needs a torch_geometric Data or Batch with node features x")
+    if features.ndim != 2 or not features.is_floating_point() or not bool(torch.isfinite(features.detach()).all()):
+        raise InputError(
+            f"x.x: has dtype {features.dtype} and shape {tuple(features.shape)}; needs finite numbers for every node"
+        )
     value = features.to(dtype)
     if not bool((value.double() == features.double()).all()):
         raise InputError(f"x: has dtype {features.dtype}, the weights have {value.dtype}, which rounds it; convert one")
-    return value
+    return value, Graphs.of(data)

@@ -18,7 +18,7 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.network.constants import factor_of
 from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.network.propagation import Own
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, product_underflow
 from wellposed.operators.dense import Dense
 from wellposed.operators.fourier import image_rounding
 from wellposed.verified import spectral_norm_upper_bound
@@ -40,7 +40,24 @@ _EXACT = (
 
 
 def own_rounding(name: str, block: Any, value: Tensor, image: Tensor) -> Own:
-    """Rounding of one block that is no equilibrium layer."""
+    """Rounding of one block that is no equilibrium layer, with what underflow takes, subnormal numbers kept or not."""
+    own = _relative_rounding(name, block, value, image)
+    if not len(value):
+        return own
+    terms = max(value[0].numel(), image[0].numel()) + 16  # more products than any entry is a sum of
+    norm = factor_of(name, block).value
+    none = torch.zeros(1, dtype=torch.float64, device=value.device)
+    args = (value.dtype, image[0].numel(), terms, value[0].numel(), norm)
+    absolute, one = (float(product_underflow(*args, none + size)) for size in (0.0, 1.0))
+    inner = 1.0
+    if isinstance(block, ExplicitBlock):  # a map behind a map
+        inner += float(torch.linalg.matrix_norm(block.maps()[1].double()))
+    lost = Own(inner * (absolute + (one - absolute) * euclidean(value).double()), inner * (one - absolute))
+    return own.plus(lost)
+
+
+def _relative_rounding(name: str, block: Any, value: Tensor, image: Tensor) -> Own:
+    """The part of it that is relative to the sizes of the numbers."""
     eps = torch.finfo(value.dtype).eps
     if isinstance(block, nn.Linear | OrthogonalLinear):
         return linear_rounding(block, value)

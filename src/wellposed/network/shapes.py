@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wellposed.errors import InputError, WellposedError
 from wellposed.layers.explicit import ExplicitBlock
@@ -19,6 +19,7 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.network.branches import Branches
 
 Chain = Iterable[tuple[str, nn.Module]]
+_TRIED = (2, 3)  # samples; what mixes them up cannot hide from both
 _KEEP = (nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
 
 
@@ -58,15 +59,20 @@ def _through(name: str, block: Any, shape: tuple[int, ...], dtype: torch.dtype) 
             return (block.output.out_features,)
         return tuple(getattr(layer, "value_shape", layer.state_shape))
     device = next((tensor.device for tensor in (*block.parameters(), *block.buffers())), torch.device("cpu"))
-    try:
-        value = block(torch.zeros(2, *shape, dtype=dtype, device=device))
-    except WellposedError as error:
-        raise InputError(f"{name}: {error}") from error
-    except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:  # torch's own words
-        raise InputError(f"{name}: does not take inputs of shape {shape} ({str(error)[:120]})") from error
-    if len(value) != 2 or value.ndim < 2:
-        raise InputError(f"{name}: does not keep the samples of a batch apart, for inputs of shape {shape}")
-    return tuple(value.shape[1:])
+    shapes = set()
+    for count in _TRIED:
+        try:
+            value = block(torch.zeros(count, *shape, dtype=dtype, device=device))
+        except WellposedError as error:
+            raise InputError(f"{name}: {error}") from error
+        except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:  # torch's own words
+            raise InputError(f"{name}: does not take inputs of shape {shape} ({str(error)[:120]})") from error
+        if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != count:
+            raise InputError(f"{name}: does not keep the samples of a batch apart, for inputs of shape {shape}")
+        shapes.add(tuple(value.shape[1:]))
+    if len(shapes) > 1:
+        raise InputError(f"{name}: gives outputs of another shape for another number of samples")
+    return shapes.pop()
 
 
 def find_shape(chain: Sequence[tuple[str, nn.Module]]) -> tuple[int, ...] | None:

@@ -108,16 +108,35 @@ def _require_options(path: str, module: Block) -> None:
         _require_shape(path, module, 4)
         if not plain_convolution(module) and (module.groups != 1 or module.padding_mode != "zeros"):
             raise CertificateError(f"{path}: convolutions are certified with zero padding and one group only")
+        steps = module.stride if isinstance(module.stride, tuple) else (module.stride,)
+        if not all(isinstance(step, int) and step >= 1 for step in steps):
+            raise CertificateError(f"{path}.stride={module.stride!r}: must be positive integers")
         if module.weight.shape[1] != module.in_channels or tuple(module.weight.shape[2:]) != tuple(module.kernel_size):
             raise CertificateError(f"{path}: its weight has another shape than its options say")
+    if isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
+        _require_windows(path, module)
     if (isinstance(module, nn.Flatten) and module.start_dim == 0) or (
         isinstance(module, nn.Unflatten) and module.dim == 0
     ):
         raise CertificateError(f"{path}: {module} mixes the samples of a batch; use start_dim=1")
 
 
+def _require_windows(path: str, module: Block) -> None:
+    """Windows of a pooling of images: one or two positive integers each, and padding of at least zero."""
+    for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+        size = getattr(module, name, 1)
+        sides = (size,) if isinstance(size, int) else size
+        whole = (
+            isinstance(sides, tuple | list) and len(sides) in (1, 2) and all(isinstance(side, int) for side in sides)
+        )
+        if not whole or min(sides) < least:
+            raise CertificateError(f"{path}.{name}={size!r}: must be one or two integers of at least {least}")
+    if getattr(module, "return_indices", False):
+        raise CertificateError(f"{path}: maximum pooling is certified without dilation and indices only")
+
+
 def _require_shape(path: str, module: Block, dimensions: int) -> None:
-    if module.weight.ndim != dimensions or not module.weight.is_floating_point():
+    if module.weight.ndim != dimensions or not module.weight.numel() or not module.weight.is_floating_point():
         raise CertificateError(f"{path}.weight: has shape {tuple(module.weight.shape)} and dtype {module.weight.dtype}")
 
 
@@ -126,7 +145,7 @@ def _as_block(path: str, module: Block) -> nn.Module:
     if hasattr(module, "inplace"):
         module.inplace = False
     if isinstance(module, nn.ReLU6):  # which inherits from Hardtanh
-        return Elementwise(Clamp(0.0, 6.0))
+        return Elementwise(Clamp(module.min_val, module.max_val))
     if isinstance(module, nn.LeakyReLU):
         return Elementwise(LeakyReLU(module.negative_slope))
     if isinstance(module, nn.ELU):

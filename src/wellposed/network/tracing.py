@@ -1,95 +1,23 @@
-"""From a module's ``forward`` to a chain of blocks, by ``torch.fx``: what is called on the way is the network."""
+"""From a module's ``forward`` to a chain of blocks: what is called on the way is the network."""
 
 from __future__ import annotations
 
-import inspect
 import operator as _operators
-import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx, nn
-from torch.fx.proxy import TraceError
 
 from wellposed.errors import CertificateError, WellposedError
-from wellposed.layers.graph_classifier import GraphClassifier
-from wellposed.network.branches import Branches, Place
+from wellposed.network.chance import generator_states
+from wellposed.network.following import first_line, follow
 from wellposed.network.functions import Batch, Calls, Signal, known_functions
-from wellposed.network.known import CONTAINERS, is_leaf_class, known_blocks
+from wellposed.network.known import known_blocks
+from wellposed.network.steps import Step, chain_of
 
 # Blocks whose value may share memory with their input, and those that write into it if they are told to.
 _ALIASES = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One block or sum of a traced network.
-
-    Attributes:
-        name: unique in the network.
-        path: of the module in its model; None for a function.
-        block: the module; None for a sum.
-        sources: places of the steps that it takes its inputs from; −1 is the network's input.
-        signs: of the terms of a sum.
-    """
-
-    name: str
-    path: str | None
-    block: nn.Module | None
-    sources: tuple[int, ...]
-    signs: tuple[float, ...] = ()
-
-
-class _Proxy(fx.Proxy):
-    """A traced tensor on which ``+=`` and its like are seen as what they are: torch.fx takes them for ``+``."""
-
-
-def _writer(name: str) -> Callable[[fx.Proxy, Any], fx.Proxy]:
-    function = getattr(_operators, name)
-
-    def method(self: fx.Proxy, other: Any) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", function, (self, other), {})
-
-    return method
-
-
-for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul", "iand", "ior", "ixor"):
-    setattr(_Proxy, f"__{_name}__", _writer(_name))
-
-
-class _Tracer(fx.Tracer):
-    proxy_buffer_attributes = True
-
-    failed: str | None = None  # path of the innermost module that could not be followed
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            self.failed = self.failed or self.path_of_module(m)
-            raise
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if type(m) in CONTAINERS:
-            return False
-        own = any(kind.__module__.partition(".")[0] == "wellposed" for kind in type(m).__mro__)
-        return own or is_leaf_class(type(m)) or type(m).__module__.partition(".")[0] == "torch"
-
-    def create_proxy(self, *args: Any, **options: Any) -> Any:
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                raise CertificateError(
-                    "autocast: is on inside of the model; certificates hold for float32 and float64 only"
-                )
-        return super().create_proxy(*args, **options)
 
 
 def trace(
@@ -110,69 +38,9 @@ def trace(
     """
     if "forward" in vars(model):
         raise CertificateError("model.forward: was replaced on this object; write it as a method of its class")
-    graph = _graph(model)
+    graph = follow(model)
     steps = _Reader(model, dtype, leaf).steps(graph)
-    return _chain(steps)
-
-
-def has_own_forward(model: nn.Module) -> bool:
-    """Whether a part of a model has a ``forward`` that is followed, and is neither torch's nor this library's."""
-    return any(
-        type(part) not in (*CONTAINERS, GraphClassifier) and not is_leaf_class(type(part)) for part in _outer(model)
-    )
-
-
-def _outer(module: nn.Module) -> Iterator[nn.Module]:
-    """A module and its parts, but for those inside of blocks."""
-    yield module
-    if not is_leaf_class(type(module)):
-        for part in module.children():
-            yield from _outer(part)
-
-
-def _graph(model: nn.Module) -> fx.Graph:
-    """The graph of calls, which must not depend on chance."""
-    before = _generators()
-    signature = inspect.signature(type(model).forward)
-    parameters = list(signature.parameters.values())[1:]
-    if not parameters or any(part.kind in (part.VAR_POSITIONAL, part.VAR_KEYWORD) for part in parameters):
-        raise CertificateError(f"model: forward{signature} must take one tensor")
-    missing = [part.name for part in parameters[1:] if part.default is part.empty]
-    if missing:
-        raise CertificateError(
-            f"model: forward needs {', '.join(missing)} besides the input; certified are maps of one tensor"
-        )
-    defaults = {part.name: part.default for part in parameters[1:]}
-    tracer = _Tracer()
-    try:
-        graph = tracer.trace(model, concrete_args=defaults or None)
-        if has_own_forward(model) and str(_Tracer().trace(model, concrete_args=defaults or None)) != str(graph):
-            raise CertificateError("model: its forward does something else every time; certified are fixed maps")
-    except WellposedError:
-        raise
-    except TraceError as error:
-        raise CertificateError(
-            f"{tracer.failed or 'model'}: its forward decides by the numbers of a tensor, or loops over one, which has no "
-            f"constant ({_first_line(error)})"
-        ) from error
-    except Exception as error:  # what users write can fail in many ways
-        raise CertificateError(
-            f"{tracer.failed or 'model'}: its forward could not be followed ({type(error).__name__}: {_first_line(error)}); a "
-            f"chain of known blocks, sums of branches and the functions {known_functions()} can"
-        ) from error
-    if _generators() != before:
-        raise CertificateError("model: its forward draws random numbers; certified are fixed maps")
-    return graph
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]
-
-
-def _generators() -> tuple[Any, ...]:
-    """States of the generators of random numbers that a module may draw from."""
-    numbers: Any = np.random.get_state(legacy=True)  # noqa: NPY002
-    return torch.random.get_rng_state().numpy().tobytes(), random.getstate(), numbers[1].tobytes(), numbers[2:]
+    return chain_of(steps)
 
 
 class _Reader:
@@ -237,7 +105,7 @@ class _Reader:
         except WellposedError as error:
             raise CertificateError(f"{where} {error}") from error
         except TypeError as error:
-            raise CertificateError(f"{where} has arguments that are not known ({_first_line(error)})") from error
+            raise CertificateError(f"{where} has arguments that are not known ({first_line(error)})") from error
         if meaning.alias:
             self._shared.add(node)
         if meaning.in_place:
@@ -284,13 +152,13 @@ class _Reader:
             raise CertificateError(f"{where} writes into a constant of the module")
         if node.op == "call_function" and node.target in (setattr, *(getattr(_operators, name) for name in _WRITERS)):
             raise CertificateError(f"{where} writes into a constant of the module")
-        before = _generators()
+        before = generator_states()
         try:
             call: Any = getattr(args[0], name) if node.op == "call_method" else node.target
             found = call(*(args[1:] if node.op == "call_method" else args), **options)
         except Exception as error:  # what users write can fail in many ways
-            raise CertificateError(f"{where} failed ({type(error).__name__}: {_first_line(error)})") from error
-        if _generators() != before:
+            raise CertificateError(f"{where} failed ({type(error).__name__}: {first_line(error)})") from error
+        if generator_states() != before:
             raise CertificateError(f"{where} draws random numbers; certified are fixed maps")
         return found
 
@@ -361,38 +229,3 @@ def _sizes(node: fx.Node, args: tuple[Any, ...]) -> Batch | None:
 
 class _Sizes(Batch):
     """All sizes of a tensor; only the first may be asked for."""
-
-
-def _chain(found: tuple[list[Step], int]) -> list[tuple[str, str | None, nn.Module]]:
-    """The steps as a chain: between two places that everything passes through, one block, or branches."""
-    steps, output = found
-    needed, stack = {output}, [output]
-    while stack:
-        place = stack.pop()
-        for source in steps[place].sources if place >= 0 else ():
-            if source >= 0 and source not in needed:
-                needed.add(source)
-                stack.append(source)
-    order = sorted(place for place in needed if place >= 0)
-    last_use = {source: place for place in order for source in steps[place].sources}
-    chain: list[tuple[str, str | None, nn.Module]] = []
-    begin, held, group = -1, -1, []
-    for place in order:
-        group.append(place)
-        held = max(held, *(last_use.get(source, -1) for source in (begin, *group[:-1]) if source != place))
-        if held <= place:  # everything up to here is used up, but for the value of this step
-            chain.append(_block(steps, group, begin))
-            begin, held, group = place, -1, []
-    return chain
-
-
-def _block(steps: list[Step], group: list[int], begin: int) -> tuple[str, str | None, nn.Module]:
-    first = steps[group[0]]
-    if len(group) == 1 and first.block is not None:
-        return first.name, first.path, first.block
-    places = {begin: -1} | {place: index for index, place in enumerate(group)}
-    inner = [
-        Place(steps[place].name, tuple(places[source] for source in steps[place].sources), steps[place].signs)
-        for place in group
-    ]
-    return steps[group[-1]].name, None, Branches(inner, [steps[place].block for place in group])

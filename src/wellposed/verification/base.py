@@ -92,6 +92,8 @@ class RegionVerifier(ABC):
             allowance: margin that must be left over, for the errors of the network's own evaluation.
             seconds: after which to give up.
         """
+        if not isinstance(x, Tensor):
+            raise InputError(f"x: is a {type(x).__name__}; needs a floating-point tensor, one input")
         return self.verify_batch(
             x[None], [label], radius, norm=norm, method=method, allowances=[allowance], seconds=seconds
         )[0]
@@ -122,7 +124,12 @@ class RegionVerifier(ABC):
         last = self.steps[-1] if method is None else method
         named = norm_named(norm, NORMS)
         choices("method", last, self.steps)
-        check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
+        if self.valid is not None:
+            ends = isinstance(self.valid, tuple | list) and len(self.valid) == 2
+            ends = ends and all(isinstance(end, int | float) for end in self.valid) and self.valid[0] < self.valid[1]
+            check(ends, "valid", self.valid, "must be two numbers in order, or None")
+        usable = isinstance(radius, int | float) and 0.0 < radius < math.inf
+        check(usable, "radius", radius, "must be positive and finite")
         if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
             raise InputError(f"x: is a {type(x).__name__}; needs a floating-point tensor of inputs")
         check(len(labels) == len(x), "labels", len(labels), f"must be one for each of {len(x)} inputs")

@@ -1,0 +1,59 @@
+"""What classes define, as it was when they were first seen; and whether it still is."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from torch import nn
+
+from wellposed.errors import CertificateError
+
+# What torch itself keeps in a module beside its class's attributes.
+BOOKKEEPING = frozenset(vars(nn.Module())) | {"_is_full_backward_hook", "_is_hf_initialized"}
+_methods: dict[type, dict[str, Any]] = {}
+
+
+def require_unchanged(where: str, item: Any) -> None:
+    """Refuse objects and classes whose classes were changed after they were defined, or that have attributes in their place.
+
+    Args:
+        where: its path, for errors.
+        item: the object, or a class.
+
+    Raises:
+        CertificateError: with the name of what was replaced.
+    """
+    kinds = item.__mro__ if inspect.isclass(item) else type(item).__mro__
+    for kind in kinds:
+        if kind is object:
+            continue
+        before = remember(kind)
+        for name in before.keys() | _functions(kind).keys():
+            if vars(kind).get(name) is not before.get(name):
+                raise CertificateError(
+                    f"{where}: {kind.__name__}.{name} was replaced; certified is what the class was written to do"
+                )
+    if inspect.isclass(item) or not hasattr(item, "__dict__"):
+        return
+    fields = {field.name for field in dataclasses.fields(item)} if dataclasses.is_dataclass(item) else set()
+    for name in vars(item).keys() - fields - BOOKKEEPING:
+        owner = next((kind for kind in kinds if name in vars(kind)), None)
+        if owner is not None:
+            raise CertificateError(
+                f"{where}.{name}: replaces what {owner.__name__} says, by {vars(item)[name]!r:.60}; delete this attribute"
+            )
+
+
+def _functions(kind: type) -> dict[str, Any]:
+    """Methods, properties and the like that a class defines itself."""
+    wanted = (property, staticmethod, classmethod)
+    return {name: value for name, value in vars(kind).items() if inspect.isfunction(value) or isinstance(value, wanted)}
+
+
+def remember(kind: type) -> dict[str, Any]:
+    """What a class defines itself, as it was when it was first seen."""
+    if kind not in _methods:
+        _methods[kind] = _functions(kind)
+    return _methods[kind]
