@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 import wellposed as wp
 from wellposed.activations import Smooth
+from wellposed.constraints.monotone import Monotone
 from wellposed.network import bounded_logits
+from wellposed.network.materialise import gated
 
 
 def steepest(model, shape, seed=0, points=12):
@@ -473,6 +475,30 @@ def test_classes_that_add_only_their_arguments_are_what_they_inherit_from():
     assert type(certificate.network.blocks[0][1]) is wp.MonDEQ and type(small[0]) is Small
     with pytest.raises(wp.CertificateError, match="known for a Louder"):
         wp.certify(nn.Sequential(Louder(), nn.Linear(5, 3)).eval())
+
+
+@wp.register
+class Counted(Monotone):
+    """How often W is formed."""
+
+    formed = 0
+
+    def materialise(self):
+        Counted.formed += 1
+        return super().materialise()
+
+
+def test_certifying_forms_the_state_map_once():
+    model = nn.Sequential(nn.Flatten(), wp.Equilibrium(nn.Linear(6, 5), Counted(5, 1.0)), nn.Linear(5, 3)).eval()
+    network = wp.materialise(model)
+    Counted.formed = 0
+    certificate = wp.certify(network)
+    certificate.evaluate(torch.rand(4, 6), torch.zeros(4, dtype=torch.int64))
+    assert certificate.check() and Counted.formed == 0
+    wp.certify(wp.materialise(nn.Sequential(model[1])))
+    Counted.formed = 0
+    gated(model)
+    assert Counted.formed == 1
 
 
 def test_a_network_has_one_short_line():
