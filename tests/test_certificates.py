@@ -219,7 +219,7 @@ def test_save_load_check_and_tampering(tmp_path):
         ("pairs", (certificate.pairs * 0.99).tolist(), "pairs"),
         ("weights_sha256", "0" * 64, "another network"),
         ("format", "something/9", "format"),
-        ("lower_bound", certificate.lipschitz * 2, "lower_bound"),
+        ("lower_bound", certificate.lipschitz * 2, "contradiction"),
     ):
         certificate.save(path)
         forge(path, lambda content: content.update({key: value}))  # noqa: B023
@@ -500,7 +500,7 @@ def test_theorem_2_is_refused_where_its_proof_fails():
         wp.perturbation_bound(wp.MonDEQ(3, 6, activation="sigmoid"), wp.MonDEQ(3, 6, activation="sigmoid"), x)
     with pytest.raises(wp.InputError, match="has the activation tanh"):
         wp.perturbation_bound(wp.MonDEQ(3, 6), wp.MonDEQ(3, 6, activation="tanh"), x)
-    with pytest.raises(wp.InputError, match="must be finite"):
+    with pytest.raises(wp.InputError, match="must be a finite tensor"):
         wp.perturbation_bound(wp.MonDEQ(3, 6), wp.MonDEQ(3, 6), x / 0)
 
 
