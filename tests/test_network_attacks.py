@@ -219,6 +219,17 @@ def test_a_network_that_was_written_to_says_so():
         del certificate.network.blocks
 
 
+def test_logits_of_another_network_are_refused():
+    model = nn.Sequential(nn.Linear(4, 3)).eval()
+    certificate, x, labels = wp.certify(model), torch.rand(2, 4), torch.tensor([0, 1])
+    found = certificate.of(wp.materialise(model).bounded(x), labels)
+    assert torch.equal(found, certificate.evaluate(x, labels))
+    with torch.no_grad():
+        model[0].weight.mul_(20.0)
+    with pytest.raises(wp.InputError, match="another network"):
+        certificate.of(wp.materialise(model).bounded(x), labels)
+
+
 WRONG = {
     "nan": lambda c: c.network(torch.full((2, 4), torch.nan)), "sparse": lambda c: c.network(torch.rand(2, 4).to_sparse()),
     "complex": lambda c: c.network(torch.rand(2, 4, dtype=torch.complex64)), "one input": lambda c: c.network(torch.rand(4)),

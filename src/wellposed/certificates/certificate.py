@@ -137,10 +137,15 @@ class Certificate:
         """Certified radius per sample, with every error of the evaluation and of all others within the radius counted.
 
         Args:
-            result: of `bounded_logits`.
+            result: of `Network.bounded` of the network that this certificate is about.
             labels: true classes, shape (batch,).
             rule: see `radius`.
+
+        Raises:
+            InputError: they are logits of another network.
         """
+        if self.network is not None and result.digest not in (None, self.network.digest):
+            raise InputError("result: these are logits of another network than the one that this certificate is about")
         # Errors grow with the Euclidean distance, which is at most √d times that of the ℓ∞ norm.
         growth = result.growth * (math.sqrt(result.inputs) if self.norm == "inf" else 1.0)
         return self.radius(

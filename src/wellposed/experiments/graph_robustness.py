@@ -22,7 +22,7 @@ from wellposed.experiments.robustness import (
     keep_attacked,
     keep_certified,
 )
-from wellposed.network import bounded_logits
+from wellposed.network import materialise
 from wellposed.training.config import read_config
 from wellposed.training.run import RunFolder, load_run
 
@@ -48,14 +48,15 @@ def certify_graphs(run: Path, *, data_root: Path | None, limit: int | None, done
         CertificateError: the network has no constant for all graphs, as where it sums over nodes.
     """
     model, batches = _loaded(run, data_root, limit)
-    certificate = certify(model)
+    network = materialise(model)
+    certificate = certify(network)
     radii: dict[str, list[Tensor]] = {rule: [] for rule in certificate.rules}
     count, wrong, slope = 0, 0, 0.0
     for graphs, labels in batches:
-        result = bounded_logits(model, graphs)
+        result = network.bounded(graphs)
         for rule, values in radii.items():
             values.append(certificate.of(result, labels, rule=rule))
-        slope = max(slope, graph_slope(model, graphs))
+        slope = max(slope, graph_slope(network, graphs))
         wrong += int((result.logits.argmax(1) != labels).sum())
         count += len(labels)
         done(count)

@@ -17,7 +17,7 @@ from wellposed.certificates import Certificate, certify
 from wellposed.certificates.order import must_be_ordered
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
-from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
+from wellposed.network import Network, materialise, surely_misclassified
 from wellposed.training.run import RunFolder, load_image_run
 
 _WITNESS_INPUTS = 64
@@ -108,11 +108,12 @@ def certify_run(
             raise InputError(f"data={other_data!r}: has other images or classes than the run's own {data.name}")
         data = other
     x, y = _first(data, limit)
-    certificate = certify(model, norm=norm, inputs=x[:_WITNESS_INPUTS], method=method)
+    network = materialise(model, tuple(x.shape[1:]))
+    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], method=method)
     radii: dict[str, list[torch.Tensor]] = {rule: [] for rule in certificate.rules}
     count, wrong = 0, 0
     for images, labels in zip(x.split(1000), y.split(1000), strict=True):
-        result = bounded_logits(model, images)
+        result = network.bounded(images)
         for rule, values in radii.items():
             values.append(certificate.of(result, labels, rule=rule))
         wrong += int((result.logits.argmax(1) != labels).sum())

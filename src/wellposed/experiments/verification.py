@@ -14,7 +14,7 @@ import torch
 
 from wellposed.errors import CertificateError, CheckpointError, check
 from wellposed.experiments.robustness import Attacked, check_radii, file_digest, read_attacked
-from wellposed.network import bounded_logits
+from wellposed.network import materialise
 from wellposed.training.run import RunFolder, load_image_run
 from wellposed.verification import RegionVerifier, Verdict, verifier_of
 
@@ -73,13 +73,14 @@ def verify_run(
     check(seconds > 0.0, "seconds", seconds, "must be positive")
     start = time.monotonic()
     _, data, model = load_image_run(run, data_root)
-    verifier = verifier_of(model)
+    network = materialise(model)
+    verifier = verifier_of(network)
     order = sorted(set(radii))
     status: list[list[str]] = [[] for _ in order]
     methods: list[list[str]] = [[] for _ in order]
     count = 0
     for images, labels in zip(data.test_x[:limit].split(500), data.test_y[:limit].split(500), strict=True):
-        result = bounded_logits(model, images)
+        result = network.bounded(images)
         # The network's own evaluation may err by this at any point of a region whose points are at most r away.
         away = 1.0 if norm == "2" else math.sqrt(images[0].numel())
         reach = torch.tensor(order, dtype=torch.float64) * away

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -186,10 +187,11 @@ class Network:
         if self.takes_graphs:
             value, graphs = _graphs_of(x, self.dtype)
             self.check_precision(value.device)
-            return bounded_graphs(self.on(value.device), value, graphs, forward=forward)
+            found = bounded_graphs(self.on(value.device), value, graphs, forward=forward)
+            return replace(found, digest=self.digest)
         self.check_input(x)
         self.check_precision(x.device)
-        return bounded_chain(self.on(x.device), x, forward=forward)
+        return replace(bounded_chain(self.on(x.device), x, forward=forward), digest=self.digest)
 
     @cached_property
     def exact(self) -> Network:

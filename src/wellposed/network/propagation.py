@@ -21,6 +21,7 @@ class BoundedLogits:
             tolerance, whatever they reached here.
         growth: shape (batch,).
         inputs: size of an input.
+        digest: of the network that they are of, see `Network.digest`.
     """
 
     logits: Tensor
@@ -28,6 +29,7 @@ class BoundedLogits:
     elsewhere: Tensor
     growth: Tensor
     inputs: int
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
