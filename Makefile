@@ -13,7 +13,7 @@ demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digit
 	$(BIN)/wellposed report $(RUN)
 
 test: $(VENV)/.ready  ## the test suite, about a quarter of an hour on two cores
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: $(VENV)/.ready  ## tests that train on real MNIST; needs WELLPOSED_DATA or a network
 	$(BIN)/python -m pytest -q -m slow

@@ -24,7 +24,7 @@ from wellposed.operators.dense import Dense
 from wellposed.verified import gamma as rounding_constant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Centre:
     """Inputs with everything known of the network there; float64.
 

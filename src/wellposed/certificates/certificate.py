@@ -40,7 +40,7 @@ _DESCRIBED = {
 _LARGEST = 256  # state for which the metric is looked for unasked
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Certificate:
     """Proved Lipschitz constants of one network.
 
@@ -73,6 +73,11 @@ class Certificate:
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
+
+    def __repr__(self) -> str:
+        margins = "no class margins" if self.pairs is None else f"{len(self.pairs)} classes"
+        least = "" if self.lower_bound is None else f", at least {self.lower_bound:.6g}"
+        return f"Certificate(norm {self.norm}: at most {self.lipschitz:.6g}{least}; {margins}; {self.method})"
 
     @property
     def rules(self) -> tuple[str, ...]:

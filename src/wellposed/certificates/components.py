@@ -35,7 +35,7 @@ _TINY = 1e-300  # more than underflow can lose
 UP = 1.0 + 1e-12  # covers the rounding of sums of nonnegative products in float64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Components:
     """Proved constants in one norm, of inputs and outputs alike.
 
@@ -126,7 +126,7 @@ class _Sensitivity:
         raise CertificateError("W: the sensitivity could not be bounded in these numbers; use float64")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Part:
     """One block: |weight| of a linear map or input map, the sensitivity of a layer, the rows that it would end a chain with."""
 

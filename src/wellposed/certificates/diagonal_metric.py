@@ -25,7 +25,7 @@ from wellposed.verified import gamma as rounding_constant
 from wellposed.verified import is_positive_semidefinite, near_one, to_float64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DiagonalBound:
     """A proved bound.
 

@@ -17,7 +17,7 @@ from wellposed.certificates.diagonal_metric import AffineBlock
 _ROUNDS = 6  # of the weights d
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EllipsoidBound:
     """A proved constant.
 

@@ -48,7 +48,7 @@ def output_map(layer: Equilibrium, head: Any) -> Tensor:
     return head.weight.detach().double().cpu()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pooled:
     """A layer on one image, averages over square windows, if any, and a linear head.
 

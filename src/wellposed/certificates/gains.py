@@ -18,7 +18,7 @@ from wellposed.network import Network
 from wellposed.norm import Norm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gains:
     """Constants in one norm, of inputs and outputs alike.
 

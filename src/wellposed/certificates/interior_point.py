@@ -21,7 +21,7 @@ _SHARE = 0.9  # of the way to the optimum, as the tangent of the central path ha
 _LARGEST_STEPS = 400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """A point with S(λ, t) ≻ 0.
 

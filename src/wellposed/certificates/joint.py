@@ -28,7 +28,7 @@ from wellposed.network.constants import Factor, product, rounded_up
 from wellposed.norm import Norm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Joint:
     """What was proved of one layer and its head.
 
@@ -99,7 +99,7 @@ def _folded(chain: Chain, place: int, layer: Equilibrium) -> tuple[int, Tensor |
     return place, None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Parts:
     """A layer and its head. ``spread`` takes rows of the head to the state; differences of rows come first: they round least."""
 

@@ -22,7 +22,7 @@ _EXACT_ROWS = 64  # of minors in rational arithmetic
 Vector = list[Fraction]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TwoEquilibria:
     """Two solutions of z = max(Wz + q, 0), rational numbers rounded to float64.
 

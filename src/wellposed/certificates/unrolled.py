@@ -18,7 +18,7 @@ from wellposed.operators.dense import Dense
 from wellposed.verified import spectral_norm_upper_bound
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unrolled:
     """``h₁ = σ(first·x + …)``, ``h_{k+1} = σ(hidden·h_k + …)``, σ on the rows of ``active`` only; the state is ``h[state]``.
 

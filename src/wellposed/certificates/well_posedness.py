@@ -22,7 +22,7 @@ from wellposed.network.single import single_layer
 from wellposed.operators.dense import Dense
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """What is known of one W.
 

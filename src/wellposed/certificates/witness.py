@@ -19,7 +19,7 @@ from wellposed.network import Network, bounded_logits, materialise
 from wellposed.norm import Norm, norm_named
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Witness:
     """Two inputs whose outputs are ``lipschitz`` times as far apart as they are.
 

@@ -15,7 +15,7 @@ from wellposed.errors import DataError
 ENVIRONMENT_VARIABLE = "WELLPOSED_DATA"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageData:
     """A data set.
 

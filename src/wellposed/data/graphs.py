@@ -31,7 +31,7 @@ _DIGESTS = {
 GRAPH_NAMES = tuple(_DIGESTS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GraphData:
     """A set of labelled graphs and one way of dividing it.
 

@@ -13,7 +13,7 @@ from wellposed.experiments.module_writer import Value, Writer, norm_of
 from wellposed.experiments.unusual_statements import unusual
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UserModule:
     """A module of its own class.
 

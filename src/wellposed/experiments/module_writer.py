@@ -13,7 +13,7 @@ from torch import Tensor, nn
 _HEAD = "import random\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n\n"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Value:
     """A variable of a forward that is being written.
 

@@ -17,7 +17,7 @@ _LENGTHS = (1e-4, 1e-2, 1.0, 10.0)
 NOISE = 1e-9  # relative: what solves and rounding in float64 may move an output by
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slopes:
     """What was seen of a module.
 

@@ -24,7 +24,7 @@ from wellposed.operators import Operator
 from wellposed.verified import gamma, spectral_norm_upper_bound, to_float64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Majorant:
     """What was proved about one W; tensors are float64, on the CPU.
 
@@ -104,7 +104,7 @@ def _gaps(diagonal: Tensor, slopes: tuple[float, float]) -> Tensor:
     return least
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NormProof:
     """Vectors that prove ‖A⁻¹D‖₂ ≤ value for an M-matrix A: start > 0, A·reach ≥ D·start, Aᵀ·back ≥ reach, D·back ≤ value²·start.
 

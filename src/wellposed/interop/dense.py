@@ -21,7 +21,7 @@ from wellposed.interop.files import Tensors, check_layout, names_of_linear, read
 from wellposed.interop.published import Published, bound_of, needed, relative_margin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Free:
     """The same layer as one of this library's families, by its free parameters.
 
@@ -36,7 +36,7 @@ class Free:
     constraint: Tensors = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenseWeights:
     """``y = C z + c``, ``z = relu(W z + U x + b)``; float64.
 

@@ -14,7 +14,7 @@ from wellposed.errors import CheckpointError, InputError, check
 from wellposed.interop.files import Tensors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Published:
     """A family of networks with its options, and the tensors of its parts by name; float64.
 

@@ -35,7 +35,7 @@ from wellposed.verified import spectral_norm_upper_bound
 _LEAST_NORM = 1e-6  # a bound of a norm may be larger than it, and must not be zero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Embedding:
     """An equilibrium network that computes what another network computes; float64.
 

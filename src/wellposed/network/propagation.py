@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoundedLogits:
     """Logits and what is known of their error.
 
@@ -32,7 +32,7 @@ class BoundedLogits:
     digest: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Own:
     """Error of one step's own arithmetic, and how fast it may grow with the norms of the step's input and output.
 
@@ -53,7 +53,7 @@ class Own:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """A part of a block.
 
@@ -72,7 +72,7 @@ class Step:
     known: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Errors:
     """Errors on their way through the blocks: at the inputs themselves, and anywhere around them.
 
@@ -128,7 +128,7 @@ class Errors:
         return Errors(here, elsewhere, growth, self.reach + other.reach)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """A value inside of the network.
 

@@ -21,7 +21,7 @@ _NORM_STEPS = 50
 _NEUMANN_STEPS = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """A sparse matrix in compressed rows: places where rows begin, columns, and values in float64."""
 

@@ -23,7 +23,7 @@ from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.solution import Status
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExactOffset:
     """The offset q in float64, shape (batch, *state), with a bound (batch,) on the Euclidean norm of its own error."""
 

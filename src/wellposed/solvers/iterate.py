@@ -30,7 +30,7 @@ _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
 _FIRST_DOUBLING = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """The value of a solve, and how it went."""
 

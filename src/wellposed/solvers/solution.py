@@ -65,7 +65,7 @@ class Tolerance:
         return (default if self.rtol is None else self.rtol, default if self.atol is None else self.atol)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """How a solve went, without its value; shapes are (batch,).
 

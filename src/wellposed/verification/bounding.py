@@ -25,7 +25,7 @@ _HOPELESS = 0.05  # share of what is missing that a round must gain
 _LOOSE = 0.03  # tolerance of bounds that are only meant to shrink others
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What the relaxation says of one target.
 

@@ -43,7 +43,7 @@ _SEARCHES = ((torch.float32, 1e-5), (torch.float64, 1e-8), (torch.float64, 1e-5)
 _PATIENCE = 40  # steps without getting closer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Linear:
     """A matrix or a zero-padded convolution; float64.
 
@@ -77,7 +77,7 @@ class _Linear:
         return norms if self.weight.ndim == 2 else norms[:, None, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Split:
     """W in its signed parts.
 

@@ -15,7 +15,7 @@ from wellposed.verification.region import Region
 from wellposed.verified import gamma
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Margins:
     """The margins of a class over all classes, ``rows·z + constants``, at the centres of regions; over itself it is zero.
 
@@ -52,7 +52,7 @@ class Margins:
         return type(self)(**{name: part[rows] for name, part in vars(self).items()})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target:
     """A class that must not win: its margin ``row·z + constant``.
 

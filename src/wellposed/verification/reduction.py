@@ -17,7 +17,7 @@ from wellposed.verification.relaxation import Relaxed
 from wellposed.verified import gamma as rounding_constant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bounds:
     """Proved bounds of the pre-activations on a region, shape (n,) each, or on several."""
 

@@ -13,7 +13,7 @@ from wellposed.certificates.affine_network import AffineNetwork
 from wellposed.verified import gamma as rounding_constant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Region:
     """A ball ``‖x − centre‖₂ ≤ radius``, or a box ``|x − centre| ≤ widths``; or several of one kind. All float64.
 

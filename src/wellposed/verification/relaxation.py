@@ -29,7 +29,7 @@ _DIVISION = 2.0**-52  # what dividing a form by its width can change, relative t
 _TOLERANCE = 1e-4  # relative gap at which to stop, where the sign of the bound stays open
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Relaxed:
     """Linear forms of w = (z, ξ, 1): p uncertain states, q directions of the input with ‖ξ‖ ≤ 1, and a constant.
 
@@ -68,7 +68,7 @@ class Relaxed:
     pull: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Multipliers:
     """A point of the dual, and what it says of the primal.
 

@@ -22,7 +22,7 @@ _ROUNDS = 8
 _WORTH = 0.98  # a round must shrink the mean width to this share of it, or it is the last
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Secants:
     """Middle and half-width of the slopes at a region, shape (*, n) each, with bounds of |Δv|, shape (*, n)."""
 

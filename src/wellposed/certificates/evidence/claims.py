@@ -17,7 +17,7 @@ from wellposed.network.constants import Factor
 from wellposed.norm import Norm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Claims:
     """Constants with what proves them.
 
