@@ -232,7 +232,7 @@ class Half(Parts):
 
 REFUSED = {
     InputWritten: "in place", ViewWritten: "in place", UsedWritten: "in place", BufferWritten: "writes into a constant",
-    Decided: "decides", Dropped: "dropout is active", Random: "every time|random", Counting: "every time",
+    Decided: "decides", Dropped: "dropout is active", Random: "every time|random", Counting: "own attributes",
     Called: "replaces the call", Softmax: "softmax is not known", Multiplied: "multiplies two tensors",
     Mixed: "flip is not known",
     Regrouped: "first size", Assigned: "could not be followed", Half: "autocast",

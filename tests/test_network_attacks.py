@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import types
+from fractions import Fraction
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from torch import nn
 
 import wellposed as wp
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
+from wellposed.network.constants import pair_constants
 from wellposed.operators.dense import Dense
 
 DOUBLE = torch.float64
@@ -217,6 +221,71 @@ def test_a_network_that_was_written_to_says_so():
         certificate.evaluate(torch.rand(2, 4), torch.tensor([0, 1]))
     with pytest.raises(wp.CertificateError, match="never changes"):
         del certificate.network.blocks
+
+
+def test_layers_that_compute_their_value_in_another_way_cannot_be_registered():
+    class Tripled(wp.MonDEQ):
+        def readout(self, state, x):
+            return 3.0 * state
+
+    with pytest.raises(wp.InputError, match="overrides readout"):
+        wp.register(Tripled)
+
+
+def test_numbers_of_registered_objects_are_a_part_of_the_digest():
+    @wp.register
+    class Slope(wp.Activation):
+        def __init__(self, slope):
+            self.slope_range = (0.0, slope)
+
+        def __call__(self, value):
+            return self.slope_range[1] * torch.relu(value)
+
+        def derivative(self, value):
+            return self.slope_range[1] * (value > 0).to(value)
+
+    torch.manual_seed(0)
+    models = [nn.Sequential(wp.MonDEQ(4, 5, activation=Slope(slope)), nn.Linear(5, 3)).eval() for slope in (0.5, 0.25)]
+    models[1].load_state_dict(models[0].state_dict())
+    assert not wp.certify(models[0]).is_about(models[1])
+
+
+def test_what_a_loaded_certificate_is_about(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(wp.MonDEQ(4, 5), nn.Identity(), nn.Linear(5, 3)).eval()
+    certificate = wp.certify(model)
+    certificate.save(tmp_path / "c.json")
+    loaded = wp.Certificate.load(tmp_path / "c.json")
+    other = nn.Sequential(model[0], nn.Tanh(), model[2]).eval()  # with the same weights by the same names
+    assert loaded.is_about(model) and not loaded.is_about(other)
+    assert wp.Certificate.load(tmp_path / "c.json", model).is_about(model)
+    with pytest.raises(wp.CertificateError, match="another network"):
+        wp.Certificate.load(tmp_path / "c.json", nn.Sequential(wp.MonDEQ(4, 5), nn.Identity(), nn.Linear(5, 3)))
+    assert certificate.is_about(nn.Sequential(model)) and certificate.check(nn.Sequential(model))
+
+
+def test_networks_and_certificates_can_be_kept():
+    certificate = wp.certify(nn.Sequential(wp.MonDEQ(4, 5), nn.Linear(5, 3)).eval())
+    x = torch.rand(3, 4)
+    for again in (copy.deepcopy(certificate), pickle.loads(pickle.dumps(certificate))):
+        assert again.check() and torch.equal(again.network(x), certificate.network(x))
+        assert again.network.digest == certificate.network.digest
+
+
+def test_margins_of_subnormal_heads_are_bounded():
+    head = torch.tensor([[1e-318, 0.0], [0.0, 1.3e-318]], dtype=DOUBLE)
+    first, second = (Fraction(float(entry)) for entry in (head[0, 0], head[1, 1]))
+    square = (first**2 + second**2) * Fraction(1e300) ** 2
+    assert Fraction(float(pair_constants(head, 1e300)[0, 1])) ** 2 >= square
+
+
+def test_sums_count_underflow():
+    class Twice(nn.Module):
+        def forward(self, x):
+            return x + x
+
+    network = wp.materialise(nn.Sequential(Twice(), nn.Linear(3, 2)).eval(), (3,))
+    assert float(network.bounded(torch.full((1, 3), 1e-39)).error) > 0.0
 
 
 def test_logits_of_another_network_are_refused():

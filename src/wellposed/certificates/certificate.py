@@ -10,28 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.evidence import claims, describe_witness
-from wellposed.certificates.file import read, write
+from wellposed.certificates.file import write
+from wellposed.certificates.filing import filed_as, read_fields
 from wellposed.certificates.gains import gains
 from wellposed.certificates.joint import Joint, check_joint, following, joint_bound
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
 from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, WellposedError, check, checked_options, choices
-from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
 from wellposed.network.constants import Factor, factor_of, pair_constants, product
 from wellposed.norm import Norm, norm_named
 
-_ASSUMPTIONS = (
-    "the network is the chain of the blocks, in this order, each computing what its class says, in eval mode",
-    "evaluations elsewhere are by solve and converge, to the tolerances that the layers had when radii were computed",
-)
-_ON_GRAPHS = (
-    "inputs are node features, in the Frobenius norm; the graph stays the same, its adjacency of norm at most one"
-)
 METHODS = ("product", "metric")
 _DESCRIBED = {
     "product": "product of verified block constants",
@@ -161,15 +153,16 @@ class Certificate:
         """Whether a model now is the network that this certificate is about; False also where it could not be certified.
 
         Args:
-            model: any module, or a network.
+            model: any module, or a network. For a certificate that was loaded without its model it is asked whether the weights
+                are those that it names, and everything that it claims is proved of them.
         """
         try:
             network = materialise(model)
+            if self.network is not None:
+                return network.digest == self.network.digest
+            return network.weights_sha256 == self.weights_sha256 and self.check(network)
         except WellposedError:
             return False
-        if self.network is None:
-            return network.weights_sha256 == self.weights_sha256
-        return network.digest == self.network.digest
 
     def check(self, model: nn.Module | Network | None = None) -> bool:
         """Prove everything again, from the network's stored numbers.
@@ -229,6 +222,9 @@ class Certificate:
     def save(self, path: str | Path, model: nn.Module | Network | None = None) -> None:
         """Write the certificate as JSON, and beside it the evidence for `wellposed verify`, as safetensors.
 
+        The file claims what its evidence proves. That is a little more than this certificate says, and more yet where a
+        normalisation with several standard deviations was made a part of the layer: the checker takes it as a block of its own.
+
         Args:
             path: of the JSON file; the evidence has its name with the ending ``.safetensors``.
             model: the model; by default the network that was certified.
@@ -237,75 +233,25 @@ class Certificate:
             CertificateError: the model is another network by now, or a file cannot be written.
         """
         network = self._about(model)
-        chain = network.blocks
-        # The checker follows a normalisation as a block of its own.
-        proved = joint_bound(chain, fold=False) if self.joint is not None and self.joint.folded else self.joint
-        filed = claims(network, self.norm, self.factors, proved, self.lipschitz, self.pairs)
-        tensors = filed.tensors
-        lower = self.lower_bound
-        if self.witness is not None:
-            tensors["witness/points"] = torch.stack(self.witness)
-            points = tensors["witness/points"]
-            found = None if proved is None else describe_witness(chain, proved, points, self.norm)
-            if found is not None and lower is not None:
-                tensors, lower = {**tensors, **found[0]}, max(min(found[1], lower), 0.0)
-        joint = None
-        if proved is not None:
-            joint = {
-                "block": proved.block, "place": proved.place, "value": proved.value,
-                "pairs": None if proved.pairs is None else proved.pairs.tolist(),
-            }  # fmt: skip
-        content = {
-            "norm": self.norm,
-            "lipschitz": filed.lipschitz,
-            "method": self.method,
-            "assumptions": [
-                *_ASSUMPTIONS,
-                *([_ON_GRAPHS] if any(isinstance(block, ImplicitGraph) for _, block in chain) else []),
-                f"arithmetic of at least the precision {self.precision}",
-            ],
-            "blocks": filed.blocks,
-            "joint": joint,
-            "components": filed.by_components,
-            "pairs": None if filed.pairs is None else filed.pairs.tolist(),
-            "weights_sha256": self.weights_sha256,
-            "precision": self.precision,
-            "lower_bound": lower,
-        }
-        write(Path(path), content, tensors)
+        proved, lipschitz, pairs = self.joint, self.lipschitz, self.pairs
+        if proved is not None and proved.folded:  # the checker follows a normalisation as a block of its own
+            apart = certify(network, method="product")
+            proved, lipschitz, pairs = joint_bound(network.blocks, fold=False), apart.lipschitz, apart.pairs
+        write(Path(path), *filed_as(self, network, proved, lipschitz, pairs))
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module | Network | None = None) -> Certificate:
         """Read a certificate; it holds for nothing until `check` passes on a model.
 
+        Args:
+            path: of the JSON file, with its evidence beside it.
+            model: the model that it is about, if it is at hand.
+
         Raises:
-            CertificateError: not a certificate of this format, or changed since it was written.
+            CertificateError: not a certificate of this format, or changed since it was written; or the model has other weights.
         """
-        content, tensors = read(Path(path))
-        try:
-            joint, points = content["joint"], tensors.get("witness/points")
-            return cls(
-                norm=norm_named(content["norm"]),
-                lipschitz=float(content["lipschitz"]),
-                method=content["method"],
-                factors=tuple(Factor(block["name"], block["value"], block["reason"]) for block in content["blocks"])
-                if norm_named(content["norm"]) == "2"
-                else (Factor("model", float(content["lipschitz"]), content["method"]),),
-                joint=None
-                if joint is None
-                else Joint(
-                    joint["block"], int(joint["place"]), float(joint["value"]), tensors["joint/multipliers"],
-                    _matrix(joint["pairs"]), tensors.get("joint/shares"),
-                ),
-                pairs=_matrix(content["pairs"]),
-                weights_sha256=content["weights_sha256"],
-                precision=content["precision"],
-                lower_bound=None if content["lower_bound"] is None else float(content["lower_bound"]),
-                witness=None if points is None else (points[0], points[1]),
-                network=None if model is None else materialise(model),
-            )  # fmt: skip
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise CertificateError(f"{path}: not a readable certificate ({error})") from error
+        found = cls(**read_fields(Path(path)))
+        return found if model is None else replace(found, network=found._about(model))
 
     def _about(self, model: nn.Module | Network | None) -> Network:
         """The network that this certificate is about, which a given model must be."""
@@ -313,9 +259,11 @@ class Certificate:
             raise CertificateError("model: this certificate was loaded from a file; pass the model that it is about")
         network = self.network if model is None else materialise(model)
         assert network is not None
-        same = self.network is None or network.digest == self.network.digest
-        if not same or network.weights_sha256 != self.weights_sha256:
+        known = self.network
+        same = network.weights_sha256 == self.weights_sha256 if known is None else network.digest == known.digest
+        if not same:
             raise CertificateError("weights_sha256: the certificate is about another network than the model now is")
+        network = network if known is None else known
         return network
 
 
@@ -424,7 +372,3 @@ def _in_norm(network: Network, norm: Norm, inputs: Tensor | None) -> Certificate
         witness=None if steepest is None else (steepest.first, steepest.second),
         network=network,
     )
-
-
-def _matrix(rows: Any) -> Tensor | None:
-    return None if rows is None else torch.tensor(rows, dtype=torch.float64)

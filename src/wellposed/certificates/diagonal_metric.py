@@ -142,4 +142,7 @@ def affine_block(layer: Equilibrium, std: Tensor | None = None) -> AffineBlock |
         weight = layer.injection.weight.detach()
         if std is None:
             return AffineBlock(matrix, weight, metric)
-        return AffineBlock(matrix, weight.double().cpu() / std, metric, roundings=1)
+        divided = weight.double().cpu() / std
+        if bool(((divided.abs() < 1e-290) & (weight != 0.0).cpu()).any()):  # whose rounding is not relative
+            return None
+        return AffineBlock(matrix, divided, metric, roundings=1)

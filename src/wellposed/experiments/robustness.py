@@ -18,6 +18,7 @@ from wellposed.certificates.order import must_be_ordered
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
 from wellposed.network import Network, materialise, surely_misclassified
+from wellposed.norm import norm_named
 from wellposed.training.run import RunFolder, load_image_run
 
 _WITNESS_INPUTS = 64
@@ -101,6 +102,7 @@ def certify_run(
     Raises:
         InputError: the other set has images of another size, or other classes.
     """
+    norm = norm_named(norm)
     _, data, model = load_image_run(run, data_root)
     if other_data is not None:
         other = load_images(other_data, data_root)
@@ -174,6 +176,7 @@ def attack_run(
 ) -> Attacked:
     """Attack a run and write ``attacked.json`` and the adversarial examples into its folder; ``attacked-NORM.json`` otherwise."""
     check_radii(radii)
+    norm = norm_named(norm)
     _, data, model = load_image_run(run, data_root)
     x, y = _first(data, limit)
     exact = _exact(model)

@@ -119,9 +119,12 @@ class Equilibrium(ImplicitLayer):
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Form W for the last time: from now on the layer runs with the numbers that it has now, whatever its parameters are."""
+        """Form W for the last time: from now on the layer runs with the numbers that it has now, whatever its parameters are.
+
+        For the private copies that networks keep: a layer that holds W can be trained and loaded no more.
+        """
         operator, guarantee = self._form()
-        self._held = operator.rebuild(tuple(tensor.detach() for tensor in operator.tensors)), guarantee
+        self._held = operator.rebuild(tuple(tensor.detach().clone() for tensor in operator.tensors)), guarantee
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -86,4 +85,4 @@ def signed_sum(signs: tuple[float, ...], terms: list[Tensor]) -> Tensor:
 
 def summed_constants(signs: tuple[float, ...], constants: list[float]) -> float:
     """The Lipschitz constant of a sum from those of its terms, rounded up."""
-    return math.fsum(constants) * (1.0 + 2.0**-50) if len(signs) > 1 else constants[0]
+    return sum(constants) * (1.0 + len(constants) * 2.0**-52) if len(signs) > 1 else constants[0]

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -187,12 +188,15 @@ def pair_constants(head: Tensor, before: float) -> Tensor:
     rows = torch.from_numpy(to_float64(head, "head"))
     largest = float(rows.abs().max()) or 1.0
     _, exponent = math.frexp(largest)
-    scaled = torch.ldexp(rows, torch.tensor(-exponent))
+    scaled = torch.from_numpy(np.ldexp(rows.numpy(), -exponent))
     difference = (scaled[:, None, :] - scaled[None, :, :]).norm(dim=2)
     difference = difference * (1.0 + (rows.shape[1] + 8) * 2.0**-52)
     # A pair of equal rows keeps a positive constant only through underflow; add what scaling can have lost.
     difference = torch.where(difference > 0, difference + rows.shape[1] * 2.0**-1000, difference)
-    found = torch.ldexp(difference, torch.tensor(exponent)) * before * (1.0 + 2.0**-51)
+    # The power of two comes last: numbers that become subnormal round once, which one step upwards covers.
+    mantissa, power = math.frexp(before) if math.isfinite(before) else (before, 0)
+    found = torch.from_numpy(np.ldexp((difference * mantissa * (1.0 + 2.0**-50)).numpy(), exponent + power))
+    found = torch.where(difference > 0, found, 0.0)
     # The product may underflow, too.
     return torch.where(difference > 0, torch.nextafter(found, torch.full_like(found, math.inf)), found)
 

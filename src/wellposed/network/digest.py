@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wellposed.activations import Activation
+from wellposed.guarantee import Guarantee
 from wellposed.implicit import Gradient
 from wellposed.network.branches import Branches
 from wellposed.operators import Operator
+from wellposed.solvers import Solver
 
 # What a module keeps beside its own attributes, and what changes nothing in what it computes.
 _LEFT_OUT = frozenset(vars(nn.Module())) | {"on_failure"}
@@ -50,6 +54,11 @@ def _module(digest: Any, module: nn.Module) -> None:
             _value(digest, group[name])
 
 
+def _is_own(value: object) -> bool:
+    """Whether a class is this library's, whose guarantees have no numbers but those of their operators."""
+    return type(value).__module__.partition(".")[0] == "wellposed"
+
+
 def _value(digest: Any, value: Any) -> None:
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous()
@@ -76,6 +85,15 @@ def _value(digest: Any, value: Any) -> None:
             part = getattr(value, field.name)
             _say(digest, field.name)
             _value(digest, getattr(part, "__qualname__", part) if callable(part) else part)
+    elif isinstance(value, Activation | Solver) or (isinstance(value, Guarantee) and not _is_own(value)):
+        _say(digest, "object", type(value).__module__, type(value).__qualname__)
+        later = {
+            name
+            for kind in type(value).__mro__
+            for name, part in vars(kind).items()
+            if isinstance(part, cached_property)
+        }
+        _value(digest, {name: part for name, part in vars(value).items() if not callable(part) and name not in later})
     elif value is None or isinstance(value, bool | int | float | str | torch.dtype):
         _say(digest, type(value).__name__, float(value).hex() if isinstance(value, float) else repr(value))
     else:

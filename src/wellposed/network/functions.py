@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from wellposed.errors import CertificateError
 from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift, constant_like
 
 F: Any = functional  # its functions have many signatures
-UNKNOWN = object()
 
 
 class Batch:
@@ -44,13 +43,15 @@ class Meaning:
         signs: of the terms of a sum.
         alias: whether its value may share memory with its input.
         in_place: whether it writes into its first input.
+        then: a further block of the value, or None.
     """
 
     block: nn.Module | None
     terms: tuple[Signal, ...]
     signs: tuple[float, ...] = ()
     alias: bool = False
-    in_place: bool = field(default=False)
+    in_place: bool = False
+    then: nn.Module | None = None
 
 
 Handler = Callable[..., Meaning]
@@ -158,13 +159,13 @@ class Calls:
 
     @staticmethod
     def _written(handler: Handler) -> Handler:
-        """The same, written into the first argument."""
+        """A meaning whose value is written into the first argument."""
 
         def inside(*args: Any, **options: Any) -> Meaning:
             found = handler(*args, **options)
             if not isinstance(args[0], Signal):
                 raise CertificateError("writes into a constant of the module")
-            return Meaning(found.block, found.terms, found.signs, alias=True, in_place=True)
+            return Meaning(found.block, found.terms, found.signs, alias=True, in_place=True, then=found.then)
 
         return inside
 
@@ -286,7 +287,7 @@ class Calls:
             return Meaning(Shift(sign * _constant(second, self._dtype)), (first,))
         if sign > 0:
             return Meaning(Shift(_constant(first, self._dtype)), (_signal(second),))
-        raise CertificateError("subtracts from a constant; write it as constant + (-1.0) * tensor")
+        return Meaning(None, (_signal(second),), (-1.0,), then=Shift(_constant(first, self._dtype)))
 
     def _mul(self, first: Any, second: Any) -> Meaning:
         if isinstance(first, Signal) and isinstance(second, Signal):

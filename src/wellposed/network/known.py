@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 from abc import ABCMeta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from wellposed.activations import Activation, Smooth, activation
 from wellposed.constraints.base import Constraint
 from wellposed.errors import CertificateError, InputError, WellposedError, failing_as_unprovable
 from wellposed.implicit import Gradient
+from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.layers.group_sort import group_sort
@@ -29,7 +30,8 @@ from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
 from wellposed.solvers import Solver
 from wellposed.solvers.solution import Tolerance
 
-# Blocks of torch, with functions of one input whose constants are known; see `leaf_of` for those that become another block.
+T = TypeVar("T")
+# Blocks of torch, with functions of one input whose constants are known; see `storing` for those that become another block.
 TORCH_LEAVES: tuple[type[nn.Module], ...] = (
     nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh,
     nn.AvgPool2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.ReLU6, nn.Softsign,
@@ -40,27 +42,37 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.
 _TORCH_PARTS = (nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.ModuleList, nn.ParameterList)
 
 
-def register(kind: type | Smooth) -> type | Smooth:
-    """Let a class, or a smooth activation, of one's own take part in certified networks, on its author's word.
+def register(kind: type[T]) -> type[T]:
+    """Let a class of one's own take part in certified networks, on its author's word.
 
     Args:
-        kind: a class that inherits from `Equilibrium` or another `ImplicitLayer`, from `Constraint`, `Activation`, `Solver`,
-            `Guarantee` or `ExplicitBlock`; or the module of an input map that such a layer names in its ``injections``. Its
-            author vouches that what it says of itself (guarantee, ``lipschitz``, slopes, rounding) is proved for what it
-            computes.
+        kind: a class that inherits from `Equilibrium`, `ContractiveCell`, `Constraint`, `Activation`, `Solver`, `Guarantee` or
+            `ExplicitBlock`; or the module of an input map that such a layer names in its ``injections``. Its author vouches
+            that what it says of itself (guarantee, ``lipschitz``, slopes, rounding) is proved for what it computes.
 
     Returns:
         The class, so that this can be used as a decorator.
 
     Raises:
-        InputError: no class.
+        InputError: no class; or an `Equilibrium` that computes its value in another way, so that theorems about
+            z = σ(Wz + Ux + b) would not hold for it.
     """
     if not inspect.isclass(kind):
         raise InputError(f"kind={kind!r}: must be a class")
+    for name in _COMPUTES if issubclass(kind, Equilibrium) else ():
+        owner = next(base for base in kind.__mro__ if name in vars(base))
+        if owner.__module__.partition(".")[0] not in ("wellposed", "torch"):
+            raise InputError(
+                f"kind={kind.__name__}: overrides {name}, so that theorems about z = σ(Wz + Ux + b) would not hold for it; put "
+                "what it adds into a block of its own"
+            )
     _own.add(kind)
     for base in kind.__mro__:
         remember(base)
     return kind
+
+
+_COMPUTES = ("__call__", "forward", "readout", "state", "solve", "_run")
 
 
 def own_classes() -> set[type]:
@@ -198,7 +210,7 @@ def require_registry(where: str, value: Activation) -> None:
     rest = getattr(value, "rest", None)
     if isinstance(rest, Activation):
         require_registry(f"{where}.rest", rest)
-    if not isinstance(value, Smooth) or any(value is known for known in _registered_activations):
+    if not isinstance(value, Smooth):
         return
     try:
         known = activation(value.name)
@@ -206,11 +218,8 @@ def require_registry(where: str, value: Activation) -> None:
         known = None
     if known is not value:
         raise CertificateError(
-            f"{where}={value!r}: is not the activation of that name; wellposed.register adds yours on your word"
+            f"{where}={value!r}: is not the activation of that name; write a class that inherits from Activation, and register it"
         )
-
-
-_registered_activations: list[Smooth] = []
 
 
 for _kind in [*TORCH_LEAVES, *_TORCH_PARTS, *CONTAINERS, GraphClassifier, *own_classes()]:

@@ -50,11 +50,15 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
 
 @torch.no_grad()
 def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Network:
-    """The same, without running the two: for theorems about stored numbers, which need no solve.
+    """The network that a model is now, not compared with the model on probes: for theorems about numbers, which need no solve.
 
     Args:
-        model: see `materialise`.
-        input_shape: see `materialise`.
+        model: a module in eval mode.
+        input_shape: of one input, without the batch dimension; None to take it from the blocks as far as they tell.
+
+    Raises:
+        CertificateError: see `materialise`.
+        InputError: see `materialise`.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}; needs a torch.nn.Module or a Network")
@@ -79,7 +83,10 @@ def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Netwo
         paths = {name: None if path is None or _touched(path, changed) else path for name, path, _ in chain}
         blocks = tuple((name, block) for name, _, block in chain)
         graphs = type(copied) is GraphClassifier
-        return Network(blocks, paths, weights_digest(model), input_shape=input_shape, takes_graphs=graphs)
+        try:
+            return Network(blocks, paths, weights_digest(model), input_shape=input_shape, takes_graphs=graphs)
+        except InputError as error:
+            raise InputError(f"input_shape={input_shape}: {error}") from error
 
 
 def _chain(model: nn.Module) -> Found:

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
@@ -55,7 +54,7 @@ class Network:
         takes_graphs: bool = False,
     ) -> None:
         found = {
-            "blocks": blocks, "_paths": MappingProxyType(dict(paths)), "weights_sha256": weights_sha256,
+            "blocks": blocks, "_paths": dict(paths), "weights_sha256": weights_sha256,
             "takes_graphs": takes_graphs,
             "precision": check_precision(tensors_of(blocks)), "_shapes": {}, "_moved": {},
             "input_shape": find_shape(blocks) if input_shape is None and not takes_graphs else input_shape,
@@ -184,6 +183,7 @@ class Network:
             InputError: see `check_input`.
             CertificateError: autocast or TF32 is on.
         """
+        self.require_unchanged()
         if self.takes_graphs:
             value, graphs = _graphs_of(x, self.dtype)
             self.check_precision(value.device)
@@ -195,7 +195,7 @@ class Network:
 
     @cached_property
     def exact(self) -> Network:
-        """The same network on the CPU in float64, number for number, with solves to nine digits."""
+        """A copy of this network on the CPU in float64, number for number, with solves to nine digits."""
         blocks = tuple((name, _exact_block(block)) for name, block in self.blocks)
         return Network(
             blocks, self._paths, self.weights_sha256, input_shape=self.input_shape, takes_graphs=self.takes_graphs  # type: ignore[attr-defined]

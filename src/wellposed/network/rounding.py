@@ -44,10 +44,12 @@ def own_rounding(name: str, block: Any, value: Tensor, image: Tensor) -> Own:
     own = _relative_rounding(name, block, value, image)
     if not len(value):
         return own
-    terms = max(value[0].numel(), image[0].numel()) + 16  # more products than any entry is a sum of
+    hidden = block.bias.numel() if isinstance(block, ExplicitBlock) else 0
+    entries = max(image[0].numel(), hidden)
+    terms = max(value[0].numel(), entries) + 16  # more products than any entry is a sum of
     norm = factor_of(name, block).value
     none = torch.zeros(1, dtype=torch.float64, device=value.device)
-    args = (value.dtype, image[0].numel(), terms, value[0].numel(), norm)
+    args = (value.dtype, entries, terms, value[0].numel(), norm)
     absolute, one = (float(product_underflow(*args, none + size)) for size in (0.0, 1.0))
     inner = 1.0
     if isinstance(block, ExplicitBlock):  # a map behind a map
@@ -57,7 +59,7 @@ def own_rounding(name: str, block: Any, value: Tensor, image: Tensor) -> Own:
 
 
 def _relative_rounding(name: str, block: Any, value: Tensor, image: Tensor) -> Own:
-    """The part of it that is relative to the sizes of the numbers."""
+    """Rounding of a block relative to the sizes of its numbers, without what underflow takes."""
     eps = torch.finfo(value.dtype).eps
     if isinstance(block, nn.Linear | OrthogonalLinear):
         return linear_rounding(block, value)

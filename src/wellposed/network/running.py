@@ -21,7 +21,7 @@ from wellposed.network.constants import factor_of
 from wellposed.network.metric import metric_guarantee
 from wellposed.network.propagation import BoundedLogits, Errors, Own, Point, Step
 from wellposed.network.rounding import affine_rounding, linear_rounding, own_rounding
-from wellposed.norms import euclidean
+from wellposed.norms import euclidean, underflow
 from wellposed.operators.graphs import Graphs, frobenius_norms
 from wellposed.solvers.solution import Solution
 from wellposed.verified import spectral_norm_upper_bound
@@ -51,7 +51,7 @@ def bounded_chain(chain: Chain, x: Tensor, *, forward: bool) -> BoundedLogits:
 
 @torch.no_grad()
 def bounded_graphs(chain: Chain, value: Tensor, graphs: Graphs, *, forward: bool) -> BoundedLogits:
-    """The same for a batch of graphs.
+    """The value of a chain on a batch of graphs, with the error bounds of its solves carried to the output.
 
     Args:
         chain: layers on graphs, a pooling, and blocks of the pooled states.
@@ -103,7 +103,8 @@ def _summed(signs: tuple[float, ...], points: list[Point]) -> Point:
     for point in points[1:]:
         errors, solved = errors.plus(point.errors), solved & point.solved
     unit = torch.finfo(value.dtype).eps
-    own = Own(unit * euclidean(value).double(), 0.0, unit)
+    lost = underflow(value.dtype, value[0].numel(), 2) if len(value) else 0.0
+    own = Own(unit * euclidean(value).double() + lost, 0.0, unit)
     return Point(value, errors.through(1.0, [Step(own, value, 1.0)]), solved)
 
 
@@ -144,7 +145,11 @@ def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float, forwa
             own = own.plus(affine_rounding(block, value, solution.value), sensitivity)
         reach = block.injection_norm() * sensitivity
     else:
-        assert isinstance(block, ContractiveCell)
+        if not isinstance(block, ContractiveCell):
+            raise CertificateError(
+                f"{name}: no bound of the errors of a {type(block).__name__}'s evaluation is known; inherit from Equilibrium or "
+                "ContractiveCell"
+            )
         # Its solves are in float64, rounded at the end.
         constant, inside, outside = block.evaluation_rounding(solution.value.dtype if forward else torch.float64)
         outside += torch.finfo(solution.value.dtype).eps
@@ -154,12 +159,13 @@ def _solved(name: str, block: ImplicitLayer, value: Tensor, factor: float, forwa
     image = block.readout(solution.value, value)
     if block.output is None:
         return [Step(own, image, factor, 1.0, known)], solution.converged
+    reach = max(reach, 1e-12)  # any larger constant is one too; the direct map's rounding is told by it
     norm = spectral_norm_upper_bound(block.output.weight)
     read = linear_rounding(block.output, solution.value)
     if block.direct is not None:  # a further product, of the layer's input, and one more addition
         direct, eps = linear_rounding(block.direct, value), torch.finfo(image.dtype).eps
-        ratio = direct.inside / max(reach, 1e-300) if reach > 0.0 else math.inf
-        read = read.plus(Own(direct.here + eps * euclidean(image).double(), ratio, eps))
+        lost = underflow(image.dtype, image[0].numel(), 2) if len(image) else 0.0
+        read = read.plus(Own(direct.here + eps * euclidean(image).double() + lost, direct.inside / reach, eps))
     return [Step(own, solution.value, reach, norm, known), Step(read, image, factor)], solution.converged
 
 

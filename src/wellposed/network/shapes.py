@@ -53,7 +53,7 @@ def _through(name: str, block: Any, shape: tuple[int, ...], dtype: torch.dtype) 
     if isinstance(block, ImplicitLayer):
         layer: Any = block
         taken = tuple(layer.input_shape)
-        if shape[-len(taken) :] != taken or len(shape) != len(taken):
+        if shape != taken:
             raise InputError(f"{name}: takes inputs of shape {taken}, not {shape}")
         if block.output is not None:
             return (block.output.out_features,)

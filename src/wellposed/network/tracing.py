@@ -16,7 +16,7 @@ from wellposed.network.functions import Batch, Calls, Signal, known_functions
 from wellposed.network.known import known_blocks
 from wellposed.network.steps import Step, chain_of
 
-# Blocks whose value may share memory with their input, and those that write into it if they are told to.
+# Blocks whose value may share memory with their input.
 _ALIASES = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
 
 
@@ -82,6 +82,8 @@ class _Reader:
         if node.op == "get_attr":
             return _attribute(self._model, str(node.target))
         args, options = self._values_of(node.args), self._values_of(node.kwargs)
+        if "input" in options and not args:  # by its name
+            args, options = (options["input"],), {name: value for name, value in options.items() if name != "input"}
         signals = _signals_in((args, options))
         if node.op == "call_module":
             return self._module(node, args, options)
@@ -105,7 +107,9 @@ class _Reader:
         except WellposedError as error:
             raise CertificateError(f"{where} {error}") from error
         except TypeError as error:
-            raise CertificateError(f"{where} has arguments that are not known ({first_line(error)})") from error
+            raise CertificateError(
+                f"{where} has arguments that are not known: {args[1:]!r:.60}, {options!r:.60}"
+            ) from error
         if meaning.alias:
             self._shared.add(node)
         if meaning.in_place:
@@ -113,7 +117,10 @@ class _Reader:
         if meaning.block is None and not meaning.signs:
             return meaning.terms[0]
         block = None if meaning.block is None else self._leaf(where, meaning.block)
-        return self._step(node.name, None, block, tuple(term.place for term in meaning.terms), meaning.signs)
+        found = self._step(node.name, None, block, tuple(term.place for term in meaning.terms), meaning.signs)
+        if meaning.then is None:
+            return found
+        return self._step(node.name, None, self._leaf(where, meaning.then), (found.place,))
 
     def _step(
         self,
