@@ -157,7 +157,7 @@ class Certificate:
                 are those that it names, and everything that it claims is proved of them.
         """
         try:
-            network = materialise(model)
+            network = materialise(model, None if self.network is None else self.network.input_shape)
             if self.network is not None:
                 return network.digest == self.network.digest
             return network.weights_sha256 == self.weights_sha256 and self.check(network)
@@ -257,7 +257,8 @@ class Certificate:
         """The network that this certificate is about, which a given model must be."""
         if model is None and self.network is None:
             raise CertificateError("model: this certificate was loaded from a file; pass the model that it is about")
-        network = self.network if model is None else materialise(model)
+        shape = None if self.network is None else self.network.input_shape
+        network = self.network if model is None else materialise(model, shape)
         assert network is not None
         known = self.network
         same = network.weights_sha256 == self.weights_sha256 if known is None else network.digest == known.digest

@@ -46,17 +46,21 @@ def witness(
         rounds: rounds of random search around the steepest point found.
         seed: of that search.
     """
-    norm = norm_named(norm)
-    exact = materialise(model).exact
+    with torch.inference_mode(False):
+        return _witness(materialise(model).exact, x, norm_named(norm), rounds, seed)
+
+
+def _witness(exact: Network, x: Tensor, norm: Norm, rounds: int, seed: int) -> Witness:
+    """The steepest pair that is found, outside of inference mode, which knows no gradients."""
     generator = torch.Generator().manual_seed(seed)
     if not isinstance(x, Tensor) or not len(x):
         raise InputError(f"x: is {type(x).__name__} without inputs; needs a torch tensor of shape (batch, ...)")
-    x = x.detach().cpu().double()
+    x = x.detach().cpu().double().clone()
     exact.check_input(x)
     slopes, directions = _steepest(exact, x, norm)
     best = int(slopes.argmax())
     point, slope, direction = x[best], float(slopes[best]), directions[best]
-    spread = float(x.std()) or 1.0
+    spread = float(x.std(correction=0)) or 1.0
     for round_ in range(rounds):
         scale = spread * 2.0 ** (1 - round_ % 6)
         shape = (16, *point.shape)
@@ -71,6 +75,7 @@ def witness(
     return max(found, key=lambda pair: pair.lipschitz)
 
 
+@torch.enable_grad()
 def _steepest(model: Network, x: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """Operator norm of each Jacobian and the input direction that attains it."""
     x = x.detach().requires_grad_()
@@ -82,8 +87,9 @@ def _steepest(model: Network, x: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
 
 def _proved(model: Network, point: Tensor, direction: Tensor, norm: Norm) -> Witness:
     best = Witness(0.0, point, point)
+    size = float(point.abs().amax())
     for length in (1e-1, 1e-2, 1e-3, 1e-4):
-        other = point + length * direction
+        other = point + length * (size if size > 1e3 else 1.0) * direction  # such that adding it changes something
         found = slope_between(model, point, other, norm=norm)
         if found > best.lipschitz:
             best = Witness(found, point, other)
@@ -107,4 +113,5 @@ def slope_between(exact: Network, first: Tensor, second: Tensor, *, norm: Norm =
     apart = float(torch.linalg.vector_norm(result.logits[1] - result.logits[0], order))
     # The errors are Euclidean; no norm here is more than √k times that.
     apart -= float(result.error.sum()) * (result.logits.shape[1] ** 0.5 if norm == "1" else 1.0)
-    return apart / float(torch.linalg.vector_norm(pair[1] - pair[0], order)) * (1.0 - 1e-8)
+    distance = float(torch.linalg.vector_norm(pair[1] - pair[0], order))
+    return apart / distance * (1.0 - 1e-8) if distance > 0.0 else 0.0

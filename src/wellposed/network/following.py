@@ -6,6 +6,7 @@ import inspect
 import operator as _operators
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.network.chance import generator_states
 from wellposed.network.functions import known_functions
 from wellposed.network.known import CONTAINERS, is_leaf_class
+
+_TRIES = 3  # as other threads may draw random numbers meanwhile
 
 
 class _Proxy(fx.Proxy):
@@ -90,11 +93,14 @@ class _Tracer(fx.Tracer):
 
     def __init__(self) -> None:
         super().__init__()
+        self._thread = threading.get_ident()  # torch.fx looks at the calls of all threads
         self.noted: list[str] = []  # what the forward learnt that depends on its being traced
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
@@ -136,7 +142,6 @@ def _outer(module: nn.Module) -> Iterator[nn.Module]:
 
 def follow(model: nn.Module) -> fx.Graph:
     """The graph of calls, which must not depend on chance."""
-    before = generator_states()
     signature = inspect.signature(type(model).forward)
     parameters = list(signature.parameters.values())[1:]
     if not parameters or any(part.kind in (part.VAR_POSITIONAL, part.VAR_KEYWORD) for part in parameters):
@@ -150,7 +155,14 @@ def follow(model: nn.Module) -> fx.Graph:
     tracer = _Tracer()
     try:
         held = _attributes(model)
-        graph = tracer.trace(model, concrete_args=defaults or None)
+        for _ in range(_TRIES):
+            before = generator_states()
+            tracer = _Tracer()
+            graph = tracer.trace(model, concrete_args=defaults or None)
+            if generator_states() == before:
+                break
+        else:
+            raise CertificateError("model: its forward draws random numbers; certified are fixed maps")
         if _attributes(model) != held:
             raise CertificateError("model: its forward changes the model's own attributes; certified are fixed maps")
         if has_own_forward(model) and _text(model, _Tracer().trace(model, concrete_args=defaults or None)) != _text(
@@ -169,8 +181,6 @@ def follow(model: nn.Module) -> fx.Graph:
             f"{tracer.failed or 'model'}: its forward could not be followed ({type(error).__name__}: {first_line(error)}); a "
             f"chain of known blocks, sums of branches and the functions {known_functions()} can"
         ) from error
-    if generator_states() != before:
-        raise CertificateError("model: its forward draws random numbers; certified are fixed maps")
     if tracer.noted:
         raise CertificateError(
             f"model: its forward {tracer.noted[0]}, and may do something else for it; certified are maps that do not ask"

@@ -338,9 +338,16 @@ class Calls:
 
     @staticmethod
     def _max_pool2d(
-        value: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, *options: Any, **named: Any
+        value: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
     ) -> Meaning:
-        return Meaning(nn.MaxPool2d(kernel_size, stride, padding, *options, **named), (_signal(value),))
+        block = nn.MaxPool2d(kernel_size, stride, padding, dilation, return_indices=return_indices, ceil_mode=ceil_mode)
+        return Meaning(block, (_signal(value),))
 
 
 def _clamped(low: Any, high: Any) -> Clamp:

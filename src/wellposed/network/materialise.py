@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import threading
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +45,19 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
     if isinstance(model, Network):
         return model
     network = gated(model, input_shape)
-    with generators_kept():
+    with _kept(model):
         compare_on_probes(model, network, has_own_forward(model))
     return network
 
 
-@torch.no_grad()
+_LOCK = threading.RLock()  # torch.fx follows one forward at a time
+
+
+def _kept(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Put back what a followed forward may draw from; nothing else draws, and other threads are to be left alone."""
+    return generators_kept() if has_own_forward(model) else contextlib.nullcontext()
+
+
 def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Network:
     """The network that a model is now, not compared with the model on probes: for theorems about numbers, which need no solve.
 
@@ -66,7 +75,13 @@ def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Netwo
         fits = isinstance(input_shape, tuple | list) and all(isinstance(size, int) and size > 0 for size in input_shape)
         check(fits, "input_shape", input_shape, "must be a tuple of positive integers, without the batch dimension")
         input_shape = tuple(input_shape)
-    with generators_kept(), failing_as_unprovable("model: cannot be read"):
+    with (
+        _LOCK,
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _kept(model),
+        failing_as_unprovable("model: cannot be read"),
+    ):
         require_plain_calls(model)
         check_precision((*model.named_parameters(), *model.named_buffers()))
         copied = copy.deepcopy(model)

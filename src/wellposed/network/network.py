@@ -52,11 +52,12 @@ class Network:
         *,
         input_shape: tuple[int, ...] | None = None,
         takes_graphs: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         found = {
             "blocks": blocks, "_paths": dict(paths), "weights_sha256": weights_sha256,
             "takes_graphs": takes_graphs,
-            "precision": check_precision(tensors_of(blocks)), "_shapes": {}, "_moved": {},
+            "precision": check_precision(tensors_of(blocks)) or str(dtype).removeprefix("torch."), "_shapes": {}, "_moved": {},
             "input_shape": find_shape(blocks) if input_shape is None and not takes_graphs else input_shape,
         }  # fmt: skip
         vars(self).update(found)
@@ -198,7 +199,8 @@ class Network:
         """A copy of this network on the CPU in float64, number for number, with solves to nine digits."""
         blocks = tuple((name, _exact_block(block)) for name, block in self.blocks)
         return Network(
-            blocks, self._paths, self.weights_sha256, input_shape=self.input_shape, takes_graphs=self.takes_graphs  # type: ignore[attr-defined]
+            blocks, self._paths, self.weights_sha256, input_shape=self.input_shape, takes_graphs=self.takes_graphs,  # type: ignore[attr-defined]
+            dtype=torch.float64,
         )  # fmt: skip
 
 

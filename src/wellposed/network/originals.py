@@ -11,7 +11,7 @@ from torch import nn
 from wellposed.errors import CertificateError
 
 # What torch itself keeps in a module beside its class's attributes.
-BOOKKEEPING = frozenset(vars(nn.Module())) | {"_is_full_backward_hook", "_is_hf_initialized"}
+BOOKKEEPING = frozenset(vars(nn.Module())) | {"_is_full_backward_hook", "_is_hf_initialized", "__overloads__"}
 _methods: dict[type, dict[str, Any]] = {}
 
 

@@ -21,7 +21,7 @@ def check_precision(tensors: Iterable[tuple[str, Tensor]], device: torch.device 
         device: where the network runs; None for where its tensors are.
 
     Returns:
-        The precisions of its parameters, by name.
+        The precisions of the numbers, by name; nothing where there are none.
 
     Raises:
         CertificateError: weights in another precision, or a setting under which float32 products are not float32.
@@ -47,7 +47,7 @@ def check_precision(tensors: Iterable[tuple[str, Tensor]], device: torch.device 
     if any(tensor.ndim == 4 for _, tensor in found):
         _check_convolutions(kind)
     names = {str(tensor.dtype).removeprefix("torch.") for _, tensor in found}
-    return ", ".join(sorted(names)) or "float32"
+    return ", ".join(sorted(names))
 
 
 def _check_convolutions(kind: str) -> None:

@@ -76,11 +76,9 @@ def _through(name: str, block: Any, shape: tuple[int, ...], dtype: torch.dtype) 
 
 
 def find_shape(chain: Sequence[tuple[str, nn.Module]]) -> tuple[int, ...] | None:
-    """The shape of one input, where the first blocks tell it."""
-    first = next((block for _, block in chain if not isinstance(block, _KEEP)), None)
-    if isinstance(first, Branches):
-        return None
-    return _taken(first)
+    """The shape of one input, where the first block that is more than elementwise takes no other."""
+    first: Any = next((block for _, block in chain if not isinstance(block, _KEEP)), None)
+    return _taken(first) if isinstance(first, ImplicitLayer | OrthogonalConv2d) else None
 
 
 def probe_shapes(
