@@ -99,6 +99,12 @@ class Functional(Parts):
         return self.head(1.0 + F.dropout(F.gelu(value), 0.5, self.training) / torch.exp(self.mean[0]))
 
 
+class Placed(Parts):
+    def forward(self, x):
+        mean = self.mean.to(x.device, x.dtype)
+        return self.head(1.0 - x * torch.tensor([0.5] * 6, device=x.device, dtype=x.dtype) + mean)
+
+
 class Inherited(nn.Linear):
     def forward(self, x):
         return 10.0 * super().forward(x)
@@ -113,7 +119,7 @@ class Nested(Parts):
         return self.scaled(self.inner(torch.sigmoid(x)))
 
 
-FOLLOWED = (Residual, Written, Normalised, Shared, Dense, Functional, Nested)
+FOLLOWED = (Residual, Written, Normalised, Shared, Dense, Functional, Nested, Placed)
 
 
 @pytest.mark.parametrize("kind", FOLLOWED, ids=lambda kind: kind.__name__)

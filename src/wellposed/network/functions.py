@@ -83,7 +83,7 @@ class Calls:
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
+        self.dtype = dtype
         functions: dict[Any, Handler] = {
             torch.flatten: self._flatten,
             torch.reshape: self._reshape,
@@ -181,15 +181,15 @@ class Calls:
         """A conversion to a precision, which must be the one that the signal has."""
 
         def converted(value: Any) -> Meaning:
-            if dtype != self._dtype:
-                raise CertificateError(f"converts {self._dtype} to {dtype}; a network has one precision")
+            if dtype != self.dtype:
+                raise CertificateError(f"converts {self.dtype} to {dtype}; a network has one precision")
             return self._same(value)
 
         return converted
 
     def _to(self, value: Any, *args: Any, **options: Any) -> Meaning:
         for target in (*args, *options.values()):
-            if not isinstance(target, torch.dtype) or target != self._dtype:
+            if not isinstance(target, torch.dtype) or target != self.dtype:
                 raise CertificateError(
                     f"converts to {target!r}; a network has one precision and runs where its input is"
                 )
@@ -284,21 +284,21 @@ class Calls:
         if isinstance(first, Signal) and isinstance(second, Signal):
             return Meaning(None, (first, second), (1.0, sign))
         if isinstance(first, Signal):
-            return Meaning(Shift(sign * _constant(second, self._dtype)), (first,))
+            return Meaning(Shift(sign * _constant(second, self.dtype)), (first,))
         if sign > 0:
-            return Meaning(Shift(_constant(first, self._dtype)), (_signal(second),))
-        return Meaning(None, (_signal(second),), (-1.0,), then=Shift(_constant(first, self._dtype)))
+            return Meaning(Shift(_constant(first, self.dtype)), (_signal(second),))
+        return Meaning(None, (_signal(second),), (-1.0,), then=Shift(_constant(first, self.dtype)))
 
     def _mul(self, first: Any, second: Any) -> Meaning:
         if isinstance(first, Signal) and isinstance(second, Signal):
             raise CertificateError("multiplies two tensors that depend on the input, which has no Lipschitz constant")
         constant, value = (second, first) if isinstance(first, Signal) else (first, second)
-        return Meaning(Rescale(_constant(constant, self._dtype)), (_signal(value),))
+        return Meaning(Rescale(_constant(constant, self.dtype)), (_signal(value),))
 
     def _div(self, first: Any, second: Any, *, rounding_mode: Any = None) -> Meaning:
         if rounding_mode is not None or isinstance(second, Signal):
             raise CertificateError("divides by a tensor that depends on the input, or rounds")
-        constant = _constant(second, self._dtype)
+        constant = _constant(second, self.dtype)
         if bool((constant == 0.0).any()):
             raise CertificateError("divides by zero")
         return Meaning(Rescale(constant, divide=True), (_signal(first),))
@@ -309,7 +309,7 @@ class Calls:
         return self._linear(first, second.t())
 
     def _linear(self, value: Any, weight: Any, bias: Any = None) -> Meaning:
-        return Meaning(_with_numbers(_linear(weight), weight, bias, self._dtype), (_signal(value),))
+        return Meaning(_with_numbers(_linear(weight), weight, bias, self.dtype), (_signal(value),))
 
     def _conv2d(
         self,
@@ -328,7 +328,7 @@ class Calls:
             inputs * groups, outputs, (taps[0], taps[1]), stride=stride, padding=padding, dilation=dilation, groups=groups,
             bias=bias is not None, device="meta",
         )  # fmt: skip
-        return Meaning(_with_numbers(block, weight, bias, self._dtype), (_signal(value),))
+        return Meaning(_with_numbers(block, weight, bias, self.dtype), (_signal(value),))
 
     @staticmethod
     def _avg_pool2d(

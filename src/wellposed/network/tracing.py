@@ -48,6 +48,8 @@ class _Reader:
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, leaf: Callable[[str, nn.Module], nn.Module]) -> None:
         self._model, self._leaf, self._calls = model, leaf, Calls(dtype)
+        tensors = (*model.parameters(), *model.buffers())
+        self._device = tensors[0].device if tensors else torch.device("cpu")  # where constants are made
         self._values: dict[fx.Node, Any] = {}
         self._steps: list[Step] = []
         self._stored: dict[str, nn.Module] = {}
@@ -94,6 +96,8 @@ class _Reader:
             if node.op == "call_function"
             else self._calls.methods.get(str(node.target))
         )
+        if node.op == "call_function" and node.target is getattr and args[1:] in (("dtype",), ("device",)):
+            return self._calls.dtype if args[1] == "dtype" else self._device
         sizes = _sizes(node, args)
         if sizes is not None:
             return sizes
