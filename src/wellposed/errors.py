@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from numbers import Real
 from types import ModuleType
 from typing import ParamSpec, TypeVar, get_args, get_type_hints
 
@@ -96,6 +97,12 @@ def check(condition: bool, argument: str, value: object, mend: str) -> None:
     """Raise an `InputError` that names the argument, its value and the mend unless the condition holds."""
     if not condition:
         raise InputError(f"{argument}={value!r}: {mend}")
+
+
+def check_number(argument: str, value: object, low: float, high: float, mend: str) -> None:
+    """Raise an `InputError` unless the value is a number strictly between two others."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    check(is_number and low < float(value) < high, argument, value, mend)  # type: ignore[arg-type]
 
 
 def choices(argument: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.auto import auto_attack
-from wellposed.errors import InputError, check, require
+from wellposed.certificates.radius import check_labels
+from wellposed.errors import InputError, check, check_number, require
 from wellposed.norm import norm_named
 
 
@@ -68,9 +70,19 @@ def adversarial_distances(
     norm = norm_named(norm)
     check(restarts >= 1, "restarts", restarts, "must be at least 1")
     check(carlini_wagner >= 0 and (norm == "2" or not carlini_wagner), "carlini_wagner", carlini_wagner, "is Euclidean")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise InputError(f"x: is a {type(x).__name__}; needs a floating-point torch tensor of shape (batch, ...)")
+    check_labels(labels, len(x))
+    if len(x):
+        with torch.no_grad():
+            classes = model(x[:1]).shape[1]
+        inside = 0 <= int(labels.min()) <= int(labels.max()) < classes
+        check(inside, "labels", (int(labels.min()), int(labels.max())), f"must lie in 0…{classes - 1}")
+        labels = labels.long()
     if len(x) and not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
         raise InputError(f"x: pixels span [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
-    check(all(0.0 < radius < float("inf") for radius in radii), "radii", list(radii), "must be positive and finite")
+    for radius in radii:
+        check_number("radii", radius, 0.0, math.inf, "must be positive and finite")
     if not len(x):
         return torch.zeros(0, dtype=torch.float64), x
     judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wellposed.certificates.pac_bayes_tightened import Norms, tightened
 from wellposed.certificates.perturbation import fixes_zero
 from wellposed.constraints.monotone import Monotone
-from wellposed.errors import CertificateError, check, choices
+from wellposed.errors import CertificateError, check, check_number, choices
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.network import Network, materialise
 from wellposed.search import golden_section
@@ -73,10 +73,13 @@ def pac_bayes(
         version: ``published``, ``repaired`` or ``tightened``, which needs at least eight samples.
     """
     choices("version", version, ("published", "repaired", "tightened"))
-    check(0.0 < gamma < math.inf, "gamma", gamma, "the margin must be positive and finite")
-    check(0.0 < delta < 1.0, "delta", delta, "must lie in (0, 1)")
-    check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
-    check(c1 is None or 0.0 < c1 < 1.0, "c1", c1, "must lie in (0, 1)")
+    check_number("gamma", gamma, 0.0, math.inf, "the margin must be positive and finite")
+    check_number("delta", delta, 0.0, 1.0, "must lie in (0, 1)")
+    check_number("radius", radius, 0.0, math.inf, "must be positive and finite")
+    if c1 is not None:
+        check_number("c1", c1, 0.0, 1.0, "must lie in (0, 1)")
+    for name, part in (("logits", logits), ("labels", labels)):
+        check(isinstance(part, Tensor), name, type(part).__name__, "must be a torch tensor")
     samples, least = logits.shape[0], 8 if version == "tightened" else 2
     check(samples >= least, "logits", tuple(logits.shape), f"needs at least {least} samples")
     check(c1 is None or version != "tightened", "c1", c1, "this version has no such constant")

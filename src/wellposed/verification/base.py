@@ -11,7 +11,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from wellposed.errors import InputError, check, choices
+from wellposed.errors import InputError, check, check_number, choices
 from wellposed.norm import Norm, norm_named
 from wellposed.verification.region import Region
 from wellposed.verification.verdict import Verdict
@@ -128,8 +128,7 @@ class RegionVerifier(ABC):
             ends = isinstance(self.valid, tuple | list) and len(self.valid) == 2
             ends = ends and all(isinstance(end, int | float) for end in self.valid) and self.valid[0] < self.valid[1]
             check(ends, "valid", self.valid, "must be two numbers in order, or None")
-        usable = isinstance(radius, int | float) and 0.0 < radius < math.inf
-        check(usable, "radius", radius, "must be positive and finite")
+        check_number("radius", radius, 0.0, math.inf, "must be positive and finite")
         if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
             raise InputError(f"x: is a {type(x).__name__}; needs a floating-point tensor of inputs")
         check(len(labels) == len(x), "labels", len(labels), f"must be one for each of {len(x)} inputs")
