@@ -149,9 +149,8 @@ def test_models_without_a_constant_for_all_graphs_are_refused():
     with pytest.raises(wp.CertificateError, match="layers.2: a sum over nodes grows"):
         wp.certify(model)
     model = GraphClassifier((nn.Linear(3, 3).double(), *model_of().layers), nn.Linear(4, 3).double()).eval()
-    assert wp.certify(model).lipschitz > 0  # a constant there is, but no bound of errors
-    with pytest.raises(wp.CertificateError, match="layers.0: a Linear before the pooling"):
-        bounded_logits(model, graphs_of())
+    with pytest.raises(wp.CertificateError, match="model: (fails|its blocks)"):  # a Linear does not take graphs
+        wp.certify(model)
     with pytest.raises(wp.CertificateError, match="needs graphs"):
         bounded_logits(nn.Sequential(NodeSum(by_root=True)), torch.zeros(2, 3))
     with pytest.raises(wp.CertificateError, match="forward=True"):

@@ -288,7 +288,7 @@ def _error(subject: Subject, tally: Tally, generator: torch.Generator) -> None:
     x = (subject.spread * torch.randn(12 * _BASES, subject.inputs, generator=generator, dtype=torch.float64)).to(dtype)
     kept = layer.tolerance
     try:
-        exact = materialise(layer).exact
+        ((_, exact),) = materialise(layer).exact.blocks
         assert isinstance(exact, Equilibrium)
         best = exact.solve(x.double())
         for digits in (1e-1, 1e-3, None):

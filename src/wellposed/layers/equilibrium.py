@@ -213,13 +213,18 @@ class Equilibrium(ImplicitLayer):
         if torch._C._functorch.is_functorch_wrapped_tensor(offset):
             return exact
         eps = torch.finfo(offset.dtype).eps
-        allowed = 8.0 * exact.error * eps / torch.finfo(torch.float64).eps + 64.0 * eps * (1.0 + euclidean(exact.value))
+        size = 1.0 + self._cancelled() + euclidean(exact.value)
+        allowed = 8.0 * exact.error * eps / torch.finfo(torch.float64).eps + 64.0 * eps * size
         if bool((euclidean(offset.detach().double() - exact.value) > allowed).any()):
             raise CertificateError(
                 f"injection: {type(self.injection).__name__} gives something else than its weight and bias say, so that nothing "
                 "is known of the error; was its forward replaced, or a hook registered?"
             )
         return exact
+
+    def _cancelled(self) -> float:
+        """Euclidean size of what the input map adds up and takes away again, beyond U x and b."""
+        return 0.0
 
     def _exact_offset(self, rows: Tensor) -> ExactOffset:
         # torch.func wrappers cannot enter a closure, so plain storage is read here; see AffineEquation.batched.

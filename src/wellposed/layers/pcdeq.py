@@ -150,6 +150,16 @@ class PositiveEquilibrium(Equilibrium):
         if found != own:
             raise InputError(f"floor, sharpness = {own}: the checkpoint was made with {found}; build the layer so")
 
+    def _cancelled(self) -> float:
+        injection = self.injection
+        if injection.norm is None:
+            return 0.0
+        scale, _ = batch_norm_map(injection.norm)
+        parts = [injection.norm.running_mean, *([] if injection.bias is None else [injection.bias.detach()])]
+        size = sum((part.double().abs() for part in parts), torch.zeros_like(scale))
+        copies = (self.state_features / len(injection.weight)) ** 0.5
+        return float((scale.abs() * size).norm()) * copies
+
     @torch.no_grad()
     def enclosure(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Proved bounds of the equilibrium in every component, for the stored weights and input.
