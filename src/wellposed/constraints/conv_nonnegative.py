@@ -5,17 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import Activation
 from wellposed.concave import concave_activation, thompson_modulus
-from wellposed.constraints.base import Constraint, Projected, check_size
+from wellposed.constraints.base import Projected, check_size
 from wellposed.constraints.factorisations import factorisation_cache
-from wellposed.constraints.nonnegative import PARAMETRISATIONS, nonnegative
-from wellposed.errors import InputError, check, choices
+from wellposed.constraints.nonnegative import PARAMETRISATIONS, ConcaveConstraint, nonnegative
+from wellposed.errors import check, choices
 from wellposed.guarantee.positive_convolution import PositiveConvolution
 from wellposed.operators.zero_padded import ZeroPadded
 
 
-class ConvNonnegative(Constraint, Projected):
+class ConvNonnegative(ConcaveConstraint, Projected):
     """A free kernel V of shape (channels, channels, taps, taps) and one gain g for every output channel.
 
     The kernel of W is g'·V'/‖V'‖, V' ≥ 0 and g' ≥ 0 made from V and g, with the Euclidean norm of each output channel's taps.
@@ -89,18 +88,6 @@ class ConvNonnegative(Constraint, Projected):
     def materialise(self) -> tuple[ZeroPadded, PositiveConvolution]:  # noqa: D102
         operator = ZeroPadded(self.kernel(), self.image, factorisation_cache(self))
         return operator, PositiveConvolution(operator, self._activation, self._floor, self._thompson)
-
-    def require_activation(self, activation: Activation) -> None:  # noqa: D102
-        if activation != self._activation:
-            raise InputError(
-                f"activation={activation!r}: the theorem was applied to {self._activation!r}; build the layer "
-                "with this activation"
-            )
-
-    @property
-    def floor(self) -> float:
-        """The lower bound of every entry of the offset that the theorem was applied with."""
-        return self._floor
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

@@ -23,7 +23,26 @@ def nonnegative(free: Tensor, parametrisation: str) -> Tensor:
     return nn.functional.softplus(free) if parametrisation == "softplus" else free.clamp_min(0.0)
 
 
-class Nonnegative(Constraint, Projected):
+class ConcaveConstraint(Constraint):
+    """A constraint whose theorem is about one activation, concave on the positive axis, and offsets above a floor."""
+
+    _activation: Activation
+    _floor: float
+
+    def require_activation(self, activation: Activation) -> None:  # noqa: D102
+        if activation != self._activation:
+            raise InputError(
+                f"activation={activation!r}: the theorem was applied to {self._activation!r}; build the layer "
+                "with this activation"
+            )
+
+    @property
+    def floor(self) -> float:
+        """The lower bound of every entry of the offset that the theorem was applied with."""
+        return self._floor
+
+
+class Nonnegative(ConcaveConstraint, Projected):
     """A free parameter V of shape (n, n) and W ≥ 0 made from it.
 
     Args:
@@ -75,18 +94,6 @@ class Nonnegative(Constraint, Projected):
     def materialise(self) -> tuple[Dense, PositiveConcave]:  # noqa: D102
         operator = Dense(nonnegative(self.V, self.parametrisation), factorisation_cache(self))
         return operator, PositiveConcave(operator, self._activation, self._floor, self._thompson)
-
-    def require_activation(self, activation: Activation) -> None:  # noqa: D102
-        if activation != self._activation:
-            raise InputError(
-                f"activation={activation!r}: the theorem was applied to {self._activation!r}; build the layer "
-                "with this activation"
-            )
-
-    @property
-    def floor(self) -> float:
-        """The lower bound of every entry of the offset that the theorem was applied with."""
-        return self._floor
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

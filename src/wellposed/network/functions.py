@@ -84,7 +84,26 @@ class Calls:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        functions: dict[Any, Handler] = {
+        self.functions, self.methods = self._own_functions(), self._own_methods()
+        for handler, several in self._arithmetic().items():
+            for function in several:
+                self.functions[function] = handler
+                if function.__module__ == "torch":
+                    self.methods[function.__name__] = handler
+        writers: tuple[tuple[Any, Handler], ...] = (
+            (operator.iadd, self._add),
+            (operator.isub, self._sub),
+            (operator.imul, self._mul),
+            (operator.itruediv, self._div),
+        )
+        for writer, meaning in writers:
+            self.functions[writer] = self._written(meaning)
+        for name in ("relu", "add", "sub", "mul", "div", "neg", "clamp", "tanh", "sigmoid"):
+            self.methods[f"{name}_"] = self._written(self.methods[name])
+
+    def _own_functions(self) -> dict[Any, Handler]:
+        """Functions that are no methods of the same name."""
+        return {
             torch.flatten: self._flatten,
             torch.reshape: self._reshape,
             operator.pos: self._same,
@@ -113,7 +132,10 @@ class Calls:
             F.softsign: self._named("softsign"),
             torch.special.expit: self._named("sigmoid"),
         }
-        arithmetic: dict[Handler, tuple[Any, ...]] = {
+
+    def _arithmetic(self) -> dict[Handler, tuple[Any, ...]]:
+        """Functions that are methods and operators too."""
+        return {
             self._neg: (torch.neg, torch.negative, operator.neg),
             self._add: (torch.add, operator.add),
             self._sub: (torch.sub, torch.subtract, operator.sub),
@@ -126,7 +148,10 @@ class Calls:
             self._named("arctan"): (torch.atan, torch.arctan),
             self._named("arcsinh"): (torch.asinh, torch.arcsinh),
         }
-        methods: dict[str, Handler] = {
+
+    def _own_methods(self) -> dict[str, Handler]:
+        """Methods that are no functions of the same name."""
+        return {
             "flatten": self._flatten,
             "reshape": self._reshape,
             "view": self._viewed,
@@ -139,23 +164,6 @@ class Calls:
             "double": self._cast(torch.float64),
             "to": self._to,
         }
-        for handler, several in arithmetic.items():
-            for function in several:
-                functions[function] = handler
-                if function.__module__ == "torch":
-                    methods[function.__name__] = handler
-        writers: tuple[tuple[Any, Handler], ...] = (
-            (operator.iadd, self._add),
-            (operator.isub, self._sub),
-            (operator.imul, self._mul),
-            (operator.itruediv, self._div),
-        )
-        for writer, meaning in writers:
-            functions[writer] = self._written(meaning)
-        for name in ("relu", "add", "sub", "mul", "div", "neg", "clamp", "tanh", "sigmoid"):
-            methods[f"{name}_"] = self._written(methods[name])
-        self.functions = functions
-        self.methods = methods
 
     @staticmethod
     def _written(handler: Handler) -> Handler:
