@@ -12,8 +12,8 @@ import tyro
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.errors import check, choices
+from wellposed.experiments.falsification import METHODS, campaign
 from wellposed.experiments.falsification import as_text as campaign_text
-from wellposed.experiments.falsification import campaign
 from wellposed.experiments.graph_folds import as_text as folds_text
 from wellposed.experiments.graph_folds import run_folds
 from wellposed.experiments.planted_faults import as_text as faults_text
@@ -82,6 +82,10 @@ class ReproduceFalsification(Common):
     """Trials per method: a network with a pair of inputs, or with a point of a certified region."""
     seed: int = 0
     """Of the campaign."""
+    methods: tuple[str, ...] = METHODS
+    """Only these methods, as to share a campaign among processes."""
+    faults: bool = True
+    """Whether to plant faults, too."""
 
 
 def reproduce(arguments: list[str]) -> int:
@@ -130,14 +134,17 @@ def reproduce_falsification(arguments: list[str]) -> int:
     """``wellposed reproduce falsification``."""
     options = parse(ReproduceFalsification, arguments, "wellposed reproduce falsification")
     check(options.trials >= 1, "trials", options.trials, "must be positive")
+    check(bool(options.methods), "methods", options.methods, "must name one at least")
+    for method in options.methods:
+        choices("methods", method, METHODS)
     with counting("trials of every method", quiet=options.json) as done:
-        found = campaign(options.trials, seed=options.seed, done=done)
-    faults = planted_faults()
+        found = campaign(options.trials, seed=options.seed, done=done, methods=options.methods)
+    faults = planted_faults() if options.faults else []
     result = {
         "tallies": {name: dataclasses.asdict(tally) for name, tally in found.tallies.items()},
         "faults": [dataclasses.asdict(fault) for fault in faults],
     }
-    show(result, f"{campaign_text(found)}\n\n{faults_text(faults)}", options)
+    show(result, "\n\n".join([campaign_text(found), *([faults_text(faults)] if faults else [])]), options)
     return 1 if found.violations or not all(fault.caught for fault in faults) else 0
 
 
