@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,14 @@ def generator_states() -> tuple[Any, ...]:
     """States of the generators of torch, Python and numpy, to be compared."""
     numbers: Any = np.random.get_state(legacy=True)  # noqa: NPY002
     return torch.random.get_rng_state().numpy().tobytes(), random.getstate(), numbers[1].tobytes(), numbers[2:]
+
+
+def surely_drawn(before: tuple[Any, ...]) -> bool:
+    """Whether random numbers were drawn since then, and by nobody but this thread.
+
+    With other threads around nothing is known of who drew: then two readings, and the comparison on probe inputs, tell chance.
+    """
+    return generator_states() != before and threading.active_count() == 1
 
 
 @contextlib.contextmanager

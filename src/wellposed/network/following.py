@@ -16,11 +16,9 @@ from torch.fx.proxy import TraceError
 
 from wellposed.errors import CertificateError, WellposedError
 from wellposed.layers.graph_classifier import GraphClassifier
-from wellposed.network.chance import generator_states
+from wellposed.network.chance import generator_states, surely_drawn
 from wellposed.network.functions import known_functions
 from wellposed.network.known import CONTAINERS, is_leaf_class
-
-_TRIES = 3  # as other threads may draw random numbers meanwhile
 
 
 class _Proxy(fx.Proxy):
@@ -155,13 +153,9 @@ def follow(model: nn.Module) -> fx.Graph:
     tracer = _Tracer()
     try:
         held = _attributes(model)
-        for _ in range(_TRIES):
-            before = generator_states()
-            tracer = _Tracer()
-            graph = tracer.trace(model, concrete_args=defaults or None)
-            if generator_states() == before:
-                break
-        else:
+        before = generator_states()
+        graph = tracer.trace(model, concrete_args=defaults or None)
+        if surely_drawn(before):
             raise CertificateError("model: its forward draws random numbers; certified are fixed maps")
         if _attributes(model) != held:
             raise CertificateError("model: its forward changes the model's own attributes; certified are fixed maps")
