@@ -23,7 +23,7 @@ from wellposed.interop.published import Published, bound_of, needed, relative_ma
 
 @dataclass(frozen=True, eq=False)
 class Free:
-    """The same layer as one of this library's families, by its free parameters.
+    """A layer of a file as one of this library's families, by its free parameters.
 
     Attributes:
         family: name of the family.

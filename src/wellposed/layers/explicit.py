@@ -42,7 +42,7 @@ class ExplicitBlock(Holding, ABC):
 
     @abstractmethod
     def _form(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The same, formed from the free parameters."""
+        """H, G and the diagonal of Λ, formed from the free parameters."""
 
     @abstractmethod
     def lipschitz(self) -> float:
