@@ -13,7 +13,7 @@ import cvxpy
 import numpy as np
 import torch
 
-from wellposed.certificates.diagonal_metric import AffineBlock
+from wellposed.bounds.diagonal_metric import DenseMetricProblem
 
 CLARABEL_UP_TO = 40
 
@@ -50,7 +50,7 @@ def main() -> None:
         matrix, driven, seen = problem(size)
         norms = float(torch.linalg.matrix_norm(driven, 2) * torch.linalg.matrix_norm(seen, 2))
         start = time.process_time()
-        block = AffineBlock(matrix, driven, torch.ones(size, dtype=torch.float64))
+        block = DenseMetricProblem(matrix, driven, torch.ones(size, dtype=torch.float64))
         found = block.bound(seen)
         own = time.process_time() - start
         assert found is not None

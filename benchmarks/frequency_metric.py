@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed.certificates.frequency_metric import circular_block
-from wellposed.certificates.joint import joint_bound
+from wellposed.bounds.frequency_metric import circular_metric_problem
+from wellposed.bounds.joint import joint_bound
 from wellposed.network import materialise
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     layer = network(4, 2)[0]
     seen = torch.randn(3, layer.state_features, dtype=torch.float64)
     start = time.process_time()
-    found = circular_block(layer).bound(seen)
+    found = circular_metric_problem(layer).bound(seen)
     own = time.process_time() - start
     start = time.process_time()
     expected = clarabel(layer, seen)

@@ -14,13 +14,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 import wellposed as wp
-from wellposed import checker, convolution_norms, verified
-from wellposed.certificates.dense_barrier import least_square
-from wellposed.certificates.diagonal_metric import AffineBlock
+from wellposed import checker
+from wellposed.bounds.dense_barrier import least_square
+from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.checker import core, dense
+from wellposed.numerics import convolution_norms, verified
 
 USERS = (
-    "verified", "guarantee.metric_search", "certificates.diagonal_metric", "certificates.frequency_metric",
+    "numerics.verified", "guarantee.metric_search", "bounds.diagonal_metric", "bounds.frequency_metric",
     "verification.relaxation", "constraints.lipschitz_bounded",
 )  # fmt: skip
 
@@ -123,7 +124,7 @@ def test_the_inequality_itself_from_the_stored_numbers(seed):
     layer = wp.MonDEQ(6, 15, m=0.4)
     head = torch.randn(3, 15, dtype=torch.float64)
     matrix, driven = layer.operator().dense().detach(), layer.injection.weight.detach()
-    block = AffineBlock(matrix, driven, torch.ones(15, dtype=torch.float64))
+    block = DenseMetricProblem(matrix, driven, torch.ones(15, dtype=torch.float64))
     found = block.bound(head)
     size, multipliers = 15, [flint.arb(float(value)) for value in found.multipliers]
     w, u, c = balls(matrix.double()), balls(driven.double()), balls(head)

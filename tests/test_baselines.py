@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed.certificates.baselines import interval_margins, linear_maps, lipsdp, seqlip
-from wellposed.certificates.unrolled import unrolled
+from wellposed.comparison.baselines import interval_margins, linear_maps, lipsdp, seqlip
+from wellposed.comparison.unrolled import unrolled
 
 
 def network_of(*sizes, seed=0, activation=nn.ReLU):

@@ -13,10 +13,10 @@ import torch
 
 import wellposed as wp
 from harness.certificate_file import forge
-from wellposed.certificates.pac_bayes_tightened import Norms, deviations, on_grid, output_change, tails, tightened
 from wellposed.certificates.radius import radii
+from wellposed.generalisation.pac_bayes_tightened import Norms, deviations, on_grid, output_change, tails, tightened
 from wellposed.network import bounded_logits, materialise, surely_misclassified
-from wellposed.search import golden_section
+from wellposed.numerics.golden_section import golden_section
 
 
 def model_of(m=0.5, width=8, seed=0, dtype=torch.float32, activation="relu"):
@@ -303,7 +303,7 @@ class TestPacBayes:
 
     def test_published_numbers(self):
         """The appendix's formula at the norms that the paper's notebook prints: 23 660.6, and 23 646.5 at the best c₁."""
-        module = importlib.import_module("wellposed.certificates.pac_bayes")
+        module = importlib.import_module("wellposed.generalisation.pac_bayes")
         squares = (55.686, 47.723, 1747.613, 0.3112, 110.891, 0.1351)
         norms = Norms(40, 784, 10, 20.0, (5.0687, 15.9904, 0.5578, 4.7987), squares)
         blocks = module._Blocks(norms, 1962.359)
@@ -345,7 +345,7 @@ class TestPacBayes:
         model = torch.nn.Sequential(layer, head)
         x = torch.randn(200, 9, dtype=torch.float64)
         x = 2.0 * x / x.norm(dim=1, keepdim=True)
-        norms = importlib.import_module("wellposed.certificates.pac_bayes")._blocks(model).norms
+        norms = importlib.import_module("wellposed.generalisation.pac_bayes")._blocks(model).norms
         gamma, tail = 4.0, 2.5
         sigmas, _ = on_grid(deviations(norms, 2.0, gamma, tail))
         limits = tails(norms, sigmas, tail)

@@ -11,7 +11,7 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge, refused, scaled, seal_weights, written
-from wellposed.certificates.components import components
+from wellposed.bounds.components import components
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.cayley import cayley
 from wellposed.layers.orthogonal_linear import OrthogonalLinear

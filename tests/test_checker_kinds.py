@@ -10,13 +10,13 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, written
+from wellposed.activations.concave import SUPREMA
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.convolution import gram, transfer, zero_padded_norm_at_most
-from wellposed.concave import SUPREMA
-from wellposed.convolution_norms import convolution_norm
 from wellposed.layers.explicit import SLL, Residual, Sandwich
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.numerics.convolution_norms import convolution_norm
 from wellposed.operators.fourier import transfer_function
 
 

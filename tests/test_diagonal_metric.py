@@ -12,8 +12,8 @@ from torch import nn
 
 import wellposed as wp
 from harness.metric_case import check_refusals
-from wellposed.certificates.dense_barrier import least_square
-from wellposed.certificates.diagonal_metric import AffineBlock, affine_block
+from wellposed.bounds.dense_barrier import least_square
+from wellposed.bounds.diagonal_metric import DenseMetricProblem, dense_metric_problem
 
 
 def problem(size, inputs, outputs, seed, scale=1.0):
@@ -43,7 +43,7 @@ def by_clarabel(matrix, driven, seen):
 @pytest.mark.parametrize(("size", "inputs", "outputs"), [(1, 1, 1), (4, 9, 3), (12, 3, 1), (20, 7, 10), (40, 5, 2)])
 def test_the_optimum_is_that_of_a_semidefinite_solver(size, inputs, outputs):
     matrix, driven, seen = problem(size, inputs, outputs, size)
-    found = AffineBlock(matrix, driven, torch.ones(size, dtype=torch.float64)).bound(seen)
+    found = DenseMetricProblem(matrix, driven, torch.ones(size, dtype=torch.float64)).bound(seen)
     expected = by_clarabel(matrix, driven, seen)
     assert expected * (1 - 1e-7) <= found.value <= expected * (1 + 1e-4)
 
@@ -52,9 +52,9 @@ def test_the_optimum_is_that_of_a_semidefinite_solver(size, inputs, outputs):
 @pytest.mark.parametrize("seed", range(3))
 def test_bounds_scale_with_the_weights_and_are_never_exceeded(scale, seed):
     matrix, driven, seen = problem(9, 6, 4, seed, scale)
-    block = AffineBlock(matrix, driven, torch.ones(9, dtype=torch.float64))
+    block = DenseMetricProblem(matrix, driven, torch.ones(9, dtype=torch.float64))
     found = block.bound(seen)
-    reference = AffineBlock(matrix, driven / scale, torch.ones(9, dtype=torch.float64)).bound(seen * scale)
+    reference = DenseMetricProblem(matrix, driven / scale, torch.ones(9, dtype=torch.float64)).bound(seen * scale)
     assert found.value == pytest.approx(reference.value, rel=1e-5)
     generator = torch.Generator().manual_seed(seed)
     worst = 0.0
@@ -70,10 +70,10 @@ def test_bounds_scale_with_the_weights_and_are_never_exceeded(scale, seed):
 
 def test_what_is_proved_and_what_is_not():
     matrix, driven, seen = problem(8, 5, 3, 0)
-    block = AffineBlock(matrix, driven, torch.ones(8, dtype=torch.float64))
+    block = DenseMetricProblem(matrix, driven, torch.ones(8, dtype=torch.float64))
     check_refusals(block, seen)
     found = block.bound(seen)
-    nudged = AffineBlock(matrix + 0.01 * torch.eye(8), driven, torch.ones(8, dtype=torch.float64))
+    nudged = DenseMetricProblem(matrix + 0.01 * torch.eye(8), driven, torch.ones(8, dtype=torch.float64))
     assert not nudged.proves(seen, found.multipliers, found.value)
 
 
@@ -81,8 +81,8 @@ def test_what_is_proved_and_what_is_not():
 def test_squares_that_underflow_prove_nothing_too_small(scale):
     """UUᵀ is zero in float64, and what it would take to certify a constant of zero."""
     matrix, driven, seen = problem(6, 5, 2, 0)
-    true = AffineBlock(matrix, driven, torch.ones(6, dtype=torch.float64)).bound(seen)
-    tiny = AffineBlock(matrix, driven * scale, torch.ones(6, dtype=torch.float64))
+    true = DenseMetricProblem(matrix, driven, torch.ones(6, dtype=torch.float64)).bound(seen)
+    tiny = DenseMetricProblem(matrix, driven * scale, torch.ones(6, dtype=torch.float64))
     assert tiny.bound(seen).value == pytest.approx(true.value * scale, rel=1e-6, abs=0.0)
     assert tiny.bound(seen * 1e250) is None  # its metric is no number
     for factor in (0.99, 1e-3, 1e-20):
@@ -97,15 +97,15 @@ def test_an_input_map_that_is_not_what_its_name_says_is_left_out():
 
     layer = wp.MonDEQ(4, 3)
     layer.injection = Linear(4, 3)
-    assert affine_block(layer) is None
+    assert dense_metric_problem(layer) is None
 
 
 def test_an_ill_posed_map_gets_no_bound():
     matrix = 2.0 * torch.eye(3, dtype=torch.float64)
-    block = AffineBlock(matrix, torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    block = DenseMetricProblem(matrix, torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
     assert block.bound(torch.eye(3, dtype=torch.float64)) is None
     zero = torch.zeros(2, 3, dtype=torch.float64)
-    assert AffineBlock(0 * matrix, torch.eye(3), torch.ones(3)).bound(zero) is None
+    assert DenseMetricProblem(0 * matrix, torch.eye(3), torch.ones(3)).bound(zero) is None
     assert least_square(torch.eye(3).double(), 0 * matrix, zero + 1, torch.ones(3).double(), rank=3) is None
 
 
@@ -179,7 +179,7 @@ def test_where_the_metric_applies():
         wp.certify(wp.MonDEQ(5, 4), method="sdp")
     large = wp.MonDEQ(3, 300)
     assert wp.certify(large).joint is None  # unasked only up to a size
-    assert affine_block(wp.ConvNEMON(1, 2, (3, 3))) is None
+    assert dense_metric_problem(wp.ConvNEMON(1, 2, (3, 3))) is None
 
 
 def test_the_published_rule_keeps_the_published_constant():

@@ -10,7 +10,7 @@ from torch import nn
 
 import wellposed as wp
 from wellposed.cli.main import run as command
-from wellposed.verification import ChainVerifier, EmbeddedVerifier, Verifier, verifier_of
+from wellposed.verification import ChainVerifier, MixedMonotoneVerifier, Verifier, verifier_of
 from wellposed.verification.region import Region
 
 
@@ -53,7 +53,7 @@ def sampled(x, radius, norm, count=400):
 def test_margins_and_states_stay_inside(model, norm):
     torch.manual_seed(1)
     shape = (2, 5, 4) if len(model) > 4 else (1, 6)
-    verifier = EmbeddedVerifier(model)
+    verifier = MixedMonotoneVerifier(model)
     for radius in (1e-6, 0.03, 0.3):
         x = torch.rand(shape, dtype=torch.float64)
         label = int(model(x[None]).argmax())
@@ -89,7 +89,7 @@ def test_attained_by_a_network_without_signs():
         layer.injection.bias.abs_()
         head.weight.copy_(torch.tensor([[3.0], [2.0], [1.0], [0.5]]).expand(4, 7))
         head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
-    verifier = EmbeddedVerifier(model, valid=None)
+    verifier = MixedMonotoneVerifier(model, valid=None)
     x = torch.rand(6, dtype=torch.float64) + 0.5
     widths, ball = torch.full((1, 6), 0.2, dtype=torch.float64), torch.tensor([10.0], dtype=torch.float64)
     low = verifier._margins(x[None], widths, ball, torch.tensor([0]))[0][0]
@@ -99,7 +99,7 @@ def test_attained_by_a_network_without_signs():
 
 
 def test_a_box_is_proved_and_not_trusted():
-    verifier = EmbeddedVerifier(dense("tanh"))
+    verifier = MixedMonotoneVerifier(dense("tanh"))
     x = torch.rand(1, 6, dtype=torch.float64)
     low, high = verifier.offsets(x, torch.full_like(x, 0.1), torch.tensor([10.0], dtype=torch.float64))
     lower, upper, proved = verifier.enclose(low, high)
@@ -117,7 +117,7 @@ def test_a_box_is_proved_and_not_trusted():
 @pytest.mark.parametrize("norm", ["2", "inf"])
 @pytest.mark.parametrize("model", [images(), dense("tanh"), dense("tanh", mu=0.99)], ids=["images", "tanh", "steep"])
 def test_batches_are_those_of_single_inputs(model, norm):
-    verifier = EmbeddedVerifier(model)
+    verifier = MixedMonotoneVerifier(model)
     torch.manual_seed(2)
     x = torch.rand(7, verifier.inputs, dtype=torch.float64)
     labels = [k % verifier.classes for k in range(7)]
@@ -151,7 +151,7 @@ def test_more_than_the_global_constant():
     model = dense("tanh", seed=3)
     with torch.no_grad():
         model[2].injection.weight.mul_(10.0)  # so that slopes differ
-    verifier = EmbeddedVerifier(model, valid=None)
+    verifier = MixedMonotoneVerifier(model, valid=None)
     x = torch.rand(30, 1, 6, dtype=torch.float64)
     logits = model(x)
     labels, layer = logits.argmax(1), model[2]
@@ -178,7 +178,7 @@ def test_more_than_the_global_constant():
 )
 def test_refusals(model, words):
     with pytest.raises(wp.CertificateError, match=words):
-        EmbeddedVerifier(model.eval())
+        MixedMonotoneVerifier(model.eval())
 
 
 def test_layers_whose_box_does_not_close_are_left_open():
@@ -190,7 +190,7 @@ def test_layers_whose_box_does_not_close_are_left_open():
     model = nn.Sequential(layer, nn.Linear(6, 2, dtype=torch.float64)).eval()
     x = torch.rand(3, dtype=torch.float64)
     label = int(model(x[None]).argmax())
-    assert EmbeddedVerifier(model, valid=None).verify(x, label, 0.1, norm="inf").status == "unknown"
+    assert MixedMonotoneVerifier(model, valid=None).verify(x, label, 0.1, norm="inf").status == "unknown"
 
 
 def test_the_command_line(tmp_path, capsys):

@@ -12,9 +12,9 @@ from torch import nn
 
 import wellposed as wp
 from harness.metric_case import check_refusals
-from wellposed.certificates.frequency_barrier import FrequencyBarrier
-from wellposed.certificates.frequency_metric import circular_block
-from wellposed.certificates.joint import joint_bound
+from wellposed.bounds.frequency_barrier import FrequencyBarrier
+from wellposed.bounds.frequency_metric import circular_metric_problem
+from wellposed.bounds.joint import joint_bound
 from wellposed.network import materialise
 
 
@@ -71,7 +71,7 @@ def head_for(layer, outputs, seed=1):
 def test_the_optimum_is_that_of_a_semidefinite_solver(image, outputs):
     layer = layer_of(image)
     seen = head_for(layer, outputs)
-    found = circular_block(layer).bound(seen)
+    found = circular_metric_problem(layer).bound(seen)
     expected = by_clarabel(by_hand(layer)[0], wrapped_around(layer), seen, 2)
     assert expected * (1 - 1e-6) <= found.value <= expected * (1 + 1e-4)
 
@@ -87,7 +87,7 @@ def test_bounds_are_never_exceeded(border, image, stride, taps, scale):
     generator = torch.Generator().manual_seed(0)
     for outputs in (1, 4):
         seen = head_for(layer, outputs) / scale
-        found = circular_block(layer).bound(seen)
+        found = circular_metric_problem(layer).bound(seen)
         worst = 0.0
         for _ in range(300):
             slopes = torch.randint(0, 2, (len(matrix),), generator=generator).double() * inside
@@ -112,7 +112,7 @@ def bounded_layer(image, metric="channels", **options):
 def test_the_optimum_in_a_learned_metric_is_that_of_a_semidefinite_solver():
     layer = bounded_layer((2, 2))
     seen = head_for(layer, 2)
-    found = circular_block(layer).bound(seen)
+    found = circular_metric_problem(layer).bound(seen)
     assert found.value == pytest.approx(by_clarabel(*by_hand(layer), seen, 2), rel=1e-4)
 
 
@@ -124,7 +124,7 @@ def test_bounds_in_a_learned_metric_are_never_exceeded(metric, border, stride):
     matrix, driven = by_hand(layer)
     inside = layer.activation.derivative(torch.ones(1, *layer.state_shape, dtype=torch.float64)).flatten()
     seen, generator, worst = head_for(layer, 3), torch.Generator().manual_seed(0), 0.0
-    found = circular_block(layer).bound(seen).value
+    found = circular_metric_problem(layer).bound(seen).value
     for _ in range(300):
         slopes = torch.randint(0, 2, (len(matrix),), generator=generator).double() * inside
         system = torch.eye(len(matrix), dtype=torch.float64) - slopes[:, None] * matrix
@@ -138,8 +138,8 @@ def test_bounds_in_a_learned_metric_are_never_exceeded(metric, border, stride):
 
 @pytest.mark.parametrize("metric", ["image", "full"])
 def test_metrics_that_differ_from_pixel_to_pixel_are_left_out(metric):
-    assert circular_block(bounded_layer((3, 3), metric)) is None
-    assert circular_block(wp.ConvLBEN(1, 2, (4, 4), gamma=1.0, out_features=3)) is None
+    assert circular_metric_problem(bounded_layer((3, 3), metric)) is None
+    assert circular_metric_problem(wp.ConvLBEN(1, 2, (4, 4), gamma=1.0, out_features=3)) is None
 
 
 def test_it_is_attained_by_what_is_always_active():
@@ -152,7 +152,7 @@ def test_it_is_attained_by_what_is_always_active():
     seen = torch.ones(1, layer.state_features, dtype=torch.float64)
     matrix, driven = by_hand(layer)
     inverse = torch.linalg.inv(torch.eye(len(matrix), dtype=torch.float64) - matrix)
-    found = circular_block(layer).bound(seen).value
+    found = circular_metric_problem(layer).bound(seen).value
     assert found == pytest.approx(float((seen @ inverse @ wrapped_around(layer)).norm()), rel=1e-4)
     assert found >= float((seen @ inverse @ driven).norm())
 
@@ -160,22 +160,22 @@ def test_it_is_attained_by_what_is_always_active():
 @pytest.mark.parametrize("border", [0, 1])
 def test_what_is_proved_and_what_is_not(border):
     layer = layer_of(border=border)
-    block = circular_block(layer)
+    block = circular_metric_problem(layer)
     seen = head_for(layer, 3)
     check_refusals(block, seen)
     found = block.bound(seen)
     with torch.no_grad():
         layer.injection.weight.mul_(1.01)
-    assert not circular_block(layer).proves(seen, found.multipliers, found.value)
+    assert not circular_metric_problem(layer).proves(seen, found.multipliers, found.value)
 
 
 def test_weights_that_underflow_when_squared_prove_nothing_too_small():
     layer = layer_of()
     seen = head_for(layer, 2)
-    true = circular_block(layer).bound(seen)
+    true = circular_metric_problem(layer).bound(seen)
     with torch.no_grad():
         layer.injection.weight.mul_(1e-200)
-    tiny = circular_block(layer)
+    tiny = circular_metric_problem(layer)
     assert tiny.bound(seen).value == pytest.approx(true.value * 1e-200, rel=1e-5, abs=0.0)
     assert not tiny.proves(seen, true.multipliers, 0.99e-200 * true.value)
 
@@ -250,7 +250,7 @@ def test_the_pooled_head_is_what_the_blocks_compute():
     assert joint.block == "0 + 1 + 3"
     state = torch.randn(2, *layer.state_shape, dtype=torch.float64)
     rows = torch.autograd.functional.jacobian(lambda at: model[1:](at[None])[0], state[0]).flatten(1)
-    assert circular_block(layer).proves(rows, joint.multipliers[0], joint.value * (1 + 1e-9))
+    assert circular_metric_problem(layer).proves(rows, joint.multipliers[0], joint.value * (1 + 1e-9))
 
 
 @pytest.mark.parametrize(
@@ -266,12 +266,12 @@ def test_other_endings_get_the_product(rest):
 
 
 def test_other_layers_are_left_out():
-    assert circular_block(wp.ConvNEMON(1, 2, (3, 3))) is None
-    assert circular_block(wp.MonDEQ(4, 3)) is None
+    assert circular_metric_problem(wp.ConvNEMON(1, 2, (3, 3))) is None
+    assert circular_metric_problem(wp.MonDEQ(4, 3)) is None
     layer = layer_of()
     with torch.no_grad():
         layer.injection.weight[0, 0, 0, 0] = float("inf")
-    assert circular_block(layer) is None
+    assert circular_metric_problem(layer) is None
 
 
 @pytest.mark.parametrize("flatten", [lambda: nn.Flatten(2), lambda: nn.Flatten(1, 2), lambda: nn.Flatten(0)])
@@ -336,7 +336,7 @@ def test_blocks_that_do_not_compute_what_their_class_says():
         handle.remove()
     strange = layer_of((4, 4), border=0)
     strange.injection.dilation = (2, 2)
-    assert circular_block(strange) is None
+    assert circular_metric_problem(strange) is None
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -344,7 +344,7 @@ def test_a_layer_that_sees_nothing(stride):
     layer = layer_of((4, 4), border=0, stride=stride)
     with torch.no_grad():
         layer.injection.weight.zero_()
-    assert circular_block(layer) is None
+    assert circular_metric_problem(layer) is None
     assert wp.certify(classifier(layer)).lipschitz == pytest.approx(0.0, abs=1e-140)
 
 
@@ -383,8 +383,8 @@ def test_malformed_evidence_is_refused(tmp_path):
             dataclasses.replace(found, joint=dataclasses.replace(joint, **change)).check()
     listed = nn.Sequential(layer, nn.AvgPool2d([2, 2]), nn.Flatten(), model[3]).eval()
     assert wp.certify(listed).lipschitz == pytest.approx(found.lipschitz, rel=1e-6)
-    assert circular_block(layer).bound(torch.ones(2, 3)) is None
-    assert not circular_block(layer).proves(torch.ones(0, 32), torch.ones(2), 1.0)
+    assert circular_metric_problem(layer).bound(torch.ones(2, 3)) is None
+    assert not circular_metric_problem(layer).proves(torch.ones(0, 32), torch.ones(2), 1.0)
 
 
 def test_the_exact_copy_keeps_the_frequencies_that_run():

@@ -14,10 +14,10 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge
-from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.components import components
-from wellposed.certificates.gains import gains
-from wellposed.certificates.joint_norms import joint_bound_in
+from wellposed.bounds.affine_network import affine_network
+from wellposed.bounds.components import components
+from wellposed.bounds.gains import gains
+from wellposed.bounds.joint_norms import joint_bound_in
 from wellposed.checker import main as check_file
 from wellposed.cli.main import run as command
 from wellposed.network import materialise

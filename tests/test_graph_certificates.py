@@ -13,10 +13,10 @@ from torch_geometric.data import Batch, Data
 import wellposed as wp
 from harness.certificate_file import forge, refused, scaled, seal_weights
 from wellposed.attacks.graphs import graph_distances
-from wellposed.certificates.graph_witness import graph_slope, with_features
 from wellposed.checker import Checker
 from wellposed.layers.graph_classifier import NodeSum
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.lower_bounds.graph_witness import graph_slope, with_features
 from wellposed.models import GraphClassifier
 from wellposed.network import bounded_logits
 

@@ -12,7 +12,7 @@ from wellposed.errors import GuaranteeError, InputError
 from wellposed.layers.interval import state_interval
 from wellposed.training.run import load_image_run
 from wellposed.training.worst_case import worst_logits
-from wellposed.verification import EmbeddedVerifier
+from wellposed.verification import MixedMonotoneVerifier
 
 SIZE = (2, 5, 4)
 
@@ -69,7 +69,7 @@ def test_boxes_are_those_that_are_proved(name):
     torch.manual_seed(1)
     x = torch.rand(2, *SIZE, dtype=torch.float64)
     low, high = state_interval(model[place], *(model[:place](part) for part in (x, x + 0.1)))
-    verifier = EmbeddedVerifier(model, valid=None)
+    verifier = MixedMonotoneVerifier(model, valid=None)
     half = torch.full((2, x[0].numel()), 0.05, dtype=torch.float64)
     balls = torch.full((2,), 1e9, dtype=torch.float64)
     proved = verifier.enclose(*verifier.offsets((x + 0.05).flatten(1), half, balls))

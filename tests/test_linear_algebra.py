@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wellposed as wp
-from wellposed.linear_algebra import accretive_inverse, inverse, solve
-from wellposed.verified import is_positive_semidefinite, spectral_norm_upper_bound, symmetric_part_lower_bound
+from wellposed.numerics.linear_algebra import accretive_inverse, inverse, solve
+from wellposed.numerics.verified import is_positive_semidefinite, spectral_norm_upper_bound, symmetric_part_lower_bound
 
 
 @pytest.mark.parametrize("size", [3, 64, 65, 130, 201])
@@ -36,7 +36,7 @@ def test_batched_solves_against_numpy():
 
 _TWO_THREADS = """
 import numpy as np, torch, wellposed as wp
-from wellposed.linear_algebra import inverse, solve
+from wellposed.numerics.linear_algebra import inverse, solve
 torch.set_num_threads(2)
 for size in (149, 150, 162, 200):
     torch.manual_seed(size)

@@ -10,9 +10,9 @@ from harness.layer_case import LayerCase
 from harness.problems import picard_numpy
 from wellposed.constraints import Constraint
 from wellposed.guarantee import Plan
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators import Dense
-from wellposed.verified import spectral_norm_upper_bound
 
 
 class NormBall(wp.Guarantee):

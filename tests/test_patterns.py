@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.patterns import ascend, steep_points
+from wellposed.bounds.affine_network import affine_network
+from wellposed.lower_bounds.patterns import ascend, steep_points
 
 ORDERS = {"2": 2, "inf": torch.inf, "1": 1}
 

@@ -11,7 +11,7 @@ import torch
 
 import wellposed as wp
 from harness.layer_case import LayerCase, train
-from wellposed.concave import SUPREMA, concave_activation, thompson_modulus
+from wellposed.activations.concave import SUPREMA, concave_activation, thompson_modulus
 
 NUMPY = {"tanh": np.tanh, "sigmoid": lambda s: 1 / (1 + np.exp(-s))}
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed.certificates.risk import binary_kl, gaussian_kl, kl_inverse, risk_certificate
 from wellposed.cli.main import run as command
+from wellposed.generalisation.risk import binary_kl, gaussian_kl, kl_inverse, risk_certificate
 from wellposed.training.posterior import Posterior
 
 

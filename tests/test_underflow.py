@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.norms import euclidean, underflow
+from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.graphs import Graphs
 from wellposed.solvers.solution import Tolerance
-from wellposed.verified import spectral_norm_upper_bound
 
 SCALES = {
     torch.float64: [2.0**-e for e in (530, 560, 700, 1000, 1022, 1060)],

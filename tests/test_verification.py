@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed.certificates.affine_network import affine_network
+from wellposed.bounds.affine_network import affine_network
 from wellposed.verification.attack import descend, margins
 from wellposed.verification.base import RegionQuestion
 from wellposed.verification.question import Margins, Question, surely_wrong

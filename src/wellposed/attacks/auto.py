@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import InputError, check, require
-from wellposed.norm import norm_named
+from wellposed.numerics.norm import norm_named
 
 _NORMS = {"1": "L1", "2": "L2", "inf": "Linf"}
 

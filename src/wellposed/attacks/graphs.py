@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.graph_witness import with_features
+from wellposed.lower_bounds.graph_witness import with_features
 from wellposed.network import Network, materialise, surely_misclassified
 from wellposed.operators.graphs import frobenius_norms
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wellposed.attacks.auto import auto_attack
 from wellposed.certificates.radius import check_labels
 from wellposed.errors import InputError, check, check_number, require
-from wellposed.norm import norm_named
+from wellposed.numerics.norm import norm_named
 
 
 def adversarial_distances(

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.bounds.gains import gains
+from wellposed.bounds.joint import Joint, check_joint, following, joint_bound
 from wellposed.certificates.file import write
 from wellposed.certificates.filing import filed_as, read_fields
-from wellposed.certificates.gains import gains
-from wellposed.certificates.joint import Joint, check_joint, following, joint_bound
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
-from wellposed.certificates.witness import slope_between, witness
 from wellposed.errors import CertificateError, InputError, WellposedError, check, checked_options, choices
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.lower_bounds.witness import slope_between, witness
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
 from wellposed.network.constants import Factor, factor_of, pair_constants, product
-from wellposed.norm import Norm, norm_named
+from wellposed.numerics.norm import Norm, norm_named
 
 METHODS = ("product", "metric")
 _DESCRIBED = {
@@ -278,7 +278,7 @@ def certify(
         model: a network, or any module that `materialise` can make one of, in eval mode. For a `GraphClassifier` the constant is
             that from node features, in the Frobenius norm, for every graph whose adjacency has a norm of at most one, as after
             symmetric normalisation.
-        norm: 2, ``"inf"`` or 1, of inputs and outputs alike; see `wellposed.certificates.gains` for the last two.
+        norm: 2, ``"inf"`` or 1, of inputs and outputs alike; see `wellposed.bounds.gains` for the last two.
         inputs: data, shape (batch, ...), from which to search for a lower bound with its witness; None to skip that.
         method: ``"product"`` for the product of the blocks' constants; ``"metric"`` for the best diagonal metric of the last
             layer and its head, whatever its size; None for the tightest, the metric for states of up to 256 features. For the
@@ -347,7 +347,7 @@ def _network_for(model: nn.Module | Network, inputs: Tensor | None) -> Network:
         except InputError as error:
             raise InputError(f"inputs: {error}") from error
     if network.takes_graphs:
-        raise InputError("inputs: tensors are no graphs; see wellposed.certificates.graph_witness for a lower bound")
+        raise InputError("inputs: tensors are no graphs; see wellposed.lower_bounds.graph_witness for a lower bound")
     if not inputs.is_floating_point() or not bool(torch.isfinite(inputs).all()):
         raise InputError(
             f"inputs: has dtype {inputs.dtype} or NaN or infinite entries; needs finite floating-point numbers"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from wellposed.bounds.joint import Joint
 from wellposed.certificates.evidence import claims, describe_witness
 from wellposed.certificates.file import read
-from wellposed.certificates.joint import Joint
 from wellposed.errors import CertificateError
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.network import Network
 from wellposed.network.constants import Factor
-from wellposed.norm import norm_named
+from wellposed.numerics.norm import norm_named
 
 if TYPE_CHECKING:
     from wellposed.certificates.certificate import Certificate

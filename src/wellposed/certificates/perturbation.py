@@ -11,12 +11,12 @@ from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import StronglyMonotone
 from wellposed.layers.equilibrium import Equilibrium, exact_linear
 from wellposed.network import Network
-from wellposed.network.constants import rounded_up
 from wellposed.network.single import single_layer
-from wellposed.norms import euclidean, underflow
+from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.outward import next_up
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.dense import Dense
-from wellposed.solvers.evidence import ExactOffset
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.solvers.a_posteriori import ExactOffset
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Networ
     # One rounding of every difference is one more of the weights.
     drift = _norm_bound(exact_linear(rows, other_weight - weight, other_bias - bias, roundings=1))
     first, second = guarantee.offset_lipschitz(), other.offset_lipschitz()
-    bound = rounded_up(rounded_up(change * first) * second) * offset + drift * second
+    bound = next_up(next_up(change * first) * second) * offset + drift * second
     # The last few operations, and products that underflow; what overflows (an infinity less another, or times zero) is infinite.
     lost = underflow(torch.float64, 1, 1) * (1.0 + first) * (1.0 + second) * (1.0 + offset)
     bound = bound * (1.0 + 16.0 * torch.finfo(torch.float64).eps) + lost
@@ -84,7 +84,7 @@ def _distance(first: Tensor, second: Tensor) -> float:
         return math.inf
     # |difference| has at most the Frobenius norm.
     rounding = 1.01 * 2.0**-53 * float(euclidean(difference.reshape(1, -1)))
-    return rounded_up(spectral_norm_upper_bound(difference) + rounding + underflow(first.dtype, first.numel(), 1))
+    return next_up(spectral_norm_upper_bound(difference) + rounding + underflow(first.dtype, first.numel(), 1))
 
 
 def fixes_zero(name: str, layer: Equilibrium) -> None:

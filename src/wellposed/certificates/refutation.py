@@ -14,7 +14,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from wellposed.verified import gamma
+from wellposed.numerics.outward import rounding_constant
 
 _STARTS = 40  # of the search for a minor that is not positive
 _EXACT_ROWS = 64  # of minors in rational arithmetic
@@ -183,7 +183,7 @@ def _is_negative(matrix: Tensor) -> bool:
     inverse, failed = torch.linalg.inv_ex(scaled)
     if int(failed) or not bool(torch.isfinite(inverse).all()):
         return False
-    factored, rounding, identity = order @ lower, gamma(2 * size + 8), torch.eye(size, dtype=torch.float64)
+    factored, rounding, identity = order @ lower, rounding_constant(2 * size + 8), torch.eye(size, dtype=torch.float64)
     tiny = size * torch.finfo(torch.float64).tiny
     for product, terms in (
         (inverse @ scaled, inverse.abs() @ (scaled.abs() + identity)),

@@ -23,7 +23,7 @@ from wellposed.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class WellPosedness:
     """What is known of one W.
 
     Attributes:
@@ -37,7 +37,7 @@ class Verdict:
     witness: TwoEquilibria | None = None
 
 
-def well_posedness(layer: nn.Module | Network) -> Verdict:
+def well_posedness(layer: nn.Module | Network) -> WellPosedness:
     """Decide, if possible, whether a layer on flat inputs has exactly one equilibrium for every input.
 
     Args:
@@ -56,16 +56,16 @@ def well_posedness(layer: nn.Module | Network) -> Verdict:
         matrix = operator.dense().detach().double().cpu()
         metric = find_metric(matrix, None if guarantee is None else guarantee.diagonal_metric())
         if metric is not None:
-            return Verdict("certified", metric=metric)
+            return WellPosedness("certified", metric=metric)
         if not isinstance(given.activation, ReLU):
-            return Verdict("unknown")
+            return WellPosedness("unknown")
         proved, witness = refuted(matrix)
         if witness is None:
-            return Verdict("refuted" if proved else "unknown")
+            return WellPosedness("refuted" if proved else "unknown")
         weight = given.injection.weight.detach().double().cpu()
         bias = given.injection.bias
         wanted = witness.offset if bias is None else witness.offset - bias.detach().double().cpu()
         x = torch.linalg.lstsq(weight, wanted[:, None]).solution[:, 0]
         scale = float(wanted.norm()) + float((witness.offset - wanted).norm())
         reached = float((weight @ x - wanted).norm()) <= 1e-9 * scale
-        return Verdict("refuted", witness=replace(witness, input=x if reached else None))
+        return WellPosedness("refuted", witness=replace(witness, input=x if reached else None))

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.factorisations import factorisation_cache
-from wellposed.convolution_norms import least_eigenvalues
 from wellposed.errors import GuaranteeError, InputError, check, choices
 from wellposed.guarantee.frequencywise import ScaledStronglyMonotone
-from wellposed.linear_algebra import full_precision
+from wellposed.numerics.convolution_norms import least_eigenvalues
+from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.driven_circular import DrivenCircular
 from wellposed.operators.fourier import transfer_function
 from wellposed.operators.scaled_circular import ScaledCircular
-from wellposed.verified import gamma as rounding_constant
 
 _CONSTANT = 1e-300  # the bound of a constant map; zero would invite division
 METRICS = ("full", "channels", "image", "identity")

@@ -16,7 +16,7 @@ from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import check
 from wellposed.guarantee.channelwise import Channelwise
-from wellposed.linear_algebra import full_precision
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.zero_padded import ZeroPadded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wellposed.concave import concave_activation, thompson_modulus
+from wellposed.activations.concave import concave_activation, thompson_modulus
 from wellposed.constraints.base import Projected, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.constraints.nonnegative import PARAMETRISATIONS, ConcaveConstraint, nonnegative

@@ -19,11 +19,11 @@ from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import GuaranteeError, check, choices
 from wellposed.guarantee import StronglyMonotone
 from wellposed.guarantee.monotone import ProvedMonotone
-from wellposed.linear_algebra import full_precision
+from wellposed.numerics.golden_section import golden_section
+from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import eigenvalues, is_positive_semidefinite, to_float64
 from wellposed.operators.dense import Dense
-from wellposed.search import golden_section
-from wellposed.verified import eigenvalues, is_positive_semidefinite, to_float64
-from wellposed.verified import gamma as rounding_constant
 
 
 class LipschitzBounded(SavedNumber, Constraint):

@@ -20,7 +20,7 @@ from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, check
 from wellposed.guarantee.componentwise import Componentwise
-from wellposed.linear_algebra import full_precision
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.dense import Dense
 
 _STEEPEST = 0.95  # largest value of |a|(Σ|T_ij| − W_ii), for negative slopes

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.autograd import PositionalFunction
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, check
 from wellposed.guarantee import StronglyMonotone, proved_monotonicity
-from wellposed.linear_algebra import full_precision
+from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
 

@@ -19,7 +19,7 @@ from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.constraints.monotone import StrongMonotonicity
 from wellposed.errors import check
 from wellposed.guarantee.frequencywise import MultiScaleStronglyMonotone
-from wellposed.linear_algebra import full_precision
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.fourier import transfer_function
 from wellposed.operators.multi_scale import MultiScale, Size
 

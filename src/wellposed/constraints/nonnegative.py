@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import Activation
-from wellposed.concave import concave_activation, thompson_modulus
+from wellposed.activations.concave import concave_activation, thompson_modulus
 from wellposed.constraints.base import Constraint, Projected, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, choices

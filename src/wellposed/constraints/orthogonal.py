@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wellposed.linear_algebra import solve
+from wellposed.numerics.linear_algebra import solve
 
 
 def cayley_orthogonal(parameter: Tensor) -> Tensor:

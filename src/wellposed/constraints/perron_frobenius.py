@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
+from wellposed.constraints.holding import Holding
 from wellposed.errors import check
-from wellposed.holding import Holding
 
 
 def project_rows(matrix: Tensor, radius: float) -> Tensor:

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from wellposed.bounds.affine_network import affine_network
 from wellposed.certificates import Certificate, certify
-from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.graph_witness import steepest_features, with_features
-from wellposed.certificates.patterns import steep_points
 from wellposed.errors import CertificateError, NotConvergedWarning, WellposedError
 from wellposed.experiments.module_trials import changed_model_trial, user_module_trial
 from wellposed.experiments.subjects import Subject, graph_subject, image_subject, subjects
 from wellposed.experiments.tally import Tally as Tally
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.lower_bounds.graph_witness import steepest_features, with_features
+from wellposed.lower_bounds.patterns import steep_points
 from wellposed.network import Network, bounded_logits, materialise
 from wellposed.operators.graphs import frobenius_norms
 from wellposed.verification import verifier_of

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from wellposed.attacks.graphs import graph_distances
 from wellposed.certificates import certify
-from wellposed.certificates.graph_witness import graph_slope
 from wellposed.data import GraphData
 from wellposed.errors import check, require
 from wellposed.experiments.robustness import (
@@ -22,6 +21,7 @@ from wellposed.experiments.robustness import (
     keep_attacked,
     keep_certified,
 )
+from wellposed.lower_bounds.graph_witness import graph_slope
 from wellposed.network import materialise
 from wellposed.training.config import read_config
 from wellposed.training.run import RunFolder, load_run

@@ -25,9 +25,9 @@ from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal import OrthogonalDEQ
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers import ForwardBackward
 from wellposed.training.buffers import FrozenBuffers
-from wellposed.verified import spectral_norm_upper_bound
 
 
 @dataclass(frozen=True)

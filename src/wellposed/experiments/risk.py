@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.certificates.risk import RiskCertificate, risk_certificate
 from wellposed.data import ImageData
 from wellposed.errors import CheckpointError, InputError, check, require
+from wellposed.generalisation.risk import RiskCertificate, risk_certificate
 from wellposed.training.config import TrainConfig
 from wellposed.training.loaders import build_model, load_data, training_batches
 

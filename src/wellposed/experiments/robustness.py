@@ -18,7 +18,7 @@ from wellposed.certificates.order import must_be_ordered
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, CheckpointError, GuaranteeError, InputError, check
 from wellposed.network import Network, materialise, surely_misclassified
-from wellposed.norm import norm_named
+from wellposed.numerics.norm import norm_named
 from wellposed.training.run import RunFolder, load_image_run
 
 _WITNESS_INPUTS = 64

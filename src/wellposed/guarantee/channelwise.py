@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wellposed.guarantee.base import Plan
 from wellposed.guarantee.componentwise import Componentwise, Majorant, majorant
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
 from wellposed.operators import Operator
 
 

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Guarantee, Plan
-from wellposed.norms import euclidean, underflow
+from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import spectral_norm_upper_bound, to_float64
 from wellposed.operators import Operator
-from wellposed.verified import gamma, spectral_norm_upper_bound, to_float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majora
         weights = weights + torch.mv(positive, weights) / below_one
         weights = weights / weights.amax()
     weights = weights.nan_to_num(nan=1.0).clamp_min(1e-12)
-    rounding, lost = gamma(size + 4), underflow(torch.float64, 1, size)
+    rounding, lost = rounding_constant(size + 4), underflow(torch.float64, 1, size)
     through = torch.mv(positive, weights)
     proved = below_one * weights - through - rounding * (below_one * weights + through) - lost
     if not bool((proved > 0.0).all()):

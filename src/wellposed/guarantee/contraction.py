@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import check
 from wellposed.guarantee.base import Guarantee, Plan
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
 from wellposed.operators import Operator
 
 

@@ -9,16 +9,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from wellposed.convolution_norms import least_eigenvalues
 from wellposed.errors import GuaranteeError, InputError
 from wellposed.guarantee.base import Plan
 from wellposed.guarantee.monotone import StronglyMonotone
-from wellposed.norms import euclidean
+from wellposed.numerics.convolution_norms import least_eigenvalues
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.base import Operator
 from wellposed.operators.circular import Circular
 from wellposed.operators.multi_scale import MultiScale
 from wellposed.operators.scaled_circular import ScaledCircular
-from wellposed.verified import gamma
 
 
 class FrequencywiseMonotone(StronglyMonotone):
@@ -102,7 +102,7 @@ class MultiScaleStronglyMonotone(FrequencywiseMonotone):
             matrices, error = displacement(own)
             half = 0.5 * into.detach().to("cpu", torch.complex128).flatten(0, 1)
             energy = float(half.abs().square().sum((1, 2)).amax())
-            found.append((matrices - half @ half.mH, 2.0 * error + gamma(4 * half.shape[-1] + 16) * energy))
+            found.append((matrices - half @ half.mH, 2.0 * error + rounding_constant(4 * half.shape[-1] + 16) * energy))
         return found
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Guarantee, Plan
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
 from wellposed.operators import Operator
 from wellposed.operators.graphs import GraphBlock
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.verified import gamma, is_positive_semidefinite, to_float64
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import is_positive_semidefinite, to_float64
 
 
 def proves_well_posed(matrix: Tensor, metric: Tensor) -> bool:
@@ -19,7 +20,7 @@ def proves_well_posed(matrix: Tensor, metric: Tensor) -> bool:
     weight, scale = to_float64(matrix, "W"), to_float64(metric, "metric")
     half = scale[:, None] * (np.eye(len(weight)) - weight)
     terms = scale[:, None] * (np.abs(weight) + np.eye(len(weight)))
-    error = gamma(8) * float((terms + terms.T).sum(axis=1).max())
+    error = rounding_constant(8) * float((terms + terms.T).sum(axis=1).max())
     return bool((scale > 0.0).all()) and is_positive_semidefinite(half + half.T, error)
 
 

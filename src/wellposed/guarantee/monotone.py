@@ -10,9 +10,9 @@ from torch import Tensor
 
 from wellposed.errors import GuaranteeError, check
 from wellposed.guarantee.base import Guarantee, Plan
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.verified import spectral_norm_upper_bound, symmetric_part_lower_bound
 from wellposed.operators import Operator
-from wellposed.verified import spectral_norm_upper_bound, symmetric_part_lower_bound
 
 
 class StronglyMonotone(Guarantee):

@@ -18,9 +18,10 @@ from wellposed.activations import Activation
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Plan
 from wellposed.guarantee.componentwise import Componentwise, Majorant, majorant
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import to_float64
 from wellposed.operators import Operator
-from wellposed.verified import gamma, to_float64
 
 _BELOW = 1e-2  # how far below its floor, relative to it, an offset may be pushed by a residual,
 _ROUNDED = (
@@ -36,7 +37,7 @@ class PositiveConcave(Componentwise):
         operator: W ≥ 0.
         activation: σ.
         floor: β.
-        thompson: κ(β), see `wellposed.concave.thompson_modulus`.
+        thompson: κ(β), see `wellposed.activations.concave.thompson_modulus`.
         linear: whether this is about an equation linearised at a fixed point, with slopes of at most D.
     """
 
@@ -69,7 +70,9 @@ class PositiveConcave(Componentwise):
     def slopes(self) -> Tensor:
         """D, shape (n,), float64: no slope at any fixed point is larger."""
         weight = self.operator.upright().dense().detach().double().cpu()
-        least = (torch.mv(weight, self.floor_state) + self._floor - self._margin) * (1.0 - gamma(len(weight) + 4))
+        least = (torch.mv(weight, self.floor_state) + self._floor - self._margin) * (
+            1.0 - rounding_constant(len(weight) + 4)
+        )
         before = torch.nextafter(least.clamp_min(0.0), torch.full_like(least, -1.0)).clamp_min(0.0)
         # The formulas of derivatives subtract from one: their errors are absolute where units are saturated.
         return self._activation.derivative(before) * (1.0 + 1e-14) + 8.0 * torch.finfo(torch.float64).eps
@@ -219,7 +222,7 @@ def below(
     """
     for share in (1e-9, 1e-6, 1e-3):
         lower = state * (1.0 - share)
-        image = activation(through(lower) * (1.0 - gamma(terms + 4)) + floor) * (1.0 - 1e-14)
+        image = activation(through(lower) * (1.0 - rounding_constant(terms + 4)) + floor) * (1.0 - 1e-14)
         if bool((image >= lower).all()):
             return lower
     return torch.zeros_like(state)

@@ -18,9 +18,9 @@ from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Plan
 from wellposed.guarantee.componentwise import NormProof
 from wellposed.guarantee.positive import PositiveConcave, below
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.zero_padded import ZeroPadded
-from wellposed.verified import gamma
 
 _ROUNDS = 8  # of the power iteration on MᵀM
 
@@ -46,7 +46,7 @@ class PositiveConvolution(PositiveConcave):
     @property
     def _outward(self) -> float:
         """One plus the relative rounding error of a sum of nonnegative products."""
-        return 1.0 + 8.0 * gamma(self._map.kernel[0].numel() + 8)
+        return 1.0 + 8.0 * rounding_constant(self._map.kernel[0].numel() + 8)
 
     @cached_property
     def floor_state(self) -> Tensor:

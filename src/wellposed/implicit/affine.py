@@ -21,7 +21,7 @@ from wellposed.implicit.equation import (
 )
 from wellposed.implicit.gradient import Settings
 from wellposed.operators import Operator
-from wellposed.solvers.evidence import ExactOffset
+from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.iterate import Outcome
 from wellposed.solvers.problem import AffineProblem
 from wellposed.solvers.solution import Report

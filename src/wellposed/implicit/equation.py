@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.autograd import PositionalFunction
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
 from wellposed.implicit.gradient import Exact, Gradient, JacobianFree, Phantom, Settings, Unrolled
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.positional import PositionalFunction
+from wellposed.solvers.a_posteriori import ExactOffset, certify
 from wellposed.solvers.base import Solver
-from wellposed.solvers.evidence import ExactOffset, certify
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.solution import Report

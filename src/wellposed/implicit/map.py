@@ -12,7 +12,7 @@ from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
 from wellposed.implicit.equation import Equation, Implicit, any_wrapped, run_steps, solve_problem, with_leading_batch
 from wellposed.implicit.gradient import Settings
-from wellposed.linear_algebra import directional_derivative
+from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.solvers.iterate import Outcome
 from wellposed.solvers.problem import MapProblem
 from wellposed.solvers.solution import Report

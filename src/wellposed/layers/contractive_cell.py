@@ -15,8 +15,8 @@ from wellposed.errors import InputError, check, checked_options
 from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import Contraction
 from wellposed.layers.implicit_layer import ImplicitLayer
-from wellposed.linear_algebra import full_precision
-from wellposed.norms import euclidean, underflow
+from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.solvers import Picard
 from wellposed.solvers.solution import Solution
 

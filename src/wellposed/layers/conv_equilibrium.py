@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from wellposed.activations import Activation, Bordered
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
-from wellposed.convolution_norms import convolution_norm
 from wellposed.errors import CertificateError, InputError, check
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
-from wellposed.norms import euclidean, product_underflow
-from wellposed.solvers.evidence import ExactOffset
-from wellposed.verified import gamma
+from wellposed.numerics.convolution_norms import convolution_norm
+from wellposed.numerics.euclidean import euclidean, product_underflow
+from wellposed.numerics.outward import rounding_constant
+from wellposed.solvers.a_posteriori import ExactOffset
 
 
 class ImageInjection(nn.Conv2d):
@@ -245,7 +245,7 @@ def exact_convolution(
     lost = product_underflow(
         rows.dtype, value[0].numel(), terms, exact[0].numel(), float(weight.abs().sum()), euclidean(exact)
     )
-    return ExactOffset(value, 2.0 * gamma(terms + 4 + roundings) * size + lost)
+    return ExactOffset(value, 2.0 * rounding_constant(terms + 4 + roundings) * size + lost)
 
 
 def input_side(taps: int, input_taps: int | None) -> int:

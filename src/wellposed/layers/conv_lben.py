@@ -12,18 +12,18 @@ from wellposed.activations import Activation, Bordered
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.conv_lipschitz_bounded import ConvLipschitzBounded, proved_conv_lipschitz
-from wellposed.convolution_norms import largest_singular_value
+from wellposed.constraints.holding import Holding
 from wellposed.errors import CertificateError, check, checked_options
 from wellposed.guarantee import Guarantee
-from wellposed.holding import Holding
 from wellposed.layers.conv_equilibrium import ImageLayer, input_side, state_image
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, checked_bound, learned_logarithm
-from wellposed.norms import euclidean, product_underflow
+from wellposed.numerics.convolution_norms import largest_singular_value
+from wellposed.numerics.euclidean import euclidean, product_underflow
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators import Operator
 from wellposed.operators.fourier import transfer_function
-from wellposed.solvers.evidence import ExactOffset
-from wellposed.verified import gamma as rounding_constant
+from wellposed.solvers.a_posteriori import ExactOffset
 
 
 class CircularInjection(Holding):

@@ -14,7 +14,7 @@ from wellposed.layers.group_sort import group_sort
 from wellposed.layers.maps import require_kind
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
 from wellposed.operators.fourier import image_rounding
 
 CONV_COUPLINGS = ("convex", "residual")

@@ -7,14 +7,14 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from wellposed.concave import concave_activation
+from wellposed.activations.concave import concave_activation
 from wellposed.constraints.conv_nonnegative import ConvNonnegative
-from wellposed.convolution_norms import convolution_norm
 from wellposed.errors import CertificateError, check, checked_options
 from wellposed.layers.conv_equilibrium import ImageLayer, exact_convolution, input_side, plain_convolution
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.pcdeq import PositiveEquilibrium, PositiveInjection, checked_floor
-from wellposed.solvers.evidence import ExactOffset
+from wellposed.numerics.convolution_norms import convolution_norm
+from wellposed.solvers.a_posteriori import ExactOffset
 
 
 class PositiveConv2d(PositiveInjection, nn.Conv2d):
@@ -60,7 +60,7 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         in_channels: channels of the input.
         channels: channels of the equilibrium.
         image: height and width of the input.
-        activation: a name in `wellposed.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
+        activation: a name in `wellposed.activations.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
         floor: ε; None for 0.1 in variant 1. Variant 2 has none.
         sharpness: see `PcDEQ`.
         parametrisation: of W ≥ 0, see `ConvNonnegative`.

@@ -18,13 +18,13 @@ from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.maps import check_map, require_kind
 from wellposed.layers.options import SolveOptions
-from wellposed.linear_algebra import full_precision
-from wellposed.norms import euclidean, product_underflow
+from wellposed.numerics.euclidean import euclidean, product_underflow
+from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators import Operator
 from wellposed.solvers import solver_named
-from wellposed.solvers.evidence import ExactOffset
+from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.solution import Solution
-from wellposed.verified import spectral_norm_upper_bound
 
 
 class Equilibrium(ImplicitLayer):

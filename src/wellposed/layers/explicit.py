@@ -11,12 +11,12 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.errors import check
-from wellposed.holding import Holding
-from wellposed.linear_algebra import full_precision
-from wellposed.norms import euclidean
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.verified import spectral_norm_upper_bound
 
 
 class ExplicitBlock(Holding, ABC):

@@ -22,12 +22,13 @@ from wellposed.layers.group_sort import group_sort
 from wellposed.layers.maps import check_map, require_kind
 from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.linear_algebra import full_precision
-from wellposed.norms import euclidean, underflow
+from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.graphs import GraphBlock, Graphs
 from wellposed.solvers import Picard
 from wellposed.solvers.solution import Report, Solution, Status
-from wellposed.verified import gamma, spectral_norm_upper_bound
 
 VARIANTS = ("ignn", "orthogonal", "lipschitz")
 
@@ -124,7 +125,7 @@ class ImplicitGraph(SolvingModule):
             norm = spectral_norm_upper_bound(weight) if proved else 1.0 + NORM_SLACK[weight.dtype]
             return self.scales[0] * norm * (1.0 + 1e-15), None
         size = weight.double().abs()
-        margin = 1.0 + gamma(len(size) + 4)
+        margin = 1.0 + rounding_constant(len(size) + 4)
         rows, columns = (float(size.sum(dim).amax()) * margin for dim in (1, 0))
         spectral = spectral_norm_upper_bound(weight) if proved else math.sqrt(rows * columns) * margin
         return spectral, rows
@@ -258,7 +259,7 @@ class ImplicitGraph(SolvingModule):
         size = block.norm * (state_norm * euclidean(state) + injection_norm * inputs)
         if self.injection.bias is not None:
             size = size + float(euclidean(self.injection.bias[None])) * state.shape[1] ** 0.5
-        defect = 2.0 * gamma(terms) * (size + euclidean(state))
+        defect = 2.0 * rounding_constant(terms) * (size + euclidean(state))
         guarantee = GraphContraction(block, *self._norms(proved=True))
         entries = state[0].numel() + block.pad(x)[0].numel()
         weights = 1.0 + state_norm + injection_norm + euclidean(state) + inputs

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.autograd import PositionalFunction
 from wellposed.errors import check
+from wellposed.numerics.positional import PositionalFunction
 
 
 def group_sort(value: Tensor, group: int = 2, dim: int = -1) -> Tensor:

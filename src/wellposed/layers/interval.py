@@ -19,7 +19,7 @@ from wellposed.guarantee.componentwise import Componentwise
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.conv_equilibrium import ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.linear_algebra import full_precision
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
 from wellposed.operators.zero_padded import ZeroPadded

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import Activation
+from wellposed.constraints.holding import Holding
 from wellposed.constraints.lipschitz_bounded import (
     LipschitzBounded,
     lipschitz_term,
@@ -18,7 +19,6 @@ from wellposed.constraints.lipschitz_bounded import (
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.guarantee.monotone import ProvedMonotone
-from wellposed.holding import Holding
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, ScaledLinear, checked_bound, learned_logarithm
 from wellposed.operators import Operator

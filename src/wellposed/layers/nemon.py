@@ -13,7 +13,7 @@ from wellposed.constraints.log_norm import LogNorm
 from wellposed.errors import check, checked_options
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
-from wellposed.norm import norm_named
+from wellposed.numerics.norm import norm_named
 
 
 class NEMON(Equilibrium):

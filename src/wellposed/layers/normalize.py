@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, check
-from wellposed.layers.blocks import flattens_images
+from wellposed.layers.plain import flattens_images
 
 
 class Normalize(nn.Module):

@@ -15,8 +15,8 @@ from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, m
 from wellposed.layers.group_sort import group_sort, householder
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_linear import OrthogonalLinear, require_orthogonal
-from wellposed.norms import euclidean
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.verified import spectral_norm_upper_bound
 
 COUPLINGS = ("convex", "additive", "joint", "residual")
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.circular_monotone import circular_kernel
+from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import cayley_orthogonal
-from wellposed.convolution_norms import largest_singular_value
 from wellposed.errors import InputError, check
-from wellposed.holding import Holding
-from wellposed.linear_algebra import full_precision
+from wellposed.numerics.convolution_norms import largest_singular_value
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
+from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
 from wellposed.errors import check, choices
-from wellposed.holding import Holding
 from wellposed.layers.maps import check_map, require_kind
-from wellposed.linear_algebra import full_precision
+from wellposed.numerics.linear_algebra import full_precision
 
 PARAMETRISATIONS = ("cayley", "exponential", "bjorck")
 

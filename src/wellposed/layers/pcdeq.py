@@ -8,17 +8,18 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from wellposed.concave import SUPREMA, concave_activation, thompson_modulus
+from wellposed.activations.concave import SUPREMA, concave_activation, thompson_modulus
 from wellposed.constraints.nonnegative import Nonnegative
 from wellposed.errors import CertificateError, InputError, check, checked_options, choices
 from wellposed.layers.equilibrium import Equilibrium, exact_linear
 from wellposed.layers.maps import require_kind
 from wellposed.layers.normalize import batch_norm_map, require_fixed
 from wellposed.layers.options import SolveOptions
-from wellposed.norms import euclidean, underflow
+from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers import DouglasRachford, ForwardBackward, PeacemanRachford
-from wellposed.solvers.evidence import ExactOffset
-from wellposed.verified import gamma, spectral_norm_upper_bound
+from wellposed.solvers.a_posteriori import ExactOffset
 
 
 class PositiveInjection(nn.Module):
@@ -182,7 +183,7 @@ class PositiveEquilibrium(Equilibrium):
         below = (offset.value - offset.error.reshape(each)).clamp_min(self.injection.floor)
         above = offset.value + offset.error.reshape(each)
         # Sums of nonnegative products, and σ of them, which does not amplify relative errors.
-        margin = 2.0 * gamma(self.state_features + 24)
+        margin = 2.0 * rounding_constant(self.state_features + 24)
         lost = underflow(torch.float64, 1, self.state_features)
         lower, upper = torch.zeros_like(point), torch.full_like(point, math.inf)
         width = torch.finfo(torch.float64).eps
@@ -248,7 +249,7 @@ class PcDEQ(PositiveEquilibrium):
     Args:
         in_features: size of the last dimension of the input.
         state_features: size of the equilibrium.
-        activation: a name in `wellposed.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
+        activation: a name in `wellposed.activations.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
         floor: ε; None for 0.1 in variant 1. Variant 2 has none.
         sharpness: β of variant 1's offset ``ε + softplus(β(U x + b))/β``; 5 in the published networks.
         parametrisation: of W ≥ 0, see `Nonnegative`.

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.constraints.holding import Holding
 from wellposed.errors import CertificateError, InputError, check
-from wellposed.holding import Holding
 from wellposed.layers.equilibrium import Equilibrium
 
 

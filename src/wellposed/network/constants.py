@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError
-from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.frozen import frozen
@@ -26,10 +25,12 @@ from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.layers.plain import is_plain
 from wellposed.network.branches import Branches, summed_constants
 from wellposed.network.metric import metric_guarantee
 from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
-from wellposed.verified import spectral_norm_upper_bound, to_float64
+from wellposed.numerics.outward import next_up
+from wellposed.numerics.verified import spectral_norm_upper_bound, to_float64
 
 # Nonexpansive whatever they are given, and without weights; dropout in eval mode.
 _NONEXPANSIVE = (
@@ -75,7 +76,7 @@ def factor_of(name: str, block: nn.Module) -> Factor:
             name, _convolution_norm(name, block), "geometric mean of the sums over taps, for images of any size"
         )
     if is_plain(block, OrthogonalConv2d):
-        return Factor(name, rounded_up(1.0 + block.norm_excess()), "largest singular value at any frequency")
+        return Factor(name, next_up(1.0 + block.norm_excess()), "largest singular value at any frequency")
     if is_plain(block, UnitPool2d):
         return Factor(name, 1.0, "orthonormal rows")
     if isinstance(block, Branches):
@@ -91,7 +92,7 @@ def factor_of(name: str, block: nn.Module) -> Factor:
             raise CertificateError(f"{name}: a sum over nodes grows with the graph; certified is NodeSum(by_root=True)")
         return Factor(name, 1.0, "orthonormal rows, for every graph")
     if is_plain(block, Normalize):
-        return Factor(name, rounded_up(1.0 / float(block.std.min())), "1/min std")
+        return Factor(name, next_up(1.0 / float(block.std.min())), "1/min std")
     if isinstance(block, ImplicitLayer):
         promised = metric_guarantee(name, block) if isinstance(block, Equilibrium) else None
         if promised is not None and isinstance(block, Equilibrium):
@@ -117,9 +118,7 @@ def branch_constant(block: Branches) -> float:
     Raises:
         CertificateError: nothing is known about one of the blocks.
     """
-    return block.fold(
-        1.0, lambda name, part, before: rounded_up(before * factor_of(name, part).value), summed_constants
-    )
+    return block.fold(1.0, lambda name, part, before: next_up(before * factor_of(name, part).value), summed_constants)
 
 
 def is_nonexpansive(block: nn.Module) -> bool:
@@ -132,7 +131,7 @@ def _pooling_norm(name: str, block: nn.AvgPool2d) -> float:
     kernel = pooling_window(block)
     if kernel is None:
         raise CertificateError(f"{name}: average pooling is certified for disjoint windows without padding only")
-    return rounded_up((kernel[0] * kernel[1]) ** -0.5)
+    return next_up((kernel[0] * kernel[1]) ** -0.5)
 
 
 def pooling_window(block: nn.AvgPool2d) -> tuple[int, int] | None:
@@ -164,14 +163,14 @@ def _max_pooling_norm(name: str, block: nn.MaxPool2d) -> float:
     if dilation != (1, 1) or block.return_indices:
         raise CertificateError(f"{name}: maximum pooling is certified without dilation and indices only")
     shared = math.prod(-(-taps // step) for taps, step in zip(kernel, stride, strict=True))
-    return rounded_up(shared**0.5)
+    return next_up(shared**0.5)
 
 
 def product(factors: list[Factor]) -> float:
     """The product of the factors, rounded up."""
     value = 1.0
     for factor in factors:
-        value = rounded_up(value * factor.value)
+        value = next_up(value * factor.value)
     return value
 
 
@@ -199,8 +198,3 @@ def pair_constants(head: Tensor, before: float) -> Tensor:
     found = torch.where(difference > 0, found, 0.0)
     # The product may underflow, too.
     return torch.where(difference > 0, torch.nextafter(found, torch.full_like(found, math.inf)), found)
-
-
-def rounded_up(value: float) -> float:
-    """The next float64 upwards: covers one rounded operation."""
-    return math.nextafter(value, math.inf)

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from wellposed.activations import PartlyLinear, ReLU
 from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import proved_monotonicity
-from wellposed.layers.blocks import is_plain
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.layers.plain import is_plain
 from wellposed.network.materialise import materialise
 from wellposed.network.network import Network
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.numerics.verified import spectral_norm_upper_bound
 
 _LEAST_NORM = 1e-6  # a bound of a norm may be larger than it, and must not be zero
 

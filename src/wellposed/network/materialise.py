@@ -14,7 +14,7 @@ from wellposed.errors import CertificateError, InputError, check, failing_as_unp
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.network.chance import generators_kept
-from wellposed.network.following import has_own_forward
+from wellposed.network.forward_tracing import has_own_forward
 from wellposed.network.known import computing_class, is_leaf_class
 from wellposed.network.network import Network
 from wellposed.network.originals import require_unchanged

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.normalize import batch_norm_map
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.layers.plain import is_plain
 from wellposed.network.constants import factor_of
 from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.network.propagation import Own
-from wellposed.norms import euclidean, product_underflow
+from wellposed.numerics.euclidean import euclidean, product_underflow
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.dense import Dense
 from wellposed.operators.fourier import image_rounding
-from wellposed.verified import spectral_norm_upper_bound
 
 # Blocks that only move numbers, or replace some by zero or by a bound.
 _EXACT = (

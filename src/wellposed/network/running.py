@@ -21,10 +21,10 @@ from wellposed.network.constants import factor_of
 from wellposed.network.metric import metric_guarantee
 from wellposed.network.propagation import BoundedLogits, Errors, Own, Point, Step
 from wellposed.network.rounding import affine_rounding, linear_rounding, own_rounding
-from wellposed.norms import euclidean, underflow
+from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.graphs import Graphs, frobenius_norms
 from wellposed.solvers.solution import Solution
-from wellposed.verified import spectral_norm_upper_bound
 
 Chain = Iterable[tuple[str, nn.Module]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from wellposed.errors import InputError
-from wellposed.layers.blocks import moves_only
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.plain import moves_only
 from wellposed.network.materialise import gated
 from wellposed.network.network import Network
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from wellposed.activations import Clamp, LeakyReLU, activation
+from wellposed.constraints.holding import Holding
 from wellposed.errors import CertificateError, failing_as_unprovable
-from wellposed.holding import Holding
 from wellposed.layers.conv_equilibrium import plain_convolution
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.graph_classifier import GraphClassifier

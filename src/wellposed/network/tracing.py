@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from wellposed.errors import CertificateError, WellposedError
 from wellposed.network.chance import generator_states, surely_drawn
-from wellposed.network.following import first_line, follow
+from wellposed.network.forward_tracing import first_line, follow
 from wellposed.network.functions import Batch, Calls, Signal, known_functions
 from wellposed.network.known import known_blocks
 from wellposed.network.steps import Step, chain_of

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
-from wellposed.linear_algebra import inverse
+from wellposed.numerics.linear_algebra import inverse
 from wellposed.operators.base import Operator, T
 from wellposed.operators.cache import Entry, FactorisationCache, version_of
 from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum

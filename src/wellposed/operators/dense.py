@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
-from wellposed.linear_algebra import accretive_inverse
+from wellposed.numerics.linear_algebra import accretive_inverse
 from wellposed.operators.base import Operator, T
 from wellposed.operators.cache import Entry, FactorisationCache, version_of
 

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from wellposed.linear_algebra import inverse
+from wellposed.numerics.linear_algebra import inverse
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import (
     COMPLEX,

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.autograd import PositionalFunction
 from wellposed.errors import InputError, check, choices
-from wellposed.verified import gamma
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.positional import PositionalFunction
 
 _NORM_STEPS = 50
 _NEUMANN_STEPS = 500
@@ -104,7 +104,7 @@ class GraphBlock:
         return flat.reshape(self.shape)
 
     def _ratio(self, through: Tensor, vector: Tensor) -> Tensor:
-        margin = 1.0 + 4.0 * gamma(2 * self.largest_degree + 8)
+        margin = 1.0 + 4.0 * rounding_constant(2 * self.largest_degree + 8)
         return (through / vector).amax(1) * margin
 
     @cached_property
@@ -133,7 +133,7 @@ class GraphBlock:
         vector is a partial sum of (I − factor·|A|)⁻¹1, for which g tends to one.
         """
         vector = torch.ones(self.shape, dtype=torch.float64, device=self.places.device)
-        margin = 1.0 + 4.0 * gamma(self.largest_degree + 8)
+        margin = 1.0 + 4.0 * rounding_constant(self.largest_degree + 8)
         for _ in range(_NEUMANN_STEPS):
             through = factor * self._absolute(vector, transposed)
             gap = vector - through * margin

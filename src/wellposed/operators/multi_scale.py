@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
-from wellposed.linear_algebra import inverse
+from wellposed.numerics.linear_algebra import inverse
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
 from wellposed.operators.structured import FactorisedTransform, StructuredOperator

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
-from wellposed.linear_algebra import inverse, solve
+from wellposed.numerics.linear_algebra import inverse, solve
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import (
     COMPLEX,

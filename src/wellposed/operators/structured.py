@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from wellposed.linear_algebra import directional_derivative
+from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.operators.base import Operator, T, Transform
 from wellposed.operators.cache import Entry, FactorisationCache, version_of
 

@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from wellposed.convolution_norms import convolution_norm
 from wellposed.errors import InputError
+from wellposed.numerics.convolution_norms import convolution_norm
 from wellposed.operators.base import Operator, T
 from wellposed.operators.cache import Entry, FactorisationCache
 

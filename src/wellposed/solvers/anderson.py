@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wellposed.errors import check, checked_fields
 from wellposed.guarantee import Guarantee
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
 from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.problem import Problem
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
 from wellposed.solvers.problem import AffineProblem, Problem
 
 P = TypeVar("P", bound=Problem)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wellposed.linear_algebra import solve
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.linear_algebra import solve
 
 
 def gmres(apply: Callable[[Tensor], Tensor], right: Tensor, steps: int, rtol: float) -> Tensor:

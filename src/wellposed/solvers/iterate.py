@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wellposed.guarantee import Guarantee
-from wellposed.norms import euclidean, roughly_euclidean
+from wellposed.numerics.euclidean import euclidean, roughly_euclidean
 from wellposed.solvers.base import Solver
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.solution import Report, Status

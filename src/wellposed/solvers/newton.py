@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wellposed.errors import checked_fields
 from wellposed.guarantee import Guarantee
-from wellposed.linear_algebra import solve
+from wellposed.numerics.linear_algebra import solve
 from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.newton_step import NewtonIteration
 from wellposed.solvers.problem import Problem

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wellposed.guarantee import Guarantee
-from wellposed.norms import euclidean
+from wellposed.numerics.euclidean import euclidean
 from wellposed.solvers.base import Iteration
 from wellposed.solvers.problem import Problem
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wellposed.activations import Activation
-from wellposed.linear_algebra import directional_derivative
+from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.operators import Operator
 
 

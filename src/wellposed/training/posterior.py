@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.risk import gaussian_kl
+from wellposed.generalisation.risk import gaussian_kl
 from wellposed.implicit.parameters import call_with, parameter_places
 from wellposed.training.buffers import FrozenBuffers
 

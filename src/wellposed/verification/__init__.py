@@ -6,14 +6,21 @@ from wellposed.errors import CertificateError
 from wellposed.network import Network, materialise
 from wellposed.verification.base import RegionVerifier
 from wellposed.verification.chain import ChainVerifier
-from wellposed.verification.embedding import EmbeddedVerifier
+from wellposed.verification.mixed_monotone import MixedMonotoneVerifier
 from wellposed.verification.positive import PositiveVerifier
 from wellposed.verification.verdict import Verdict
 from wellposed.verification.verifier import LADDER, Verifier
 
 __all__ = [
-    "LADDER", "ChainVerifier", "EmbeddedVerifier", "PositiveVerifier", "RegionVerifier", "Verdict", "Verifier", "verifier_of",
-]  # fmt: skip
+    "LADDER",
+    "ChainVerifier",
+    "MixedMonotoneVerifier",
+    "PositiveVerifier",
+    "RegionVerifier",
+    "Verdict",
+    "Verifier",
+    "verifier_of",
+]
 
 
 def verifier_of(model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> RegionVerifier:

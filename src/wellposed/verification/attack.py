@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wellposed.certificates.affine_network import AffineNetwork
-from wellposed.linear_algebra import solve
+from wellposed.bounds.affine_network import AffineNetwork
+from wellposed.numerics.linear_algebra import solve
 from wellposed.verification.region import Region
 
 _STEPS = 12

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError, check, check_number, choices
-from wellposed.norm import Norm, norm_named
+from wellposed.numerics.norm import Norm, norm_named
 from wellposed.verification.region import Region
 from wellposed.verification.verdict import Verdict
 

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from wellposed.errors import CertificateError, GuaranteeError
 from wellposed.guarantee.componentwise import majorant
 from wellposed.guarantee.positive import PositiveConcave
-from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import Stored, linear_map
 from wellposed.layers.normalize import Normalize, batch_norm_map
 from wellposed.layers.pcdeq import PositiveLinear
+from wellposed.layers.plain import is_plain, moves_only
 from wellposed.network import Network, materialise
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.dense import Dense
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.region import Region
 from wellposed.verification.verdict import Verdict
-from wellposed.verified import gamma
 
 _UP = 1.0 + 1e-11  # covers the rounding of a few sums and products of nonnegative numbers
 
@@ -101,7 +101,7 @@ class PositiveVerifier(RegionVerifier):
         inputs = self._weight.shape[1]
         offset = self._weight @ region.centre + self._bias
         terms = self._weight.abs() @ region.centre.abs() + self._bias_size
-        rounding = 2.0 * gamma(inputs + 16) * terms
+        rounding = 2.0 * rounding_constant(inputs + 16) * terms
         reach = self._weight.norm(dim=1) * region.radius
         if region.widths is not None:
             reach = torch.minimum(reach, self._weight.abs() @ region.widths)
@@ -115,7 +115,7 @@ class PositiveVerifier(RegionVerifier):
         through = gradient @ self._weight
         first = through.norm(dim=1) * region.radius if region.widths is None else through.abs() @ region.widths
         constant = self._output_bias[label] - self._output_bias
-        size = 4.0 * gamma(inputs + len(upper[1]) + 32)
+        size = 4.0 * rounding_constant(inputs + len(upper[1]) + 32)
         slack = size * (rows.abs() @ upper[1] + constant.abs() + gradient.abs() @ (terms + reach) + spread @ reach)
         steep = base - error - (first * _UP + spread @ reach * _UP) - slack
         best = torch.maximum(hull + constant - slack, steep)
@@ -141,7 +141,7 @@ class PositiveVerifier(RegionVerifier):
         """Margins over the other classes at an input, and their errors."""
         middle, away = 0.5 * (state[0] + state[1]), 0.5 * (state[1] - state[0])
         rows, constant = self._output[label] - self._output, self._output_bias[label] - self._output_bias
-        return rows @ middle + constant, rows.abs() @ away * _UP + gamma(len(middle) + 16) * (
+        return rows @ middle + constant, rows.abs() @ away * _UP + rounding_constant(len(middle) + 16) * (
             rows.abs() @ middle.abs() + constant.abs()
         )
 

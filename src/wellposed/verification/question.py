@@ -9,10 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from wellposed.certificates.affine_network import AffineNetwork, Centre
+from wellposed.bounds.affine_network import AffineNetwork, Centre
+from wellposed.numerics.outward import rounding_constant
 from wellposed.verification.base import RegionQuestion
 from wellposed.verification.region import Region
-from wellposed.verified import gamma
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Margins:
         values = (rows @ centre.state[..., None])[..., 0] + constants
         terms = (rows.abs() @ centre.state.abs()[..., None])[..., 0] + constants.abs()
         away = rows.norm(dim=-1) * centre.state_error[..., None] + errors
-        unit = gamma(rows.shape[-1] + 16)
+        unit = rounding_constant(rows.shape[-1] + 16)
         bases = values - away * (1.0 + 1e-12) - unit * terms - allowances[..., None]
         return cls(rows, constants, errors, torch.where(centre.converged[..., None], bases, torch.nan))
 
@@ -151,6 +151,6 @@ def wrong_at(network: AffineNetwork, centre: Centre, labels: Tensor) -> Tensor:
     sizes = rows.norm(dim=2) * centre.state_error[:, None]
     heads = network.output.abs() + network.output[labels].abs()[:, None, :]
     terms = (heads @ centre.state.abs()[:, :, None])[:, :, 0] + network.output_bias.abs() + shift.abs()
-    surely = margin - sizes * (1.0 + 1e-12) - gamma(centre.state.shape[1] + 16) * terms
+    surely = margin - sizes * (1.0 + 1e-12) - rounding_constant(centre.state.shape[1] + 16) * terms
     surely = surely.scatter(1, labels[:, None], -torch.inf)
     return (surely > 0.0).any(1) & centre.converged

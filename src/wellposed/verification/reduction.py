@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wellposed.certificates.affine_network import AffineNetwork, Centre
+from wellposed.bounds.affine_network import AffineNetwork, Centre
+from wellposed.numerics.outward import rounding_constant
 from wellposed.verification.region import Region
 from wellposed.verification.relaxation import Relaxed
-from wellposed.verified import gamma as rounding_constant
 
 
 @dataclass(frozen=True, eq=False)

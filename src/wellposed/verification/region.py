@@ -9,8 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from wellposed.certificates.affine_network import AffineNetwork
-from wellposed.verified import gamma as rounding_constant
+from wellposed.bounds.affine_network import AffineNetwork
+from wellposed.numerics.outward import rounding_constant
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ zy = 0 and the triangle z/u + y/(−l) ≤ 1: these imply every product of the l
 them, for the ball of inputs and for ranges of further linear forms, make a matrix F; where it is positive semidefinite, the
 objective is at least t on the whole region (the Lagrangian dual of Shor's relaxation; Chen et al. 2021 solve the primal, with
 fewer constraints, as one program of the size of the input). With a metric in the place of ranges it is the bound of
-`wellposed.certificates.diagonal_metric`.
+`wellposed.bounds.diagonal_metric`.
 
 Multipliers come from an interior-point method that proves nothing; `proved` does, by one verified Cholesky factorisation.
 """
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.verified import gamma as rounding_constant
-from wellposed.verified import is_positive_semidefinite
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import is_positive_semidefinite
 
 _CENTRED = 0.6  # Newton decrement at which a point counts as near the central path
 _SHARE = 0.9  # of the way to the optimum, as the tangent of the central path has it

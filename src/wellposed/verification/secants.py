@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wellposed.certificates.affine_network import AffineNetwork, Centre
-from wellposed.linear_algebra import inverse, solve
+from wellposed.bounds.affine_network import AffineNetwork, Centre
+from wellposed.numerics.linear_algebra import inverse, solve
+from wellposed.numerics.outward import rounding_constant
 from wellposed.verification.reduction import Bounds
 from wellposed.verification.region import Region
-from wellposed.verified import gamma as rounding_constant
 
 _ROUNDS = 8
 _WORTH = 0.98  # a round must shrink the mean width to this share of it, or it is the last

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.affine_network import AffineNetwork, affine_network
-from wellposed.certificates.diagonal_metric import AffineBlock
+from wellposed.bounds.affine_network import AffineNetwork, affine_network
+from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.network import Network
 from wellposed.verification.attack import descend
 from wellposed.verification.base import RegionQuestion, RegionVerifier
@@ -50,7 +50,7 @@ class Verifier(RegionVerifier):
         self.batch_size = max(1, min(100, _ENTRIES // (units * (units + self.inputs))))
         metric = self.network.layer.guarantee().diagonal_metric()
         self._metric = torch.ones(units, dtype=torch.float64) if metric is None else metric.detach().double().cpu()
-        self._block = AffineBlock(self.network.matrix, self.network.weight, self._metric)
+        self._block = DenseMetricProblem(self.network.matrix, self.network.weight, self._metric)
         self._pairs: dict[tuple[int, int], tuple[float, Tensor]] = {}
 
     def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:

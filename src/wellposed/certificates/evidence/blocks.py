@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from wellposed.activations import activation as activation_named
 from wellposed.activations import monotone_names
-from wellposed.certificates.diagonal_metric import DiagonalBound, affine_block
+from wellposed.bounds.diagonal_metric import DiagonalBound, dense_metric_problem
+from wellposed.bounds.joint import Joint
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.explicit import EXPLICIT, describe_explicit
 from wellposed.certificates.evidence.norms import checkable_norm
 from wellposed.certificates.evidence.orthogonal import describe_cell, describe_graph_layer, describe_map
 from wellposed.certificates.evidence.positive import describe_positive
-from wellposed.certificates.joint import Joint
-from wellposed.layers.blocks import flattens_images, is_plain
 from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.equilibrium import Equilibrium
@@ -27,6 +26,7 @@ from wellposed.layers.orthogonal import OrthogonalDEQ
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PcDEQ
+from wellposed.layers.plain import flattens_images, is_plain
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network
 from wellposed.network.constants import Factor, is_nonexpansive, pair, pooling_window
@@ -164,7 +164,7 @@ def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
 
 def _own_bound(layer: Equilibrium) -> DiagonalBound | None:
     """A constant of a layer that no joint bound covers, with the metric that proves it."""
-    block = affine_block(layer)
+    block = dense_metric_problem(layer)
     if block is None:
         return None
     eye = torch.eye(layer.state_features, dtype=torch.float64)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.certificates.components import components
+from wellposed.bounds.components import components
+from wellposed.bounds.joint import Joint, following
 from wellposed.certificates.evidence.blocks import describe
-from wellposed.certificates.joint import Joint, following
 from wellposed.errors import CertificateError
 from wellposed.network import Network
 from wellposed.network.constants import Factor
-from wellposed.norm import Norm
+from wellposed.numerics.norm import Norm
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from wellposed.activations import Bordered, monotone_names
 from wellposed.activations import activation as activation_named
+from wellposed.bounds.frequency_metric import circular_metric_problem
 from wellposed.certificates.evidence.norms import checkable_convolution_norm, rounded_product
-from wellposed.certificates.frequency_metric import circular_block
 from wellposed.guarantee.channelwise import Channelwise
 from wellposed.guarantee.frequencywise import FrequencywiseMonotone, ScaledStronglyMonotone
 from wellposed.layers.conv_equilibrium import ConvEquilibrium
@@ -66,7 +66,7 @@ def describe_convolutional(
             {f"into.{k}": torch.view_as_real(part.resolve_conj()) for k, part in enumerate(operator.into, 1)}
         )
     elif isinstance(layer, ConvMonDEQ):
-        block = circular_block(layer)
+        block = circular_metric_problem(layer)
         entry.update(kind="circular", border=layer.injection.border, image=list(layer.state_shape[1:]))
         tensors["transfer"] = torch.view_as_real(operator.tensors[0].resolve_conj())
         if block is not None and block.constant_gram is not None:

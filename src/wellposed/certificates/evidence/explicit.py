@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.certificates.evidence.norms import checkable_norm
 from wellposed.layers.explicit import SLL, ExplicitBlock, Residual, Sandwich
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.numerics.verified import spectral_norm_upper_bound
 
 EXPLICIT = (Sandwich, SLL, Residual)
 _ROOM = 1.0 + 1e-12  # the checker counts rounding more coarsely

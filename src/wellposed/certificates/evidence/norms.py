@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from wellposed.verified import gamma
+from wellposed.numerics.outward import rounding_constant
 
 
 def checkable_norm(weight: Tensor, value: float) -> float:
@@ -19,7 +19,9 @@ def checkable_norm(weight: Tensor, value: float) -> float:
     size = weight.detach().double().cpu().abs() / value if value > 0.0 else weight.detach().double().cpu()
     size = size if size.shape[0] <= size.shape[1] else size.t()
     terms = float((size @ size.t()).sum(1).amax())
-    return value * (1.0 + 4.0 * gamma(size.shape[1] + 8) * terms + 8.0 * gamma(len(size) + 8) * len(size))
+    return value * (
+        1.0 + 4.0 * rounding_constant(size.shape[1] + 8) * terms + 8.0 * rounding_constant(len(size) + 8) * len(size)
+    )
 
 
 def checkable_convolution_norm(kernel: Tensor, value: float) -> float:
@@ -32,7 +34,9 @@ def checkable_convolution_norm(kernel: Tensor, value: float) -> float:
     taps = kernel.detach().double().cpu().abs().sum((2, 3)) / value if value > 0.0 else kernel.new_zeros(1, 1).double()
     terms = float(taps.square().sum())
     return value * (
-        1.0 + 8.0 * gamma(kernel[0].numel() + 96) * terms + 64.0 * gamma(2 * len(kernel) + 16) * len(kernel)
+        1.0
+        + 8.0 * rounding_constant(kernel[0].numel() + 96) * terms
+        + 64.0 * rounding_constant(2 * len(kernel) + 16) * len(kernel)
     )
 
 

@@ -13,7 +13,7 @@ from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.orthogonal import OrthogonalDEQ
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.numerics.verified import spectral_norm_upper_bound
 
 Described = tuple[dict[str, Any], dict[str, Tensor]]
 

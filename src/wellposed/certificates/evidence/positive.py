@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from wellposed.activations import activation as activation_named
+from wellposed.activations.concave import SUPREMA
 from wellposed.certificates.evidence.norms import checkable_convolution_norm, checkable_norm, rounded_product
-from wellposed.concave import SUPREMA
 from wellposed.guarantee.positive import PositiveConcave
 from wellposed.layers.conv_pcdeq import ConvPcDEQ, PositiveConv2d
 from wellposed.layers.pcdeq import PcDEQ

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wellposed.certificates.ending import Chain, find, output_map
-from wellposed.certificates.joint import Joint
-from wellposed.layers.blocks import is_plain, moves_only
+from wellposed.bounds.joint import Joint
+from wellposed.bounds.tail import Chain, find, output_map
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.layers.normalize import Normalize
+from wellposed.layers.plain import is_plain, moves_only
 from wellposed.network.metric import metric_guarantee
-from wellposed.norm import Norm
+from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.dense import Dense
-from wellposed.verified import gamma as rounding_constant
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from wellposed.concave import concave_activation
+from wellposed.activations.concave import concave_activation
 from wellposed.constraints.conv_lipschitz_bounded import METRICS
 from wellposed.constraints.nonnegative import PARAMETRISATIONS
 from wellposed.errors import check, choices

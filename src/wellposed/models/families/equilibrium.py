@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from wellposed.activations import activation
-from wellposed.concave import concave_activation
+from wellposed.activations.concave import concave_activation
 from wellposed.constraints.nonnegative import PARAMETRISATIONS
 from wellposed.errors import check, choices
 from wellposed.layers import LBEN, NEMON, MonDEQ, OrthogonalDEQ, OrthogonalLinear, PcDEQ

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.affine_network import AffineNetwork
-from wellposed.norm import Norm
+from wellposed.bounds.affine_network import AffineNetwork
+from wellposed.numerics.norm import Norm
 
 _LARGEST = 400  # states for which it is tried: a step costs their cube
 _STARTS = 6

@@ -13,16 +13,16 @@ import math
 import torch
 from torch import Tensor
 
-from wellposed.certificates.diagonal_metric import AffineBlock, DiagonalBound
-from wellposed.verified import gamma as rounding_constant
-from wellposed.verified import is_positive_semidefinite, near_one
+from wellposed.bounds.diagonal_metric import DenseMetricProblem, DiagonalBound
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import is_positive_semidefinite, near_one
 
 _STEPS = 100
 _SHARPNESS = 20.0  # of the smooth maximum over the columns
 _HARDEST = 4  # columns that the condition itself is proved for, too: it is what files are checked by
 
 
-class ColumnBlock:
+class ColumnMetricProblem:
     """The stored numbers of one layer z = σ(Wz + Ux + b).
 
     Args:
@@ -34,7 +34,7 @@ class ColumnBlock:
     def __init__(self, matrix: Tensor, weight: Tensor, metric: Tensor) -> None:
         self._matrix, self._metric = matrix, metric
         self._weight, self._exponent = near_one(weight, "U")  # U is 2 to that power times this
-        self._whole = AffineBlock(matrix, weight, metric)
+        self._whole = DenseMetricProblem(matrix, weight, metric)
         self._displacement = torch.eye(len(matrix), dtype=torch.float64) - matrix
 
     @torch.no_grad()
@@ -55,7 +55,7 @@ class ColumnBlock:
             return None
         back = torch.ldexp(multipliers, torch.tensor(2.0 * exponent))
         hardest = squares.topk(min(_HARDEST, len(squares))).indices.tolist()
-        columns = [AffineBlock(self._matrix, self._weight[:, j : j + 1], self._metric) for j in hardest]
+        columns = [DenseMetricProblem(self._matrix, self._weight[:, j : j + 1], self._metric) for j in hardest]
         slack = 1e-10
         while slack < 1e-2:
             root = math.sqrt(float(squares.amax())) * (1.0 + slack)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wellposed.certificates.diagonal_metric import AffineBlock
+from wellposed.bounds.diagonal_metric import DenseMetricProblem
 
 _ROUNDS = 6  # of the weights d
 
@@ -32,7 +32,7 @@ class EllipsoidBound:
     shares: Tensor
 
 
-class EllipsoidBlock:
+class EllipsoidMetricProblem:
     """The stored numbers of one layer z = σ(Wz + Ux + b).
 
     Args:
@@ -43,7 +43,7 @@ class EllipsoidBlock:
 
     def __init__(self, matrix: Tensor, weight: Tensor, metric: Tensor) -> None:
         self._matrix, self._weight, self._metric = matrix, weight, metric
-        self._ball = AffineBlock(matrix, weight, metric)
+        self._ball = DenseMetricProblem(matrix, weight, metric)
 
     def bound(self, rows: Tensor) -> EllipsoidBound | None:
         """The best bound of x ↦ C z* that was found and proved, or None.
@@ -59,7 +59,9 @@ class EllipsoidBlock:
         best = EllipsoidBound(start.value * math.sqrt(inputs) * (1.0 + 1e-12), multipliers, shares)
         for _ in range(_ROUNDS):
             shares = self._moved(rows, multipliers, square, shares)
-            found = AffineBlock(self._matrix, self._weight * shares.rsqrt(), self._metric).bound(rows, multipliers)
+            found = DenseMetricProblem(self._matrix, self._weight * shares.rsqrt(), self._metric).bound(
+                rows, multipliers
+            )
             if found is None:
                 break
             multipliers, square = found.multipliers, found.value**2

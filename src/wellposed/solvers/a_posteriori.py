@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wellposed.guarantee import Guarantee
-from wellposed.norms import euclidean, underflow
+from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.solvers.base import Solver
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import AffineProblem, Problem

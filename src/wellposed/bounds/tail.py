@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.layers.plain import is_plain, moves_only
 from wellposed.network.constants import pooling_window
 
 Chain = Sequence[tuple[str, nn.Module]]

@@ -15,15 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wellposed.errors import InputError
+from wellposed.numerics.outward import UNIT, rounding_constant
 
 Matrix = NDArray[np.float64]
-_UNIT = 2.0**-53
 _TINY = float(np.finfo(np.float64).tiny)
-
-
-def gamma(terms: int) -> float:
-    """Higham's constant: relative rounding error of a sum of ``terms`` products in any order, in float64."""
-    return terms * _UNIT / (1.0 - terms * _UNIT)
 
 
 def to_float64(matrix: Tensor, name: str = "matrix") -> Matrix:
@@ -63,10 +58,10 @@ def is_positive_semidefinite(matrix: Matrix, entry_error: float = 0.0) -> bool:
     diagonal = np.diagonal(matrix)
     if not np.isfinite(matrix).all() or (diagonal < 0.0).any():
         return False
-    trace = float(diagonal.sum()) * (1.0 + gamma(size))
-    factor = gamma(size + 1)
+    trace = float(diagonal.sum()) * (1.0 + rounding_constant(size))
+    factor = rounding_constant(size + 1)
     shift = factor / (1.0 - factor) * trace + 4.0 * (size + 1) * (2.0 * size + trace) * _TINY
-    shift = (shift + entry_error + _UNIT * float(diagonal.max(initial=0.0))) * (1.0 + 8.0 * _UNIT)
+    shift = (shift + entry_error + UNIT * float(diagonal.max(initial=0.0))) * (1.0 + 8.0 * UNIT)
     return int(torch.linalg.cholesky_ex(torch.from_numpy(matrix - shift * np.eye(size)))[1]) == 0
 
 
@@ -92,19 +87,23 @@ def spectral_norm_upper_bound(matrix: Tensor) -> float:
     gram = array @ array.T
     absolute = np.abs(array)
     terms = array.shape[1]
-    error = gamma(terms + 2) * float((absolute @ absolute.T).sum(axis=1).max()) * (1.0 + gamma(terms + 2))
+    error = (
+        rounding_constant(terms + 2)
+        * float((absolute @ absolute.T).sum(axis=1).max())
+        * (1.0 + rounding_constant(terms + 2))
+    )
     error += len(gram) * (terms + 1) * _TINY  # underflow, also where it is flushed to zero
     square = max(float(eigenvalues(gram)[-1]), float(np.diagonal(gram).max()))
     slack = 1e-14
     identity = np.eye(gram.shape[0])
     while slack < 1.0:
         candidate = square * (1.0 + slack)
-        if is_positive_semidefinite(candidate * identity - gram, error + _UNIT * candidate):
-            root = math.nextafter(math.sqrt(candidate) * (1.0 + 4.0 * _UNIT), math.inf)
+        if is_positive_semidefinite(candidate * identity - gram, error + UNIT * candidate):
+            root = math.nextafter(math.sqrt(candidate) * (1.0 + 4.0 * UNIT), math.inf)
             return math.nextafter(_scaled(root, exponent), math.inf)  # which rounds if it is subnormal
         slack *= 2.0
     frobenius = float(np.sqrt((absolute**2).sum()))  # always true, and reached only by pathological input
-    return math.nextafter(_scaled(frobenius * (1.0 + gamma(array.size + 4)), exponent), math.inf)
+    return math.nextafter(_scaled(frobenius * (1.0 + rounding_constant(array.size + 4)), exponent), math.inf)
 
 
 def _scaled(value: float, exponent: int) -> float:
@@ -127,14 +126,14 @@ def symmetric_part_lower_bound(matrix: Tensor, roundings: int = 0) -> float:
     scale = float(np.abs(symmetric).sum(axis=1).max(initial=0.0))
     # Cancellation in the symmetric part does not make the errors of its terms smaller.
     terms = float((0.5 * np.abs(array) + 0.5 * np.abs(array.T)).sum(axis=1).max(initial=0.0)) + 1.0
-    error = (2.0 * scale + 1.01 * roundings * terms) * _UNIT + _TINY
+    error = (2.0 * scale + 1.01 * roundings * terms) * UNIT + _TINY
     smallest = float(eigenvalues(symmetric)[0])
     slack = 1e-15 * max(scale, _TINY)
     identity = np.eye(array.shape[0])
     while slack <= 4.0 * scale + _TINY:
         candidate = smallest - slack
         shifted = symmetric - candidate * identity
-        if is_positive_semidefinite(shifted, error + _UNIT * (scale + abs(candidate))):
+        if is_positive_semidefinite(shifted, error + UNIT * (scale + abs(candidate))):
             return candidate
         slack *= 2.0
-    return -scale * (1.0 + gamma(array.shape[0] + 4))  # Gershgorin
+    return -scale * (1.0 + rounding_constant(array.shape[0] + 4))  # Gershgorin

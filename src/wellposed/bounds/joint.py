@@ -1,8 +1,8 @@
 """A bound for an equilibrium layer together with the linear head after it, and for every class margin.
 
 The product of their norms wastes that the head looks at the state in a few directions only, and that the layer's worst
-direction is not one of them; see `wellposed.certificates.diagonal_metric` for the bound, and for circular convolutions
-`wellposed.certificates.frequency_metric`.
+direction is not one of them; see `wellposed.bounds.diagonal_metric` for the bound, and for circular convolutions
+`wellposed.bounds.frequency_metric`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.diagonal_metric import AffineBlock, affine_block
-from wellposed.certificates.ending import Chain, find, find_pooled, output_map
-from wellposed.certificates.frequency_metric import CircularBlock, circular_block
+from wellposed.bounds.diagonal_metric import DenseMetricProblem, dense_metric_problem
+from wellposed.bounds.frequency_metric import CircularMetricProblem, circular_metric_problem
+from wellposed.bounds.tail import Chain, find, find_pooled, output_map
 from wellposed.errors import CertificateError
-from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
-from wellposed.network.constants import Factor, product, rounded_up
-from wellposed.norm import Norm
+from wellposed.layers.plain import is_plain, moves_only
+from wellposed.network.constants import Factor, product
+from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import next_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def _parts(chain: Chain, largest: int | None = None, *, fold: bool) -> _Parts | 
         place, name, layer, head = found
         if largest is None or layer.state_features <= largest:
             begin, std = _folded(chain, place, layer) if fold else (place, None)
-            block = affine_block(layer, std)
+            block = dense_metric_problem(layer, std)
             if block is not None:
                 return _Parts(begin, name, block, output_map(layer, head), head is not None, lambda rows: rows)
     pooled = find_pooled(chain)
@@ -76,7 +77,7 @@ def _parts(chain: Chain, largest: int | None = None, *, fold: bool) -> _Parts | 
     if largest is not None and channels**3 * height * width > largest**3 // 2:  # as much work
         return None
     begin, std = _folded(chain, pooled.place, pooled.layer) if fold else (pooled.place, None)
-    circular = circular_block(pooled.layer, std)
+    circular = circular_metric_problem(pooled.layer, std)
     return None if circular is None else _Parts(begin, pooled.name, circular, pooled.rows, True, pooled.spread)
 
 
@@ -105,7 +106,7 @@ class _Parts:
 
     place: int
     name: str
-    block: AffineBlock | CircularBlock
+    block: DenseMetricProblem | CircularMetricProblem
     rows: Tensor
     has_head: bool
     spread: Callable[[Tensor], Tensor]
@@ -150,7 +151,7 @@ def following(joint: Joint, factors: Sequence[Factor], norm: Norm) -> tuple[floa
     """
     before = product(list(factors[: joint.place])) if norm == "2" else 1.0
     scaled = None if joint.pairs is None else joint.pairs * before * (1.0 + 2.0**-51)
-    return rounded_up(before * joint.value), scaled
+    return next_up(before * joint.value), scaled
 
 
 def difference(output: Tensor, first: int, second: int) -> Tensor:
@@ -189,4 +190,4 @@ def check_joint(chain: Chain, joint: Joint) -> None:
 
 def _by_whole(value: float) -> float:
     """The constant of a margin that follows from that of all logits, rounded up."""
-    return rounded_up(value * math.sqrt(2.0)) * (1.0 + 1e-15)
+    return next_up(value * math.sqrt(2.0)) * (1.0 + 1e-15)

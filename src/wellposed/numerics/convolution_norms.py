@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
-from wellposed.verified import gamma
+from wellposed.numerics.outward import rounding_constant
 
 _UNIT = 2.0**-53
 
@@ -14,7 +14,7 @@ _UNIT = 2.0**-53
 def least_eigenvalues(hermitian: Tensor) -> Tensor:
     """Lower bounds of the least eigenvalue of every stored Hermitian matrix, close to it.
 
-    As `wellposed.verified.symmetric_part_lower_bound`, for many complex matrices at once: each is proved by a Cholesky
+    As `wellposed.numerics.verified.symmetric_part_lower_bound`, for many complex matrices at once: each is proved by a Cholesky
     factorisation of its real form [[Re, −Im], [Im, Re]] shifted by more than the factorisation can err (Rump 2006). Where
     that fails, which only happens to ill-conditioned matrices, the bound is Gershgorin's.
 
@@ -32,7 +32,7 @@ def least_eigenvalues(hermitian: Tensor) -> Tensor:
     size = matrix.shape[1]
     scale = matrix.abs().sum(2).amax(1)
     smallest = torch.linalg.eigvalsh(matrix)[:, 0]
-    proved = -scale * (1.0 + gamma(size + 4))
+    proved = -scale * (1.0 + rounding_constant(size + 4))
     settled = torch.zeros_like(proved, dtype=torch.bool)
     eye = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     slack = 1e-14 * scale + 1e-300
@@ -75,8 +75,8 @@ def _real_form(hermitian: Tensor) -> Tensor:
 def _semidefinite(matrix: Tensor, error: Tensor) -> Tensor:
     """Whether symmetric matrices are proved semidefinite, give or take an error, by Cholesky factorisations (Rump 2006)."""
     size = matrix.shape[1]
-    trace = matrix.diagonal(dim1=1, dim2=2).clamp(min=0.0).sum(1) * (1.0 + gamma(size))
-    factor = gamma(size + 1)
+    trace = matrix.diagonal(dim1=1, dim2=2).clamp(min=0.0).sum(1) * (1.0 + rounding_constant(size))
+    factor = rounding_constant(size + 1)
     shift = (factor / (1.0 - factor) * trace + error) * (1.0 + 8.0 * _UNIT) + 1e-300
     tested = matrix - shift[:, None, None] * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     return torch.linalg.cholesky_ex(tested)[1] == 0

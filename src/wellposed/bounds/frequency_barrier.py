@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from wellposed.certificates.interior_point import Barrier
+from wellposed.bounds.interior_point import Barrier
 
 
 class FrequencyBarrier(Barrier):

@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.pac_bayes_tightened import Norms, tightened
 from wellposed.certificates.perturbation import fixes_zero
 from wellposed.constraints.monotone import Monotone
 from wellposed.errors import CertificateError, check, check_number, choices
+from wellposed.generalisation.pac_bayes_tightened import Norms, tightened
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.network import Network, materialise
-from wellposed.search import golden_section
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.numerics.golden_section import golden_section
+from wellposed.numerics.verified import spectral_norm_upper_bound
 
 
 @dataclass(frozen=True)

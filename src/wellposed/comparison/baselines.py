@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.diagonal_metric import AffineBlock
+from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.errors import CertificateError, InputError, check
-from wellposed.layers.blocks import is_plain, moves_only
+from wellposed.layers.plain import is_plain, moves_only
 from wellposed.network import materialise
-from wellposed.network.constants import rounded_up
 from wellposed.network.embedding import embed
-from wellposed.verified import spectral_norm_upper_bound
+from wellposed.numerics.outward import next_up
+from wellposed.numerics.verified import spectral_norm_upper_bound
 
 _ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
 _LARGEST = 16  # units between two maps for which all activations are tried
@@ -51,7 +51,7 @@ def lipsdp(model: nn.Sequential) -> float:
         CertificateError: nothing could be proved.
     """
     found = embed(model)
-    block = AffineBlock(found.matrix.double(), found.input_weight.double(), found.metric.double())
+    block = DenseMetricProblem(found.matrix.double(), found.input_weight.double(), found.metric.double())
     bound = block.bound(found.output_weight.double())
     if bound is None:
         raise CertificateError("model: no bound could be proved in float64")
@@ -80,7 +80,7 @@ def seqlip(model: nn.Sequential, *, greedy: bool = False) -> SeqLip:
         left, right = factors[place + 1], factors[place]
         after = (left[1] if place == len(maps) - 2 else left[1].sqrt())[:, None] * left[2]
         before = right[0] * (right[1] if place == 0 else right[1].sqrt())
-        value = rounded_up(value * (_climb(after, before) if greedy else _all(after, before)))
+        value = next_up(value * (_climb(after, before) if greedy else _all(after, before)))
     return SeqLip(value * (1.0 + 1e-9), not greedy)
 
 

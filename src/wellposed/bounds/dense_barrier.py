@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from wellposed.certificates.interior_point import Barrier, Point, minimise
+from wellposed.bounds.interior_point import Barrier, Point, minimise
 
 
 def least_square(

@@ -13,15 +13,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.column_metric import ColumnBlock
-from wellposed.certificates.components import UP
-from wellposed.certificates.ellipsoids import EllipsoidBlock, EllipsoidBound
-from wellposed.certificates.ending import find
-from wellposed.certificates.joint import Joint, difference
+from wellposed.bounds.affine_network import affine_network
+from wellposed.bounds.components import UP
+from wellposed.bounds.from_l1 import ColumnMetricProblem
+from wellposed.bounds.from_linf import EllipsoidBound, EllipsoidMetricProblem
+from wellposed.bounds.joint import Joint, difference
+from wellposed.bounds.tail import find
 from wellposed.errors import CertificateError
 from wellposed.network import Network
-from wellposed.norm import Norm
+from wellposed.numerics.norm import Norm
 
 DESCRIBED = "best diagonal metric; for ℓ∞ by ellipsoids around the unit ball, for ℓ1 by single inputs"
 
@@ -46,7 +46,7 @@ def joint_bound_in(model: Network, norm: Norm) -> Joint:
     output = network.output
     known = network.layer.guarantee().diagonal_metric()
     metric = torch.ones(len(network.matrix), dtype=torch.float64) if known is None else known.double().cpu()
-    kind = EllipsoidBlock if norm == "inf" else ColumnBlock
+    kind = EllipsoidMetricProblem if norm == "inf" else ColumnMetricProblem
     block = kind(network.matrix, network.weight, metric)
     wholes = output.split(1) if norm == "inf" else (output,)
     singles = [block.bound(rows) for rows in wholes]

@@ -12,7 +12,7 @@ import torch
 
 from wellposed.activations import Activation, Clamp, activation
 from wellposed.errors import check, choices
-from wellposed.search import golden_section
+from wellposed.numerics.golden_section import golden_section
 
 # Name: supremum on the positive axis. All but the sigmoid vanish at zero.
 SUPREMA = {

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from wellposed.errors import InputError, check, choices
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.dense import Dense
-from wellposed.verified import spectral_norm_upper_bound
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.dense_barrier import least_square
+from wellposed.bounds.dense_barrier import least_square
 from wellposed.guarantee.metric_search import find_metric
-from wellposed.layers.blocks import is_plain
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.plain import is_plain
 from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import is_positive_semidefinite, near_one, to_float64
 from wellposed.operators.dense import Dense
-from wellposed.verified import gamma as rounding_constant
-from wellposed.verified import is_positive_semidefinite, near_one, to_float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +31,14 @@ class DiagonalBound:
 
     Attributes:
         value: γ.
-        multipliers: λ, float64, shape (n,): with them `AffineBlock.proves` the value.
+        multipliers: λ, float64, shape (n,): with them `DenseMetricProblem.proves` the value.
     """
 
     value: float
     multipliers: Tensor
 
 
-class AffineBlock:
+class DenseMetricProblem:
     """The stored numbers of one layer z = σ(Wz + Ux + b).
 
     Args:
@@ -118,7 +118,7 @@ class AffineBlock:
         return None
 
 
-def affine_block(layer: Equilibrium, std: Tensor | None = None) -> AffineBlock | None:
+def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> DenseMetricProblem | None:
     """The numbers of a layer that the theorem is about, or None if it is about another kind of layer.
 
     Convolutions are left out: their matrices have the size of the image.
@@ -141,8 +141,8 @@ def affine_block(layer: Equilibrium, std: Tensor | None = None) -> AffineBlock |
         metric = torch.ones(len(matrix), dtype=torch.float64) if known is None else known.detach().double().cpu()
         weight = layer.injection.weight.detach()
         if std is None:
-            return AffineBlock(matrix, weight, metric)
+            return DenseMetricProblem(matrix, weight, metric)
         divided = weight.double().cpu() / std
         if bool(((divided.abs() < 1e-290) & (weight != 0.0).cpu()).any()):  # whose rounding is not relative
             return None
-        return AffineBlock(matrix, divided, metric, roundings=1)
+        return DenseMetricProblem(matrix, divided, metric, roundings=1)

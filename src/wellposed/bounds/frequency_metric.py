@@ -14,24 +14,24 @@ import torch
 from torch import Tensor
 
 from wellposed.activations import Bordered
-from wellposed.certificates.diagonal_metric import DiagonalBound
-from wellposed.certificates.frequency_barrier import FrequencyBarrier
-from wellposed.certificates.interior_point import minimise
-from wellposed.convolution_norms import are_semidefinite, largest_singular_value
+from wellposed.bounds.diagonal_metric import DiagonalBound
+from wellposed.bounds.frequency_barrier import FrequencyBarrier
+from wellposed.bounds.interior_point import minimise
 from wellposed.guarantee.frequencywise import CircularStronglyMonotone
-from wellposed.layers.blocks import is_plain
 from wellposed.layers.conv_equilibrium import ImageInjection, ImageLayer
 from wellposed.layers.conv_lben import CircularInjection
+from wellposed.layers.plain import is_plain
+from wellposed.numerics.convolution_norms import are_semidefinite, largest_singular_value
+from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.verified import is_positive_semidefinite, near_one
 from wellposed.operators.circular import Circular
 from wellposed.operators.fourier import image_rounding, multiplicity
 from wellposed.operators.scaled_circular import ScaledCircular
-from wellposed.verified import gamma as rounding_constant
-from wellposed.verified import is_positive_semidefinite, near_one
 
 _UNIT = 2.0**-53
 
 
-class CircularBlock:
+class CircularMetricProblem:
     """The stored numbers of one layer z = σ(Wz + Ux + b) on images, W a circular convolution.
 
     Args:
@@ -172,7 +172,7 @@ class CircularBlock:
         return torch.fft.rfft2(images, norm="ortho").flatten(2).permute(2, 1, 0).contiguous()
 
 
-def circular_block(layer: object, std: Tensor | None = None) -> CircularBlock | None:
+def circular_metric_problem(layer: object, std: Tensor | None = None) -> CircularMetricProblem | None:
     """The numbers of a layer that the theorem is about, or None if it is about another kind of layer.
 
     Args:
@@ -199,10 +199,12 @@ def circular_block(layer: object, std: Tensor | None = None) -> CircularBlock | 
         build = _circular_gram if kept else _constant_gram
         gram, error = build(kernel, operator.image, layer.injection.stride[0])
         ones = torch.ones(operator.tensors[0].shape[-1], dtype=torch.float64)
-        return CircularBlock(operator.tensors[0], operator.image, gram, error, exponent, ones)
+        return CircularMetricProblem(operator.tensors[0], operator.image, gram, error, exponent, ones)
 
 
-def _scaled_block(layer: ImageLayer, operator: ScaledCircular, kernel: Tensor, exponent: int) -> CircularBlock | None:
+def _scaled_block(
+    layer: ImageLayer, operator: ScaledCircular, kernel: Tensor, exponent: int
+) -> CircularMetricProblem | None:
     """W = I − ΨC is a circular convolution if Ψ is the same for all pixels; products of stored numbers round twice."""
     scale = operator.scale.detach().double().cpu()
     if scale.shape[1:] != (1, 1) or not is_plain(layer.injection, CircularInjection):
@@ -212,7 +214,7 @@ def _scaled_block(layer: ImageLayer, operator: ScaledCircular, kernel: Tensor, e
     core = operator.transfer.detach().to("cpu", torch.complex128)
     transfer = torch.eye(channels, dtype=core.dtype) - wide[:, None] * core
     gram, error = _circular_gram(kernel, operator.image, layer.injection.stride)
-    return CircularBlock(transfer, operator.image, gram, error, exponent, 1.0 / wide)
+    return CircularMetricProblem(transfer, operator.image, gram, error, exponent, 1.0 / wide)
 
 
 def _is_usual(convolution: ImageInjection) -> bool:

@@ -14,21 +14,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.ending import Chain
-from wellposed.certificates.joint import difference
+from wellposed.bounds.joint import difference
+from wellposed.bounds.tail import Chain
 from wellposed.errors import CertificateError
 from wellposed.guarantee.componentwise import Componentwise
 from wellposed.guarantee.positive import PositiveConcave
-from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PositiveLinear
+from wellposed.layers.plain import is_plain, moves_only
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network.pointwise import Elementwise, Reshape, Shift
-from wellposed.norm import Norm
+from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.dense import Dense
-from wellposed.verified import gamma
 
 _ELEMENTWISE = (nn.Flatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Dropout, Shift, Reshape)
 _TINY = 1e-300  # more than underflow can lose
@@ -116,7 +116,7 @@ class _Sensitivity:
         inverse, comparison, sizes = (
             part.t() if backwards else part for part in (self._inverse, self._comparison, self._sizes)
         )
-        rounding = 32.0 * gamma(3 * len(inverse) + 1024)
+        rounding = 32.0 * rounding_constant(3 * len(inverse) + 1024)
         slack = 1e-12
         while slack < 1.0:
             larger = torch.mv(inverse, wanted * (1.0 + slack) + slack * wanted.amax())

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import ReLU
-from wellposed.certificates.diagonal_metric import AffineBlock
-from wellposed.certificates.ending import find, output_map
+from wellposed.bounds.diagonal_metric import DenseMetricProblem
+from wellposed.bounds.tail import find, output_map
 from wellposed.errors import CertificateError
-from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen, linear_map
 from wellposed.layers.normalize import Normalize
+from wellposed.layers.plain import is_plain, moves_only
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.dense import Dense
-from wellposed.verified import gamma as rounding_constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ class AffineNetwork:
         found = torch.empty(size, dtype=torch.float64)
         seen = torch.zeros(1, size + 1, dtype=torch.float64)
         seen[0, -1] = 1.0
-        whole = AffineBlock(self.matrix, self.weight, metric).bound(torch.eye(size, dtype=torch.float64))
+        whole = DenseMetricProblem(self.matrix, self.weight, metric).bound(torch.eye(size, dtype=torch.float64))
         for k in range(size):
             matrix = torch.zeros(size + 1, size + 1, dtype=torch.float64)
             matrix[:size, :size], matrix[size, :size] = self.matrix, self.matrix[k]
@@ -120,7 +120,7 @@ class AffineNetwork:
             reach = torch.linalg.solve_triangular(factor, self.matrix[k][:, None], upper=False).square().sum()
             own = 1.0 / (float(reach) + 1e-12 / float(metric.amax()))
             start = torch.cat([metric, metric.new_tensor([own])])
-            bound = AffineBlock(matrix, weight, start).bound(seen)
+            bound = DenseMetricProblem(matrix, weight, start).bound(seen)
             fallback = torch.inf if whole is None else float(self.matrix[k].norm()) * whole.value
             # The folded U differs from the exact one by rounding, which the last factor covers.
             found[k] = float(self.row_norms[k]) + fallback if bound is None else bound.value

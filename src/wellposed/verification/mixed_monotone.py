@@ -21,21 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import Activation
-from wellposed.certificates.ending import find, find_pooled, output_map
+from wellposed.bounds.tail import find, find_pooled, output_map
 from wellposed.errors import CertificateError, GuaranteeError
-from wellposed.layers.blocks import is_plain, moves_only
 from wellposed.layers.conv_equilibrium import ConvEquilibrium, ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
+from wellposed.layers.plain import is_plain, moves_only
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.base import Operator
 from wellposed.operators.dense import Dense
 from wellposed.operators.zero_padded import ZeroPadded
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.verdict import Verdict
-from wellposed.verified import gamma
 
 _STEPS = 2000
 # In which precision boxes are looked for, and by how much the offsets are widened, relative to them: room for rounding.
@@ -112,7 +112,7 @@ class _Split:
             raise CertificateError(f"W: intervals are for matrices and zero-padded convolutions, not {operator!r}")
         off = whole.weight.masked_fill(own, 0.0)
         parts = (whole.part(each) for each in (off.clamp_min(0.0), (-off).clamp_min(0.0), whole.weight.abs()))
-        return cls(diagonal, 2.0 * gamma(2 * whole.terms + 16), *parts)
+        return cls(diagonal, 2.0 * rounding_constant(2 * whole.terms + 16), *parts)
 
     def to(self, dtype: torch.dtype) -> _Split:
         """The same in another precision, for searches."""
@@ -124,7 +124,7 @@ class _Split:
         return self.diagonal * near + self.positive(near) - self.negative(far)
 
 
-class EmbeddedVerifier(RegionVerifier):
+class MixedMonotoneVerifier(RegionVerifier):
     """Verifies inputs of one model by intervals, which is quick and works for any increasing activation and for convolutions.
 
     Args:
@@ -220,7 +220,7 @@ class EmbeddedVerifier(RegionVerifier):
         # Differences of rows round once.
         sizes = (self._output.abs() + own.abs()) @ torch.maximum(below.abs(), above.abs())
         size = sizes[:, :, 0] + self._bias.abs() + self._bias[labels].abs()[:, None]
-        error = 2.0 * gamma(below.shape[1] + 16) * size
+        error = 2.0 * rounding_constant(below.shape[1] + 16) * size
         plus, minus = rows.clamp_min(0.0), (-rows).clamp_min(0.0)
         low = (plus @ below - minus @ above)[:, :, 0] + constant - error
         high = (plus @ above - minus @ below)[:, :, 0] + constant + error
@@ -245,7 +245,7 @@ class EmbeddedVerifier(RegionVerifier):
             scale = 1.0 / float(self._std.min()) * (1.0 + 2.0**-51)
         absolute = self._input.part(self._input.weight.abs())
         value = self._input(shaped) + self._shift
-        rounding = 2.0 * gamma(self._input.terms + 16) * (absolute(shaped.abs() + blur) + self._shift.abs())
+        rounding = 2.0 * rounding_constant(self._input.terms + 16) * (absolute(shaped.abs() + blur) + self._shift.abs())
         balls = (radius * scale * (1.0 + 1e-12)).reshape(-1, *[1] * (value.ndim - 1))
         away = (self._input.row_norms * balls).expand_as(value)
         if bool(torch.isfinite(reach).all()):

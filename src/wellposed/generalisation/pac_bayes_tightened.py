@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from wellposed.certificates.risk import kl_inverse
-from wellposed.search import golden_section
+from wellposed.generalisation.risk import kl_inverse
+from wellposed.numerics.golden_section import golden_section
 
 Sigmas = tuple[float, ...]
 _STEP = math.log(1.01)  # of the grid of deviations, in logarithms

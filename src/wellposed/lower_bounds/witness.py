@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.affine_network import affine_network
-from wellposed.certificates.patterns import steep_points, steepest
+from wellposed.bounds.affine_network import affine_network
 from wellposed.errors import CertificateError, InputError, NotConvergedWarning
+from wellposed.lower_bounds.patterns import steep_points, steepest
 from wellposed.network import Network, bounded_logits, materialise
-from wellposed.norm import Norm, norm_named
+from wellposed.numerics.norm import Norm, norm_named
 
 
 @dataclass(frozen=True, eq=False)

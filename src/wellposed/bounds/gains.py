@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wellposed.certificates.components import components
-from wellposed.certificates.joint import Joint
-from wellposed.certificates.joint_norms import DESCRIBED, joint_bound_in
+from wellposed.bounds.components import components
+from wellposed.bounds.joint import Joint
+from wellposed.bounds.joint_norms import DESCRIBED, joint_bound_in
 from wellposed.errors import CertificateError
 from wellposed.network import Network
-from wellposed.norm import Norm
+from wellposed.numerics.norm import Norm
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""Upper bounds of Lipschitz constants, one theorem a file."""

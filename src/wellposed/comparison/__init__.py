@@ -1,0 +1,1 @@
+"""Published bounds of explicit and unrolled networks, to compare certificates with."""

@@ -1,0 +1,61 @@
+"""Outward rounding: named margins that cover the rounding of float64 arithmetic, each derived once.
+
+One operation gives the exact result times 1 + δ with |δ| ≤ u = 2⁻⁵³, barring underflow; k such factors together lie between
+1 − γ_k and 1 + γ_k, γ_k = ku/(1 − ku) (Higham 2002, "Accuracy and Stability of Numerical Algorithms", Section 3.1). A number that
+came out of k sums, products, quotients and roots of nonnegative numbers is the exact one times such a factor: the functions here
+bound the exact one, their own rounding included.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+UNIT = 2.0**-53
+REPRODUCIBLE = 1.0 + 1e-9  # room for the rounding of another machine that proves the same inequality again
+
+Number = TypeVar("Number", float, Tensor)
+
+
+def rounding_constant(terms: int) -> float:
+    """Higham's constant γ: relative rounding error of a sum of ``terms`` products in any order, in float64."""
+    return terms * UNIT / (1.0 - terms * UNIT)
+
+
+def next_up(value: float) -> float:
+    """The next float64 upwards: covers one rounded operation, whatever its sign, underflow included."""
+    return math.nextafter(value, math.inf)
+
+
+def enlarged(value: Number, operations: int) -> Number:
+    """At least the exact number, where ``operations`` rounded operations without subtraction gave ``value`` ≥ 0.
+
+    Division by (1 − u)^k needs a factor of 1 + γ_k; two more operations cover this product.
+    """
+    return value * (1.0 + rounding_constant(2 * operations + 4))
+
+
+def reduced(value: Number, operations: int) -> Number:
+    """At most the exact number, where ``operations`` rounded operations without subtraction gave ``value`` ≥ 0."""
+    return value * (1.0 - rounding_constant(2 * operations + 4))
+
+
+def enlarged_norm(value: Number, entries: int) -> Number:
+    """At least the Euclidean norm of a vector of so many entries, whose computed norm is ``value``.
+
+    Squares, their sum in any order, and the root: at most entries + 2 operations, of which the root halves all but the last.
+    """
+    return enlarged(value, entries + 2)
+
+
+def enlarged_sum(value: Number, terms: int) -> Number:
+    """At least the sum of so many nonnegative products, whose computed sum in any order is ``value``."""
+    return enlarged(value, terms + 1)
+
+
+def unit_of(dtype: torch.dtype) -> float:
+    """The unit roundoff of a precision: half the distance from one to the next larger number."""
+    return 0.5 * torch.finfo(dtype).eps
