@@ -50,6 +50,12 @@ def test_help_names_every_command(capsys):
     assert output_of(capsys, ["--version"]).out.startswith("wellposed ")
 
 
+@pytest.mark.parametrize("module", ["wellposed", "wellposed.cli", "wellposed.cli.main"])
+def test_modules_run_as_the_command(module):
+    done = subprocess.run([sys.executable, "-m", module, "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "command='nothing'" in done.stderr
+
+
 def test_help_of_a_command_explains_its_options(capsys):
     with pytest.raises(SystemExit) as stop:
         run(["train", "mondeq", "--help"])
