@@ -16,7 +16,7 @@ import torch
 
 import wellposed as wp
 from wellposed.cli.main import run
-from wellposed.training.run import RunFolder, read_metrics
+from wellposed.training.folder import RunFolder, read_metrics
 
 QUICK = ["--epochs", "6", "--width", "12", "--m", "1.0", "--learning-rate", "0.02", "--batch-size", "64"]
 

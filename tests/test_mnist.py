@@ -15,7 +15,8 @@ import torch
 import wellposed as wp
 from wellposed.cli.main import run as command
 from wellposed.experiments.robustness import read_attacked, read_certified
-from wellposed.training.run import load_image_run, read_metrics
+from wellposed.training.folder import read_metrics
+from wellposed.training.run import load_image_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
