@@ -18,9 +18,9 @@ from wellposed.certificates import Certificate, certify
 from wellposed.certificates.file import read, write
 from wellposed.checker import Checker, Refuted
 from wellposed.errors import WellposedError
-from wellposed.experiments.falsification import campaign, pairs_of
-from wellposed.experiments.module_trials import changed_model_trial, user_module_trial
-from wellposed.experiments.tally import Tally
+from wellposed.falsification.campaign import campaign, pairs_of
+from wellposed.falsification.module_trials import changed_model_trial, user_module_trial
+from wellposed.falsification.tally import Tally
 from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.normalize import Normalize

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.experiments.module_writer import Value, Writer, norm_of, summed
+from wellposed.falsification.module_writer import Value, Writer, norm_of, summed
 from wellposed.layers.explicit import SLL, Sandwich
 from wellposed.layers.lben import LBEN
 from wellposed.layers.mondeq import MonDEQ

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from wellposed.experiments.slopes import NOISE
+from wellposed.falsification.slopes import NOISE
 
 Apply = Callable[[nn.Module, ExitStack], None]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
-from wellposed.experiments.change import Apply, Change
-from wellposed.experiments.model_parts import Part, attributes, is_float, methods, properties, tensors
+from wellposed.falsification.change import Apply, Change
+from wellposed.falsification.model_parts import Part, attributes, is_float, methods, properties, tensors
 from wellposed.operators import Operator
 
 FACTOR = 100.0

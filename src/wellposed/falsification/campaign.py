@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from wellposed.bounds.affine_network import affine_network
 from wellposed.certificates import Certificate, certify
 from wellposed.errors import CertificateError, NotConvergedWarning, WellposedError
-from wellposed.experiments.module_trials import changed_model_trial, user_module_trial
-from wellposed.experiments.subjects import Subject, graph_subject, image_subject, subjects
-from wellposed.experiments.tally import Tally as Tally
+from wellposed.falsification.module_trials import changed_model_trial, user_module_trial
+from wellposed.falsification.subjects import Subject, graph_subject, image_subject, subjects
+from wellposed.falsification.tally import Tally as Tally
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.lower_bounds.graph_witness import steepest_features, with_features
 from wellposed.lower_bounds.patterns import steep_points

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
 from wellposed.errors import WellposedError
-from wellposed.experiments.change import Change
-from wellposed.experiments.changes import changes
-from wellposed.experiments.known_models import KnownModel, known_models
-from wellposed.experiments.module_graphs import UserModule, user_module
-from wellposed.experiments.slopes import Slopes, sampled_slopes
-from wellposed.experiments.tally import Tally
+from wellposed.falsification.change import Change
+from wellposed.falsification.changes import changes
+from wellposed.falsification.known_models import KnownModel, known_models
+from wellposed.falsification.module_graphs import UserModule, user_module
+from wellposed.falsification.slopes import Slopes, sampled_slopes
+from wellposed.falsification.tally import Tally
 
 _PAIRS = 500  # random ones of every model
 _POINTS = 40

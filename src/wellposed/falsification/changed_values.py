@@ -18,9 +18,9 @@ from wellposed.constraints.lipschitz_bounded import LipschitzBounded
 from wellposed.constraints.log_norm import LogNorm
 from wellposed.constraints.monotone import Monotone
 from wellposed.constraints.unconstrained import Unconstrained
-from wellposed.experiments.change import Apply, Change
-from wellposed.experiments.changed_behaviour import FACTOR, Loud, larger
-from wellposed.experiments.model_parts import Part, assign, attributes, is_float, is_object, tensors
+from wellposed.falsification.change import Apply, Change
+from wellposed.falsification.changed_behaviour import FACTOR, Loud, larger
+from wellposed.falsification.model_parts import Part, assign, attributes, is_float, is_object, tensors
 from wellposed.implicit import Exact, JacobianFree, Phantom, Unrolled
 from wellposed.layers.options import SolvingModule
 from wellposed.solvers import (
