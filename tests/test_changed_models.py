@@ -11,8 +11,8 @@ import torch
 import wellposed as wp
 from harness.changed_models import attempt, chosen, every_change, judge, run
 from wellposed.falsification.changes import changes
+from wellposed.falsification.claimed_faults import believed
 from wellposed.falsification.known_models import known_models
-from wellposed.falsification.planted_faults import believed
 from wellposed.falsification.slopes import sampled_slopes
 
 certificate_of = wp.certify  # before anything is put in its place

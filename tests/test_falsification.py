@@ -9,8 +9,10 @@ import torch
 
 from wellposed.cli.main import run as command
 from wellposed.falsification.campaign import METHODS, Tally, campaign
+from wellposed.falsification.graph_subjects import graph_subject
+from wellposed.falsification.image_subjects import image_subject
 from wellposed.falsification.planted_faults import FAULTS
-from wellposed.falsification.subjects import graph_subject, image_subject, subjects
+from wellposed.falsification.subjects import subjects
 
 
 def test_no_certificate_breaks():
