@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wellposed.certificates.order import must_be_ordered
-from wellposed.experiments.robustness import (
+from wellposed.experiments.results import (
     Attacked,
     Certified,
     check_consistency,

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from wellposed.errors import CertificateError, CheckpointError, check
-from wellposed.experiments.robustness import Attacked, check_radii, file_digest, read_attacked
+from wellposed.experiments.results import Attacked, check_radii, file_digest, read_attacked
 from wellposed.network import materialise
 from wellposed.training.folder import RunFolder, write_json
 from wellposed.training.run import load_image_run
