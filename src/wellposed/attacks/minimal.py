@@ -1,8 +1,8 @@
 """Attacks by foolbox: the smallest adversarial perturbation found for every input, in the Euclidean, the ℓ∞ or the ℓ1 norm.
 
-A minimal-norm attack comes first: DeepFool or, in ℓ1, for which it has no step, that of Pintor et al. (2021). Projected gradient
-descent at each radius goes after the margin, largest wrong logit less the right one: unlike the cross-entropy, its gradient does
-not vanish where the network is sure. Gradients are those of the implicit layers, exact.
+A minimal-norm attack comes first: DeepFool or, in ℓ1, for which DeepFool has no step, the attack of Pintor et al. (2021).
+Projected gradient descent at each radius goes after the margin, largest wrong logit less the right one: unlike the cross-entropy,
+the margin has a gradient that does not vanish where the network is sure. Gradients of implicit layers are exact.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from wellposed.certificates.order import must_be_ordered
 from wellposed.errors import CertificateError, CheckpointError, InputError
 from wellposed.training.folder import RunFolder, write_json
 
+RADII = (0.05, 0.1, 0.2, 0.3, 0.5)  # of tables, unless others are given
 _Result = TypeVar("_Result", "Certified", "Attacked")
 
 
@@ -25,7 +26,7 @@ class Certified:
 
     Attributes:
         lipschitz: upper bound of the Lipschitz constant, pixel units.
-        lower_bound: proved lower bound of the same.
+        lower_bound: proved lower bound of the Lipschitz constant.
         test_error: fraction of misclassified inputs.
         radii: certified radius per input and rule, zero where nothing is certified.
         weights_sha256: digest of the weight file.
@@ -58,7 +59,7 @@ class Attacked:
     Attributes:
         distances: per input; zero where misclassified, infinite where nothing was found.
         steps: steps of projected gradient descent.
-        tried: radii that it was run at.
+        tried: radii of projected gradient descent.
         weights_sha256: digest of the weight file.
     """
 

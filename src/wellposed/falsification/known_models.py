@@ -43,8 +43,8 @@ class KnownModel:
 
     Attributes:
         name: of the layer or block that it is about.
-        build: makes it; the random numbers are those of the name.
-        shape: of one input; for graphs that of the node features of one graph, (nodes, features).
+        build: makes it, with random numbers that the name decides.
+        shape: of one input; for graphs of the node features of one graph, (nodes, features).
     """
 
     name: str
