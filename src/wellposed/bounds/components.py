@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from wellposed.bounds.joint import difference
 from wellposed.bounds.tail import Chain
 from wellposed.errors import CertificateError
-from wellposed.guarantee.componentwise import Componentwise
 from wellposed.guarantee.positive import PositiveConcave
+from wellposed.guarantee.sensitivity import Sensitivity
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -102,7 +102,7 @@ def _moves_by_component(block: nn.Module) -> bool:
 class _Sensitivity:
     """A⁻¹ from above, A, and the scale D of one layer."""
 
-    def __init__(self, matrix: Tensor, guarantee: Componentwise) -> None:
+    def __init__(self, matrix: Tensor, guarantee: Sensitivity) -> None:
         proof, positive = guarantee.majorant, isinstance(guarantee, PositiveConcave)
         self.weights, self._inverse = proof.weights, proof.sensitivity
         ones = torch.ones(len(matrix), dtype=torch.float64)
@@ -149,9 +149,9 @@ def _part(name: str, block: nn.Module) -> _Part:
         operator, guarantee = block.materialise()
         injection = block.injection
         plain = any(is_plain(injection, kind) for kind in (nn.Linear, ScaledLinear))
-        known = isinstance(guarantee, Componentwise) and isinstance(operator, Dense)
+        known = isinstance(guarantee, Sensitivity) and isinstance(operator, Dense)
         if known and (plain or isinstance(injection, PositiveLinear)):
-            assert isinstance(guarantee, Componentwise)
+            assert isinstance(guarantee, Sensitivity)
             weight = (injection.weight if plain else injection.folded()[0]).detach().double().cpu()
             matrix = operator.dense().detach().double().cpu()
             own = block.output is not None

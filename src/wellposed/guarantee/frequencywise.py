@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import GuaranteeError, InputError
 from wellposed.guarantee.base import Plan
@@ -140,21 +142,21 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
             )
         return 1.0 / float(scale.amax()) * (1.0 - 1e-15), 1.0 / float(scale.amin()) * (1.0 + 1e-15)
 
-    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
-        """As for a strongly monotone I − W, in ‖·‖₂ or, for the adjoint equation, ‖Λ⁻¹·‖₂; steps are times Λ."""
-        found = super().plan(algorithm, step)
-        if found is None:
-            return None
+    @cached_property
+    def _distortion(self) -> float:
+        """Plans are about ‖·‖₂ and, for the adjoint equation, about ‖Λ⁻¹·‖₂."""
         least, largest = self._extremes
-        distortion = largest / least if self._operator.transposed else 1.0
-        if algorithm == "forward_backward":
-            return Plan(found.step * self._operator.scaling.detach(), found.factor, distortion)
-        return Plan(found.step, found.factor, distortion)
+        return largest / least if self._operator.transposed else 1.0
 
-    def suggested_step(self, algorithm: str) -> float | None:
+    @override
+    def forward_backward_plan(self, step: float | None = None) -> Plan | None:
+        """Steps are times Λ."""
+        found = super().forward_backward_plan(step)
+        return None if found is None else replace(found, step=found.step * self._operator.scaling.detach())
+
+    @override
+    def suggested_step(self) -> float:
         """One over the typical singular value of Λ(I − W)."""
-        if algorithm not in ("peaceman_rachford", "douglas_rachford"):
-            return None
         return 1.0 / max(self._operator.core_norm_estimate(), self.m)
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:

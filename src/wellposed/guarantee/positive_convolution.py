@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.base import Plan
-from wellposed.guarantee.componentwise import NormProof
 from wellposed.guarantee.positive import PositiveConcave, below
+from wellposed.guarantee.sensitivity import NormProof
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.zero_padded import ZeroPadded
@@ -106,11 +105,6 @@ class PositiveConvolution(PositiveConcave):
     @property
     def _contraction(self) -> float:
         return self._perron[0]
-
-    def _plan(self, step: float | Tensor, factor: float) -> Plan | None:
-        vector = self._perron[1]
-        distortion = math.sqrt(vector.numel()) * float(vector.amax() / vector.amin())
-        return Plan(step, factor, distortion) if factor < 1.0 else None
 
     def _above(self, iterate: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         """Some x ≥ iterate(x), rounding included, for an affine increasing map with a positive constant."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.componentwise import Componentwise
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.conv_equilibrium import ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
@@ -23,7 +22,7 @@ from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
 from wellposed.operators.zero_padded import ZeroPadded
-from wellposed.solvers import solver_named
+from wellposed.solvers import solver_for
 
 
 def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,14 +40,14 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
         GuaranteeError: the layer is of another kind.
     """
     operator, guarantee = layer.materialise()
-    if not isinstance(guarantee, Componentwise) or not layer.activation.is_monotone:
-        raise GuaranteeError(f"{type(layer).__name__}: intervals need a bound of μ∞(W) and slopes in [0, 1]")
     with full_precision(low.device):
         doubled = _doubled(operator)
+        promise = None if guarantee is None else guarantee.embedded(doubled)
+        if promise is None or not layer.activation.is_monotone:
+            raise GuaranteeError(f"{type(layer).__name__}: intervals need a bound of μ∞(W) and slopes in [0, 1]")
         offset = torch.cat(injected_interval(layer, low, high), 1)
-        promise = guarantee.on(doubled)
         settings = Settings(
-            solver=solver_named(promise.preferred), tolerance=layer.tolerance, max_steps=layer.max_steps,
+            solver=solver_for(promise), tolerance=layer.tolerance, max_steps=layer.max_steps,
             on_failure=layer.on_failure, gradient=layer.gradient, certified=False,
             name=f"interval of {type(layer).__name__}",
         )  # fmt: skip

@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.guarantee import Guarantee
 from wellposed.numerics.euclidean import euclidean
@@ -31,7 +32,8 @@ class NewtonIteration(Iteration):
     def direction(self, point: Tensor, residual: Tensor) -> Tensor:
         """An approximate solution d of (I − J)·d = residual, J the Jacobian of the map at ``point``."""
 
-    def advance(self) -> None:  # noqa: D102
+    @override
+    def advance(self) -> None:
         self.point = self._next
         self.image = self.problem.evaluate(self.point)
         residual = self.image - self.point

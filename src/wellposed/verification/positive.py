@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, GuaranteeError
-from wellposed.guarantee.componentwise import majorant
+from wellposed.guarantee.majorant import majorant
 from wellposed.guarantee.positive import PositiveConcave
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import Stored, linear_map
