@@ -21,7 +21,6 @@ from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +172,7 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
         raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
     linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
-    if not isinstance(layer.operator(), Dense) or not linear:
+    if layer.operator().matrix() is None or not linear:
         raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
     fixed = frozen(layer, metric_guarantee(name, layer))
     weight = fixed.injection.weight.detach()

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from wellposed.bounds.joint import difference
 from wellposed.bounds.tail import Chain
 from wellposed.errors import CertificateError
-from wellposed.guarantee.positive import PositiveConcave
-from wellposed.guarantee.sensitivity import Sensitivity
+from wellposed.guarantee.majorant import MMatrix
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -28,7 +27,6 @@ from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network.pointwise import Elementwise, Reshape, Shift
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.dense import Dense
 
 _ELEMENTWISE = (nn.Flatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Dropout, Shift, Reshape)
 _TINY = 1e-300  # more than underflow can lose
@@ -102,14 +100,10 @@ def _moves_by_component(block: nn.Module) -> bool:
 class _Sensitivity:
     """A⁻¹ from above, A, and the scale D of one layer."""
 
-    def __init__(self, matrix: Tensor, guarantee: Sensitivity) -> None:
-        proof, positive = guarantee.majorant, isinstance(guarantee, PositiveConcave)
-        self.weights, self._inverse = proof.weights, proof.sensitivity
-        ones = torch.ones(len(matrix), dtype=torch.float64)
-        self.scale = guarantee.slopes if isinstance(guarantee, PositiveConcave) else ones
-        off = self.scale[:, None] * matrix if positive else matrix.clone().fill_diagonal_(0.0).abs()
-        diagonal = torch.diag(ones if positive else 1.0 - matrix.diagonal())
-        self._comparison, self._sizes = diagonal - off, diagonal + off
+    def __init__(self, proof: MMatrix) -> None:
+        self.weights, self.scale, self._inverse = proof.weights, proof.scale, proof.inverse
+        diagonal = torch.diag(proof.diagonal)
+        self._comparison, self._sizes = diagonal - proof.off, diagonal + proof.off
 
     def above(self, wanted: Tensor, *, backwards: bool) -> Tensor:
         """A vector y ≥ 0 with Ay ≥ wanted, or Aᵀy, rounding included, near the least one."""
@@ -146,18 +140,16 @@ def _part(name: str, block: nn.Module) -> _Part:
     if is_plain(block, Normalize):
         return _Part(name, None, None, None, False, block)
     if isinstance(block, Equilibrium) and block.direct is None:
-        operator, guarantee = block.materialise()
+        _, guarantee = block.materialise()
+        proof = None if guarantee is None else guarantee.m_matrix()
         injection = block.injection
         plain = any(is_plain(injection, kind) for kind in (nn.Linear, ScaledLinear))
-        known = isinstance(guarantee, Sensitivity) and isinstance(operator, Dense)
-        if known and (plain or isinstance(injection, PositiveLinear)):
-            assert isinstance(guarantee, Sensitivity)
+        if proof is not None and (plain or isinstance(injection, PositiveLinear)):
             weight = (injection.weight if plain else injection.folded()[0]).detach().double().cpu()
-            matrix = operator.dense().detach().double().cpu()
             own = block.output is not None
-            rows = torch.eye(len(matrix), dtype=torch.float64)
+            rows = torch.eye(len(proof.scale), dtype=torch.float64)
             rows = block.output.weight.detach().double().cpu() if block.output is not None else rows
-            return _Part(name, weight.abs() * UP, _Sensitivity(matrix, guarantee), rows, own)
+            return _Part(name, weight.abs() * UP, _Sensitivity(proof), rows, own)
     raise CertificateError(f"{name}: no componentwise bound is known for a {type(block).__name__}")
 
 

@@ -22,7 +22,6 @@ from wellposed.layers.plain import is_plain
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one, to_float64
-from wellposed.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +131,10 @@ def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Dense
         return None
     with torch.no_grad():
         operator, guarantee = layer.materialise()
-        if not isinstance(operator, Dense):
+        stored = operator.matrix()
+        if stored is None:
             return None
-        matrix = operator.dense().detach().double().cpu()
+        matrix = stored.detach().double().cpu()
         known = find_metric(matrix) if guarantee is None else guarantee.diagonal_metric()
         if guarantee is None and known is None:
             return None

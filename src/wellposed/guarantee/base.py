@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from wellposed.guarantee.majorant import MMatrix
 from wellposed.operators import Operator
 
 S = TypeVar("S")
@@ -59,12 +60,12 @@ class Guarantee(ABC):
     Attributes:
         theorem: name and source of the statement that the equilibrium exists, is unique and is reached.
         lipschitz_theorem: name and source of the statement behind `offset_lipschitz`.
-        newton_is_monotone: whether undamped Newton steps from `start` converge, from one side.
+        is_concave: whether the map is increasing and concave above `start`: then undamped Newton steps converge from one side.
     """
 
     theorem: str
     lipschitz_theorem: str
-    newton_is_monotone: bool = False
+    is_concave: bool = False
 
     def preferred(self, among: Algorithms[S]) -> S:
         """The algorithm that this guarantee serves best; Picard's iteration unless a subclass says otherwise."""
@@ -146,6 +147,10 @@ class Guarantee(ABC):
         Args:
             operator: that map.
         """
+        return None
+
+    def m_matrix(self) -> MMatrix | None:
+        """A proof of how far every component of the equilibrium moves; None where none is known."""
         return None
 
     @abstractmethod

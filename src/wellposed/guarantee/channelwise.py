@@ -9,6 +9,7 @@ holds with channels for components.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import torch
@@ -26,7 +27,7 @@ class Channelwise(Componentwise):
     """`Componentwise` for a convolution, with channels for components.
 
     Args:
-        operator: the convolution; it has a ``kernel`` of shape (channels, channels, rows, columns).
+        operator: a zero-padded convolution: it knows its `Operator.coefficients`.
     """
 
     theorem = "Jafarpour, Davydov, Proskurnikov & Bullo 2021: μ_∞,η(W) < 1, by tap sums"
@@ -35,9 +36,10 @@ class Channelwise(Componentwise):
     @cached_property
     def _sums(self) -> tuple[Tensor, Tensor]:
         """The centre taps k, shape (channels,), and T, on its diagonal a channel's other taps to itself; float64."""
-        kernel = self.operator.kernel.detach().double().cpu()  # type: ignore[attr-defined]
-        rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
-        centre = kernel[:, :, rows, columns].diagonal().clone()
+        known = self.operator.coefficients()
+        assert known is not None
+        kernel = known.weight.detach().double().cpu()
+        centre = kernel[known.own.cpu()]
         sums = kernel.abs().sum((2, 3)) * (1.0 + 1e-13)
         sums.diagonal().sub_(centre.abs())
         return centre, sums.clamp_min(0.0)
@@ -80,8 +82,7 @@ class Channelwise(Componentwise):
 
     @property
     def _entries(self) -> int:
-        height, width = self.operator.image  # type: ignore[attr-defined]
-        return len(self.majorant.weights) * height * width
+        return math.prod(self.operator.state_shape)
 
     def _moved(self, change: Tensor) -> Tensor:
         """The sensitivity applied to each channel's Euclidean norm, then the norm over channels."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.guarantee.base import Algorithms, Plan, S
-from wellposed.guarantee.majorant import Majorant, majorant
+from wellposed.guarantee.majorant import Majorant, MMatrix, gaps, majorant
 from wellposed.guarantee.sensitivity import Sensitivity
 from wellposed.operators import Operator
 
@@ -45,6 +45,15 @@ class Componentwise(Sensitivity):
         operator = self.operator
         slopes = self._slopes
         return operator.remembered(("majorant", slopes), lambda: majorant(operator.dense(), slopes), oriented=True)
+
+    @override
+    def m_matrix(self) -> MMatrix | None:
+        stored = self.operator.matrix()
+        if stored is None:
+            return None
+        matrix, proof = stored.detach().double().cpu(), self.majorant
+        off = matrix.abs().fill_diagonal_(0.0)
+        return MMatrix(gaps(proof.diagonal, self._slopes), off, self._scales, proof.weights, proof.sensitivity)
 
     def diagonal_metric(self) -> Tensor | None:
         """w/v for v, w > 0 with Av > 0 and Aᵀw > 0, A = I − M(W): diag(w/v)·A has a positive definite symmetric part."""

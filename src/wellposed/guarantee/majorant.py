@@ -43,6 +43,25 @@ class Majorant:
     diagonal: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class MMatrix:
+    """A proof that |dz| ≤ A⁻¹D|dq| in every component, with A = diag(g) − O an M-matrix; float64, on the CPU.
+
+    Attributes:
+        diagonal: g > 0, shape (n,).
+        off: O ≥ 0, shape (n, n).
+        scale: D ≥ 0, shape (n,).
+        weights: v > 0 with Av > 0, shape (n,).
+        inverse: an upper bound of A⁻¹ in every entry, shape (n, n).
+    """
+
+    diagonal: Tensor
+    off: Tensor
+    scale: Tensor
+    weights: Tensor
+    inverse: Tensor
+
+
 def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majorant:
     """Prove that diag(g) − |W_off|, which is I − M(W) for slopes in [0, 1], is an M-matrix for the stored numbers of W.
 
@@ -56,7 +75,7 @@ def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majora
     stored = torch.from_numpy(to_float64(matrix, "W"))
     size = len(stored)
     diagonal = stored.diagonal().clone()
-    below_one = _gaps(diagonal, slopes)
+    below_one = gaps(diagonal, slopes)
     if float(below_one.amin()) <= 0.0:
         raise GuaranteeError(
             "W: a diagonal entry is too large, for slopes of this activation; the condition μ∞(W) < 1 fails or is lost to "
@@ -89,8 +108,8 @@ def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majora
     )  # fmt: skip
 
 
-def _gaps(diagonal: Tensor, slopes: tuple[float, float]) -> Tensor:
-    """g_i, rounded down."""
+def gaps(diagonal: Tensor, slopes: tuple[float, float]) -> Tensor:
+    """g_i of every entry W_ii of W's diagonal, for slopes between two numbers; rounded down."""
     if slopes == (0.0, 1.0):
         return 1.0 - diagonal  # rounds once
     least = torch.full_like(diagonal, torch.inf)

@@ -18,7 +18,7 @@ from typing_extensions import override
 from wellposed.activations import Activation
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Plan
-from wellposed.guarantee.majorant import Majorant, majorant
+from wellposed.guarantee.majorant import Majorant, MMatrix, majorant
 from wellposed.guarantee.sensitivity import Sensitivity
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import rounding_constant
@@ -93,6 +93,15 @@ class PositiveConcave(Sensitivity):
         """Upper bound of M in every entry, shape (n, n), float64."""
         return self.majorant.sensitivity * self.slopes * (1.0 + 1e-15)
 
+    @override
+    def m_matrix(self) -> MMatrix | None:
+        stored = self.operator.matrix()
+        if stored is None:
+            return None
+        off = self.slopes[:, None] * stored.detach().double().cpu()
+        proof = self.majorant
+        return MMatrix(torch.ones_like(self.slopes), off, self.slopes, proof.weights, proof.sensitivity)
+
     @property
     def _contraction(self) -> float:
         """The largest weighted row sum of DW ≥ 0."""
@@ -134,7 +143,7 @@ class PositiveConcave(Sensitivity):
         return torch.where(pushed <= self._margin * (1.0 - 1e-6), bound, _LARGEST)
 
     @property
-    def newton_is_monotone(self) -> bool:  # type: ignore[override]  # depends on what this is about
+    def is_concave(self) -> bool:  # type: ignore[override]  # depends on what this is about
         """The map is concave and increasing: a Newton step from above the floor state lands above the fixed point.
 
         From there the iterates decrease to it, each an upper bound: z* − u ≤ (I − J(u))⁻¹(f(u) − u), as (I − J)⁻¹ ≥ 0.

@@ -39,7 +39,7 @@ class NewtonIteration(Iteration):
         residual = self.image - self.point
         size = euclidean(residual)
         fell = (size < self._least) | (self._length < 0.5**_HALVINGS)  # a fallback step is always taken
-        if self.guarantee is not None and self.guarantee.newton_is_monotone:
+        if self.guarantee is not None and self.guarantee.is_concave:
             fell = torch.isfinite(size)
         wide = fell.reshape(-1, *([1] * (self.image.ndim - 1)))
         self._base = torch.where(wide, self.point, self._base)

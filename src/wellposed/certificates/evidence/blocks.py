@@ -30,7 +30,6 @@ from wellposed.layers.plain import flattens_images, is_plain
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network
 from wellposed.network.constants import Factor, is_nonexpansive, pair, pooling_window
-from wellposed.operators.dense import Dense
 
 Tensors = dict[str, Tensor]
 _POSITIVE = (PcDEQ, ConvPcDEQ)
@@ -141,14 +140,9 @@ def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
     """How the matrices of a layer come from its weights, and the matrices as they run; None where the checker has no formula."""
     state = layer.constraint.formula
     scaled = is_plain(layer.injection, ScaledLinear)
-    operator, _ = layer.materialise()
+    matrix = layer.operator().matrix()
     activation = next((name for name in monotone_names() if activation_named(name) == layer.activation), None)
-    if (
-        state is None
-        or activation is None
-        or not (scaled or is_plain(layer.injection, nn.Linear))
-        or not isinstance(operator, Dense)
-    ):
+    if state is None or activation is None or not (scaled or is_plain(layer.injection, nn.Linear)) or matrix is None:
         return None
     if layer.direct is not None:
         return None
@@ -156,7 +150,7 @@ def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
         "state": state, "input": "scaled" if scaled else "linear", "output": layer.output is not None,
         "activation": activation,
     }  # fmt: skip
-    tensors = {"matrix": operator.dense(), "input": layer.injection.weight}
+    tensors = {"matrix": matrix, "input": layer.injection.weight}
     if layer.output is not None:
         tensors["output"] = layer.output.weight
     return entry, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
