@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from wellposed.guarantee.majorant import MMatrix
 from wellposed.operators import Operator
 
 S = TypeVar("S")
@@ -52,6 +51,21 @@ class Plan:
         if self.factor <= 0.0:
             return 2
         return 1 + math.ceil(math.log(tolerance / start) / math.log(self.factor))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """An M-matrix A and a scale D with |Δz*| ≤ A⁻¹D|Δq| entry by entry; tensors are float64 on the CPU.
+
+    Attributes:
+        weights: v > 0 with Av > 0, shape (n,).
+        scale: the diagonal of D, shape (n,).
+        matrices: an upper bound of A⁻¹, A, and A with absolute values, each of shape (n, n).
+    """
+
+    weights: Tensor
+    scale: Tensor
+    matrices: tuple[Tensor, Tensor, Tensor]
 
 
 class Guarantee(ABC):
@@ -115,6 +129,10 @@ class Guarantee(ABC):
         """
         return None
 
+    def comparison(self) -> Comparison | None:
+        """An M-matrix that bounds how far single entries of the equilibrium move with the offset; None where none is known."""
+        return None
+
     @abstractmethod
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
         """Bound on the Euclidean distance from ``image`` = f(``point``) to the equilibrium, one value per sample.
@@ -147,10 +165,6 @@ class Guarantee(ABC):
         Args:
             operator: that map.
         """
-        return None
-
-    def m_matrix(self) -> MMatrix | None:
-        """A proof of how far every component of the equilibrium moves; None where none is known."""
         return None
 
     @abstractmethod

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.guarantee.base import Algorithms, Plan, S
-from wellposed.guarantee.majorant import Majorant, MMatrix, gaps, majorant
+from wellposed.guarantee.base import Algorithms, Comparison, Plan, S
+from wellposed.guarantee.majorant import Majorant, gaps, majorant
 from wellposed.guarantee.sensitivity import Sensitivity
 from wellposed.operators import Operator
 
@@ -47,13 +47,13 @@ class Componentwise(Sensitivity):
         return operator.remembered(("majorant", slopes), lambda: majorant(operator.dense(), slopes), oriented=True)
 
     @override
-    def m_matrix(self) -> MMatrix | None:
+    def comparison(self) -> Comparison | None:
         stored = self.operator.matrix()
         if stored is None:
             return None
-        matrix, proof = stored.detach().double().cpu(), self.majorant
-        off = matrix.abs().fill_diagonal_(0.0)
-        return MMatrix(gaps(proof.diagonal, self._slopes), off, self._scales, proof.weights, proof.sensitivity)
+        off, proof = stored.detach().double().cpu().abs().fill_diagonal_(0.0), self.majorant
+        diagonal = torch.diag(gaps(proof.diagonal, self._slopes))
+        return Comparison(proof.weights, self._scales, (proof.sensitivity, diagonal - off, diagonal + off))
 
     def diagonal_metric(self) -> Tensor | None:
         """w/v for v, w > 0 with Av > 0 and Aᵀw > 0, A = I − M(W): diag(w/v)·A has a positive definite symmetric part."""

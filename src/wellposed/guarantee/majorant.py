@@ -43,25 +43,6 @@ class Majorant:
     diagonal: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class MMatrix:
-    """A proof that |dz| ≤ A⁻¹D|dq| in every component, with A = diag(g) − O an M-matrix; float64, on the CPU.
-
-    Attributes:
-        diagonal: g > 0, shape (n,).
-        off: O ≥ 0, shape (n, n).
-        scale: D ≥ 0, shape (n,).
-        weights: v > 0 with Av > 0, shape (n,).
-        inverse: an upper bound of A⁻¹ in every entry, shape (n, n).
-    """
-
-    diagonal: Tensor
-    off: Tensor
-    scale: Tensor
-    weights: Tensor
-    inverse: Tensor
-
-
 def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majorant:
     """Prove that diag(g) − |W_off|, which is I − M(W) for slopes in [0, 1], is an M-matrix for the stored numbers of W.
 

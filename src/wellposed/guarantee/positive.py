@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from wellposed.activations import Activation
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.base import Plan
-from wellposed.guarantee.majorant import Majorant, MMatrix, majorant
+from wellposed.guarantee.base import Comparison, Plan
+from wellposed.guarantee.majorant import Majorant, majorant
 from wellposed.guarantee.sensitivity import Sensitivity
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import rounding_constant
@@ -88,19 +88,20 @@ class PositiveConcave(Sensitivity):
 
         return operator.remembered(("positive", repr(self._activation), self._floor), compute, oriented=True)
 
-    @cached_property
-    def sensitivity(self) -> Tensor:
-        """Upper bound of M in every entry, shape (n, n), float64."""
-        return self.majorant.sensitivity * self.slopes * (1.0 + 1e-15)
-
     @override
-    def m_matrix(self) -> MMatrix | None:
+    def comparison(self) -> Comparison | None:
         stored = self.operator.matrix()
         if stored is None:
             return None
         off = self.slopes[:, None] * stored.detach().double().cpu()
+        identity = torch.eye(len(off), dtype=torch.float64)
         proof = self.majorant
-        return MMatrix(torch.ones_like(self.slopes), off, self.slopes, proof.weights, proof.sensitivity)
+        return Comparison(proof.weights, self.slopes, (proof.sensitivity, identity - off, identity + off))
+
+    @cached_property
+    def sensitivity(self) -> Tensor:
+        """Upper bound of M in every entry, shape (n, n), float64."""
+        return self.majorant.sensitivity * self.slopes * (1.0 + 1e-15)
 
     @property
     def _contraction(self) -> float:
