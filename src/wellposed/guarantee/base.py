@@ -172,7 +172,11 @@ class Guarantee(ABC):
         """Euclidean Lipschitz constant of the equilibrium as a function of the offset q, proved for the stored W."""
 
     def diagonal_metric(self) -> Tensor | None:
-        """The diagonal of a Λ for which Λ(I − W) has a positive definite symmetric part, where one is known; None for ones."""
+        """A Λ for which Λ(I − W) has a positive definite symmetric part, or None where none is known.
+
+        Returns:
+            Its diagonal, float64, shape (n,).
+        """
         return None
 
     def start(self, like: Tensor) -> Tensor | None:

@@ -88,6 +88,12 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
         assert self.operator.scale is not None
         return self.operator.scale.detach()
 
+    @override
+    def diagonal_metric(self) -> Tensor:
+        """Λ, and its inverse for the adjoint equation."""
+        scale = self._scale.double().expand(self.operator.state_shape).flatten()
+        return scale if self.operator.transposed else 1.0 / scale
+
     @cached_property
     def _extremes(self) -> tuple[float, float]:
         """Smallest and largest Λ."""

@@ -77,8 +77,10 @@ class StronglyMonotone(Guarantee):
         """
         return 1.0 / max(self.operator.displacement_norm_estimate(), self.m)
 
-    def diagonal_metric(self) -> Tensor | None:  # noqa: D102
-        return self.operator.metric
+    @override
+    def diagonal_metric(self) -> Tensor:
+        metric = self.operator.metric
+        return torch.ones(math.prod(self.operator.state_shape), dtype=torch.float64) if metric is None else metric
 
     def _weigh(self, value: Tensor) -> Tensor:
         """‖value‖_Λ/√λ_min per sample: never below the Euclidean norm."""
