@@ -41,6 +41,8 @@ class DrivenCircular(ScaledCircular):
         transposed: act as the transpose.
     """
 
+    driven: Tensor
+
     def __init__(
         self,
         transfer: Tensor,

@@ -37,7 +37,12 @@ class ScaledCircular(StructuredOperator):
         factor: G, shape (rows, channels, height, width); None for none.
         cache: factorisations to share with other operators of the same layer.
         transposed: act as the transpose.
+
+    Attributes:
+        driven: transfer function of a further convolution R, see `DrivenCircular`; None for none.
     """
+
+    driven: Tensor | None = None
 
     def __init__(
         self,
