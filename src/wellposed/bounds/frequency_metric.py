@@ -13,7 +13,6 @@ import math
 import torch
 from torch import Tensor
 
-from wellposed.activations import Bordered
 from wellposed.bounds.diagonal_metric import DiagonalBound
 from wellposed.bounds.frequency_barrier import FrequencyBarrier
 from wellposed.bounds.interior_point import minimise
@@ -192,7 +191,7 @@ def circular_metric_problem(layer: object, std: Tensor | None = None) -> Circula
         if is_plain(layer.injection, CircularInjection):
             gram, error = _circular_gram(kernel, form.image, layer.injection.stride)
         elif is_plain(layer.injection, ImageInjection) and _is_usual(layer.injection):
-            kept = isinstance(layer.activation, Bordered) and weight.shape[-1] <= 3
+            kept = layer.activation.interior is not layer.activation and weight.shape[-1] <= 3
             gram, error = (_circular_gram if kept else _constant_gram)(kernel, form.image, layer.injection.stride[0])
         else:
             return None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import wellposed.layers as layers
-from wellposed.activations import Activation, Smooth, activation
+from wellposed.activations import Activation, Smooth, activation, torch_modules
 from wellposed.constraints.base import Constraint
 from wellposed.errors import CertificateError, InputError, WellposedError, failing_as_unprovable
 from wellposed.implicit import Gradient
@@ -31,11 +31,18 @@ from wellposed.solvers import Solver
 from wellposed.solvers.solution import Tolerance
 
 T = TypeVar("T")
-# Blocks of torch, with functions of one input whose constants are known; see `storing` for those that become another block.
-TORCH_LEAVES: tuple[type[nn.Module], ...] = (
+# Blocks of torch, with functions of one input whose constants are known; modules of other activations become another block.
+STORED_AS_THEY_ARE: tuple[type[nn.Module], ...] = (
     nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh,
-    nn.AvgPool2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.ReLU6, nn.Softsign,
+    nn.AvgPool2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d,
 )  # fmt: skip
+
+
+def torch_leaves() -> tuple[type[nn.Module], ...]:
+    """Classes of torch's modules that are blocks."""
+    return (*STORED_AS_THEY_ARE, *(kind for kind in torch_modules() if kind not in STORED_AS_THEY_ARE))
+
+
 # Containers that are traced, and never blocks of their own.
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 # Parts of layers that are modules of torch.
@@ -67,8 +74,9 @@ def register(kind: type[T]) -> type[T]:
                 "what it adds into a block of its own"
             )
     _own.add(kind)
-    for base in kind.__mro__:
-        remember(base)
+    for known in (kind, *(torch_modules() if issubclass(kind, Activation) else ())):
+        for base in known.__mro__:
+            remember(base)
     return kind
 
 
@@ -117,7 +125,7 @@ _NO_METHODS = frozenset({
 
 def is_leaf_class(kind: type) -> bool:
     """Whether modules of exactly this class are blocks of a network, and not looked into."""
-    if kind in TORCH_LEAVES:
+    if kind in torch_leaves():
         return True
     return kind in own_classes() and issubclass(kind, (ImplicitLayer, ExplicitBlock, *_OWN_LEAVES))
 
@@ -132,7 +140,7 @@ def known_blocks() -> str:
     """What is known, for errors."""
     named = sorted(
         kind.__name__
-        for kind in (*TORCH_LEAVES, *own_classes())
+        for kind in (*torch_leaves(), *own_classes())
         if is_leaf_class(kind) and not inspect.isabstract(kind)
     )
     return ", ".join(named)
@@ -152,7 +160,7 @@ def require_known(path: str, module: nn.Module) -> None:
     for inner, part in module.named_modules():
         where = f"{path}.{inner}" if inner else path
         kind = type(part)
-        if kind not in parts and not (part is module and kind in TORCH_LEAVES):
+        if kind not in parts and not (part is module and kind in torch_leaves()):
             raise CertificateError(
                 f"{where}: a {kind.__module__}.{kind.__qualname__} is not known as a part of a {type(module).__name__}; known "
                 "are torch's and this library's own classes, exactly; wellposed.register(YourClass) adds one on its author's word"
@@ -222,6 +230,6 @@ def require_registry(where: str, value: Activation) -> None:
         )
 
 
-for _kind in [*TORCH_LEAVES, *_TORCH_PARTS, *CONTAINERS, GraphClassifier, *own_classes()]:
+for _kind in [*torch_leaves(), *_TORCH_PARTS, *CONTAINERS, GraphClassifier, *own_classes()]:
     for _base in _kind.__mro__:
         remember(_base)

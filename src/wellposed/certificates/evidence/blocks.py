@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import activation as activation_named
-from wellposed.activations import monotone_names
+from wellposed.activations import name_of
 from wellposed.bounds.diagonal_metric import DiagonalBound, dense_metric_problem
 from wellposed.bounds.joint import Joint
 from wellposed.bounds.product import Factor
@@ -143,7 +142,7 @@ def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
     state = layer.constraint.formula
     scaled = is_plain(layer.injection, ScaledLinear)
     matrix = layer.operator().matrix()
-    activation = next((name for name in monotone_names() if activation_named(name) == layer.activation), None)
+    activation = name_of(layer.activation) if layer.activation.is_monotone else None
     if state is None or activation is None or not (scaled or is_plain(layer.injection, nn.Linear)) or matrix is None:
         return None
     if layer.direct is not None:
