@@ -25,7 +25,7 @@ from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.solution import Solution
 
 
-@kind_of(Equilibrium)
+@kind_of(Equilibrium, inherited=True)
 class EquilibriumBlock(ImplicitBlock):
     """An affine layer with its guarantee; one that promises nothing has what a diagonal metric proves."""
 
