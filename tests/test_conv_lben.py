@@ -8,9 +8,8 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.conv_case import ConvLayerCase
-from harness.problems import monotone_numpy
 from wellposed.constraints.conv_lipschitz_bounded import METRICS
+from wellposed.testing import ConvLayerCase, monotone_numpy
 
 BOUND = {"gamma": 3.0, "out_features": 4, "pool": 2}
 

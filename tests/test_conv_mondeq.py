@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.conv_case import ConvLayerCase
 from wellposed.numerics.convolution_norms import convolution_norm, least_eigenvalues
+from wellposed.testing import ConvLayerCase
 
 IMAGES = [(5, 6), (4, 4), (7, 3), (1, 6), (5, 1)]
 

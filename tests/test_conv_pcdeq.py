@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.conv_case import IMAGES, ConvLayerCase
 from wellposed.models.families import FAMILIES
+from wellposed.testing import ConvLayerCase
+from wellposed.testing.conv_layer_case import IMAGES
 
 
 def dense_sensitivity(layer):

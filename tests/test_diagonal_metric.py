@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.metric_case import check_refusals
 from wellposed.bounds.dense_barrier import least_square
 from wellposed.bounds.diagonal_metric import DenseMetricProblem, dense_metric_problem
+from wellposed.testing import check_refusals
 
 
 def problem(size, inputs, outputs, seed, scale=1.0):

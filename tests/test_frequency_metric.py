@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.metric_case import check_refusals
 from wellposed.bounds.frequency_barrier import FrequencyBarrier
 from wellposed.bounds.frequency_metric import circular_metric_problem
 from wellposed.bounds.joint import joint_bound
 from wellposed.network import materialise
+from wellposed.testing import check_refusals
 
 
 def layer_of(image=(3, 4), *, channels=2, border=1, stride=1, inputs=1, seed=0, scale=1.0, **options):

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.layer_case import LayerCase
-from harness.problems import monotone_numpy
 from wellposed.constraints.lipschitz_bounded import lipschitz_matrix, proved_lipschitz
+from wellposed.testing import LayerCase, monotone_numpy
 
 
 class TestLBEN(LayerCase):

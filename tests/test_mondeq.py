@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.layer_case import LayerCase
-from harness.problems import monotone_numpy
 from wellposed.activations import monotone_names
 from wellposed.constraints import Monotone
+from wellposed.testing import LayerCase, monotone_numpy
 
 
 class TestMonDEQ(LayerCase):

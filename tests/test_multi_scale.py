@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.conv_case import ConvLayerCase
 from wellposed.constraints.multi_scale_monotone import tier_images
+from wellposed.testing import ConvLayerCase
 
 
 class TestMultiScaleMonDEQ(ConvLayerCase):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.layer_case import LayerCase, train
 from wellposed.activations import LeakyReLU
 from wellposed.guarantee.componentwise import majorant
+from wellposed.testing import LayerCase, trained
 
 
 def exact_majorant(weight):
@@ -47,7 +47,7 @@ class TestNEMON(LayerCase):
 
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
         for solver in (None, wp.Averaged()):
-            layer = train(self.make_layer(atol=0.0, rtol=1e-6, solver=solver))
+            layer = trained(self.make_layer(atol=0.0, rtol=1e-6, solver=solver))
             guarantee = layer.materialise()[1]
             plan = guarantee.plan("forward_backward" if solver is None else "averaged")
             x = self.inputs(20)
@@ -220,7 +220,7 @@ class TestSlopesOutsideTheUnitInterval(TestNEMON):
         return 1.0 - max(np.abs(np.linalg.eigvals(off / gaps[:, None])))
 
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
-        layer = train(self.make_layer(atol=0.0, rtol=1e-6))
+        layer = trained(self.make_layer(atol=0.0, rtol=1e-6))
         guarantee = layer.materialise()[1]
         assert guarantee.preferred == "averaged"
         plan = guarantee.plan("averaged")

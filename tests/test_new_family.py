@@ -6,13 +6,12 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.layer_case import LayerCase
-from harness.problems import picard_numpy
 from wellposed.constraints import Constraint
 from wellposed.guarantee import Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators import Dense
+from wellposed.testing import LayerCase, picard_numpy
 
 
 class NormBall(wp.Guarantee):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.operator_case import OperatorCase
 from wellposed.numerics.convolution_norms import largest_singular_value
 from wellposed.operators import Circular, Dense, DrivenCircular, MultiScale, ScaledCircular, ZeroPadded
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
 from wellposed.operators.multi_scale import decimate, reduced, spread
+from wellposed.testing import OperatorCase
 
 
 class TestDense(OperatorCase):

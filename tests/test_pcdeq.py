@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.layer_case import LayerCase, train
 from wellposed.activations.concave import SUPREMA, concave_activation, thompson_modulus
+from wellposed.testing import LayerCase, trained
 
 NUMPY = {"tanh": np.tanh, "sigmoid": lambda s: 1 / (1 + np.exp(-s))}
 
@@ -41,7 +41,7 @@ class TestVariant1(LayerCase):
         return float(layer.operator().dense().min())
 
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
-        layer = train(self.make_layer(atol=0.0, rtol=1e-6))
+        layer = trained(self.make_layer(atol=0.0, rtol=1e-6))
         x = self.inputs(20)
         solution = layer.solve(x)
         # A priori, for every W ≥ 0 and every input: the Thompson distance shrinks by κ at every step.

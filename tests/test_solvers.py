@@ -6,9 +6,8 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.problems import shared_problems
-from harness.solver_case import MapSolverCase, SolverCase
 from wellposed.solvers.gmres import gmres
+from wellposed.testing import MapSolverCase, SolverCase, shared_problems
 
 
 class TestPicard(MapSolverCase):
