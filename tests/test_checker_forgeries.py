@@ -11,6 +11,7 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge, refused, scaled, seal_weights, written
+from wellposed import testing
 from wellposed.bounds.components import components
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.cayley import cayley
@@ -164,7 +165,7 @@ def test_rounding_leaves_forgers_no_room_where_much_cancels(tmp_path):
         for part in layer.parameters():
             part.zero_()
         layer.constraint.A[0] = 300.0
-        layer.injection.weight.copy_(torch.eye(2))
+        layer.injection.weight.copy_(testing.eye(2))
     written(nn.Sequential(layer), tmp_path, None, witnessed=False, method="product")
     refused(tmp_path, "rounding")
 
@@ -264,7 +265,7 @@ def test_constants_that_underflow_are_not_zero(norm, tmp_path):
         for part in model:
             part.weight.mul_(1e-200)
     certificate = wp.certify(model, norm=norm)
-    assert certificate.lipschitz > 0.0 and bool((certificate.pairs + torch.eye(2) > 0.0).all())
+    assert certificate.lipschitz > 0.0 and bool((certificate.pairs + testing.eye(2) > 0.0).all())
     written(model, tmp_path, None, witnessed=False, norm=norm)
     for key in ("lipschitz", "pairs"):
         forge(
@@ -332,17 +333,17 @@ def test_witnesses_are_about_the_orthogonal_maps_that_run():
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Flatten(), OrthogonalLinear(6, 4))
         for norm in (2, "inf", 1):
-            certificate = wp.certify(model, norm=norm, inputs=torch.rand(5, 6))
+            certificate = wp.certify(model, norm=norm, inputs=testing.rand(5, 6))
             assert certificate.lower_bound <= certificate.lipschitz
 
 
 def rank_one(layer, size, seed=0):
     """Weights that float32 makes something far from orthogonal of."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = testing.generator(seed)
     with torch.no_grad():
         rows, columns = layer.free[layer.free.shape[1] :].shape
         layer.free[layer.free.shape[1] :] = (
-            size * torch.randn(rows, 1, generator=generator) @ torch.randn(1, columns, generator=generator)
+            size * testing.randn(rows, 1, generator=generator) @ testing.randn(1, columns, generator=generator)
         )
     return layer
 
@@ -406,11 +407,11 @@ def test_scales_of_sdp_layers_are_ratios(shift, tmp_path):
     torch.manual_seed(0)
     layer = wp.SLL(5, 7)
     with torch.no_grad():
-        layer.log_q.copy_(torch.randn(7))
+        layer.log_q.copy_(testing.randn(7))
         layer.free[2] = 0.0
-        expected = layer(torch.ones(1, 5))
+        expected = layer(testing.ones(1, 5))
         layer.log_q += shift
-        torch.testing.assert_close(layer(torch.ones(1, 5)), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layer(testing.ones(1, 5)), expected, rtol=1e-4, atol=1e-5)
     model = nn.Sequential(layer)
     assert written(model, tmp_path, None).lipschitz < 1.0 + 1e-5
     assert Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
@@ -442,6 +443,6 @@ def test_exponentials_are_followed_in_double_precision(size, spread, tmp_path):
         torch.manual_seed(seed)
         layer = OrthogonalLinear(size, size, parametrisation="exponential", dtype=torch.float64)
         with torch.no_grad():
-            layer.free.copy_(spread * torch.randn(size, size, dtype=torch.float64))
+            layer.free.copy_(spread * testing.randn(size, size, dtype=torch.float64))
         written(nn.Sequential(layer), tmp_path, None)
         assert lines(tmp_path)

@@ -10,6 +10,7 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, written
+from wellposed import testing
 from wellposed.activations.concave import SUPREMA
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.convolution import gram, transfer, zero_padded_norm_at_most
@@ -117,19 +118,21 @@ def trained(name):
     """A model whose parameters have left their starting points."""
     torch.manual_seed(0)
     model = (MODELS | IMAGES)[name]()
-    generator = torch.Generator().manual_seed(1)
+    generator = testing.generator(1)
     with torch.no_grad():
         for part in model.parameters():
-            part.add_(0.05 * torch.randn(part.shape, generator=generator, dtype=part.dtype) * (0.2 + part.abs().mean()))
+            part.add_(
+                0.05 * testing.randn(part.shape, generator=generator, dtype=part.dtype) * (0.2 + part.abs().mean())
+            )
         for part in model.modules():
             if hasattr(part, "free"):
-                part.free.add_(0.3 * torch.randn(part.free.shape, generator=generator, dtype=part.free.dtype))
+                part.free.add_(0.3 * testing.randn(part.free.shape, generator=generator, dtype=part.free.dtype))
     shape = SMALL if name in MODELS else IMAGE
     if any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in model.modules()):
         model.train()
         with torch.no_grad():
             for _ in range(3):
-                model(torch.rand(40, *shape, generator=generator))
+                model(testing.rand(40, *shape, generator=generator))
     return model.eval(), shape
 
 
@@ -344,7 +347,7 @@ def test_both_ways_of_circular_layers(name, method, tmp_path):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_frequencies_are_those_of_the_library(stride):
     torch.manual_seed(0)
-    kernel = torch.randn(3, 2, 3, 5, dtype=torch.float64)
+    kernel = testing.randn(3, 2, 3, 5, dtype=torch.float64)
     grid = (7, 8)
     own = transfer(kernel.numpy(), grid, stride)
     expected = transfer_function(kernel, *grid, (stride, stride)).numpy()

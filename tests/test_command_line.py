@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run
 from wellposed.training.run import RunFolder, read_metrics
 
@@ -217,7 +218,7 @@ def test_weights_of_another_kind_are_refused(finished, tmp_path, capsys):
     shutil.copytree(finished, folder)
     files = RunFolder(folder)
     good = files.weights.read_bytes()
-    torch.save({"a": torch.zeros(3)}, files.weights)
+    torch.save({"a": testing.zeros(3)}, files.weights)
     assert "a pickle" in output_of(capsys, ["certify", str(folder)], 1).err
     files.weights.write_bytes(good[: len(good) // 2])
     assert "not a readable safetensors file" in output_of(capsys, ["certify", str(folder)], 1).err
@@ -241,10 +242,10 @@ def test_weights_of_another_shape_are_refused(finished, tmp_path, capsys):
     with safe_open(files.weights, "pt") as stored:
         header = stored.metadata()
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    shapes = {**tensors, "3.bias": torch.zeros(11)}
+    shapes = {**tensors, "3.bias": testing.zeros(11)}
     save_file(shapes, files.weights, metadata=header)
     assert "of another architecture" in output_of(capsys, ["certify", str(folder)], 1).err
-    save_file({**tensors, "3.bias": torch.full((10,), torch.nan)}, files.weights, metadata=header)
+    save_file({**tensors, "3.bias": testing.full((10,), torch.nan)}, files.weights, metadata=header)
     assert "NaN or infinite" in output_of(capsys, ["certify", str(folder)], 1).err
     save_file(tensors, files.weights)
     assert "not written by wellposed" in output_of(capsys, ["certify", str(folder)], 1).err
@@ -339,6 +340,6 @@ def test_a_header_of_any_length_is_no_pickle(trained, tmp_path):
         path = tmp_path / "weights.safetensors"
         save_file(tensors, path, metadata={"format": FORMAT, "config": "{}", "pad": "x" * extra})
         read_weights(path)
-    torch.save({"a": torch.zeros(1)}, path)
+    torch.save({"a": testing.zeros(1)}, path)
     with pytest.raises(wp.WellposedError, match="a pickle"):
         read_weights(path)
