@@ -251,24 +251,6 @@ def test_weights_of_another_shape_are_refused(finished, tmp_path, capsys):
     assert "not written by wellposed" in output_of(capsys, ["certify", str(folder)], 1).err
 
 
-def test_a_missing_extra_is_named():
-    code = (
-        "import sys\nsys.modules['foolbox'] = None\nimport torch\nfrom wellposed.attacks import adversarial_distances\n"
-        "adversarial_distances(torch.nn.Linear(2, 2), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), [0.1])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'wellposed[attack]'" in done.stderr
-
-
-def test_the_core_imports_torch_numpy_and_safetensors_only():
-    code = (
-        "import sys\nimport wellposed\n"
-        "extras = {'lightning', 'foolbox', 'tyro', 'sklearn', 'matplotlib', 'rich', 'scipy', 'tomli_w'}\n"
-        "assert not extras & sys.modules.keys(), extras & sys.modules.keys()\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_results_of_other_weights_are_not_shown(finished, tmp_path, capsys):
     import shutil
 

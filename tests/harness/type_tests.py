@@ -8,8 +8,8 @@ from collections.abc import Iterator
 # Types of arguments, which a function has to tell apart; everything else is a kind.
 ARGUMENTS = {
     "Tensor", "torch.Tensor", "Parameter", "nn.Parameter", "nn.Module", "np.ndarray", "ndarray", "int", "float", "complex",
-    "bool", "str", "bytes", "tuple", "list", "dict", "set", "type", "object", "Path", "Mapping", "Sequence", "Iterable", "Iterator",
-    "Callable", "Number", "Integral", "Real", "Exception", "BaseException",
+    "bool", "str", "bytes", "tuple", "list", "dict", "set", "type", "object", "Path", "Mapping", "Sequence", "Iterable",
+    "Iterator", "Callable", "Number", "Integral", "Real", "Exception", "BaseException",
 }  # fmt: skip
 # Functions of the gate that say which kind a module is.
 OF_THE_GATE = {"is_plain", "is_nonexpansive", "moves_only", "flattens_images"}
