@@ -13,8 +13,8 @@ from torch import nn
 
 import wellposed as wp
 from wellposed import testing
+from wellposed.bounds.product import pair_constants
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
-from wellposed.network.constants import pair_constants
 from wellposed.operators.dense import Dense
 
 DOUBLE = torch.float64

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from wellposed.activations import ReLU
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
-from wellposed.bounds.tail import find, output_map
+from wellposed.bounds.tail import normalisation_before, tail_of
 from wellposed.errors import CertificateError
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen, linear_map
-from wellposed.layers.normalize import Normalize
-from wellposed.layers.plain import is_plain, moves_only
+from wellposed.layers.plain import is_plain
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
@@ -159,19 +158,15 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     Raises:
         CertificateError: the model is of another kind, or not known to be well posed.
     """
-    chain = materialise(model).blocks
-    found = find(chain)
-    if found is None:
+    blocks = materialise(model).blocks
+    tail = tail_of(blocks)
+    if tail is None:
         raise CertificateError(
             "model: per-input verification needs an equilibrium layer followed by at most one linear layer"
         )
-    place, name, layer, head = found
+    name, layer = tail.name, tail.layer
     if layer.activation != ReLU() and (relu_only or not layer.activation.is_monotone):
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
-    behind = [block for _, block in chain[:place]]
-    before = [block for block in behind if not moves_only(block)]
-    if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
-        raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
     linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
     if not isinstance(layer.operator(), Dense) or not linear:
         raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
@@ -180,18 +175,14 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     bias = (
         torch.zeros(len(weight), dtype=torch.float64) if fixed.injection.bias is None else fixed.injection.bias.detach()
     )
-    size = bias.abs()
-    for norm in before:
-        assert isinstance(norm, Normalize)
-        mean, std = norm.spread(weight.shape[1], behind)
-        shift = -mean / std
+    size, folding = bias.abs(), 0.0
+    found = normalisation_before(blocks, tail.place, weight.shape[1])
+    if found is not None:
+        mean, std = found
+        shift, folding = -mean / std, rounding_constant(weight.shape[1] + 8)
         size = size + weight.abs() @ shift.abs()
         bias = bias + weight @ shift
         weight = weight / std
     fixed.injection = linear_map(weight, bias)
-    output = output_map(layer, head)
-    constant = torch.zeros(len(output), dtype=torch.float64)
-    if head is not None and head.bias is not None:
-        constant = head.bias.detach().double().cpu()
-    folding = rounding_constant(weight.shape[1] + 8) if before else 0.0
-    return AffineNetwork(fixed.operator().dense().detach(), weight, bias, size, output, constant, fixed, folding)
+    matrix = fixed.operator().dense().detach()
+    return AffineNetwork(matrix, weight, bias, size, tail.rows, tail.bias, fixed, folding)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
 
+from wellposed.errors import CertificateError
 from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.solvers.solution import Solution
 
@@ -25,6 +27,21 @@ class ImplicitLayer(SolvingModule, ABC):
     def __init__(self, **options: Unpack[SolveOptions]) -> None:
         super().__init__(**options)
         self.output = self.direct = None
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+
+    @property
+    @abstractmethod
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of one state."""
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of what one state gives without an output map."""
+        return self.state_shape
 
     @abstractmethod
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
@@ -45,6 +62,16 @@ class ImplicitLayer(SolvingModule, ABC):
         Raises:
             GuaranteeError: none can be proved.
         """
+
+    def evaluation_rounding(self, dtype: torch.dtype) -> tuple[float, float, float]:
+        """Bound on the error of the state by rounding in a precision: a constant, per ‖x‖ and per ‖z‖, Euclidean.
+
+        Raises:
+            CertificateError: the layer does not say.
+        """
+        raise CertificateError(
+            f"{type(self).__name__}: no bound of the errors of its evaluation is known; override evaluation_rounding"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The equilibrium for every input, or the layer's output map of it where it has one.
