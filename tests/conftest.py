@@ -56,7 +56,8 @@ def pytest_collection_modifyitems(config, items):
         return
     lines = fast_tests()
     chosen = {
-        line: [item for item in items if item.nodeid == line or item.nodeid.startswith((f"{line}[", f"{line}::"))] for line in lines
+        line: [item for item in items if item.nodeid == line or item.nodeid.startswith((f"{line}[", f"{line}::"))]
+        for line in lines
     }
     missing = [line for line, found in chosen.items() if not found]
     if missing:

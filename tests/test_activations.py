@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import wellposed as wp
+from harness.activation_names import activation_names
 from wellposed import testing
 from wellposed.activations import DiagonalLinear, LeakyReLU, monotone_names
-from wellposed.activations.scalar import _REGISTRY
 
 GRID = testing.linspace(-8, 8, 4001, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", _REGISTRY)
+@pytest.mark.parametrize("name", activation_names())
 def test_derivative_and_slope_range(name):
     activation = wp.activation(name)
     value = (GRID + 1e-3).requires_grad_()  # off the kinks

@@ -16,7 +16,7 @@ from harness.certificate_file import forge
 from wellposed import testing
 from wellposed.certificates.radius import radii
 from wellposed.generalisation.pac_bayes_tightened import Norms, deviations, on_grid, output_change, tails, tightened
-from wellposed.network import bounded_logits, materialise, surely_misclassified
+from wellposed.network import bounded_logits, surely_misclassified
 from wellposed.numerics.golden_section import golden_section
 
 
@@ -415,7 +415,7 @@ class TestPacBayes:
 def test_only_what_no_solver_error_explains_counts_as_misclassified():
     model = model_of()
     x = images(50)
-    exact = materialise(model).exact
+    exact = wp.materialise(model).exact
     with torch.no_grad():
         truth = exact(x.double())
     runner_up = truth.topk(2, dim=1).indices[:, 1]

@@ -15,8 +15,6 @@ from wellposed import testing
 from wellposed.bounds.components import components
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.cayley import cayley
-from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.network import materialise
 
 
 def lines(folder):
@@ -173,7 +171,7 @@ def test_rounding_leaves_forgers_no_room_where_much_cancels(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rows_of_a_head_cannot_shrink_within_rounding(dtype, tmp_path):
     torch.manual_seed(0)
-    model = nn.Sequential(wp.MonDEQ(6, 5, dtype=dtype), OrthogonalLinear(5, 3, dtype=dtype))
+    model = nn.Sequential(wp.MonDEQ(6, 5, dtype=dtype), wp.OrthogonalLinear(5, 3, dtype=dtype))
     with torch.no_grad():
         model[1].free.mul_(50.0)
     certificate = written(model, tmp_path, None, witnessed=False)
@@ -189,7 +187,7 @@ def test_rows_of_a_head_cannot_shrink_within_rounding(dtype, tmp_path):
 
 def test_base_points_of_exponentials_are_orthogonal_and_have_all_their_rows(tmp_path):
     torch.manual_seed(0)
-    model = nn.Sequential(wp.MonDEQ(6, 5), OrthogonalLinear(5, 3, parametrisation="exponential"))
+    model = nn.Sequential(wp.MonDEQ(6, 5), wp.OrthogonalLinear(5, 3, parametrisation="exponential"))
     certificate = written(model, tmp_path, None, witnessed=False)
     lines(tmp_path)
     forge(
@@ -229,7 +227,7 @@ def test_pixels_that_are_seen_apart_are_not_normalised_as_if_they_were_one_vecto
         with pytest.raises(wp.CertificateError, match="flatten|Flatten"):
             wp.certify(nn.Sequential(apart, *blocks), norm=norm)
         with pytest.raises(wp.CertificateError):
-            components(materialise(nn.Sequential(apart, nn.Flatten(2), *blocks)).blocks, norm)
+            components(wp.materialise(nn.Sequential(apart, nn.Flatten(2), *blocks)).blocks, norm)
         alike = nn.Sequential(wp.Normalize((0.0, 0.0), (0.1, 0.1)), *blocks)
         assert wp.certify(alike, norm=norm).lipschitz > 0.0
     with pytest.raises(wp.CertificateError, match="Flatten"):
@@ -331,7 +329,7 @@ def test_witnesses_are_about_the_orthogonal_maps_that_run():
     """Formed again in float64 they are others, by more than the constants are apart."""
     for seed in range(30):
         torch.manual_seed(seed)
-        model = nn.Sequential(nn.Flatten(), OrthogonalLinear(6, 4))
+        model = nn.Sequential(nn.Flatten(), wp.OrthogonalLinear(6, 4))
         for norm in (2, "inf", 1):
             certificate = wp.certify(model, norm=norm, inputs=testing.rand(5, 6))
             assert certificate.lower_bound <= certificate.lipschitz
@@ -351,7 +349,7 @@ def rank_one(layer, size, seed=0):
 @pytest.mark.parametrize("size", [1e3, 1e4])
 @pytest.mark.parametrize("kind", ["map", "sandwich"])
 def test_matrices_of_the_formula_where_the_network_runs_others(kind, size, tmp_path):
-    layer = rank_one(OrthogonalLinear(4, 9) if kind == "map" else wp.Sandwich(5, 4), size)
+    layer = rank_one(wp.OrthogonalLinear(4, 9) if kind == "map" else wp.Sandwich(5, 4), size)
     model = nn.Sequential(layer)
     written(model, tmp_path, None)
     frame = cayley(layer.free.detach().double().numpy()[None])[0][0]
@@ -374,7 +372,7 @@ def test_matrices_of_the_formula_where_the_network_runs_others(kind, size, tmp_p
 @pytest.mark.parametrize("parametrisation", ["bjorck", "exponential", "cayley"])
 def test_fewer_columns_than_a_map_has(parametrisation, tmp_path):
     torch.manual_seed(1)
-    head = OrthogonalLinear(8, 3, parametrisation=parametrisation, dtype=torch.float64)
+    head = wp.OrthogonalLinear(8, 3, parametrisation=parametrisation, dtype=torch.float64)
     model = nn.Sequential(nn.Identity(), head)
     written(model, tmp_path, None)
     matrix = head.weight.detach().numpy()
@@ -441,7 +439,7 @@ def test_orthogonal_convolutions_with_tiny_rows_are_followed(dtype, tmp_path):
 def test_exponentials_are_followed_in_double_precision(size, spread, tmp_path):
     for seed in range(4):
         torch.manual_seed(seed)
-        layer = OrthogonalLinear(size, size, parametrisation="exponential", dtype=torch.float64)
+        layer = wp.OrthogonalLinear(size, size, parametrisation="exponential", dtype=torch.float64)
         with torch.no_grad():
             layer.free.copy_(spread * testing.randn(size, size, dtype=torch.float64))
         written(nn.Sequential(layer), tmp_path, None)

@@ -11,7 +11,7 @@ from torch import nn
 
 import wellposed as wp
 from wellposed import testing
-from wellposed.models.families import FAMILIES
+from wellposed.models import FAMILIES
 
 IMAGES = [(4, 4), (5, 5), (3, 6), (6, 3), (1, 5), (4, 1)]
 CELLS = [

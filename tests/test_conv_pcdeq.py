@@ -10,7 +10,7 @@ from torch import nn
 
 import wellposed as wp
 from wellposed import testing
-from wellposed.models.families import FAMILIES
+from wellposed.models import FAMILIES
 from wellposed.testing import ConvLayerCase
 from wellposed.testing.conv_layer_case import IMAGES
 

@@ -11,7 +11,7 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.verification import ChainVerifier, MixedMonotoneVerifier, Verifier, verifier_of
+from wellposed.verification import ChainVerifier, MixedMonotoneVerifier, verifier_of
 from wellposed.verification.region import Region
 
 
@@ -140,7 +140,7 @@ def test_batches_are_those_of_single_inputs(model, norm):
 
 
 def test_the_strongest_verifier_is_chosen():
-    assert type(verifier_of(dense())) is Verifier
+    assert type(verifier_of(dense())) is wp.Verifier
     assert type(verifier_of(dense("tanh"))) is ChainVerifier
     assert type(verifier_of(images())) is ChainVerifier
     positive = nn.Sequential(wp.PcDEQ(4, 3), nn.Linear(3, 2)).eval()

@@ -15,7 +15,6 @@ from wellposed import testing
 from wellposed.bounds.frequency_barrier import FrequencyBarrier
 from wellposed.bounds.frequency_metric import circular_metric_problem
 from wellposed.bounds.joint import joint_bound
-from wellposed.network import materialise
 from wellposed.testing import check_refusals
 
 
@@ -249,7 +248,7 @@ def test_class_pairs_of_a_classifier(border, tmp_path):
 def test_the_pooled_head_is_what_the_blocks_compute():
     layer = layer_of((5, 4), border=0)
     model = classifier(layer)
-    joint = joint_bound(materialise(model).blocks)
+    joint = joint_bound(wp.materialise(model).blocks)
     assert joint.block == "0 + 1 + 3"
     state = testing.randn(2, *layer.state_shape, dtype=torch.float64)
     rows = torch.autograd.functional.jacobian(lambda at: model[1:](at[None])[0], state[0]).flatten(1)
@@ -265,7 +264,9 @@ def test_the_pooled_head_is_what_the_blocks_compute():
     ],
 )
 def test_other_endings_get_the_product(rest):
-    assert joint_bound(materialise(nn.Sequential(layer_of((4, 4), border=0), *rest()).double().eval()).blocks) is None
+    assert (
+        joint_bound(wp.materialise(nn.Sequential(layer_of((4, 4), border=0), *rest()).double().eval()).blocks) is None
+    )
 
 
 def test_other_layers_are_left_out():
@@ -290,7 +291,7 @@ def test_averages_over_something_else_are_not_taken_for_averages_over_windows(fl
 def unbounded(model):
     """Whether there is no joint bound, be it that the blocks do not even fit together."""
     try:
-        return joint_bound(materialise(model).blocks) is None
+        return joint_bound(wp.materialise(model).blocks) is None
     except wp.WellposedError:
         return True
 
@@ -395,7 +396,7 @@ def test_the_exact_copy_keeps_the_frequencies_that_run():
     torch.manual_seed(0)
     layer = wp.ConvMonDEQ(1, 2, (4, 5), border=1)
     for model in (layer, nn.Sequential(layer, nn.Flatten(), nn.Linear(84, 3)).eval()):
-        exact = materialise(model).exact
+        exact = wp.materialise(model).exact
         copied = exact.blocks[0][1]
         stored = copied.operator().tensors[0]
         assert stored.dtype == torch.complex128

@@ -21,7 +21,6 @@ from wellposed.bounds.gains import gains
 from wellposed.bounds.joint_norms import joint_bound_in
 from wellposed.checker import main as check_file
 from wellposed.cli.main import run as command
-from wellposed.network import materialise
 
 ORDERS = {"inf": torch.inf, "1": 1}
 
@@ -109,7 +108,7 @@ def test_positive_systems_attain_the_componentwise_constant():
     jacobian = head.weight @ torch.linalg.inv(testing.eye(4) - layer.operator().dense()) @ layer.injection.weight
     for norm, order in ORDERS.items():
         expected = float(torch.linalg.matrix_norm(jacobian.detach(), order))
-        assert components(materialise(model).blocks, norm).value == pytest.approx(expected, rel=1e-9)
+        assert components(wp.materialise(model).blocks, norm).value == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("norm", ["inf", "1"])

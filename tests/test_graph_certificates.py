@@ -16,7 +16,6 @@ from wellposed import testing
 from wellposed.attacks.graphs import graph_distances
 from wellposed.checker import Checker
 from wellposed.layers.graph_classifier import NodeSum
-from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.lower_bounds.graph_witness import graph_slope, with_features
 from wellposed.models import GraphClassifier
 from wellposed.network import bounded_logits
@@ -38,7 +37,7 @@ def model_of(variant="lipschitz", dtype=torch.float64, features=3, **options):
     settings = {"kappa": 1.0, "omega": 0.4} if variant == "lipschitz" else {"kappa": 0.6}
     settings |= {"activation": "group_sort", "variant": variant, "dtype": dtype, **options}
     layers = [wp.ImplicitGraph(features, 6, **settings), wp.ImplicitGraph(6, 4, **settings), NodeSum(by_root=True)]
-    head = nn.Sequential(OrthogonalLinear(4, 4, dtype=dtype), nn.ReLU(), nn.Linear(4, 3, dtype=dtype))
+    head = nn.Sequential(wp.OrthogonalLinear(4, 4, dtype=dtype), nn.ReLU(), nn.Linear(4, 3, dtype=dtype))
     return GraphClassifier(tuple(layers), head).eval()
 
 

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.data import load_images
-from wellposed.errors import CheckpointError, InputError
+from wellposed.errors import CheckpointError
 from wellposed.experiments.imported import import_run
 from wellposed.interop import matlab, read_dense, read_published
 from wellposed.interop.files import read_tensors
@@ -186,9 +187,9 @@ def test_the_error_is_measured_on_as_many_images_as_asked_for(tmp_path, capsys):
 def test_a_stride_is_for_convolutions(tmp_path):
     inner, head = monotone()
     torch.save(inner | head, tmp_path / "a.pt")
-    with pytest.raises(InputError, match="no convolutions"):
+    with pytest.raises(wp.InputError, match="no convolutions"):
         importing(tmp_path / "a.pt", "locuslab-mondeq", tmp_path / "run", stride=2)
-    with pytest.raises(InputError, match="stride=0"):
+    with pytest.raises(wp.InputError, match="stride=0"):
         importing(tmp_path / "a.pt", "locuslab-mondeq-conv", tmp_path / "run", stride=0)
 
 

@@ -9,7 +9,6 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.errors import GuaranteeError, InputError
 from wellposed.layers.interval import state_interval
 from wellposed.training.run import load_image_run
 from wellposed.training.worst_case import worst_logits
@@ -117,14 +116,14 @@ def test_gradients(name):
 def test_what_has_no_intervals_is_refused():
     x, labels = testing.rand(1, *SIZE), testing.zeros(1, dtype=torch.long)
     flat = (nn.Flatten(), wp.MonDEQ(40, 5), nn.Linear(5, 3))
-    with pytest.raises(GuaranteeError, match="μ∞"):
+    with pytest.raises(wp.GuaranteeError, match="μ∞"):
         worst_logits(nn.Sequential(*flat), x, labels, 0.1)
-    with pytest.raises(InputError, match="linear head"):
+    with pytest.raises(wp.InputError, match="linear head"):
         worst_logits(nn.Sequential(*flat[:2]), x, labels, 0.1)
     for model in (flat[1], nn.Sequential()):
-        with pytest.raises(InputError, match="linear head"):
+        with pytest.raises(wp.InputError, match="linear head"):
             worst_logits(model, x, labels, 0.1)
-    with pytest.raises(InputError, match="MaxPool2d"):
+    with pytest.raises(wp.InputError, match="MaxPool2d"):
         worst_logits(nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3)), x, labels, 0.1)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import wellposed as wp
 from wellposed import testing
 from wellposed.activations import Smooth
-from wellposed.constraints.monotone import Monotone
+from wellposed.constraints import Monotone
 from wellposed.network import bounded_logits
 from wellposed.network.materialise import gated
 

@@ -15,7 +15,7 @@ import wellposed as wp
 from wellposed import testing
 from wellposed.bounds.product import pair_constants
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
-from wellposed.operators.dense import Dense
+from wellposed.operators import Dense
 
 DOUBLE = torch.float64
 

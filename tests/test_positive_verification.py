@@ -8,7 +8,7 @@ from torch import nn
 
 import wellposed as wp
 from wellposed import testing
-from wellposed.verification import PositiveVerifier, Verifier, verifier_of
+from wellposed.verification import PositiveVerifier, verifier_of
 
 
 def model_of(activation="tanh", inputs=6, units=7, classes=3, seed=0, batch_norm=False, dtype=torch.float64):
@@ -93,7 +93,7 @@ def test_small_balls_are_certified_nearly_to_the_linearised_radius():
 
 def test_the_verifier_is_chosen_by_the_layer():
     assert verifier_of(model_of()).steps == ("global", "hull", "attack")
-    assert isinstance(verifier_of(nn.Sequential(wp.MonDEQ(4, 3), nn.Linear(3, 2))), Verifier)
+    assert isinstance(verifier_of(nn.Sequential(wp.MonDEQ(4, 3), nn.Linear(3, 2))), wp.Verifier)
     with pytest.raises(wp.CertificateError):
         verifier_of(nn.Sequential(nn.Linear(3, 2), nn.Softmax(1)))
     float32 = model_of(dtype=torch.float32)

@@ -7,7 +7,7 @@ import torch
 
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.data.base import ImageData
+from wellposed.data import ImageData
 from wellposed.training.config import presets
 from wellposed.training.loaders import build_model
 

@@ -11,7 +11,6 @@ import wellposed as wp
 from wellposed import testing
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.verified import spectral_norm_upper_bound
-from wellposed.operators.graphs import Graphs
 from wellposed.solvers.solution import Tolerance
 
 SCALES = {
@@ -90,7 +89,7 @@ def test_bounds_of_every_family_hold_at_every_scale(name, dtype, flushed):
 def test_bounds_of_graph_layers(variant, dtype, flushed):
     torch.manual_seed(0)
     edges = testing.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 0, 4, 5, 6]])
-    graphs = Graphs(torch.cat([edges, edges.flip(0)], 1), 7, testing.tensor([0, 0, 0, 1, 1, 1, 1]))
+    graphs = wp.Graphs(torch.cat([edges, edges.flip(0)], 1), 7, testing.tensor([0, 0, 0, 1, 1, 1, 1]))
     layer = without_biases(wp.ImplicitGraph(3, 4, variant=variant, dtype=dtype))
     x = testing.rand(7, 3, dtype=dtype)
 

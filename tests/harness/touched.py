@@ -1,4 +1,4 @@
-"""Which files of the library ran in a test run: a pytest plugin that fails the run if a file has functions and none was called."""
+"""Which files of the library ran: a pytest plugin that fails the run if a file has functions and none was called."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _FUNCTION = 0x01  # the flag CO_OPTIMIZED of code objects, which bodies of modul
 
 def computes(path: Path) -> bool:
     """Whether a file has a function that does something: its body is more than a docstring, an ellipsis or a refusal."""
-    functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)]
+    functions = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
+    ]
     return any(not isinstance(line, ast.Expr | ast.Raise | ast.Pass) for node in functions for line in node.body)
 
 

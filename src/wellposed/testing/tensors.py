@@ -54,10 +54,10 @@ def _drawn(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _placed(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function, on the default device."""
+    """The function, on the default device unless another one is named."""
 
-    def placed(*arguments: Any, **options: Any) -> Tensor:
-        return make(*arguments, device=torch.get_default_device(), **options)
+    def placed(*arguments: Any, device: torch.device | str | None = None, **options: Any) -> Tensor:
+        return make(*arguments, device=torch.get_default_device() if device is None else device, **options)
 
     return placed
 
