@@ -133,7 +133,7 @@ def test_bound_is_nearly_attained_where_the_margin_is_small(inside):
     bound, _ = layer.lipschitz()
     optimiser = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], lr=0.05)
     x = testing.randn(1, 1, 4, 4, dtype=torch.float64)
-    for _ in range(60):
+    for _ in range(20):
         jacobian = torch.func.jacrev(layer)(x).reshape(3, 16)
         loss = -torch.linalg.matrix_norm(jacobian, 2)
         optimiser.zero_grad()
@@ -141,7 +141,7 @@ def test_bound_is_nearly_attained_where_the_margin_is_small(inside):
         optimiser.step()
     bound, _ = layer.lipschitz()
     reached = float(torch.linalg.matrix_norm(torch.func.jacrev(layer)(x).reshape(3, 16), 2).detach())
-    assert 0.9 * bound <= reached <= bound * (1 + 1e-9) <= 2.0 * (1 + 1e-6)
+    assert 0.95 * bound <= reached <= bound * (1 + 1e-9) <= 2.0 * (1 + 1e-6)
 
 
 def test_the_output_is_that_of_the_pooled_state_and_gamma_can_change():

@@ -235,7 +235,7 @@ def test_a_solver_must_be_an_instance():
         with pytest.raises(wp.InputError, match="give an instance"):
             wp.MonDEQ(3, 4, solver=wrong)
     with pytest.raises(wp.InputError, match="must return the like of its state"):
-        wp.fixed_point(lambda z: z.double(), testing.zeros(1, 1))
+        wp.fixed_point(lambda z: z.double(), testing.zeros(1, 1, dtype=torch.float32))
     with pytest.raises(wp.InputError, match="must return the like of its state"):
         wp.fixed_point(lambda z: None, testing.zeros(1, 1))
     with pytest.raises(wp.InputError, match="z0: has shape"):

@@ -17,7 +17,7 @@ class LayerDerivatives(LayerHooks):
         function = self.as_function(layer)
         arguments = (self.inputs(2).requires_grad_(), *layer.parameters())
         assert torch.autograd.gradcheck(function, arguments)
-        assert torch.autograd.gradgradcheck(function, arguments)
+        assert torch.autograd.gradgradcheck(function, arguments, fast_mode=True)  # along random directions
 
     def test_forward_mode(self) -> None:
         layer = self.exact_layer()
