@@ -1,4 +1,4 @@
-"""What every operator must do. Inherit, and give three hooks."""
+"""What every operator must do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,30 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.operators import Circular, Operator
+from wellposed.testing import tensors
 
 
 class OperatorCase:
-    """Everything is compared with the dense matrix of ``dense``, which the hook builds independently."""
+    """Every check of an operator, against its matrix, which ``dense`` forms independently; inherit, and give the three hooks.
+
+    Attributes:
+        has_resolvent: whether `Operator.cayley` is to be called.
+
+    Example:
+        The rule for the operator that the library has for any matrix.
+
+        >>> import torch
+        >>> from wellposed.operators import Dense
+        >>> from wellposed.testing import OperatorCase, randn
+        >>> class TestDense(OperatorCase):
+        ...     def make_operator(self):
+        ...         return Dense(0.2 * randn(5, 5, seed=1, dtype=torch.float64))
+        ...     def dense(self, operator):
+        ...         return operator.tensors[0]
+        ...     def state_shape(self):
+        ...         return (5,)
+        >>> TestDense().test_transpose_is_the_adjoint()
+    """
 
     has_resolvent = True
 
@@ -19,30 +39,40 @@ class OperatorCase:
         raise NotImplementedError
 
     def dense(self, operator: Operator) -> Tensor:
-        """Its matrix on the flattened state, from the operator's tensors."""
+        """Its matrix on the flattened state, shape (n, n), from the operator's tensors."""
         raise NotImplementedError
 
     def state_shape(self) -> tuple[int, ...]:
+        """The shape of one state."""
         raise NotImplementedError
 
     def states(self, count: int = 5, seed: int = 0) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(count, *self.state_shape(), generator=generator, dtype=torch.float64)
+        """Some states, shape (count, *state), float64."""
+        return tensors.randn(count, *self.state_shape(), seed=seed, dtype=torch.float64)
 
     def flat(self, matrix: Tensor, state: Tensor) -> Tensor:
+        """A matrix on the flattened state, applied to states."""
         return (state.flatten(1) @ matrix.T).reshape(state.shape)
 
-    def test_dense_form(self):
+    def reflected(self, operator: Operator, matrix: Tensor, step: float) -> Tensor:
+        """The Cayley transform of a matrix at a step, with the operator's scaling, by the inverse."""
+        identity = tensors.eye(len(matrix), dtype=torch.float64)
+        scaling = tensors.ones(self.state_shape(), dtype=torch.float64)
+        if operator.scaling is not None:
+            scaling = scaling * operator.scaling
+        return 2 * torch.linalg.inv(identity + step * scaling.flatten()[:, None] * (identity - matrix)) - identity
+
+    def test_dense_form(self) -> None:
         operator = self.make_operator()
         torch.testing.assert_close(operator.dense(), self.dense(operator), rtol=1e-12, atol=1e-12)
 
-    def test_apply_and_affine(self):
+    def test_apply_and_affine(self) -> None:
         operator, z, q = self.make_operator(), self.states(), self.states(seed=1)
         expected = self.flat(self.dense(operator), z)
         torch.testing.assert_close(operator.apply(z), expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(operator.affine(z, q), expected + q, rtol=1e-12, atol=1e-12)
 
-    def test_transpose_is_the_adjoint(self):
+    def test_transpose_is_the_adjoint(self) -> None:
         operator, z, y = self.make_operator(), self.states(), self.states(seed=1)
         left = (operator.apply(z) * y).sum()
         right = (z * operator.transpose().apply(y)).sum()
@@ -50,8 +80,8 @@ class OperatorCase:
         torch.testing.assert_close(operator.transpose().dense(), self.dense(operator).T, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(operator.transpose().transpose().apply(z), operator.apply(z))
 
-    def test_nothing_that_is_passed_in_is_changed(self):
-        """Published multi-scale code folds borders into views of its input."""
+    def test_nothing_that_is_passed_in_is_changed(self) -> None:
+        """States, offsets and tensors are read only: published multi-scale code folds borders into views of its input."""
         operator, z, q = self.make_operator(), self.states(), self.states(seed=1)
         before = [t.clone() for t in (z, q, *operator.tensors)]
         for side in (operator, operator.transpose()):
@@ -64,22 +94,16 @@ class OperatorCase:
         for kept, now in zip(before, (z, q, *operator.tensors), strict=True):
             assert torch.equal(kept, now)
 
-    def test_cayley_of_the_operator_and_of_its_transpose(self):
+    def test_cayley_of_the_operator_and_of_its_transpose(self) -> None:
         operator, z = self.make_operator(), self.states()
         matrix = self.dense(operator)
-        identity = torch.eye(len(matrix), dtype=torch.float64)
-        scaling = torch.ones(self.state_shape(), dtype=torch.float64)
-        if operator.scaling is not None:
-            scaling = scaling * operator.scaling
-        scaling = scaling.flatten()[:, None]
         for step in (0.1, 1.0, 3.0):
-            expected = 2 * torch.linalg.inv(identity + step * scaling * (identity - matrix)) - identity
-            torch.testing.assert_close(operator.cayley(step).apply(z), self.flat(expected, z), rtol=1e-10, atol=1e-10)
-            expected = 2 * torch.linalg.inv(identity + step * scaling * (identity - matrix.T)) - identity
-            transposed = operator.transpose().cayley(step).apply(z)
-            torch.testing.assert_close(transposed, self.flat(expected, z), rtol=1e-10, atol=1e-10)
+            expected = self.flat(self.reflected(operator, matrix, step), z)
+            torch.testing.assert_close(operator.cayley(step).apply(z), expected, rtol=1e-10, atol=1e-10)
+            expected = self.flat(self.reflected(operator, matrix.T, step), z)
+            torch.testing.assert_close(operator.transpose().cayley(step).apply(z), expected, rtol=1e-10, atol=1e-10)
 
-    def test_gradients_of_the_tensors(self):
+    def test_gradients_of_the_tensors(self) -> None:
         operator = self.make_operator()
         z, y = self.states(), self.states(seed=1)
         for side in (operator, operator.transpose()):
@@ -92,7 +116,7 @@ class OperatorCase:
             direct = torch.func.jvp(lambda *t: side.rebuild(t).apply(z), side.tensors, tangents)[1]  # noqa: B023
             torch.testing.assert_close(side.tensor_tangent(tangents, z), direct, rtol=1e-11, atol=1e-11)
 
-    def test_norm_bounds_hold(self):
+    def test_norm_bounds_hold(self) -> None:
         operator = self.make_operator()
         matrix = self.dense(operator)
         assert operator.norm_upper_bound() >= float(torch.linalg.matrix_norm(matrix, 2))
@@ -152,7 +176,7 @@ class OperatorCase:
         true = float(torch.linalg.eigvalsh(0.5 * (displacement + displacement.T))[0])
         assert least <= true + 1e-12 * (1.0 + abs(true))
 
-    def test_rounding_bound_holds_in_float32(self):
+    def test_rounding_bound_holds_in_float32(self) -> None:
         operator = self.make_operator().to(torch.float32)
         exact = operator.to(torch.float64)
         z, q = self.states(200).float(), self.states(200, seed=1).float()
@@ -162,19 +186,14 @@ class OperatorCase:
         size = operator.norm_upper_bound() * z.flatten(1).norm(dim=1) + q.flatten(1).norm(dim=1)
         assert (bound <= 1e-4 * size).all()
 
-    def test_changed_weights_are_noticed_however_they_change(self):
+    def test_changed_weights_are_noticed_however_they_change(self) -> None:
         operator, z = self.make_operator(), self.states()
         first = operator.cayley(1.0).apply(z)
         with torch.no_grad():
             for tensor in operator.tensors:
                 tensor.data.mul_(0.5)
         changed = operator.rebuild(operator.tensors)
-        matrix = self.dense(changed)
-        identity = torch.eye(len(matrix), dtype=torch.float64)
-        scaling = torch.ones(self.state_shape(), dtype=torch.float64)
-        if changed.scaling is not None:
-            scaling = scaling * changed.scaling
-        expected = 2 * torch.linalg.inv(identity + scaling.flatten()[:, None] * (identity - matrix)) - identity
+        expected = self.flat(self.reflected(changed, self.dense(changed), 1.0), z)
         again = changed.cayley(1.0).apply(z)
-        torch.testing.assert_close(again, self.flat(expected, z), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(again, expected, rtol=1e-10, atol=1e-10)
         assert not torch.allclose(first, again)
