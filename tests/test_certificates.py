@@ -295,6 +295,12 @@ def test_perturbation_bound_is_attained_by_a_shift_of_the_bias():
     torch.testing.assert_close(wp.perturbation_bound(layer, other, x), moved, rtol=1e-8, atol=0)
 
 
+def trained_norms(squares):
+    """The norms that the paper's notebook prints."""
+    spectral = (5.0687, 15.9904, 0.5578, 4.7987)
+    return Norms(width=40, in_features=784, classes=10, m=20.0, spectral=spectral, squares=squares)
+
+
 class TestPacBayes:
     def evaluate(self, **options):
         model = model_of(m=1.0)
@@ -306,12 +312,11 @@ class TestPacBayes:
         """The appendix's formula at the norms that the paper's notebook prints: 23 660.6, and 23 646.5 at the best c₁."""
         module = importlib.import_module("wellposed.generalisation.pac_bayes")
         squares = (55.686, 47.723, 1747.613, 0.3112, 110.891, 0.1351)
-        norms = Norms(40, 784, 10, 20.0, (5.0687, 15.9904, 0.5578, 4.7987), squares)
+        norms = trained_norms(squares)
         blocks = module._Blocks(norms, 1962.359)
 
         def bound(c1, evaluate):
-            kl, log_term = evaluate(blocks, 50.0, 10.0, c1)
-            return 4 * math.sqrt((kl + log_term(4096, 0.1, c1)) / 4095)
+            return 4 * math.sqrt(evaluate(blocks, 4096, 50.0, 10.0, 0.1, c1) / 4095)
 
         assert bound(1e-4, module._published) == pytest.approx(23660.6, rel=1e-4)
         best = 10.0 ** golden_section(lambda k: bound(10.0**k, module._published), -12.0, -0.1, 1e-12)
@@ -322,7 +327,7 @@ class TestPacBayes:
     def test_tightened_deviations_are_nearly_the_best(self):
         """Against a general solver, which knows nothing of their form."""
         squares = (55.686, 47.723, 1747.613, 0.3112, 110.891, 0.1351)
-        norms = Norms(40, 784, 10, 20.0, (5.0687, 15.9904, 0.5578, 4.7987), squares)
+        norms = trained_norms(squares)
         found = np.log(deviations(norms, 50.0, 10.0, 3.0))
 
         def kl(logarithms):
@@ -406,7 +411,7 @@ class TestPacBayes:
         squares = tuple(scale**2 * part for part in (1.0, 2.0, 3.0, 0.0, 4.0, 0.0))
         for zeros in ((2,), (0,), (3,), (1, 2)):
             spectral = tuple(0.0 if k in zeros else scale for k in range(4))
-            norms = Norms(4, 5, 3, 1.0, spectral, squares)
+            norms = Norms(width=4, in_features=5, classes=3, m=1.0, spectral=spectral, squares=squares)
             found = deviations(norms, 2.0, 1.0, 3.0)
             change = output_change(norms, tails(norms, found, 3.0), 2.0)
             assert 0.999 / (2.0 * math.sqrt(2.0)) <= change <= 1.0 / (2.0 * math.sqrt(2.0))

@@ -11,10 +11,10 @@ import torch
 import wellposed as wp
 from harness.changed_models import attempt, chosen, every_change, judge, run
 from wellposed import testing
-from wellposed.experiments.changes import changes
-from wellposed.experiments.known_models import known_models
-from wellposed.experiments.planted_faults import believed
-from wellposed.experiments.slopes import sampled_slopes
+from wellposed.falsification.changes import changes
+from wellposed.falsification.claimed_faults import believed
+from wellposed.falsification.known_models import known_models
+from wellposed.falsification.slopes import sampled_slopes
 
 certificate_of = wp.certify  # before anything is put in its place
 KNOWN = {known.name: known for known in known_models()}

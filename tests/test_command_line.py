@@ -17,7 +17,7 @@ import torch
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run
-from wellposed.training.run import RunFolder, read_metrics
+from wellposed.training.folder import RunFolder, read_metrics
 
 QUICK = ["--epochs", "6", "--width", "12", "--m", "1.0", "--learning-rate", "0.02", "--batch-size", "64"]
 
@@ -49,6 +49,12 @@ def test_help_names_every_command(capsys):
     assert "Exit codes" in text
     assert "families: mondeq" in output_of(capsys, ["train", "--help"]).out
     assert output_of(capsys, ["--version"]).out.startswith("wellposed ")
+
+
+@pytest.mark.parametrize("module", ["wellposed", "wellposed.cli", "wellposed.cli.main"])
+def test_modules_run_as_the_command(module):
+    done = subprocess.run([sys.executable, "-m", module, "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "command='nothing'" in done.stderr
 
 
 def test_help_of_a_command_explains_its_options(capsys):

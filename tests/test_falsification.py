@@ -9,9 +9,11 @@ import torch
 
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.experiments.falsification import METHODS, Tally, campaign
-from wellposed.experiments.planted_faults import FAULTS
-from wellposed.experiments.subjects import graph_subject, image_subject, subjects
+from wellposed.falsification.campaign import METHODS, Tally, campaign
+from wellposed.falsification.graph_subjects import graph_subject
+from wellposed.falsification.image_subjects import image_subject
+from wellposed.falsification.planted_faults import FAULTS
+from wellposed.falsification.subjects import subjects
 
 
 def test_no_certificate_breaks():
@@ -54,7 +56,7 @@ def test_subjects_are_of_all_kinds():
 
 def test_the_command(capsys, monkeypatch):
     some = {name: FAULTS[name] for name in ("a wrong metric Λ", "logits of −∞")}  # all of them have tests of their own
-    monkeypatch.setattr("wellposed.experiments.planted_faults.FAULTS", some)
+    monkeypatch.setattr("wellposed.falsification.planted_faults.FAULTS", some)
     assert command(["reproduce", "falsification", "--trials", "300", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result["tallies"]) == set(METHODS)

@@ -403,7 +403,7 @@ def test_folds_partition_the_set(small_set):
         assert data.labels[data.test].bincount().tolist() == [2, 2]  # stratified
         tested += data.test.tolist()
     assert sorted(tested) == list(range(40))
-    assert data.features == 3 and data.classes == 2
+    assert data.shape == (3,) and data.classes == 2
     assert int(data.graphs[0].num_nodes) == 5 and data.graphs[0].edge_index.shape == (2, 8)
 
 
@@ -521,7 +521,7 @@ def test_reproduce_reports_four_conventions_and_paired_differences(small_set, tm
 )  # fmt: skip
 def test_published_sets(name, graphs, counts, features):
     data = graph_data.load_graphs(name, Path(os.environ["WELLPOSED_DATA"]))
-    assert len(data.graphs) == graphs and data.features == features
+    assert len(data.graphs) == graphs and data.shape == (features,)
     assert data.labels.bincount().tolist() == counts
 
 

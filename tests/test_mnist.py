@@ -16,7 +16,8 @@ import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.experiments.robustness import read_attacked, read_certified
-from wellposed.training.run import load_image_run, read_metrics
+from wellposed.training.folder import read_metrics
+from wellposed.training.run import load_image_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -11,9 +11,9 @@ import wellposed as wp
 from harness.changed_models import REFUSALS
 from harness.module_graphs import count, exceeded, judge
 from wellposed import testing
-from wellposed.experiments.module_graphs import UserModule, user_module
-from wellposed.experiments.slopes import sampled_slopes
-from wellposed.experiments.unusual_statements import UNUSUAL
+from wellposed.falsification.module_graphs import UserModule, user_module
+from wellposed.falsification.slopes import sampled_slopes
+from wellposed.falsification.unusual_statements import UNUSUAL
 
 
 @pytest.mark.parametrize("plain", [True, False])

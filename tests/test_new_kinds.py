@@ -13,7 +13,7 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.attacks import adversarial_distances
-from wellposed.experiments.slopes import sampled_slopes
+from wellposed.falsification.slopes import sampled_slopes
 from wellposed.verification import verifier_of
 
 

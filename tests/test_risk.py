@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal, localcontext
 
 import pytest
 import torch
@@ -12,7 +13,13 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.generalisation.risk import binary_kl, gaussian_kl, kl_inverse, risk_certificate
+from wellposed.generalisation.risk import (
+    binary_kl,
+    gaussian_kl,
+    gaussian_kl_upper_bound,
+    kl_inverse,
+    risk_certificate,
+)
 from wellposed.training.posterior import Posterior
 
 
@@ -35,6 +42,32 @@ def test_gaussian_divergences_are_those_of_torch():
     second = torch.distributions.Normal(prior, prior_log_std.exp())
     torch.testing.assert_close(found, torch.distributions.kl_divergence(first, second).sum())
     assert float(gaussian_kl(mean, log_std, mean, log_std)) == 0.0
+
+
+@pytest.mark.parametrize("spread", [1e-9, 1e-3, 1.0, 30.0])
+def test_the_bound_of_a_divergence_is_above_it_in_exact_arithmetic(spread):
+    torch.manual_seed(0)
+    parts = [spread * torch.randn(300, dtype=torch.float64) for _ in range(4)]
+    bound = gaussian_kl_upper_bound(*parts)
+    with localcontext() as context:
+        context.prec = 60
+        exact = Decimal(0)
+        for mean, log_std, centre, width in zip(*(map(Decimal, part.tolist()) for part in parts), strict=True):
+            ratio = 2 * (log_std - width)
+            exact += (ratio.exp() + ((mean - centre) / width.exp()) ** 2 - 1 - ratio) / 2
+    assert Decimal(bound) >= exact
+    assert bound == pytest.approx(float(exact), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("q", [0.0, 1e-9, 0.02, 0.5, 0.999999])
+@pytest.mark.parametrize("budget", [0.0, 1e-17, 1e-12, 1e-3, 5.0])
+def test_the_inverse_of_the_binary_divergence_is_never_too_small(q, budget):
+    p = kl_inverse(q, budget)
+    with localcontext() as context:
+        context.prec = 60
+        pairs = ((Decimal(q), Decimal(p)), (1 - Decimal(q), 1 - Decimal(p)))
+        exact = sum((a * (a / b).ln() if a else Decimal(0)) if b else Decimal("inf") for a, b in pairs)
+        assert exact >= Decimal(budget)
 
 
 def test_the_certificate_fails_no_more_often_than_it_says():

@@ -13,10 +13,10 @@ from torch import Tensor
 
 import wellposed as wp
 from wellposed import testing
-from wellposed.experiments.change import Change
-from wellposed.experiments.changes import changes
-from wellposed.experiments.known_models import KnownModel, known_models
-from wellposed.experiments.slopes import sampled_slopes
+from wellposed.falsification.change import Change
+from wellposed.falsification.changes import changes
+from wellposed.falsification.known_models import KnownModel, known_models
+from wellposed.falsification.slopes import sampled_slopes
 
 REFUSALS = (wp.WellposedError, NotImplementedError)
 

@@ -12,8 +12,8 @@ import torch
 import wellposed as wp
 from harness.changed_models import REFUSALS
 from wellposed import testing
-from wellposed.experiments.module_graphs import UserModule
-from wellposed.experiments.slopes import sampled_slopes
+from wellposed.falsification.module_graphs import UserModule
+from wellposed.falsification.slopes import sampled_slopes
 
 
 @dataclass

@@ -56,7 +56,7 @@ class LayerEvidence(LayerHooks):
         guarantee: Any = (
             layer.guarantee()
         )  # strongly monotone, and the layer's solver a splitting; others override this
-        plan = (layer.solver or wp.solvers.solver_for(guarantee)).plan(guarantee)
+        plan: Any = (layer.solver or wp.solvers.solver_for(guarantee)).plan(guarantee)
         x = self.inputs(20)
         solution = layer.solve(x)
         offset = layer.injection(x)

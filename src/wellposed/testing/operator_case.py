@@ -134,13 +134,13 @@ class OperatorCase:
         matrix = self.dense(operator)
         return scaling.flatten()[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
 
-    def test_what_it_says_of_states(self):
+    def test_what_it_says_of_states(self) -> None:
         operator = self.make_operator()
         assert operator.state_shape == self.state_shape()
         assert operator.dtype == torch.float64 and operator.to(torch.float32).dtype == torch.float32
         assert not operator.transposed and operator.transpose().transposed
 
-    def test_other_forms_are_the_same_map(self):
+    def test_other_forms_are_the_same_map(self) -> None:
         operator = self.make_operator()
         matrix = self.dense(operator)
         for side, expected in ((operator, matrix), (operator.transpose(), matrix.T)):
@@ -164,7 +164,7 @@ class OperatorCase:
                 torch.testing.assert_close(again.dense(), expected, rtol=1e-12, atol=1e-12)
                 assert form.metric.shape == (again.channels,) and bool((form.metric > 0.0).all())
 
-    def test_symmetric_parts_are_below_the_map(self):
+    def test_symmetric_parts_are_below_the_map(self) -> None:
         operator = self.make_operator()
         try:
             parts = operator.symmetric_parts()

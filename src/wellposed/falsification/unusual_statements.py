@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from wellposed.experiments.module_writer import Writer
+from wellposed.falsification.module_writer import Writer
 
 # {v} is a value, {w} another one of the same shape or the same one, {n} a number, {f} a new variable; several lines each.
 _TEXTS: dict[str, str] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
-from wellposed.experiments.change import Apply, Change
-from wellposed.experiments.model_parts import Part, attributes, is_float, methods, properties, tensors
+from wellposed.falsification.change import Apply, Change
+from wellposed.falsification.model_parts import Part, attributes, is_float, methods, properties, tensors
 from wellposed.operators import Operator
 
 FACTOR = 100.0
@@ -84,11 +85,13 @@ def _property(name: str) -> Callable[[type], Any]:
     """A property that hides what the instance or its class has under the name."""
 
     def make(kind: type) -> Any:
-        inherited = getattr(kind, name, None)
+        inherited: Any = getattr(kind, name, None)
+
+        described = inspect.isdatadescriptor(inherited)
 
         def read(self: Any) -> Any:
-            if isinstance(inherited, property):
-                return larger(inherited.fget(self)) if inherited.fget else None
+            if described:
+                return larger(inherited.__get__(self))
             if name in vars(self):
                 return larger(vars(self)[name])
             held = vars(self).get("_parameters", {}).get(name)
@@ -130,19 +133,16 @@ def _hooks(part: Part) -> Iterator[Change]:
         yield Change("hook", f"{part}: {name}", _registering(part, name, hook))
     kind = type(part.value)
     everywhere: dict[str, tuple[Any, Any]] = {
-        "forward hook": (
-            torch_modules.register_module_forward_hook,
-            lambda module, given, output: larger(output) if type(module) is kind else None,
-        ),
-        "forward pre-hook": (
-            torch_modules.register_module_forward_pre_hook,
-            lambda module, given: before(module, given) if type(module) is kind else None,
-        ),
+        "forward hook": (torch_modules.register_module_forward_hook, after),
+        "forward pre-hook": (torch_modules.register_module_forward_pre_hook, before),
     }
     for name, (registering, hook) in everywhere.items():
 
         def apply(model: nn.Module, stack: ExitStack, registering: Any = registering, hook: Any = hook) -> None:
-            stack.callback(registering(hook).remove)
+            def selective(module: nn.Module, *given: Any) -> Any:
+                return hook(module, *given) if type(module) is kind else None
+
+            stack.callback(registering(selective).remove)
 
         yield Change("global hook", f"{part}: a global {name}", apply)
 

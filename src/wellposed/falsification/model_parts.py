@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,11 @@ class Part:
     def __str__(self) -> str:
         return ".".join(self.path) or "model"
 
+    @property
+    def name(self) -> str:
+        """What its holder calls it; empty for the model itself."""
+        return self.path[-1] if self.path else ""
+
     def of(self, model: nn.Module) -> Any:
         """This part of a copy of the model."""
         found: Any = model
@@ -41,7 +47,7 @@ class Part:
 
     def put(self, model: nn.Module, value: Any) -> None:
         """Something else in the place of this part of a copy of the model."""
-        assign(self.holder(model), self.path[-1], value)
+        assign(self.holder(model), self.name, value)
 
     def own(self, model: nn.Module) -> Any:
         """This part of a copy of the model, an object that is not shared with other models: objects by name are."""
@@ -117,7 +123,7 @@ def methods(kind: type) -> dict[str, type]:
         if owner in (nn.Module, object) or owner.__module__.split(".")[0] not in _LIBRARIES:
             continue
         for name, member in vars(owner).items():
-            if callable(member) and not isinstance(member, type | staticmethod | classmethod) and _computes(name):
+            if inspect.isfunction(member) and _computes(name):
                 found.setdefault(name, owner)
     return found
 
@@ -127,7 +133,8 @@ def properties(kind: type) -> list[str]:
     inherited = (
         owner for owner in kind.__mro__ if owner.__module__.split(".")[0] in _LIBRARIES and owner is not nn.Module
     )
-    return sorted({name for owner in inherited for name, member in vars(owner).items() if isinstance(member, property)})
+    members = (entry for owner in inherited for entry in vars(owner).items())
+    return sorted({name for name, member in members if inspect.isdatadescriptor(member) and not name.startswith("__")})
 
 
 # What shows, saves, trains or assembles a module, and computes nothing.

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.experiments.module_writer import Value, Writer, norm_of, summed
+from wellposed.certificates import certify
+from wellposed.falsification.module_writer import ROOM, Value, Writer, norm_of, summed
 from wellposed.layers.explicit import SLL, Sandwich
 from wellposed.layers.lben import LBEN
 from wellposed.layers.mondeq import MonDEQ
@@ -37,21 +38,17 @@ def equilibrium(w: Writer) -> None:
     """A layer of the library with a constant of its own."""
     value, states = w.pick(1), w.draw.randint(2, 5)
     inputs = value.shape[0]
-    layer: MonDEQ | NEMON | LBEN | Sandwich | SLL
-    match w.draw.randrange(5):
-        case 0:
-            layer = MonDEQ(inputs, states, m=0.5, activation=w.draw.choice(("relu", "tanh")), **_WIDE)
-        case 1:
-            layer = NEMON(inputs, states, mu=0.3, **_WIDE)
-        case 2:
-            layer = LBEN(inputs, 4, gamma=1.5, out_features=states, **_WIDE)
-        case 3:
-            layer = Sandwich(inputs, states, **_WIDE)
-        case _:
-            layer, states = SLL(inputs, **_WIDE), inputs
-    found = layer.lipschitz()
-    constant = found[0] if isinstance(found, tuple) else found
-    w.write(f"{w.part('layer', layer)}({value.name})", (states,), value.constants * constant, value)
+    makers: tuple[Callable[[], nn.Module], ...] = (
+        lambda: MonDEQ(inputs, states, m=0.5, activation=w.draw.choice(("relu", "tanh")), **_WIDE),
+        lambda: NEMON(inputs, states, mu=0.3, **_WIDE),
+        lambda: LBEN(inputs, 4, gamma=1.5, out_features=states, **_WIDE),
+        lambda: Sandwich(inputs, states, **_WIDE),
+        lambda: SLL(inputs, **_WIDE),
+    )
+    place = w.draw.randrange(len(makers))
+    layer, outputs = makers[place](), inputs if place == len(makers) - 1 else states
+    constant = certify(layer, method="product").lipschitz
+    w.write(f"{w.part('layer', layer)}({value.name})", (outputs,), value.constants * constant, value)
 
 
 def orthogonal(w: Writer) -> None:
@@ -121,7 +118,7 @@ def constants(w: Writer) -> None:
         "{} + shift": 1.0, "{}.div({})": 1.0 / abs(number),
     }  # fmt: skip
     text, factor = w.draw.choice(list(choices.items()))
-    w.write(text.format(value.name, number), value.shape, value.constants * (factor * (1.0 + 1e-12)), value)
+    w.write(text.format(value.name, number), value.shape, value.constants * (factor * ROOM), value)
 
 
 def tensor_constants(w: Writer) -> None:
@@ -133,7 +130,7 @@ def tensor_constants(w: Writer) -> None:
     if w.draw.random() < 0.3:
         sizes = sizes[:1].reshape(())
     name, other = w.buffer("scale", sizes), w.buffer("mean", torch.randn_like(sizes))
-    largest, least = float(sizes.max()) * (1.0 + 1e-12), float(sizes.min()) * (1.0 - 1e-12)
+    largest, least = float(sizes.max()) * ROOM, float(sizes.min()) / ROOM
     choices = {
         "{0} * {1}": largest, "{1} * {0}": largest, "{0} / {1}": 1.0 / least, "({0} - {2}) / {1}": 1.0 / least, "{0} + {2}": 1.0,
         "torch.add({0}, {2})": 1.0, "({0} + {2}) * {1}": largest,
@@ -159,19 +156,17 @@ def image_map(w: Writer) -> None:
     value = w.pick(3)
     channels, height, width = value.shape
     layer: nn.Module
-    constant, shape = 1.0, value.shape
-    match w.draw.randrange(3):
-        case 0:
-            layer = nn.Conv2d(channels, 2, 3, padding=1, **_WIDE)
-            sums = layer.weight.detach().abs().sum((2, 3))
-            constant, shape = float((sums.sum(0).max() * sums.sum(1).max()).sqrt()) * (1.0 + 1e-9), (2, height, width)
-        case 1 if min(height, width) >= 2:
-            layer, constant, shape = nn.AvgPool2d(2), 0.5 * (1.0 + 1e-12), (channels, height // 2, width // 2)
-        case _:
-            norm = nn.BatchNorm2d(channels, **_WIDE)
-            assert norm.running_var is not None
-            norm.running_var.uniform_(0.5, 2.0)
-            layer, constant = norm, float((norm.running_var + norm.eps).rsqrt().max()) * (1.0 + 1e-12)
+    place = w.draw.randrange(3)
+    if place == 0:
+        layer = nn.Conv2d(channels, 2, 3, padding=1, **_WIDE)
+        sums = layer.weight.detach().abs().sum((2, 3))
+        constant, shape = float((sums.sum(0).max() * sums.sum(1).max()).sqrt()) * ROOM, (2, height, width)
+    elif place == 1 and min(height, width) >= 2:
+        layer, constant, shape = nn.AvgPool2d(2), 0.5 * ROOM, (channels, height // 2, width // 2)
+    else:
+        layer, shape = nn.BatchNorm2d(channels, **_WIDE), (channels, height, width)
+        variance = layer.get_buffer("running_var").uniform_(0.5, 2.0)
+        constant = float((variance + layer.eps).rsqrt().max()) * ROOM
     w.write(f"{w.part('image', layer)}({value.name})", shape, value.constants * constant, value)
     return None
 
@@ -198,8 +193,7 @@ def loop(w: Writer) -> None:
     w.lines.append("    " + (step if residual else f"{name} = torch.relu(layer({name}))"))
     found: Tensor = value.constants.clone()
     for layer in layers:
-        assert isinstance(layer, nn.Linear)
-        norm = norm_of(layer.weight)
+        norm = norm_of(layer.get_parameter("weight"))
         first_is_layer = step.endswith(f"+ {name}")
         factors = (1.0 + norm, norm if first_is_layer else 1.0, 1.0 + norm) if residual else (norm,) * 3
         found = found * torch.tensor(factors, dtype=torch.float64)

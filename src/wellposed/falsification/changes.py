@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from torch import nn
 
-from wellposed.experiments.change import Change
-from wellposed.experiments.changed_behaviour import behaviour
-from wellposed.experiments.changed_values import OF_THE_SOLVE, values
-from wellposed.experiments.model_parts import parts
+from wellposed.falsification.change import Change
+from wellposed.falsification.changed_behaviour import behaviour
+from wellposed.falsification.changed_values import OF_THE_SOLVE, values
+from wellposed.falsification.model_parts import parts
 
 
 def changes(model: nn.Module) -> Iterator[Change]:

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
 from wellposed.errors import WellposedError
-from wellposed.experiments.change import Change
-from wellposed.experiments.changes import changes
-from wellposed.experiments.known_models import KnownModel, known_models
-from wellposed.experiments.module_graphs import UserModule, user_module
-from wellposed.experiments.slopes import Slopes, sampled_slopes
-from wellposed.experiments.tally import Tally
+from wellposed.falsification.change import Change
+from wellposed.falsification.changes import changes
+from wellposed.falsification.known_models import KnownModel, known_models
+from wellposed.falsification.module_graphs import UserModule, user_module
+from wellposed.falsification.slopes import Slopes, sampled_slopes
+from wellposed.falsification.subject import drawing
+from wellposed.falsification.tally import Tally
 
 _PAIRS = 500  # random ones of every model
 _POINTS = 40
+_OF_SOLVES = 1e-7  # relative: what the errors of solves, which are not bounded here, may add to a slope
 _VIOLATION = torch.ones(1, dtype=torch.float64)  # an error that is no refusal
 
 
@@ -35,9 +37,10 @@ def changed_model_trial(
         certifying: what is judged.
         kinds: of changes; all of them if there are none.
     """
-    known = _models()[_below(len(_models()), generator)]
+    draw = drawing(generator)
+    known = _models()[draw(len(_models()))]
     found = [change for change in _changes(known.name) if not kinds or change.kind in kinds]
-    change, model = found[_below(len(found), generator)], known.make()
+    change, model = found[draw(len(found))], known.make()
     points = known.points(_POINTS, generator)
     try:
         earlier = certify(model, method="product")
@@ -51,31 +54,14 @@ def changed_model_trial(
             change.apply(model, stack)
         except Exception:  # torch knows changes that cannot be made
             return
-        _claim(tally, known, change, model, points, certifying)
-    _radii(tally, earlier, known, points, labels, radii)
+        _judge_claim(
+            tally, lambda: certifying(model).lipschitz,
+            lambda: sampled_slopes(lambda rows: model(known.data(rows)), points, random_pairs=_PAIRS, noise=change.noise),
+        )  # fmt: skip
+    _judge_radii(tally, earlier, known, points, labels, radii)
 
 
-def _claim(
-    tally: Tally, known: KnownModel, change: Change, model: nn.Module, points: Tensor,
-    certifying: Callable[[nn.Module], Certificate],
-) -> None:  # fmt: skip
-    """What is certified of the changed model, against its slopes."""
-    try:
-        claimed = certifying(model).lipschitz
-    except (WellposedError, NotImplementedError):
-        tally.refused += 1
-        return
-    except Exception:
-        tally.judge(_VIOLATION, 0.0)
-        return
-    try:
-        seen = sampled_slopes(lambda rows: model(known.data(rows)), points, random_pairs=_PAIRS, noise=change.noise)
-    except Exception:  # what does not run computes nothing false
-        return
-    _judge(tally, seen, claimed)
-
-
-def _radii(
+def _judge_radii(
     tally: Tally, earlier: Certificate, known: KnownModel, points: Tensor, labels: Tensor, radii: Tensor
 ) -> None:
     """The radii of the certificate from before the change, which is about the network of then."""
@@ -101,9 +87,17 @@ def user_module_trial(
         constant: what is judged; None for `certify`.
         plain: see `user_module`.
     """
-    written = user_module(_below(2**31 - 1, generator), plain=plain)
+    written = user_module(drawing(generator)(2**31 - 1), plain=plain)
+    _judge_claim(
+        tally, lambda: certify(written.module).lipschitz if constant is None else constant(written),
+        lambda: sampled_slopes(written.module, written.points(_POINTS, generator), random_pairs=_PAIRS),
+    )  # fmt: skip
+
+
+def _judge_claim(tally: Tally, claim: Callable[[], float], see: Callable[[], Slopes]) -> None:
+    """What is certified of a module, against its slopes; a certificate may be refused, and nothing else may go wrong."""
     try:
-        claimed = certify(written.module).lipschitz if constant is None else constant(written)
+        claimed = claim()
     except (WellposedError, NotImplementedError):
         tally.refused += 1
         return
@@ -111,14 +105,10 @@ def user_module_trial(
         tally.judge(_VIOLATION, 0.0)
         return
     try:
-        seen = sampled_slopes(written.module, written.points(_POINTS, generator), random_pairs=_PAIRS)
+        seen = see()
     except Exception:  # what does not run computes nothing false
         return
-    _judge(tally, seen, claimed)
-
-
-def _judge(tally: Tally, seen: Slopes, claimed: float) -> None:
-    tally.judge(seen.observed, claimed * (1.0 + 1e-7))  # of solves, whose errors are not bounded here
+    tally.judge(seen.observed, claimed * (1.0 + _OF_SOLVES))
     tally.judge(torch.tensor([0.0 if seen.steady else 1.0], dtype=torch.float64), 0.0)
 
 
@@ -131,7 +121,3 @@ def _models() -> tuple[KnownModel, ...]:
 def _changes(name: str) -> tuple[Change, ...]:
     (known,) = (model for model in _models() if model.name == name)
     return tuple(changes(known.make()))
-
-
-def _below(high: int, generator: torch.Generator) -> int:
-    return int(torch.randint(high, (1,), generator=generator))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+ROOM = 1.0 + 1e-9  # for the rounding of constants, which prove nothing here
 _HEAD = "import random\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n\n"
 
 
@@ -145,4 +146,4 @@ def summed(first: Value, second: Value, *, in_place: bool = False) -> Tensor:
 
 def norm_of(weight: Tensor) -> float:
     """‖W‖₂ of a matrix, with room for rounding."""
-    return float(torch.linalg.matrix_norm(weight.detach().double(), 2)) * (1.0 + 1e-9)
+    return float(torch.linalg.matrix_norm(weight.detach().double(), 2)) * ROOM

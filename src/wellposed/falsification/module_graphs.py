@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wellposed.experiments.module_statements import ALLOWED, Statement
-from wellposed.experiments.module_writer import Value, Writer, norm_of
-from wellposed.experiments.unusual_statements import unusual
+from wellposed.falsification.module_statements import ALLOWED, Statement
+from wellposed.falsification.module_writer import Value, Writer, norm_of
+from wellposed.falsification.unusual_statements import unusual
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,11 +60,11 @@ class KnownModel:
                 for name, parameter in model.named_parameters():
                     if name.endswith("bias"):
                         parameter.uniform_(0.1, 0.5)
-                for part in model.modules():
-                    if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
-                        assert part.running_mean is not None and part.running_var is not None
-                        part.running_mean.normal_(0.0, 0.3)
-                        part.running_var.uniform_(0.5, 2.0)
+                for name, buffer in model.named_buffers():
+                    if name.endswith("running_mean"):
+                        buffer.normal_(0.0, 0.3)
+                    if name.endswith("running_var"):
+                        buffer.uniform_(0.5, 2.0)
         return model.double().eval()
 
     def points(self, count: int, generator: torch.Generator) -> Tensor:
