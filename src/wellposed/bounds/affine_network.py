@@ -11,17 +11,16 @@ from torch import Tensor, nn
 
 from wellposed.activations import ReLU
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
-from wellposed.bounds.tail import find, output_map
+from wellposed.bounds.tail import normalisation_before, tail_of
 from wellposed.errors import CertificateError
+from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen, linear_map
-from wellposed.layers.normalize import Normalize
-from wellposed.layers.plain import is_plain, moves_only
+from wellposed.layers.plain import is_plain
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +92,18 @@ class AffineNetwork:
         return self.weight.norm(dim=1) * (1.0 + (self.weight.shape[1] + 8) * 2.0**-52 + self.folding)
 
     @cached_property
+    def metric(self) -> Tensor:
+        """A diagonal metric in which the layer is well posed, shape (n,).
+
+        Raises:
+            CertificateError: none is known or found.
+        """
+        found = known_metric(self.matrix, self.layer.guarantee())
+        if found is None:
+            raise CertificateError("W: no diagonal metric proves the layer well posed")
+        return found
+
+    @cached_property
     def offset_lipschitz(self) -> float:
         """Proved Euclidean Lipschitz constant of q ↦ z*."""
         return self.layer.guarantee().offset_lipschitz()
@@ -103,9 +114,7 @@ class AffineNetwork:
 
         v_k is the state of a further unit z_k = 1·v_k: the best diagonal metric for W and U with that row added bounds it.
         """
-        size = len(self.matrix)
-        metric = self.layer.guarantee().diagonal_metric()
-        metric = torch.ones(size, dtype=torch.float64) if metric is None else metric.detach().double().cpu()
+        size, metric = len(self.matrix), self.metric
         half = metric[:, None] * (torch.eye(size, dtype=torch.float64) - self.matrix)
         factor = torch.linalg.cholesky_ex(half + half.t())[0]
         found = torch.empty(size, dtype=torch.float64)
@@ -159,39 +168,31 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     Raises:
         CertificateError: the model is of another kind, or not known to be well posed.
     """
-    chain = materialise(model).blocks
-    found = find(chain)
-    if found is None:
+    blocks = materialise(model).blocks
+    tail = tail_of(blocks)
+    if tail is None:
         raise CertificateError(
             "model: per-input verification needs an equilibrium layer followed by at most one linear layer"
         )
-    place, name, layer, head = found
+    name, layer = tail.name, tail.layer
     if layer.activation != ReLU() and (relu_only or not layer.activation.is_monotone):
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
-    behind = [block for _, block in chain[:place]]
-    before = [block for block in behind if not moves_only(block)]
-    if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
-        raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
     linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
-    if not isinstance(layer.operator(), Dense) or not linear:
+    if layer.operator().matrix() is None or not linear:
         raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
     fixed = frozen(layer, metric_guarantee(name, layer))
     weight = fixed.injection.weight.detach()
     bias = (
         torch.zeros(len(weight), dtype=torch.float64) if fixed.injection.bias is None else fixed.injection.bias.detach()
     )
-    size = bias.abs()
-    for norm in before:
-        assert isinstance(norm, Normalize)
-        mean, std = norm.spread(weight.shape[1], behind)
-        shift = -mean / std
+    size, folding = bias.abs(), 0.0
+    found = normalisation_before(blocks, tail.place, weight.shape[1])
+    if found is not None:
+        mean, std = found
+        shift, folding = -mean / std, rounding_constant(weight.shape[1] + 8)
         size = size + weight.abs() @ shift.abs()
         bias = bias + weight @ shift
         weight = weight / std
     fixed.injection = linear_map(weight, bias)
-    output = output_map(layer, head)
-    constant = torch.zeros(len(output), dtype=torch.float64)
-    if head is not None and head.bias is not None:
-        constant = head.bias.detach().double().cpu()
-    folding = rounding_constant(weight.shape[1] + 8) if before else 0.0
-    return AffineNetwork(fixed.operator().dense().detach(), weight, bias, size, output, constant, fixed, folding)
+    matrix = fixed.operator().dense().detach()
+    return AffineNetwork(matrix, weight, bias, size, tail.rows, tail.bias, fixed, folding)

@@ -71,11 +71,10 @@ def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
     """
     choices("algorithm", algorithm, ("forward_backward", "peaceman_rachford"))
     check(step > 0.0, "step", step, "must be positive")
-    if len(layer.input_shape) != 1:
-        raise InputError(
-            f"layer={type(layer).__name__}: takes inputs of shape {layer.input_shape}; must take flat ones"
-        )
-    matrix, weight = layer.operator().dense().detach().double().cpu(), layer.injection.weight.detach().double().cpu()
+    stored = layer.operator().matrix()
+    if stored is None:
+        raise InputError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
+    matrix, weight = stored.detach().double().cpu(), layer.injection.weight.detach().double().cpu()
     size, inputs = weight.shape
     bias = (
         torch.zeros(size, dtype=torch.float64) if layer.injection.bias is None else layer.injection.bias.double().cpu()

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
 
+from wellposed.errors import CertificateError
 from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.solvers.solution import Solution
 
@@ -61,6 +63,16 @@ class ImplicitLayer(SolvingModule, ABC):
         Raises:
             GuaranteeError: none can be proved.
         """
+
+    def evaluation_rounding(self, dtype: torch.dtype) -> tuple[float, float, float]:
+        """Bound on the error of the state by rounding in a precision: a constant, per ‖x‖ and per ‖z‖, Euclidean.
+
+        Raises:
+            CertificateError: the layer does not say.
+        """
+        raise CertificateError(
+            f"{type(self).__name__}: no bound of the errors of its evaluation is known; override evaluation_rounding"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The equilibrium for every input, or the layer's output map of it where it has one.

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import activation as activation_named
-from wellposed.activations import monotone_names
+from wellposed.activations import name_of
 from wellposed.bounds.diagonal_metric import DiagonalBound, dense_metric_problem
 from wellposed.bounds.joint import Joint
+from wellposed.bounds.product import Factor
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.explicit import EXPLICIT, describe_explicit
 from wellposed.certificates.evidence.norms import checkable_norm
@@ -29,8 +29,8 @@ from wellposed.layers.pcdeq import PcDEQ
 from wellposed.layers.plain import flattens_images, is_plain
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network
-from wellposed.network.constants import Factor, is_nonexpansive, pair, pooling_window
-from wellposed.operators.dense import Dense
+from wellposed.network.kinds import block_of
+from wellposed.network.kinds.pooling import AveragePoolingBlock, pair
 
 Tensors = dict[str, Tensor]
 _POSITIVE = (PcDEQ, ConvPcDEQ)
@@ -128,27 +128,22 @@ def _simple(block: nn.Module) -> dict[str, Any] | None:
         return {"kind": "graph", "by_root": block.by_root}
     if is_plain(block, nn.MaxPool2d):
         return {"kind": "pooling", "window": list(pair(block.kernel_size)), "stride": list(pair(block.stride))}
-    window = pooling_window(block) if isinstance(block, nn.AvgPool2d) else None
+    window = AveragePoolingBlock("", block).window if isinstance(block, nn.AvgPool2d) else None
     if window is not None:
         return {"kind": "pooling", "window": list(window)}
     if is_plain(block, nn.Flatten):
         dims = [block.start_dim, -1 if flattens_images(block) else block.end_dim]
         return {"kind": "nonexpansive", "dims": dims}
-    return {"kind": "nonexpansive"} if is_nonexpansive(block) else None
+    return {"kind": "nonexpansive"} if block_of("", block).nonexpansive else None
 
 
 def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
     """How the matrices of a layer come from its weights, and the matrices as they run; None where the checker has no formula."""
     state = layer.constraint.formula
     scaled = is_plain(layer.injection, ScaledLinear)
-    operator, _ = layer.materialise()
-    activation = next((name for name in monotone_names() if activation_named(name) == layer.activation), None)
-    if (
-        state is None
-        or activation is None
-        or not (scaled or is_plain(layer.injection, nn.Linear))
-        or not isinstance(operator, Dense)
-    ):
+    matrix = layer.operator().matrix()
+    activation = name_of(layer.activation) if layer.activation.is_monotone else None
+    if state is None or activation is None or not (scaled or is_plain(layer.injection, nn.Linear)) or matrix is None:
         return None
     if layer.direct is not None:
         return None
@@ -156,7 +151,7 @@ def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
         "state": state, "input": "scaled" if scaled else "linear", "output": layer.output is not None,
         "activation": activation,
     }  # fmt: skip
-    tensors = {"matrix": operator.dense(), "input": layer.injection.weight}
+    tensors = {"matrix": matrix, "input": layer.injection.weight}
     if layer.output is not None:
         tensors["output"] = layer.output.weight
     return entry, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}

@@ -1,58 +1,81 @@
-"""What every convolutional layer must do: the same as the dense layer of its matrix. Inherit, and give `make`."""
+"""What every convolutional layer must do: the same as the dense layer of its matrix."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import wellposed as wp
-from harness.problems import monotone_numpy
+from wellposed.constraints.factorisations import factorisation_cache
+from wellposed.testing import tensors
+from wellposed.testing.oracles import monotone_numpy
+from wellposed.testing.tensors import array
 
 IMAGES = [(5, 6), (4, 4), (7, 3), (1, 6), (5, 1)]
 
 
 class ConvLayerCase:
-    """A layer on images of two channels, and the matrix of its state map."""
+    """Every check of a layer on images of two channels, against the matrix of its state map; inherit, and give ``make``.
 
-    monotone_floor = 0.45  # a lower bound of the strong monotonicity constant of `make`
-    smooth = "tanh"  # an activation with derivatives
-    unrolled_step = 0.1  # at which a damped iteration converges for tanh
+    Attributes:
+        monotone_floor: a lower bound of the strong-monotonicity constant of ``make``.
+        smooth: an activation with derivatives.
+        unrolled_step: at which a damped iteration converges with that activation.
+
+    Example:
+        >>> import torch, wellposed as wp
+        >>> from wellposed.testing import ConvLayerCase
+        >>> class TestConvMonDEQ(ConvLayerCase):
+        ...     def make(self, image=(5, 6), dtype=torch.float64, channels=2, **options):
+        ...         torch.manual_seed(0)
+        ...         return wp.ConvMonDEQ(channels, 3, image, m=0.5, dtype=dtype, **{**self.exact(dtype), **options})
+        >>> TestConvMonDEQ().test_value_and_error_bound((1, 6), 1, torch.float64)
+    """
+
+    monotone_floor = 0.45
+    smooth = "tanh"
+    unrolled_step = 0.1
 
     def make(
-        self, image: tuple[int, int] = (5, 6), dtype: torch.dtype = torch.float64, channels: int = 2, **options
+        self, image: tuple[int, int] = (5, 6), dtype: torch.dtype = torch.float64, channels: int = 2, **options: Any
     ) -> wp.Equilibrium:
+        """The layer for a size of images, the same weights at every call; options go to its constructor."""
         raise NotImplementedError
 
     def exact(self, dtype: torch.dtype) -> dict[str, float]:
+        """Options of a solve to almost all digits of float64."""
         return {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {}
 
     def inputs(self, layer: wp.Equilibrium, count: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.randn(count, *layer.input_shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        """Images for the layer."""
+        return tensors.randn(count, *layer.input_shape, seed=1, dtype=torch.float32).to(dtype)
 
     def matrix(self, layer: wp.Equilibrium) -> Tensor:
+        """The matrix of the state map, shape (n, n), float64."""
         return layer.operator().to(torch.float64).dense().detach()
 
     def inside(self, layer: wp.Equilibrium) -> Tensor:
         """Which units are not kept zero."""
-        return torch.ones(layer.state_features, dtype=torch.bool)
+        return tensors.ones(layer.state_features, dtype=torch.bool)
 
     def true_state(self, layer: wp.Equilibrium, x: Tensor) -> Tensor:
-        """The equilibrium for ReLU, by a plain iteration with the matrix in numpy; flat."""
+        """The equilibria for ReLU, shape (batch, n), by a plain iteration with the matrix in numpy."""
         offset = copy.deepcopy(layer).double().injection(x.double()).flatten(1).detach()
         kept = self.inside(layer)
         matrix = self.matrix(layer)[kept][:, kept]
         state = torch.zeros_like(offset)
-        state[:, kept] = monotone_numpy(matrix.numpy(), offset[:, kept].numpy(), self.monotone_floor)
+        state[:, kept] = monotone_numpy(array(matrix), array(offset[:, kept]), self.monotone_floor)
         return state
 
     @pytest.mark.parametrize("image", IMAGES)
     @pytest.mark.parametrize("stride", [1, 2])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_value_and_error_bound(self, image, stride, dtype):
+    def test_value_and_error_bound(self, image: tuple[int, int], stride: int, dtype: torch.dtype) -> None:
         layer = self.make(image, dtype, stride=stride)
         x = self.inputs(layer, 6, dtype)
         solution = layer.solve(x)
@@ -65,10 +88,10 @@ class ConvLayerCase:
         assert (quick <= 1e-3 * (1 + truth.norm(dim=1))).all()
 
     @pytest.mark.parametrize("image", IMAGES)
-    def test_gradients_agree_with_those_of_the_dense_layer(self, image):
+    def test_gradients_agree_with_those_of_the_dense_layer(self, image: tuple[int, int]) -> None:
         layer = self.make(image, activation=self.smooth)
         x = self.inputs(layer, 3).requires_grad_()
-        cotangent = torch.randn(3, layer.state_features, dtype=torch.float64)
+        cotangent = tensors.randn(3, layer.state_features, dtype=torch.float64)
         parameters = [p for p in layer.parameters() if p.requires_grad]
         found = torch.autograd.grad((layer.state(x).flatten(1) * cotangent).sum(), [x, *parameters], allow_unused=True)
         matrix, offset = layer.operator().dense(), layer.injection(x).flatten(1)
@@ -78,11 +101,11 @@ class ConvLayerCase:
         expected = torch.autograd.grad((state * cotangent).sum(), [x, *parameters], allow_unused=True)
         torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
 
-    def test_derivatives_of_every_kind(self):
+    def test_derivatives_of_every_kind(self) -> None:
         layer = self.make((2, 3), channels=1, activation=self.smooth)
         names = [name for name, _ in layer.named_parameters()]
 
-        def function(x, *parameters):
+        def function(x: Tensor, *parameters: Tensor) -> Tensor:
             return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
 
         x = self.inputs(layer, 2).requires_grad_()
@@ -98,9 +121,9 @@ class ConvLayerCase:
         torch.testing.assert_close(jacobian, expected, rtol=1e-9, atol=1e-10)
         torch.testing.assert_close(torch.func.vmap(layer)(x.detach()), layer(x.detach()), rtol=1e-9, atol=1e-10)
 
-    def test_nothing_is_factorised_again_in_backward(self):
+    def test_nothing_is_factorised_again_in_backward(self) -> None:
         layer = self.make()
-        cache = layer.operator()._cache
+        cache = factorisation_cache(layer.constraint)
         value = layer(self.inputs(layer))
         before = cache.factorisations
         assert before > 0
@@ -114,14 +137,14 @@ class ConvLayerCase:
         assert cache.factorisations == before + 1
 
     @pytest.mark.parametrize("stride", [1, 2, 3])
-    def test_lipschitz_constant_is_never_exceeded(self, stride):
+    def test_lipschitz_constant_is_never_exceeded(self, stride: int) -> None:
         layer = self.make((5, 6), stride=stride)
         constant, _ = layer.lipschitz()
         x = self.inputs(layer, 5)
         jacobians = torch.func.vmap(torch.func.jacrev(layer))(x).reshape(5, -1, layer.in_features)
         assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= constant * (1 + 1e-9)
 
-    def test_leading_shapes_copies_and_bad_input(self):
+    def test_leading_shapes_copies_and_bad_input(self) -> None:
         layer = self.make()
         x = self.inputs(layer, 6)
         rows = layer(x)
@@ -141,7 +164,7 @@ class ConvLayerCase:
         with pytest.raises(wp.InputError, match="NaN or infinite"):
             layer(x * torch.nan)
 
-    def test_training_lowers_the_loss_and_keeps_the_guarantee(self):
+    def test_training_lowers_the_loss_and_keeps_the_guarantee(self) -> None:
         layer = self.make((6, 5), torch.float32)
         x = self.inputs(layer, 16, torch.float32)
         target = torch.rand_like(layer(x).detach())
@@ -164,6 +187,6 @@ class ConvLayerCase:
     def check_condition(self, layer: wp.Equilibrium) -> None:
         """The proved constant of the trained layer is positive, and no larger than that of the matrix."""
         matrix = self.matrix(layer)
-        gap = torch.eye(len(matrix), dtype=torch.float64) - 0.5 * (matrix + matrix.T)
-        m = layer.guarantee().m
-        assert 0 < m <= float(torch.linalg.eigvalsh(gap)[0]) + 1e-12
+        guarantee: Any = layer.guarantee()  # strongly monotone; others override this
+        gap = tensors.eye(len(matrix), dtype=torch.float64) - 0.5 * (matrix + matrix.T)
+        assert 0 < guarantee.m <= float(torch.linalg.eigvalsh(gap)[0]) + 1e-12
