@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wellposed.bounds.affine_network import AffineNetwork, affine_network
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.network import Network
+from wellposed.numerics.outward import enlarged
 from wellposed.verification.attack import descend
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.bounding import Bounding
@@ -81,7 +82,7 @@ class Verifier(RegionVerifier):
         constants = torch.tensor(
             [[self.pair(label, other)[0] for other in range(self.classes)] for label in labels.tolist()]
         )
-        opened = ~(margins.bases > constants * (region.radius * (1.0 + 1e-12))[:, None])
+        opened = ~(margins.bases > enlarged(constants * region.radius[:, None], 1))
         opened = opened.scatter(1, labels[:, None], False)
         wrong = wrong_at(network, at_points, labels)
         verdicts = [Verdict("certified", "global")] * len(questions)
@@ -95,7 +96,7 @@ class Verifier(RegionVerifier):
             return verdicts, {}
 
         centre, region, margins, opened = centre[rest], region[rest], margins[rest], opened[rest]
-        away = network.slopes * (region.radius * (1.0 + 1e-14))[:, None] + centre.error
+        away = enlarged(network.slopes * region.radius[:, None] + centre.error, 2)
         bounds = refine(network, centre, region, Bounds(centre.preactivation - away, centre.preactivation + away))
         opened &= ~(margins.bases > margin_change(network, centre, region, bounds, margins.rows))
         places, others = torch.nonzero(opened, as_tuple=True)
