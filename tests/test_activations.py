@@ -6,13 +6,12 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.activations import DiagonalLinear, LeakyReLU, monotone_names
-from wellposed.activations.scalar import _REGISTRY
+from wellposed.activations import DiagonalLinear, LeakyReLU, monotone_names, names
 
 GRID = torch.linspace(-8, 8, 4001, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", _REGISTRY)
+@pytest.mark.parametrize("name", names())
 def test_derivative_and_slope_range(name):
     activation = wp.activation(name)
     value = (GRID + 1e-3).requires_grad_()  # off the kinks

@@ -119,7 +119,8 @@ def test_unrolled_networks_converge_and_their_bounds_are_true_and_hopeless(algor
     torch.manual_seed(0)
     layer = wp.MonDEQ(5, 6, m=0.5, dtype=torch.float64, rtol=1e-12, atol=1e-12)
     guarantee = layer.guarantee()
-    step = guarantee.plan(algorithm).step
+    plan = guarantee.reflected_plan() if algorithm == "peaceman_rachford" else guarantee.forward_backward_plan()
+    step = plan.step
     network = unrolled(layer, algorithm, step)
     x = torch.randn(400, 5, dtype=torch.float64)
     with torch.no_grad():

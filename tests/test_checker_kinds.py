@@ -10,7 +10,7 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, written
-from wellposed.activations.concave import SUPREMA
+from wellposed.activations import concave_names
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.convolution import gram, transfer, zero_padded_norm_at_most
 from wellposed.layers.explicit import SLL, Residual, Sandwich
@@ -42,7 +42,7 @@ def circular(stride, border, *pool, **options):
 SMALL, IMAGE = (1, 4, 4), (1, 8, 8)
 MODELS = {
     **{
-        f"positive-{name}": lambda name=name: flat(wp.PcDEQ(16, 8, activation=name), nn.Linear(8, 3)) for name in SUPREMA
+        f"positive-{name}": lambda name=name: flat(wp.PcDEQ(16, 8, activation=name), nn.Linear(8, 3)) for name in concave_names()
     },
     **{
         f"positive-{way}-batch-norm": lambda way=way: flat(

@@ -143,7 +143,7 @@ def test_constants_of_the_trained_layer():
     constant, _ = exact.lipschitz()
     jacobians = torch.func.vmap(torch.func.jacrev(exact))(x.double()).reshape(16, -1, 60)
     assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= constant * (1 + 1e-9)
-    plan = exact.guarantee().plan("forward_backward")
+    plan = exact.guarantee().forward_backward_plan()
     solution = exact.solve(x.double())
     first = float(solution.value.detach().flatten(1).norm(dim=1).max()) * 2
     assert solution.converged.all()

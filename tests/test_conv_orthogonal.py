@@ -169,7 +169,7 @@ def test_a_sum_of_residual_paths_would_not_converge_but_the_convex_cell_does():
             part.free.zero_()
     x = torch.randn(3, *layer.input_shape, dtype=torch.float64)
     assert layer.solve(x).converged.all()
-    plan = wp.Contraction(layer.constants(0.0)[0]).plan("picard")
+    plan = wp.Contraction(layer.constants(0.0)[0]).picard_plan()
     assert plan.factor <= 1 - 0.05 * 0.05
 
 

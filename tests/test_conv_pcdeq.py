@@ -45,7 +45,7 @@ class TestConvPcDEQ(ConvLayerCase):
 
     def check_condition(self, layer):
         assert float(layer.operator().kernel.detach().min()) >= 0.0
-        assert layer.guarantee().plan("picard").factor < 1.0
+        assert layer.guarantee().picard_plan().factor < 1.0
 
     def test_nothing_is_factorised_again_in_backward(self):
         layer = self.make()
@@ -61,7 +61,7 @@ class TestConvPcDEQ(ConvLayerCase):
         exact = float(torch.linalg.matrix_norm(dense_sensitivity(layer), 2))
         found = layer.guarantee().offset_lipschitz()
         assert exact <= found <= 1.15 * exact  # the floor is taken one per cent lower, for residuals
-        plan = layer.guarantee().plan("picard")
+        plan = layer.guarantee().picard_plan()
         assert 0 < plan.factor < 1
 
     def test_bounds_of_every_component(self):

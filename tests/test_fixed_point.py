@@ -31,7 +31,7 @@ def unrolled(weight, q, steps=400):
 SOLVERS = [wp.Picard(), wp.Averaged(0.5), wp.Anderson(), wp.Broyden(), wp.Newton(), wp.NewtonKrylov()]
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s.algorithm)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 def test_gradcheck_and_gradgradcheck(solver):
     weight, q = problem()
 

@@ -38,7 +38,7 @@ WRITERS = [in_place, through_data, view_of_itself, buffers(1), buffers(2)]
 
 
 @pytest.mark.parametrize("f", WRITERS)
-@pytest.mark.parametrize("solver", SOLVERS[:4], ids=lambda s: s.algorithm)
+@pytest.mark.parametrize("solver", SOLVERS[:4], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("inference", [False, True])
 def test_solutions_are_right_and_nothing_of_the_caller_is_overwritten(f, solver, inference):
     start = tensor(2, 3)

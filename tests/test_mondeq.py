@@ -89,17 +89,17 @@ class TestMonDEQ(LayerCase):
         smooth = np.linalg.norm(gap, 2)
         assert guarantee.smoothness >= smooth
         assert guarantee.smoothness <= smooth * (1 + 1e-9)
-        plan = guarantee.plan("peaceman_rachford")
+        plan = guarantee.reflected_plan()
         assert abs(plan.step - 1 / np.sqrt(self.m * smooth)) < 1e-6
-        for algorithm in ("forward_backward", "peaceman_rachford", "douglas_rachford"):
-            assert 0 <= guarantee.plan(algorithm).factor < 1
-        assert guarantee.plan("picard") is None
-        assert guarantee.plan("forward_backward", 10.0) is None
+        for found in (guarantee.forward_backward_plan(), plan, guarantee.reflected_plan(relaxation=0.5)):
+            assert 0 <= found.factor < 1
+        assert guarantee.picard_plan() is None
+        assert guarantee.forward_backward_plan(10.0) is None
         # The proven factors hold for the matrices that they are about.
         alpha = plan.step
         cayley = 2 * np.linalg.inv(np.eye(6) + alpha * gap) - np.eye(6)
         assert np.linalg.norm(cayley, 2) <= plan.factor + 1e-9
-        forward = guarantee.plan("forward_backward")
+        forward = guarantee.forward_backward_plan()
         assert np.linalg.norm(np.eye(6) - forward.step * gap, 2) <= forward.factor + 1e-9
 
     @pytest.mark.parametrize("activation", ["relu", "tanh"])

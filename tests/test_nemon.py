@@ -9,7 +9,7 @@ import torch
 import wellposed as wp
 from harness.layer_case import LayerCase, train
 from wellposed.activations import LeakyReLU
-from wellposed.guarantee.componentwise import majorant
+from wellposed.guarantee.majorant import majorant
 
 
 def exact_majorant(weight):
@@ -49,7 +49,7 @@ class TestNEMON(LayerCase):
         for solver in (None, wp.Averaged()):
             layer = train(self.make_layer(atol=0.0, rtol=1e-6, solver=solver))
             guarantee = layer.materialise()[1]
-            plan = guarantee.plan("forward_backward" if solver is None else "averaged")
+            plan = guarantee.forward_backward_plan() if solver is None else solver.plan(guarantee)
             x = self.inputs(20)
             solution = layer.solve(x)
             first = float(layer.activation(layer.injection(x)).detach().norm(dim=1).max()) * float(
@@ -105,7 +105,7 @@ def test_majorant_bounds_the_exact_inverse(seed):
     np.testing.assert_allclose(proof.sensitivity.numpy(), exact, rtol=1e-9, atol=1e-12)
     jacobi = np.diag(1 / (1 - np.diag(weight.double().numpy()))) @ np.abs(weight.double().numpy() * (1 - np.eye(12)))
     assert max(abs(np.linalg.eigvals(jacobi))) <= proof.jacobi * (1 + 1e-9) < 1
-    averaged = wp.Componentwise(wp.NEMON(3, 12).operator()).plan("averaged")
+    averaged = wp.Componentwise(wp.NEMON(3, 12).operator()).averaged_plan()
     assert 0 < averaged.step <= 1
     assert proof.jacobi <= 1 - (1 - max(proof.log_norm, 0)) / (1 - min(np.diag(weight).min(), 0)) + 1e-12
 
@@ -113,11 +113,11 @@ def test_majorant_bounds_the_exact_inverse(seed):
 def test_optimal_step_and_factor_of_the_averaged_iteration():
     weight = torch.tensor([[-3.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
     guarantee = wp.Componentwise(wp.operators.Dense(weight))
-    plan = guarantee.plan("averaged")
+    plan = guarantee.averaged_plan()
     assert plan.step == pytest.approx(1 / 4)  # 1/(1 − min W_ii)
     log_norm = max(guarantee.majorant.log_norm, 0.0)
     assert plan.factor == pytest.approx(1 - (1 - log_norm) / 4)
-    assert guarantee.plan("averaged", 0.3) is None  # beyond the optimal step nothing is proved
+    assert guarantee.averaged_plan(0.3) is None  # beyond the optimal step nothing is proved
 
 
 def test_sensitivity_is_attained_by_positive_systems():
@@ -222,9 +222,9 @@ class TestSlopesOutsideTheUnitInterval(TestNEMON):
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
         layer = train(self.make_layer(atol=0.0, rtol=1e-6))
         guarantee = layer.materialise()[1]
-        assert guarantee.preferred == "averaged"
-        plan = guarantee.plan("averaged")
-        assert guarantee.plan("peaceman_rachford") is None and guarantee.plan("forward_backward") is None
+        assert wp.solvers.solver_for(guarantee) == wp.Averaged()
+        plan = guarantee.averaged_plan()
+        assert guarantee.reflected_plan() is None and guarantee.forward_backward_plan() is None
         x = self.inputs(20)
         solution = layer.solve(x)
         first = float(layer.activation(layer.injection(x)).detach().norm(dim=1).max())
@@ -260,7 +260,7 @@ def test_leaky_slopes_contract_faster_where_mu_is_negative():
             layer.constraint.slack.fill_(-20.0)
             layer.constraint.T.normal_(generator=torch.Generator().manual_seed(1), std=0.3)
         guarantee = layer.materialise()[1]
-        plan = guarantee.plan("averaged")
+        plan = guarantee.averaged_plan()
         factors[name] = (1 - plan.factor) / plan.step
     assert factors["relu"] == pytest.approx(1.0, abs=1e-6)
     assert guarantee.majorant.log_norm < -1.5

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pytest
 import torch
 from torch import nn
 
@@ -20,7 +23,6 @@ class NormBall(wp.Guarantee):
 
     theorem = "Banach: ‖W‖₂ < 1"
     lipschitz_theorem = "Banach: 1/(1 − ‖W‖₂)"
-    preferred = "picard"
 
     def __init__(self, operator):
         self.operator = operator
@@ -29,8 +31,8 @@ class NormBall(wp.Guarantee):
     def norm(self):
         return self.operator.remembered("norm", lambda: spectral_norm_upper_bound(self.operator.dense()))
 
-    def plan(self, algorithm, step=None):
-        return Plan(1.0, self.norm) if algorithm == "picard" else None
+    def picard_plan(self):
+        return Plan(1.0, self.norm)
 
     def error_bound(self, point, image):
         return self.norm * euclidean(image - point) / (1.0 - self.norm)
@@ -43,6 +45,21 @@ class NormBall(wp.Guarantee):
 
     def on(self, operator):
         return NormBall(operator)
+
+
+@dataclass(frozen=True)
+class Twice(wp.Solver):
+    """Picard's iteration, two steps at a time: a solver of one's own asks a guarantee for what fits."""
+
+    def plan(self, guarantee):
+        plan = guarantee.picard_plan()
+        return None if plan is None else Plan(plan.step, plan.factor**2, plan.distortion)
+
+    def bind(self, problem, guarantee, start, like):
+        iteration = wp.Picard().bind(problem, guarantee, start, like)
+        once = iteration.advance
+        iteration.advance = lambda: (once(), once())
+        return iteration
 
 
 @wp.register
@@ -77,12 +94,32 @@ class TestNewFamily(LayerCase):
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
         layer = self.make_layer(rtol=0.0, atol=1e-9)
         solution = layer.solve(self.inputs(20))
-        plan = layer.materialise()[1].plan("picard")
+        plan = layer.materialise()[1].picard_plan()
         first = float(layer.injection(self.inputs(20)).relu().norm(dim=1).max())
         assert int(solution.steps.max()) <= plan.iterations(first, 1e-10)
 
     def promised(self, layer):
         return 0.09
+
+    def test_a_solver_of_ones_own_converges_as_its_plan_says(self):
+        layer = self.make_layer(rtol=0.0, atol=1e-9)
+        expected = layer.solve(self.inputs(20))
+        layer.solver = Twice()
+        found = layer.solve(self.inputs(20))
+        torch.testing.assert_close(found.value, expected.value, rtol=0.0, atol=2e-9)
+        guarantee = layer.materialise()[1]
+        assert layer.solver.plan(guarantee).factor == guarantee.norm**2
+        assert int(found.steps.max()) <= int(expected.steps.max()) // 2 + 1
+
+    def test_nothing_is_proved_of_other_iterations(self):
+        guarantee = self.make_layer().materialise()[1]
+        assert guarantee.forward_backward_plan() is None and guarantee.reflected_plan() is None
+        assert guarantee.suggested_step() is None
+        half = wp.Averaged(0.5).plan(guarantee)
+        assert half.step == 0.5 and half.factor == 0.5 + 0.5 * guarantee.norm
+        assert wp.Anderson().plan(guarantee) is None
+        with pytest.raises(wp.InputError, match="proves no step"):
+            self.make_layer(solver=wp.PeacemanRachford()).solve(self.inputs())
 
     def test_certified_like_any_other(self):
         model = nn.Sequential(self.make_layer(torch.float32), nn.Linear(6, 3))

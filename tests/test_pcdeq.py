@@ -11,7 +11,7 @@ import torch
 
 import wellposed as wp
 from harness.layer_case import LayerCase, train
-from wellposed.activations.concave import SUPREMA, concave_activation, thompson_modulus
+from wellposed.activations.concave import concave_activation, concave_names, thompson_modulus
 
 NUMPY = {"tanh": np.tanh, "sigmoid": lambda s: 1 / (1 + np.exp(-s))}
 
@@ -102,7 +102,7 @@ def test_thompson_modulus_against_closed_forms(floor):
     assert thompson_modulus("tanh", 0.2255) == pytest.approx(0.5, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", list(SUPREMA))
+@pytest.mark.parametrize("name", concave_names())
 def test_contraction_in_the_thompson_metric_for_all_weights(name):
     floor = 0.0 if name == "sigmoid" else 0.1
     sigma, factor = concave_activation(name), thompson_modulus(name, floor)

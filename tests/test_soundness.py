@@ -100,7 +100,7 @@ def test_forward_backward_steps_follow_the_metric():
         layer.constraint.psi.fill_(3.0)
     guarantee = layer.guarantee()
     step = guarantee.m / guarantee.smoothness**2
-    assert guarantee.plan("forward_backward", step).factor < 1
+    assert guarantee.forward_backward_plan(step).factor < 1
     x = torch.randn(3, 1, 4, 4, dtype=torch.float64)
     expected = layer(x)
     layer.solver, layer.max_steps = wp.ForwardBackward(step=step), 100_000

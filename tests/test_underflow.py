@@ -125,7 +125,9 @@ def test_bounds_of_positive_concave_layers(flushed):
 
 @pytest.mark.parametrize("dtype", SCALES)
 @pytest.mark.parametrize(
-    "solver", [wp.Picard(), wp.Anderson(), wp.Averaged(0.8), wp.Broyden(), wp.NewtonKrylov()], ids=lambda s: s.algorithm
+    "solver",
+    [wp.Picard(), wp.Anderson(), wp.Averaged(0.8), wp.Broyden(), wp.NewtonKrylov()],
+    ids=lambda s: type(s).__name__,
 )
 def test_bounds_and_residuals_of_maps(dtype, solver):
     weight = torch.diag(torch.tensor([0.5, -0.25, 0.125], dtype=dtype))

@@ -177,9 +177,7 @@ def test_bounds_hold_on_samples(kind, norm):
             assert bool((value >= bounds.lower - tolerance).all()) and bool((value <= bounds.upper + tolerance).all())
         moved = ((state - centre.state) @ rows.t()).abs().amax(0)
         assert bool((moved <= change + tolerance).all())
-        metric = network.layer.guarantee().diagonal_metric()
-        metric = torch.ones(8, dtype=torch.float64) if metric is None else metric
-        target = question.target(1, metric)
+        target = question.target(1, network.metric)
         shares = None if norm == "2" else torch.rand(6, dtype=torch.float64) + 0.1
         reduction = Reduction(network, centre, region, second, None, shares)
         problem = reduction.margin(target.row, target.constant, target.metric, target.error)
@@ -187,7 +185,7 @@ def test_bounds_hold_on_samples(kind, norm):
         assert proved(problem, minimise(problem)) <= least + tolerance
         for unit in torch.nonzero(second.uncertain())[:2, 0].tolist():
             for sign in (1.0, -1.0):
-                problem = reduction.preactivation(unit, sign, metric)
+                problem = reduction.preactivation(unit, sign, network.metric)
                 assert proved(problem, minimise(problem)) <= float((sign * value[:, unit]).amin()) + tolerance
 
 

@@ -91,9 +91,7 @@ class LayerCase:
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
         layer = train(self.make_layer(atol=0.0, rtol=1e-8))
         operator, guarantee = layer.materialise()
-        solver = layer.solver or wp.solvers.solver_named(guarantee.preferred)
-        suggested = guarantee.suggested_step(solver.algorithm)
-        plan = guarantee.plan(solver.algorithm, suggested)
+        plan = (layer.solver or wp.solvers.solver_for(guarantee)).plan(guarantee)
         x = self.inputs(20)
         solution = layer.solve(x)
         offset = layer.injection(x)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wellposed.operators import Operator
+from wellposed.errors import InputError
+from wellposed.operators import Circular, Operator
 
 
 class OperatorCase:
@@ -96,9 +97,60 @@ class OperatorCase:
         matrix = self.dense(operator)
         assert operator.norm_upper_bound() >= float(torch.linalg.matrix_norm(matrix, 2))
         torch.testing.assert_close(operator.trace(), float(matrix.trace()), rtol=1e-10, atol=1e-10)
-        identity = torch.eye(len(matrix), dtype=torch.float64)
-        spread = float(torch.linalg.matrix_norm(identity - matrix)) / len(matrix) ** 0.5
+        displacement = self.displacement(operator)
+        spread = float(torch.linalg.matrix_norm(displacement)) / len(matrix) ** 0.5
         assert 0.5 * spread <= operator.displacement_norm_estimate() <= 2.0 * spread
+        assert operator.displacement_norm() >= float(torch.linalg.matrix_norm(displacement, 2))
+
+    def displacement(self, operator: Operator) -> Tensor:
+        """Λ(I − W), Λ the scaling."""
+        scaling = torch.ones(self.state_shape(), dtype=torch.float64)
+        if operator.scaling is not None:
+            scaling = scaling * operator.scaling
+        matrix = self.dense(operator)
+        return scaling.flatten()[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
+
+    def test_what_it_says_of_states(self):
+        operator = self.make_operator()
+        assert operator.state_shape == self.state_shape()
+        assert operator.dtype == torch.float64 and operator.to(torch.float32).dtype == torch.float32
+        assert not operator.transposed and operator.transpose().transposed
+
+    def test_other_forms_are_the_same_map(self):
+        operator = self.make_operator()
+        matrix = self.dense(operator)
+        for side, expected in ((operator, matrix), (operator.transpose(), matrix.T)):
+            if side.matrix() is not None:
+                torch.testing.assert_close(side.matrix(), expected, rtol=0.0, atol=0.0)
+            known = side.coefficients()
+            if known is not None:
+                own = known.weight[known.own].repeat_interleave(len(matrix) // len(known.weight))
+                torch.testing.assert_close(own, expected.diagonal(), rtol=1e-12, atol=1e-12)
+                diagonal = torch.diag(expected.diagonal())
+                positive, negative = (expected - diagonal).clamp_min(0.0), (diagonal - expected).clamp_min(0.0)
+                both = torch.cat(
+                    [torch.cat([diagonal + positive, -negative], 1), torch.cat([-negative, diagonal + positive], 1)]
+                )
+                torch.testing.assert_close(side.embedding().dense(), both, rtol=1e-12, atol=1e-12)
+            else:
+                assert side.embedding() is None
+            form = side.frequency_form()
+            if form is not None:
+                again = Circular(form.transfer, form.image[1])
+                torch.testing.assert_close(again.dense(), expected, rtol=1e-12, atol=1e-12)
+                assert form.metric.shape == (again.channels,) and bool((form.metric > 0.0).all())
+
+    def test_symmetric_parts_are_below_the_map(self):
+        operator = self.make_operator()
+        try:
+            parts = operator.symmetric_parts()
+        except InputError:
+            assert operator.matrix() is not None or not self.has_resolvent
+            return
+        least = min(float(torch.linalg.eigvalsh(0.5 * (part + part.mH)).amin()) - error for part, error in parts)
+        displacement = self.displacement(operator)
+        true = float(torch.linalg.eigvalsh(0.5 * (displacement + displacement.T))[0])
+        assert least <= true + 1e-12 * (1.0 + abs(true))
 
     def test_rounding_bound_holds_in_float32(self):
         operator = self.make_operator().to(torch.float32)
