@@ -15,7 +15,7 @@ from wellposed.certificates.certificate import Certificate, certify
 from wellposed.errors import CertificateError
 from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
 from wellposed.verification.base import RegionQuestion, RegionVerifier
-from wellposed.verification.mixed_monotone import MixedMonotoneVerifier
+from wellposed.verification.intervals import IntervalVerifier
 from wellposed.verification.positive import PositiveVerifier
 from wellposed.verification.verdict import Verdict
 
@@ -133,7 +133,7 @@ class ChainVerifier(RegionVerifier):
 
 
 def _local_verifier(model: Network, valid: tuple[float, float] | None) -> RegionVerifier | None:
-    for kind in (PositiveVerifier, MixedMonotoneVerifier):
+    for kind in (PositiveVerifier, IntervalVerifier):
         with suppress(CertificateError):
             return kind(model, valid=valid)
     return None
