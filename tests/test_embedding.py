@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.network.mixed_monotone import StateBoxes
-from wellposed.verification import ChainVerifier, IntervalVerifier, Verifier, verifier_of
+from wellposed.verification import ChainVerifier, IntervalVerifier, verifier_of
 from wellposed.verification.region import Region
 
 
@@ -38,7 +39,7 @@ def images(pool=2, stride=1, seed=0, dtype=torch.float64):
 
 
 def sampled(x, radius, norm, count=400):
-    change = torch.randn(count, *x.shape, dtype=torch.float64)
+    change = testing.randn(count, *x.shape, dtype=torch.float64)
     if norm == "inf":
         return (x + radius * change.sign()).clamp(0.0, 1.0)
     return x + radius * change / change.flatten(1).norm(dim=1).reshape(-1, *[1] * x.ndim)
@@ -56,10 +57,10 @@ def test_margins_and_states_stay_inside(model, norm):
     shape = (2, 5, 4) if len(model) > 4 else (1, 6)
     verifier = IntervalVerifier(model)
     for radius in (1e-6, 0.03, 0.3):
-        x = torch.rand(shape, dtype=torch.float64)
+        x = testing.rand(shape, dtype=torch.float64)
         label = int(model(x[None]).argmax())
         region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius)
-        low, high = (part[0] for part in verifier.margins(Region.stack([region]), shape, torch.tensor([label])))
+        low, high = (part[0] for part in verifier.margins(Region.stack([region]), shape, testing.tensor([label])))
         assert bool(torch.isfinite(low).sum() == len(low) - 1)
         logits = model(sampled(x, radius, norm))
         margins = logits[:, label : label + 1] - logits
@@ -85,12 +86,12 @@ def test_attained_by_a_network_without_signs():
         layer.constraint.T.abs_()
         layer.injection.weight.abs_()
         layer.injection.bias.abs_()
-        head.weight.copy_(torch.tensor([[3.0], [2.0], [1.0], [0.5]]).expand(4, 7))
-        head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        head.weight.copy_(testing.tensor([[3.0], [2.0], [1.0], [0.5]]).expand(4, 7))
+        head.bias.copy_(testing.tensor([1.0, 0.0, 0.0, 0.0]))
     verifier = IntervalVerifier(model, valid=None)
-    x = torch.rand(6, dtype=torch.float64) + 0.5
+    x = testing.rand(6, dtype=torch.float64) + 0.5
     region = Region.stack([Region.box(x, 0.2, None)])
-    low = verifier.margins(region, (6,), torch.tensor([0]))[0][0]
+    low = verifier.margins(region, (6,), testing.tensor([0]))[0][0]
     layer.tolerance = type(layer.tolerance)(1e-12, 1e-12)
     logits = model((x - 0.2)[None])[0]
     torch.testing.assert_close(low[1:], (logits[0] - logits)[1:], rtol=1e-4, atol=1e-6)
@@ -99,7 +100,7 @@ def test_attained_by_a_network_without_signs():
 def test_a_box_is_proved_and_not_trusted():
     layer = dense("tanh")[2]
     boxes = StateBoxes("layer", layer.operator(), layer.activation)
-    middle = layer.injection(torch.rand(1, 6, dtype=torch.float64)).detach()
+    middle = layer.injection(testing.rand(1, 6, dtype=torch.float64)).detach()
     low, high = middle - 0.3, middle + 0.3
     lower, upper, proved = boxes.enclose(low, high)
     assert bool(proved.all())
@@ -118,7 +119,7 @@ def test_a_box_is_proved_and_not_trusted():
 def test_batches_are_those_of_single_inputs(model, norm):
     verifier = IntervalVerifier(model)
     torch.manual_seed(2)
-    x = torch.rand(7, *((2, 5, 4) if len(model) > 4 else (1, 6)), dtype=torch.float64)
+    x = testing.rand(7, *((2, 5, 4) if len(model) > 4 else (1, 6)), dtype=torch.float64)
     labels = [k % verifier.classes for k in range(7)]
     allowances = [0.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0]
     statuses = set()
@@ -132,7 +133,7 @@ def test_batches_are_those_of_single_inputs(model, norm):
     assert verifier.verify_batch(x[:0], [], 0.1) == []
     layer = next(block for block in model if isinstance(block, wp.Equilibrium))
     states = StateBoxes("layer", layer.operator(), layer.activation)
-    middle = layer.injection(torch.rand(7, *layer.input_shape, dtype=torch.float64)).detach()
+    middle = layer.injection(testing.rand(7, *layer.input_shape, dtype=torch.float64)).detach()
     low, high = middle - 0.1, middle + 0.1
     boxes = states.enclose(low, high)
     for at in range(7):
@@ -141,7 +142,7 @@ def test_batches_are_those_of_single_inputs(model, norm):
 
 
 def test_the_strongest_verifier_is_chosen():
-    assert type(verifier_of(dense())) is Verifier
+    assert type(verifier_of(dense())) is wp.Verifier
     assert type(verifier_of(dense("tanh"))) is ChainVerifier
     assert type(verifier_of(images())) is ChainVerifier
     positive = nn.Sequential(wp.PcDEQ(4, 3), nn.Linear(3, 2)).eval()
@@ -154,7 +155,7 @@ def test_more_than_the_global_constant():
     with torch.no_grad():
         model[2].injection.weight.mul_(10.0)  # so that slopes differ
     verifier = IntervalVerifier(model, valid=None)
-    x = torch.rand(30, 1, 6, dtype=torch.float64)
+    x = testing.rand(30, 1, 6, dtype=torch.float64)
     logits = model(x)
     labels, layer = logits.argmax(1), model[2]
     moved = (layer.guarantee().sensitivity @ layer.injection.weight.abs()).sum(1) / 0.5
@@ -193,7 +194,7 @@ def test_layers_whose_box_does_not_close_are_left_open():
     with torch.no_grad():
         layer.constraint.B.mul_(3.0)
     model = nn.Sequential(layer, nn.Linear(6, 2, dtype=torch.float64)).eval()
-    x = torch.rand(3, dtype=torch.float64)
+    x = testing.rand(3, dtype=torch.float64)
     label = int(model(x[None]).argmax())
     assert IntervalVerifier(model, valid=None).verify(x, label, 0.1, norm="inf").status == "unknown"
 

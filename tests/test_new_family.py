@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.layer_case import LayerCase
-from harness.problems import picard_numpy
+from wellposed import testing
+from wellposed.activations import TorchForm
 from wellposed.constraints import Constraint
 from wellposed.guarantee import Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators import Dense
+from wellposed.testing import LayerCase, picard_numpy
 
 
 class NormBall(wp.Guarantee):
@@ -68,7 +69,7 @@ class Shrunk(Constraint):
 
     def __init__(self, size, dtype):
         super().__init__()
-        self.V = nn.Parameter(torch.randn(size, size, dtype=dtype))
+        self.V = nn.Parameter(testing.randn(size, size, dtype=dtype))
 
     @property
     def state_features(self):
@@ -123,7 +124,7 @@ class TestNewFamily(LayerCase):
 
     def test_certified_like_any_other(self):
         model = nn.Sequential(self.make_layer(torch.float32), nn.Linear(6, 3))
-        certificate = wp.certify(model, inputs=torch.randn(10, 7))
+        certificate = wp.certify(model, inputs=testing.randn(10, 7))
         assert 0 < certificate.lower_bound <= certificate.lipschitz
         assert "Banach" in certificate.factors[0].reason
 
@@ -139,3 +140,51 @@ class TestNewFamily(LayerCase):
 
     def test_nothing_is_factorised_again_in_backward_or_while_weights_stand_still(self):
         """There is nothing to factorise, and no cache."""
+
+
+@wp.register
+@dataclass(frozen=True)
+class Shrinking(wp.Activation):
+    """v − tanh(v), which torch has as a module and as a function: an activation of one's own says so."""
+
+    torch_forms = (TorchForm(lambda: Shrinking(), modules=(nn.Tanhshrink,), functions=(nn.functional.tanhshrink,)),)
+
+    def __call__(self, value):
+        return value - torch.tanh(value)
+
+    def derivative(self, value):
+        return torch.tanh(value) ** 2
+
+
+class Written(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(7, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.second(nn.functional.tanhshrink(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(wp.MonDEQ(7, 6, activation=Shrinking()), nn.Linear(6, 3)),
+        lambda: nn.Sequential(nn.Linear(7, 6), wp.Elementwise(Shrinking()), nn.Linear(6, 3)),
+        lambda: nn.Sequential(nn.Linear(7, 6), nn.Tanhshrink(), nn.Linear(6, 3)),
+        Written,
+    ],
+)
+def test_an_activation_of_ones_own_works_in_layers_and_between_them(make):
+    torch.manual_seed(0)
+    model = make()
+    x = torch.randn(20, 7)
+    network = wp.materialise(model, (7,))
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), model(x), rtol=1e-4, atol=1e-4)
+    for norm in (2, "inf"):
+        try:
+            certificate = wp.certify(network, norm=norm, inputs=x)
+        except wp.CertificateError:
+            assert norm == "inf" and isinstance(model, nn.Sequential) and isinstance(model[0], wp.MonDEQ)
+            continue
+        assert 0.0 < certificate.lower_bound <= certificate.lipschitz

@@ -56,9 +56,8 @@ def name_of(sigma: Activation) -> str | None:
 
 
 def torch_forms() -> Iterator[TorchForm]:
-    """What of torch computes a known activation: those of the list, and of classes that inherit from `Activation`."""
-    holders: list[Activation | type[Activation]] = [*_REGISTRY.values(), *_kinds(Activation)]
-    return iter(dict.fromkeys(form for holder in holders for form in holder.torch_forms))
+    """What of torch computes an activation of any class that inherits from `Activation`."""
+    return iter(dict.fromkeys(form for kind in _kinds(Activation) for form in kind.torch_forms))
 
 
 def _kinds(kind: Any) -> Iterator[type[Activation]]:

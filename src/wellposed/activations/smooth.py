@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,8 +28,6 @@ class Smooth(Activation):
         slope: σ'.
         slope_at_output: σ' as a function of σ.
         range_of_slopes: see `Activation.slope_range`.
-        concavity: see `Activation.concavity`.
-        torch_forms: see `Activation.torch_forms`.
     """
 
     name: str
@@ -37,13 +35,16 @@ class Smooth(Activation):
     slope: Callable[[Tensor], Tensor]
     slope_at_output: Callable[[Tensor], Tensor] | None = None
     range_of_slopes: tuple[float, float] = (0.0, 1.0)
-    concavity: Concavity | None = field(default=None, compare=False)
-    torch_forms: tuple[TorchForm, ...] = field(default=(), compare=False)
 
     @property
     @override
     def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the field
         return self.range_of_slopes
+
+    @property
+    @override
+    def concavity(self) -> Concavity | None:  # type: ignore[override]  # a part of the list below
+        return _CONCAVE.get(self.name) if SMOOTH.get(self.name) is self else None
 
     @override
     def __call__(self, value: Tensor) -> Tensor:
@@ -106,9 +107,9 @@ def _odd(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return lambda v: function(v.clamp_min(0.0)) - function(torch.relu(-v))
 
 
-def _form(name: str, **places: Any) -> tuple[TorchForm]:
+def _form(name: str, **places: Any) -> TorchForm:
     """What of torch is one of the activations below, without options."""
-    return (TorchForm(lambda: SMOOTH[name], **places),)
+    return TorchForm(lambda: SMOOTH[name], **places)
 
 
 def _elu_of(alpha: float) -> Activation:
@@ -129,8 +130,6 @@ _LIST = (
         torch.tanh,
         lambda v: 4.0 * torch.sigmoid(2.0 * v) * torch.sigmoid(-2.0 * v),
         lambda z: 1.0 - z * z,
-        concavity=Concavity(),
-        torch_forms=_form("tanh", modules=(nn.Tanh,), functions=(torch.tanh, F.tanh), methods=("tanh",)),
     ),
     Smooth(
         "sigmoid",
@@ -138,13 +137,6 @@ _LIST = (
         lambda v: torch.sigmoid(v) * torch.sigmoid(-v),
         lambda z: z * (1.0 - z),
         (0.0, 0.25),
-        concavity=Concavity(lowest_floor=-2.0),
-        torch_forms=_form(
-            "sigmoid",
-            modules=(nn.Sigmoid,),
-            functions=(torch.sigmoid, F.sigmoid, torch.special.expit),
-            methods=("sigmoid",),
-        ),
     ),
     Smooth("softplus", _softplus, torch.sigmoid, lambda z: -torch.expm1(-z)),
     Smooth(
@@ -152,31 +144,24 @@ _LIST = (
         lambda v: F.softsign(_finite(v)),
         lambda v: (1.0 + v.abs()).reciprocal().square(),
         lambda z: (1.0 - z.abs()) ** 2,
-        concavity=Concavity(),
-        torch_forms=_form("softsign", modules=(nn.Softsign,), functions=(F.softsign,)),
     ),
     Smooth(
         "arctan",
         torch.atan,
         lambda v: _length(v).reciprocal().square(),
         lambda z: torch.cos(z) ** 2,
-        concavity=Concavity(),
-        torch_forms=_form("arctan", functions=(torch.atan, torch.arctan), methods=("atan", "arctan")),
     ),
     Smooth(
         "isru",
         lambda v: _finite(v) / _length(_finite(v)),
         lambda v: _length(v).reciprocal() ** 3,
         lambda z: (1.0 - z * z).clamp_min(0.0) ** 1.5,
-        concavity=Concavity(),
     ),
     Smooth(
         "arcsinh",
         torch.asinh,
         lambda v: _length(v).reciprocal(),
         lambda z: 1.0 / torch.cosh(z),
-        concavity=Concavity(),
-        torch_forms=_form("arcsinh", functions=(torch.asinh, torch.arcsinh), methods=("asinh", "arcsinh")),
     ),
     # Odd extensions of functions that theorems use on the positive axis only.
     Smooth(
@@ -184,38 +169,52 @@ _LIST = (
         _odd(torch.log1p),
         lambda v: 1.0 / (1.0 + v.abs()),
         lambda z: torch.exp(-z.abs()),
-        concavity=Concavity(),
     ),
     Smooth(
         "exponential",
         _odd(lambda v: -torch.expm1(-v)),
         lambda v: torch.exp(-v.abs()),
         lambda z: 1.0 - z.abs(),
-        concavity=Concavity(),
     ),
     Smooth(
         "elu",
         F.elu,
         _elu_slope,
         lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z),
-        torch_forms=(TorchForm(_elu_of, {"alpha": 1.0}, modules=(nn.ELU,), functions=(F.elu,)),),
     ),
     Smooth(
         "silu",
         lambda v: F.silu(_finite(v)),
         _silu_slope,
         range_of_slopes=(-0.0999, 1.0999),
-        torch_forms=_form("silu", modules=(nn.SiLU,), functions=(F.silu,)),
     ),
     Smooth(
         "gelu",
         _gelu,
         _gelu_slope,
         range_of_slopes=(-0.1290, 1.1290),
-        torch_forms=(TorchForm(_gelu_of, {"approximate": "none"}, modules=(nn.GELU,), functions=(F.gelu,)),),
     ),
 )
 SMOOTH: dict[str, Smooth] = {entry.name: entry for entry in _LIST}
+_CONCAVE = {
+    **dict.fromkeys(("tanh", "softsign", "arctan", "isru", "arcsinh", "logarithm", "exponential"), Concavity()),
+    "sigmoid": Concavity(lowest_floor=-2.0),
+}
+Smooth.torch_forms = (
+    _form("tanh", modules=(nn.Tanh,), functions=(torch.tanh, F.tanh), methods=("tanh",)),
+    _form(
+        "sigmoid",
+        modules=(nn.Sigmoid,),
+        functions=(torch.sigmoid, F.sigmoid, torch.special.expit),
+        methods=("sigmoid",),
+    ),
+    _form("softsign", modules=(nn.Softsign,), functions=(F.softsign,)),
+    _form("arctan", functions=(torch.atan, torch.arctan), methods=("atan", "arctan")),
+    _form("arcsinh", functions=(torch.asinh, torch.arcsinh), methods=("asinh", "arcsinh")),
+    _form("silu", modules=(nn.SiLU,), functions=(F.silu,)),
+    TorchForm(_elu_of, {"alpha": 1.0}, modules=(nn.ELU,), functions=(F.elu,)),
+    TorchForm(_gelu_of, {"approximate": "none"}, modules=(nn.GELU,), functions=(F.gelu,)),
+)
 
 
 def _smooth_named(name: str) -> Smooth:

@@ -34,7 +34,7 @@ def verifier_of(model: nn.Module | Network, *, valid: tuple[float, float] | None
         CertificateError: there is none.
     """
     network, reasons = materialise(model), []
-    for kind in (Verifier, ChainVerifier, PositiveVerifier):
+    for kind in (Verifier, ChainVerifier, PositiveVerifier, IntervalVerifier):
         try:
             return kind(network, valid=valid)
         except CertificateError as error:

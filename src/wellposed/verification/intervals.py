@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from wellposed.errors import CertificateError, InputError
+from wellposed.errors import CertificateError
 from wellposed.network import Network, materialise
 from wellposed.network.shapes import probe_shapes
 from wellposed.verification.base import RegionQuestion, RegionVerifier
@@ -66,12 +66,9 @@ class IntervalVerifier(RegionVerifier):
         if not questions:
             return []
         start, shape = time.monotonic(), questions[0].shape
-        try:
-            self._network.output_shape(shape)
-        except InputError as error:
-            raise InputError(f"x: {error}") from error
         labels = torch.tensor([asked.label for asked in questions])
         points = torch.stack([asked.x for asked in questions])
+        self._network.check_input(points.reshape(-1, *shape))
         still = torch.zeros_like(points)
         wrong = self.margins(Region(points, still[:, 0], still), shape, labels)[1].amin(1) < 0.0
         low = self._lower(Region.stack([asked.region for asked in questions]), shape, labels)

@@ -16,7 +16,7 @@ from typing_extensions import override
 from wellposed.bounds.tail import normalisation_before
 from wellposed.errors import CertificateError
 from wellposed.guarantee.majorant import majorant
-from wellposed.network import Network
+from wellposed.network import Network, materialise
 from wellposed.network.kinds import Block
 from wellposed.network.positive_hull import PositiveHull
 from wellposed.numerics.outward import above, enlarged, reduced, rounding_constant
@@ -40,24 +40,25 @@ class PositiveVerifier(IntervalVerifier):
 
     @torch.no_grad()
     def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
-        super().__init__(model, valid=valid)
-        self.steps = ("hull",)
-        blocks = self._network.blocks
-        places = [place for place, block in enumerate(blocks) if block.affine_layer is not None]
-        layer = blocks[places[0]].affine_layer if places else None
         from wellposed.network.kinds.equilibrium import _input_numbers
 
+        network = materialise(model)
+        blocks = network.exact.blocks
+        layers = [(place, block.affine_layer) for place, block in enumerate(blocks) if block.affine_layer is not None]
+        place, layer = layers[0] if layers else (0, None)
         numbers, part = (None, None) if layer is None else _input_numbers(layer)
         matrix = None if layer is None else layer.operator().matrix()
         driven = None if numbers is None else numbers.as_matrix()
         if layer is None or part is None or matrix is None or driven is None:
             raise CertificateError("model: needs a dense positive concave layer")
-        found = normalisation_before(blocks, places[0], driven.terms)
+        found = normalisation_before(blocks, place, driven.terms)
         self._driven = driven if found is None else driven.behind(*found)
         self._part, self._matrix, self._activation = part, matrix.detach(), layer.activation
         self._hull = PositiveHull(layer.operator(), layer.activation, layer.guarantee())
-        self._after = blocks[places[0] + 1 :]
-        self._rows = _rows(blocks[places[0]].name, self._after)
+        self._after = blocks[place + 1 :]
+        self._rows = _rows(blocks[place].name, self._after)
+        super().__init__(network, valid=valid)
+        self.steps = ("hull",)
 
     @override
     def _lower(self, regions: Region, shape: Sequence[int], labels: Tensor) -> Tensor:

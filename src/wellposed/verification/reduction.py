@@ -178,7 +178,7 @@ class Reduction:
         covariance = by_input @ gram @ by_input.t()
         size = len(covariance)
         absolute = by_input.abs().sum(1).square() * float(gram.diagonal().amax())
-        error = self.region.gram_error(network, self.shares) + 3.0 * rounding_constant(len(gram) + 8)
+        error = self.region.gram_error(network) + 3.0 * rounding_constant(len(gram) + 8)
         shift = error * float(absolute.sum()) + 2.0 * rounding_constant(size + 4) * float(covariance.diagonal().sum())
         for _ in range(20):
             lifted = 0.5 * (covariance + covariance.t()) + 2.0 * shift * torch.eye(size, dtype=torch.float64)

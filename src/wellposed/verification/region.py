@@ -39,8 +39,8 @@ class Region:
         centres, radii = (torch.stack([getattr(region, name) for region in regions]) for name in ("centre", "radius"))
         return cls(centres, radii, torch.stack(widths) if widths else None)
 
-    def __getitem__(self, rows: Tensor) -> Self:
-        """Some of the regions."""
+    def __getitem__(self, rows: int | Tensor) -> Self:
+        """Some of the regions, or one."""
         return type(self)(self.centre[rows], self.radius[rows], None if self.widths is None else self.widths[rows])
 
     @classmethod
@@ -107,7 +107,7 @@ class Region:
         total = float((shares * self.widths.square()).sum())
         return total * (network.weight.t() @ pull) / shares[:, None]
 
-    def gram_error(self, network: AffineNetwork, shares: Tensor | None = None) -> float:
+    def gram_error(self, network: AffineNetwork) -> float:
         """What rounding, that of U's entries included, can change in `gram`, as a fraction of its trace."""
         return 2.0 * rounding_constant(network.weight.shape[1] + 16) + 2.0 * network.folding
 

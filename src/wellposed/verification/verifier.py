@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from wellposed.bounds.affine_network import AffineNetwork, affine_network
+from wellposed.bounds.affine_network import affine_network
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.network import Network
 from wellposed.numerics.outward import enlarged
@@ -41,10 +42,8 @@ class Verifier(RegionVerifier):
         CertificateError: the model is of another kind, or not known to be well posed.
     """
 
-    def __init__(
-        self, model: nn.Module | Network | AffineNetwork, *, valid: tuple[float, float] | None = (0.0, 1.0)
-    ) -> None:
-        self.network = model if isinstance(model, AffineNetwork) else affine_network(model)
+    def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
+        self.network = affine_network(model)
         self.valid, self.steps = valid, LADDER
         self.inputs, self.classes = self.network.weight.shape[1], len(self.network.output)
         units = len(self.network.matrix)
@@ -53,6 +52,7 @@ class Verifier(RegionVerifier):
         self._block = DenseMetricProblem(self.network.matrix, self.network.weight, self._metric)
         self._pairs: dict[tuple[int, int], tuple[float, Tensor]] = {}
 
+    @override
     def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
         """The steps that are linear algebra for all inputs together; what they leave open, one by one."""
         start = time.monotonic()

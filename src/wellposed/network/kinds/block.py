@@ -168,7 +168,7 @@ class Block:
     def interval(self, lower: Tensor, upper: Tensor) -> Interval:
         """Proved bounds of every entry of the block's value for all inputs between two, for the stored numbers as they are.
 
-        Where nothing is known for an input, its bounds are infinite.
+        Where nothing is known for an input, its bounds are not finite.
 
         Args:
             lower: least inputs, shape (batch, *input_shape), float64 on the CPU.
