@@ -15,10 +15,10 @@ from torch import Tensor
 
 from wellposed.bounds.joint import difference
 from wellposed.errors import CertificateError
-from wellposed.network.entrywise import TINY, DivisionStep, EntrywiseStep
+from wellposed.network.entrywise import DivisionStep, EntrywiseStep
 from wellposed.network.kinds import Block
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import enlarged, enlarged_sum
+from wellposed.numerics.outward import TINY, enlarged, enlarged_sum
 
 
 @dataclass(frozen=True, eq=False)

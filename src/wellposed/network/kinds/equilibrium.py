@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.errors import CertificateError
 from wellposed.guarantee import Guarantee
+from wellposed.layers.conv_equilibrium import ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
-from wellposed.layers.pcdeq import PositiveLinear
+from wellposed.layers.pcdeq import PositiveInjection, PositiveLinear
 from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.maps.affine import Affine, Matrix
+from wellposed.maps.convolution import Convolution
+from wellposed.maps.positive_part import PositivePart
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
-from wellposed.network.kinds.block import kind_of
+from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
 from wellposed.network.metric import metric_guarantee
+from wellposed.network.mixed_monotone import StateBoxes
+from wellposed.network.positive_hull import PositiveHull
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import above, below
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.solution import Solution
 
@@ -45,6 +55,63 @@ class EquilibriumBlock(ImplicitBlock):
         promise = self.promise
         layer = self.module if promise is None else frozen(self.module, promise)
         return layer.lipschitz() if norm == "2" else super().constant(norm)
+
+    @property
+    @override
+    def parts(self) -> tuple[Block, ...]:
+        layer: Equilibrium = self.module
+        if layer.output is None or layer.direct is not None:
+            return (self,)
+        return _StateBlock(self.name, layer), _OutputBlock(f"{self.name}.output", layer.output)
+
+    @cached_property
+    def _inside(self) -> tuple[Affine, PositivePart | None, StateBoxes | PositiveHull]:
+        """U x + b, what becomes of it, and the equilibrium as a function of that.
+
+        Raises:
+            CertificateError: one of them has no known interval, or there may be several equilibria.
+        """
+        layer: Equilibrium = self.module
+        numbers, part = _input_numbers(layer)
+        if numbers is None:
+            raise CertificateError(f"{self.name}: intervals need a linear input map, or a convolution without a border")
+        with torch.no_grad():
+            operator, guarantee = layer.materialise()
+        if guarantee is not None and guarantee.is_concave:
+            return numbers, part, PositiveHull(operator, layer.activation, guarantee)
+        boxes = StateBoxes(self.name, operator, layer.activation)
+        (self.promise or layer.guarantee()).offset_lipschitz()  # that there is but one equilibrium is half of the proof
+        return numbers, part, boxes
+
+    def _enclosed(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of the equilibria for all values of U x + b between two; infinite where none are proved."""
+        _, part, states = self._inside
+        low, high = (low, high) if part is None else part.interval(low, high)
+        known, each = torch.isfinite(high - low).flatten(1).all(1), (-1, *[1] * (low.ndim - 1))
+        lower, upper, proved = states.enclose(*(end.where(known.reshape(each), 1.0) for end in (low, high)))
+        proved = (proved & known).reshape(each)
+        return lower.where(proved, -math.inf), upper.where(proved, math.inf)
+
+    def _read(self, state: Interval, direct: Callable[[Matrix], Interval]) -> Interval:
+        """Bounds of the layer's value, from those of its state and of what its direct map gives."""
+        layer: Equilibrium = self.module
+        if layer.output is None:
+            return state
+        lower, upper = _output_numbers(layer.output).interval(*(end.flatten(1) for end in state))
+        if layer.direct is None:
+            return lower, upper
+        least, largest = direct(_output_numbers(layer.direct))
+        return below(lower + least), above(upper + largest)
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        state = self._enclosed(*self._inside[0].interval(lower, upper))
+        return self._read(state, lambda direct: direct.interval(lower, upper))
+
+    @override
+    def interval_of_balls(self, centre: Tensor, radius: Tensor) -> Interval | None:
+        state = self._enclosed(*self._inside[0].interval_of_balls(centre, radius))
+        return self._read(state, lambda direct: direct.interval_of_balls(centre, radius))
 
     @override
     def entrywise(self) -> list[EntrywiseStep] | None:
@@ -91,6 +158,31 @@ class EquilibriumBlock(ImplicitBlock):
         return exact
 
 
+class _StateBlock(EquilibriumBlock):
+    """A layer without its output map."""
+
+    @property
+    @override
+    def parts(self) -> tuple[Block, ...]:
+        return (self,)
+
+    @override
+    def _read(self, state: Interval, direct: Callable[[Matrix], Interval]) -> Interval:
+        return state
+
+
+class _OutputBlock(Block):
+    """The output map of a layer by itself."""
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return _output_numbers(self.module).interval(lower.flatten(1), upper.flatten(1))
+
+    @override
+    def margins(self, lower: Tensor, upper: Tensor, labels: Tensor) -> Interval:
+        return _output_numbers(self.module).margins(lower, upper, labels)
+
+
 _FOLDED = 8  # roundings of the entries of an input map with a normalisation folded in
 
 
@@ -129,3 +221,32 @@ def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
     here = absolute + (eps * terms_ + by_offset) * constant
     here = here + inside * euclidean(value).double() + outside * euclidean(state).double()
     return Own(here, inside, outside)
+
+
+def _input_numbers(layer: Equilibrium) -> tuple[Affine | None, PositivePart | None]:
+    injection = layer.injection
+    if isinstance(injection, PositiveInjection):
+        weight, bias = (part.cpu() for part in injection.folded())
+        size = bias.abs() + injection.fold_size()
+        part = PositivePart(injection.floor, injection.sharpness)
+        if weight.ndim == 2:
+            return Matrix(weight=weight, bias=bias, bias_size=size, roundings=8), part
+        bias, size = bias[:, None, None], size[:, None, None]
+        return Convolution(
+            weight=weight,
+            bias=bias,
+            bias_size=size,
+            image=layer._image,
+            stride=injection.stride,
+            padding=injection.padding,
+            roundings=8,
+        ), part
+    if isinstance(injection, nn.Linear | ScaledLinear):
+        return Matrix.of(injection.weight, injection.bias).cpu(), None
+    if isinstance(injection, ImageInjection) and not injection.border and len(injection.tiers) == 1:
+        return Convolution.of(injection, layer._image).cpu(), None
+    return None, None
+
+
+def _output_numbers(output: Any) -> Matrix:
+    return Matrix.of(output.weight, output.bias).cpu()
