@@ -1,8 +1,13 @@
-"""What every prover of metric bounds must refuse."""
+"""What every prover of metric bounds must refuse, and certificates with other metrics."""
 
 from __future__ import annotations
 
+import dataclasses
+
 from torch import Tensor
+
+import wellposed as wp
+from wellposed.bounds.tail_bound import TailBound
 
 
 def check_refusals(block: object, seen: Tensor) -> None:
@@ -20,3 +25,11 @@ def check_refusals(block: object, seen: Tensor) -> None:
         assert not block.proves(seen, multipliers, found.value)
     for output in (seen * 1.01, seen * float("nan")):
         assert not block.proves(output, found.multipliers, found.value)
+
+
+def with_tail(certificate: wp.Certificate, tail: TailBound) -> wp.Certificate:
+    """The certificate with another claim about the end of its network."""
+    bounds = tuple(
+        bound if bound.tail is None else dataclasses.replace(bound, tail=tail) for bound in certificate.bounds
+    )
+    return dataclasses.replace(certificate, bounds=bounds)
