@@ -19,7 +19,7 @@ from wellposed.network import Network
 from wellposed.network.entrywise import TINY, DivisionStep, EntrywiseStep
 from wellposed.network.kinds import Block
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import enlarged_sum
+from wellposed.numerics.outward import enlarged, enlarged_sum
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -70,6 +70,9 @@ def entrywise_bound(blocks: Sequence[Block], norm: Norm) -> EntrywiseBound:
     # Differences of rows round once, which their sums count.
     margins = torch.cat([rows[:0], *((rows[i] - rows[j])[None] for i, j in places)]).abs()
     whole, apart = (_from_largest_inputs if norm == "inf" else _from_sums_of_inputs)(steps, rows, margins)
+    # Whoever proves it again counts the roundings of sums in another order.
+    room = 32 * (rows.shape[1] + sum(step.inputs + step.outputs for step in steps))
+    whole, apart = enlarged(whole, room), enlarged(apart, room)
     pairs: Tensor | None = None
     if linear and len(rows) > 1:
         pairs = torch.zeros(len(rows), len(rows), dtype=torch.float64)

@@ -104,7 +104,5 @@ class FlatTailMethod(TailMethod):
     def problem(self, network: Network, *, largest: int | None = None, fold: bool = True) -> TailProblem:
         found, tail = affine_network(network, relu_only=False), tail_of(network.blocks)
         assert tail is not None
-        known = found.layer.guarantee().diagonal_metric()
-        metric = torch.ones(len(found.matrix), dtype=torch.float64) if known is None else known.double().cpu()
-        inequality = self.inequality(found.matrix, found.weight, metric)
+        inequality = self.inequality(found.matrix, found.weight, found.metric)
         return TailProblem(tail=tail, place=tail.place, inequality=inequality, reading=self.reading)

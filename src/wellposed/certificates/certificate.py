@@ -289,6 +289,11 @@ def certify(
         CertificateError: a part of the model is not known, see `materialise`; its weights do not satisfy their theorem; or the
             method that was asked for does not apply.
         InputError: NaN or infinite weights, inputs that do not fit, or a method that is not about this norm.
+
+    Example:
+        >>> certificate = wp.certify(nn.Sequential(wp.MonDEQ(6, 5), nn.Linear(5, 3)), inputs=torch.rand(4, 6))
+        >>> certificate.check() and certificate.lower_bound <= certificate.lipschitz
+        True
     """
     named = norm_named(norm)
     network = _network_for(model, inputs)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, check, failing_as_unprovable
-from wellposed.layers.graph import ImplicitGraph
-from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
+from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.network.chance import generators_kept
 from wellposed.network.forward_tracing import has_own_forward
+from wellposed.network.kinds import block_of
 from wellposed.network.known import computing_class, is_leaf_class
 from wellposed.network.network import Network
 from wellposed.network.originals import require_unchanged
@@ -41,6 +41,11 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
         CertificateError: a part of the model is not known, was changed, depends on the batch or on chance, or the network does
             not compute what the model computes.
         InputError: the shape does not fit, or no module was given.
+
+    Example:
+        >>> network = wp.materialise(nn.Sequential(wp.MonDEQ(6, 5), nn.Linear(5, 3)))
+        >>> [name for name, block in network.blocks], network.input_shape
+        (['0', '1'], (6,))
     """
     if isinstance(model, Network):
         return model
@@ -124,8 +129,8 @@ def _chain(model: nn.Module) -> Found:
     if is_leaf_class(type(model)):
         return [("model", "", stored("model", model))]
     chain = trace(model, dtype, stored)
-    for name, _, block in chain:
-        if isinstance(block, ImplicitGraph | NodeSum):
+    for name, _, module in chain:
+        if block_of(name, module).needs_graphs:
             raise CertificateError(f"{name}: needs graphs; certify a GraphClassifier")
     return chain
 

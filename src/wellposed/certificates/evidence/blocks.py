@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import activation as activation_named
-from wellposed.activations import monotone_names
+from wellposed.activations import name_of
 from wellposed.bounds.diagonal_metric import dense_metric_problem
 from wellposed.bounds.factor import Factor
 from wellposed.bounds.metric_inequality import DiagonalBound
@@ -33,7 +32,6 @@ from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network
 from wellposed.network.kinds import block_of
 from wellposed.network.kinds.pooling import AveragePoolingBlock, pair
-from wellposed.operators.dense import Dense
 
 Tensors = dict[str, Tensor]
 _POSITIVE = (PcDEQ, ConvPcDEQ)
@@ -144,14 +142,9 @@ def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
     """How the matrices of a layer come from its weights, and the matrices as they run; None where the checker has no formula."""
     state = layer.constraint.formula
     scaled = is_plain(layer.injection, ScaledLinear)
-    operator, _ = layer.materialise()
-    activation = next((name for name in monotone_names() if activation_named(name) == layer.activation), None)
-    if (
-        state is None
-        or activation is None
-        or not (scaled or is_plain(layer.injection, nn.Linear))
-        or not isinstance(operator, Dense)
-    ):
+    matrix = layer.operator().matrix()
+    activation = name_of(layer.activation) if layer.activation.is_monotone else None
+    if state is None or activation is None or not (scaled or is_plain(layer.injection, nn.Linear)) or matrix is None:
         return None
     if layer.direct is not None:
         return None
@@ -159,7 +152,7 @@ def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
         "state": state, "input": "scaled" if scaled else "linear", "output": layer.output is not None,
         "activation": activation,
     }  # fmt: skip
-    tensors = {"matrix": operator.dense(), "input": layer.injection.weight}
+    tensors = {"matrix": matrix, "input": layer.injection.weight}
     if layer.output is not None:
         tensors["output"] = layer.output.weight
     return entry, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}

@@ -12,4 +12,6 @@ from wellposed.network.kinds import pooling as pooling
 from wellposed.network.kinds import scaling as scaling
 from wellposed.network.kinds.block import Block as Block
 from wellposed.network.kinds.block import block_of as block_of
+from wellposed.network.kinds.block import kind_for as kind_for
 from wellposed.network.kinds.block import kind_of as kind_of
+from wellposed.network.kinds.block import noted_classes as noted_classes

@@ -22,11 +22,10 @@ from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.verified import spectral_norm_upper_bound
-from wellposed.operators.dense import Dense
 from wellposed.solvers.solution import Solution
 
 
-@kind_of(Equilibrium)
+@kind_of(Equilibrium, inherited=True)
 class EquilibriumBlock(ImplicitBlock):
     """An affine layer with its guarantee; one that promises nothing has what a diagonal metric proves."""
 
@@ -110,9 +109,10 @@ def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
     eps = torch.finfo(state.dtype).eps
     weight = injection.weight.detach().double()
     absolute = 0.0 if layer.activation.homogeneous else 8.0 * eps * state[0].numel() ** 0.5 if len(state) else 0.0
-    if weight.ndim == 2 and isinstance(operator, Dense):
+    stored = operator.matrix()
+    if weight.ndim == 2 and stored is not None:
         unit = 0.5 * eps * (weight.shape[1] + len(weight) + 8) * 1.01
-        matrix = operator.dense().detach().double().abs()
+        matrix = stored.detach().double().abs()
         bias = 0.0 if injection.bias is None else injection.bias.detach().double().abs()
         terms = value.double().abs() @ weight.abs().t() + state.double().abs() @ matrix.t() + bias
         norms = [spectral_norm_upper_bound(part.abs()) for part in (weight, matrix)]

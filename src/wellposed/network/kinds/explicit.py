@@ -12,7 +12,7 @@ from wellposed.network.propagation import Own
 from wellposed.numerics.norm import Norm
 
 
-@kind_of(ExplicitBlock)
+@kind_of(ExplicitBlock, inherited=True)
 class ExplicitLayerBlock(Block):
     """A layer that says its constant and its rounding itself; see `wellposed.layers.explicit.ExplicitBlock`."""
 

@@ -22,7 +22,7 @@ from wellposed.solvers.solution import Solution, Tolerance
 EXACT_STEPS = 20000  # of a float64 solve
 
 
-@kind_of(ImplicitLayer)
+@kind_of(ImplicitLayer, inherited=True)
 class ImplicitBlock(Block):
     """A layer that says its constant and the rounding of its evaluations itself; see `ImplicitLayer`."""
 
@@ -99,6 +99,4 @@ class ImplicitBlock(Block):
     def output_shape(self, shape: Shape, dtype: torch.dtype) -> Shape:
         if shape != self.input_shape:
             raise InputError(f"{self.name}: takes inputs of shape {self.input_shape}, not {shape}")
-        if self.module.output is not None:
-            return (self.module.output.out_features,)
         return tuple(self.module.value_shape)
