@@ -223,7 +223,7 @@ def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
     return Own(here, inside, outside)
 
 
-def _input_numbers(layer: Equilibrium) -> tuple[Affine | None, PositivePart | None]:
+def _input_numbers(layer: Any) -> tuple[Affine | None, PositivePart | None]:
     injection = layer.injection
     if isinstance(injection, PositiveInjection):
         weight, bias = (part.cpu() for part in injection.folded())
