@@ -15,8 +15,8 @@ from torch import nn
 
 import wellposed as wp
 from wellposed import checker, testing
-from wellposed.bounds.dense_barrier import least_square
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
+from wellposed.bounds.search.dense_barrier import least_square
 from wellposed.checker import core, dense
 from wellposed.numerics import convolution_norms, verified
 

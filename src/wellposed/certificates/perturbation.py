@@ -12,7 +12,7 @@ from wellposed.layers.equilibrium import Equilibrium, exact_linear
 from wellposed.network import Network
 from wellposed.network.single import single_layer
 from wellposed.numerics.euclidean import euclidean, underflow
-from wellposed.numerics.outward import next_up
+from wellposed.numerics.outward import UNIT, enlarged, enlarged_norm, next_up
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.a_posteriori import ExactOffset
 
@@ -55,9 +55,10 @@ def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Networ
     # One rounding of every difference is one more of the weights.
     drift = _norm_bound(exact_linear(rows, other_weight - weight, other_bias - bias, roundings=1))
     bound = next_up(next_up(change * first) * second) * offset + drift * second
-    # The last few operations, and products that underflow; what overflows (an infinity less another, or times zero) is infinite.
+    # Two sums, two products and one more sum, and products that underflow; what overflows (an infinity less another, or times
+    # zero) is infinite.
     lost = underflow(torch.float64, 1, 1) * (1.0 + first) * (1.0 + second) * (1.0 + offset)
-    bound = bound * (1.0 + 16.0 * torch.finfo(torch.float64).eps) + lost
+    bound = enlarged(bound, 4) + lost
     return bound.nan_to_num(nan=math.inf, posinf=math.inf).to(x.device)
 
 
@@ -79,8 +80,7 @@ def _monotone(layer: Equilibrium) -> tuple[Tensor, float]:
 
 def _norm_bound(value: ExactOffset) -> Tensor:
     """Upper bounds of the Euclidean norms of what is known with an error."""
-    entries = value.value.shape[1]
-    return euclidean(value.value) * (1.0 + (entries + 8) * torch.finfo(torch.float64).eps) + value.error
+    return enlarged_norm(euclidean(value.value), value.value.shape[1]) + value.error
 
 
 def _distance(first: Tensor, second: Tensor) -> float:
@@ -88,8 +88,8 @@ def _distance(first: Tensor, second: Tensor) -> float:
     difference = second.cpu().double() - first.cpu().double()
     if not bool(torch.isfinite(difference).all()):
         return math.inf
-    # |difference| has at most the Frobenius norm.
-    rounding = 1.01 * 2.0**-53 * float(euclidean(difference.reshape(1, -1)))
+    # Of every entry it is at most a unit roundoff, which together have at most the Frobenius norm.
+    rounding = UNIT * enlarged_norm(float(euclidean(difference.reshape(1, -1))), difference.numel())
     return next_up(spectral_norm_upper_bound(difference) + rounding + underflow(first.dtype, first.numel(), 1))
 
 

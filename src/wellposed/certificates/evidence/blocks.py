@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import name_of
-from wellposed.bounds.diagonal_metric import DiagonalBound, dense_metric_problem
-from wellposed.bounds.joint import Joint
-from wellposed.bounds.product import Factor
+from wellposed.bounds.diagonal_metric import dense_metric_problem
+from wellposed.bounds.factor import Factor
+from wellposed.bounds.metric_inequality import DiagonalBound
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.explicit import EXPLICIT, describe_explicit
 from wellposed.certificates.evidence.norms import checkable_norm
@@ -38,7 +39,7 @@ _POSITIVE = (PcDEQ, ConvPcDEQ)
 
 @torch.no_grad()
 def describe(
-    network: Network, factors: tuple[Factor, ...] | None, joint: Joint | None
+    network: Network, factors: tuple[Factor, ...] | None, joint: TailBound | None
 ) -> tuple[list[dict[str, Any]], Tensors]:
     """The blocks of a certificate file, and its tensors.
 

@@ -188,7 +188,7 @@ _FOLDED = 8  # roundings of the entries of an input map with a normalisation fol
 
 def _input_matrix(layer: Equilibrium) -> Tensor | None:
     """U, with a normalisation that belongs to the layer folded in, float64 on the CPU; None where it is no matrix."""
-    injection = layer.injection
+    injection: Any = layer.injection
     if isinstance(injection, PositiveLinear):
         return injection.folded()[0].detach().double().cpu()
     plain = isinstance(injection, nn.Linear | ScaledLinear)
@@ -223,8 +223,8 @@ def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
     return Own(here, inside, outside)
 
 
-def _input_numbers(layer: Equilibrium) -> tuple[Affine | None, PositivePart | None]:
-    injection = layer.injection
+def _input_numbers(layer: Any) -> tuple[Affine | None, PositivePart | None]:
+    injection: Any = layer.injection
     if isinstance(injection, PositiveInjection):
         weight, bias = (part.cpu() for part in injection.folded())
         size = bias.abs() + injection.fold_size()
