@@ -12,6 +12,7 @@ from torch import Tensor
 from wellposed.errors import NotConvergedWarning
 
 Run = Callable[[Tensor], Tensor]
+_CENTRES = 3  # points whose steepest directions are looked for
 _STEP = 1e-4  # of the differences that the steepest directions are found from
 _LENGTHS = (1e-4, 1e-2, 1.0, 10.0)
 NOISE = 1e-9  # relative: what solves and rounding in float64 may move an output by
@@ -36,15 +37,12 @@ class Slopes:
         return float(self.observed.max()) if bool(finite.all()) else float("inf")
 
 
-def sampled_slopes(
-    run: Run, points: Tensor, *, centres: int = 3, random_pairs: int = 0, noise: float = NOISE
-) -> Slopes:
+def sampled_slopes(run: Run, points: Tensor, *, random_pairs: int = 0, noise: float = NOISE) -> Slopes:
     """Slopes along the steepest directions at the first points, by differences, and between all of the points.
 
     Args:
         run: the module, from inputs of shape (batch, *shape) to outputs of shape (batch, ...); it may change what it is given.
-        points: inputs, float64, shape (count, *shape), at least as many as centres.
-        centres: points whose steepest directions are looked for.
+        points: inputs, float64, shape (count, *shape), at least three.
         random_pairs: further pairs, of random points in random directions.
         noise: relative error of an output.
 
@@ -53,17 +51,17 @@ def sampled_slopes(
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("error", NotConvergedWarning)
-        return _sampled(run, points, centres, random_pairs, noise)
+        return _sampled(run, points, random_pairs, noise)
 
 
-def _sampled(run: Run, points: Tensor, centres: int, random_pairs: int, noise: float) -> Slopes:
+def _sampled(run: Run, points: Tensor, random_pairs: int, noise: float) -> Slopes:
     shape = points.shape[1:]
-    base = points[:centres].flatten(1)
+    base = points[:_CENTRES].flatten(1)
     size = base.shape[1]
     moved = base[:, None] + _STEP * torch.eye(size, dtype=base.dtype)
     value = _flat(run, points)
-    after = _flat(run, moved.reshape(-1, *shape)).reshape(centres, size, -1)
-    jacobian = (after - value[:centres, None]) / _STEP
+    after = _flat(run, moved.reshape(-1, *shape)).reshape(_CENTRES, size, -1)
+    jacobian = (after - value[:_CENTRES, None]) / _STEP
     steepest = torch.linalg.svd(torch.nan_to_num(jacobian), full_matrices=False)[0][:, :, 0]
     first = torch.cat([base.repeat(len(_LENGTHS), 1), _neighbours(points.flatten(1), random_pairs)])
     second = torch.cat([base + length * steepest for length in _LENGTHS])
@@ -77,7 +75,7 @@ def _sampled(run: Run, points: Tensor, centres: int, random_pairs: int, noise: f
     error = 2.0 * noise * (1.0 + float(torch.nan_to_num(ends).abs().max()))
     observed = [(change.norm(dim=1) - error) / distance for change, distance in zip(changes, distances, strict=True)]
     alone = torch.cat([_flat(run, points[k : k + 1]) for k in range(2)])
-    apart = torch.cat([alone - value[:2], ends[:centres] - value[:centres]]).abs().max()
+    apart = torch.cat([alone - value[:2], ends[:_CENTRES] - value[:_CENTRES]]).abs().max()
     return Slopes(torch.cat(observed), bool(apart <= 10.0 * error) or not bool(torch.isfinite(apart)))
 
 

@@ -68,13 +68,8 @@ def risk_certificate(
     return RiskCertificate(kl_inverse(mean_bound, budget), empirical, mean_bound, kl, samples, draws, delta)
 
 
-def binary_kl(q: float, p: float) -> float:
-    """kl(q ‖ p) of two Bernoulli distributions."""
-    return max(sum(_terms(q, p)), 0.0)
-
-
 def _terms(q: float, p: float) -> list[float]:
-    """The terms of kl(q ‖ p)."""
+    """The terms of kl(q ‖ p), the relative entropy of two Bernoulli distributions."""
     pairs = ((a, b) for a, b in ((q, p), (1.0 - q, 1.0 - p)) if a > 0.0)
     return [math.inf if b <= 0.0 else a * math.log(a / b) for a, b in pairs]
 
