@@ -11,7 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.certificate import Certificate, certify
+from wellposed.certificates.certificate import Certificate
+from wellposed.certificates.certification import certify
 from wellposed.errors import CertificateError
 from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
 from wellposed.verification.base import RegionQuestion, RegionVerifier
