@@ -14,10 +14,10 @@ from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.bounds.tail import find, output_map
 from wellposed.errors import CertificateError
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.frozen import frozen, linear_map
+from wellposed.layers.frozen import frozen
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.plain import is_plain, moves_only
-from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.maps.linear import LinearMap
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.outward import rounding_constant
@@ -172,26 +172,17 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     before = [block for block in behind if not moves_only(block)]
     if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
         raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
-    linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
-    if not isinstance(layer.operator(), Dense) or not linear:
+    driven = layer.injection.matrix()
+    if not isinstance(layer.operator(), Dense) or driven is None:
         raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
-    fixed = frozen(layer, metric_guarantee(name, layer))
-    weight = fixed.injection.weight.detach()
-    bias = (
-        torch.zeros(len(weight), dtype=torch.float64) if fixed.injection.bias is None else fixed.injection.bias.detach()
-    )
-    size = bias.abs()
+    fixed, driven = frozen(layer, metric_guarantee(name, layer)), driven.cpu()
     for norm in before:
         assert isinstance(norm, Normalize)
-        mean, std = norm.spread(weight.shape[1], behind)
-        shift = -mean / std
-        size = size + weight.abs() @ shift.abs()
-        bias = bias + weight @ shift
-        weight = weight / std
-    fixed.injection = linear_map(weight, bias)
+        driven = driven.behind(*norm.spread(driven.weight.shape[1], behind))
+    fixed.injection = LinearMap.of(driven.weight, driven.bias)
     output = output_map(layer, head)
     constant = torch.zeros(len(output), dtype=torch.float64)
     if head is not None and head.bias is not None:
         constant = head.bias.detach().double().cpu()
-    folding = rounding_constant(weight.shape[1] + 8) if before else 0.0
-    return AffineNetwork(fixed.operator().dense().detach(), weight, bias, size, output, constant, fixed, folding)
+    matrix, folding = fixed.operator().dense().detach(), rounding_constant(driven.roundings)
+    return AffineNetwork(matrix, driven.weight, driven.bias, driven.bias_size, output, constant, fixed, folding)

@@ -22,9 +22,7 @@ from wellposed.guarantee.positive import PositiveConcave
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.layers.pcdeq import PositiveLinear
 from wellposed.layers.plain import is_plain, moves_only
-from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network.pointwise import Elementwise, Reshape, Shift
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import rounding_constant
@@ -147,12 +145,9 @@ def _part(name: str, block: nn.Module) -> _Part:
         return _Part(name, None, None, None, False, block)
     if isinstance(block, Equilibrium) and block.direct is None:
         operator, guarantee = block.materialise()
-        injection = block.injection
-        plain = any(is_plain(injection, kind) for kind in (nn.Linear, ScaledLinear))
-        known = isinstance(guarantee, Componentwise) and isinstance(operator, Dense)
-        if known and (plain or isinstance(injection, PositiveLinear)):
-            assert isinstance(guarantee, Componentwise)
-            weight = (injection.weight if plain else injection.folded()[0]).detach().double().cpu()
+        driven = block.injection.numbers().as_matrix()  # slopes of a positive part lie in [0, 1]
+        if isinstance(guarantee, Componentwise) and isinstance(operator, Dense) and driven is not None:
+            weight = driven.cpu().weight
             matrix = operator.dense().detach().double().cpu()
             own = block.output is not None
             rows = torch.eye(len(matrix), dtype=torch.float64)

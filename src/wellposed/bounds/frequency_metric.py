@@ -18,9 +18,7 @@ from wellposed.bounds.diagonal_metric import DiagonalBound
 from wellposed.bounds.frequency_barrier import FrequencyBarrier
 from wellposed.bounds.interior_point import minimise
 from wellposed.guarantee.frequencywise import CircularStronglyMonotone
-from wellposed.layers.conv_equilibrium import ImageInjection, ImageLayer
-from wellposed.layers.conv_lben import CircularInjection
-from wellposed.layers.plain import is_plain
+from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.numerics.convolution_norms import are_semidefinite, largest_singular_value
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one
@@ -184,44 +182,37 @@ def circular_metric_problem(layer: object, std: Tensor | None = None) -> Circula
     if layer.output is not None or layer.direct is not None:
         return None
     with torch.no_grad():
-        weight = layer.injection.weight.detach()
+        numbers = layer.injection.numbers()
+        weight = numbers.weight.cpu()
         if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()):
             return None
         operator, guarantee = layer.materialise()
-        kernel, exponent = near_one(weight if std is None else weight.double().cpu() / std[:, None, None])
-        if isinstance(operator, ScaledCircular):
-            return _scaled_block(layer, operator, kernel, exponent)
+        kernel, exponent = near_one(weight if std is None else weight / std[:, None, None])
+        circular, driven = numbers.as_circular(), layer.injection.convolution()
+        if isinstance(operator, ScaledCircular) and circular is not None:
+            return _scaled_block(operator, kernel, exponent, circular.stride)
         if not isinstance(operator, Circular) or not isinstance(guarantee, CircularStronglyMonotone):
             return None
-        if not is_plain(layer.injection, ImageInjection) or not _is_usual(layer.injection):
+        if driven is None:
             return None
         kept = isinstance(layer.activation, Bordered) and weight.shape[-1] <= 3
         build = _circular_gram if kept else _constant_gram
-        gram, error = build(kernel, operator.image, layer.injection.stride[0])
+        gram, error = build(kernel, operator.image, driven.stride[0])
         ones = torch.ones(operator.tensors[0].shape[-1], dtype=torch.float64)
         return CircularMetricProblem(operator.tensors[0], operator.image, gram, error, exponent, ones)
 
 
-def _scaled_block(
-    layer: ImageLayer, operator: ScaledCircular, kernel: Tensor, exponent: int
-) -> CircularMetricProblem | None:
+def _scaled_block(operator: ScaledCircular, kernel: Tensor, exponent: int, stride: int) -> CircularMetricProblem | None:
     """W = I − ΨC is a circular convolution if Ψ is the same for all pixels; products of stored numbers round twice."""
     scale = operator.scale.detach().double().cpu()
-    if scale.shape[1:] != (1, 1) or not is_plain(layer.injection, CircularInjection):
+    if scale.shape[1:] != (1, 1):
         return None
     channels = operator.transfer.shape[-1]
     wide = scale.reshape(-1).expand(channels)
     core = operator.transfer.detach().to("cpu", torch.complex128)
     transfer = torch.eye(channels, dtype=core.dtype) - wide[:, None] * core
-    gram, error = _circular_gram(kernel, operator.image, layer.injection.stride)
+    gram, error = _circular_gram(kernel, operator.image, stride)
     return CircularMetricProblem(transfer, operator.image, gram, error, exponent, 1.0 / wide)
-
-
-def _is_usual(convolution: ImageInjection) -> bool:
-    """Whether the settings of the convolution are those that it was made with: equal strides and centred taps."""
-    padding = tuple(taps // 2 for taps in convolution.weight.shape[2:])
-    equal = convolution.stride[0] == convolution.stride[1] and convolution.padding == padding
-    return equal and convolution.dilation == (1, 1) and convolution.groups == 1 and convolution.padding_mode == "zeros"
 
 
 def _circular_gram(kernel: Tensor, image: tuple[int, int], stride: int) -> tuple[Tensor, float]:

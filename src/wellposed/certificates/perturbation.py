@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import StronglyMonotone
-from wellposed.layers.equilibrium import Equilibrium, exact_linear
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.maps.affine import Matrix
 from wellposed.network import Network
 from wellposed.network.single import single_layer
 from wellposed.numerics.euclidean import euclidean, underflow
@@ -56,13 +57,16 @@ def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Networ
         raise CertificateError("layer: Theorem 2 is about strongly monotone layers")
     if operator.metric is not None or other_operator.metric is not None:
         raise CertificateError("layer: Theorem 2 is about monotonicity in the Euclidean metric")
-    weight, other_weight = (part.injection.weight.detach().cpu().double() for part in (given, moved))
-    bias, other_bias = (_bias(part) for part in (given, moved))
+    driven, other_driven = (part.injection.matrix() for part in (given, moved))
+    if driven is None or other_driven is None:
+        raise CertificateError("layer: needs an input map that is a matrix")
+    driven, other_driven = driven.cpu(), other_driven.cpu()
     rows = x.detach().cpu()
     change = _distance(operator.dense(), other_operator.dense())
-    offset = _norm_bound(exact_linear(rows, weight, bias))
+    offset = _norm_bound(driven.exact(rows))
     # One rounding of every difference is one more of the weights.
-    drift = _norm_bound(exact_linear(rows, other_weight - weight, other_bias - bias, roundings=1))
+    differences = other_driven.weight - driven.weight, other_driven.bias - driven.bias
+    drift = _norm_bound(Matrix.of(*differences, roundings=1).exact(rows))
     first, second = guarantee.offset_lipschitz(), other.offset_lipschitz()
     bound = next_up(next_up(change * first) * second) * offset + drift * second
     # The last few operations, and products that underflow; what overflows (an infinity less another, or times zero) is infinite.
@@ -97,8 +101,3 @@ def fixes_zero(name: str, layer: Equilibrium) -> None:
         raise CertificateError(
             f"{name}: the theorem needs an activation that is zero at zero, not {layer.activation!r}"
         )
-
-
-def _bias(layer: Equilibrium) -> Tensor:
-    bias = layer.injection.bias
-    return torch.zeros(layer.state_features, dtype=torch.float64) if bias is None else bias.detach().cpu().double()

@@ -143,7 +143,7 @@ def _blocks(model: nn.Module | Network) -> _Blocks:
         stored = float(constraint.B.double().square().sum())
     whole, driven, seen = (spectral_norm_upper_bound(w) for w in (constraint.A, injection.weight, head.weight))
     norms = Norms(
-        layers[0].state_features, injection.in_features, head.out_features, constraint.m,
+        layers[0].state_features, layers[0].in_features, head.out_features, constraint.m,
         (whole, driven, math.sqrt(shift) * (1.0 + 1e-12), seen), (a, b, u, shift, o, o_shift),
     )  # fmt: skip
     return _Blocks(norms, a + stored + u + shift + o + o_shift)

@@ -48,16 +48,6 @@ class ContractiveCell(ImplicitLayer):
 
     @property
     @abstractmethod
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-
-    @property
-    @abstractmethod
-    def state_shape(self) -> tuple[int, ...]:
-        """Shape of one equilibrium."""
-
-    @property
-    @abstractmethod
     def _parts(self) -> list[Any]:
         """The orthogonal maps that act on the state, each with its parameter ``free``."""
 

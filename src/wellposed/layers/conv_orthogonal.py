@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from wellposed.errors import GuaranteeError, check, checked_options, choices
 from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, mixing_weights
 from wellposed.layers.group_sort import group_sort
-from wellposed.layers.maps import require_kind
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
+from wellposed.maps.checks import require_kind
 from wellposed.numerics.euclidean import euclidean
 from wellposed.operators.fourier import image_rounding
 

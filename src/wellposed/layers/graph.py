@@ -19,9 +19,9 @@ from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import GraphContraction
 from wellposed.layers.contractive_cell import NORM_SLACK
 from wellposed.layers.group_sort import group_sort
-from wellposed.layers.maps import check_map, require_kind
 from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.maps.checks import check_map, require_kind
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import rounding_constant

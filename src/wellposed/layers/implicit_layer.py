@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Unpack
+from typing import Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.layers.options import SolveOptions, SolvingModule
+from wellposed.maps.base import AffineMap
 from wellposed.solvers.solution import Solution
 
 
@@ -15,16 +16,31 @@ class ImplicitLayer(SolvingModule, ABC):
     """A layer that solves for a state z*(x) and returns it, or an output map of it.
 
     Attributes:
-        output: the output map, with the attributes of `torch.nn.Linear`, or None.
-        direct: a linear map from the input that is added to the output map's value, likewise, or None.
+        output: the map from the state to the layer's value, or None where the state is its value.
+        direct: a linear map from the input whose value is added to that of the output map, or None.
     """
 
-    output: Any
-    direct: Any
+    output: AffineMap | None
+    direct: AffineMap | None
 
     def __init__(self, **options: Unpack[SolveOptions]) -> None:
         super().__init__(**options)
         self.output = self.direct = None
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+
+    @property
+    @abstractmethod
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of one equilibrium."""
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one value of the layer."""
+        return self.state_shape if self.output is None else self.output.output_shape
 
     @abstractmethod
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
@@ -66,4 +82,4 @@ class ImplicitLayer(SolvingModule, ABC):
         if self.output is None:
             return state
         value = self.output(state)
-        return value if self.direct is None else value + nn.functional.linear(x, self.direct.weight)
+        return value if self.direct is None else value + self.direct(x)

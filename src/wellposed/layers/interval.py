@@ -17,7 +17,6 @@ from torch import Tensor
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.componentwise import Componentwise
 from wellposed.implicit import AffineEquation, Settings
-from wellposed.layers.conv_equilibrium import ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators import Operator
@@ -45,7 +44,7 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
         raise GuaranteeError(f"{type(layer).__name__}: intervals need a bound of μ∞(W) and slopes in [0, 1]")
     with full_precision(low.device):
         doubled = _doubled(operator)
-        offset = torch.cat(injected_interval(layer, low, high), 1)
+        offset = torch.cat(layer.injection.interval(low, high), 1)
         promise = guarantee.on(doubled)
         settings = Settings(
             solver=solver_named(promise.preferred), tolerance=layer.tolerance, max_steps=layer.max_steps,
@@ -56,19 +55,6 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
         value, _ = equation.run(None, (*doubled.tensors, offset, *layer.activation.tensors))
     below, above = value.chunk(2, 1)
     return below, above
-
-
-def injected_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of Ux + b for all inputs between two."""
-    injection = layer.injection
-    value, half = injection(0.5 * (low + high)), 0.5 * (high - low)
-    if isinstance(injection, ImageInjection):
-        spread = injection.placed(
-            torch.nn.functional.conv2d(half, injection.weight.abs(), None, injection.stride, injection.padding)
-        )
-    else:
-        spread = half @ injection.weight.abs().t()
-    return value - spread, value + spread
 
 
 def _doubled(operator: Operator) -> Operator:

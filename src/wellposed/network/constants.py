@@ -22,10 +22,11 @@ from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import NodeSum
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.implicit_layer import ImplicitLayer
-from wellposed.layers.normalize import Normalize, batch_norm_map
+from wellposed.layers.normalize import Normalize
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.plain import is_plain
+from wellposed.maps.batch_norm import batch_norm_map
 from wellposed.network.branches import Branches, summed_constants
 from wellposed.network.metric import metric_guarantee
 from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift

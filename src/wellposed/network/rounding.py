@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.group_sort import GroupSort
-from wellposed.layers.normalize import batch_norm_map
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.plain import is_plain
+from wellposed.maps.batch_norm import batch_norm_map
 from wellposed.network.constants import factor_of
 from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.network.propagation import Own
@@ -117,26 +117,23 @@ def linear_rounding(linear: Any, value: Tensor) -> Own:
 
 def affine_rounding(block: Equilibrium, value: Tensor, state: Tensor) -> Own:
     """Rounding of one evaluation of Ux + b and of σ(Wz + Ux + b) in the working precision, in units of the offset."""
-    injection, operator = block.injection, block.operator()
+    driven, operator = block.injection.numbers(), block.operator()
     eps = torch.finfo(state.dtype).eps
-    weight = injection.weight.detach().double()
-    absolute = 0.0 if block.activation.homogeneous else 8.0 * eps * state[0].numel() ** 0.5 if len(state) else 0.0
-    if weight.ndim == 2 and isinstance(operator, Dense):
-        unit = 0.5 * eps * (weight.shape[1] + len(weight) + 8) * 1.01
+    absolute = 0.0
+    if len(state) and not block.activation.homogeneous:
+        absolute = 8.0 * eps * float(state[0].numel()) ** 0.5
+    if driven.as_matrix() is not None and isinstance(operator, Dense):
+        unit = 0.5 * eps * (driven.terms + block.state_features + 8) * 1.01
         matrix = operator.dense().detach().double().abs()
-        bias = 0.0 if injection.bias is None else injection.bias.detach().double().abs()
-        terms = value.double().abs() @ weight.abs().t() + state.double().abs() @ matrix.t() + bias
-        norms = [spectral_norm_upper_bound(part.abs()) for part in (weight, matrix)]
-        here = unit * euclidean(terms) + 16.0 * eps * euclidean(state).double() + absolute
-        return Own(here, unit * norms[0], unit * norms[1] + 16.0 * eps)
-    taps = math.prod(weight.shape[2:])
-    # Each input enters so many sums of every output channel.
-    frobenius = float(weight.norm()) * taps**0.5
-    constant = float(euclidean(injection(torch.zeros_like(value[:1]))).double()) if len(value) else 0.0
-    terms_ = weight[0].numel() + 16.0
+        sizes = driven.absolute(value.double().abs()) + state.double().abs() @ matrix.t() + driven.bias_size
+        norms = driven.absolute_norm(), spectral_norm_upper_bound(matrix)
+        own = unit * euclidean(sizes) + 16.0 * eps * euclidean(state).double() + absolute
+        return Own(own, unit * norms[0], unit * norms[1] + 16.0 * eps)
+    constant = float(euclidean(block.injection(torch.zeros_like(value[:1]))).double()) if len(value) else 0.0
+    terms = driven.terms + 16.0
     one = torch.ones(1, dtype=torch.float64)
     by_state, by_offset = (float(operator.rounding(*pair)) for pair in ((one, 0.0 * one), (0.0 * one, one)))
-    inside, outside = eps * terms_ * frobenius + by_offset * block.injection_norm(), by_state + 16.0 * eps
-    here = absolute + (eps * terms_ + by_offset) * constant
-    here = here + inside * euclidean(value).double() + outside * euclidean(state).double()
+    inside, outside = eps * terms * driven.absolute_norm() + by_offset * block.injection_norm(), by_state + 16.0 * eps
+    still = absolute + (eps * terms + by_offset) * constant
+    here = still + inside * euclidean(value).double() + outside * euclidean(state).double()
     return Own(here, inside, outside)

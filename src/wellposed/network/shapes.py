@@ -55,9 +55,7 @@ def _through(name: str, block: Any, shape: tuple[int, ...], dtype: torch.dtype) 
         taken = tuple(layer.input_shape)
         if shape != taken:
             raise InputError(f"{name}: takes inputs of shape {taken}, not {shape}")
-        if block.output is not None:
-            return (block.output.out_features,)
-        return tuple(getattr(layer, "value_shape", layer.state_shape))
+        return tuple(layer.value_shape)
     device = next((tensor.device for tensor in (*block.parameters(), *block.buffers())), torch.device("cpu"))
     shapes = set()
     for count in _TRIED:

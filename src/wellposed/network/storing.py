@@ -11,11 +11,10 @@ from torch.nn.utils import parametrize
 from wellposed.activations import Clamp, LeakyReLU, activation
 from wellposed.constraints.holding import Holding
 from wellposed.errors import CertificateError, failing_as_unprovable
-from wellposed.layers.conv_equilibrium import plain_convolution
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.graph_classifier import GraphClassifier
-from wellposed.layers.maps import check_map
-from wellposed.layers.normalize import require_fixed
+from wellposed.maps.batch_norm import require_fixed
+from wellposed.maps.checks import check_map, plain_convolution
 from wellposed.network.known import is_leaf_class, known_blocks, require_known
 from wellposed.network.pointwise import Elementwise
 

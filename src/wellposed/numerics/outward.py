@@ -56,6 +56,19 @@ def enlarged_sum(value: Number, terms: int) -> Number:
     return enlarged(value, terms + 1)
 
 
+def enlarged_entries(value: float, ratio: float, operations: int) -> float:
+    """At least the spectral norm of a matrix whose entries came out of ``operations`` rounded operations without subtraction.
+
+    An error E with |E| ≤ γ|A| has ‖E‖₂ ≤ γ‖|A|‖₂.
+
+    Args:
+        value: the spectral norm of the computed matrix A, or a bound of it.
+        ratio: at least ‖|A|‖₂/‖A‖₂; for any matrix the root of its smaller side is.
+        operations: how many there were for each entry.
+    """
+    return enlarged(value, 1) * (1.0 + ratio * rounding_constant(2 * operations + 4))
+
+
 def unit_of(dtype: torch.dtype) -> float:
     """The unit roundoff of a precision: half the distance from one to the next larger number."""
     return 0.5 * torch.finfo(dtype).eps

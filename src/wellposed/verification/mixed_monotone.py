@@ -23,11 +23,9 @@ from torch import Tensor, nn
 from wellposed.activations import Activation
 from wellposed.bounds.tail import find, find_pooled, output_map
 from wellposed.errors import CertificateError, GuaranteeError
-from wellposed.layers.conv_equilibrium import ConvEquilibrium, ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.plain import is_plain, moves_only
-from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.outward import rounding_constant
@@ -69,12 +67,6 @@ class _Linear:
     def terms(self) -> int:
         """That are added up in one output."""
         return self.weight[0].numel()
-
-    @property
-    def row_norms(self) -> Tensor:
-        """Upper bounds of the Euclidean norms of rows, to be broadcast over outputs without their batch dimension."""
-        norms = self.weight.flatten(1).norm(dim=1) * (1.0 + 1e-12)
-        return norms if self.weight.ndim == 2 else norms[:, None, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +152,12 @@ class MixedMonotoneVerifier(RegionVerifier):
             torch.zeros(len(self._output), dtype=torch.float64) if bias is None else bias.detach().double().cpu()
         )
         self._split, self._activation = _Split.of(layer.operator()), layer.activation
-        self._input, self._shift = _input_map(name, layer)
-        self._shape = layer.input_shape if isinstance(layer, ConvEquilibrium) else (layer.in_features,)
+        driven = layer.injection.affine()
+        if driven is None:
+            raise CertificateError(
+                f"{name}: intervals need a linear input map, or a convolution without a border, on one image"
+            )
+        self._input, self._shape = driven.cpu(), layer.input_shape
         self.inputs = math.prod(self._shape)
         self._normalise(name, [block for _, block in chain[:place]])
         self.valid, self.steps, self.batch_size = valid, ("embedding",), 32
@@ -237,21 +233,13 @@ class MixedMonotoneVerifier(RegionVerifier):
         """
         shaped = centre.reshape(-1, *self._shape)
         reach = widths.reshape(-1, *self._shape)
-        scale, blur = 1.0, torch.zeros_like(shaped)
+        scale, blur = 1.0, None
         if self._std is not None and self._mean is not None:
             mean, std = (part.reshape(self._shape) for part in (self._mean, self._std))
             blur = 4.0 * 2.0**-53 * (shaped.abs() + mean.abs()) / std
             shaped, reach = (shaped - mean) / std, reach / std * (1.0 + 2.0**-51)
             scale = 1.0 / float(self._std.min()) * (1.0 + 2.0**-51)
-        absolute = self._input.part(self._input.weight.abs())
-        value = self._input(shaped) + self._shift
-        rounding = 2.0 * rounding_constant(self._input.terms + 16) * (absolute(shaped.abs() + blur) + self._shift.abs())
-        balls = (radius * scale * (1.0 + 1e-12)).reshape(-1, *[1] * (value.ndim - 1))
-        away = (self._input.row_norms * balls).expand_as(value)
-        if bool(torch.isfinite(reach).all()):
-            away = torch.minimum(away, absolute(reach) * (1.0 + 1e-12))
-        away = away + rounding + absolute(blur)
-        return value - away, value + away
+        return self._input.enclosure(shaped, reach, radius * scale, blur)
 
     def enclose(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes for the equilibria of all offsets between two, for a batch, and of which that is proved.
@@ -321,16 +309,3 @@ def _outward(sigma: Activation, value: Tensor, sign: float) -> Tensor:
     found = sigma(value)
     blur = 2.0**-49 * torch.maximum(found.abs(), torch.minimum(value.abs(), found.abs() + 1.0) * (found != 0.0))
     return found + sign * blur
-
-
-def _input_map(name: str, layer: Equilibrium) -> tuple[_Linear, Tensor]:
-    """U and b."""
-    injection = layer.injection
-    image = isinstance(layer, ConvEquilibrium) and is_plain(injection, ImageInjection)
-    if image and (injection.border or len(injection.tiers) > 1):
-        raise CertificateError(f"{name}: intervals are for convolutions without a border, on one image")
-    if not (image or is_plain(injection, nn.Linear) or is_plain(injection, ScaledLinear)):
-        raise CertificateError(f"{name}: intervals need a linear input map")
-    weight = injection.weight.detach().double().cpu()
-    shift = weight.new_zeros(len(weight)) if injection.bias is None else injection.bias.detach().double().cpu()
-    return (_Linear(weight, injection.stride[0]), shift[:, None, None]) if image else (_Linear(weight), shift)

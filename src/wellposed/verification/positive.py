@@ -18,10 +18,13 @@ from wellposed.errors import CertificateError, GuaranteeError
 from wellposed.guarantee.componentwise import majorant
 from wellposed.guarantee.positive import PositiveConcave
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.frozen import Stored, linear_map
-from wellposed.layers.normalize import Normalize, batch_norm_map
-from wellposed.layers.pcdeq import PositiveLinear
+from wellposed.layers.frozen import Stored
+from wellposed.layers.normalize import Normalize
 from wellposed.layers.plain import is_plain, moves_only
+from wellposed.maps.affine import Matrix
+from wellposed.maps.batch_norm import batch_norm_map
+from wellposed.maps.linear import LinearMap
+from wellposed.maps.positive_part import PositivePart
 from wellposed.network import Network, materialise
 from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.dense import Dense
@@ -50,7 +53,7 @@ class PositiveVerifier(RegionVerifier):
         places = [
             place
             for place, (_, block) in enumerate(chain)
-            if isinstance(block, Equilibrium) and isinstance(block.injection, PositiveLinear)
+            if isinstance(block, Equilibrium) and _positive_matrix(block) is not None
         ]
         if not places:
             raise CertificateError("model: needs a dense positive concave layer")
@@ -63,24 +66,24 @@ class PositiveVerifier(RegionVerifier):
         if not isinstance(operator, Dense) or not isinstance(guarantee, PositiveConcave):
             raise CertificateError(f"{name}: needs a dense positive concave layer")
         stored = Dense(operator.dense().detach().double().cpu().contiguous())
-        self._matrix, self._activation, self._injection = stored.dense(), layer.activation, layer.injection
-        weight, bias = (part.cpu() for part in layer.injection.folded())
-        self._bias_size = bias.abs()
+        self._matrix, self._activation = stored.dense(), layer.activation
+        inside = _positive_matrix(layer)
+        assert inside is not None
+        self._part, driven = inside[0], inside[1].cpu()
         for norm in before:
             assert isinstance(norm, Normalize)
-            mean, std = norm.spread(weight.shape[1], [block for _, block in blocks[: blocks.index(chain[places[0]])]])
-            self._bias_size = self._bias_size + weight.abs() @ (mean / std).abs()
-            bias, weight = bias - weight @ (mean / std), weight / std
-        self._weight, self._bias = weight, bias
+            behind = [block for _, block in blocks[: blocks.index(chain[places[0]])]]
+            driven = driven.behind(*norm.spread(driven.weight.shape[1], behind))
+        self._weight, self._bias, self._bias_size = driven.weight, driven.bias, driven.bias_size
         size = len(self._matrix)
         # The equilibrium as a function of its offset.
         self._layer = Equilibrium(
-            linear_map(torch.eye(size, dtype=torch.float64), None), Stored(stored, guarantee.on(stored), size),
+            LinearMap.of(torch.eye(size, dtype=torch.float64), None), Stored(stored, guarantee.on(stored), size),
             activation=layer.activation, rtol=1e-10, atol=1e-10, max_steps=20000, on_failure="raise",
         )  # fmt: skip
         self._output, self._output_bias = _head(name, after, size)
         self.valid, self.steps = valid, ("hull",)
-        self.inputs, self.classes = weight.shape[1], len(self._output)
+        self.inputs, self.classes = self._weight.shape[1], len(self._output)
 
     def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:  # noqa: D102
         found = []
@@ -127,8 +130,8 @@ class PositiveVerifier(RegionVerifier):
 
     def _positive(self, offset: Tensor, sign: float) -> Tensor:
         """The positive part of v, rounded down, up or not at all."""
-        value = self._injection.positive(offset)
-        return (value * (1.0 + sign * 1e-14) + sign * 1e-15).clamp_min(self._injection.floor)
+        value = self._part(offset)
+        return (value * (1.0 + sign * 1e-14) + sign * 1e-15).clamp_min(self._part.floor)
 
     def _state(self, drive: Tensor) -> tuple[Tensor, Tensor]:
         """Proved bounds of the equilibrium of an offset."""
@@ -164,9 +167,16 @@ class PositiveVerifier(RegionVerifier):
 
     def _positive_slopes(self, offset: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         """Middle and half-width of the slopes of the positive part, which increase."""
-        low = self._injection.slope(offset - reach) * (1.0 - 1e-13)
-        high = self._injection.slope(offset + reach) * (1.0 + 1e-13)
+        low = self._part.slope(offset - reach) * (1.0 - 1e-13)
+        high = self._part.slope(offset + reach) * (1.0 + 1e-13)
         return 0.5 * (low + high), 0.5 * (high - low) + 1e-15
+
+
+def _positive_matrix(layer: Equilibrium) -> tuple[PositivePart, Matrix] | None:
+    """The positive part of a layer's offset and the matrix inside, or None where there are none."""
+    part = layer.injection.positive_part
+    inside = None if part is None else layer.injection.numbers().as_matrix()
+    return None if part is None or inside is None else (part, inside)
 
 
 def _head(name: str, blocks: list[nn.Module], size: int) -> tuple[Tensor, Tensor]:
