@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABCMeta
 from typing import Any
 
@@ -34,6 +35,12 @@ class LinearMap(nn.Linear, InputMap):
             if part is not None:
                 numbers = part.detach().double().cpu().contiguous()
                 setattr(found, name, nn.Parameter(numbers, requires_grad=False))
+        return found
+
+    def alone(self) -> nn.Linear:
+        """A `torch.nn.Linear` with the same parameters, for the place of this map outside of a layer."""
+        found = copy.copy(self)
+        found.__class__ = nn.Linear  # type: ignore[assignment]
         return found
 
     @property

@@ -25,6 +25,7 @@ from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.layers.group_sort import group_sort
 from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.maps.linear import LinearMap
 from wellposed.network.originals import BOOKKEEPING, remember, require_unchanged
 from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
 from wellposed.solvers import Solver
@@ -117,7 +118,7 @@ _NO_METHODS = frozenset({
 
 def is_leaf_class(kind: type) -> bool:
     """Whether modules of exactly this class are blocks of a network, and not looked into."""
-    if kind in TORCH_LEAVES:
+    if kind in TORCH_LEAVES or kind is LinearMap:  # which a layer makes of a torch.nn.Linear
         return True
     return kind in own_classes() and issubclass(kind, (ImplicitLayer, ExplicitBlock, *_OWN_LEAVES))
 

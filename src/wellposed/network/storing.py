@@ -15,6 +15,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.maps.batch_norm import require_fixed
 from wellposed.maps.checks import check_map, plain_convolution
+from wellposed.maps.linear import LinearMap
 from wellposed.network.known import is_leaf_class, known_blocks, require_known
 from wellposed.network.pointwise import Elementwise
 
@@ -141,6 +142,8 @@ def _require_shape(path: str, module: Block, dimensions: int) -> None:
 
 def _as_block(path: str, module: Block) -> nn.Module:
     """The module itself, or the block that computes the same."""
+    if type(module) is LinearMap:
+        return module.alone()
     if hasattr(module, "inplace"):
         module.inplace = False
     if isinstance(module, nn.ReLU6):  # which inherits from Hardtanh
