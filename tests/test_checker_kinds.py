@@ -13,7 +13,7 @@ from harness.certificate_file import forge, loaded_lines, refused, run_alone, sc
 from wellposed.activations.concave import SUPREMA
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.convolution import gram, transfer, zero_padded_norm_at_most
-from wellposed.layers.explicit import SLL, Residual, Sandwich
+from wellposed.layers import SLL, Residual, Sandwich
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.convolution_norms import convolution_norm

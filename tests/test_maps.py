@@ -291,9 +291,7 @@ def test_an_input_map_of_ones_own_answers_for_itself():
     certificate = wp.certify(model, inputs=x)
     assert 0 < certificate.lower_bound <= certificate.lipschitz
     assert (certificate.evaluate(x, model(x).argmax(1)) > 0.0).all()
-    assert (
-        wp.Verifier(wp.materialise(model), valid=None).verify(x[0].double(), int(model(x)[0].argmax()), 1e-3).status
-        == "certified"
-    )
+    label = int(model(x)[0].argmax())
+    assert wp.Verifier(wp.materialise(model), valid=None).verify(x[0].double(), label, 1e-3).status == "certified"
     with pytest.raises(wp.CertificateError, match="is a Doubled; the theorem of this layer is about LinearMap"):
         wp.certify(nn.Sequential(wp.Equilibrium(Doubled(5, 4), Monotone(4, 1.0)), nn.Linear(4, 3)).eval())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.experiments.module_writer import Value, Writer, norm_of, summed
-from wellposed.layers.explicit import SLL, Sandwich
+from wellposed.layers import SLL, Sandwich
 from wellposed.layers.lben import LBEN
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.nemon import NEMON

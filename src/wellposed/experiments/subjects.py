@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.conv_lipschitz_bounded import METRICS
+from wellposed.layers import SLL, Residual, Sandwich
 from wellposed.layers.conv_lben import ConvLBEN
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.explicit import SLL, Residual, Sandwich
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.layers.lben import LBEN

@@ -119,7 +119,7 @@ def affine_rounding(block: Equilibrium, value: Tensor, state: Tensor) -> Own:
     """Rounding of one evaluation of Ux + b and of σ(Wz + Ux + b) in the working precision, in units of the offset."""
     driven, operator = block.injection.numbers(), block.operator()
     eps = torch.finfo(state.dtype).eps
-    absolute = 0.0
+    absolute, cancelled = 0.0, block.injection.cancelled()
     if len(state) and not block.activation.homogeneous:
         absolute = 8.0 * eps * float(state[0].numel()) ** 0.5
     if driven.as_matrix() is not None and isinstance(operator, Dense):
@@ -127,13 +127,13 @@ def affine_rounding(block: Equilibrium, value: Tensor, state: Tensor) -> Own:
         matrix = operator.dense().detach().double().abs()
         sizes = driven.absolute(value.double().abs()) + state.double().abs() @ matrix.t() + driven.bias_size
         norms = driven.absolute_norm(), spectral_norm_upper_bound(matrix)
-        own = unit * euclidean(sizes) + 16.0 * eps * euclidean(state).double() + absolute
+        own = unit * (euclidean(sizes) + cancelled) + 16.0 * eps * euclidean(state).double() + absolute
         return Own(own, unit * norms[0], unit * norms[1] + 16.0 * eps)
     constant = float(euclidean(block.injection(torch.zeros_like(value[:1]))).double()) if len(value) else 0.0
     terms = driven.terms + 16.0
     one = torch.ones(1, dtype=torch.float64)
     by_state, by_offset = (float(operator.rounding(*pair)) for pair in ((one, 0.0 * one), (0.0 * one, one)))
     inside, outside = eps * terms * driven.absolute_norm() + by_offset * block.injection_norm(), by_state + 16.0 * eps
-    still = absolute + (eps * terms + by_offset) * constant
+    still = absolute + (eps * terms + by_offset) * constant + eps * terms * cancelled
     here = still + inside * euclidean(value).double() + outside * euclidean(state).double()
     return Own(here, inside, outside)

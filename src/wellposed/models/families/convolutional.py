@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
+from typing_extensions import override
 
 from wellposed.activations.concave import concave_activation
 from wellposed.constraints.conv_lipschitz_bounded import METRICS
@@ -82,7 +83,8 @@ class MonDEQConvFamily(_ConvFamily):
         check(self.m > 0, "m", self.m, "must be positive")
         check(self.border in (0, 1), "border", self.border, "must be 0 or 1")
 
-    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
+    @override
+    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:
         return ConvMonDEQ(
             channels,
             self.width,
@@ -112,7 +114,8 @@ class MonDEQMultiFamily(MonDEQConvFamily):
         object.__setattr__(self, "further", tuple(self.further))  # TOML has lists
         check(all(channels > 0 for channels in self.further), "further", self.further, "must be positive")
 
-    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
+    @override
+    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:
         return MultiScaleMonDEQ(
             channels, (self.width, *self.further), image, m=self.m, taps=self.taps, input_taps=self.input_taps,
             stride=self.stride, border=self.border, rtol=self.rtol,
@@ -151,10 +154,12 @@ class LBENConvFamily(_ConvFamily):
             input_taps=self.input_taps, stride=self.stride, border=self.border, rtol=self.rtol, **bound,
         )  # fmt: skip
 
-    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
+    @override
+    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:
         return self._layer(channels, image)
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         if not self.gamma:
             return super().build(shape, classes)
         bound = {
@@ -181,7 +186,8 @@ class NEMONConvFamily(_ConvFamily):
         super().__post_init__()
         check(self.mu < 1, "mu", self.mu, "must be below one")
 
-    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:  # noqa: D102
+    @override
+    def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:
         return ConvNEMON(
             channels, self.width, image, mu=self.mu, taps=self.taps, input_taps=self.input_taps, stride=self.stride,
             rtol=self.rtol,
@@ -220,10 +226,12 @@ class PcDEQConvFamily(_ConvFamily):
         )  # fmt: skip
         return layer, (layer, nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(channels[1]))
 
-    def layer(self, channels: int, image: tuple[int, int]) -> ConvPcDEQ:  # noqa: D102
+    @override
+    def layer(self, channels: int, image: tuple[int, int]) -> ConvPcDEQ:
         return self._block((channels, self.width), image, self.stride, None)[0]
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer, block = self._block((shape[0], self.width), (shape[1], shape[2]), self.stride, None)
         return nn.Unflatten(1, shape), *block, *pooled_head(layer.state_shape, self.pool, classes)
 
@@ -248,7 +256,8 @@ class PcDEQMultiFamily(PcDEQConvFamily):
         object.__setattr__(self, "further", tuple(self.further))  # TOML has lists
         check(all(channels > 0 for channels in self.further), "further", self.further, "must be positive")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer, blocks = self._block((shape[0], self.width), (shape[1], shape[2]), self.stride, None)
         for channels in self.further:
             before, *image = layer.state_shape
@@ -292,7 +301,8 @@ class OrthogonalConvFamily(Family):
         check(not self.published or self.stride == 1, "stride", self.stride, "must be 1 for the published network")
         check(self.pool >= 1, "pool", self.pool, "must be at least 1")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         image = (shape[1], shape[2])
         cell: dict[str, Any] = {
             "hidden": self.hidden, "coupling": self.coupling, "kappa": self.kappa, "omega": self.omega, "rtol": self.rtol,

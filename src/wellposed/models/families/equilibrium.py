@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
+from typing_extensions import override
 
 from wellposed.activations import activation
 from wellposed.activations.concave import concave_activation
@@ -33,7 +34,8 @@ class MonDEQFamily(Family):
         check(self.m > 0, "m", self.m, "must be positive")
         activation(self.activation)
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer = MonDEQ(math.prod(shape), self.width, m=self.m, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
@@ -62,7 +64,8 @@ class LBENFamily(Family):
         choices("metric", self.metric, ("diagonal", "identity"))
         activation(self.activation)
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         bound: dict[str, Any] = (
             {"gamma": self.gamma, "out_features": classes, "learn_gamma": self.learn_gamma} if self.gamma else {}
         )
@@ -90,7 +93,8 @@ class NEMONFamily(Family):
         check(self.mu < 1, "mu", self.mu, "must be below one")
         activation(self.activation)
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer = NEMON(math.prod(shape), self.width, mu=self.mu, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
@@ -115,7 +119,8 @@ class PcDEQFamily(Family):
         check(self.floor > 0, "floor", self.floor, "must be positive")
         check(self.sharpness > 0, "sharpness", self.sharpness, "must be positive")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer = PcDEQ(
             math.prod(shape), self.width, activation=self.activation, parametrisation=self.parametrisation, rtol=self.rtol,
             floor=None if self.activation == "sigmoid" else self.floor, sharpness=self.sharpness, batch_norm=True,
@@ -175,7 +180,8 @@ class OrthogonalFamily(Family):
         check(0 < self.omega <= 1, "omega", self.omega, "must lie in (0, 1]")
         check(self.depth >= 1, "depth", self.depth, "must be at least 1")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer = OrthogonalDEQ(
             math.prod(shape), self.width, coupling=self.coupling, omega=self.omega, kappa=self.kappa, depth=self.depth,
             rtol=self.rtol,

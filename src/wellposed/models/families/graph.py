@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
+from typing_extensions import override
 
 from wellposed.errors import check, choices
 from wellposed.layers import ImplicitGraph
@@ -45,7 +46,8 @@ class IGNNFamily(Family):
         check(self.depth >= 1, "depth", self.depth, "must be at least 1")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "must lie in [0, 1)")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         activation = "relu" if self.variant == "ignn" else "group_sort"
         layers = [
             ImplicitGraph(
