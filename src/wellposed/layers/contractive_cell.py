@@ -1,4 +1,4 @@
-"""Layers whose equilibrium is that of a contraction made of orthogonal maps: solving, evidence and constants."""
+"""Layers whose equilibrium is the fixed point of a contraction made of orthogonal maps: solving, evidence and constants."""
 
 from __future__ import annotations
 

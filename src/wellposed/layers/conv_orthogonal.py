@@ -36,7 +36,7 @@ class ConvOrthogonalDEQ(ContractiveCell):
         channels: channels of the equilibrium, even.
         image: height and width of the input.
         hidden: channels inside of the cell, even; None for 4/3 of ``channels``, rounded up to an even number.
-        coupling: see above.
+        coupling: ``"convex"`` or ``"residual"``.
         kappa: κ in (0, 1].
         omega: ω in (0, 1], for ``"convex"``.
         taps: rows and columns of the free kernels, odd.

@@ -39,7 +39,7 @@ class ImplicitGraph(GraphSolving):
     Args:
         in_features: features of a node.
         state_features: features of its state.
-        variant: see above.
+        variant: ``"ignn"``, ``"orthogonal"`` or ``"lipschitz"``.
         kappa: κ in (0, 1), or 1 for ``"lipschitz"``.
         omega: ω in (0, 1], for ``"lipschitz"``.
         activation: ``"group_sort"`` (pairs: MaxMin), not with ``"ignn"``, or a name with slopes in [0, 1] and σ(0) = 0.

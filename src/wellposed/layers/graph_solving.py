@@ -72,9 +72,12 @@ class GraphSolving(SolvingModule, ABC):
     def solve(self, x: Tensor, graphs: Graphs) -> Solution[Tensor]:
         """The states with their evidence, one entry per graph: status, steps, and a rigorous bound on the Frobenius error.
 
-        Solved in float64 for the stored weights; the bound counts every rounding error from features, weights and
-        adjacency (in float64) to the value. Arguments as for `forward`. Where graphs differ much in size, the adjoint
-        reports of the several solves are not kept.
+        Solved in float64 for the stored weights; the bound counts every rounding error from features, weights and adjacency (in
+        float64) to the value. Where graphs differ much in size, the adjoint reports of the several solves are not kept.
+
+        Args:
+            x: node features, shape (nodes, in_features).
+            graphs: their graphs.
         """
         return self._run(x, graphs, torch.float64, proved=True)
 

@@ -5,7 +5,7 @@ For W = D + P − N with D its diagonal and P, N ≥ 0, all equilibria for offse
     l = σ((D + P)l − Nu + a),   u = σ((D + P)u − Nl + b)
 
 (the embedded network of Jafarpour et al. 2022, arXiv 2208.03889). Its matrix [[D + P, −N], [−N, D + P]] has the log norm μ_∞,η of
-W, so that it is well posed if W is, by the same theorem. What is computed here is for training: rounding and the tolerance of the
+W, so that the theorem that W is well posed by holds for it, too. What is computed here is for training: rounding and the tolerance of the
 solve are not counted.
 """
 
@@ -31,7 +31,7 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
     Args:
         layer: with a matrix or a zero-padded convolution, a componentwise guarantee and an increasing activation.
         low: least inputs, shape (batch, *input_shape).
-        high: largest inputs, likewise.
+        high: largest inputs, shape (batch, *input_shape).
 
     Returns:
         Two tensors of shape (batch, *state_shape).

@@ -30,7 +30,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (batch, channels, height, width) to the same."""
+        """The normalised images, of the shape (batch, channels, height, width) of x."""
         if x.ndim < 3 or (len(self.mean) > 1 and (x.ndim != 4 or x.shape[1] != len(self.mean))):
             raise InputError(
                 f"x: has shape {tuple(x.shape)}, but the normalisation is for images of {len(self.mean)} channels, "

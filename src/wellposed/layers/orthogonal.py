@@ -25,7 +25,7 @@ _REFLECTIONS = 1e-15  # by how much computed reflections may exceed norm one
 
 
 class OrthogonalDEQ(ContractiveCell):
-    """The equilibrium of a cell made of orthogonal maps and GroupSort, in one of three couplings with the input.
+    """The equilibrium of a cell made of orthogonal maps and GroupSort, in one of four couplings with the input.
 
     With ``g(z) = S(Q_d … S(Q_1 z + b_1) … + b_d)``, S = GroupSort, and ``h(x) = P x + c``, P semi-orthogonal:
     ``"convex"`` ``z = κ((1 − ω)g(z) + ω h(x))`` is κω/(1 − κ(1 − ω)) ≤ 1 Lipschitz, also for κ = 1;
@@ -38,7 +38,7 @@ class OrthogonalDEQ(ContractiveCell):
     Args:
         in_features: size of the last dimension of the input.
         state_features: size of the equilibrium, divisible by ``group``.
-        coupling: see above.
+        coupling: ``"convex"``, ``"additive"``, ``"joint"`` or ``"residual"``.
         kappa: κ in (0, 1), or 1 for ``"convex"`` and ``"residual"``; None for 1 there and 0.7 elsewhere.
         omega: ω in (0, 1], for ``"convex"``.
         depth: number of orthogonal maps in g.

@@ -131,7 +131,7 @@ class InputMap(AffineMap):
 
         Args:
             low: least inputs, shape (batch, *input_shape).
-            high: largest inputs, of the same shape.
+            high: largest inputs, shape (batch, *input_shape).
 
         Raises:
             GuaranteeError: nothing is known of intervals.

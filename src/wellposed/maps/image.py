@@ -87,7 +87,7 @@ class ImageInjection(nn.Conv2d, InputMap):
 
     @override
     def numbers(self) -> Convolution:
-        """Those of the convolution, before its image is put into the state."""
+        """The numbers of the convolution, before its image is put into the state."""
         return Convolution.of(self, self.image)
 
     @override

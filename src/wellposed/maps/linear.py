@@ -18,7 +18,7 @@ from wellposed.maps.checks import check_map
 
 
 class LinearMap(nn.Linear, InputMap):
-    """`torch.nn.Linear` as the input map of a layer, with the same options and state dict."""
+    """`torch.nn.Linear` as the input map of a layer, with its options and its state dict."""
 
     formula = "linear"
 
@@ -38,7 +38,7 @@ class LinearMap(nn.Linear, InputMap):
         return found
 
     def alone(self) -> nn.Linear:
-        """A `torch.nn.Linear` with the same parameters, for the place of this map outside of a layer."""
+        """A `torch.nn.Linear` with the parameters of this map, to stand outside of a layer."""
         found = copy.copy(self)
         found.__class__ = nn.Linear  # type: ignore[assignment]
         return found

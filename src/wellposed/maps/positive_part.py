@@ -37,7 +37,7 @@ class PositivePart:
         return self.floor + torch.logaddexp(self.sharpness * value, torch.zeros_like(value)) / self.sharpness
 
     def slope(self, value: Tensor) -> Tensor:
-        """Its derivative, which increases."""
+        """The derivative of the function, which increases."""
         return (value > 0.0).to(value) if self.floor == 0.0 else torch.sigmoid(self.sharpness * value)
 
     def exact(self, inside: ExactOffset) -> ExactOffset:
