@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed.bounds.product import pair_constants
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
-from wellposed.network.constants import pair_constants
 from wellposed.operators.dense import Dense
 
 DOUBLE = torch.float64

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from wellposed.activations import ReLU
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
-from wellposed.bounds.tail import find, output_map
+from wellposed.bounds.tail import normalisation_before, tail_of
 from wellposed.errors import CertificateError
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
-from wellposed.layers.normalize import Normalize
-from wellposed.layers.plain import is_plain, moves_only
 from wellposed.maps.linear import LinearMap
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
@@ -159,30 +157,21 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     Raises:
         CertificateError: the model is of another kind, or not known to be well posed.
     """
-    chain = materialise(model).blocks
-    found = find(chain)
-    if found is None:
+    blocks = materialise(model).blocks
+    tail = tail_of(blocks)
+    if tail is None:
         raise CertificateError(
             "model: per-input verification needs an equilibrium layer followed by at most one linear layer"
         )
-    place, name, layer, head = found
+    name, layer = tail.name, tail.layer
     if layer.activation != ReLU() and (relu_only or not layer.activation.is_monotone):
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
-    behind = [block for _, block in chain[:place]]
-    before = [block for block in behind if not moves_only(block)]
-    if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
-        raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
     driven = layer.injection.matrix()
     if not isinstance(layer.operator(), Dense) or driven is None:
         raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
     fixed, driven = frozen(layer, metric_guarantee(name, layer)), driven.cpu()
-    for norm in before:
-        assert isinstance(norm, Normalize)
-        driven = driven.behind(*norm.spread(driven.weight.shape[1], behind))
+    found = normalisation_before(blocks, tail.place, driven.weight.shape[1])
+    driven = driven if found is None else driven.behind(*found)
     fixed.injection = LinearMap.of(driven.weight, driven.bias)
-    output = output_map(layer, head)
-    constant = torch.zeros(len(output), dtype=torch.float64)
-    if head is not None and head.bias is not None:
-        constant = head.bias.detach().double().cpu()
     matrix, folding = fixed.operator().dense().detach(), rounding_constant(driven.roundings)
-    return AffineNetwork(matrix, driven.weight, driven.bias, driven.bias_size, output, constant, fixed, folding)
+    return AffineNetwork(matrix, driven.weight, driven.bias, driven.bias_size, tail.rows, tail.bias, fixed, folding)

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.bounds.diagonal_metric import DenseMetricProblem, dense_metric_problem
 from wellposed.bounds.frequency_metric import CircularMetricProblem, circular_metric_problem
-from wellposed.bounds.tail import Chain, find, find_pooled, output_map
+from wellposed.bounds.product import Factor, product
+from wellposed.bounds.tail import Tail, tail_of
 from wellposed.errors import CertificateError
-from wellposed.layers.conv_equilibrium import ImageLayer
-from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.normalize import Normalize
-from wellposed.layers.plain import is_plain, moves_only
-from wellposed.network.constants import Factor, product
+from wellposed.network.kinds import Block
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import next_up
 
@@ -54,91 +51,85 @@ class Joint:
     folded: bool = False
 
 
-def _parts(chain: Chain, largest: int | None = None, *, fold: bool) -> _Parts | None:
+def _parts(blocks: Sequence[Block], largest: int | None = None, *, fold: bool) -> _Parts | None:
     """What joint bounds are about, or None where none applies.
 
     Args:
-        chain: blocks in order.
+        blocks: in order.
         largest: the largest state to do it for: the work grows with its cube.
         fold: whether a normalisation with several standard deviations before the layer is made a part of its input map.
     """
-    found = find(chain)
-    if found is not None:
-        place, name, layer, head = found
-        if largest is None or layer.state_features <= largest:
-            begin, std = _folded(chain, place, layer) if fold else (place, None)
-            block = dense_metric_problem(layer, std)
-            if block is not None:
-                return _Parts(begin, name, block, output_map(layer, head), head is not None, lambda rows: rows)
-    pooled = find_pooled(chain)
-    if pooled is None:
+    tail = tail_of(blocks)
+    if tail is None:
         return None
-    channels, height, width = pooled.layer.state_shape
-    if largest is not None and channels**3 * height * width > largest**3 // 2:  # as much work
-        return None
-    begin, std = _folded(chain, pooled.place, pooled.layer) if fold else (pooled.place, None)
-    circular = circular_metric_problem(pooled.layer, std)
-    return None if circular is None else _Parts(begin, pooled.name, circular, pooled.rows, True, pooled.spread)
+    begin, std = _folded(blocks, tail) if fold else (tail.place, None)
+    layer, work = tail.layer, largest**3 if largest is not None else math.inf
+    if layer.state_features**3 <= work:
+        dense = dense_metric_problem(layer, std)
+        if dense is not None:
+            return _Parts(begin, tail, dense)
+    if len(layer.state_shape) == 3:
+        channels, height, width = layer.state_shape
+        if channels**3 * height * width <= (work if math.isinf(work) else work // 2):  # as much work
+            circular = circular_metric_problem(layer, std)
+            return None if circular is None else _Parts(begin, tail, circular)
+    return None
 
 
-def _folded(chain: Chain, place: int, layer: Equilibrium) -> tuple[int, Tensor | None]:
+def _folded(blocks: Sequence[Block], tail: Tail) -> tuple[int, Tensor | None]:
     """The place of a normalisation with several standard deviations before a layer, and these; or the layer's place and None.
 
     For images they are those of the channels, for flat inputs those of every entry.
     """
-    behind = [block for _, block in chain[:place]]
-    images = isinstance(layer, ImageLayer)
-    for begin in reversed(range(place)):
-        block = behind[begin]
-        if is_plain(block, Normalize) and bool((block.std != block.std[0]).any()):
-            if images:
-                return begin, block.std.detach().double().cpu().reshape(-1)
-            with suppress(CertificateError):  # nothing there makes one vector of each image
-                return begin, block.spread(layer.in_features, behind[begin + 1 :])[1]
-        if not (isinstance(block, nn.Identity | nn.Dropout) if images else moves_only(block)):
+    flat = len(tail.layer.input_shape) == 1
+    size = tail.layer.in_features if flat else tail.layer.input_shape[0]
+    for begin in reversed(range(tail.place)):
+        block, behind = blocks[begin], blocks[begin + 1 : tail.place]
+        with suppress(CertificateError):  # nothing there makes one vector of each image
+            found = block.normalisation(size, behind if flat else None)
+            if found is not None and bool((found[1] != found[1][0]).any()):
+                return begin, found[1]
+        if not (block.moves if flat else block.elementwise and block.moves):
             break
-    return place, None
+    return tail.place, None
 
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """A layer and its head. ``spread`` takes rows of the head to the state; differences of rows come first: they round least."""
+    """A layer and its head. Differences of rows of the head come before they are spread over the state: so they round least."""
 
     place: int
-    name: str
+    tail: Tail
     block: DenseMetricProblem | CircularMetricProblem
-    rows: Tensor
-    has_head: bool
-    spread: Callable[[Tensor], Tensor]
 
 
-def joint_bound(chain: Chain, *, largest: int | None = None, fold: bool = True) -> Joint | None:
+def joint_bound(blocks: Sequence[Block], *, largest: int | None = None, fold: bool = True) -> Joint | None:
     """The bound in the best diagonal metric; None where it does not apply.
 
     Args:
-        chain: blocks in order.
+        blocks: in order.
         largest: the largest state to do it for, or as much work with images: it grows with the cube of the state or channels.
         fold: whether a normalisation with several standard deviations before the layer is made a part of its input map.
     """
-    parts = _parts(chain, largest, fold=fold)
+    parts = _parts(blocks, largest, fold=fold)
     if parts is None:
         return None
-    block, output = parts.block, parts.rows
-    whole = block.bound(parts.spread(output))
+    block, output = parts.block, parts.tail.rows
+    whole = block.bound(parts.tail.spread(output))
     if whole is None:
         return None
     rows, pairs = [whole.multipliers], None
-    if parts.has_head and len(output) > 1:
+    if parts.tail.has_head and len(output) > 1:
         pairs = torch.zeros(len(output), len(output), dtype=torch.float64)
         for first, second in itertools.combinations(range(len(output)), 2):
-            margin = block.bound(parts.spread(difference(output, first, second)), whole.multipliers)
+            margin = block.bound(parts.tail.spread(difference(output, first, second)), whole.multipliers)
             # Both are proved: |Δ(y_i − y_j)| ≤ √2·|Δy|.
             fallback = _by_whole(whole.value)
             value, row = (fallback, whole.multipliers) if margin is None else (margin.value, margin.multipliers)
             pairs[first, second] = pairs[second, first] = value
             rows.append(row)
-    folded = isinstance(chain[parts.place][1], Normalize)
-    return Joint(parts.name, parts.place, whole.value, torch.stack(rows), pairs, folded=folded)
+    folded = parts.place < parts.tail.place
+    return Joint(parts.tail.name, parts.place, whole.value, torch.stack(rows), pairs, folded=folded)
 
 
 def following(joint: Joint, factors: Sequence[Factor], norm: Norm) -> tuple[float, Tensor | None]:
@@ -159,21 +150,21 @@ def difference(output: Tensor, first: int, second: int) -> Tensor:
     return (output[first] - output[second])[None]
 
 
-def check_joint(chain: Chain, joint: Joint) -> None:
+def check_joint(blocks: Sequence[Block], joint: Joint) -> None:
     """Prove a joint bound again from its multipliers.
 
     Raises:
         CertificateError: it is about other blocks, or a value is smaller than what its multipliers prove.
     """
-    parts = _parts(chain, fold=joint.folded)
-    if parts is None or (parts.place, parts.name) != (joint.place, joint.block):
+    parts = _parts(blocks, fold=joint.folded)
+    if parts is None or (parts.place, parts.tail.name) != (joint.place, joint.block):
         raise CertificateError(f"joint: the model has no layer and head {joint.block!r}")
-    block, output, multipliers = parts.block, parts.rows, joint.multipliers
+    block, output, multipliers = parts.block, parts.tail.rows, joint.multipliers
     pairs = list(itertools.combinations(range(len(output)), 2))
     rows = 1 if joint.pairs is None else 1 + len(pairs)
     if multipliers.ndim != 2 or len(multipliers) != rows or not multipliers.is_floating_point():
         raise CertificateError(f"joint: multipliers of shape {tuple(multipliers.shape)}, for {rows} rows of numbers")
-    if not block.proves(parts.spread(output), multipliers[0], joint.value):
+    if not block.proves(parts.tail.spread(output), multipliers[0], joint.value):
         raise CertificateError(f"joint: {joint.value!r} is claimed, and its multipliers do not prove it")
     if joint.pairs is None:
         return
@@ -181,7 +172,7 @@ def check_joint(chain: Chain, joint: Joint) -> None:
         raise CertificateError(f"joint: class pairs of shape {tuple(joint.pairs.shape)} for {len(output)} outputs")
     for (first, second), row in zip(pairs, multipliers[1:], strict=True):
         claimed = min(float(joint.pairs[first, second]), float(joint.pairs[second, first]))
-        margin = parts.spread(difference(output, first, second))
+        margin = parts.tail.spread(difference(output, first, second))
         if not claimed >= _by_whole(joint.value) and not block.proves(margin, row, claimed):
             raise CertificateError(
                 f"joint: {claimed!r} is claimed for classes {first} and {second}, and its multipliers do not prove it"

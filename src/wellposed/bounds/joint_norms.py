@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from wellposed.bounds.affine_network import affine_network
-from wellposed.bounds.components import UP
 from wellposed.bounds.from_l1 import ColumnMetricProblem
 from wellposed.bounds.from_linf import EllipsoidBound, EllipsoidMetricProblem
 from wellposed.bounds.joint import Joint, difference
-from wellposed.bounds.tail import find
+from wellposed.bounds.tail import tail_of
 from wellposed.errors import CertificateError
 from wellposed.network import Network
 from wellposed.numerics.norm import Norm
 
+_UP = 1.0 + 1e-12  # covers a few roundings
 DESCRIBED = "best diagonal metric; for ℓ∞ by ellipsoids around the unit ball, for ℓ1 by single inputs"
 
 
@@ -40,9 +40,8 @@ def joint_bound_in(model: Network, norm: Norm) -> Joint:
     Raises:
         CertificateError: the model is of another kind, or no metric was found.
     """
-    network, ending = affine_network(model, relu_only=False), find(model.blocks)
-    assert ending is not None
-    place, name, _, head = ending
+    network, tail = affine_network(model, relu_only=False), tail_of(model.blocks)
+    assert tail is not None
     output = network.output
     known = network.layer.guarantee().diagonal_metric()
     metric = torch.ones(len(network.matrix), dtype=torch.float64) if known is None else known.double().cpu()
@@ -57,17 +56,17 @@ def joint_bound_in(model: Network, norm: Norm) -> Joint:
     # What proves a constant for some rows proves it for zeros.
     proved = [largest if found is None else found for found in singles]
     # Of two outputs together: |Δ(y_i − y_j)| ≤ |Δy_i| + |Δy_j| ≤ √2‖Δy‖₂.
-    fallback = replace(largest, value=largest.value * (2.0 if norm == "inf" else math.sqrt(2.0)) * UP)
-    places = list(itertools.combinations(range(len(output) if head is not None else 1), 2))
+    fallback = replace(largest, value=largest.value * (2.0 if norm == "inf" else math.sqrt(2.0)) * _UP)
+    places = list(itertools.combinations(range(len(output) if tail.has_head else 1), 2))
     margins = [block.bound(difference(output, i, j)) or fallback for i, j in places]
     pairs: Tensor | None = None
     if places:
         pairs = torch.zeros(len(output), len(output), dtype=torch.float64)
         for (i, j), found in zip(places, margins, strict=True):
-            pairs[i, j] = pairs[j, i] = found.value * UP
+            pairs[i, j] = pairs[j, i] = found.value * _UP
     proved += margins
     shares = [found.shares for found in proved if isinstance(found, EllipsoidBound)]
     # ‖Δy‖₁ ≤ √k‖Δy‖₂.
-    value = largest.value * (math.sqrt(len(output)) if norm == "1" else 1.0) * UP
+    value = largest.value * (math.sqrt(len(output)) if norm == "1" else 1.0) * _UP
     multipliers = torch.stack([found.multipliers for found in proved])
-    return Joint(name, place, value, multipliers, pairs, torch.stack(shares) if shares else None)
+    return Joint(tail.name, tail.place, value, multipliers, pairs, torch.stack(shares) if shares else None)

@@ -1,108 +1,129 @@
-"""The end of a model: an equilibrium layer and the linear map after it."""
+"""The end of a network: its last equilibrium layer, and the linear map after it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wellposed.layers.conv_equilibrium import ImageLayer
+from wellposed.errors import CertificateError
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.implicit_layer import ImplicitLayer
-from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.layers.plain import is_plain, moves_only
-from wellposed.network.constants import pooling_window
-
-Chain = Sequence[tuple[str, nn.Module]]
+from wellposed.network.kinds import Block
 
 
-def find(chain: Chain) -> tuple[int, str, Equilibrium, Any] | None:
-    """Place and names of an equilibrium layer at the end of a chain, the layer, and its linear head, or None if it has none.
-
-    The head has the attributes of `torch.nn.Linear`.
-    """
-    place = _last_layer(chain)
-    if place is None:
-        return None
-    name, layer = chain[place]
-    if not isinstance(layer, Equilibrium) or layer.direct is not None:
-        return None
-    rest = [(label, block) for label, block in chain[place + 1 :] if not moves_only(block)]
-    if layer.output is not None:
-        return None if rest else (place, name, layer, layer.output)
-    if not rest:
-        return place, name, layer, None
-    label, head = rest[0]
-    if len(rest) > 1 or not (is_plain(head, nn.Linear) or is_plain(head, OrthogonalLinear)):
-        return None
-    return place, f"{name} + {label}", layer, head
-
-
-def output_map(layer: Equilibrium, head: Any) -> Tensor:
-    """The matrix of the head, or the identity: shape (outputs, n), float64."""
-    if head is None:
-        return torch.eye(layer.state_features, dtype=torch.float64)
-    return head.weight.detach().double().cpu()
-
-
-@dataclass(frozen=True, eq=False)
-class Pooled:
-    """A layer on one image, averages over square windows, if any, and a linear head.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tail:
+    """An equilibrium layer z = σ(Wz + Ux + b) and the linear map after it, to the end of the network.
 
     Attributes:
-        place: of the layer in the chain.
-        name: of all of them.
+        place: of the layer among the blocks.
+        name: of the layer and of what follows it.
         layer: the layer.
-        rows: weight of the head, float64.
-        window: rows and columns of the windows, one for no averages.
+        rows: C, the weight of the map, or the identity where there is none, float64, shape (outputs, features).
+        bias: c, float64, shape (outputs,).
+        has_head: whether there is such a map.
+        between: the blocks between the layer and the map, which move entries, or average over windows at most once.
     """
 
     place: int
     name: str
-    layer: ImageLayer
+    layer: Equilibrium
     rows: Tensor
-    window: int
+    bias: Tensor
+    has_head: bool
+    between: tuple[Block, ...] = ()
 
     def spread(self, rows: Tensor) -> Tensor:
-        """The map from the state for some rows of the head, shape (outputs, state_features); every entry rounds once."""
-        channels, height, width = self.layer.state_shape
-        shaped = rows.reshape(len(rows), channels, height // self.window, width // self.window) / self.window**2
-        image = shaped.repeat_interleave(self.window, 2).repeat_interleave(self.window, 3)
-        return nn.functional.pad(image, (0, width - image.shape[3], 0, height - image.shape[2])).flatten(1)
+        """The map from the state for some rows of C, shape (outputs, state features); every entry rounds once at most."""
+        shapes = _shapes(self.layer, self.between)
+        for block, shape in zip(reversed(self.between), reversed(shapes[:-1]), strict=True):
+            pulled = block.pull_back(rows, shape)
+            assert pulled is not None  # or there would be no tail
+            rows = pulled
+        return rows
 
 
-def find_pooled(chain: Chain) -> Pooled | None:
-    """What of a chain is `Pooled`, at its end."""
-    place = _last_layer(chain)
-    if place is None:
+def tail_of(blocks: Sequence[Block]) -> Tail | None:
+    """What ends a network, or None where its last layer is no affine equilibrium or something unknown follows it."""
+    place = max((place for place, block in enumerate(blocks) if block.is_implicit), default=None)
+    layer = None if place is None else blocks[place].affine_layer
+    if place is None or layer is None or layer.direct is not None or layer.value_shape != layer.state_shape:
         return None
-    name, layer = chain[place]
-    if not isinstance(layer, ImageLayer) or layer.value_shape != layer.state_shape:
-        return None
-    rest = [(label, block) for label, block in chain[place + 1 :] if not is_plain(block, nn.Identity)]
-    window, names = 1, [name]
-    if rest and isinstance(rest[0][1], nn.AvgPool2d):
-        found = pooling_window(rest[0][1])
-        if found is None or found[0] != found[1]:
+    name, rest = blocks[place].name, list(blocks[place + 1 :])
+    flat = len(layer.state_shape) == 1
+    if layer.output is not None:
+        if not flat or not all(block.moves for block in rest):
             return None
-        window = found[0]
-        names.append(rest[0][0])
-        rest = rest[1:]
-    # Any other way of flattening would mix up the channels and pixels that the head sees.
-    if len(rest) != 2 or not is_plain(rest[0][1], nn.Flatten) or not is_plain(rest[1][1], nn.Linear):
+        weight, bias = layer.output.weight, layer.output.bias
+        return _tail(place, name, layer, weight.detach().double().cpu(), bias)
+    heads = [index for index, block in enumerate(rest) if block.linear_map is not None]
+    if not heads:
+        if not flat or not all(block.moves for block in rest):  # of images the identity would be too large
+            return None
+        return Tail(
+            place=place, name=name, layer=layer, rows=torch.eye(layer.state_features, dtype=torch.float64),
+            bias=torch.zeros(layer.state_features, dtype=torch.float64), has_head=False,
+        )  # fmt: skip
+    between, after = rest[: heads[0]], rest[heads[0] + 1 :]
+    named = [block.name for block in rest[: heads[0] + 1] if not block.moves]
+    head = rest[heads[0]].linear_map
+    assert head is not None
+    if not all(block.moves for block in after) or not _fits(layer, between, head[0]):
         return None
-    flatten, head = rest[0][1], rest[1][1]
-    assert isinstance(flatten, nn.Flatten) and isinstance(head, nn.Linear)
-    channels, height, width = layer.state_shape
-    features = channels * (height // window) * (width // window)
-    if flatten.start_dim != 1 or flatten.end_dim not in (-1, 3) or head.weight.shape[1] != features:
-        return None
-    return Pooled(place, " + ".join([*names, rest[1][0]]), layer, head.weight.detach().double().cpu(), window)
+    return _tail(place, " + ".join([name, *named]), layer, *head, between=tuple(between))
 
 
-def _last_layer(chain: Chain) -> int | None:
-    places = [place for place, (_, block) in enumerate(chain) if isinstance(block, ImplicitLayer)]
-    return places[-1] if places else None
+def normalisation_before(
+    blocks: Sequence[Block], place: int, inputs: int, *, images: bool = False
+) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of every entry of what a layer takes, by the one normalisation before it; None without one.
+
+    Args:
+        blocks: in order.
+        place: of the layer.
+        inputs: size of its flattened input.
+        images: whether the layer takes images, so that nothing needs to flatten them.
+
+    Raises:
+        CertificateError: something else than one normalisation and reshaping comes before the layer.
+    """
+    rest = [index for index in range(place) if not blocks[index].only_shapes]
+    found = [blocks[index].normalisation(inputs, None if images else blocks[index + 1 : place]) for index in rest]
+    if len(rest) > 1 or None in found:
+        raise CertificateError(
+            f"{blocks[place].name}: needs nothing but one normalisation and reshaping before the layer"
+        )
+    return found[0] if found else None
+
+
+def _tail(
+    place: int, name: str, layer: Equilibrium, rows: Tensor, bias: Tensor | None, between: tuple[Block, ...] = ()
+) -> Tail:
+    constant = torch.zeros(len(rows), dtype=torch.float64) if bias is None else bias.detach().double().cpu()
+    return Tail(place=place, name=name, layer=layer, rows=rows, bias=constant, has_head=True, between=between)
+
+
+def _fits(layer: Equilibrium, between: Sequence[Block], rows: Tensor) -> bool:
+    """Whether what is between a layer and rows of a map can be seen through, with one rounding of every entry at most."""
+    if sum(not block.moves for block in between) > 1:
+        return False
+    shapes = _shapes(layer, between)
+    if len(shapes[-1]) != 1 or rows.shape[1] != shapes[-1][0]:
+        return False
+    one = rows[:1]
+    for block, shape in zip(reversed(between), reversed(shapes[:-1]), strict=True):
+        pulled = block.pull_back(one, shape)
+        if pulled is None:
+            return False
+        one = pulled
+    return True
+
+
+def _shapes(layer: Equilibrium, between: Sequence[Block]) -> list[tuple[int, ...]]:
+    """Shapes of a state before, between and behind some blocks."""
+    shapes = [tuple(layer.state_shape)]
+    for block in between:
+        shapes.append(block.output_shape(shapes[-1], torch.float32))
+    return shapes

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wellposed.bounds.gains import gains
 from wellposed.bounds.joint import Joint, check_joint, following, joint_bound
+from wellposed.bounds.product import Factor, factor_of, pair_constants, product
 from wellposed.certificates.file import write
 from wellposed.certificates.filing import filed_as, read_fields
 from wellposed.certificates.order import must_be_ordered
@@ -21,7 +22,6 @@ from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.lower_bounds.witness import slope_between, witness
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
-from wellposed.network.constants import Factor, factor_of, pair_constants, product
 from wellposed.numerics.norm import Norm, norm_named
 
 METHODS = ("product", "metric")
@@ -299,7 +299,7 @@ def certify(
     network.check_precision()
     if named != "2":
         return _in_norm(network, named, inputs)
-    factors = [factor_of(name, block) for name, block in network.blocks]
+    factors = [factor_of(block) for block in network.blocks]
     last = network.blocks[-1][1]
     pairs = None
     if isinstance(last, nn.Linear | OrthogonalLinear) and last.weight.shape[0] > 1:

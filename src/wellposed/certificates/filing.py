@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from wellposed.bounds.joint import Joint
+from wellposed.bounds.product import Factor
 from wellposed.certificates.evidence import claims, describe_witness
 from wellposed.certificates.file import read
 from wellposed.errors import CertificateError
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.network import Network
-from wellposed.network.constants import Factor
 from wellposed.numerics.norm import norm_named
 
 if TYPE_CHECKING:

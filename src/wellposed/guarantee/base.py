@@ -40,6 +40,21 @@ class Plan:
         return 1 + math.ceil(math.log(tolerance / start) / math.log(self.factor))
 
 
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """An M-matrix A and a scale D with |Δz*| ≤ A⁻¹D|Δq| entry by entry; tensors are float64 on the CPU.
+
+    Attributes:
+        weights: v > 0 with Av > 0, shape (n,).
+        scale: the diagonal of D, shape (n,).
+        matrices: an upper bound of A⁻¹, A, and A with absolute values, each of shape (n, n).
+    """
+
+    weights: Tensor
+    scale: Tensor
+    matrices: tuple[Tensor, Tensor, Tensor]
+
+
 class Guarantee(ABC):
     """Existence, uniqueness, convergence and an a-posteriori error bound for the equilibrium of one map.
 
@@ -58,6 +73,10 @@ class Guarantee(ABC):
     @abstractmethod
     def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
         """Step and proven contraction of an algorithm, or None where nothing is proven."""
+
+    def comparison(self) -> Comparison | None:
+        """An M-matrix that bounds how far single entries of the equilibrium move with the offset; None where none is known."""
+        return None
 
     @abstractmethod
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:

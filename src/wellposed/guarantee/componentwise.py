@@ -16,13 +16,15 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.base import Comparison, Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import spectral_norm_upper_bound, to_float64
 from wellposed.operators import Operator
+from wellposed.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +138,15 @@ class Componentwise(Guarantee):
     def __init__(self, operator: Operator, slopes: tuple[float, float] = (0.0, 1.0)) -> None:
         self.operator = operator
         self._slopes = slopes
+
+    @override
+    def comparison(self) -> Comparison | None:
+        if not isinstance(self.operator, Dense):
+            return None
+        matrix, proof = self.operator.dense().detach().double().cpu(), self.majorant
+        diagonal, off = torch.diag(_gaps(matrix.diagonal(), self._slopes)), matrix.clone().fill_diagonal_(0.0).abs()
+        ones = torch.ones(len(matrix), dtype=torch.float64)
+        return Comparison(proof.weights, ones, (proof.sensitivity, diagonal - off, diagonal + off))
 
     @property
     def preferred(self) -> str:  # type: ignore[override]  # splittings need slopes in [0, 1]  # noqa: D102

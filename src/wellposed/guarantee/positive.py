@@ -13,10 +13,11 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.activations import Activation
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.base import Plan
+from wellposed.guarantee.base import Comparison, Plan
 from wellposed.guarantee.componentwise import Componentwise, Majorant, majorant
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import rounding_constant
@@ -86,6 +87,13 @@ class PositiveConcave(Componentwise):
             return majorant(self.slopes[:, None] * operator.dense().detach().double().cpu())
 
         return operator.remembered(("positive", repr(self._activation), self._floor), compute, oriented=True)
+
+    @override
+    def comparison(self) -> Comparison | None:
+        off = self.slopes[:, None] * self.operator.dense().detach().double().cpu()
+        identity = torch.eye(len(off), dtype=torch.float64)
+        proof = self.majorant
+        return Comparison(proof.weights, self.slopes, (proof.sensitivity, identity - off, identity + off))
 
     @cached_property
     def sensitivity(self) -> Tensor:

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Plan
@@ -38,6 +39,10 @@ class PositiveConvolution(PositiveConcave):
             raise GuaranteeError("W: has negative or undefined entries; a positive concave map needs W ≥ 0")
         upright = ZeroPadded(kernel, operator.image)
         return upright.transpose() if operator.transposed else upright
+
+    @override
+    def comparison(self) -> None:
+        """None: the matrices would have the size of the image."""
 
     def _apply(self, state: Tensor, *, transposed: bool = False) -> Tensor:
         chosen = self._map.transpose() if transposed else self._map

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Unpack
 
+import torch
 from torch import Tensor
 
+from wellposed.errors import CertificateError
 from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.maps.base import AffineMap
 from wellposed.solvers.solution import Solution
@@ -35,7 +37,7 @@ class ImplicitLayer(SolvingModule, ABC):
     @property
     @abstractmethod
     def state_shape(self) -> tuple[int, ...]:
-        """Shape of one equilibrium."""
+        """Shape of one state."""
 
     @property
     def value_shape(self) -> tuple[int, ...]:
@@ -61,6 +63,16 @@ class ImplicitLayer(SolvingModule, ABC):
         Raises:
             GuaranteeError: none can be proved.
         """
+
+    def evaluation_rounding(self, dtype: torch.dtype) -> tuple[float, float, float]:
+        """Bound on the error of the state by rounding in a precision: a constant, per ‖x‖ and per ‖z‖, Euclidean.
+
+        Raises:
+            CertificateError: the layer does not say.
+        """
+        raise CertificateError(
+            f"{type(self).__name__}: no bound of the errors of its evaluation is known; override evaluation_rounding"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The equilibrium for every input, or the layer's output map of it where it has one.

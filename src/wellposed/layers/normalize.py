@@ -46,6 +46,11 @@ class Normalize(nn.Module):
         if not float(self.std.amin()) > 0.0:
             raise CertificateError("std: must be positive")
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all channels have one mean and one standard deviation."""
+        return bool((self.mean == self.mean[0]).all() and (self.std == self.std[0]).all())
+
     def spread(self, inputs: int, behind: Sequence[nn.Module] | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every entry of a flattened input, float64 on the CPU, each of shape (inputs,).
 
@@ -56,8 +61,7 @@ class Normalize(nn.Module):
         Raises:
             CertificateError: channels differ and nothing behind flattens whole images, so that the map would see pixels apart.
         """
-        uniform = bool((self.mean == self.mean[0]).all() and (self.std == self.std[0]).all())
-        if behind is not None and not uniform and not any(flattens_images(block) for block in behind):
+        if behind is not None and not self.is_uniform and not any(flattens_images(block) for block in behind):
             raise CertificateError("Normalize: channels differ, and no Flatten() makes one vector of each image")
         parts = [part.detach().double().cpu().reshape(-1) for part in (self.mean, self.std)]
         mean, std = (part.repeat_interleave(inputs // len(part)) for part in parts)

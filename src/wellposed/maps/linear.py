@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABCMeta
 from typing import Any
 
@@ -35,12 +34,6 @@ class LinearMap(nn.Linear, InputMap):
             if part is not None:
                 numbers = part.detach().double().cpu().contiguous()
                 setattr(found, name, nn.Parameter(numbers, requires_grad=False))
-        return found
-
-    def alone(self) -> nn.Linear:
-        """A `torch.nn.Linear` with the parameters of this map, to stand outside of a layer."""
-        found = copy.copy(self)
-        found.__class__ = nn.Linear  # type: ignore[assignment]
         return found
 
     @property

@@ -81,8 +81,3 @@ def signed_sum(signs: tuple[float, ...], terms: list[Tensor]) -> Tensor:
     for sign, term in zip(signs[1:], terms[1:], strict=True):
         value = value + term if sign > 0 else value - term
     return value
-
-
-def summed_constants(signs: tuple[float, ...], constants: list[float]) -> float:
-    """The Lipschitz constant of a sum from those of its terms, rounded up."""
-    return sum(constants) * (1.0 + len(constants) * 2.0**-52) if len(signs) > 1 else constants[0]

@@ -15,6 +15,7 @@ from wellposed.activations import Activation
 from wellposed.guarantee import Guarantee
 from wellposed.implicit import Gradient
 from wellposed.network.branches import Branches
+from wellposed.network.kinds import Block
 from wellposed.operators import Operator
 from wellposed.solvers import Solver
 
@@ -22,15 +23,15 @@ from wellposed.solvers import Solver
 _LEFT_OUT = frozenset(vars(nn.Module())) | {"on_failure"}
 
 
-def digest_of(chain: Iterable[tuple[str, nn.Module]]) -> str:
+def digest_of(blocks: Iterable[Block]) -> str:
     """SHA-256 over kinds, options, order and numbers of the blocks, W of equilibrium layers as it runs included.
 
     Args:
-        chain: the blocks with their names, which are not a part of the digest.
+        blocks: in order; their names are not a part of the digest.
     """
     digest = hashlib.sha256()
-    for _, block in chain:
-        _module(digest, block)
+    for block in blocks:
+        _module(digest, block.module)
     return digest.hexdigest()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -12,33 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, WellposedError
-from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.graph import ImplicitGraph
-from wellposed.layers.graph_classifier import NodeSum
-from wellposed.layers.options import SolvingModule
 from wellposed.network.digest import digest_of
+from wellposed.network.kinds import Block, block_of
 from wellposed.network.precision import check_precision
-from wellposed.network.propagation import BoundedLogits
-from wellposed.network.running import bounded_chain, bounded_graphs
+from wellposed.network.propagation import BoundedLogits, Errors, Point
 from wellposed.network.shapes import find_shape, output_shape
 from wellposed.operators.graphs import Graphs
-from wellposed.solvers.solution import Tolerance
-
-_EXACT_STEPS = 20000
 
 
 class Network:
     """An immutable network of known blocks with stored numbers, apart from the module that trains it; see `materialise`.
 
     Attributes:
-        blocks: the blocks in order, with their names: modules of known classes, which belong to the network alone.
+        blocks: the blocks in order, which say what is known of them; their modules belong to the network alone.
         input_shape: of one input, where it is known; other inputs are refused.
         takes_graphs: whether inputs are torch_geometric batches.
         precision: of its parameters: ``"float32"``, ``"float64"``, or both.
         weights_sha256: digest of the state dict of the model that it was made from.
     """
 
-    blocks: tuple[tuple[str, nn.Module], ...]
+    blocks: tuple[Block, ...]
     input_shape: tuple[int, ...] | None
     takes_graphs: bool
     precision: str
@@ -46,7 +39,7 @@ class Network:
 
     def __init__(
         self,
-        blocks: tuple[tuple[str, nn.Module], ...],
+        modules: Iterable[tuple[str, nn.Module]],
         paths: dict[str, str | None],
         weights_sha256: str,
         *,
@@ -54,6 +47,7 @@ class Network:
         takes_graphs: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        blocks = tuple(block_of(name, module) for name, module in modules)
         found = {
             "blocks": blocks, "_paths": dict(paths), "weights_sha256": weights_sha256,
             "takes_graphs": takes_graphs,
@@ -80,7 +74,7 @@ class Network:
             raise CertificateError("network: its blocks were changed; materialise the changed model instead")
 
     def __repr__(self) -> str:
-        kinds = " → ".join(type(block).__name__ for _, block in self.blocks)
+        kinds = " → ".join(block.kind for block in self.blocks)
         return f"Network({kinds}; {self.precision}, input {self.input_shape or 'any that fits'}, digest {self.digest[:12]})"
 
     @cached_property
@@ -137,14 +131,14 @@ class Network:
         if not wrapped and not bool(torch.isfinite(x.detach()).all()):
             raise InputError(f"{name}: has NaN or infinite entries, for which the network means nothing")
 
-    def on(self, device: torch.device) -> tuple[tuple[str, nn.Module], ...]:
+    def on(self, device: torch.device) -> tuple[Block, ...]:
         """The blocks on a device."""
-        moved: dict[torch.device, tuple[tuple[str, nn.Module], ...]] = self._moved  # type: ignore[attr-defined]
+        moved: dict[torch.device, tuple[Block, ...]] = self._moved  # type: ignore[attr-defined]
         at = next((tensor.device for _, tensor in tensors_of(self.blocks)), device)
         if device == at:
             return self.blocks
         if device not in moved:
-            moved[device] = tuple((name, copy.deepcopy(block).to(device)) for name, block in self.blocks)
+            moved[device] = tuple(block_of(block.name, copy.deepcopy(block.module).to(device)) for block in self.blocks)
         return moved[device]
 
     def check_precision(self, device: torch.device | None = None) -> None:
@@ -161,64 +155,68 @@ class Network:
             InputError: see `check_input`.
             CertificateError: autocast or TF32 is on.
         """
+        value, graphs = self._taken(x)
+        for block in self.on(value.device):
+            value, graphs = block.run(value, graphs)
+        return value
+
+    def _taken(self, x: Any) -> tuple[Tensor, Graphs | None]:
+        """Inputs that were checked, with the graphs that they are of, under settings that were checked."""
         if self.takes_graphs:
             value, graphs = _graphs_of(x, self.dtype)
         else:
             self.check_input(x)
-            graphs, value = None, x
+            value, graphs = x, None
         self.check_precision(value.device)
-        for _, block in self.on(value.device):
-            value = block(value, graphs) if isinstance(block, ImplicitGraph | NodeSum) else block(value)
-        return value
+        return value, graphs
 
     @torch.no_grad()
     def bounded(self, x: Any, *, forward: bool = False) -> BoundedLogits:
         """The output by ``solve``, with a bound on its error that holds for every rounding on the way.
 
+        Errors of an equilibrium are multiplied by the Lipschitz constants of everything after it. A sample whose solve did not
+        converge has an infinite error.
+
         Args:
             x: inputs, a tensor of shape (batch, ...), or a torch_geometric batch where the network takes graphs, whose graphs are
                 the samples, with the Frobenius norm of their node features.
-            forward: whether the bound for evaluations elsewhere is to hold for plain forward passes; see `bounded_chain`.
+            forward: whether ``elsewhere`` and ``growth`` are to hold for plain forward passes. ``solve`` checks in float64 that
+                its result is within the tolerance; a forward pass stops by the same bound in its own precision, so that its
+                rounding must be bounded beforehand, as in the worst case, which nearly never comes.
 
         Raises:
             InputError: see `check_input`.
-            CertificateError: autocast or TF32 is on.
+            CertificateError: autocast or TF32 is on, or nothing is known of the errors of a block.
         """
         self.require_unchanged()
-        if self.takes_graphs:
-            value, graphs = _graphs_of(x, self.dtype)
-            self.check_precision(value.device)
-            found = bounded_graphs(self.on(value.device), value, graphs, forward=forward)
-            return replace(found, digest=self.digest)
-        self.check_input(x)
-        self.check_precision(x.device)
-        return replace(bounded_chain(self.on(x.device), x, forward=forward), digest=self.digest)
+        value, graphs = self._taken(x)
+        samples = len(value) if graphs is None else graphs.count
+        inputs = math.prod(value.shape[1:])
+        solved = torch.ones(samples, dtype=torch.bool, device=value.device)
+        point = Point(value, Errors.none(samples, value.device), solved, graphs)
+        for block in self.on(value.device):
+            point = block.through(point, forward=forward)
+        here = torch.where(point.solved, point.errors.here, torch.inf)
+        return BoundedLogits(point.value, here, point.errors.elsewhere, point.errors.growth, inputs, self.digest)
 
     @cached_property
     def exact(self) -> Network:
         """A copy of this network on the CPU in float64, number for number, with solves to nine digits."""
-        blocks = tuple((name, _exact_block(block)) for name, block in self.blocks)
         return Network(
-            blocks, self._paths, self.weights_sha256, input_shape=self.input_shape, takes_graphs=self.takes_graphs,  # type: ignore[attr-defined]
+            [(block.name, block.exact()) for block in self.blocks],
+            self._paths,  # type: ignore[attr-defined]
+            self.weights_sha256,
+            input_shape=self.input_shape,
+            takes_graphs=self.takes_graphs,
             dtype=torch.float64,
-        )  # fmt: skip
+        )
 
 
-def tensors_of(blocks: tuple[tuple[str, nn.Module], ...]) -> Iterator[tuple[str, Tensor]]:
+def tensors_of(blocks: Iterable[Block]) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers of blocks, by name."""
-    for name, block in blocks:
-        for inner, tensor in (*block.named_parameters(), *block.named_buffers()):
-            yield f"{name}.{inner}", tensor
-
-
-def _exact_block(block: nn.Module) -> nn.Module:
-    exact = copy.deepcopy(block).cpu().double()
-    for part in exact.modules():
-        if isinstance(part, SolvingModule):
-            part.tolerance = Tolerance(1e-9, 1e-9)
-        if isinstance(part, Equilibrium):
-            part.solver, part.max_steps = None, max(part.max_steps, _EXACT_STEPS)
-    return exact
+    for block in blocks:
+        for inner, tensor in (*block.module.named_parameters(), *block.module.named_buffers()):
+            yield f"{block.name}.{inner}", tensor
 
 
 def _graphs_of(data: Any, dtype: torch.dtype) -> tuple[Tensor, Graphs]:

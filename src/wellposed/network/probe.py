@@ -94,7 +94,7 @@ class _Paths:
 
 
 def _graph_probes(model: nn.Module, network: Network) -> Iterator[_Paths]:
-    first = network.blocks[0][1]
+    first = network.blocks[0].module
     weight: Any = getattr(first, "injection", first)
     features = getattr(weight, "in_features", 2)
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wellposed.operators.graphs import Graphs
+
 
 @dataclass(frozen=True, eq=False)
 class BoundedLogits:
@@ -136,8 +138,10 @@ class Point:
         value: at the inputs, shape (batch, ...).
         errors: of it.
         solved: whether all solves so far did converge, shape (batch,).
+        graphs: that the values belong to, whose nodes are the rows of ``value``; None where samples are.
     """
 
     value: Tensor
     errors: Errors
     solved: Tensor
+    graphs: Graphs | None = None

@@ -6,7 +6,6 @@ from torch import nn
 
 from wellposed.errors import InputError
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.plain import moves_only
 from wellposed.network.materialise import gated
 from wellposed.network.network import Network
 
@@ -23,7 +22,7 @@ def single_layer(name: str, model: nn.Module | Network) -> Equilibrium:
         InputError: the network is something else.
     """
     network = model if isinstance(model, Network) else gated(model)
-    blocks = [block for _, block in network.blocks if not moves_only(block)]
+    blocks = [block.module for block in network.blocks if not block.moves]
     if len(blocks) != 1 or not isinstance(blocks[0], Equilibrium):
         raise InputError(
             f"{name}: must be one layer z = σ(Wz + Ux + b), not {' → '.join(type(b).__name__ for b in blocks)}"

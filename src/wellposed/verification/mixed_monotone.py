@@ -21,11 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import Activation
-from wellposed.bounds.tail import find, find_pooled, output_map
+from wellposed.bounds.tail import normalisation_before, tail_of
 from wellposed.errors import CertificateError, GuaranteeError
-from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.normalize import Normalize
-from wellposed.layers.plain import is_plain, moves_only
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.outward import rounding_constant
@@ -130,27 +127,18 @@ class MixedMonotoneVerifier(RegionVerifier):
 
     @torch.no_grad()
     def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
-        chain = materialise(model).blocks
-        found, pooled = find(chain), find_pooled(chain)
-        layer: Equilibrium
-        if found is not None and isinstance(found[2].operator(), Dense):
-            place, name, layer, head = found
-            self._output, bias = output_map(layer, head), None if head is None else head.bias
-        elif pooled is not None:
-            place, name, layer = pooled.place, pooled.name, pooled.layer
-            self._output = pooled.spread(pooled.rows)
-            bias = chain[-1][1].bias if isinstance(chain[-1][1], nn.Linear) else None
-        else:
+        blocks = materialise(model).blocks
+        tail = tail_of(blocks)
+        if tail is None:
             raise CertificateError("model: needs an equilibrium layer, and a linear head")
-        if not layer.activation.is_monotone or layer.direct is not None:
+        name, layer = tail.name, tail.layer
+        self._output, self._bias = tail.spread(tail.rows), tail.bias
+        if not layer.activation.is_monotone:
             raise CertificateError(f"{name}: intervals need an increasing activation with slopes of at most one")
         try:  # that there is but one equilibrium is the other half of the proof
             (metric_guarantee(name, layer) or layer.guarantee()).offset_lipschitz()
         except GuaranteeError as error:
             raise CertificateError(f"{name}: {error}") from error
-        self._bias = (
-            torch.zeros(len(self._output), dtype=torch.float64) if bias is None else bias.detach().double().cpu()
-        )
         self._split, self._activation = _Split.of(layer.operator()), layer.activation
         driven = layer.injection.affine()
         if driven is None:
@@ -159,18 +147,10 @@ class MixedMonotoneVerifier(RegionVerifier):
             )
         self._input, self._shape = driven.cpu(), layer.input_shape
         self.inputs = math.prod(self._shape)
-        self._normalise(name, [block for _, block in chain[:place]])
+        images = len(self._shape) > 1
+        self._normalisation = normalisation_before(blocks, tail.place, self.inputs, images=images)
         self.valid, self.steps, self.batch_size = valid, ("embedding",), 32
         self.classes = len(self._output)
-
-    def _normalise(self, name: str, before: list[nn.Module]) -> None:
-        rest = [block for block in before if not moves_only(block) and not is_plain(block, nn.Unflatten)]
-        if len(rest) > 1 or not all(is_plain(block, Normalize) for block in rest):
-            raise CertificateError(f"{name}: needs nothing but one normalisation and reshaping before the layer")
-        self._mean = self._std = None
-        for norm in rest:
-            assert isinstance(norm, Normalize)
-            self._mean, self._std = norm.spread(math.prod(self._shape), before if len(self._shape) == 1 else None)
 
     def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
         """Verdicts on all questions together: intervals take a fixed time."""
@@ -234,11 +214,11 @@ class MixedMonotoneVerifier(RegionVerifier):
         shaped = centre.reshape(-1, *self._shape)
         reach = widths.reshape(-1, *self._shape)
         scale, blur = 1.0, None
-        if self._std is not None and self._mean is not None:
-            mean, std = (part.reshape(self._shape) for part in (self._mean, self._std))
+        if self._normalisation is not None:
+            mean, std = (part.reshape(self._shape) for part in self._normalisation)
             blur = 4.0 * 2.0**-53 * (shaped.abs() + mean.abs()) / std
             shaped, reach = (shaped - mean) / std, reach / std * (1.0 + 2.0**-51)
-            scale = 1.0 / float(self._std.min()) * (1.0 + 2.0**-51)
+            scale = 1.0 / float(std.min()) * (1.0 + 2.0**-51)
         return self._input.enclosure(shaped, reach, radius * scale, blur)
 
     def enclose(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:

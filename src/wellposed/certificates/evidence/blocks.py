@@ -11,6 +11,7 @@ from wellposed.activations import activation as activation_named
 from wellposed.activations import monotone_names
 from wellposed.bounds.diagonal_metric import DiagonalBound, dense_metric_problem
 from wellposed.bounds.joint import Joint
+from wellposed.bounds.product import Factor
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.explicit import EXPLICIT, describe_explicit
 from wellposed.certificates.evidence.norms import checkable_norm
@@ -28,7 +29,8 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PcDEQ
 from wellposed.layers.plain import flattens_images, is_plain
 from wellposed.network import Network
-from wellposed.network.constants import Factor, is_nonexpansive, pair, pooling_window
+from wellposed.network.kinds import block_of
+from wellposed.network.kinds.pooling import AveragePoolingBlock, pair
 from wellposed.operators.dense import Dense
 
 Tensors = dict[str, Tensor]
@@ -127,13 +129,13 @@ def _simple(block: nn.Module) -> dict[str, Any] | None:
         return {"kind": "graph", "by_root": block.by_root}
     if is_plain(block, nn.MaxPool2d):
         return {"kind": "pooling", "window": list(pair(block.kernel_size)), "stride": list(pair(block.stride))}
-    window = pooling_window(block) if isinstance(block, nn.AvgPool2d) else None
+    window = AveragePoolingBlock("", block).window if isinstance(block, nn.AvgPool2d) else None
     if window is not None:
         return {"kind": "pooling", "window": list(window)}
     if is_plain(block, nn.Flatten):
         dims = [block.start_dim, -1 if flattens_images(block) else block.end_dim]
         return {"kind": "nonexpansive", "dims": dims}
-    return {"kind": "nonexpansive"} if is_nonexpansive(block) else None
+    return {"kind": "nonexpansive"} if block_of("", block).nonexpansive else None
 
 
 def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from wellposed.bounds.components import components
 from wellposed.bounds.joint import Joint, following
+from wellposed.bounds.product import Factor
 from wellposed.certificates.evidence.blocks import describe
 from wellposed.errors import CertificateError
 from wellposed.network import Network
-from wellposed.network.constants import Factor
 from wellposed.numerics.norm import Norm
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from wellposed.bounds.joint import Joint
-from wellposed.bounds.tail import Chain, find, output_map
+from wellposed.bounds.tail import tail_of
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.layers.normalize import Normalize
 from wellposed.layers.plain import is_plain, moves_only
+from wellposed.network.kinds import Block
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import rounding_constant
@@ -18,7 +21,9 @@ from wellposed.operators.dense import Dense
 
 
 @torch.no_grad()
-def describe_witness(chain: Chain, joint: Joint, points: Tensor, norm: Norm) -> tuple[dict[str, Tensor], float] | None:
+def describe_witness(
+    chain: Sequence[Block], joint: Joint, points: Tensor, norm: Norm
+) -> tuple[dict[str, Tensor], float] | None:
     """The states of two inputs and a metric that bounds their errors, for the checker, and the lower bound that they prove there.
 
     None where something but a normalisation precedes the layer, or its state map is no matrix.
@@ -67,9 +72,9 @@ def describe_witness(chain: Chain, joint: Joint, points: Tensor, norm: Norm) -> 
     ]
     distances = [_distance(matrix, metric, away) for metric in metrics]
     best = min(distances)
-    ending = find(chain)
-    assert ending is not None
-    rows, order = output_map(layer, ending[3]), float(norm)
+    tail = tail_of(chain)
+    assert tail is not None
+    rows, order = tail.rows, float(norm)
     error = float(rows.norm()) * (best + rounding_constant(terms + 16) * float(image.abs().sum()))
     apart = float(torch.linalg.vector_norm((image[1] - image[0]) @ rows.t(), order))
     distance = float(torch.linalg.vector_norm(points[1] - points[0], order))

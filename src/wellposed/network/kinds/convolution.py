@@ -1,0 +1,93 @@
+"""Convolutions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from wellposed.errors import CertificateError
+from wellposed.layers.orthogonal_conv import OrthogonalConv2d
+from wellposed.maps.checks import plain_convolution
+from wellposed.network.kinds.block import Block, Shape, kind_of
+from wellposed.network.kinds.elementwise import few_roundings
+from wellposed.network.kinds.linear import require_weight
+from wellposed.network.propagation import Own
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import next_up
+from wellposed.numerics.verified import to_float64
+from wellposed.operators.fourier import image_rounding
+
+
+@kind_of(nn.Conv2d)
+class ConvolutionBlock(Block):
+    """A convolution with zero padding and one group, for images of any size."""
+
+    @override
+    def require_usable(self) -> None:
+        module = self.module
+        require_weight(self, 4)
+        if not plain_convolution(module) and (module.groups != 1 or module.padding_mode != "zeros"):
+            raise CertificateError(f"{self.name}: convolutions are certified with zero padding and one group only")
+        steps = module.stride if isinstance(module.stride, tuple) else (module.stride,)
+        if not all(isinstance(step, int) and step >= 1 for step in steps):
+            raise CertificateError(f"{self.name}.stride={module.stride!r}: must be positive integers")
+        weight = tuple(module.weight.shape)
+        if weight[1] != module.in_channels or weight[2:] != tuple(module.kernel_size):
+            raise CertificateError(f"{self.name}: its weight has another shape than its options say")
+
+    @override
+    def constant(self, norm: Norm) -> tuple[float, str]:
+        """√(‖S‖₁‖S‖_∞), S the sums of absolute values over taps: an upper bound for every stride, zero padding and image size."""
+        module = self.module
+        if module.groups != 1 or module.padding_mode != "zeros":
+            raise CertificateError(f"{self.name}: convolutions are certified with zero padding and one group only")
+        taps = module.weight.detach().flatten(2)
+        sums = torch.from_numpy(to_float64(taps.flatten(1), self.name)).reshape(taps.shape).abs().sum(2)
+        by_input, by_output = sums.sum(0).amax(), sums.sum(1).amax()
+        if norm == "2":
+            value = float((by_input * by_output).sqrt()) * (1.0 + 1e-12)
+            return value, "geometric mean of the sums over taps, for images of any size"
+        value = float(by_output if norm == "inf" else by_input) * (1.0 + 1e-12)
+        return value, "largest sum over taps, for images of any size"
+
+    @override
+    def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
+        module, constant = self.module, 0.0
+        unit = 0.5 * torch.finfo(value.dtype).eps * (module.weight[0].numel() + 2) * 1.01
+        if module.bias is not None:
+            constant = unit * float(module.bias.double().norm()) * math.prod(image.shape[-2:]) ** 0.5
+        inside = unit * self.constant("2")[0]
+        return few_roundings(value, image).plus(Own(constant + inside * euclidean(value).double(), inside))
+
+    @property
+    @override
+    def channels(self) -> int | None:
+        return self.module.in_channels
+
+
+@kind_of(OrthogonalConv2d)
+class OrthogonalConvolutionBlock(Block):
+    """A circular convolution that is orthogonal at every frequency."""
+
+    @override
+    def constant(self, norm: Norm) -> tuple[float, str]:
+        if norm != "2":
+            return super().constant(norm)
+        return next_up(1.0 + self.module.norm_excess()), "largest singular value at any frequency"
+
+    @override
+    def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
+        module, eps = self.module, torch.finfo(value.dtype).eps
+        terms = 2.0 * image_rounding(module.out_image) + 4.0 * module.free.shape[1] + 16.0
+        bias = 0.0 if module.bias is None else float(module.bias.double().norm())
+        constant, inside = eps * terms * bias * math.prod(module.out_image) ** 0.5, eps * terms
+        return few_roundings(value, image).plus(Own(constant + inside * euclidean(value).double(), inside))
+
+    @property
+    @override
+    def input_shape(self) -> Shape | None:
+        return (self.module.in_channels, *self.module.image)

@@ -1,0 +1,113 @@
+"""Equilibria of affine maps: ``z = σ(Wz + Ux + b)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from wellposed.guarantee import Guarantee
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.frozen import frozen
+from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
+from wellposed.network.kinds.block import kind_of
+from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
+from wellposed.network.metric import metric_guarantee
+from wellposed.network.propagation import Own
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.norm import Norm
+from wellposed.numerics.verified import spectral_norm_upper_bound
+from wellposed.operators.dense import Dense
+from wellposed.solvers.solution import Solution
+
+
+@kind_of(Equilibrium, inherited=True)
+class EquilibriumBlock(ImplicitBlock):
+    """An affine layer with its guarantee; one that promises nothing has what a diagonal metric proves."""
+
+    @property
+    @override
+    def affine_layer(self) -> Equilibrium | None:
+        layer: Equilibrium = self.module
+        return layer
+
+    @property
+    def promise(self) -> Guarantee | None:
+        """What a diagonal metric proves of a layer that promises nothing; None for a layer with a guarantee of its own."""
+        return metric_guarantee(self.name, self.module)
+
+    @override
+    def constant(self, norm: Norm) -> tuple[float, str]:
+        promise = self.promise
+        layer = self.module if promise is None else frozen(self.module, promise)
+        return layer.lipschitz() if norm == "2" else super().constant(norm)
+
+    @override
+    def entrywise(self) -> list[EntrywiseStep] | None:
+        layer: Equilibrium = self.module
+        comparison = None if layer.direct is not None else layer.materialise()[1]
+        known = None if comparison is None else comparison.comparison()
+        driven = layer.injection.numbers().as_matrix()  # slopes of a positive part lie in [0, 1]
+        if known is None or driven is None:
+            return None
+        steps: list[EntrywiseStep] = [LinearStep(driven.cpu().weight, driven.roundings), SolveStep(self.name, known)]
+        if layer.output is not None:
+            steps.append(LinearStep(layer.output.weight.detach().double().cpu()))
+        return steps
+
+    @override
+    def solve_errors(
+        self, value: Tensor, solution: Solution[Tensor], factor: float, forward: bool
+    ) -> tuple[Own, float]:
+        layer, promise, state = self.module, self.promise, solution.value
+        rtol, atol = layer.limits()
+        if promise is not None:  # solves without a guarantee stop on residuals
+            amplified = 1.0 + promise.offset_lipschitz() * float(torch.linalg.matrix_norm(layer.operator().dense()))
+            rtol, atol = 1.01 * rtol * amplified, 1.01 * atol * amplified
+        own = Own(atol + rtol * euclidean(state).double(), 0.0, rtol)
+        guarantee = layer.guarantee() if promise is None else promise
+        sensitivity = guarantee.offset_lipschitz()
+        if forward:
+            own = own.plus(affine_rounding(layer, value, state), sensitivity)
+        return own, layer.injection_norm() * sensitivity
+
+    @override
+    def solve_error(self, value: Tensor, solution: Solution[Tensor]) -> Tensor:
+        if solution.error_bound is not None:
+            return solution.error_bound.double()
+        exact = frozen(self.module, self.promise).solve(value.double().cpu())
+        assert exact.error_bound is not None
+        apart = euclidean(exact.value - solution.value.double().cpu()) * (1.0 + 1e-12)
+        return (apart + exact.error_bound).to(value.device)
+
+    @override
+    def exact(self) -> Any:
+        exact = super().exact()
+        exact.solver, exact.max_steps = None, max(exact.max_steps, EXACT_STEPS)
+        return exact
+
+
+def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
+    """Rounding of one evaluation of Ux + b and of σ(Wz + Ux + b) in the working precision, in units of the offset."""
+    driven, operator = layer.injection.numbers(), layer.operator()
+    eps = torch.finfo(state.dtype).eps
+    absolute, cancelled = 0.0, layer.injection.cancelled()
+    if len(state) and not layer.activation.homogeneous:
+        absolute = 8.0 * eps * float(state[0].numel()) ** 0.5
+    if driven.as_matrix() is not None and isinstance(operator, Dense):
+        unit = 0.5 * eps * (driven.terms + layer.state_features + 8) * 1.01
+        matrix = operator.dense().detach().double().abs()
+        sizes = driven.absolute(value.double().abs()) + state.double().abs() @ matrix.t() + driven.bias_size
+        norms = driven.absolute_norm(), spectral_norm_upper_bound(matrix)
+        own = unit * (euclidean(sizes) + cancelled) + 16.0 * eps * euclidean(state).double() + absolute
+        return Own(own, unit * norms[0], unit * norms[1] + 16.0 * eps)
+    constant = float(euclidean(layer.injection(torch.zeros_like(value[:1]))).double()) if len(value) else 0.0
+    terms = driven.terms + 16.0
+    one = torch.ones(1, dtype=torch.float64)
+    by_state, by_offset = (float(operator.rounding(*pair)) for pair in ((one, 0.0 * one), (0.0 * one, one)))
+    inside, outside = eps * terms * driven.absolute_norm() + by_offset * layer.injection_norm(), by_state + 16.0 * eps
+    still = absolute + (eps * terms + by_offset) * constant + eps * terms * cancelled
+    here = still + inside * euclidean(value).double() + outside * euclidean(state).double()
+    return Own(here, inside, outside)

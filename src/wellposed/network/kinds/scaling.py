@@ -1,0 +1,93 @@
+"""Products and sums with constants, and normalisations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from wellposed.errors import CertificateError
+from wellposed.layers.normalize import Normalize
+from wellposed.maps.batch_norm import batch_norm_map, require_fixed
+from wellposed.network.kinds.block import Block, kind_of
+from wellposed.network.kinds.elementwise import few_roundings
+from wellposed.network.pointwise import Rescale, Shift
+from wellposed.network.propagation import Own
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import next_up
+
+
+class _Scaled(Block):
+    """A block whose entries come out of a few operations each."""
+
+    @override
+    def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
+        return few_roundings(value, image)
+
+
+@kind_of(Rescale)
+class RescaleBlock(_Scaled):
+    """Products with a constant, or quotients."""
+
+    @override
+    def constant(self, norm: Norm) -> tuple[float, str]:
+        return self.module.lipschitz(), "largest factor"
+
+
+@kind_of(Shift)
+class ShiftBlock(_Scaled):
+    """Sums with a constant."""
+
+    contracts_entries = nonexpansive = True
+
+    @override
+    def constant(self, norm: Norm) -> tuple[float, str]:
+        return 1.0, "nonexpansive"
+
+
+@kind_of(Normalize)
+class NormalizeBlock(_Scaled):
+    """``(x − mean)/std`` by channel."""
+
+    @override
+    def constant(self, norm: Norm) -> tuple[float, str]:
+        return next_up(1.0 / float(self.module.std.min())), "1/min std"
+
+    @override
+    def normalisation(self, inputs: int, behind: Sequence[Block] | None) -> tuple[Tensor, Tensor] | None:
+        module: Normalize = self.module
+        if behind is not None and not module.is_uniform and not any(block.makes_vectors for block in behind):
+            raise CertificateError(f"{self.name}: channels differ, and no Flatten() makes one vector of each image")
+        return module.spread(inputs)
+
+    @property
+    @override
+    def channels(self) -> int | None:
+        return len(self.module.mean)
+
+
+@kind_of(nn.BatchNorm1d, nn.BatchNorm2d)
+class BatchNormBlock(_Scaled):
+    """Batch normalisation in eval mode: a fixed scale and shift by channel."""
+
+    @override
+    def require_usable(self) -> None:
+        require_fixed(self.name, self.module)
+
+    @override
+    def constant(self, norm: Norm) -> tuple[float, str]:
+        scale, _ = batch_norm_map(self.module)
+        return float(scale.abs().max()) * (1.0 + 1e-12), "largest scale of the batch normalisation"
+
+    @override
+    def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
+        eps, (scale, _) = torch.finfo(value.dtype).eps, batch_norm_map(self.module)
+        shift = (self.module.running_mean.double() * scale).norm()
+        shift = shift + (0.0 if self.module.bias is None else self.module.bias.double().norm())
+        pixels = value[0].numel() / len(scale) if len(value) else 1.0
+        constant, inside = 8.0 * eps * float(shift) * pixels**0.5, 8.0 * eps * float(scale.abs().amax())
+        own = Own(constant + inside * euclidean(value).double(), inside)
+        return super().relative_rounding(value, image).plus(own)
