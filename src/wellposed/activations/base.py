@@ -7,7 +7,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from wellposed.activations.knowledge import Concavity, TorchForm
 from wellposed.errors import InputError
+from wellposed.numerics.outward import TINY, above, below, enlarged
+
+_UNITS = 2.0**-49  # by how much a function evaluated in float64 may err: sixteen units in the last place
 
 
 class Activation(ABC):
@@ -17,11 +21,15 @@ class Activation(ABC):
         slope_range: smallest and largest slope over the real line, as exact as it is known.
         binary_slopes: whether every derivative is zero or one.
         homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
+        concavity: that it is nonnegative and concave on the positive axis, or None where that is not so.
+        torch_forms: what of torch computes activations of this class.
     """
 
     slope_range: tuple[float, float] = (0.0, 1.0)
     binary_slopes: bool = False
     homogeneous: bool = False
+    concavity: Concavity | None = None
+    torch_forms: tuple[TorchForm, ...] = ()
 
     @abstractmethod
     def __call__(self, value: Tensor) -> Tensor:
@@ -52,10 +60,58 @@ class Activation(ABC):
         """Change of the output, at a fixed pre-activation, along tangents of ``self.tensors``."""
         return torch.zeros_like(value)
 
+    def interval(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of the activation between two pre-activations, float64, rounding included; attained where it increases.
+
+        With all slopes in [s, t], σ(x) is at least σ(l) + min(s, 0)(u − l) and at least σ(u) − max(t, 0)(u − l).
+
+        Args:
+            lower: l, float64, any shape that the activation takes.
+            upper: u ≥ l, of the shape of ``lower``.
+        """
+        at_lower, at_upper = self(lower), self(upper)
+        off_lower, off_upper = self._blur(lower, at_lower), self._blur(upper, at_upper)
+        least, largest = at_lower - off_lower, at_upper + off_upper
+        if self.slope_range[0] >= 0.0:
+            return least, largest
+        falling, rising = (
+            enlarged(max(slope, 0.0) * (upper - lower), 2) for slope in (-self.slope_range[0], self.slope_range[1])
+        )
+        least = torch.maximum(least - falling, at_upper - off_upper - rising)
+        largest = torch.minimum(largest + falling, at_lower + off_lower + rising)
+        return below(least), above(largest)
+
+    def _blur(self, value: Tensor, found: Tensor) -> Tensor:
+        """By how much σ(value) may err: a few units in the last place of it or of its argument, and what underflows."""
+        units = _UNITS * torch.maximum(found.abs(), torch.minimum(value.abs(), found.abs() + 1.0) * (found != 0.0))
+        return units if self.homogeneous or self.binary_slopes else units + TINY
+
     @property
     def is_monotone(self) -> bool:
         """Whether all slopes lie in [0, 1], so that the activation is a proximal operator."""
         return self.slope_range[0] >= 0.0 and self.slope_range[1] <= 1.0
+
+    @property
+    def interior(self) -> Activation:
+        """The activation of coordinates that are not on a border which is kept zero; itself where there is no border."""
+        return self
+
+    def image(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of σ on intervals, rounding not counted: exact if σ increases, else what its slopes leave possible.
+
+        With slopes in [a, b], σ(low + t) is above σ(low) + at and above σ(high) − b(w − t), w = high − low, and so on.
+
+        Args:
+            low: any shape.
+            high: the same shape, nowhere below ``low``.
+        """
+        ends, (least, most) = (self(low), self(high)), self.slope_range
+        if least >= 0.0:
+            return ends
+        width, rise = high - low, ends[1] - ends[0]
+        falling = ((most * width - rise) / (most - least)).clamp_min(0.0)
+        rising = ((rise - least * width) / (most - least)).clamp_min(0.0)
+        return ends[0] + least * falling, ends[0] + most * rising
 
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         """Resolvent ``(I + step·∂f)⁻¹`` where σ is the proximal operator of f.
@@ -119,7 +175,7 @@ class Activation(ABC):
     def require_monotone(self, purpose: str) -> None:
         """Raise an `InputError` unless all slopes lie in [0, 1]."""
         if not self.is_monotone:
-            from wellposed.activations.scalar import monotone_names
+            from wellposed.activations.registry import monotone_names
 
             raise InputError(
                 f"activation={self!r}: {purpose} needs slopes within [0, 1], this one has {self.slope_range}; "

@@ -8,15 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError
-from wellposed.guarantee import StronglyMonotone
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.maps.affine import Matrix
 from wellposed.network import Network
 from wellposed.network.single import single_layer
 from wellposed.numerics.euclidean import euclidean, underflow
-from wellposed.numerics.outward import next_up
+from wellposed.numerics.outward import UNIT, enlarged, enlarged_norm, next_up
 from wellposed.numerics.verified import spectral_norm_upper_bound
-from wellposed.operators.dense import Dense
 from wellposed.solvers.a_posteriori import ExactOffset
 
 
@@ -48,37 +46,42 @@ def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Networ
         )
     if repr(given.activation) != repr(moved.activation):
         raise InputError(f"perturbed: has the activation {moved.activation!r}, layer has {given.activation!r}")
-    operator, guarantee = given.materialise()
-    other_operator, other = moved.materialise()
-    if not isinstance(operator, Dense) or not isinstance(other_operator, Dense):
-        raise CertificateError("layer: needs a state map that is a matrix, not a convolution")
+    (matrix, first), (other_matrix, second) = (_monotone(part) for part in (given, moved))
     fixes_zero("layer", given)
-    if not isinstance(guarantee, StronglyMonotone) or not isinstance(other, StronglyMonotone):
-        raise CertificateError("layer: Theorem 2 is about strongly monotone layers")
-    if operator.metric is not None or other_operator.metric is not None:
-        raise CertificateError("layer: Theorem 2 is about monotonicity in the Euclidean metric")
-    driven, other_driven = (part.injection.matrix() for part in (given, moved))
-    if driven is None or other_driven is None:
-        raise CertificateError("layer: needs an input map that is a matrix")
-    driven, other_driven = driven.cpu(), other_driven.cpu()
+    driven, other_driven = (_input_matrix(part) for part in (given, moved))
     rows = x.detach().cpu()
-    change = _distance(operator.dense(), other_operator.dense())
+    change = _distance(matrix, other_matrix)
     offset = _norm_bound(driven.exact(rows))
     # One rounding of every difference is one more of the weights.
     differences = other_driven.weight - driven.weight, other_driven.bias - driven.bias
     drift = _norm_bound(Matrix.of(*differences, roundings=1).exact(rows))
-    first, second = guarantee.offset_lipschitz(), other.offset_lipschitz()
     bound = next_up(next_up(change * first) * second) * offset + drift * second
-    # The last few operations, and products that underflow; what overflows (an infinity less another, or times zero) is infinite.
+    # Two sums, two products and one more sum, and products that underflow; what overflows (an infinity less another, or times
+    # zero) is infinite.
     lost = underflow(torch.float64, 1, 1) * (1.0 + first) * (1.0 + second) * (1.0 + offset)
-    bound = bound * (1.0 + 16.0 * torch.finfo(torch.float64).eps) + lost
+    bound = enlarged(bound, 4) + lost
     return bound.nan_to_num(nan=math.inf, posinf=math.inf).to(x.device)
+
+
+def _monotone(layer: Equilibrium) -> tuple[Tensor, float]:
+    """W of a strongly monotone layer, and a bound of 1/m.
+
+    Raises:
+        CertificateError: the layer is of another kind.
+    """
+    operator, guarantee = layer.materialise()
+    matrix = operator.matrix()
+    if matrix is None:
+        raise CertificateError("layer: needs a state map that is a matrix, not a convolution")
+    metric = None if guarantee is None else guarantee.diagonal_metric()
+    if guarantee is None or metric is None or not bool((metric == 1.0).all()):
+        raise CertificateError("layer: Theorem 2 is about layers that are strongly monotone in the Euclidean metric")
+    return matrix, guarantee.offset_lipschitz()
 
 
 def _norm_bound(value: ExactOffset) -> Tensor:
     """Upper bounds of the Euclidean norms of what is known with an error."""
-    entries = value.value.shape[1]
-    return euclidean(value.value) * (1.0 + (entries + 8) * torch.finfo(torch.float64).eps) + value.error
+    return enlarged_norm(euclidean(value.value), value.value.shape[1]) + value.error
 
 
 def _distance(first: Tensor, second: Tensor) -> float:
@@ -86,8 +89,8 @@ def _distance(first: Tensor, second: Tensor) -> float:
     difference = second.cpu().double() - first.cpu().double()
     if not bool(torch.isfinite(difference).all()):
         return math.inf
-    # |difference| has at most the Frobenius norm.
-    rounding = 1.01 * 2.0**-53 * float(euclidean(difference.reshape(1, -1)))
+    # Of every entry it is at most a unit roundoff, which together have at most the Frobenius norm.
+    rounding = UNIT * enlarged_norm(float(euclidean(difference.reshape(1, -1))), difference.numel())
     return next_up(spectral_norm_upper_bound(difference) + rounding + underflow(first.dtype, first.numel(), 1))
 
 
@@ -101,3 +104,10 @@ def fixes_zero(name: str, layer: Equilibrium) -> None:
         raise CertificateError(
             f"{name}: the theorem needs an activation that is zero at zero, not {layer.activation!r}"
         )
+
+
+def _input_matrix(layer: Equilibrium) -> Matrix:
+    found = layer.injection.matrix()
+    if found is None:
+        raise CertificateError("layer: needs an input map that is a matrix")
+    return found.cpu()

@@ -19,11 +19,14 @@ from wellposed.errors import CertificateError, InputError, check
 from wellposed.layers.plain import is_plain, moves_only
 from wellposed.network import materialise
 from wellposed.network.embedding import embed
-from wellposed.numerics.outward import next_up
+from wellposed.numerics.outward import next_up, rounding_constant
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
 _ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
 _LARGEST = 16  # units between two maps for which all activations are tried
+_ROOM = 1.0 + 1e-9  # for the rounding of singular values
+_GAIN = 1.0 + 1e-12  # a flip that gains no more may gain by rounding alone
+_ERROR, _TINY = 1e-15, 1e-300  # relative and absolute errors of torch's activations in float64
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def lipsdp(model: nn.Sequential) -> float:
     """LipSDP with one multiplier per unit: the bound in the best diagonal metric of the network's embedding.
 
     Args:
-        model: linear layers with activations of slopes in [0, 1] between them; see `wellposed.layers.embed`.
+        model: linear layers with activations of slopes in [0, 1] between them; see `wellposed.network.embedding.embed`.
 
     Raises:
         InputError: the network cannot be embedded.
@@ -81,7 +84,7 @@ def seqlip(model: nn.Sequential, *, greedy: bool = False) -> SeqLip:
         after = (left[1] if place == len(maps) - 2 else left[1].sqrt())[:, None] * left[2]
         before = right[0] * (right[1] if place == 0 else right[1].sqrt())
         value = next_up(value * (_climb(after, before) if greedy else _all(after, before)))
-    return SeqLip(value * (1.0 + 1e-9), not greedy)
+    return SeqLip(value * _ROOM, not greedy)
 
 
 def _all(after: Tensor, before: Tensor) -> float:
@@ -101,7 +104,7 @@ def _climb(after: Tensor, before: Tensor) -> float:
     while True:
         trials = (pattern - torch.eye(len(pattern), dtype=torch.float64)).abs()
         norms = torch.linalg.matrix_norm(torch.einsum("ij,pj,jk->pik", after, trials, before), 2)
-        if not float(norms.max()) > best * (1.0 + 1e-12):
+        if not float(norms.max()) > best * _GAIN:
             return best
         best, pattern = float(norms.max()), trials[int(norms.argmax())]
 
@@ -112,8 +115,8 @@ def interval_margins(model: nn.Sequential, lower: Tensor, upper: Tensor, labels:
 
     Args:
         model: flattening, linear layers and increasing activations, the last one linear.
-        lower: of the inputs, shape (batch, ...).
-        upper: likewise.
+        lower: least inputs, shape (batch, ...).
+        upper: largest inputs, shape (batch, ...).
         labels: classes, shape (batch,).
 
     Returns:
@@ -123,18 +126,15 @@ def interval_margins(model: nn.Sequential, lower: Tensor, upper: Tensor, labels:
     if not bool((lower <= upper).all()):
         raise InputError("lower: exceeds upper, or is NaN")
     low, high = (part.detach().double().cpu().flatten(1) for part in (lower, upper))
-    blocks = [block for _, block in materialise(model).blocks if not moves_only(block)]
-    *inner, head = blocks
-    if not is_plain(head, nn.Linear):
-        raise CertificateError("model: the last block must be linear")
-    for block in inner:
-        if is_plain(block, nn.Linear):
-            low, high = _interval(block.weight.detach().double().cpu()[None], _bias(block), low, high)
-        elif any(is_plain(block, kind) for kind in _ACTIVATIONS):
-            low, high = block(low), block(high)
-            low, high = low - 1e-15 * low.abs() - 1e-300, high + 1e-15 * high.abs() + 1e-300
+    *inner, (name, head, _) = _blocks(model)
+    if head is None:
+        raise CertificateError(f"{name}: the last block must be linear")
+    for _, linear, block in inner:
+        if linear is not None:
+            low, high = _interval(linear.weight.detach().double().cpu()[None], _bias(linear), low, high)
         else:
-            raise CertificateError(f"model: no interval of a {type(block).__name__} is known")
+            low, high = block(low), block(high)
+            low, high = low - _ERROR * low.abs() - _TINY, high + _ERROR * high.abs() + _TINY
     weight, bias = head.weight.detach().double().cpu(), _bias(head)
     truth = labels.cpu()
     rows, constants = weight[truth][:, None] - weight[None], bias[truth][:, None] - bias[None]
@@ -148,7 +148,8 @@ def _interval(weight: Tensor, bias: Tensor, low: Tensor, high: Tensor) -> tuple[
     value = torch.einsum("boi,bi->bo", weight.expand(len(low), -1, -1), middle) + bias
     spread = torch.einsum("boi,bi->bo", weight.abs().expand(len(low), -1, -1), half)
     size = torch.einsum("boi,bi->bo", weight.abs().expand(len(low), -1, -1), middle.abs() + half) + bias.abs()
-    slack = 2.0**-52 * (weight.shape[2] + 8) * size
+    # Each of two sums of products, the middle, half the width and the last sums are rounded.
+    slack = rounding_constant(2 * weight.shape[2] + 16) * size
     return value - spread - slack, value + spread + slack
 
 
@@ -158,22 +159,30 @@ def linear_maps(model: nn.Sequential) -> list[Tensor]:
     Raises:
         CertificateError: it has other blocks.
     """
-    maps, expected = [], True
+    blocks = _blocks(model)
+    for place, (name, linear, block) in enumerate(blocks):
+        if (linear is None) != (place % 2 == 1):
+            kind = type(block).__name__
+            raise CertificateError(f"{name}: linear layers and activations must take turns; this is a {kind}")
+    maps = [linear.weight.detach().double().cpu() for _, linear, _ in blocks if linear is not None]
+    if len(blocks) != 2 * len(maps) - 1:
+        raise CertificateError("model: must begin and end with a linear layer")
+    return maps
+
+
+def _blocks(model: nn.Module) -> list[tuple[str, nn.Linear | None, nn.Module]]:
+    """Names of the blocks that are linear layers or activations, the layers or None, and the blocks; flattening is left out."""
+    found: list[tuple[str, nn.Linear | None, nn.Module]] = []
     for name, block in materialise(model).blocks:
         if moves_only(block):
             continue
-        fits = is_plain(block, nn.Linear) if expected else any(is_plain(block, kind) for kind in _ACTIVATIONS)
-        if not fits:
-            raise CertificateError(
-                f"{name}: linear layers and activations must take turns; this is a {type(block).__name__}"
-            )
-        if expected:
-            assert isinstance(block, nn.Linear)
-            maps.append(block.weight.detach().double().cpu())
-        expected = not expected
-    if not maps or expected:
-        raise CertificateError("model: must begin and end with a linear layer")
-    return maps
+        linear = block if is_plain(block, nn.Linear) else None
+        if linear is None and not any(is_plain(block, kind) for kind in _ACTIVATIONS):
+            raise CertificateError(f"{name}: a {type(block).__name__} is no linear layer, nor an activation known here")
+        found.append((name, linear, block))
+    if not found:
+        raise CertificateError("model: has no linear layer")
+    return found
 
 
 def _bias(block: nn.Linear) -> Tensor:

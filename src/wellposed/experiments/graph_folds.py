@@ -24,7 +24,8 @@ from torch import Tensor
 from wellposed.data.graphs import FOLDS, GRAPH_NAMES
 from wellposed.errors import CheckpointError, InputError, check, choices
 from wellposed.training.config import TrainConfig, presets, read_config
-from wellposed.training.run import RunFolder, read_metrics, train
+from wellposed.training.folder import RunFolder, read_metrics, write_json
+from wellposed.training.run import train
 
 PRESETS = ("ignn", "ignn-orthogonal", "ignn-lipschitz")
 CONVENTIONS = ("best per fold", "best common", "last", "validated")
@@ -96,7 +97,7 @@ def run_folds(
         folds: the first so many of the ten folds.
         minutes: begin no further fold after so long.
         epochs: instead of the presets' own number.
-        dropout: likewise.
+        dropout: instead of the presets' own, in the head of the two variants that have one.
         done: called with the number of finished runs.
     """
     choices("data", data, GRAPH_NAMES)
@@ -115,7 +116,7 @@ def run_folds(
                 finished += 1
                 done(finished)
     summary = summarise_folds(data, out, seeds, folds)
-    (out / "folds.json").write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
+    write_json(out / "folds.json", asdict(summary), indent=1)
     return summary
 
 

@@ -6,25 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.graphs import graph_distances
 from wellposed.certificates import certify
-from wellposed.data import GraphData
-from wellposed.errors import check, require
-from wellposed.experiments.robustness import (
-    Attacked,
-    Certified,
-    check_radii,
-    file_digest,
-    keep_attacked,
-    keep_certified,
-)
+from wellposed.errors import check
+from wellposed.experiments.results import Attacked, Certified, check_radii, file_digest, keep_attacked, keep_certified
+from wellposed.experiments.robustness import certified_on
 from wellposed.lower_bounds.graph_witness import graph_slope
 from wellposed.network import materialise
 from wellposed.training.config import read_config
-from wellposed.training.run import RunFolder, load_run
+from wellposed.training.folder import RunFolder
+from wellposed.training.run import load_run
 
 _BATCH = 100
 
@@ -50,20 +43,8 @@ def certify_graphs(run: Path, *, data_root: Path | None, limit: int | None, done
     model, batches = _loaded(run, data_root, limit)
     network = materialise(model)
     certificate = certify(network)
-    radii: dict[str, list[Tensor]] = {rule: [] for rule in certificate.rules}
-    count, wrong, slope = 0, 0, 0.0
-    for graphs, labels in batches:
-        result = network.bounded(graphs)
-        for rule, values in radii.items():
-            values.append(certificate.of(result, labels, rule=rule))
-        slope = max(slope, graph_slope(network, graphs))
-        wrong += int((result.logits.argmax(1) != labels).sum())
-        count += len(labels)
-        done(count)
-    found = Certified(
-        certificate.lipschitz, slope, wrong / count, {rule: torch.cat(values).tolist() for rule, values in radii.items()},
-        file_digest(RunFolder(run).weights),
-    )  # fmt: skip
+    slope = max(graph_slope(network, graphs) for graphs, _ in batches)
+    found = certified_on(batches, network, certificate, slope, file_digest(RunFolder(run).weights), done)
     certificate.save(RunFolder(run).certificate)
     keep_certified(run, found)
     return found
@@ -78,15 +59,15 @@ def attack_graphs(
     steps: int,
     done: Callable[[int], None],
 ) -> Attacked:
-    """Attack a run on its test graphs, and write ``attacked.json`` into its folder; see `certify_graphs`.
+    """Attack a run on its test graphs, and write ``attacked.json`` into its folder.
 
     Args:
-        run: likewise.
-        data_root: likewise.
+        run: the run folder.
+        data_root: see `load_graphs`.
         radii: see `graph_distances`.
-        limit: likewise.
+        limit: only the first so many test graphs; None for all.
         steps: see `graph_distances`.
-        done: likewise.
+        done: called with the number of graphs that are finished.
     """
     check_radii(radii)
     check(steps >= 1, "steps", steps, "must be at least 1")
@@ -104,9 +85,5 @@ def _loaded(run: Path, data_root: Path | None, limit: int | None) -> tuple[nn.Mo
     """The model and its test graphs with their classes, in batches."""
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
     _, data, model = load_run(run, data_root)
-    assert isinstance(data, GraphData)
-    collate = require("torch_geometric.data", "graph").Batch.from_data_list
-    return model, [
-        (collate([data.graphs[k] for k in chosen.tolist()]), data.labels[chosen])
-        for chosen in data.test[:limit].split(_BATCH)
-    ]
+    graphs = data.as_graphs(f"run={str(run)!r}")
+    return model, [graphs.batch(chosen) for chosen in graphs.test[:limit].split(_BATCH)]

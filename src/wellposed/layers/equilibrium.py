@@ -23,7 +23,7 @@ from wellposed.maps.linear import LinearMap, input_map
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import next_up
-from wellposed.solvers import solver_named
+from wellposed.solvers import solver_for
 from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.solution import Solution
 
@@ -157,7 +157,7 @@ class Equilibrium(ConstrainedLayer):
             offset = self.injection(rows)
             operator, guarantee = self.materialise()
             settings = Settings(
-                solver=self.solver or solver_named("anderson" if guarantee is None else guarantee.preferred),
+                solver=self.solver or solver_for(guarantee),
                 tolerance=self.tolerance,
                 max_steps=self.max_steps,
                 on_failure=self.on_failure,

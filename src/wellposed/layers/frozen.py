@@ -53,12 +53,12 @@ def frozen(layer: Equilibrium, guarantee: Guarantee | None = None) -> Equilibriu
         CertificateError: its state map or its input map is no matrix.
     """
     operator, known = layer.materialise()
-    driven = layer.injection.matrix()
-    if not isinstance(operator, Dense) or driven is None:
+    matrix, driven = operator.matrix(), layer.injection.matrix()
+    if matrix is None or driven is None:
         raise CertificateError(f"layer={type(layer).__name__}: needs a state map and an input map that are matrices")
     metric = operator.metric if guarantee is None else guarantee.diagonal_metric()
     metric = None if metric is None else metric.detach().double().cpu()
-    stored = Dense(operator.dense().detach().double().cpu().contiguous(), metric=metric)
+    stored = Dense(matrix.detach().double().cpu().contiguous(), metric=metric)
     promise = known if guarantee is None else guarantee
     copied = Equilibrium(
         LinearMap.of(driven.weight, driven.bias),

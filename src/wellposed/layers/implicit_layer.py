@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.errors import CertificateError
 from wellposed.layers.options import SolveOptions, SolvingModule
@@ -41,7 +42,7 @@ class ImplicitLayer(SolvingModule, ABC):
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """Shape of one value of the layer."""
+        """Shape of one value of the layer: of the state, or of the output map's value where the layer has one."""
         return self.state_shape if self.output is None else self.output.output_shape
 
     @abstractmethod
@@ -95,3 +96,8 @@ class ImplicitLayer(SolvingModule, ABC):
             return state
         value = self.output(state)
         return value if self.direct is None else value + self.direct(x)
+
+
+def implicit_layers(model: nn.Module) -> Iterator[ImplicitLayer]:
+    """The layers of a model whose values are equilibria, itself included, in the order in which torch lists modules."""
+    return (part for part in model.modules() if isinstance(part, ImplicitLayer))

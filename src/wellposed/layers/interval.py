@@ -15,14 +15,10 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.componentwise import Componentwise
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.linear_algebra import full_precision
-from wellposed.operators import Operator
-from wellposed.operators.dense import Dense
-from wellposed.operators.zero_padded import ZeroPadded
-from wellposed.solvers import solver_named
+from wellposed.solvers import solver_for
 
 
 def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,14 +36,16 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
         GuaranteeError: the layer is of another kind.
     """
     operator, guarantee = layer.materialise()
-    if not isinstance(guarantee, Componentwise) or not layer.activation.is_monotone:
-        raise GuaranteeError(f"{type(layer).__name__}: intervals need a bound of μ∞(W) and slopes in [0, 1]")
     with full_precision(low.device):
-        doubled = _doubled(operator)
+        doubled = operator.embedding()
+        if doubled is None:
+            raise GuaranteeError(f"W: intervals are for matrices and zero-padded convolutions, not {operator!r}")
+        promise = None if guarantee is None else guarantee.embedded(doubled)
+        if promise is None or not layer.activation.is_monotone:
+            raise GuaranteeError(f"{type(layer).__name__}: intervals need a bound of μ∞(W) and slopes in [0, 1]")
         offset = torch.cat(layer.injection.interval(low, high), 1)
-        promise = guarantee.on(doubled)
         settings = Settings(
-            solver=solver_named(promise.preferred), tolerance=layer.tolerance, max_steps=layer.max_steps,
+            solver=solver_for(promise), tolerance=layer.tolerance, max_steps=layer.max_steps,
             on_failure=layer.on_failure, gradient=layer.gradient, certified=False,
             name=f"interval of {type(layer).__name__}",
         )  # fmt: skip
@@ -55,19 +53,3 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
         value, _ = equation.run(None, (*doubled.tensors, offset, *layer.activation.tensors))
     below, above = value.chunk(2, 1)
     return below, above
-
-
-def _doubled(operator: Operator) -> Operator:
-    """[[D + P, −N], [−N, D + P]]."""
-    weight = operator.tensors[0]
-    own = torch.eye(len(weight), dtype=torch.bool, device=weight.device)
-    if isinstance(operator, ZeroPadded):
-        centre = torch.zeros_like(weight, dtype=torch.bool)
-        centre[:, :, weight.shape[2] // 2, weight.shape[3] // 2] = own
-        own = centre
-    elif not isinstance(operator, Dense):
-        raise GuaranteeError(f"W: intervals are for matrices and zero-padded convolutions, not {operator!r}")
-    kept = torch.where(own, weight, weight.clamp_min(0.0))
-    crossed = torch.where(own, 0.0, weight.clamp_max(0.0))
-    matrix = torch.cat([torch.cat([kept, crossed], 1), torch.cat([crossed, kept], 1)])
-    return Dense(matrix) if isinstance(operator, Dense) else ZeroPadded(matrix, operator.image)

@@ -23,7 +23,7 @@ class PcDEQ(PositiveEquilibrium):
     Args:
         in_features: size of the last dimension of the input.
         state_features: size of the equilibrium.
-        activation: a name in `wellposed.activations.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
+        activation: a name in `wellposed.activations.concave_names`; the sigmoid makes it variant 2, any other variant 1.
         floor: ε; None for 0.1 in variant 1. Variant 2 has none.
         sharpness: β of variant 1's offset ``ε + softplus(β(U x + b))/β``; 5 in the published networks.
         parametrisation: of W ≥ 0, see `Nonnegative`.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.activations.concave import SUPREMA, concave_activation, thompson_modulus
+from wellposed.activations.concave import concave_activation, concave_names, thompson_modulus
 from wellposed.errors import CertificateError, InputError, check, choices
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.maps.positive import PositiveInjection
@@ -101,7 +101,7 @@ def checked_floor(activation: str, floor: float | None, sharpness: float, solver
     Raises:
         InputError: it does not fit, there is no such activation, or the solver is a splitting.
     """
-    choices("activation", activation, tuple(SUPREMA))
+    choices("activation", activation, concave_names())
     check(0.0 < sharpness < math.inf, "sharpness", sharpness, "must be positive and finite")
     second = activation == "sigmoid"
     if floor is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.numerics.euclidean import euclidean, product_underflow
-from wellposed.numerics.outward import enlarged, enlarged_entries, enlarged_norm, rounding_constant
+from wellposed.numerics.outward import TINY, above, enlarged, enlarged_entries, enlarged_norm, rounding_constant
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.a_posteriori import ExactOffset
 
@@ -80,7 +80,7 @@ class Affine(ABC):
         return None
 
     def cpu(self) -> Self:
-        """These numbers on the CPU."""
+        """The same numbers on the CPU."""
         parts = ((field.name, getattr(self, field.name)) for field in fields(self))
         moved: dict[str, Any] = {name: part.cpu() for name, part in parts if isinstance(part, Tensor)}
         return replace(self, **moved)
@@ -105,27 +105,31 @@ class Affine(ABC):
         """By how much what underflows in the products with the weight may be enlarged afterwards."""
         return 1.0
 
-    def enclosure(
-        self, centre: Tensor, widths: Tensor, radius: Tensor, blur: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Proved bounds of U x + b in every component, for all x in the box and in the ball around a centre.
+    def interval(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Proved bounds of every entry of U x + b for all x between two.
+
+        Args:
+            lower: shape (batch, *input_shape), float64.
+            upper: of the shape of ``lower``.
+        """
+        centre = 0.5 * lower + 0.5 * upper
+        half = above(torch.maximum(upper - centre, centre - lower))
+        return self._around(centre, enlarged(self.absolute(half), self.terms + self.roundings + 1))
+
+    def interval_of_balls(self, centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """Proved bounds of every entry of U x + b for all x in Euclidean balls.
 
         Args:
             centre: shape (batch, *input_shape), float64.
-            widths: of the box around it, of the shape of the centre, possibly infinite.
-            radius: of the Euclidean ball around the centre, shape (batch,).
-            blur: how far off the entries of the centre itself may be; None where they are exact.
+            radius: shape (batch,), float64.
         """
+        return self._around(centre, enlarged(self.row_norms * radius.reshape(-1, *[1] * self.bias.ndim), 1))
+
+    def _around(self, centre: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of U x + b for all x where U x is within a reach of U·centre, rounding included."""
         value = self(centre) + self.bias
-        size = self.absolute(centre.abs() if blur is None else centre.abs() + blur) + self.bias_size
-        rounding = 2.0 * rounding_constant(self.terms + 16 + self.roundings) * size
-        balls = enlarged(radius, 2).reshape(-1, *[1] * (value.ndim - 1))
-        away = (self.row_norms * balls).expand_as(value)
-        if bool(torch.isfinite(widths).all()):
-            away = torch.minimum(away, enlarged(self.absolute(widths), self.terms + 1 + self.roundings))
-        away = away + rounding
-        if blur is not None:
-            away = away + self.absolute(blur)
+        size = self.absolute(centre.abs()) + self.bias_size
+        away = reach + 2.0 * rounding_constant(self.terms + self.roundings + 16) * size + TINY
         return value - away, value + away
 
 
@@ -182,6 +186,25 @@ class Matrix(Affine):
         outputs, inputs = self.weight.shape
         rounding = 2.0 * rounding_constant(inputs + 3 + self.roundings) * size
         return ExactOffset(value, rounding + product_underflow(rows.dtype, outputs, inputs, inputs, frobenius, norm))
+
+    def margins(self, lower: Tensor, upper: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Proved bounds of the differences of entries, y = U x + b: of y[label] − y[k] for every k, for all x between two.
+
+        Args:
+            lower: shape (batch, *input_shape), float64.
+            upper: of the shape of ``lower``.
+            labels: an output for each, shape (batch,).
+        """
+        weight = self.weight
+        own, constant = weight[labels][:, None], self.bias[labels][:, None] - self.bias
+        least, most = (part.flatten(1)[:, :, None] for part in (lower, upper))
+        rows = own - weight
+        sizes = ((weight.abs() + own.abs()) @ torch.maximum(least.abs(), most.abs()))[:, :, 0]
+        size = sizes + self.bias_size + self.bias_size[labels][:, None]
+        error = 2.0 * rounding_constant(self.terms + self.roundings + 16) * size
+        plus, minus = rows.clamp_min(0.0), (-rows).clamp_min(0.0)
+        low, high = (plus @ near - minus @ far for near, far in ((least, most), (most, least)))
+        return low[:, :, 0] + constant - error, high[:, :, 0] + constant + error
 
     def behind(self, mean: Tensor, std: Tensor) -> Matrix:
         """The numbers of ``x ↦ U (x − mean)/std + b``: a normalisation folded in.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from wellposed.errors import CertificateError, GuaranteeError
+from wellposed.errors import GuaranteeError
 from wellposed.maps.affine import Affine, Matrix
 from wellposed.solvers.a_posteriori import ExactOffset
 
@@ -138,16 +138,3 @@ class InputMap(AffineMap):
         """
         value, away = self(0.5 * (low + high)), self.spread(0.5 * (high - low))
         return value - away, value + away
-
-    def enclosure(
-        self, centre: Tensor, widths: Tensor, radius: Tensor, blur: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Proved bounds of the offset in every component, for all inputs in a box and a ball; see `Affine.enclosure`.
-
-        Raises:
-            CertificateError: the map is more than U x + b.
-        """
-        found = self.affine()
-        if found is None:
-            raise CertificateError(f"{type(self).__name__}: no enclosure of the offsets of this input map is known")
-        return found.cpu().enclosure(centre, widths, radius, blur)

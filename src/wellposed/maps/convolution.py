@@ -102,7 +102,7 @@ class CircularConvolution(Affine):
 
     @override
     def norm_bound(self) -> float:
-        """Proved upper bound of ‖ΨŨ‖₂: ‖Ũ‖₂, for every image in the canvas, times the largest entry of Ψ."""
+        """Proved upper bound of ‖ΨŨ‖₂: that of Ũ, for every image in the canvas, times the largest entry of Ψ."""
         return enlarged(self._largest * largest_singular_value(self.transfer()), 1)
 
     @override

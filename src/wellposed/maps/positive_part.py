@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wellposed.numerics.euclidean import euclidean
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import TINY, UNIT, rounding_constant
 from wellposed.solvers.a_posteriori import ExactOffset
 
 UNITS = (
@@ -37,8 +37,21 @@ class PositivePart:
         return self.floor + torch.logaddexp(self.sharpness * value, torch.zeros_like(value)) / self.sharpness
 
     def slope(self, value: Tensor) -> Tensor:
-        """The derivative of the function, which increases."""
+        """Its derivative, which increases."""
         return (value > 0.0).to(value) if self.floor == 0.0 else torch.sigmoid(self.sharpness * value)
+
+    def interval(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of the function between two arguments, float64, rounding included.
+
+        Args:
+            lower: any shape, float64.
+            upper: of the shape of ``lower``.
+        """
+        lowest, highest = self(lower), self(upper)
+        # With β a product rounds before the exponential: by at most an absolute 1/(eβ) units.
+        product = 0.0 if self.sharpness == 1.0 or self.floor == 0.0 else UNIT / self.sharpness
+        least = lowest - rounding_constant(UNITS) * lowest - product
+        return least.clamp_min(self.floor), highest + rounding_constant(UNITS) * highest + product + TINY
 
     def exact(self, inside: ExactOffset) -> ExactOffset:
         """The function of what is known with an error, in float64."""

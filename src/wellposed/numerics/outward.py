@@ -15,19 +15,30 @@ import torch
 from torch import Tensor
 
 UNIT = 2.0**-53
+TINY = 1e-300  # more than a few sums and products of float64 lose by underflow
 REPRODUCIBLE = 1.0 + 1e-9  # room for the rounding of another machine that proves the same inequality again
 
 Number = TypeVar("Number", float, Tensor)
 
 
-def rounding_constant(terms: int) -> float:
-    """Higham's constant γ: relative rounding error of a sum of ``terms`` products in any order, in float64."""
-    return terms * UNIT / (1.0 - terms * UNIT)
+def rounding_constant(terms: int, unit: float = UNIT) -> float:
+    """Higham's constant γ: relative rounding error of a sum of ``terms`` products in any order; by default in float64."""
+    return terms * unit / (1.0 - terms * unit)
 
 
 def next_up(value: float) -> float:
     """The next float64 upwards: covers one rounded operation, whatever its sign, underflow included."""
     return math.nextafter(value, math.inf)
+
+
+def below(value: Tensor) -> Tensor:
+    """The next float64 downwards of every entry: covers one rounded operation, whatever its sign, underflow included."""
+    return torch.nextafter(value, torch.full_like(value, -math.inf))
+
+
+def above(value: Tensor) -> Tensor:
+    """The next float64 upwards of every entry: covers one rounded operation, whatever its sign, underflow included."""
+    return torch.nextafter(value, torch.full_like(value, math.inf))
 
 
 def enlarged(value: Number, operations: int) -> Number:

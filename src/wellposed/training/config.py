@@ -66,8 +66,9 @@ class TrainConfig:
         check(0.0 <= self.box_radius <= 1.0, "box_radius", self.box_radius, "must lie in 0…1")
         bounded = self.family.has_intervals or not self.box_radius
         check(bounded, "box_radius", self.box_radius, f"no intervals are known for {self.family.name}")
-        named = self.penalty_norm == "2" or self.family.name == "nemon"
-        check(named, "penalty_norm", self.penalty_norm, f"is for nemon, not {self.family.name}")
+        known_norms = self.family.penalty_norms
+        words = f"no such constant is known for {self.family.name}, only {', '.join(known_norms)}"
+        check(self.penalty_norm in known_norms, "penalty_norm", self.penalty_norm, words)
 
     def to_toml(self) -> str:
         """The settings as TOML, with the family's name beside its options."""
@@ -111,7 +112,7 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def presets() -> dict[str, TrainConfig]:
-    """The presets that ship with the package, by name; those of the size of published networks begin with ``papers/``."""
+    """The presets that ship with the package, by name; names of networks as large as published ones begin with ``papers/``."""
     folder = resources.files("wellposed.training") / "presets"
     found = {}
     for prefix, place in (("", folder), ("papers/", folder / "papers")):

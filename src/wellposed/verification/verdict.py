@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """What is known of one input and region.
 
@@ -23,3 +24,11 @@ class Verdict:
     method: str
     counterexample: Tensor | None = field(default=None, repr=False)
     seconds: float = 0.0
+
+    def shaped(self, shape: Sequence[int]) -> Verdict:
+        """The verdict with its counterexample, if it has one, in the shape of the inputs."""
+        return (
+            self
+            if self.counterexample is None
+            else replace(self, counterexample=self.counterexample.reshape(tuple(shape)))
+        )

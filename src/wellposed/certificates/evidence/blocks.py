@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import activation as activation_named
-from wellposed.activations import monotone_names
-from wellposed.bounds.diagonal_metric import DiagonalBound, dense_metric_problem
-from wellposed.bounds.joint import Joint
-from wellposed.bounds.product import Factor
+from wellposed.activations import name_of
+from wellposed.bounds.diagonal_metric import dense_metric_problem
+from wellposed.bounds.factor import Factor
+from wellposed.bounds.metric_inequality import DiagonalBound
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.explicit import EXPLICIT, describe_explicit
 from wellposed.certificates.evidence.norms import checkable_norm
@@ -31,7 +31,6 @@ from wellposed.layers.plain import flattens_images, is_plain
 from wellposed.network import Network
 from wellposed.network.kinds import block_of
 from wellposed.network.kinds.pooling import AveragePoolingBlock, pair
-from wellposed.operators.dense import Dense
 
 Tensors = dict[str, Tensor]
 _POSITIVE = (PcDEQ, ConvPcDEQ)
@@ -39,7 +38,7 @@ _POSITIVE = (PcDEQ, ConvPcDEQ)
 
 @torch.no_grad()
 def describe(
-    network: Network, factors: tuple[Factor, ...] | None, joint: Joint | None
+    network: Network, factors: tuple[Factor, ...] | None, joint: TailBound | None
 ) -> tuple[list[dict[str, Any]], Tensors]:
     """The blocks of a certificate file, and its tensors.
 
@@ -141,15 +140,12 @@ def _simple(block: nn.Module) -> dict[str, Any] | None:
 def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
     """How the matrices of a layer come from its weights, and the matrices as they run; None where the checker has no formula."""
     state = layer.constraint.formula
-    driven = layer.injection.formula
-    operator, _ = layer.materialise()
-    activation = next((name for name in monotone_names() if activation_named(name) == layer.activation), None)
-    if state is None or driven is None or activation is None or not isinstance(operator, Dense):
-        return None
-    if layer.direct is not None:
+    driven, matrix = layer.injection.formula, layer.operator().matrix()
+    activation = name_of(layer.activation) if layer.activation.is_monotone else None
+    if state is None or driven is None or activation is None or matrix is None or layer.direct is not None:
         return None
     entry = {"state": state, "input": driven, "output": layer.output is not None, "activation": activation}
-    tensors = {"matrix": operator.dense(), "input": layer.injection.weight}
+    tensors = {"matrix": matrix, "input": layer.injection.weight}
     if layer.output is not None:
         tensors["output"] = layer.output.weight
     return entry, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.activations import Bordered, monotone_names
-from wellposed.activations import activation as activation_named
+from wellposed.activations import name_of
 from wellposed.bounds.frequency_metric import circular_metric_problem
 from wellposed.certificates.evidence.norms import checkable_convolution_norm, rounded_product
 from wellposed.guarantee.channelwise import Channelwise
@@ -18,7 +17,6 @@ from wellposed.layers.conv_lben import ConvLBEN
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
-from wellposed.operators.driven_circular import DrivenCircular
 from wellposed.operators.multi_scale import MultiScale
 from wellposed.operators.scaled_circular import ScaledCircular
 
@@ -36,8 +34,8 @@ def describe_convolutional(
         name: of the block.
         value: its Euclidean constant.
     """
-    sigma = layer.activation.rest if isinstance(layer.activation, Bordered) else layer.activation
-    activation = next((key for key in monotone_names() if activation_named(key) == sigma), None)
+    sigma = layer.activation.interior
+    activation = name_of(sigma) if sigma.is_monotone else None
     if activation is None:
         return None
     operator, guarantee = layer.materialise()
@@ -80,7 +78,7 @@ def _scaled(
     """What is said of a layer in a diagonal metric."""
     entry: dict[str, Any] = {
         "kind": "scaled", "image": list(layer.state_shape[1:]), "output": layer.output is not None,
-        "border": int(isinstance(layer.activation, Bordered)), "in_metric": not isinstance(operator, DrivenCircular),
+        "border": int(layer.activation.interior is not layer.activation), "in_metric": operator.driven is None,
     }  # fmt: skip
     tensors = {
         "scale": operator.scale, "transfer": torch.view_as_real(operator.transfer.resolve_conj()), "input": layer.injection.weight
@@ -100,7 +98,7 @@ def _scaled(
     square = (float((seen * factor).sum()) / float(factor.square().sum())) ** 2 if float(factor.norm()) > 0.0 else 1.0
     multiplier = 0.5 * square / bound * (1.0 + 5e-7)
     entry.update(pool=layer.output.pool, multiplier=multiplier, value=bound)
-    if isinstance(operator, DrivenCircular):
+    if operator.driven is not None:
         tensors["driven"] = torch.view_as_real(operator.driven.resolve_conj())
         own = operator.driven.to("cpu", torch.complex128)
         through = layer.injection.transfer(layer.injection.weight.double()).cpu()

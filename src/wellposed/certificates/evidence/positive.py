@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wellposed.activations import activation as activation_named
-from wellposed.activations.concave import SUPREMA
+from wellposed.activations import name_of
 from wellposed.certificates.evidence.norms import checkable_convolution_norm, checkable_norm, rounded_product
 from wellposed.guarantee.positive import PositiveConcave
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
@@ -30,7 +29,7 @@ def describe_positive(
     assert isinstance(guarantee, PositiveConcave) and isinstance(operator, Dense | ZeroPadded)
     injection, sigma = layer.injection, layer.activation
     entry: dict[str, Any] = {
-        "kind": "positive", "activation": next(key for key in SUPREMA if activation_named(key) == sigma),
+        "kind": "positive", "activation": name_of(sigma),
         "parametrisation": layer.constraint.parametrisation, "batch_norm": injection.norm is not None,
         "image": injection.numbers().as_convolution() is not None,
     }  # fmt: skip

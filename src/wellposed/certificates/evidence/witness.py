@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wellposed.bounds.joint import Joint
 from wellposed.bounds.tail import tail_of
+from wellposed.bounds.tail_bound import TailBound
+from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.layers.normalize import Normalize
@@ -17,12 +18,11 @@ from wellposed.network.kinds import Block
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.dense import Dense
 
 
 @torch.no_grad()
 def describe_witness(
-    chain: Sequence[Block], joint: Joint, points: Tensor, norm: Norm
+    chain: Sequence[Block], joint: TailBound, points: Tensor, norm: Norm
 ) -> tuple[dict[str, Tensor], float] | None:
     """The states of two inputs and a metric that bounds their errors, for the checker, and the lower bound that they prove there.
 
@@ -36,7 +36,7 @@ def describe_witness(
     """
     layer = chain[joint.place][1]
     assert isinstance(layer, Equilibrium)
-    if not isinstance(layer.operator(), Dense):
+    if layer.operator().matrix() is None:
         return None
     value = points
     for _, block in chain[: joint.place]:
@@ -65,11 +65,8 @@ def describe_witness(
     sizes = states.abs() @ matrix.abs().t() + value.abs() @ exact.injection.weight.abs().t() + offset.abs()
     terms = sum(matrix.shape) + exact.injection.weight.shape[1]
     away = ((states - image) @ matrix.t()).abs() + 4.0 * rounding_constant(terms + 16) * sizes
-    guarantee = exact.guarantee().diagonal_metric()
-    metrics = [
-        joint.multipliers[0],
-        torch.ones(len(matrix)).double() if guarantee is None else guarantee.double().cpu(),
-    ]
+    known = known_metric(matrix.detach(), exact.guarantee())
+    metrics = [joint.multipliers[0], *([] if known is None else [known])]
     distances = [_distance(matrix, metric, away) for metric in metrics]
     best = min(distances)
     tail = tail_of(chain)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.activations import of_module
 from wellposed.errors import CertificateError
 from wellposed.layers.group_sort import GroupSort
-from wellposed.network.kinds.block import Block, Shape, kind_of
+from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
@@ -16,7 +17,7 @@ from wellposed.numerics.norm import Norm
 
 
 class _Nonexpansive(Block):
-    """A block that is 1-Lipschitz in every norm by its class alone, and whose arithmetic is exact."""
+    """A block that is 1-Lipschitz in every norm by its class alone, increases in every entry, and whose arithmetic is exact."""
 
     contracts_entries = nonexpansive = True
 
@@ -27,6 +28,10 @@ class _Nonexpansive(Block):
     @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         return Own()
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return self.module(lower), self.module(upper)
 
 
 @kind_of(nn.Identity)
@@ -134,6 +139,11 @@ class SmoothBlock(_Rounded):
     def constant(self, norm: Norm) -> tuple[float, str]:
         return 1.0, "nonexpansive"
 
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        sigma = of_module(self.module)
+        return super().interval(lower, upper) if sigma is None else sigma.interval(lower, upper)
+
 
 @kind_of(Elementwise)
 class ActivationBlock(Block):
@@ -149,6 +159,10 @@ class ActivationBlock(Block):
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
         return self.module.lipschitz(), "largest slope"
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return self.module.activation.interval(lower, upper)
 
     @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from wellposed.errors import CertificateError
 from wellposed.guarantee import Guarantee
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
+from wellposed.maps.affine import Affine
+from wellposed.maps.positive_part import PositivePart
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
-from wellposed.network.kinds.block import kind_of
+from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
 from wellposed.network.metric import metric_guarantee
+from wellposed.network.mixed_monotone import StateBoxes
+from wellposed.network.positive_hull import PositiveHull
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import above, below
 from wellposed.numerics.verified import spectral_norm_upper_bound
-from wellposed.operators.dense import Dense
 from wellposed.solvers.solution import Solution
 
 
@@ -43,6 +51,65 @@ class EquilibriumBlock(ImplicitBlock):
         promise = self.promise
         layer = self.module if promise is None else frozen(self.module, promise)
         return layer.lipschitz() if norm == "2" else super().constant(norm)
+
+    @property
+    @override
+    def parts(self) -> tuple[Block, ...]:
+        layer: Equilibrium = self.module
+        if layer.output is None or layer.direct is not None:
+            return (self,)
+        return _StateBlock(self.name, layer), _OutputBlock(f"{self.name}.output", layer.output)
+
+    @cached_property
+    def _inside(self) -> tuple[Affine, PositivePart | None, StateBoxes | PositiveHull]:
+        """U x + b, what becomes of it, and the equilibrium as a function of that.
+
+        Raises:
+            CertificateError: one of them has no known interval, or there may be several equilibria.
+        """
+        layer: Equilibrium = self.module
+        part = layer.injection.positive_part
+        numbers = layer.injection.affine() if part is None else layer.injection.numbers()
+        if numbers is None:
+            raise CertificateError(f"{self.name}: intervals need a linear input map, or a convolution without a border")
+        numbers = numbers.cpu()
+        with torch.no_grad():
+            operator, guarantee = layer.materialise()
+        if guarantee is not None and guarantee.is_concave:
+            return numbers, part, PositiveHull(operator, layer.activation, guarantee)
+        boxes = StateBoxes(self.name, operator, layer.activation)
+        (self.promise or layer.guarantee()).offset_lipschitz()  # that there is but one equilibrium is half of the proof
+        return numbers, part, boxes
+
+    def _enclosed(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of the equilibria for all values of U x + b between two; infinite where none are proved."""
+        _, part, states = self._inside
+        low, high = (low, high) if part is None else part.interval(low, high)
+        known, each = torch.isfinite(high - low).flatten(1).all(1), (-1, *[1] * (low.ndim - 1))
+        lower, upper, proved = states.enclose(*(end.where(known.reshape(each), 1.0) for end in (low, high)))
+        proved = (proved & known).reshape(each)
+        return lower.where(proved, -math.inf), upper.where(proved, math.inf)
+
+    def _read(self, state: Interval, direct: Callable[[Affine], Interval]) -> Interval:
+        """Bounds of the layer's value, from those of its state and of what its direct map gives."""
+        layer: Equilibrium = self.module
+        if layer.output is None:
+            return state
+        lower, upper = layer.output.numbers().cpu().interval(*(end.flatten(1) for end in state))
+        if layer.direct is None:
+            return lower, upper
+        least, largest = direct(layer.direct.numbers().cpu())
+        return below(lower + least), above(upper + largest)
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        state = self._enclosed(*self._inside[0].interval(lower, upper))
+        return self._read(state, lambda direct: direct.interval(lower, upper))
+
+    @override
+    def interval_of_balls(self, centre: Tensor, radius: Tensor) -> Interval | None:
+        state = self._enclosed(*self._inside[0].interval_of_balls(centre, radius))
+        return self._read(state, lambda direct: direct.interval_of_balls(centre, radius))
 
     @override
     def entrywise(self) -> list[EntrywiseStep] | None:
@@ -89,6 +156,31 @@ class EquilibriumBlock(ImplicitBlock):
         return exact
 
 
+class _StateBlock(EquilibriumBlock):
+    """A layer without its output map."""
+
+    @property
+    @override
+    def parts(self) -> tuple[Block, ...]:
+        return (self,)
+
+    @override
+    def _read(self, state: Interval, direct: Callable[[Affine], Interval]) -> Interval:
+        return state
+
+
+class _OutputBlock(Block):
+    """The output map of a layer by itself."""
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return self.module.numbers().cpu().interval(lower.flatten(1), upper.flatten(1))
+
+    @override
+    def margins(self, lower: Tensor, upper: Tensor, labels: Tensor) -> Interval:
+        return self.module.numbers().cpu().margins(lower, upper, labels)
+
+
 def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
     """Rounding of one evaluation of Ux + b and of σ(Wz + Ux + b) in the working precision, in units of the offset."""
     driven, operator = layer.injection.numbers(), layer.operator()
@@ -96,9 +188,10 @@ def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
     absolute, cancelled = 0.0, layer.injection.cancelled()
     if len(state) and not layer.activation.homogeneous:
         absolute = 8.0 * eps * float(state[0].numel()) ** 0.5
-    if driven.as_matrix() is not None and isinstance(operator, Dense):
+    stored = operator.matrix()
+    if driven.as_matrix() is not None and stored is not None:
         unit = 0.5 * eps * (driven.terms + layer.state_features + 8) * 1.01
-        matrix = operator.dense().detach().double().abs()
+        matrix = stored.detach().double().abs()
         sizes = driven.absolute(value.double().abs()) + state.double().abs() @ matrix.t() + driven.bias_size
         norms = driven.absolute_norm(), spectral_norm_upper_bound(matrix)
         own = unit * (euclidean(sizes) + cancelled) + 16.0 * eps * euclidean(state).double() + absolute
