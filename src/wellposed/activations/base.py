@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wellposed.activations.knowledge import Concavity, TorchForm
-from wellposed.errors import InputError
+from wellposed.errors import CertificateError, InputError
 from wellposed.numerics.outward import TINY, above, below, enlarged
 
 _UNITS = 2.0**-49  # by how much a function evaluated in float64 may err: sixteen units in the last place
@@ -171,6 +171,18 @@ class Activation(ABC):
     def to(self, dtype: torch.dtype) -> Activation:
         """The activation with its tensors, if it has any, in another precision."""
         return self if not self.tensors else self.rebuild(tuple(tensor.to(dtype) for tensor in self.tensors))
+
+    def require_zero_at_zero(self, name: str) -> None:
+        """Refuse σ(0) ≠ 0, for theorems that bound ‖z*‖ by ‖Ux + b‖/m.
+
+        Args:
+            name: of the argument, for the error.
+
+        Raises:
+            CertificateError: σ(0) is not zero.
+        """
+        if float(self(torch.zeros((), dtype=torch.float64))) != 0.0:
+            raise CertificateError(f"{name}: the theorem needs an activation that is zero at zero, not {self!r}")
 
     def require_monotone(self, purpose: str) -> None:
         """Raise an `InputError` unless all slopes lie in [0, 1]."""

@@ -47,7 +47,7 @@ def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Networ
     if repr(given.activation) != repr(moved.activation):
         raise InputError(f"perturbed: has the activation {moved.activation!r}, layer has {given.activation!r}")
     (matrix, first), (other_matrix, second) = (_monotone(part) for part in (given, moved))
-    fixes_zero("layer", given)
+    given.activation.require_zero_at_zero("layer")
     driven, other_driven = (_input_matrix(part) for part in (given, moved))
     rows = x.detach().cpu()
     change = _distance(matrix, other_matrix)
@@ -92,18 +92,6 @@ def _distance(first: Tensor, second: Tensor) -> float:
     # Of every entry it is at most a unit roundoff, which together have at most the Frobenius norm.
     rounding = UNIT * enlarged_norm(float(euclidean(difference.reshape(1, -1))), difference.numel())
     return next_up(spectral_norm_upper_bound(difference) + rounding + underflow(first.dtype, first.numel(), 1))
-
-
-def fixes_zero(name: str, layer: Equilibrium) -> None:
-    """Refuse activations with σ(0) ≠ 0: both theorems bound ‖z*‖ by ‖Ux + b‖/m.
-
-    Raises:
-        CertificateError: σ(0) is not zero.
-    """
-    if float(layer.activation(torch.zeros((), dtype=torch.float64))) != 0.0:
-        raise CertificateError(
-            f"{name}: the theorem needs an activation that is zero at zero, not {layer.activation!r}"
-        )
 
 
 def _input_matrix(layer: Equilibrium) -> Matrix:

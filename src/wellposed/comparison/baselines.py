@@ -14,19 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wellposed.activations import of_module
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.errors import CertificateError, InputError, check
-from wellposed.layers.plain import is_plain, moves_only
 from wellposed.network import materialise
 from wellposed.network.embedding import embed
-from wellposed.numerics.outward import next_up, rounding_constant
+from wellposed.numerics.outward import next_up
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
-_ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
 _LARGEST = 16  # units between two maps for which all activations are tried
 _ROOM = 1.0 + 1e-9  # for the rounding of singular values
 _GAIN = 1.0 + 1e-12  # a flip that gains no more may gain by rounding alone
-_ERROR, _TINY = 1e-15, 1e-300  # relative and absolute errors of torch's activations in float64
 
 
 @dataclass(frozen=True)
@@ -125,32 +123,14 @@ def interval_margins(model: nn.Sequential, lower: Tensor, upper: Tensor, labels:
     check(lower.shape == upper.shape, "upper", tuple(upper.shape), f"must have the shape {tuple(lower.shape)} of lower")
     if not bool((lower <= upper).all()):
         raise InputError("lower: exceeds upper, or is NaN")
-    low, high = (part.detach().double().cpu().flatten(1) for part in (lower, upper))
-    *inner, (name, head, _) = _blocks(model)
-    if head is None:
-        raise CertificateError(f"{name}: the last block must be linear")
-    for _, linear, block in inner:
-        if linear is not None:
-            low, high = _interval(linear.weight.detach().double().cpu()[None], _bias(linear), low, high)
-        else:
-            low, high = block(low), block(high)
-            low, high = low - _ERROR * low.abs() - _TINY, high + _ERROR * high.abs() + _TINY
-    weight, bias = head.weight.detach().double().cpu(), _bias(head)
+    low, high = (part.detach().double().cpu() for part in (lower, upper))
+    *inner, head = materialise(model).blocks
+    if head.linear_map is None:
+        raise CertificateError(f"{head.name}: the last block must be linear")
+    for block in inner:
+        low, high = block.interval(low, high)
     truth = labels.cpu()
-    rows, constants = weight[truth][:, None] - weight[None], bias[truth][:, None] - bias[None]
-    margins, _ = _interval(rows, constants, low, high)
-    return margins.scatter(1, truth[:, None], math.inf).amin(1)
-
-
-def _interval(weight: Tensor, bias: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of a linear map, shape (batch, outputs), for weights of shape (batch or 1, outputs, inputs)."""
-    middle, half = 0.5 * (low + high), 0.5 * (high - low)
-    value = torch.einsum("boi,bi->bo", weight.expand(len(low), -1, -1), middle) + bias
-    spread = torch.einsum("boi,bi->bo", weight.abs().expand(len(low), -1, -1), half)
-    size = torch.einsum("boi,bi->bo", weight.abs().expand(len(low), -1, -1), middle.abs() + half) + bias.abs()
-    # Each of two sums of products, the middle, half the width and the last sums are rounded.
-    slack = rounding_constant(2 * weight.shape[2] + 16) * size
-    return value - spread - slack, value + spread + slack
+    return head.margins(low, high, truth)[0].scatter(1, truth[:, None], math.inf).amin(1)
 
 
 def linear_maps(model: nn.Sequential) -> list[Tensor]:
@@ -159,33 +139,14 @@ def linear_maps(model: nn.Sequential) -> list[Tensor]:
     Raises:
         CertificateError: it has other blocks.
     """
-    blocks = _blocks(model)
-    for place, (name, linear, block) in enumerate(blocks):
-        if (linear is None) != (place % 2 == 1):
-            kind = type(block).__name__
-            raise CertificateError(f"{name}: linear layers and activations must take turns; this is a {kind}")
-    maps = [linear.weight.detach().double().cpu() for _, linear, _ in blocks if linear is not None]
-    if len(blocks) != 2 * len(maps) - 1:
+    maps = []
+    blocks = [block for block in materialise(model).blocks if not block.moves]
+    for place, block in enumerate(blocks):
+        linear, sigma = block.linear_map, of_module(block.module)
+        if place % 2 == 0 and linear is not None:
+            maps.append(linear[0])
+        elif place % 2 == 0 or sigma is None or not sigma.is_monotone:
+            raise CertificateError(f"{block}: linear layers and activations with slopes in [0, 1] must take turns")
+    if len(blocks) % 2 == 0:
         raise CertificateError("model: must begin and end with a linear layer")
     return maps
-
-
-def _blocks(model: nn.Module) -> list[tuple[str, nn.Linear | None, nn.Module]]:
-    """Names of the blocks that are linear layers or activations, the layers or None, and the blocks; flattening is left out."""
-    found: list[tuple[str, nn.Linear | None, nn.Module]] = []
-    for name, block in materialise(model).blocks:
-        if moves_only(block):
-            continue
-        linear = block if is_plain(block, nn.Linear) else None
-        if linear is None and not any(is_plain(block, kind) for kind in _ACTIVATIONS):
-            raise CertificateError(f"{name}: a {type(block).__name__} is no linear layer, nor an activation known here")
-        found.append((name, linear, block))
-    if not found:
-        raise CertificateError("model: has no linear layer")
-    return found
-
-
-def _bias(block: nn.Linear) -> Tensor:
-    if block.bias is None:
-        return torch.zeros(block.out_features, dtype=torch.float64)
-    return block.bias.detach().double().cpu()

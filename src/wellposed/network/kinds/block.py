@@ -41,6 +41,7 @@ class Block:
         only_shapes: whether it puts the entries of a sample, in their order, in another shape at most.
         elementwise: whether every entry of the output comes from the entry of the input in the same place.
         contracts_entries: whether no entry of the output moves more than the entry of the input that it comes from.
+        increasing: whether no entry of the output falls where entries of the input grow.
         nonexpansive: whether it is 1-Lipschitz in every norm by its class alone.
         makes_vectors: whether it makes one vector of each image.
         needs_graphs: whether its inputs are node features of graphs.
@@ -52,6 +53,7 @@ class Block:
     only_shapes: bool = False
     elementwise: bool = False
     contracts_entries: bool = False
+    increasing: bool = False
     nonexpansive: bool = False
     makes_vectors: bool = False
     needs_graphs: bool = False

@@ -38,14 +38,14 @@ class _Nonexpansive(Block):
 class IdentityBlock(_Nonexpansive):
     """What leaves everything as it is."""
 
-    moves = only_shapes = elementwise = is_identity = True
+    moves = only_shapes = elementwise = is_identity = increasing = True
 
 
 @kind_of(nn.Flatten)
 class FlattenBlock(_Nonexpansive):
     """Entries of a sample in a shape with fewer dimensions."""
 
-    moves = only_shapes = True
+    moves = only_shapes = increasing = True
 
     @override
     def require_usable(self) -> None:
@@ -66,7 +66,7 @@ class FlattenBlock(_Nonexpansive):
 class ReshapeBlock(_Nonexpansive):
     """Samples in another shape."""
 
-    only_shapes = True
+    only_shapes = increasing = True
 
 
 @kind_of(nn.Unflatten)

@@ -38,6 +38,8 @@ class _Windows(Block):
 class AveragePoolingBlock(_Windows):
     """Averages over windows; certified are disjoint windows without padding."""
 
+    increasing = True
+
     @property
     def window(self) -> tuple[int, int] | None:
         """Rows and columns of disjoint windows; None for any other pooling."""

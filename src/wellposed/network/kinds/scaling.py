@@ -63,6 +63,8 @@ class ShiftBlock(_Scaled):
 class NormalizeBlock(_Scaled):
     """``(x − mean)/std`` by channel."""
 
+    increasing = True
+
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
         return next_up(1.0 / float(self.module.std.min())), "1/min std"
