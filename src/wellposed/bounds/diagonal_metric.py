@@ -9,15 +9,13 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.metric_inequality import DiagonalBound, MetricInequality, least_proved
 from wellposed.bounds.search.dense_barrier import least_square
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.plain import is_plain
-from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one, to_float64
 
@@ -100,8 +98,8 @@ def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Dense
         layer: the layer.
         std: of a normalisation before it, which U is divided by, float64, shape (inputs,); None for none.
     """
-    plain = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
-    if not layer.activation.is_monotone or not plain:
+    driven = layer.injection.matrix()
+    if not layer.activation.is_monotone or driven is None:
         return None
     with torch.no_grad():
         operator, guarantee = layer.materialise()
@@ -112,10 +110,10 @@ def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Dense
         metric = known_metric(matrix, guarantee)
         if metric is None:
             return None
-        weight = layer.injection.weight.detach()
+        weight = driven.cpu().weight
         if std is None:
             return DenseMetricProblem(matrix, weight, metric)
-        divided = weight.double().cpu() / std
-        if bool(((divided.abs() < 1e-290) & (weight != 0.0).cpu()).any()):  # whose rounding is not relative
+        divided = weight / std
+        if bool(((divided.abs() < 1e-290) & (weight != 0.0)).any()):  # whose rounding is not relative
             return None
         return DenseMetricProblem(matrix, divided, metric, roundings=1)

@@ -16,10 +16,10 @@ from typing_extensions import override
 
 from wellposed.bounds.bound import Bound, BoundMethod, NotApplicable
 from wellposed.network import Network
-from wellposed.network.entrywise import TINY, DivisionStep, EntrywiseStep
+from wellposed.network.entrywise import DivisionStep, EntrywiseStep
 from wellposed.network.kinds import Block
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import enlarged, enlarged_sum
+from wellposed.numerics.outward import TINY, enlarged, enlarged_sum
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)

@@ -15,15 +15,16 @@ up to the same statement for the whole chain with γ = Π γ_k, so that the embe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import PartlyLinear, ReLU
+from wellposed.activations import ReLU
 from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import proved_monotonicity
+from wellposed.layers.embedded import Embedding as Embedding
+from wellposed.layers.embedded import embedder
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -33,36 +34,6 @@ from wellposed.network.network import Network
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
 _LEAST_NORM = 1e-6  # a bound of a norm may be larger than it, and must not be zero
-
-
-@dataclass(frozen=True, eq=False)
-class Embedding:
-    """An equilibrium network that computes what another network computes; float64.
-
-    Attributes:
-        matrix: W, shape (n, n).
-        input_weight: U, shape (n, inputs).
-        bias: b, shape (n,).
-        output_weight: W_o, shape (outputs, n).
-        output_bias: b_o, shape (outputs,).
-        metric: diagonal of Λ, shape (n,).
-        gamma: a Lipschitz bound for which Condition 2 holds in that metric, if only just.
-        linear: how many coordinates, the first ones, have the identity for σ; the others have ReLU.
-    """
-
-    matrix: Tensor
-    input_weight: Tensor
-    bias: Tensor
-    output_weight: Tensor
-    output_bias: Tensor
-    metric: Tensor
-    gamma: float
-    linear: int
-
-    @property
-    def activation(self) -> PartlyLinear | ReLU:
-        """σ."""
-        return PartlyLinear(self.linear, ReLU()) if self.linear else ReLU()
 
 
 class _Chain:
@@ -170,11 +141,12 @@ def embed(network: nn.Module | Network) -> Embedding:
                 chain.constant = chain.constant + constant
         elif is_plain(block, MonDEQ) and block.activation == ReLU():
             own = block.operator().dense().double().cpu()
-            weight = block.injection.weight.double().cpu()
-            norm = max(spectral_norm_upper_bound(weight), _LEAST_NORM)
-            shift = _empty(len(own)) if block.injection.bias is None else block.injection.bias.double().cpu()
+            driven = block.injection.numbers().cpu()
+            norm = max(driven.norm_bound(), _LEAST_NORM)
             factor = norm / proved_monotonicity(own)
-            chain.signal_is(*chain.states(weight, shift, torch.ones(len(own)).double() / norm, factor, own))
+            chain.signal_is(
+                *chain.states(driven.weight, driven.bias, torch.ones(len(own)).double() / norm, factor, own)
+            )
         else:
             raise InputError(f"network: cannot embed a {type(block).__name__}; see the list of blocks in `embed`")
     if not len(chain.W):
@@ -182,5 +154,13 @@ def embed(network: nn.Module | Network) -> Embedding:
     if bool((chain.direct != 0).any()):
         raise InputError("network: its output depends on the input directly; no block with states comes last enough")
     return Embedding(
-        chain.W, chain.U, chain.b, chain.read, chain.constant, chain.metric * chain.gamma, chain.gamma, chain.linear
-    )
+        matrix=chain.W, input_weight=chain.U, bias=chain.b, output_weight=chain.read, output_bias=chain.constant,
+        metric=chain.metric * chain.gamma, gamma=chain.gamma, linear=chain.linear,
+    )  # fmt: skip
+
+
+@embedder
+def _embedded(network: nn.Module | Network) -> tuple[Embedding, Tensor]:
+    """The embedding of a network, and one of its parameters."""
+    given = materialise(network)
+    return embed(given), next(parameter for _, block in given.blocks for parameter in block.parameters())

@@ -28,7 +28,6 @@ from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PcDEQ
 from wellposed.layers.plain import flattens_images, is_plain
-from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network
 from wellposed.network.kinds import block_of
 from wellposed.network.kinds.pooling import AveragePoolingBlock, pair
@@ -141,17 +140,11 @@ def _simple(block: nn.Module) -> dict[str, Any] | None:
 def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
     """How the matrices of a layer come from its weights, and the matrices as they run; None where the checker has no formula."""
     state = layer.constraint.formula
-    scaled = is_plain(layer.injection, ScaledLinear)
-    matrix = layer.operator().matrix()
+    driven, matrix = layer.injection.formula, layer.operator().matrix()
     activation = name_of(layer.activation) if layer.activation.is_monotone else None
-    if state is None or activation is None or not (scaled or is_plain(layer.injection, nn.Linear)) or matrix is None:
+    if state is None or driven is None or activation is None or matrix is None or layer.direct is not None:
         return None
-    if layer.direct is not None:
-        return None
-    entry = {
-        "state": state, "input": "scaled" if scaled else "linear", "output": layer.output is not None,
-        "activation": activation,
-    }  # fmt: skip
+    entry = {"state": state, "input": driven, "output": layer.output is not None, "activation": activation}
     tensors = {"matrix": matrix, "input": layer.injection.weight}
     if layer.output is not None:
         tensors["output"] = layer.output.weight
