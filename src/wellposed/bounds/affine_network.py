@@ -72,6 +72,7 @@ class AffineNetwork:
         output_bias: c, shape (classes,).
         layer: the same layer, for certified solves.
         folding: relative error of the entries of U, and of b relative to ``bias_size``.
+        roundings: how many roundings of float64 the entries of U are off, of which ``folding`` counts more.
     """
 
     matrix: Tensor
@@ -82,6 +83,7 @@ class AffineNetwork:
     output_bias: Tensor
     layer: Equilibrium
     folding: float
+    roundings: int
 
     def __repr__(self) -> str:
         return f"AffineNetwork(weight={tuple(self.weight.shape)}, output={tuple(self.output.shape)})"
@@ -193,10 +195,12 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     if layer.operator().matrix() is None or driven is None:
         raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
     fixed, driven = frozen(layer, metric_guarantee(name, layer)), driven.cpu()
-    found = normalisation_before(blocks, tail.place, driven.terms)
-    driven = driven if found is None else driven.behind(*found)
+    found, roundings = normalisation_before(blocks, tail.place, driven.terms), driven.roundings
+    if found is not None:
+        driven, roundings = driven.behind(*found), roundings + 1
     fixed.injection = LinearMap.of(driven.weight, driven.bias)
     return AffineNetwork(
         matrix=fixed.operator().dense().detach(), weight=driven.weight, bias=driven.bias, bias_size=driven.bias_size,
         output=tail.rows, output_bias=tail.bias, layer=fixed, folding=rounding_constant(driven.roundings),
+        roundings=roundings,
     )  # fmt: skip

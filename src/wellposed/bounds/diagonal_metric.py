@@ -21,6 +21,8 @@ from wellposed.numerics.verified import is_positive_semidefinite, near_one, to_f
 
 _SLACK = 1e-10
 _SMALLEST, _LARGEST = 1e-100, 1e100  # of scaled numbers, whose products then neither under- nor overflow
+_LOST = 1e-307  # above what one product loses to underflow
+_RELATIVE = 1e-290  # above which roundings of products and quotients are relative
 
 
 class DenseMetricProblem(MetricInequality):
@@ -68,7 +70,7 @@ class DenseMetricProblem(MetricInequality):
         test = condition - seen.T @ seen - through / square
         terms = terms + np.abs(seen).T @ np.abs(seen) + reach / square
         # What products of the smallest entries lose to underflow, as often as they occur.
-        lost = 1e-307 * len(scale) * (len(seen) + self._inputs) * (1.0 + (scale.max() / value) ** 2)
+        lost = _LOST * len(scale) * (len(seen) + self._inputs) * (1.0 + (scale.max() / value) ** 2)
         return is_positive_semidefinite(test, rounding * float(terms.sum(axis=1).max()) + lost)
 
     @override
@@ -110,10 +112,10 @@ def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Dense
         metric = known_metric(matrix, guarantee)
         if metric is None:
             return None
-        weight = driven.cpu().weight
+        weight, roundings = driven.cpu().weight, driven.roundings
         if std is None:
-            return DenseMetricProblem(matrix, weight, metric)
+            return DenseMetricProblem(matrix, weight, metric, roundings=roundings)
         divided = weight / std
-        if bool(((divided.abs() < 1e-290) & (weight != 0.0)).any()):  # whose rounding is not relative
+        if bool(((divided.abs() < _RELATIVE) & (weight != 0.0)).any()):
             return None
-        return DenseMetricProblem(matrix, divided, metric, roundings=1)
+        return DenseMetricProblem(matrix, divided, metric, roundings=roundings + 1)

@@ -13,7 +13,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.network.kinds import Block
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Tail:
     """An equilibrium layer z = σ(Wz + Ux + b) and the linear map after it, to the end of the network.
 
@@ -34,6 +34,9 @@ class Tail:
     bias: Tensor
     has_head: bool
     between: tuple[Block, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Tail({self.name}: {self.rows.shape[0]} outputs of {self.rows.shape[1]} features)"
 
     def spread(self, rows: Tensor) -> Tensor:
         """The map from the state for some rows of C, shape (outputs, state features); every entry rounds once at most."""

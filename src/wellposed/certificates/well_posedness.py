@@ -20,8 +20,10 @@ from wellposed.guarantee.metric_search import find_metric
 from wellposed.network import Network
 from wellposed.network.single import single_layer
 
+_REACHED = 1e-9  # relative, by which U x + b may miss an offset that it is to reach
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class WellPosedness:
     """What is known of one W.
 
@@ -34,6 +36,10 @@ class WellPosedness:
     outcome: str
     metric: Tensor | None = None
     witness: TwoEquilibria | None = None
+
+    def __repr__(self) -> str:
+        known = "" if self.witness is None else f", {self.witness!r}"
+        return f"WellPosedness({self.outcome}{', in a diagonal metric' if self.metric is not None else known})"
 
 
 def well_posedness(layer: nn.Module | Network) -> WellPosedness:
@@ -73,5 +79,5 @@ def well_posedness(layer: nn.Module | Network) -> WellPosedness:
         wanted = witness.offset - driven.bias
         x = torch.linalg.lstsq(driven.weight, wanted[:, None]).solution[:, 0]
         scale = float(wanted.norm()) + float(driven.bias.norm())
-        reached = float((driven.weight @ x - wanted).norm()) <= 1e-9 * scale
+        reached = float((driven.weight @ x - wanted).norm()) <= _REACHED * scale
         return WellPosedness("refuted", witness=replace(witness, input=x if reached else None))
