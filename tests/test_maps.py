@@ -27,6 +27,7 @@ from wellposed.maps import (
     PositiveLinear,
     ScaledLinear,
 )
+from wellposed.network.kinds.equilibrium import affine_rounding
 
 DOUBLE = {"dtype": torch.float64}
 WHERE = {"device": None, **DOUBLE}
@@ -292,3 +293,30 @@ def test_an_input_map_of_ones_own_answers_for_itself():
     assert wp.Verifier(wp.materialise(model), valid=None).verify(x[0].double(), label, 1e-3).status == "certified"
     with pytest.raises(wp.CertificateError, match="is a Doubled; the theorem of this layer is about LinearMap"):
         wp.certify(nn.Sequential(wp.Equilibrium(Doubled(5, 4), Monotone(4, 1.0)), nn.Linear(4, 3)).eval())
+
+
+def steep_batch_norm() -> wp.PcDEQ:
+    layer = wp.PcDEQ(5, 4, batch_norm=True)
+    layer.injection.norm.running_var.fill_(1e-8)
+    layer.injection.norm.running_mean.fill_(-10.0)
+    return layer.eval()
+
+
+def steep_metric() -> wp.ConvLBEN:
+    layer = wp.ConvLBEN(2, 3, (5, 4), gamma=5.0, out_features=2, metric="full")
+    layer.constraint.psi.data.fill_(7.0)
+    return layer
+
+
+@pytest.mark.parametrize("make", [steep_batch_norm, steep_metric])
+def test_the_rounding_of_forward_passes_counts_what_scales_the_offset(make):
+    torch.manual_seed(0)
+    layer = make()
+    x = torch.randn(50, *layer.input_shape)
+    with torch.no_grad():
+        offset = layer.injection(x)
+        exact = layer.injection.exact(x)
+        bound = affine_rounding(layer, x, torch.zeros_like(offset)).here
+    away = (offset.double() - exact.value).flatten(1).norm(dim=1)
+    assert (away <= bound + exact.error).all()
+    assert (away > 1e-5).any()
