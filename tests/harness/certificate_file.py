@@ -19,7 +19,7 @@ import torch
 
 import wellposed as wp
 from wellposed import checker
-from wellposed.certificates.file import seal
+from wellposed.certificates.filing.file import seal
 from wellposed.checker import Checker, Refuted
 
 

@@ -15,4 +15,5 @@ from wellposed.activations.scalar import LeakyReLU as LeakyReLU
 from wellposed.activations.scalar import ReLU as ReLU
 from wellposed.activations.scalar import Smooth as Smooth
 from wellposed.activations.scalar import activation as activation
+from wellposed.activations.scalar import monotone_name as monotone_name
 from wellposed.activations.scalar import monotone_names as monotone_names

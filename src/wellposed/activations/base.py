@@ -17,11 +17,18 @@ class Activation(ABC):
         slope_range: smallest and largest slope over the real line, as exact as it is known.
         binary_slopes: whether every derivative is zero or one.
         homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
+        border: how many rows and columns at every edge of images it keeps zero.
     """
 
     slope_range: tuple[float, float] = (0.0, 1.0)
     binary_slopes: bool = False
     homogeneous: bool = False
+    border: int = 0
+
+    @property
+    def inside(self) -> Activation:
+        """The activation of the coordinates that are not kept zero."""
+        return self
 
     @abstractmethod
     def __call__(self, value: Tensor) -> Tensor:

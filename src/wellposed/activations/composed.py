@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.activations.base import Activation
 from wellposed.errors import check
@@ -71,6 +72,12 @@ class Bordered(Activation):
 
     rest: Activation
     tiers: tuple[tuple[int, int, int], ...]
+    border = 1
+
+    @property
+    @override
+    def inside(self) -> Activation:
+        return self.rest
 
     def __post_init__(self) -> None:
         self.rest.require_monotone("an activation with a border")

@@ -31,6 +31,11 @@ def concave_activation(name: str) -> Activation:
     return activation(name)
 
 
+def concave_name(which: Activation) -> str | None:
+    """The name by which `concave_activation` knows an activation, or None if it does not."""
+    return next((name for name in SUPREMA if activation(name) == which), None)
+
+
 def thompson_modulus(name: str, floor: float) -> float:
     """κ(floor), to about nine digits; below one for every positive floor, and for the sigmoid for every floor above −2.
 

@@ -256,3 +256,8 @@ def activation(which: str | Activation) -> Activation:
 def monotone_names() -> tuple[str, ...]:
     """Names of the activations whose slopes lie in [0, 1]."""
     return tuple(name for name, entry in _REGISTRY.items() if entry.is_monotone)
+
+
+def monotone_name(which: Activation) -> str | None:
+    """The name of an activation whose slopes lie in [0, 1], or None if it has none."""
+    return next((name for name in monotone_names() if _REGISTRY[name] == which), None)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from wellposed.bounds.gains import gains
 from wellposed.bounds.joint import Joint, check_joint, following, joint_bound
 from wellposed.bounds.product import Factor, factor_of, pair_constants, product
-from wellposed.certificates.file import write
-from wellposed.certificates.filing import filed_as, read_fields
+from wellposed.certificates.filing import filed_as, read_fields, write
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
 from wellposed.errors import CertificateError, InputError, WellposedError, check, checked_options, choices

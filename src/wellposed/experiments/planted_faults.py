@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
-from wellposed.certificates.file import read, write
+from wellposed.certificates.filing.file import read, write
 from wellposed.checker import Checker, Refuted
 from wellposed.errors import WellposedError
 from wellposed.experiments.falsification import campaign, pairs_of

@@ -69,6 +69,11 @@ class ContractiveCell(ImplicitLayer):
     def constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
 
+    @property
+    def reflections(self) -> int:
+        """How many layers of learned reflections the cell has in the place of GroupSort."""
+        return 0
+
     @abstractmethod
     def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
         """The map z ↦ F(z, drive, *weights), its weights as they run, and the drive: what x contributes."""

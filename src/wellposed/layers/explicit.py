@@ -122,10 +122,14 @@ class Sandwich(ExplicitBlock):
     @torch.no_grad()
     def lipschitz(self) -> float:
         """``‖[ΨH, Ψ⁻¹Gᵀ]‖₂²/2``: 2Λ ⪰ (ΛHHᵀΛ + GᵀG)/γ is Condition 2 of an equilibrium network with W = 0."""
+        return 0.5 * spectral_norm_upper_bound(self.balanced()) ** 2 * (1.0 + 1e-14)
+
+    @torch.no_grad()
+    def balanced(self) -> Tensor:
+        """``[ΨH, Ψ⁻¹Gᵀ]``, float64, shape (hidden, in_features + out_features)."""
         inner, outer, _ = (part.double() for part in self.maps())
         scale = torch.exp(self.log_scale.double())[:, None]
-        both = torch.cat([inner * scale, outer.t() / scale], 1)
-        return 0.5 * spectral_norm_upper_bound(both) ** 2 * (1.0 + 1e-14)
+        return torch.cat([inner * scale, outer.t() / scale], 1)
 
 
 class SLL(ExplicitBlock):

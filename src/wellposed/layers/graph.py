@@ -118,6 +118,12 @@ class ImplicitGraph(SolvingModule):
             return self.kappa, 1.0
         return self.kappa * (1.0 - self.omega), self.kappa * self.omega
 
+    @property
+    def orthogonal_maps(self) -> dict[str, OrthogonalLinear]:
+        """Those of the state map and the injection that are orthogonal, by their names."""
+        maps = {"state_map": self.state_map, "injection": self.injection}
+        return {name: part for name, part in maps.items() if isinstance(part, OrthogonalLinear)}
+
     def _norms(self, *, proved: bool) -> tuple[float, float | None]:
         """Upper bounds of ‖W‖₂ and, where it matters, ‖W‖_∞; without ``proved`` that of Q comes from its construction."""
         weight = self.state_map.weight.detach()

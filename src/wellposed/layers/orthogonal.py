@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.constraints.base import check_size
 from wellposed.errors import GuaranteeError, check, checked_options, choices
@@ -157,6 +158,11 @@ class OrthogonalDEQ(ContractiveCell):
         """By how much the stored orthogonal maps exceed norm one, proved; at least zero."""
         parts = self._parts if self.injection is None else [*self._parts, self.injection]
         return max(0.0, *(spectral_norm_upper_bound(part.weight) - 1.0 for part in parts)) + 1e-15
+
+    @property
+    @override
+    def reflections(self) -> int:
+        return 0 if self.angles is None else len(self.angles)
 
     def _described(self) -> str:
         return f"orthogonal cell, {self.coupling} coupling, κ = {self.kappa:g}, ω = {self.omega:g}"

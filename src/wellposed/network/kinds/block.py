@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, WellposedError
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.plain import is_plain
+from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep
 from wellposed.network.propagation import Own, Point, Step
 from wellposed.numerics.euclidean import euclidean, product_underflow
@@ -41,6 +43,7 @@ class Block:
         nonexpansive: whether it is 1-Lipschitz in every norm by its class alone.
         makes_vectors: whether it makes one vector of each image.
         is_implicit: whether its value is an equilibrium, or an output map of one.
+        assumptions: what claims about a network with such a block take for granted, in words.
     """
 
     moves: bool = False
@@ -51,6 +54,7 @@ class Block:
     nonexpansive: bool = False
     makes_vectors: bool = False
     is_implicit: bool = False
+    assumptions: tuple[str, ...] = ()
 
     def __init__(self, name: str, module: Any) -> None:
         self.name, self.module = name, module
@@ -152,6 +156,24 @@ class Block:
         args = (value.dtype, entries, terms, value[0].numel(), self.constant("2")[0])
         absolute, one = (float(product_underflow(*args, none + size)) for size in (0.0, 1.0))
         return Own(inner * (absolute + (one - absolute) * euclidean(value).double()), inner * (one - absolute))
+
+    # How it is written down
+
+    @property
+    def computes_as(self) -> str | None:
+        """Name of the class of torch or of this library whose values the module computes; None for a ``forward`` of its own."""
+        named = next(
+            kind for kind in type(self.module).__mro__ if kind.__module__.partition(".")[0] in ("torch", "wellposed")
+        )
+        return named.__name__ if is_plain(self.module, named) else None
+
+    def describe(self, value: float | None) -> Description:
+        """What a certificate file says of the block: by default that the checker has no proof for it, unless by its class alone.
+
+        Args:
+            value: a proved Euclidean Lipschitz constant of the block; None in norms in which files give blocks none.
+        """
+        return Description("nonexpansive") if self.nonexpansive else Description()
 
     # What it is, for theorems about several blocks together
 

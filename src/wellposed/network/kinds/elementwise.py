@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.layers.group_sort import GroupSort
+from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Shape, kind_of
 from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.network.propagation import Own
@@ -50,6 +51,12 @@ class FlattenBlock(_Nonexpansive):
     def pull_back(self, rows: Tensor, shape: Shape) -> Tensor | None:
         # Any other way of flattening would mix up the channels and pixels that a head sees.
         return rows if self.makes_vectors or len(shape) == 1 else None
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        return Description(
+            "nonexpansive", {"dims": [self.module.start_dim, -1 if self.makes_vectors else self.module.end_dim]}
+        )
 
 
 @kind_of(nn.Unflatten, Reshape)

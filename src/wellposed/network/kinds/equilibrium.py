@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.activations import monotone_name
 from wellposed.guarantee import Guarantee
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.layers.pcdeq import PositiveLinear
+from wellposed.layers.plain import is_plain
 from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
@@ -90,6 +93,22 @@ class EquilibriumBlock(ImplicitBlock):
         exact = super().exact()
         exact.solver, exact.max_steps = None, max(exact.max_steps, EXACT_STEPS)
         return exact
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        layer: Equilibrium = self.module
+        operator, sigma = layer.operator(), monotone_name(layer.activation)
+        scaled, state = is_plain(layer.injection, ScaledLinear), layer.constraint.formula
+        followed = isinstance(operator, Dense) and (scaled or is_plain(layer.injection, nn.Linear))
+        if not followed or state is None or sigma is None or layer.direct is not None:
+            return super().describe(value)
+        options = {
+            "state": state, "input": "scaled" if scaled else "linear", "output": layer.output is not None, "activation": sigma
+        }  # fmt: skip
+        tensors = {"matrix": operator.dense(), "input": layer.injection.weight}
+        if layer.output is not None:
+            tensors["output"] = layer.output.weight
+        return Description("equilibrium", options, tensors=tensors, in_metric=True)
 
 
 _FOLDED = 8  # roundings of the entries of an input map with a normalisation folded in

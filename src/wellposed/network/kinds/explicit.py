@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.layers.explicit import ExplicitBlock
-from wellposed.network.kinds.block import Block, Shape, kind_of
+from wellposed.layers.explicit import SLL, ExplicitBlock, Residual, Sandwich
+from wellposed.network.description import Description
+from wellposed.network.kinds.block import Block, Shape, has_kind, kind_of
 from wellposed.network.propagation import Own
+from wellposed.numerics.checkable import ROOM, checkable_norm
 from wellposed.numerics.norm import Norm
+from wellposed.numerics.verified import spectral_norm_upper_bound
 
 
 @kind_of(ExplicitBlock)
@@ -39,3 +42,56 @@ class ExplicitLayerBlock(Block):
     @override
     def likely_shape(self) -> Shape | None:
         return (self.module.in_features,)
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        # What a registered class makes of the maps is known by its author's word only.
+        known = value is not None and has_kind(type(self.module))
+        return self._described(value) if known else super().describe(value)
+
+    def _described(self, value: float) -> Description:
+        """The description of a layer of this library with a proved constant."""
+        raise NotImplementedError
+
+
+@kind_of(Sandwich)
+class SandwichBlock(ExplicitLayerBlock):
+    """``‖[ΨH; Ψ⁻¹Gᵀ]‖₂²/2`` with S = 0."""
+
+    @override
+    def _described(self, value: float) -> Description:
+        inner, outer, _ = self.module.maps()
+        norm = checkable_norm(self.module.balanced(), (2.0 * value) ** 0.5)
+        return Description("explicit", value=0.5 * norm**2 * ROOM, tensors={"inner": inner, "outer": outer})
+
+
+@kind_of(SLL)
+class SLLBlock(ExplicitLayerBlock):
+    """``max(1, ‖√T H‖₂² − 1)`` with S = I, and what rounding G = −HᵀT adds to it."""
+
+    @override
+    def _described(self, value: float) -> Description:
+        inner, outer, scale = (part.double().cpu() for part in self.module.maps())
+        proved = _norm(scale.sqrt()[:, None] * inner) * ROOM
+        rounding = 1e-15 * float(outer.norm())
+        missed = _norm(outer + inner.t() * scale) + rounding + 1e-300
+        size = _norm(inner)
+        bound = max(value, max(1.0, proved**2 - 1.0) + missed * size) * ROOM
+        stored = {"outer": self.module.maps()[1], "scale": self.module.maps()[2]}
+        return Description("explicit", {"norms": [proved, missed, size]}, bound, stored)
+
+
+@kind_of(Residual)
+class ResidualBlock(ExplicitLayerBlock):
+    """``1 + ‖G‖₂‖H‖₂`` with S = I."""
+
+    @override
+    def _described(self, value: float) -> Description:
+        inner, outer, _ = self.module.maps()
+        first, second = _norm(inner), _norm(outer)
+        return Description("explicit", {"norms": [first, second]}, max(value, 1.0 + first * second) * ROOM)
+
+
+def _norm(matrix: Tensor) -> float:
+    """A norm of a matrix that the checker can prove."""
+    return checkable_norm(matrix, spectral_norm_upper_bound(matrix))

@@ -1,4 +1,7 @@
-"""Norms a little above those that the library proves: the checker counts rounding in its own, coarser way."""
+"""Norms a little above those that the library proves: the checker of certificate files counts rounding in its own, coarser way.
+
+None of this is a part of a proof: a constant that is too small for the checker is refused by it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import math
 from torch import Tensor
 
 from wellposed.numerics.outward import rounding_constant
+
+ROOM = 1.0 + 1e-12  # for the rounding of a few operations of the checker
 
 
 def checkable_norm(weight: Tensor, value: float) -> float:

@@ -1,0 +1,45 @@
+"""Equilibria of positive concave maps: ``z = σ(Wz + p(x))``, W ≥ 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import override
+
+from wellposed.activations.concave import concave_name
+from wellposed.layers.conv_pcdeq import ConvPcDEQ
+from wellposed.layers.pcdeq import PcDEQ
+from wellposed.network.description import Description
+from wellposed.network.kinds.block import kind_of
+from wellposed.network.kinds.equilibrium import EquilibriumBlock
+from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm, rounded_product
+
+
+@kind_of(PcDEQ, ConvPcDEQ)
+class PositiveBlock(EquilibriumBlock):
+    """A state below all fixed points, and vectors that bound the sensitivity there, prove its constant."""
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        layer, injection = self.module, self.module.injection
+        operator, guarantee = layer.materialise()
+        images = len(layer.state_shape) == 3
+        options: dict[str, Any] = {
+            "activation": concave_name(layer.activation), "parametrisation": layer.constraint.parametrisation,
+            "batch_norm": injection.norm is not None, "image": images,
+        }  # fmt: skip
+        if injection.norm is not None:
+            options["epsilon"] = injection.norm.eps
+        if images:
+            options.update(
+                input_image=list(layer.input_shape[1:]), stride=injection.stride[0], padding=injection.padding[0]
+            )
+        tensors = {
+            "matrix": operator.tensors[0], "floor": guarantee.floor_state, "perron": guarantee.contraction_weights
+        }  # fmt: skip
+        if value is None:  # the sensitivity is bounded entry by entry
+            return Description("positive", options, tensors=tensors)
+        proof = guarantee.norm_proof
+        norm = (checkable_convolution_norm if images else checkable_norm)(injection.folded()[0], layer.injection_norm())
+        tensors.update(start=proof.start, reach=proof.reach, back=proof.back)
+        return Description("positive", options, max(value, rounded_product(norm, proof.value, ROOM)), tensors)
