@@ -47,7 +47,12 @@ from wellposed.layers import PcDEQ as PcDEQ
 from wellposed.layers import Residual as Residual
 from wellposed.layers import Sandwich as Sandwich
 from wellposed.layers import UnitPool2d as UnitPool2d
+from wellposed.layers.explicit import ExplicitBlock as ExplicitBlock
+from wellposed.layers.implicit_layer import ImplicitLayer as ImplicitLayer
+from wellposed.network import Block as Block
+from wellposed.network import Elementwise as Elementwise
 from wellposed.network import Network as Network
+from wellposed.network import Own as Own
 from wellposed.network import materialise as materialise
 from wellposed.network import register as register
 from wellposed.network.embedding import Embedding as Embedding

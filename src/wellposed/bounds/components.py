@@ -18,7 +18,7 @@ from wellposed.errors import CertificateError
 from wellposed.network.entrywise import TINY, DivisionStep, EntrywiseStep
 from wellposed.network.kinds import Block
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import enlarged_sum
+from wellposed.numerics.outward import enlarged, enlarged_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,9 @@ def components(blocks: Sequence[Block], norm: Norm) -> Components:
         for step in reversed(steps):
             back = step.back(back)
         whole, apart = float(back[0].amax()), back[1:].amax(1)
+    # Whoever proves it again counts the roundings of sums in another order.
+    room = 32 * (width + sum(step.inputs + step.outputs for step in steps))
+    whole, apart = enlarged(whole, room), enlarged(apart, room)
     pairs: Tensor | None = None
     if linear and len(rows) > 1:
         pairs = torch.zeros(len(rows), len(rows), dtype=torch.float64)

@@ -15,40 +15,37 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-import wellposed.layers as layers
 from wellposed.activations import Activation, Smooth, activation
 from wellposed.constraints.base import Constraint
-from wellposed.errors import CertificateError, InputError, WellposedError, failing_as_unprovable
+from wellposed.errors import CertificateError, InputError, WellposedError, check, failing_as_unprovable
 from wellposed.implicit import Gradient
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.explicit import ExplicitBlock
-from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
+from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.group_sort import group_sort
-from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.network.kinds import Block, kind_for, kind_of, noted_classes
 from wellposed.network.originals import BOOKKEEPING, remember, require_unchanged
-from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
 from wellposed.solvers import Solver
 from wellposed.solvers.solution import Tolerance
 
 T = TypeVar("T")
-# Blocks of torch, with functions of one input whose constants are known; see `storing` for those that become another block.
-TORCH_LEAVES: tuple[type[nn.Module], ...] = (
-    nn.Linear, nn.Conv2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh,
-    nn.AvgPool2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.ReLU6, nn.Softsign,
-)  # fmt: skip
+# Activations of torch that become another block; see `storing`.
+_CONVERTED = (nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.ReLU6, nn.Softsign)
 # Containers that are traced, and never blocks of their own.
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 # Parts of layers that are modules of torch.
 _TORCH_PARTS = (nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.ModuleList, nn.ParameterList)
 
 
-def register(kind: type[T]) -> type[T]:
+def register(kind: type[T], answers: type[Block] | None = None) -> type[T]:
     """Let a class of one's own take part in certified networks, on its author's word.
 
     Args:
-        kind: a class that inherits from `Equilibrium`, `ContractiveCell`, `Constraint`, `Activation`, `Solver`, `Guarantee` or
-            `ExplicitBlock`; or the module of an input map that such a layer names in its ``injections``. Its author vouches
-            that what it says of itself (guarantee, ``lipschitz``, slopes, rounding) is proved for what it computes.
+        kind: a class that inherits from `Equilibrium`, `ImplicitLayer`, `Constraint`, `Activation`, `Solver`, `Guarantee` or
+            `ExplicitBlock`; the module of an input map that such a layer names in its ``injections``; or, with ``answers``, any
+            module with one tensor for its input. Its author vouches that what it says of itself (guarantee, ``lipschitz``,
+            slopes, rounding) is proved for what it computes.
+        answers: a class that inherits from `Block` and says what is known of such modules; they are blocks of networks then, and
+            their ``forward`` is not looked into.
 
     Returns:
         The class, so that this can be used as a decorator.
@@ -59,6 +56,15 @@ def register(kind: type[T]) -> type[T]:
     """
     if not inspect.isclass(kind):
         raise InputError(f"kind={kind!r}: must be a class")
+    if answers is not None:
+        fits = inspect.isclass(answers) and issubclass(answers, Block) and issubclass(kind, nn.Module)
+        check(
+            fits,
+            "answers",
+            answers,
+            f"must be a class that inherits from wellposed.Block, for modules as {kind.__name__}",
+        )
+        kind_of(kind)(answers)  # type: ignore[arg-type]
     for name in _COMPUTES if issubclass(kind, Equilibrium) else ():
         owner = next(base for base in kind.__mro__ if name in vars(base))
         if owner.__module__.partition(".")[0] not in ("wellposed", "torch"):
@@ -119,13 +125,13 @@ def is_leaf_class(kind: type) -> bool:
     """Whether modules of exactly this class are blocks of a network, and not looked into."""
     if kind in TORCH_LEAVES:
         return True
-    return kind in own_classes() and issubclass(kind, (ImplicitLayer, ExplicitBlock, *_OWN_LEAVES))
+    return kind in own_classes() and issubclass(kind, nn.Module) and kind_for(kind) is not None
 
 
-_OWN_LEAVES = (
-    layers.Normalize, layers.OrthogonalLinear, layers.OrthogonalConv2d, layers.UnitPool2d, layers.GroupSort, layers.ImplicitGraph,
-    NodeSum, Elementwise, Rescale, Shift, Reshape,
-)  # fmt: skip
+TORCH_LEAVES: tuple[type[nn.Module], ...] = (
+    *(kind for kind in noted_classes() if kind.__module__.partition(".")[0] == "torch"),
+    *_CONVERTED,
+)
 
 
 def known_blocks() -> str:
@@ -166,9 +172,9 @@ def require_known(path: str, module: nn.Module) -> None:
     checks = [getattr(module, name, None) for name in ("check_options", "check_parts")]
     try:
         with failing_as_unprovable("its parts do not fit together"):
-            for check in checks:
-                if check is not None:
-                    check()
+            for test in checks:
+                if test is not None:
+                    test()
     except WellposedError as error:
         raise CertificateError(f"{path}: {error}") from error
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, check, failing_as_unprovable
-from wellposed.layers.graph import ImplicitGraph
-from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
+from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.network.chance import generators_kept
 from wellposed.network.forward_tracing import has_own_forward
+from wellposed.network.kinds import block_of
 from wellposed.network.known import computing_class, is_leaf_class
 from wellposed.network.network import Network
 from wellposed.network.originals import require_unchanged
@@ -124,8 +124,8 @@ def _chain(model: nn.Module) -> Found:
     if is_leaf_class(type(model)):
         return [("model", "", stored("model", model))]
     chain = trace(model, dtype, stored)
-    for name, _, block in chain:
-        if isinstance(block, ImplicitGraph | NodeSum):
+    for name, _, module in chain:
+        if block_of(name, module).needs_graphs:
             raise CertificateError(f"{name}: needs graphs; certify a GraphClassifier")
     return chain
 

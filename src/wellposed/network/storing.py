@@ -11,11 +11,9 @@ from torch.nn.utils import parametrize
 from wellposed.activations import Clamp, LeakyReLU, activation
 from wellposed.constraints.holding import Holding
 from wellposed.errors import CertificateError, failing_as_unprovable
-from wellposed.layers.conv_equilibrium import plain_convolution
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.graph_classifier import GraphClassifier
-from wellposed.layers.maps import check_map
-from wellposed.layers.normalize import require_fixed
+from wellposed.network.kinds import block_of
 from wellposed.network.known import is_leaf_class, known_blocks, require_known
 from wellposed.network.pointwise import Elementwise
 
@@ -42,7 +40,7 @@ def stored(path: str, module: nn.Module) -> nn.Module:
         )
     require_known(path, module)
     with failing_as_unprovable(f"{path}: its parts do not fit together"):
-        _require_options(path, module)
+        block_of(path, module).require_usable()
         for part in module.modules():
             if isinstance(part, Holding | Equilibrium):
                 part.hold()
@@ -93,51 +91,6 @@ def _resolve(path: str, module: Block) -> None:
     module.__class__ = original
     for name, weight in weights.items():
         module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
-
-
-def _require_options(path: str, module: Block) -> None:
-    """Options of torch's blocks for which a constant is known."""
-    if isinstance(module, nn.Dropout) and module.training:
-        raise CertificateError(f"{path}: dropout is active; call model.eval() first")
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        require_fixed(path, module)
-    if isinstance(module, nn.Linear):
-        _require_shape(path, module, 2)
-        check_map(path, module, module.weight.shape[1], module.weight.shape[0])
-    if isinstance(module, nn.Conv2d):
-        _require_shape(path, module, 4)
-        if not plain_convolution(module) and (module.groups != 1 or module.padding_mode != "zeros"):
-            raise CertificateError(f"{path}: convolutions are certified with zero padding and one group only")
-        steps = module.stride if isinstance(module.stride, tuple) else (module.stride,)
-        if not all(isinstance(step, int) and step >= 1 for step in steps):
-            raise CertificateError(f"{path}.stride={module.stride!r}: must be positive integers")
-        if module.weight.shape[1] != module.in_channels or tuple(module.weight.shape[2:]) != tuple(module.kernel_size):
-            raise CertificateError(f"{path}: its weight has another shape than its options say")
-    if isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
-        _require_windows(path, module)
-    if (isinstance(module, nn.Flatten) and module.start_dim == 0) or (
-        isinstance(module, nn.Unflatten) and module.dim == 0
-    ):
-        raise CertificateError(f"{path}: {module} mixes the samples of a batch; use start_dim=1")
-
-
-def _require_windows(path: str, module: Block) -> None:
-    """Windows of a pooling of images: one or two positive integers each, and padding of at least zero."""
-    for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
-        size = getattr(module, name, 1)
-        sides = (size,) if isinstance(size, int) else size
-        whole = (
-            isinstance(sides, tuple | list) and len(sides) in (1, 2) and all(isinstance(side, int) for side in sides)
-        )
-        if not whole or min(sides) < least:
-            raise CertificateError(f"{path}.{name}={size!r}: must be one or two integers of at least {least}")
-    if getattr(module, "return_indices", False):
-        raise CertificateError(f"{path}: maximum pooling is certified without dilation and indices only")
-
-
-def _require_shape(path: str, module: Block, dimensions: int) -> None:
-    if module.weight.ndim != dimensions or not module.weight.numel() or not module.weight.is_floating_point():
-        raise CertificateError(f"{path}.weight: has shape {tuple(module.weight.shape)} and dtype {module.weight.dtype}")
 
 
 def _as_block(path: str, module: Block) -> nn.Module:

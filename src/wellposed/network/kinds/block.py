@@ -26,6 +26,7 @@ from wellposed.operators.graphs import Graphs
 Shape = tuple[int, ...]
 Kind = TypeVar("Kind", bound="type[Block]")
 _KINDS: dict[type[nn.Module], type[Block]] = {}
+_INHERITED: set[type[nn.Module]] = set()
 _TRIED = (2, 3)  # samples; what mixes them up cannot hide from both
 
 
@@ -42,6 +43,7 @@ class Block:
         contracts_entries: whether no entry of the output moves more than the entry of the input that it comes from.
         nonexpansive: whether it is 1-Lipschitz in every norm by its class alone.
         makes_vectors: whether it makes one vector of each image.
+        needs_graphs: whether its inputs are node features of graphs.
         is_implicit: whether its value is an equilibrium, or an output map of one.
         assumptions: what claims about a network with such a block take for granted, in words.
     """
@@ -53,6 +55,7 @@ class Block:
     contracts_entries: bool = False
     nonexpansive: bool = False
     makes_vectors: bool = False
+    needs_graphs: bool = False
     is_implicit: bool = False
     assumptions: tuple[str, ...] = ()
 
@@ -77,6 +80,13 @@ class Block:
     def unknown(self, what: str) -> CertificateError:
         """The error that says that something is not known of this block."""
         return CertificateError(f"{self.name}: {what} is known for a {self.kind}")
+
+    def require_usable(self) -> None:
+        """Refuse options for which nothing is known, and modules that act differently in training and are in training mode.
+
+        Raises:
+            CertificateError: names the option, its value and what it may be.
+        """
 
     # What it computes
 
@@ -262,22 +272,35 @@ class Block:
         return shapes.pop()
 
 
-def kind_of(*modules: type[nn.Module]) -> Callable[[Kind], Kind]:
-    """Let a class of blocks answer for modules of some classes, and of those that inherit from them and are known."""
+def kind_of(*modules: type[nn.Module], inherited: bool = False) -> Callable[[Kind], Kind]:
+    """Let a class of blocks answer for modules of some classes.
+
+    Args:
+        modules: the classes.
+        inherited: whether it answers for classes that inherit from them, too: for abstract ones, whose methods say what is known.
+    """
 
     def note(kind: Kind) -> Kind:
         _KINDS.update(dict.fromkeys(modules, kind))
+        if inherited:
+            _INHERITED.update(modules)
         return kind
 
     return note
 
 
+def kind_for(module: type[nn.Module]) -> type[Block] | None:
+    """The class of blocks that answers for modules of a class; None where none does."""
+    if module in _KINDS:
+        return _KINDS[module]
+    return next((_KINDS[base] for base in module.__mro__ if base in _INHERITED), None)
+
+
 def block_of(name: str, module: nn.Module) -> Block:
     """The block that answers for a module; one that knows nothing if no kind is noted for its class."""
-    found = next((_KINDS[base] for base in type(module).__mro__ if base in _KINDS), Block)
-    return found(name, module)
+    return (kind_for(type(module)) or Block)(name, module)
 
 
-def has_kind(module: type[nn.Module]) -> bool:
-    """Whether a kind of blocks was noted for exactly this class of modules."""
-    return module in _KINDS
+def noted_classes() -> list[type[nn.Module]]:
+    """The classes of modules that kinds of blocks were noted for."""
+    return list(_KINDS)

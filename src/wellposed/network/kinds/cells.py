@@ -16,7 +16,7 @@ from wellposed.network.kinds.implicit import ImplicitBlock
 _CHECKED = 1.0 + 1e-11  # by how much a constant must be larger for the checker, which multiplies in another order
 
 
-@kind_of(OrthogonalDEQ, ConvOrthogonalDEQ)
+@kind_of(OrthogonalDEQ, ConvOrthogonalDEQ, inherited=True)
 class CellBlock(ImplicitBlock):
     """A cell with the maps, the coupling and the numbers κ and ω that its theorem is about."""
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import CertificateError
+from wellposed.layers.conv_equilibrium import plain_convolution
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Shape, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
+from wellposed.network.kinds.linear import require_weight
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
@@ -24,6 +26,19 @@ from wellposed.operators.fourier import image_rounding
 @kind_of(nn.Conv2d)
 class ConvolutionBlock(Block):
     """A convolution with zero padding and one group, for images of any size."""
+
+    @override
+    def require_usable(self) -> None:
+        module = self.module
+        require_weight(self, 4)
+        if not plain_convolution(module) and (module.groups != 1 or module.padding_mode != "zeros"):
+            raise CertificateError(f"{self.name}: convolutions are certified with zero padding and one group only")
+        steps = module.stride if isinstance(module.stride, tuple) else (module.stride,)
+        if not all(isinstance(step, int) and step >= 1 for step in steps):
+            raise CertificateError(f"{self.name}.stride={module.stride!r}: must be positive integers")
+        weight = tuple(module.weight.shape)
+        if weight[1] != module.in_channels or weight[2:] != tuple(module.kernel_size):
+            raise CertificateError(f"{self.name}: its weight has another shape than its options say")
 
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:

@@ -43,7 +43,7 @@ class _ConvolutionalBlock(EquilibriumBlock):
         raise NotImplementedError
 
 
-@kind_of(ConvNEMON)
+@kind_of(ConvNEMON, inherited=True)
 class ChannelwiseBlock(_ConvolutionalBlock):
     """A zero-padded convolution, with vectors that bound its sensitivity channel by channel."""
 
@@ -55,7 +55,7 @@ class ChannelwiseBlock(_ConvolutionalBlock):
         return Description("channels", options, max(value, rounded_product(norm, proof.value, ROOM)), tensors)
 
 
-@kind_of(ConvMonDEQ)
+@kind_of(ConvMonDEQ, inherited=True)
 class CircularBlock(_ConvolutionalBlock):
     """A circular convolution, with I − W ⪰ mI at every frequency."""
 
@@ -68,7 +68,7 @@ class CircularBlock(_ConvolutionalBlock):
         return Description("circular", {**options, "monotonicity": least, **sizes}, bound, tensors, in_metric=True)
 
 
-@kind_of(MultiScaleMonDEQ)
+@kind_of(MultiScaleMonDEQ, inherited=True)
 class ScalesBlock(_ConvolutionalBlock):
     """Circular convolutions of images of several sizes, with I − W ⪰ mI at every frequency."""
 

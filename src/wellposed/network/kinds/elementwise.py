@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.errors import CertificateError
 from wellposed.layers.group_sort import GroupSort
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Shape, kind_of
@@ -42,6 +43,10 @@ class FlattenBlock(_Nonexpansive):
 
     moves = only_shapes = True
 
+    @override
+    def require_usable(self) -> None:
+        require_whole_samples(self, self.module.start_dim)
+
     @property
     @override
     def makes_vectors(self) -> bool:  # type: ignore[override]
@@ -59,11 +64,31 @@ class FlattenBlock(_Nonexpansive):
         )
 
 
-@kind_of(nn.Unflatten, Reshape)
-class ShapingBlock(_Nonexpansive):
+@kind_of(Reshape)
+class ReshapeBlock(_Nonexpansive):
     """Samples in another shape."""
 
     only_shapes = True
+
+
+@kind_of(nn.Unflatten)
+class UnflattenBlock(ReshapeBlock):
+    """Entries of a sample in a shape with more dimensions."""
+
+    @override
+    def require_usable(self) -> None:
+        require_whole_samples(self, self.module.dim)
+
+
+def require_whole_samples(block: Block, first: int) -> None:
+    """Refuse a change of shape that reaches the samples of a batch.
+
+    Args:
+        block: which changes shapes.
+        first: the first dimension that it changes.
+    """
+    if first == 0:
+        raise CertificateError(f"{block.name}: {block.module} mixes the samples of a batch; use start_dim=1")
 
 
 @kind_of(nn.ReLU, nn.Hardtanh)
@@ -78,6 +103,11 @@ class DropoutBlock(ClampingBlock):
     """Dropout in eval mode, which does nothing."""
 
     is_identity = True
+
+    @override
+    def require_usable(self) -> None:
+        if self.module.training:
+            raise CertificateError(f"{self.name}: dropout is active; call model.eval() first")
 
 
 @kind_of(GroupSort)

@@ -29,7 +29,7 @@ from wellposed.operators.dense import Dense
 from wellposed.solvers.solution import Solution
 
 
-@kind_of(Equilibrium)
+@kind_of(Equilibrium, inherited=True)
 class EquilibriumBlock(ImplicitBlock):
     """An affine layer with its guarantee; one that promises nothing has what a diagonal metric proves."""
 

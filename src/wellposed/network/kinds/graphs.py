@@ -23,7 +23,7 @@ from wellposed.solvers.solution import Tolerance
 class _OnGraphs(Block):
     """A block whose input is node features; samples are the graphs, with the Frobenius norm."""
 
-    keeps_graphs = True
+    needs_graphs = keeps_graphs = True
 
     @override
     def run(self, value: Tensor, graphs: Graphs | None) -> tuple[Tensor, Graphs | None]:

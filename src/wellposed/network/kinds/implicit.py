@@ -22,7 +22,7 @@ from wellposed.solvers.solution import Solution, Tolerance
 EXACT_STEPS = 20000  # of a float64 solve
 
 
-@kind_of(ImplicitLayer)
+@kind_of(ImplicitLayer, inherited=True)
 class ImplicitBlock(Block):
     """A layer that says its constant and the rounding of its evaluations itself; see `ImplicitLayer`."""
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.errors import CertificateError
+from wellposed.layers.maps import check_map
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep
@@ -23,6 +25,11 @@ from wellposed.numerics.verified import spectral_norm_upper_bound, to_float64
 @kind_of(nn.Linear)
 class LinearBlock(Block):
     """``y = Wx + b``, W of shape (outputs, inputs)."""
+
+    @override
+    def require_usable(self) -> None:
+        require_weight(self, 2)
+        check_map(self.name, self.module, self.module.weight.shape[1], self.module.weight.shape[0])
 
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
@@ -70,6 +77,18 @@ class OrthogonalLinearBlock(LinearBlock):
             "shapes": [[module.out_features, module.in_features]], "parametrisation": module.parametrisation, "excess": excess
         }  # fmt: skip
         return Description("orthogonal", options, None if value is None else 1.0 + excess, {"matrix": module.weight})
+
+
+def require_weight(block: Block, dimensions: int) -> None:
+    """Refuse a weight of another kind than the map's.
+
+    Args:
+        block: with ``weight``.
+        dimensions: that the weight must have.
+    """
+    weight: Tensor = block.module.weight
+    if weight.ndim != dimensions or not weight.numel() or not weight.is_floating_point():
+        raise CertificateError(f"{block.name}.weight: has shape {tuple(weight.shape)} and dtype {weight.dtype}")
 
 
 def linear_rounding(linear: Any, value: Tensor) -> Own:

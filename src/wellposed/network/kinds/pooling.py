@@ -20,8 +20,23 @@ from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import next_up
 
 
+class _Windows(Block):
+    """A pooling of torch's over windows of images."""
+
+    @override
+    def require_usable(self) -> None:
+        for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+            size = getattr(self.module, name, 1)
+            sides = (size,) if isinstance(size, int) else size
+            whole = isinstance(sides, tuple | list) and len(sides) in (1, 2)
+            if not whole or not all(isinstance(side, int) for side in sides) or min(sides) < least:
+                raise CertificateError(f"{self.name}.{name}={size!r}: must be one or two integers of at least {least}")
+        if getattr(self.module, "return_indices", False):
+            raise CertificateError(f"{self.name}: maximum pooling is certified without dilation and indices only")
+
+
 @kind_of(nn.AvgPool2d)
-class AveragePoolingBlock(Block):
+class AveragePoolingBlock(_Windows):
     """Averages over windows; certified are disjoint windows without padding."""
 
     @property
@@ -68,7 +83,7 @@ class AveragePoolingBlock(Block):
 
 
 @kind_of(nn.MaxPool2d)
-class MaximumPoolingBlock(Block):
+class MaximumPoolingBlock(_Windows):
     """Maxima over windows: each of them moves by at most the largest change inside."""
 
     @override

@@ -15,7 +15,7 @@ from wellposed.network.kinds.equilibrium import EquilibriumBlock
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm, rounded_product
 
 
-@kind_of(PcDEQ, ConvPcDEQ)
+@kind_of(PcDEQ, ConvPcDEQ, inherited=True)
 class PositiveBlock(EquilibriumBlock):
     """A state below all fixed points, and vectors that bound the sensitivity there, prove its constant."""
 

@@ -17,7 +17,7 @@ from wellposed.operators.driven_circular import DrivenCircular
 from wellposed.operators.fourier import real_parts
 
 
-@kind_of(ConvLBEN)
+@kind_of(ConvLBEN, inherited=True)
 class ScaledBlock(EquilibriumBlock):
     """W = I − Ψ(C + FᵀF), or I − Ψ(C + FᵀF) − RRᵀΛ, by its matrices at every frequency."""
 

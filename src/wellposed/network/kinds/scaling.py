@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import CertificateError
-from wellposed.layers.normalize import Normalize, batch_norm_map
+from wellposed.layers.normalize import Normalize, batch_norm_map, require_fixed
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
@@ -76,6 +76,10 @@ class NormalizeBlock(_Scaled):
 @kind_of(nn.BatchNorm1d, nn.BatchNorm2d)
 class BatchNormBlock(_Scaled):
     """Batch normalisation in eval mode: a fixed scale and shift by channel."""
+
+    @override
+    def require_usable(self) -> None:
+        require_fixed(self.name, self.module)
 
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
