@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from wellposed.certificates.filing.entries import Entries, entries
 from wellposed.errors import CertificateError
 from wellposed.network import Network
 from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import enlarged
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,10 +82,10 @@ def _of_blocks(
 ) -> tuple[float, Tensor | None]:
     """The Euclidean constants of all outputs and of class margins that follow from the constants of the entries."""
     values = [entry["value"] for entry in blocks]
-    larger = 1.0
-    for value, factor in zip(values, factors, strict=True):
-        if value > factor.value:
-            larger = larger * (value / factor.value) * (1.0 + 1e-14)
+    both = zip(values, factors, strict=True)
+    larger = math.prod(value / factor.value for value, factor in both if value > factor.value)
+    if larger > 1.0:  # the checker rounds the product of all values up, twice a block at most, as this quotient rounds
+        larger = enlarged(larger, 4 * len(values))
     margins = None if pairs is None else pairs * larger
     if joint is None:
         return lipschitz * larger, margins

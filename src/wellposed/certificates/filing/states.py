@@ -19,7 +19,8 @@ from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.dense import Dense
 
-_CHECKED = 1.0 - 1e-9  # of the slope, for the checker's coarser rounding
+# For the checker's coarser rounding: of the slope, of a distance (which is twice a sum), and of the rounding of offsets.
+_SLOPE, _DISTANCE, _OFFSETS = 1.0 - 1e-9, 2.1, 4.0
 _STEPS = 3  # of Newton's method: the two inputs are close to each other, so that their states need all digits
 
 
@@ -50,7 +51,7 @@ def witness_states(
     image = layer.activation(states @ matrix.t() + offset)
     sizes = states.abs() @ matrix.abs().t() + value.abs() @ layer.injection.weight.abs().t() + offset.abs()
     rounding = rounding_constant(sum(matrix.shape) + layer.injection.weight.shape[1] + 16)
-    away = ((states - image) @ matrix.t()).abs() + 4.0 * rounding * sizes
+    away = ((states - image) @ matrix.t()).abs() + _OFFSETS * rounding * sizes
     known = layer.guarantee().diagonal_metric()
     metrics = [joint.multipliers[0], torch.ones(len(matrix)).double() if known is None else known.double().cpu()]
     distances = [_distance(matrix, metric, away) for metric in metrics]
@@ -59,7 +60,7 @@ def witness_states(
     apart = float(torch.linalg.vector_norm((image[1] - image[0]) @ tail.rows.t(), float(norm)))
     distance = float(torch.linalg.vector_norm(points[1] - points[0], float(norm)))
     sure = apart - error * (len(tail.rows) ** 0.5 if norm == "1" else 1.0)
-    slope = sure / distance * _CHECKED if distance > 0.0 else 0.0
+    slope = sure / distance * _SLOPE if distance > 0.0 else 0.0
     return {"witness/states": states, "witness/multipliers": metrics[distances.index(best)].clone()}, slope
 
 
@@ -90,4 +91,4 @@ def _distance(matrix: Tensor, metric: Tensor, away: Tensor) -> float:
     """A little more than how far offsets move states, all rows together, by a diagonal metric; infinite if it is none."""
     half = metric[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
     least = float(torch.linalg.eigvalsh(half + half.t())[0])
-    return 2.1 * float((metric * away).norm(dim=1).sum()) / least if least > 0.0 else torch.inf
+    return _DISTANCE * float((metric * away).norm(dim=1).sum()) / least if least > 0.0 else torch.inf

@@ -99,7 +99,7 @@ class OrthogonalConvolutionBlock(Block):
 
     @override
     def describe(self, value: float | None) -> Description:
-        excess = (0.0 if value is None else value - 1.0) + _CHECKED + 1e-15
+        excess = (0.0 if value is None else value - 1.0) + _CHECKED
         options = {
             "shapes": [], "grids": [list(self.module.out_image)], "parametrisation": "circular", "excess": excess
         }  # fmt: skip

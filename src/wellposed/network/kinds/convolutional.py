@@ -13,7 +13,7 @@ from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.equilibrium import EquilibriumBlock
-from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, rounded_product
+from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
 from wellposed.operators.fourier import real_parts
 
 
@@ -52,7 +52,7 @@ class ChannelwiseBlock(_ConvolutionalBlock):
         operator, guarantee = self.module.materialise()
         proof = guarantee.norm_proof
         tensors = {"matrix": operator.tensors[0], "start": proof.start, "reach": proof.reach, "back": proof.back}
-        return Description("channels", options, max(value, rounded_product(norm, proof.value, ROOM)), tensors)
+        return Description("channels", options, max(value, norm * proof.value * ROOM), tensors)
 
 
 @kind_of(ConvMonDEQ, inherited=True)
@@ -84,5 +84,5 @@ class ScalesBlock(_ConvolutionalBlock):
 
 def _monotone(m: float, value: float, norm: float) -> tuple[float, float]:
     """A monotonicity a little below m, as the checker's proof rounds otherwise, and the constant ‖U‖₂/m that follows."""
-    least = m * (1.0 - 1e-12)
-    return least, max(value, rounded_product(norm, 1.0 / least, 1.0 + 1e-15))
+    least = m / ROOM
+    return least, max(value, norm / least * ROOM)

@@ -12,7 +12,11 @@ from wellposed.network.kinds.block import Block, Shape, kind_of
 from wellposed.network.propagation import Own
 from wellposed.numerics.checkable import ROOM, checkable_norm
 from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import UNIT
 from wellposed.numerics.verified import spectral_norm_upper_bound
+
+_DIFFERENCE = 9.0 * UNIT  # what the checker takes for the rounding of G + HᵀT, relative to ‖G‖, and a little more
+_SMALLEST = 1e-300  # keeps a norm positive
 
 
 @kind_of(ExplicitBlock, inherited=True)
@@ -72,8 +76,7 @@ class SLLBlock(ExplicitLayerBlock):
         stored = dict(zip(("inner", "outer", "scale"), self.module.maps(), strict=True))
         inner, outer, scale = (part.double().cpu() for part in stored.values())
         proved = _norm(scale.sqrt()[:, None] * inner) * ROOM
-        rounding = 1e-15 * float(outer.norm())
-        missed = _norm(outer + inner.t() * scale) + rounding + 1e-300
+        missed = _norm(outer + inner.t() * scale) + _DIFFERENCE * float(outer.norm()) + _SMALLEST
         size = _norm(inner)
         bound = max(value, max(1.0, proved**2 - 1.0) + missed * size) * ROOM
         del stored["inner"]  # H is the parameter itself

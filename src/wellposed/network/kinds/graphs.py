@@ -13,7 +13,7 @@ from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, kind_of
 from wellposed.network.kinds.cells import orthogonal_maps
 from wellposed.network.propagation import Own, Point, Step
-from wellposed.numerics.checkable import checkable_norm
+from wellposed.numerics.checkable import ROOM, checkable_norm
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.graphs import Graphs, frobenius_norms
@@ -88,7 +88,7 @@ class GraphLayerBlock(_OnGraphs):
             for part in (layer.state_map, layer.injection)
         ]
         own, driven = layer.scales
-        bound = driven * norms[1] / (1.0 - own * norms[0] * (1.0 + 2e-12)) * (1.0 + 2e-12)
+        bound = driven * norms[1] / (1.0 - own * norms[0] * ROOM) * ROOM
         options = {**found.options, "variant": layer.variant, "norms": norms}
         return Description("graph", options, max(value, bound), found.tensors)
 

@@ -72,7 +72,7 @@ class OrthogonalLinearBlock(LinearBlock):
     @override
     def describe(self, value: float | None) -> Description:
         module: OrthogonalLinear = self.module
-        excess = max(0.0, checkable_norm(module.weight, 1.0 if value is None else value) - 1.0) + 1e-15
+        excess = max(0.0, checkable_norm(module.weight, 1.0 if value is None else value) - 1.0)
         options = {
             "shapes": [[module.out_features, module.in_features]], "parametrisation": module.parametrisation, "excess": excess
         }  # fmt: skip

@@ -12,7 +12,7 @@ from wellposed.layers.pcdeq import PcDEQ
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.equilibrium import EquilibriumBlock
-from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm, rounded_product
+from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm
 
 
 @kind_of(PcDEQ, ConvPcDEQ, inherited=True)
@@ -42,4 +42,4 @@ class PositiveBlock(EquilibriumBlock):
         proof = guarantee.norm_proof
         norm = (checkable_convolution_norm if images else checkable_norm)(injection.folded()[0], layer.injection_norm())
         tensors.update(start=proof.start, reach=proof.reach, back=proof.back)
-        return Description("positive", options, max(value, rounded_product(norm, proof.value, ROOM)), tensors)
+        return Description("positive", options, max(value, norm * proof.value * ROOM), tensors)

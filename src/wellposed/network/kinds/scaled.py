@@ -12,9 +12,16 @@ from wellposed.layers.conv_lben import ConvLBEN
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.equilibrium import EquilibriumBlock
-from wellposed.numerics.checkable import checkable_convolution_norm
+from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
 from wellposed.operators.driven_circular import DrivenCircular
 from wellposed.operators.fourier import real_parts
+
+_BELOW = 1.0 - 1e-11  # of the monotonicity, for the checker's coarser rounding
+_ABOVE, _HALF_WAY = (
+    1.0 + 1e-6,
+    1.0 + 5e-7,
+)  # of the prescribed bound, and where its inequality then has room on both sides
+_SHARE = 1e-11  # of the size of RRᵀ, for the rounding of its least eigenvalue
 
 
 @kind_of(ConvLBEN, inherited=True)
@@ -41,22 +48,21 @@ class ScaledBlock(EquilibriumBlock):
         """What proves ‖ΨŨ‖₂·max Λ/m, m below the Hermitian part of C."""
         layer = self.module
         operator, guarantee = layer.materialise()
-        least = guarantee.m * (1.0 - 1e-11)
+        least = guarantee.m * _BELOW
         norm = checkable_convolution_norm(layer.injection.weight, layer.injection_norm())
-        bound = norm / (float(operator.scale.detach().double().amin()) * least) * (1.0 + 1e-13)
+        bound = norm / (float(operator.scale.detach().double().amin()) * least) * ROOM
         return Description(options={"monotonicity": least, "input_norm": norm}, value=max(value, bound))
 
     def _bounded(self, value: float) -> Description:
         """What proves the prescribed bound: a multiplier s of its condition, and what R needs of C."""
         layer, operator = self.module, self.module.operator()
-        # A little above the bound that the library proves there is room for the checker's coarser rounding.
-        bound = value * (1.0 + 1e-6)
+        bound = value * _ABOVE
         factor = operator.factor.detach().double().cpu()
         seen = layer.output.spread(layer.output.weight.detach().double().cpu())
         square = (
             (float((seen * factor).sum()) / float(factor.square().sum())) ** 2 if float(factor.norm()) > 0.0 else 1.0
         )
-        multiplier = 0.5 * square / bound * (1.0 + 5e-7)
+        multiplier = 0.5 * square / bound * _HALF_WAY
         options = {"pool": layer.output.pool, "multiplier": multiplier}
         tensors = {"factor": operator.factor, "output": layer.output.weight}
         if isinstance(operator, DrivenCircular):
@@ -64,5 +70,5 @@ class ScaledBlock(EquilibriumBlock):
             own = operator.driven.to("cpu", torch.complex128)
             through = layer.injection.transfer(layer.injection.weight.double()).cpu()
             room = torch.linalg.eigvalsh(2.0 * own @ own.mH - multiplier / bound * through @ through.mH)[..., 0].amin()
-            options["around"] = 1e-11 * float(own.abs().square().sum((2, 3)).amax()) + 1.01 * max(-float(room), 0.0)
+            options["around"] = _SHARE * float(own.abs().square().sum((2, 3)).amax()) + 1.01 * max(-float(room), 0.0)
         return Description(options=options, value=bound, tensors=tensors)
