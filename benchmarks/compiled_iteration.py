@@ -38,7 +38,7 @@ def bodies(device: str) -> dict[str, tuple[Callable[..., torch.Tensor], tuple[to
 
     def splitting(layer: Any, state: torch.Tensor) -> tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...]]:
         operator, guarantee = layer.materialise()
-        cayley = operator.cayley(guarantee.suggested_step("peaceman_rachford"))
+        cayley = operator.cayley(guarantee.suggested_step())
         return lambda u, constant: cayley.affine(u.abs(), constant), (state, torch.randn_like(state))
 
     found["monotone, 200 wide"] = splitting(wp.MonDEQ(784, 200, device=device), torch.randn(128, 200, device=device))

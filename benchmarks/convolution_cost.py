@@ -48,7 +48,7 @@ def main() -> None:
             offset = torch.randn(batch, channels, size, size)
             problem = wp.AffineProblem(operator, offset, layer.activation)
             iteration = wp.PeacemanRachford().bind(problem, guarantee, None, offset)
-            transform = operator.cayley(guarantee.suggested_step("peaceman_rachford"))
+            transform = operator.cayley(guarantee.suggested_step())
             assert isinstance(transform, Circular)
             rival = partial(bare, transform._matrices, offset)
             exact = transform.to(torch.float64).apply(offset.double())

@@ -6,13 +6,24 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed.activations import DiagonalLinear, LeakyReLU, monotone_names
-from wellposed.activations.scalar import _REGISTRY
+from wellposed import testing
+from wellposed.activations import (
+    Bordered,
+    Clamp,
+    DiagonalLinear,
+    LeakyReLU,
+    concave_names,
+    monotone_names,
+    name_of,
+    names,
+    of_module,
+    torch_forms,
+)
 
-GRID = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+GRID = testing.linspace(-8, 8, 4001, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", _REGISTRY)
+@pytest.mark.parametrize("name", names())
 def test_derivative_and_slope_range(name):
     activation = wp.activation(name)
     value = (GRID + 1e-3).requires_grad_()  # off the kinks
@@ -55,14 +66,14 @@ def test_resolvent_in_float32():
 
 
 def test_diagonal_linear_is_its_own_theorem():
-    slopes = torch.rand(3, 5, dtype=torch.float64)
+    slopes = testing.rand(3, 5, dtype=torch.float64)
     activation = DiagonalLinear(slopes)
-    value = torch.randn(3, 5, dtype=torch.float64)
+    value = testing.randn(3, 5, dtype=torch.float64)
     for step in (0.3, 1.0, 4.0):
         result = activation.resolvent(value, step)
         w = (value - (1 - step) * result) / step
         torch.testing.assert_close(slopes * w, result)
-    rows = torch.tensor([2, 0])
+    rows = testing.tensor([2, 0])
     torch.testing.assert_close(activation.select(rows)(value[rows]), activation(value)[rows])
 
 
@@ -83,7 +94,74 @@ def test_layers_with_any_activation_can_be_copied_and_pickled(name):
     import pickle
 
     layer = wp.MonDEQ(3, 4, activation=name)
-    x = torch.randn(2, 3)
+    x = testing.randn(2, 3)
     for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         torch.testing.assert_close(again(x), layer(x))
         assert repr(again) == repr(layer)
+
+
+@pytest.mark.parametrize("name", names())
+def test_images_of_intervals(name):
+    """Never exceeded, and exact where σ increases; elsewhere attained up to what the ends and the slopes leave open."""
+    sigma = wp.activation(name)
+    generator = torch.Generator().manual_seed(0)
+    low = 6.0 * torch.rand(300, 1, generator=generator, dtype=torch.float64) - 4.0
+    high = low + 3.0 * torch.rand(300, 1, generator=generator, dtype=torch.float64) ** 2
+    below, above = sigma.image(low, high)
+    inside = sigma(low + (high - low) * torch.linspace(0.0, 1.0, 400, dtype=torch.float64))
+    assert (inside >= below - 1e-12).all() and (inside <= above + 1e-12).all()
+    slack = 1e-12 if sigma.slope_range[0] >= 0.0 else 0.5
+    assert float((inside.amin(1) - below[:, 0]).max()) <= slack and float((above[:, 0] - inside.amax(1)).max()) <= slack
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_is_said_of_concavity_is_so(name):
+    sigma = wp.activation(name)
+    value = torch.linspace(0.0, 12.0, 4001, dtype=torch.float64)
+    image = sigma(value)
+    concave = bool((image >= 0.0).all() and (image.diff().diff() <= 1e-12).all())
+    if sigma.concavity is not None:
+        assert concave
+    else:
+        assert not concave or name in ("relu", "leaky_relu", "identity", "elu")  # linear there: no contraction
+    assert (name in concave_names()) == (sigma.concavity is not None)
+
+
+def test_names_of_activations():
+    for name in names():
+        assert name_of(wp.activation(name)) == name
+    assert name_of(Clamp(-2.0, 2.0)) is None and name_of(LeakyReLU(0.5)) is None
+    assert Bordered(wp.activation("tanh"), ((1, 3, 3),)).interior == wp.activation("tanh")
+
+
+def test_what_of_torch_is_an_activation():
+    generator = torch.Generator().manual_seed(0)
+    value = 3.0 * torch.randn(200, generator=generator, dtype=torch.float64)
+    for form in torch_forms():
+        modules = [kind() for kind in form.modules]
+        for compute, sigma in [
+            *((module, of_module(module)) for module in modules),
+            *((function, form.called()) for function in form.functions if form.options.get("min", 0) is not None),
+            *((getattr(torch.Tensor, name), form.called()) for name in form.methods if "min" not in form.options),
+        ]:
+            torch.testing.assert_close(sigma(value), compute(value), rtol=1e-12, atol=1e-15)
+        for write in form.writers:
+            own = value.clone()
+            write(own)
+            torch.testing.assert_close(form.called()(value), own, rtol=1e-12, atol=1e-15)
+    assert of_module(torch.nn.LeakyReLU(0.3)) == LeakyReLU(0.3)
+    assert of_module(torch.nn.Softmax()) is None
+    for module in (torch.nn.ELU(2.0), torch.nn.GELU("tanh"), torch.nn.LeakyReLU(3.0)):
+        with pytest.raises(wp.InputError):
+            of_module(module)
+
+
+def test_calls_with_other_arguments_than_torch_has_are_refused():
+    form = next(form for form in torch_forms() if torch.clamp in form.functions)
+    assert form.called(-1.0) == Clamp(-1.0, float("inf")) and form.called(max=2.0) == Clamp(-float("inf"), 2.0)
+    for args, options in (((1.0, 2.0, 3.0), {}), ((1.0,), {"min": 0.0}), ((), {"low": 0.0})):
+        with pytest.raises(TypeError):
+            form.called(*args, **options)
+    for bounds in ((2.0, 1.0), (torch.zeros(1), 1.0), (True, 2.0)):
+        with pytest.raises(wp.InputError, match="two numbers in order"):
+            form.called(*bounds)

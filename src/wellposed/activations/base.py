@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from wellposed.activations.knowledge import Concavity, TorchForm
 from wellposed.errors import InputError
 
 
@@ -17,18 +18,15 @@ class Activation(ABC):
         slope_range: smallest and largest slope over the real line, as exact as it is known.
         binary_slopes: whether every derivative is zero or one.
         homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
-        border: how many rows and columns at every edge of images it keeps zero.
+        concavity: that it is nonnegative and concave on the positive axis, or None where that is not so.
+        torch_forms: what of torch computes activations of this class.
     """
 
     slope_range: tuple[float, float] = (0.0, 1.0)
     binary_slopes: bool = False
     homogeneous: bool = False
-    border: int = 0
-
-    @property
-    def inside(self) -> Activation:
-        """The activation of the coordinates that are not kept zero."""
-        return self
+    concavity: Concavity | None = None
+    torch_forms: tuple[TorchForm, ...] = ()
 
     @abstractmethod
     def __call__(self, value: Tensor) -> Tensor:
@@ -63,6 +61,28 @@ class Activation(ABC):
     def is_monotone(self) -> bool:
         """Whether all slopes lie in [0, 1], so that the activation is a proximal operator."""
         return self.slope_range[0] >= 0.0 and self.slope_range[1] <= 1.0
+
+    @property
+    def interior(self) -> Activation:
+        """The activation of coordinates that are not on a border which is kept zero; itself where there is no border."""
+        return self
+
+    def image(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of σ on intervals, rounding not counted: exact if σ increases, else what its slopes leave possible.
+
+        With slopes in [a, b], σ(low + t) is above σ(low) + at and above σ(high) − b(w − t), w = high − low, and so on.
+
+        Args:
+            low: any shape.
+            high: the same shape, nowhere below ``low``.
+        """
+        ends, (least, most) = (self(low), self(high)), self.slope_range
+        if least >= 0.0:
+            return ends
+        width, rise = high - low, ends[1] - ends[0]
+        falling = ((most * width - rise) / (most - least)).clamp_min(0.0)
+        rising = ((rise - least * width) / (most - least)).clamp_min(0.0)
+        return ends[0] + least * falling, ends[0] + most * rising
 
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         """Resolvent ``(I + step·∂f)⁻¹`` where σ is the proximal operator of f.
@@ -126,7 +146,7 @@ class Activation(ABC):
     def require_monotone(self, purpose: str) -> None:
         """Raise an `InputError` unless all slopes lie in [0, 1]."""
         if not self.is_monotone:
-            from wellposed.activations.scalar import monotone_names
+            from wellposed.activations.registry import monotone_names
 
             raise InputError(
                 f"activation={self!r}: {purpose} needs slopes within [0, 1], this one has {self.slope_range}; "

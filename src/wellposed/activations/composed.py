@@ -32,27 +32,33 @@ class PartlyLinear(Activation):
         self.rest.require_monotone("an activation with linear coordinates")
 
     @property
-    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the fields  # noqa: D102
+    @override
+    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the fields
         return (self.rest.slope_range[0], 1.0)
 
     @property
-    def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the fields  # noqa: D102
+    @override
+    def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the fields
         return self.rest.binary_slopes
 
     def _joined(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat([first[..., : self.linear], second], -1)
 
-    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def __call__(self, value: Tensor) -> Tensor:
         return self._joined(value, self.rest(value[..., self.linear :]))
 
-    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def derivative(self, value: Tensor) -> Tensor:
         return self._joined(torch.ones_like(value), self.rest.derivative(value[..., self.linear :]))
 
-    def derivative_at_output(self, output: Tensor) -> Tensor | None:  # noqa: D102
+    @override
+    def derivative_at_output(self, output: Tensor) -> Tensor | None:
         rest = self.rest.derivative_at_output(output[..., self.linear :])
         return None if rest is None else self._joined(torch.ones_like(output), rest)
 
-    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+    @override
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         own = step[self.linear :] if isinstance(step, Tensor) else step
         return self._joined(value, self.rest.resolvent(value[..., self.linear :], own))
 
@@ -72,46 +78,53 @@ class Bordered(Activation):
 
     rest: Activation
     tiers: tuple[tuple[int, int, int], ...]
-    border = 1
-
-    @property
-    @override
-    def inside(self) -> Activation:
-        return self.rest
 
     def __post_init__(self) -> None:
         self.rest.require_monotone("an activation with a border")
 
     @property
-    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the field  # noqa: D102
+    @override
+    def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the field
         return (0.0, self.rest.slope_range[1])
 
     @property
-    def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the field  # noqa: D102
+    @override
+    def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the field
         return self.rest.binary_slopes
 
     @property
-    def homogeneous(self) -> bool:  # type: ignore[override]  # depends on the field  # noqa: D102
+    @override
+    def homogeneous(self) -> bool:  # type: ignore[override]  # depends on the field
         return self.rest.homogeneous
+
+    @property
+    @override
+    def interior(self) -> Activation:
+        return self.rest
 
     def _inside(self, like: Tensor) -> Tensor:
         mask = _interior(self.tiers, like.dtype, like.device)
         return mask if like.ndim == 2 else mask.reshape(self.tiers[0])
 
-    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def __call__(self, value: Tensor) -> Tensor:
         return self.rest(value) * self._inside(value)
 
-    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def derivative(self, value: Tensor) -> Tensor:
         return self.rest.derivative(value) * self._inside(value)
 
-    def derivative_at_output(self, output: Tensor) -> Tensor | None:  # noqa: D102
+    @override
+    def derivative_at_output(self, output: Tensor) -> Tensor | None:
         rest = self.rest.derivative_at_output(output)
         return None if rest is None else rest * self._inside(output)
 
-    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+    @override
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         return self.rest.resolvent(value, step) * self._inside(value)
 
-    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+    @override
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:
         # On the border the output is zero, whatever the pre-activation.
         return self.rest.defect(output, value, u, step) * self._inside(value)
 
@@ -145,34 +158,44 @@ class DiagonalLinear(Activation):
         return self._factors[1:]
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
+    @override
+    def tensors(self) -> tuple[Tensor, ...]:
         return (self.slopes,)
 
-    def rebuild(self, tensors: tuple[Tensor, ...]) -> DiagonalLinear:  # noqa: D102
+    @override
+    def rebuild(self, tensors: tuple[Tensor, ...]) -> DiagonalLinear:
         return DiagonalLinear(*tensors, binary=self.binary_slopes)
 
-    def tensor_gradients(self, value: Tensor, cotangent: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    @override
+    def tensor_gradients(self, value: Tensor, cotangent: Tensor) -> tuple[Tensor, ...]:
         return (cotangent * value,)
 
-    def tensor_tangent(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Tensor:  # noqa: D102
+    @override
+    def tensor_tangent(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Tensor:
         return tangents[0] * value
 
-    def __call__(self, value: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def __call__(self, value: Tensor) -> Tensor:
         return self.slopes * value
 
-    def derivative(self, value: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def derivative(self, value: Tensor) -> Tensor:
         return self.slopes
 
-    def derivative_at_output(self, output: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def derivative_at_output(self, output: Tensor) -> Tensor:
         return self.slopes
 
-    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+    @override
+    def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         return self._scaled(step)[0] * value
 
-    def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+    @override
+    def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:
         return self._scaled(step)[1] * value
 
-    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:  # noqa: D102
+    @override
+    def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:
         # Where the slope is zero, so is the output, whatever the pre-activation.
         if self.binary_slopes:
             return (output - value) * self.slopes

@@ -13,6 +13,7 @@ from wellposed.activations import ReLU
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.bounds.tail import normalisation_before, tail_of
 from wellposed.errors import CertificateError
+from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen, linear_map
 from wellposed.layers.plain import is_plain
@@ -20,7 +21,6 @@ from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,18 @@ class AffineNetwork:
         return self.weight.norm(dim=1) * (1.0 + (self.weight.shape[1] + 8) * 2.0**-52 + self.folding)
 
     @cached_property
+    def metric(self) -> Tensor:
+        """A diagonal metric in which the layer is well posed, shape (n,).
+
+        Raises:
+            CertificateError: none is known or found.
+        """
+        found = known_metric(self.matrix, self.layer.guarantee())
+        if found is None:
+            raise CertificateError("W: no diagonal metric proves the layer well posed")
+        return found
+
+    @cached_property
     def offset_lipschitz(self) -> float:
         """Proved Euclidean Lipschitz constant of q ↦ z*."""
         return self.layer.guarantee().offset_lipschitz()
@@ -102,9 +114,7 @@ class AffineNetwork:
 
         v_k is the state of a further unit z_k = 1·v_k: the best diagonal metric for W and U with that row added bounds it.
         """
-        size = len(self.matrix)
-        metric = self.layer.guarantee().diagonal_metric()
-        metric = torch.ones(size, dtype=torch.float64) if metric is None else metric.detach().double().cpu()
+        size, metric = len(self.matrix), self.metric
         half = metric[:, None] * (torch.eye(size, dtype=torch.float64) - self.matrix)
         factor = torch.linalg.cholesky_ex(half + half.t())[0]
         found = torch.empty(size, dtype=torch.float64)
@@ -168,7 +178,7 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     if layer.activation != ReLU() and (relu_only or not layer.activation.is_monotone):
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
     linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
-    if not isinstance(layer.operator(), Dense) or not linear:
+    if layer.operator().matrix() is None or not linear:
         raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
     fixed = frozen(layer, metric_guarantee(name, layer))
     weight = fixed.injection.weight.detach()

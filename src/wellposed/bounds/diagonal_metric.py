@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.bounds.dense_barrier import least_square
-from wellposed.guarantee.metric_search import find_metric
+from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.plain import is_plain
 from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one, to_float64
-from wellposed.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,13 +131,13 @@ def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Dense
         return None
     with torch.no_grad():
         operator, guarantee = layer.materialise()
-        if not isinstance(operator, Dense):
+        stored = operator.matrix()
+        if stored is None:
             return None
-        matrix = operator.dense().detach().double().cpu()
-        known = find_metric(matrix) if guarantee is None else guarantee.diagonal_metric()
-        if guarantee is None and known is None:
+        matrix = stored.detach().double().cpu()
+        metric = known_metric(matrix, guarantee)
+        if metric is None:
             return None
-        metric = torch.ones(len(matrix), dtype=torch.float64) if known is None else known.detach().double().cpu()
         weight = layer.injection.weight.detach()
         if std is None:
             return DenseMetricProblem(matrix, weight, metric)

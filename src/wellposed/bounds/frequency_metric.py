@@ -13,20 +13,16 @@ import math
 import torch
 from torch import Tensor
 
-from wellposed.activations import Bordered
 from wellposed.bounds.diagonal_metric import DiagonalBound
 from wellposed.bounds.frequency_barrier import FrequencyBarrier
 from wellposed.bounds.interior_point import minimise
-from wellposed.guarantee.frequencywise import CircularStronglyMonotone
 from wellposed.layers.conv_equilibrium import ImageInjection, ImageLayer
 from wellposed.layers.conv_lben import CircularInjection
 from wellposed.layers.plain import is_plain
 from wellposed.numerics.convolution_norms import are_semidefinite, largest_singular_value
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one
-from wellposed.operators.circular import Circular
 from wellposed.operators.fourier import image_rounding, multiplicity
-from wellposed.operators.scaled_circular import ScaledCircular
 
 _UNIT = 2.0**-53
 
@@ -35,7 +31,7 @@ class CircularMetricProblem:
     """The stored numbers of one layer z = σ(Wz + Ux + b) on images, W a circular convolution.
 
     Args:
-        transfer: of W, complex, shape (height, width//2 + 1, channels, channels).
+        transfer: of W, complex, shape (height, width//2 + 1, channels, channels); entries may err by two roundings of complex128.
         image: height and width of the state.
         gram: G over 4 to the power of ``exponent``, complex128, Hermitian, shape (height·(width//2 + 1), channels, channels).
         gram_error: of that, in the Euclidean norm.
@@ -189,32 +185,17 @@ def circular_metric_problem(layer: object, std: Tensor | None = None) -> Circula
             return None
         operator, guarantee = layer.materialise()
         kernel, exponent = near_one(weight if std is None else weight.double().cpu() / std[:, None, None])
-        if isinstance(operator, ScaledCircular):
-            return _scaled_block(layer, operator, kernel, exponent)
-        if not isinstance(operator, Circular) or not isinstance(guarantee, CircularStronglyMonotone):
+        form = operator.frequency_form()
+        if form is None or guarantee is None:
             return None
-        if not is_plain(layer.injection, ImageInjection) or not _is_usual(layer.injection):
+        if is_plain(layer.injection, CircularInjection):
+            gram, error = _circular_gram(kernel, form.image, layer.injection.stride)
+        elif is_plain(layer.injection, ImageInjection) and _is_usual(layer.injection):
+            kept = layer.activation.interior is not layer.activation and weight.shape[-1] <= 3
+            gram, error = (_circular_gram if kept else _constant_gram)(kernel, form.image, layer.injection.stride[0])
+        else:
             return None
-        kept = isinstance(layer.activation, Bordered) and weight.shape[-1] <= 3
-        build = _circular_gram if kept else _constant_gram
-        gram, error = build(kernel, operator.image, layer.injection.stride[0])
-        ones = torch.ones(operator.tensors[0].shape[-1], dtype=torch.float64)
-        return CircularMetricProblem(operator.tensors[0], operator.image, gram, error, exponent, ones)
-
-
-def _scaled_block(
-    layer: ImageLayer, operator: ScaledCircular, kernel: Tensor, exponent: int
-) -> CircularMetricProblem | None:
-    """W = I − ΨC is a circular convolution if Ψ is the same for all pixels; products of stored numbers round twice."""
-    scale = operator.scale.detach().double().cpu()
-    if scale.shape[1:] != (1, 1) or not is_plain(layer.injection, CircularInjection):
-        return None
-    channels = operator.transfer.shape[-1]
-    wide = scale.reshape(-1).expand(channels)
-    core = operator.transfer.detach().to("cpu", torch.complex128)
-    transfer = torch.eye(channels, dtype=core.dtype) - wide[:, None] * core
-    gram, error = _circular_gram(kernel, operator.image, layer.injection.stride)
-    return CircularMetricProblem(transfer, operator.image, gram, error, exponent, 1.0 / wide)
+        return CircularMetricProblem(form.transfer, form.image, gram, error, exponent, form.metric)
 
 
 def _is_usual(convolution: ImageInjection) -> bool:

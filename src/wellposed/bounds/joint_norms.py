@@ -43,10 +43,8 @@ def joint_bound_in(model: Network, norm: Norm) -> Joint:
     network, tail = affine_network(model, relu_only=False), tail_of(model.blocks)
     assert tail is not None
     output = network.output
-    known = network.layer.guarantee().diagonal_metric()
-    metric = torch.ones(len(network.matrix), dtype=torch.float64) if known is None else known.double().cpu()
     kind = EllipsoidMetricProblem if norm == "inf" else ColumnMetricProblem
-    block = kind(network.matrix, network.weight, metric)
+    block = kind(network.matrix, network.weight, network.metric)
     wholes = output.split(1) if norm == "inf" else (output,)
     singles = [block.bound(rows) for rows in wholes]
     largest = max((found for found in singles if found is not None), key=lambda found: found.value, default=None)

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError
-from wellposed.guarantee import StronglyMonotone
 from wellposed.layers.equilibrium import Equilibrium, exact_linear
 from wellposed.network import Network
 from wellposed.network.single import single_layer
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.outward import next_up
 from wellposed.numerics.verified import spectral_norm_upper_bound
-from wellposed.operators.dense import Dense
 from wellposed.solvers.a_posteriori import ExactOffset
 
 
@@ -47,28 +45,36 @@ def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Networ
         )
     if repr(given.activation) != repr(moved.activation):
         raise InputError(f"perturbed: has the activation {moved.activation!r}, layer has {given.activation!r}")
-    operator, guarantee = given.materialise()
-    other_operator, other = moved.materialise()
-    if not isinstance(operator, Dense) or not isinstance(other_operator, Dense):
-        raise CertificateError("layer: needs a state map that is a matrix, not a convolution")
+    (matrix, first), (other_matrix, second) = (_monotone(part) for part in (given, moved))
     fixes_zero("layer", given)
-    if not isinstance(guarantee, StronglyMonotone) or not isinstance(other, StronglyMonotone):
-        raise CertificateError("layer: Theorem 2 is about strongly monotone layers")
-    if operator.metric is not None or other_operator.metric is not None:
-        raise CertificateError("layer: Theorem 2 is about monotonicity in the Euclidean metric")
     weight, other_weight = (part.injection.weight.detach().cpu().double() for part in (given, moved))
     bias, other_bias = (_bias(part) for part in (given, moved))
     rows = x.detach().cpu()
-    change = _distance(operator.dense(), other_operator.dense())
+    change = _distance(matrix, other_matrix)
     offset = _norm_bound(exact_linear(rows, weight, bias))
     # One rounding of every difference is one more of the weights.
     drift = _norm_bound(exact_linear(rows, other_weight - weight, other_bias - bias, roundings=1))
-    first, second = guarantee.offset_lipschitz(), other.offset_lipschitz()
     bound = next_up(next_up(change * first) * second) * offset + drift * second
     # The last few operations, and products that underflow; what overflows (an infinity less another, or times zero) is infinite.
     lost = underflow(torch.float64, 1, 1) * (1.0 + first) * (1.0 + second) * (1.0 + offset)
     bound = bound * (1.0 + 16.0 * torch.finfo(torch.float64).eps) + lost
     return bound.nan_to_num(nan=math.inf, posinf=math.inf).to(x.device)
+
+
+def _monotone(layer: Equilibrium) -> tuple[Tensor, float]:
+    """W of a strongly monotone layer, and a bound of 1/m.
+
+    Raises:
+        CertificateError: the layer is of another kind.
+    """
+    operator, guarantee = layer.materialise()
+    matrix = operator.matrix()
+    if matrix is None:
+        raise CertificateError("layer: needs a state map that is a matrix, not a convolution")
+    metric = None if guarantee is None else guarantee.diagonal_metric()
+    if guarantee is None or metric is None or not bool((metric == 1.0).all()):
+        raise CertificateError("layer: Theorem 2 is about layers that are strongly monotone in the Euclidean metric")
+    return matrix, guarantee.offset_lipschitz()
 
 
 def _norm_bound(value: ExactOffset) -> Tensor:

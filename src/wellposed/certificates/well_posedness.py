@@ -19,7 +19,6 @@ from wellposed.errors import InputError
 from wellposed.guarantee.metric_search import find_metric
 from wellposed.network import Network
 from wellposed.network.single import single_layer
-from wellposed.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,18 +45,23 @@ def well_posedness(layer: nn.Module | Network) -> WellPosedness:
     Raises:
         CertificateError: the layer cannot be materialised.
         InputError: its state map is no matrix, or its activation has slopes outside of [0, 1].
+
+    Example:
+        >>> wp.well_posedness(wp.MonDEQ(6, 5)).outcome
+        'certified'
     """
     given = single_layer("layer", layer)
     with torch.no_grad():
         operator, guarantee = given.materialise()
-        if not isinstance(operator, Dense):
+        stored = operator.matrix()
+        if stored is None:
             raise InputError(f"layer={type(given).__name__}: needs a state map that is a matrix")
         given.activation.require_monotone("this theorem")
-        matrix = operator.dense().detach().double().cpu()
+        matrix = stored.detach().double().cpu()
         metric = find_metric(matrix, None if guarantee is None else guarantee.diagonal_metric())
         if metric is not None:
             return WellPosedness("certified", metric=metric)
-        if not isinstance(given.activation, ReLU):
+        if given.activation != ReLU():
             return WellPosedness("unknown")
         proved, witness = refuted(matrix)
         if witness is None:

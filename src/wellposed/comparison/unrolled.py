@@ -15,7 +15,6 @@ from torch import Tensor
 from wellposed.errors import InputError, check, choices
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.verified import spectral_norm_upper_bound
-from wellposed.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +68,10 @@ def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
     """
     choices("algorithm", algorithm, ("forward_backward", "peaceman_rachford"))
     check(step > 0.0, "step", step, "must be positive")
-    operator, _ = layer.materialise()
-    if not isinstance(operator, Dense):
+    stored = layer.operator().matrix()
+    if stored is None:
         raise InputError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
-    matrix, weight = operator.dense().detach().double().cpu(), layer.injection.weight.detach().double().cpu()
+    matrix, weight = stored.detach().double().cpu(), layer.injection.weight.detach().double().cpu()
     size, inputs = weight.shape
     bias = (
         torch.zeros(size, dtype=torch.float64) if layer.injection.bias is None else layer.injection.bias.double().cpu()

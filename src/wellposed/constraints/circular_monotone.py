@@ -9,7 +9,7 @@ from wellposed.constraints.base import check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.constraints.monotone import StrongMonotonicity
 from wellposed.errors import check
-from wellposed.guarantee.frequencywise import CircularStronglyMonotone
+from wellposed.guarantee.frequencywise import FrequencywiseMonotone
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.circular import Circular
 from wellposed.operators.fourier import transfer_function
@@ -52,12 +52,12 @@ class CircularMonotone(StrongMonotonicity):
     def state_features(self) -> int:  # noqa: D102
         return self.channels * self.image[0] * self.image[1]
 
-    def materialise(self) -> tuple[Circular, CircularStronglyMonotone]:  # noqa: D102
+    def materialise(self) -> tuple[Circular, FrequencywiseMonotone]:  # noqa: D102
         with full_precision(self.A.device):
             a, b = (transfer_function(kernel, *self.image) for kernel in (self.A, self.B))
             transfer = monotone_transfer(a, b, self.m)
         operator = Circular(transfer, self.image[1], factorisation_cache(self))
-        return operator, CircularStronglyMonotone(operator)
+        return operator, FrequencywiseMonotone(operator)
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

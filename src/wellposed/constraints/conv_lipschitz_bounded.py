@@ -121,8 +121,8 @@ def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor
     Raises:
         GuaranteeError: none could be proved.
     """
-    if isinstance(operator, DrivenCircular):
-        return _proved_around(operator, driven, seen)
+    if operator.driven is not None:
+        return _proved_around(operator, operator.driven, driven, seen)
     _check_numbers(operator, seen)
     core = operator.transfer.to("cpu", torch.complex128).flatten(0, 1)
     core = core + core.mH
@@ -151,15 +151,15 @@ def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor
     raise GuaranteeError("W: no Lipschitz bound could be proved at these weights; use float64")
 
 
-def _proved_around(operator: DrivenCircular, driven: Tensor, seen: Tensor) -> float:
-    """The same for U = Ũ: with R the operator's own convolution, ``2s(C + FᵀF + ΛRRᵀΛ) ⪰ GᵀG/γ + s²ΛŨŨᵀΛ/γ``.
+def _proved_around(operator: ScaledCircular, driving: Tensor, driven: Tensor, seen: Tensor) -> float:
+    """The least γ for U = Ũ: with R the operator's own convolution ``driving``, ``2s(C + FᵀF + ΛRRᵀΛ) ⪰ GᵀG/γ + s²ΛŨŨᵀΛ/γ``.
 
     For Ũ = κ'R up to rounding it holds with s = κ²/(2γ) and γ = κκ'/2, and what rounding takes is made up for by 2sC.
     """
     scale = _check_numbers(operator, seen)
     core = operator.transfer.to("cpu", torch.complex128).flatten(0, 1)
     core = core + core.mH
-    own, through = (part.to("cpu", torch.complex128).flatten(0, 1) for part in (operator.driven, driven))
+    own, through = (part.to("cpu", torch.complex128).flatten(0, 1) for part in (driving, driven))
     if not bool(seen.any()) or not bool(through.any()):
         return _CONSTANT
     square, rest = _multiple(seen, operator)

@@ -5,13 +5,26 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
 from wellposed.operators import Operator
 
+S = TypeVar("S")
+
 
 @dataclass(frozen=True)
+class Algorithms(Generic[S]):
+    """One algorithm for each kind of iteration, for a guarantee to choose from."""
+
+    picard: S
+    averaged: S
+    forward_backward: S
+    peaceman_rachford: S
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """How one algorithm runs under a guarantee.
 
@@ -61,18 +74,60 @@ class Guarantee(ABC):
     Attributes:
         theorem: name and source of the statement that the equilibrium exists, is unique and is reached.
         lipschitz_theorem: name and source of the statement behind `offset_lipschitz`.
-        preferred: the algorithm that this guarantee serves best.
-        newton_is_monotone: whether undamped Newton steps from `start` converge, from one side.
+        is_concave: whether the map is increasing and concave above `start`: then undamped Newton steps converge from one side.
     """
 
     theorem: str
     lipschitz_theorem: str
-    preferred: str
-    newton_is_monotone: bool = False
+    is_concave: bool = False
 
-    @abstractmethod
-    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
-        """Step and proven contraction of an algorithm, or None where nothing is proven."""
+    def preferred(self, among: Algorithms[S]) -> S:
+        """The algorithm that this guarantee serves best; Picard's iteration unless a subclass says otherwise."""
+        return among.picard
+
+    def picard_plan(self) -> Plan | None:
+        """Proven contraction of z ← f(z), or None where nothing is proven."""
+        return None
+
+    def averaged_plan(self, damping: float | None = None) -> Plan | None:
+        """Damping t and proven contraction of z ← (1 − t)z + t·f(z), or None where nothing is proven.
+
+        Averages of a contraction contract, in every norm.
+
+        Args:
+            damping: t; None for the best one.
+        """
+        plan = self.picard_plan()
+        if plan is None:
+            return None
+        damping = 1.0 if damping is None else damping
+        return Plan(damping, 1.0 - damping + damping * plan.factor, plan.distortion)
+
+    def forward_backward_plan(self, step: float | None = None) -> Plan | None:
+        """Step α and proven contraction of z ← J_α((1 − α)z + α(Wz + q)), or None where nothing is proven.
+
+        Args:
+            step: α; None for the best one.
+        """
+        return None
+
+    def reflected_plan(self, step: float | None = None, relaxation: float = 1.0) -> Plan | None:
+        """Step α and proven contraction of u ← (1 − t)u + t·(2R − I)(2J_α − I)u, or None where nothing is proven.
+
+        J_α is the resolvent of the activation, R that of I − W: Peaceman–Rachford for t = 1, Douglas–Rachford for t = ½.
+
+        Args:
+            step: α; None for the best one.
+            relaxation: t, in (0, 1].
+        """
+        return None
+
+    def suggested_step(self) -> float | None:
+        """A step at which the reflected iterations run well in practice, and z ← z − α((I − W)z − q) does not amplify.
+
+        None where the best step that is proved is as good.
+        """
+        return None
 
     def comparison(self) -> Comparison | None:
         """An M-matrix that bounds how far single entries of the equilibrium move with the offset; None where none is known."""
@@ -102,12 +157,26 @@ class Guarantee(ABC):
     def on(self, operator: Operator) -> Guarantee:
         """The same promise for the transpose, another precision or another copy of the operator it was made for."""
 
+    def embedded(self, operator: Operator) -> Guarantee | None:
+        """What is promised of [[D + P, −N], [−N, D + P]], where W = D + P − N with D its diagonal and P, N ≥ 0.
+
+        None where nothing is.
+
+        Args:
+            operator: that map.
+        """
+        return None
+
     @abstractmethod
     def offset_lipschitz(self) -> float:
         """Euclidean Lipschitz constant of the equilibrium as a function of the offset q, proved for the stored W."""
 
     def diagonal_metric(self) -> Tensor | None:
-        """The diagonal of a Λ for which Λ(I − W) has a positive definite symmetric part, where one is known; None for ones."""
+        """A Λ for which Λ(I − W) has a positive definite symmetric part, or None where none is known.
+
+        Returns:
+            Its diagonal, float64, shape (n,).
+        """
         return None
 
     def start(self, like: Tensor) -> Tensor | None:
@@ -125,7 +194,3 @@ class Guarantee(ABC):
     def transposed(self) -> Guarantee:
         """What is promised of the adjoint of the linearised equation, where it is not the same."""
         return self
-
-    def suggested_step(self, algorithm: str) -> float | None:
-        """A step that runs well in practice where any step is safe; None to use the one of `plan`."""
-        return None

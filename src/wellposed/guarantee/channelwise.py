@@ -9,13 +9,16 @@ holds with channels for components.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.guarantee.base import Plan
-from wellposed.guarantee.componentwise import Componentwise, Majorant, majorant
+from wellposed.guarantee.componentwise import Componentwise
+from wellposed.guarantee.majorant import Majorant, majorant
 from wellposed.numerics.euclidean import euclidean
 from wellposed.operators import Operator
 
@@ -24,7 +27,7 @@ class Channelwise(Componentwise):
     """`Componentwise` for a convolution, with channels for components.
 
     Args:
-        operator: the convolution; it has a ``kernel`` of shape (channels, channels, rows, columns).
+        operator: a zero-padded convolution: it knows its `Operator.coefficients`.
     """
 
     theorem = "Jafarpour, Davydov, Proskurnikov & Bullo 2021: μ_∞,η(W) < 1, by tap sums"
@@ -33,9 +36,10 @@ class Channelwise(Componentwise):
     @cached_property
     def _sums(self) -> tuple[Tensor, Tensor]:
         """The centre taps k, shape (channels,), and T, on its diagonal a channel's other taps to itself; float64."""
-        kernel = self.operator.kernel.detach().double().cpu()  # type: ignore[attr-defined]
-        rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
-        centre = kernel[:, :, rows, columns].diagonal().clone()
+        known = self.operator.coefficients()
+        assert known is not None
+        kernel = known.weight.detach().double().cpu()
+        centre = kernel[known.own.cpu()]
         sums = kernel.abs().sum((2, 3)) * (1.0 + 1e-13)
         sums.diagonal().sub_(centre.abs())
         return centre, sums.clamp_min(0.0)
@@ -54,36 +58,41 @@ class Channelwise(Componentwise):
 
         return self.operator.remembered("channel majorant", compute, oriented=True)
 
-    def plan(self, algorithm: str, step: float | Tensor | None = None) -> Plan | None:
-        """Forward–backward with the step 1/(1 − k_o) of every channel, and the averaged iteration, in max |e|/v_o."""
+    @override
+    def averaged_plan(self, damping: float | None = None) -> Plan | None:
+        """For dampings up to 1/(1 − min(k_o, 0))."""
+        largest = 1.0 / (1.0 - min(float(self._sums[0].min()), 0.0))
+        damping = largest if damping is None else damping
+        factor = 1.0 - damping * (1.0 - max(self.majorant.log_norm, 0.0))
+        return self._plan(damping, factor) if damping <= largest else None
+
+    @override
+    def forward_backward_plan(self, step: float | None = None) -> Plan | None:
+        """With the step 1/(1 − k_o) of every channel."""
+        if step is not None:
+            return None
         centre, sums = self._sums
         weights = self.majorant.weights
-        if algorithm == "forward_backward" and step is None:
-            tensor = self.operator.tensors[0]
-            factor = float((torch.mv(sums, weights) / weights / (1.0 - centre)).amax()) * (1.0 + 1e-12)
-            steps = (1.0 / (1.0 - centre)).to(tensor)[:, None, None]
-            return self._spread(steps, factor)
-        if algorithm == "averaged":
-            largest = 1.0 / (1.0 - min(float(centre.min()), 0.0))
-            damping = largest if step is None else float(step)
-            factor = 1.0 - damping * (1.0 - max(self.majorant.log_norm, 0.0))
-            return self._spread(damping, factor) if damping <= largest else None
-        return None
+        factor = float((torch.mv(sums, weights) / weights / (1.0 - centre)).amax()) * (1.0 + 1e-12)
+        return self._plan((1.0 / (1.0 - centre)).to(self.operator.tensors[0])[:, None, None], factor)
 
-    def _spread(self, step: float | Tensor, factor: float) -> Plan | None:
-        weights = self.majorant.weights
-        height, width = self.operator.image  # type: ignore[attr-defined]
-        distortion = (len(weights) * height * width) ** 0.5 * float(weights.max() / weights.min())
-        return Plan(step, factor, distortion) if factor < 1.0 else None
+    @override
+    def reflected_plan(self, step: float | None = None, relaxation: float = 1.0) -> None:
+        """Nothing: the state map has no cheap resolvent."""
+
+    @property
+    def _entries(self) -> int:
+        return math.prod(self.operator.state_shape)
 
     def _moved(self, change: Tensor) -> Tensor:
         """The sensitivity applied to each channel's Euclidean norm, then the norm over channels."""
         return super()._moved(euclidean(change.flatten(0, 1)).reshape(change.shape[:2]))
 
-    def suggested_step(self, algorithm: str) -> float | None:
-        """A step of plain forward–backward at which I − W does not amplify."""
-        centre, _ = self._sums
-        return 1.0 / (1.0 - float(centre.min())) if algorithm == "peaceman_rachford" else None
+    @override
+    def suggested_step(self) -> float:
+        """The largest step at which I − W does not amplify."""
+        return 1.0 / (1.0 - float(self._sums[0].min()))
 
-    def on(self, operator: Operator) -> Channelwise:  # noqa: D102
+    @override
+    def on(self, operator: Operator) -> Channelwise:
         return Channelwise(operator)

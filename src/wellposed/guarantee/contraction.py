@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import check
 from wellposed.guarantee.base import Guarantee, Plan
@@ -27,18 +28,13 @@ class Contraction(Guarantee):
     evaluation_error: float | None = None
     theorem: str = "Banach fixed-point theorem, Euclidean norm"
     lipschitz_theorem: str = "Banach fixed-point theorem: 1/(1 − factor)"
-    preferred: str = "picard"
 
     def __post_init__(self) -> None:
         check(0.0 <= self.factor < 1.0, "factor", self.factor, "a contraction factor lies in [0, 1)")
 
-    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:  # noqa: D102
-        if algorithm == "picard":
-            return Plan(1.0, self.factor)
-        if algorithm == "averaged":
-            damping = 1.0 if step is None else step
-            return Plan(damping, 1.0 - damping + damping * self.factor)
-        return None
+    @override
+    def picard_plan(self) -> Plan:
+        return Plan(1.0, self.factor)
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:  # noqa: D102
         eps = torch.finfo(image.dtype).eps

@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import GuaranteeError, InputError
 from wellposed.guarantee.base import Plan
 from wellposed.guarantee.monotone import StronglyMonotone
 from wellposed.numerics.convolution_norms import least_eigenvalues
 from wellposed.numerics.euclidean import euclidean
-from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.base import Operator
-from wellposed.operators.circular import Circular
-from wellposed.operators.multi_scale import MultiScale
-from wellposed.operators.scaled_circular import ScaledCircular
 
 
 class FrequencywiseMonotone(StronglyMonotone):
     """Strong monotonicity with a constant that is proved at every stored frequency, when it is needed.
 
     Frequencies that are their own mirror images count with the mean of what is stored for both, which is no smaller.
+
+    Args:
+        operator: W; it knows its `symmetric_parts`.
     """
+
+    theorem = "Winston & Kolter 2020, Theorem 1, for a circular convolution"
 
     def __init__(self, operator: Operator) -> None:
         self.operator = operator
 
-    @abstractmethod
-    def gaps(self) -> list[tuple[Tensor, float]]:
-        """Matrices, complex128 of shape (frequencies, n, n), whose Hermitian parts bound that of I − W from below, and errors."""
-
     @cached_property
     def m(self) -> float:  # type: ignore[override]  # on demand: it needs numbers, not graph tensors
         """The least eigenvalue of the Hermitian parts, from below."""
-        if not all(bool(torch.isfinite(torch.abs(tensor)).all()) for tensor in self.operator.tensors):
+        operator = self.operator
+        if not all(bool(torch.isfinite(torch.abs(tensor)).all()) for tensor in operator.tensors):
             raise InputError("W: has NaN or infinite entries, for which nothing is promised")
-        proved = self.operator.remembered(
-            ("monotonicity", type(self)),
-            lambda: min(float(least_eigenvalues(matrices).amin()) - error for matrices, error in self.gaps()),
+        proved = operator.remembered(
+            "monotonicity",
+            lambda: min(float(least_eigenvalues(part).amin()) - error for part, error in operator.symmetric_parts()),
         )
         if not proved > 0.0:
             raise GuaranteeError(
@@ -51,9 +50,9 @@ class FrequencywiseMonotone(StronglyMonotone):
         return proved
 
     @property
+    @override
     def smoothness(self) -> float:  # cheaper for a convolution
-        """Upper bound of ‖I − W‖₂."""
-        return 1.0 + self.operator.norm_upper_bound()
+        return self.operator.displacement_norm()
 
     def offset_lipschitz(self) -> float:
         """1/m."""
@@ -67,108 +66,68 @@ class FrequencywiseMonotone(StronglyMonotone):
         return found
 
 
-def displacement(transfer: Tensor) -> tuple[Tensor, float]:
-    """I − T at every stored frequency, shape (frequencies, n, n), complex128 on the CPU, and its rounding error."""
-    stored = transfer.detach().to("cpu", torch.complex128).flatten(0, 1)
-    identity = torch.eye(stored.shape[-1], dtype=stored.dtype)
-    return identity - stored, 2.0**-52 * (1.0 + float(stored.abs().sum(2).amax()))
-
-
-class CircularStronglyMonotone(FrequencywiseMonotone):
-    """Of one circular convolution."""
-
-    theorem = "Winston & Kolter 2020, Theorem 1, for a circular convolution"
-
-    def gaps(self) -> list[tuple[Tensor, float]]:
-        """I − T."""
-        assert isinstance(self.operator, Circular)
-        return [displacement(self.operator.tensors[0])]
-
-
 class MultiScaleStronglyMonotone(FrequencywiseMonotone):
-    """Of a block lower triangular map, for which ``I − W = R + AᵀA + skew`` with A block lower bidiagonal.
-
-    With A_i = −½L_iᵀ on the diagonal of A (zero for the first tier) and E D_i below it, AᵀA has the same blocks beside the
-    diagonal as the symmetric part of I − W. What remains is block diagonal: R_i = I − T_i − A_iᵀA_i.
-    """
+    """Strong monotonicity of a block lower triangular map, from blocks on its diagonal."""
 
     theorem = "Winston & Kolter 2020, Theorem 1, for convolutions on several scales"
 
-    def gaps(self) -> list[tuple[Tensor, float]]:
-        """R_i of every tier."""
-        assert isinstance(self.operator, MultiScale)
-        found = [displacement(self.operator.own[0])]
-        for own, into in zip(self.operator.own[1:], self.operator.into, strict=True):
-            matrices, error = displacement(own)
-            half = 0.5 * into.detach().to("cpu", torch.complex128).flatten(0, 1)
-            energy = float(half.abs().square().sum((1, 2)).amax())
-            found.append((matrices - half @ half.mH, 2.0 * error + rounding_constant(4 * half.shape[-1] + 16) * energy))
-        return found
-
 
 class ScaledStronglyMonotone(FrequencywiseMonotone):
-    """Of ``Λ(I − W) = C + GᵀG`` in the ordinary inner product, for Λ as it is in a `ScaledCircular`.
+    """Strong monotonicity of Λ(I − W) in the ordinary inner product, for the `scaling` Λ of W.
 
-    The equation is 0 ∈ Λ(I − W)z − Λq + Λ∂f(z), and Λ∂f is monotone too, as f is a sum over coordinates. GᵀG only adds to m.
-    For the adjoint equation, Λ⁻¹ times its solution solves one of the same kind.
+    The equation is 0 ∈ Λ(I − W)z − Λq + Λ∂f(z), and Λ∂f is monotone too, as f is a sum over coordinates. For the adjoint
+    equation, Λ⁻¹ times its solution solves one of the same kind.
     """
 
     theorem = "Revay, Wang & Manchester 2020, Theorem 1: splitting with steps in proportion to a diagonal metric"
     lipschitz_theorem = "strong monotonicity of Λ(I − W): max Λ/m"
 
     @property
-    def _operator(self) -> ScaledCircular:
-        assert isinstance(self.operator, ScaledCircular)
-        return self.operator
+    def _scale(self) -> Tensor:
+        """Ψ = Λ⁻¹ as it is stored."""
+        assert self.operator.scale is not None
+        return self.operator.scale.detach()
 
-    def gaps(self) -> list[tuple[Tensor, float]]:
-        """C."""
-        return [(self._operator.transfer.detach().to("cpu", torch.complex128).flatten(0, 1), 0.0)]
-
-    @property
-    def smoothness(self) -> float:
-        """Upper bound of ‖Λ(I − W)‖₂."""
-        return self._operator.core_norm()
+    @override
+    def diagonal_metric(self) -> Tensor:
+        """Λ, and its inverse for the adjoint equation."""
+        scale = self._scale.double().expand(self.operator.state_shape).flatten()
+        return scale if self.operator.transposed else 1.0 / scale
 
     @cached_property
     def _extremes(self) -> tuple[float, float]:
         """Smallest and largest Λ."""
-        scale = self._operator.scale.detach().double()
+        scale = self._scale.double()
         if not bool((torch.isfinite(scale) & (scale > 0.0)).all()):
             raise InputError(
                 "psi: its exponential is not positive and finite in this dtype; nothing is promised for it"
             )
         return 1.0 / float(scale.amax()) * (1.0 - 1e-15), 1.0 / float(scale.amin()) * (1.0 + 1e-15)
 
-    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
-        """As for a strongly monotone I − W, in ‖·‖₂ or, for the adjoint equation, ‖Λ⁻¹·‖₂; steps are times Λ."""
-        found = super().plan(algorithm, step)
-        if found is None:
-            return None
+    @cached_property
+    def _distortion(self) -> float:
+        """Plans are about ‖·‖₂ and, for the adjoint equation, about ‖Λ⁻¹·‖₂."""
         least, largest = self._extremes
-        distortion = largest / least if self._operator.transposed else 1.0
-        if algorithm == "forward_backward":
-            return Plan(found.step * self._operator.scaling.detach(), found.factor, distortion)
-        return Plan(found.step, found.factor, distortion)
+        return largest / least if self.operator.transposed else 1.0
 
-    def suggested_step(self, algorithm: str) -> float | None:
-        """One over the typical singular value of Λ(I − W)."""
-        if algorithm not in ("peaceman_rachford", "douglas_rachford"):
-            return None
-        return 1.0 / max(self._operator.core_norm_estimate(), self.m)
+    @override
+    def forward_backward_plan(self, step: float | None = None) -> Plan | None:
+        """Steps are times Λ."""
+        found = super().forward_backward_plan(step)
+        return None if found is None else replace(found, step=found.step / self._scale)
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
-        """That of a defect: ``image`` solves the equation exactly for q + W(point − image)."""
+        """The bound of a defect: ``image`` solves the equation exactly for q + W(point − image)."""
         defect = self.operator.apply(point - image)
         return self.defect_bound(defect, euclidean(defect))
 
     def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
         """``‖Λ·defect‖₂/m``, and ``max Λ·‖defect‖₂/m`` for the adjoint equation."""
         largest = self._extremes[1]
-        if self._operator.transposed:
+        if self.operator.transposed:
             return size * largest / self.m
         rounding = (size - euclidean(defect)).clamp_min(0.0)
-        weighed = euclidean(defect * self._operator.scaling) * (1.0 + 4.0 * torch.finfo(defect.dtype).eps)
+        weighed = euclidean(defect / self._scale) * (1.0 + 4.0 * torch.finfo(defect.dtype).eps)
         return (weighed + largest * rounding) / self.m
 
     def offset_lipschitz(self) -> float:

@@ -15,6 +15,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Guarantee, Plan
@@ -40,7 +41,6 @@ class GraphContraction(Guarantee):
 
     theorem = "contraction per graph: ‖W‖₂‖A‖₂ < 1, or ‖W‖_∞·λ_pf(|A|) < 1 (Gu et al. 2020)"
     lipschitz_theorem = "Banach fixed-point theorem per graph"
-    preferred = "picard"
 
     def __init__(
         self, block: GraphBlock, spectral_norm: float, row_norm: float | None, *, adjoint: bool = False
@@ -70,15 +70,10 @@ class GraphContraction(Guarantee):
             factor = torch.minimum(factor, 1.0 - (gap / vector).amin(1))
         return factor
 
-    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:
-        """Picard and its averages, with the factor of the slowest graph in its own norm."""
-        factor = float(self._factors.max()) if self._factors.numel() else 0.0
-        if algorithm == "picard":
-            return Plan(1.0, factor)
-        if algorithm == "averaged":
-            damping = 1.0 if step is None else step
-            return Plan(damping, 1.0 - damping + damping * factor)
-        return None
+    @override
+    def picard_plan(self) -> Plan:
+        """The factor of the slowest graph in its own norm."""
+        return Plan(1.0, float(self._factors.max()) if self._factors.numel() else 0.0)
 
     def _resolved(self, defect: Tensor, extra: Tensor) -> Tensor:
         """Bound on ‖e‖_F for every e with |e| ≤ |A||e||W|ᵀ + |defect| + something of Frobenius norm ``extra``."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.guarantee.base import Guarantee
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, to_float64
 
@@ -22,6 +23,17 @@ def proves_well_posed(matrix: Tensor, metric: Tensor) -> bool:
     terms = scale[:, None] * (np.abs(weight) + np.eye(len(weight)))
     error = rounding_constant(8) * float((terms + terms.T).sum(axis=1).max())
     return bool((scale > 0.0).all()) and is_positive_semidefinite(half + half.T, error)
+
+
+def known_metric(matrix: Tensor, guarantee: Guarantee | None) -> Tensor | None:
+    """The diagonal metric that a guarantee knows of W, or else one that is found, float64 on the CPU; None where none is.
+
+    Args:
+        matrix: W, float64, shape (n, n).
+        guarantee: what is promised of W, if anything.
+    """
+    known = None if guarantee is None else guarantee.diagonal_metric()
+    return find_metric(matrix) if known is None else known.detach().double().cpu()
 
 
 def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 1e-7) -> Tensor | None:

@@ -7,9 +7,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import GuaranteeError, check
-from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.base import Algorithms, Guarantee, Plan, S
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.verified import spectral_norm_upper_bound, symmetric_part_lower_bound
 from wellposed.operators import Operator
@@ -27,7 +28,6 @@ class StronglyMonotone(Guarantee):
 
     theorem = "Winston & Kolter 2020, Theorem 1: strongly monotone operator splitting"
     lipschitz_theorem = "Pabbaraju, Winston & Kolter 2021, Theorem 1: 1/m"
-    preferred = "peaceman_rachford"
 
     def __init__(self, operator: Operator, m: float) -> None:
         check(m > 0.0 and math.isfinite(m), "m", m, "the strong-monotonicity constant must be positive and finite")
@@ -49,32 +49,38 @@ class StronglyMonotone(Guarantee):
             else float((self.operator.metric.amax() / self.operator.metric.amin()).sqrt()) * (1.0 + 1e-14)
         )
 
-    def plan(self, algorithm: str, step: float | None = None) -> Plan | None:  # noqa: D102
-        m, smooth = self.m, self.smoothness
-        if algorithm == "forward_backward":
-            alpha = m / smooth**2 if step is None else step
-            square = 1.0 - 2.0 * alpha * m + (alpha * smooth) ** 2
-            return Plan(alpha, math.sqrt(square), self._distortion) if square < 1.0 else None
-        if algorithm in ("peaceman_rachford", "douglas_rachford"):
-            alpha = 1.0 / math.sqrt(m * smooth) if step is None else step
-            # Lions & Mercier 1979: the reflected resolvent of a strongly monotone Lipschitz operator contracts.
-            factor = math.sqrt(max(1.0 - 4.0 * alpha * m / (1.0 + alpha * smooth) ** 2, 0.0))
-            factor = factor if algorithm == "peaceman_rachford" else 0.5 * (1.0 + factor)
-            return Plan(alpha, factor, self._distortion)
-        return None
+    @override
+    def preferred(self, among: Algorithms[S]) -> S:
+        return among.peaceman_rachford
 
-    def suggested_step(self, algorithm: str) -> float | None:
+    @override
+    def forward_backward_plan(self, step: float | None = None) -> Plan | None:
+        m, smooth = self.m, self.smoothness
+        alpha = m / smooth**2 if step is None else step
+        square = 1.0 - 2.0 * alpha * m + (alpha * smooth) ** 2
+        return Plan(alpha, math.sqrt(square), self._distortion) if square < 1.0 else None
+
+    @override
+    def reflected_plan(self, step: float | None = None, relaxation: float = 1.0) -> Plan:
+        """Lions & Mercier 1979: the reflected resolvent of a strongly monotone Lipschitz operator contracts."""
+        m, smooth = self.m, self.smoothness
+        alpha = 1.0 / math.sqrt(m * smooth) if step is None else step
+        factor = math.sqrt(max(1.0 - 4.0 * alpha * m / (1.0 + alpha * smooth) ** 2, 0.0))
+        return Plan(alpha, 1.0 - relaxation + relaxation * factor, self._distortion)
+
+    @override
+    def suggested_step(self) -> float:
         """Peaceman–Rachford converges at every step; the best one follows the typical singular value of I − W.
 
         1/√(mL) is optimal for the worst case, but m may be far below the spectrum that a trained W really has, where
         that step is many times too long or short; 1 over the root-mean-square singular value costs n² to find.
         """
-        if algorithm not in ("peaceman_rachford", "douglas_rachford"):
-            return None
         return 1.0 / max(self.operator.displacement_norm_estimate(), self.m)
 
-    def diagonal_metric(self) -> Tensor | None:  # noqa: D102
-        return self.operator.metric
+    @override
+    def diagonal_metric(self) -> Tensor:
+        metric = self.operator.metric
+        return torch.ones(math.prod(self.operator.state_shape), dtype=torch.float64) if metric is None else metric
 
     def _weigh(self, value: Tensor) -> Tensor:
         """‖value‖_Λ/√λ_min per sample: never below the Euclidean norm."""

@@ -18,7 +18,8 @@ from typing_extensions import override
 from wellposed.activations import Activation
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Comparison, Plan
-from wellposed.guarantee.componentwise import Componentwise, Majorant, majorant
+from wellposed.guarantee.majorant import Majorant, majorant
+from wellposed.guarantee.sensitivity import Sensitivity
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import to_float64
@@ -31,7 +32,7 @@ _ROUNDED = (
 _LARGEST = 1e30  # a bound that no tolerance accepts
 
 
-class PositiveConcave(Componentwise):
+class PositiveConcave(Sensitivity):
     """Uniqueness on the nonnegative orthant, convergence of Picard's iteration from zero, and exact sensitivity.
 
     Args:
@@ -44,12 +45,11 @@ class PositiveConcave(Componentwise):
 
     theorem = "Gabor, Piotrowski & Cavalcante 2024: positive concave map"
     lipschitz_theorem = "sensitivity (I − DW)⁻¹D at the floor"
-    preferred = "picard"
 
     def __init__(
         self, operator: Operator, activation: Activation, floor: float, thompson: float, *, linear: bool = False
     ) -> None:
-        super().__init__(operator)
+        self.operator = operator
         self._activation, self._floor, self._thompson, self._linear = activation, floor, thompson, linear
 
     @property
@@ -90,7 +90,10 @@ class PositiveConcave(Componentwise):
 
     @override
     def comparison(self) -> Comparison | None:
-        off = self.slopes[:, None] * self.operator.dense().detach().double().cpu()
+        stored = self.operator.matrix()
+        if stored is None:
+            return None
+        off = self.slopes[:, None] * stored.detach().double().cpu()
         identity = torch.eye(len(off), dtype=torch.float64)
         proof = self.majorant
         return Comparison(proof.weights, self.slopes, (proof.sensitivity, identity - off, identity + off))
@@ -109,20 +112,10 @@ class PositiveConcave(Componentwise):
     def _scales(self) -> Tensor:
         return self.slopes
 
-    @property
-    def contraction_weights(self) -> Tensor:
-        """Some v > 0 with DWv < v, shape of the state."""
-        return self.majorant.weights
-
-    def plan(self, algorithm: str, step: float | Tensor | None = None) -> Plan | None:
-        """Picard's and the averaged iteration, above the floor state, in the norm max |z_i|/v_i."""
-        factor = self._contraction
-        if algorithm == "picard":
-            return self._plan(1.0, factor)
-        if algorithm == "averaged":
-            damping = 1.0 if step is None else float(step)
-            return self._plan(damping, 1.0 - damping + damping * factor)
-        return None
+    @override
+    def picard_plan(self) -> Plan | None:
+        """Above the floor state, in the norm max |z_i|/v_i."""
+        return self._plan(1.0, self._contraction)
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
         """The smaller of the bound by M and of Banach's in the Thompson metric, |z_i − z*_i| ≤ (eᵈ − 1)z_i.
@@ -139,10 +132,6 @@ class PositiveConcave(Componentwise):
         outside = (point < 0.0).flatten(1).any(1)  # of the orthant, where other fixed points may be
         return torch.where(outside, _LARGEST, bound)
 
-    def diagonal_metric(self) -> Tensor | None:
-        """None: W is not known to be monotone in any metric."""
-        return None
-
     def _propagated(self, change: Tensor) -> Tensor:
         """‖M|change|‖₂ per sample, never too small."""
         return super()._moved(change)
@@ -155,7 +144,7 @@ class PositiveConcave(Componentwise):
         return torch.where(pushed <= self._margin * (1.0 - 1e-6), bound, _LARGEST)
 
     @property
-    def newton_is_monotone(self) -> bool:  # type: ignore[override]  # depends on what this is about
+    def is_concave(self) -> bool:  # type: ignore[override]  # depends on what this is about
         """The map is concave and increasing: a Newton step from above the floor state lands above the fixed point.
 
         From there the iterates decrease to it, each an upper bound: z* − u ≤ (I − J(u))⁻¹(f(u) − u), as (I − J)⁻¹ ≥ 0.
@@ -173,9 +162,6 @@ class PositiveConcave(Componentwise):
         where other fixed points are.
         """
         return state if self._linear else torch.maximum(state, self.floor_state.to(state))
-
-    def suggested_step(self, algorithm: str) -> float | None:  # noqa: D102
-        return None  # no resolvent: W is not monotone
 
     def linearised(self) -> PositiveConcave:  # noqa: D102
         return type(self)(self.operator, self._activation, self._floor, self._thompson, linear=True)

@@ -13,15 +13,13 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.base import Plan
-from wellposed.guarantee.componentwise import NormProof
 from wellposed.guarantee.positive import PositiveConcave, below
+from wellposed.guarantee.sensitivity import NormProof
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.zero_padded import ZeroPadded
+from wellposed.operators import Operator
 
 _ROUNDS = 8  # of the power iteration on MᵀM
 
@@ -30,19 +28,19 @@ class PositiveConvolution(PositiveConcave):
     """Uniqueness on the nonnegative orthant, convergence of Picard's iteration, and the exact Lipschitz constant."""
 
     @cached_property
-    def _map(self) -> ZeroPadded:
+    def _map(self) -> Operator:
         """W in float64 on the CPU, in this orientation."""
-        operator = self.operator
-        assert isinstance(operator, ZeroPadded)
-        kernel = operator.tensors[0].detach().double().cpu()
-        if not bool((kernel >= 0.0).all()):
+        exact = tuple(tensor.detach().double().cpu() for tensor in self.operator.tensors)
+        if not all(bool((part >= 0.0).all()) for part in exact):
             raise GuaranteeError("W: has negative or undefined entries; a positive concave map needs W ≥ 0")
-        upright = ZeroPadded(kernel, operator.image)
-        return upright.transpose() if operator.transposed else upright
+        return self.operator.rebuild(exact)
 
-    @override
-    def comparison(self) -> None:
-        """None: the matrices would have the size of the image."""
+    @cached_property
+    def _terms(self) -> int:
+        """Products in the sums of one application of W."""
+        known = self._map.coefficients()
+        assert known is not None
+        return known.weight[0].numel()
 
     def _apply(self, state: Tensor, *, transposed: bool = False) -> Tensor:
         chosen = self._map.transpose() if transposed else self._map
@@ -51,27 +49,26 @@ class PositiveConvolution(PositiveConcave):
     @property
     def _outward(self) -> float:
         """One plus the relative rounding error of a sum of nonnegative products."""
-        return 1.0 + 8.0 * rounding_constant(self._map.kernel[0].numel() + 8)
+        return 1.0 + 8.0 * rounding_constant(self._terms + 8)
 
     @cached_property
     def floor_state(self) -> Tensor:
         """A state l ≤ σ(Wl + β') below every fixed point, shape (channels, height, width), float64."""
         upright = self._map.upright()
-        terms = upright.kernel[0].numel()
         floor = self._floor - self._margin
 
         def through(state: Tensor) -> Tensor:
             return upright.apply(state[None])[0]
 
         def compute() -> Tensor:
-            state = torch.zeros(upright.channels, *upright.image, dtype=torch.float64)
+            state = torch.zeros(upright.state_shape, dtype=torch.float64)
             for _ in range(1000):
                 image = self._activation(through(state) + floor)
                 settled = bool(((image - state).abs() <= 1e-12 * image).all())
                 state = image
                 if settled:
                     break
-            return below(through, terms, self._activation, floor, state)
+            return below(through, self._terms, self._activation, floor, state)
 
         return self.operator.remembered(("floor", repr(self._activation), self._floor), compute)
 
@@ -111,11 +108,6 @@ class PositiveConvolution(PositiveConcave):
     @property
     def _contraction(self) -> float:
         return self._perron[0]
-
-    def _plan(self, step: float | Tensor, factor: float) -> Plan | None:
-        vector = self._perron[1]
-        distortion = math.sqrt(vector.numel()) * float(vector.amax() / vector.amin())
-        return Plan(step, factor, distortion) if factor < 1.0 else None
 
     def _above(self, iterate: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         """Some x ≥ iterate(x), rounding included, for an affine increasing map with a positive constant."""

@@ -60,7 +60,7 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         in_channels: channels of the input.
         channels: channels of the equilibrium.
         image: height and width of the input.
-        activation: a name in `wellposed.activations.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
+        activation: one of `wellposed.activations.concave_names`; the sigmoid makes it variant 2, any other variant 1.
         floor: ε; None for 0.1 in variant 1. Variant 2 has none.
         sharpness: see `PcDEQ`.
         parametrisation: of W ≥ 0, see `ConvNonnegative`.

@@ -22,7 +22,7 @@ from wellposed.numerics.euclidean import euclidean, product_underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators import Operator
-from wellposed.solvers import solver_named
+from wellposed.solvers import solver_for
 from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.solution import Solution
 
@@ -183,7 +183,7 @@ class Equilibrium(ImplicitLayer):
             offset = self.injection(rows)
             operator, guarantee = self.materialise()
             settings = Settings(
-                solver=self.solver or solver_named("anderson" if guarantee is None else guarantee.preferred),
+                solver=self.solver or solver_for(guarantee),
                 tolerance=self.tolerance,
                 max_steps=self.max_steps,
                 on_failure=self.on_failure,

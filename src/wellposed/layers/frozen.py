@@ -50,11 +50,12 @@ def frozen(layer: Equilibrium, guarantee: Guarantee | None = None) -> Equilibriu
         CertificateError: its state map is no matrix.
     """
     operator, known = layer.materialise()
-    if not isinstance(operator, Dense):
+    matrix = operator.matrix()
+    if matrix is None:
         raise CertificateError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
     metric = operator.metric if guarantee is None else guarantee.diagonal_metric()
     metric = None if metric is None else metric.detach().double().cpu()
-    stored = Dense(operator.dense().detach().double().cpu().contiguous(), metric=metric)
+    stored = Dense(matrix.detach().double().cpu().contiguous(), metric=metric)
     promise = known if guarantee is None else guarantee
     copied = Equilibrium(
         linear_map(layer.injection.weight, layer.injection.bias),

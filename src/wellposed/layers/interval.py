@@ -15,15 +15,11 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.componentwise import Componentwise
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.conv_equilibrium import ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.linear_algebra import full_precision
-from wellposed.operators import Operator
-from wellposed.operators.dense import Dense
-from wellposed.operators.zero_padded import ZeroPadded
-from wellposed.solvers import solver_named
+from wellposed.solvers import solver_for
 
 
 def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,14 +37,16 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
         GuaranteeError: the layer is of another kind.
     """
     operator, guarantee = layer.materialise()
-    if not isinstance(guarantee, Componentwise) or not layer.activation.is_monotone:
-        raise GuaranteeError(f"{type(layer).__name__}: intervals need a bound of μ∞(W) and slopes in [0, 1]")
     with full_precision(low.device):
-        doubled = _doubled(operator)
+        doubled = operator.embedding()
+        if doubled is None:
+            raise GuaranteeError(f"W: intervals are for matrices and zero-padded convolutions, not {operator!r}")
+        promise = None if guarantee is None else guarantee.embedded(doubled)
+        if promise is None or not layer.activation.is_monotone:
+            raise GuaranteeError(f"{type(layer).__name__}: intervals need a bound of μ∞(W) and slopes in [0, 1]")
         offset = torch.cat(injected_interval(layer, low, high), 1)
-        promise = guarantee.on(doubled)
         settings = Settings(
-            solver=solver_named(promise.preferred), tolerance=layer.tolerance, max_steps=layer.max_steps,
+            solver=solver_for(promise), tolerance=layer.tolerance, max_steps=layer.max_steps,
             on_failure=layer.on_failure, gradient=layer.gradient, certified=False,
             name=f"interval of {type(layer).__name__}",
         )  # fmt: skip
@@ -69,19 +67,3 @@ def injected_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Te
     else:
         spread = half @ injection.weight.abs().t()
     return value - spread, value + spread
-
-
-def _doubled(operator: Operator) -> Operator:
-    """[[D + P, −N], [−N, D + P]]."""
-    weight = operator.tensors[0]
-    own = torch.eye(len(weight), dtype=torch.bool, device=weight.device)
-    if isinstance(operator, ZeroPadded):
-        centre = torch.zeros_like(weight, dtype=torch.bool)
-        centre[:, :, weight.shape[2] // 2, weight.shape[3] // 2] = own
-        own = centre
-    elif not isinstance(operator, Dense):
-        raise GuaranteeError(f"W: intervals are for matrices and zero-padded convolutions, not {operator!r}")
-    kept = torch.where(own, weight, weight.clamp_min(0.0))
-    crossed = torch.where(own, 0.0, weight.clamp_max(0.0))
-    matrix = torch.cat([torch.cat([kept, crossed], 1), torch.cat([crossed, kept], 1)])
-    return Dense(matrix) if isinstance(operator, Dense) else ZeroPadded(matrix, operator.image)

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations.concave import SUPREMA, concave_activation, thompson_modulus
+from wellposed.activations.concave import concave_activation, concave_names, thompson_modulus
 from wellposed.constraints.nonnegative import Nonnegative
 from wellposed.errors import CertificateError, InputError, check, checked_options, choices
 from wellposed.layers.equilibrium import Equilibrium, exact_linear
@@ -225,7 +225,7 @@ def checked_floor(activation: str, floor: float | None, sharpness: float, solver
     Raises:
         InputError: it does not fit, there is no such activation, or the solver is a splitting.
     """
-    choices("activation", activation, tuple(SUPREMA))
+    choices("activation", activation, concave_names())
     check(0.0 < sharpness < math.inf, "sharpness", sharpness, "must be positive and finite")
     second = activation == "sigmoid"
     if floor is None:
@@ -249,7 +249,7 @@ class PcDEQ(PositiveEquilibrium):
     Args:
         in_features: size of the last dimension of the input.
         state_features: size of the equilibrium.
-        activation: a name in `wellposed.activations.concave.SUPREMA`; the sigmoid makes it variant 2, any other variant 1.
+        activation: one of `wellposed.activations.concave_names`; the sigmoid makes it variant 2, any other variant 1.
         floor: ε; None for 0.1 in variant 1. Variant 2 has none.
         sharpness: β of variant 1's offset ``ε + softplus(β(U x + b))/β``; 5 in the published networks.
         parametrisation: of W ≥ 0, see `Nonnegative`.

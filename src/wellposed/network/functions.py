@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wellposed.activations import Clamp, LeakyReLU, activation
+from wellposed.activations import TorchForm, torch_forms
 from wellposed.errors import CertificateError
-from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift, constant_like
+from wellposed.network.pointwise import Rescale, Reshape, Shift, block_of_activation, constant_like
 
 F: Any = functional  # its functions have many signatures
 
@@ -98,8 +98,14 @@ class Calls:
         )
         for writer, meaning in writers:
             self.functions[writer] = self._written(meaning)
-        for name in ("relu", "add", "sub", "mul", "div", "neg", "clamp", "tanh", "sigmoid"):
+        for name in ("add", "sub", "mul", "div", "neg"):
             self.methods[f"{name}_"] = self._written(self.methods[name])
+        for form in torch_forms():
+            handler = self._activation(form)
+            self.functions |= dict.fromkeys(form.functions, handler)
+            self.functions |= dict.fromkeys(form.writers, self._written(handler))
+            for name in form.methods:
+                self.methods |= {name: handler, f"{name}_": self._written(handler)}
 
     def _own_functions(self) -> dict[Any, Handler]:
         """Functions that are no methods of the same name."""
@@ -116,21 +122,6 @@ class Calls:
             F.avg_pool2d: self._avg_pool2d,
             F.max_pool2d: self._max_pool2d,
             torch.max_pool2d: self._max_pool2d,
-            F.leaky_relu: self._leaky_relu,
-            F.elu: self._elu,
-            F.gelu: self._gelu,
-            F.silu: self._silu,
-            F.hardtanh: self._hardtanh,
-            F.hardtanh_: self._written(self._hardtanh),
-            F.relu: self._relu,
-            torch.relu: self._relu,
-            F.relu_: self._written(self._relu),
-            torch.relu_: self._written(self._relu),
-            F.relu6: self._relu6,
-            F.tanh: self._named("tanh"),
-            F.sigmoid: self._named("sigmoid"),
-            F.softsign: self._named("softsign"),
-            torch.special.expit: self._named("sigmoid"),
         }
 
     def _arithmetic(self) -> dict[Handler, tuple[Any, ...]]:
@@ -142,11 +133,6 @@ class Calls:
             self._mul: (torch.mul, torch.multiply, operator.mul),
             self._div: (torch.div, torch.divide, torch.true_divide, operator.truediv),
             self._matmul: (torch.matmul, torch.mm, operator.matmul),
-            self._clamp: (torch.clamp, torch.clip),
-            self._named("tanh"): (torch.tanh,),
-            self._named("sigmoid"): (torch.sigmoid,),
-            self._named("arctan"): (torch.atan, torch.arctan),
-            self._named("arcsinh"): (torch.asinh, torch.arcsinh),
         }
 
     def _own_methods(self) -> dict[str, Handler]:
@@ -156,7 +142,6 @@ class Calls:
             "reshape": self._reshape,
             "view": self._viewed,
             "unflatten": self._unflatten,
-            "relu": self._relu,
             "clone": self._copied,
             "contiguous": self._same,
             "detach": self._same,
@@ -203,46 +188,15 @@ class Calls:
                 )
         return self._same(value)
 
-    def _named(self, name: str) -> Handler:
-        """An activation of the registry."""
-        return lambda value: Meaning(Elementwise(activation(name)), (_signal(value),))
-
     @staticmethod
-    def _relu(value: Any, inplace: bool = False) -> Meaning:
-        return Meaning(nn.ReLU(), (_signal(value),), alias=inplace, in_place=inplace)
+    def _activation(form: TorchForm) -> Handler:
+        def meaning(value: Any, *args: Any, inplace: bool = False, **options: Any) -> Meaning:
+            if len(args) > len(form.options):  # the last argument of most
+                *args, inplace = args  # type: ignore[assignment]
+            block = block_of_activation(form.called(*args, **options))
+            return Meaning(block, (_signal(value),), alias=inplace, in_place=inplace)
 
-    @staticmethod
-    def _relu6(value: Any, inplace: bool = False) -> Meaning:
-        return Meaning(Elementwise(activation("relu6")), (_signal(value),), alias=inplace, in_place=inplace)
-
-    @staticmethod
-    def _silu(value: Any, inplace: bool = False) -> Meaning:
-        return Meaning(Elementwise(activation("silu")), (_signal(value),), alias=inplace, in_place=inplace)
-
-    @staticmethod
-    def _leaky_relu(value: Any, negative_slope: float = 0.01, inplace: bool = False) -> Meaning:
-        return Meaning(Elementwise(LeakyReLU(negative_slope)), (_signal(value),), alias=inplace, in_place=inplace)
-
-    @staticmethod
-    def _elu(value: Any, alpha: float = 1.0, inplace: bool = False) -> Meaning:
-        if alpha != 1.0:
-            raise CertificateError(f"alpha={alpha!r}: the exponential linear unit is known for alpha=1 only")
-        return Meaning(Elementwise(activation("elu")), (_signal(value),), alias=inplace, in_place=inplace)
-
-    @staticmethod
-    def _gelu(value: Any, approximate: str = "none") -> Meaning:
-        if approximate != "none":
-            raise CertificateError(f"approximate={approximate!r}: gelu is known without approximation only")
-        return Meaning(Elementwise(activation("gelu")), (_signal(value),))
-
-    @staticmethod
-    def _hardtanh(value: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Meaning:
-        return Meaning(Elementwise(_clamped(min_val, max_val)), (_signal(value),), alias=inplace, in_place=inplace)
-
-    @staticmethod
-    def _clamp(value: Any, min: Any = None, max: Any = None) -> Meaning:
-        low, high = (-torch.inf if min is None else min), (torch.inf if max is None else max)
-        return Meaning(Elementwise(_clamped(low, high)), (_signal(value),))
+        return meaning
 
     @staticmethod
     def _dropout(value: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Meaning:
@@ -356,13 +310,6 @@ class Calls:
     ) -> Meaning:
         block = nn.MaxPool2d(kernel_size, stride, padding, dilation, return_indices=return_indices, ceil_mode=ceil_mode)
         return Meaning(block, (_signal(value),))
-
-
-def _clamped(low: Any, high: Any) -> Clamp:
-    numbers = all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in (low, high))
-    if not numbers or not low <= high:
-        raise CertificateError(f"clamps to [{low!r:.40}, {high!r:.40}]; needs two numbers in order")
-    return Clamp(float(low), float(high))
 
 
 def _linear(weight: Any) -> nn.Linear:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import Activation, Smooth, activation
+from wellposed.activations import Activation, Smooth, activation, torch_modules
 from wellposed.constraints.base import Constraint
 from wellposed.errors import CertificateError, InputError, WellposedError, check, failing_as_unprovable
 from wellposed.implicit import Gradient
@@ -28,8 +28,6 @@ from wellposed.solvers import Solver
 from wellposed.solvers.solution import Tolerance
 
 T = TypeVar("T")
-# Activations of torch that become another block; see `storing`.
-_CONVERTED = (nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.ReLU6, nn.Softsign)
 # Containers that are traced, and never blocks of their own.
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 # Parts of layers that are modules of torch.
@@ -73,8 +71,9 @@ def register(kind: type[T], answers: type[Block] | None = None) -> type[T]:
                 "what it adds into a block of its own"
             )
     _own.add(kind)
-    for base in kind.__mro__:
-        remember(base)
+    for known in (kind, *(torch_modules() if issubclass(kind, Activation) else ())):
+        for base in known.__mro__:
+            remember(base)
     return kind
 
 
@@ -123,22 +122,22 @@ _NO_METHODS = frozenset({
 
 def is_leaf_class(kind: type) -> bool:
     """Whether modules of exactly this class are blocks of a network, and not looked into."""
-    if kind in TORCH_LEAVES:
+    if kind in torch_leaves():
         return True
     return kind in own_classes() and issubclass(kind, nn.Module) and kind_for(kind) is not None
 
 
-TORCH_LEAVES: tuple[type[nn.Module], ...] = (
-    *(kind for kind in noted_classes() if kind.__module__.partition(".")[0] == "torch"),
-    *_CONVERTED,
-)
+def torch_leaves() -> dict[type[nn.Module], None]:
+    """Classes of torch's modules that are blocks, or activations that become one."""
+    noted = (kind for kind in noted_classes() if kind.__module__.partition(".")[0] == "torch")
+    return dict.fromkeys((*noted, *torch_modules()))
 
 
 def known_blocks() -> str:
     """What is known, for errors."""
     named = sorted(
         kind.__name__
-        for kind in (*TORCH_LEAVES, *own_classes())
+        for kind in (*torch_leaves(), *own_classes())
         if is_leaf_class(kind) and not inspect.isabstract(kind)
     )
     return ", ".join(named)
@@ -158,7 +157,7 @@ def require_known(path: str, module: nn.Module) -> None:
     for inner, part in module.named_modules():
         where = f"{path}.{inner}" if inner else path
         kind = type(part)
-        if kind not in parts and not (part is module and kind in TORCH_LEAVES):
+        if kind not in parts and not (part is module and kind in torch_leaves()):
             raise CertificateError(
                 f"{where}: a {kind.__module__}.{kind.__qualname__} is not known as a part of a {type(module).__name__}; known "
                 "are torch's and this library's own classes, exactly; wellposed.register(YourClass) adds one on its author's word"
@@ -228,6 +227,6 @@ def require_registry(where: str, value: Activation) -> None:
         )
 
 
-for _kind in [*TORCH_LEAVES, *_TORCH_PARTS, *CONTAINERS, GraphClassifier, *own_classes()]:
+for _kind in [*torch_leaves(), *_TORCH_PARTS, *CONTAINERS, GraphClassifier, *own_classes()]:
     for _base in _kind.__mro__:
         remember(_base)

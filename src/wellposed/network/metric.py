@@ -25,9 +25,10 @@ def metric_guarantee(name: str, layer: Equilibrium) -> ProvedMonotone | None:
         operator, guarantee = layer.materialise()
     if guarantee is not None:
         return None
-    if not isinstance(operator, Dense) or not layer.activation.is_monotone:
+    stored = operator.matrix()
+    if stored is None or not layer.activation.is_monotone:
         raise CertificateError(f"{name}: nothing is promised of this layer; its equilibrium may not be unique")
-    matrix = operator.dense().detach().double().cpu()
+    matrix = stored.detach().double().cpu()
     metric = operator.remembered("metric that makes it well posed", lambda: find_metric(matrix))
     if metric is None:
         raise CertificateError(

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import Activation
+from wellposed.activations import Activation, ReLU
 from wellposed.errors import InputError
 
 
@@ -29,6 +29,11 @@ class Elementwise(nn.Module):
     def lipschitz(self) -> float:
         """The largest size of a slope."""
         return max(abs(slope) for slope in self.activation.slope_range)
+
+
+def block_of_activation(sigma: Activation) -> nn.Module:
+    """The block that computes an activation of every entry; ReLU has torch's own."""
+    return nn.ReLU() if sigma == ReLU() else Elementwise(sigma)
 
 
 class Rescale(nn.Module):

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from wellposed.activations import Clamp, LeakyReLU, activation
+from wellposed.activations import of_module
 from wellposed.constraints.holding import Holding
-from wellposed.errors import CertificateError, failing_as_unprovable
+from wellposed.errors import CertificateError, InputError, failing_as_unprovable
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.graph_classifier import GraphClassifier
-from wellposed.network.kinds import block_of
+from wellposed.network.kinds import block_of, kind_for
 from wellposed.network.known import is_leaf_class, known_blocks, require_known
 from wellposed.network.pointwise import Elementwise
 
@@ -97,23 +97,8 @@ def _as_block(path: str, module: Block) -> nn.Module:
     """The module itself, or the block that computes the same."""
     if hasattr(module, "inplace"):
         module.inplace = False
-    if isinstance(module, nn.ReLU6):  # which inherits from Hardtanh
-        return Elementwise(Clamp(module.min_val, module.max_val))
-    if isinstance(module, nn.LeakyReLU):
-        return Elementwise(LeakyReLU(module.negative_slope))
-    if isinstance(module, nn.ELU):
-        if module.alpha != 1.0:
-            raise CertificateError(
-                f"{path}: alpha={module.alpha!r}; the exponential linear unit is known for alpha=1 only"
-            )
-        return Elementwise(activation("elu"))
-    if isinstance(module, nn.GELU):
-        if module.approximate != "none":
-            raise CertificateError(
-                f"{path}: approximate={module.approximate!r}; gelu is known without approximation only"
-            )
-        return Elementwise(activation("gelu"))
-    for kind, name in ((nn.SiLU, "silu"), (nn.Softsign, "softsign")):
-        if isinstance(module, kind):
-            return Elementwise(activation(name))
-    return module
+    try:
+        sigma = None if kind_for(type(module)) is not None else of_module(module)
+    except InputError as error:
+        raise CertificateError(f"{path}: {error}") from error
+    return module if sigma is None else Elementwise(sigma)

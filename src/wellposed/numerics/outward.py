@@ -20,9 +20,9 @@ REPRODUCIBLE = 1.0 + 1e-9  # room for the rounding of another machine that prove
 Number = TypeVar("Number", float, Tensor)
 
 
-def rounding_constant(terms: int) -> float:
-    """Higham's constant γ: relative rounding error of a sum of ``terms`` products in any order, in float64."""
-    return terms * UNIT / (1.0 - terms * UNIT)
+def rounding_constant(terms: int, unit: float = UNIT) -> float:
+    """Higham's constant γ: relative rounding error of a sum of ``terms`` products in any order; by default in float64."""
+    return terms * unit / (1.0 - terms * unit)
 
 
 def next_up(value: float) -> float:

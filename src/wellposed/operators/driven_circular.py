@@ -11,11 +11,11 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.numerics.linear_algebra import inverse
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import (
-    COMPLEX,
     image_rounding,
     multiplicity,
     to_image,
@@ -33,13 +33,15 @@ class DrivenCircular(ScaledCircular):
 
     Args:
         transfer: of C, see `ScaledCircular`.
-        scale: the diagonal of Ψ, likewise.
-        width: likewise.
-        factor: G, likewise.
+        scale: the diagonal of Ψ, see `ScaledCircular`.
+        width: of the image.
+        factor: G, shape (rows, channels, height, width).
         driven: transfer function of R, complex, shape (height, width//2 + 1, channels, inputs).
-        cache: likewise.
-        transposed: likewise.
+        cache: factorisations to share with other operators of the same layer.
+        transposed: act as the transpose.
     """
+
+    driven: Tensor
 
     def __init__(
         self,
@@ -56,7 +58,8 @@ class DrivenCircular(ScaledCircular):
         self.driven = driven
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
+    @override
+    def tensors(self) -> tuple[Tensor, ...]:
         return (*super().tensors, self.driven)
 
     def _like(self, tensors: tuple[Tensor, ...], *, transposed: bool) -> Self:
@@ -66,17 +69,12 @@ class DrivenCircular(ScaledCircular):
     def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> FactorisedTransform:
         return DrivenCayley(tensors, self.image, step)
 
-    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def apply(self, state: Tensor) -> Tensor:
         matrices = self.driven.flatten(0, 1)
-        start = state if self._transposed else state / self.scale
+        start = state if self._transposed else state / self._scale
         found = to_image(torch.bmm(matrices, torch.bmm(matrices.mH, to_spectrum(start))), self.image)
-        return super().apply(state) - (found / self.scale if self._transposed else found)
-
-    def to(self, dtype: torch.dtype) -> Self:  # noqa: D102
-        if dtype == self.scale.dtype:
-            return self
-        transfer, scale, factor, driven = self.tensors
-        return self.rebuild((transfer.to(COMPLEX[dtype]), scale.to(dtype), factor.to(dtype), driven.to(COMPLEX[dtype])))
+        return super().apply(state) - (found / self._scale if self._transposed else found)
 
     def _driven_squares(self) -> Tensor:
         """Squares of the entries of R's matrices, float64, shape (height, width//2 + 1, channels, inputs)."""
@@ -85,10 +83,11 @@ class DrivenCircular(ScaledCircular):
             "driven squares", lambda: torch.view_as_real(entry.tensors[3]).double().square().sum(-1)
         )
 
-    def core_norm(self) -> float:
+    @override
+    def displacement_norm(self) -> float:
         """Upper bound of ‖C + GᵀG + ΛRRᵀΛ‖₂."""
         largest = float(self._driven_squares().sum((2, 3)).amax()) / float(self._squares()[1].amin()) ** 2
-        return (super().core_norm() + largest) * (1.0 + 1e-12)
+        return (super().displacement_norm() + largest) * (1.0 + 1e-12)
 
     def _driven_norm_estimate(self) -> float:
         """Root-mean-square singular value of RRᵀ."""
@@ -96,20 +95,16 @@ class DrivenCircular(ScaledCircular):
         matrices = entry.tensors[3].flatten(0, 1)
         return entry.remembered("typical", lambda: typical_singular_value(matrices @ matrices.mH, self.image))
 
-    def core_norm_estimate(self) -> float:  # noqa: D102
+    @override
+    def displacement_norm_estimate(self) -> float:
         inverse_squares = float(self._squares()[1].square().reciprocal().mean())
-        return math.hypot(super().core_norm_estimate(), self._driven_norm_estimate() * inverse_squares)
-
-    def displacement_norm_estimate(self) -> float:  # noqa: D102
-        scale = self._squares()[1]
-        by_core = float(scale.square().mean().sqrt()) * super().core_norm_estimate()
-        return math.hypot(by_core, self._driven_norm_estimate() * float(scale.square().reciprocal().mean().sqrt()))
+        return math.hypot(super().displacement_norm_estimate(), self._driven_norm_estimate() * inverse_squares)
 
     def trace(self) -> float:
         """With the diagonal of RRᵀ, which is the same for all pixels of a channel."""
-        weights = multiplicity(self.image[1], self.scale.device)[None, :, None]
+        weights = multiplicity(self.image[1], self._scale.device)[None, :, None]
         means = (self._driven_squares().sum(3) * weights).sum((0, 1)) / (self.image[0] * self.image[1])
-        metric = (1.0 / self._squares()[1]).expand(self.shape).sum((1, 2))
+        metric = (1.0 / self._squares()[1]).expand(self.state_shape).sum((1, 2))
         return super().trace() - float((means * metric).sum())
 
     def rounding_terms(self) -> float:
@@ -156,7 +151,8 @@ class DrivenCayley(FactorisedTransform):
         state = to_image(torch.bmm(self._driven, to_spectrum(inputs)), self._image) / self._scale
         return state + (vector[:, :rows] @ self._rows).reshape(state.shape)
 
-    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def apply(self, state: Tensor) -> Tensor:
         start = state * self._scale if self._transposed else state
         first = self._convolved(start)
         small = self._small if self._transposed else self._small.t()

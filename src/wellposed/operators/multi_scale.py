@@ -16,11 +16,14 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.numerics.linear_algebra import inverse
+from wellposed.numerics.outward import rounding_constant, unit_of
 from wellposed.operators.cache import FactorisationCache
-from wellposed.operators.fourier import COMPLEX, image_rounding, multiplicity, to_image, to_spectrum
+from wellposed.operators.circular import displacement
+from wellposed.operators.fourier import image_rounding, multiplicity, to_image, to_spectrum
 from wellposed.operators.structured import FactorisedTransform, StructuredOperator
 
 Size = tuple[int, int]
@@ -109,7 +112,8 @@ class MultiScale(StructuredOperator):
         self.layout = _Tiers(tuple(part.shape[2] for part in own), images)
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
+    @override
+    def tensors(self) -> tuple[Tensor, ...]:
         return (*self.own, *self.down, *self.into)
 
     def _sorted(self, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -117,8 +121,29 @@ class MultiScale(StructuredOperator):
         return tensors[:count], tensors[count : 2 * count - 1], tensors[2 * count - 1 :]
 
     @property
+    @override
+    def state_shape(self) -> tuple[int, ...]:
+        return (sum(self.layout.features),)
+
+    @property
+    @override
     def _sizes(self) -> Hashable:
         return self.images
+
+    @override
+    def symmetric_parts(self) -> list[tuple[Tensor, float]]:
+        """The blocks R_i of ``I − W = R + AᵀA + skew`` with A block lower bidiagonal.
+
+        With A_i = −½L_iᵀ on the diagonal of A (zero for the first tier) and E D_i below it, AᵀA has the same blocks beside the
+        diagonal as the symmetric part of I − W. What remains is block diagonal: R_i = I − T_i − A_iᵀA_i.
+        """
+        found = [displacement(self.own[0])]
+        for own, into in zip(self.own[1:], self.into, strict=True):
+            matrices, error = displacement(own)
+            half = 0.5 * into.detach().to("cpu", torch.complex128).flatten(0, 1)
+            energy = float(half.abs().square().sum((1, 2)).amax())
+            found.append((matrices - half @ half.mH, 2.0 * error + rounding_constant(4 * half.shape[-1] + 16) * energy))
+        return found
 
     def _like(self, tensors: tuple[Tensor, ...], *, transposed: bool) -> Self:
         return type(self)(*self._sorted(tensors), self.images, self._cache, transposed=transposed)
@@ -126,7 +151,8 @@ class MultiScale(StructuredOperator):
     def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> BlockCayley:
         return BlockCayley(*self._sorted(tensors), self.layout, step)
 
-    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def apply(self, state: Tensor) -> Tensor:
         parts = self.layout.split(state)
         spectra = [to_spectrum(part) for part in parts]
         kept = [
@@ -149,12 +175,6 @@ class MultiScale(StructuredOperator):
             images.append(to_image(spectrum, size))
         return self.layout.join(images)
 
-    def to(self, dtype: torch.dtype) -> Self:  # noqa: D102
-        wanted = COMPLEX[dtype]
-        if wanted == self.own[0].dtype:
-            return self
-        return self.rebuild(tuple(tensor.to(wanted) for tensor in self.tensors))
-
     def _largest(self) -> tuple[list[float], list[float], list[float]]:
         """Largest Frobenius norm at any frequency of every T, K and L: at least their norms."""
 
@@ -174,7 +194,8 @@ class MultiScale(StructuredOperator):
         diagonal = [a + b * b for a, b in zip(own, [*down, 0.0], strict=True)]
         return (max(diagonal) + max((a * b for a, b in zip(down, into, strict=True)), default=0.0)) * (1.0 + 1e-14)
 
-    def trace(self) -> float:  # noqa: D102
+    @override
+    def trace(self) -> float:
         own, down, _ = self._sorted(self._entry().tensors)
         total = 0.0
         for transfer, size in zip(own, self.images, strict=True):
@@ -186,28 +207,26 @@ class MultiScale(StructuredOperator):
             total -= float((squares * multiplicity(size[1], transfer.device)).sum()) / (rows * columns)
         return total
 
-    def norm_estimate(self) -> float:  # noqa: D102
+    @override
+    def norm_estimate(self) -> float:
         return self.remembered("norm estimate", lambda: sampled_norm(self.apply, self._probe()))
 
-    def displacement_norm_estimate(self) -> float:  # noqa: D102
+    @override
+    def displacement_norm_estimate(self) -> float:
         return self.remembered("displacement", lambda: sampled_norm(lambda z: z - self.apply(z), self._probe()))
 
     def _probe(self) -> Tensor:
         return torch.empty(8, sum(self.layout.features), dtype=self.own[0].real.dtype, device=self.own[0].device)
 
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
-        """As for one convolution, with up to three of them one after the other."""
-        unit = 0.5 * torch.finfo(self.own[0].real.dtype).eps
+        """That of one convolution, for up to three of them one after the other."""
+        unit = unit_of(self.dtype)
         transforms = max(image_rounding(size) for size in self.images)
         relative = unit * (6.0 * transforms + 12.0 * (max(self.layout.channels) + 4))
         own, down, into = self._largest()
         paths = max(own) + max([b * b for b in down], default=0.0)
         paths += max((a * b for a, b in zip(down, into, strict=True)), default=0.0)
         return relative * (paths * state_norm + offset_norm) * 1.01
-
-    def dense(self) -> Tensor:  # noqa: D102
-        size = sum(self.layout.features)
-        return self.apply(torch.eye(size, dtype=self.own[0].real.dtype, device=self.own[0].device)).t()
 
 
 class BlockCayley(FactorisedTransform):
@@ -250,7 +269,8 @@ class BlockCayley(FactorisedTransform):
             identity = torch.eye(symbol.shape[-1], dtype=symbol.dtype, device=symbol.device)
             self._middle.append(inverse(identity / step + symbol))
 
-    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def apply(self, state: Tensor) -> Tensor:
         parts = self._layout.split(state)
         solved = self._backwards(parts) if self._transposed else self._forwards(parts)
         return self._layout.join([2.0 * new - old for new, old in zip(solved, parts, strict=True)])
@@ -285,7 +305,8 @@ class BlockCayley(FactorisedTransform):
             images.insert(0, to_image(found, size))
         return images
 
-    def norm_estimate(self) -> float:  # noqa: D102
+    @override
+    def norm_estimate(self) -> float:
         if "_rate" not in self.__dict__:
             like = self._inverses[0].real
             probe = torch.empty(8, sum(self._layout.features), dtype=like.dtype, device=like.device)

@@ -6,17 +6,18 @@ one matrix per frequency and the formula of Woodbury. Splitting with the step si
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.numerics.linear_algebra import inverse, solve
+from wellposed.numerics.outward import unit_of
+from wellposed.operators.base import FrequencyForm
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import (
-    COMPLEX,
     image_rounding,
     multiplicity,
     to_image,
@@ -36,7 +37,12 @@ class ScaledCircular(StructuredOperator):
         factor: G, shape (rows, channels, height, width); None for none.
         cache: factorisations to share with other operators of the same layer.
         transposed: act as the transpose.
+
+    Attributes:
+        driven: transfer function of a further convolution R, see `DrivenCircular`; None for none.
     """
+
+    driven: Tensor | None = None
 
     def __init__(
         self,
@@ -49,46 +55,69 @@ class ScaledCircular(StructuredOperator):
         transposed: bool = False,
     ) -> None:
         super().__init__(cache, transposed=transposed)
-        self.transfer, self.scale, self.factor = transfer, scale, factor
+        self.transfer, self.factor = transfer, factor
+        self._scale = scale
         self.image = (transfer.shape[0], width)
-        self.shape = (transfer.shape[2], *self.image)
-        if scale.ndim != 3 or (factor is not None and factor.shape[1:] != self.shape):
+        self._shape = (transfer.shape[2], *self.image)
+        if scale.ndim != 3 or (factor is not None and factor.shape[1:] != self._shape):
             found = None if factor is None else tuple(factor.shape)
-            raise InputError(f"scale, factor: have shapes {tuple(scale.shape)} and {found}, for states of {self.shape}")
+            raise InputError(
+                f"scale, factor: have shapes {tuple(scale.shape)} and {found}, for states of {self._shape}"
+            )
         self._rows = None if factor is None else factor.flatten(1)
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:  # noqa: D102
-        return (self.transfer, self.scale) if self.factor is None else (self.transfer, self.scale, self.factor)
+    @override
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.transfer, self._scale) if self.factor is None else (self.transfer, self._scale, self.factor)
 
     def _like(self, tensors: tuple[Tensor, ...], *, transposed: bool) -> Self:
         factor = tensors[2] if len(tensors) > 2 else None
         return type(self)(tensors[0], tensors[1], self.image[1], factor, self._cache, transposed=transposed)
 
     @property
-    def scaling(self) -> Tensor:  # noqa: D102
-        return 1.0 / self.scale
+    @override
+    def state_shape(self) -> tuple[int, ...]:
+        return self._shape
 
     @property
-    def _sizes(self) -> Hashable:
-        return self.image
+    @override
+    def dtype(self) -> torch.dtype:
+        return self._scale.dtype
+
+    @property
+    @override
+    def scale(self) -> Tensor:
+        return self._scale
+
+    @override
+    def frequency_form(self) -> FrequencyForm | None:
+        """I − ΨC, where Ψ is the same for all pixels and nothing else is there."""
+        if self._transposed or len(self.tensors) > 2 or self._scale.shape[1:] != (1, 1):
+            return None
+        channels = self.transfer.shape[-1]
+        wide = self._scale.detach().double().cpu().reshape(-1).expand(channels)
+        core = self.transfer.detach().to("cpu", torch.complex128)
+        transfer = torch.eye(channels, dtype=core.dtype) - wide[:, None] * core
+        return FrequencyForm(transfer, self.image, 1.0 / wide)
+
+    @override
+    def symmetric_parts(self) -> list[tuple[Tensor, float]]:
+        """C; GᵀG only adds to it."""
+        return [(self.transfer.detach().to("cpu", torch.complex128).flatten(0, 1), 0.0)]
 
     def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> FactorisedTransform:
         factor = tensors[2] if len(tensors) > 2 else None
         return WoodburyCayley(tensors[0], tensors[1], factor, self.image, step)
 
-    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def apply(self, state: Tensor) -> Tensor:
         matrices = self.transfer.flatten(0, 1)
-        scaled = state * self.scale if self._transposed else state
+        scaled = state * self._scale if self._transposed else state
         found = to_image(torch.bmm(matrices.mH if self._transposed else matrices, to_spectrum(scaled)), self.image)
         if self._rows is not None:
             found = found + (scaled.flatten(1) @ self._rows.t() @ self._rows).reshape(state.shape)
-        return state - (found if self._transposed else found * self.scale)
-
-    def to(self, dtype: torch.dtype) -> Self:  # noqa: D102
-        if dtype == self.scale.dtype:
-            return self
-        return self.rebuild((self.transfer.to(COMPLEX[dtype]), *(part.to(dtype) for part in self.tensors[1:])))
+        return state - (found if self._transposed else found * self._scale)
 
     def _squares(self) -> tuple[Tensor, Tensor, Tensor]:
         """Per frequency the squared Frobenius norm of C's matrix; Ψ; and the squares of G's columns; float64."""
@@ -97,20 +126,22 @@ class ScaledCircular(StructuredOperator):
         def compute() -> tuple[Tensor, Tensor, Tensor]:
             transfer, scale = entry.tensors[:2]
             squares = torch.view_as_real(transfer).double().square().sum((2, 3, 4))
-            columns = torch.zeros(self.shape, dtype=torch.float64, device=scale.device)
+            columns = torch.zeros(self._shape, dtype=torch.float64, device=scale.device)
             for factor in entry.tensors[2:3]:
                 columns = factor.double().square().sum(0)
             return squares, scale.double(), columns
 
         return entry.remembered("squares", compute)
 
-    def core_norm(self) -> float:
+    @override
+    def displacement_norm(self) -> float:
         """Upper bound of ‖C + GᵀG‖₂."""
         squares, _, columns = self._squares()
         return (float(squares.amax()) ** 0.5 + float(columns.sum())) * (1.0 + 1e-12)
 
-    def norm_upper_bound(self) -> float:  # noqa: D102
-        return (1.0 + float(self._squares()[1].amax()) * self.core_norm()) * (1.0 + 1e-12)
+    @override
+    def norm_upper_bound(self) -> float:
+        return (1.0 + float(self._squares()[1].amax()) * self.displacement_norm()) * (1.0 + 1e-12)
 
     def trace(self) -> float:
         """Every channel of C has one diagonal entry, the mean over frequencies."""
@@ -122,34 +153,28 @@ class ScaledCircular(StructuredOperator):
         diagonal = means[:, None, None] + self._squares()[2]
         return float((1.0 - scale.double() * diagonal).sum())
 
-    def core_norm_estimate(self) -> float:
+    @override
+    def displacement_norm_estimate(self) -> float:
         """Root-mean-square singular value of C, which leaves out the few directions of G."""
         squares, _, columns = self._squares()
         weights = multiplicity(self.image[1], squares.device)
         size = self.image[0] * self.image[1] * columns.shape[0]
         return (float((squares * weights).sum()) / size) ** 0.5
 
-    def norm_estimate(self) -> float:  # noqa: D102
-        return 1.0 + self.displacement_norm_estimate()
+    @override
+    def norm_estimate(self) -> float:
+        return 1.0 + float(self._squares()[1].square().mean().sqrt()) * self.displacement_norm_estimate()
 
-    def displacement_norm_estimate(self) -> float:  # noqa: D102
-        scale = self._squares()[1]
-        return float(scale.square().mean().sqrt()) * self.core_norm_estimate()
-
-    def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:  # noqa: D102
-        unit = 0.5 * torch.finfo(self.scale.dtype).eps
-        largest = 2.0 + float(self._squares()[1].amax()) * self.core_norm()
+    @override
+    def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
+        unit = unit_of(self.dtype)
+        largest = 2.0 + float(self._squares()[1].amax()) * self.displacement_norm()
         return unit * self.rounding_terms() * (largest * state_norm + offset_norm) * 1.01
 
     def rounding_terms(self) -> float:
         """Roundings that a number can go through."""
         transforms = 2.0 * image_rounding(self.image) + 4.0 * (self.transfer.shape[2] + 4)
         return transforms + 16.0 + (0.0 if self._rows is None else 2.0 * (self._rows.shape[1] + len(self._rows)))
-
-    def dense(self) -> Tensor:  # noqa: D102
-        size = self.shape[0] * self.shape[1] * self.shape[2]
-        identity = torch.eye(size, dtype=self.scale.dtype, device=self.scale.device)
-        return self.apply(identity.reshape(size, *self.shape)).reshape(size, size).t()
 
 
 class WoodburyCayley(FactorisedTransform):
@@ -182,7 +207,8 @@ class WoodburyCayley(FactorisedTransform):
             )
             self._sides = (seen, 2.0 * solve(small.t(), driven))
 
-    def apply(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def apply(self, state: Tensor) -> Tensor:
         flipped = self._transposed
         start = state * self._scale if flipped else state
         matrices = self._matrices.mH if flipped else self._matrices

@@ -1,18 +1,21 @@
-"""What state maps that are built from several tensors share."""
+"""What the state maps of this library share: tensors, a cache, and one factorisation for both orientations."""
 
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
 from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.operators.base import Operator, T, Transform
 from wellposed.operators.cache import Entry, FactorisationCache, version_of
+from wellposed.operators.fourier import COMPLEX
 
 
 class FactorisedTransform(Transform):
@@ -20,18 +23,19 @@ class FactorisedTransform(Transform):
 
     _transposed: bool
 
+    @override
     def transpose(self) -> Self:
-        """The transform of the transposed map, from the same factorisation."""
         flipped = copy.copy(self)
         flipped._transposed = not self._transposed
         return flipped
 
-    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def affine(self, state: Tensor, offset: Tensor) -> Tensor:
         return self.apply(state) + offset
 
 
 class StructuredOperator(Operator):
-    """A map with several tensors, a shared cache, and a resolvent that one factorisation serves in both orientations.
+    """A map with tensors, a shared cache, and a resolvent that one factorisation serves in both orientations.
 
     Args:
         cache: factorisations to share with other operators of the same layer; None for a new one.
@@ -48,20 +52,27 @@ class StructuredOperator(Operator):
         """The same structure and cache with other tensors."""
 
     @abstractmethod
-    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> FactorisedTransform:
+    def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> Transform:
         """`cayley` of the upright map with these tensors."""
 
     @property
-    @abstractmethod
     def _sizes(self) -> Hashable:
         """What the tensors' numbers leave open: sizes of images."""
+        return self.state_shape
 
     @property
+    @override
     def transposed(self) -> bool:
-        """Whether this acts as the transpose."""
         return self._transposed
 
-    def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:  # noqa: D102
+    @property
+    @override
+    def dtype(self) -> torch.dtype:
+        first = self.tensors[0]
+        return first.real.dtype if first.is_complex() else first.dtype
+
+    @override
+    def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:
         return self._like(tensors, transposed=self._transposed)
 
     def _entry(self) -> Entry:
@@ -70,21 +81,32 @@ class StructuredOperator(Operator):
             self._found = (versions, self._cache.entry(*(tensor.detach() for tensor in self.tensors)))
         return self._found[1]
 
-    def remembered(self, key: Hashable, compute: Callable[[], T], *, oriented: bool = False) -> T:  # noqa: D102
+    @override
+    def remembered(self, key: Hashable, compute: Callable[[], T], *, oriented: bool = False) -> T:
         return self._entry().remembered((key, oriented and self._transposed, self._sizes), compute)
 
-    def affine(self, state: Tensor, offset: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def affine(self, state: Tensor, offset: Tensor) -> Tensor:
         return self.apply(state) + offset
 
-    def transpose(self) -> Self:  # noqa: D102
+    @override
+    def transpose(self) -> Self:
         flipped = self._like(self.tensors, transposed=not self._transposed)
         flipped._found = self._found
         return flipped
 
-    def upright(self) -> Self:  # noqa: D102
+    @override
+    def upright(self) -> Self:
         return self.transpose() if self._transposed else self
 
-    def cayley(self, step: float) -> Transform:  # noqa: D102
+    @override
+    def to(self, dtype: torch.dtype) -> Self:
+        if dtype == self.dtype:
+            return self
+        return self.rebuild(tuple(part.to(COMPLEX[dtype] if part.is_complex() else dtype) for part in self.tensors))
+
+    @override
+    def cayley(self, step: float) -> Transform:
         if any(tensor.requires_grad for tensor in self.tensors) and torch.is_grad_enabled():
             transform = self._factorised(step, self.tensors)  # unrolled: keep the graph, cache nothing
         else:
@@ -93,8 +115,26 @@ class StructuredOperator(Operator):
             )
         return transform.transpose() if self._transposed else transform
 
-    def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    @override
+    def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:
         return torch.func.vjp(lambda *tensors: self.rebuild(tensors).apply(state), *self.tensors)[1](cotangent)
 
-    def tensor_tangent(self, tangents: tuple[Tensor, ...], state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def tensor_tangent(self, tangents: tuple[Tensor, ...], state: Tensor) -> Tensor:
         return directional_derivative(lambda *tensors: self.rebuild(tensors).apply(state), self.tensors, tangents)
+
+    @override
+    def embedding(self) -> Self | None:
+        known = self.coefficients()
+        if known is None:
+            return None
+        kept = torch.where(known.own, known.weight, known.weight.clamp_min(0.0))
+        crossed = torch.where(known.own, 0.0, known.weight.clamp_max(0.0))
+        weight = torch.cat([torch.cat([kept, crossed], 1), torch.cat([crossed, kept], 1)])
+        return self._like((weight,), transposed=False)
+
+    @override
+    def dense(self) -> Tensor:
+        size = math.prod(self.state_shape)
+        identity = torch.eye(size, dtype=self.dtype, device=self.tensors[0].device)
+        return self.apply(identity.reshape(size, *self.state_shape)).reshape(size, size).t()

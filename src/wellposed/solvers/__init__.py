@@ -1,5 +1,7 @@
 """Algorithms for fixed points, and the loop they share: one algorithm a file."""
 
+from wellposed.guarantee import Guarantee
+from wellposed.guarantee.base import Algorithms
 from wellposed.solvers.anderson import Anderson as Anderson
 from wellposed.solvers.averaged import Averaged as Averaged
 from wellposed.solvers.base import Solver as Solver
@@ -11,17 +13,9 @@ from wellposed.solvers.picard import Picard as Picard
 from wellposed.solvers.reflected import DouglasRachford as DouglasRachford
 from wellposed.solvers.reflected import PeacemanRachford as PeacemanRachford
 
-_BY_NAME: dict[str, type[Solver]] = {
-    solver.algorithm: solver
-    for solver in (
-        Anderson, Averaged, Broyden, DouglasRachford, ForwardBackward, Newton, NewtonKrylov, PeacemanRachford, Picard,
-    )
-}  # fmt: skip
+_ALGORITHMS = Algorithms[Solver](Picard(), Averaged(), ForwardBackward(), PeacemanRachford())
 
 
-def solver_named(algorithm: str) -> Solver:
-    """The solver of that name with its default options."""
-    from wellposed.errors import choices
-
-    choices("solver", algorithm, tuple(_BY_NAME))
-    return _BY_NAME[algorithm]()
+def solver_for(guarantee: Guarantee | None) -> Solver:
+    """The solver that a guarantee prefers, with its default options; Anderson acceleration where nothing is promised."""
+    return Anderson() if guarantee is None else guarantee.preferred(_ALGORITHMS)

@@ -59,15 +59,16 @@ def certify(
     if outcome.value.shape[0] == 0:
         empty = outcome.report.residual.double()
         return dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, error_bound=empty))
-    if not isinstance(problem, AffineProblem):
+    given = problem.affine()
+    if given is None:
         image = problem.evaluate(outcome.value)
         bound = guarantee.error_bound(outcome.value, image)
         hidden = _hidden(guarantee, image, torch.full_like(bound, _lost(image)))
         return _conclude(outcome, image, euclidean(image - outcome.value), bound + hidden, hidden, rtol, atol)
-    exact = ExactOffset(problem.offset.double(), torch.zeros_like(outcome.report.residual, dtype=torch.float64))
+    exact = ExactOffset(given.offset.double(), torch.zeros_like(outcome.report.residual, dtype=torch.float64))
     if exact_offset is not None:
         exact = exact_offset()
-    accurate = AffineProblem(problem.operator.to(torch.float64), exact.value, problem.activation.to(torch.float64))
+    accurate = AffineProblem(given.operator.to(torch.float64), exact.value, given.activation.to(torch.float64))
     promise = guarantee.on(accurate.operator)
     dtype = outcome.value.dtype
     value, residual, bound, hidden = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)
@@ -103,7 +104,7 @@ def _refine(
 
     The step is one at which I − W does not amplify: a plain application of the map would, by up to ‖W‖/m.
     """
-    suggested = promise.suggested_step("peaceman_rachford")
+    suggested = promise.suggested_step()
     scaling = accurate.operator.scaling
     step: float | Tensor = 1.0 if suggested is None else min(suggested, 1.0)
     step = step if scaling is None else step * scaling

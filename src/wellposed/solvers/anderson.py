@@ -9,10 +9,10 @@ knowing more, and after a second rejection takes a Picard step with an empty his
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import check, checked_fields
 from wellposed.guarantee import Guarantee
@@ -36,14 +36,14 @@ class Anderson(Solver):
 
     memory: int = 5
     dependence: float | None = None
-    algorithm: ClassVar[str] = "anderson"
 
     def __post_init__(self) -> None:
         check(self.memory >= 1, "memory", self.memory, "must be at least 1")
         fraction = self.dependence is None or 0.0 <= self.dependence < 1.0
         check(fraction, "dependence", self.dependence, "must lie in [0, 1)")
 
-    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
+    @override
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         return _AndersonIteration(problem, guarantee, torch.zeros_like(like) if start is None else start, self)
 
 

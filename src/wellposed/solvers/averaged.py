@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import check, checked_fields
-from wellposed.guarantee import Guarantee
+from wellposed.guarantee import Guarantee, Plan
 from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.problem import Problem
 
@@ -24,16 +24,20 @@ class Averaged(Solver):
     """
 
     damping: float | None = None
-    algorithm: ClassVar[str] = "averaged"
 
     def __post_init__(self) -> None:
         check(self.damping is None or 0.0 < self.damping <= 1.0, "damping", self.damping, "must lie in (0, 1]")
 
-    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
-        plan = None if guarantee is None else guarantee.plan(self.algorithm)
-        damping: float | Tensor = 0.5 if plan is None else plan.step
-        if self.damping is not None:
-            damping = self.damping
+    @override
+    def plan(self, guarantee: Guarantee) -> Plan | None:
+        return guarantee.averaged_plan(self.damping)
+
+    @override
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
+        damping: float | Tensor | None = self.damping
+        if damping is None:
+            plan = None if guarantee is None else self.plan(guarantee)
+            damping = 0.5 if plan is None else plan.step
         return _AveragedIteration(problem, torch.zeros_like(like) if start is None else start, damping)
 
 

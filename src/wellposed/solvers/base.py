@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from wellposed.errors import InputError
-from wellposed.guarantee import Guarantee
+from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
-from wellposed.solvers.problem import AffineProblem, Problem
-
-P = TypeVar("P", bound=Problem)
+from wellposed.solvers.problem import Problem
 
 
 class Iteration(ABC):
@@ -65,13 +63,11 @@ class Iteration(ABC):
 
 
 class Solver(ABC):
-    """Options of an algorithm; a frozen dataclass whose fields are checked.
+    """Options of an algorithm; a frozen dataclass whose fields are checked."""
 
-    Attributes:
-        algorithm: the name under which guarantees know it.
-    """
-
-    algorithm: ClassVar[str]
+    def plan(self, guarantee: Guarantee) -> Plan | None:
+        """What a guarantee proves of this algorithm with these options; None where nothing is proven, as by default."""
+        return None
 
     @abstractmethod
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
@@ -93,40 +89,3 @@ def check_solver(solver: object) -> None:
     """
     if solver is not None and not isinstance(solver, Solver):
         raise InputError(f"solver={solver!r}: give an instance, such as wellposed.Anderson(), or None")
-
-
-def affine(problem: Problem, solver: Solver) -> AffineProblem:
-    """The problem as z = σ(Wz + q), which operator splittings need.
-
-    Raises:
-        InputError: the problem is a general map, or its activation is not monotone.
-    """
-    if not isinstance(problem, AffineProblem):
-        raise InputError(
-            f"solver={solver!r}: an operator splitting needs a layer z = σ(Wz + q), not a general function; "
-            "use Picard, Averaged, Anderson, Broyden or Newton, or a layer such as MonDEQ"
-        )
-    problem.activation.require_monotone(f"the solver {type(solver).__name__}")
-    return problem
-
-
-def step_size(solver: Solver, guarantee: Guarantee | None, given: float | None) -> float | Tensor:
-    """The step that was given, else the one the guarantee suggests or proves, else one.
-
-    Raises:
-        InputError: no step is given and the guarantee proves none for this algorithm.
-    """
-    if given is not None:
-        return given
-    if guarantee is None:
-        return 1.0
-    suggested = guarantee.suggested_step(solver.algorithm)
-    if suggested is not None:
-        return suggested
-    plan = guarantee.plan(solver.algorithm)
-    if plan is None:
-        raise InputError(
-            f"solver={solver!r}: {guarantee.theorem} proves no step for this algorithm; give one, or use the "
-            f"solver {guarantee.preferred!r}"
-        )
-    return plan.step

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import check, checked_fields
 from wellposed.guarantee import Guarantee
@@ -28,12 +28,12 @@ class Broyden(Solver):
     """
 
     memory: int = 10
-    algorithm: ClassVar[str] = "broyden"
 
     def __post_init__(self) -> None:
         check(self.memory >= 1, "memory", self.memory, "must be at least 1")
 
-    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
+    @override
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         return _BroydenIteration(problem, guarantee, torch.zeros_like(like) if start is None else start, self.memory)
 
 

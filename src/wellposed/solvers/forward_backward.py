@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from wellposed.errors import check, checked_fields
-from wellposed.guarantee import Guarantee
-from wellposed.solvers.base import Iteration, Solver, affine, step_size
+from wellposed.errors import checked_fields
+from wellposed.guarantee import Guarantee, Plan
+from wellposed.solvers.base import Iteration
 from wellposed.solvers.problem import AffineProblem, Problem
+from wellposed.solvers.splitting import Splitting
 
 
 @checked_fields
 @dataclass(frozen=True)
-class ForwardBackward(Solver):
+class ForwardBackward(Splitting):
     """Needs no factorisation; converges for steps below 2m/‖I − W‖² when I − W ⪰ mI.
 
     Args:
@@ -24,15 +25,14 @@ class ForwardBackward(Solver):
             coordinate under a log-norm bound.
     """
 
-    step: float | None = None
-    algorithm: ClassVar[str] = "forward_backward"
+    @override
+    def plan(self, guarantee: Guarantee) -> Plan | None:
+        return guarantee.forward_backward_plan(self.step)
 
-    def __post_init__(self) -> None:
-        check(self.step is None or 0.0 < self.step < float("inf"), "step", self.step, "must be positive and finite")
-
-    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
-        alpha = step_size(self, guarantee, self.step)
-        problem = affine(problem, self)
+    @override
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
+        alpha = self.step_under(guarantee)
+        problem = self.affine(problem)
         scaling = problem.operator.scaling
         if scaling is not None and not isinstance(alpha, Tensor):  # as for every splitting
             alpha = alpha * scaling

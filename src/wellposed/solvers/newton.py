@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import checked_fields
 from wellposed.guarantee import Guarantee
@@ -21,9 +21,8 @@ from wellposed.solvers.problem import Problem
 class Newton(Solver):
     """Quadratic near the solution, finite for piecewise linear maps; n² numbers per sample, n³ work a step."""
 
-    algorithm: ClassVar[str] = "newton"
-
-    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
+    @override
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         return _DenseNewtonIteration(problem, guarantee, torch.zeros_like(like) if start is None else start)
 
 

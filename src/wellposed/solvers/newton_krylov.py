@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import check, checked_fields
 from wellposed.guarantee import Guarantee
@@ -28,13 +28,13 @@ class NewtonKrylov(Solver):
 
     krylov_steps: int = 20
     forcing: float = 1e-2
-    algorithm: ClassVar[str] = "newton_krylov"
 
     def __post_init__(self) -> None:
         check(self.krylov_steps >= 1, "krylov_steps", self.krylov_steps, "must be at least 1")
         check(0.0 < self.forcing < 1.0, "forcing", self.forcing, "must lie in (0, 1)")
 
-    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
+    @override
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         return _NewtonKrylovIteration(problem, guarantee, torch.zeros_like(like) if start is None else start, self)
 
 

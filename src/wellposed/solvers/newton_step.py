@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.guarantee import Guarantee
 from wellposed.numerics.euclidean import euclidean
@@ -31,13 +32,14 @@ class NewtonIteration(Iteration):
     def direction(self, point: Tensor, residual: Tensor) -> Tensor:
         """An approximate solution d of (I − J)·d = residual, J the Jacobian of the map at ``point``."""
 
-    def advance(self) -> None:  # noqa: D102
+    @override
+    def advance(self) -> None:
         self.point = self._next
         self.image = self.problem.evaluate(self.point)
         residual = self.image - self.point
         size = euclidean(residual)
         fell = (size < self._least) | (self._length < 0.5**_HALVINGS)  # a fallback step is always taken
-        if self.guarantee is not None and self.guarantee.newton_is_monotone:
+        if self.guarantee is not None and self.guarantee.is_concave:
             fell = torch.isfinite(size)
         wide = fell.reshape(-1, *([1] * (self.image.ndim - 1)))
         self._base = torch.where(wide, self.point, self._base)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import checked_fields
-from wellposed.guarantee import Guarantee
+from wellposed.guarantee import Guarantee, Plan
 from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.problem import Problem
 
@@ -19,9 +19,12 @@ from wellposed.solvers.problem import Problem
 class Picard(Solver):
     """Plain iteration of the map. One evaluation a step, two states of memory."""
 
-    algorithm: ClassVar[str] = "picard"
+    @override
+    def plan(self, guarantee: Guarantee) -> Plan | None:
+        return guarantee.picard_plan()
 
-    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:  # noqa: D102
+    @override
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         return _PicardIteration(problem, torch.zeros_like(like) if start is None else start)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.activations import Activation
 from wellposed.numerics.linear_algebra import directional_derivative
@@ -33,6 +34,10 @@ class Problem(ABC):
     def jacobian(self, state: Tensor) -> Tensor:
         """Jacobian of each sample's map on the flattened state, shape (batch, n, n)."""
 
+    def affine(self) -> AffineProblem | None:
+        """The problem in the form z = σ(Wz + q), which operator splittings and exact error bounds need; None for others."""
+        return None
+
     @property
     def selectable(self) -> bool:
         """Whether finished samples can be taken out of the batch."""
@@ -53,10 +58,12 @@ class MapProblem(Problem):
     select_rows: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None
     linear: bool = False
 
-    def evaluate(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def evaluate(self, state: Tensor) -> Tensor:
         return self.function(state)
 
-    def select(self, rows: Tensor) -> Problem | None:  # noqa: D102
+    @override
+    def select(self, rows: Tensor) -> Problem | None:
         if self.select_rows is None:
             return None
         chosen = self.select_rows
@@ -66,12 +73,14 @@ class MapProblem(Problem):
 
         return MapProblem(chosen(rows), later, self.linear)
 
-    def tangent(self, state: Tensor, direction: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def tangent(self, state: Tensor, direction: Tensor) -> Tensor:
         if self.linear:
             return self.function(direction) - self.function(torch.zeros_like(direction))
         return directional_derivative(self.function, (state,), (direction,))
 
-    def jacobian(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def jacobian(self, state: Tensor) -> Tensor:
         size = state[0].numel()
         basis = torch.eye(size, dtype=state.dtype, device=state.device).reshape(size, 1, *state.shape[1:])
         basis = basis.expand(size, *state.shape)
@@ -83,7 +92,8 @@ class MapProblem(Problem):
         return rows.reshape(size, state.shape[0], size).transpose(0, 1)
 
     @property
-    def selectable(self) -> bool:  # noqa: D102
+    @override
+    def selectable(self) -> bool:
         return self.select_rows is not None
 
 
@@ -95,20 +105,28 @@ class AffineProblem(Problem):
     offset: Tensor
     activation: Activation
 
-    def evaluate(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def evaluate(self, state: Tensor) -> Tensor:
         return self.activation(self.operator.affine(state, self.offset))
 
     def _slopes(self, state: Tensor) -> Tensor:
         return self.activation.derivative(self.operator.affine(state, self.offset))
 
-    def tangent(self, state: Tensor, direction: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def tangent(self, state: Tensor, direction: Tensor) -> Tensor:
         return self._slopes(state) * self.operator.apply(direction)
 
-    def jacobian(self, state: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def jacobian(self, state: Tensor) -> Tensor:
         return self._slopes(state).flatten(1)[:, :, None] * self.operator.dense()
 
-    def select(self, rows: Tensor) -> AffineProblem:  # noqa: D102
+    @override
+    def select(self, rows: Tensor) -> AffineProblem:
         return AffineProblem(self.operator, self.offset[rows], self.activation.select(rows))
+
+    @override
+    def affine(self) -> AffineProblem:
+        return self
 
     def to(self, dtype: torch.dtype) -> AffineProblem:
         """The same problem in another precision."""

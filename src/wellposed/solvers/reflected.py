@@ -13,48 +13,51 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from wellposed.errors import check, checked_fields
-from wellposed.guarantee import Guarantee
+from wellposed.errors import checked_fields
+from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
-from wellposed.solvers.base import Iteration, Solver, affine, step_size
+from wellposed.solvers.base import Iteration
 from wellposed.solvers.problem import AffineProblem, Problem
-
-
-@dataclass(frozen=True)
-class _Reflected(Solver):
-    step: float | None = None
-
-    def __post_init__(self) -> None:
-        check(self.step is None or 0.0 < self.step < float("inf"), "step", self.step, "must be positive and finite")
-
-    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
-        alpha = float(step_size(self, guarantee, self.step))
-        return _ReflectedIteration(affine(problem, self), start, alpha, halved=self.algorithm == "douglas_rachford")
+from wellposed.solvers.splitting import Splitting
 
 
 @checked_fields
 @dataclass(frozen=True)
-class PeacemanRachford(_Reflected):
+class PeacemanRachford(Splitting):
     """Converges linearly at every step when I − W is strongly monotone; one state-size product a step.
 
     Args:
         step: α, or None for the one that the guarantee suggests.
     """
 
-    algorithm: ClassVar[str] = "peaceman_rachford"
+    relaxation: ClassVar[float] = 1.0
+
+    @override
+    def known_step(self, guarantee: Guarantee) -> float | None:
+        return guarantee.suggested_step() if self.step is None else self.step
+
+    @override
+    def plan(self, guarantee: Guarantee) -> Plan | None:
+        return guarantee.reflected_plan(self.known_step(guarantee), self.relaxation)
+
+    @override
+    def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
+        alpha = float(self.step_under(guarantee))
+        return _ReflectedIteration(self.affine(problem), start, alpha, self.relaxation)
 
 
 @checked_fields
 @dataclass(frozen=True)
-class DouglasRachford(_Reflected):
+class DouglasRachford(PeacemanRachford):
     """The averaged form of Peaceman–Rachford: slower, and convergent for merely monotone I − W too.
 
     Args:
         step: α, or None for the one that the guarantee suggests.
     """
 
-    algorithm: ClassVar[str] = "douglas_rachford"
+    relaxation: ClassVar[float] = 0.5
 
 
 class _ReflectedIteration(Iteration):
@@ -62,11 +65,11 @@ class _ReflectedIteration(Iteration):
     image_is_free = False
     problem: AffineProblem
 
-    def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, *, halved: bool) -> None:
+    def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float) -> None:
         self.problem = problem
         scaling = problem.operator.scaling
         self._alpha = alpha if scaling is None else alpha * scaling
-        self._halved = halved
+        self._relaxation = relaxation
         self._cayley = problem.operator.cayley(alpha)
         driven = problem.offset * self._alpha
         self._constant = self._cayley.affine(driven, driven)
@@ -79,7 +82,7 @@ class _ReflectedIteration(Iteration):
     def advance(self) -> None:
         reflected = self.problem.activation.reflect(self._u, self._alpha)
         new = self._cayley.affine(reflected, self._constant)
-        self._u = torch.lerp(self._u, new, 0.5) if self._halved else new
+        self._u = new if self._relaxation == 1.0 else torch.lerp(self._u, new, self._relaxation)
 
     def observe(self) -> Tensor:
         return self.problem.activation.resolvent(self._u, self._alpha)
@@ -96,4 +99,4 @@ class _ReflectedIteration(Iteration):
     def predicted_rate(self) -> float:
         # Reflection preserves lengths or shortens them, so typical differences shrink by C's typical singular value.
         rate = self._cayley.norm_estimate()
-        return 0.5 * (1.0 + rate) if self._halved else rate
+        return 1.0 - self._relaxation + self._relaxation * rate

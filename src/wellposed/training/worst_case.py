@@ -5,19 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wellposed.activations import of_module
 from wellposed.errors import InputError
 from wellposed.layers import Normalize
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.interval import state_interval
 
-_INCREASING = (Normalize, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d, nn.ReLU)
+_INCREASING = (Normalize, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d)
 
 
 def worst_logits(model: nn.Module, x: Tensor, labels: Tensor, radius: float) -> Tensor:
     """Upper bounds of y_j − y_label over all valid pixels within ``radius`` of an image; differentiable, without rounding.
 
     Args:
-        model: increasing maps, equilibrium layers with a componentwise guarantee, and a linear head at the end.
+        model: increasing maps, activations, equilibrium layers with a componentwise guarantee, and a linear head at the end.
         x: pixels in [0, 1], shape (batch, channels, height, width).
         labels: classes, shape (batch,).
         radius: in pixel units, of the ℓ∞ ball.
@@ -38,6 +39,8 @@ def worst_logits(model: nn.Module, x: Tensor, labels: Tensor, radius: float) -> 
             low, high = state_interval(block, low, high)
         elif isinstance(block, _INCREASING):
             low, high = block(low), block(high)
+        elif (sigma := of_module(block)) is not None:
+            low, high = sigma.image(low, high)
         else:
             raise InputError(f"model: no interval of a {type(block).__name__} is known")
     # Differences of rows lose less than bounds of single logits.

@@ -31,8 +31,6 @@ from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.base import Operator
-from wellposed.operators.dense import Dense
-from wellposed.operators.zero_padded import ZeroPadded
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.verdict import Verdict
 
@@ -97,18 +95,11 @@ class _Split:
     @classmethod
     def of(cls, operator: Operator) -> _Split:
         """The parts of a matrix or a zero-padded convolution, float64."""
-        if isinstance(operator, Dense):
-            whole = _Linear(operator.dense().detach().double().cpu())
-            own = torch.eye(len(whole.weight), dtype=torch.float64) > 0.0
-            diagonal = whole.weight.diagonal().clone()
-        elif isinstance(operator, ZeroPadded) and not operator.transposed:
-            whole = _Linear(operator.kernel.detach().double().cpu())
-            count, _, rows, columns = whole.weight.shape
-            own = torch.zeros_like(whole.weight, dtype=torch.bool)
-            own[torch.arange(count), torch.arange(count), rows // 2, columns // 2] = True
-            diagonal = whole.weight[own][:, None, None]
-        else:
+        known = operator.coefficients()
+        if known is None:
             raise CertificateError(f"W: intervals are for matrices and zero-padded convolutions, not {operator!r}")
+        whole, own = _Linear(known.weight.detach().double().cpu()), known.own.cpu()
+        diagonal = whole.weight[own].reshape(-1, *[1] * (len(operator.state_shape) - 1))
         off = whole.weight.masked_fill(own, 0.0)
         parts = (whole.part(each) for each in (off.clamp_min(0.0), (-off).clamp_min(0.0), whole.weight.abs()))
         return cls(diagonal, 2.0 * rounding_constant(2 * whole.terms + 16), *parts)

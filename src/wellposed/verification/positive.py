@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, GuaranteeError
-from wellposed.guarantee.componentwise import majorant
-from wellposed.guarantee.positive import PositiveConcave
+from wellposed.guarantee.majorant import majorant
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import Stored, linear_map
 from wellposed.layers.normalize import Normalize, batch_norm_map
@@ -60,9 +59,10 @@ class PositiveVerifier(RegionVerifier):
         if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
             raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
         operator, guarantee = layer.materialise()
-        if not isinstance(operator, Dense) or not isinstance(guarantee, PositiveConcave):
+        matrix = operator.matrix()
+        if matrix is None or guarantee is None or not guarantee.is_concave:
             raise CertificateError(f"{name}: needs a dense positive concave layer")
-        stored = Dense(operator.dense().detach().double().cpu().contiguous())
+        stored = Dense(matrix.detach().double().cpu().contiguous())
         self._matrix, self._activation, self._injection = stored.dense(), layer.activation, layer.injection
         weight, bias = (part.cpu() for part in layer.injection.folded())
         self._bias_size = bias.abs()

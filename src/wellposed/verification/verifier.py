@@ -48,8 +48,7 @@ class Verifier(RegionVerifier):
         self.inputs, self.classes = self.network.weight.shape[1], len(self.network.output)
         units = len(self.network.matrix)
         self.batch_size = max(1, min(100, _ENTRIES // (units * (units + self.inputs))))
-        metric = self.network.layer.guarantee().diagonal_metric()
-        self._metric = torch.ones(units, dtype=torch.float64) if metric is None else metric.detach().double().cpu()
+        self._metric = self.network.metric
         self._block = DenseMetricProblem(self.network.matrix, self.network.weight, self._metric)
         self._pairs: dict[tuple[int, int], tuple[float, Tensor]] = {}
 

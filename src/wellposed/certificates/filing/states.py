@@ -10,6 +10,7 @@ from torch import Tensor
 from wellposed.bounds.joint import Joint
 from wellposed.bounds.tail import tail_of
 from wellposed.errors import CertificateError
+from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.network.kinds import Block
@@ -17,7 +18,6 @@ from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.linear_algebra import solve
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.dense import Dense
 
 # For the checker's coarser rounding: of the slope, of a distance (which is twice a sum), and of the rounding of offsets.
 _SLOPE, _DISTANCE, _OFFSETS = 1.0 - 1e-9, 2.1, 4.0
@@ -40,7 +40,7 @@ def witness_states(
     """
     tail, value = tail_of(blocks), _normalised(blocks[: joint.place], points)
     assert tail is not None  # or there would be no joint bound
-    if value is None or not isinstance(tail.layer.operator(), Dense):
+    if value is None or tail.layer.operator().matrix() is None:
         return None
     layer = frozen(tail.layer, metric_guarantee(joint.block, tail.layer))
     matrix, offset = layer.operator().dense(), layer.injection(value)
@@ -52,8 +52,8 @@ def witness_states(
     sizes = states.abs() @ matrix.abs().t() + value.abs() @ layer.injection.weight.abs().t() + offset.abs()
     rounding = rounding_constant(sum(matrix.shape) + layer.injection.weight.shape[1] + 16)
     away = ((states - image) @ matrix.t()).abs() + _OFFSETS * rounding * sizes
-    known = layer.guarantee().diagonal_metric()
-    metrics = [joint.multipliers[0], torch.ones(len(matrix)).double() if known is None else known.double().cpu()]
+    known = known_metric(matrix, layer.guarantee())
+    metrics = [joint.multipliers[0], *([] if known is None else [known])]
     distances = [_distance(matrix, metric, away) for metric in metrics]
     best = min(distances)
     error = float(tail.rows.norm()) * (best + rounding * float(image.abs().sum()))

@@ -6,7 +6,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from wellposed.activations import monotone_name
+from wellposed.activations import name_of
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
@@ -23,8 +23,8 @@ class _ConvolutionalBlock(EquilibriumBlock):
     @override
     def describe(self, value: float | None) -> Description:
         layer = self.module
-        sigma = monotone_name(layer.activation.inside)
-        if value is None or sigma is None:
+        sigma = name_of(layer.activation.interior)
+        if value is None or sigma is None or not layer.activation.is_monotone:
             return super().describe(value)
         norm = checkable_convolution_norm(layer.injection.weight, layer.injection_norm())
         options = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from wellposed.activations import monotone_name
+from wellposed.activations import name_of
 from wellposed.guarantee import Guarantee
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
@@ -25,7 +25,6 @@ from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.verified import spectral_norm_upper_bound
-from wellposed.operators.dense import Dense
 from wellposed.solvers.solution import Solution
 
 
@@ -97,15 +96,15 @@ class EquilibriumBlock(ImplicitBlock):
     @override
     def describe(self, value: float | None) -> Description:
         layer: Equilibrium = self.module
-        operator, sigma = layer.operator(), monotone_name(layer.activation)
+        matrix, sigma = layer.operator().matrix(), name_of(layer.activation)
         scaled, state = is_plain(layer.injection, ScaledLinear), layer.constraint.formula
-        followed = isinstance(operator, Dense) and (scaled or is_plain(layer.injection, nn.Linear))
-        if not followed or state is None or sigma is None or layer.direct is not None:
+        followed = layer.activation.is_monotone and (scaled or is_plain(layer.injection, nn.Linear))
+        if not followed or matrix is None or state is None or sigma is None or layer.direct is not None:
             return super().describe(value)
         options = {
             "state": state, "input": "scaled" if scaled else "linear", "output": layer.output is not None, "activation": sigma
         }  # fmt: skip
-        tensors = {"matrix": operator.dense(), "input": layer.injection.weight}
+        tensors = {"matrix": matrix, "input": layer.injection.weight}
         if layer.output is not None:
             tensors["output"] = layer.output.weight
         return Description("equilibrium", options, tensors=tensors, in_metric=True)
@@ -129,9 +128,10 @@ def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
     eps = torch.finfo(state.dtype).eps
     weight = injection.weight.detach().double()
     absolute = 0.0 if layer.activation.homogeneous else 8.0 * eps * state[0].numel() ** 0.5 if len(state) else 0.0
-    if weight.ndim == 2 and isinstance(operator, Dense):
+    stored = operator.matrix()
+    if weight.ndim == 2 and stored is not None:
         unit = 0.5 * eps * (weight.shape[1] + len(weight) + 8) * 1.01
-        matrix = operator.dense().detach().double().abs()
+        matrix = stored.detach().double().abs()
         bias = 0.0 if injection.bias is None else injection.bias.detach().double().abs()
         terms = value.double().abs() @ weight.abs().t() + state.double().abs() @ matrix.t() + bias
         norms = [spectral_norm_upper_bound(part.abs()) for part in (weight, matrix)]

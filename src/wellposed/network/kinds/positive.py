@@ -6,7 +6,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from wellposed.activations.concave import concave_name
+from wellposed.activations import name_of
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.pcdeq import PcDEQ
 from wellposed.network.description import Description
@@ -25,7 +25,7 @@ class PositiveBlock(EquilibriumBlock):
         operator, guarantee = layer.materialise()
         images = len(layer.state_shape) == 3
         options: dict[str, Any] = {
-            "activation": concave_name(layer.activation), "parametrisation": layer.constraint.parametrisation,
+            "activation": name_of(layer.activation), "parametrisation": layer.constraint.parametrisation,
             "batch_norm": injection.norm is not None, "image": images,
         }  # fmt: skip
         if injection.norm is not None:

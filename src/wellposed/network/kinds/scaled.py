@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from wellposed.activations import monotone_name
+from wellposed.activations import name_of
 from wellposed.layers.conv_lben import ConvLBEN
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.equilibrium import EquilibriumBlock
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
-from wellposed.operators.driven_circular import DrivenCircular
 from wellposed.operators.fourier import real_parts
 
 _BELOW = 1.0 - 1e-11  # of the monotonicity, for the checker's coarser rounding
@@ -31,14 +30,15 @@ class ScaledBlock(EquilibriumBlock):
     @override
     def describe(self, value: float | None) -> Description:
         layer: ConvLBEN = self.module
-        sigma = monotone_name(layer.activation.inside)
+        interior = layer.activation.interior
+        sigma = name_of(interior)
         if value is None or sigma is None:
             return super().describe(value)
         operator: Any = layer.operator()
         options: dict[str, Any] = {
             "activation": sigma, "input_image": list(layer.input_shape[1:]), "stride": layer.injection.stride,
             "image": list(layer.state_shape[1:]), "output": layer.output is not None,
-            "border": layer.activation.border, "in_metric": not isinstance(operator, DrivenCircular),
+            "border": int(interior is not layer.activation), "in_metric": operator.driven is None,
         }  # fmt: skip
         tensors = {"scale": operator.scale, "transfer": real_parts(operator.transfer), "input": layer.injection.weight}
         found = self._monotone(value) if layer.output is None else self._bounded(value)
@@ -65,7 +65,7 @@ class ScaledBlock(EquilibriumBlock):
         multiplier = 0.5 * square / bound * _HALF_WAY
         options = {"pool": layer.output.pool, "multiplier": multiplier}
         tensors = {"factor": operator.factor, "output": layer.output.weight}
-        if isinstance(operator, DrivenCircular):
+        if operator.driven is not None:
             tensors["driven"] = real_parts(operator.driven)
             own = operator.driven.to("cpu", torch.complex128)
             through = layer.injection.transfer(layer.injection.weight.double()).cpu()

@@ -1,0 +1,120 @@
+"""Guarantees that know how far every component of an equilibrium moves: bounds of the inverse of an M-matrix."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.majorant import Majorant
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.verified import spectral_norm_upper_bound
+from wellposed.operators import Operator
+
+
+@dataclass(frozen=True, eq=False)
+class NormProof:
+    """Vectors that prove ‖A⁻¹D‖₂ ≤ value for an M-matrix A: start > 0, A·reach ≥ D·start, Aᵀ·back ≥ reach, D·back ≤ value²·start.
+
+    Attributes:
+        value: the bound.
+        start: shape of the state.
+        reach: likewise.
+        back: likewise.
+    """
+
+    value: float
+    start: Tensor
+    reach: Tensor
+    back: Tensor
+
+
+class Sensitivity(Guarantee):
+    """Error bounds and convergence from a proof that |dz| ≤ G|dq| in every component.
+
+    Attributes:
+        operator: W.
+    """
+
+    operator: Operator
+
+    @property
+    @abstractmethod
+    def majorant(self) -> Majorant:
+        """The proof for the operator's numbers."""
+
+    @property
+    def sensitivity(self) -> Tensor:
+        """Upper bound of G in every entry, shape (n, n), float64."""
+        return self.majorant.sensitivity
+
+    @property
+    def contraction_weights(self) -> Tensor:
+        """The v > 0 of the norm max |z_i|/v_i in which iterations contract."""
+        return self.majorant.weights
+
+    @property
+    def _entries(self) -> int:
+        """Numbers in a state."""
+        return self.contraction_weights.numel()
+
+    def _plan(self, step: float | Tensor, factor: float) -> Plan | None:
+        weights = self.contraction_weights
+        distortion = math.sqrt(self._entries) * float(weights.amax() / weights.amin())
+        return Plan(step, factor, distortion) if factor < 1.0 else None
+
+    @override
+    def embedded(self, operator: Operator) -> Guarantee:
+        return self.on(operator)
+
+    def _moved(self, change: Tensor) -> Tensor:
+        """‖G|change|‖₂ per sample, never too small."""
+        eps = torch.finfo(change.dtype).eps
+        sensitivity = self.sensitivity.to(change)
+        return euclidean(change.abs() @ sensitivity.t()) * (1.0 + eps * (change.shape[1] + 8))
+
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
+        """``‖G|W(point − image)|‖₂``: image solves the equation for the offset q + W(point − image)."""
+        return self._moved(self.operator.apply(point - image))
+
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
+        """``‖G|defect|‖₂``."""
+        rounding = (size - euclidean(defect)).clamp_min(0.0)
+        return self._moved(defect) + self._norm * rounding
+
+    @cached_property
+    def norm_proof(self) -> NormProof:
+        """A proof by vectors of a bound of the sensitivity's norm, close to it where the singular vectors are positive."""
+        inverse, slopes = self.majorant.sensitivity, self._scales
+        start = torch.linalg.svd(self.sensitivity)[2][0].abs()
+        found: NormProof | None = None
+        for share in (0.0, 1e-9, 1e-6, 1e-3, 1.0):
+            raised = start + share * start.amax()
+            if not bool((raised > 0.0).all()):
+                continue
+            # The inverse is an upper bound; more of both sides covers what checking it again may round.
+            reach = torch.mv(inverse, slopes * raised * (1.0 + 1e-9) + 1e-13 * raised.amax())
+            back = torch.mv(inverse.t(), reach * (1.0 + 1e-9) + 1e-13 * reach.amax())
+            value = float((slopes * back / raised).amax().sqrt()) * (1.0 + 1e-14)
+            if found is None or value < found.value:
+                found = NormProof(value, raised, reach, back)
+        assert found is not None
+        return found
+
+    @property
+    def _scales(self) -> Tensor:
+        """D: what the offset is multiplied with."""
+        return torch.ones_like(self.majorant.weights)
+
+    @cached_property
+    def _norm(self) -> float:
+        return spectral_norm_upper_bound(self.sensitivity)
+
+    def offset_lipschitz(self) -> float:  # noqa: D102
+        return self._norm
