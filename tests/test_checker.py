@@ -12,7 +12,7 @@ import wellposed as wp
 from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, seal_weights, written
 from wellposed import checker, testing
 from wellposed.checker import Checker, Refuted
-from wellposed.checker.core import norm_at_most
+from wellposed.checker.proofs import norm_at_most
 
 
 def chain(layer, *after):
