@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from wellposed.bounds.components import components
-from wellposed.bounds.joint import Joint, following
-from wellposed.bounds.product import Factor
+from wellposed.bounds.entrywise import entrywise_bound
+from wellposed.bounds.factor import Factor
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.filing.entries import Entries, entries
 from wellposed.errors import CertificateError
 from wellposed.network import Network
@@ -45,7 +45,7 @@ def claims(
     network: Network,
     norm: Norm,
     factors: tuple[Factor, ...],
-    joint: Joint | None,
+    joint: TailBound | None,
     lipschitz: float,
     pairs: Tensor | None,
 ) -> Claims:
@@ -55,7 +55,7 @@ def claims(
         network: what the certificate is about.
         norm: of inputs and outputs.
         factors: constants of the blocks, for the Euclidean norm.
-        joint: what is proved of the last layer with its head.
+        joint: what diagonal metrics prove of the last layer with its head.
         lipschitz: the certificate's constant.
         pairs: the certificate's constants of class margins, shape (classes, classes), or None.
     """
@@ -66,10 +66,10 @@ def claims(
             tensors["joint/shares"] = joint.shares
     if norm == "2":
         return Claims(*_of_blocks(blocks, factors, joint, lipschitz, pairs), blocks, tensors)
-    known = [] if joint is None else [following(joint, factors, norm)]
+    known = [] if joint is None else [joint.from_input(())]
     proved = None
     with suppress(CertificateError):  # not every chain has constants component by component
-        proved = components(network.blocks, norm)
+        proved = entrywise_bound(network.blocks, norm)
         known.append((proved.value, proved.pairs))
         tensors.update(proved.vectors)
     apart = [margins for _, margins in known if margins is not None]
@@ -78,7 +78,7 @@ def claims(
 
 
 def _of_blocks(
-    blocks: Entries, factors: tuple[Factor, ...], joint: Joint | None, lipschitz: float, pairs: Tensor | None
+    blocks: Entries, factors: tuple[Factor, ...], joint: TailBound | None, lipschitz: float, pairs: Tensor | None
 ) -> tuple[float, Tensor | None]:
     """The Euclidean constants of all outputs and of class margins that follow from the constants of the entries."""
     values = [entry["value"] for entry in blocks]
@@ -91,5 +91,5 @@ def _of_blocks(
         return lipschitz * larger, margins
     # The joint bound is what the checker follows, also where the product is a little below it.
     own = tuple(replace(factor, value=value) for factor, value in zip(factors, values, strict=True))
-    whole, apart = following(joint, own, "2")
+    whole, apart = joint.from_input(own)
     return whole, margins if apart is None else apart

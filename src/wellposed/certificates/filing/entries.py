@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from wellposed.bounds.diagonal_metric import dense_metric_problem
+from wellposed.bounds.factor import Factor
 from wellposed.bounds.frequency_metric import circular_metric_problem
-from wellposed.bounds.joint import Joint
-from wellposed.bounds.product import Factor
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.network import Network
 from wellposed.network.description import Description
@@ -22,14 +22,14 @@ Entries = list[dict[str, Any]]
 
 @torch.no_grad()
 def entries(
-    network: Network, factors: tuple[Factor, ...] | None, joint: Joint | None
+    network: Network, factors: tuple[Factor, ...] | None, joint: TailBound | None
 ) -> tuple[Entries, dict[str, Tensor]]:
     """The entries of the blocks of a network, and the tensors that prove what they say.
 
     Args:
         network: what the certificate is about.
         factors: the blocks' constants; None in norms in which they have none of their own.
-        joint: what is proved of the last layer with its head.
+        joint: what diagonal metrics prove of the last layer with its head.
     """
     found, tensors = Entries(), {}
     for place, block in enumerate(network.blocks):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wellposed.bounds.joint import Joint
 from wellposed.bounds.tail import tail_of
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.errors import CertificateError
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
@@ -26,7 +26,7 @@ _STEPS = 3  # of Newton's method: the two inputs are close to each other, so tha
 
 @torch.no_grad()
 def witness_states(
-    blocks: Sequence[Block], joint: Joint, points: Tensor, norm: Norm
+    blocks: Sequence[Block], joint: TailBound, points: Tensor, norm: Norm
 ) -> tuple[dict[str, Tensor], float] | None:
     """The states of two inputs and a metric that bounds their errors, for the checker, and the lower bound that they prove there.
 

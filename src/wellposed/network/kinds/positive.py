@@ -23,23 +23,23 @@ class PositiveBlock(EquilibriumBlock):
     def describe(self, value: float | None) -> Description:
         layer, injection = self.module, self.module.injection
         operator, guarantee = layer.materialise()
-        images = len(layer.state_shape) == 3
+        numbers = injection.numbers()
+        image = numbers.as_convolution()
         options: dict[str, Any] = {
             "activation": name_of(layer.activation), "parametrisation": layer.constraint.parametrisation,
-            "batch_norm": injection.norm is not None, "image": images,
+            "batch_norm": injection.norm is not None, "image": image is not None,
         }  # fmt: skip
         if injection.norm is not None:
             options["epsilon"] = injection.norm.eps
-        if images:
-            options.update(
-                input_image=list(layer.input_shape[1:]), stride=injection.stride[0], padding=injection.padding[0]
-            )
+        if image is not None:
+            options.update(input_image=list(image.image), stride=image.stride[0], padding=image.padding[0])
         tensors = {
             "matrix": operator.tensors[0], "floor": guarantee.floor_state, "perron": guarantee.contraction_weights
         }  # fmt: skip
         if value is None:  # the sensitivity is bounded entry by entry
             return Description("positive", options, tensors=tensors)
         proof = guarantee.norm_proof
-        norm = (checkable_convolution_norm if images else checkable_norm)(injection.folded()[0], layer.injection_norm())
+        checkable = checkable_norm if image is None else checkable_convolution_norm
+        norm = checkable(numbers.weight, layer.injection_norm())
         tensors.update(start=proof.start, reach=proof.reach, back=proof.back)
         return Description("positive", options, max(value, norm * proof.value * ROOM), tensors)
