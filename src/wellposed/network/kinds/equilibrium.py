@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from wellposed.activations import name_of
 from wellposed.errors import CertificateError
 from wellposed.guarantee import Guarantee
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.maps.affine import Affine
 from wellposed.maps.positive_part import PositivePart
+from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
@@ -154,6 +156,19 @@ class EquilibriumBlock(ImplicitBlock):
         exact = super().exact()
         exact.solver, exact.max_steps = None, max(exact.max_steps, EXACT_STEPS)
         return exact
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        layer: Equilibrium = self.module
+        matrix, sigma = layer.operator().matrix(), layer.activation
+        formulas = {"state": layer.constraint.formula, "input": layer.injection.formula, "activation": name_of(sigma)}
+        if matrix is None or None in formulas.values() or not sigma.is_monotone or layer.direct is not None:
+            return super().describe(value)
+        options = {**formulas, "output": layer.output is not None}
+        tensors = {"matrix": matrix, "input": layer.injection.weight}
+        if layer.output is not None:
+            tensors["output"] = layer.output.weight
+        return Description("equilibrium", options, tensors=tensors, in_metric=True)
 
 
 class _StateBlock(EquilibriumBlock):
