@@ -77,9 +77,20 @@ def fixed_point(
     if isinstance(f, AffineProblem):
         check(single, "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
         return _solve_affine(f, leaves[0].detach(), guarantee, settings)  # type: ignore[return-value]
-    function: Callable[..., Any]
-    tensors: tuple[Tensor, ...]
-    function, tensors, per_sample = _as_function(f, tuple(args), batched_args)
+    function = _as_function(f, tuple(args), batched_args)
+    return _solve_map(*function, leaves, guarantee, settings, single=single)
+
+
+def _solve_map(
+    function: Callable[..., Any],
+    tensors: tuple[Tensor, ...],
+    per_sample: tuple[bool, ...] | None,
+    leaves: tuple[Tensor, ...],
+    guarantee: Guarantee | None,
+    settings: Settings,
+    *,
+    single: bool,
+) -> Any:
     pack, unpack = _packing(leaves)
 
     def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
@@ -88,14 +99,11 @@ def fixed_point(
         return pack(_checked_image(tuple(image) if isinstance(image, tuple | list) else (image,), rows, leaves))
 
     start = pack(tuple(leaf.detach() for leaf in leaves))
-    equation = MapEquation(
-        Guarded(on_rows), settings, guarantee, batched_tensors=per_sample, check_captured=torch.is_grad_enabled()
-        and isinstance(settings.gradient, Exact),
-    )  # fmt: skip
+    watched = torch.is_grad_enabled() and settings.gradient.is_implicit
+    equation = MapEquation(Guarded(on_rows), settings, guarantee, batched_tensors=per_sample, check_captured=watched)
     value, report = equation.run(start, (torch.zeros_like(start), *tensors))
     unpacked = unpack(value)
-    result: Any = unpacked[0] if single else unpacked
-    return Solution(*report.fields(), result, equation.adjoint_reports)
+    return Solution(*report.fields(), unpacked[0] if single else unpacked, equation.adjoint_reports)
 
 
 def _solve_affine(
@@ -153,7 +161,7 @@ def _checked_image(image: tuple[Tensor, ...], rows: Tensor, leaves: tuple[Tensor
 def _as_function(
     f: Callable[..., Any], args: tuple[Any, ...], batched_args: Sequence[int] | None
 ) -> tuple[Callable[..., Any], tuple[Tensor, ...], tuple[bool, ...] | None]:
-    """F with only tensors for arguments, those tensors, and which of them have a row per sample."""
+    """The function f with only tensors for arguments, those tensors, and which of them have a row per sample."""
     places = [place for place, arg in enumerate(args) if isinstance(arg, Tensor)]
     for place in batched_args or ():
         check(place in places, "batched_args", place, "must be positions of tensors in args")

@@ -12,6 +12,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.circular_monotone import circular_kernel
@@ -75,7 +76,8 @@ class ConvLipschitzBounded(SavedNumber, Constraint):
         return 0.0 < value < math.inf
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.channels * self.image[0] * self.image[1]
 
     def materialise(

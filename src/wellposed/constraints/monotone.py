@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
@@ -77,10 +78,12 @@ class Monotone(StrongMonotonicity):
         nn.init.uniform_(self.B, -bound, bound)
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.A.shape[0]
 
-    def materialise(self) -> tuple[Dense, StronglyMonotone]:  # noqa: D102
+    @override
+    def materialise(self) -> tuple[Dense, StronglyMonotone]:
         with full_precision(self.A.device):
             matrix = _StateWeight.apply(self.A, self.B, self.m)
         operator = Dense(matrix, factorisation_cache(self))

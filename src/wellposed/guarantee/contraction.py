@@ -36,7 +36,8 @@ class Contraction(Guarantee):
     def picard_plan(self) -> Plan:
         return Plan(1.0, self.factor)
 
-    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
         eps = torch.finfo(image.dtype).eps
         relative = 16.0 * eps if self.evaluation_error is None else self.evaluation_error
         distance = euclidean(image - point) * (1.0 + eps * max(8.0, image[0].numel()))
@@ -47,8 +48,10 @@ class Contraction(Guarantee):
         """``‖defect‖/(1 − factor)``, for activations with slopes of at most one."""
         return size / (1.0 - self.factor)
 
-    def offset_lipschitz(self) -> float:  # noqa: D102
+    @override
+    def offset_lipschitz(self) -> float:
         return 1.0 / (1.0 - self.factor) * (1.0 + 1e-15)
 
-    def on(self, operator: Operator) -> Guarantee:  # noqa: D102
+    @override
+    def on(self, operator: Operator) -> Guarantee:
         return self

@@ -109,7 +109,8 @@ class GraphContraction(Guarantee):
         # In the Frobenius norm the image is closer than the point by the factor.
         return torch.where(factor < 1.0, torch.minimum(bound, factor * bound + rounding), bound)
 
-    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
         return self._resolved(torch.zeros_like(defect), size)
 
     def offset_lipschitz(self) -> float:
@@ -121,8 +122,10 @@ class GraphContraction(Guarantee):
             "the map contracts in a weighted maximum norm only: no Frobenius constant free of graph sizes"
         )
 
-    def on(self, operator: Operator) -> Guarantee:  # noqa: D102
+    @override
+    def on(self, operator: Operator) -> Guarantee:
         return self
 
-    def transposed(self) -> Guarantee:  # noqa: D102
+    @override
+    def transposed(self) -> Guarantee:
         return GraphContraction(self.block, self.spectral_norm, self.row_norm, adjoint=not self._adjoint)

@@ -104,10 +104,12 @@ class StronglyMonotone(Guarantee):
         rounding = (size - euclidean(defect)).clamp_min(0.0)
         return (self._weigh(defect) + self._distortion * rounding) / self.m
 
-    def offset_lipschitz(self) -> float:  # noqa: D102
+    @override
+    def offset_lipschitz(self) -> float:
         return self._distortion / proved_monotonicity(self.operator.dense(), self.operator.metric) * (1.0 + 1e-15)
 
-    def on(self, operator: Operator) -> StronglyMonotone:  # noqa: D102
+    @override
+    def on(self, operator: Operator) -> StronglyMonotone:
         return StronglyMonotone(operator, self.m)
 
 
@@ -121,7 +123,8 @@ class ProvedMonotone(StronglyMonotone):
         self.operator = operator
 
     @cached_property
-    def m(self) -> float:  # type: ignore[override]  # noqa: D102 - on demand: it needs numbers, not graph tensors
+    @override
+    def m(self) -> float:  # type: ignore[override]  # on demand: it needs numbers, not graph tensors
         operator = self.operator
         return operator.remembered("monotonicity", lambda: proved_monotonicity(operator.dense(), operator.metric))
 

@@ -163,10 +163,12 @@ class PositiveConcave(Sensitivity):
         """
         return state if self._linear else torch.maximum(state, self.floor_state.to(state))
 
-    def linearised(self) -> PositiveConcave:  # noqa: D102
+    @override
+    def linearised(self) -> PositiveConcave:
         return type(self)(self.operator, self._activation, self._floor, self._thompson, linear=True)
 
-    def on(self, operator: Operator) -> PositiveConcave:  # noqa: D102
+    @override
+    def on(self, operator: Operator) -> PositiveConcave:
         return type(self)(operator, self._activation, self._floor, self._thompson, linear=self._linear)
 
 

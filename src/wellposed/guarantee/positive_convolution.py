@@ -13,6 +13,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.positive import PositiveConcave, below
@@ -125,7 +126,8 @@ class PositiveConvolution(PositiveConcave):
         raise GuaranteeError("W: the sensitivity could not be bounded in these numbers; use float64 or a larger floor")
 
     @property
-    def contraction_weights(self) -> Tensor:  # noqa: D102
+    @override
+    def contraction_weights(self) -> Tensor:
         return self._perron[1]
 
     @cached_property

@@ -116,5 +116,6 @@ class Sensitivity(Guarantee):
     def _norm(self) -> float:
         return spectral_norm_upper_bound(self.sensitivity)
 
-    def offset_lipschitz(self) -> float:  # noqa: D102
+    @override
+    def offset_lipschitz(self) -> float:
         return self._norm

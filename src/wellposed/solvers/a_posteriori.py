@@ -61,10 +61,7 @@ def certify(
         return dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, error_bound=empty))
     given = problem.affine()
     if given is None:
-        image = problem.evaluate(outcome.value)
-        bound = guarantee.error_bound(outcome.value, image)
-        hidden = _hidden(guarantee, image, torch.full_like(bound, _lost(image)))
-        return _conclude(outcome, image, euclidean(image - outcome.value), bound + hidden, hidden, rtol, atol)
+        return _certify_map(outcome, problem, guarantee, rtol, atol)
     exact = ExactOffset(given.offset.double(), torch.zeros_like(outcome.report.residual, dtype=torch.float64))
     if exact_offset is not None:
         exact = exact_offset()
@@ -93,6 +90,16 @@ def certify(
         steps[rows] += again.report.steps
         outcome = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, steps=steps))
     return _conclude(outcome, value, residual, bound, hidden, rtol, atol)
+
+
+def _certify_map(
+    outcome: Outcome, problem: Problem, guarantee: Guarantee, rtol: float, atol: float | Tensor
+) -> Outcome:
+    """What `certify` does for a general map, whose evaluation can be made no more exact than it is."""
+    image = problem.evaluate(outcome.value)
+    bound = guarantee.error_bound(outcome.value, image)
+    hidden = _hidden(guarantee, image, torch.full_like(bound, _lost(image)))
+    return _conclude(outcome, image, euclidean(image - outcome.value), bound + hidden, hidden, rtol, atol)
 
 
 def _refine(
