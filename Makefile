@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test test-slow lint figures bench clean
+.PHONY: demo test test-fast test-slow lint figures bench clean
 
 demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digits
 	$(BIN)/wellposed train mondeq --preset digits --out $(RUN)
@@ -14,6 +14,9 @@ demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digit
 
 test: $(VENV)/.ready  ## the test suite, about a quarter of an hour on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test-fast: $(VENV)/.ready  ## two minutes on two cores: the tests of tests/fast.txt, which call every file of the library
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --fast --touches-every-module
 
 test-slow: $(VENV)/.ready  ## tests that train on real MNIST; needs WELLPOSED_DATA or a network
 	$(BIN)/python -m pytest -q -m slow

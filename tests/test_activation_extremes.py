@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.activations import monotone_names, names
 
 mp = mpmath.mp.clone()
@@ -84,7 +85,7 @@ def points(dtype):
         746.0,
     ]
     sizes += [float(torch.finfo(dtype).smallest_normal), 1.8e19, 1.9e19, 1e20]
-    values = torch.tensor([0.0, *sizes, *(-size for size in sizes)], dtype=torch.float64).to(dtype)
+    values = testing.tensor([0.0, *sizes, *(-size for size in sizes)], dtype=torch.float64).to(dtype)
     return values[torch.isfinite(values)]
 
 
@@ -130,16 +131,16 @@ def test_values_and_derivatives(name, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_limits_at_infinity(name, dtype):
     sigma = wp.activation(name)
-    ends = torch.tensor([-math.inf, math.inf], dtype=dtype)
+    ends = testing.tensor([-math.inf, math.inf], dtype=dtype)
     low, high, first, second = AT_INFINITY[name]
-    expected = torch.tensor([low, math.inf if high is None else high], dtype=dtype)
+    expected = testing.tensor([low, math.inf if high is None else high], dtype=dtype)
     found = sigma(ends)
     if high is None:  # unbounded, and as large as the dtype can say
         assert found[1] >= torch.finfo(dtype).max
         found, expected = found[:1], expected[:1]
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(
-        sigma.derivative(ends), torch.tensor([first, second], dtype=dtype), rtol=1e-6, atol=1e-37
+        sigma.derivative(ends), testing.tensor([first, second], dtype=dtype), rtol=1e-6, atol=1e-37
     )
 
 

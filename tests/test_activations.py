@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.activations import (
     Bordered,
     Clamp,
@@ -19,7 +20,7 @@ from wellposed.activations import (
     torch_forms,
 )
 
-GRID = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+GRID = testing.linspace(-8, 8, 4001, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", names())
@@ -65,14 +66,14 @@ def test_resolvent_in_float32():
 
 
 def test_diagonal_linear_is_its_own_theorem():
-    slopes = torch.rand(3, 5, dtype=torch.float64)
+    slopes = testing.rand(3, 5, dtype=torch.float64)
     activation = DiagonalLinear(slopes)
-    value = torch.randn(3, 5, dtype=torch.float64)
+    value = testing.randn(3, 5, dtype=torch.float64)
     for step in (0.3, 1.0, 4.0):
         result = activation.resolvent(value, step)
         w = (value - (1 - step) * result) / step
         torch.testing.assert_close(slopes * w, result)
-    rows = torch.tensor([2, 0])
+    rows = testing.tensor([2, 0])
     torch.testing.assert_close(activation.select(rows)(value[rows]), activation(value)[rows])
 
 
@@ -93,7 +94,7 @@ def test_layers_with_any_activation_can_be_copied_and_pickled(name):
     import pickle
 
     layer = wp.MonDEQ(3, 4, activation=name)
-    x = torch.randn(2, 3)
+    x = testing.randn(2, 3)
     for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         torch.testing.assert_close(again(x), layer(x))
         assert repr(again) == repr(layer)

@@ -6,21 +6,22 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.attacks import adversarial_distances, auto_attack
 
 
 def linear_model():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]]))
-        model[1].bias.copy_(torch.tensor([-2.0, 2.0]))
+        model[1].weight.copy_(testing.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]]))
+        model[1].bias.copy_(testing.tensor([-2.0, 2.0]))
     return model
 
 
 def test_linear_model_has_known_distances():
     # The boundary is sum(x) = 2, at distance |sum(x) − 2|/2.
-    x = torch.tensor([[0.7, 0.6, 0.7, 0.6], [0.2, 0.4, 0.3, 0.3]]).reshape(2, 1, 2, 2)
-    labels = torch.tensor([0, 1])
+    x = testing.tensor([[0.7, 0.6, 0.7, 0.6], [0.2, 0.4, 0.3, 0.3]]).reshape(2, 1, 2, 2)
+    labels = testing.tensor([0, 1])
     distances, examples = adversarial_distances(linear_model(), x, labels, [0.05, 0.35, 0.45])
     truth = (x.flatten(1).sum(1) - 2).abs().double() / 2
     assert (distances >= truth - 1e-6).all()
@@ -30,13 +31,13 @@ def test_linear_model_has_known_distances():
 
 
 def test_misclassified_inputs_are_at_distance_zero_and_robust_ones_at_infinity():
-    x = torch.full((1, 1, 2, 2), 0.9)
-    distances, _ = adversarial_distances(linear_model(), x, torch.tensor([1]), [0.1])
+    x = testing.full((1, 1, 2, 2), 0.9)
+    distances, _ = adversarial_distances(linear_model(), x, testing.tensor([1]), [0.1])
     assert float(distances) == 0.0
     constant = linear_model()
     with torch.no_grad():
         constant[1].weight.zero_()
-    distances, examples = adversarial_distances(constant, x, torch.tensor([1]), [0.1])
+    distances, examples = adversarial_distances(constant, x, testing.tensor([1]), [0.1])
     assert torch.isinf(distances).all()
     assert torch.equal(examples, x)
 
@@ -44,7 +45,7 @@ def test_misclassified_inputs_are_at_distance_zero_and_robust_ones_at_infinity()
 def test_equilibrium_layers_are_attacked_in_eval_mode_through_exact_gradients():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), wp.MonDEQ(16, 8, m=0.5), torch.nn.Linear(8, 3)).eval()
-    x = torch.rand(6, 1, 4, 4)
+    x = testing.rand(6, 1, 4, 4)
     labels = model(x).argmax(1)
     distances, _ = adversarial_distances(model, x, labels, [2.0])
     assert torch.isfinite(distances).any()
@@ -55,12 +56,12 @@ def test_equilibrium_layers_are_attacked_in_eval_mode_through_exact_gradients():
 
 def test_pixels_outside_the_box_are_refused():
     with pytest.raises(wp.InputError, match="must lie in"):
-        adversarial_distances(linear_model(), torch.full((1, 1, 2, 2), 1.5), torch.tensor([0]), [0.1])
+        adversarial_distances(linear_model(), testing.full((1, 1, 2, 2), 1.5), testing.tensor([0]), [0.1])
 
 
 def test_linear_model_has_known_distances_in_the_max_norm():
-    x = torch.tensor([[0.7, 0.6, 0.7, 0.6], [0.2, 0.4, 0.3, 0.3]]).reshape(2, 1, 2, 2)
-    labels = torch.tensor([0, 1])
+    x = testing.tensor([[0.7, 0.6, 0.7, 0.6], [0.2, 0.4, 0.3, 0.3]]).reshape(2, 1, 2, 2)
+    labels = testing.tensor([0, 1])
     distances, examples = adversarial_distances(linear_model(), x, labels, [0.05, 0.16, 0.21], norm="inf")
     truth = (x.flatten(1).sum(1) - 2).abs().double() / 4
     assert (distances >= truth - 1e-6).all() and (distances <= truth * 1.2 + 0.02).all()
@@ -68,8 +69,8 @@ def test_linear_model_has_known_distances_in_the_max_norm():
 
 
 def test_linear_model_has_known_distances_in_the_sum_norm():
-    x = torch.tensor([[0.7, 0.6, 0.7, 0.6], [0.2, 0.4, 0.3, 0.3]]).reshape(2, 1, 2, 2)
-    labels = torch.tensor([0, 1])
+    x = testing.tensor([[0.7, 0.6, 0.7, 0.6], [0.2, 0.4, 0.3, 0.3]]).reshape(2, 1, 2, 2)
+    labels = testing.tensor([0, 1])
     distances, examples = adversarial_distances(linear_model(), x, labels, [0.1, 0.62, 0.82], norm="1")
     truth = (x.flatten(1).sum(1) - 2).abs().double()
     assert (distances >= truth - 1e-6).all() and (distances <= truth * 1.2 + 0.03).all()
@@ -81,7 +82,7 @@ def test_stronger_attacks_find_nothing_farther():
     model = torch.nn.Sequential(torch.nn.Flatten(), wp.MonDEQ(16, 8, m=0.5), torch.nn.Linear(8, 3)).eval()
     with torch.no_grad():
         model[2].weight.mul_(50.0)  # so sure that the cross-entropy has no gradient in float32
-    x = torch.rand(6, 1, 4, 4)
+    x = testing.rand(6, 1, 4, 4)
     labels = model(x).argmax(1)
     plain, _ = adversarial_distances(model, x, labels, [0.5, 1.0])
     more, _ = adversarial_distances(model, x, labels, [0.5, 1.0], restarts=2, carlini_wagner=60)
@@ -96,11 +97,11 @@ def test_auto_attack_stays_within_its_radius_and_finds_what_is_there(norm, class
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
     with torch.no_grad():
         model[1].weight.zero_()[0] = 2.0
-        model[1].bias.copy_(-100.0 * torch.ones(classes))
-        model[1].bias[:2] = torch.tensor([-64.0, 0.0])
+        model[1].bias.copy_(-100.0 * testing.ones(classes))
+        model[1].bias[:2] = testing.tensor([-64.0, 0.0])
     # The boundary is sum(x) = 32.
-    x = torch.stack([torch.full((1, 8, 8), 0.55), torch.full((1, 8, 8), 0.47)])
-    labels = torch.tensor([0, 1])
+    x = torch.stack([testing.full((1, 8, 8), 0.55), testing.full((1, 8, 8), 0.47)])
+    labels = testing.tensor([0, 1])
     truth = (x.flatten(1).sum(1) - 32).abs().double() / {"2": 8, "inf": 64, "1": 1}[norm]
     for factor, fooled in ((1.1, True), (0.9, False)):
         radius = factor * float(truth.max())
@@ -119,7 +120,7 @@ def test_auto_attack_goes_on_where_nothing_is_found(norm, dtype):
     torch.manual_seed(0)
     layers = (wp.MonDEQ(64, 8, m=0.5, dtype=dtype), torch.nn.Linear(8, 4, dtype=dtype))
     model = torch.nn.Sequential(torch.nn.Flatten(), *layers).eval()
-    x = torch.rand(4, 1, 8, 8, dtype=dtype)
+    x = testing.rand(4, 1, 8, 8, dtype=dtype)
     labels = model(x).argmax(1)
     before = torch.random.get_rng_state()
     found = auto_attack(model, x, labels, 1e-3, norm=norm, steps=5, queries=200)
@@ -129,7 +130,7 @@ def test_auto_attack_goes_on_where_nothing_is_found(norm, dtype):
 
 
 def test_auto_attack_refuses_what_it_is_not_about():
-    x, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    x, labels = testing.rand(2, 1, 8, 8), testing.tensor([0, 1])
     for images, radius, norm in (
         (x, 0.1, "0"),
         (x, 0.0, "2"),
@@ -141,15 +142,17 @@ def test_auto_attack_refuses_what_it_is_not_about():
             auto_attack(linear_model(), images, labels[: len(images)], radius, norm=norm)
     one = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
     with pytest.raises(wp.InputError, match="two classes"):
-        auto_attack(one, x, torch.tensor([0, 0]), 0.1)
-    distances, examples = adversarial_distances(linear_model(), torch.rand(0, 1, 2, 2), torch.zeros(0).long(), [0.1])
+        auto_attack(one, x, testing.tensor([0, 0]), 0.1)
+    distances, examples = adversarial_distances(
+        linear_model(), testing.rand(0, 1, 2, 2), testing.zeros(0).long(), [0.1]
+    )
     assert distances.shape == (0,) and examples.shape == (0, 1, 2, 2)
 
 
 def test_auto_attack_is_another_source_of_examples():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), wp.MonDEQ(64, 8, m=0.5), torch.nn.Linear(8, 3)).eval()
-    x = torch.rand(4, 1, 8, 8)
+    x = testing.rand(4, 1, 8, 8)
     labels = model(x).argmax(1)
     plain, _ = adversarial_distances(model, x, labels, [1.0], steps=1)
     more, _ = adversarial_distances(model, x, labels, [1.0], steps=1, auto=True)
@@ -158,7 +161,7 @@ def test_auto_attack_is_another_source_of_examples():
 
 
 def test_options_that_do_not_fit():
-    x = torch.rand(1, 1, 2, 2)
+    x = testing.rand(1, 1, 2, 2)
     for options in ({"norm": "0"}, {"restarts": 0}, {"norm": "inf", "carlini_wagner": 5}, {"carlini_wagner": -1}):
         with pytest.raises(wp.InputError, match=list(options)[-1]):
-            adversarial_distances(linear_model(), x, torch.tensor([0]), [0.1], **options)
+            adversarial_distances(linear_model(), x, testing.tensor([0]), [0.1], **options)

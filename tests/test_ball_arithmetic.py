@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import wellposed as wp
-from wellposed import checker
+from wellposed import checker, testing
 from wellposed.bounds.dense_barrier import least_square
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.checker import core, dense
@@ -92,8 +92,8 @@ def test_near_the_boundary(size, scale, judge):
 @pytest.mark.parametrize("scale", [1e-200, 1e-8, 1.0, 1e150])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 9), (12, 5)])
 def test_norms_and_symmetric_parts(shape, scale):
-    generator = torch.Generator().manual_seed(0)
-    matrix = scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
+    generator = testing.generator(0)
+    matrix = scale * testing.randn(*shape, generator=generator, dtype=torch.float64)
     value = verified.spectral_norm_upper_bound(matrix)
     rows = balls(matrix)
     gram = product(rows, list(zip(*rows, strict=True)))
@@ -122,9 +122,9 @@ def test_the_inequality_itself_from_the_stored_numbers(seed):
     """W, U, C, λ and γ into M(λ) − CᵀC − ΛUUᵀΛ/γ², without a rounding; and little is lost to rounding."""
     torch.manual_seed(seed)
     layer = wp.MonDEQ(6, 15, m=0.4)
-    head = torch.randn(3, 15, dtype=torch.float64)
+    head = testing.randn(3, 15, dtype=torch.float64)
     matrix, driven = layer.operator().dense().detach(), layer.injection.weight.detach()
-    block = DenseMetricProblem(matrix, driven, torch.ones(15, dtype=torch.float64))
+    block = DenseMetricProblem(matrix, driven, testing.ones(15, dtype=torch.float64))
     found = block.bound(head)
     size, multipliers = 15, [flint.arb(float(value)) for value in found.multipliers]
     w, u, c = balls(matrix.double()), balls(driven.double()), balls(head)
@@ -142,10 +142,10 @@ def test_the_inequality_itself_from_the_stored_numbers(seed):
     assert smallest_pivot_sign(test) == 1
     gram = driven.double() @ driven.double().t()
     point = least_square(
-        torch.eye(size, dtype=torch.float64) - matrix.double(),
+        testing.eye(size, dtype=torch.float64) - matrix.double(),
         gram,
         head,
-        torch.ones(size, dtype=torch.float64),
+        testing.ones(size, dtype=torch.float64),
         rank=6,
     )
     assert found.value <= math.sqrt(point.square) * (1 + 1e-6)
@@ -190,7 +190,7 @@ def test_all_certificates_say_what_ball_arithmetic_says(monkeypatch, tmp_path):
     ):
         rest = () if layer.output is not None else (nn.Linear(7, 3),)
         model = nn.Sequential(layer, *rest).eval()
-        certificate = wp.certify(model, inputs=torch.rand(4, 5))
+        certificate = wp.certify(model, inputs=testing.rand(4, 5))
         certificate.save(tmp_path / "certificate.json")
         save_file({name: part.clone() for name, part in model.state_dict().items()}, tmp_path / "weights.safetensors")
         before = len(seen)
@@ -198,7 +198,7 @@ def test_all_certificates_say_what_ball_arithmetic_says(monkeypatch, tmp_path):
         assert len(seen) > before
         if layer.output is None:
             verifier = wp.Verifier(model)
-            for x in torch.rand(3, 5, dtype=torch.float64):
+            for x in testing.rand(3, 5, dtype=torch.float64):
                 label = int(model(x[None].float()).argmax())
                 for norm in (2, "inf"):
                     verifier.verify(x, label, 0.4, norm=norm)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.comparison.baselines import interval_margins, linear_maps, lipsdp, seqlip
 from wellposed.comparison.unrolled import unrolled
 
@@ -27,7 +28,7 @@ def network_of(*sizes, seed=0, activation=nn.ReLU):
 def true_constant(model):
     """Largest norm of a Jacobian over all patterns, realisable or not: no certified bound here may be below it for two layers."""
     first, second = linear_maps(model)
-    patterns = torch.tensor(list(itertools.product([0.0, 1.0], repeat=len(first))), dtype=torch.float64)
+    patterns = testing.tensor(list(itertools.product([0.0, 1.0], repeat=len(first))), dtype=torch.float64)
     return float(torch.linalg.matrix_norm(second @ (patterns[:, :, None] * first), 2).max())
 
 
@@ -69,7 +70,7 @@ def test_lipsdp_is_the_published_program(seed):
 def test_deeper_networks_and_refusals():
     model = network_of(4, 5, 6, 5, 3)
     found = seqlip(model)
-    x = torch.randn(2000, 4, dtype=torch.float64)
+    x = testing.randn(2000, 4, dtype=torch.float64)
     with torch.no_grad():
         y = model(x)
     slopes = (y[1:] - y[:-1]).norm(dim=1) / (x[1:] - x[:-1]).norm(dim=1)
@@ -87,12 +88,12 @@ def test_deeper_networks_and_refusals():
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 def test_intervals_contain_every_margin(activation):
     model = network_of(4, 8, 6, 3, activation=activation)
-    lower = torch.rand(20, 4, dtype=torch.float64)
-    upper = lower + 0.1 * torch.rand(20, 4, dtype=torch.float64)
-    labels = torch.randint(3, (20,))
+    lower = testing.rand(20, 4, dtype=torch.float64)
+    upper = lower + 0.1 * testing.rand(20, 4, dtype=torch.float64)
+    labels = testing.randint(3, (20,))
     bound = interval_margins(model, lower, upper, labels)
     for _ in range(200):
-        x = lower + torch.rand(20, 4, dtype=torch.float64) * (upper - lower)
+        x = lower + testing.rand(20, 4, dtype=torch.float64) * (upper - lower)
         with torch.no_grad():
             logits = model(x)
         own = logits.gather(1, labels[:, None])[:, 0]
@@ -108,10 +109,10 @@ def test_intervals_contain_every_margin(activation):
 
 def test_one_linear_layer_has_exact_intervals():
     model = nn.Sequential(nn.Linear(3, 2)).double()
-    lower, upper = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64)
+    lower, upper = testing.zeros(1, 3, dtype=torch.float64), testing.ones(1, 3, dtype=torch.float64)
     row = (model[0].weight[0] - model[0].weight[1]).detach()
     exact = float(row.clamp_max(0.0).sum() + (model[0].bias[0] - model[0].bias[1]).detach())
-    assert float(interval_margins(model, lower, upper, torch.tensor([0]))) == pytest.approx(exact, abs=1e-12)
+    assert float(interval_margins(model, lower, upper, testing.tensor([0]))) == pytest.approx(exact, abs=1e-12)
 
 
 @pytest.mark.parametrize("algorithm", ["forward_backward", "peaceman_rachford"])
@@ -122,7 +123,7 @@ def test_unrolled_networks_converge_and_their_bounds_are_true_and_hopeless(algor
     plan = guarantee.reflected_plan() if algorithm == "peaceman_rachford" else guarantee.forward_backward_plan()
     step = plan.step
     network = unrolled(layer, algorithm, step)
-    x = torch.randn(400, 5, dtype=torch.float64)
+    x = testing.randn(400, 5, dtype=torch.float64)
     with torch.no_grad():
         exact = layer(x)
         torch.testing.assert_close(network.evaluate(x, 300), exact, rtol=1e-8, atol=1e-9)

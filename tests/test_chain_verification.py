@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.verification import ChainVerifier, verifier_of
 from wellposed.verification.base import RegionQuestion
@@ -50,7 +51,7 @@ def test_verdicts_are_sound(name, norm):
     model = model_of(name)
     verifier = verifier_of(model)
     assert type(verifier) is ChainVerifier
-    x = torch.rand(12, 1, 4, 4, dtype=torch.float64)
+    x = testing.rand(12, 1, 4, 4, dtype=torch.float64)
     exact = model.double()
     predicted = exact(x).argmax(1)
     labels = predicted.clone()
@@ -64,7 +65,7 @@ def test_verdicts_are_sound(name, norm):
                 alone = verifier.verify(x[k], int(labels[k]), radius, norm=norm)
                 assert (alone.status, alone.method) == (verdict.status, verdict.method)
             if verdict.status == "certified":
-                noise = torch.randn(300, 1, 4, 4, dtype=torch.float64)
+                noise = testing.randn(300, 1, 4, 4, dtype=torch.float64)
                 noise = noise.sign() if norm == "inf" else noise
                 size = torch.linalg.vector_norm(noise.flatten(1), ORDERS[norm], dim=1).reshape(-1, 1, 1, 1)
                 near = x[k] + radius * noise / size
@@ -84,7 +85,7 @@ def test_linear_models_are_decided_exactly(norm):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 4)).double()
     verifier = verifier_of(model, valid=None)
-    x = torch.rand(8, 1, 3, 3, dtype=torch.float64)
+    x = testing.rand(8, 1, 3, 3, dtype=torch.float64)
     logits = model(x).detach()
     labels, weight = logits.argmax(1), model[1].weight.detach()
     rows = weight[labels][:, None] - weight
@@ -102,7 +103,7 @@ def test_steps_allowances_and_refusals():
     verifier = ChainVerifier(model)
     assert verifier.steps == ("global", "embedding", "attack")
     assert ChainVerifier(model_of("orthogonal")).steps == ("global", "attack")
-    x = torch.rand(1, 4, 4)
+    x = testing.rand(1, 4, 4)
     label = int(model(x[None]).argmax())
     assert verifier.verify(x, label, 1e-4).method == "global"
     assert verifier.verify(x, label, 1e-4, allowance=100.0).status == "unknown"
@@ -128,12 +129,12 @@ def test_the_command_verifies_networks_without_a_ladder(tmp_path, capsys):
 def test_counterexamples_lie_inside_however_small_the_region_is(norm, radius):
     """In rational arithmetic: what rounds relative to the pixel must not count against the radius."""
     torch.manual_seed(0)
-    x = torch.rand(12, dtype=torch.float64)
+    x = testing.rand(12, dtype=torch.float64)
     region = Region.ball(x, radius) if norm == 2 else Region.box(x, radius, None)
     asked = RegionQuestion(x, 0, radius, region, 0.0, (12,), None)
     for seed in range(50):
         torch.manual_seed(seed)
-        found = asked.inside(x + 2.0 * radius * torch.randn(12, dtype=torch.float64))
+        found = asked.inside(x + 2.0 * radius * testing.randn(12, dtype=torch.float64))
         apart = [Fraction(a) - Fraction(b) for a, b in zip(found.tolist(), x.tolist(), strict=True)]
         if norm == 2:
             assert sum(part * part for part in apart) <= Fraction(radius) ** 2

@@ -10,10 +10,11 @@ import torch
 
 import wellposed as wp
 from harness.changed_models import attempt, chosen, every_change, judge, run
-from wellposed.experiments.changes import changes
-from wellposed.experiments.known_models import known_models
-from wellposed.experiments.planted_faults import believed
-from wellposed.experiments.slopes import sampled_slopes
+from wellposed import testing
+from wellposed.falsification.changes import changes
+from wellposed.falsification.claimed_faults import believed
+from wellposed.falsification.known_models import known_models
+from wellposed.falsification.slopes import sampled_slopes
 
 certificate_of = wp.certify  # before anything is put in its place
 KNOWN = {known.name: known for known in known_models()}
@@ -41,7 +42,7 @@ def test_claims_about_every_changed_model(name):
 @pytest.mark.parametrize("name", KNOWN)
 def test_unchanged_models_are_certified_and_known_again(name):
     known = KNOWN[name]
-    model, points = known.make(), known.points(6, torch.Generator().manual_seed(1))
+    model, points = known.make(), known.points(6, testing.generator(1))
     certificate = wp.certify(model)
     assert certificate.is_about(model)
     assert certificate.is_about(known.make())
@@ -67,7 +68,7 @@ class Ideal:
     """What certificates should be like: about the network of then, and told from every other by its values."""
 
     def __init__(self, known, model):
-        self.known, self.points = known, known.points(20, torch.Generator().manual_seed(2))
+        self.known, self.points = known, known.points(20, testing.generator(2))
         self.kept = certificate_of(copy.deepcopy(model), method="product")
         self.values = run(known, model, self.points)
         self.evaluate = self.kept.evaluate

@@ -10,7 +10,7 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, seal_weights, written
-from wellposed import checker
+from wellposed import checker, testing
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.core import norm_at_most
 
@@ -62,7 +62,7 @@ def test_what_was_proved_is_accepted(name, method, tmp_path):
 def test_a_lone_layer(tmp_path):
     torch.manual_seed(0)
     model = wp.MonDEQ(5, 4)
-    wp.certify(model, inputs=torch.randn(3, 5)).save(tmp_path / "c.json")
+    wp.certify(model, inputs=testing.randn(3, 5)).save(tmp_path / "c.json")
     safetensors.torch.save_file(dict(model.state_dict()), tmp_path / "w.safetensors")
     assert len(Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()) >= 4
 
@@ -257,9 +257,9 @@ def test_normalisations_of_another_shape_are_refused(shape, norm, tmp_path):
 
 
 def test_honest_normalisations_are_accepted(tmp_path):
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
     for _ in range(40):
-        std = 0.05 + float(torch.rand((), generator=generator))
+        std = 0.05 + float(testing.rand((), generator=generator))
         model = nn.Sequential(wp.Normalize((0.1,), (std,)), nn.Flatten(), wp.MonDEQ(4, 2), nn.Linear(2, 2))
         wp.certify(model).save(tmp_path / "c.json")
         safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
@@ -274,7 +274,7 @@ def test_degenerate_ends(case, norm, tmp_path):
     with torch.no_grad():
         head.weight[1] = head.weight[0] if case == "equal rows" else 0.0
     model = layer if case == "no head" else nn.Sequential(layer, head)
-    certificate = wp.certify(model, norm=norm, inputs=torch.randn(5, 6))
+    certificate = wp.certify(model, norm=norm, inputs=testing.randn(5, 6))
     certificate.save(tmp_path / "c.json")
     safetensors.torch.save_file(dict(model.state_dict()), tmp_path / "w.safetensors")
     Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
@@ -282,7 +282,7 @@ def test_degenerate_ends(case, norm, tmp_path):
 
 
 def test_tensors_cannot_hide_under_other_roles_or_names(tmp_path):
-    small, large = torch.eye(2, dtype=torch.float64), 1e3 * torch.eye(2, dtype=torch.float64)
+    small, large = testing.eye(2, dtype=torch.float64), 1e3 * testing.eye(2, dtype=torch.float64)
     weights = {"0.weight": small, "1.weight": large}
     honest = [
         linear_block("0", {"weight": "0.weight"}, 1.0 + 1e-9),
@@ -301,7 +301,7 @@ def test_tensors_cannot_hide_under_other_roles_or_names(tmp_path):
     ):
         forged_chain(tmp_path, weights, blocks, 1.1)
         refused(tmp_path, "accounting")
-    wide = {"0.weight": torch.eye(3, dtype=torch.float64), "1.weight": torch.ones(1, 2, dtype=torch.float64)}
+    wide = {"0.weight": testing.eye(3, dtype=torch.float64), "1.weight": testing.ones(1, 2, dtype=torch.float64)}
     blocks = [linear_block("0", {"weight": "0.weight"}, 1.01), linear_block("1", {"weight": "1.weight"}, 1.5)]
     forged_chain(tmp_path, wide, blocks, 2.0)
     refused(tmp_path, "takes inputs of shape (2,), is given (3,)")

@@ -11,11 +11,10 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge, refused, scaled, seal_weights, written
+from wellposed import testing
 from wellposed.bounds.components import components
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.cayley import cayley
-from wellposed.layers.orthogonal_linear import OrthogonalLinear
-from wellposed.network import materialise
 
 
 def lines(folder):
@@ -164,7 +163,7 @@ def test_rounding_leaves_forgers_no_room_where_much_cancels(tmp_path):
         for part in layer.parameters():
             part.zero_()
         layer.constraint.A[0] = 300.0
-        layer.injection.weight.copy_(torch.eye(2))
+        layer.injection.weight.copy_(testing.eye(2))
     written(nn.Sequential(layer), tmp_path, None, witnessed=False, method="product")
     refused(tmp_path, "rounding")
 
@@ -172,7 +171,7 @@ def test_rounding_leaves_forgers_no_room_where_much_cancels(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rows_of_a_head_cannot_shrink_within_rounding(dtype, tmp_path):
     torch.manual_seed(0)
-    model = nn.Sequential(wp.MonDEQ(6, 5, dtype=dtype), OrthogonalLinear(5, 3, dtype=dtype))
+    model = nn.Sequential(wp.MonDEQ(6, 5, dtype=dtype), wp.OrthogonalLinear(5, 3, dtype=dtype))
     with torch.no_grad():
         model[1].free.mul_(50.0)
     certificate = written(model, tmp_path, None, witnessed=False)
@@ -188,7 +187,7 @@ def test_rows_of_a_head_cannot_shrink_within_rounding(dtype, tmp_path):
 
 def test_base_points_of_exponentials_are_orthogonal_and_have_all_their_rows(tmp_path):
     torch.manual_seed(0)
-    model = nn.Sequential(wp.MonDEQ(6, 5), OrthogonalLinear(5, 3, parametrisation="exponential"))
+    model = nn.Sequential(wp.MonDEQ(6, 5), wp.OrthogonalLinear(5, 3, parametrisation="exponential"))
     certificate = written(model, tmp_path, None, witnessed=False)
     lines(tmp_path)
     forge(
@@ -228,7 +227,7 @@ def test_pixels_that_are_seen_apart_are_not_normalised_as_if_they_were_one_vecto
         with pytest.raises(wp.CertificateError, match="flatten|Flatten"):
             wp.certify(nn.Sequential(apart, *blocks), norm=norm)
         with pytest.raises(wp.CertificateError):
-            components(materialise(nn.Sequential(apart, nn.Flatten(2), *blocks)).blocks, norm)
+            components(wp.materialise(nn.Sequential(apart, nn.Flatten(2), *blocks)).blocks, norm)
         alike = nn.Sequential(wp.Normalize((0.0, 0.0), (0.1, 0.1)), *blocks)
         assert wp.certify(alike, norm=norm).lipschitz > 0.0
     with pytest.raises(wp.CertificateError, match="Flatten"):
@@ -264,7 +263,7 @@ def test_constants_that_underflow_are_not_zero(norm, tmp_path):
         for part in model:
             part.weight.mul_(1e-200)
     certificate = wp.certify(model, norm=norm)
-    assert certificate.lipschitz > 0.0 and bool((certificate.pairs + torch.eye(2) > 0.0).all())
+    assert certificate.lipschitz > 0.0 and bool((certificate.pairs + testing.eye(2) > 0.0).all())
     written(model, tmp_path, None, witnessed=False, norm=norm)
     for key in ("lipschitz", "pairs"):
         forge(
@@ -330,19 +329,19 @@ def test_witnesses_are_about_the_orthogonal_maps_that_run():
     """Formed again in float64 they are others, by more than the constants are apart."""
     for seed in range(30):
         torch.manual_seed(seed)
-        model = nn.Sequential(nn.Flatten(), OrthogonalLinear(6, 4))
+        model = nn.Sequential(nn.Flatten(), wp.OrthogonalLinear(6, 4))
         for norm in (2, "inf", 1):
-            certificate = wp.certify(model, norm=norm, inputs=torch.rand(5, 6))
+            certificate = wp.certify(model, norm=norm, inputs=testing.rand(5, 6))
             assert certificate.lower_bound <= certificate.lipschitz
 
 
 def rank_one(layer, size, seed=0):
     """Weights that float32 makes something far from orthogonal of."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = testing.generator(seed)
     with torch.no_grad():
         rows, columns = layer.free[layer.free.shape[1] :].shape
         layer.free[layer.free.shape[1] :] = (
-            size * torch.randn(rows, 1, generator=generator) @ torch.randn(1, columns, generator=generator)
+            size * testing.randn(rows, 1, generator=generator) @ testing.randn(1, columns, generator=generator)
         )
     return layer
 
@@ -350,7 +349,7 @@ def rank_one(layer, size, seed=0):
 @pytest.mark.parametrize("size", [1e3, 1e4])
 @pytest.mark.parametrize("kind", ["map", "sandwich"])
 def test_matrices_of_the_formula_where_the_network_runs_others(kind, size, tmp_path):
-    layer = rank_one(OrthogonalLinear(4, 9) if kind == "map" else wp.Sandwich(5, 4), size)
+    layer = rank_one(wp.OrthogonalLinear(4, 9) if kind == "map" else wp.Sandwich(5, 4), size)
     model = nn.Sequential(layer)
     written(model, tmp_path, None)
     frame = cayley(layer.free.detach().double().numpy()[None])[0][0]
@@ -373,7 +372,7 @@ def test_matrices_of_the_formula_where_the_network_runs_others(kind, size, tmp_p
 @pytest.mark.parametrize("parametrisation", ["bjorck", "exponential", "cayley"])
 def test_fewer_columns_than_a_map_has(parametrisation, tmp_path):
     torch.manual_seed(1)
-    head = OrthogonalLinear(8, 3, parametrisation=parametrisation, dtype=torch.float64)
+    head = wp.OrthogonalLinear(8, 3, parametrisation=parametrisation, dtype=torch.float64)
     model = nn.Sequential(nn.Identity(), head)
     written(model, tmp_path, None)
     matrix = head.weight.detach().numpy()
@@ -406,11 +405,11 @@ def test_scales_of_sdp_layers_are_ratios(shift, tmp_path):
     torch.manual_seed(0)
     layer = wp.SLL(5, 7)
     with torch.no_grad():
-        layer.log_q.copy_(torch.randn(7))
+        layer.log_q.copy_(testing.randn(7))
         layer.free[2] = 0.0
-        expected = layer(torch.ones(1, 5))
+        expected = layer(testing.ones(1, 5))
         layer.log_q += shift
-        torch.testing.assert_close(layer(torch.ones(1, 5)), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layer(testing.ones(1, 5)), expected, rtol=1e-4, atol=1e-5)
     model = nn.Sequential(layer)
     assert written(model, tmp_path, None).lipschitz < 1.0 + 1e-5
     assert Checker(tmp_path / "c.json", tmp_path / "w.safetensors").run()
@@ -440,8 +439,8 @@ def test_orthogonal_convolutions_with_tiny_rows_are_followed(dtype, tmp_path):
 def test_exponentials_are_followed_in_double_precision(size, spread, tmp_path):
     for seed in range(4):
         torch.manual_seed(seed)
-        layer = OrthogonalLinear(size, size, parametrisation="exponential", dtype=torch.float64)
+        layer = wp.OrthogonalLinear(size, size, parametrisation="exponential", dtype=torch.float64)
         with torch.no_grad():
-            layer.free.copy_(spread * torch.randn(size, size, dtype=torch.float64))
+            layer.free.copy_(spread * testing.randn(size, size, dtype=torch.float64))
         written(nn.Sequential(layer), tmp_path, None)
         assert lines(tmp_path)

@@ -10,12 +10,10 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, written
+from wellposed import testing
 from wellposed.activations import concave_names
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.convolution import gram, transfer, zero_padded_norm_at_most
-from wellposed.layers.explicit import SLL, Residual, Sandwich
-from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
-from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.convolution_norms import convolution_norm
 from wellposed.operators.fourier import transfer_function
 
@@ -53,17 +51,17 @@ MODELS = {
     "positive-sharp": lambda: flat(wp.PcDEQ(16, 8, floor=1e-5, sharpness=5.0), nn.Linear(8, 3)),
     "positive-float64": lambda: flat(wp.PcDEQ(16, 8), nn.Linear(8, 3)).double(),
     "positive-behind-a-map": lambda: flat(
-        OrthogonalLinear(16, 9), nn.ReLU(), wp.PcDEQ(9, 8), OrthogonalLinear(8, 3)
+        wp.OrthogonalLinear(16, 9), nn.ReLU(), wp.PcDEQ(9, 8), wp.OrthogonalLinear(8, 3)
     ),
     **{f"cell-{coupling}": lambda coupling=coupling: cell(coupling) for coupling in ("convex", "additive", "joint", "residual")},
     **{f"cell-{way}": lambda way=way: cell("convex", parametrisation=way) for way in ("exponential", "bjorck")},
     **{f"reflections-{way}": lambda way=way: cell(way, activation="householder") for way in ("convex", "joint", "residual")},
-    "orthogonal-head": lambda: flat(wp.MonDEQ(16, 8), OrthogonalLinear(8, 3)),
+    "orthogonal-head": lambda: flat(wp.MonDEQ(16, 8), wp.OrthogonalLinear(8, 3)),
     "layers": lambda: flat(wp.NEMON(16, 9), nn.Tanh(), wp.NEMON(9, 7), nn.Linear(7, 3)),
     "explicit": lambda: flat(nn.Linear(16, 9), nn.ReLU(), nn.Linear(9, 3)),
-    "explicit-sandwich": lambda: flat(Sandwich(16, 9), Sandwich(9, 8), OrthogonalLinear(8, 3)),
-    "explicit-sll": lambda: flat(OrthogonalLinear(16, 9), SLL(9), SLL(9, 12), nn.Linear(9, 3)),
-    "explicit-residual": lambda: flat(Residual(16, 5), nn.Linear(16, 3)),
+    "explicit-sandwich": lambda: flat(wp.Sandwich(16, 9), wp.Sandwich(9, 8), wp.OrthogonalLinear(8, 3)),
+    "explicit-sll": lambda: flat(wp.OrthogonalLinear(16, 9), wp.SLL(9), wp.SLL(9, 12), nn.Linear(9, 3)),
+    "explicit-residual": lambda: flat(wp.Residual(16, 5), nn.Linear(16, 3)),
 }  # fmt: skip
 IMAGES = {
     "positive-images": lambda: normalised(wp.ConvPcDEQ(1, 3, (8, 8)), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(48, 3)),
@@ -71,11 +69,11 @@ IMAGES = {
         wp.ConvPcDEQ(1, 3, (8, 8), stride=2, batch_norm=True, parametrisation="projection"), nn.Flatten(), nn.Linear(48, 3)
     ),
     "cell-images-residual": lambda: normalised(
-        wp.ConvOrthogonalDEQ(1, 4, (8, 8), stride=2), UnitPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+        wp.ConvOrthogonalDEQ(1, 4, (8, 8), stride=2), wp.UnitPool2d(2), nn.Flatten(), nn.Linear(16, 3)
     ),
     "cell-images-convex": lambda: normalised(
-        OrthogonalConv2d(1, 4, (8, 8), stride=2), nn.ReLU(), wp.ConvOrthogonalDEQ(4, 4, (4, 4), coupling="convex", encode=False),
-        nn.Flatten(), OrthogonalLinear(64, 3),
+        wp.OrthogonalConv2d(1, 4, (8, 8), stride=2), nn.ReLU(),
+        wp.ConvOrthogonalDEQ(4, 4, (4, 4), coupling="convex", encode=False), nn.Flatten(), wp.OrthogonalLinear(64, 3),
     ),
     "explicit-maximum": lambda: normalised(wp.ConvMonDEQ(1, 3, (8, 8)), nn.MaxPool2d(3, 1, 1), nn.Flatten(), nn.Linear(192, 3)),
     "explicit-images": lambda: normalised(
@@ -117,19 +115,21 @@ def trained(name):
     """A model whose parameters have left their starting points."""
     torch.manual_seed(0)
     model = (MODELS | IMAGES)[name]()
-    generator = torch.Generator().manual_seed(1)
+    generator = testing.generator(1)
     with torch.no_grad():
         for part in model.parameters():
-            part.add_(0.05 * torch.randn(part.shape, generator=generator, dtype=part.dtype) * (0.2 + part.abs().mean()))
+            part.add_(
+                0.05 * testing.randn(part.shape, generator=generator, dtype=part.dtype) * (0.2 + part.abs().mean())
+            )
         for part in model.modules():
             if hasattr(part, "free"):
-                part.free.add_(0.3 * torch.randn(part.free.shape, generator=generator, dtype=part.free.dtype))
+                part.free.add_(0.3 * testing.randn(part.free.shape, generator=generator, dtype=part.free.dtype))
     shape = SMALL if name in MODELS else IMAGE
     if any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in model.modules()):
         model.train()
         with torch.no_grad():
             for _ in range(3):
-                model(torch.rand(40, *shape, generator=generator))
+                model(testing.rand(40, *shape, generator=generator))
     return model.eval(), shape
 
 
@@ -344,7 +344,7 @@ def test_both_ways_of_circular_layers(name, method, tmp_path):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_frequencies_are_those_of_the_library(stride):
     torch.manual_seed(0)
-    kernel = torch.randn(3, 2, 3, 5, dtype=torch.float64)
+    kernel = testing.randn(3, 2, 3, 5, dtype=torch.float64)
     grid = (7, 8)
     own = transfer(kernel.numpy(), grid, stride)
     expected = transfer_function(kernel, *grid, (stride, stride)).numpy()

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run
-from wellposed.training.run import RunFolder, read_metrics
+from wellposed.training.folder import RunFolder, read_metrics
 
 QUICK = ["--epochs", "6", "--width", "12", "--m", "1.0", "--learning-rate", "0.02", "--batch-size", "64"]
 
@@ -48,6 +49,12 @@ def test_help_names_every_command(capsys):
     assert "Exit codes" in text
     assert "families: mondeq" in output_of(capsys, ["train", "--help"]).out
     assert output_of(capsys, ["--version"]).out.startswith("wellposed ")
+
+
+@pytest.mark.parametrize("module", ["wellposed", "wellposed.cli", "wellposed.cli.main"])
+def test_modules_run_as_the_command(module):
+    done = subprocess.run([sys.executable, "-m", module, "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "command='nothing'" in done.stderr
 
 
 def test_help_of_a_command_explains_its_options(capsys):
@@ -217,7 +224,7 @@ def test_weights_of_another_kind_are_refused(finished, tmp_path, capsys):
     shutil.copytree(finished, folder)
     files = RunFolder(folder)
     good = files.weights.read_bytes()
-    torch.save({"a": torch.zeros(3)}, files.weights)
+    torch.save({"a": testing.zeros(3)}, files.weights)
     assert "a pickle" in output_of(capsys, ["certify", str(folder)], 1).err
     files.weights.write_bytes(good[: len(good) // 2])
     assert "not a readable safetensors file" in output_of(capsys, ["certify", str(folder)], 1).err
@@ -241,31 +248,13 @@ def test_weights_of_another_shape_are_refused(finished, tmp_path, capsys):
     with safe_open(files.weights, "pt") as stored:
         header = stored.metadata()
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    shapes = {**tensors, "3.bias": torch.zeros(11)}
+    shapes = {**tensors, "3.bias": testing.zeros(11)}
     save_file(shapes, files.weights, metadata=header)
     assert "of another architecture" in output_of(capsys, ["certify", str(folder)], 1).err
-    save_file({**tensors, "3.bias": torch.full((10,), torch.nan)}, files.weights, metadata=header)
+    save_file({**tensors, "3.bias": testing.full((10,), torch.nan)}, files.weights, metadata=header)
     assert "NaN or infinite" in output_of(capsys, ["certify", str(folder)], 1).err
     save_file(tensors, files.weights)
     assert "not written by wellposed" in output_of(capsys, ["certify", str(folder)], 1).err
-
-
-def test_a_missing_extra_is_named():
-    code = (
-        "import sys\nsys.modules['foolbox'] = None\nimport torch\nfrom wellposed.attacks import adversarial_distances\n"
-        "adversarial_distances(torch.nn.Linear(2, 2), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), [0.1])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'wellposed[attack]'" in done.stderr
-
-
-def test_the_core_imports_torch_numpy_and_safetensors_only():
-    code = (
-        "import sys\nimport wellposed\n"
-        "extras = {'lightning', 'foolbox', 'tyro', 'sklearn', 'matplotlib', 'rich', 'scipy', 'tomli_w'}\n"
-        "assert not extras & sys.modules.keys(), extras & sys.modules.keys()\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_results_of_other_weights_are_not_shown(finished, tmp_path, capsys):
@@ -339,6 +328,6 @@ def test_a_header_of_any_length_is_no_pickle(trained, tmp_path):
         path = tmp_path / "weights.safetensors"
         save_file(tensors, path, metadata={"format": FORMAT, "config": "{}", "pad": "x" * extra})
         read_weights(path)
-    torch.save({"a": torch.zeros(1)}, path)
+    torch.save({"a": testing.zeros(1)}, path)
     with pytest.raises(wp.WellposedError, match="a pickle"):
         read_weights(path)

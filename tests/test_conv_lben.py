@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.conv_case import ConvLayerCase
-from harness.problems import monotone_numpy
+from wellposed import testing
 from wellposed.constraints.conv_lipschitz_bounded import METRICS
+from wellposed.testing import ConvLayerCase, monotone_numpy
 
 BOUND = {"gamma": 3.0, "out_features": 4, "pool": 2}
 
@@ -18,8 +18,8 @@ BOUND = {"gamma": 3.0, "out_features": 4, "pool": 2}
 def matrices(layer):
     """W, U, W_o P and Λ as dense float64 matrices, by applying the layer's own maps to unit images."""
     exact = copy.deepcopy(layer).double()
-    inputs = torch.eye(layer.in_features, dtype=torch.float64).reshape(-1, *layer.input_shape)
-    states = torch.eye(layer.state_features, dtype=torch.float64).reshape(-1, *layer.state_shape)
+    inputs = testing.eye(layer.in_features, dtype=torch.float64).reshape(-1, *layer.input_shape)
+    states = testing.eye(layer.state_features, dtype=torch.float64).reshape(-1, *layer.state_shape)
     with torch.no_grad():
         operator = layer.operator().to(torch.float64)
         w = operator.dense()
@@ -55,14 +55,14 @@ class TestConvLBEN(ConvLayerCase):
             injection.log_gamma.zero_()
         offset = injection(x.double()).flatten(1).detach()[:, kept] * root
         scaled = w[kept][:, kept] * root[:, None] / root
-        m = float(torch.linalg.eigvalsh(torch.eye(len(root)) - 0.5 * (scaled + scaled.T))[0])
-        state = torch.zeros(len(x), layer.state_features, dtype=torch.float64)
+        m = float(torch.linalg.eigvalsh(testing.eye(len(root)) - 0.5 * (scaled + scaled.T))[0])
+        state = testing.zeros(len(x), layer.state_features, dtype=torch.float64)
         state[:, kept] = monotone_numpy(scaled.numpy(), offset.numpy(), m) / root
         return state
 
     def check_condition(self, layer):
         w, _, _, metric = matrices(layer)
-        core = metric[:, None] * (torch.eye(len(w)) - w)
+        core = metric[:, None] * (testing.eye(len(w)) - w)
         assert 0 < layer.guarantee().m <= float(torch.linalg.eigvalsh(0.5 * (core + core.T))[0]) + 1e-12
 
 
@@ -82,7 +82,7 @@ class TestBorderedBoundedConvLBEN(TestConvLBEN):
     options = {"metric": "channels", "border": 1, **BOUND}  # noqa: RUF012
 
     def inside(self, layer):
-        mask = torch.zeros(layer.state_shape, dtype=torch.bool)
+        mask = testing.zeros(layer.state_shape, dtype=torch.bool)
         mask[:, 1:-1, 1:-1] = True
         return mask.flatten()
 
@@ -110,8 +110,8 @@ def test_condition_2_on_dense_matrices(metric, dtype, border, scale, inside):
     assert bound <= 0.7 * (1 + (1e-6 if dtype == torch.float64 else 1e-2))
     w, u, o, metric_ = matrices(layer)
     best = -torch.inf
-    for s in torch.logspace(-2, 2, 400, dtype=torch.float64):  # the metric is proved up to a multiple
-        core = s * metric_[:, None] * (torch.eye(len(w)) - w)
+    for s in testing.logspace(-2, 2, 400, dtype=torch.float64):  # the metric is proved up to a multiple
+        core = s * metric_[:, None] * (testing.eye(len(w)) - w)
         through = s * metric_[:, None] * u
         condition = core + core.T - (o.T @ o + through @ through.T) / bound
         best = max(best, float(torch.linalg.eigvalsh(condition)[0]) / float(core.abs().max()))
@@ -132,8 +132,8 @@ def test_bound_is_nearly_attained_where_the_margin_is_small(inside):
         layer.injection.free.mul_(2.0)
     bound, _ = layer.lipschitz()
     optimiser = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], lr=0.05)
-    x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
-    for _ in range(60):
+    x = testing.randn(1, 1, 4, 4, dtype=torch.float64)
+    for _ in range(20):
         jacobian = torch.func.jacrev(layer)(x).reshape(3, 16)
         loss = -torch.linalg.matrix_norm(jacobian, 2)
         optimiser.zero_grad()
@@ -141,7 +141,7 @@ def test_bound_is_nearly_attained_where_the_margin_is_small(inside):
         optimiser.step()
     bound, _ = layer.lipschitz()
     reached = float(torch.linalg.matrix_norm(torch.func.jacrev(layer)(x).reshape(3, 16), 2).detach())
-    assert 0.9 * bound <= reached <= bound * (1 + 1e-9) <= 2.0 * (1 + 1e-6)
+    assert 0.95 * bound <= reached <= bound * (1 + 1e-9) <= 2.0 * (1 + 1e-6)
 
 
 def test_the_output_is_that_of_the_pooled_state_and_gamma_can_change():
@@ -171,8 +171,8 @@ def test_certificate_of_a_model_with_a_bound():
     torch.manual_seed(0)
     layer = wp.ConvLBEN(1, 3, (6, 8), stride=2, dtype=torch.float64, rtol=1e-10, atol=1e-10, **BOUND)
     model = torch.nn.Sequential(wp.layers.Normalize((0.1,), (0.5,)).double(), layer)
-    x = torch.randn(6, 1, 6, 8, dtype=torch.float64)
+    x = testing.randn(6, 1, 6, 8, dtype=torch.float64)
     certificate = wp.certify(model, inputs=x)
     assert 0 < certificate.lower_bound <= certificate.lipschitz <= 6.0 * (1 + 1e-6)
     assert certificate.check()
-    assert (certificate.radius(model(x), torch.zeros(6, dtype=torch.int64)) >= 0).all()
+    assert (certificate.radius(model(x), testing.zeros(6, dtype=torch.int64)) >= 0).all()

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.conv_case import ConvLayerCase
+from wellposed import testing
 from wellposed.numerics.convolution_norms import convolution_norm, least_eigenvalues
+from wellposed.testing import ConvLayerCase
 
 IMAGES = [(5, 6), (4, 4), (7, 3), (1, 6), (5, 1)]
 
@@ -23,7 +24,7 @@ def make(image=(5, 6), dtype=torch.float64, **options):
 
 
 def inputs(layer, count=4, dtype=torch.float64):
-    return torch.randn(count, *layer.input_shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return testing.randn(count, *layer.input_shape, generator=testing.generator(1)).to(dtype)
 
 
 class TestConvMonDEQ(ConvLayerCase):
@@ -43,7 +44,7 @@ class TestBorderedConvMonDEQ(TestConvMonDEQ):
         return super().make(image, dtype, channels, border=1, **options)
 
     def inside(self, layer):
-        mask = torch.zeros(layer.state_shape, dtype=torch.bool)
+        mask = testing.zeros(layer.state_shape, dtype=torch.bool)
         mask[:, 1:-1, 1:-1] = True
         return mask.flatten()
 
@@ -51,7 +52,7 @@ class TestBorderedConvMonDEQ(TestConvMonDEQ):
         layer = self.make((4, 5))
         kept = self.inside(layer)
         a, b = layer.constraint.A.detach(), layer.constraint.B.detach()
-        identity = torch.eye(3 * 4 * 5, dtype=torch.float64).reshape(-1, 3, 4, 5)
+        identity = testing.eye(3 * 4 * 5, dtype=torch.float64).reshape(-1, 3, 4, 5)
 
         def padded(image, kernel):
             return torch.nn.functional.conv2d(image, kernel, padding=1)
@@ -70,7 +71,7 @@ class TestBorderedConvMonDEQ(TestConvMonDEQ):
 def dense_gap(layer):
     """The symmetric part of I − W as a matrix, float64."""
     matrix = layer.operator().to(torch.float64).dense().detach()
-    return torch.eye(len(matrix), dtype=torch.float64) - 0.5 * (matrix + matrix.T)
+    return testing.eye(len(matrix), dtype=torch.float64) - 0.5 * (matrix + matrix.T)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -95,8 +96,8 @@ def test_condition_holds_for_any_kernels_or_the_layer_raises(image, dtype, scale
 @pytest.mark.parametrize("image", [(6, 6), (5, 7), (1, 8), (9, 4)])
 @pytest.mark.parametrize("taps", [(3, 3), (1, 1), (5, 3)])
 def test_norm_of_a_convolution_from_above_and_nearly_attained(image, stride, taps):
-    kernel = torch.randn(4, 3, *taps, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    identity = torch.eye(3 * image[0] * image[1], dtype=torch.float64).reshape(-1, 3, *image)
+    kernel = testing.randn(4, 3, *taps, generator=testing.generator(0), dtype=torch.float64)
+    identity = testing.eye(3 * image[0] * image[1], dtype=torch.float64).reshape(-1, 3, *image)
     padding = (taps[0] // 2, taps[1] // 2)
     matrix = torch.nn.functional.conv2d(identity, kernel, stride=stride, padding=padding).flatten(1)
     true = float(torch.linalg.matrix_norm(matrix, 2))
@@ -105,18 +106,18 @@ def test_norm_of_a_convolution_from_above_and_nearly_attained(image, stride, tap
     assert bound <= (2.5 if min(image) >= 4 else 4.0) * true  # a kernel half outside of a narrow image
     if taps == (1, 1) and stride == 1:
         assert bound == pytest.approx(true, rel=1e-6)
-    large = torch.eye(3 * 144, dtype=torch.float64).reshape(-1, 3, 12, 12)
+    large = testing.eye(3 * 144, dtype=torch.float64).reshape(-1, 3, 12, 12)
     if stride == 1:  # borders matter less on larger images
         true = float(torch.linalg.matrix_norm(torch.nn.functional.conv2d(large, kernel, padding=padding).flatten(1), 2))
         assert true <= convolution_norm(kernel, (12, 12)) <= 1.2 * true
 
 
 def test_least_eigenvalues_are_bounded_from_below_and_closely():
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
     for size in (1, 2, 7, 30):
         for scale in (1e-8, 1.0, 1e8):
-            raw = torch.randn(20, size, size, generator=generator, dtype=torch.complex128) * scale
-            hermitian = raw @ raw.mH / scale - scale * torch.eye(size)
+            raw = testing.randn(20, size, size, generator=generator, dtype=torch.complex128) * scale
+            hermitian = raw @ raw.mH / scale - scale * testing.eye(size)
             hermitian[0] = 0.0
             found, true = least_eigenvalues(hermitian), torch.linalg.eigvalsh(hermitian)[:, 0]
             assert (found <= true + 1e-15 * scale).all()
@@ -142,7 +143,7 @@ def test_certificates_count_pooling_exactly():
     pools = [torch.nn.AvgPool2d(1), torch.nn.AvgPool2d((3, 2))]
     head = torch.nn.Linear(6, 4, dtype=torch.float64)
     model = torch.nn.Sequential(layer, *pools, torch.nn.Flatten(), head)
-    x = torch.randn(6, 1, 6, 8, dtype=torch.float64)
+    x = testing.randn(6, 1, 6, 8, dtype=torch.float64)
     certificate = wp.certify(model, inputs=x)
     jacobians = torch.func.vmap(torch.func.jacrev(lambda v: model(v[None])[0]))(x).reshape(6, 4, 48)
     assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= certificate.lipschitz * (1 + 1e-9)
@@ -150,7 +151,7 @@ def test_certificates_count_pooling_exactly():
     assert certificate.check()
     factors = {factor.block: factor.value for factor in certificate.factors}
     assert factors["1"] == pytest.approx(1.0) and factors["2"] == pytest.approx(6**-0.5)
-    identity = torch.eye(3 * 12, dtype=torch.float64).reshape(-1, 3, 3, 4)
+    identity = testing.eye(3 * 12, dtype=torch.float64).reshape(-1, 3, 3, 4)
     pooled = torch.nn.AvgPool2d((3, 2))(identity).flatten(1)
     assert float(torch.linalg.matrix_norm(pooled, 2)) == pytest.approx(factors["2"], rel=1e-12)
     for bad in (

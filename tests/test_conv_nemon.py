@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 
 
 def make(image=(5, 6), dtype=torch.float64, **options):
@@ -21,7 +22,7 @@ def make(image=(5, 6), dtype=torch.float64, **options):
 
 
 def inputs(layer, count=5, dtype=torch.float64):
-    return torch.randn(count, *layer.input_shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return testing.randn(count, *layer.input_shape, generator=testing.generator(1)).to(dtype)
 
 
 def matrix_of(layer):
@@ -49,7 +50,7 @@ def true_state(layer, x):
     off = weight - np.diag(diagonal)
     for _ in range(4000):
         z = np.maximum(z @ off.T + offset, 0.0) / (1.0 - diagonal)
-    return torch.from_numpy(z)
+    return testing.tensor(z)
 
 
 @pytest.mark.parametrize("image", [(5, 6), (4, 4), (1, 7), (6, 1)])
@@ -89,7 +90,7 @@ def test_the_log_norm_counts_every_tap(taps, scale):
 def test_sensitivity_is_sound_per_channel_and_attained_for_positive_kernels():
     layer = make((6, 6))
     sensitivity = layer.guarantee().sensitivity
-    offsets = torch.randn(2, 60, *layer.state_shape, dtype=torch.float64)
+    offsets = testing.randn(2, 60, *layer.state_shape, dtype=torch.float64)
     operator, guarantee = layer.materialise()
     states = [
         wp.fixed_point(
@@ -106,7 +107,7 @@ def test_sensitivity_is_sound_per_channel_and_attained_for_positive_kernels():
         positive.constraint.T.abs_()
         positive.constraint.slack.fill_(-30.0)
     weight = positive.operator().kernel.detach()
-    ones = torch.ones(1, *positive.state_shape, dtype=torch.float64)
+    ones = testing.ones(1, *positive.state_shape, dtype=torch.float64)
     state = torch.zeros_like(ones)
     for _ in range(6000):  # all units on: dz = (I − W)⁻¹dq, in the middle of a large image
         state = state + 0.03 * (torch.nn.functional.conv2d(state, weight, padding=1) + ones - state)
@@ -118,7 +119,7 @@ def test_sensitivity_is_sound_per_channel_and_attained_for_positive_kernels():
 def test_gradients_agree_with_those_of_the_dense_layer():
     layer = make((4, 5), activation="tanh")
     x = inputs(layer, 3).requires_grad_()
-    cotangent = torch.randn(3, *layer.state_shape, dtype=torch.float64)
+    cotangent = testing.randn(3, *layer.state_shape, dtype=torch.float64)
     found = torch.autograd.grad((layer(x) * cotangent).sum(), [x, *layer.parameters()])
     matrix, offset = layer.operator().dense(), layer.injection(x).flatten(1)
     state = torch.zeros_like(offset)
@@ -130,7 +131,7 @@ def test_gradients_agree_with_those_of_the_dense_layer():
 
 def test_constants_of_the_trained_layer():
     layer = make((6, 5), torch.float32, stride=2)
-    x, target = inputs(layer, 16, torch.float32), torch.randn(16, *layer.state_shape)
+    x, target = inputs(layer, 16, torch.float32), testing.randn(16, *layer.state_shape)
     step = torch.optim.AdamW(layer.parameters(), lr=1e-2, weight_decay=1e-2)
     for _ in range(60):
         loss = (layer(x) - target).square().mean()

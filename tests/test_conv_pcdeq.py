@@ -9,19 +9,21 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.conv_case import IMAGES, ConvLayerCase
-from wellposed.models.families import FAMILIES
+from wellposed import testing
+from wellposed.models import FAMILIES
+from wellposed.testing import ConvLayerCase
+from wellposed.testing.conv_layer_case import IMAGES
 
 
 def dense_sensitivity(layer):
     """M = (I − DW)⁻¹D at the exact fixed point of the floor, as a matrix: its norm is the exact constant."""
     w = layer.operator().to(torch.float64).dense().detach()
-    floor = torch.full((len(w),), layer.injection.floor, dtype=torch.float64)
+    floor = testing.full((len(w),), layer.injection.floor, dtype=torch.float64)
     state = torch.zeros_like(floor)
     for _ in range(5000):
         state = layer.activation(w @ state + floor)
     slopes = layer.activation.derivative(w @ state + floor)
-    return torch.linalg.solve(torch.eye(len(w), dtype=torch.float64) - slopes[:, None] * w, torch.diag(slopes))
+    return torch.linalg.solve(testing.eye(len(w), dtype=torch.float64) - slopes[:, None] * w, torch.diag(slopes))
 
 
 class TestConvPcDEQ(ConvLayerCase):
@@ -89,7 +91,7 @@ def test_kernels_are_nonnegative_in_every_parametrisation(parametrisation):
     layer = wp.ConvPcDEQ(1, 4, (6, 6), parametrisation=parametrisation)
     sums = layer.operator().kernel.detach().sum((1, 2, 3))
     torch.testing.assert_close(sums, torch.full_like(sums, 0.3), rtol=1e-3, atol=1e-3)
-    x, target = torch.rand(8, 1, 6, 6), torch.rand(8, 4, 6, 6)
+    x, target = testing.rand(8, 1, 6, 6), testing.rand(8, 4, 6, 6)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.1)
     for _ in range(30):
         loss = (layer(x) - target).square().mean()
@@ -126,11 +128,11 @@ def test_batch_normalisation_pooling_and_certificates():
         if isinstance(block, wp.ConvPcDEQ):
             block.tolerance = wp.solvers.solution.Tolerance(1e-10, 1e-10)
     for _ in range(5):
-        model(torch.randn(32, 1, 9, 8, dtype=torch.float64))
+        model(testing.randn(32, 1, 9, 8, dtype=torch.float64))
     with pytest.raises((wp.CertificateError, wp.InputError), match="eval"):
         wp.certify(model)
     model.eval()
-    x = torch.randn(6, 1, 9, 8, dtype=torch.float64)
+    x = testing.randn(6, 1, 9, 8, dtype=torch.float64)
     certificate = wp.certify(model, inputs=x)
     jacobians = torch.func.vmap(torch.func.jacrev(lambda v: model(v[None])[0]))(x).reshape(6, 5, 72)
     assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= certificate.lipschitz * (1 + 1e-9)
@@ -150,11 +152,11 @@ def test_batch_normalisation_pooling_and_certificates():
 def test_the_norm_of_maximum_pooling_is_not_exceeded_and_attained():
     pool = nn.MaxPool2d(3, 1, 1)
     ((_, value, _),) = ((f.block, f.value, f.reason) for f in wp.certify(nn.Sequential(pool)).factors)
-    spike = torch.zeros(1, 1, 7, 7, dtype=torch.float64)
+    spike = testing.zeros(1, 1, 7, 7, dtype=torch.float64)
     spike[..., 3, 3] = 1.0
     reached = float((pool(spike) - pool(torch.zeros_like(spike))).norm())
     assert reached == pytest.approx(3.0) and reached <= value
-    first, second = torch.randn(2, 500, 1, 7, 7, dtype=torch.float64)
+    first, second = testing.randn(2, 500, 1, 7, 7, dtype=torch.float64)
     for kind in (pool, nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1)):
         bound = wp.certify(nn.Sequential(kind)).lipschitz
         ratio = (kind(first) - kind(second)).flatten(1).norm(dim=1) / (first - second).flatten(1).norm(dim=1)

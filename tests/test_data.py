@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.data import load_images
 from wellposed.data.idx import parse_idx
 from wellposed.errors import DataError
@@ -110,7 +111,7 @@ def test_cifar_in_its_standard_layout(tmp_path, monkeypatch):
     data = load_images("cifar10", tmp_path)
     assert data.train_x.shape == (20, 3, 32, 32) and data.test_x.shape == (4, 3, 32, 32)
     assert data.train_y.tolist()[4:8] == [0, 1, 2, 1]
-    torch.testing.assert_close(data.train_x[5, :, 0, 0] * 255, torch.tensor([11.0, 10.0, 10.0]))  # channels first
+    torch.testing.assert_close(data.train_x[5, :, 0, 0] * 255, testing.tensor([11.0, 10.0, 10.0]))  # channels first
     assert data.test_y.tolist() == [0, 1, 2, 5]
 
 
@@ -160,7 +161,7 @@ def test_archives_of_cifar(tmp_path):
     path = lossless / "cifar10_lossless_subset.npz"
     np.savez(path, x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
     data = load_images("cifar10-lossless", tmp_path)
-    torch.testing.assert_close(data.train_x[3, 1] * 255, torch.from_numpy(images[3, :, :, 1]).float())
+    torch.testing.assert_close(data.train_x[3, 1] * 255, testing.tensor(images[3, :, :, 1]).float())
     assert data.test_y.tolist() == [0, 1]
     smooth = np.tile(np.linspace(0, 255, 32).astype(np.uint8)[:, None, None], (1, 32, 3))
     stream = io.BytesIO()
@@ -174,7 +175,7 @@ def test_archives_of_cifar(tmp_path):
     np.savez(folder / "cifar10_jpeg_q75.npz", **parts)
     data = load_images("cifar10-jpeg", tmp_path)
     assert data.train_y.tolist() == [7, 8]
-    assert float((data.train_x[1, 0] * 255 - torch.from_numpy(smooth[:, :, 0]).float()).abs().max()) <= 4
+    assert float((data.train_x[1, 0] * 255 - testing.tensor(smooth[:, :, 0]).float()).abs().max()) <= 4
     path.write_bytes(b"not an archive")
     with pytest.raises(DataError, match="not a readable archive"):
         load_images("cifar10-lossless", tmp_path)
@@ -202,19 +203,19 @@ def test_augmentation_shifts_and_mirrors():
     from wellposed.training.augment import shift_and_mirror
 
     torch.manual_seed(0)
-    images = torch.zeros(500, 2, 9, 11)
+    images = testing.zeros(500, 2, 9, 11)
     images[:, 0, 4, 5] = 1.0  # the middle
     images[:, 1, 4, 6] = 1.0  # to its right
     moved = shift_and_mirror(images, 3)
     assert moved.shape == images.shape
-    assert torch.equal(moved.sum((1, 2, 3)), torch.full((500,), 2.0))  # nothing left the image
+    assert torch.equal(moved.sum((1, 2, 3)), testing.full((500,), 2.0))  # nothing left the image
     places = moved[:, 0].flatten(1).argmax(1)
     rows, columns = places // 11 - 4, places % 11 - 5
     assert rows.unique().tolist() == columns.unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
     side = moved[:, 1].flatten(1).argmax(1) % 11 - places % 11
     assert sorted(side.unique().tolist()) == [-1, 1]  # mirrored or not, one for the whole image
     assert 0.4 < float((side == 1).float().mean()) < 0.6
-    edge = torch.zeros(50, 1, 5, 5)
+    edge = testing.zeros(50, 1, 5, 5)
     edge[:, :, 0] = 1.0
     assert float(shift_and_mirror(edge, 4).sum((1, 2, 3)).min()) == 0.0  # shifted out: zeros come in
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 
 
 def explicit(kind):
@@ -25,7 +26,7 @@ def spoilt(kind, scale, generator):
         names = [name for name, _ in explicit(kind)[place].named_parameters() if "log" not in name]
         for name in names:
             for part in (slice(None), slice(0, 1), (slice(None), slice(0, 1))):
-                torch.manual_seed(int(torch.randint(1000, (), generator=generator)))
+                torch.manual_seed(int(testing.randint(1000, (), generator=generator)))
                 network = explicit(kind)
                 parameter = dict(network[place].named_parameters())[name]
                 if parameter.ndim == 1 and isinstance(part, tuple):
@@ -41,11 +42,11 @@ def spoilt(kind, scale, generator):
 @pytest.mark.parametrize("kind", ["linear", "sandwich", "sll", "residual", "monotone"])
 def test_dead_and_exploding_units_are_embedded_right_or_refused(kind, scale, dtype):
     right = 0
-    for network, which in spoilt(kind, scale, torch.Generator().manual_seed(0)):
+    for network, which in spoilt(kind, scale, testing.generator(0)):
         network = network.to(dtype).eval()
         if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
             continue
-        x = torch.rand(6, 4, dtype=dtype)
+        x = testing.rand(6, 4, dtype=dtype)
         try:
             expected, layer = network(x).detach(), wp.LBEN.from_network(network)
         except (wp.GuaranteeError, wp.InputError):
@@ -68,8 +69,8 @@ def test_units_that_nothing_drives_are_constants():
         network[0].free[1] = 0.0
         network[0].bias.fill_(0.7)
         network[1].weight[:2] = 0.0
-        network[1].bias[:2] = torch.tensor([2.0, -1.0])
-    x = torch.rand(6, 4, dtype=torch.float64)
+        network[1].bias[:2] = testing.tensor([2.0, -1.0])
+    x = testing.rand(6, 4, dtype=torch.float64)
     whole = wp.LBEN.from_network(nn.Sequential(wp.SLL(4), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double())
     layer = wp.LBEN.from_network(network)
     torch.testing.assert_close(layer(x), network(x))

@@ -11,19 +11,20 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.metric_case import check_refusals
+from wellposed import testing
 from wellposed.bounds.dense_barrier import least_square
 from wellposed.bounds.diagonal_metric import DenseMetricProblem, dense_metric_problem
+from wellposed.testing import check_refusals
 
 
 def problem(size, inputs, outputs, seed, scale=1.0):
-    generator = torch.Generator().manual_seed(seed)
+    generator = testing.generator(seed)
 
     def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return testing.randn(*shape, generator=generator, dtype=torch.float64)
 
     a, b = draw(size, size) / size**0.5, draw(size, size) / size**0.5
-    matrix = 0.5 * torch.eye(size, dtype=torch.float64) - 2.0 * a.T @ a + b - b.T
+    matrix = 0.5 * testing.eye(size, dtype=torch.float64) - 2.0 * a.T @ a + b - b.T
     return matrix, scale * draw(size, inputs), draw(outputs, size) / scale
 
 
@@ -43,7 +44,7 @@ def by_clarabel(matrix, driven, seen):
 @pytest.mark.parametrize(("size", "inputs", "outputs"), [(1, 1, 1), (4, 9, 3), (12, 3, 1), (20, 7, 10), (40, 5, 2)])
 def test_the_optimum_is_that_of_a_semidefinite_solver(size, inputs, outputs):
     matrix, driven, seen = problem(size, inputs, outputs, size)
-    found = DenseMetricProblem(matrix, driven, torch.ones(size, dtype=torch.float64)).bound(seen)
+    found = DenseMetricProblem(matrix, driven, testing.ones(size, dtype=torch.float64)).bound(seen)
     expected = by_clarabel(matrix, driven, seen)
     assert expected * (1 - 1e-7) <= found.value <= expected * (1 + 1e-4)
 
@@ -52,16 +53,16 @@ def test_the_optimum_is_that_of_a_semidefinite_solver(size, inputs, outputs):
 @pytest.mark.parametrize("seed", range(3))
 def test_bounds_scale_with_the_weights_and_are_never_exceeded(scale, seed):
     matrix, driven, seen = problem(9, 6, 4, seed, scale)
-    block = DenseMetricProblem(matrix, driven, torch.ones(9, dtype=torch.float64))
+    block = DenseMetricProblem(matrix, driven, testing.ones(9, dtype=torch.float64))
     found = block.bound(seen)
-    reference = DenseMetricProblem(matrix, driven / scale, torch.ones(9, dtype=torch.float64)).bound(seen * scale)
+    reference = DenseMetricProblem(matrix, driven / scale, testing.ones(9, dtype=torch.float64)).bound(seen * scale)
     assert found.value == pytest.approx(reference.value, rel=1e-5)
-    generator = torch.Generator().manual_seed(seed)
+    generator = testing.generator(seed)
     worst = 0.0
     for _ in range(2000):  # every diagonal of slopes gives a Jacobian that the bound covers
-        slopes = torch.randint(0, 2, (9,), generator=generator).double()
+        slopes = testing.randint(0, 2, (9,), generator=generator).double()
         jacobian = seen @ torch.linalg.solve(
-            torch.eye(9, dtype=torch.float64) - slopes[:, None] * matrix, slopes[:, None] * driven
+            testing.eye(9, dtype=torch.float64) - slopes[:, None] * matrix, slopes[:, None] * driven
         )
         worst = max(worst, float(torch.linalg.matrix_norm(jacobian, 2)))
     assert worst <= found.value * (1 + 1e-9)
@@ -70,10 +71,10 @@ def test_bounds_scale_with_the_weights_and_are_never_exceeded(scale, seed):
 
 def test_what_is_proved_and_what_is_not():
     matrix, driven, seen = problem(8, 5, 3, 0)
-    block = DenseMetricProblem(matrix, driven, torch.ones(8, dtype=torch.float64))
+    block = DenseMetricProblem(matrix, driven, testing.ones(8, dtype=torch.float64))
     check_refusals(block, seen)
     found = block.bound(seen)
-    nudged = DenseMetricProblem(matrix + 0.01 * torch.eye(8), driven, torch.ones(8, dtype=torch.float64))
+    nudged = DenseMetricProblem(matrix + 0.01 * testing.eye(8), driven, testing.ones(8, dtype=torch.float64))
     assert not nudged.proves(seen, found.multipliers, found.value)
 
 
@@ -81,8 +82,8 @@ def test_what_is_proved_and_what_is_not():
 def test_squares_that_underflow_prove_nothing_too_small(scale):
     """UUᵀ is zero in float64, and what it would take to certify a constant of zero."""
     matrix, driven, seen = problem(6, 5, 2, 0)
-    true = DenseMetricProblem(matrix, driven, torch.ones(6, dtype=torch.float64)).bound(seen)
-    tiny = DenseMetricProblem(matrix, driven * scale, torch.ones(6, dtype=torch.float64))
+    true = DenseMetricProblem(matrix, driven, testing.ones(6, dtype=torch.float64)).bound(seen)
+    tiny = DenseMetricProblem(matrix, driven * scale, testing.ones(6, dtype=torch.float64))
     assert tiny.bound(seen).value == pytest.approx(true.value * scale, rel=1e-6, abs=0.0)
     assert tiny.bound(seen * 1e250) is None  # its metric is no number
     for factor in (0.99, 1e-3, 1e-20):
@@ -101,12 +102,12 @@ def test_an_input_map_that_is_not_what_its_name_says_is_left_out():
 
 
 def test_an_ill_posed_map_gets_no_bound():
-    matrix = 2.0 * torch.eye(3, dtype=torch.float64)
-    block = DenseMetricProblem(matrix, torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
-    assert block.bound(torch.eye(3, dtype=torch.float64)) is None
-    zero = torch.zeros(2, 3, dtype=torch.float64)
-    assert DenseMetricProblem(0 * matrix, torch.eye(3), torch.ones(3)).bound(zero) is None
-    assert least_square(torch.eye(3).double(), 0 * matrix, zero + 1, torch.ones(3).double(), rank=3) is None
+    matrix = 2.0 * testing.eye(3, dtype=torch.float64)
+    block = DenseMetricProblem(matrix, testing.eye(3, dtype=torch.float64), testing.ones(3, dtype=torch.float64))
+    assert block.bound(testing.eye(3, dtype=torch.float64)) is None
+    zero = testing.zeros(2, 3, dtype=torch.float64)
+    assert DenseMetricProblem(0 * matrix, testing.eye(3), testing.ones(3)).bound(zero) is None
+    assert least_square(testing.eye(3).double(), 0 * matrix, zero + 1, testing.ones(3).double(), rank=3) is None
 
 
 def layers():
@@ -130,7 +131,7 @@ def test_certificates_of_models(index, tmp_path):
     layer.tolerance = wp.solvers.solution.Tolerance(1e-11, 1e-11)
     torch.manual_seed(1)
     model = nn.Sequential(wp.layers.Normalize((0.2,), (0.4,)).double(), nn.Flatten(), layer, nn.Linear(6, 4).double())
-    x = torch.randn(30, 1, 1, 7, dtype=torch.float64)
+    x = testing.randn(30, 1, 1, 7, dtype=torch.float64)
     product = wp.certify(model, method="product")
     certificate = wp.certify(model, inputs=x)
     assert certificate.lower_bound <= certificate.lipschitz < product.lipschitz
@@ -150,7 +151,7 @@ def test_certificates_of_models(index, tmp_path):
     for forged in (
         dataclasses.replace(joint, value=0.99 * joint.value),
         dataclasses.replace(joint, multipliers=joint.multipliers.flip(0)),
-        dataclasses.replace(joint, multipliers=joint.multipliers * torch.linspace(0.5, 2, 6).double()),
+        dataclasses.replace(joint, multipliers=joint.multipliers * testing.linspace(0.5, 2, 6).double()),
         dataclasses.replace(joint, multipliers=joint.multipliers[:-1]),
         dataclasses.replace(joint, pairs=0.99 * joint.pairs),
         dataclasses.replace(joint, place=0),
@@ -185,7 +186,7 @@ def test_where_the_metric_applies():
 def test_the_published_rule_keeps_the_published_constant():
     torch.manual_seed(0)
     model = nn.Sequential(wp.MonDEQ(5, 8), nn.Linear(8, 3))
-    logits, labels = model(torch.randn(20, 5)).detach(), torch.zeros(20, dtype=torch.int64)
+    logits, labels = model(testing.randn(20, 5)).detach(), testing.zeros(20, dtype=torch.int64)
     tight, product = wp.certify(model), wp.certify(model, method="product")
     assert torch.equal(tight.radius(logits, labels, rule="paper"), product.radius(logits, labels, rule="paper"))
     assert (tight.radius(logits, labels) >= product.radius(logits, labels)).all()

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.verification import ChainVerifier, MixedMonotoneVerifier, Verifier, verifier_of
+from wellposed.verification import ChainVerifier, MixedMonotoneVerifier, verifier_of
 from wellposed.verification.region import Region
 
 
@@ -37,7 +38,7 @@ def images(pool=2, stride=1, seed=0, dtype=torch.float64):
 
 
 def sampled(x, radius, norm, count=400):
-    change = torch.randn(count, *x.shape, dtype=torch.float64)
+    change = testing.randn(count, *x.shape, dtype=torch.float64)
     if norm == "inf":
         return (x + radius * change.sign()).clamp(0.0, 1.0)
     return x + radius * change / change.flatten(1).norm(dim=1).reshape(-1, *[1] * x.ndim)
@@ -55,11 +56,11 @@ def test_margins_and_states_stay_inside(model, norm):
     shape = (2, 5, 4) if len(model) > 4 else (1, 6)
     verifier = MixedMonotoneVerifier(model)
     for radius in (1e-6, 0.03, 0.3):
-        x = torch.rand(shape, dtype=torch.float64)
+        x = testing.rand(shape, dtype=torch.float64)
         label = int(model(x[None]).argmax())
         region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius)
-        widths = torch.full((x.numel(),), torch.inf, dtype=torch.float64) if norm == "2" else region.widths
-        balls, labels = torch.tensor([region.radius], dtype=torch.float64), torch.tensor([label])
+        widths = testing.full((x.numel(),), torch.inf, dtype=torch.float64) if norm == "2" else region.widths
+        balls, labels = testing.tensor([region.radius], dtype=torch.float64), testing.tensor([label])
         low, high, proved = verifier._margins(region.centre[None], widths[None], balls, labels)
         low, high = low[0], high[0]
         assert bool(proved.all())
@@ -87,12 +88,12 @@ def test_attained_by_a_network_without_signs():
         layer.constraint.T.abs_()
         layer.injection.weight.abs_()
         layer.injection.bias.abs_()
-        head.weight.copy_(torch.tensor([[3.0], [2.0], [1.0], [0.5]]).expand(4, 7))
-        head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        head.weight.copy_(testing.tensor([[3.0], [2.0], [1.0], [0.5]]).expand(4, 7))
+        head.bias.copy_(testing.tensor([1.0, 0.0, 0.0, 0.0]))
     verifier = MixedMonotoneVerifier(model, valid=None)
-    x = torch.rand(6, dtype=torch.float64) + 0.5
-    widths, ball = torch.full((1, 6), 0.2, dtype=torch.float64), torch.tensor([10.0], dtype=torch.float64)
-    low = verifier._margins(x[None], widths, ball, torch.tensor([0]))[0][0]
+    x = testing.rand(6, dtype=torch.float64) + 0.5
+    widths, ball = testing.full((1, 6), 0.2, dtype=torch.float64), testing.tensor([10.0], dtype=torch.float64)
+    low = verifier._margins(x[None], widths, ball, testing.tensor([0]))[0][0]
     layer.tolerance = type(layer.tolerance)(1e-12, 1e-12)
     logits = model((x - 0.2)[None])[0]
     torch.testing.assert_close(low[1:], (logits[0] - logits)[1:], rtol=1e-4, atol=1e-6)
@@ -100,8 +101,8 @@ def test_attained_by_a_network_without_signs():
 
 def test_a_box_is_proved_and_not_trusted():
     verifier = MixedMonotoneVerifier(dense("tanh"))
-    x = torch.rand(1, 6, dtype=torch.float64)
-    low, high = verifier.offsets(x, torch.full_like(x, 0.1), torch.tensor([10.0], dtype=torch.float64))
+    x = testing.rand(1, 6, dtype=torch.float64)
+    low, high = verifier.offsets(x, torch.full_like(x, 0.1), testing.tensor([10.0], dtype=torch.float64))
     lower, upper, proved = verifier.enclose(low, high)
     assert bool(proved.all())
     assert verifier.holds(lower, upper, low, high)
@@ -119,7 +120,7 @@ def test_a_box_is_proved_and_not_trusted():
 def test_batches_are_those_of_single_inputs(model, norm):
     verifier = MixedMonotoneVerifier(model)
     torch.manual_seed(2)
-    x = torch.rand(7, verifier.inputs, dtype=torch.float64)
+    x = testing.rand(7, verifier.inputs, dtype=torch.float64)
     labels = [k % verifier.classes for k in range(7)]
     allowances = [0.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0]
     statuses = set()
@@ -131,7 +132,7 @@ def test_batches_are_those_of_single_inputs(model, norm):
             statuses.add(alone.status)
     assert {"certified", "misclassified"} <= statuses
     assert verifier.verify_batch(x[:0], [], 0.1) == []
-    low, high = verifier.offsets(x, torch.full_like(x, 0.05), torch.full((7,), 10.0, dtype=torch.float64))
+    low, high = verifier.offsets(x, torch.full_like(x, 0.05), testing.full((7,), 10.0, dtype=torch.float64))
     boxes = verifier.enclose(low, high)
     for at in range(7):
         for one, all_of_them in zip(verifier.enclose(low[at : at + 1], high[at : at + 1]), boxes, strict=True):
@@ -139,7 +140,7 @@ def test_batches_are_those_of_single_inputs(model, norm):
 
 
 def test_the_strongest_verifier_is_chosen():
-    assert type(verifier_of(dense())) is Verifier
+    assert type(verifier_of(dense())) is wp.Verifier
     assert type(verifier_of(dense("tanh"))) is ChainVerifier
     assert type(verifier_of(images())) is ChainVerifier
     positive = nn.Sequential(wp.PcDEQ(4, 3), nn.Linear(3, 2)).eval()
@@ -152,7 +153,7 @@ def test_more_than_the_global_constant():
     with torch.no_grad():
         model[2].injection.weight.mul_(10.0)  # so that slopes differ
     verifier = MixedMonotoneVerifier(model, valid=None)
-    x = torch.rand(30, 1, 6, dtype=torch.float64)
+    x = testing.rand(30, 1, 6, dtype=torch.float64)
     logits = model(x)
     labels, layer = logits.argmax(1), model[2]
     moved = (layer.guarantee().sensitivity @ layer.injection.weight.abs()).sum(1) / 0.5
@@ -188,7 +189,7 @@ def test_layers_whose_box_does_not_close_are_left_open():
     with torch.no_grad():
         layer.constraint.B.mul_(3.0)
     model = nn.Sequential(layer, nn.Linear(6, 2, dtype=torch.float64)).eval()
-    x = torch.rand(3, dtype=torch.float64)
+    x = testing.rand(3, dtype=torch.float64)
     label = int(model(x[None]).argmax())
     assert MixedMonotoneVerifier(model, valid=None).verify(x, label, 0.1, norm="inf").status == "unknown"
 

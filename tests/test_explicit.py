@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.network import bounded_logits
 
@@ -15,12 +16,12 @@ from wellposed.network import bounded_logits
 def test_residual_layers_count_both_norms():
     torch.manual_seed(0)
     block = wp.Residual(4, 6, dtype=torch.float64)
-    x = torch.randn(200, 4, dtype=torch.float64)
+    x = testing.randn(200, 4, dtype=torch.float64)
     jacobians = torch.func.vmap(torch.func.jacrev(block))(x)
     assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= block.lipschitz()
     with torch.no_grad():  # attained: H and G aligned, all units on
-        block.inner.copy_(torch.eye(6, 4) * 2.0)
-        block.outer.copy_(torch.eye(4, 6) * 1.5)
+        block.inner.copy_(testing.eye(6, 4) * 2.0)
+        block.outer.copy_(testing.eye(4, 6) * 1.5)
         block.bias.fill_(100.0)
     jacobian = torch.func.jacrev(block)(x[0])
     assert float(torch.linalg.matrix_norm(jacobian, 2)) == pytest.approx(block.lipschitz(), rel=1e-9)
@@ -50,8 +51,8 @@ def test_constant_is_one_and_never_exceeded(index, dtype):
     constant = block.lipschitz()
     assert 1.0 - 1e-6 <= constant <= 1.0 + (2e-5 if dtype == torch.float32 else 1e-9)
     exact = block.double()
-    x = 3 * torch.randn(300, block.in_features, dtype=torch.float64)
-    y = x + torch.randn_like(x) * 10.0 ** torch.linspace(-5, 1, 300, dtype=torch.float64)[:, None]
+    x = 3 * testing.randn(300, block.in_features, dtype=torch.float64)
+    y = x + torch.randn_like(x) * 10.0 ** testing.linspace(-5, 1, 300, dtype=torch.float64)[:, None]
     with torch.no_grad():
         ratio = (exact(x) - exact(y)).norm(dim=1) / (x - y).norm(dim=1)
         jacobians = torch.func.vmap(torch.func.jacrev(exact))(x)
@@ -68,13 +69,13 @@ def test_the_constant_is_attained(index):
         with torch.no_grad():
             # Cayley with U = 0 and VᵀV = I·s: the frame is ((1 − s)/(1 + s), −2√s/(1 + s)); equal in size at s = (√2 − 1)².
             block.free.zero_()
-            block.free[3:] = (2**0.5 - 1) * torch.eye(3)
+            block.free[3:] = (2**0.5 - 1) * testing.eye(3)
             block.bias.fill_(100.0)
     else:
         block = wp.SLL(3, dtype=torch.float64)
         with torch.no_grad():
             block.bias.fill_(-100.0)
-    jacobian = torch.func.jacrev(block)(torch.randn(3, dtype=torch.float64))
+    jacobian = torch.func.jacrev(block)(testing.randn(3, dtype=torch.float64))
     assert float(torch.linalg.matrix_norm(jacobian, 2)) == pytest.approx(1.0, rel=1e-9)
 
 
@@ -86,7 +87,7 @@ def test_extreme_parameters_keep_a_sound_constant(index, scale):
         block.free.mul_(scale)
         block.free[0] = 0.0
     constant = block.lipschitz()
-    x = torch.randn(50, block.in_features, dtype=torch.float64)
+    x = testing.randn(50, block.in_features, dtype=torch.float64)
     inner, outer, _ = (part.detach().double() for part in block.maps())
 
     def as_it_runs(v):
@@ -102,7 +103,7 @@ def test_extreme_parameters_keep_a_sound_constant(index, scale):
 def test_training_with_weight_decay_keeps_the_constant(index):
     block = blocks(torch.float32)[index]
     optimiser = torch.optim.AdamW(block.parameters(), lr=1e-2, weight_decay=1e-2)
-    x, target = torch.randn(32, block.in_features), torch.randn(32, block.out_features)
+    x, target = testing.randn(32, block.in_features), testing.randn(32, block.out_features)
     losses = []
     for _ in range(200):
         loss = (3 * block(x) - target).square().mean()
@@ -116,7 +117,7 @@ def test_training_with_weight_decay_keeps_the_constant(index):
 
 def test_errors_of_evaluation_are_bounded():
     model = torch.nn.Sequential(wp.OrthogonalLinear(7, 6), wp.SLL(6, 9), wp.Sandwich(6, 5), torch.nn.Linear(5, 3))
-    x = torch.randn(100, 7)
+    x = testing.randn(100, 7)
     found = bounded_logits(model, x)
     exact = model.double()(x.double())
     with torch.no_grad():
@@ -134,7 +135,7 @@ def test_errors_of_evaluation_are_bounded():
 def test_a_plain_deq_promises_nothing_and_says_so():
     torch.manual_seed(0)
     layer = wp.DEQ(7, 6, dtype=torch.float64)
-    x = torch.randn(5, 7, dtype=torch.float64)
+    x = testing.randn(5, 7, dtype=torch.float64)
     solution = layer.solve(x)
     assert solution.error_bound is None
     assert solution.converged.all()
@@ -146,13 +147,13 @@ def test_a_plain_deq_promises_nothing_and_says_so():
     model = torch.nn.Sequential(layer, torch.nn.Linear(6, 3, dtype=torch.float64)).eval()
     certificate = wp.certify(model, inputs=x)
     assert certificate.check() and 0.0 < certificate.lower_bound <= certificate.lipschitz
-    y, labels = torch.randn(500, 7, dtype=torch.float64), torch.zeros(500, dtype=torch.int64)
+    y, labels = testing.randn(500, 7, dtype=torch.float64), testing.zeros(500, dtype=torch.int64)
     slopes = (model(y[1:]) - model(y[:-1])).norm(dim=1) / (y[1:] - y[:-1]).norm(dim=1)
     assert float(slopes.max()) <= certificate.lipschitz
     assert bool((certificate.evaluate(y, labels) > 0.0).any())
     unstable = wp.DEQ(7, 6, activation="softplus", max_steps=50, dtype=torch.float64)
     with torch.no_grad():
-        unstable.constraint.W.copy_(2 * torch.eye(6))  # z = softplus(2z + …) has no solution
+        unstable.constraint.W.copy_(2 * testing.eye(6))  # z = softplus(2z + …) has no solution
         unstable.injection.bias.fill_(5.0)
     with pytest.raises(wp.CertificateError, match="no diagonal metric"):
         wp.certify(torch.nn.Sequential(unstable, torch.nn.Linear(6, 3, dtype=torch.float64)))
@@ -161,7 +162,7 @@ def test_a_plain_deq_promises_nothing_and_says_so():
     assert not found.converged.any()
     exact = wp.DEQ(3, 4, dtype=torch.float64, rtol=1e-13, atol=1e-13)
     names = [name for name, _ in exact.named_parameters()]
-    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    x = testing.randn(2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
         lambda x, *p: torch.func.functional_call(exact, dict(zip(names, p, strict=True)), (x,)),
         (x, *exact.parameters()),

@@ -7,10 +7,13 @@ import json
 import pytest
 import torch
 
+from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.experiments.falsification import METHODS, Tally, campaign
-from wellposed.experiments.planted_faults import FAULTS
-from wellposed.experiments.subjects import graph_subject, image_subject, subjects
+from wellposed.falsification.campaign import METHODS, Tally, campaign
+from wellposed.falsification.graph_subjects import graph_subject
+from wellposed.falsification.image_subjects import image_subject
+from wellposed.falsification.planted_faults import FAULTS
+from wellposed.falsification.subjects import subjects
 
 
 def test_no_certificate_breaks():
@@ -30,15 +33,15 @@ def test_planted_faults_are_caught(fault):
 
 def test_tallies_count_what_exceeds_a_claim():
     tally = Tally()
-    tally.judge(torch.tensor([0.5, 1.0, 1.0 + 1e-12, 1.1, torch.nan]).double(), 1.0)
+    tally.judge(testing.tensor([0.5, 1.0, 1.0 + 1e-12, 1.1, torch.nan]).double(), 1.0)
     assert (tally.trials, tally.violations) == (5, 2)
     assert tally.closest == pytest.approx(1.1)
-    tally.judge(torch.tensor([0.0, 1.0]).double(), 0.0)
+    tally.judge(testing.tensor([0.0, 1.0]).double(), 0.0)
     assert (tally.trials, tally.violations) == (7, 3)
 
 
 def test_subjects_are_of_all_kinds():
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
     drawn = [subject for subject, _ in zip(subjects(generator), range(400), strict=False)]
     kinds = {type(subject.model[0]).__name__ for subject in drawn}
     assert kinds == {"MonDEQ", "LBEN", "NEMON", "PcDEQ", "OrthogonalDEQ", "SLL", "Sandwich", "Residual"}
@@ -53,7 +56,7 @@ def test_subjects_are_of_all_kinds():
 
 def test_the_command(capsys, monkeypatch):
     some = {name: FAULTS[name] for name in ("a wrong metric Λ", "logits of −∞")}  # all of them have tests of their own
-    monkeypatch.setattr("wellposed.experiments.planted_faults.FAULTS", some)
+    monkeypatch.setattr("wellposed.falsification.planted_faults.FAULTS", some)
     assert command(["reproduce", "falsification", "--trials", "300", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result["tallies"]) == set(METHODS)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 
 DOUBLE = {"rtol": 1e-13, "atol": 1e-13}
 
@@ -16,8 +17,8 @@ def cell(z, weight, q):
 
 def problem(batch=3, size=5):
     torch.manual_seed(4)
-    weight = (torch.linalg.qr(torch.randn(size, size, dtype=torch.float64))[0] * 0.7).requires_grad_()
-    q = torch.randn(batch, size, dtype=torch.float64, requires_grad=True)
+    weight = (torch.linalg.qr(testing.randn(size, size, dtype=torch.float64))[0] * 0.7).requires_grad_()
+    q = testing.randn(batch, size, dtype=torch.float64, requires_grad=True)
     return weight, q
 
 
@@ -76,7 +77,7 @@ def test_module_parameters_are_found():
             return torch.tanh(0.3 * self.linear(z) + x)
 
     module = Cell()
-    x = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    x = testing.randn(2, 4, dtype=torch.float64, requires_grad=True)
     value = wp.fixed_point(module, torch.zeros_like(x), (x,), **DOUBLE).value
     found = torch.autograd.grad(value.sum(), [*module.parameters(), x])
     z = torch.zeros_like(x)
@@ -130,7 +131,7 @@ def test_named_gradients_on_a_layer(gradient):
     layer = wp.MonDEQ(5, 8, m=1.0, dtype=torch.float64, gradient=gradient, **DOUBLE)
     exact = wp.MonDEQ(5, 8, m=1.0, dtype=torch.float64, **DOUBLE)
     exact.load_state_dict(layer.state_dict())
-    x = torch.randn(4, 5, dtype=torch.float64)
+    x = testing.randn(4, 5, dtype=torch.float64)
     layer(x).sum().backward()
     exact(x).sum().backward()
     close = isinstance(gradient, wp.Unrolled | wp.Exact)
@@ -177,15 +178,17 @@ def test_the_start_gets_no_gradient_and_does_not_matter():
 
 
 def test_non_tensor_arguments_pass_through():
-    solution = wp.fixed_point(lambda z, scale, q: scale * torch.cos(z) + q, torch.zeros(2, 3), (0.5, torch.ones(2, 3)))
+    solution = wp.fixed_point(
+        lambda z, scale, q: scale * torch.cos(z) + q, testing.zeros(2, 3), (0.5, testing.ones(2, 3))
+    )
     assert solution.converged.all()
 
 
 def test_memory_of_backward_does_not_grow_with_the_iterations():
     sizes = []
     for factor in (0.3, 0.99):
-        weight = (torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0] * factor).requires_grad_()
-        q = torch.randn(2, 6, dtype=torch.float64) * 1e-2
+        weight = (torch.linalg.qr(testing.randn(6, 6, dtype=torch.float64))[0] * factor).requires_grad_()
+        q = testing.randn(2, 6, dtype=torch.float64) * 1e-2
         saved = 0
 
         def pack(tensor):
@@ -203,9 +206,9 @@ def test_memory_of_backward_does_not_grow_with_the_iterations():
 
 def test_overflowing_norms_never_pass_for_convergence():
     with pytest.warns(wp.NotConvergedWarning):
-        solution = wp.fixed_point(lambda z: z * z + 1, torch.zeros(2, 3), solver=wp.Picard())
+        solution = wp.fixed_point(lambda z: z * z + 1, testing.zeros(2, 3), solver=wp.Picard())
     assert not solution.converged.any()
-    double = torch.full((2, 3), 1e160, dtype=torch.float64)
+    double = testing.full((2, 3), 1e160, dtype=torch.float64)
     with pytest.warns(wp.NotConvergedWarning):
         solution = wp.fixed_point(lambda z: 0.5 * z + double, torch.zeros_like(double), solver=wp.Anderson())
     assert not solution.converged.any()
@@ -218,8 +221,8 @@ def test_gradients_of_any_size_are_right(solver, scale):
     layer = wp.MonDEQ(5, 12, activation="tanh", solver=None)
     if not isinstance(solver, wp.Picard):
         layer.solver = solver
-    x = torch.randn(4, 5, requires_grad=True)
-    cotangent = torch.randn(4, 12)
+    x = testing.randn(4, 5, requires_grad=True)
+    cotangent = testing.randn(4, 12)
     expected = torch.autograd.grad(layer(x), x, cotangent)[0]
     found = torch.autograd.grad(layer(x), x, cotangent * scale)[0] / scale
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
@@ -228,26 +231,26 @@ def test_gradients_of_any_size_are_right(solver, scale):
 def test_a_solver_must_be_an_instance():
     for wrong in ("anderson", wp.Anderson):
         with pytest.raises(wp.InputError, match="give an instance"):
-            wp.fixed_point(torch.cos, torch.zeros(1, 1), solver=wrong)
+            wp.fixed_point(torch.cos, testing.zeros(1, 1), solver=wrong)
         with pytest.raises(wp.InputError, match="give an instance"):
             wp.MonDEQ(3, 4, solver=wrong)
     with pytest.raises(wp.InputError, match="must return the like of its state"):
-        wp.fixed_point(lambda z: z.double(), torch.zeros(1, 1))
+        wp.fixed_point(lambda z: z.double(), testing.zeros(1, 1, dtype=torch.float32))
     with pytest.raises(wp.InputError, match="must return the like of its state"):
-        wp.fixed_point(lambda z: None, torch.zeros(1, 1))
+        wp.fixed_point(lambda z: None, testing.zeros(1, 1))
     with pytest.raises(wp.InputError, match="z0: has shape"):
-        wp.MonDEQ(3, 4).solve(torch.zeros(2, 3), z0=torch.zeros(2, 5))
+        wp.MonDEQ(3, 4).solve(testing.zeros(2, 3), z0=testing.zeros(2, 5))
     with pytest.raises(wp.InputError, match="float32 or float64"):
-        wp.MonDEQ(3, 4, dtype=torch.bfloat16)(torch.zeros(2, 3, dtype=torch.bfloat16))
+        wp.MonDEQ(3, 4, dtype=torch.bfloat16)(testing.zeros(2, 3, dtype=torch.bfloat16))
 
 
 def test_vmapped_derivatives_along_a_constant_direction():
     def solve(b):
         return wp.fixed_point(
-            lambda z, b: 0.3 * torch.tanh(z) + b, torch.zeros(3, 4, dtype=torch.float64), (b,), rtol=1e-11, atol=1e-11
+            lambda z, b: 0.3 * torch.tanh(z) + b, testing.zeros(3, 4, dtype=torch.float64), (b,), rtol=1e-11, atol=1e-11
         ).value
 
-    points, direction = torch.randn(5, 3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    points, direction = testing.randn(5, 3, 4, dtype=torch.float64), testing.randn(3, 4, dtype=torch.float64)
     forward = torch.func.vmap(lambda b: torch.func.jvp(solve, (b,), (direction,))[1])(points)
     backward = torch.func.vmap(lambda b: torch.func.vjp(solve, b)[1](direction)[0])(points)
     for index, point in enumerate(points):

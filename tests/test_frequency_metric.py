@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.metric_case import check_refusals
+from wellposed import testing
 from wellposed.bounds.frequency_barrier import FrequencyBarrier
 from wellposed.bounds.frequency_metric import circular_metric_problem
 from wellposed.bounds.joint import joint_bound
-from wellposed.network import materialise
+from wellposed.testing import check_refusals
 
 
 def layer_of(image=(3, 4), *, channels=2, border=1, stride=1, inputs=1, seed=0, scale=1.0, **options):
@@ -34,8 +34,8 @@ def layer_of(image=(3, 4), *, channels=2, border=1, stride=1, inputs=1, seed=0, 
 def by_hand(layer):
     """W and U as matrices, by applying the layer's own convolutions to unit images."""
     matrix = layer.operator().dense().detach()
-    unit = torch.eye(layer.in_features, dtype=torch.float64).reshape(-1, *layer.input_shape)
-    zero = layer.injection(torch.zeros(1, *layer.input_shape, dtype=torch.float64))
+    unit = testing.eye(layer.in_features, dtype=torch.float64).reshape(-1, *layer.input_shape)
+    zero = layer.injection(testing.zeros(1, *layer.input_shape, dtype=torch.float64))
     return matrix, (layer.injection(unit) - zero).flatten(1).t().detach()
 
 
@@ -43,7 +43,9 @@ def wrapped_around(layer):
     """U on images of the size of the state, with circular padding."""
     _, height, width = layer.state_shape
     weight, taps = layer.injection.weight.detach(), layer.injection.weight.shape[-1]
-    unit = torch.eye(weight.shape[1] * height * width, dtype=torch.float64).reshape(-1, weight.shape[1], height, width)
+    unit = testing.eye(weight.shape[1] * height * width, dtype=torch.float64).reshape(
+        -1, weight.shape[1], height, width
+    )
     padded = nn.functional.pad(unit, (taps // 2,) * 4, mode="circular")
     return nn.functional.conv2d(padded, weight).flatten(1).t()
 
@@ -51,7 +53,7 @@ def wrapped_around(layer):
 def by_clarabel(matrix, driven, seen, channels):
     """The semidefinite program of the whole image, with one multiplier for every channel."""
     size = len(matrix)
-    root = np.linalg.cholesky((driven @ driven.T + 1e-11 * torch.eye(size)).numpy())
+    root = np.linalg.cholesky((driven @ driven.T + 1e-11 * testing.eye(size)).numpy())
     multipliers, square = cvxpy.Variable(channels), cvxpy.Variable()
     spread = np.kron(np.eye(channels), np.ones((size // channels, 1))) @ multipliers
     half = cvxpy.diag(spread) @ (np.eye(size) - matrix.numpy())
@@ -63,8 +65,8 @@ def by_clarabel(matrix, driven, seen, channels):
 
 
 def head_for(layer, outputs, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(outputs, layer.state_features, generator=generator, dtype=torch.float64) / 10
+    generator = testing.generator(seed)
+    return testing.randn(outputs, layer.state_features, generator=generator, dtype=torch.float64) / 10
 
 
 @pytest.mark.parametrize(("image", "outputs"), [((1, 1), 1), ((2, 1), 3), ((2, 2), 1)])
@@ -83,15 +85,15 @@ def test_bounds_are_never_exceeded(border, image, stride, taps, scale):
     layer = layer_of(image, border=border, stride=stride, inputs=2, scale=scale, taps=taps)
     matrix, driven = by_hand(layer)
     # What the border drives never enters.
-    inside = layer.activation.derivative(torch.ones(1, *layer.state_shape, dtype=torch.float64)).flatten()
-    generator = torch.Generator().manual_seed(0)
+    inside = layer.activation.derivative(testing.ones(1, *layer.state_shape, dtype=torch.float64)).flatten()
+    generator = testing.generator(0)
     for outputs in (1, 4):
         seen = head_for(layer, outputs) / scale
         found = circular_metric_problem(layer).bound(seen)
         worst = 0.0
         for _ in range(300):
-            slopes = torch.randint(0, 2, (len(matrix),), generator=generator).double() * inside
-            system = torch.eye(len(matrix), dtype=torch.float64) - slopes[:, None] * matrix
+            slopes = testing.randint(0, 2, (len(matrix),), generator=generator).double() * inside
+            system = testing.eye(len(matrix), dtype=torch.float64) - slopes[:, None] * matrix
             jacobian = seen @ torch.linalg.solve(system, slopes[:, None] * driven)
             worst = max(worst, float(torch.linalg.matrix_norm(jacobian, 2)))
         product = float(torch.linalg.matrix_norm(seen, 2) * layer.lipschitz()[0])
@@ -122,12 +124,12 @@ def test_the_optimum_in_a_learned_metric_is_that_of_a_semidefinite_solver():
 def test_bounds_in_a_learned_metric_are_never_exceeded(metric, border, stride):
     layer = bounded_layer((5, 4), metric, border=border, stride=stride)
     matrix, driven = by_hand(layer)
-    inside = layer.activation.derivative(torch.ones(1, *layer.state_shape, dtype=torch.float64)).flatten()
-    seen, generator, worst = head_for(layer, 3), torch.Generator().manual_seed(0), 0.0
+    inside = layer.activation.derivative(testing.ones(1, *layer.state_shape, dtype=torch.float64)).flatten()
+    seen, generator, worst = head_for(layer, 3), testing.generator(0), 0.0
     found = circular_metric_problem(layer).bound(seen).value
     for _ in range(300):
-        slopes = torch.randint(0, 2, (len(matrix),), generator=generator).double() * inside
-        system = torch.eye(len(matrix), dtype=torch.float64) - slopes[:, None] * matrix
+        slopes = testing.randint(0, 2, (len(matrix),), generator=generator).double() * inside
+        system = testing.eye(len(matrix), dtype=torch.float64) - slopes[:, None] * matrix
         worst = max(
             worst, float(torch.linalg.matrix_norm(seen @ torch.linalg.solve(system, slopes[:, None] * driven), 2))
         )
@@ -149,9 +151,9 @@ def test_it_is_attained_by_what_is_always_active():
         layer.injection.weight.abs_()
         layer.constraint.A.zero_()
         layer.constraint.B.zero_()
-    seen = torch.ones(1, layer.state_features, dtype=torch.float64)
+    seen = testing.ones(1, layer.state_features, dtype=torch.float64)
     matrix, driven = by_hand(layer)
-    inverse = torch.linalg.inv(torch.eye(len(matrix), dtype=torch.float64) - matrix)
+    inverse = torch.linalg.inv(testing.eye(len(matrix), dtype=torch.float64) - matrix)
     found = circular_metric_problem(layer).bound(seen).value
     assert found == pytest.approx(float((seen @ inverse @ wrapped_around(layer)).norm()), rel=1e-4)
     assert found >= float((seen @ inverse @ driven).norm())
@@ -181,21 +183,21 @@ def test_weights_that_underflow_when_squared_prove_nothing_too_small():
 
 
 def test_derivatives_of_the_barrier():
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
 
     def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.complex128)
+        return testing.randn(*shape, generator=generator, dtype=torch.complex128)
 
     driven = draw(5, 3, 2)
-    counts = torch.tensor([1.0, 2.0, 2.0, 2.0, 1.0], dtype=torch.float64)
-    displacement = 0.3 * draw(5, 3, 3) + 2.0 * torch.eye(3)
+    counts = testing.tensor([1.0, 2.0, 2.0, 2.0, 1.0], dtype=torch.float64)
+    displacement = 0.3 * draw(5, 3, 3) + 2.0 * testing.eye(3)
     barrier = FrequencyBarrier(displacement, driven @ driven.mH, 0.3 * draw(5, 3, 2), counts, 2)
-    multipliers, square = barrier.interior(torch.tensor([1.0, 1.1, 0.9], dtype=torch.float64))
-    point = torch.cat([multipliers, torch.tensor([square], dtype=torch.float64)])
+    multipliers, square = barrier.interior(testing.tensor([1.0, 1.1, 0.9], dtype=torch.float64))
+    point = torch.cat([multipliers, testing.tensor([square], dtype=torch.float64)])
 
     def difference(function):
         rows = []
-        for direction in torch.eye(4, dtype=torch.float64) * point * 1e-6:
+        for direction in testing.eye(4, dtype=torch.float64) * point * 1e-6:
             ahead, behind = point + direction, point - direction
             step = 2.0 * float(direction.sum())
             rows.append((function(ahead[:3], float(ahead[3])) - function(behind[:3], float(behind[3]))) / step)
@@ -219,13 +221,13 @@ def test_class_pairs_of_a_classifier(border, tmp_path):
     layer = layer_of((4, 5), border=border)
     model = classifier(layer)
     product = wp.certify(model, method="product")
-    found = wp.certify(model, inputs=torch.rand(8, 1, 4, 5, dtype=torch.float64))
+    found = wp.certify(model, inputs=testing.rand(8, 1, 4, 5, dtype=torch.float64))
     assert found.joint is not None
-    off = ~torch.eye(3, dtype=torch.bool)
+    off = ~testing.eye(3, dtype=torch.bool)
     assert found.lower_bound <= found.lipschitz < 0.95 * product.lipschitz
     assert bool((found.pairs[off] < 0.95 * product.pairs[off]).all())
     # Every Jacobian of a margin stays below its constant.
-    x = torch.rand(20, 1, 4, 5, dtype=torch.float64)
+    x = testing.rand(20, 1, 4, 5, dtype=torch.float64)
     for sample in x:
         jacobian = torch.autograd.functional.jacobian(lambda at: model(at[None])[0], sample).flatten(1)
         for i in range(3):
@@ -246,9 +248,9 @@ def test_class_pairs_of_a_classifier(border, tmp_path):
 def test_the_pooled_head_is_what_the_blocks_compute():
     layer = layer_of((5, 4), border=0)
     model = classifier(layer)
-    joint = joint_bound(materialise(model).blocks)
+    joint = joint_bound(wp.materialise(model).blocks)
     assert joint.block == "0 + 1 + 3"
-    state = torch.randn(2, *layer.state_shape, dtype=torch.float64)
+    state = testing.randn(2, *layer.state_shape, dtype=torch.float64)
     rows = torch.autograd.functional.jacobian(lambda at: model[1:](at[None])[0], state[0]).flatten(1)
     assert circular_metric_problem(layer).proves(rows, joint.multipliers[0], joint.value * (1 + 1e-9))
 
@@ -262,7 +264,9 @@ def test_the_pooled_head_is_what_the_blocks_compute():
     ],
 )
 def test_other_endings_get_the_product(rest):
-    assert joint_bound(materialise(nn.Sequential(layer_of((4, 4), border=0), *rest()).double().eval()).blocks) is None
+    assert (
+        joint_bound(wp.materialise(nn.Sequential(layer_of((4, 4), border=0), *rest()).double().eval()).blocks) is None
+    )
 
 
 def test_other_layers_are_left_out():
@@ -287,7 +291,7 @@ def test_averages_over_something_else_are_not_taken_for_averages_over_windows(fl
 def unbounded(model):
     """Whether there is no joint bound, be it that the blocks do not even fit together."""
     try:
-        return joint_bound(materialise(model).blocks) is None
+        return joint_bound(wp.materialise(model).blocks) is None
     except wp.WellposedError:
         return True
 
@@ -300,12 +304,12 @@ def test_rows_that_are_nearly_equal():
             parameter.zero_()
     head = nn.Linear(1, 2, dtype=torch.float64)
     with torch.no_grad():
-        head.weight.copy_(1.0 + torch.tensor([[4.0], [5.0]], dtype=torch.float64) * 2.0**-52)
+        head.weight.copy_(1.0 + testing.tensor([[4.0], [5.0]], dtype=torch.float64) * 2.0**-52)
     model = nn.Sequential(layer, nn.AvgPool2d(3), nn.Flatten(), head).eval()
     found = wp.certify(model, method="metric")
     matrix, driven = by_hand(layer)
-    inverse = torch.linalg.inv(torch.eye(9, dtype=torch.float64) - matrix)
-    slope = 2.0**-52 / 9.0 * torch.ones(1, 9, dtype=torch.float64) @ inverse @ driven
+    inverse = torch.linalg.inv(testing.eye(9, dtype=torch.float64) - matrix)
+    slope = 2.0**-52 / 9.0 * testing.ones(1, 9, dtype=torch.float64) @ inverse @ driven
     assert float(found.pairs[0, 1]) >= float(slope.norm()) * (1 - 1e-12)
     assert found.check()
 
@@ -356,7 +360,7 @@ def test_heads_of_any_scale(scale):
     with torch.no_grad():
         model[3].weight.mul_(scale)
     found = wp.certify(model)
-    off = ~torch.eye(3, dtype=torch.bool)
+    off = ~testing.eye(3, dtype=torch.bool)
     assert float((found.pairs[off] / (true.pairs[off] * scale)).amin()) >= 1 - 1e-4
     assert found.lipschitz >= true.lipschitz * scale * (1 - 1e-4)
 
@@ -376,15 +380,15 @@ def test_malformed_evidence_is_refused(tmp_path):
     for change in (
         {"multipliers": joint.multipliers[:0]}, {"multipliers": joint.multipliers[0]},
         {"multipliers": joint.multipliers.to(torch.complex128)}, {"pairs": joint.pairs[:2, :2]}, {"pairs": joint.pairs[0]},
-        {"pairs": joint.pairs - torch.eye(3)},
+        {"pairs": joint.pairs - testing.eye(3)},
         {"multipliers": joint.multipliers[:, :1]},
     ):  # fmt: skip
         with pytest.raises(wp.CertificateError):
             dataclasses.replace(found, joint=dataclasses.replace(joint, **change)).check()
     listed = nn.Sequential(layer, nn.AvgPool2d([2, 2]), nn.Flatten(), model[3]).eval()
     assert wp.certify(listed).lipschitz == pytest.approx(found.lipschitz, rel=1e-6)
-    assert circular_metric_problem(layer).bound(torch.ones(2, 3)) is None
-    assert not circular_metric_problem(layer).proves(torch.ones(0, 32), torch.ones(2), 1.0)
+    assert circular_metric_problem(layer).bound(testing.ones(2, 3)) is None
+    assert not circular_metric_problem(layer).proves(testing.ones(0, 32), testing.ones(2), 1.0)
 
 
 def test_the_exact_copy_keeps_the_frequencies_that_run():
@@ -392,11 +396,11 @@ def test_the_exact_copy_keeps_the_frequencies_that_run():
     torch.manual_seed(0)
     layer = wp.ConvMonDEQ(1, 2, (4, 5), border=1)
     for model in (layer, nn.Sequential(layer, nn.Flatten(), nn.Linear(84, 3)).eval()):
-        exact = materialise(model).exact
+        exact = wp.materialise(model).exact
         copied = exact.blocks[0][1]
         stored = copied.operator().tensors[0]
         assert stored.dtype == torch.complex128
         assert torch.equal(stored, layer.operator().tensors[0].to(torch.complex128))
-        x = torch.rand(3, 1, 4, 5)
+        x = testing.rand(3, 1, 4, 5)
         torch.testing.assert_close(exact(x.double()).float(), model(x), rtol=1e-4, atol=1e-4)
         assert bool((copied.solve(x.double()).error_bound < 1e-6).all())

@@ -14,13 +14,13 @@ from torch import nn
 
 import wellposed as wp
 from harness.certificate_file import forge
+from wellposed import testing
 from wellposed.bounds.affine_network import affine_network
 from wellposed.bounds.components import components
 from wellposed.bounds.gains import gains
 from wellposed.bounds.joint_norms import joint_bound_in
 from wellposed.checker import main as check_file
 from wellposed.cli.main import run as command
-from wellposed.network import materialise
 
 ORDERS = {"inf": torch.inf, "1": 1}
 
@@ -40,10 +40,10 @@ def model_of(kind, seed=0, units=5, inputs=4, classes=3):
 def exact_constants(network, order):
     """Largest norms of Jacobians over all patterns: of all outputs, and of every margin."""
     n, k = len(network.matrix), len(network.output)
-    best, pairs = 0.0, torch.zeros(k, k, dtype=torch.float64)
+    best, pairs = 0.0, testing.zeros(k, k, dtype=torch.float64)
     for bits in itertools.product([0.0, 1.0], repeat=n):
-        pattern = torch.tensor(bits, dtype=torch.float64)
-        inverse = torch.linalg.inv(torch.eye(n, dtype=torch.float64) - pattern[:, None] * network.matrix)
+        pattern = testing.tensor(bits, dtype=torch.float64)
+        inverse = torch.linalg.inv(testing.eye(n, dtype=torch.float64) - pattern[:, None] * network.matrix)
         jacobian = network.output @ inverse @ (pattern[:, None] * network.weight)
         best = max(best, float(torch.linalg.matrix_norm(jacobian, order)))
         rows = jacobian[:, None] - jacobian[None]
@@ -67,7 +67,7 @@ def test_no_pattern_exceeds_the_constants(kind, norm, seed):
 @pytest.mark.parametrize("kind", ["mondeq", "nemon", "tanh", "lben", "pcdeq", "bounded"])
 def test_certificates_bound_pairs_of_inputs(kind, norm):
     model = model_of(kind, inputs=9, units=7)
-    x = torch.rand(300, 1, 3, 3, dtype=torch.float64)
+    x = testing.rand(300, 1, 3, 3, dtype=torch.float64)
     certificate = wp.certify(model, norm=norm, inputs=x[:8])
     assert certificate.norm == norm and certificate.check()
     assert 0.0 < certificate.lower_bound <= certificate.lipschitz
@@ -90,7 +90,7 @@ def test_certificates_bound_pairs_of_inputs(kind, norm):
     signs = (
         torch.randn_like(x).sign()
         if norm == "inf"
-        else nn.functional.one_hot(torch.randint(9, (300,)), 9).reshape(x.shape)
+        else nn.functional.one_hot(testing.randint(9, (300,)), 9).reshape(x.shape)
     )
     moved = x + 0.999 * radii.reshape(-1, 1, 1, 1) * signs
     assert torch.equal(model(moved).argmax(1)[radii > 0], labels[radii > 0])
@@ -105,10 +105,10 @@ def test_positive_systems_attain_the_componentwise_constant():
     head = nn.Linear(4, 2, dtype=torch.float64)
     head.weight.data.abs_()
     model = nn.Sequential(layer, head)
-    jacobian = head.weight @ torch.linalg.inv(torch.eye(4) - layer.operator().dense()) @ layer.injection.weight
+    jacobian = head.weight @ torch.linalg.inv(testing.eye(4) - layer.operator().dense()) @ layer.injection.weight
     for norm, order in ORDERS.items():
         expected = float(torch.linalg.matrix_norm(jacobian.detach(), order))
-        assert components(materialise(model).blocks, norm).value == pytest.approx(expected, rel=1e-9)
+        assert components(wp.materialise(model).blocks, norm).value == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("norm", ["inf", "1"])
@@ -152,7 +152,7 @@ def test_one_input_has_the_euclidean_constant_at_every_scale(scale):
 def test_activations_with_negative_slopes_have_witnesses(norm):
     torch.manual_seed(0)
     model = nn.Sequential(wp.NEMON(5, 6, activation="gelu"), nn.Linear(6, 3))
-    certificate = wp.certify(model, norm=norm, inputs=torch.randn(4, 5))
+    certificate = wp.certify(model, norm=norm, inputs=testing.randn(4, 5))
     assert 0.0 < certificate.lower_bound <= certificate.lipschitz
     assert certificate.check()
 
@@ -166,7 +166,7 @@ def test_what_is_refused(tmp_path, capsys):
         wp.certify(nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU()), norm="inf")
     certificate = wp.certify(model, norm="inf")
     with pytest.raises(wp.InputError, match="rule"):
-        certificate.radius(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64), rule="sqrt2")
+        certificate.radius(testing.zeros(1, 3), testing.zeros(1, dtype=torch.int64), rule="sqrt2")
     path = tmp_path / "c.json"
     certificate.save(path)
     loaded = wp.Certificate.load(path, model)
@@ -189,7 +189,7 @@ def test_activations_at_the_end_have_no_margins_and_active_dropout_is_refused():
     model = nn.Sequential(nn.Linear(1, 2), nn.ReLU()).double().eval()
     with torch.no_grad():
         model[0].weight.fill_(1.0)
-        model[0].bias.copy_(torch.tensor([0.0, -10.0]))
+        model[0].bias.copy_(testing.tensor([0.0, -10.0]))
     for norm in ORDERS:
         found = wp.certify(model, norm=norm)
         assert found.pairs is None and found.lipschitz >= 1.0

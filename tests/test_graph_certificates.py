@@ -12,10 +12,10 @@ from torch_geometric.data import Batch, Data
 
 import wellposed as wp
 from harness.certificate_file import forge, refused, scaled, seal_weights
+from wellposed import testing
 from wellposed.attacks.graphs import graph_distances
 from wellposed.checker import Checker
 from wellposed.layers.graph_classifier import NodeSum
-from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.lower_bounds.graph_witness import graph_slope, with_features
 from wellposed.models import GraphClassifier
 from wellposed.network import bounded_logits
@@ -23,12 +23,12 @@ from wellposed.network import bounded_logits
 
 def graphs_of(count=12, features=3, seed=0, dtype=torch.float64):
     """Random directed graphs of one to eight nodes."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = testing.generator(seed)
     found = []
     for _ in range(count):
-        size = int(torch.randint(1, 9, (1,), generator=generator))
-        edges = torch.randint(0, size, (2, 2 * size), generator=generator)
-        found.append(Data(x=torch.randn(size, features, generator=generator, dtype=dtype), edge_index=edges))
+        size = int(testing.randint(1, 9, (1,), generator=generator))
+        edges = testing.randint(0, size, (2, 2 * size), generator=generator)
+        found.append(Data(x=testing.randn(size, features, generator=generator, dtype=dtype), edge_index=edges))
     return Batch.from_data_list(found)
 
 
@@ -37,7 +37,7 @@ def model_of(variant="lipschitz", dtype=torch.float64, features=3, **options):
     settings = {"kappa": 1.0, "omega": 0.4} if variant == "lipschitz" else {"kappa": 0.6}
     settings |= {"activation": "group_sort", "variant": variant, "dtype": dtype, **options}
     layers = [wp.ImplicitGraph(features, 6, **settings), wp.ImplicitGraph(6, 4, **settings), NodeSum(by_root=True)]
-    head = nn.Sequential(OrthogonalLinear(4, 4, dtype=dtype), nn.ReLU(), nn.Linear(4, 3, dtype=dtype))
+    head = nn.Sequential(wp.OrthogonalLinear(4, 4, dtype=dtype), nn.ReLU(), nn.Linear(4, 3, dtype=dtype))
     return GraphClassifier(tuple(layers), head).eval()
 
 
@@ -57,8 +57,8 @@ def dense_logits(model, data):
     for k in range(data.num_graphs):
         part = data[k]
         size = part.num_nodes
-        adjacency = torch.eye(size, dtype=torch.float64)
-        ones = torch.ones(part.edge_index.shape[1], dtype=torch.float64)
+        adjacency = testing.eye(size, dtype=torch.float64)
+        ones = testing.ones(part.edge_index.shape[1], dtype=torch.float64)
         adjacency.index_put_((part.edge_index[1], part.edge_index[0]), ones, accumulate=True)
         adjacency = adjacency / (adjacency.sum(1)[:, None] * adjacency.sum(0)).sqrt()
         value = part.x.double()
@@ -129,7 +129,7 @@ def test_the_constant_is_attained_on_single_nodes():
     model = GraphClassifier((layer, NodeSum(by_root=True)), head).eval()
     certificate = wp.certify(model)
     single = Batch.from_data_list(
-        [Data(x=torch.ones(1, 4, dtype=torch.float64), edge_index=torch.zeros(2, 0, dtype=torch.int64))]
+        [Data(x=testing.ones(1, 4, dtype=torch.float64), edge_index=testing.zeros(2, 0, dtype=torch.int64))]
     )
     slope = graph_slope(model, single)
     assert slope == pytest.approx(certificate.lipschitz, rel=1e-5) and slope <= certificate.lipschitz
@@ -137,7 +137,7 @@ def test_the_constant_is_attained_on_single_nodes():
 
 def test_solves_that_do_not_converge_certify_nothing():
     model, data = model_of(max_steps=1), graphs_of()
-    labels = torch.zeros(data.num_graphs, dtype=torch.int64)
+    labels = testing.zeros(data.num_graphs, dtype=torch.int64)
     with pytest.warns(wp.NotConvergedWarning):
         radii = wp.certify(model).evaluate(data, labels)
     assert not bool(radii.any())
@@ -152,15 +152,15 @@ def test_models_without_a_constant_for_all_graphs_are_refused():
     with pytest.raises(wp.CertificateError, match="model: (fails|its blocks)"):  # a Linear does not take graphs
         wp.certify(model)
     with pytest.raises(wp.CertificateError, match="needs graphs"):
-        bounded_logits(nn.Sequential(NodeSum(by_root=True)), torch.zeros(2, 3))
+        bounded_logits(nn.Sequential(NodeSum(by_root=True)), testing.zeros(2, 3))
     with pytest.raises(wp.CertificateError, match="forward=True"):
-        wp.certify(model_of()).evaluate(graphs_of(), torch.zeros(12, dtype=torch.int64), forward=True)
+        wp.certify(model_of()).evaluate(graphs_of(), testing.zeros(12, dtype=torch.int64), forward=True)
 
 
 def test_the_pooling_is_orthonormal_in_double_precision():
     data = graphs_of(20)
     graphs = wp.Graphs.of(data)
-    ones = torch.ones(data.num_nodes, 1, dtype=torch.float64)
+    ones = testing.ones(data.num_nodes, 1, dtype=torch.float64)
     torch.testing.assert_close(
         NodeSum(by_root=True)(ones, graphs)[:, 0], graphs.sizes.double().sqrt(), rtol=1e-15, atol=0.0
     )
@@ -175,7 +175,7 @@ def test_features_that_rounding_would_change_are_refused():
     with pytest.raises(wp.CertificateError, match="0: a GraphClassifier inside another module"):
         wp.certify(nn.Sequential(model))
     with pytest.raises(wp.InputError, match="tensors are no graphs"):
-        wp.certify(model, inputs=torch.zeros(2, 3))
+        wp.certify(model, inputs=testing.zeros(2, 3))
 
 
 @pytest.fixture

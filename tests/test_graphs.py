@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.constraints.perron_frobenius import RowBounded, project_rows
 from wellposed.data import graphs as graph_data
@@ -27,19 +28,19 @@ VARIANTS = [
 
 def directed(count: int, largest: int = 9, seed: int = 0):
     """Random directed graphs of 1 to ``largest`` nodes: edges, number of nodes, graph of each node."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = testing.generator(seed)
     edges, batch = [], []
     for graph in range(count):
-        size = int(torch.randint(1, largest + 1, (1,), generator=generator))
-        edges.append(torch.randint(0, size, (2, 2 * size), generator=generator) + len(batch))
+        size = int(testing.randint(1, largest + 1, (1,), generator=generator))
+        edges.append(testing.randint(0, size, (2, 2 * size), generator=generator) + len(batch))
         batch += [graph] * size
-    return torch.cat(edges, 1), len(batch), torch.tensor(batch)
+    return torch.cat(edges, 1), len(batch), testing.tensor(batch)
 
 
 def normalised(edges, nodes):
     """D_in^−½(A + I)D_out^−½ as a matrix, rows for targets."""
-    matrix = torch.eye(nodes, dtype=torch.float64)
-    matrix.index_put_((edges[1], edges[0]), torch.ones(edges.shape[1], dtype=torch.float64), accumulate=True)
+    matrix = testing.eye(nodes, dtype=torch.float64)
+    matrix.index_put_((edges[1], edges[0]), testing.ones(edges.shape[1], dtype=torch.float64), accumulate=True)
     return matrix / (matrix.sum(1)[:, None] * matrix.sum(0)).sqrt()
 
 
@@ -73,7 +74,7 @@ def dense_state(layer, x, adjacency, steps=3000):
 def test_state_error_bound_and_batching(options, dtype):
     edges, nodes, batch = directed(12)
     layer = make(options, dtype)
-    x = torch.randn(nodes, 3).to(dtype)
+    x = testing.randn(nodes, 3).to(dtype)
     solution = layer.solve(x, wp.Graphs(edges, nodes, batch))
     assert solution.converged.all()
     assert solution.value.dtype == dtype
@@ -95,8 +96,8 @@ def test_state_error_bound_and_batching(options, dtype):
 def test_gradients_for_directed_graphs(options):
     edges, nodes, batch = directed(5, 4)
     layer, graphs = make(options), wp.Graphs(edges, nodes, batch)
-    x = torch.randn(nodes, 3, dtype=torch.float64, requires_grad=True)
-    cotangent = torch.randn(nodes, 6, dtype=torch.float64)
+    x = testing.randn(nodes, 3, dtype=torch.float64, requires_grad=True)
+    cotangent = testing.randn(nodes, 6, dtype=torch.float64)
     found = torch.autograd.grad((layer(x, graphs) * cotangent).sum(), [x, *layer.parameters()])
     unrolled = dense_state(layer, x, normalised(edges, nodes))
     expected = torch.autograd.grad((unrolled * cotangent).sum(), [x, *layer.parameters()])
@@ -108,7 +109,7 @@ def test_gradients_of_second_order_and_functional_transforms():
     layer, graphs = make(VARIANTS[1], kappa=0.7), wp.Graphs(edges, nodes, batch)
     with torch.no_grad():
         layer.state_map.free.mul_(1.5)  # away from the boundary, where the projection has no derivative
-    x = torch.randn(nodes, 3, dtype=torch.float64, requires_grad=True)
+    x = testing.randn(nodes, 3, dtype=torch.float64, requires_grad=True)
     names = [name for name, _ in layer.named_parameters()]
 
     def function(x, *parameters):
@@ -118,7 +119,7 @@ def test_gradients_of_second_order_and_functional_transforms():
     assert torch.autograd.gradcheck(function, arguments)
     assert torch.autograd.gradgradcheck(function, arguments)
     jacobian = torch.autograd.functional.jacobian(lambda v: layer(v, graphs), x.detach())
-    state = torch.randn(nodes, 6, dtype=torch.float64)
+    state = testing.randn(nodes, 6, dtype=torch.float64)
     assert jacobian.shape == (nodes, 6, nodes, 3)
     (block,) = graphs.blocks
     padded = block.pad(state)
@@ -130,12 +131,12 @@ def test_gradients_of_second_order_and_functional_transforms():
 @pytest.mark.parametrize("seed", range(5))
 def test_norm_bounds_are_sound_and_tight(seed):
     edges, nodes, batch = directed(6, 20, seed)
-    weight = torch.rand(edges.shape[1], generator=torch.Generator().manual_seed(seed)) * 3
+    weight = testing.rand(edges.shape[1], generator=testing.generator(seed)) * 3
     for normalisation in ("symmetric", "none", "spectral"):
         graphs = wp.Graphs(edges, nodes, batch, weight, normalisation=normalisation)
         for block in graphs.blocks:
             size = block.shape[1]
-            identity = torch.eye(size, dtype=torch.float64).expand(block.shape[0], size, size)
+            identity = testing.eye(size, dtype=torch.float64).expand(block.shape[0], size, size)
             dense = block.propagate(identity)
             norms = torch.linalg.matrix_norm(dense, 2)
             assert (block.norm >= norms).all()
@@ -155,8 +156,8 @@ def test_norm_bounds_are_sound_and_tight(seed):
 
 
 def test_row_projection_is_the_nearest_point():
-    generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(40, 13, generator=generator, dtype=torch.float64)
+    generator = testing.generator(0)
+    matrix = testing.randn(40, 13, generator=generator, dtype=torch.float64)
     matrix[0], matrix[1] = 0.0, 1.0
     for radius in (0.3, 1.0, 50.0):
         found = project_rows(matrix, radius)
@@ -169,7 +170,7 @@ def test_row_projection_is_the_nearest_point():
                 inside = float((row.abs() - middle).clamp_min(0).sum()) <= radius
                 low, high = (low, middle) if inside else (middle, high)
             torch.testing.assert_close(nearest, row.sign() * (row.abs() - high).clamp_min(0), rtol=1e-10, atol=1e-12)
-    inside = torch.rand(5, 4, dtype=torch.float64) / 8
+    inside = testing.rand(5, 4, dtype=torch.float64) / 8
     assert torch.equal(project_rows(inside, 1.0), inside)
     leaf = matrix.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda m: project_rows(m, 0.7), (leaf[2:],))
@@ -177,9 +178,9 @@ def test_row_projection_is_the_nearest_point():
     for _ in range(3):  # at a projected point every entry gets its gradient, those at zero too
         assert int((layer.free == 0).sum()) > 0
         (gradient,) = torch.autograd.grad(layer.weight.sum(), layer.free)
-        assert torch.equal(gradient, torch.ones(6, 6))
+        assert torch.equal(gradient, testing.ones(6, 6))
         with torch.no_grad():
-            layer.free.add_(0.1 * torch.randn(6, 6))
+            layer.free.add_(0.1 * testing.randn(6, 6))
         layer.project()
 
 
@@ -194,7 +195,7 @@ def test_condition_holds_for_any_parameters_or_the_layer_raises(options, dtype, 
             parameter[0] = 0.0
     edges, nodes, batch = directed(3)
     try:
-        layer.solve(torch.randn(nodes, 3).to(dtype), wp.Graphs(edges, nodes, batch))
+        layer.solve(testing.randn(nodes, 3).to(dtype), wp.Graphs(edges, nodes, batch))
     except wp.GuaranteeError:
         return
     w = weights(layer)[0].detach()
@@ -206,10 +207,10 @@ def test_condition_holds_for_any_parameters_or_the_layer_raises(options, dtype, 
 def test_condition_after_a_thousand_steps(options, optimiser):
     layer = make(options, torch.float32)
     step = optimiser(layer.parameters(), lr=1e-2, weight_decay=1e-2)
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
     for _ in range(1000):  # noisy gradients, as adversarial as training gets
         for parameter in layer.parameters():
-            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = testing.randn(parameter.shape, generator=generator)
         step.step()
         if isinstance(layer.state_map, RowBounded):
             layer.state_map.project()
@@ -218,36 +219,36 @@ def test_condition_after_a_thousand_steps(options, optimiser):
     limit = layer.kappa * (1 - layer.omega) if layer.variant == "lipschitz" else layer.kappa
     assert float(bound) <= limit * (1 + 1e-5)
     edges, nodes, batch = directed(3)
-    assert layer.solve(torch.randn(nodes, 3), wp.Graphs(edges, nodes, batch)).converged.all()
+    assert layer.solve(testing.randn(nodes, 3), wp.Graphs(edges, nodes, batch)).converged.all()
 
 
 def test_each_norm_that_can_prove_convergence():
     """Frobenius, row and Perron–Frobenius bounds where the others fail; none, where none holds."""
-    chain = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    chain = testing.tensor([[0, 1, 2], [1, 2, 3]])
     strong = wp.Graphs(
-        chain, 4, weight=torch.full((3,), 1.3, dtype=torch.float64), normalisation="none"
+        chain, 4, weight=testing.full((3,), 1.3, dtype=torch.float64), normalisation="none"
     )  # nilpotent, of norm 1.3
     layer = make(VARIANTS[0], kappa=0.95)
     with torch.no_grad():
         layer.state_map.free.fill_(0.95 / 6)  # norm and row sums 0.95, so that 0.95·1.3 > 1
-    x = torch.randn(4, 3, dtype=torch.float64)
+    x = testing.randn(4, 3, dtype=torch.float64)
     solution = layer.solve(x, strong)
-    adjacency = torch.zeros(4, 4, dtype=torch.float64)
+    adjacency = testing.zeros(4, 4, dtype=torch.float64)
     adjacency[chain[1], chain[0]] = 1.3
     with torch.no_grad():
         truth = dense_state(layer, x, adjacency)
     assert solution.converged.all()
     assert float((solution.value - truth).detach().norm()) <= float(solution.error_bound[0])
-    cotangent = torch.randn(4, 6, dtype=torch.float64)
+    cotangent = testing.randn(4, 6, dtype=torch.float64)
     found = torch.autograd.grad((layer.solve(x, strong).value * cotangent).sum(), list(layer.parameters()))
     expected = torch.autograd.grad((dense_state(layer, x, adjacency) * cotangent).sum(), list(layer.parameters()))
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
     both_ways = torch.cat([chain, chain.flip(0)], 1)
     with pytest.raises(wp.GuaranteeError, match=r"graph 0: its adjacency is too large.*normalisation='symmetric'"):
-        layer(x, wp.Graphs(both_ways, 4, weight=torch.full((6,), 1.3, dtype=torch.float64), normalisation="none"))
+        layer(x, wp.Graphs(both_ways, 4, weight=testing.full((6,), 1.3, dtype=torch.float64), normalisation="none"))
     with pytest.raises(wp.GuaranteeError):
         make(VARIANTS[2])(
-            x, strong.__class__(both_ways, 4, weight=torch.full((6,), 1.3, dtype=torch.float64), normalisation="none")
+            x, strong.__class__(both_ways, 4, weight=testing.full((6,), 1.3, dtype=torch.float64), normalisation="none")
         )
     assert make(VARIANTS[2]).solve(x, wp.Graphs(both_ways, 4, normalisation="spectral")).converged.all()
 
@@ -255,27 +256,27 @@ def test_each_norm_that_can_prove_convergence():
 @pytest.mark.parametrize("adjoint", [False, True])
 def test_every_bound_of_the_guarantee_for_linear_maps(adjoint):
     """‖(I − W⊗A)⁻¹d‖ never exceeds the bound, whichever norm proves it."""
-    generator = torch.Generator().manual_seed(3)
+    generator = testing.generator(3)
     for trial in range(60):
         edges, nodes, batch = directed(1, 7, trial)
-        graphs = wp.Graphs(edges, nodes, batch, torch.rand(edges.shape[1], generator=generator), normalisation="none")
+        graphs = wp.Graphs(edges, nodes, batch, testing.rand(edges.shape[1], generator=generator), normalisation="none")
         (block,) = graphs.blocks
-        w = torch.randn(5, 5, generator=generator, dtype=torch.float64)
-        w = w / w.abs().sum(1).amax() * float(torch.rand((), generator=generator))
+        w = testing.randn(5, 5, generator=generator, dtype=torch.float64)
+        w = w / w.abs().sum(1).amax() * float(testing.rand((), generator=generator))
         spectral, rows = float(torch.linalg.matrix_norm(w, 2)) * (1 + 1e-12), float(w.abs().sum(1).max()) * (1 + 1e-12)
         try:
             guarantee = GraphContraction(block, spectral if trial % 3 else 10.0, rows)
         except wp.GuaranteeError:
             continue
         guarantee = guarantee.transposed() if adjoint else guarantee
-        dense = block.propagate(torch.eye(nodes, dtype=torch.float64)[None])[0]
+        dense = block.propagate(testing.eye(nodes, dtype=torch.float64)[None])[0]
         matrix = torch.kron(dense, w)
         matrix = matrix.T if adjoint else matrix
-        defect = torch.randn(1, nodes, 5, generator=generator, dtype=torch.float64)
-        change = torch.linalg.solve(torch.eye(5 * nodes, dtype=torch.float64) - matrix, defect.flatten())
+        defect = testing.randn(1, nodes, 5, generator=generator, dtype=torch.float64)
+        change = torch.linalg.solve(testing.eye(5 * nodes, dtype=torch.float64) - matrix, defect.flatten())
         bounds = (
             guarantee.defect_bound(defect, defect.flatten(1).norm(dim=1)),
-            guarantee._resolved(defect, torch.zeros(1)),
+            guarantee._resolved(defect, testing.zeros(1)),
         )
         for bound in bounds:
             assert float(change.norm()) <= float(bound) * (1 + 1e-9)
@@ -289,7 +290,7 @@ def test_lipschitz_constant_is_never_exceeded(options):
     graphs = wp.Graphs(edges, nodes, batch)
     for seed in range(30):
         torch.manual_seed(seed)
-        x = torch.randn(nodes, 3, dtype=torch.float64)
+        x = testing.randn(nodes, 3, dtype=torch.float64)
         y = x + torch.randn_like(x) * 10.0 ** (seed % 5 - 4)
         with torch.no_grad():
             change = (layer(x, graphs) - layer(y, graphs)).norm()
@@ -305,9 +306,9 @@ def test_lipschitz_constant_of_one_is_attained():
     with torch.no_grad():
         for part in (layer.state_map, layer.injection):
             part.free.zero_()  # Q = P = I
-    x = torch.rand(3, 4, dtype=torch.float64)
-    value = layer(x, wp.Graphs(torch.tensor([[0, 1], [1, 2]]), 3, normalisation="symmetric"))
-    isolated = layer(x, wp.Graphs(torch.zeros(2, 0, dtype=torch.int64), 3))
+    x = testing.rand(3, 4, dtype=torch.float64)
+    value = layer(x, wp.Graphs(testing.tensor([[0, 1], [1, 2]]), 3, normalisation="symmetric"))
+    isolated = layer(x, wp.Graphs(testing.zeros(2, 0, dtype=torch.int64), 3))
     torch.testing.assert_close(isolated, x, rtol=1e-9, atol=1e-9)
     assert float(value.detach().norm()) <= float(x.norm()) * (1 + 1e-9)
 
@@ -318,11 +319,11 @@ def test_error_bound_over_a_hundred_thousand_graphs(options):
     layer = make(options, torch.float32, rtol=1e-3, atol=1e-3)
     ratios = []
     for seed in range(100):
-        generator = torch.Generator().manual_seed(seed)
-        edges = torch.randint(0, 4, (2, 6), generator=generator)
-        x = torch.randn(1000, 4, 3, generator=generator) * 10.0 ** (seed % 3 - 1)
-        shifts = 4 * torch.arange(1000).repeat_interleave(6)
-        graphs = wp.Graphs(edges.repeat(1, 1000) + shifts, 4000, torch.arange(1000).repeat_interleave(4))
+        generator = testing.generator(seed)
+        edges = testing.randint(0, 4, (2, 6), generator=generator)
+        x = testing.randn(1000, 4, 3, generator=generator) * 10.0 ** (seed % 3 - 1)
+        shifts = 4 * testing.arange(1000).repeat_interleave(6)
+        graphs = wp.Graphs(edges.repeat(1, 1000) + shifts, 4000, testing.arange(1000).repeat_interleave(4))
         solution = layer.solve(x.flatten(0, 1), graphs)
         with torch.no_grad():
             truth = dense_state(layer, x.double(), normalised(edges, 4))
@@ -335,7 +336,7 @@ def test_error_bound_over_a_hundred_thousand_graphs(options):
 def test_bad_input():
     edges, nodes, batch = directed(3)
     graphs, layer = wp.Graphs(edges, nodes, batch), make(VARIANTS[0])
-    x = torch.randn(nodes, 3, dtype=torch.float64)
+    x = testing.randn(nodes, 3, dtype=torch.float64)
     with pytest.raises(wp.InputError, match=f"{nodes} nodes of 3 features"):
         layer(x[1:], graphs)
     with pytest.raises(wp.InputError, match="dtype torch.float32"):
@@ -344,13 +345,13 @@ def test_bad_input():
     with pytest.raises(wp.InputError, match="x: has NaN"):
         layer(x, graphs)
     with pytest.raises(wp.InputError, match="from one graph of the batch into another"):
-        wp.Graphs(torch.tensor([[0], [nodes - 1]]), nodes, batch)
+        wp.Graphs(testing.tensor([[0], [nodes - 1]]), nodes, batch)
     with pytest.raises(wp.InputError, match="names nodes outside"):
-        wp.Graphs(torch.tensor([[0], [nodes]]), nodes, batch)
+        wp.Graphs(testing.tensor([[0], [nodes]]), nodes, batch)
     with pytest.raises(wp.InputError, match=r"needs \(2, edges\)"):
-        wp.Graphs(torch.zeros(3, 2), nodes, batch)
+        wp.Graphs(testing.zeros(3, 2), nodes, batch)
     with pytest.raises(wp.InputError, match="negative weights"):
-        wp.Graphs(edges, nodes, batch, -torch.ones(edges.shape[1]))
+        wp.Graphs(edges, nodes, batch, -testing.ones(edges.shape[1]))
     with pytest.raises(wp.InputError, match="mixes features"):
         wp.ImplicitGraph(3, 6, activation="group_sort")
     with pytest.raises(wp.InputError, match="must map zero to zero"):
@@ -402,7 +403,7 @@ def test_folds_partition_the_set(small_set):
         assert data.labels[data.test].bincount().tolist() == [2, 2]  # stratified
         tested += data.test.tolist()
     assert sorted(tested) == list(range(40))
-    assert data.features == 3 and data.classes == 2
+    assert data.shape == (3,) and data.classes == 2
     assert int(data.graphs[0].num_nodes) == 5 and data.graphs[0].edge_index.shape == (2, 8)
 
 
@@ -520,7 +521,7 @@ def test_reproduce_reports_four_conventions_and_paired_differences(small_set, tm
 )  # fmt: skip
 def test_published_sets(name, graphs, counts, features):
     data = graph_data.load_graphs(name, Path(os.environ["WELLPOSED_DATA"]))
-    assert len(data.graphs) == graphs and data.features == features
+    assert len(data.graphs) == graphs and data.shape == (features,)
     assert data.labels.bincount().tolist() == counts
 
 
@@ -528,13 +529,13 @@ def test_node_classification_over_long_chains():
     """The class of a chain stands on its first node only; every node must find it, on chains never seen."""
 
     def chains(count, length, seed):
-        generator = torch.Generator().manual_seed(seed)
-        labels = torch.randint(0, 2, (count,), generator=generator)
-        x = 0.1 * torch.randn(count, length, 4, generator=generator)
-        x[torch.arange(count), 0, labels] += 1.0
-        first = torch.arange(count)[:, None] * length + torch.arange(length - 1)
+        generator = testing.generator(seed)
+        labels = testing.randint(0, 2, (count,), generator=generator)
+        x = 0.1 * testing.randn(count, length, 4, generator=generator)
+        x[testing.arange(count), 0, labels] += 1.0
+        first = testing.arange(count)[:, None] * length + testing.arange(length - 1)
         edges = torch.stack([first.flatten(), first.flatten() + 1])
-        batch = torch.arange(count).repeat_interleave(length)
+        batch = testing.arange(count).repeat_interleave(length)
         return x.flatten(0, 1), wp.Graphs(edges, count * length, batch), labels.repeat_interleave(length)
 
     torch.manual_seed(0)
@@ -553,36 +554,36 @@ def test_node_classification_over_long_chains():
 
 @pytest.mark.parametrize("batch", [[0, 0, 0, 3], [0, 0, 1, 1, 4], [0] * 5 + [2, 2, 5], [5], [1, 0, 1, 0]])
 def test_graphs_without_nodes_and_unsorted_batches(batch):
-    batch = torch.tensor(batch)
-    graphs = wp.Graphs(torch.zeros(2, 0, dtype=torch.int64), len(batch), batch, count=7)
+    batch = testing.tensor(batch)
+    graphs = wp.Graphs(testing.zeros(2, 0, dtype=torch.int64), len(batch), batch, count=7)
     layer = make(VARIANTS[0])
-    x = torch.randn(len(batch), 3, dtype=torch.float64)
+    x = testing.randn(len(batch), 3, dtype=torch.float64)
     solution = layer.solve(x, graphs)
     assert solution.converged.shape == (7,) and solution.converged.all()
-    alone = layer(x, wp.Graphs(torch.zeros(2, 0, dtype=torch.int64), len(batch), torch.arange(len(batch))))
+    alone = layer(x, wp.Graphs(testing.zeros(2, 0, dtype=torch.int64), len(batch), testing.arange(len(batch))))
     torch.testing.assert_close(solution.value, alone, rtol=1e-9, atol=1e-9)
     with pytest.raises(wp.InputError, match="batch names"):
-        wp.Graphs(torch.zeros(2, 0, dtype=torch.int64), len(batch), batch, count=1 if int(batch.max()) else 0)
+        wp.Graphs(testing.zeros(2, 0, dtype=torch.int64), len(batch), batch, count=1 if int(batch.max()) else 0)
 
 
 def test_weights_that_cannot_be_used():
-    edges = torch.tensor([[0, 1], [1, 0]])
+    edges = testing.tensor([[0, 1], [1, 0]])
     with pytest.raises(wp.InputError, match="needs a gradient"):
-        wp.Graphs(edges, 2, weight=torch.ones(2, requires_grad=True))
-    huge = torch.full((2,), 1e308, dtype=torch.float64)
+        wp.Graphs(edges, 2, weight=testing.ones(2, requires_grad=True))
+    huge = testing.full((2,), 1e308, dtype=torch.float64)
     with pytest.raises(wp.InputError, match="overflow"):
         wp.Graphs(edges, 2, weight=huge, normalisation="spectral")
     assert float(wp.Graphs(edges, 2, weight=huge).blocks[0].norm[0]) == pytest.approx(1.0)
-    tiny = wp.Graphs(edges, 2, weight=torch.full((2,), 1e-170, dtype=torch.float64), normalisation="none")
+    tiny = wp.Graphs(edges, 2, weight=testing.full((2,), 1e-170, dtype=torch.float64), normalisation="none")
     assert float(tiny.blocks[0].norm[0]) >= 1e-170
     bad = wp.ImplicitGraph(3, 4, dtype=torch.bfloat16)
     with pytest.raises(wp.InputError, match="float32 or float64"):
-        bad(torch.zeros(2, 3, dtype=torch.bfloat16), wp.Graphs(edges, 2))
+        bad(testing.zeros(2, 3, dtype=torch.bfloat16), wp.Graphs(edges, 2))
 
 
 def test_row_projection_of_huge_parameters_in_single_precision():
     for scale in (1e3, 1e7):
-        matrix = scale * torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
+        matrix = scale * testing.randn(10, 64, generator=testing.generator(0))
         assert float(project_rows(matrix, 0.9).double().abs().sum(1).max()) <= 0.9 * (1 + 1e-6)
 
 
@@ -591,8 +592,8 @@ def test_trained_layers_reach_six_digits_within_the_predicted_steps(options):
     layer = make(options, torch.float32, rtol=1e-4, atol=1e-4)
     edges, nodes, batch = directed(12)
     graphs = wp.Graphs(edges, nodes, batch)
-    generator = torch.Generator().manual_seed(0)
-    x, target = torch.randn(nodes, 3, generator=generator), torch.randn(nodes, 6, generator=generator)
+    generator = testing.generator(0)
+    x, target = testing.randn(nodes, 3, generator=generator), testing.randn(nodes, 6, generator=generator)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=1e-2, weight_decay=1e-2)
     for _ in range(40):
         optimiser.zero_grad()
@@ -602,7 +603,7 @@ def test_trained_layers_reach_six_digits_within_the_predicted_steps(options):
             layer.state_map.project()
     layer.tolerance = wp.solvers.solution.Tolerance(1e-6, 1e-6)
     solution = layer.solve(x, graphs)
-    size = torch.zeros(12).index_add(0, batch, solution.value.detach().square().sum(1)).sqrt()
+    size = testing.zeros(12).index_add(0, batch, solution.value.detach().square().sum(1)).sqrt()
     assert solution.converged.all()
     assert (solution.error_bound <= 1e-6 * (1 + size) * (1 + 1e-5)).all()
     (block,) = graphs.blocks

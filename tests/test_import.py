@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.constraints.lipschitz_bounded import lipschitz_matrix
 from wellposed.data import load_images
@@ -25,13 +26,13 @@ H, D, K = 6, 9, 4
 
 def tensors_of(layout, inputs=D, classes=K, dtype=torch.float64):
     torch.manual_seed(0)
-    square = {name: torch.randn(H, H, dtype=dtype) / H**0.5 for name in ("A", "B", "V", "S", "W")}
-    u, ub = torch.randn(H, inputs, dtype=dtype) / inputs**0.5, torch.randn(H, dtype=dtype)
-    o, ob = torch.randn(classes, H, dtype=dtype) / H**0.5, torch.randn(classes, dtype=dtype)
+    square = {name: testing.randn(H, H, dtype=dtype) / H**0.5 for name in ("A", "B", "V", "S", "W")}
+    u, ub = testing.randn(H, inputs, dtype=dtype) / inputs**0.5, testing.randn(H, dtype=dtype)
+    o, ob = testing.randn(classes, H, dtype=dtype) / H**0.5, testing.randn(classes, dtype=dtype)
     ends = {"U.weight": u, "U.bias": ub}
     head = {"Wout.weight": o, "Wout.bias": ob}
     bounded = {"B.weight": u, "B.bias": ub, "G.weight": o, "G.bias": ob, "V": square["V"], "S": square["S"]}
-    positive = 0.5 + torch.rand(H, dtype=dtype)
+    positive = 0.5 + testing.rand(H, dtype=dtype)
     inner, outer = {
         "locuslab-mondeq": ({**ends, "A.weight": square["A"], "B.weight": square["B"]}, head),
         "lben-mondeq": ({**ends, "A.weight": square["A"], "B.weight": square["B"]}, head),
@@ -52,7 +53,7 @@ def test_the_matrices_satisfy_their_conditions(layout, tmp_path):
     m = 1.5
     found = read_dense(path, layout, m=m)
     assert found.matrix.shape == (H, H) and found.weight.shape == (H, D) and found.output.shape == (K, H)
-    eye = torch.eye(H, dtype=torch.float64)
+    eye = testing.eye(H, dtype=torch.float64)
     half = (eye - found.matrix) if found.metric is None else found.metric[:, None] * (eye - found.matrix)
     least = float(torch.linalg.eigvalsh(half + half.t())[0])
     if layout in ("locuslab-mondeq", "lben-mondeq"):
@@ -93,7 +94,7 @@ def test_runs_are_certified_attacked_and_verified(layout, tmp_path, capsys):
 
 
 def drawn(*shape):
-    return torch.randn(*shape) / max(1, torch.Size(shape).numel() // shape[0]) ** 0.5
+    return testing.randn(*shape) / max(1, torch.Size(shape).numel() // shape[0]) ** 0.5
 
 
 def imported(file, layout, out, m):
@@ -119,7 +120,7 @@ def test_a_single_convolution_as_published(tmp_path):
     torch.manual_seed(0)
     t = {
         "U.weight": drawn(3, 1, 3, 3), "U.bias": drawn(3), "A.weight": drawn(3, 3, 3, 3), "B.weight": drawn(3, 3, 3, 3),
-        "g": torch.tensor(1.7), "h": torch.tensor(-2.3),
+        "g": testing.tensor(1.7), "h": testing.tensor(-2.3),
     }  # fmt: skip
     head = {"Wout.weight": drawn(10, 3 * 2 * 2), "Wout.bias": drawn(10)}
     torch.save({**{f"mon.linear_module.{name}": part for name, part in t.items()}, **head}, tmp_path / "a.pt")
@@ -129,7 +130,7 @@ def test_a_single_convolution_as_published(tmp_path):
     x = model[0](data.test_x[:4])  # normalised
     x = x.reshape(4, 1, 8, 8)
     z = layer.state(x)
-    inside = torch.zeros(1, 1, 10, 10)
+    inside = testing.zeros(1, 1, 10, 10)
     inside[..., 1:-1, 1:-1] = 1.0
     driven = circular(nn.functional.pad(x, (1, 1, 1, 1)), t["U.weight"]) + t["U.bias"].reshape(-1, 1, 1)
     right = 0.2 * z - t["g"] * transposed(lambda v: circular(v, a), z, circular(z, a))
@@ -138,7 +139,7 @@ def test_a_single_convolution_as_published(tmp_path):
     logits = nn.functional.avg_pool2d(z, 4).flatten(1) @ head["Wout.weight"].t() + head["Wout.bias"]
     torch.testing.assert_close(model(data.test_x[:4]), logits, rtol=1e-3, atol=1e-3)
     assert command(["certify", str(tmp_path / "run"), "--limit", "5", "--json"]) == 0
-    torch.save({**torch.load(tmp_path / "a.pt"), "mon.linear_module.g": torch.tensor(-1.0)}, tmp_path / "bad.pt")
+    torch.save({**torch.load(tmp_path / "a.pt"), "mon.linear_module.g": testing.tensor(-1.0)}, tmp_path / "bad.pt")
     assert command(["import", str(tmp_path / "bad.pt"), "--as", "locuslab-mondeq-conv", "--data", "digits"]) == 1
 
 
@@ -148,9 +149,9 @@ def test_several_tiers_as_published(tmp_path):
     t = {"U.weight": drawn(2, 1, 3, 3), "U.bias": drawn(2)}
     for tier, width in enumerate(widths):
         t |= {f"A0.{tier}.weight": drawn(width, width, 3, 3), f"B0.{tier}.weight": drawn(width, width, 3, 3)}
-        t |= {f"g.{tier}": torch.tensor(1.0 + tier), f"h.{tier}": torch.tensor(0.5 - tier)}
+        t |= {f"g.{tier}": testing.tensor(1.0 + tier), f"h.{tier}": testing.tensor(0.5 - tier)}
         if tier < 2:
-            t |= {f"A_n0.{tier}.weight": drawn(widths[tier + 1], width, 3, 3), f"gn.{tier}": torch.tensor(1.5)}
+            t |= {f"A_n0.{tier}.weight": drawn(widths[tier + 1], width, 3, 3), f"gn.{tier}": testing.tensor(1.5)}
     head = {"Wout.weight": drawn(10, 4 * 4 * 4), "Wout.bias": drawn(10)}
     torch.save({**{f"mon.linear_module.{name}": part for name, part in t.items()}, **head}, tmp_path / "a.pt")
     data, model, layer = imported(tmp_path / "a.pt", "locuslab-mondeq-multi", tmp_path / "run", 1.0)
@@ -188,7 +189,7 @@ def test_several_tiers_as_published(tmp_path):
 @pytest.mark.parametrize("layout", ["nemon", "nemon-robust"])
 def test_non_euclidean_networks_as_published(layout, tmp_path):
     torch.manual_seed(2)
-    free, d, a = drawn(H, H), 0.3 * torch.randn(H), torch.randn(H) * (layout == "nemon-robust")
+    free, d, a = drawn(H, H), 0.3 * testing.randn(H), testing.randn(H) * (layout == "nemon-robust")
     free[0, 0] = 0.7  # a row without slack, but for a
     head = {"Wout.weight": drawn(10, H), "Wout.bias": drawn(10)}
     if layout == "nemon":
@@ -220,15 +221,15 @@ def positive_part(value, activation):
 def test_a_positive_concave_network_as_published(activation, tmp_path):
     torch.manual_seed(3)
     layout = "pcdeq2" if activation == "sigmoid" else f"pcdeq1-{activation}"
-    normal = {"weight": torch.rand(H) + 0.5, "bias": torch.randn(H)}
-    normal |= {"running_mean": torch.randn(H), "running_var": torch.rand(H) + 0.1}
+    normal = {"weight": testing.rand(H) + 0.5, "bias": testing.randn(H)}
+    normal |= {"running_mean": testing.randn(H), "running_var": testing.rand(H) + 0.1}
     t = {
-        "linear1.weight": drawn(H, 64), "linear1.bias": drawn(H), "block.deq.f.W.weight_g": torch.rand(H, 1) * 3.0,
-        "block.deq.f.W.weight_v": torch.rand(H, H), "classifier.weight": drawn(10, H), "classifier.bias": drawn(10),
+        "linear1.weight": drawn(H, 64), "linear1.bias": drawn(H), "block.deq.f.W.weight_g": testing.rand(H, 1) * 3.0,
+        "block.deq.f.W.weight_v": testing.rand(H, H), "classifier.weight": drawn(10, H), "classifier.bias": drawn(10),
     }  # fmt: skip
     for name in ("bn1", "bn2"):
         t |= {f"{name}.{key}": part for key, part in normal.items()}
-        t[f"{name}.num_batches_tracked"] = torch.tensor(7)
+        t[f"{name}.num_batches_tracked"] = testing.tensor(7)
     torch.save(t, tmp_path / "a.pt")
     data, model, layer = imported(tmp_path / "a.pt", layout, tmp_path / "run", 1.0)
 
@@ -240,7 +241,7 @@ def test_a_positive_concave_network_as_published(activation, tmp_path):
     offset = positive_part(normalised(x @ t["linear1.weight"].t() + t["linear1.bias"]), activation)
     v = t["block.deq.f.W.weight_v"]
     weight = t["block.deq.f.W.weight_g"] * v / v.norm(dim=1, keepdim=True)
-    z = torch.zeros(6, H)
+    z = testing.zeros(6, H)
     for _ in range(400):
         z = SIGMA[activation](z @ weight.t() + offset)
     torch.testing.assert_close(layer.state(x), z, rtol=1e-3, atol=1e-3)
@@ -255,8 +256,8 @@ def test_a_positive_concave_network_as_published(activation, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda t: {**t, "A.weight": torch.zeros(0, 0, 3, 3), "B.weight": torch.zeros(0, 0, 3, 3)},
-        lambda t: {**t, "Wout.weight": torch.zeros(10, 0)},
+        lambda t: {**t, "A.weight": testing.zeros(0, 0, 3, 3), "B.weight": testing.zeros(0, 0, 3, 3)},
+        lambda t: {**t, "Wout.weight": testing.zeros(10, 0)},
         lambda t: {**t, "A.weight": t["A.weight"].to_sparse()},
     ],
 )
@@ -267,16 +268,16 @@ def test_empty_and_sparse_tensors_are_refused(change, tmp_path, capsys):
         "U.weight": drawn(3, 1, 3, 3),
         "U.bias": drawn(3),
     }
-    t |= {"g": torch.tensor(1.0), "h": torch.tensor(1.0), "Wout.weight": drawn(10, 75), "Wout.bias": drawn(10)}
+    t |= {"g": testing.tensor(1.0), "h": testing.tensor(1.0), "Wout.weight": drawn(10, 75), "Wout.bias": drawn(10)}
     torch.save(change(t), tmp_path / "a.pt")
     assert command(["import", str(tmp_path / "a.pt"), "--as", "lben-conv", "--data", "digits"]) == 1
     assert capsys.readouterr().err.startswith("wellposed: ")
 
 
 def batch_norm(channels):
-    found = {"weight": torch.rand(channels) + 0.5, "bias": torch.randn(channels)}
-    found |= {"running_mean": torch.randn(channels), "running_var": torch.rand(channels) + 0.1}
-    return found, {"num_batches_tracked": torch.tensor(3)}
+    found = {"weight": testing.rand(channels) + 0.5, "bias": testing.randn(channels)}
+    found |= {"running_mean": testing.randn(channels), "running_var": testing.rand(channels) + 0.1}
+    return found, {"num_batches_tracked": testing.tensor(3)}
 
 
 def positive_by_hand(image, t, name, norm, block, stride, padding, activation):
@@ -309,8 +310,8 @@ def test_positive_concave_convolutions_as_published(several, activation, tmp_pat
     t, before = {}, 1
     for k, (name, block, channels) in enumerate(zip(maps, blocks, widths, strict=False)):
         t |= {f"{name}.weight": drawn(channels, before, 3, 3), f"{name}.bias": drawn(channels)}
-        t |= {f"{block}.deq.f.W.weight_g": 2.0 * torch.rand(channels, 1, 1, 1)}
-        t |= {f"{block}.deq.f.W.weight_v": torch.rand(channels, channels, 3, 3)}
+        t |= {f"{block}.deq.f.W.weight_g": 2.0 * testing.rand(channels, 1, 1, 1)}
+        t |= {f"{block}.deq.f.W.weight_v": testing.rand(channels, channels, 3, 3)}
         for norm in (2 * k + 1, 2 * k + 2):
             for part in batch_norm(channels):
                 t |= {f"bn{norm}.{key}": value for key, value in part.items()}
@@ -351,14 +352,14 @@ def test_bounded_convolutions_as_published(layout, metric, tmp_path):
     bounded, scaled = layout != "lben-conv", layout == "lben-conv-gamma"
     t = {name: drawn(channels, channels, 3, 3) for name in ("A.weight", "B.weight")}
     t |= {"U.weight": drawn(channels, 1, 3, 3), "U.bias": drawn(channels)}
-    a, b = torch.tensor(1.3), torch.tensor(-0.7)
-    t |= {"a": a, "b": b, "u": torch.tensor(0.6), "g": torch.tensor(1.9)} if scaled else {"g": a, "h": b}
+    a, b = testing.tensor(1.3), testing.tensor(-0.7)
+    t |= {"a": a, "b": b, "u": testing.tensor(0.6), "g": testing.tensor(1.9)} if scaled else {"g": a, "h": b}
     shape = {
         "full": (channels, size, size), "channels": (channels, 1, 1), "image": (1, size, size), "identity": (1, 1, 1),
     }.get(metric)  # fmt: skip
     if shape is not None:
-        t["psi"] = 0.3 * torch.randn(1, *shape)
-    psi = torch.ones(1, 1, 1) if metric in ("identity", "none") else t["psi"][0].exp()
+        t["psi"] = 0.3 * testing.randn(1, *shape)
+    psi = testing.ones(1, 1, 1) if metric in ("identity", "none") else t["psi"][0].exp()
     head = {"Wout.weight": drawn(10, channels * 25), "Wout.bias": drawn(10)}
     inner = {**t, **head} if bounded else t
     file = {f"mon.linear_module.{name}": part for name, part in inner.items()} | ({} if bounded else head)
@@ -383,7 +384,7 @@ def test_bounded_convolutions_as_published(layout, metric, tmp_path):
         wide = nn.functional.pad(x, (1, 1, 1, 1))
         back = transposed(lambda y: circular(y, u), wide, z / psi)
         right = right - circular(back, u) / (2.0 * gamma)
-    inside = torch.zeros(1, 1, size, size)
+    inside = testing.zeros(1, 1, size, size)
     inside[..., 1:-1, 1:-1] = 1.0
     torch.testing.assert_close(z, inside * torch.relu(right), rtol=1e-2, atol=2e-3)
     torch.testing.assert_close(model(data.test_x[:4]), seen(z) + head["Wout.bias"], rtol=1e-3, atol=1e-3)
@@ -418,7 +419,7 @@ class Payload:
 
 
 def test_nothing_but_tensors_is_loaded(tmp_path, capsys):
-    for content, name in ((Payload(), "evil.pt"), ({"A": Payload()}, "dict.pt"), ([torch.zeros(2)], "list.pt")):
+    for content, name in ((Payload(), "evil.pt"), ({"A": Payload()}, "dict.pt"), ([testing.zeros(2)], "list.pt")):
         torch.save(content, tmp_path / name)
         assert command(["import", str(tmp_path / name), "--data", "digits", "--out", str(tmp_path / "run")]) == 1
         assert "plain dictionary of tensors" in capsys.readouterr().err
@@ -451,14 +452,14 @@ def test_files_that_do_not_match_are_refused(tmp_path):
     t = tensors_of("lben", 64, 10)
     prefix = "mon.linear_module."
     variants = {
-        "surplus": {**t, "extra": torch.zeros(2)},
+        "surplus": {**t, "extra": testing.zeros(2)},
         "twice": {**t, "V": t[f"{prefix}V"]},
-        "broadcast S": {**t, f"{prefix}S": torch.zeros(H, 1)},
-        "scalar S": {**t, f"{prefix}S": torch.zeros(())},
-        "short psi": {**t, f"{prefix}psi": torch.zeros(1)},
+        "broadcast S": {**t, f"{prefix}S": testing.zeros(H, 1)},
+        "scalar S": {**t, f"{prefix}S": testing.zeros(())},
+        "short psi": {**t, f"{prefix}psi": testing.zeros(1)},
         "complex": {**t, f"{prefix}V": t[f"{prefix}V"].to(torch.complex128)},
-        "bias": {**t, "Wout.bias": torch.full((10,), torch.nan)},
-        "shape": {**t, "Wout.bias": torch.zeros(3)},
+        "bias": {**t, "Wout.bias": testing.full((10,), torch.nan)},
+        "shape": {**t, "Wout.bias": testing.zeros(3)},
     }
     for content in variants.values():
         torch.save(content, tmp_path / "a.pt")
@@ -493,12 +494,12 @@ def test_broken_files_are_refused_whatever_is_wrong_with_them(tmp_path):
     t = {name.removeprefix("mon.linear_module."): part for name, part in tensors_of("locuslab-mondeq").items()}
     torch.save(t, tmp_path / "a.pt")
     scipy.io.savemat(tmp_path / "a.mat", {"A": t["A.weight"].numpy()}, do_compression=True)
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
     for name, count in (("a.pt", 60), ("a.mat", 4)):
         whole = bytearray((tmp_path / name).read_bytes())
         for _ in range(count):
             broken = bytearray(whole)
-            for place in torch.randint(0, len(whole), (3,), generator=generator).tolist():
+            for place in testing.randint(0, len(whole), (3,), generator=generator).tolist():
                 broken[place] ^= 0x5A
             path = tmp_path / f"broken-{name}"
             path.write_bytes(bytes(broken[: len(broken) - 7]))

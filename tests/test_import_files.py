@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.data import load_images
-from wellposed.errors import CheckpointError, InputError
+from wellposed.errors import CheckpointError
 from wellposed.experiments.imported import import_run
 from wellposed.interop import matlab, read_dense, read_published
 from wellposed.interop.files import read_tensors
@@ -26,10 +28,10 @@ H = 6
 
 
 def monotone(inputs=64, classes=10):
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
 
     def drawn(*shape):
-        return torch.randn(*shape, generator=generator) / shape[-1] ** 0.5
+        return testing.randn(*shape, generator=generator) / shape[-1] ** 0.5
 
     inner = {"U.weight": drawn(H, inputs), "U.bias": drawn(H), "A.weight": drawn(H, H), "B.weight": drawn(H, H)}
     head = {"Wout.weight": drawn(classes, H), "Wout.bias": drawn(classes)}
@@ -100,7 +102,7 @@ def test_chains_of_linear_maps_and_relu_are_explicit_networks(first, sizes, pref
     ],
 )  # fmt: skip
 def test_other_sequences_are_refused(tensors, words, tmp_path):
-    torch.save({name: torch.ones(shape) for name, shape in tensors.items()}, tmp_path / "a.pt")
+    torch.save({name: testing.ones(shape) for name, shape in tensors.items()}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=words):
         read_published(tmp_path / "a.pt", "relu-chain", m=1.0)
 
@@ -144,11 +146,11 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
             read_tensors(tmp_path / name)
     for value, words in (
         ({"epoch": 3, "state_dict": whole}, "'epoch' is a int"), ({"state_dict": whole}, "save that entry on its own"),
-        (list(whole.values()), "but a list"), ({3: torch.zeros(2)}, "the entry 3"),
-        ({**whole, "A.weight": torch.zeros(H, H, device="meta")}, "A.weight is .*meta"),
-        ({**whole, "A.weight": torch.eye(H).to_sparse()}, "A.weight is sparse"),
-        ({**whole, "A.weight": torch.quantize_per_tensor(torch.eye(H), 0.1, 0, torch.qint8)}, "A.weight is quantised"),
-        ({**whole, "A.weight": torch.eye(H, dtype=torch.complex64)}, "A.weight is complex"),
+        (list(whole.values()), "but a list"), ({3: testing.zeros(2)}, "the entry 3"),
+        ({**whole, "A.weight": testing.zeros(H, H, device="meta")}, "A.weight is .*meta"),
+        ({**whole, "A.weight": testing.eye(H).to_sparse()}, "A.weight is sparse"),
+        ({**whole, "A.weight": torch.quantize_per_tensor(testing.eye(H), 0.1, 0, torch.qint8)}, "A.weight is quantised"),
+        ({**whole, "A.weight": testing.eye(H, dtype=torch.complex64)}, "A.weight is complex"),
     ):  # fmt: skip
         torch.save(value, tmp_path / "a.pt")
         with pytest.raises(CheckpointError, match=words):
@@ -185,17 +187,21 @@ def test_the_error_is_measured_on_as_many_images_as_asked_for(tmp_path, capsys):
 def test_a_stride_is_for_convolutions(tmp_path):
     inner, head = monotone()
     torch.save(inner | head, tmp_path / "a.pt")
-    with pytest.raises(InputError, match="no convolutions"):
+    with pytest.raises(wp.InputError, match="no convolutions"):
         importing(tmp_path / "a.pt", "locuslab-mondeq", tmp_path / "run", stride=2)
-    with pytest.raises(InputError, match="stride=0"):
+    with pytest.raises(wp.InputError, match="stride=0"):
         importing(tmp_path / "a.pt", "locuslab-mondeq-conv", tmp_path / "run", stride=0)
 
 
 @pytest.mark.parametrize(("side", "words"), [((3, 5), "square kernel"), ((4, 4), "odd numbers of taps")])
 def test_kernels_of_other_shapes_are_refused(side, words, tmp_path):
-    t = {"A.weight": torch.ones(2, 2, *side), "B.weight": torch.ones(2, 2, *side), "U.weight": torch.ones(2, 1, 3, 3)}
-    t |= {"U.bias": torch.ones(2), "g": torch.tensor(1.0), "h": torch.tensor(1.0)}
-    t |= {"Wout.weight": torch.ones(10, 8), "Wout.bias": torch.ones(10)}
+    t = {
+        "A.weight": testing.ones(2, 2, *side),
+        "B.weight": testing.ones(2, 2, *side),
+        "U.weight": testing.ones(2, 1, 3, 3),
+    }
+    t |= {"U.bias": testing.ones(2), "g": testing.tensor(1.0), "h": testing.tensor(1.0)}
+    t |= {"Wout.weight": testing.ones(10, 8), "Wout.bias": testing.ones(10)}
     torch.save(t, tmp_path / "a.pt")
     for layout in ("locuslab-mondeq-conv", "lben-conv"):
         with pytest.raises(CheckpointError, match=words):

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.data import load_images
 from wellposed.experiments.imported import import_run
@@ -27,7 +28,7 @@ F64 = torch.float64
 
 def equilibrium(matrix, offset, metric):
     """The z of each row q of an offset with z = max(Wz + q, 0): float64, residual below 1e-10 of its size."""
-    eye, root = torch.eye(len(matrix), dtype=F64), metric.sqrt()
+    eye, root = testing.eye(len(matrix), dtype=F64), metric.sqrt()
     h = root[:, None] * (eye - matrix) / root
     least, size = float(torch.linalg.eigvalsh((h + h.t()) / 2)[0]), float(torch.linalg.matrix_norm(h, 2))
     assert least > 0.0
@@ -41,7 +42,7 @@ def equilibrium(matrix, offset, metric):
 
 def newton(matrix, offset, z):
     """The equilibria on the patterns of active units that a start near them has."""
-    eye = torch.eye(len(matrix), dtype=F64)
+    eye = testing.eye(len(matrix), dtype=F64)
     for _ in range(20):
         active = (z @ matrix.t() + offset > 0.0).double()
         z = torch.stack(
@@ -55,12 +56,12 @@ def newton(matrix, offset, z):
 
 def drawn(generator, *shape, scale=1.0):
     size = max(1, torch.Size(shape).numel() // shape[0])
-    return (scale * torch.randn(*shape, generator=generator, dtype=F64) / size**0.5).float()
+    return (scale * testing.randn(*shape, generator=generator, dtype=F64) / size**0.5).float()
 
 
 def dense_file(layout, width, gamma, seed, classes=10, inputs=64):
     """Tensors as such a program saves them, float32, and W, Λ, U, b, C, c by its formulas; scales of trained files."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = testing.generator(seed)
 
     def square(scale):
         return drawn(generator, width, width, scale=scale)
@@ -68,8 +69,8 @@ def dense_file(layout, width, gamma, seed, classes=10, inputs=64):
     m = 20.0 if layout == "locuslab-mondeq" else 1.0
     u, ub = drawn(generator, width, inputs, scale=8.0), drawn(generator, width)
     o, ob = drawn(generator, classes, width, scale=min(gamma or 1.0, 1.0)), drawn(generator, classes)
-    psi = 0.35 * torch.randn(width, generator=generator)  # metrics within 0.36 … 1.4 or so
-    prefix, eye = "mon.linear_module.", torch.eye(width, dtype=F64)
+    psi = 0.35 * testing.randn(width, generator=generator)  # metrics within 0.36 … 1.4 or so
+    prefix, eye = "mon.linear_module.", testing.eye(width, dtype=F64)
     uu, oo, scale = u.double(), o.double(), psi.double().exp()
     ends = {"U.weight": u, "U.bias": ub}
     head = {"Wout.weight": o, "Wout.bias": ob}
@@ -77,10 +78,10 @@ def dense_file(layout, width, gamma, seed, classes=10, inputs=64):
         a, b = square(2.0), square(2.0)
         inner = {**ends, "A.weight": a, "B.weight": b}
         a, b = a.double(), b.double()
-        matrix, metric = eye - m * eye - a.t() @ a + b - b.t(), torch.ones(width, dtype=F64)
+        matrix, metric = eye - m * eye - a.t() @ a + b - b.t(), testing.ones(width, dtype=F64)
     elif layout == "lben-unconstrained":
         w = square(0.6)
-        inner, matrix, metric = {**ends, "Wp": w}, w.double(), torch.ones(width, dtype=F64)
+        inner, matrix, metric = {**ends, "Wp": w}, w.double(), testing.ones(width, dtype=F64)
     else:
         v, s = square(1.0), square(2.0)
         named = {"psi": psi} if layout in ("lben", "lben-gamma") else {"Lambda": psi.exp()}
@@ -159,7 +160,7 @@ def test_dense_files_are_the_networks_that_they_describe(name, layout, width, ga
         torch.testing.assert_close(operator.metric, metric, rtol=1e-5, atol=0.0)
         torch.testing.assert_close(exact.operator().metric, operator.metric)
     root = metric.sqrt()
-    h = root[:, None] * (torch.eye(width, dtype=F64) - operator.dense().double()) / root
+    h = root[:, None] * (testing.eye(width, dtype=F64) - operator.dense().double()) / root
     assert 0.0 < guarantee.m <= float(torch.linalg.eigvalsh((h + h.t()) / 2)[0]) * (1.0 + 1e-6)
     assert guarantee.m >= 0.3 * m * float((1.0 / metric).min() if "lben" in layout and "mondeq" not in layout else 1.0)
     solution = exact.solve(flat[:5])
@@ -174,7 +175,7 @@ def test_a_badly_conditioned_file_gets_more_steps(tmp_path):
     name, layout = "fc_lip0.1_w250.params", "lben-gamma"
     file, _, (w, metric, *_) = dense_file(layout, 250, 0.1, seed=250)
     root = metric.sqrt()
-    h = root[:, None] * (torch.eye(250, dtype=F64) - w) / root
+    h = root[:, None] * (testing.eye(250, dtype=F64) - w) / root
     kappa = torch.linalg.matrix_norm(h, 2) / torch.linalg.eigvalsh((h + h.t()) / 2)[0]
     assert float(kappa) > 4000.0
     model, images, _ = written(tmp_path, name, layout, file, limit=20)
@@ -189,7 +190,7 @@ def test_a_badly_conditioned_file_gets_more_steps(tmp_path):
 
 
 def test_what_cannot_be_solved_is_an_error_and_no_run(tmp_path, capsys):
-    generator = torch.Generator().manual_seed(3)
+    generator = testing.generator(3)
     file, _, _ = dense_file("lben-unconstrained", 30, None, seed=3)
     file["mon.linear_module.Wp"] = drawn(generator, 30, 30, scale=40.0)
     torch.save(file, tmp_path / "uncon_w30.params")
@@ -217,7 +218,7 @@ def circular(image, kernel):
 
 def as_matrix(function, shape):
     """The matrix of a linear map of images of that shape."""
-    basis = torch.eye(shape.numel(), dtype=F64).reshape(-1, *shape)
+    basis = testing.eye(shape.numel(), dtype=F64).reshape(-1, *shape)
     return function(basis).flatten(1).t()
 
 
@@ -232,7 +233,7 @@ def as_matrix(function, shape):
 )  # fmt: skip
 def test_convolutions_are_the_networks_that_they_describe(layout, metric, trained, taps, input_taps, stride, tmp_path):
     """Kernels as the files use them, of any size; what a file holds only decides that untrained scales were never used."""
-    generator = torch.Generator().manual_seed(taps)
+    generator = testing.generator(taps)
     channels, gamma, m, step = 4, 0.5, 0.1, stride or 1
     side = 8 // step + 2
     shape = torch.Size((channels, side, side))
@@ -240,17 +241,17 @@ def test_convolutions_are_the_networks_that_they_describe(layout, metric, traine
     u, ub = drawn(generator, channels, 1, input_taps, input_taps, scale=3.0), drawn(generator, channels)
     pool = {10: 2, 6: 2}[side] if layout != "locuslab-mondeq-conv" else {10: 4, 6: 3}[side]
     o, ob = drawn(generator, 10, channels * (side // pool) ** 2), drawn(generator, 10)
-    g, h = (torch.tensor(3.04), torch.tensor(4.05)) if trained else (torch.tensor(1.0), torch.tensor(1.0))
+    g, h = (testing.tensor(3.04), testing.tensor(4.05)) if trained else (testing.tensor(1.0), testing.tensor(1.0))
     t = {"A.weight": a, "B.weight": b, "U.weight": u, "U.bias": ub}
     t |= (
-        {"a": g, "b": h, "u": torch.tensor(2.0), "g": torch.tensor(3.0)}
+        {"a": g, "b": h, "u": testing.tensor(2.0), "g": testing.tensor(3.0)}
         if layout == "lben-conv-gamma"
         else {"g": g, "h": h}
     )
-    psi = torch.zeros(1, 1, 1, dtype=F64)
+    psi = testing.zeros(1, 1, 1, dtype=F64)
     if metric is not None:
         size = (1, *shape) if metric == "full" else (1, channels, 1, 1)
-        t["psi"] = 0.3 * torch.randn(size, generator=generator)
+        t["psi"] = 0.3 * testing.randn(size, generator=generator)
         psi = t["psi"][0].double()
     head = {"Wout.weight": o, "Wout.bias": ob}
     inner = {**t, **head} if "gamma" in layout else t
@@ -263,11 +264,11 @@ def test_convolutions_are_the_networks_that_they_describe(layout, metric, traine
         u, o = u / u.norm() * 2.0**0.5, o / o.norm() * 3.0**0.5
 
     va, vb = (as_matrix(lambda z, k=kernel: circular(z, k), shape) for kernel in (a, b))
-    eye, scale = torch.eye(shape.numel(), dtype=F64), psi.exp().expand(shape).reshape(-1)
+    eye, scale = testing.eye(shape.numel(), dtype=F64), psi.exp().expand(shape).reshape(-1)
     core = m * eye + va.t() @ va - vb + vb.t()
     pooled = o @ as_matrix(lambda z: nn.functional.avg_pool2d(z, pool), shape)
     canvas = torch.Size((1, step * side, step * side))
-    inside = torch.zeros(side, side, dtype=F64)
+    inside = testing.zeros(side, side, dtype=F64)
     inside[1:-1, 1:-1] = 1.0
     wide = as_matrix(lambda x: circular(x, u)[:, :, ::step, ::step], canvas) if "lben" in layout else None
     if "gamma" in layout:
@@ -282,7 +283,7 @@ def test_convolutions_are_the_networks_that_they_describe(layout, metric, traine
         driven = (nn.functional.pad(image, (step, step, step, step)).flatten(1) @ wide.t()).reshape(-1, *shape)
     q = (driven + ub.double()[:, None, None]).flatten(1)
     keep = (inside.expand(shape).reshape(-1) > 0.0).nonzero()[:, 0]
-    z = torch.zeros(len(x), shape.numel(), dtype=F64)
+    z = testing.zeros(len(x), shape.numel(), dtype=F64)
     z[:, keep] = equilibrium(w[keep][:, keep], q[:, keep], 1.0 / scale[keep])
     right = z @ pooled.t() + ob.double()
     logits = model(x).detach().double()
@@ -296,10 +297,10 @@ def test_convolutions_are_the_networks_that_they_describe(layout, metric, traine
 
 @pytest.mark.parametrize("layout", ["nemon", "nemon-robust"])
 def test_non_euclidean_files_are_the_networks_that_they_describe(layout, tmp_path):
-    generator = torch.Generator().manual_seed(7)
+    generator = testing.generator(7)
     width, m = 100, 0.95
-    free, d = drawn(generator, width, width, scale=4.0), 0.5 * torch.randn(width, generator=generator)
-    a = torch.randn(width, generator=generator) * (layout == "nemon-robust")
+    free, d = drawn(generator, width, width, scale=4.0), 0.5 * testing.randn(width, generator=generator)
+    a = testing.randn(width, generator=generator) * (layout == "nemon-robust")
     u, ub = drawn(generator, width, 64, scale=3.0), drawn(generator, width)
     o, ob = drawn(generator, 10, width, scale=3.0), drawn(generator, 10)
     names = {"nemon": ("A.weight", "d", "U", "mon"), "nemon-robust": ("M.weight", "eta", "U.M", "nemon")}[layout]
@@ -310,7 +311,7 @@ def test_non_euclidean_files_are_the_networks_that_they_describe(layout, tmp_pat
     model, images, _ = written(tmp_path, "nemon_w100.pt", layout, file, m=m)
     eta = torch.diag(d.double().exp())
     w = torch.linalg.inv(eta) @ free.double() @ eta
-    w = w - torch.diag(free.double().abs().sum(1)) + m * torch.eye(width, dtype=F64) - torch.diag(a.double() ** 2)
+    w = w - torch.diag(free.double().abs().sum(1)) + m * testing.eye(width, dtype=F64) - torch.diag(a.double() ** 2)
     x = images.test_x[:20]
     q = ((x.double() - images.mean[0]) / images.std[0]).flatten(1) @ u.double().t() + ub.double()
     z = torch.zeros_like(q)
@@ -324,12 +325,12 @@ def test_non_euclidean_files_are_the_networks_that_they_describe(layout, tmp_pat
 @pytest.mark.parametrize("convolutional", [False, True])
 def test_positive_concave_files_are_the_networks_that_they_describe(convolutional, tmp_path):
     """Rows of W far longer than one, as training makes them; an input kernel and a stride that are not the published ones."""
-    generator = torch.Generator().manual_seed(8)
+    generator = testing.generator(8)
     width = 6 if convolutional else 80
     name, shape = ("conv1", (width, 1, 5, 5)) if convolutional else ("linear1", (width, 64))
     inner = (width, width, 3, 3) if convolutional else (width, width)
     ones = (1,) * (len(inner) - 1)
-    v, g = torch.rand(inner, generator=generator), torch.rand(width, *ones, generator=generator)
+    v, g = testing.rand(inner, generator=generator), testing.rand(width, *ones, generator=generator)
     g = g if convolutional else 3.0 * g
     u, ub = drawn(generator, *shape, scale=3.0), drawn(generator, width)
     outputs = width * 2 * 2 if convolutional else width
@@ -338,8 +339,8 @@ def test_positive_concave_files_are_the_networks_that_they_describe(convolutiona
     t |= {"classifier.weight": o, "classifier.bias": ob}
     stats = {"weight": 1.0, "bias": 0.3, "running_mean": 0.2, "running_var": 0.5}
     for norm in ("bn1", "bn2"):
-        t |= {f"{norm}.{key}": torch.full((width,), value) for key, value in stats.items()}
-        t[f"{norm}.num_batches_tracked"] = torch.tensor(9)
+        t |= {f"{norm}.{key}": testing.full((width,), value) for key, value in stats.items()}
+        t[f"{norm}.num_batches_tracked"] = testing.tensor(9)
     layout, stride = ("pcdeq1-tanh-conv", 2) if convolutional else ("pcdeq1-tanh", None)
     model, images, _ = written(tmp_path, "MNIST_tanh.pth", layout, t, stride=stride)
 

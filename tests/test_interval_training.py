@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.errors import GuaranteeError, InputError
 from wellposed.layers.interval import state_interval
 from wellposed.training.run import load_image_run
 from wellposed.training.worst_case import worst_logits
@@ -48,10 +48,10 @@ MODELS = {
 def test_no_sampled_image_is_worse(name):
     model = MODELS[name]()
     torch.manual_seed(1)
-    x, labels = torch.rand(3, *SIZE, dtype=torch.float64), torch.tensor([0, 2, 3])
+    x, labels = testing.rand(3, *SIZE, dtype=torch.float64), testing.tensor([0, 2, 3])
     for radius in (0.0, 0.03, 0.3):
         worst = worst_logits(model, x, labels, radius)
-        signs = torch.rand(400, 1, *SIZE, dtype=torch.float64) * 2 - 1
+        signs = testing.rand(400, 1, *SIZE, dtype=torch.float64) * 2 - 1
         signs[:200] = signs[:200].sign()
         points = (x + radius * signs).clamp(0, 1).flatten(0, 1)
         logits = model(points).reshape(400, 3, -1)
@@ -67,11 +67,11 @@ def test_boxes_are_those_that_are_proved(name):
     model = MODELS[name]().eval()
     place = next(k for k, block in enumerate(model) if isinstance(block, wp.Equilibrium))
     torch.manual_seed(1)
-    x = torch.rand(2, *SIZE, dtype=torch.float64)
+    x = testing.rand(2, *SIZE, dtype=torch.float64)
     low, high = state_interval(model[place], *(model[:place](part) for part in (x, x + 0.1)))
     verifier = MixedMonotoneVerifier(model, valid=None)
-    half = torch.full((2, x[0].numel()), 0.05, dtype=torch.float64)
-    balls = torch.full((2,), 1e9, dtype=torch.float64)
+    half = testing.full((2, x[0].numel()), 0.05, dtype=torch.float64)
+    balls = testing.full((2,), 1e9, dtype=torch.float64)
     proved = verifier.enclose(*verifier.offsets((x + 0.05).flatten(1), half, balls))
     torch.testing.assert_close(low, proved[0].reshape(low.shape), rtol=0, atol=1e-3)
     torch.testing.assert_close(high, proved[1].reshape(high.shape), rtol=0, atol=1e-3)
@@ -84,7 +84,7 @@ def test_box_is_attained_where_everything_is_positive():
     with torch.no_grad():
         layer.constraint.T.abs_()
         layer.injection.weight.abs_()
-    low, high = torch.rand(3, 40, dtype=torch.float64), 1.0 + torch.rand(3, 40, dtype=torch.float64)
+    low, high = testing.rand(3, 40, dtype=torch.float64), 1.0 + testing.rand(3, 40, dtype=torch.float64)
     below, above = state_interval(layer, low, high)
     torch.testing.assert_close(below, layer(low), rtol=0, atol=1e-10)
     torch.testing.assert_close(above, layer(high), rtol=0, atol=1e-10)
@@ -94,7 +94,7 @@ def test_box_is_attained_where_everything_is_positive():
 def test_gradients(name):
     model = MODELS[name]()
     torch.manual_seed(1)
-    x, labels = torch.rand(2, *SIZE, dtype=torch.float64), torch.tensor([1, 3])
+    x, labels = testing.rand(2, *SIZE, dtype=torch.float64), testing.tensor([1, 3])
     parameters = dict(model.named_parameters())
 
     def loss():
@@ -114,16 +114,16 @@ def test_gradients(name):
 
 
 def test_what_has_no_intervals_is_refused():
-    x, labels = torch.rand(1, *SIZE), torch.zeros(1, dtype=torch.long)
+    x, labels = testing.rand(1, *SIZE), testing.zeros(1, dtype=torch.long)
     flat = (nn.Flatten(), wp.MonDEQ(40, 5), nn.Linear(5, 3))
-    with pytest.raises(GuaranteeError, match="μ∞"):
+    with pytest.raises(wp.GuaranteeError, match="μ∞"):
         worst_logits(nn.Sequential(*flat), x, labels, 0.1)
-    with pytest.raises(InputError, match="linear head"):
+    with pytest.raises(wp.InputError, match="linear head"):
         worst_logits(nn.Sequential(*flat[:2]), x, labels, 0.1)
     for model in (flat[1], nn.Sequential()):
-        with pytest.raises(InputError, match="linear head"):
+        with pytest.raises(wp.InputError, match="linear head"):
             worst_logits(model, x, labels, 0.1)
-    with pytest.raises(InputError, match="MaxPool2d"):
+    with pytest.raises(wp.InputError, match="MaxPool2d"):
         worst_logits(nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3)), x, labels, 0.1)
 
 

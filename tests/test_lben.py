@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.layer_case import LayerCase
-from harness.problems import monotone_numpy
+from wellposed import testing
 from wellposed.constraints.lipschitz_bounded import lipschitz_matrix, proved_lipschitz
+from wellposed.testing import LayerCase, monotone_numpy
 
 
 class TestLBEN(LayerCase):
@@ -27,7 +27,7 @@ class TestLBEN(LayerCase):
         ).numpy()
         root = np.sqrt(layer.operator().metric.numpy())  # in the metric's coordinates, ReLU being homogeneous
         state = monotone_numpy(root[:, None] * weight / root, offset * root, 0.9 * self.condition(layer))
-        return state / torch.from_numpy(root)
+        return state / testing.tensor(root)
 
     def condition(self, layer):
         operator = layer.operator()
@@ -55,7 +55,7 @@ def bounded(gamma, dtype=torch.float64, width=9, **options):
 @pytest.mark.parametrize("seed", range(50))
 def test_condition_2_holds_for_random_parameters(seed):
     torch.manual_seed(seed)
-    gamma, epsilon = float(10.0 ** (4 * torch.rand(()) - 2)), 1e-3
+    gamma, epsilon = float(10.0 ** (4 * testing.rand(()) - 2)), 1e-3
     layer = wp.LBEN(5, 9, gamma=gamma, out_features=3, epsilon=epsilon, dtype=torch.float64)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -75,7 +75,7 @@ def test_sampled_ratios_and_jacobians_never_exceed_the_bound(gamma, activation):
     layer = bounded(gamma, activation=activation, rtol=1e-12, atol=1e-12)
     value = layer.lipschitz()[0]
     assert value <= gamma
-    x = 3 * torch.randn(200, 5, dtype=torch.float64)
+    x = 3 * testing.randn(200, 5, dtype=torch.float64)
     y = x + 0.1 * torch.randn_like(x)
     ratio = (layer(x) - layer(y)).norm(dim=1) / (x - y).norm(dim=1)
     assert float(ratio.max()) <= value * (1 + 1e-9)
@@ -85,9 +85,9 @@ def test_sampled_ratios_and_jacobians_never_exceed_the_bound(gamma, activation):
 
 def test_the_bound_is_attained_by_a_linear_layer():
     # W = 0, U = W_o = I, identity activation: y = x, and Λ = I satisfies the condition with γ = 1 exactly.
-    eye = torch.eye(4, dtype=torch.float64)
-    assert proved_lipschitz(0 * eye, eye, eye, torch.ones(4)) == pytest.approx(1.0, rel=1e-9)
-    assert proved_lipschitz(0 * eye, eye, eye, torch.ones(4)) >= 1.0
+    eye = testing.eye(4, dtype=torch.float64)
+    assert proved_lipschitz(0 * eye, eye, eye, testing.ones(4)) == pytest.approx(1.0, rel=1e-9)
+    assert proved_lipschitz(0 * eye, eye, eye, testing.ones(4)) >= 1.0
 
 
 def test_product_bound_is_never_beaten_by_it():
@@ -96,7 +96,7 @@ def test_product_bound_is_never_beaten_by_it():
         torch.manual_seed(seed)
         layer, head = wp.MonDEQ(5, 9, m=0.5, dtype=torch.float64), torch.nn.Linear(9, 3, dtype=torch.float64)
         product = wp.certify(torch.nn.Sequential(layer, head), method="product").lipschitz
-        metric = torch.ones(9, dtype=torch.float64)
+        metric = testing.ones(9, dtype=torch.float64)
         assert (
             proved_lipschitz(layer.operator().dense(), layer.injection.weight, head.weight, metric) <= product * 1.0001
         )
@@ -116,23 +116,23 @@ def test_completeness_round_trip(gamma):
     torch.testing.assert_close(other.operator().dense(), operator.dense(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(other.injection.weight, source.injection.weight, rtol=1e-12, atol=1e-12)
     with pytest.raises(wp.GuaranteeError, match="misses the condition"):
-        other.set_dense(3 * torch.eye(9, dtype=torch.float64), source.injection.weight, operator.metric, output)
+        other.set_dense(3 * testing.eye(9, dtype=torch.float64), source.injection.weight, operator.metric, output)
 
 
 def test_a_monotone_layer_is_one_in_the_identity_metric():
     torch.manual_seed(0)
     monotone = wp.MonDEQ(5, 9, m=0.5, dtype=torch.float64)
     layer = wp.LBEN(5, 9, epsilon=1e-3, dtype=torch.float64)
-    layer.set_dense(monotone.operator().dense(), monotone.injection.weight, torch.ones(9))
+    layer.set_dense(monotone.operator().dense(), monotone.injection.weight, testing.ones(9))
     with torch.no_grad():
         layer.injection.bias.copy_(monotone.injection.bias)
-    x = torch.randn(6, 5, dtype=torch.float64)
+    x = testing.randn(6, 5, dtype=torch.float64)
     torch.testing.assert_close(layer(x), monotone(x), rtol=1e-9, atol=1e-10)
 
 
 def test_gamma_can_be_scheduled_and_learned():
     layer = bounded(1.0, learn_gamma=True)
-    x = torch.randn(6, 5, dtype=torch.float64)
+    x = testing.randn(6, 5, dtype=torch.float64)
     layer(x).square().sum().backward()
     assert layer.output.log_gamma is layer.injection.log_gamma
     assert float(layer.output.log_gamma.grad) != 0.0
@@ -150,7 +150,7 @@ def test_gamma_can_be_scheduled_and_learned():
 
 def test_certificates_use_the_bound_of_the_whole_layer():
     layer = bounded(0.7, torch.float32)
-    certificate = wp.certify(torch.nn.Sequential(torch.nn.Flatten(), layer), inputs=torch.randn(8, 5))
+    certificate = wp.certify(torch.nn.Sequential(torch.nn.Flatten(), layer), inputs=testing.randn(8, 5))
     assert 0.0 < certificate.lower_bound <= certificate.lipschitz <= 0.7
     assert certificate.rules[-1] == "pairs"
     assert certificate.check()
@@ -196,7 +196,7 @@ def test_feedthrough_satisfies_condition_2_and_its_bound(gamma, scale):
     assert float(torch.linalg.eigvalsh(matrix)[0]) >= -1e-10 * float(matrix.detach().abs().max())
     value = layer.lipschitz()[0]
     assert value <= gamma * (1 + 1e-9)
-    x = 3 * torch.randn(200, 5, dtype=torch.float64)
+    x = 3 * testing.randn(200, 5, dtype=torch.float64)
     jacobians = torch.func.vmap(torch.func.jacrev(layer))(x)
     assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= value * (1 + 1e-6)
     plain = layer.output(layer.state(x))
@@ -209,16 +209,16 @@ def test_every_contraction_is_a_feedthrough_and_attains_the_bound():
     with torch.no_grad():
         layer.output.free.zero_()
         layer.injection.free.zero_()
-        layer.direct.free.copy_(torch.eye(3))
-    torch.testing.assert_close(layer.direct.weight, 2 * 0.95 * torch.eye(3, dtype=torch.float64))
+        layer.direct.free.copy_(testing.eye(3))
+    torch.testing.assert_close(layer.direct.weight, 2 * 0.95 * testing.eye(3, dtype=torch.float64))
     assert 2 * 0.95 <= layer.lipschitz()[0] <= 2 * 0.95 * (1 + 1e-5)
 
 
 def test_feedthrough_in_training_certificates_and_errors():
     layer = with_feedthrough(1.0, dtype=torch.float32)
-    layer(torch.randn(5, 5)).square().sum().backward()
+    layer(testing.randn(5, 5)).square().sum().backward()
     assert float(layer.direct.free.grad.abs().sum()) > 0
-    certificate = wp.certify(torch.nn.Sequential(torch.nn.Flatten(), layer), inputs=torch.randn(8, 5))
+    certificate = wp.certify(torch.nn.Sequential(torch.nn.Flatten(), layer), inputs=testing.randn(8, 5))
     assert 0.0 < certificate.lower_bound <= certificate.lipschitz <= 1.0 + 1e-6
     with pytest.raises(wp.InputError, match="feedthrough=True"):
         wp.LBEN(5, 9, feedthrough=True)
@@ -272,8 +272,8 @@ KINDS = ["feed-forward", "sandwich", "sll", "residual", "monotone", "mixed"]
 def test_embedding_computes_the_same_and_keeps_the_bound(kind):
     source = network(kind)
     found = wp.embed(source)
-    x = 2 * torch.randn(50, 5, dtype=torch.float64)
-    state = torch.zeros(50, len(found.matrix), dtype=torch.float64)
+    x = 2 * testing.randn(50, 5, dtype=torch.float64)
+    state = testing.zeros(50, len(found.matrix), dtype=torch.float64)
     for _ in range(400):
         through = state @ found.matrix.T + x @ found.input_weight.T + found.bias
         state = state + 0.5 * (found.activation(through) - state)
@@ -284,7 +284,7 @@ def test_embedding_computes_the_same_and_keeps_the_bound(kind):
         lipschitz_matrix(found.matrix, found.input_weight, found.output_weight, found.metric, found.gamma)
     )
     assert float(margins[0]) >= -1e-12 * max(1.0, float(margins[-1]))
-    core = found.metric[:, None] * (torch.eye(len(found.matrix)) - found.matrix)
+    core = found.metric[:, None] * (testing.eye(len(found.matrix)) - found.matrix)
     assert float(torch.linalg.eigvalsh(core + core.T)[0]) > 0  # well posed in that metric
     certified = wp.certify(source.eval(), method="product").lipschitz
     assert found.gamma <= certified * (1 + 1e-9)
@@ -308,7 +308,7 @@ def test_sandwich_and_residual_embeddings_are_exactly_tight(kind):
 def test_layer_from_a_network_computes_the_same_and_trains_on(kind, dtype):
     source = network(kind, dtype)
     layer = wp.LBEN.from_network(source)
-    x = torch.randn(40, 5, dtype=dtype)
+    x = testing.randn(40, 5, dtype=dtype)
     tolerance = 1e-7 if dtype == torch.float64 else 2e-3
     torch.testing.assert_close(layer(x), source(x), rtol=tolerance, atol=tolerance)
     bound = 1.01 * wp.embed(source).gamma
@@ -364,7 +364,7 @@ def test_layers_start_from_any_chain_of_blocks(names, seed):
     flat = [p for part in parts for p in (part if isinstance(part, torch.nn.Sequential) else [part])]
     source = torch.nn.Sequential(*flat, torch.nn.Linear(3, 2, dtype=torch.float64))
     layer = wp.LBEN.from_network(source, rtol=1e-10, atol=1e-10)
-    x = torch.randn(20, 3, dtype=torch.float64)
+    x = testing.randn(20, 3, dtype=torch.float64)
     torch.testing.assert_close(layer(x), source(x), rtol=1e-6, atol=1e-6)
 
 
@@ -373,6 +373,6 @@ def test_networks_with_zero_weights_embed():
     with torch.no_grad():
         source[2].weight.zero_()
     layer = wp.LBEN.from_network(source, gamma=1.0)
-    torch.testing.assert_close(layer(torch.randn(5, 3).double()), source[2].bias.expand(5, 2), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(layer(testing.randn(5, 3).double()), source[2].bias.expand(5, 2), rtol=1e-6, atol=1e-6)
     with pytest.raises(wp.OptionError, match="dtype"):
         wp.LBEN.from_network(source, dtype=torch.float32)

@@ -13,25 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.numerics.linear_algebra import accretive_inverse, inverse, solve
 from wellposed.numerics.verified import is_positive_semidefinite, spectral_norm_upper_bound, symmetric_part_lower_bound
 
 
 @pytest.mark.parametrize("size", [3, 64, 65, 130, 201])
 def test_accretive_inverse(size):
-    skew = torch.randn(size, size, dtype=torch.float64)
-    half = torch.randn(size, size // 2, dtype=torch.float64) / size**0.5
-    matrix = 0.5 * torch.eye(size, dtype=torch.float64) + half @ half.T + skew - skew.T
+    skew = testing.randn(size, size, dtype=torch.float64)
+    half = testing.randn(size, size // 2, dtype=torch.float64) / size**0.5
+    matrix = 0.5 * testing.eye(size, dtype=torch.float64) + half @ half.T + skew - skew.T
     torch.testing.assert_close(
-        accretive_inverse(matrix) @ matrix, torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-10
+        accretive_inverse(matrix) @ matrix, testing.eye(size, dtype=torch.float64), rtol=0, atol=1e-10
     )
 
 
 def test_batched_solves_against_numpy():
-    matrix = torch.randn(3, 20, 20, dtype=torch.float64)
-    right = torch.randn(3, 20, 2, dtype=torch.float64)
-    torch.testing.assert_close(solve(matrix, right), torch.from_numpy(np.linalg.solve(matrix.numpy(), right.numpy())))
-    torch.testing.assert_close(inverse(matrix), torch.from_numpy(np.linalg.inv(matrix.numpy())))
+    matrix = testing.randn(3, 20, 20, dtype=torch.float64)
+    right = testing.randn(3, 20, 2, dtype=torch.float64)
+    torch.testing.assert_close(solve(matrix, right), testing.tensor(np.linalg.solve(matrix.numpy(), right.numpy())))
+    torch.testing.assert_close(inverse(matrix), testing.tensor(np.linalg.inv(matrix.numpy())))
 
 
 _TWO_THREADS = """
@@ -92,8 +93,8 @@ def exact_gram_norm_at_least(matrix: np.ndarray, bound: float) -> bool:
     st.sampled_from([1e-300, 1e-160, 1e-8, 1.0, 1e8, 1e150]),
 )
 def test_spectral_norm_bound_holds_exactly(rows, columns, seed, scale):
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(rows, columns, generator=generator, dtype=torch.float64) * scale
+    generator = testing.generator(seed)
+    matrix = testing.randn(rows, columns, generator=generator, dtype=torch.float64) * scale
     if seed % 3 == 0:
         matrix[0] = 0.0
     bound = spectral_norm_upper_bound(matrix)
@@ -103,15 +104,15 @@ def test_spectral_norm_bound_holds_exactly(rows, columns, seed, scale):
 
 
 def test_spectral_norm_of_tiny_float32_weights_is_not_zero():
-    tiny = torch.full((4, 4), 1e-30)
+    tiny = testing.full((4, 4), 1e-30)
     assert spectral_norm_upper_bound(tiny) >= 4e-30 * 0.999999
-    assert spectral_norm_upper_bound(torch.full((3, 3), 1e-45)) > 0
-    assert spectral_norm_upper_bound(torch.zeros(3, 3)) == 0.0
+    assert spectral_norm_upper_bound(testing.full((3, 3), 1e-45)) > 0
+    assert spectral_norm_upper_bound(testing.zeros(3, 3)) == 0.0
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_non_finite_weights_are_refused(bad):
-    matrix = torch.eye(3)
+    matrix = testing.eye(3)
     matrix[1, 1] = bad
     with pytest.raises(wp.InputError, match="NaN or infinite"):
         spectral_norm_upper_bound(matrix)
@@ -134,8 +135,8 @@ def test_semidefiniteness_is_never_claimed_wrongly():
 
 def test_symmetric_part_bound():
     for seed in range(20):
-        generator = torch.Generator().manual_seed(seed)
-        matrix = torch.randn(8, 8, generator=generator, dtype=torch.float64) * 10.0 ** (seed % 7 - 3)
+        generator = testing.generator(seed)
+        matrix = testing.randn(8, 8, generator=generator, dtype=torch.float64) * 10.0 ** (seed % 7 - 3)
         true = np.linalg.eigvalsh(0.5 * (matrix + matrix.T).numpy())[0]
         bound = symmetric_part_lower_bound(matrix)
         assert bound <= true + 1e-15 * abs(true)

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 
 SOLVERS = [wp.Picard(), wp.Averaged(0.7), wp.Anderson(), wp.Broyden(), wp.NewtonKrylov()]
 
 
 def tensor(*shape):
-    return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return testing.rand(*shape, dtype=torch.float64, generator=testing.generator(0))
 
 
 def in_place(z):
@@ -48,17 +49,17 @@ def test_solutions_are_right_and_nothing_of_the_caller_is_overwritten(f, solver,
             start = start.clone()
         found = wp.fixed_point(f, start, solver=solver, guarantee=wp.Contraction(0.5), rtol=1e-11, atol=1e-11)
         value = found.value.clone()
-        f(torch.zeros(2, 3, dtype=torch.float64))  # a later call of the function does not change the solution
+        f(testing.zeros(2, 3, dtype=torch.float64))  # a later call of the function does not change the solution
     assert torch.equal(start, before) and torch.equal(found.value, value)
     assert ((found.value - 2).norm(dim=1) <= found.error_bound).all()
     assert found.converged.all()
 
 
 def test_one_step_is_not_the_start_overwritten():
-    start = torch.full((2, 3), 7.0, dtype=torch.float64)
+    start = testing.full((2, 3), 7.0, dtype=torch.float64)
     with pytest.warns(wp.NotConvergedWarning):
         found = wp.fixed_point(in_place, start, solver=wp.Picard(), max_steps=1)
-    torch.testing.assert_close(found.residual, torch.full((2,), 2.5 * 3**0.5, dtype=torch.float64))
+    torch.testing.assert_close(found.residual, testing.full((2,), 2.5 * 3**0.5, dtype=torch.float64))
     assert (start == 7.0).all() and (found.value == 4.5).all()
 
 
@@ -78,7 +79,7 @@ def test_tuples_of_states():
 
 def test_the_value_is_not_the_memory_of_an_argument():
     q = tensor(2, 3)
-    found = wp.fixed_point(lambda z, q: q, torch.zeros(2, 3, dtype=torch.float64), (q,), solver=wp.Picard())
+    found = wp.fixed_point(lambda z, q: q, testing.zeros(2, 3, dtype=torch.float64), (q,), solver=wp.Picard())
     found.value.detach().add_(1.0)
     assert torch.equal(q, tensor(2, 3))
 
@@ -94,7 +95,7 @@ def test_gradients_of_functions_that_write_into_their_state(solver, gradient):
 
     q = tensor(2, 3).requires_grad_()
     options = {"solver": solver, "rtol": 1e-12, "atol": 1e-12}
-    value = wp.fixed_point(f, torch.zeros(2, 3, dtype=torch.float64), (q,), gradient=gradient, **options).value
+    value = wp.fixed_point(f, testing.zeros(2, 3, dtype=torch.float64), (q,), gradient=gradient, **options).value
     found = torch.autograd.grad(value.square().sum(), q)[0]
     z = value.detach()
     expected = 2 * z * (1 - z**2) / (1 - 0.4 * (1 - z**2))  # by hand
@@ -141,7 +142,7 @@ def test_nothing_is_copied_without_need(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "clone", counted)
     found = wp.fixed_point(
         lambda z: 0.9 * torch.cos(z),
-        torch.zeros(7, 11, dtype=torch.float64),
+        testing.zeros(7, 11, dtype=torch.float64),
         solver=wp.Picard(),
         rtol=1e-12,
         atol=1e-12,
@@ -186,13 +187,13 @@ def test_shared_parameters_stay_and_get_their_whole_gradient(make):
     module = make().double()
     stored = {name: dict(part._parameters) for name, part in module.named_modules()}
     buffers_before = {name: (value, value.clone()) for name, value in module.named_buffers()}
-    wp.fixed_point(module, torch.zeros(4, 3).double(), rtol=1e-13, atol=1e-13).value.square().sum().backward()
+    wp.fixed_point(module, testing.zeros(4, 3).double(), rtol=1e-13, atol=1e-13).value.square().sum().backward()
     found = [parameter.grad.clone() for parameter in module.parameters()]
     for name, part in module.named_modules():
         assert all(part._parameters[own] is parameter for own, parameter in stored[name].items())
     assert all(value is old and torch.equal(value, kept) for value, (old, kept) in zip(
         dict(module.named_buffers()).values(), buffers_before.values(), strict=True))  # fmt: skip
-    z = torch.zeros(4, 3).double()
+    z = testing.zeros(4, 3).double()
     for _ in range(200):
         z = module(z)
     expected = torch.autograd.grad(z.square().sum(), list(module.parameters()))
@@ -210,7 +211,7 @@ def test_parameters_stay_where_the_module_raises(make):
     module = Breaks()
     parameters = list(module.parameters())
     with pytest.raises(ValueError, match="broken"):
-        wp.fixed_point(module, torch.zeros(4, 3))
+        wp.fixed_point(module, testing.zeros(4, 3))
     assert all(one is other for one, other in zip(parameters, module.parameters(), strict=True))
     assert module.b.weight is module.a.weight
 
@@ -224,7 +225,7 @@ def test_draws_of_weights_leave_shared_parts_alone():
     weight = model.a.weight
     posterior = Posterior(model, 0.1)
     drawn = posterior.draw()
-    value = posterior.logits(drawn, torch.ones(2, 3))
-    through = torch.ones(2, 3) @ drawn["a.weight"].T + drawn["a.bias"]
+    value = posterior.logits(drawn, testing.ones(2, 3))
+    through = testing.ones(2, 3) @ drawn["a.weight"].T + drawn["a.bias"]
     torch.testing.assert_close(value, torch.tanh(0.6 * through + 1))
     assert model.a.weight is weight and model.b.weight is weight

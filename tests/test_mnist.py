@@ -13,9 +13,11 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.experiments.robustness import read_attacked, read_certified
-from wellposed.training.run import load_image_run, read_metrics
+from wellposed.training.folder import read_metrics
+from wellposed.training.run import load_image_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -36,7 +38,7 @@ def tightening(run: Path) -> float:
     layer = next(part for part in model.modules() if isinstance(part, wp.Equilibrium))
     head = layer.output if layer.output is not None else list(model)[-1]
     matrix, maps = layer.operator().dense().detach().double(), (layer.injection.weight, head.weight)
-    m = float(torch.linalg.eigvalsh(torch.eye(len(matrix)) - 0.5 * (matrix + matrix.t()))[0])
+    m = float(torch.linalg.eigvalsh(testing.eye(len(matrix)) - 0.5 * (matrix + matrix.t()))[0])
     published = math.prod(float(torch.linalg.matrix_norm(part.detach().double(), 2)) for part in maps) / m / _DEVIATION
     pairs = json.loads((run / "certificate.json").read_text())["pairs"]
     ratios = [2 * published / value for i, row in enumerate(pairs) for j, value in enumerate(row) if i != j]

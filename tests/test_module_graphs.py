@@ -10,9 +10,10 @@ from torch import nn
 import wellposed as wp
 from harness.changed_models import REFUSALS
 from harness.module_graphs import count, exceeded, judge
-from wellposed.experiments.module_graphs import UserModule, user_module
-from wellposed.experiments.slopes import sampled_slopes
-from wellposed.experiments.unusual_statements import UNUSUAL
+from wellposed import testing
+from wellposed.falsification.module_graphs import UserModule, user_module
+from wellposed.falsification.slopes import sampled_slopes
+from wellposed.falsification.unusual_statements import UNUSUAL
 
 
 @pytest.mark.parametrize("plain", [True, False])
@@ -101,7 +102,7 @@ class Residual(nn.Module):
         return self.second(F.dropout(self.first(x), 0.5))
 
     def _random(self, x, gain, shift):
-        return self.second(self.first(x) + torch.rand(6, dtype=torch.float64))
+        return self.second(self.first(x) + testing.rand(6, dtype=torch.float64))
 
     def _stateful(self, x, gain, shift):
         self.calls += 1
@@ -123,7 +124,7 @@ class Residual(nn.Module):
 def written(how: str) -> UserModule:
     torch.manual_seed(0)
     module = Residual(how).eval()
-    return UserModule(module, (4,), "", (how,), torch.full((3,), torch.nan))
+    return UserModule(module, (4,), "", (how,), testing.full((3,), torch.nan))
 
 
 @pytest.mark.parametrize("how", ["branch", "augmented", "twice", "defaults", "eval_dropout"])
@@ -168,7 +169,7 @@ def right_or_refused(model) -> bool:
         claimed = wp.certify(model).lipschitz
     except REFUSALS:
         return True
-    return exceeded(UserModule(model, (4,), "", (), torch.zeros(3)), claimed) is None
+    return exceeded(UserModule(model, (4,), "", (), testing.zeros(3)), claimed) is None
 
 
 def test_a_forward_patched_on_the_instance():

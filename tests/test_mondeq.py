@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.layer_case import LayerCase
-from harness.problems import monotone_numpy
+from wellposed import testing
 from wellposed.activations import monotone_names
 from wellposed.constraints import Monotone
+from wellposed.testing import LayerCase, monotone_numpy
 
 
 class TestMonDEQ(LayerCase):
@@ -33,7 +33,7 @@ class TestMonDEQ(LayerCase):
     def test_state_weight_formula(self):
         layer = self.make_layer()
         a, b = layer.constraint.A, layer.constraint.B
-        expected = (1 - self.m) * torch.eye(6, dtype=torch.float64) - a.T @ a + b - b.T
+        expected = (1 - self.m) * testing.eye(6, dtype=torch.float64) - a.T @ a + b - b.T
         torch.testing.assert_close(layer.operator().dense(), expected, rtol=1e-14, atol=1e-14)
         gap = np.eye(6) - expected.detach().numpy()
         assert np.linalg.eigvalsh(0.5 * (gap + gap.T))[0] >= self.m - 1e-13
@@ -60,10 +60,10 @@ class TestMonDEQ(LayerCase):
     def test_gradients_against_an_unrolled_loop(self):
         layer = self.exact_layer()
         x = self.inputs().requires_grad_()
-        cotangent = torch.randn(4, 6, dtype=torch.float64)
+        cotangent = testing.randn(4, 6, dtype=torch.float64)
         found = torch.autograd.grad((layer(x) * cotangent).sum(), [x, *layer.parameters()])
         weight = layer.operator().dense()
-        z = torch.zeros(4, 6, dtype=torch.float64)
+        z = testing.zeros(4, 6, dtype=torch.float64)
         damping = 0.05
         for _ in range(3000):
             z = (1 - damping) * z + damping * torch.tanh(z @ weight.T + layer.injection(x))
@@ -80,7 +80,7 @@ class TestMonDEQ(LayerCase):
         jacobian = torch.func.vmap(torch.func.jacrev(layer))(x)
         for row, state in enumerate(z):
             mask = torch.diag((state > 0).double())
-            inner = torch.linalg.inv(torch.eye(6, dtype=torch.float64) - mask @ weight)
+            inner = torch.linalg.inv(testing.eye(6, dtype=torch.float64) - mask @ weight)
             torch.testing.assert_close(jacobian[row], inner @ mask @ layer.injection.weight, rtol=1e-9, atol=1e-10)
 
     def test_guarantee_plans(self):
@@ -147,12 +147,12 @@ class TestMonDEQ(LayerCase):
         weight = layer.operator().dense().detach().double()
         ratios, violations = [], 0
         for seed in range(10):
-            x = torch.randn(10_000, 20, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed % 5 - 2)
+            x = testing.randn(10_000, 20, generator=testing.generator(seed)) * 10.0 ** (seed % 5 - 2)
             solution = layer.solve(x)
             # The oracle: Newton on the activation pattern of a float64 solve, then a dense linear system per sample.
             offset = x.double() @ layer.injection.weight.detach().double().T + layer.injection.bias.detach().double()
             pattern = (exact.injection(x.double()) * 0 + exact(x.double()) > 0).double().detach()
-            system = torch.eye(24, dtype=torch.float64) - pattern[:, :, None] * weight
+            system = testing.eye(24, dtype=torch.float64) - pattern[:, :, None] * weight
             true = torch.linalg.solve(system, pattern * offset)
             error = (solution.value.detach().double() - true).norm(dim=1)
             violations += int((error > solution.error_bound).sum())
@@ -173,7 +173,7 @@ def test_rank_deficient_and_degenerate_parameters():
                 constraint.A.zero_()
                 constraint.B.zero_()
             elif fill == "rank one":
-                constraint.A.copy_(torch.outer(torch.randn(9), torch.randn(9)))
+                constraint.A.copy_(torch.outer(testing.randn(9), testing.randn(9)))
             else:
                 constraint.B.mul_(1e8)
         operator, guarantee = constraint.materialise()
@@ -185,19 +185,19 @@ def test_rank_deficient_and_degenerate_parameters():
 def test_lost_monotonicity_raises():
     constraint = Monotone(8, 1e-6, dtype=torch.float32)
     with torch.no_grad():
-        constraint.A.copy_(torch.outer(torch.randn(8), torch.randn(8)) * 1e3)
+        constraint.A.copy_(torch.outer(testing.randn(8), testing.randn(8)) * 1e3)
     with pytest.raises(wp.GuaranteeError, match="lost to rounding"):
         _ = constraint.materialise()[1].m
     layer = wp.MonDEQ(3, 8, m=1e-6)
     layer.constraint.load_state_dict(constraint.state_dict())
     with pytest.raises(wp.GuaranteeError, match="use float64"):
-        layer(torch.randn(2, 3))
+        layer(testing.randn(2, 3))
 
 
 @pytest.mark.parametrize("certified", [False, True])
 def test_adjoint_of_a_sample_without_active_units(certified):
     layer = wp.MonDEQ(3, 5, m=1.0)
-    x = torch.randn(4, 3)
+    x = testing.randn(4, 3)
     with torch.no_grad():
         layer.constraint.A.mul_(0.1)
         layer.constraint.B.mul_(0.1)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.conv_case import ConvLayerCase
+from wellposed import testing
 from wellposed.constraints.multi_scale_monotone import tier_images
+from wellposed.testing import ConvLayerCase
 
 
 class TestMultiScaleMonDEQ(ConvLayerCase):
@@ -33,7 +34,7 @@ class TestBorderedMultiScaleMonDEQ(TestMultiScaleMonDEQ):
     def inside(self, layer):
         masks = []
         for shape in layer.injection.tiers:
-            mask = torch.zeros(shape, dtype=torch.bool)
+            mask = testing.zeros(shape, dtype=torch.bool)
             mask[:, 1:-1, 1:-1] = True
             masks.append(mask.flatten())
         return torch.cat(masks)
@@ -63,20 +64,20 @@ def test_the_symmetric_part_is_m_plus_a_gram_matrix():
     def circular(kernel, image, step=1):
         rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
         count = kernel.shape[1] * image[0] * image[1]
-        identity = torch.eye(count, dtype=torch.float64).reshape(count, kernel.shape[1], *image)
+        identity = testing.eye(count, dtype=torch.float64).reshape(count, kernel.shape[1], *image)
         wide = torch.nn.functional.pad(identity, (columns, columns, rows, rows), mode="circular")
         return torch.nn.functional.conv2d(wide, kernel.detach(), stride=step).flatten(1).T
 
     first, second = constraint.images
     sizes = 2 * 24, 3 * 6
-    a = torch.zeros(sum(sizes), sum(sizes), dtype=torch.float64)
+    a = testing.zeros(sum(sizes), sum(sizes), dtype=torch.float64)
     a[:48, :48] = circular(constraint.A[0], first)
     a[48:, 48:] = circular(constraint.A[1], second)
     a[48:, :48] = circular(constraint.D[0], first, 2)
     matrix = layer.operator().dense().detach()
     assert float(matrix[:48, 48:].abs().max()) == 0.0
-    symmetric = torch.eye(66, dtype=torch.float64) - 0.5 * (matrix + matrix.T)
-    torch.testing.assert_close(symmetric, 0.7 * torch.eye(66, dtype=torch.float64) + a.T @ a, rtol=1e-12, atol=1e-12)
+    symmetric = testing.eye(66, dtype=torch.float64) - 0.5 * (matrix + matrix.T)
+    torch.testing.assert_close(symmetric, 0.7 * testing.eye(66, dtype=torch.float64) + a.T @ a, rtol=1e-12, atol=1e-12)
     proved = layer.guarantee().m
     assert 0.7 - 1e-9 < proved <= float(torch.linalg.eigvalsh(symmetric)[0]) + 1e-14
 
@@ -94,14 +95,14 @@ def test_condition_holds_for_any_kernels_or_the_layer_raises(dtype, scale):
     except wp.GuaranteeError:
         return
     matrix = layer.operator().to(torch.float64).dense().detach()
-    gap = torch.eye(len(matrix), dtype=torch.float64) - 0.5 * (matrix + matrix.T)
+    gap = testing.eye(len(matrix), dtype=torch.float64) - 0.5 * (matrix + matrix.T)
     assert 0 < m <= 0.5 * (1 + 1e-4)
     assert float(torch.linalg.eigvalsh(gap)[0]) >= m - 1e-12 * float(gap.abs().max())
 
 
 def test_tiers_and_values():
     layer = wp.MultiScaleMonDEQ(1, (2, 3, 4), (28, 28), border=1)
-    x = torch.rand(2, 1, 28, 28)
+    x = testing.rand(2, 1, 28, 28)
     solution = layer.solve(x)
     tiers = layer.tiers(solution.value)
     assert [tuple(tier.shape) for tier in tiers] == [(2, 2, 30, 30), (2, 3, 16, 16), (2, 4, 9, 9)]

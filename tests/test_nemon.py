@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.layer_case import LayerCase, train
+from wellposed import testing
 from wellposed.activations import LeakyReLU
 from wellposed.guarantee.majorant import majorant
+from wellposed.testing import LayerCase, trained
 
 
 def exact_majorant(weight):
@@ -39,7 +40,7 @@ class TestNEMON(LayerCase):
         z = np.zeros_like(offset)
         for _ in range(5000):
             z = np.maximum(z @ off.T + offset, 0.0) / (1.0 - diagonal)
-        return torch.from_numpy(z)
+        return testing.tensor(z)
 
     def condition(self, layer):
         weight = layer.operator().dense().detach().double().numpy()
@@ -47,7 +48,7 @@ class TestNEMON(LayerCase):
 
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
         for solver in (None, wp.Averaged()):
-            layer = train(self.make_layer(atol=0.0, rtol=1e-6, solver=solver))
+            layer = trained(self.make_layer(atol=0.0, rtol=1e-6, solver=solver))
             guarantee = layer.materialise()[1]
             plan = guarantee.forward_backward_plan() if solver is None else solver.plan(guarantee)
             x = self.inputs(20)
@@ -111,7 +112,7 @@ def test_majorant_bounds_the_exact_inverse(seed):
 
 
 def test_optimal_step_and_factor_of_the_averaged_iteration():
-    weight = torch.tensor([[-3.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
+    weight = testing.tensor([[-3.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
     guarantee = wp.Componentwise(wp.operators.Dense(weight))
     plan = guarantee.averaged_plan()
     assert plan.step == pytest.approx(1 / 4)  # 1/(1 − min W_ii)
@@ -127,7 +128,7 @@ def test_sensitivity_is_attained_by_positive_systems():
         layer.constraint.T.abs_()
         layer.injection.weight.abs_()
         layer.injection.bias.fill_(1.0)
-    x = torch.rand(1, 4, dtype=torch.float64)
+    x = testing.rand(1, 4, dtype=torch.float64)
     jacobian = torch.func.jacrev(layer)(x)[0, :, 0]
     row_sum = float(jacobian.abs().sum(1).max())
     assert row_sum == pytest.approx(float(layer.gain()), rel=1e-9)
@@ -142,8 +143,8 @@ def test_gains_are_never_exceeded_and_below_the_published_bound(activation):
     with torch.no_grad():
         layer.constraint.T.normal_(std=0.6)
         layer.constraint.log_weights.uniform_(-1, 1)
-    head = torch.randn(3, 8, dtype=torch.float64)
-    x = 3 * torch.randn(300, 4, dtype=torch.float64)
+    head = testing.randn(3, 8, dtype=torch.float64)
+    x = 3 * testing.randn(300, 4, dtype=torch.float64)
     jacobians = head @ torch.func.vmap(torch.func.jacrev(layer))(x)
     eta = layer.constraint.log_weights.exp().detach()
     inner = (layer.injection.weight.abs().sum(1) / eta).max()
@@ -159,7 +160,7 @@ def test_every_solver_finds_the_same_equilibrium(name):
     torch.manual_seed(3)
     options = {"mu": 0.8, "dtype": torch.float64, "activation": name, "rtol": 1e-11, "atol": 1e-11}
     layer = wp.NEMON(4, 8, **options)
-    x = torch.randn(6, 4, dtype=torch.float64)
+    x = testing.randn(6, 4, dtype=torch.float64)
     expected = layer(x)
     again = layer.activation(expected @ layer.operator().dense().T + layer.injection(x))
     torch.testing.assert_close(expected, again, rtol=1e-9, atol=1e-9)
@@ -185,7 +186,7 @@ def test_a_monotone_layer_has_in_general_no_componentwise_guarantee():
 def test_certificates_read_the_sensitivity():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), wp.NEMON(8, 10, mu=0.5), torch.nn.Linear(10, 3))
-    certificate = wp.certify(model, inputs=torch.randn(20, 8))
+    certificate = wp.certify(model, inputs=testing.randn(20, 8))
     assert 0 < certificate.lower_bound <= certificate.lipschitz
     assert "componentwise" in certificate.factors[1].reason
     assert certificate.check()
@@ -210,7 +211,7 @@ class TestSlopesOutsideTheUnitInterval(TestNEMON):
         z = np.zeros_like(offset)
         for _ in range(20000):
             z = z + 0.1 * (sigma(z @ weight.T + offset) - z)
-        return torch.from_numpy(z)
+        return testing.tensor(z)
 
     def condition(self, layer):
         weight = layer.operator().dense().detach().double().numpy()
@@ -220,7 +221,7 @@ class TestSlopesOutsideTheUnitInterval(TestNEMON):
         return 1.0 - max(np.abs(np.linalg.eigvals(off / gaps[:, None])))
 
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
-        layer = train(self.make_layer(atol=0.0, rtol=1e-6))
+        layer = trained(self.make_layer(atol=0.0, rtol=1e-6))
         guarantee = layer.materialise()[1]
         assert wp.solvers.solver_for(guarantee) == wp.Averaged()
         plan = guarantee.averaged_plan()
@@ -235,8 +236,8 @@ class TestSlopesOutsideTheUnitInterval(TestNEMON):
     def test_sampled_changes_are_within_the_sensitivity(self):
         layer = self.make_layer(rtol=1e-12, atol=1e-12)
         sensitivity = layer.materialise()[1].sensitivity
-        offsets = torch.randn(200, 7, dtype=torch.float64) * 3
-        moved = offsets + torch.randn_like(offsets) * 10.0 ** torch.linspace(-4, 1, 200)[:, None]
+        offsets = testing.randn(200, 7, dtype=torch.float64) * 3
+        moved = offsets + torch.randn_like(offsets) * 10.0 ** testing.linspace(-4, 1, 200)[:, None]
         change = (layer(offsets) - layer(moved)).abs().detach()
         reach = ((moved - offsets) @ layer.injection.weight.detach().T).abs() @ sensitivity.T
         assert (change <= reach * (1 + 1e-9) + 1e-11).all()
@@ -258,7 +259,7 @@ def test_leaky_slopes_contract_faster_where_mu_is_negative():
         layer = wp.NEMON(5, 8, mu=-2.0, activation=activation)
         with torch.no_grad():
             layer.constraint.slack.fill_(-20.0)
-            layer.constraint.T.normal_(generator=torch.Generator().manual_seed(1), std=0.3)
+            layer.constraint.T.normal_(generator=testing.generator(1), std=0.3)
         guarantee = layer.materialise()[1]
         plan = guarantee.averaged_plan()
         factors[name] = (1 - plan.factor) / plan.step

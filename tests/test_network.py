@@ -10,21 +10,22 @@ from torch import nn
 from torch.nn import functional as F
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.activations import Smooth
-from wellposed.constraints.monotone import Monotone
+from wellposed.constraints import Monotone
 from wellposed.network import bounded_logits
 from wellposed.network.materialise import gated
 
 
 def steepest(model, shape, seed=0, points=12):
     """The largest slope of the live module that sampling finds: by Jacobians and by pairs of points."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = testing.generator(seed)
     best = 0.0
     for _ in range(points):
-        x = 2.0 * torch.randn(1, *shape, generator=generator, dtype=torch.float64)
+        x = 2.0 * testing.randn(1, *shape, generator=generator, dtype=torch.float64)
         jacobian = torch.autograd.functional.jacobian(lambda v: model(v.clone()), x)
         best = max(best, float(torch.linalg.matrix_norm(jacobian.reshape(-1, x.numel()), 2)))
-        y = x + 0.5 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        y = x + 0.5 * testing.randn(x.shape, generator=generator, dtype=torch.float64)
         with torch.no_grad():
             best = max(best, float((model(x.clone()) - model(y.clone())).norm() / (x - y).norm()))
     return best
@@ -34,7 +35,7 @@ def certified(model, shape):
     """The certificate of a model whose claims were compared with samples of the live module."""
     certificate = wp.certify(model)
     assert steepest(model, shape) <= certificate.lipschitz * (1.0 + 1e-9)
-    x = torch.rand(5, *shape, dtype=torch.float64)
+    x = testing.rand(5, *shape, dtype=torch.float64)
     found = certificate.network.bounded(x)
     with torch.no_grad():
         away = (model(x.clone()) - found.logits).norm(dim=1)
@@ -49,8 +50,8 @@ class Parts(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
         self.layer, self.head = wp.MonDEQ(6, 6), nn.Linear(6, 3)
-        self.register_buffer("mean", torch.rand(6))
-        self.register_buffer("std", 0.5 + torch.rand(6))
+        self.register_buffer("mean", testing.rand(6))
+        self.register_buffer("std", 0.5 + testing.rand(6))
         self.gain, self.others = 0.7, nn.ModuleList([nn.Linear(6, 6), nn.Tanh()])
 
 
@@ -265,7 +266,7 @@ def test_an_unknown_operation_is_named_with_its_path_and_what_is_known():
 def test_the_network_is_apart_from_the_module():
     torch.manual_seed(0)
     model = nn.Sequential(wp.LBEN(5, 6), nn.Linear(6, 3)).eval()
-    network, x = wp.materialise(model), torch.rand(4, 5)
+    network, x = wp.materialise(model), testing.rand(4, 5)
     before, digest = network(x), network.digest
     assert torch.equal(before, model(x))
     with torch.no_grad():
@@ -282,7 +283,7 @@ def test_the_network_is_apart_from_the_module():
 def test_it_runs_in_its_own_precision_and_exactly(dtype):
     torch.manual_seed(0)
     model = nn.Sequential(wp.OrthogonalDEQ(5, 6), wp.Sandwich(6, 4), wp.NEMON(4, 6), nn.Linear(6, 3)).to(dtype).eval()
-    network, x = wp.materialise(model), torch.rand(7, 5, dtype=dtype)
+    network, x = wp.materialise(model), testing.rand(7, 5, dtype=dtype)
     assert network.dtype == dtype and network(x).dtype == dtype
     exact = network.exact
     assert exact.dtype == torch.float64 and exact.exact.digest == exact.digest
@@ -371,10 +372,10 @@ def test_parametrisations_of_torch_are_stored_and_others_refused():
 
 
 def test_settings_that_round_more_are_refused_when_it_runs():
-    network, x = wp.materialise(nn.Sequential(wp.MonDEQ(5, 6), nn.Linear(6, 3)).eval()), torch.rand(3, 5)
+    network, x = wp.materialise(nn.Sequential(wp.MonDEQ(5, 6), nn.Linear(6, 3)).eval()), testing.rand(3, 5)
     certificate = wp.certify(network)
     with torch.autocast("cpu", torch.bfloat16):
-        labels = torch.zeros(3, dtype=torch.int64)
+        labels = testing.zeros(3, dtype=torch.int64)
         for run in (network, network.bounded, lambda v: certificate.evaluate(v, labels), lambda v: wp.certify(network)):
             with pytest.raises(wp.CertificateError, match="autocast"):
                 run(x)
@@ -391,24 +392,29 @@ def test_inputs_that_do_not_fit_are_refused():
     model = nn.Sequential(wp.Normalize((0.0,) * 3, (1.0,) * 3), nn.Flatten(), nn.Linear(48, 2)).eval()
     network = wp.materialise(model)
     assert network.output_shape((3, 4, 4)) == (2,)
-    labels = torch.zeros(2, dtype=torch.int64)
-    for x in (torch.rand(2, 1, 4, 4), torch.rand(2, 48), torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 4).double()):
+    labels = testing.zeros(2, dtype=torch.int64)
+    for x in (
+        testing.rand(2, 1, 4, 4),
+        testing.rand(2, 48),
+        testing.rand(2, 3, 4, 5),
+        testing.rand(2, 3, 4, 4).double(),
+    ):
         with pytest.raises(wp.InputError, match="x:"):
             wp.certify(model).evaluate(x, labels)
         with pytest.raises(wp.InputError, match="inputs:"):
             wp.certify(model, inputs=x[:, :1])
-    for x in ([[1.0]], None, torch.rand(2, 3, 4, 4).numpy()):
+    for x in ([[1.0]], None, testing.rand(2, 3, 4, 4).numpy()):
         with pytest.raises(wp.InputError, match="x: is a"):
             bounded_logits(model, x)
     for wrong in (
         [0, 1],
-        torch.zeros(2),
-        torch.zeros(3, dtype=torch.int64),
-        torch.tensor([0, 2]),
-        torch.zeros(2, dtype=torch.bool),
+        testing.zeros(2),
+        testing.zeros(3, dtype=torch.int64),
+        testing.tensor([0, 2]),
+        testing.zeros(2, dtype=torch.bool),
     ):
         with pytest.raises(wp.InputError, match="labels"):
-            wp.certify(model).evaluate(torch.rand(2, 3, 4, 4), wrong)
+            wp.certify(model).evaluate(testing.rand(2, 3, 4, 4), wrong)
     with pytest.raises(wp.InputError, match="input_shape"):
         wp.materialise(model, (3, 0, 4))
     with pytest.raises(wp.InputError, match="do not fit|does not take"):
@@ -428,12 +434,12 @@ def test_constants_of_other_precisions_and_shapes_are_refused():
             return x + self.constant
 
     with pytest.raises(wp.CertificateError, match="convert one"):
-        wp.materialise(nn.Sequential(Wide(torch.ones(4, dtype=torch.float64)), nn.Linear(4, 2)).eval())
+        wp.materialise(nn.Sequential(Wide(testing.ones(4, dtype=torch.float64)), nn.Linear(4, 2)).eval())
     with pytest.raises(wp.CertificateError, match="NaN or infinity"):
-        wp.materialise(nn.Sequential(Wide(torch.tensor([1.0, torch.nan])), nn.Linear(2, 2)).eval())
-    network = wp.materialise(nn.Sequential(Wide(torch.ones(3, 1, 1)), nn.Flatten(), nn.Linear(48, 2)).eval())
+        wp.materialise(nn.Sequential(Wide(testing.tensor([1.0, torch.nan])), nn.Linear(2, 2)).eval())
+    network = wp.materialise(nn.Sequential(Wide(testing.ones(3, 1, 1)), nn.Flatten(), nn.Linear(48, 2)).eval())
     with pytest.raises(wp.InputError, match="blow"):
-        network(torch.rand(2, 1, 4, 4))
+        network(testing.rand(2, 1, 4, 4))
 
 
 def test_activations_of_ones_own_need_ones_word():
@@ -499,7 +505,7 @@ def test_certifying_forms_the_state_map_once():
     network = wp.materialise(model)
     Counted.formed = 0
     certificate = wp.certify(network)
-    certificate.evaluate(torch.rand(4, 6), torch.zeros(4, dtype=torch.int64))
+    certificate.evaluate(testing.rand(4, 6), testing.zeros(4, dtype=torch.int64))
     assert certificate.check() and Counted.formed == 0
     wp.certify(wp.materialise(nn.Sequential(model[1])))
     Counted.formed = 0

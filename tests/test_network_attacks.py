@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.bounds.product import pair_constants
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
-from wellposed.operators.dense import Dense
+from wellposed.operators import Dense
 
 DOUBLE = torch.float64
 
@@ -108,7 +109,7 @@ REPLACED = {
     "forward of a Sequential": replaced_inner_forward, "forward of a graph classifier's head": replaced_graph_head,
     "deepcopy": lambda: nn.Sequential(Copied(4, 3)), "getattribute": lambda: nn.Sequential(Found(4, 3)),
     "call": lambda: nn.Sequential(Called(4, 3)), "forward as a property": lambda: nn.Sequential(Described()),
-    "script": lambda: torch.jit.trace(nn.Linear(4, 3), torch.rand(1, 4)), "meta": lambda: nn.Linear(4, 3, device="meta"),
+    "script": lambda: torch.jit.trace(nn.Linear(4, 3), testing.rand(1, 4)), "meta": lambda: nn.Linear(4, 3, device="meta"),
     "no inputs": lambda: nn.Linear(0, 3), "no outputs": lambda: nn.Linear(3, 0),
     "indices": lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)),
     "sorted across graphs": lambda: graphs(nn.Sequential(wp.GroupSort(2, -2), linear())),
@@ -143,7 +144,7 @@ def test_the_model_stays_what_it_was():
         def __init__(self):
             super().__init__()
             self.l = linear()
-            self.register_buffer("n", torch.zeros((), dtype=DOUBLE))
+            self.register_buffer("n", testing.zeros((), dtype=DOUBLE))
 
         def forward(self, x):
             if type(x) is torch.Tensor:
@@ -178,8 +179,8 @@ def test_underflow_counts_in_radii():
     model = nn.Sequential(*[nn.Linear(3, 3, bias=False) for _ in range(4)]).eval()
     with torch.no_grad():
         for part, scale in zip(model, (1e-30, 1e-15, 1e25, 1e20), strict=True):
-            part.weight.copy_(scale * torch.eye(3))
-    x, near = torch.tensor([[2.0, 2.15, 0.1]]), torch.tensor([[2.12, 2.09, 0.1]])
+            part.weight.copy_(scale * testing.eye(3))
+    x, near = testing.tensor([[2.0, 2.15, 0.1]]), testing.tensor([[2.12, 2.09, 0.1]])
     certificate, label = wp.certify(model, method="product"), model(x).argmax(1)
     found = certificate.network.bounded(x)
     exact = certificate.network.exact(x.double())
@@ -192,7 +193,7 @@ def test_options_of_bounded_activations_are_those_that_run():
     torch.manual_seed(0)
     model = nn.Sequential(linear(), nn.ReLU6()).eval()
     model[1].max_val = 100.0
-    certificate, x = wp.certify(model), 100.0 * torch.randn(7, 4, dtype=DOUBLE)
+    certificate, x = wp.certify(model), 100.0 * testing.randn(7, 4, dtype=DOUBLE)
     assert torch.equal(certificate.network(x), model(x))
     model[1].max_val = 60.0
     assert not certificate.is_about(model)
@@ -204,21 +205,21 @@ def test_samples_must_stay_apart():
         .double()
         .eval()
     )
-    labels = torch.tensor([0, 1])
+    labels = testing.tensor([0, 1])
     with pytest.raises(wp.InputError, match="x:"):
-        wp.certify(model).evaluate(torch.randn(2, 4, 4, dtype=DOUBLE), labels)
+        wp.certify(model).evaluate(testing.randn(2, 4, 4, dtype=DOUBLE), labels)
     with pytest.raises(wp.InputError, match="x:"):
-        wp.certify(model).evaluate(torch.randn(2, 1, 2, 2, 4, dtype=DOUBLE), labels)
+        wp.certify(model).evaluate(testing.randn(2, 1, 2, 2, 4, dtype=DOUBLE), labels)
     images = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.Flatten(), nn.Linear(16, 3)).double().eval()
     with pytest.raises(wp.InputError, match="x:"):
-        wp.certify(images).evaluate(torch.randn(2, 4, 4, dtype=DOUBLE), labels)
+        wp.certify(images).evaluate(testing.randn(2, 4, 4, dtype=DOUBLE), labels)
 
 
 def test_a_network_that_was_written_to_says_so():
     certificate = wp.certify(nn.Sequential(nn.Linear(4, 3)))
     certificate.network.blocks[0][1].weight.data.mul_(9.0)
     with pytest.raises(wp.CertificateError, match="blocks were changed"):
-        certificate.evaluate(torch.rand(2, 4), torch.tensor([0, 1]))
+        certificate.evaluate(testing.rand(2, 4), testing.tensor([0, 1]))
     with pytest.raises(wp.CertificateError, match="never changes"):
         del certificate.network.blocks
 
@@ -266,14 +267,14 @@ def test_what_a_loaded_certificate_is_about(tmp_path):
 
 def test_networks_and_certificates_can_be_kept():
     certificate = wp.certify(nn.Sequential(wp.MonDEQ(4, 5), nn.Linear(5, 3)).eval())
-    x = torch.rand(3, 4)
+    x = testing.rand(3, 4)
     for again in (copy.deepcopy(certificate), pickle.loads(pickle.dumps(certificate))):
         assert again.check() and torch.equal(again.network(x), certificate.network(x))
         assert again.network.digest == certificate.network.digest
 
 
 def test_margins_of_subnormal_heads_are_bounded():
-    head = torch.tensor([[1e-318, 0.0], [0.0, 1.3e-318]], dtype=DOUBLE)
+    head = testing.tensor([[1e-318, 0.0], [0.0, 1.3e-318]], dtype=DOUBLE)
     first, second = (Fraction(float(entry)) for entry in (head[0, 0], head[1, 1]))
     square = (first**2 + second**2) * Fraction(1e300) ** 2
     assert Fraction(float(pair_constants(head, 1e300)[0, 1])) ** 2 >= square
@@ -285,12 +286,12 @@ def test_sums_count_underflow():
             return x + x
 
     network = wp.materialise(nn.Sequential(Twice(), nn.Linear(3, 2)).eval(), (3,))
-    assert float(network.bounded(torch.full((1, 3), 1e-39)).error) > 0.0
+    assert float(network.bounded(testing.full((1, 3), 1e-39)).error) > 0.0
 
 
 def test_logits_of_another_network_are_refused():
     model = nn.Sequential(nn.Linear(4, 3)).eval()
-    certificate, x, labels = wp.certify(model), torch.rand(2, 4), torch.tensor([0, 1])
+    certificate, x, labels = wp.certify(model), testing.rand(2, 4), testing.tensor([0, 1])
     found = certificate.of(wp.materialise(model).bounded(x), labels)
     assert torch.equal(found, certificate.evaluate(x, labels))
     with torch.no_grad():
@@ -300,17 +301,17 @@ def test_logits_of_another_network_are_refused():
 
 
 WRONG = {
-    "nan": lambda c: c.network(torch.full((2, 4), torch.nan)), "sparse": lambda c: c.network(torch.rand(2, 4).to_sparse()),
-    "complex": lambda c: c.network(torch.rand(2, 4, dtype=torch.complex64)), "one input": lambda c: c.network(torch.rand(4)),
-    "batch size": lambda c: c.evaluate(torch.rand(2, 4), torch.tensor([0, 1]), batch_size=0),
+    "nan": lambda c: c.network(testing.full((2, 4), torch.nan)), "sparse": lambda c: c.network(testing.rand(2, 4).to_sparse()),
+    "complex": lambda c: c.network(testing.rand(2, 4, dtype=torch.complex64)), "one input": lambda c: c.network(testing.rand(4)),
+    "batch size": lambda c: c.evaluate(testing.rand(2, 4), testing.tensor([0, 1]), batch_size=0),
     "method": lambda c: wp.certify(c.network, method=3), "norm": lambda c: wp.certify(c.network, norm="3"),
     "shape": lambda c: wp.materialise(nn.Linear(4, 3), 4), "layer": lambda c: wp.well_posedness("layer"),
     "no layer": lambda c: wp.well_posedness(nn.Linear(3, 3)), "graphs": lambda c: wp.certify(graphs(linear())).evaluate([1], [0]),
     "pool": lambda c: wp.certify(nn.Sequential(nn.AvgPool2d(2, stride=0))),
-    "inputs": lambda c: wp.certify(c.network, inputs=torch.rand(0, 4)),
+    "inputs": lambda c: wp.certify(c.network, inputs=testing.rand(0, 4)),
     "verified": lambda c: wp.verification.verifier_of(c.network).verify([1.0], 0, 0.1),
-    "radius": lambda c: wp.verification.verifier_of(c.network).verify(torch.rand(4), 0, "a"),
-    "range": lambda c: wp.verification.verifier_of(c.network, valid="a").verify(torch.rand(4), 0, 0.1),
+    "radius": lambda c: wp.verification.verifier_of(c.network).verify(testing.rand(4), 0, "a"),
+    "range": lambda c: wp.verification.verifier_of(c.network, valid="a").verify(testing.rand(4), 0, 0.1),
 }  # fmt: skip
 
 
@@ -330,7 +331,7 @@ def test_colour_normalisations_are_folded_into_the_best_metric(image, tmp_path):
         else (nn.Flatten(), wp.MonDEQ(48, 8), nn.Linear(8, 3))
     )
     model = nn.Sequential(front, *rest).eval()
-    certificate = wp.certify(model, inputs=torch.rand(8, 3, 4, 4))
+    certificate = wp.certify(model, inputs=testing.rand(8, 3, 4, 4))
     assert certificate.joint.folded and certificate.check()
     apart = wp.certify(nn.Sequential(*rest).eval())
     assert certificate.lower_bound <= certificate.lipschitz < 0.8 * apart.lipschitz / float(front.std.min())

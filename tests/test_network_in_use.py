@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 
 
 class Own(nn.Module):
@@ -27,8 +28,8 @@ def test_other_threads_go_on_while_a_forward_is_followed():
         model = Own().eval()
         while not stop.is_set():
             try:
-                model(torch.rand(2, 16))
-                served.append(float(torch.rand((), dtype=torch.float64)))
+                model(testing.rand(2, 16))
+                served.append(float(testing.rand((), dtype=torch.float64)))
             except Exception as error:
                 faults.append(error)
 
@@ -48,27 +49,27 @@ def test_other_threads_go_on_while_a_forward_is_followed():
     stop.set()
     threads[0].join()
     assert not faults and served
-    nn.Linear(2, 2)(torch.rand(1, 2))  # torch is left as it was
+    nn.Linear(2, 2)(testing.rand(1, 2))  # torch is left as it was
 
 
 def test_the_random_numbers_of_others_are_left_alone():
     model = nn.Sequential(nn.Flatten(), wp.MonDEQ(16, 8), nn.Linear(8, 3)).eval()
     torch.manual_seed(0)
-    expected = torch.rand(3)
+    expected = testing.rand(3)
     torch.manual_seed(0)
     found = []
     for _ in range(3):
-        found.append(torch.rand(()))
+        found.append(testing.rand(()))
         wp.materialise(model)
         wp.certify(Own().eval())
     torch.manual_seed(0)
-    assert torch.equal(torch.rand(3), expected) and float(found[0]) == float(expected[0])
+    assert torch.equal(testing.rand(3), expected) and float(found[0]) == float(expected[0])
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_certifying_in_every_gradient_mode(mode):
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Flatten(), wp.MonDEQ(16, 8), nn.Linear(8, 3)).eval(), torch.rand(4, 1, 4, 4)
+    model, x = nn.Sequential(nn.Flatten(), wp.MonDEQ(16, 8), nn.Linear(8, 3)).eval(), testing.rand(4, 1, 4, 4)
     with mode():
         certificate = wp.certify(model, inputs=x.clone())
         network = wp.materialise(model)
@@ -83,29 +84,29 @@ def test_certifying_in_every_gradient_mode(mode):
 def test_lower_bounds_at_large_inputs(size):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3)).double().eval()
-    certificate = wp.certify(model, inputs=size * torch.ones(2, 4, dtype=torch.float64))
+    certificate = wp.certify(model, inputs=size * testing.ones(2, 4, dtype=torch.float64))
     assert certificate.lower_bound > 0.5 * certificate.lipschitz
 
 
 def test_lower_bounds_of_one_number_and_of_tiny_weights():
-    assert wp.certify(nn.Sequential(nn.Linear(1, 2)).eval(), inputs=torch.rand(1, 1)).lower_bound > 0.0
+    assert wp.certify(nn.Sequential(nn.Linear(1, 2)).eval(), inputs=testing.rand(1, 1)).lower_bound > 0.0
     model = nn.Sequential(nn.Flatten(), wp.MonDEQ(16, 8), nn.Linear(8, 3)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1e-20)
-    assert wp.certify(model, inputs=torch.rand(4, 1, 4, 4)).lower_bound >= 0.0
+    assert wp.certify(model, inputs=testing.rand(4, 1, 4, 4)).lower_bound >= 0.0
 
 
 def test_linear_maps_of_the_last_dimension():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Flatten(), nn.Linear(28, 2)).eval()
-    certificate = wp.certify(model, inputs=torch.rand(3, 4, 5))
+    certificate = wp.certify(model, inputs=testing.rand(3, 4, 5))
     assert certificate.is_about(model) and certificate.check(model)
     assert wp.certify(model).lipschitz == certificate.lipschitz
 
 
 def test_networks_without_numbers():
-    model, x = nn.Sequential(nn.AvgPool2d(2), nn.Flatten()).eval(), torch.rand(2, 1, 4, 4)
+    model, x = nn.Sequential(nn.AvgPool2d(2), nn.Flatten()).eval(), testing.rand(2, 1, 4, 4)
     network = wp.materialise(model)
     torch.testing.assert_close(network.exact(x.double()), model(x.double()))
     certificate = wp.certify(model, inputs=x)
@@ -127,5 +128,5 @@ def test_functional_pooling_has_the_options_of_the_function(pool):
             return nn.functional.avg_pool2d(x, 2, 2, 0, True)
 
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Pooled(), nn.Flatten(), nn.Linear(18 if pool == "max" else 8, 2)).eval()
-    network, x = wp.materialise(model, (1, 6, 6)), torch.rand(3, 1, 6, 6)
+    network, x = wp.materialise(model, (1, 6, 6)), testing.rand(3, 1, 6, 6)
     assert torch.equal(network(x), model(x))

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.layer_case import LayerCase
-from harness.problems import picard_numpy
+from wellposed import testing
 from wellposed.activations import TorchForm
 from wellposed.constraints import Constraint
 from wellposed.guarantee import Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators import Dense
+from wellposed.testing import LayerCase, picard_numpy
 
 
 class NormBall(wp.Guarantee):
@@ -69,7 +69,7 @@ class Shrunk(Constraint):
 
     def __init__(self, size, dtype):
         super().__init__()
-        self.V = nn.Parameter(torch.randn(size, size, dtype=dtype))
+        self.V = nn.Parameter(testing.randn(size, size, dtype=dtype))
 
     @property
     def state_features(self):
@@ -124,7 +124,7 @@ class TestNewFamily(LayerCase):
 
     def test_certified_like_any_other(self):
         model = nn.Sequential(self.make_layer(torch.float32), nn.Linear(6, 3))
-        certificate = wp.certify(model, inputs=torch.randn(10, 7))
+        certificate = wp.certify(model, inputs=testing.randn(10, 7))
         assert 0 < certificate.lower_bound <= certificate.lipschitz
         assert "Banach" in certificate.factors[0].reason
 

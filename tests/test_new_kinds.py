@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.attacks import adversarial_distances
-from wellposed.experiments.slopes import sampled_slopes
+from wellposed.falsification.slopes import sampled_slopes
 from wellposed.verification import verifier_of
 
 
@@ -37,7 +38,7 @@ class Reflection(nn.Module):
 
     def __init__(self, features):
         super().__init__()
-        self.normal = nn.Parameter(torch.randn(features))
+        self.normal = nn.Parameter(testing.randn(features))
 
     def forward(self, x):
         return x - 2.0 * (x @ self.normal)[:, None] * self.normal / self.normal.square().sum()
@@ -137,7 +138,7 @@ def model(request):
 
 
 def points(count=40):
-    return torch.rand(count, 1, 2, 3, generator=torch.Generator().manual_seed(5))
+    return testing.rand(count, 1, 2, 3, generator=testing.generator(5))
 
 
 def test_certified_and_near_what_is_attained(model):
@@ -158,9 +159,9 @@ def test_evaluated_with_errors_that_hold(model):
     labels = model(x).argmax(1)
     radii = wp.certify(model).evaluate(x, labels)
     assert bool((radii > 0.0).any()) and bool(torch.isfinite(radii).all())
-    generator = torch.Generator().manual_seed(6)
+    generator = testing.generator(6)
     for _ in range(20):
-        change = torch.randn(x.shape, generator=generator)
+        change = testing.randn(x.shape, generator=generator)
         change = (
             0.999 * radii.reshape(-1, 1, 1, 1).float() * change / change.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
         )
@@ -222,4 +223,4 @@ def test_a_lie_about_a_constant_is_a_contradiction():
     model = nn.Sequential(nn.Linear(3, 3), Tripled(), nn.Linear(3, 2)).eval()
     assert math.isfinite(wp.certify(model).lipschitz)
     with pytest.raises(wp.CertificateError, match="contradiction"):
-        wp.certify(model, inputs=torch.rand(4, 3))
+        wp.certify(model, inputs=testing.rand(4, 3))

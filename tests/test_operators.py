@@ -9,16 +9,17 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.operator_case import OperatorCase
+from wellposed import testing
 from wellposed.numerics.convolution_norms import largest_singular_value
 from wellposed.operators import Circular, Dense, DrivenCircular, MultiScale, ScaledCircular, ZeroPadded
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
 from wellposed.operators.multi_scale import decimate, reduced, spread
+from wellposed.testing import OperatorCase
 
 
 class TestDense(OperatorCase):
     def make_operator(self):
-        return Dense(torch.randn(11, 11, dtype=torch.float64) * 0.2)
+        return Dense(testing.randn(11, 11, dtype=torch.float64) * 0.2)
 
     def dense(self, operator):
         return operator.tensors[0]
@@ -31,8 +32,8 @@ class TestLargeDense(TestDense):
     """Above the block size of the accretive inverse."""
 
     def make_operator(self):
-        skew = torch.randn(150, 150, dtype=torch.float64)
-        return Dense(0.05 * torch.randn(150, 150, dtype=torch.float64) + skew - skew.T)
+        skew = testing.randn(150, 150, dtype=torch.float64)
+        return Dense(0.05 * testing.randn(150, 150, dtype=torch.float64) + skew - skew.T)
 
     def state_shape(self):
         return (150,)
@@ -40,7 +41,7 @@ class TestLargeDense(TestDense):
 
 def test_only_square_matrices():
     with pytest.raises(wp.InputError, match=r"\(2, 3\)"):
-        Dense(torch.zeros(2, 3))
+        Dense(testing.zeros(2, 3))
 
 
 def circular_conv2d(x, kernel):
@@ -57,8 +58,8 @@ class TestCircular(OperatorCase):
 
     def kernel(self):
         channels = self.shape[0]
-        generator = torch.Generator().manual_seed(0)
-        return 0.15 * torch.randn(channels, channels, *self.taps, generator=generator, dtype=torch.float64)
+        generator = testing.generator(0)
+        return 0.15 * testing.randn(channels, channels, *self.taps, generator=generator, dtype=torch.float64)
 
     def make_operator(self):
         return Circular(transfer_function(self.kernel(), *self.shape[1:]), self.shape[2])
@@ -67,9 +68,9 @@ class TestCircular(OperatorCase):
         """From the tensor, by the definition of the discrete Fourier transform."""
         channels, height, width = self.shape
         half = operator.tensors[0]
-        matrix = torch.zeros(*self.shape, *self.shape, dtype=torch.float64)
-        u, v = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        full = torch.zeros(height, width, channels, channels, dtype=torch.complex128)
+        matrix = testing.zeros(*self.shape, *self.shape, dtype=torch.float64)
+        u, v = torch.meshgrid(testing.arange(height), testing.arange(width), indexing="ij")
+        full = testing.zeros(height, width, channels, channels, dtype=torch.complex128)
         for a in range(height):
             for b in range(width):
                 stored = b <= width // 2
@@ -111,8 +112,8 @@ class TestCircularOnePixel(TestCircular):
 
 
 def test_circular_gradients_reach_the_kernel():
-    kernel = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    z = torch.randn(3, 2, 4, 5, dtype=torch.float64)
+    kernel = testing.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    z = testing.randn(3, 2, 4, 5, dtype=torch.float64)
     y = torch.randn_like(z)
     found = torch.autograd.grad((Circular(transfer_function(kernel, 4, 5), 5).apply(z) * y).sum(), kernel)[0]
     expected = torch.autograd.grad((circular_conv2d(z, kernel) * y).sum(), kernel)[0]
@@ -121,26 +122,26 @@ def test_circular_gradients_reach_the_kernel():
 
 @pytest.mark.parametrize("size", [28, 30, 32, 34, 31, 47])
 def test_rounding_of_large_images_is_bounded(size):
-    generator = torch.Generator().manual_seed(size)
-    kernel = torch.randn(4, 4, 3, 3, generator=generator)
+    generator = testing.generator(size)
+    kernel = testing.randn(4, 4, 3, 3, generator=generator)
     operator = Circular(transfer_function(kernel, size, size), size)
     exact = operator.to(torch.float64)
-    z = torch.randn(20, 4, size, size, generator=generator)
+    z = testing.randn(20, 4, size, size, generator=generator)
     error = (operator.apply(z).double() - exact.apply(z.double())).flatten(1).norm(dim=1)
-    bound = operator.rounding(z.flatten(1).norm(dim=1), torch.zeros(20))
+    bound = operator.rounding(z.flatten(1).norm(dim=1), testing.zeros(20))
     assert (error <= bound).all()
     assert (bound <= 1e-3 * operator.norm_upper_bound() * z.flatten(1).norm(dim=1)).all()
 
 
 def test_unusable_transfer_functions_and_kernels():
     with pytest.raises(wp.InputError, match="must be complex"):
-        Circular(torch.zeros(4, 3, 2, 2), 5)
+        Circular(testing.zeros(4, 3, 2, 2), 5)
     with pytest.raises(wp.InputError, match="width=7"):
-        Circular(torch.zeros(4, 3, 2, 2, dtype=torch.complex64), 7)
+        Circular(testing.zeros(4, 3, 2, 2, dtype=torch.complex64), 7)
     with pytest.raises(wp.InputError, match="odd numbers"):
-        transfer_function(torch.zeros(2, 2, 2, 3), 5, 5)
+        transfer_function(testing.zeros(2, 2, 2, 3), 5, 5)
     with pytest.raises(wp.InputError, match="no larger than the image"):
-        transfer_function(torch.zeros(2, 2, 5, 3), 4, 5)
+        transfer_function(testing.zeros(2, 2, 5, 3), 4, 5)
 
 
 class TestZeroPadded(OperatorCase):
@@ -151,15 +152,15 @@ class TestZeroPadded(OperatorCase):
 
     def make_operator(self):
         channels = self.shape[0]
-        generator = torch.Generator().manual_seed(0)
-        kernel = 0.2 * torch.randn(channels, channels, *self.taps, generator=generator, dtype=torch.float64)
+        generator = testing.generator(0)
+        kernel = 0.2 * testing.randn(channels, channels, *self.taps, generator=generator, dtype=torch.float64)
         return ZeroPadded(kernel, self.shape[1:])
 
     def dense(self, operator):
         """Tap by tap."""
         channels, height, width = self.shape
         kernel = operator.tensors[0]
-        matrix = torch.zeros(*self.shape, *self.shape, dtype=torch.float64)
+        matrix = testing.zeros(*self.shape, *self.shape, dtype=torch.float64)
         for a in range(self.taps[0]):
             for b in range(self.taps[1]):
                 down, right = a - self.taps[0] // 2, b - self.taps[1] // 2
@@ -203,11 +204,11 @@ class TestMultiScale(OperatorCase):
     channels, images = (2, 3, 1), ((4, 8), (2, 4), (1, 3))
 
     def kernels(self):
-        generator = torch.Generator().manual_seed(0)
+        generator = testing.generator(0)
 
         def kernel(rows, columns, image):
             taps = [min(3, extent - 1 + extent % 2) for extent in image]
-            return 0.3 * torch.randn(rows, columns, *taps, generator=generator, dtype=torch.float64)
+            return 0.3 * testing.randn(rows, columns, *taps, generator=generator, dtype=torch.float64)
 
         tiers = list(zip(self.channels, self.images, strict=True))
         own = [kernel(count, count, image) for count, image in tiers]
@@ -231,13 +232,13 @@ class TestMultiScale(OperatorCase):
 
         def matrix(kernel, image, step=1):
             count = kernel.shape[1] * image[0] * image[1]
-            identity = torch.eye(count, dtype=torch.float64).reshape(count, kernel.shape[1], *image)
+            identity = testing.eye(count, dtype=torch.float64).reshape(count, kernel.shape[1], *image)
             moved = circular_conv2d(identity, kernel)
             return moved[..., :: min(step, image[0]), :: min(step, image[1])].flatten(1).T
 
         sizes = [c * h * w for c, (h, w) in zip(self.channels, self.images, strict=True)]
         starts = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
-        whole = torch.zeros(sum(sizes), sum(sizes), dtype=torch.float64)
+        whole = testing.zeros(sum(sizes), sum(sizes), dtype=torch.float64)
         for i, image in enumerate(self.images):
             rows = slice(starts[i], starts[i + 1])
             whole[rows, rows] = scale * matrix(own[i], image)
@@ -246,7 +247,7 @@ class TestMultiScale(OperatorCase):
                 whole[rows, rows] -= halved.T @ halved
                 count, following = self.channels[i + 1], self.images[i + 1]
                 smaller = [max(extent // 2, 1) for extent in image]
-                embedding = torch.zeros(count, *following, count, *smaller, dtype=torch.float64)
+                embedding = testing.zeros(count, *following, count, *smaller, dtype=torch.float64)
                 for c in range(count):
                     for y in range(smaller[0]):
                         for x in range(smaller[1]):
@@ -287,11 +288,11 @@ class TestScaledCircular(OperatorCase):
     shape, metric, rank = (2, 4, 5), (2, 4, 5), 3
 
     def make_operator(self):
-        generator = torch.Generator().manual_seed(0)
-        kernel = 0.2 * torch.randn(2, 2, 3, min(3, self.shape[2]), generator=generator, dtype=torch.float64)
-        kernel[:, :, 1, kernel.shape[3] // 2] += torch.eye(2, dtype=torch.float64)
-        scale = torch.rand(self.metric, generator=generator, dtype=torch.float64) + 0.5
-        factor = 0.3 * torch.randn(self.rank, *self.shape, generator=generator, dtype=torch.float64)
+        generator = testing.generator(0)
+        kernel = 0.2 * testing.randn(2, 2, 3, min(3, self.shape[2]), generator=generator, dtype=torch.float64)
+        kernel[:, :, 1, kernel.shape[3] // 2] += testing.eye(2, dtype=torch.float64)
+        scale = testing.rand(self.metric, generator=generator, dtype=torch.float64) + 0.5
+        factor = 0.3 * testing.randn(self.rank, *self.shape, generator=generator, dtype=torch.float64)
         transfer = transfer_function(kernel, *self.shape[1:])
         return ScaledCircular(transfer, scale, self.shape[2], factor if self.rank else None)
 
@@ -301,13 +302,13 @@ class TestScaledCircular(OperatorCase):
             transfer.permute(2, 3, 0, 1), s=self.shape[1:]
         )  # of a unit impulse: the kernel, reversed
         size = 2 * self.shape[1] * self.shape[2]
-        matrix = torch.zeros(2, *self.shape[1:], 2, *self.shape[1:], dtype=torch.float64)
+        matrix = testing.zeros(2, *self.shape[1:], 2, *self.shape[1:], dtype=torch.float64)
         for y in range(self.shape[1]):
             for x in range(self.shape[2]):
                 matrix[..., y, x] = torch.roll(full, (y, x), (2, 3)).permute(0, 2, 3, 1)
-        rows = factor[0].flatten(1) if factor else torch.zeros(0, size, dtype=torch.float64)
+        rows = factor[0].flatten(1) if factor else testing.zeros(0, size, dtype=torch.float64)
         diagonal = scale.expand(self.shape).flatten()[:, None]
-        return torch.eye(size, dtype=torch.float64) - diagonal * (matrix.reshape(size, size) + rows.T @ rows)
+        return testing.eye(size, dtype=torch.float64) - diagonal * (matrix.reshape(size, size) + rows.T @ rows)
 
     def state_shape(self):
         return self.shape
@@ -318,8 +319,8 @@ class TestDrivenCircular(TestScaledCircular):
 
     def make_operator(self):
         first = super().make_operator()
-        generator = torch.Generator().manual_seed(1)
-        kernel = 0.4 * torch.randn(2, 3, 3, min(3, self.shape[2]), generator=generator, dtype=torch.float64)
+        generator = testing.generator(1)
+        kernel = 0.4 * testing.randn(2, 3, 3, min(3, self.shape[2]), generator=generator, dtype=torch.float64)
         driven = transfer_function(kernel, *self.shape[1:])
         return DrivenCircular(first.transfer, first.scale, self.shape[2], first.factor, driven)
 
@@ -327,7 +328,7 @@ class TestDrivenCircular(TestScaledCircular):
         transfer, scale, factor, driven = operator.tensors
         first = super().dense(ScaledCircular(transfer, scale, self.shape[2], factor))
         inputs = (driven.shape[3], *self.shape[1:])
-        images = torch.eye(math.prod(inputs), dtype=torch.float64).reshape(-1, *inputs)
+        images = testing.eye(math.prod(inputs), dtype=torch.float64).reshape(-1, *inputs)
         columns = to_image(torch.bmm(driven.flatten(0, 1), to_spectrum(images)), self.shape[1:]).flatten(1)
         return first - columns.T @ columns / scale.expand(self.shape).flatten()
 
@@ -350,11 +351,11 @@ def test_strided_convolutions_and_their_adjoints_by_transfer_functions(size, str
     """Channels in ≠ out; the adjoint is the transposed convolution, exactly."""
     full = (size[0] * stride[0], size[1] * stride[1])
     taps = [min(3, extent - 1 + extent % 2) for extent in full]
-    generator = torch.Generator().manual_seed(0)
-    kernel = torch.randn(4, 3, *taps, generator=generator, dtype=torch.float64)
+    generator = testing.generator(0)
+    kernel = testing.randn(4, 3, *taps, generator=generator, dtype=torch.float64)
     transfer = transfer_function(kernel, *size, stride).flatten(0, 1)
-    x = torch.randn(2, 3, *full, generator=generator, dtype=torch.float64, requires_grad=True)
-    y = torch.randn(2, 4, *size, generator=generator, dtype=torch.float64)
+    x = testing.randn(2, 3, *full, generator=generator, dtype=torch.float64, requires_grad=True)
+    y = testing.randn(2, 4, *size, generator=generator, dtype=torch.float64)
 
     def phases(image):
         split = image.unflatten(3, (size[1], stride[1])).unflatten(2, (size[0], stride[0]))
@@ -366,7 +367,7 @@ def test_strided_convolutions_and_their_adjoints_by_transfer_functions(size, str
     (adjoint,) = torch.autograd.grad((expected * y).sum(), x)
     torch.testing.assert_close(to_image(transfer.mH @ to_spectrum(y), size), phases(adjoint), rtol=1e-12, atol=1e-12)
     count = 3 * full[0] * full[1]
-    identity = torch.eye(count, dtype=torch.float64).reshape(count, 3, *full)
+    identity = testing.eye(count, dtype=torch.float64).reshape(count, 3, *full)
     matrix = circular_conv2d(identity, kernel)[..., :: stride[0], :: stride[1]].flatten(1)
     true = float(torch.linalg.matrix_norm(matrix, 2))
     assert true <= largest_singular_value(transfer) <= true * (1 + 1e-8)
@@ -374,7 +375,7 @@ def test_strided_convolutions_and_their_adjoints_by_transfer_functions(size, str
 
 @pytest.mark.parametrize("size", [(4, 6), (1, 4), (6, 1), (2, 2)])
 def test_decimation_and_spreading_are_adjoint(size):
-    image = torch.randn(2, 3, *size, dtype=torch.float64)
+    image = testing.randn(2, 3, *size, dtype=torch.float64)
     small = decimate(image, size)
     assert small.shape[-2:] == reduced(size)
     other = torch.randn_like(small)

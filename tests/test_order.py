@@ -13,7 +13,7 @@ from wellposed.certificates.order import must_be_ordered
 from wellposed.experiments.presets import Record
 from wellposed.experiments.robustness import Certified, keep_certified, read_certified
 from wellposed.experiments.tables import Summary, summarise
-from wellposed.training.run import RunFolder
+from wellposed.training.folder import RunFolder
 
 MAKERS = {
     "run": lambda low, high: Certified(high, low, 0.1, {"gap": [0.0]}, ""),

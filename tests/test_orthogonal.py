@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal
 from wellposed.layers import group_sort, householder
 
@@ -34,7 +35,7 @@ def make(options, dtype=torch.float64, **more):
         for angle in layer.angles or ():
             angle.uniform_(-3, 3)
         if layer.mixing is not None:
-            layer.mixing.copy_(torch.tensor([0.4, -0.7]))
+            layer.mixing.copy_(testing.tensor([0.4, -0.7]))
     return layer
 
 
@@ -44,40 +45,40 @@ def test_orthogonality_after_training_with_weight_decay(shape, dtype, limit):
     torch.manual_seed(0)
     linear = wp.OrthogonalLinear(shape[1], shape[0], dtype=dtype)
     optimiser = torch.optim.AdamW(linear.parameters(), lr=1e-2, weight_decay=1e-2)
-    x, target = torch.randn(16, shape[1], dtype=dtype), torch.randn(16, shape[0], dtype=dtype)
+    x, target = testing.randn(16, shape[1], dtype=dtype), testing.randn(16, shape[0], dtype=dtype)
     for _ in range(1000 if max(shape) < 100 else 20):
         optimiser.zero_grad()
         (linear(x) - target).square().mean().backward()
         optimiser.step()
     q = linear.weight.detach()
     small = q.T @ q if shape[0] >= shape[1] else q @ q.T
-    assert float((small - torch.eye(min(shape), dtype=dtype)).abs().max()) <= limit
+    assert float((small - testing.eye(min(shape), dtype=dtype)).abs().max()) <= limit
 
 
 def test_cayley_gradients_and_scale():
-    parameter = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+    parameter = testing.randn(7, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(cayley_orthogonal, (parameter,))
     for scale in (1e-6, 1e3):
         q = cayley_orthogonal(scale * parameter.detach())
-        torch.testing.assert_close(q.T @ q, torch.eye(4, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(q.T @ q, testing.eye(4, dtype=torch.float64), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("group", [1, 2, 4])
 def test_group_sort_permutes_and_never_expands(group):
-    x, y = torch.randn(500, 8, dtype=torch.float64), torch.randn(500, 8, dtype=torch.float64)
+    x, y = testing.randn(500, 8, dtype=torch.float64), testing.randn(500, 8, dtype=torch.float64)
     torch.testing.assert_close(group_sort(x, group).sort(1).values, x.sort(1).values)
     for norm in (1, 2, torch.inf):
         change = torch.linalg.vector_norm(group_sort(x, group) - group_sort(y, group), norm, dim=1)
         assert (change <= torch.linalg.vector_norm(x - y, norm, dim=1) * (1 + 1e-12)).all()
     jacobian = torch.func.jacrev(lambda v: group_sort(v, group))(x[0])
-    torch.testing.assert_close(jacobian @ jacobian.T, torch.eye(8, dtype=torch.float64))
+    torch.testing.assert_close(jacobian @ jacobian.T, testing.eye(8, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("options", COUPLINGS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_value_and_error_bound(options, dtype):
     layer = make(options, dtype)
-    x = 3 * torch.randn(200, 5, dtype=dtype)
+    x = 3 * testing.randn(200, 5, dtype=dtype)
     solution = layer.solve(x)
     assert solution.converged.all()
     # In numpy, by plain iteration to the end.
@@ -110,18 +111,18 @@ def test_value_and_error_bound(options, dtype):
             z = kappa * activate(second * z + (1 - second) * (first * h + (1 - first) * g), len(maps))
         else:
             z = kappa * ((1 - omega) * g + omega * h) if layer.coupling == "convex" else kappa * g + h
-    error = (solution.value.detach().double() - torch.from_numpy(z)).norm(dim=1)
+    error = (solution.value.detach().double() - testing.tensor(z)).norm(dim=1)
     assert (error <= solution.error_bound).all()
     assert (solution.error_bound <= 1e-2).all()
-    quick = (layer(x).detach().double() - torch.from_numpy(z)).norm(dim=1)
-    assert (quick <= 1e-3 * (1 + torch.from_numpy(z).norm(dim=1))).all()
+    quick = (layer(x).detach().double() - testing.tensor(z)).norm(dim=1)
+    assert (quick <= 1e-3 * (1 + testing.tensor(z).norm(dim=1))).all()
 
 
 @pytest.mark.parametrize("options", COUPLINGS)
 def test_constants_are_never_exceeded(options):
     layer = make(options)
     value = layer.lipschitz()[0]
-    x = 3 * torch.randn(100, 5, dtype=torch.float64)
+    x = 3 * testing.randn(100, 5, dtype=torch.float64)
     jacobians = torch.func.vmap(torch.func.jacrev(layer.forward))(x)
     assert float(torch.linalg.matrix_norm(jacobians, 2).max()) <= value * (1 + 1e-9)
     if options["coupling"] != "additive":
@@ -131,7 +132,7 @@ def test_constants_are_never_exceeded(options):
 @pytest.mark.parametrize("options", COUPLINGS)
 def test_converges_within_the_steps_that_the_contraction_predicts(options):
     layer = make(options)
-    x = torch.randn(20, 5, dtype=torch.float64)
+    x = testing.randn(20, 5, dtype=torch.float64)
     solution = layer.solve(x)
     factor = layer.constants(1e-12)[0]
     first = float(solution.value.norm(dim=1).max()) * 2
@@ -147,15 +148,15 @@ def test_theorems_are_attained_by_their_tight_examples():
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.zero_()  # Cayley of zero is the identity
-        jacobian = torch.func.jacrev(layer.forward)(torch.randn(1, 4, dtype=torch.float64))[0, :, 0]
+        jacobian = torch.func.jacrev(layer.forward)(testing.randn(1, 4, dtype=torch.float64))[0, :, 0]
         assert float(torch.linalg.matrix_norm(jacobian, 2)) == pytest.approx(layer.lipschitz()[0], rel=1e-6)
     # Joint: z = κ(az + bρx) with a = κ, b = √(1 − κ²), in one dimension.
     kappa = 0.8
     layer = wp.OrthogonalDEQ(1, 1, coupling="joint", kappa=kappa, group=1, dtype=torch.float64, rtol=1e-13)
     best = 0.0
-    for angle in torch.linspace(-3, 3, 20001, dtype=torch.float64):
+    for angle in testing.linspace(-3, 3, 20001, dtype=torch.float64):
         with torch.no_grad():
-            layer.maps[0].free.copy_(torch.tensor([[0.0, angle]]))
+            layer.maps[0].free.copy_(testing.tensor([[0.0, angle]]))
         a, b = layer.maps[0].weight[0].tolist()
         best = max(best, abs(kappa * b * math.sqrt(1 - kappa**2) / kappa / (1 - kappa * a)))
     assert best == pytest.approx(layer.lipschitz()[0], rel=1e-6)
@@ -166,7 +167,7 @@ def test_theorems_are_attained_by_their_tight_examples():
 def test_gradients(options):
     layer = make(options)
     names = [name for name, _ in layer.named_parameters()]
-    x = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    x = testing.randn(2, 5, dtype=torch.float64, requires_grad=True)
 
     def function(x, *p):
         return torch.func.functional_call(layer, dict(zip(names, p, strict=True)), (x,))
@@ -179,13 +180,13 @@ def test_gradients(options):
 
 def test_the_input_matters():
     layer = make(COUPLINGS[0])
-    x = torch.randn(2, 5, dtype=torch.float64)
+    x = testing.randn(2, 5, dtype=torch.float64)
     assert float((layer(x)[0] - layer(x)[1]).norm()) > 1e-2
 
 
 def test_certificates_and_bad_input():
     model = torch.nn.Sequential(torch.nn.Flatten(), make(COUPLINGS[0], torch.float32), wp.OrthogonalLinear(8, 4))
-    certificate = wp.certify(model, inputs=torch.randn(8, 5))
+    certificate = wp.certify(model, inputs=testing.randn(8, 5))
     assert 0 < certificate.lower_bound <= certificate.lipschitz <= 1 + 1e-5
     assert certificate.rules[-1] == "pairs"
     assert certificate.check()
@@ -198,9 +199,9 @@ def test_certificates_and_bad_input():
         with pytest.raises(wp.InputError, match=words):
             wp.OrthogonalDEQ(5, 8, **options)
     with pytest.raises(wp.InputError, match="takes 5 features"):
-        wp.OrthogonalDEQ(5, 8)(torch.zeros(2, 4))
+        wp.OrthogonalDEQ(5, 8)(testing.zeros(2, 4))
     with pytest.raises(wp.InputError, match="NaN or infinite"):
-        wp.OrthogonalDEQ(5, 8)(torch.full((2, 5), torch.nan))
+        wp.OrthogonalDEQ(5, 8)(testing.full((2, 5), torch.nan))
 
 
 @pytest.mark.parametrize("parametrisation", ["exponential", "bjorck"])
@@ -210,7 +211,7 @@ def test_other_parametrisations_stay_orthogonal_under_weight_decay(parametrisati
     torch.manual_seed(0)
     linear = wp.OrthogonalLinear(shape[1], shape[0], parametrisation=parametrisation, dtype=dtype)
     optimiser = torch.optim.AdamW(linear.parameters(), lr=1e-2, weight_decay=1e-2)
-    x, target = torch.randn(16, shape[1], dtype=dtype), torch.randn(16, shape[0], dtype=dtype)
+    x, target = testing.randn(16, shape[1], dtype=dtype), testing.randn(16, shape[0], dtype=dtype)
     for _ in range(250):
         optimiser.zero_grad()
         (linear(x) - target).square().mean().backward()
@@ -218,7 +219,7 @@ def test_other_parametrisations_stay_orthogonal_under_weight_decay(parametrisati
         linear.project()
     q = linear.weight.detach()
     small = q.T @ q if shape[0] >= shape[1] else q @ q.T
-    assert float((small - torch.eye(min(shape), dtype=dtype)).abs().max()) <= limit
+    assert float((small - testing.eye(min(shape), dtype=dtype)).abs().max()) <= limit
 
 
 def test_the_base_point_of_the_exponential_moves_with_the_weight():
@@ -246,20 +247,20 @@ def test_the_base_point_of_the_exponential_moves_with_the_weight():
 
 
 def test_bjorck_never_exceeds_norm_one():
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
     for scale in (1e-6, 1.0, 1e6):
         for shape in ((30, 30), (8, 20), (20, 8)):
-            parameter = scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
+            parameter = scale * testing.randn(*shape, generator=generator, dtype=torch.float64)
             parameter[0] = parameter[1]  # not of full rank
             assert float(torch.linalg.matrix_norm(bjorck_orthogonal(parameter), 2)) <= 1 + 1e-12
 
 
 def test_householder_contains_maxmin_and_preserves_norms():
-    value = torch.randn(100, 8, dtype=torch.float64)
-    at_right_angle = householder(value, torch.full((4,), math.pi / 2, dtype=torch.float64))
+    value = testing.randn(100, 8, dtype=torch.float64)
+    at_right_angle = householder(value, testing.full((4,), math.pi / 2, dtype=torch.float64))
     # MaxMin with the larger of a pair first.
     torch.testing.assert_close(at_right_angle, -group_sort(-value))
-    angle = torch.linspace(-3, 3, 4, dtype=torch.float64, requires_grad=True)
+    angle = testing.linspace(-3, 3, 4, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(householder(value, angle).norm(dim=1), value.norm(dim=1))
     moved = value + 1e-3 * torch.randn_like(value)
     change = (householder(value, angle) - householder(moved, angle)).norm(dim=1)
@@ -273,11 +274,11 @@ def test_error_bound_over_a_hundred_thousand_samples(options):
     layer = make(options, torch.float32, rtol=1e-3, atol=1e-3)
     ratios = []
     for seed in range(10):
-        x = torch.randn(10_000, 5, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed % 3 - 1)
+        x = testing.randn(10_000, 5, generator=testing.generator(seed)) * 10.0 ** (seed % 3 - 1)
         solution = layer.solve(x)
         cell, weights, drive = layer._cell(x, torch.float64)  # the float32 maps, as stored
         with torch.no_grad():
-            state = torch.zeros(10_000, 8, dtype=torch.float64)
+            state = testing.zeros(10_000, 8, dtype=torch.float64)
             for _ in range(400):
                 state = cell(state, drive, *weights)
         error = (solution.value.detach().double() - state).norm(dim=1)
@@ -289,8 +290,8 @@ def test_error_bound_over_a_hundred_thousand_samples(options):
 @pytest.mark.parametrize("options", COUPLINGS)
 def test_trained_cells_reach_six_digits_within_the_predicted_steps(options):
     layer = make(options, torch.float32, rtol=1e-4, atol=1e-4)
-    generator = torch.Generator().manual_seed(0)
-    x, target = torch.randn(32, 5, generator=generator), torch.randn(32, 8, generator=generator)
+    generator = testing.generator(0)
+    x, target = testing.randn(32, 5, generator=generator), testing.randn(32, 8, generator=generator)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=1e-2, weight_decay=1e-2)
     for _ in range(40):
         optimiser.zero_grad()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.bounds.affine_network import affine_network
 from wellposed.lower_bounds.patterns import ascend, steep_points
 
@@ -16,7 +17,7 @@ ORDERS = {"2": 2, "inf": torch.inf, "1": 1}
 
 
 def norm_at(matrix, weight, output, pattern, norm="2"):
-    inner = torch.eye(len(matrix), dtype=torch.float64) - pattern[:, None] * matrix
+    inner = testing.eye(len(matrix), dtype=torch.float64) - pattern[:, None] * matrix
     jacobian = output @ torch.linalg.solve(inner, pattern[:, None] * weight)
     return jacobian, float(torch.linalg.matrix_norm(jacobian, ORDERS[norm]))
 
@@ -27,12 +28,12 @@ def test_the_ascent_ends_where_no_flip_helps_and_near_the_best_pattern(seed, nor
     torch.manual_seed(seed)
     layer = wp.MonDEQ(9, 7, m=0.3, dtype=torch.float64)
     matrix, weight = layer.operator().dense().detach(), layer.injection.weight.detach()
-    output = torch.randn(3, 7, dtype=torch.float64)
+    output = testing.randn(3, 7, dtype=torch.float64)
     best = max(
-        norm_at(matrix, weight, output, torch.tensor(bits, dtype=torch.float64), norm)[1]
+        norm_at(matrix, weight, output, testing.tensor(bits, dtype=torch.float64), norm)[1]
         for bits in itertools.product([0.0, 1.0], repeat=7)
     )
-    starts = torch.randint(0, 2, (4, 7)).double()
+    starts = testing.randint(0, 2, (4, 7)).double()
     reached = []
     for start in starts:
         pattern, direction = ascend(matrix, weight, output, start, norm)
@@ -53,10 +54,10 @@ def test_pairs_of_inputs_attain_the_norm_of_their_pattern(shape):
     mean, std = (0.2,) * shape[0], tuple(0.3 + 0.2 * k for k in range(shape[0]))
     layer = wp.MonDEQ(12, 8, m=0.3, dtype=torch.float64, rtol=1e-12, atol=1e-12)
     model = nn.Sequential(wp.layers.Normalize(mean, std).double(), nn.Flatten(), layer, nn.Linear(8, 4).double())
-    x = torch.randn(5, *shape, dtype=torch.float64)
+    x = testing.randn(5, *shape, dtype=torch.float64)
     points = steep_points(affine_network(model), x)
     assert len(points) == 5
-    scale = 1.0 / torch.tensor(std, dtype=torch.float64).repeat_interleave(12 // shape[0])
+    scale = 1.0 / testing.tensor(std, dtype=torch.float64).repeat_interleave(12 // shape[0])
     matrix, weight = layer.operator().dense().detach(), layer.injection.weight.detach() * scale
     for point, direction in points:
         assert point.shape == direction.shape == shape
@@ -66,7 +67,7 @@ def test_pairs_of_inputs_attain_the_norm_of_their_pattern(shape):
         assert float((jacobian @ direction.reshape(-1)).norm()) == pytest.approx(value, rel=1e-6)
     found = wp.witness(model, x)
     assert (
-        max(norm_at(matrix, weight, model[3].weight.detach(), p)[1] for p in torch.eye(8).double()) <= found.lipschitz
+        max(norm_at(matrix, weight, model[3].weight.detach(), p)[1] for p in testing.eye(8).double()) <= found.lipschitz
     )
     certificate = wp.certify(model, inputs=x)
     assert certificate.lower_bound == found.lipschitz <= certificate.lipschitz <= 1.3 * found.lipschitz
@@ -77,7 +78,7 @@ def test_pairs_of_inputs_attain_the_norm_of_their_pattern(shape):
 
 def test_where_patterns_do_not_apply():
     torch.manual_seed(0)
-    x = torch.randn(3, 5, dtype=torch.float64)
+    x = testing.randn(3, 5, dtype=torch.float64)
     wide = nn.Sequential(
         wp.MonDEQ(5, 9), nn.Linear(9, 2)
     ).double()  # five inputs cannot make every pattern of nine units

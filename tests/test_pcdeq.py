@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.layer_case import LayerCase, train
+from wellposed import testing
 from wellposed.activations.concave import concave_activation, concave_names, thompson_modulus
+from wellposed.testing import LayerCase, trained
 
 NUMPY = {"tanh": np.tanh, "sigmoid": lambda s: 1 / (1 + np.exp(-s))}
 
@@ -35,19 +36,19 @@ class TestVariant1(LayerCase):
         z = np.zeros_like(offset)
         for _ in range(3000):
             z = NUMPY[self.name](z @ weight.T + offset)
-        return torch.from_numpy(z)
+        return testing.tensor(z)
 
     def condition(self, layer):
         return float(layer.operator().dense().min())
 
     def test_converges_within_the_steps_that_its_guarantee_predicts(self):
-        layer = train(self.make_layer(atol=0.0, rtol=1e-6))
+        layer = trained(self.make_layer(atol=0.0, rtol=1e-6))
         x = self.inputs(20)
         solution = layer.solve(x)
         # A priori, for every W ≥ 0 and every input: the Thompson distance shrinks by κ at every step.
         factor = layer.thompson_factor
         floor = layer.injection.floor
-        start = math.log(1.0 / float(layer.activation(torch.tensor(floor, dtype=torch.float64))))
+        start = math.log(1.0 / float(layer.activation(testing.tensor(floor, dtype=torch.float64))))
         guarantee = layer.materialise()[1]
         loss = guarantee.offset_lipschitz() * layer.operator().norm_upper_bound() * 4.0
         target = 1e-6 / loss / 6**0.5
@@ -60,7 +61,7 @@ class TestVariant1(LayerCase):
     def test_bad_input(self):
         layer = self.make_layer()
         with pytest.raises(wp.InputError, match=r"x: has shape \(3, 5\).*takes 7 features"):
-            layer(torch.zeros(3, 5, dtype=torch.float64))
+            layer(testing.zeros(3, 5, dtype=torch.float64))
         with pytest.raises(wp.InputError, match="x: has NaN or infinite"):
             layer(self.inputs() / 0)
         with pytest.raises(wp.InputError, match="which need not be monotone here"):
@@ -106,12 +107,12 @@ def test_thompson_modulus_against_closed_forms(floor):
 def test_contraction_in_the_thompson_metric_for_all_weights(name):
     floor = 0.0 if name == "sigmoid" else 0.1
     sigma, factor = concave_activation(name), thompson_modulus(name, floor)
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
     for _ in range(200):
-        scale = 10.0 ** float(4 * torch.rand((), generator=generator) - 2)
-        weight = scale * torch.rand(5, 5, generator=generator, dtype=torch.float64)
-        z, w = (torch.rand(50, 5, generator=generator, dtype=torch.float64) * 3 + 1e-3 for _ in range(2))
-        b = floor + torch.rand(50, 5, generator=generator, dtype=torch.float64)
+        scale = 10.0 ** float(4 * testing.rand((), generator=generator) - 2)
+        weight = scale * testing.rand(5, 5, generator=generator, dtype=torch.float64)
+        z, w = (testing.rand(50, 5, generator=generator, dtype=torch.float64) * 3 + 1e-3 for _ in range(2))
+        b = floor + testing.rand(50, 5, generator=generator, dtype=torch.float64)
         before = (z / w).log().abs().amax(1)
         after = (sigma(z @ weight.T + b) / sigma(w @ weight.T + b)).log().abs().amax(1)
         assert (after <= factor * before * (1 + 1e-9) + 1e-14).all()
@@ -127,17 +128,17 @@ def test_lipschitz_constant_is_that_of_the_floor_and_is_attained(name):
         layer.constraint.V.uniform_(0.0, 0.5)
     operator, guarantee = layer.materialise()
     weight, floor = operator.dense().detach(), layer.injection.floor
-    z = torch.zeros(8, dtype=torch.float64)
+    z = testing.zeros(8, dtype=torch.float64)
     for _ in range(5000):
         z = layer.activation(weight @ z + floor)
     slopes = layer.activation.derivative(weight @ z + floor)
-    exact = torch.linalg.solve(torch.eye(8, dtype=torch.float64) - slopes[:, None] * weight, torch.diag(slopes))
+    exact = torch.linalg.solve(testing.eye(8, dtype=torch.float64) - slopes[:, None] * weight, torch.diag(slopes))
     upper = guarantee.sensitivity
     assert (upper >= exact - 1e-12).all()
     assert float((upper / exact).max()) <= 1.1  # the guarantee leaves an offset room to be pushed 1 % below the floor
     # Attained: difference quotients at the floor; never exceeded: anywhere above it.
     cell = wp.solvers.problem.AffineProblem
-    base = torch.full((1, 8), floor, dtype=torch.float64)
+    base = testing.full((1, 8), floor, dtype=torch.float64)
     _, _, right = torch.linalg.svd(exact)
     pair = torch.cat([base, base + 1e-6 * right[:1].abs()])
 
@@ -149,7 +150,7 @@ def test_lipschitz_constant_is_that_of_the_floor_and_is_attained(name):
     ratio = float((found[1] - found[0]).norm() / (pair[1] - pair[0]).norm())
     norm = float(torch.linalg.matrix_norm(exact, 2))
     assert ratio == pytest.approx(norm, rel=1e-4)
-    first, second = (floor + 2 * torch.rand(500, 8, dtype=torch.float64) for _ in range(2))
+    first, second = (floor + 2 * testing.rand(500, 8, dtype=torch.float64) for _ in range(2))
     quotients = (solve(first) - solve(second)).norm(dim=1) / (first - second).norm(dim=1)
     assert float(quotients.max()) <= norm * (1 + 1e-9)
     assert guarantee.offset_lipschitz() >= norm
@@ -159,7 +160,7 @@ def test_lipschitz_constant_is_that_of_the_floor_and_is_attained(name):
 def test_parametrisations_stay_nonnegative_and_train(parametrisation):
     torch.manual_seed(0)
     layer = wp.PcDEQ(4, 8, parametrisation=parametrisation)
-    x, target = torch.randn(64, 4), torch.rand(64, 8)
+    x, target = testing.randn(64, 4), testing.rand(64, 8)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=1e-2, weight_decay=1e-2)
     losses = []
     for _ in range(200):
@@ -177,7 +178,7 @@ def test_parametrisations_stay_nonnegative_and_train(parametrisation):
 def test_certificates_read_the_sensitivity_at_the_floor():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), wp.PcDEQ(8, 10), torch.nn.Linear(10, 3))
-    certificate = wp.certify(model, inputs=torch.randn(20, 8))
+    certificate = wp.certify(model, inputs=testing.randn(20, 8))
     assert 0 < certificate.lower_bound <= certificate.lipschitz
     assert "floor" in certificate.factors[1].reason
     assert certificate.check()
@@ -189,13 +190,13 @@ def test_batch_normalisation_is_part_of_the_input_map_in_eval_mode():
     norm = torch.nn.BatchNorm1d(6, dtype=torch.float64)
     model = torch.nn.Sequential(layer, norm, torch.nn.Linear(6, 3, dtype=torch.float64))
     for _ in range(20):
-        model(3 * torch.randn(64, 5, dtype=torch.float64) + 1)
+        model(3 * testing.randn(64, 5, dtype=torch.float64) + 1)
     with pytest.raises(wp.InputError, match="call eval"):
-        layer.solve(torch.randn(8, 5, dtype=torch.float64))
+        layer.solve(testing.randn(8, 5, dtype=torch.float64))
     with pytest.raises((wp.CertificateError, wp.InputError), match="call"):
         wp.certify(model)
     model.eval()
-    x = torch.randn(50, 5, dtype=torch.float64)
+    x = testing.randn(50, 5, dtype=torch.float64)
     weight, bias = layer.injection.folded()
     torch.testing.assert_close(layer.injection(x), layer.injection.positive(x @ weight.T + bias))
     assert layer.solve(x).converged.all()
@@ -224,15 +225,15 @@ def test_every_solver_stays_on_the_cone_and_finds_its_fixed_point(solver, name):
     if name != "sigmoid":
         layer.injection.floor = layer.constraint._floor = 0.01
     with torch.no_grad():
-        layer.constraint.V.copy_(2.0**0.5 * torch.eye(4) * (0.3 if name in ("relu6", "arcsinh") else 1.0))
+        layer.constraint.V.copy_(2.0**0.5 * testing.eye(4) * (0.3 if name in ("relu6", "arcsinh") else 1.0))
         layer.injection.weight.zero_()
         layer.injection.bias.fill_(-40.0)  # the offset is the floor
-    x = torch.zeros(5, 3, dtype=torch.float64)
+    x = testing.zeros(5, 3, dtype=torch.float64)
     weight, offset = layer.operator().dense().detach(), layer.injection(x).detach()
-    truth = torch.zeros(5, 4, dtype=torch.float64)
+    truth = testing.zeros(5, 4, dtype=torch.float64)
     for _ in range(20000):
         truth = layer.activation(truth @ weight.T + offset)
-    for start in (None, torch.full((5, 4), -0.9, dtype=torch.float64), 1e3 * torch.ones(5, 4, dtype=torch.float64)):
+    for start in (None, testing.full((5, 4), -0.9, dtype=torch.float64), 1e3 * testing.ones(5, 4, dtype=torch.float64)):
         solution = layer.solve(x, start)
         assert solution.converged.all(), (start, solution.status)
         error = (solution.value.detach() - truth).norm(dim=1)
@@ -246,7 +247,7 @@ def test_newton_decreases_to_the_fixed_point_from_the_floor(name):
     layer = wp.PcDEQ(7, 30, activation=name, dtype=torch.float64)
     with torch.no_grad():
         layer.constraint.V.uniform_(0.0, 0.25)
-    x = torch.randn(50, 7, dtype=torch.float64)
+    x = testing.randn(50, 7, dtype=torch.float64)
     operator, guarantee = layer.materialise()
     offset = layer.injection(x).detach()
     problem = wp.AffineProblem(operator.rebuild((operator.dense().detach(),)), offset, layer.activation)
@@ -278,7 +279,7 @@ def test_enclosures_contain_the_fixed_point_in_fifty_digits(name, dtype):
     layer = wp.PcDEQ(3, 4, activation=name, dtype=dtype)
     with torch.no_grad():
         layer.constraint.V.uniform_(0.0, 0.5)
-    x = torch.randn(6, 3).to(dtype)
+    x = testing.randn(6, 3).to(dtype)
     lower, upper = layer.enclosure(x)
     assert lower.dtype == upper.dtype == torch.float64
     assert float(((upper - lower) / lower).max()) <= (1e-3 if dtype == torch.float32 else 1e-8)
@@ -309,11 +310,11 @@ def test_bounds_hold_where_batch_normalisation_cancels():
     torch.manual_seed(0)
     layer = wp.PcDEQ(2, 3, dtype=torch.float64, batch_norm=True, rtol=1e-8, atol=1e-8)
     with torch.no_grad():
-        layer.injection.bias.copy_(1e6 + torch.rand(3, dtype=torch.float64))
-        layer.injection.norm.running_mean.copy_(1e6 - torch.rand(3, dtype=torch.float64))
+        layer.injection.bias.copy_(1e6 + testing.rand(3, dtype=torch.float64))
+        layer.injection.norm.running_mean.copy_(1e6 - testing.rand(3, dtype=torch.float64))
         layer.injection.norm.running_var.uniform_(0.5, 2.0)
     layer.eval()
-    x = torch.randn(4, 2, dtype=torch.float64)
+    x = testing.randn(4, 2, dtype=torch.float64)
     solution, (lower, upper) = layer.solve(x), layer.enclosure(x)
     norm = layer.injection.norm
     with mpmath.workdps(50):
@@ -340,7 +341,7 @@ def test_the_value_is_the_certified_one_whatever_the_gradient(gradient):
     layer = wp.PcDEQ(2, 4, activation="logarithm", gradient=gradient, dtype=torch.float64, rtol=1e-9, atol=1e-9)
     with torch.no_grad():
         layer.constraint.V.fill_(0.4)
-    x = torch.randn(5, 2, dtype=torch.float64)
+    x = testing.randn(5, 2, dtype=torch.float64)
     solution = layer.solve(x)
     plain = wp.PcDEQ(2, 4, activation="logarithm", dtype=torch.float64, rtol=1e-14, atol=1e-14)
     plain.load_state_dict(layer.state_dict())
@@ -373,16 +374,20 @@ def test_nearly_critical_weights_are_still_guaranteed(floor):
         layer.constraint.V.fill_(1.001**0.5)
         layer.injection.bias.fill_(-30.0)
         layer.injection.weight.zero_()
-    solution = layer.solve(torch.zeros(1, 1, dtype=torch.float64))
+    solution = layer.solve(testing.zeros(1, 1, dtype=torch.float64))
     assert solution.converged.all()
-    z, w, q = solution.value.item(), layer.operator().dense().item(), layer.injection(torch.zeros(1, 1).double()).item()
+    z, w, q = (
+        solution.value.item(),
+        layer.operator().dense().item(),
+        layer.injection(testing.zeros(1, 1).double()).item(),
+    )
     assert abs(math.tanh(w * z + q) - z) <= 1e-9
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-12])
 def test_small_cotangents_are_solved_for_as_well_as_large_ones(scale):
     for layer in (wp.PcDEQ(7, 6, dtype=torch.float64), wp.MonDEQ(7, 6, dtype=torch.float64), wp.NEMON(7, 6)):
-        x = torch.randn(5, 7, dtype=layer.injection.weight.dtype)
+        x = testing.randn(5, 7, dtype=layer.injection.weight.dtype)
         solution = layer.solve(x)
         (scale * solution.value).sum().backward()
         assert solution.adjoint_reports[0].converged.all()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 
 
 def layer(a, weight, bias, dtype=torch.float64):
@@ -33,15 +34,15 @@ EXPONENTS += [(torch.float64, e) for e in (-300, -160, -40, -8, 0, 8, 30, 150, 3
 @pytest.mark.parametrize(("dtype", "exponent"), EXPONENTS)
 @pytest.mark.parametrize("flushed", [False, True])
 def test_one_unit(dtype, exponent, flushed):
-    generator = torch.Generator().manual_seed(exponent)
+    generator = testing.generator(exponent)
 
     def number():
-        return float(torch.randn((), generator=generator, dtype=torch.float64))
+        return float(testing.randn((), generator=generator, dtype=torch.float64))
 
     tight = 0
     for trial in range(40):
         share = 10.0 ** (exponent * (trial % 4) / 3)
-        value = torch.tensor(number() * share, dtype=torch.float64).to(dtype)
+        value = testing.tensor(number() * share, dtype=torch.float64).to(dtype)
         u = number() * 10.0**exponent / share
         shift = 0.0 if trial % 3 == 0 else number() * 2.0**-50
         a, b = number(), number()
@@ -67,14 +68,14 @@ def test_one_unit(dtype, exponent, flushed):
 def test_overflow_is_infinite():
     for u, bias, x in ((1e200, 0.0, 1e200), (1e200, -1e308, 1e200), (1e308, 1e308, 1.0)):
         found = wp.perturbation_bound(
-            layer(1.0, u, bias), layer(1.0, u, bias), torch.tensor([[x]], dtype=torch.float64)
+            layer(1.0, u, bias), layer(1.0, u, bias), testing.tensor([[x]], dtype=torch.float64)
         )
         assert (found == math.inf).all()
     # The weights overflow when they are subtracted.
-    found = wp.perturbation_bound(layer(1e153, 1.0, 0.0), layer(2.0, 1.0, 0.0), torch.ones(1, 1).double())
+    found = wp.perturbation_bound(layer(1e153, 1.0, 0.0), layer(2.0, 1.0, 0.0), testing.ones(1, 1).double())
     assert (found > 0.4).all()
 
 
 def test_the_same_layer_is_close_to_itself():
     made = layer(0.3, 0.7, 0.2)
-    assert float(wp.perturbation_bound(made, made, torch.ones(1, 1).double())) < 1e-290
+    assert float(wp.perturbation_bound(made, made, testing.ones(1, 1).double())) < 1e-290

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed.verification import PositiveVerifier, Verifier, verifier_of
+from wellposed import testing
+from wellposed.verification import PositiveVerifier, verifier_of
 
 
 def model_of(activation="tanh", inputs=6, units=7, classes=3, seed=0, batch_norm=False, dtype=torch.float64):
@@ -20,7 +21,7 @@ def model_of(activation="tanh", inputs=6, units=7, classes=3, seed=0, batch_norm
     if batch_norm:
         model.train()
         for _ in range(20):
-            model(torch.rand(50, 1, 2, inputs // 2, dtype=dtype))
+            model(testing.rand(50, 1, 2, inputs // 2, dtype=dtype))
     return model.eval()
 
 
@@ -32,7 +33,7 @@ def test_certified_regions_have_no_counterexample(activation, norm, batch_norm):
     for seed in range(4):
         model = model_of(activation, seed=seed, batch_norm=batch_norm)
         verifier = PositiveVerifier(model)
-        x = torch.rand(1, 2, 3, dtype=torch.float64)
+        x = testing.rand(1, 2, 3, dtype=torch.float64)
         label = int(model(x[None]).argmax())
         low, high = 0.0, 2.0
         for _ in range(12):
@@ -42,7 +43,7 @@ def test_certified_regions_have_no_counterexample(activation, norm, batch_norm):
         if low == 0.0:
             continue
         certified += 1
-        change = torch.randn(3000, 1, 2, 3, dtype=torch.float64)
+        change = testing.randn(3000, 1, 2, 3, dtype=torch.float64)
         change = change.sign() if norm == "inf" else change / change.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
         points = x + low * change
         points = points.clamp(0.0, 1.0) if norm == "inf" else points
@@ -60,7 +61,7 @@ def test_boxes_whose_corners_order_the_margin_are_certified_up_to_the_boundary()
         model[3].weight.zero_()
         model[3].weight[0] = 1.0
         model[3].bias.zero_()
-    x = torch.full((1, 2, 2), 0.5, dtype=torch.float64)
+    x = testing.full((1, 2, 2), 0.5, dtype=torch.float64)
     with torch.no_grad():
         lowest = float(model(x[None] - 0.1)[0, 0])
         model[3].bias[1] = lowest - 1e-7
@@ -76,7 +77,7 @@ def test_boxes_whose_corners_order_the_margin_are_certified_up_to_the_boundary()
 def test_small_balls_are_certified_nearly_to_the_linearised_radius():
     """Where the network is nearly linear, slopes on the hull lose nearly nothing."""
     model = model_of("tanh", seed=1)
-    x = torch.rand(1, 2, 3, dtype=torch.float64)
+    x = testing.rand(1, 2, 3, dtype=torch.float64)
     with torch.no_grad():
         logits = model(x[None])[0]
         label, other = (int(k) for k in logits.topk(2).indices)
@@ -92,11 +93,11 @@ def test_small_balls_are_certified_nearly_to_the_linearised_radius():
 
 def test_the_verifier_is_chosen_by_the_layer():
     assert verifier_of(model_of()).steps == ("global", "hull", "attack")
-    assert isinstance(verifier_of(nn.Sequential(wp.MonDEQ(4, 3), nn.Linear(3, 2))), Verifier)
+    assert isinstance(verifier_of(nn.Sequential(wp.MonDEQ(4, 3), nn.Linear(3, 2))), wp.Verifier)
     with pytest.raises(wp.CertificateError):
         verifier_of(nn.Sequential(nn.Linear(3, 2), nn.Softmax(1)))
     float32 = model_of(dtype=torch.float32)
-    x = torch.rand(1, 2, 3)
+    x = testing.rand(1, 2, 3)
     assert verifier_of(float32).verify(x, int(float32(x[None]).argmax()), 1e-3).status == "certified"
     wrong = int(float32(x[None]).argmin())
     assert verifier_of(float32).verify(x, wrong, 1e-3).status == "misclassified"

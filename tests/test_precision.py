@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.network import bounded_logits
 
 
@@ -29,7 +30,7 @@ def test_half_precision_is_refused(dtype):
     with pytest.raises(wp.CertificateError, match="float32 and float64 only"):
         wp.certify(low)
     with pytest.raises(wp.CertificateError, match=r"0\.weight"):
-        bounded_logits(low, torch.zeros(1, 6, dtype=dtype))
+        bounded_logits(low, testing.zeros(1, 6, dtype=dtype))
 
 
 @pytest.mark.parametrize("setting", ["high", "medium"])
@@ -40,14 +41,14 @@ def test_reduced_products_are_refused(setting):
         with pytest.raises(wp.CertificateError, match="highest"):
             wp.certify(model())
         with pytest.raises(wp.CertificateError, match="highest"):
-            bounded_logits(model(), torch.zeros(1, 6))
+            bounded_logits(model(), testing.zeros(1, 6))
     finally:
         torch.set_float32_matmul_precision(before)
     assert wp.certify(model()).lipschitz > 0
 
 
 def test_autocast_is_refused_for_certificates_and_leaves_solves_as_they_are():
-    network, x = model(), torch.randn(4, 6)
+    network, x = model(), testing.randn(4, 6)
     expected = network[0](x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with pytest.raises(wp.CertificateError, match="autocast"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.data.base import ImageData
+from wellposed.data import ImageData
 from wellposed.training.config import presets
 from wellposed.training.loaders import build_model
 
@@ -29,11 +30,12 @@ PARAMETERS = {
 
 
 def images(name):
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
     shape = (1, 28, 28) if "mnist" in name else (3, 32, 32)
-    x = torch.rand(2, *shape, generator=generator)
+    x = testing.rand(2, *shape, generator=generator)
     channels = shape[0]
-    return ImageData(PAPERS[name].data, x, torch.arange(2), x, torch.arange(2), (0.5,) * channels, (0.25,) * channels)
+    y, mean, std = testing.arange(2), (0.5,) * channels, (0.25,) * channels
+    return ImageData(name=PAPERS[name].data, train_x=x, train_y=y, test_x=x, test_y=y, mean=mean, std=std)
 
 
 def test_every_family_has_a_recipe_for_cifar10():
@@ -80,15 +82,16 @@ def test_training_and_certifying_with_the_test_images_of_another_set(tmp_path, m
     import wellposed.experiments.robustness as robustness
     import wellposed.training.loaders as loaders
 
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
 
     def fake(name, data_root=None):
-        x = torch.rand(60, 3, 8, 8, generator=generator) * 0.5
-        y = torch.arange(60) % 4
-        x[torch.arange(60), 0, y, y] = 1.0
+        x = testing.rand(60, 3, 8, 8, generator=generator) * 0.5
+        y = testing.arange(60) % 4
+        x[testing.arange(60), 0, y, y] = 1.0
         if name == "digits":
             x = x[:, :1]
-        return ImageData(name, x[:40], y[:40], x[40:], y[40:], (0.25,) * 3, (0.2,) * 3)
+        parts = {"train_x": x[:40], "train_y": y[:40], "test_x": x[40:], "test_y": y[40:]}
+        return ImageData(name=name, **parts, mean=(0.25,) * 3, std=(0.2,) * 3)
 
     monkeypatch.setattr(loaders, "load_images", fake)
     monkeypatch.setattr(robustness, "load_images", fake)

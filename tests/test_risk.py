@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal, localcontext
 
 import pytest
 import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.generalisation.risk import binary_kl, gaussian_kl, kl_inverse, risk_certificate
+from wellposed.generalisation.risk import (
+    binary_kl,
+    gaussian_kl,
+    gaussian_kl_upper_bound,
+    kl_inverse,
+    risk_certificate,
+)
 from wellposed.training.posterior import Posterior
 
 
@@ -27,8 +35,8 @@ def test_the_inverse_of_the_binary_divergence(q, budget):
 
 
 def test_gaussian_divergences_are_those_of_torch():
-    mean, prior = torch.randn(2, 5, dtype=torch.float64)
-    log_std, prior_log_std = torch.randn(2, 5, dtype=torch.float64)
+    mean, prior = testing.randn(2, 5, dtype=torch.float64)
+    log_std, prior_log_std = testing.randn(2, 5, dtype=torch.float64)
     found = gaussian_kl(mean, log_std, prior, prior_log_std)
     first = torch.distributions.Normal(mean, log_std.exp())
     second = torch.distributions.Normal(prior, prior_log_std.exp())
@@ -36,22 +44,48 @@ def test_gaussian_divergences_are_those_of_torch():
     assert float(gaussian_kl(mean, log_std, mean, log_std)) == 0.0
 
 
+@pytest.mark.parametrize("spread", [1e-9, 1e-3, 1.0, 30.0])
+def test_the_bound_of_a_divergence_is_above_it_in_exact_arithmetic(spread):
+    torch.manual_seed(0)
+    parts = [spread * torch.randn(300, dtype=torch.float64) for _ in range(4)]
+    bound = gaussian_kl_upper_bound(*parts)
+    with localcontext() as context:
+        context.prec = 60
+        exact = Decimal(0)
+        for mean, log_std, centre, width in zip(*(map(Decimal, part.tolist()) for part in parts), strict=True):
+            ratio = 2 * (log_std - width)
+            exact += (ratio.exp() + ((mean - centre) / width.exp()) ** 2 - 1 - ratio) / 2
+    assert Decimal(bound) >= exact
+    assert bound == pytest.approx(float(exact), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("q", [0.0, 1e-9, 0.02, 0.5, 0.999999])
+@pytest.mark.parametrize("budget", [0.0, 1e-17, 1e-12, 1e-3, 5.0])
+def test_the_inverse_of_the_binary_divergence_is_never_too_small(q, budget):
+    p = kl_inverse(q, budget)
+    with localcontext() as context:
+        context.prec = 60
+        pairs = ((Decimal(q), Decimal(p)), (1 - Decimal(q), 1 - Decimal(p)))
+        exact = sum((a * (a / b).ln() if a else Decimal(0)) if b else Decimal("inf") for a, b in pairs)
+        assert exact >= Decimal(budget)
+
+
 def test_the_certificate_fails_no_more_often_than_it_says():
     """Q = P over thresholds: r(Q) is known, and bounds from new samples and draws must cover it."""
-    generator = torch.Generator().manual_seed(0)
-    risks = torch.tensor([0.05, 0.15], dtype=torch.float64)  # of two predictors, each drawn half of the time
+    generator = testing.generator(0)
+    risks = testing.tensor([0.05, 0.15], dtype=torch.float64)  # of two predictors, each drawn half of the time
     failures, trials, delta = 0, 400, 0.2
     for _ in range(trials):
-        mistakes = torch.rand(200, 2, generator=generator) < risks
-        drawn = torch.randint(2, (300,), generator=generator)
-        rows = torch.randint(200, (300, 20), generator=generator)
+        mistakes = testing.rand(200, 2, generator=generator) < risks
+        drawn = testing.randint(2, (300,), generator=generator)
+        rows = testing.randint(200, (300, 20), generator=generator)
         errors = mistakes[rows, drawn[:, None]].double().mean(1)
         failures += risk_certificate(errors, 0.0, 200, delta=delta).value < 0.1
     assert failures <= delta * trials
 
 
 def test_the_certificate_grows_with_divergence_and_shrinks_with_samples():
-    errors = torch.full((2000,), 0.03, dtype=torch.float64)
+    errors = testing.full((2000,), 0.03, dtype=torch.float64)
     values = [
         risk_certificate(errors, kl, n).value for kl, n in ((0.0, 60000), (100.0, 60000), (100.0, 6000), (1e5, 6000))
     ]
@@ -63,13 +97,13 @@ def test_the_certificate_grows_with_divergence_and_shrinks_with_samples():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"errors": torch.tensor([1.5])}, "errors"), ({"errors": torch.tensor([math.nan])}, "errors"),
-        ({"errors": torch.zeros(0)}, "errors"), ({"kl": -1.0}, "kl"), ({"kl": math.nan}, "kl"), ({"samples": 0}, "samples"),
+        ({"errors": testing.tensor([1.5])}, "errors"), ({"errors": testing.tensor([math.nan])}, "errors"),
+        ({"errors": testing.zeros(0)}, "errors"), ({"kl": -1.0}, "kl"), ({"kl": math.nan}, "kl"), ({"samples": 0}, "samples"),
         ({"delta": 0.0}, "delta"), ({"share": 1.0}, "share"),
     ],
 )  # fmt: skip
 def test_bad_input(change, match):
-    options = {"errors": torch.zeros(3), "kl": 1.0, "samples": 10, **change}
+    options = {"errors": testing.zeros(3), "kl": 1.0, "samples": 10, **change}
     with pytest.raises(wp.InputError, match=match):
         risk_certificate(**options)
 
@@ -79,7 +113,7 @@ def test_draws_are_gaussians_around_the_weights_and_start_at_the_prior():
     model = nn.Sequential(wp.MonDEQ(5, 4), nn.Linear(4, 3))
     posterior = Posterior(model, 0.1)
     assert float(posterior.kl().detach()) == 0.0
-    generator = torch.Generator().manual_seed(0)
+    generator = testing.generator(0)
     with torch.no_grad():
         drawn = [posterior.draw(generator)["1.weight"] for _ in range(4000)]
     stacked, weight = torch.stack(drawn), model[1].weight.detach()
@@ -88,7 +122,7 @@ def test_draws_are_gaussians_around_the_weights_and_start_at_the_prior():
     assert stacked.std(0).mean().item() == pytest.approx(expected, rel=0.05)
     weights = posterior.draw(generator)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    loss = posterior.logits(weights, torch.randn(6, 5)).square().sum() + posterior.kl()
+    loss = posterior.logits(weights, testing.randn(6, 5)).square().sum() + posterior.kl()
     loss.backward()
     assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in posterior.mean.values())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -122,7 +156,7 @@ def test_the_command_certifies_a_risk_on_digits(tmp_path, capsys):
 def normalised_network():
     torch.manual_seed(0)
     model = nn.Sequential(wp.PcDEQ(5, 4, batch_norm=True), nn.BatchNorm1d(4), nn.Linear(4, 3))
-    model(torch.randn(40, 5))
+    model(testing.randn(40, 5))
     return model.train()
 
 
@@ -133,15 +167,15 @@ def test_buffers_are_those_of_the_prior():
     posterior = Posterior(model, 0.1)
     for _ in range(3):
         model.train()  # whatever others do
-        posterior.logits(posterior.draw(), 5.0 + torch.randn(30, 5)).square().sum().backward()
+        posterior.logits(posterior.draw(), 5.0 + testing.randn(30, 5)).square().sum().backward()
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
     posterior.check_buffers()
     alone, together = (
-        posterior.logits(dict(model.named_parameters()), x) for x in (torch.ones(1, 5), torch.eye(5) + 1)
+        posterior.logits(dict(model.named_parameters()), x) for x in (testing.ones(1, 5), testing.eye(5) + 1)
     )
-    again = posterior.logits(dict(model.named_parameters()), torch.cat([torch.ones(1, 5), torch.eye(5) + 1]))
+    again = posterior.logits(dict(model.named_parameters()), torch.cat([testing.ones(1, 5), testing.eye(5) + 1]))
     torch.testing.assert_close(torch.cat([alone, together]), again, rtol=1e-4, atol=1e-4)  # no sample sees another
-    for leak in (lambda: model.train()(torch.randn(30, 5)), lambda: model.register_buffer("more", torch.zeros(1))):
+    for leak in (lambda: model.train()(testing.randn(30, 5)), lambda: model.register_buffer("more", testing.zeros(1))):
         leak()
         with pytest.raises(wp.CertificateError, match="changed after the prior was chosen"):
             posterior.check_buffers()

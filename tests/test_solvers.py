@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.problems import shared_problems
-from harness.solver_case import MapSolverCase, SolverCase
+from wellposed import testing
 from wellposed.solvers.gmres import gmres
+from wellposed.testing import MapSolverCase, SolverCase, shared_problems
 
 
 class TestPicard(MapSolverCase):
@@ -45,7 +45,7 @@ class TestAnderson(MapSolverCase):
 
     def test_memory_larger_than_the_state(self):
         solution = wp.fixed_point(
-            lambda z: 0.9 * torch.cos(z), torch.zeros(3, 2, dtype=torch.float64), solver=wp.Anderson(memory=8)
+            lambda z: 0.9 * torch.cos(z), testing.zeros(3, 2, dtype=torch.float64), solver=wp.Anderson(memory=8)
         )
         assert solution.converged.all()
 
@@ -55,7 +55,7 @@ class TestBroyden(MapSolverCase):
         return wp.Broyden()
 
     def test_memory_is_bounded_by_its_option(self):
-        start = torch.zeros(2, 50, dtype=torch.float64)
+        start = testing.zeros(2, 50, dtype=torch.float64)
         problem = wp.solvers.problem.MapProblem(lambda z: 0.9 * torch.cos(z))
         iteration = wp.Broyden(memory=3).bind(problem, None, start, start)
         for _ in range(20):
@@ -71,7 +71,7 @@ class TestNewton(MapSolverCase):
     def test_finite_for_piecewise_linear_maps(self):
         torch.manual_seed(1)
         layer = wp.MonDEQ(10, 30, m=1.0, dtype=torch.float64, solver=wp.Newton(), rtol=1e-12, atol=1e-12)
-        assert int(layer.solve(torch.randn(20, 10, dtype=torch.float64)).steps.max()) <= 12
+        assert int(layer.solve(testing.randn(20, 10, dtype=torch.float64)).steps.max()) <= 12
 
 
 class TestNewtonKrylov(MapSolverCase):
@@ -102,7 +102,7 @@ class TestPeacemanRachford(SolverCase):
         counts = {}
         for limit in (10, 14):
             operator, guarantee = layer.constraint.materialise()
-            problem = wp.AffineProblem(operator, torch.randn(4, 16, dtype=torch.float64), layer.activation)
+            problem = wp.AffineProblem(operator, testing.randn(4, 16, dtype=torch.float64), layer.activation)
             iteration = wp.PeacemanRachford().bind(problem, guarantee, None, problem.offset)
             with Count() as count, torch.no_grad():
                 for _ in range(limit):
@@ -115,7 +115,7 @@ class TestPeacemanRachford(SolverCase):
     def test_any_step_finds_the_same_equilibrium_for_every_activation(self, name, step):
         # Applying σ instead of its resolvent converges to a wrong point unless the step is one.
         layer = wp.MonDEQ(5, 9, m=0.5, activation=name, dtype=torch.float64, solver=wp.PeacemanRachford(step=step))
-        x = torch.randn(6, 5, dtype=torch.float64)
+        x = testing.randn(6, 5, dtype=torch.float64)
         z = layer(x)
         again = layer.activation(z @ layer.operator().dense().T + layer.injection(x))
         torch.testing.assert_close(z, again, rtol=1e-8, atol=1e-9)
@@ -137,8 +137,8 @@ def test_picard_is_lean():
             self.total += 1
             return func(*args, **(kwargs or {}))
 
-    weight = torch.linalg.qr(torch.randn(32, 32, dtype=torch.float64))[0] * 0.99
-    offset = torch.randn(8, 32, dtype=torch.float64)  # in float32 a sample may reach its rounding floor, an event
+    weight = torch.linalg.qr(testing.randn(32, 32, dtype=torch.float64))[0] * 0.99
+    offset = testing.randn(8, 32, dtype=torch.float64)  # in float32 a sample may reach its rounding floor, an event
     totals = {}
     for limit in (20, 40):
         with Count() as count, torch.no_grad(), pytest.warns(wp.NotConvergedWarning):
@@ -152,24 +152,24 @@ def test_picard_is_lean():
 
 def test_divergence_is_named_and_finite():
     with pytest.warns(wp.NotConvergedWarning, match="does not contract here"):
-        solution = wp.fixed_point(lambda z: 2 * z + 1, torch.zeros(3, 4), solver=wp.Picard(), max_steps=80)
+        solution = wp.fixed_point(lambda z: 2 * z + 1, testing.zeros(3, 4), solver=wp.Picard(), max_steps=80)
     assert set(solution.status) == {wp.Status.DIVERGED}
     assert torch.isfinite(solution.value).all()
     with pytest.raises(wp.NotConvergedError, match="3 of 3 samples"):
-        wp.fixed_point(lambda z: 2 * z + 1, torch.zeros(3, 4), solver=wp.Picard(), on_failure="raise")
+        wp.fixed_point(lambda z: 2 * z + 1, testing.zeros(3, 4), solver=wp.Picard(), on_failure="raise")
 
 
 def test_rounding_floor_is_named():
     with pytest.warns(wp.NotConvergedWarning, match="rounding floor"):
         solution = wp.fixed_point(
-            lambda z: 0.5 * torch.cos(z) + 1, torch.zeros(2, 3), solver=wp.Picard(), rtol=1e-12, atol=0.0,
+            lambda z: 0.5 * torch.cos(z) + 1, testing.zeros(2, 3), solver=wp.Picard(), rtol=1e-12, atol=0.0,
             guarantee=wp.Contraction(0.5),
         )  # fmt: skip
     assert set(solution.status) == {wp.Status.STALLED}
 
 
 def test_finished_samples_leave_the_batch():
-    rates = torch.tensor([0.01] * 31 + [0.99], dtype=torch.float64)[:, None]
+    rates = testing.tensor([0.01] * 31 + [0.99], dtype=torch.float64)[:, None]
     rows: list[int] = []
 
     def function(z, rate):
@@ -177,7 +177,7 @@ def test_finished_samples_leave_the_batch():
         return rate * z + 1.0
 
     solution = wp.fixed_point(
-        function, torch.zeros(32, 3, dtype=torch.float64), (rates,), solver=wp.Picard(), batched_args=(0,), rtol=1e-6,
+        function, testing.zeros(32, 3, dtype=torch.float64), (rates,), solver=wp.Picard(), batched_args=(0,), rtol=1e-6,
         guarantee=wp.Contraction(0.99), max_steps=5000,
     )  # fmt: skip
     assert solution.converged.all()
@@ -189,12 +189,12 @@ def test_finished_samples_leave_the_batch():
 
 
 def test_without_batched_args_values_are_frozen_all_the_same():
-    rates = torch.tensor([[0.1], [0.9]], dtype=torch.float64)
+    rates = testing.tensor([[0.1], [0.9]], dtype=torch.float64)
     solution = wp.fixed_point(
-        lambda z: rates * z + 1.0, torch.zeros(2, 3, dtype=torch.float64), solver=wp.Picard(), rtol=1e-4, atol=0.0
+        lambda z: rates * z + 1.0, testing.zeros(2, 3, dtype=torch.float64), solver=wp.Picard(), rtol=1e-4, atol=0.0
     )
     assert int(solution.steps[0]) < int(solution.steps[1])
-    first = torch.zeros(1, 3, dtype=torch.float64)
+    first = testing.zeros(1, 3, dtype=torch.float64)
     for _ in range(int(solution.steps[0])):
         first = rates[:1] * first + 1.0
     torch.testing.assert_close(solution.value[:1], first)
@@ -202,7 +202,7 @@ def test_without_batched_args_values_are_frozen_all_the_same():
 
 def test_splittings_refuse_general_maps_and_activations():
     with pytest.raises(wp.InputError, match="operator splitting needs a layer"):
-        wp.fixed_point(lambda z: 0.5 * z, torch.zeros(2, 3), solver=wp.PeacemanRachford())
+        wp.fixed_point(lambda z: 0.5 * z, testing.zeros(2, 3), solver=wp.PeacemanRachford())
 
 
 @pytest.mark.parametrize(
@@ -215,11 +215,11 @@ def test_splittings_refuse_general_maps_and_activations():
         (lambda: wp.ForwardBackward(step=float("nan")), "step=nan"),
         (lambda: wp.NewtonKrylov(forcing=2.0), "forcing=2.0"),
         (lambda: wp.Contraction(1.0), "factor=1.0"),
-        (lambda: wp.fixed_point(torch.cos, torch.zeros(2, 2), rtol=-1.0), "rtol=-1.0"),
-        (lambda: wp.fixed_point(torch.cos, torch.zeros(2, 2), max_steps=0), "max_steps=0"),
-        (lambda: wp.fixed_point(torch.cos, torch.zeros(())), "first dimension must be the batch"),
-        (lambda: wp.fixed_point(torch.cos, torch.zeros(2, dtype=torch.int64)), "floating-point"),
-        (lambda: wp.fixed_point(lambda z: z[:, :1], torch.zeros(2, 3)), "they must agree"),
+        (lambda: wp.fixed_point(torch.cos, testing.zeros(2, 2), rtol=-1.0), "rtol=-1.0"),
+        (lambda: wp.fixed_point(torch.cos, testing.zeros(2, 2), max_steps=0), "max_steps=0"),
+        (lambda: wp.fixed_point(torch.cos, testing.zeros(())), "first dimension must be the batch"),
+        (lambda: wp.fixed_point(torch.cos, testing.zeros(2, dtype=torch.int64)), "floating-point"),
+        (lambda: wp.fixed_point(lambda z: z[:, :1], testing.zeros(2, 3)), "they must agree"),
     ],
 )
 def test_bad_options_name_argument_and_value(make, match):
@@ -229,11 +229,11 @@ def test_bad_options_name_argument_and_value(make, match):
 
 def test_misspelt_option_of_fixed_point():
     with pytest.raises(wp.OptionError, match="Did you mean 'rtol'"):
-        wp.fixed_point(torch.cos, torch.zeros(2, 2), rtoll=1e-3)
+        wp.fixed_point(torch.cos, testing.zeros(2, 2), rtoll=1e-3)
 
 
 def test_gmres_against_a_dense_solve():
-    matrices = torch.eye(9, dtype=torch.float64) + 0.3 * torch.randn(4, 9, 9, dtype=torch.float64)
-    right = torch.randn(4, 9, dtype=torch.float64)
+    matrices = testing.eye(9, dtype=torch.float64) + 0.3 * testing.randn(4, 9, 9, dtype=torch.float64)
+    right = testing.randn(4, 9, dtype=torch.float64)
     found = gmres(lambda v: (matrices @ v[:, :, None]).squeeze(2), right, 9, 1e-9)
     torch.testing.assert_close(found, torch.linalg.solve(matrices, right), rtol=1e-5, atol=1e-6)

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.operators import ScaledCircular
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import transfer_function
 
 
 def true_norm(function, shape):
-    x = torch.randn(3, *shape, dtype=torch.float64)
+    x = testing.randn(3, *shape, dtype=torch.float64)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda v: function(v[None])[0]))(x)
     return float(torch.linalg.matrix_norm(jacobian.reshape(3, -1, x[0].numel()), 2).max())
 
@@ -43,8 +44,8 @@ def test_the_metric_of_the_input_map_cannot_part_from_that_of_the_state_map():
 def test_orthogonal_convolutions_refuse_images_that_they_were_not_made_for():
     layer = wp.OrthogonalConv2d(2, 2, (8, 4))
     with pytest.raises(wp.InputError, match=r"images of shape \(2, 8, 4\)"):
-        layer(torch.zeros(1, 2, 8, 5))  # as many frequencies, another map
-    assert layer(torch.zeros(0, 2, 8, 4)).shape == (0, 2, 8, 4)
+        layer(testing.zeros(1, 2, 8, 5))  # as many frequencies, another map
+    assert layer(testing.zeros(0, 2, 8, 4)).shape == (0, 2, 8, 4)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
@@ -70,7 +71,7 @@ def test_weights_that_are_not_numbers_are_never_certified(value):
         except (wp.InputError, wp.GuaranteeError, wp.CertificateError):
             continue
         assert value == 1e30, name  # a number: what is claimed of it must be true
-        first, second = (torch.randn(2, *shape_of(model)) for _ in range(2))
+        first, second = (testing.randn(2, *shape_of(model)) for _ in range(2))
         with warnings.catch_warnings():
             warnings.simplefilter("error", wp.NotConvergedWarning)
             try:
@@ -101,7 +102,7 @@ def test_forward_backward_steps_follow_the_metric():
     guarantee = layer.guarantee()
     step = guarantee.m / guarantee.smoothness**2
     assert guarantee.forward_backward_plan(step).factor < 1
-    x = torch.randn(3, 1, 4, 4, dtype=torch.float64)
+    x = testing.randn(3, 1, 4, 4, dtype=torch.float64)
     expected = layer(x)
     layer.solver, layer.max_steps = wp.ForwardBackward(step=step), 100_000
     layer.tolerance = wp.solvers.solution.Tolerance(1e-8, 1e-8)
@@ -123,7 +124,7 @@ def test_forward_backward_steps_follow_the_metric():
 def test_inference_mode_and_empty_batches(make):
     torch.manual_seed(0)
     layer = make(gradient=wp.Unrolled())
-    x = torch.randn(2, *layer.input_shape)
+    x = testing.randn(2, *layer.input_shape)
     with torch.inference_mode():
         inside = layer(x)
     outside = layer(x)
@@ -139,19 +140,19 @@ def test_smallest_cases():
     nn.init.zeros_(layer.output.free)
     assert 0 < layer.lipschitz()[0] < 1e-100
     tiny = wp.ConvPcDEQ(1, 1, (2, 2), floor=1e-16, dtype=torch.float64)
-    assert torch.isfinite(tiny(torch.randn(2, 1, 2, 2, dtype=torch.float64))).all()
+    assert torch.isfinite(tiny(testing.randn(2, 1, 2, 2, dtype=torch.float64))).all()
 
 
 def test_what_is_remembered_is_about_these_numbers_and_this_image():
     cache = FactorisationCache()
-    generator = torch.Generator().manual_seed(0)
-    kernel = 0.1 * torch.randn(1, 1, 1, 3, generator=generator, dtype=torch.float64)
+    generator = testing.generator(0)
+    kernel = 0.1 * testing.randn(1, 1, 1, 3, generator=generator, dtype=torch.float64)
     transfer = transfer_function(kernel, 1, 4)
     assert transfer.shape == transfer_function(kernel, 1, 5).shape
-    scale = torch.ones(1, 1, 1, dtype=torch.float64)
+    scale = testing.ones(1, 1, 1, dtype=torch.float64)
     for width in (4, 5):
         transform = ScaledCircular(transfer, scale, width, cache=cache).cayley(1.0)
-        assert transform.apply(torch.ones(1, 1, 1, width, dtype=torch.float64)).shape[-1] == width
+        assert transform.apply(testing.ones(1, 1, 1, width, dtype=torch.float64)).shape[-1] == width
     layer = bounded()
     with torch.no_grad():
         layer.injection.free.zero_()
@@ -163,7 +164,7 @@ def test_numbers_that_decide_what_weights_mean_travel_with_them():
     torch.manual_seed(0)
     first, second = wp.ConvLBEN(1, 2, (4, 4), epsilon=0.1), wp.ConvLBEN(1, 2, (4, 4), epsilon=3.0)
     second.load_state_dict(first.state_dict())
-    x = torch.randn(2, 1, 4, 4)
+    x = testing.randn(2, 1, 4, 4)
     torch.testing.assert_close(first(x), second(x))
     cell, other = wp.OrthogonalDEQ(3, 4, omega=0.3), wp.OrthogonalDEQ(3, 4, omega=0.8)
     other.load_state_dict(cell.state_dict())
@@ -175,7 +176,7 @@ def test_numbers_that_decide_what_weights_mean_travel_with_them():
 def test_orthogonal_cells_are_the_same_inside_of_autocast_and_under_transforms():
     torch.manual_seed(0)
     layer = wp.OrthogonalDEQ(6, 4, coupling="residual")
-    x = torch.randn(3, 6)
+    x = testing.randn(3, 6)
     expected = layer(x).detach()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(layer(x).detach(), expected, rtol=1e-4, atol=1e-4)
@@ -191,4 +192,4 @@ def test_orthogonal_cells_are_the_same_inside_of_autocast_and_under_transforms()
 def test_perturbation_bounds_are_for_matrices():
     first, second = wp.ConvMonDEQ(1, 2, (3, 3)), wp.ConvMonDEQ(1, 2, (3, 3))
     with pytest.raises(wp.CertificateError, match="a matrix, not a convolution"):
-        wp.perturbation_bound(first, second, torch.randn(2, 9))
+        wp.perturbation_bound(first, second, testing.randn(2, 9))

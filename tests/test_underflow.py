@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.verified import spectral_norm_upper_bound
-from wellposed.operators.graphs import Graphs
 from wellposed.solvers.solution import Tolerance
 
 SCALES = {
@@ -75,7 +75,7 @@ def apart_and_bounds(solve, layer, x, scale, flushed, each=None):
 def test_bounds_of_every_family_hold_at_every_scale(name, dtype, flushed):
     torch.manual_seed(0)
     layer = without_biases(FAMILIES[name](dtype=dtype))
-    x = torch.rand(3, *layer.input_shape, dtype=dtype) - 0.3
+    x = testing.rand(3, *layer.input_shape, dtype=dtype) - 0.3
     with torch.no_grad():
         for scale in SCALES[dtype]:
             apart, bound, found = apart_and_bounds(layer.solve, layer, x, scale, flushed)
@@ -88,10 +88,10 @@ def test_bounds_of_every_family_hold_at_every_scale(name, dtype, flushed):
 @pytest.mark.parametrize("flushed", [False, True])
 def test_bounds_of_graph_layers(variant, dtype, flushed):
     torch.manual_seed(0)
-    edges = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 0, 4, 5, 6]])
-    graphs = Graphs(torch.cat([edges, edges.flip(0)], 1), 7, torch.tensor([0, 0, 0, 1, 1, 1, 1]))
+    edges = testing.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 0, 4, 5, 6]])
+    graphs = wp.Graphs(torch.cat([edges, edges.flip(0)], 1), 7, testing.tensor([0, 0, 0, 1, 1, 1, 1]))
     layer = without_biases(wp.ImplicitGraph(3, 4, variant=variant, dtype=dtype))
-    x = torch.rand(7, 3, dtype=dtype)
+    x = testing.rand(7, 3, dtype=dtype)
 
     def each(value):
         return torch.stack([value[:3].norm(), value[3:].norm()])
@@ -115,10 +115,10 @@ def test_bounds_of_positive_concave_layers(flushed):
                 for parameter in layer.constraint.parameters():
                     parameter.mul_(0.3)
                 with flushing(flushed):
-                    found = layer.solve(torch.rand(2, *layer.input_shape, dtype=torch.float64))
+                    found = layer.solve(testing.rand(2, *layer.input_shape, dtype=torch.float64))
                 matrix = layer.operator().dense()
                 size = len(matrix)
-                exact = torch.linalg.solve(torch.eye(size).double() - matrix, torch.ones(size).double())
+                exact = torch.linalg.solve(testing.eye(size).double() - matrix, testing.ones(size).double())
                 apart = (found.value.flatten(1) / floor - exact).norm(dim=1)
             assert (apart <= found.error_bound / floor + 1e-12).all()
 
@@ -130,8 +130,8 @@ def test_bounds_of_positive_concave_layers(flushed):
     ids=lambda s: type(s).__name__,
 )
 def test_bounds_and_residuals_of_maps(dtype, solver):
-    weight = torch.diag(torch.tensor([0.5, -0.25, 0.125], dtype=dtype))
-    q = torch.tensor([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]], dtype=dtype)
+    weight = torch.diag(testing.tensor([0.5, -0.25, 0.125], dtype=dtype))
+    q = testing.tensor([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]], dtype=dtype)
     exact = q.double() / (1 - weight.double().diagonal())
     for scale in SCALES[dtype][:4]:
         for guarantee in (wp.Contraction(0.5), None):
@@ -148,8 +148,8 @@ def test_bounds_and_residuals_of_maps(dtype, solver):
 def test_gradients_of_any_size_in_float64():
     torch.manual_seed(0)
     layer = wp.MonDEQ(5, 12, activation="tanh", dtype=torch.float64)
-    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
-    cotangent = torch.randn(4, 12, dtype=torch.float64)
+    x = testing.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    cotangent = testing.randn(4, 12, dtype=torch.float64)
     cotangent[1] = 0.0
     for solver in (None, wp.Anderson(), wp.Broyden(), wp.Newton(), wp.NewtonKrylov(), wp.ForwardBackward(0.3)):
         layer.solver = solver
@@ -161,8 +161,8 @@ def test_gradients_of_any_size_in_float64():
 
 
 def test_norms():
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(5, 700, generator=generator, dtype=torch.float64)
+    generator = testing.generator(0)
+    rows = testing.randn(5, 700, generator=generator, dtype=torch.float64)
     for exponent in (0, 300, 500, 512, 537, 560, 1000):
         small = rows * 2.0**-exponent
         expected = rows.norm(dim=1)
@@ -170,17 +170,17 @@ def test_norms():
         torch.testing.assert_close(
             torch.func.vmap(lambda v: euclidean(v[None])[0])(small) * 2.0**exponent, expected, rtol=1e-12, atol=0.0
         )
-    assert euclidean(torch.full((1, 4), 5e-324, dtype=torch.float64)) == 2 * 5e-324
+    assert euclidean(testing.full((1, 4), 5e-324, dtype=torch.float64)) == 2 * 5e-324
     mixed = [[0.0, 0.0], [3e-200, 4e-200], [3e5, 4e5], [torch.inf, 0.0], [torch.nan, 0.0]]
-    found = euclidean(torch.tensor(mixed, dtype=torch.float64))
-    torch.testing.assert_close(found[:3], torch.tensor([0.0, 5e-200, 5e5], dtype=torch.float64), rtol=1e-14, atol=0.0)
+    found = euclidean(testing.tensor(mixed, dtype=torch.float64))
+    torch.testing.assert_close(found[:3], testing.tensor([0.0, 5e-200, 5e5], dtype=torch.float64), rtol=1e-14, atol=0.0)
     assert found[3] == torch.inf and torch.isnan(found[4])
-    assert euclidean(torch.zeros(0, 3, dtype=torch.float64)).shape == (0,)
+    assert euclidean(testing.zeros(0, 3, dtype=torch.float64)).shape == (0,)
     assert underflow(torch.float64, 1, 1) > 0.0
 
 
 def test_norms_of_subnormal_matrices_are_bounds():
     for entry in (5e-324, 3e-320, 1e-310, 1e-200):
-        matrix = torch.full((2, 3), entry, dtype=torch.float64)
+        matrix = testing.full((2, 3), entry, dtype=torch.float64)
         assert spectral_norm_upper_bound(matrix) >= entry * 6**0.5
         assert spectral_norm_upper_bound(matrix[:1, :1]) >= entry

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.bounds.affine_network import affine_network
 from wellposed.verification.attack import descend, margins
 from wellposed.verification.base import RegionQuestion
@@ -45,7 +46,7 @@ def question_of(model, x, label, radius, norm):
     region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius, None)
     asked = RegionQuestion(x, label, radius, region, 0.0, tuple(x.shape), None)
     centre = network.centre(region.centre)
-    margins = Margins.of(network, centre, region, torch.tensor(label), torch.tensor(0.0, dtype=torch.float64))
+    margins = Margins.of(network, centre, region, testing.tensor(label), testing.tensor(0.0, dtype=torch.float64))
     return Question.of(asked, network, centre, margins)
 
 
@@ -83,7 +84,7 @@ def exact_margin(network, x, label, radius, norm, solver="CLARABEL"):
 def test_verdicts_are_those_of_all_activation_patterns(kind, norm):
     model = network_of(kind, units=4, seed=3)
     verifier = wp.Verifier(model, valid=None)
-    x = torch.randn(3, dtype=torch.float64)
+    x = testing.randn(3, dtype=torch.float64)
     label = int(model(x[None]).argmax())
     decided = []
     for radius in (0.05, 0.2, 0.5, 1.0, 2.0):
@@ -101,7 +102,7 @@ def test_the_verified_radius_is_the_exact_one(seed, norm):
     """Bisection on the radius by the verifier ends where the least margin over all patterns is zero."""
     model = network_of(units=4, seed=seed, normalised=True)
     verifier = wp.Verifier(model, valid=None)
-    x = torch.randn(1, 1, 3, dtype=torch.float64)
+    x = testing.randn(1, 1, 3, dtype=torch.float64)
     label = int(model(x).argmax())
     low, high = 0.0, 4.0
     for _ in range(12):
@@ -117,12 +118,12 @@ def test_the_verified_radius_is_the_exact_one(seed, norm):
 @pytest.mark.parametrize("seed", range(6))
 def test_the_relaxation_is_the_sdp_that_it_says_it_is(seed):
     model = network_of(units=5, seed=seed)
-    x = torch.randn(3, dtype=torch.float64)
+    x = testing.randn(3, dtype=torch.float64)
     question = question_of(model, x, 0, 0.4, "2")
     network, centre = question.network, question.centre
     away = network.slopes * 0.4 + 1e-12
     bounds = Bounds(centre.preactivation - away, centre.preactivation + away)
-    target = question.target(1, torch.ones(5, dtype=torch.float64))
+    target = question.target(1, testing.ones(5, dtype=torch.float64))
     decisions = {int(torch.nonzero(bounds.uncertain())[0]): 1} if seed % 2 else {}
     reduction = Reduction(network, centre, question.region, bounds, decisions)
     problem = reduction.margin(target.row, target.constant, target.metric)
@@ -156,7 +157,7 @@ def test_the_relaxation_is_the_sdp_that_it_says_it_is(seed):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_bounds_hold_on_samples(kind, norm):
     model = network_of(kind, inputs=6, units=8, classes=4, seed=1, normalised=True)
-    x = torch.rand(6, dtype=torch.float64)
+    x = testing.rand(6, dtype=torch.float64)
     for radius in (0.02, 0.1, 0.5):
         question = question_of(model, x, 0, radius, norm)
         network, centre, region = question.network, question.centre, question.region
@@ -166,7 +167,7 @@ def test_bounds_hold_on_samples(kind, norm):
         assert bool((second.lower >= first.lower).all()) and bool((second.upper <= first.upper).all())
         rows = network.output[:1] - network.output[1:]
         change = margin_change(network, centre, region, second, rows)
-        points = region.project(x + radius * 2 * torch.randn(4000, 6, dtype=torch.float64))
+        points = region.project(x + radius * 2 * testing.randn(4000, 6, dtype=torch.float64))
         state = network.layer.state(points)
         value = state @ network.matrix.t() + points @ network.weight.t() + network.bias
         tolerance = 1e-7
@@ -175,7 +176,7 @@ def test_bounds_hold_on_samples(kind, norm):
         moved = ((state - centre.state) @ rows.t()).abs().amax(0)
         assert bool((moved <= change + tolerance).all())
         target = question.target(1, network.metric)
-        shares = None if norm == "2" else torch.rand(6, dtype=torch.float64) + 0.1
+        shares = None if norm == "2" else testing.rand(6, dtype=torch.float64) + 0.1
         reduction = Reduction(network, centre, region, second, None, shares)
         problem = reduction.margin(target.row, target.constant, target.metric, target.error)
         least = float((state @ target.row).amin()) + target.constant
@@ -188,15 +189,17 @@ def test_bounds_hold_on_samples(kind, norm):
 
 def test_a_region_without_uncertain_units_is_bounded_exactly():
     model = network_of(units=6, seed=2)
-    x = torch.randn(3, dtype=torch.float64)
+    x = testing.randn(3, dtype=torch.float64)
     network = affine_network(model)
     radius = 0.2 * float((network.centre(x).preactivation.abs() / network.slopes).amin())
     question = question_of(model, x, 0, radius, "2")
     away = network.slopes * radius
     bounds = Bounds(question.centre.preactivation - away, question.centre.preactivation + away)
     assert not bool(bounds.uncertain().any())
-    target = question.target(1, torch.ones(6, dtype=torch.float64))
-    value, gradient = margins(network, x[None], target.row[None], torch.tensor([target.constant], dtype=torch.float64))
+    target = question.target(1, testing.ones(6, dtype=torch.float64))
+    value, gradient = margins(
+        network, x[None], target.row[None], testing.tensor([target.constant], dtype=torch.float64)
+    )
     exact = float(value) - radius * float(gradient.norm())
     problem = Reduction(network, question.centre, question.region, bounds).margin(
         target.row, target.constant, target.metric
@@ -210,7 +213,7 @@ def test_a_region_without_uncertain_units_is_bounded_exactly():
 def test_counterexamples_are_inside_and_wrong():
     for seed, norm in itertools.product(range(6), ("2", "inf")):
         model = network_of(inputs=9, units=7, classes=3, seed=seed, normalised=True)
-        x = torch.rand(1, 3, 3, dtype=torch.float64)
+        x = testing.rand(1, 3, 3, dtype=torch.float64)
         label = int(model(x[None]).argmax())
         verdict = wp.Verifier(model).verify(x, label, 0.6, norm=norm)
         if verdict.status != "falsified":
@@ -227,11 +230,11 @@ def test_counterexamples_are_inside_and_wrong():
 
 def test_broken_evidence_proves_nothing():
     model = network_of(units=6, seed=4)
-    x = torch.randn(3, dtype=torch.float64)
+    x = testing.randn(3, dtype=torch.float64)
     question = question_of(model, x, 0, 0.5, "2")
     away = question.network.slopes * 0.5
     bounds = Bounds(question.centre.preactivation - away, question.centre.preactivation + away)
-    target = question.target(1, torch.ones(6, dtype=torch.float64))
+    target = question.target(1, testing.ones(6, dtype=torch.float64))
     problem = Reduction(question.network, question.centre, question.region, bounds).margin(
         target.row, target.constant, target.metric
     )
@@ -250,11 +253,11 @@ def test_broken_evidence_proves_nothing():
 
 
 def test_boxes_are_rounded_outwards_and_clipped():
-    x = torch.tensor([0.0, 0.03, 0.5, 1.0], dtype=torch.float64)
+    x = testing.tensor([0.0, 0.03, 0.5, 1.0], dtype=torch.float64)
     region = Region.box(x, 0.1)
     low, high = (x - 0.1).clamp_min(0.0), (x + 0.1).clamp_max(1.0)
     assert bool((region.centre - region.widths <= low).all()) and bool((region.centre + region.widths >= high).all())
-    assert torch.allclose(region.widths, torch.tensor([0.05, 0.065, 0.1, 0.05], dtype=torch.float64), rtol=1e-12)
+    assert torch.allclose(region.widths, testing.tensor([0.05, 0.065, 0.1, 0.05], dtype=torch.float64), rtol=1e-12)
     assert float(region.widths.norm()) <= region.radius <= float(region.widths.norm()) * (1 + 1e-12)
 
 
@@ -262,12 +265,12 @@ def test_attacks_find_the_least_margin_of_small_networks():
     reached = 0
     for seed in range(8):
         model = network_of(units=4, seed=seed)
-        x = torch.randn(3, dtype=torch.float64)
+        x = testing.randn(3, dtype=torch.float64)
         question = question_of(model, x, 0, 0.7, "2")
-        targets = [question.target(other, torch.ones(4)) for other in (1, 2)]
+        targets = [question.target(other, testing.ones(4)) for other in (1, 2)]
         rows = torch.stack([target.row for target in targets])
-        constants = torch.tensor([target.constant for target in targets], dtype=torch.float64)
-        starts = question.region.project(x + torch.randn(10, 3, dtype=torch.float64))
+        constants = testing.tensor([target.constant for target in targets], dtype=torch.float64)
+        starts = question.region.project(x + testing.randn(10, 3, dtype=torch.float64))
         rows, constants = rows.repeat(5, 1), constants.repeat(5)
         values, points = descend(question.network, question.region, starts, rows, constants)
         again, _ = margins(question.network, points, rows, constants)
@@ -286,7 +289,7 @@ def test_layers_without_a_guarantee_are_verified_where_a_metric_proves_them():
         layer.constraint.W.mul_(0.5)
     model = nn.Sequential(layer, nn.Linear(4, 3).double())
     verifier = wp.Verifier(model, valid=None)
-    x = torch.randn(3, dtype=torch.float64)
+    x = testing.randn(3, dtype=torch.float64)
     label = int(model(x[None]).argmax())
     least = exact_margin(verifier.network, x, label, 0.3, "2")
     assert verifier.verify(x, label, 0.3).status == ("certified" if least > 0 else "falsified")
@@ -299,7 +302,7 @@ def test_layers_without_a_guarantee_are_verified_where_a_metric_proves_them():
 def test_an_allowance_must_be_left_over():
     model = network_of(units=5, seed=0)
     verifier = wp.Verifier(model, valid=None)
-    x = torch.randn(3, dtype=torch.float64)
+    x = testing.randn(3, dtype=torch.float64)
     logits = model(x[None])[0]
     label = int(logits.argmax())
     radius = 0.05
@@ -312,14 +315,14 @@ def test_an_allowance_must_be_left_over():
 def test_what_is_wrong_already_and_bad_input():
     model = network_of(units=5, seed=0)
     verifier = wp.Verifier(model)
-    x = torch.rand(3, dtype=torch.float64)
+    x = testing.rand(3, dtype=torch.float64)
     label = int(model(x[None]).argmin())
     assert verifier.verify(x, label, 0.1).status == "misclassified"
-    assert bool(surely_wrong(verifier.network, x[None], torch.tensor([label])))
+    assert bool(surely_wrong(verifier.network, x[None], testing.tensor([label])))
     for change, match in (
         ({"radius": 0.0}, "radius"), ({"radius": math.nan}, "radius"), ({"label": 3}, "label"), ({"norm": 1}, "norm"),
-        ({"method": "guess"}, "method"), ({"x": torch.rand(4)}, "x"), ({"x": torch.full((3,), math.nan)}, "x"),
-        ({"x": 2 * torch.ones(3)}, "x"), ({"allowance": -1.0}, "allowance"), ({"allowance": math.nan}, "allowance"),
+        ({"method": "guess"}, "method"), ({"x": testing.rand(4)}, "x"), ({"x": testing.full((3,), math.nan)}, "x"),
+        ({"x": 2 * testing.ones(3)}, "x"), ({"allowance": -1.0}, "allowance"), ({"allowance": math.nan}, "allowance"),
     ):  # fmt: skip
         options = {"x": x, "label": 0, "radius": 0.1, **change}
         with pytest.raises(wp.InputError, match=match):
@@ -329,7 +332,7 @@ def test_what_is_wrong_already_and_bad_input():
 def test_steps_of_the_ladder_decide_in_order():
     model = network_of(inputs=8, units=10, classes=3, seed=5)
     verifier = wp.Verifier(model, valid=None)
-    x = torch.randn(8, dtype=torch.float64)
+    x = testing.randn(8, dtype=torch.float64)
     label = int(model(x[None]).argmax())
     certified = {}
     for method in ("global", "secants", "relaxation", "tightening", "branching"):
@@ -346,7 +349,7 @@ def test_steps_of_the_ladder_decide_in_order():
 def test_no_time_leaves_the_question_open():
     model = network_of(inputs=8, units=10, classes=3, seed=5)
     verifier = wp.Verifier(model, valid=None)
-    x = torch.randn(8, dtype=torch.float64)
+    x = testing.randn(8, dtype=torch.float64)
     label = int(model(x[None]).argmax())
     statuses = {verifier.verify(x, label, radius, seconds=1e-9).status for radius in (0.1, 0.5, 1.0, 2.0)}
     assert statuses <= {"certified", "falsified", "unknown"} and "unknown" in statuses
@@ -359,7 +362,7 @@ def test_inputs_together_get_the_verdicts_that_they_get_alone(kind, norm):
     verifier, radius = wp.Verifier(model), 0.15 if norm == "2" else 0.05
     assert verifier.batch_size == 100
     verifier.batch_size = 7  # more inputs than go together
-    x = torch.rand(24, 1, 2, 3, dtype=torch.float64)
+    x = testing.rand(24, 1, 2, 3, dtype=torch.float64)
     labels = model(x).argmax(1)
     labels[:4] = (labels[:4] + 1) % 4
     allowances = [0.0] * 20 + [0.3] * 4
@@ -374,7 +377,7 @@ def test_inputs_together_get_the_verdicts_that_they_get_alone(kind, norm):
 
 def test_inputs_whose_solve_did_not_converge_get_no_verdict():
     model = network_of(inputs=6, units=8, classes=3, seed=1)
-    x = torch.randn(20, 6, dtype=torch.float64)
+    x = testing.randn(20, 6, dtype=torch.float64)
     verifier = wp.Verifier(model, valid=None)
     solved = verifier.verify_batch(x, model(x).argmax(1).tolist(), 1e-6)
     assert {verdict.status for verdict in solved} == {"certified"}

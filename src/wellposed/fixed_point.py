@@ -60,6 +60,10 @@ def fixed_point(
     Raises:
         InputError: an argument is unusable.
         NotConvergedError: a sample did not converge and ``on_failure="raise"``.
+
+    Example:
+        >>> wp.fixed_point(torch.cos, torch.zeros(2, dtype=torch.float64)).value
+        tensor([0.7391, 0.7391], dtype=torch.float64)
     """
     check_solver(solver)
     settings = Settings(

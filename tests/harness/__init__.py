@@ -1,1 +1,1 @@
-"""Test cases to inherit: a new solver, operator or layer gives a few hooks and gets every check."""
+"""Models, files and judges of this repository's own tests; what others' tests can use is in wellposed.testing."""

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 import safetensors.torch
-import torch
 
 import wellposed as wp
-from wellposed import checker
+from wellposed import checker, testing
 from wellposed.certificates.file import seal
 from wellposed.checker import Checker, Refuted
 
@@ -60,7 +59,7 @@ def seal_weights(folder, change):
 def written(model, folder, shape=(1, 4, 4), *, witnessed=True, **options):
     """Certify a model, with a lower bound from random inputs if wanted; write c.json, c.safetensors and w.safetensors."""
     dtype = next(model.parameters()).dtype
-    inputs = torch.rand(6, *shape, dtype=dtype) if witnessed and shape is not None else None
+    inputs = testing.rand(6, *shape, dtype=dtype) if witnessed and shape is not None else None
     certificate = wp.certify(model, inputs=inputs, **options)
     certificate.save(folder / "c.json")
     tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 import wellposed as wp
-from wellposed.experiments.change import Change
-from wellposed.experiments.changes import changes
-from wellposed.experiments.known_models import KnownModel, known_models
-from wellposed.experiments.slopes import sampled_slopes
+from wellposed import testing
+from wellposed.falsification.change import Change
+from wellposed.falsification.changes import changes
+from wellposed.falsification.known_models import KnownModel, known_models
+from wellposed.falsification.slopes import sampled_slopes
 
 REFUSALS = (wp.WellposedError, NotImplementedError)
 
@@ -57,7 +58,7 @@ def judge(known: KnownModel, change: Change) -> Verdict:
     """Certify, change, certify again, and compare what is claimed with what runs."""
     verdict = Verdict()
     model = known.make()
-    points = known.points(6, torch.Generator().manual_seed(1))
+    points = known.points(6, testing.generator(1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = run(known, model, points)

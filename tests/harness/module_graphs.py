@@ -11,8 +11,9 @@ import torch
 
 import wellposed as wp
 from harness.changed_models import REFUSALS
-from wellposed.experiments.module_graphs import UserModule
-from wellposed.experiments.slopes import sampled_slopes
+from wellposed import testing
+from wellposed.falsification.module_graphs import UserModule
+from wellposed.falsification.slopes import sampled_slopes
 
 
 @dataclass
@@ -62,7 +63,7 @@ def judge(written: UserModule) -> tuple[str, str | None]:
 
 def exceeded(written: UserModule, claimed: float) -> str | None:
     """How the module contradicts a constant, with and without gradients, or None."""
-    points = written.points(6, torch.Generator().manual_seed(1))
+    points = written.points(6, testing.generator(1))
 
     def with_gradients(rows):
         with torch.enable_grad():

@@ -49,7 +49,9 @@ def tail_of(blocks: Sequence[Block]) -> Tail | None:
     """What ends a network, or None where its last layer is no affine equilibrium or something unknown follows it."""
     place = max((place for place, block in enumerate(blocks) if block.is_implicit), default=None)
     layer = None if place is None else blocks[place].affine_layer
-    if place is None or layer is None or layer.direct is not None or layer.value_shape != layer.state_shape:
+    if place is None or layer is None or layer.direct is not None:
+        return None
+    if layer.output is None and layer.value_shape != layer.state_shape:
         return None
     name, rest = blocks[place].name, list(blocks[place + 1 :])
     flat = len(layer.state_shape) == 1

@@ -288,6 +288,11 @@ def certify(
         CertificateError: a part of the model is not known, see `materialise`; its weights do not satisfy their theorem; or no
             metric was found and it was asked for.
         InputError: NaN or infinite weights, or inputs that do not fit.
+
+    Example:
+        >>> certificate = wp.certify(nn.Sequential(wp.MonDEQ(6, 5), nn.Linear(5, 3)), inputs=torch.rand(4, 6))
+        >>> certificate.check() and certificate.lower_bound <= certificate.lipschitz
+        True
     """
     if method is not None:
         choices("method", str(method), METHODS)

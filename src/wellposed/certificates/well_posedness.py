@@ -45,6 +45,10 @@ def well_posedness(layer: nn.Module | Network) -> WellPosedness:
     Raises:
         CertificateError: the layer cannot be materialised.
         InputError: its state map is no matrix, or its activation has slopes outside of [0, 1].
+
+    Example:
+        >>> wp.well_posedness(wp.MonDEQ(6, 5)).outcome
+        'certified'
     """
     given = single_layer("layer", layer)
     with torch.no_grad():

@@ -65,3 +65,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
     from wellposed.cli import commands
 
     return commands.COMMANDS[name]
+
+
+if __name__ == "__main__":
+    main()

@@ -12,15 +12,15 @@ import tyro
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.errors import check, choices
-from wellposed.experiments.falsification import METHODS, campaign
-from wellposed.experiments.falsification import as_text as campaign_text
 from wellposed.experiments.graph_folds import as_text as folds_text
 from wellposed.experiments.graph_folds import run_folds
-from wellposed.experiments.planted_faults import as_text as faults_text
-from wellposed.experiments.planted_faults import planted_faults
 from wellposed.experiments.presets import as_markdown, run_presets
 from wellposed.experiments.risk import as_text as risk_text
 from wellposed.experiments.risk import certify_risk
+from wellposed.falsification.campaign import METHODS, campaign
+from wellposed.falsification.campaign import as_text as campaign_text
+from wellposed.falsification.planted_faults import as_text as faults_text
+from wellposed.falsification.planted_faults import planted_faults
 from wellposed.training.config import presets
 
 

@@ -1,34 +1,103 @@
-"""What every image set is, and where its files are."""
+"""What every data set answers, and what an image set is."""
 
 from __future__ import annotations
 
-import os
-import urllib.error
-import urllib.request
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, TensorDataset
+from typing_extensions import override
 
-from wellposed.errors import DataError
+from wellposed.errors import InputError
 
-ENVIRONMENT_VARIABLE = "WELLPOSED_DATA"
+if TYPE_CHECKING:
+    from wellposed.data.graphs import GraphData
 
 
-@dataclass(frozen=True, eq=False)
-class ImageData:
-    """A data set.
+class Data(ABC):
+    """A set of labelled samples, divided into a part to train on, named ``"train"``, and parts to evaluate on.
 
     Attributes:
-        name: its name.
-        train_x: float32 pixels in [0, 1], shape (samples, channels, height, width).
-        train_y: classes, int64.
-        test_x: likewise.
-        test_y: likewise.
-        mean: per-channel mean used for standardisation inside models.
-        std: per-channel standard deviation, likewise.
+        inputs: what one sample is: ``"images"`` or ``"graphs"``.
+        evaluated: names of the parts to evaluate on, the test set first.
+        name: of the set.
+    """
+
+    inputs: ClassVar[str]
+    evaluated: ClassVar[tuple[str, ...]] = ("test",)
+    name: str
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image, (channels, height, width), or of the features of one node, (features,)."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """Number of classes."""
+
+    @abstractmethod
+    def labels_of(self, part: str) -> Tensor:
+        """Classes of the samples of a part, int64, shape (samples,)."""
+
+    @abstractmethod
+    def loader(self, part: str, batches: BatchSampler) -> DataLoader[Any]:
+        """Batches of inputs and labels.
+
+        Args:
+            part: name of the part.
+            batches: places of the samples of each batch in that part.
+        """
+
+    def evaluation_size(self, batch_size: int) -> int:
+        """How many samples to evaluate at once where training takes ``batch_size`` of them."""
+        return batch_size
+
+    def as_images(self, argument: str) -> ImageData:
+        """This set, if it is one of images.
+
+        Args:
+            argument: what asked for it, for the error: name and value of an argument.
+
+        Raises:
+            InputError: it has other samples.
+        """
+        self._refuse(argument, "images")
+
+    def as_graphs(self, argument: str) -> GraphData:
+        """This set, if it is one of graphs.
+
+        Args:
+            argument: what asked for it, for the error: name and value of an argument.
+
+        Raises:
+            InputError: it has other samples.
+        """
+        self._refuse(argument, "graphs")
+
+    def _refuse(self, argument: str, needed: str) -> NoReturn:
+        raise InputError(f"{argument}: a run on the {self.inputs} of {self.name}; this needs a run on {needed}")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class ImageData(Data):
+    """A set of labelled images.
+
+    Attributes:
+        name: of the set.
+        train_x: training images, float32 pixels in [0, 1], shape (samples, channels, height, width).
+        train_y: classes of the training images, int64, shape (samples,).
+        test_x: test images, as ``train_x``.
+        test_y: classes of the test images, as ``train_y``.
+        mean: one number per channel, which models subtract from pixels.
+        std: one number per channel, which models divide by.
         classes: number of classes.
     """
+
+    inputs = "images"
 
     name: str
     train_x: Tensor
@@ -39,27 +108,30 @@ class ImageData:
     std: tuple[float, ...]
     classes: int = 10
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train_y)} for training, {len(self.test_y)} for testing"
+        return f"ImageData({self.name}: {sizes}, of shape {self.shape}, {self.classes} classes)"
 
-def data_folder(data_root: str | Path | None) -> Path:
-    """The folder that was given, else that of ``WELLPOSED_DATA``, else ``~/.cache/wellposed``."""
-    return Path(data_root or os.environ.get(ENVIRONMENT_VARIABLE) or Path.home() / ".cache" / "wellposed")
+    @property
+    @override
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.train_x.shape[1:])
 
+    @override
+    def labels_of(self, part: str) -> Tensor:
+        return {"train": self.train_y, "test": self.test_y}[part]
 
-def download(url: str, path: Path) -> None:
-    """Fetch a file; what arrives is checked by the caller.
+    @override
+    def loader(self, part: str, batches: BatchSampler) -> DataLoader[Any]:
+        images = {"train": self.train_x, "test": self.test_x}[part]
+        # Whole batches are indexed at once: collating image by image costs more than a training step.
+        whole: Any = TensorDataset(images, self.labels_of(part))
+        return DataLoader(whole, sampler=batches, batch_size=None)
 
-    Raises:
-        DataError: it cannot be had; the message says what to put where.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
-        with urllib.request.urlopen(url, timeout=20) as response:
-            partial.write_bytes(response.read())
-        partial.replace(path)
-    except (OSError, urllib.error.URLError) as error:
-        root = path.parents[2]
-        raise DataError(
-            f"{path}: not found, and downloading it failed ({error}). Put the file there, or point --data-root or "
-            f"{ENVIRONMENT_VARIABLE} to a folder that has {path.relative_to(root)}"
-        ) from error
+    @override
+    def evaluation_size(self, batch_size: int) -> int:
+        return 1000
+
+    @override
+    def as_images(self, argument: str) -> ImageData:
+        return self

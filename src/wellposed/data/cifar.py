@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wellposed.data.base import ENVIRONMENT_VARIABLE, ImageData, download
+from wellposed.data.base import ImageData
+from wellposed.data.files import ENVIRONMENT_VARIABLE, download
 from wellposed.errors import DataError, require
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -54,9 +55,8 @@ def load_cifar10(root: Path) -> ImageData:
     train_x = np.concatenate([images for images, _ in training])
     train_y = np.concatenate([labels for _, labels in training])
     test_x, test_y = parts["test_batch"]
-    return ImageData(
-        "cifar10", _pixels(train_x), torch.from_numpy(train_y), _pixels(test_x), torch.from_numpy(test_y), MEAN, STD
-    )
+    images, labels = {"train": _pixels(train_x), "test": _pixels(test_x)}, {"train": train_y, "test": test_y}
+    return _of("cifar10", images, {split: torch.from_numpy(array) for split, array in labels.items()})
 
 
 def _fetch(root: Path) -> None:
@@ -96,7 +96,7 @@ def load_cifar10_lossless(root: Path) -> ImageData:
     )
     images = {split: _pixels(parts[f"x_{split}"].transpose(0, 3, 1, 2)) for split in ("train", "test")}
     labels = {split: torch.from_numpy(parts[f"y_{split}"].astype(np.int64)) for split in images}
-    return ImageData("cifar10-lossless", images["train"], labels["train"], images["test"], labels["test"], MEAN, STD)
+    return _of("cifar10-lossless", images, labels)
 
 
 def load_cifar10_jpeg(root: Path) -> ImageData:
@@ -105,7 +105,14 @@ def load_cifar10_jpeg(root: Path) -> ImageData:
     parts = _archive(root / "cifar10-jpeg" / "cifar10_jpeg_q75.npz", tuple(names))
     images = {split: _decoded(parts[f"{split}_jpeg"], parts[f"{split}_offsets"]) for split in ("train", "test")}
     labels = {split: torch.from_numpy(parts[f"{split}_labels"].astype(np.int64)) for split in images}
-    return ImageData("cifar10-jpeg", images["train"], labels["train"], images["test"], labels["test"], MEAN, STD)
+    return _of("cifar10-jpeg", images, labels)
+
+
+def _of(name: str, images: dict[str, Tensor], labels: dict[str, Tensor]) -> ImageData:
+    return ImageData(
+        name=name, train_x=images["train"], train_y=labels["train"], test_x=images["test"], test_y=labels["test"], mean=MEAN,
+        std=STD,
+    )  # fmt: skip
 
 
 def _archive(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:

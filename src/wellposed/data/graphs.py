@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader
+from typing_extensions import override
 
-from wellposed.data.base import ENVIRONMENT_VARIABLE, data_folder
+from wellposed.data.base import Data
+from wellposed.data.files import ENVIRONMENT_VARIABLE, data_folder
 from wellposed.errors import DataError, check, choices, require
 
 FOLDS = 10
@@ -31,19 +34,21 @@ _DIGESTS = {
 GRAPH_NAMES = tuple(_DIGESTS)
 
 
-@dataclass(frozen=True, eq=False)
-class GraphData:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class GraphData(Data):
     """A set of labelled graphs and one way of dividing it.
 
     Attributes:
-        name: its name.
+        name: of the set.
         graphs: all graphs, ``torch_geometric.data.Data`` with one-hot node labels for ``x``.
-        labels: classes, int64, shape (graphs,).
+        labels: classes of all graphs, int64, shape (graphs,).
         train: indices of the graphs to train on.
-        validation: of those to choose with.
-        test: of those held out.
+        validation: indices of the graphs to choose an epoch with.
+        test: indices of the graphs that are held out.
     """
 
+    inputs = "graphs"
+    evaluated = ("test", "validation")
     name: str
     graphs: list[Any]
     labels: Tensor
@@ -51,15 +56,44 @@ class GraphData:
     validation: Tensor
     test: Tensor
 
-    @property
-    def features(self) -> int:
-        """Number of node features."""
-        return self.graphs[0].x.shape[1]
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train)} for training, {len(self.validation)} for validation, {len(self.test)} for testing"
+        return f"GraphData({self.name}: {sizes}, {self.classes} classes)"
 
     @property
+    @override
+    def shape(self) -> tuple[int, ...]:
+        return (self.graphs[0].x.shape[1],)
+
+    @property
+    @override
     def classes(self) -> int:
-        """Number of classes."""
         return int(self.labels.max()) + 1
+
+    @override
+    def labels_of(self, part: str) -> Tensor:
+        return self.labels[self._places(part)]
+
+    @override
+    def loader(self, part: str, batches: BatchSampler) -> DataLoader[Any]:
+        places: Any = self._places(part)
+        return DataLoader(places, batch_sampler=batches, collate_fn=lambda chosen: self.batch(torch.stack(chosen)))
+
+    @override
+    def as_graphs(self, argument: str) -> GraphData:
+        return self
+
+    def batch(self, chosen: Tensor) -> tuple[Any, Tensor]:
+        """Some of the graphs as one ``torch_geometric.data.Batch``, and their classes.
+
+        Args:
+            chosen: indices of the graphs, shape (batch,).
+        """
+        collate = require("torch_geometric.data", "graph").Batch.from_data_list
+        return collate([self.graphs[k] for k in chosen.tolist()]), self.labels[chosen]
+
+    def _places(self, part: str) -> Tensor:
+        return {"train": self.train, "validation": self.validation, "test": self.test}[part]
 
 
 def load_graphs(name: str, data_root: str | Path | None = None, fold: int = 0) -> GraphData:
@@ -96,7 +130,7 @@ def load_graphs(name: str, data_root: str | Path | None = None, fold: int = 0) -
     tenths = [torch.from_numpy(test) for _, test in splitter.split(torch.zeros(count), whole.y)]
     later = (fold + 1) % FOLDS
     rest = torch.cat([tenth for i, tenth in enumerate(tenths) if i not in (fold, later)]).sort().values
-    return GraphData(name, kept, whole.y, rest, tenths[later], tenths[fold])
+    return GraphData(name=name, graphs=kept, labels=whole.y, train=rest, validation=tenths[later], test=tenths[fold])
 
 
 def _verify(folder: Path, name: str) -> None:

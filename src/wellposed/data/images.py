@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wellposed.data.base import ImageData, data_folder
+from wellposed.data.base import ImageData
 from wellposed.data.cifar import load_cifar10, load_cifar10_jpeg, load_cifar10_lossless
+from wellposed.data.files import data_folder
 from wellposed.data.mnist import IDX_NAMES, load_idx_set
 from wellposed.data.svhn import load_svhn
 from wellposed.errors import choices, require
@@ -50,4 +51,6 @@ def _digits() -> ImageData:
     x = torch.from_numpy((bunch.images / 16.0).astype(np.float32))[:, None]
     y = torch.from_numpy(bunch.target.astype(np.int64))
     test = torch.arange(len(y)) % 5 == 4
-    return ImageData("digits", x[~test], y[~test], x[test], y[test], (0.3053,), (0.3761,))
+    return ImageData(
+        name="digits", train_x=x[~test], train_y=y[~test], test_x=x[test], test_y=y[test], mean=(0.3053,), std=(0.3761,)
+    )

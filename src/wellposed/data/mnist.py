@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.data.base import ImageData, download
+from wellposed.data.base import ImageData
+from wellposed.data.files import download
 from wellposed.data.idx import parse_idx
 from wellposed.errors import DataError
 
@@ -55,8 +56,9 @@ def load_idx_set(name: str, root: Path) -> ImageData:
     images = {split: _pixels(parts[f"{split}-images-idx3-ubyte.gz"]) for split in ("train", "t10k")}
     labels = {split: torch.from_numpy(parts[f"{split}-labels-idx1-ubyte.gz"].astype(np.int64)) for split in images}
     return ImageData(
-        name, images["train"], labels["train"], images["t10k"], labels["t10k"], (entry.mean,), (entry.std,)
-    )
+        name=name, train_x=images["train"], train_y=labels["train"], test_x=images["t10k"], test_y=labels["t10k"],
+        mean=(entry.mean,), std=(entry.std,),
+    )  # fmt: skip
 
 
 def _pixels(array: np.ndarray) -> Tensor:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.data.base import ImageData, download
+from wellposed.data.base import ImageData
+from wellposed.data.files import download
 from wellposed.errors import DataError, require
 
 _URL = "http://ufldl.stanford.edu/housenumbers/"
@@ -17,7 +18,10 @@ _URL = "http://ufldl.stanford.edu/housenumbers/"
 def load_svhn(root: Path) -> ImageData:
     """From ``SVHN/train_32x32.mat`` and ``SVHN/test_32x32.mat``, downloaded if they are not there."""
     (train_x, train_y), (test_x, test_y) = (_split(root / "SVHN" / f"{name}_32x32.mat") for name in ("train", "test"))
-    return ImageData("svhn", train_x, train_y, test_x, test_y, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
+    return ImageData(
+        name="svhn", train_x=train_x, train_y=train_y, test_x=test_x, test_y=test_y, mean=(0.4377, 0.4438, 0.4728),
+        std=(0.1980, 0.2010, 0.1970),
+    )  # fmt: skip
 
 
 def _split(path: Path) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,8 @@ from torch import Tensor
 from wellposed.data.graphs import FOLDS, GRAPH_NAMES
 from wellposed.errors import CheckpointError, InputError, check, choices
 from wellposed.training.config import TrainConfig, presets, read_config
-from wellposed.training.run import RunFolder, read_metrics, train
+from wellposed.training.folder import RunFolder, read_metrics, write_json
+from wellposed.training.run import train
 
 PRESETS = ("ignn", "ignn-orthogonal", "ignn-lipschitz")
 CONVENTIONS = ("best per fold", "best common", "last", "validated")
@@ -115,7 +116,7 @@ def run_folds(
                 finished += 1
                 done(finished)
     summary = summarise_folds(data, out, seeds, folds)
-    (out / "folds.json").write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
+    write_json(out / "folds.json", asdict(summary), indent=1)
     return summary
 
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from wellposed.attacks.graphs import graph_distances
 from wellposed.certificates import certify
-from wellposed.data import GraphData
-from wellposed.errors import check, require
+from wellposed.errors import check
 from wellposed.experiments.robustness import (
     Attacked,
     Certified,
@@ -24,7 +23,8 @@ from wellposed.experiments.robustness import (
 from wellposed.lower_bounds.graph_witness import graph_slope
 from wellposed.network import materialise
 from wellposed.training.config import read_config
-from wellposed.training.run import RunFolder, load_run
+from wellposed.training.folder import RunFolder
+from wellposed.training.run import load_run
 
 _BATCH = 100
 
@@ -78,15 +78,15 @@ def attack_graphs(
     steps: int,
     done: Callable[[int], None],
 ) -> Attacked:
-    """Attack a run on its test graphs, and write ``attacked.json`` into its folder; see `certify_graphs`.
+    """Attack a run on its test graphs, and write ``attacked.json`` into its folder.
 
     Args:
-        run: likewise.
-        data_root: likewise.
+        run: the run folder.
+        data_root: see `load_graphs`.
         radii: see `graph_distances`.
-        limit: likewise.
+        limit: only the first so many test graphs; None for all.
         steps: see `graph_distances`.
-        done: likewise.
+        done: called with the number of graphs that are finished.
     """
     check_radii(radii)
     check(steps >= 1, "steps", steps, "must be at least 1")
@@ -104,9 +104,5 @@ def _loaded(run: Path, data_root: Path | None, limit: int | None) -> tuple[nn.Mo
     """The model and its test graphs with their classes, in batches."""
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
     _, data, model = load_run(run, data_root)
-    assert isinstance(data, GraphData)
-    collate = require("torch_geometric.data", "graph").Batch.from_data_list
-    return model, [
-        (collate([data.graphs[k] for k in chosen.tolist()]), data.labels[chosen])
-        for chosen in data.test[:limit].split(_BATCH)
-    ]
+    graphs = data.as_graphs(f"run={str(run)!r}")
+    return model, [graphs.batch(chosen) for chosen in graphs.test[:limit].split(_BATCH)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,14 +11,13 @@ from torch import nn
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CheckpointError, GuaranteeError, InputError, NotConvergedError, check
 from wellposed.interop import Published, read_published
-from wellposed.layers import Normalize
-from wellposed.layers.conv_equilibrium import ImageLayer
-from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.implicit_layer import implicit_layers
+from wellposed.layers.options import solving_modules
 from wellposed.solvers.solution import Status
 from wellposed.training.checkpoint import save_weights
 from wellposed.training.config import TrainConfig
+from wellposed.training.folder import RunFolder, write_json
 from wellposed.training.loaders import build_model
-from wellposed.training.run import RunFolder
 
 _BATCH = 1000
 _STEP_LIMITS = (1000, 5000, 20000)  # badly conditioned networks need many steps
@@ -59,6 +58,8 @@ def import_run(
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
     weights = read_published(file, layout, m=m, gamma=gamma, stride=stride)
     images = load_images(data, data_root)
+    if weights.raw_grey and len(images.mean) == 1:
+        images = replace(images, mean=(0.0,), std=(1.0,))
     options = dict(weights.options)
     if weights.windows is not None:
         options["pool"] = _pool(weights, images)
@@ -80,9 +81,7 @@ def import_run(
     folder.clear_results()
     folder.config.write_text(config.to_toml(), encoding="utf-8")
     save_weights(model, config, folder.weights)
-    folder.environment.write_text(
-        json.dumps({"imported": file.name, "layout": layout, "seconds": 0.0}), encoding="utf-8"
-    )
+    write_json(folder.environment, {"imported": file.name, "layout": layout, "seconds": 0.0})
     return folder, error
 
 
@@ -93,7 +92,7 @@ def _config(family: str, options: dict[str, object], data: str) -> TrainConfig:
 def _pool(weights: Published, images: ImageData) -> int:
     """Size of the windows that the last state is averaged over: as published if the head fits it, else what makes it fit."""
     config = _config(weights.family, {**weights.options, "pool": 1}, images.name)
-    layer = [part for part in build_model(config, images).children() if isinstance(part, ImageLayer)][-1]
+    *_, layer = implicit_layers(build_model(config, images))
     rows = (layer.value_shape if layer.output is None else layer.state_shape)[1]
     windows = weights.windows or 1
     for pool in (weights.options.get("pool", 1), rows // windows):
@@ -112,9 +111,8 @@ def _error(model: nn.Module, images: ImageData, limit: int | None) -> float:
     Raises:
         NotConvergedError: an equilibrium was not found.
     """
-    for part in model.children():
-        if isinstance(part, Equilibrium):
-            part.on_failure = "raise"
+    for part in solving_modules(model):
+        part.on_failure = "raise"
     x, y = images.test_x[:limit], images.test_y[:limit]
     wrong = [
         int((model(some).argmax(1) != labels).sum())
@@ -125,24 +123,19 @@ def _error(model: nn.Module, images: ImageData, limit: int | None) -> float:
 
 @torch.no_grad()
 def _fill(model: nn.Module, weights: Published) -> None:
-    layers = [part for part in model.children() if isinstance(part, Equilibrium)]
-    norms = [part for part in model.children() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
-    linears = [part for part in model.children() if isinstance(part, nn.Linear)]
-    groups = [*weights.layers, *weights.norms, *weights.linears]
-    pairs = []
-    for part, tensors in zip([*layers, *norms, *linears], groups, strict=True):
+    """Copy every tensor of the file into the part of the model that has one of its name."""
+    left = [list(group) for group in (weights.layers, weights.norms, weights.linears)]
+    for part in model.children():
         known = {**dict(part.named_parameters()), **dict(part.named_buffers())}
-        pairs += [(known[name], value) for name, value in tensors.items()]
-    for parameter, value in pairs:
-        if parameter.shape != value.shape:
-            raise InputError(
-                f"data: the file's weights have shape {tuple(value.shape)} where these images need {tuple(parameter.shape)}; "
-                "give the --data that it was trained on"
-            )
-        parameter.copy_(value)
-    for norm in model.children():
-        if isinstance(norm, Normalize) and weights.raw_grey and norm.mean.numel() == 1:
-            norm.mean.zero_()
-            norm.std.fill_(1.0)
+        fit = next((group for group in left if group and group[0].keys() <= known.keys()), None)
+        for name, value in fit.pop(0).items() if fit else ():
+            found, needed = tuple(value.shape), tuple(known[name].shape)
+            if found != needed:
+                raise InputError(
+                    f"data: the file's weights have shape {found} where these images need {needed}; give the --data that it was "
+                    "trained on"
+                )
+            known[name].copy_(value)
+    assert not any(left)
     if not all(bool(torch.isfinite(part).all()) for part in (*model.parameters(), *model.buffers())):
         raise CheckpointError("weights: too large for float32")

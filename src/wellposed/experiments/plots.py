@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from wellposed.errors import require
 from wellposed.experiments.robustness import Attacked, Certified
-from wellposed.training.run import RunFolder, load_image_run, read_metrics
+from wellposed.layers.implicit_layer import implicit_layers
+from wellposed.solvers.solution import Tolerance
+from wellposed.training.folder import RunFolder, read_metrics
+from wellposed.training.run import load_image_run
 
 _LABELS = {
     "paper": "certified, margin/(2L)",
@@ -32,7 +37,9 @@ def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: 
     figures = {"robustness": _robustness(plt, certified, attacked)}
     if metrics := read_metrics(run):
         figures["training"] = _training(plt, metrics)
-    figures["convergence"] = _convergence(plt, run, data_root)
+    _, data, model = load_image_run(run, data_root)
+    if any(True for _ in implicit_layers(model)):
+        figures["convergence"] = _convergence(plt, model, data.test_x[:200])
     examples = RunFolder(run).adversarial
     if examples.exists() and (shown := json.loads(examples.read_text(encoding="utf-8"))):
         figures["adversarial"] = _adversarial(plt, shown)
@@ -74,30 +81,23 @@ def _training(plt: Any, metrics: list[dict[str, float]]) -> Any:
     return figure
 
 
-def _convergence(plt: Any, run: Path, data_root: Path | None) -> Any:
-    """Certified error bound of the test solves against the tolerance asked for."""
-    from wellposed.layers.implicit_layer import ImplicitLayer
-    from wellposed.solvers.solution import Tolerance
-
-    _, data, model = load_image_run(run, data_root)
-    value = data.test_x[:200]
+@torch.no_grad()
+def _convergence(plt: Any, model: nn.Module, images: Tensor) -> Any:
+    """Certified error bound of the first implicit layer's solves at images, against the tolerance asked for."""
+    layer, value = next(implicit_layers(model)), images
+    for block in itertools.takewhile(lambda part: part is not layer, model.children()):
+        value = block(value)
     figure, axes = plt.subplots(figsize=(6.4, 3.2))
-    for module in model:
-        if not isinstance(module, ImplicitLayer):
-            value = module(value)
-            continue
-        tolerances = [10.0**-k for k in range(1, 7)]
-        steps, bounds = [], []
-        for rtol in tolerances:
-            module.tolerance = Tolerance(rtol, 0.0)
-            with torch.no_grad():
-                solution = module.solve(value)
-            assert solution.error_bound is not None  # solve() always certifies
-            steps.append(float(solution.steps.double().mean()))
-            bounds.append(float((solution.error_bound / solution.value.norm(dim=1).clamp_min(1e-30)).max()))
-        axes.plot(steps, bounds, "o-", color="#1f5f99", label="largest certified relative error")
-        axes.plot(steps, tolerances, ":", color="#9aa5b1", label="tolerance asked for")
-        break
+    tolerances = [10.0**-k for k in range(1, 7)]
+    steps, bounds = [], []
+    for rtol in tolerances:
+        layer.tolerance = Tolerance(rtol, 0.0)
+        solution = layer.solve(value)
+        assert solution.error_bound is not None  # solve() always certifies
+        steps.append(float(solution.steps.double().mean()))
+        bounds.append(float((solution.error_bound / solution.value.norm(dim=1).clamp_min(1e-30)).max()))
+    axes.plot(steps, bounds, "o-", color="#1f5f99", label="largest certified relative error")
+    axes.plot(steps, tolerances, ":", color="#9aa5b1", label="tolerance asked for")
     axes.set(xlabel="iterations (mean over 200 test images)", yscale="log", ylabel="relative error")
     axes.legend(frameon=False, fontsize=9)
     return figure

@@ -12,7 +12,8 @@ from wellposed.data import load_images
 from wellposed.errors import CheckpointError, choices
 from wellposed.experiments.robustness import certify_run, file_digest, is_certified, read_certified
 from wellposed.training.config import presets, read_config
-from wellposed.training.run import RunFolder, train
+from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.run import train
 
 RADII = (0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -82,7 +83,7 @@ def run_presets(
             certify_run(run.path, data_root=data_root, limit=None, done=lambda _: None)
         records.append(_record(name, run, data_root))
         done(count)
-    (out / "records.json").write_text(json.dumps([asdict(record) for record in records], indent=1), encoding="utf-8")
+    write_json(out / "records.json", [asdict(record) for record in records], indent=1)
     return records
 
 

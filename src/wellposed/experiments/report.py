@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from wellposed.errors import CheckpointError, require
+from wellposed.errors import require
 from wellposed.experiments.plots import draw
 from wellposed.experiments.robustness import read_attacked, read_certificate, read_certified
 from wellposed.experiments.tables import Summary, header, summarise
-from wellposed.training.run import RunFolder
+from wellposed.training.folder import RunFolder, write_text
 
 _TITLES = {
     "robustness": "Certified and attacked accuracy",
@@ -51,8 +51,5 @@ def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> t
         ],
     )
     target = run / "report.html"
-    try:
-        target.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{target}: cannot be written ({error.strerror or error})") from error
+    write_text(target, page)
     return target, summary

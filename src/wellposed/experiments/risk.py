@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -12,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.data import ImageData
-from wellposed.errors import CheckpointError, InputError, check, require
+from wellposed.errors import check, require
 from wellposed.generalisation.risk import RiskCertificate, risk_certificate
 from wellposed.training.config import TrainConfig
+from wellposed.training.folder import make_folder, write_json
 from wellposed.training.loaders import build_model, load_data, training_batches
 
 _ROWS = 500  # samples on which each draw is judged
@@ -70,49 +69,46 @@ def certify_risk(
     check(draws >= 1, "draws", draws, "must be positive")
     check(scale > 0.0, "scale", scale, "must be positive")
     lightning = require("lightning", "train")
-    from wellposed.training.module import ClassifierModule
     from wellposed.training.posterior import Posterior, PosteriorModule
 
     start = time.monotonic()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
-    data = load_data(config, data_root)
-    if not isinstance(data, ImageData):
-        raise InputError(f"data={config.data!r}: the risk certificate is about images")
+    make_folder(out)
+    data = load_data(config, data_root).as_images(f"data={config.data!r}")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    model = build_model(config, data)
     # Samples come in no order that depends on them, so the first half is as good as a random one.
     half = len(data.train_y) // 2
-    first = replace(data, train_x=data.train_x[:half], train_y=data.train_y[:half])
-    _fit(lightning, ClassifierModule(model, config), training_batches(first, config), config.epochs)
-    posterior = Posterior(model, scale)  # from here on, nothing that the network keeps may change
-    prior_error = _error(model(data.test_x), data.test_y)
     samples = len(data.train_y) - half
+    model = _prior(config, data, half)
+    posterior = Posterior(model, scale)  # from here on, nothing that the network keeps may change
+    prior_error = float((model(data.test_x).argmax(1) != data.test_y).double().mean())
     if epochs:
-        module = PosteriorModule(posterior, samples, delta, learning_rate)
-        _fit(lightning, module, training_batches(data, config), epochs)
+        _fit(PosteriorModule(posterior, samples, delta, learning_rate), training_batches(data, config), epochs)
     generator = torch.Generator().manual_seed(config.seed)
-    rest = data.train_x[half:], data.train_y[half:]
-    errors = _draws(posterior, rest, draws, generator, done)
+    errors = _draws(posterior, (data.train_x[half:], data.train_y[half:]), draws, generator, done)
     test = _draws(posterior, (data.test_x, data.test_y), max(1, draws // 10), generator, lambda _: None)
-    with torch.no_grad():
-        kl = float(posterior.kl()) * (1.0 + 1e-9)
     posterior.check_buffers()
-    certificate = risk_certificate(errors, kl, samples, delta=delta)
+    certificate = risk_certificate(errors, posterior.kl_upper_bound(), samples, delta=delta)
     record = RiskRecord(certificate, half, float(test.mean()), prior_error, time.monotonic() - start)
-    try:
-        (out / "risk.json").write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
+    write_json(out / "risk.json", asdict(record), indent=1)
     return record
 
 
-def _fit(lightning: Any, module: Any, batches: Any, epochs: int) -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
+def _prior(config: TrainConfig, data: ImageData, half: int) -> nn.Module:
+    """The network that the prior is around, trained on the first samples only."""
+    from wellposed.training.module import ClassifierModule
+
+    model = build_model(config, data)
+    first = replace(data, train_x=data.train_x[:half], train_y=data.train_y[:half])
+    _fit(ClassifierModule(model, config), training_batches(first, config), config.epochs)
+    return model
+
+
+def _fit(module: Any, batches: Any, epochs: int) -> None:
+    import lightning
+
+    from wellposed.training.trainer import quietly
+
+    with quietly():
         trainer = lightning.Trainer(
             max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             accelerator="cpu", devices=1, limit_val_batches=0,
@@ -141,11 +137,6 @@ def _draws(
         found.append(1.0 if caught else float(wrong.double().mean()))
         done(count)
     return torch.tensor(found, dtype=torch.float64)
-
-
-@torch.no_grad()
-def _error(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(1) != labels).double().mean())
 
 
 def as_text(record: RiskRecord) -> str:

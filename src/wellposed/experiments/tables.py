@@ -16,7 +16,7 @@ from wellposed.experiments.robustness import (
     read_certified,
 )
 from wellposed.training.config import read_config
-from wellposed.training.run import RunFolder
+from wellposed.training.folder import RunFolder
 
 
 @dataclass(frozen=True)

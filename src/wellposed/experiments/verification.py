@@ -15,7 +15,8 @@ import torch
 from wellposed.errors import CertificateError, CheckpointError, check
 from wellposed.experiments.robustness import Attacked, check_radii, file_digest, read_attacked
 from wellposed.network import materialise
-from wellposed.training.run import RunFolder, load_image_run
+from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.run import load_image_run
 from wellposed.verification import RegionVerifier, Verdict, verifier_of
 
 
@@ -96,11 +97,7 @@ def verify_run(
     attacked = read_attacked(run, norm)
     if attacked is not None:
         check_verdicts(found, attacked)
-    path = RunFolder(run).path / f"verified-{norm}.json"
-    try:
-        path.write_text(json.dumps(asdict(found)), encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+    write_json(run / f"verified-{norm}.json", asdict(found))
     return found
 
 

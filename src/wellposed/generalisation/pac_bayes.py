@@ -10,23 +10,23 @@ by solving for the largest perturbation that keeps the output within γ/4. ``tig
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates.perturbation import fixes_zero
-from wellposed.constraints.monotone import Monotone
 from wellposed.errors import CertificateError, check, check_number, choices
 from wellposed.generalisation.pac_bayes_tightened import Norms, tightened
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.network import Network, materialise
 from wellposed.numerics.golden_section import golden_section
+from wellposed.numerics.outward import enlarged, enlarged_sum
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PacBayesBound:
     """A bound on the expected margin loss and what it is made of.
 
@@ -78,37 +78,42 @@ def pac_bayes(
     check_number("radius", radius, 0.0, math.inf, "must be positive and finite")
     if c1 is not None:
         check_number("c1", c1, 0.0, 1.0, "must lie in (0, 1)")
-    for name, part in (("logits", logits), ("labels", labels)):
-        check(isinstance(part, Tensor), name, type(part).__name__, "must be a torch tensor")
-    samples, least = logits.shape[0], 8 if version == "tightened" else 2
-    check(samples >= least, "logits", tuple(logits.shape), f"needs at least {least} samples")
     check(c1 is None or version != "tightened", "c1", c1, "this version has no such constant")
     blocks = _blocks(model)
-    shape = (samples, blocks.norms.classes)
+    check(blocks.beta > 0.0, "model", "all weights are zero", "the bound is about trained weights")
+    loss, samples = _margin_loss(logits, labels, blocks.norms.classes, gamma, 8 if version == "tightened" else 2)
+    if version == "tightened":
+        best, rest = None, tightened(blocks.norms, loss, samples, radius=radius, gamma=gamma, delta=delta) - loss
+    else:
+        evaluate = _published if version == "published" else _repaired
+
+        def complexity(c: float) -> float:
+            return 4.0 * math.sqrt(evaluate(blocks, samples, radius, gamma, delta, c) / (samples - 1))
+
+        best = 10.0 ** golden_section(lambda k: complexity(10.0**k), -12.0, -0.1, 1e-12) if c1 is None else c1
+        rest = complexity(best)
+    return PacBayesBound(
+        value=loss + rest, empirical_margin_loss=loss, complexity=rest, beta=blocks.beta,
+        squared_frobenius=blocks.squared_frobenius, c1=best, version=version,
+    )  # fmt: skip
+
+
+def _margin_loss(logits: Tensor, labels: Tensor, classes: int, gamma: float, least: int) -> tuple[float, int]:
+    """The share of samples whose margin is at most γ, and the number of samples, which must be at least ``least``."""
+    for name, part in (("logits", logits), ("labels", labels)):
+        check(isinstance(part, Tensor), name, type(part).__name__, "must be a torch tensor")
+    samples = logits.shape[0]
+    check(samples >= least, "logits", tuple(logits.shape), f"needs at least {least} samples")
+    shape = (samples, classes)
     check(tuple(logits.shape) == shape, "logits", tuple(logits.shape), f"must have shape {shape}")
     check(bool(torch.isfinite(logits).all()), "logits", "NaN or infinite entries", "margins of these mean nothing")
     whole = not labels.is_floating_point() and tuple(labels.shape) == (samples,)
     check(whole, "labels", tuple(labels.shape), f"must be one integer class for each of {samples} samples")
-    inside = 0 <= int(labels.min()) <= int(labels.max()) < blocks.norms.classes
-    check(inside, "labels", int(labels.max()), f"must lie in 0…{blocks.norms.classes - 1}")
-    check(blocks.beta > 0.0, "model", "all weights are zero", "the bound is about trained weights")
+    inside = 0 <= int(labels.min()) <= int(labels.max()) < classes
+    check(inside, "labels", int(labels.max()), f"must lie in 0…{classes - 1}")
     truth = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -math.inf).amax(1)
-    loss = float((truth <= gamma + others).double().mean())
-    found = PacBayesBound(math.inf, loss, math.inf, blocks.beta, blocks.squared_frobenius, None, version)
-    if version == "tightened":
-        value = tightened(blocks.norms, loss, samples, radius=radius, gamma=gamma, delta=delta)
-        return replace(found, value=value, complexity=value - loss)
-    evaluate = _published if version == "published" else _repaired
-
-    def complexity(c: float) -> float:
-        kl, sure = evaluate(blocks, radius, gamma, c)
-        log_term = math.log(3.0 * samples**1.5 / (c * delta)) if version == "published" else sure(samples, delta, c)
-        return 4.0 * math.sqrt((kl + log_term) / (samples - 1))
-
-    best = 10.0 ** golden_section(lambda k: complexity(10.0**k), -12.0, -0.1, 1e-12) if c1 is None else c1
-    rest = complexity(best)
-    return replace(found, value=loss + rest, complexity=rest, c1=best)
+    return float((truth <= gamma + others).double().mean()), samples
 
 
 @dataclass(frozen=True)
@@ -123,36 +128,38 @@ class _Blocks:
         return max(self.norms.spectral)
 
 
+@torch.no_grad()
 def _blocks(model: nn.Module | Network) -> _Blocks:
+    """The norms of a network that Theorem 3 is about; its last two blocks are a monotone layer and a head."""
     chain = [block for _, block in materialise(model).blocks]
-    layers = [block for block in chain if isinstance(block, Equilibrium)]
-    head = chain[-1]
-    constraint = layers[0].constraint if len(layers) == 1 else None
-    if not isinstance(head, nn.Linear) or not isinstance(constraint, Monotone) or chain[-2] is not layers[0]:
+    layer, head = chain[-2:] if len(chain) > 1 else (None, None)
+    if not isinstance(head, nn.Linear) or not isinstance(layer, Equilibrium) or layer.constraint.formula != "monotone":
         raise CertificateError("model: Theorem 3 is about one monotone layer followed by one linear layer")
-    if any(True for block in chain[:-2] for _ in block.parameters()):
+    if any(list(block.parameters()) for block in chain[:-2]):
         raise CertificateError("model: Theorem 3 says nothing of trained blocks before the layer")
-    fixes_zero("model", layers[0])
-    injection = layers[0].injection
+    fixes_zero("model", layer)
+    constraint: Any = layer.constraint
+    injection = layer.injection
     if injection.bias is None or head.bias is None:
         raise CertificateError("model: Theorem 3 needs biases in the monotone and in the linear layer")
-    with torch.no_grad():
-        skew = 0.5 * (constraint.B - constraint.B.t())
-        tensors = (constraint.A, skew, injection.weight, injection.bias, head.weight, head.bias)
-        a, b, u, shift, o, o_shift = (float(t.double().square().sum()) for t in tensors)
-        stored = float(constraint.B.double().square().sum())
+    skew = 0.5 * (constraint.B - constraint.B.t())
+    tensors = (constraint.A, skew, injection.weight, injection.bias, head.weight, head.bias)
+    a, b, u, shift, o, o_shift = (_squared_frobenius(part) for part in tensors)
     whole, driven, seen = (spectral_norm_upper_bound(w) for w in (constraint.A, injection.weight, head.weight))
     norms = Norms(
-        layers[0].state_features, injection.in_features, head.out_features, constraint.m,
-        (whole, driven, math.sqrt(shift) * (1.0 + 1e-12), seen), (a, b, u, shift, o, o_shift),
+        width=layer.state_features, in_features=injection.in_features, classes=head.out_features, m=constraint.m,
+        spectral=(whole, driven, enlarged(math.sqrt(shift), 1), seen), squares=(a, b, u, shift, o, o_shift),
     )  # fmt: skip
-    return _Blocks(norms, a + stored + u + shift + o + o_shift)
+    return _Blocks(norms, a + _squared_frobenius(constraint.B) + u + shift + o + o_shift)
 
 
-_Sure = Callable[[int, float, float], float]
+def _squared_frobenius(part: Tensor) -> float:
+    """At least the sum of the squares of all entries."""
+    return enlarged_sum(float(part.double().square().sum()), part.numel())
 
 
-def _published(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple[float, _Sure]:
+def _published(blocks: _Blocks, samples: int, radius: float, gamma: float, delta: float, c1: float) -> float:
+    """The divergence, and the logarithm that makes it sure with probability 1 − δ, as the appendix has them."""
     h, m, beta = blocks.norms.width, blocks.norms.m, blocks.beta
     c3 = (1.0 + c1) * gamma / (4.0 * (1.0 - c1) * beta)
     q = (
@@ -161,10 +168,11 @@ def _published(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple
         + m**2 * (1.0 - c1) ** 3
     )
     kl = 16.0 * h * math.log(24.0 * h) * q**2 * blocks.squared_frobenius / (gamma**2 * m**4 * (1.0 - c1) ** 6)
-    return kl, lambda samples, delta, c: math.log(3.0 * samples**1.5 / (c * delta))
+    return kl + math.log(3.0 * samples**1.5 / (c1 * delta))
 
 
-def _repaired(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple[float, _Sure]:
+def _repaired(blocks: _Blocks, samples: int, radius: float, gamma: float, delta: float, c1: float) -> float:
+    """The divergence for the largest deviation that keeps the output within γ/4, and the logarithm that makes it sure."""
     norms = blocks.norms
     h, d, k, m = norms.width, norms.in_features, norms.classes, norms.m
     beta = blocks.beta * (1.0 + c1) / (1.0 - c1)
@@ -187,7 +195,4 @@ def _repaired(blocks: _Blocks, radius: float, gamma: float, c1: float) -> tuple[
     # β is unknown beforehand: a union bound over a cover of the positive axis by ratios (1 + c₁)/(1 − c₁) around 1, the
     # k-th interval to either side getting the share 3/(π²(k + 1)²) of δ.
     members = 1.0 + abs(math.log(blocks.beta)) / math.log((1.0 + c1) / (1.0 - c1))
-    return (
-        kl,
-        lambda samples, delta, c: math.log(6.0 * samples / delta) + math.log(math.pi**2 / 3.0 * (members + 1) ** 2),
-    )
+    return kl + math.log(6.0 * samples / delta) + math.log(math.pi**2 / 3.0 * (members + 1) ** 2)

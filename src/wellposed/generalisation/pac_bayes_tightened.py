@@ -22,9 +22,9 @@ Sigmas = tuple[float, ...]
 _STEP = math.log(1.01)  # of the grid of deviations, in logarithms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Norms:
-    """Of the blocks of ``W_o·z*(x) + b_o``.
+    """Sizes and norms of the blocks of ``W_o·z*(x) + b_o``.
 
     Attributes:
         width: h, size of the state.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, Unpack
 
 import torch
@@ -36,12 +37,12 @@ class ImplicitLayer(SolvingModule, ABC):
     @property
     @abstractmethod
     def state_shape(self) -> tuple[int, ...]:
-        """Shape of one state."""
+        """Shape of one equilibrium."""
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """Shape of what one state gives without an output map."""
-        return self.state_shape
+        """Shape of one value of the layer: of the state, or of the output map's value where the layer has one."""
+        return self.state_shape if self.output is None else (self.output.out_features,)
 
     @abstractmethod
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
@@ -94,3 +95,8 @@ class ImplicitLayer(SolvingModule, ABC):
             return state
         value = self.output(state)
         return value if self.direct is None else value + nn.functional.linear(x, self.direct.weight)
+
+
+def implicit_layers(model: nn.Module) -> Iterator[ImplicitLayer]:
+    """The layers of a model whose values are equilibria, itself included, in the order in which torch lists modules."""
+    return (part for part in model.modules() if isinstance(part, ImplicitLayer))

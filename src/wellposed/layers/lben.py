@@ -80,6 +80,11 @@ class LBEN(PrescribedBound):
         device: where the weights are created.
         dtype: their dtype.
         options: see `SolveOptions`; solver None is Peaceman–Rachford, and tolerances are about z*.
+
+    Example:
+        >>> layer = LBEN(784, 100, gamma=2.0, out_features=10)
+        >>> layer(torch.zeros(5, 784)).shape
+        torch.Size([5, 10])
     """
 
     constraint: LipschitzBounded

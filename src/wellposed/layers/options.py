@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypedDict, Unpack
 
 from torch import nn
@@ -60,3 +61,8 @@ class SolvingModule(nn.Module):
         whole = isinstance(self.max_steps, int) and self.max_steps >= 1
         check(whole, "max_steps", self.max_steps, "must be at least 1")
         check_on_failure(self.on_failure)
+
+
+def solving_modules(model: nn.Module) -> Iterator[SolvingModule]:
+    """The modules of a model that solve an equation, itself included, in the order in which torch lists modules."""
+    return (part for part in model.modules() if isinstance(part, SolvingModule))

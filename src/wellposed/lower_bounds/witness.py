@@ -45,6 +45,11 @@ def witness(
         norm: of inputs and outputs: 2, ``"inf"`` or 1.
         rounds: rounds of random search around the steepest point found.
         seed: of that search.
+
+    Example:
+        >>> model = nn.Linear(6, 3)
+        >>> wp.witness(model, torch.rand(4, 6)).lipschitz <= wp.certify(model).lipschitz
+        True
     """
     with torch.inference_mode(False):
         return _witness(materialise(model).exact, x, norm_named(norm), rounds, seed)

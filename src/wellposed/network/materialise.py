@@ -41,6 +41,11 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
         CertificateError: a part of the model is not known, was changed, depends on the batch or on chance, or the network does
             not compute what the model computes.
         InputError: the shape does not fit, or no module was given.
+
+    Example:
+        >>> network = wp.materialise(nn.Sequential(wp.MonDEQ(6, 5), nn.Linear(5, 3)))
+        >>> [name for name, block in network.blocks], network.input_shape
+        (['0', '1'], (6,))
     """
     if isinstance(model, Network):
         return model

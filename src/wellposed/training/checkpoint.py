@@ -11,6 +11,7 @@ from torch import nn
 
 from wellposed.errors import CheckpointError, WellposedError, require
 from wellposed.training.config import TrainConfig
+from wellposed.training.folder import unwritable
 
 FORMAT = "wellposed-weights/1"
 
@@ -25,7 +26,7 @@ def save_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
         safetensors.save_file(tensors, partial, metadata=header)
         os.replace(partial, path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
+        raise unwritable(path, error) from error
 
 
 def _plain(config: TrainConfig) -> dict[str, object]:

@@ -66,8 +66,9 @@ class TrainConfig:
         check(0.0 <= self.box_radius <= 1.0, "box_radius", self.box_radius, "must lie in 0…1")
         bounded = self.family.has_intervals or not self.box_radius
         check(bounded, "box_radius", self.box_radius, f"no intervals are known for {self.family.name}")
-        named = self.penalty_norm == "2" or self.family.name == "nemon"
-        check(named, "penalty_norm", self.penalty_norm, f"is for nemon, not {self.family.name}")
+        known_norms = self.family.penalty_norms
+        words = f"no such constant is known for {self.family.name}, only {', '.join(known_norms)}"
+        check(self.penalty_norm in known_norms, "penalty_norm", self.penalty_norm, words)
 
     def to_toml(self) -> str:
         """The settings as TOML, with the family's name beside its options."""

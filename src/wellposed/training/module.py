@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
-from wellposed.layers import NEMON
 from wellposed.training.augment import shift_and_mirror
 from wellposed.training.config import TrainConfig
 from wellposed.training.worst_case import worst_logits
@@ -39,22 +38,14 @@ class ClassifierModule(lightning.LightningModule):
         loss = nn.functional.cross_entropy(self.config.temperature * logits, labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         if self.config.lipschitz_penalty > 0.0:
-            loss = loss + self.config.lipschitz_penalty * self._constant()
+            constant = self.config.family.constant(self.model, self.config.penalty_norm)
+            loss = loss + self.config.lipschitz_penalty * constant
         return loss
 
     def _radius(self) -> float:
         """Of the boxes, which grow from points to their full size over the first half of training."""
         share = 2.0 * self.trainer.global_step / float(self.trainer.estimated_stepping_batches)
         return min(share, 1.0) * self.config.box_radius
-
-    def _constant(self) -> Tensor:
-        """What the penalty is about; for the Euclidean norm what product certificates multiply, but for the modulus."""
-        maps = [part for part in self.model.modules() if isinstance(part, nn.Linear)]
-        for part in self.model.modules():
-            if isinstance(part, NEMON) and self.config.penalty_norm != "2":
-                return part.gain(maps[-1].weight, norm=self.config.penalty_norm)
-        norms = [torch.linalg.matrix_norm(part.weight, 2) for part in maps]
-        return torch.stack(norms).prod() if norms else torch.ones((), device=self.device)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Project constraints that are kept by projection."""

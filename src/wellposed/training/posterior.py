@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor, nn
 
-from wellposed.generalisation.risk import gaussian_kl
+from wellposed.generalisation.risk import gaussian_kl, gaussian_kl_upper_bound
 from wellposed.implicit.parameters import call_with, parameter_places
+from wellposed.numerics.outward import next_up
 from wellposed.training.buffers import FrozenBuffers
 
 
@@ -39,15 +41,22 @@ class Posterior(nn.Module):
             self.register_buffer(f"prior_log_std/{name}", spread[name])
 
     def kl(self) -> Tensor:
-        """KL from the prior, nats."""
-        parts = [
-            gaussian_kl(
-                mean.double(), self.log_std[name].double(), self.get_buffer(f"prior_mean/{name}").double(),
-                self.get_buffer(f"prior_log_std/{name}").double(),
-            )
-            for name, mean in self.mean.items()
-        ]  # fmt: skip
-        return torch.stack(parts).sum()
+        """KL from the prior, nats, with its graph."""
+        return torch.stack([gaussian_kl(*parts) for parts in self._distributions()]).sum()
+
+    def kl_upper_bound(self) -> float:
+        """At least the KL from the prior, nats, rounding included."""
+        total = 0.0
+        for parts in self._distributions():
+            total = next_up(total + gaussian_kl_upper_bound(*parts))
+        return total
+
+    def _distributions(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Means and log deviations of the posterior and of the prior, float64, for each parameter of the network."""
+        for name, mean in self.mean.items():
+            prior = (self.get_buffer(f"prior_{part}/{name}") for part in ("mean", "log_std"))
+            mine, spread, centre, width = (part.double() for part in (mean, self.log_std[name], *prior))
+            yield mine, spread, centre, width
 
     def draw(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Weights by name, with the graph to means and standard deviations."""

@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from wellposed.data.base import Data
 from wellposed.errors import check
+from wellposed.models.classifier import classifier
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Family(ABC):
     domain: ClassVar[str] = "images"  # or graphs
     scales_input: ClassVar[bool] = True  # whether pixels are divided by their standard deviation
     has_intervals: ClassVar[bool] = False  # whether its networks can be trained by bounds of intervals
+    penalty_norms: ClassVar[tuple[str, ...]] = ("2",)  # in which `constant` is known
 
     width: int = 40
     """Number of state features."""
@@ -42,3 +46,22 @@ class Family(ABC):
             shape: of one image, (channels, height, width), before it was flattened; of one node's features, (features,).
             classes: number of logits.
         """
+
+    def model(self, data: Data) -> nn.Module:
+        """The whole model for a data set, with fresh weights: for images, `classifier` around the blocks of `build`."""
+        images = data.as_images(f"data={data.name!r}")
+        std = images.std if self.scales_input else (1.0,) * len(images.std)
+        return classifier(self.build(images.shape, images.classes), images.mean, std)
+
+    def constant(self, model: nn.Module, norm: str) -> Tensor:
+        """A Lipschitz constant to make small in training, with its graph; rounding is not counted.
+
+        By default the product of the spectral norms of all linear layers, which product certificates multiply too.
+
+        Args:
+            model: what `model` gave.
+            norm: of inputs and outputs, one of ``penalty_norms``.
+        """
+        maps = [part for part in model.modules() if isinstance(part, nn.Linear)]
+        norms = [torch.linalg.matrix_norm(part.weight, 2) for part in maps]
+        return torch.stack(norms).prod() if norms else torch.ones(())

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.activations import activation
 from wellposed.activations.concave import concave_activation
@@ -79,6 +80,7 @@ class NEMONFamily(Family):
 
     name: ClassVar[str] = "nemon"
     has_intervals: ClassVar[bool] = True
+    penalty_norms: ClassVar[tuple[str, ...]] = ("2", "inf", "1")
 
     mu: float = 0.0
     """Bound of the log norm, below one: larger is more expressive and less smooth."""
@@ -93,6 +95,14 @@ class NEMONFamily(Family):
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
         layer = NEMON(math.prod(shape), self.width, mu=self.mu, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
+
+    @override
+    def constant(self, model: nn.Module, norm: str) -> Tensor:
+        if norm == "2":
+            return super().constant(model, norm)
+        layer: Any
+        *_, layer, head = model.children()
+        return layer.gain(head.weight, norm=norm)
 
 
 @dataclass(frozen=True)

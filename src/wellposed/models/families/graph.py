@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
+from typing_extensions import override
 
+from wellposed.data.base import Data
 from wellposed.errors import check, choices
 from wellposed.layers import ImplicitGraph
 from wellposed.layers.graph import VARIANTS
-from wellposed.layers.graph_classifier import NodeSum
+from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.layers.group_sort import GroupSort
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.models.families.base import Family
@@ -61,3 +63,8 @@ class IGNNFamily(Family):
                 nn.Linear(self.width, self.width), nn.ReLU(), nn.Dropout(self.dropout), nn.Linear(self.width, classes),
             ]  # fmt: skip
         return (*layers, NodeSum(by_root=self.variant == "lipschitz"), nn.Sequential(*head))
+
+    @override
+    def model(self, data: Data) -> nn.Module:
+        *layers, head = self.build(data.shape, data.classes)
+        return GraphClassifier(tuple(layers), head)

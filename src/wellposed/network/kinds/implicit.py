@@ -99,6 +99,4 @@ class ImplicitBlock(Block):
     def output_shape(self, shape: Shape, dtype: torch.dtype) -> Shape:
         if shape != self.input_shape:
             raise InputError(f"{self.name}: takes inputs of shape {self.input_shape}, not {shape}")
-        if self.module.output is not None:
-            return (self.module.output.out_features,)
         return tuple(self.module.value_shape)

@@ -1,0 +1,105 @@
+"""Lightning's trainer as runs use it: silent, with checkpoints that appear whole or not at all."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from wellposed.errors import CheckpointError, InputError
+from wellposed.training.folder import RunFolder
+from wellposed.training.progress import progress_callback
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without Lightning's advice on loaders and log folders, which is not about these runs."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        yield
+
+
+def trainer_of(folder: RunFolder, epochs: int, batches: int, *, progress: bool, **options: Any) -> lightning.Trainer:
+    """The trainer of a run, which keeps the last checkpoint and the metrics in its folder.
+
+    Args:
+        folder: the run.
+        epochs: passes over the training set.
+        batches: steps of an epoch.
+        progress: show a progress bar.
+        options: of ``lightning.Trainer``, in the place of those here.
+
+    Raises:
+        InputError: Lightning refuses the options.
+    """
+    checkpoints = ModelCheckpoint(
+        folder.checkpoint.parent, filename=folder.checkpoint.stem, save_top_k=1, every_n_epochs=1,
+        save_on_train_epoch_end=True, enable_version_counter=False,
+    )  # fmt: skip
+    own: dict[str, Any] = {
+        "accelerator": "auto",
+        "devices": 1,
+        "logger": CSVLogger(folder.path, name="", version=""),
+        "callbacks": [checkpoints, *([progress_callback(epochs)] if progress else [])],
+        "enable_progress_bar": progress and sys.stderr.isatty(),
+        "enable_model_summary": False,
+        "plugins": [_AtomicCheckpoints()],
+        "log_every_n_steps": min(50, batches),
+    }
+    try:
+        return lightning.Trainer(max_epochs=epochs, default_root_dir=folder.path, **{**own, **options})
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"accelerator, devices or strategy: Lightning refuses them ({error})") from error
+
+
+def fit(
+    trainer: lightning.Trainer, module: lightning.LightningModule, batches: Any, evaluation: Any, resumed: Path | None
+) -> None:
+    """Train.
+
+    Args:
+        trainer: see `trainer_of`.
+        module: what is trained.
+        batches: to train on.
+        evaluation: batches of the parts to evaluate on.
+        resumed: the checkpoint to go on from, or None.
+
+    Raises:
+        CheckpointError: the checkpoint is truncated or corrupt.
+        KeyboardInterrupt: training was interrupted.
+    """
+    options: dict[str, Any] = {}
+    if resumed is not None:
+        if not zipfile.is_zipfile(resumed):
+            raise CheckpointError(f"{resumed}: truncated or corrupt; delete it and train anew")
+        options["ckpt_path"] = str(resumed)
+        if "weights_only" in inspect.signature(trainer.fit).parameters:  # of recent versions of Lightning
+            options["weights_only"] = False
+    try:
+        trainer.fit(module, batches, evaluation, **options)
+    except SystemExit as stop:  # what recent versions of Lightning make of an interrupt
+        raise KeyboardInterrupt from stop
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+class _AtomicCheckpoints(TorchCheckpointIO):
+    """A kill in the middle of writing leaves the earlier checkpoint."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        partial = f"{path}.part"
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        os.replace(partial, path)
