@@ -67,17 +67,10 @@ def fixed_point(
     """
     check_solver(solver)
     settings = Settings(
-        solver=Anderson() if solver is None else solver,
-        tolerance=Tolerance(rtol, atol),
-        max_steps=max_steps,
-        on_failure=on_failure,
-        gradient=Exact() if gradient is None else gradient,
-        certified=guarantee is not None,
-    )
-    given_state: Any = z0  # mypy takes the branches of a constrained type variable one at a time
-    single = isinstance(given_state, Tensor)
-    leaves: tuple[Tensor, ...] = (given_state,) if single else tuple(given_state)
-    _check_state(leaves)
+        solver=Anderson() if solver is None else solver, tolerance=Tolerance(rtol, atol), max_steps=max_steps,
+        on_failure=on_failure, gradient=Exact() if gradient is None else gradient, certified=guarantee is not None,
+    )  # fmt: skip
+    leaves, single = _leaves_of(z0)
     if isinstance(f, AffineProblem):
         check(single, "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
         return _solve_affine(f, leaves[0].detach(), guarantee, settings)  # type: ignore[return-value]
@@ -118,7 +111,10 @@ def _solve_affine(
     return Solution(*report.fields(), value, equation.adjoint_reports)
 
 
-def _check_state(leaves: tuple[Tensor, ...]) -> None:
+def _leaves_of(state: Any) -> tuple[tuple[Tensor, ...], bool]:
+    """The tensors of a state, and whether it is a single one."""
+    single = isinstance(state, Tensor)
+    leaves: tuple[Tensor, ...] = (state,) if single else tuple(state)
     check(len(leaves) > 0, "z0", leaves, "must be a tensor or a non-empty tuple of tensors")
     for leaf in leaves:
         check(isinstance(leaf, Tensor), "z0", type(leaf).__name__, "must be a tensor or a tuple of tensors")
@@ -126,6 +122,7 @@ def _check_state(leaves: tuple[Tensor, ...]) -> None:
         check(leaf.ndim >= 1, "z0.shape", tuple(leaf.shape), "the first dimension must be the batch: use z0[None]")
         check(leaf.shape[0] == leaves[0].shape[0], "z0", leaf.shape[0], "all parts need the same batch size")
         check(leaf.dtype == leaves[0].dtype, "z0.dtype", leaf.dtype, "all parts need the same dtype")
+    return leaves, single
 
 
 def _packing(

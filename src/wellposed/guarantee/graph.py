@@ -21,16 +21,16 @@ from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.operators import Operator
-from wellposed.operators.graphs import GraphBlock
+from wellposed.operators.graphs import GraphGroup
 
 _OUTWARD = 1.0 + 1e-12
 
 
 class GraphContraction(Guarantee):
-    """Existence, uniqueness and error bounds for the graphs of one block.
+    """Existence, uniqueness and error bounds for the graphs of one group.
 
     Args:
-        block: A.
+        group: graphs of like size, with their A.
         spectral_norm: upper bound of ‖W‖₂.
         row_norm: upper bound of ‖W‖_∞, the largest absolute row sum; None where σ mixes features.
         adjoint: whether this is about the adjoint equation, which has the transposes of both.
@@ -43,11 +43,11 @@ class GraphContraction(Guarantee):
     lipschitz_theorem = "Banach fixed-point theorem per graph"
 
     def __init__(
-        self, block: GraphBlock, spectral_norm: float, row_norm: float | None, *, adjoint: bool = False
+        self, group: GraphGroup, spectral_norm: float, row_norm: float | None, *, adjoint: bool = False
     ) -> None:
-        self.block, self.spectral_norm, self.row_norm, self._adjoint = block, spectral_norm, row_norm, adjoint
+        self.group, self.spectral_norm, self.row_norm, self._adjoint = group, spectral_norm, row_norm, adjoint
         if not bool((self._factors < 1.0).all()):
-            worst = int(self.block.members[int(self._factors.argmax())])
+            worst = int(self.group.members[int(self._factors.argmax())])
             raise GuaranteeError(
                 f"graph {worst}: its adjacency is too large for these weights (factor {float(self._factors.max()):.6g}); use "
                 "normalisation='symmetric' or 'spectral', or a smaller kappa"
@@ -56,15 +56,15 @@ class GraphContraction(Guarantee):
     @cached_property
     def _dominating(self) -> tuple[Tensor, Tensor]:
         assert self.row_norm is not None
-        return self.block.dominating(self.row_norm * _OUTWARD, transposed=self._adjoint)
+        return self.group.dominating(self.row_norm * _OUTWARD, transposed=self._adjoint)
 
     @cached_property
     def _factors(self) -> Tensor:
         """The least contraction factor of each graph, shape (graphs,)."""
-        factor = self.spectral_norm * self.block.norm * _OUTWARD
+        factor = self.spectral_norm * self.group.norm * _OUTWARD
         if self.row_norm is None or bool((factor < 1.0).all()):
             return factor
-        factor = torch.minimum(factor, self.row_norm * self.block.norm * _OUTWARD)
+        factor = torch.minimum(factor, self.row_norm * self.group.norm * _OUTWARD)
         if not bool((factor < 1.0).all()):
             vector, gap = self._dominating
             factor = torch.minimum(factor, 1.0 - (gap / vector).amin(1))
@@ -78,8 +78,8 @@ class GraphContraction(Guarantee):
     def _resolved(self, defect: Tensor, extra: Tensor) -> Tensor:
         """Bound on ‖e‖_F for every e with |e| ≤ |A||e||W|ᵀ + |defect| + something of Frobenius norm ``extra``."""
         size = (euclidean(defect) + extra) * _OUTWARD
-        copies = len(defect) // len(self.block.norm)  # under vmap, several states for each graph
-        norm = self.block.norm.repeat(copies)
+        copies = len(defect) // len(self.group.norm)  # under vmap, several states for each graph
+        norm = self.group.norm.repeat(copies)
         factor = self.spectral_norm * norm * _OUTWARD
         bound = torch.where(factor < 1.0, size / (1.0 - factor), torch.inf)
         if self.row_norm is None:
@@ -105,7 +105,7 @@ class GraphContraction(Guarantee):
         terms = 16.0 + image[0].numel() ** 0.5  # of one evaluation, and of these norms
         rounding = terms * eps * torch.maximum(euclidean(image), euclidean(point))
         bound = self._resolved(image - point, rounding)
-        factor = (self.spectral_norm * self.block.norm * _OUTWARD).repeat(len(bound) // len(self.block.norm))
+        factor = (self.spectral_norm * self.group.norm * _OUTWARD).repeat(len(bound) // len(self.group.norm))
         # In the Frobenius norm the image is closer than the point by the factor.
         return torch.where(factor < 1.0, torch.minimum(bound, factor * bound + rounding), bound)
 
@@ -115,7 +115,7 @@ class GraphContraction(Guarantee):
 
     def offset_lipschitz(self) -> float:
         """Frobenius norm to Frobenius norm, for the slowest graph."""
-        factor = float((self.spectral_norm * self.block.norm).max()) * _OUTWARD
+        factor = float((self.spectral_norm * self.group.norm).max()) * _OUTWARD
         if factor < 1.0:
             return 1.0 / (1.0 - factor) * _OUTWARD
         raise GuaranteeError(
@@ -128,4 +128,4 @@ class GraphContraction(Guarantee):
 
     @override
     def transposed(self) -> Guarantee:
-        return GraphContraction(self.block, self.spectral_norm, self.row_norm, adjoint=not self._adjoint)
+        return GraphContraction(self.group, self.spectral_norm, self.row_norm, adjoint=not self._adjoint)

@@ -1,7 +1,7 @@
 """A batch of graphs as one sparse block-diagonal map, with proved bounds of its norms.
 
 States are padded to (graphs, nodes, features), so that every graph is one sample of a solve and stops on its own; graphs of
-like size share a block, and padding at most doubles the rows. Padding rows have no edges and stay zero.
+like size are a group, and padding at most doubles the rows. Padding rows have no edges and stay zero.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Rows:
         )
 
 
-class GraphBlock:
+class GraphGroup:
     """Graphs of like size: their adjacency A acting on states of shape (graphs, nodes, features).
 
     Args:
@@ -77,7 +77,7 @@ class GraphBlock:
         self._backward = _Rows.of(sources, targets, weights, rows)
 
     def pad(self, values: Tensor) -> Tensor:
-        """Values per node of the batch, shape (all nodes, features), to the padded state of this block."""
+        """Values per node of the batch, shape (all nodes, features), to the padded state of this group."""
         rows = values.new_zeros(self.shape[0] * self.shape[1], values.shape[1])
         return rows.index_copy(0, self.places, values[self.nodes]).reshape(*self.shape, -1)
 
@@ -152,25 +152,25 @@ class _Propagate(PositionalFunction):
     """``A·state``: linear, so its derivatives are itself and its adjoint."""
 
     @staticmethod
-    def forward(state: Tensor, block: GraphBlock, transposed: bool) -> Tensor:
-        return block.apply(state, transposed)
+    def forward(state: Tensor, group: GraphGroup, transposed: bool) -> Tensor:
+        return group.apply(state, transposed)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.block, ctx.transposed = inputs
+        _, ctx.group, ctx.transposed = inputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        return _Propagate.apply(cotangents[0], ctx.block, not ctx.transposed), None, None
+        return _Propagate.apply(cotangents[0], ctx.group, not ctx.transposed), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        return _Propagate.apply(tangents[0], ctx.block, ctx.transposed)
+        return _Propagate.apply(tangents[0], ctx.group, ctx.transposed)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], state: Tensor, block: GraphBlock, transposed: bool) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], state: Tensor, group: GraphGroup, transposed: bool) -> Any:
         moved = state.movedim(in_dims[0], -1)  # (graphs, nodes, features, copies): copies are more features
-        return _Propagate.apply(moved.flatten(2), block, transposed).reshape(moved.shape), -1
+        return _Propagate.apply(moved.flatten(2), group, transposed).reshape(moved.shape), -1
 
 
 class Graphs:
@@ -210,14 +210,14 @@ class Graphs:
         self.count = least if count is None else count
         check(self.count >= least, "count", count, f"batch names {least} graphs")
         self.sizes = torch.bincount(batch, minlength=self.count)
-        self.blocks = self._build(source, target, values, guess)
+        self.groups = self._build(source, target, values, guess)
         if normalisation == "spectral":
             norms = torch.ones(self.count, dtype=torch.float64, device=device)
-            for block in self.blocks:
-                norms[block.members] = block.norm.clamp_min(1.0)
+            for group in self.groups:
+                norms[group.members] = group.norm.clamp_min(1.0)
             if not bool(torch.isfinite(norms).all()):
                 raise InputError("weight: products of the weights overflow; rescale them")
-            self.blocks = self._build(source, target, values / norms[batch[target]], guess)
+            self.groups = self._build(source, target, values / norms[batch[target]], guess)
 
     @classmethod
     def of(cls, data: Any, *, normalisation: str = "symmetric") -> Graphs:
@@ -225,17 +225,17 @@ class Graphs:
         count = getattr(data, "num_graphs", None)
         return cls(data.edge_index, int(data.num_nodes), data.batch, normalisation=normalisation, count=count)
 
-    def _build(self, source: Tensor, target: Tensor, values: Tensor, guess: Tensor) -> tuple[GraphBlock, ...]:
+    def _build(self, source: Tensor, target: Tensor, values: Tensor, guess: Tensor) -> tuple[GraphGroup, ...]:
         by_graph = torch.argsort(self.batch, stable=True)
         first = self.sizes.cumsum(0) - self.sizes
         local = torch.empty_like(by_graph)
         local[by_graph] = torch.arange(self.nodes, device=by_graph.device) - first[self.batch[by_graph]]
         order = torch.argsort(self.sizes, descending=True, stable=True)
         ordered = self.sizes[order].tolist()
-        blocks, start = [], 0
+        groups, start = [], 0
         while start < self.count:
             width = max(ordered[start], 1)
-            # All that is left in one block if that at most doubles its rows, else those of at least half the size.
+            # All that is left in one group if that at most doubles its rows, else those of at least half the size.
             stop = self.count
             if (stop - start) * width > 2 * sum(ordered[start:]):
                 stop = next((i for i in range(start + 1, stop) if 2 * ordered[i] < width), stop)
@@ -245,14 +245,14 @@ class Graphs:
             nodes = (rank[self.batch] >= 0).nonzero().squeeze(1)
             place = rank[self.batch] * width + local
             inside = rank[self.batch[target]] >= 0
-            blocks.append(
-                GraphBlock(
+            groups.append(
+                GraphGroup(
                     (len(members), width), members, nodes, place[nodes], place[target[inside]], place[source[inside]],
                     values[inside], guess,
                 )
             )  # fmt: skip
             start = stop
-        return tuple(blocks)
+        return tuple(groups)
 
 
 def _checked(
