@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wellposed.activations.knowledge import Concavity, TorchForm
 from wellposed.errors import InputError
+from wellposed.numerics.outward import UNIT
 
 
 class Activation(ABC):
@@ -18,6 +19,8 @@ class Activation(ABC):
         slope_range: smallest and largest slope over the real line, as exact as it is known.
         binary_slopes: whether every derivative is zero or one.
         homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
+        relative_error: of values and derivatives in float64; that of derivatives is absolute where units are saturated, as
+            their formulas subtract from one.
         concavity: that it is nonnegative and concave on the positive axis, or None where that is not so.
         torch_forms: what of torch computes activations of this class.
     """
@@ -25,6 +28,7 @@ class Activation(ABC):
     slope_range: tuple[float, float] = (0.0, 1.0)
     binary_slopes: bool = False
     homogeneous: bool = False
+    relative_error: float = 1e-14
     concavity: Concavity | None = None
     torch_forms: tuple[TorchForm, ...] = ()
 
@@ -35,6 +39,10 @@ class Activation(ABC):
     @abstractmethod
     def derivative(self, value: Tensor) -> Tensor:
         """A derivative (Clarke selection at kinks) at the pre-activation ``value``; same shape."""
+
+    def derivative_bound(self, value: Tensor) -> Tensor:
+        """At least the derivative at a pre-activation in float64, rounding included."""
+        return self.derivative(value) * (1.0 + self.relative_error) + 16.0 * UNIT
 
     def derivative_at_output(self, output: Tensor) -> Tensor | None:
         """The derivative written as a function of the output σ(v), where that is possible; otherwise None."""

@@ -16,6 +16,7 @@ from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, check
 from wellposed.guarantee import StronglyMonotone, proved_monotonicity
 from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
@@ -117,7 +118,7 @@ class _FormedMonotone(StronglyMonotone):
     def m(self) -> float:  # type: ignore[override]  # computed on demand: it needs numbers, not graph tensors
         operator, nominal = self.operator, self._nominal
         size = operator.tensors[0].shape[0]
-        unit = 0.5 * torch.finfo(operator.tensors[0].dtype).eps
+        unit = unit_of(operator.dtype)
         gram = size * (1.0 - nominal) - operator.trace()
         error = unit * ((size + 8) * abs(gram) + 8.0 * operator.norm_upper_bound() + 4.0 * (1.0 + size * nominal))
         if error <= 0.1 * nominal:
@@ -126,7 +127,7 @@ class _FormedMonotone(StronglyMonotone):
 
     def offset_lipschitz(self) -> float:
         """1/m, with m proved by eigenvalues rather than taken from the a-priori bound."""
-        return 1.0 / min(proved_monotonicity(self.operator.dense()), self._nominal) * (1.0 + 1e-15)
+        return enlarged(1.0 / min(proved_monotonicity(self.operator.dense()), self._nominal), 1)
 
     def on(self, operator: Operator) -> StronglyMonotone:
         """The transpose, and float64 copies, have the same numbers and so the same constant."""

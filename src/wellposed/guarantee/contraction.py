@@ -11,6 +11,7 @@ from typing_extensions import override
 from wellposed.errors import check
 from wellposed.guarantee.base import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.operators import Operator
 
 
@@ -38,9 +39,9 @@ class Contraction(Guarantee):
 
     @override
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
-        eps = torch.finfo(image.dtype).eps
-        relative = 16.0 * eps if self.evaluation_error is None else self.evaluation_error
-        distance = euclidean(image - point) * (1.0 + eps * max(8.0, image[0].numel()))
+        unit = unit_of(image.dtype)
+        relative = 32.0 * unit if self.evaluation_error is None else self.evaluation_error
+        distance = enlarged(euclidean(image - point), max(image[0].numel(), 8), unit)
         rounding = relative * torch.maximum(euclidean(image), euclidean(point))
         return (self.factor * distance + rounding) / (1.0 - self.factor)
 
@@ -50,7 +51,7 @@ class Contraction(Guarantee):
 
     @override
     def offset_lipschitz(self) -> float:
-        return 1.0 / (1.0 - self.factor) * (1.0 + 1e-15)
+        return enlarged(1.0 / (1.0 - self.factor), 2)
 
     @override
     def on(self, operator: Operator) -> Guarantee:

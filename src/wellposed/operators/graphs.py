@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError, check, choices
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import enlarged, reduced
 from wellposed.numerics.positional import PositionalFunction
 
 _NORM_STEPS = 50
 _NEUMANN_STEPS = 500
+_SETTLED = 1.0 + 1e-9  # ratios that are so close are equal, as far as a search for a better vector goes
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +104,6 @@ class GraphGroup:
         flat = _Rows(part.begin, part.columns, part.values.abs()).product(vector.reshape(-1, 1))
         return flat.reshape(self.shape)
 
-    def _ratio(self, through: Tensor, vector: Tensor) -> Tensor:
-        margin = 1.0 + 4.0 * rounding_constant(2 * self.largest_degree + 8)
-        return (through / vector).amax(1) * margin
-
     @cached_property
     def norm(self) -> Tensor:
         """Proved upper bound of ‖A‖₂ of every graph, shape (graphs,), float64 (Collatz–Wielandt for |A|ᵀ|A|)."""
@@ -114,17 +111,17 @@ class GraphGroup:
         best = torch.full_like(vector[:, 0], torch.inf)
         for _ in range(_NORM_STEPS):
             through = self._absolute(self._absolute(vector, False), True)
-            ratio = self._ratio(through, vector)
+            ratio = enlarged((through / vector).amax(1), 2 * self.largest_degree + 2)
             best = torch.minimum(best, ratio)
             if self._settled(through, vector, ratio):
                 break
             vector = _normalised(through + 1e-3 * best[:, None] * vector)
-        return best.sqrt() * (1.0 + 1e-15) + 1e-150  # of squares that underflow
+        return enlarged(best.sqrt(), 1) + 1e-150  # of squares that underflow
 
     def _settled(self, through: Tensor, vector: Tensor, ratio: Tensor) -> bool:
         """Whether the ratios of every graph's nodes agree, so that no vector gives a lower maximum."""
         lowest = torch.where(self._padding, torch.inf, through / vector).amin(1)
-        return bool((ratio <= (1.0 + 1e-9) * lowest).all())
+        return bool((ratio <= _SETTLED * lowest).all())
 
     def dominating(self, factor: float, *, transposed: bool = False) -> tuple[Tensor, Tensor]:
         """A vector v > 0 with v − factor·|A|v ≥ g, and that g, both of shape (graphs, nodes).
@@ -133,10 +130,9 @@ class GraphGroup:
         vector is a partial sum of (I − factor·|A|)⁻¹1, for which g tends to one.
         """
         vector = torch.ones(self.shape, dtype=torch.float64, device=self.places.device)
-        margin = 1.0 + 4.0 * rounding_constant(self.largest_degree + 8)
         for _ in range(_NEUMANN_STEPS):
             through = factor * self._absolute(vector, transposed)
-            gap = vector - through * margin
+            gap = reduced(vector, 1) - enlarged(through, self.largest_degree + 2)
             if bool((gap >= 0.5).all()):
                 break
             vector = (1.0 + through).clamp_max(1e100)

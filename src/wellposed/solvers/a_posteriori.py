@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wellposed.guarantee import Guarantee
 from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.outward import UNIT, enlarged
 from wellposed.solvers.base import Solver
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import AffineProblem, Problem
@@ -120,11 +121,10 @@ def _refine(
     image = accurate.activation(through)
     u = torch.lerp(point, through, step)
     value = accurate.activation.resolvent(u, step)
-    eps = torch.finfo(torch.float64).eps
     # `value` is σ of some number within this of output + (u − output)/step, see `Activation.defect`.
     absolute = 0.0 if accurate.activation.homogeneous else point[0].numel() ** 0.5
     size = euclidean(value)
-    evaluation = (euclidean(u) + size + absolute) * (8.0 * eps / least)
+    evaluation = (euclidean(u) + size + absolute) * (16.0 * UNIT / least)
     through = accurate.operator.affine(value, accurate.offset)
     defect = accurate.activation.defect(value, through, u, step)
     rounding = accurate.operator.rounding(size, euclidean(accurate.offset)) + offset_error + evaluation
@@ -132,7 +132,7 @@ def _refine(
     bound = promise.defect_bound(defect, euclidean(defect) + rounding) + evaluation
     if dtype != torch.float64:
         bound = bound + euclidean(rounded.double() - value)
-    bound = bound * (1.0 + eps * (point[0].numel() + 8))
+    bound = enlarged(bound, point[0].numel() + 6)
     amplified = 2.0 + accurate.operator.norm_upper_bound() + (1.0 if scaling is None else 1.0 / float(scaling.amin()))
     lost = (1.0 + size) * (_lost(rounded) * amplified / min(least, 1.0))
     hidden = _hidden(promise, defect, lost)
