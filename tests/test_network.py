@@ -517,5 +517,7 @@ def test_a_network_has_one_short_line():
     model = nn.Sequential(nn.Flatten(), wp.MonDEQ(4, 5), nn.Linear(5, 3)).eval()
     assert repr(wp.materialise(model)).startswith("Network(Flatten → MonDEQ → Linear; float32")
     certificate = wp.certify(model)
-    assert certificate == certificate and certificate == wp.certify(model) and certificate != wp.certify(model, norm="inf")
+    assert (
+        certificate == certificate and certificate == wp.certify(model) and certificate != wp.certify(model, norm="inf")
+    )
     assert repr(certificate).startswith("Certificate(norm 2: at most ") and "\n" not in repr(certificate)

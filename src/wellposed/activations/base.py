@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.activations.knowledge import Concavity, TorchForm
 from wellposed.errors import CertificateError, InputError
-from wellposed.numerics.outward import TINY, above, below, enlarged
+from wellposed.numerics.outward import TINY, UNIT, above, below, enlarged
 
 _UNITS = 2.0**-49  # by how much a function evaluated in float64 may err: sixteen units in the last place
 
@@ -21,6 +21,8 @@ class Activation(ABC):
         slope_range: smallest and largest slope over the real line, as exact as it is known.
         binary_slopes: whether every derivative is zero or one.
         homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
+        relative_error: of values and derivatives in float64; that of derivatives is absolute where units are saturated, as
+            their formulas subtract from one.
         concavity: that it is nonnegative and concave on the positive axis, or None where that is not so.
         torch_forms: what of torch computes activations of this class.
     """
@@ -28,6 +30,7 @@ class Activation(ABC):
     slope_range: tuple[float, float] = (0.0, 1.0)
     binary_slopes: bool = False
     homogeneous: bool = False
+    relative_error: float = 1e-14
     concavity: Concavity | None = None
     torch_forms: tuple[TorchForm, ...] = ()
 
@@ -38,6 +41,10 @@ class Activation(ABC):
     @abstractmethod
     def derivative(self, value: Tensor) -> Tensor:
         """A derivative (Clarke selection at kinks) at the pre-activation ``value``; same shape."""
+
+    def derivative_bound(self, value: Tensor) -> Tensor:
+        """At least the derivative at a pre-activation in float64, rounding included."""
+        return self.derivative(value) * (1.0 + self.relative_error) + 16.0 * UNIT
 
     def derivative_at_output(self, output: Tensor) -> Tensor | None:
         """The derivative written as a function of the output σ(v), where that is possible; otherwise None."""

@@ -64,7 +64,7 @@ class GraphLayerBlock(_OnGraphs):
         rtol, atol = self.module.limits()
         usual = torch.ones(graphs.count, dtype=torch.bool, device=value.device)
         # The constant is about adjacencies of norm one.
-        for part in graphs.blocks:
+        for part in graphs.groups:
             usual[part.members] = part.norm <= 1.0 + 1e-12
         size = 1.001 * frobenius_norms(solution.value, graphs.batch, graphs.count)
         own = Own(atol + rtol * size, 0.0, rtol)
