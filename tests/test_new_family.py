@@ -177,7 +177,7 @@ class Written(nn.Module):
 def test_an_activation_of_ones_own_works_in_layers_and_between_them(make):
     torch.manual_seed(0)
     model = make()
-    x = torch.randn(20, 7)
+    x = testing.randn(20, 7)
     network = wp.materialise(model, (7,))
     with torch.no_grad():
         torch.testing.assert_close(network(x), model(x), rtol=1e-4, atol=1e-4)

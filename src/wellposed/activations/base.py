@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from wellposed.activations.knowledge import Concavity, TorchForm
-from wellposed.errors import InputError
+from wellposed.errors import CertificateError, InputError
+from wellposed.numerics.outward import TINY, above, below, enlarged
+
+_UNITS = 2.0**-49  # by how much a function evaluated in float64 may err: sixteen units in the last place
 
 
 class Activation(ABC):
@@ -56,6 +59,32 @@ class Activation(ABC):
     def tensor_tangent(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Tensor:
         """Change of the output, at a fixed pre-activation, along tangents of ``self.tensors``."""
         return torch.zeros_like(value)
+
+    def interval(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of the activation between two pre-activations, float64, rounding included; attained where it increases.
+
+        With all slopes in [s, t], σ(x) is at least σ(l) + min(s, 0)(u − l) and at least σ(u) − max(t, 0)(u − l).
+
+        Args:
+            lower: l, float64, any shape that the activation takes.
+            upper: u ≥ l, of the shape of ``lower``.
+        """
+        at_lower, at_upper = self(lower), self(upper)
+        off_lower, off_upper = self._blur(lower, at_lower), self._blur(upper, at_upper)
+        least, largest = at_lower - off_lower, at_upper + off_upper
+        if self.slope_range[0] >= 0.0:
+            return least, largest
+        falling, rising = (
+            enlarged(max(slope, 0.0) * (upper - lower), 2) for slope in (-self.slope_range[0], self.slope_range[1])
+        )
+        least = torch.maximum(least - falling, at_upper - off_upper - rising)
+        largest = torch.minimum(largest + falling, at_lower + off_lower + rising)
+        return below(least), above(largest)
+
+    def _blur(self, value: Tensor, found: Tensor) -> Tensor:
+        """By how much σ(value) may err: a few units in the last place of it or of its argument, and what underflows."""
+        units = _UNITS * torch.maximum(found.abs(), torch.minimum(value.abs(), found.abs() + 1.0) * (found != 0.0))
+        return units if self.homogeneous or self.binary_slopes else units + TINY
 
     @property
     def is_monotone(self) -> bool:
@@ -142,6 +171,18 @@ class Activation(ABC):
     def to(self, dtype: torch.dtype) -> Activation:
         """The activation with its tensors, if it has any, in another precision."""
         return self if not self.tensors else self.rebuild(tuple(tensor.to(dtype) for tensor in self.tensors))
+
+    def require_zero_at_zero(self, name: str) -> None:
+        """Refuse σ(0) ≠ 0, for theorems that bound ‖z*‖ by ‖Ux + b‖/m.
+
+        Args:
+            name: of the argument, for the error.
+
+        Raises:
+            CertificateError: σ(0) is not zero.
+        """
+        if float(self(torch.zeros((), dtype=torch.float64))) != 0.0:
+            raise CertificateError(f"{name}: the theorem needs an activation that is zero at zero, not {self!r}")
 
     def require_monotone(self, purpose: str) -> None:
         """Raise an `InputError` unless all slopes lie in [0, 1]."""
