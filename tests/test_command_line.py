@@ -19,6 +19,8 @@ from wellposed import testing
 from wellposed.cli.main import run
 from wellposed.training.folder import RunFolder, read_metrics
 
+pytestmark = pytest.mark.float32
+
 QUICK = ["--epochs", "6", "--width", "12", "--m", "1.0", "--learning-rate", "0.02", "--batch-size", "64"]
 
 

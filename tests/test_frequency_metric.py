@@ -392,6 +392,7 @@ def test_malformed_evidence_is_refused(tmp_path):
     assert not circular_metric_problem(layer).proves(testing.ones(0, 32), testing.ones(2), 1.0)
 
 
+@pytest.mark.float32
 def test_the_exact_copy_keeps_the_frequencies_that_run():
     """Forming them again in float64 would give another network, which a constant that is attained does not cover."""
     torch.manual_seed(0)

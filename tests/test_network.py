@@ -388,6 +388,7 @@ def test_settings_that_round_more_are_refused_when_it_runs():
     network(x)
 
 
+@pytest.mark.float32
 def test_inputs_that_do_not_fit_are_refused():
     model = nn.Sequential(wp.Normalize((0.0,) * 3, (1.0,) * 3), nn.Flatten(), nn.Linear(48, 2)).eval()
     network = wp.materialise(model)
@@ -424,6 +425,7 @@ def test_inputs_that_do_not_fit_are_refused():
         wp.materialise("model")
 
 
+@pytest.mark.float32
 def test_constants_of_other_precisions_and_shapes_are_refused():
     class Wide(nn.Module):
         def __init__(self, constant):
@@ -513,6 +515,7 @@ def test_certifying_forms_the_state_map_once():
     assert Counted.formed == 1
 
 
+@pytest.mark.float32
 def test_a_network_has_one_short_line():
     model = nn.Sequential(nn.Flatten(), wp.MonDEQ(4, 5), nn.Linear(5, 3)).eval()
     assert repr(wp.materialise(model)).startswith("Network(Flatten → MonDEQ → Linear; float32")

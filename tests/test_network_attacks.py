@@ -118,6 +118,7 @@ REPLACED = {
 }  # fmt: skip
 
 
+@pytest.mark.float32
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", REPLACED)
 def test_models_that_are_not_what_they_seem_are_refused(name):

@@ -122,6 +122,7 @@ class TestNewFamily(LayerCase):
         with pytest.raises(wp.InputError, match="proves no step"):
             self.make_layer(solver=wp.PeacemanRachford()).solve(self.inputs())
 
+    @pytest.mark.float32
     def test_certified_like_any_other(self):
         model = nn.Sequential(self.make_layer(torch.float32), nn.Linear(6, 3))
         certificate = wp.certify(model, inputs=testing.randn(10, 7))

@@ -128,6 +128,7 @@ def test_draws_are_gaussians_around_the_weights_and_start_at_the_prior():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.float32
 def test_the_command_certifies_a_risk_on_digits(tmp_path, capsys):
     arguments = [
         "reproduce",
