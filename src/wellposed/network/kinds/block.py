@@ -7,7 +7,7 @@ blocks, and never look at the classes of their modules.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -73,13 +73,6 @@ class Block:
     def kind(self) -> str:
         """Name of the module's class."""
         return type(self.module).__name__
-
-    def __iter__(self) -> Iterator[Any]:
-        """Name and module."""
-        return iter((self.name, self.module))
-
-    def __getitem__(self, place: int) -> Any:
-        return (self.name, self.module)[place]
 
     def unknown(self, what: str) -> CertificateError:
         """The error that says that something is not known of this block."""
