@@ -16,7 +16,7 @@ from torch import nn
 
 import wellposed as wp
 from wellposed.bounds.frequency_metric import circular_metric_problem
-from wellposed.bounds.joint import joint_bound
+from wellposed.bounds.metric_of_tail import MetricOfTail
 from wellposed.network import materialise
 
 
@@ -68,11 +68,11 @@ def main() -> None:
         model = network(image, channels)
         product = wp.certify(model, method="product").lipschitz
         start = time.process_time()
-        joint = joint_bound(materialise(model).blocks)
+        tail = MetricOfTail().bound(materialise(model), "2").tail
         spent = time.process_time() - start
         off = ~torch.eye(10, dtype=torch.bool)
-        gain = float((2.0 * product / joint.pairs[off]).mean())
-        print(f"{image}×{image}×{channels:<6d} {product:8.4f} {joint.value:7.4f}  {gain:12.2f}  {spent:12.1f}")
+        gain = float((2.0 * product / tail.pairs[off]).mean())
+        print(f"{image}×{image}×{channels:<6d} {product:8.4f} {tail.value:7.4f}  {gain:12.2f}  {spent:12.1f}")
 
 
 if __name__ == "__main__":

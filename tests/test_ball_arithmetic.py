@@ -15,14 +15,14 @@ from torch import nn
 
 import wellposed as wp
 from wellposed import checker, testing
-from wellposed.bounds.dense_barrier import least_square
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
+from wellposed.bounds.search.dense_barrier import least_square
 from wellposed.checker import core, dense
 from wellposed.numerics import convolution_norms, verified
 
 USERS = (
     "numerics.verified", "guarantee.metric_search", "bounds.diagonal_metric", "bounds.frequency_metric",
-    "verification.relaxation", "constraints.lipschitz_bounded",
+    "verification.proof", "constraints.lipschitz_bounded",
 )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def test_counterexamples_lie_inside_however_small_the_region_is(norm, radius):
     torch.manual_seed(0)
     x = testing.rand(12, dtype=torch.float64)
     region = Region.ball(x, radius) if norm == 2 else Region.box(x, radius, None)
-    asked = RegionQuestion(x, 0, radius, region, 0.0, (12,), None)
+    asked = RegionQuestion(x=x, label=0, radius=radius, region=region, allowance=0.0, shape=(12,), valid=None)
     for seed in range(50):
         torch.manual_seed(seed)
         found = asked.inside(x + 2.0 * radius * testing.randn(12, dtype=torch.float64))

@@ -12,7 +12,7 @@ from torch import nn
 import wellposed as wp
 from harness.certificate_file import forge, refused, scaled, seal_weights, written
 from wellposed import testing
-from wellposed.bounds.components import components
+from wellposed.bounds.entrywise import entrywise_bound
 from wellposed.checker import Checker, Refuted
 from wellposed.checker.cayley import cayley
 
@@ -227,7 +227,7 @@ def test_pixels_that_are_seen_apart_are_not_normalised_as_if_they_were_one_vecto
         with pytest.raises(wp.CertificateError, match="flatten|Flatten"):
             wp.certify(nn.Sequential(apart, *blocks), norm=norm)
         with pytest.raises(wp.CertificateError):
-            components(wp.materialise(nn.Sequential(apart, nn.Flatten(2), *blocks)).blocks, norm)
+            entrywise_bound(wp.materialise(nn.Sequential(apart, nn.Flatten(2), *blocks)).blocks, norm)
         alike = nn.Sequential(wp.Normalize((0.0, 0.0), (0.1, 0.1)), *blocks)
         assert wp.certify(alike, norm=norm).lipschitz > 0.0
     with pytest.raises(wp.CertificateError, match="Flatten"):

@@ -179,11 +179,11 @@ def test_what_was_proved_is_accepted_and_little_more(name, norm, tmp_path):
     changes += [] if certificate.pairs is None else [scaled("pairs", factor=less)]
     if norm == "2":
         # The metric proves more of the first of two layers than the library claims of it.
-        covered = -1 if certificate.joint is None else certificate.joint.place
+        covered = -1 if certificate.tail is None else certificate.tail.place
         weighty = {place for place, factor in enumerate(certificate.factors) if factor.value != 1.0}
         weighty -= {covered, 2 if name == "layers" else covered}
         changes += [scaled("blocks", place, "value", factor=less) for place in sorted(weighty)]
-    if certificate.joint is not None:
+    if certificate.tail is not None:
         changes += [scaled("joint", "value", factor=1.0 - 1e-5), scaled("joint", "pairs", factor=1.0 - 1e-5)]
     for change in changes:
         forge(tmp_path / "c.json", change)

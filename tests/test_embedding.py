@@ -11,7 +11,8 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.verification import ChainVerifier, MixedMonotoneVerifier, verifier_of
+from wellposed.network.mixed_monotone import StateBoxes
+from wellposed.verification import ChainVerifier, IntervalVerifier, verifier_of
 from wellposed.verification.region import Region
 
 
@@ -54,16 +55,13 @@ def sampled(x, radius, norm, count=400):
 def test_margins_and_states_stay_inside(model, norm):
     torch.manual_seed(1)
     shape = (2, 5, 4) if len(model) > 4 else (1, 6)
-    verifier = MixedMonotoneVerifier(model)
+    verifier = IntervalVerifier(model)
     for radius in (1e-6, 0.03, 0.3):
         x = testing.rand(shape, dtype=torch.float64)
         label = int(model(x[None]).argmax())
         region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius)
-        widths = testing.full((x.numel(),), torch.inf, dtype=torch.float64) if norm == "2" else region.widths
-        balls, labels = testing.tensor([region.radius], dtype=torch.float64), testing.tensor([label])
-        low, high, proved = verifier._margins(region.centre[None], widths[None], balls, labels)
-        low, high = low[0], high[0]
-        assert bool(proved.all())
+        low, high = (part[0] for part in verifier.margins(Region.stack([region]), shape, testing.tensor([label])))
+        assert bool(torch.isfinite(low).sum() == len(low) - 1)
         logits = model(sampled(x, radius, norm))
         margins = logits[:, label : label + 1] - logits
         margins[:, label] = torch.inf
@@ -90,37 +88,38 @@ def test_attained_by_a_network_without_signs():
         layer.injection.bias.abs_()
         head.weight.copy_(testing.tensor([[3.0], [2.0], [1.0], [0.5]]).expand(4, 7))
         head.bias.copy_(testing.tensor([1.0, 0.0, 0.0, 0.0]))
-    verifier = MixedMonotoneVerifier(model, valid=None)
+    verifier = IntervalVerifier(model, valid=None)
     x = testing.rand(6, dtype=torch.float64) + 0.5
-    widths, ball = testing.full((1, 6), 0.2, dtype=torch.float64), testing.tensor([10.0], dtype=torch.float64)
-    low = verifier._margins(x[None], widths, ball, testing.tensor([0]))[0][0]
+    region = Region.stack([Region.box(x, 0.2, None)])
+    low = verifier.margins(region, (6,), testing.tensor([0]))[0][0]
     layer.tolerance = type(layer.tolerance)(1e-12, 1e-12)
     logits = model((x - 0.2)[None])[0]
     torch.testing.assert_close(low[1:], (logits[0] - logits)[1:], rtol=1e-4, atol=1e-6)
 
 
 def test_a_box_is_proved_and_not_trusted():
-    verifier = MixedMonotoneVerifier(dense("tanh"))
-    x = testing.rand(1, 6, dtype=torch.float64)
-    low, high = verifier.offsets(x, torch.full_like(x, 0.1), testing.tensor([10.0], dtype=torch.float64))
-    lower, upper, proved = verifier.enclose(low, high)
+    layer = dense("tanh")[2]
+    boxes = StateBoxes("layer", layer.operator(), layer.activation)
+    middle = layer.injection(testing.rand(1, 6, dtype=torch.float64)).detach()
+    low, high = middle - 0.3, middle + 0.3
+    lower, upper, proved = boxes.enclose(low, high)
     assert bool(proved.all())
-    assert verifier.holds(lower, upper, low, high)
+    assert boxes.holds(lower, upper, low, high)
     middle = 0.5 * (lower + upper)
-    assert not verifier.holds(middle, middle, low, high)
-    assert not verifier.holds(lower + 1e-3, upper, low, high)
-    assert not verifier.holds(lower, upper - 1e-3, low, high)
-    assert not verifier.holds(upper, lower, low, high)
-    assert not verifier.holds(lower, upper, low - 1.0, high)
-    assert not verifier.holds(torch.full_like(lower, torch.nan), upper, low, high)
+    assert not boxes.holds(middle, middle, low, high)
+    assert not boxes.holds(lower + 1e-3, upper, low, high)
+    assert not boxes.holds(lower, upper - 1e-3, low, high)
+    assert not boxes.holds(upper, lower, low, high)
+    assert not boxes.holds(lower, upper, low - 1.0, high)
+    assert not boxes.holds(torch.full_like(lower, torch.nan), upper, low, high)
 
 
 @pytest.mark.parametrize("norm", ["2", "inf"])
 @pytest.mark.parametrize("model", [images(), dense("tanh"), dense("tanh", mu=0.99)], ids=["images", "tanh", "steep"])
 def test_batches_are_those_of_single_inputs(model, norm):
-    verifier = MixedMonotoneVerifier(model)
+    verifier = IntervalVerifier(model)
     torch.manual_seed(2)
-    x = testing.rand(7, verifier.inputs, dtype=torch.float64)
+    x = testing.rand(7, *((2, 5, 4) if len(model) > 4 else (1, 6)), dtype=torch.float64)
     labels = [k % verifier.classes for k in range(7)]
     allowances = [0.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0]
     statuses = set()
@@ -132,10 +131,13 @@ def test_batches_are_those_of_single_inputs(model, norm):
             statuses.add(alone.status)
     assert {"certified", "misclassified"} <= statuses
     assert verifier.verify_batch(x[:0], [], 0.1) == []
-    low, high = verifier.offsets(x, torch.full_like(x, 0.05), testing.full((7,), 10.0, dtype=torch.float64))
-    boxes = verifier.enclose(low, high)
+    layer = next(block for block in model if isinstance(block, wp.Equilibrium))
+    states = StateBoxes("layer", layer.operator(), layer.activation)
+    middle = layer.injection(testing.rand(7, *layer.input_shape, dtype=torch.float64)).detach()
+    low, high = middle - 0.1, middle + 0.1
+    boxes = states.enclose(low, high)
     for at in range(7):
-        for one, all_of_them in zip(verifier.enclose(low[at : at + 1], high[at : at + 1]), boxes, strict=True):
+        for one, all_of_them in zip(states.enclose(low[at : at + 1], high[at : at + 1]), boxes, strict=True):
             torch.testing.assert_close(one[0], all_of_them[at], rtol=1e-5, atol=1e-5)
 
 
@@ -152,7 +154,7 @@ def test_more_than_the_global_constant():
     model = dense("tanh", seed=3)
     with torch.no_grad():
         model[2].injection.weight.mul_(10.0)  # so that slopes differ
-    verifier = MixedMonotoneVerifier(model, valid=None)
+    verifier = IntervalVerifier(model, valid=None)
     x = testing.rand(30, 1, 6, dtype=torch.float64)
     logits = model(x)
     labels, layer = logits.argmax(1), model[2]
@@ -173,13 +175,16 @@ def test_more_than_the_global_constant():
     [
         (nn.Sequential(wp.ConvMonDEQ(1, 2, (4, 4)), nn.Flatten(), nn.Linear(32, 2)), "zero-padded"),
         (nn.Sequential(wp.NEMON(4, 3, activation="gelu"), nn.Linear(3, 2)), "increasing"),
-        (nn.Sequential(nn.Linear(3, 4), wp.NEMON(4, 3), nn.Linear(3, 2)), "normalisation"),
-        (nn.Sequential(nn.Linear(3, 4)), "equilibrium layer"),
+        (
+            nn.Sequential(nn.Flatten(), wp.OrthogonalDEQ(16, 8), nn.Linear(8, 3)),
+            "no interval is known for a OrthogonalDEQ",
+        ),
+        (nn.Sequential(wp.OrthogonalConv2d(1, 2, (4, 4)), nn.Flatten(), nn.Linear(32, 2)), "no interval"),
     ],
 )
 def test_refusals(model, words):
     with pytest.raises(wp.CertificateError, match=words):
-        MixedMonotoneVerifier(model.eval())
+        IntervalVerifier(model.eval())
 
 
 def test_layers_whose_box_does_not_close_are_left_open():
@@ -191,7 +196,7 @@ def test_layers_whose_box_does_not_close_are_left_open():
     model = nn.Sequential(layer, nn.Linear(6, 2, dtype=torch.float64)).eval()
     x = testing.rand(3, dtype=torch.float64)
     label = int(model(x[None]).argmax())
-    assert MixedMonotoneVerifier(model, valid=None).verify(x, label, 0.1, norm="inf").status == "unknown"
+    assert IntervalVerifier(model, valid=None).verify(x, label, 0.1, norm="inf").status == "unknown"
 
 
 def test_the_command_line(tmp_path, capsys):

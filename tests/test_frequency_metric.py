@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from harness.tails import with_tail
 from wellposed import testing
-from wellposed.bounds.frequency_barrier import FrequencyBarrier
 from wellposed.bounds.frequency_metric import circular_metric_problem
-from wellposed.bounds.joint import joint_bound
+from wellposed.bounds.metric_of_tail import MetricOfTail
+from wellposed.bounds.search.frequency_barrier import FrequencyBarrier
 from wellposed.testing import check_refusals
 
 
@@ -222,7 +223,7 @@ def test_class_pairs_of_a_classifier(border, tmp_path):
     model = classifier(layer)
     product = wp.certify(model, method="product")
     found = wp.certify(model, inputs=testing.rand(8, 1, 4, 5, dtype=torch.float64))
-    assert found.joint is not None
+    assert found.tail is not None
     off = ~testing.eye(3, dtype=torch.bool)
     assert found.lower_bound <= found.lipschitz < 0.95 * product.lipschitz
     assert bool((found.pairs[off] < 0.95 * product.pairs[off]).all())
@@ -237,22 +238,22 @@ def test_class_pairs_of_a_classifier(border, tmp_path):
     found.save(path)
     again = wp.Certificate.load(path, model)
     assert again.check()
-    joint = dataclasses.replace(again.joint, value=0.98 * again.joint.value)
-    with pytest.raises(wp.CertificateError, match="joint"):
-        dataclasses.replace(again, joint=joint).check()
-    joint = dataclasses.replace(again.joint, pairs=0.98 * again.joint.pairs)
+    tail = dataclasses.replace(again.tail, value=0.98 * again.tail.value)
+    with pytest.raises(wp.CertificateError, match="metric"):
+        with_tail(again, tail).check()
+    tail = dataclasses.replace(again.tail, pairs=0.98 * again.tail.pairs)
     with pytest.raises(wp.CertificateError, match="classes"):
-        dataclasses.replace(again, joint=joint).check()
+        with_tail(again, tail).check()
 
 
 def test_the_pooled_head_is_what_the_blocks_compute():
     layer = layer_of((5, 4), border=0)
     model = classifier(layer)
-    joint = joint_bound(wp.materialise(model).blocks)
-    assert joint.block == "0 + 1 + 3"
+    tail = MetricOfTail().bound(wp.materialise(model), "2").tail
+    assert tail.block == "0 + 1 + 3"
     state = testing.randn(2, *layer.state_shape, dtype=torch.float64)
     rows = torch.autograd.functional.jacobian(lambda at: model[1:](at[None])[0], state[0]).flatten(1)
-    assert circular_metric_problem(layer).proves(rows, joint.multipliers[0], joint.value * (1 + 1e-9))
+    assert circular_metric_problem(layer).proves(rows, tail.multipliers[0], tail.value * (1 + 1e-9))
 
 
 @pytest.mark.parametrize(
@@ -264,9 +265,7 @@ def test_the_pooled_head_is_what_the_blocks_compute():
     ],
 )
 def test_other_endings_get_the_product(rest):
-    assert (
-        joint_bound(wp.materialise(nn.Sequential(layer_of((4, 4), border=0), *rest()).double().eval()).blocks) is None
-    )
+    assert unbounded(nn.Sequential(layer_of((4, 4), border=0), *rest()).double().eval())
 
 
 def test_other_layers_are_left_out():
@@ -289,11 +288,13 @@ def test_averages_over_something_else_are_not_taken_for_averages_over_windows(fl
 
 
 def unbounded(model):
-    """Whether there is no joint bound, be it that the blocks do not even fit together."""
+    """Whether no metric applies, be it that the blocks do not even fit together."""
     try:
-        return joint_bound(wp.materialise(model).blocks) is None
+        MetricOfTail().bound(wp.materialise(model), "2")
     except wp.WellposedError:
         return True
+    return False
+    return False
 
 
 def test_rows_that_are_nearly_equal():
@@ -376,15 +377,15 @@ def test_malformed_evidence_is_refused(tmp_path):
     layer = layer_of((4, 4), border=0)
     model = classifier(layer)
     found = wp.certify(model)
-    joint = found.joint
+    tail = found.tail
     for change in (
-        {"multipliers": joint.multipliers[:0]}, {"multipliers": joint.multipliers[0]},
-        {"multipliers": joint.multipliers.to(torch.complex128)}, {"pairs": joint.pairs[:2, :2]}, {"pairs": joint.pairs[0]},
-        {"pairs": joint.pairs - testing.eye(3)},
-        {"multipliers": joint.multipliers[:, :1]},
+        {"multipliers": tail.multipliers[:0]}, {"multipliers": tail.multipliers[0]},
+        {"multipliers": tail.multipliers.to(torch.complex128)}, {"pairs": tail.pairs[:2, :2]}, {"pairs": tail.pairs[0]},
+        {"pairs": tail.pairs - testing.eye(3)},
+        {"multipliers": tail.multipliers[:, :1]},
     ):  # fmt: skip
         with pytest.raises(wp.CertificateError):
-            dataclasses.replace(found, joint=dataclasses.replace(joint, **change)).check()
+            with_tail(found, dataclasses.replace(tail, **change)).check()
     listed = nn.Sequential(layer, nn.AvgPool2d([2, 2]), nn.Flatten(), model[3]).eval()
     assert wp.certify(listed).lipschitz == pytest.approx(found.lipschitz, rel=1e-6)
     assert circular_metric_problem(layer).bound(testing.ones(2, 3)) is None

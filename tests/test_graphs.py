@@ -607,7 +607,7 @@ def test_trained_layers_reach_six_digits_within_the_predicted_steps(options):
     assert solution.converged.all()
     assert (solution.error_bound <= 1e-6 * (1 + size) * (1 + 1e-5)).all()
     (group,) = graphs.groups
-    plan = GraphContraction(group, *layer._norms(proved=True)).picard_plan()
+    plan = GraphContraction(group, *layer.norms(proved=True)).picard_plan()
     # The bound of a maximum norm is wider than that of the Frobenius norm by up to the root of the width.
     reach = 2 * float(size.max()) * 6**0.5
     assert int(solution.steps.max()) <= plan.iterations(reach, 0.1e-6)

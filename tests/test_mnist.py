@@ -15,7 +15,7 @@ import torch
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.experiments.robustness import read_attacked, read_certified
+from wellposed.experiments.results import read_attacked, read_certified
 from wellposed.training.folder import read_metrics
 from wellposed.training.run import load_image_run
 

@@ -316,7 +316,7 @@ def test_a_certificate_tells_the_changed_model_from_its_own(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["forward", "state", "solve", "readout", "materialise", "_run", "_exact_offset", "operator"]
+    "name", ["forward", "state", "solve", "readout", "materialise", "_run", "_checked_offset", "operator"]
 )
 def test_replaced_methods_are_refused_on_the_object_and_on_the_class(name, monkeypatch):
     model = nn.Sequential(wp.MonDEQ(5, 6), nn.Linear(6, 3)).eval()

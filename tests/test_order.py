@@ -11,7 +11,7 @@ import pytest
 import wellposed as wp
 from wellposed.certificates.order import must_be_ordered
 from wellposed.experiments.presets import Record
-from wellposed.experiments.robustness import Certified, keep_certified, read_certified
+from wellposed.experiments.results import Certified, keep_certified, read_certified
 from wellposed.experiments.tables import Summary, summarise
 from wellposed.training.folder import RunFolder
 
@@ -40,7 +40,7 @@ def test_one_bound_alone_contradicts_nothing():
 def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path):
     run = RunFolder(tmp_path)
     run.weights.write_bytes(b"weights")
-    from wellposed.experiments.robustness import file_digest
+    from wellposed.experiments.results import file_digest
 
     keep_certified(tmp_path, Certified(2.0, 1.0, 0.1, {"gap": [0.5]}, file_digest(run.weights)))
     assert read_certified(tmp_path).lower_bound == 1.0

@@ -19,10 +19,10 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = (
     "errors", "numerics", "activations", "operators", "guarantee", "constraints", "solvers", "implicit", "fixed_point", "maps",
     "layers", "network", "bounds", "lower_bounds", "generalisation", "certificates", "verification", "wellposed", "comparison",
-    "attacks", "data", "models", "interop", "training", "checker", "experiments", "cli", "testing",
+    "attacks", "data", "models", "interop", "training", "checker", "experiments", "falsification", "cli", "testing", "__main__",
 )  # fmt: skip
 # Imports that go upwards, to be mended: the room that imports, and from where.
-UPWARDS = {("layers", "network"), ("generalisation", "certificates")}
+UPWARDS = {("layers", "network")}
 
 # Where the kinds are, and where they are told apart at the border: they may look at classes.
 OF_KINDS = {"layers", "network", "interop", "checker"}
@@ -30,8 +30,7 @@ MOST_TYPE_TESTS = 168
 
 LONGEST_FILE, MEDIAN_FILE, LONGEST_FUNCTION = 400, 120, 60
 LONGER_FUNCTIONS = {
-    "attacks/auto.py: auto_attack", "attacks/minimal.py: adversarial_distances", "certificates/certificate.py: certify",
-    "certificates/radius.py: radii", "experiments/risk.py: certify_risk", "network/embedding.py: embed", "training/run.py: train",
+    "certificates/certificate.py: certify", "certificates/radius.py: radii", "network/embedding.py: embed",
     "verification/relaxation.py: minimise",
 }  # fmt: skip
 

@@ -17,10 +17,11 @@ from wellposed import testing
 from wellposed.bounds.affine_network import affine_network
 from wellposed.verification.attack import descend, margins
 from wellposed.verification.base import RegionQuestion
+from wellposed.verification.central_path import minimise
+from wellposed.verification.proof import proved
 from wellposed.verification.question import Margins, Question, surely_wrong
 from wellposed.verification.reduction import Bounds, Reduction
 from wellposed.verification.region import Region
-from wellposed.verification.relaxation import minimise, proved
 from wellposed.verification.secants import margin_change, refine
 
 FAMILIES = {
@@ -44,7 +45,9 @@ def network_of(kind="mondeq", inputs=3, units=5, classes=3, seed=0, normalised=F
 def question_of(model, x, label, radius, norm):
     network = affine_network(model)
     region = Region.ball(x, radius) if norm == "2" else Region.box(x, radius, None)
-    asked = RegionQuestion(x, label, radius, region, 0.0, tuple(x.shape), None)
+    asked = RegionQuestion(
+        x=x, label=label, radius=radius, region=region, allowance=0.0, shape=tuple(x.shape), valid=None
+    )
     centre = network.centre(region.centre)
     margins = Margins.of(network, centre, region, testing.tensor(label), testing.tensor(0.0, dtype=torch.float64))
     return Question.of(asked, network, centre, margins)

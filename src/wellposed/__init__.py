@@ -2,6 +2,10 @@
 
 from wellposed.activations import Activation as Activation
 from wellposed.activations import activation as activation
+from wellposed.bounds import Bound as Bound
+from wellposed.bounds import BoundMethod as BoundMethod
+from wellposed.bounds import register_bound as register_bound
+from wellposed.bounds import unregister_bound as unregister_bound
 from wellposed.certificates import Certificate as Certificate
 from wellposed.certificates import certify as certify
 from wellposed.certificates import pac_bayes as pac_bayes

@@ -24,7 +24,7 @@ from torch import nn
 import wellposed as wp
 from harness.golden_models import NAMES, SEARCHED, fill, inputs_of, model_of
 from wellposed.lower_bounds.graph_witness import graph_slope
-from wellposed.verification import MixedMonotoneVerifier, PositiveVerifier, RegionVerifier, verifier_of
+from wellposed.verification import IntervalVerifier, PositiveVerifier, RegionVerifier, verifier_of
 
 FILE = Path(__file__).parents[1] / "golden" / "certificates.json"
 TOLERANCE = 1e-9  # relative
@@ -41,8 +41,8 @@ VERIFIED: dict[str, tuple[Callable[[nn.Module], RegionVerifier], str, tuple[floa
     "ladder": (wp.Verifier, "mondeq/float64", (0.013, 0.07, 0.31)),
     "ladder of large units": (wp.Verifier, "mondeq of forty units/float32", (0.013, 0.31)),
     "ladder in a metric": (wp.Verifier, "lben/float64", (0.013, 0.07, 0.31)),
-    "embedding": (MixedMonotoneVerifier, "nemon/float64", (0.07, 0.31)),
-    "embedding of convolutions": (MixedMonotoneVerifier, "conv nemon of grey images/float32", (0.31, 3.0)),
+    "embedding": (IntervalVerifier, "nemon/float64", (0.07, 0.31)),
+    "embedding of convolutions": (IntervalVerifier, "conv nemon of grey images/float32", (0.31, 3.0)),
     "hull": (PositiveVerifier, "pcdeq/float64", (0.07, 3.0)),
     "chain": (verifier_of, "two equilibria/float64", (0.07, 0.31)),
     "strongest for images": (verifier_of, "conv mondeq/float32", (0.07, 0.31)),

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from wellposed.activations.knowledge import Concavity, TorchForm
-from wellposed.errors import InputError
-from wellposed.numerics.outward import UNIT
+from wellposed.errors import CertificateError, InputError
+from wellposed.numerics.outward import TINY, above, below, enlarged
+
+_UNITS = 2.0**-49  # by how much a function evaluated in float64 may err: sixteen units in the last place
 
 
 class Activation(ABC):
@@ -42,7 +44,7 @@ class Activation(ABC):
 
     def derivative_bound(self, value: Tensor) -> Tensor:
         """At least the derivative at a pre-activation in float64, rounding included."""
-        return self.derivative(value) * (1.0 + self.relative_error) + 16.0 * UNIT
+        return self.derivative(value) * (1.0 + self.relative_error) + _UNITS
 
     def derivative_at_output(self, output: Tensor) -> Tensor | None:
         """The derivative written as a function of the output σ(v), where that is possible; otherwise None."""
@@ -65,6 +67,32 @@ class Activation(ABC):
         """Change of the output, at a fixed pre-activation, along tangents of ``self.tensors``."""
         return torch.zeros_like(value)
 
+    def interval(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of the activation between two pre-activations, float64, rounding included; attained where it increases.
+
+        With all slopes in [s, t], σ(x) is at least σ(l) + min(s, 0)(u − l) and at least σ(u) − max(t, 0)(u − l).
+
+        Args:
+            lower: l, float64, any shape that the activation takes.
+            upper: u ≥ l, of the shape of ``lower``.
+        """
+        at_lower, at_upper = self(lower), self(upper)
+        off_lower, off_upper = self._blur(lower, at_lower), self._blur(upper, at_upper)
+        least, largest = at_lower - off_lower, at_upper + off_upper
+        if self.slope_range[0] >= 0.0:
+            return least, largest
+        falling, rising = (
+            enlarged(max(slope, 0.0) * (upper - lower), 2) for slope in (-self.slope_range[0], self.slope_range[1])
+        )
+        least = torch.maximum(least - falling, at_upper - off_upper - rising)
+        largest = torch.minimum(largest + falling, at_lower + off_lower + rising)
+        return below(least), above(largest)
+
+    def _blur(self, value: Tensor, found: Tensor) -> Tensor:
+        """By how much σ(value) may err: a few units in the last place of it or of its argument, and what underflows."""
+        units = _UNITS * torch.maximum(found.abs(), torch.minimum(value.abs(), found.abs() + 1.0) * (found != 0.0))
+        return units if self.homogeneous or self.binary_slopes else units + TINY
+
     @property
     def is_monotone(self) -> bool:
         """Whether all slopes lie in [0, 1], so that the activation is a proximal operator."""
@@ -74,23 +102,6 @@ class Activation(ABC):
     def interior(self) -> Activation:
         """The activation of coordinates that are not on a border which is kept zero; itself where there is no border."""
         return self
-
-    def image(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of σ on intervals, rounding not counted: exact if σ increases, else what its slopes leave possible.
-
-        With slopes in [a, b], σ(low + t) is above σ(low) + at and above σ(high) − b(w − t), w = high − low, and so on.
-
-        Args:
-            low: any shape.
-            high: the same shape, nowhere below ``low``.
-        """
-        ends, (least, most) = (self(low), self(high)), self.slope_range
-        if least >= 0.0:
-            return ends
-        width, rise = high - low, ends[1] - ends[0]
-        falling = ((most * width - rise) / (most - least)).clamp_min(0.0)
-        rising = ((rise - least * width) / (most - least)).clamp_min(0.0)
-        return ends[0] + least * falling, ends[0] + most * rising
 
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         """Resolvent ``(I + step·∂f)⁻¹`` where σ is the proximal operator of f.
@@ -150,6 +161,18 @@ class Activation(ABC):
     def to(self, dtype: torch.dtype) -> Activation:
         """The activation with its tensors, if it has any, in another precision."""
         return self if not self.tensors else self.rebuild(tuple(tensor.to(dtype) for tensor in self.tensors))
+
+    def require_zero_at_zero(self, name: str) -> None:
+        """Refuse σ(0) ≠ 0, for theorems that bound ‖z*‖ by ‖Ux + b‖/m.
+
+        Args:
+            name: of the argument, for the error.
+
+        Raises:
+            CertificateError: σ(0) is not zero.
+        """
+        if float(self(torch.zeros((), dtype=torch.float64))) != 0.0:
+            raise CertificateError(f"{name}: the theorem needs an activation that is zero at zero, not {self!r}")
 
     def require_monotone(self, purpose: str) -> None:
         """Raise an `InputError` unless all slopes lie in [0, 1]."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from wellposed.errors import InputError, check, require
 from wellposed.numerics.norm import norm_named
 
+_WITHIN = 1.0 - 1e-6  # float32 goes a little beyond the radius that it is told
 _NORMS = {"1": "L1", "2": "L2", "inf": "Linf"}
 
 
@@ -54,19 +58,25 @@ def auto_attack(
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
     check(classes >= 2, "model", f"{classes} logit", "must tell two classes apart")
-    second = {2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"])
-    logging.getLogger("auto-attack").setLevel(
-        logging.ERROR
-    )  # it takes exact gradients of a solve for a "dynamic defence"
+    logging.getLogger("auto-attack").setLevel(logging.ERROR)  # exact gradients of a solve pass for a "dynamic defence"
 
     def logits(pixels: Tensor) -> Tensor:
         return model(pixels.to(images.dtype)).float()  # the package computes in float32
 
-    inner = radius * (1.0 - 1e-6)  # float32 goes a little beyond what it is told
+    second = {2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"])
     attack = package.AutoAttack(
-        logits, norm=_NORMS[norm], eps=inner, seed=torch.initial_seed() % 2**32, device=images.device,
+        logits, norm=_NORMS[norm], eps=radius * _WITHIN, seed=torch.initial_seed() % 2**32, device=images.device,
         version="custom", attacks=["apgd-ce", *second, "fab-t", "square"],
     )  # fmt: skip
+    _configure(attack, norm, classes, steps, queries)
+    with _undisturbed(model), torch.random.fork_rng():
+        found = attack.run_standard_evaluation(images.detach().float(), labels, batch_size=len(images))[0]
+    moved = (found != images.float()).flatten(1).any(1)
+    return torch.where(moved[:, None, None, None], found.to(images.dtype), images)
+
+
+def _configure(attack: Any, norm: str, classes: int, steps: int, queries: int) -> None:
+    """The standard ensemble's options for a norm, and how long its attacks take."""
     attack.apgd.n_restarts = 5 if norm == "1" else 1
     targets = min(5 if norm == "1" else 9, classes - 1)
     attack.apgd_targeted.n_target_classes, attack.fab.n_target_classes = targets, min(9, classes - 1)
@@ -74,14 +84,16 @@ def auto_attack(
         part.n_iter = part.n_iter_orig = steps
         part.use_largereps = norm == "1"
     attack.fab.n_iter, attack.fab.n_restarts, attack.square.n_queries = steps, 1, queries
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """With the gradients and the tracer of before, when it is over."""
     gradients = [parameter.grad for parameter in model.parameters()]
-    tracer = sys.gettrace()
+    tracer = sys.gettrace()  # the package traces the model's calls, and takes away whatever traced before
     try:
-        with torch.random.fork_rng():
-            found = attack.run_standard_evaluation(images.detach().float(), labels, batch_size=len(images))[0]
+        yield
     finally:
-        sys.settrace(tracer)  # the package traces the model's calls, and takes away whatever traced before
+        sys.settrace(tracer)
         for parameter, gradient in zip(model.parameters(), gradients, strict=True):
             parameter.grad = gradient
-    moved = (found != images.float()).flatten(1).any(1)
-    return torch.where(moved[:, None, None, None], found.to(images.dtype), images)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wellposed.lower_bounds.graph_witness import with_features
 from wellposed.network import Network, materialise, surely_misclassified
+from wellposed.numerics.outward import enlarged_norm, rounding_constant
 from wellposed.operators.graphs import frobenius_norms
 
 _HALVINGS = 10
@@ -56,7 +57,10 @@ def _least(exact: nn.Module | Network, clean: Any, change: Tensor, labels: Tenso
         tried = with_features(clean, clean.x + middle[clean.batch, None] * change)
         fooled = surely_misclassified(exact, tried, labels)
         low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
-    return high * _norms(change, clean) * (1.0 + 1e-9) + 2.0**-50 * _norms(clean.x, clean)  # what adding it can round
+    # Adding the multiple rounds its product and the sum: at most two units of the change and one of the features.
+    entries = clean.x.numel() + 3
+    moved, size = (enlarged_norm(norm, entries) for norm in (high * _norms(change, clean), _norms(clean.x, clean)))
+    return moved + rounding_constant(2) * size
 
 
 @torch.enable_grad()

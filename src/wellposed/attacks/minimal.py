@@ -1,4 +1,9 @@
-"""Attacks by foolbox: the smallest adversarial perturbation found for every input, in the Euclidean, the ℓ∞ or the ℓ1 norm."""
+"""Attacks by foolbox: the smallest adversarial perturbation found for every input, in the Euclidean, the ℓ∞ or the ℓ1 norm.
+
+A minimal-norm attack comes first: DeepFool or, in ℓ1, for which DeepFool has no step, the attack of Pintor et al. (2021).
+Projected gradient descent at each radius goes after the margin, largest wrong logit less the right one: unlike the cross-entropy,
+the margin has a gradient that does not vanish where the network is sure. Gradients of implicit layers are exact.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.auto import auto_attack
+from wellposed.attacks.search import Judge, Search
 from wellposed.certificates.radius import check_labels
 from wellposed.errors import InputError, check, check_number, require
 from wellposed.numerics.norm import norm_named
+
+_BATCH = 250  # inputs attacked at a time
 
 
 def adversarial_distances(
@@ -28,18 +36,10 @@ def adversarial_distances(
     restarts: int = 1,
     carlini_wagner: int = 0,
     auto: bool = False,
-    batch_size: int = 250,
-    seed: int = 0,
-    is_fooled: Callable[[Tensor, Tensor], Tensor] | None = None,
+    is_fooled: Judge | None = None,
     done: Callable[[int], None] = lambda count: None,
 ) -> tuple[Tensor, Tensor]:
     """Attack every input with a minimal-norm attack and with projected gradient descent at each radius.
-
-    The minimal-norm attack is DeepFool; in ℓ1, for which it has no step, that of Pintor et al. (2021).
-
-    Projected gradient descent goes after the margin, largest wrong logit less the right one: unlike the cross-entropy, its
-    gradient does not vanish where the network is sure. Gradients are those of the implicit layers, exact. Every adversarial
-    example is evaluated again, and its distance measured, outside of the attack library.
 
     Args:
         model: maps pixels in [0, 1] to logits; attacked in eval mode.
@@ -47,14 +47,11 @@ def adversarial_distances(
         labels: true classes, shape (batch,).
         radii: in pixel units, for projected gradient descent.
         norm: ``"2"``, ``"inf"`` or ``"1"``.
-        steps: its number of steps.
-        restarts: how often it is run, each time from another random start.
+        steps: of projected gradient descent.
+        restarts: how often projected gradient descent is run, each time from another random start.
         carlini_wagner: steps of the attack of Carlini & Wagner (2017), Euclidean and minimal-norm; zero to leave it out.
-        auto: whether to run the attacks of `auto_attack` too, at each radius on the inputs that have withstood all others.
-        batch_size: inputs attacked at a time.
-        seed: of the random starts.
-        is_fooled: judges candidates: maps inputs and true classes to booleans, shape (batch,). By default the model's
-            largest logit decides; a stricter judge counts the errors of its solves.
+        auto: whether to run `auto_attack` too, at each radius on the inputs that have withstood all others.
+        is_fooled: judges candidates; by default the model's largest logit decides. A stricter judge counts the errors of solves.
         done: called with the number of inputs finished so far.
 
     Returns:
@@ -65,32 +62,54 @@ def adversarial_distances(
         MissingExtraError: foolbox, or the package for ``auto``, is not installed.
         InputError: pixels outside [0, 1].
     """
-    foolbox = require("foolbox", "attack")
-    logging.getLogger().setLevel(logging.WARNING)  # importing foolbox sets it to INFO
     norm = norm_named(norm)
-    check(restarts >= 1, "restarts", restarts, "must be at least 1")
-    check(carlini_wagner >= 0 and (norm == "2" or not carlini_wagner), "carlini_wagner", carlini_wagner, "is Euclidean")
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise InputError(f"x: is a {type(x).__name__}; needs a floating-point torch tensor of shape (batch, ...)")
-    check_labels(labels, len(x))
-    if len(x):
-        with torch.no_grad():
-            classes = model(x[:1]).shape[1]
-        inside = 0 <= int(labels.min()) <= int(labels.max()) < classes
-        check(inside, "labels", (int(labels.min()), int(labels.max())), f"must lie in 0…{classes - 1}")
-        labels = labels.long()
-    if len(x) and not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
-        raise InputError(f"x: pixels span [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
-    for radius in radii:
-        check_number("radii", radius, 0.0, math.inf, "must be positive and finite")
+    attacks = _attacks(norm, radii, steps, restarts, carlini_wagner)
+    labels = _checked_labels(model, x, labels)
     if not len(x):
         return torch.zeros(0, dtype=torch.float64), x
     judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)
+    found: list[Search] = []
     training = model.training
     model.eval()
-    torch.manual_seed(seed)
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
-    known = foolbox.attacks
+    torch.manual_seed(0)
+    try:
+        for images, truth in zip(x.split(_BATCH), labels.split(_BATCH), strict=True):
+            found.append(Search(judge, images, truth, float(norm)))
+            _attack(model, found[-1], attacks)
+            for radius in radii if auto else ():
+                found[-1].press(functools.partial(auto_attack, model, norm=norm), radius)
+            done(sum(len(search.best) for search in found))
+    finally:
+        model.train(training)
+    return torch.cat([search.best for search in found]), torch.cat([search.examples for search in found])
+
+
+def _checked_labels(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """Labels as foolbox takes them, where they and the pixels are what an attack is about."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise InputError(f"x: is a {type(x).__name__}; needs a floating-point torch tensor of shape (batch, ...)")
+    check_labels(labels, len(x))
+    if not len(x):
+        return labels
+    with torch.no_grad():
+        classes = model(x[:1]).shape[1]
+    inside = 0 <= int(labels.min()) <= int(labels.max()) < classes
+    check(inside, "labels", (int(labels.min()), int(labels.max())), f"must lie in 0…{classes - 1}")
+    if not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
+        raise InputError(f"x: pixels span [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
+    return labels.long()
+
+
+def _attacks(
+    norm: str, radii: Sequence[float], steps: int, restarts: int, carlini_wagner: int
+) -> list[tuple[Any, list[Any]]]:
+    """The attacks of foolbox, with the radii to run each at; None for one that looks for the smallest."""
+    check(restarts >= 1, "restarts", restarts, "must be at least 1")
+    check(carlini_wagner >= 0 and (norm == "2" or not carlini_wagner), "carlini_wagner", carlini_wagner, "is Euclidean")
+    for radius in radii:
+        check_number("radii", radius, 0.0, math.inf, "must be positive and finite")
+    known = require("foolbox", "attack").attacks
+    logging.getLogger().setLevel(logging.WARNING)  # importing foolbox sets it to INFO
     nearest, descent = {
         "2": (known.L2DeepFoolAttack, known.L2ProjectedGradientDescentAttack),
         "inf": (known.LinfDeepFoolAttack, known.LinfProjectedGradientDescentAttack),
@@ -101,60 +120,14 @@ def adversarial_distances(
         attacks += [(_on_margins(descent)(steps=steps), list(radii))] * restarts
     if carlini_wagner:
         attacks.append((known.L2CarliniWagnerAttack(binary_search_steps=5, steps=carlini_wagner), [None]))
-    distances, examples, count = [], [], 0
-    try:
-        for images, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
-            found = _Search(judge, images, truth, float(norm))
-            for attack, tried in attacks:
-                for candidates in attack(wrapped, images, truth, epsilons=tried)[1]:
-                    found.offer(candidates)
-            for radius in radii if auto else ():
-                found.press(functools.partial(auto_attack, model, norm=norm), radius)
-            distances.append(found.best)
-            examples.append(found.examples)
-            count += len(truth)
-            done(count)
-    finally:
-        model.train(training)
-    return torch.cat(distances), torch.cat(examples)
+    return attacks
 
 
-class _Search:
-    """The nearest adversarial examples of a batch so far.
-
-    Args:
-        judge: see `adversarial_distances`.
-        images: shape (batch, ...).
-        truth: true classes.
-        order: of the norm.
-    """
-
-    def __init__(self, judge: Callable[[Tensor, Tensor], Tensor], images: Tensor, truth: Tensor, order: float) -> None:
-        self._judge, self._images, self._truth, self._order = judge, images, truth, order
-        with torch.no_grad():
-            wrong = judge(images, truth)
-        self.best = torch.where(wrong, 0.0, torch.inf).double()
-        self.examples = images.clone()
-
-    def offer(self, candidates: Tensor) -> None:
-        """Take every candidate that fools the model and is nearer than what is known."""
-        with torch.no_grad():
-            fooled = self._judge(candidates, self._truth)
-        moved = (candidates.double() - self._images.double()).flatten(1)
-        distance = torch.linalg.vector_norm(moved, self._order, dim=1)
-        valid = ((candidates >= 0.0) & (candidates <= 1.0)).flatten(1).all(1)
-        better = fooled & valid & (distance < self.best)
-        self.best = torch.where(better, distance, self.best)
-        self.examples[better] = candidates[better]
-
-    def press(self, attack: Callable[..., Tensor], radius: float) -> None:
-        """Run an attack with a radius on the inputs that nothing is known for within it."""
-        rest = self.best > radius
-        if not bool(rest.any()):
-            return
-        candidates = self._images.clone()
-        candidates[rest] = attack(self._images[rest], self._truth[rest], radius)
-        self.offer(candidates)
+def _attack(model: nn.Module, search: Search, attacks: list[tuple[Any, list[Any]]]) -> None:
+    wrapped = require("foolbox", "attack").PyTorchModel(model, bounds=(0, 1), device=search.images.device)
+    for attack, tried in attacks:
+        for candidates in attack(wrapped, search.images, search.truth, epsilons=tried)[1]:
+            search.offer(candidates)
 
 
 def _on_margins(descent: Any) -> Any:

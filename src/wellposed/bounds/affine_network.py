@@ -15,15 +15,14 @@ from wellposed.bounds.tail import normalisation_before, tail_of
 from wellposed.errors import CertificateError
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.frozen import frozen, linear_map
-from wellposed.layers.plain import is_plain
-from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.layers.frozen import frozen
+from wellposed.maps.linear import LinearMap
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import enlarged, enlarged_norm, rounding_constant
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Centre:
     """Inputs with everything known of the network there; float64.
 
@@ -49,12 +48,15 @@ class Centre:
     logits: Tensor
     converged: Tensor
 
+    def __repr__(self) -> str:
+        return f"Centre(input={tuple(self.input.shape)})"
+
     def __getitem__(self, rows: int | Tensor) -> Self:
         """Some of the inputs, or one."""
         return type(self)(**{name: part[rows] for name, part in vars(self).items()})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class AffineNetwork:
     """``y = C z* + c``, ``z* = max(W z* + U x + b, 0)`` on flat inputs in the model's own units (pixels).
 
@@ -81,6 +83,9 @@ class AffineNetwork:
     layer: Equilibrium
     folding: float
 
+    def __repr__(self) -> str:
+        return f"AffineNetwork(weight={tuple(self.weight.shape)}, output={tuple(self.output.shape)})"
+
     @cached_property
     def gram(self) -> Tensor:
         """UUᵀ, shape (n, n)."""
@@ -89,7 +94,7 @@ class AffineNetwork:
     @cached_property
     def row_norms(self) -> Tensor:
         """Upper bounds of the Euclidean norms of U's rows, shape (n,)."""
-        return self.weight.norm(dim=1) * (1.0 + (self.weight.shape[1] + 8) * 2.0**-52 + self.folding)
+        return enlarged_norm(self.weight.norm(dim=1), self.weight.shape[1] + 1) * (1.0 + self.folding)
 
     @cached_property
     def metric(self) -> Tensor:
@@ -131,9 +136,12 @@ class AffineNetwork:
             start = torch.cat([metric, metric.new_tensor([own])])
             bound = DenseMetricProblem(matrix, weight, start).bound(seen)
             fallback = torch.inf if whole is None else float(self.matrix[k].norm()) * whole.value
-            # The folded U differs from the exact one by rounding, which the last factor covers.
             found[k] = float(self.row_norms[k]) + fallback if bound is None else bound.value
-        return found * (1.0 + 1e-9)
+        if self.folding == 0.0:
+            return found
+        # Whatever the slopes of σ, an error ΔU of the folded U moves the gradient of v_k by at most ‖ΔU_k‖ + ‖W_k‖·S·‖ΔU‖.
+        largest = self.offset_lipschitz * enlarged_norm(self.weight.norm(), self.weight.numel())
+        return enlarged(found + self.folding * (self.row_norms + self.matrix.norm(dim=1) * largest), size + 8)
 
     @torch.no_grad()
     def centre(self, x: Tensor) -> Centre:
@@ -145,14 +153,18 @@ class AffineNetwork:
         solution = self.layer.solve(flat)
         assert solution.error_bound is not None
         state = solution.value
-        away = solution.error_bound + self.offset_lipschitz * offset_error.norm(dim=1) * (1.0 + 1e-12)
+        away = solution.error_bound + self.offset_lipschitz * offset_error.norm(dim=1)
+        away = enlarged(away, len(self.matrix) + 4)
         value = state @ self.matrix.t() + offset
         terms = state.abs() @ self.matrix.abs().t() + offset.abs()
-        rows = self.matrix.norm(dim=1) * (1.0 + 1e-12)
-        error = rows * away[:, None] + rounding_constant(state.shape[1] + 6) * terms + offset_error
+        rows = enlarged_norm(self.matrix.norm(dim=1), len(self.matrix))
+        error = enlarged(rows * away[:, None] + rounding_constant(state.shape[1] + 6) * terms + offset_error, 4)
         logits = state @ self.output.t() + self.output_bias
-        parts = (flat, offset, offset_error, state, value, error, away, logits, solution.converged)
-        return Centre(*(part.reshape(x.shape[:-1] + part.shape[1:]) for part in parts))
+        parts = {
+            "input": flat, "offset": offset, "offset_error": offset_error, "state": state, "preactivation": value,
+            "error": error, "state_error": away, "logits": logits, "converged": solution.converged,
+        }  # fmt: skip
+        return Centre(**{name: part.reshape(x.shape[:-1] + part.shape[1:]) for name, part in parts.items()})
 
 
 @torch.no_grad()
@@ -177,22 +189,14 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     name, layer = tail.name, tail.layer
     if layer.activation != ReLU() and (relu_only or not layer.activation.is_monotone):
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
-    linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
-    if layer.operator().matrix() is None or not linear:
+    driven = layer.injection.matrix()
+    if layer.operator().matrix() is None or driven is None:
         raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
-    fixed = frozen(layer, metric_guarantee(name, layer))
-    weight = fixed.injection.weight.detach()
-    bias = (
-        torch.zeros(len(weight), dtype=torch.float64) if fixed.injection.bias is None else fixed.injection.bias.detach()
-    )
-    size, folding = bias.abs(), 0.0
-    found = normalisation_before(blocks, tail.place, weight.shape[1])
-    if found is not None:
-        mean, std = found
-        shift, folding = -mean / std, rounding_constant(weight.shape[1] + 8)
-        size = size + weight.abs() @ shift.abs()
-        bias = bias + weight @ shift
-        weight = weight / std
-    fixed.injection = linear_map(weight, bias)
-    matrix = fixed.operator().dense().detach()
-    return AffineNetwork(matrix, weight, bias, size, tail.rows, tail.bias, fixed, folding)
+    fixed, driven = frozen(layer, metric_guarantee(name, layer)), driven.cpu()
+    found = normalisation_before(blocks, tail.place, driven.terms)
+    driven = driven if found is None else driven.behind(*found)
+    fixed.injection = LinearMap.of(driven.weight, driven.bias)
+    return AffineNetwork(
+        matrix=fixed.operator().dense().detach(), weight=driven.weight, bias=driven.bias, bias_size=driven.bias_size,
+        output=tail.rows, output_bias=tail.bias, layer=fixed, folding=rounding_constant(driven.roundings),
+    )  # fmt: skip

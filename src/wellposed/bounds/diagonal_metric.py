@@ -1,43 +1,29 @@
-"""Lipschitz bounds of an equilibrium layer and the linear map after it, in the best diagonal metric.
+"""The inequality of `metric_inequality` for a W that is a matrix, proved by one verified Cholesky factorisation of each side.
 
-Revay, Wang & Manchester (2020), Theorem 2, for weights that need not have been made for it: for any W, U, C and any activation
-with slopes in [0, 1], x ↦ C z*(x) is γ-Lipschitz if ``M(λ) − CᵀC − ΛUUᵀΛ/γ² ⪰ 0`` and M(λ) = Λ(I − W) + (I − W)ᵀΛ ≻ 0 for some
-λ > 0. λ comes from `interior_point`, but could come from anywhere; the proof for the stored numbers is one verified Cholesky
-factorisation of each of the two matrices. C may be one row difference of a head: then γ is a constant of a class margin.
+C may be one row difference of a head: then γ is a constant of a class margin.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
-from wellposed.bounds.dense_barrier import least_square
+from wellposed.bounds.metric_inequality import DiagonalBound, MetricInequality, least_proved
+from wellposed.bounds.search.dense_barrier import least_square
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.plain import is_plain
-from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one, to_float64
 
-
-@dataclass(frozen=True, eq=False)
-class DiagonalBound:
-    """A proved bound.
-
-    Attributes:
-        value: γ.
-        multipliers: λ, float64, shape (n,): with them `DenseMetricProblem.proves` the value.
-    """
-
-    value: float
-    multipliers: Tensor
+_SLACK = 1e-10
+_SMALLEST, _LARGEST = 1e-100, 1e100  # of scaled numbers, whose products then neither under- nor overflow
 
 
-class DenseMetricProblem:
+class DenseMetricProblem(MetricInequality):
     """The stored numbers of one layer z = σ(Wz + Ux + b).
 
     Args:
@@ -54,18 +40,10 @@ class DenseMetricProblem:
         self._displacement = np.eye(len(self._weight)) - self._weight
         self._gram = driven @ driven.T
         self._absolute_gram = np.abs(driven) @ np.abs(driven).T
-        self._inputs = driven.shape[1]
-        self._metric = metric
-        self._terms = self._inputs + 3 * roundings  # in the error of an entry of UUᵀ
+        self._inputs, self._roundings, self._metric = driven.shape[1], roundings, metric
 
-    def proves(self, output: Tensor, multipliers: Tensor, value: float) -> bool:
-        """Whether x ↦ C z* is proved to be Lipschitz with this constant, rounding included.
-
-        Args:
-            output: C, shape (outputs, n).
-            multipliers: λ, shape (n,).
-            value: γ.
-        """
+    @override
+    def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:
         fits = multipliers.shape == (len(self._weight),) and output.shape[1:] == multipliers.shape
         usable = fits and bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all())
         if not (0.0 < value < math.inf) or not usable or not bool(torch.isfinite(output).all()):
@@ -75,11 +53,11 @@ class DenseMetricProblem:
         seen = small.numpy()
         scale = np.ldexp(to_float64(multipliers, "multipliers"), -2 * exponent)
         value = math.ldexp(value, -exponent - self._exponent) if abs(exponent + self._exponent) < 1000 else 0.0
-        in_range = 1e-100 < value < 1e100 and scale.min() > 1e-100 and scale.max() < 1e100
-        if not in_range:
+        if not (_SMALLEST < value < _LARGEST and scale.min() > _SMALLEST and scale.max() < _LARGEST):
             return False
-        # Entries err by this much, relative to the sums of the absolute values of their terms.
-        rounding = rounding_constant(max(len(seen), self._terms) + 12)
+        # So many roundings, relative to the sums of the absolute values of their terms, are in an entry of CᵀC, with two of each
+        # factor and two subtractions; and in one of ΛUUᵀΛ/γ² with five operations. One more covers the rounding of those sums.
+        rounding = rounding_constant(max(len(seen) + 6, self._inputs + 2 * self._roundings + 5) + 1)
         half = scale[:, None] * self._displacement
         size = scale[:, None] * (np.abs(self._weight) + np.eye(len(scale)))
         condition, terms = half + half.T, size + size.T
@@ -93,13 +71,8 @@ class DenseMetricProblem:
         lost = 1e-307 * len(scale) * (len(seen) + self._inputs) * (1.0 + (scale.max() / value) ** 2)
         return is_positive_semidefinite(test, rounding * float(terms.sum(axis=1).max()) + lost)
 
+    @override
     def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
-        """A nearly least proved constant of x ↦ C z*, or None where none could be proved.
-
-        Args:
-            output: C, shape (outputs, n).
-            start: multipliers to start from, such as those of another C.
-        """
         seen, exponent = near_one(output, "C")
         point = least_square(
             torch.from_numpy(self._displacement), torch.from_numpy(self._gram), seen,
@@ -108,13 +81,12 @@ class DenseMetricProblem:
         if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
             return None
         multipliers = torch.from_numpy(np.ldexp(point.multipliers.numpy(), 2 * exponent))
-        slack = 1e-10
-        while slack < 1e-2:
-            value = math.ldexp(math.sqrt(point.square) * (1.0 + slack), exponent + self._exponent)
-            if self.proves(output, multipliers, value):
-                return DiagonalBound(value * (1.0 + 1e-9), multipliers)  # room for another machine's rounding
-            slack *= 8.0
-        return None
+        least = math.sqrt(point.square)
+
+        def claim(slack: float) -> DiagonalBound:
+            return DiagonalBound(math.ldexp(least * (1.0 + slack), exponent + self._exponent), multipliers)
+
+        return least_proved(claim, lambda found: self.proves(output, found.multipliers, found.value), slack=_SLACK)
 
 
 def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> DenseMetricProblem | None:
@@ -126,8 +98,8 @@ def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Dense
         layer: the layer.
         std: of a normalisation before it, which U is divided by, float64, shape (inputs,); None for none.
     """
-    plain = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
-    if not layer.activation.is_monotone or not plain:
+    driven = layer.injection.matrix()
+    if not layer.activation.is_monotone or driven is None:
         return None
     with torch.no_grad():
         operator, guarantee = layer.materialise()
@@ -138,10 +110,10 @@ def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Dense
         metric = known_metric(matrix, guarantee)
         if metric is None:
             return None
-        weight = layer.injection.weight.detach()
+        weight = driven.cpu().weight
         if std is None:
             return DenseMetricProblem(matrix, weight, metric)
-        divided = weight.double().cpu() / std
-        if bool(((divided.abs() < 1e-290) & (weight != 0.0).cpu()).any()):  # whose rounding is not relative
+        divided = weight / std
+        if bool(((divided.abs() < 1e-290) & (weight != 0.0)).any()):  # whose rounding is not relative
             return None
         return DenseMetricProblem(matrix, divided, metric, roundings=1)

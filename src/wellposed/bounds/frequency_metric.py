@@ -1,6 +1,6 @@
-"""Lipschitz bounds of a circular convolutional layer and the linear map after it, in the best metric of the channels.
+"""The inequality of `metric_inequality` for a W that is a circular convolution, proved frequency by frequency.
 
-The condition of `diagonal_metric`, with one multiplier λ_c for all pixels of a channel. Then S = ΛH + HᵀΛ − ΛGΛ/γ² falls apart
+There is one multiplier λ_c for all pixels of a channel. Then S = ΛH + HᵀΛ − ΛGΛ/γ² falls apart
 into one Hermitian matrix S_ω of the size of the channels for every frequency, if G ⪰ UUᵀ is a circular convolution too. C need
 not be one: it is seen through its transform, and x ↦ C z* is γ-Lipschitz if Σ_ω C_ωᴴ S_ω⁻¹ C_ω ⪯ I. The proof for the stored
 numbers is one verified Cholesky factorisation of [[S_ω, C_ω], [C_ωᴴ, P_ω]] for every frequency, with Σ P_ω ⪯ I.
@@ -12,22 +12,24 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from wellposed.bounds.diagonal_metric import DiagonalBound
-from wellposed.bounds.frequency_barrier import FrequencyBarrier
-from wellposed.bounds.interior_point import minimise
-from wellposed.layers.conv_equilibrium import ImageInjection, ImageLayer
-from wellposed.layers.conv_lben import CircularInjection
-from wellposed.layers.plain import is_plain
-from wellposed.numerics.convolution_norms import are_semidefinite, largest_singular_value
-from wellposed.numerics.outward import rounding_constant
+from wellposed.bounds.input_gram import circular_gram, constant_gram
+from wellposed.bounds.metric_inequality import DiagonalBound, MetricInequality, least_proved
+from wellposed.bounds.search.frequency_barrier import FrequencyBarrier
+from wellposed.bounds.search.interior_point import minimise
+from wellposed.layers.conv_equilibrium import ImageLayer
+from wellposed.numerics.convolution_norms import are_semidefinite
+from wellposed.numerics.outward import UNIT, enlarged, enlarged_norm, reduced, rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one
 from wellposed.operators.fourier import image_rounding, multiplicity
 
-_UNIT = 2.0**-53
+_SLACK = 1e-9
+_SMALLEST, _LARGEST = 1e-90, 1e90  # of scaled numbers, whose products then neither under- nor overflow
+_TOLERANCE = 1e-5  # relative gap to the optimum at which a search stops
 
 
-class CircularMetricProblem:
+class CircularMetricProblem(MetricInequality):
     """The stored numbers of one layer z = σ(Wz + Ux + b) on images, W a circular convolution.
 
     Args:
@@ -61,14 +63,8 @@ class CircularMetricProblem:
         same = self._gram.stride(0) == 0
         return self._gram[0].real.contiguous() if same else None
 
-    def proves(self, output: Tensor, multipliers: Tensor, value: float) -> bool:
-        """Whether x ↦ C z* is proved to be Lipschitz with this constant, rounding included.
-
-        Args:
-            output: C, shape (outputs, channels·height·width).
-            multipliers: λ, shape (channels,).
-            value: γ.
-        """
+    @override
+    def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:
         if multipliers.shape != (self._size,) or not multipliers.is_floating_point() or not self._fits(output):
             return False
         usable = bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all())
@@ -77,55 +73,29 @@ class CircularMetricProblem:
         seen, exponent = near_one(output)
         scale = torch.ldexp(multipliers.double(), torch.tensor(-2.0 * exponent))
         value = math.ldexp(value, -exponent - self._exponent) if abs(exponent + self._exponent) < 1000 else 0.0
-        extremes = float(scale.min()), float(scale.max())
-        if not (1e-90 < value < 1e90 and extremes[0] > 1e-90 and extremes[1] < 1e90):
+        if not (_SMALLEST < value < _LARGEST and float(scale.min()) > _SMALLEST and float(scale.max()) < _LARGEST):
             return False
-        condition, through, error = self._parts(scale, value)
-        matrix = condition - through
+        matrix, error = self._sides(scale, value)
         rows = self._transformed(seen)
-        pixels = self._image[0] * self._image[1]
-        solved = torch.linalg.solve_ex(matrix, rows)[0]
-        needed = rows.mH @ solved
-        needed = 0.5 * (needed + needed.mH)
-        total = torch.einsum("f,fab->ab", self._counts, needed.real)
-        left = 1.0 - float(torch.linalg.eigvalsh(total)[-1])
-        if not left > 0.0:
-            return False
-        # Half of what is left of the identity is shared out: evenly, and in proportion to the needs.
-        outputs = len(seen)
-        share = (1.0 + 0.25 * left) * needed + 0.25 * left / pixels * torch.eye(outputs, dtype=needed.dtype)
-        # Powers of two bring both diagonal blocks near one, exactly.
-        first, second = (
-            torch.ldexp(torch.ones(len(part)), (-0.5 * part.diagonal(dim1=1, dim2=2).real.amax(1).log2()).round())
-            .to(torch.float64)[:, None, None]
-            for part in (matrix, share)
-        )  # fmt: skip
-        upper = torch.cat([matrix * first * first, rows * first * second], 2)
-        bordered = torch.cat([upper, torch.cat([rows.mH * first * second, share * second * second], 2)], 1)
-        sizes = bordered.abs().sum(2).amax(1)
-        if not bool(are_semidefinite(bordered, error * first.flatten() ** 2 * 1.01 + 8.0 * _UNIT * sizes).all()):
+        share = self._shared_out(matrix, rows)
+        if share is None or not _covers(matrix, rows, share, error):
             return False
         # The transform of C is off by little: ‖S^(−1/2)Cᵀ‖ by that over the root of the least eigenvalue of S.
         floor = _least(matrix, error)
         if floor is None:
             return False
-        unitary = 4.0 * _UNIT * (image_rounding(self._image) + 4.0) * float(seen.norm()) * 1.01
-        limit = 1.0 - unitary / math.sqrt(floor)
+        unitary = 4.0 * UNIT * (image_rounding(self._image) + 4.0) * enlarged_norm(float(seen.norm()), seen.numel())
+        limit = 1.0 - enlarged(unitary / math.sqrt(floor), 4)
         if not limit > 0.0:
             return False
         total = torch.einsum("f,fab->ab", self._counts, share.real)
         absolute = torch.einsum("f,fab->ab", self._counts, share.abs())
         lost = rounding_constant(len(self._counts) + 8) * float(absolute.sum(1).max())
-        rest = limit * limit * (1.0 - 1e-15) * torch.eye(outputs, dtype=torch.float64) - 0.5 * (total + total.t())
+        rest = reduced(limit * limit, 3) * torch.eye(len(seen), dtype=torch.float64) - 0.5 * (total + total.t())
         return is_positive_semidefinite(rest.numpy(), lost)
 
+    @override
     def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
-        """A nearly least proved constant of x ↦ C z*, or None where none could be proved.
-
-        Args:
-            output: C, shape (outputs, channels·height·width).
-            start: multipliers to start from, such as those of another C.
-        """
         if not self._fits(output) or not bool(torch.isfinite(output).all()) or not float(output.abs().max()) > 0.0:
             return None
         if not float(self._gram.abs().max()) > 0.0:
@@ -136,31 +106,43 @@ class CircularMetricProblem:
             self._displacement, self._gram, self._transformed(seen) / norm, self._counts, self._size
         )
         metric = near_one(self._metric if start is None else start)[0]
-        point = minimise(barrier, metric, tolerance=1e-5)
+        point = minimise(barrier, metric, tolerance=_TOLERANCE)
         if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
             return None
-        slack = 1e-9
-        while slack < 1e-2:
+
+        def claim(slack: float) -> DiagonalBound:
             # A larger λ leaves C room, and a t that grows more than λ lifts S off its boundary.
             value = math.ldexp(math.sqrt(point.square) * (1.0 + slack) * norm, exponent + self._exponent)
             multipliers = torch.ldexp(point.multipliers * norm**2 * (1.0 + slack), torch.tensor(2.0 * exponent))
-            if self.proves(output, multipliers, value):
-                return DiagonalBound(value * (1.0 + 1e-9), multipliers)
-            slack *= 8.0
-        return None
+            return DiagonalBound(value, multipliers)
+
+        return least_proved(claim, lambda found: self.proves(output, found.multipliers, found.value), slack=_SLACK)
 
     def _fits(self, output: Tensor) -> bool:
         features = self._size * self._image[0] * self._image[1]
         return output.ndim == 2 and len(output) > 0 and output.shape[1] == features and output.is_floating_point()
 
-    def _parts(self, scale: Tensor, value: float) -> tuple[Tensor, Tensor, Tensor]:
-        """ΛH + HᴴΛ, ΛGΛ/γ², and a bound on the errors of both together at every frequency."""
+    def _sides(self, scale: Tensor, value: float) -> tuple[Tensor, Tensor]:
+        """S = ΛH + HᴴΛ − ΛGΛ/γ², and a bound on its error at every frequency."""
         half = scale[:, None] * self._displacement
         terms = scale[:, None] * self._terms
         through = scale[:, None] * self._gram * scale / (value * value)
+        # Entries come out of at most seven operations, those of W included; the rest covers the rounding of their sizes.
         size = (terms + terms.mT + through.abs()).sum(2).amax(1)
-        error = 32.0 * _UNIT * size + float(scale.max()) ** 2 * self._gram_error / (value * value) * 1.01
-        return half + half.mH, through, error
+        given = float(scale.max()) ** 2 * self._gram_error / (value * value)
+        return half + half.mH - through, rounding_constant(16) * size + enlarged(given, 4)
+
+    def _shared_out(self, matrix: Tensor, rows: Tensor) -> Tensor | None:
+        """P_ω above C_ω S_ω⁻¹ C_ωᴴ whose sum stays below the identity; None where that is not so. It proves nothing."""
+        needed = rows.mH @ torch.linalg.solve_ex(matrix, rows)[0]
+        needed = 0.5 * (needed + needed.mH)
+        total = torch.einsum("f,fab->ab", self._counts, needed.real)
+        left = 1.0 - float(torch.linalg.eigvalsh(total)[-1])
+        if not left > 0.0:
+            return None
+        # Half of what is left of the identity is shared out: evenly, and in proportion to the needs.
+        even = 0.25 * left / (self._image[0] * self._image[1])
+        return (1.0 + 0.25 * left) * needed + even * torch.eye(rows.shape[2], dtype=needed.dtype)
 
     def _transformed(self, output: Tensor) -> Tensor:
         """The rows of C in the unitary transform, complex128, shape (frequencies, channels, outputs)."""
@@ -180,102 +162,37 @@ def circular_metric_problem(layer: object, std: Tensor | None = None) -> Circula
     if layer.output is not None or layer.direct is not None:
         return None
     with torch.no_grad():
-        weight = layer.injection.weight.detach()
+        numbers = layer.injection.numbers()
+        weight = numbers.weight.cpu()
         if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()):
             return None
         operator, guarantee = layer.materialise()
-        kernel, exponent = near_one(weight if std is None else weight.double().cpu() / std[:, None, None])
+        kernel, exponent = near_one(weight if std is None else weight / std[:, None, None])
         form = operator.frequency_form()
         if form is None or guarantee is None:
             return None
-        if is_plain(layer.injection, CircularInjection):
-            gram, error = _circular_gram(kernel, form.image, layer.injection.stride)
-        elif is_plain(layer.injection, ImageInjection) and _is_usual(layer.injection):
+        circular, padded = numbers.as_circular(), layer.injection.convolution()
+        if circular is not None:
+            gram, error = circular_gram(kernel, form.image, circular.stride)
+        elif padded is not None:
             kept = layer.activation.interior is not layer.activation and weight.shape[-1] <= 3
-            gram, error = (_circular_gram if kept else _constant_gram)(kernel, form.image, layer.injection.stride[0])
+            gram, error = (circular_gram if kept else constant_gram)(kernel, form.image, padded.stride[0])
         else:
             return None
         return CircularMetricProblem(form.transfer, form.image, gram, error, exponent, form.metric)
 
 
-def _is_usual(convolution: ImageInjection) -> bool:
-    """Whether the settings of the convolution are those that it was made with: equal strides and centred taps."""
-    padding = tuple(taps // 2 for taps in convolution.weight.shape[2:])
-    equal = convolution.stride[0] == convolution.stride[1] and convolution.padding == padding
-    return equal and convolution.dilation == (1, 1) and convolution.groups == 1 and convolution.padding_mode == "zeros"
-
-
-def _circular_gram(kernel: Tensor, image: tuple[int, int], stride: int) -> tuple[Tensor, float]:
-    """UUᵀ at every frequency, for a circular U, and its error.
-
-    Where a border of the state is kept zero a zero-padded U may as well wrap around: what the border gets does not matter.
-    """
-    lines = torch.arange(image[0]), torch.arange(image[1] // 2 + 1)
-    return _gram(_transfer(kernel, lines, image, stride), kernel)
-
-
-def _constant_gram(kernel: Tensor, image: tuple[int, int], stride: int) -> tuple[Tensor, float]:
-    """The same matrix at every frequency, above those of U on a grid large enough for zero padding, and its error.
-
-    A zero-padded convolution is a part of the circular one on such a grid. Of all matrices that are above its frequencies',
-    which multiplicative steps approach, the one of least volume is taken.
-    """
-    grid = (image[0] + kernel.shape[2], image[1] + kernel.shape[3])
-    lines = torch.arange(grid[0]), torch.arange(grid[1] // 2 + 1)
-    transfer = _transfer(kernel, lines, grid, stride)
-    norm = largest_singular_value(transfer)
-    matrices, error = _gram(transfer, kernel)
-    count, size = len(matrices), matrices.shape[1]
-    floor = torch.eye(size, dtype=torch.float64) * (1e-7 * norm**2 + error)
-    weights = torch.full((count,), 1.0 / count, dtype=torch.float64)
-    for _ in range(60):
-        mean = torch.einsum("f,fab->ab", weights, matrices.real) + floor
-        leverage = torch.einsum("fai,ab,fbi->f", transfer.conj(), torch.linalg.inv(mean).to(transfer.dtype), transfer)
-        weights = weights * leverage.real
-        weights = weights / weights.sum()
-    mean = torch.einsum("f,fab->ab", weights, matrices.real) + floor
-    inner = transfer.mH @ torch.linalg.inv(mean).to(transfer.dtype) @ transfer
-    largest = float(torch.linalg.eigvalsh(inner)[:, -1].amax())
-    constant = largest * mean + floor
-    above = are_semidefinite(
-        constant - matrices, torch.full((count,), error + 4.0 * _UNIT * float(constant.abs().sum()))
-    )
-    if not bool(above.all()):
-        constant = torch.eye(size, dtype=torch.float64) * (norm * norm * (1.0 + 1e-15))
-    frequencies = image[0] * (image[1] // 2 + 1)
-    return constant.to(torch.complex128).expand(frequencies, size, size), 0.0
-
-
-def _transfer(kernel: Tensor, lines: tuple[Tensor, Tensor], grid: tuple[int, int], stride: int) -> Tensor:
-    """Of a convolution with a stride on a grid of its outputs, by sums over its taps.
-
-    Every phase of the pixels of the input counts as a channel; tap t of phase p is that of pixel (t − p)/stride. Complex128,
-    shape (frequencies, out, in·stride²).
-    """
-    rows, columns = kernel.shape[2:]
-    found = torch.zeros(
-        len(lines[0]) * len(lines[1]), kernel.shape[0], kernel.shape[1], stride, stride, dtype=torch.complex128
-    )
-    for row in range(rows):
-        for column in range(columns):
-            at = row - rows // 2, column - columns // 2
-            turned = [
-                torch.remainder(line * (tap // stride), extent).double() * (2.0 * math.pi / extent)
-                for line, tap, extent in zip(lines, at, grid, strict=True)
-            ]
-            angle = (turned[0][:, None] + turned[1][None, :]).flatten()
-            phase = torch.complex(angle.cos(), angle.sin())
-            found[:, :, :, at[0] % stride, at[1] % stride] += phase[:, None, None] * kernel[None, :, :, row, column]
-    return found.flatten(2)
-
-
-def _gram(transfer: Tensor, kernel: Tensor) -> tuple[Tensor, float]:
-    """``K Kᴴ`` at every frequency, and a bound on its error in the Euclidean norm."""
-    taps = kernel.abs().sum((2, 3))
-    energy = float(taps.square().sum())  # above the square of the Frobenius norm at any frequency
-    gram = transfer @ transfer.mH
-    # Sums over taps with tabulated angles of up to 4π, then products; the kernel may be rounded once itself.
-    return gram, 4.0 * rounding_constant(kernel[0].numel() + 68) * energy
+def _covers(matrix: Tensor, rows: Tensor, share: Tensor, error: Tensor) -> bool:
+    """Whether [[S, C], [Cᴴ, P]] ⪰ 0 is proved at every frequency, for every S within an error of a matrix."""
+    # Powers of two bring both diagonal blocks near one, exactly.
+    first, second = (
+        torch.ldexp(torch.ones(len(part)), (-0.5 * part.diagonal(dim1=1, dim2=2).real.amax(1).log2()).round())
+        .to(torch.float64)[:, None, None]
+        for part in (matrix, share)
+    )  # fmt: skip
+    upper = torch.cat([matrix * first * first, rows * first * second], 2)
+    bordered = torch.cat([upper, torch.cat([rows.mH * first * second, share * second * second], 2)], 1)
+    return bool(are_semidefinite(bordered, enlarged(error * first.flatten() ** 2, 2)).all())
 
 
 def _least(matrix: Tensor, error: Tensor) -> float | None:
@@ -283,7 +200,9 @@ def _least(matrix: Tensor, error: Tensor) -> float | None:
     candidate = 0.5 * float(torch.linalg.eigvalsh(matrix)[:, 0].amin())
     eye = torch.eye(matrix.shape[1], dtype=matrix.dtype)
     for _ in range(6):
-        if candidate > 0.0 and bool(are_semidefinite(matrix - candidate * eye, error + 2.0 * _UNIT * candidate).all()):
+        if candidate > 0.0 and bool(
+            are_semidefinite(matrix - candidate * eye, error + rounding_constant(2) * candidate).all()
+        ):
             return candidate
         candidate *= 0.1
     return None

@@ -1,7 +1,7 @@
-"""Constants from ℓ1 to the Euclidean norm, in the best diagonal metric.
+"""Constants from ℓ1 to the Euclidean norm, in the best diagonal metric: the bound ``"columns"``.
 
 A change of the input may be made coordinate by coordinate, so that the constant of x ↦ C z* is the largest of those for single
-columns u_j of U. With N = ΛH + HᵀΛ − CᵀC ≻ 0, H = I − W, the condition of `diagonal_metric` for one column is
+columns u_j of U. With N = ΛH + HᵀΛ − CᵀC ≻ 0, H = I − W, the inequality of `metric_inequality` for one column is
 γ² ≥ u_jᵀΛN⁻¹Λu_j: one Λ serves them all. It is looked for by descent; the proof solves N X = ΛU approximately and bounds what is
 missing.
 """
@@ -12,22 +12,27 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from wellposed.bounds.diagonal_metric import DenseMetricProblem, DiagonalBound
-from wellposed.numerics.outward import rounding_constant
+from wellposed.bounds.diagonal_metric import DenseMetricProblem
+from wellposed.bounds.metric_inequality import DiagonalBound, MetricInequality, least_proved
+from wellposed.bounds.search.column_descent import descend
+from wellposed.bounds.tail_method import FlatTailMethod
+from wellposed.bounds.tail_problem import SUM_OF_OUTPUTS
+from wellposed.numerics.outward import UNIT, enlarged, rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one
 
-_STEPS = 100
-_SHARPNESS = 20.0  # of the smooth maximum over the columns
-_HARDEST = 4  # columns that the condition itself is proved for, too: it is what files are checked by
+_SLACK = 1e-10
+_HARDEST = 4  # columns that the inequality itself is proved for, too: it is what files are checked by
+_LARGEST_EXPONENT = 900  # of two, of scales that are taken out of C and U
 
 
-class ColumnMetricProblem:
-    """The stored numbers of one layer z = σ(Wz + Ux + b).
+class ColumnMetricProblem(MetricInequality):
+    """The stored numbers of one layer z = σ(Wz + Ux + b), and constants of x ↦ C z* from ℓ1 to the Euclidean norm.
 
     Args:
         matrix: W, shape (n, n), float64.
-        weight: U, shape (n, inputs), float64.
+        weight: U, shape (n, inputs), float64; its entries may be off by one rounding.
         metric: a positive λ in which W is well posed.
     """
 
@@ -37,74 +42,56 @@ class ColumnMetricProblem:
         self._whole = DenseMetricProblem(matrix, weight, metric)
         self._displacement = torch.eye(len(matrix), dtype=torch.float64) - matrix
 
-    @torch.no_grad()
-    def bound(self, output: Tensor) -> DiagonalBound | None:
-        """A nearly least proved constant of x ↦ C z*, or None where none could be proved.
+    @override
+    def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:
+        fits = multipliers.shape == (len(self._matrix),) and output.shape[1:] == multipliers.shape
+        usable = fits and bool(torch.isfinite(multipliers).all() and (multipliers > 0.0).all())
+        if not usable or not (0.0 < value < math.inf) or not bool(torch.isfinite(output).all()):
+            return False
+        seen, exponent = near_one(output, "C")
+        least = self._constant(torch.ldexp(multipliers.double(), torch.tensor(-2.0 * exponent)), seen)
+        if least is None or abs(exponent + self._exponent) > _LARGEST_EXPONENT:
+            return False
+        return math.ldexp(least, exponent + self._exponent) <= value
 
-        Args:
-            output: C, shape (outputs, n).
-        """
-        start = self._whole.bound(output)
-        if start is None:
+    @override
+    @torch.no_grad()
+    def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
+        found = self._whole.bound(output)
+        if found is None:
             return None
         seen, exponent = near_one(output, "C")
-        scaled = torch.ldexp(start.multipliers, torch.tensor(-2.0 * exponent))
-        multipliers = self._descend(scaled, seen)
-        squares = self._proved(multipliers, seen)
-        if squares is None or abs(exponent + self._exponent) > 900:
+        scaled = torch.ldexp(found.multipliers, torch.tensor(-2.0 * exponent))
+        multipliers = descend(self._displacement, self._weight, seen, scaled)
+        squares = self._squares(multipliers, seen)
+        if squares is None or abs(exponent + self._exponent) > _LARGEST_EXPONENT:
+            return None
+        least = math.sqrt(max(float(squares.amax()), 0.0))
+        if not least > 0.0:
             return None
         back = torch.ldexp(multipliers, torch.tensor(2.0 * exponent))
         hardest = squares.topk(min(_HARDEST, len(squares))).indices.tolist()
         columns = [DenseMetricProblem(self._matrix, self._weight[:, j : j + 1], self._metric) for j in hardest]
-        slack = 1e-10
-        while slack < 1e-2:
-            root = math.sqrt(float(squares.amax())) * (1.0 + slack)
-            value = math.ldexp(root, exponent)
-            if root > 0.0 and all(column.proves(output, back, value) for column in columns):
-                return DiagonalBound(math.ldexp(root, exponent + self._exponent) * (1.0 + 1e-9), back)
-            slack *= 8.0
-        return None
 
-    def _descend(self, multipliers: Tensor, seen: Tensor) -> Tensor:
-        """Multipliers for which the largest column is small, from some that are feasible."""
-        start = multipliers.log()
-        scales = [start + shift for shift in torch.linspace(0.0, 3.0, 13).tolist()]
-        measured = [(self._largest(point, seen), k) for k, point in enumerate(scales)]
-        best, place = min(measured)
-        kept = scales[place]
-        point = kept.clone().requires_grad_()
-        optimizer = torch.optim.Adam([point], lr=0.05)
-        for _ in range(_STEPS):
-            with torch.enable_grad():
-                squares = self._squares(point, seen)
-                if squares is None:  # outside of where N is positive definite
-                    with torch.no_grad():
-                        point.copy_(kept + 0.01)
-                    continue
-                value = float(squares.detach().amax())
-                if value < best:
-                    best, kept = value, point.detach().clone()
-                loss = torch.logsumexp(_SHARPNESS * squares.clamp_min(1e-300).log(), 0)
-                optimizer.zero_grad()
-                loss.backward()
-            optimizer.step()
-        return kept.exp()
+        def claim(slack: float) -> DiagonalBound:
+            return DiagonalBound(math.ldexp(least * (1.0 + slack), exponent + self._exponent), back)
 
-    def _largest(self, point: Tensor, seen: Tensor) -> float:
-        squares = self._squares(point, seen)
-        return math.inf if squares is None else float(squares.amax())
+        def proves(claimed: DiagonalBound) -> bool:
+            by_column = math.ldexp(claimed.value, -self._exponent)
+            return all(column.proves(output, back, by_column) for column in columns)
 
-    def _squares(self, logarithms: Tensor, seen: Tensor) -> Tensor | None:
-        """u_jᵀΛN⁻¹Λu_j for all columns, with the graph; None where N is not positive definite."""
-        scale = logarithms.exp()
-        half = scale[:, None] * self._displacement
-        factor, failed = torch.linalg.cholesky_ex(half + half.t() - seen.t() @ seen)
-        if int(failed):
-            return None
-        return torch.linalg.solve_triangular(factor, scale[:, None] * self._weight, upper=False).square().sum(0)
+        return least_proved(claim, proves, slack=_SLACK)
 
-    def _proved(self, multipliers: Tensor, seen: Tensor) -> Tensor | None:
-        """Upper bounds of the same, rounding included; None where N is not proved positive definite."""
+    def _constant(self, multipliers: Tensor, seen: Tensor) -> float | None:
+        """Upper bound of the largest column's constant, rounding included; None where N is not proved positive definite."""
+        squares = self._squares(multipliers, seen)
+        return None if squares is None else enlarged(math.sqrt(max(float(squares.amax()), 0.0)), 1)
+
+    def _squares(self, multipliers: Tensor, seen: Tensor) -> Tensor | None:
+        """Upper bounds of u_jᵀΛN⁻¹Λu_j for all columns, rounding included; None where N is not proved positive definite.
+
+        With NX = ΛU − R, that is (ΛU)ᵀX + RᵀN⁻¹ΛU, and N⁻¹ΛU = X + N⁻¹R has at most the norm ‖X‖ + ‖R‖/least eigenvalue.
+        """
         size = len(self._matrix)
         rounding = rounding_constant(len(seen) + 16)
         half = multipliers[:, None] * self._displacement
@@ -112,14 +99,23 @@ class ColumnMetricProblem:
         normal = half + half.t() - seen.t() @ seen
         sizes = terms + terms.t() + seen.abs().t() @ seen.abs()
         least = 0.5 * float(torch.linalg.eigvalsh(normal)[0])
-        error = rounding * float(sizes.sum(1).max()) + 4.0 * 2.0**-53 * abs(least)
+        error = rounding * float(sizes.sum(1).max()) + 4.0 * UNIT * abs(least)
         eye = torch.eye(size, dtype=torch.float64)
         if not least > 0.0 or not is_positive_semidefinite((normal - least * eye).numpy(), error):
             return None
         driven = multipliers[:, None] * self._weight
         solved = torch.linalg.solve_ex(normal, driven)[0]
+        # Of the products, and of the entries of N, of Λ and of U.
         unit = rounding_constant(size + 16) + rounding
         missed = (driven - normal @ solved).norm(dim=0)
         missed = missed + (unit * (driven.abs() + sizes @ solved.abs())).norm(dim=0)
         square = (driven * solved).sum(0) + unit * (driven.abs() * solved.abs()).sum(0)
-        return (square + missed * (solved.norm(dim=0) + missed / least)) * (1.0 + 1e-12)
+        return enlarged(square + missed * (solved.norm(dim=0) + missed / least), size + 8)
+
+
+class Columns(FlatTailMethod):
+    """The best diagonal metric for single input coordinates, for all outputs together and for every class margin."""
+
+    name, norms = "columns", ("1",)
+    reason = "best diagonal metric, by single inputs for ℓ1"
+    inequality, reading = ColumnMetricProblem, SUM_OF_OUTPUTS

@@ -1,39 +1,31 @@
-"""Constants from ℓ∞ to the Euclidean norm by ellipsoids around the unit ball, in the best diagonal metric.
+"""Constants from ℓ∞ by ellipsoids around the unit ball, in the best diagonal metric: the bound ``"ellipsoids"``.
 
 ‖Δx‖_∞ ≤ 1 implies Σ d_i Δx_i² ≤ Σ d_i, and the best diagonal metric for the input map U·diag(d)^−½ bounds what follows; d moves
-towards where the bound is least. As everywhere, the search only proposes; see `diagonal_metric` for the proof.
+towards where the bound is least. Single outputs and margins are numbers, on which all norms agree.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
+from wellposed.bounds.metric_inequality import DiagonalBound, MetricInequality
+from wellposed.bounds.tail_method import FlatTailMethod
+from wellposed.bounds.tail_problem import LARGEST_OUTPUT
+from wellposed.numerics.outward import enlarged, reduced
 
 _ROUNDS = 6  # of the weights d
+_ENOUGH = 1e-2  # relative improvement below which another round is not worth it
+_FOLDED = 1  # roundings of the entries of U, which are divided by standard deviations
+_SCALED = 3  # roundings of a root, its reciprocal and a product
 
 
-@dataclass(frozen=True, eq=False)
-class EllipsoidBound:
-    """A proved constant.
-
-    Attributes:
-        value: an upper bound of the Euclidean norm of C·Δz over ‖Δx‖_∞ ≤ 1.
-        multipliers: λ, shape (n,).
-        shares: d, shape (inputs,).
-    """
-
-    value: float
-    multipliers: Tensor
-    shares: Tensor
-
-
-class EllipsoidMetricProblem:
-    """The stored numbers of one layer z = σ(Wz + Ux + b).
+class EllipsoidMetricProblem(MetricInequality):
+    """The stored numbers of one layer z = σ(Wz + Ux + b), and constants of x ↦ C z* from ℓ∞ to the Euclidean norm.
 
     Args:
         matrix: W, shape (n, n), float64.
@@ -43,46 +35,63 @@ class EllipsoidMetricProblem:
 
     def __init__(self, matrix: Tensor, weight: Tensor, metric: Tensor) -> None:
         self._matrix, self._weight, self._metric = matrix, weight, metric
-        self._ball = DenseMetricProblem(matrix, weight, metric)
 
-    def bound(self, rows: Tensor) -> EllipsoidBound | None:
-        """The best bound of x ↦ C z* that was found and proved, or None.
+    def _within(self, shares: Tensor) -> DenseMetricProblem:
+        """The layer as a function of the ellipsoid's own coordinates."""
+        scaled = self._weight * shares.rsqrt()
+        return DenseMetricProblem(self._matrix, scaled, self._metric, roundings=_FOLDED + _SCALED)
 
-        Args:
-            rows: C, shape (outputs, n).
-        """
-        start = self._ball.bound(rows)
-        if start is None:
+    @override
+    def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:
+        if shares is None or shares.shape != self._weight.shape[1:] or not shares.is_floating_point():
+            return False
+        if not bool(torch.isfinite(shares).all() and (shares > 0.0).all()):
+            return False
+        reach = math.sqrt(float(shares.double().sum()))
+        return self._within(shares.double()).proves(output, multipliers, reduced(value / reach, len(shares) + 2))
+
+    @override
+    def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
+        shares = torch.ones(self._weight.shape[1], dtype=torch.float64)
+        found = self._within(shares).bound(output)
+        if found is None:
             return None
-        inputs = self._weight.shape[1]
-        multipliers, shares, square = start.multipliers, torch.ones(inputs, dtype=torch.float64), start.value**2
-        best = EllipsoidBound(start.value * math.sqrt(inputs) * (1.0 + 1e-12), multipliers, shares)
+        best = _around(found, shares)
         for _ in range(_ROUNDS):
-            shares = self._moved(rows, multipliers, square, shares)
-            found = DenseMetricProblem(self._matrix, self._weight * shares.rsqrt(), self._metric).bound(
-                rows, multipliers
-            )
+            shares = self._moved(output, found, shares)
+            found = self._within(shares).bound(output, found.multipliers)
             if found is None:
                 break
-            multipliers, square = found.multipliers, found.value**2
-            # Scaling U rounds its entries once more; sums over d round too.
-            value = found.value * math.sqrt(float(shares.sum())) * (1.0 + 1e-11)
-            improved = best.value - value
-            if improved > 0.0:
-                best = EllipsoidBound(value, multipliers, shares)
-            if improved < 1e-2 * best.value:
+            trial = _around(found, shares)
+            improved = best.value - trial.value
+            best = trial if improved > 0.0 else best
+            if improved < _ENOUGH * best.value:
                 break
         return best
 
-    def _moved(self, rows: Tensor, multipliers: Tensor, square: float, shares: Tensor) -> Tensor:
+    def _moved(self, rows: Tensor, found: DiagonalBound, shares: Tensor) -> Tensor:
         """d·(mean of x_i²)^¼ at the optimum, which all have one mean where d is best."""
-        weight, matrix = self._weight, self._matrix
+        weight, matrix, multipliers = self._weight, self._matrix, found.multipliers
         half = multipliers[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
         driven = multipliers[:, None] * weight
-        test = half + half.t() - rows.t() @ rows - (driven / shares) @ driven.t() / square
+        test = half + half.t() - rows.t() @ rows - (driven / shares) @ driven.t() / found.value**2
         values, vectors = torch.linalg.eigh(0.5 * (test + test.t()))
         floor = 1e-7 * float(values[-1])
         state = vectors / values.clamp_min(floor).sqrt()
         squares = ((driven.t() @ state) / shares[:, None]).square().sum(1)
-        found = shares * (squares / squares.mean()).clamp(1e-4, 1e4) ** 0.25
-        return (found / found.mean()).clamp_min(1e-4)
+        moved = shares * (squares / squares.mean()).clamp(1e-4, 1e4) ** 0.25
+        return (moved / moved.mean()).clamp_min(1e-4)
+
+
+def _around(found: DiagonalBound, shares: Tensor) -> DiagonalBound:
+    """The constant from the unit ball of ℓ∞ that follows from one within an ellipsoid around it."""
+    value = enlarged(found.value * math.sqrt(float(shares.sum())), len(shares) + 2)
+    return DiagonalBound(value, found.multipliers, shares)
+
+
+class Ellipsoids(FlatTailMethod):
+    """The best diagonal metric over ellipsoids around the unit ball of ℓ∞, for every output and every class margin."""
+
+    name, norms = "ellipsoids", ("inf",)
+    reason = "best diagonal metric, by ellipsoids around the unit ball of ℓ∞"
+    inequality, reading = EllipsoidMetricProblem, LARGEST_OUTPUT

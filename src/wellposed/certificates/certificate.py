@@ -10,39 +10,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.bounds.gains import gains
-from wellposed.bounds.joint import Joint, check_joint, following, joint_bound
-from wellposed.bounds.product import Factor, factor_of, pair_constants, product
+from wellposed.bounds.bound import Bound, require_proved
+from wellposed.bounds.collection import collect, least, restored
+from wellposed.bounds.factor import Factor, product
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.file import write
 from wellposed.certificates.filing import filed_as, read_fields
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
 from wellposed.errors import CertificateError, InputError, WellposedError, check, checked_options, choices
-from wellposed.layers.graph_classifier import GraphClassifier
-from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.lower_bounds.witness import slope_between, witness
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
 from wellposed.numerics.norm import Norm, norm_named
 
-METHODS = ("product", "metric")
-_DESCRIBED = {
-    "product": "product of verified block constants",
-    "metric": "best diagonal metric for the last layer and its head, times the constants of the blocks before",
-}
-_LARGEST = 256  # state for which the metric is looked for unasked
 
-
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Certificate:
-    """Proved Lipschitz constants of one network.
+    """Proved Lipschitz constants of one network. Two certificates are equal that claim the same of the same network.
 
     Attributes:
         norm: the norm of inputs and outputs, ``"2"``, ``"inf"`` or ``"1"``.
         lipschitz: constant of the map from the model's input to its logits, in the input's own units (pixels, when the
             model normalises inside).
         method: how it was obtained.
-        factors: the blocks, with their constants; their product is an upper bound too.
-        joint: the bound of the last layer together with its head, with what proves it, where there is one.
+        bounds: every bound that was proved, with its evidence; the claims are the least of them.
         pairs: constants of the class margins y_i − y_j, shape (classes, classes), or None without a linear head.
         weights_sha256: digest of the weights that it is about, as they were in the model's state dict.
         precision: of the arithmetic that radii hold for: ``"float32"``, ``"float64"``, or ``"float32, float64"`` for a mixture.
@@ -54,14 +45,13 @@ class Certificate:
     norm: Norm
     lipschitz: float
     method: str
-    factors: tuple[Factor, ...]
-    joint: Joint | None
+    bounds: tuple[Bound, ...]
     pairs: Tensor | None
     weights_sha256: str
     precision: str
     lower_bound: float | None = None
-    witness: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
-    network: Network | None = field(default=None, repr=False, compare=False)
+    witness: tuple[Tensor, Tensor] | None = field(default=None)
+    network: Network | None = field(default=None)
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -70,6 +60,30 @@ class Certificate:
         margins = "no class margins" if self.pairs is None else f"{len(self.pairs)} classes"
         least = "" if self.lower_bound is None else f", at least {self.lower_bound:.6g}"
         return f"Certificate(norm {self.norm}: at most {self.lipschitz:.6g}{least}; {margins}; {self.method})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Certificate):
+            return NotImplemented
+        if self.network is not None and other.network is not None and self.network.digest != other.network.digest:
+            return False
+        pairs = [None if part.pairs is None else part.pairs.tolist() for part in (self, other)]
+        return self._claims() == other._claims() and pairs[0] == pairs[1]
+
+    def __hash__(self) -> int:
+        return hash(self._claims())
+
+    def _claims(self) -> tuple[object, ...]:
+        return self.norm, self.lipschitz, self.lower_bound, self.weights_sha256, self.precision
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """The blocks with their constants in this norm, whose product is an upper bound too; none where a block has none."""
+        return next((bound.factors for bound in self.bounds if bound.factors), ())
+
+    @property
+    def tail(self) -> TailBound | None:
+        """What diagonal metrics prove of the last layer with its head, or None where they prove nothing."""
+        return next((bound.tail for bound in self.bounds if bound.tail is not None), None)
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -100,7 +114,8 @@ class Certificate:
         rule = self.rules[-1] if rule is None else rule
         choices("rule", rule, self.rules if self.norm != "2" else RULES)
         # The published rule is about the published constant.
-        constant = product(list(self.factors)) if rule == "paper" else self.lipschitz
+        published = rule == "paper" and self.norm == "2" and bool(self.factors)
+        constant = product(self.factors) if published else self.lipschitz
         return radii(logits, labels, constant, self.pairs, rule, logit_error, elsewhere, growth)
 
     def evaluate(
@@ -177,35 +192,12 @@ class Certificate:
             CertificateError: the weights differ, or a constant claimed here is smaller than what can be proved.
         """
         network = self._about(model)
-        fresh = certify(network, norm=self.norm, method="product" if self.norm == "2" else None)
-        if self.joint is not None and self.norm == "2":
-            check_joint(network.blocks, self.joint)
-            fresh = fresh.tightened(self.joint)
-        if not fresh.lipschitz <= self.lipschitz * (1.0 + 1e-9) < math.inf:
-            raise CertificateError(
-                f"lipschitz: {self.lipschitz!r} is claimed, {fresh.lipschitz!r} is what can be proved"
-            )
-        if self.pairs is not None and (
-            fresh.pairs is None or fresh.pairs.shape != self.pairs.shape
-            or not bool((fresh.pairs <= self.pairs * (1.0 + 1e-9)).all())
-        ):  # fmt: skip
-            raise CertificateError("pairs: a class-pair constant is missing, or smaller than what can be proved")
-        if [factor.block for factor in self.factors] != [factor.block for factor in fresh.factors] or not all(
-            new.value <= old.value * (1.0 + 1e-9) for new, old in zip(fresh.factors, self.factors, strict=True)
-        ):
-            raise CertificateError("factors: they are not those of the model's blocks")
+        best, pairs = least([bound.check(network) for bound in self.bounds])
+        if not math.isfinite(self.lipschitz):
+            raise CertificateError(f"lipschitz: {self.lipschitz!r} is no constant")
+        require_proved("lipschitz", self.lipschitz, self.pairs, best.value, pairs)
         self._check_lower_bound(network)
         return True
-
-    def tightened(self, joint: Joint) -> Certificate:
-        """This certificate with what a joint bound adds to it, which must be about the same model."""
-        whole, scaled = following(joint, self.factors, self.norm)
-        pairs = self.pairs
-        if scaled is not None:
-            pairs = scaled if pairs is None else torch.minimum(pairs, scaled)
-        if whole >= self.lipschitz:
-            return replace(self, joint=joint, pairs=pairs)
-        return replace(self, joint=joint, pairs=pairs, lipschitz=whole, method=_DESCRIBED["metric"])
 
     def _check_lower_bound(self, network: Network) -> None:
         if self.lower_bound is None:
@@ -233,11 +225,14 @@ class Certificate:
             CertificateError: the model is another network by now, or a file cannot be written.
         """
         network = self._about(model)
-        proved, lipschitz, pairs = self.joint, self.lipschitz, self.pairs
-        if proved is not None and proved.folded:  # the checker follows a normalisation as a block of its own
-            apart = certify(network, method="product")
-            proved, lipschitz, pairs = joint_bound(network.blocks, fold=False), apart.lipschitz, apart.pairs
-        write(Path(path), *filed_as(self, network, proved, lipschitz, pairs))
+        filed = [found for found in (bound.filed(network) for bound in self.bounds) if found is not None]
+        if not filed:
+            raise CertificateError(
+                f"norm={self.norm!r}: the checker of files can follow none of {', '.join(map(repr, self.bounds))}"
+            )
+        best, pairs = least(filed)
+        tail = next((bound.tail for bound in filed if bound.tail is not None), None)
+        write(Path(path), *filed_as(self, network, tail, best.value, pairs))
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module | Network | None = None) -> Certificate:
@@ -250,7 +245,9 @@ class Certificate:
         Raises:
             CertificateError: not a certificate of this format, or changed since it was written; or the model has other weights.
         """
-        found = cls(**read_fields(Path(path)))
+        fields = read_fields(Path(path))
+        evidence = {name: fields.pop(name) for name in ("factors", "tail", "components")}
+        found = cls(**fields, bounds=restored(fields["norm"], **evidence))
         return found if model is None else replace(found, network=found._about(model))
 
     def _about(self, model: nn.Module | Network | None) -> Network:
@@ -274,65 +271,43 @@ def certify(
 ) -> Certificate:
     """Prove a Lipschitz constant of a model, and of every class margin where it ends in a linear layer.
 
+    Several theorems are asked, of which the least constants count, for all outputs and for every margin; see `register_bound`
+    for adding one.
+
     Args:
         model: a network, or any module that `materialise` can make one of, in eval mode. For a `GraphClassifier` the constant is
             that from node features, in the Frobenius norm, for every graph whose adjacency has a norm of at most one, as after
             symmetric normalisation.
-        norm: 2, ``"inf"`` or 1, of inputs and outputs alike; see `wellposed.bounds.gains` for the last two.
+        norm: 2, ``"inf"`` or 1, of inputs and outputs alike.
         inputs: data, shape (batch, ...), from which to search for a lower bound with its witness; None to skip that.
-        method: ``"product"`` for the product of the blocks' constants; ``"metric"`` for the best diagonal metric of the last
-            layer and its head, whatever its size; None for the tightest, the metric for states of up to 256 features. For the
-            Euclidean norm.
+        method: the one theorem to ask, whatever it costs: ``"product"`` for the product of the blocks' constants, or beside it
+            ``"metric"`` for the best diagonal metric of the last layer and its head (Euclidean), ``"entrywise"`` for
+            sensitivities entry by entry (ℓ∞ and ℓ1), ``"ellipsoids"`` (ℓ∞), ``"columns"`` (ℓ1), or the name of one that was
+            registered; None for all, the metric for states of up to 256 features.
 
     Raises:
-        CertificateError: a part of the model is not known, see `materialise`; its weights do not satisfy their theorem; or no
-            metric was found and it was asked for.
-        InputError: NaN or infinite weights, or inputs that do not fit.
+        CertificateError: a part of the model is not known, see `materialise`; its weights do not satisfy their theorem; or the
+            method that was asked for does not apply.
+        InputError: NaN or infinite weights, inputs that do not fit, or a method that is not about this norm.
 
     Example:
         >>> certificate = wp.certify(nn.Sequential(wp.MonDEQ(6, 5), nn.Linear(5, 3)), inputs=torch.rand(4, 6))
         >>> certificate.check() and certificate.lower_bound <= certificate.lipschitz
         True
     """
-    if method is not None:
-        choices("method", str(method), METHODS)
     named = norm_named(norm)
-    if named != "2" and method is not None:
-        raise InputError(f"method={method!r}: is about the Euclidean norm; leave it out for norm={named!r}")
     network = _network_for(model, inputs)
     network.require_unchanged()
     network.check_precision()
-    if named != "2":
-        return _in_norm(network, named, inputs)
-    factors = [factor_of(block) for block in network.blocks]
-    last = network.blocks[-1][1]
-    pairs = None
-    if isinstance(last, nn.Linear | OrthogonalLinear) and last.weight.shape[0] > 1:
-        pairs = pair_constants(last.weight, product(factors[:-1]))
-    found = None if inputs is None else witness(network, inputs)
-    joint = (
-        None if method == "product" else joint_bound(network.blocks, largest=None if method == "metric" else _LARGEST)
-    )
-    if joint is None and method == "metric":
-        raise CertificateError(
-            "method='metric': needs a last layer z = σ(Wz + Ux + b) with slopes of σ in [0, 1], on flat inputs and well posed in "
-            "some diagonal metric, with at most one linear layer after it; or a circular convolution, with averages over windows "
-            "at most, Flatten() and one linear layer after it"
-        )
-    certificate = Certificate(
-        norm="2",
-        lipschitz=product(factors),
-        method=_DESCRIBED["product"],
-        factors=tuple(factors),
-        joint=None,
-        pairs=pairs,
-        weights_sha256=network.weights_sha256,
-        precision=network.precision,
+    bounds = collect(network, named, None if method is None else str(method))
+    best, pairs = least(bounds)
+    found = None if inputs is None else witness(network, inputs, norm=named)
+    return Certificate(
+        norm=named, lipschitz=best.value, method=best.reason, bounds=bounds, pairs=pairs,
+        weights_sha256=network.weights_sha256, precision=network.precision,
         lower_bound=None if found is None else found.lipschitz,
-        witness=None if found is None else (found.first, found.second),
-        network=network,
-    )
-    return certificate if joint is None else certificate.tightened(joint)
+        witness=None if found is None else (found.first, found.second), network=network,
+    )  # fmt: skip
 
 
 def _network_for(model: nn.Module | Network, inputs: Tensor | None) -> Network:
@@ -343,14 +318,10 @@ def _network_for(model: nn.Module | Network, inputs: Tensor | None) -> Network:
         raise InputError(f"inputs: is a {type(inputs).__name__}; needs a torch tensor of shape (batch, ...)")
     if inputs.ndim < 2 or not len(inputs):
         raise InputError("inputs: an empty batch; give some inputs, shape (batch, ...), or None for no lower bound")
-    if isinstance(model, Network):
-        network = model
-    else:
-        is_graph = type(model) is GraphClassifier
-        try:
-            network = materialise(model, None if is_graph else tuple(inputs.shape[1:]))
-        except InputError as error:
-            raise InputError(f"inputs: {error}") from error
+    try:
+        network = materialise(model, tuple(inputs.shape[1:]))
+    except InputError as error:
+        raise InputError(f"inputs: {error}") from error
     if network.takes_graphs:
         raise InputError("inputs: tensors are no graphs; see wellposed.lower_bounds.graph_witness for a lower bound")
     if not inputs.is_floating_point() or not bool(torch.isfinite(inputs).all()):
@@ -359,22 +330,3 @@ def _network_for(model: nn.Module | Network, inputs: Tensor | None) -> Network:
         )
     network.check_input(inputs.to(network.dtype), "inputs")
     return network
-
-
-def _in_norm(network: Network, norm: Norm, inputs: Tensor | None) -> Certificate:
-    """The certificate in the norm ``"inf"`` or ``"1"``."""
-    known = gains(network, norm)
-    steepest = None if inputs is None else witness(network, inputs, norm=norm)
-    return Certificate(
-        norm=norm,
-        lipschitz=known.value,
-        method=known.reason,
-        factors=(Factor("model", known.value, known.reason),),
-        joint=known.joint,
-        pairs=known.pairs,
-        weights_sha256=network.weights_sha256,
-        precision=network.precision,
-        lower_bound=None if steepest is None else steepest.lipschitz,
-        witness=None if steepest is None else (steepest.first, steepest.second),
-        network=network,
-    )

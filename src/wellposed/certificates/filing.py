@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from wellposed.bounds.joint import Joint
-from wellposed.bounds.product import Factor
+from wellposed.bounds.factor import Factor
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.evidence import claims, describe_witness
 from wellposed.certificates.file import read
 from wellposed.errors import CertificateError
@@ -30,15 +30,15 @@ _ON_GRAPHS = (
 
 
 def filed_as(
-    certificate: Certificate, network: Network, proved: Joint | None, lipschitz: float, pairs: Tensor | None
+    certificate: Certificate, network: Network, proved: TailBound | None, lipschitz: float, pairs: Tensor | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The claim and the evidence of a certificate's file.
 
     Args:
         certificate: what is filed.
         network: what it is about.
-        proved: the joint bound that the checker is to follow.
-        lipschitz: the constant with that joint bound.
+        proved: what diagonal metrics prove of the tail, which the checker is to follow.
+        lipschitz: the constant with that bound.
         pairs: constants of class margins with it, or None.
     """
     chain = network.blocks
@@ -78,7 +78,7 @@ def filed_as(
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """The fields of a `Certificate` out of its file.
+    """The fields of a `Certificate` out of its file, in place of its bounds what `wellposed.bounds.collection.restored` takes.
 
     Raises:
         CertificateError: not a certificate of this format, or changed since it was written.
@@ -86,17 +86,17 @@ def read_fields(path: Path) -> dict[str, Any]:
     content, tensors = read(path)
     try:
         joint, points, norm = content["joint"], tensors.get("witness/points"), norm_named(content["norm"])
-        value = float(content["lipschitz"])
         factors = [Factor(block["name"], block["value"], block["reason"]) for block in content["blocks"]]
         return {
             "norm": norm,
-            "lipschitz": value,
+            "lipschitz": float(content["lipschitz"]),
             "method": content["method"],
-            "factors": tuple(factors) if norm == "2" else (Factor("model", value, content["method"]),),
-            "joint": None if joint is None else Joint(
-                joint["block"], int(joint["place"]), float(joint["value"]), tensors["joint/multipliers"],
-                _matrix(joint["pairs"]), tensors.get("joint/shares"),
+            "factors": tuple(factors) if norm == "2" else (),
+            "tail": None if joint is None else TailBound(
+                block=joint["block"], place=int(joint["place"]), value=float(joint["value"]),
+                multipliers=tensors["joint/multipliers"], pairs=_matrix(joint["pairs"]), shares=tensors.get("joint/shares"),
             ),
+            "components": bool(content["components"]),
             "pairs": _matrix(content["pairs"]),
             "weights_sha256": content["weights_sha256"],
             "precision": content["precision"],

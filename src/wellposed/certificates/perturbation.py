@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError
-from wellposed.layers.equilibrium import Equilibrium, exact_linear
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.maps.affine import Matrix
 from wellposed.network import Network
 from wellposed.network.single import single_layer
 from wellposed.numerics.euclidean import euclidean, underflow
-from wellposed.numerics.outward import next_up
+from wellposed.numerics.outward import UNIT, enlarged, enlarged_norm, next_up
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.a_posteriori import ExactOffset
 
@@ -46,18 +47,19 @@ def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Networ
     if repr(given.activation) != repr(moved.activation):
         raise InputError(f"perturbed: has the activation {moved.activation!r}, layer has {given.activation!r}")
     (matrix, first), (other_matrix, second) = (_monotone(part) for part in (given, moved))
-    fixes_zero("layer", given)
-    weight, other_weight = (part.injection.weight.detach().cpu().double() for part in (given, moved))
-    bias, other_bias = (_bias(part) for part in (given, moved))
+    given.activation.require_zero_at_zero("layer")
+    driven, other_driven = (_input_matrix(part) for part in (given, moved))
     rows = x.detach().cpu()
     change = _distance(matrix, other_matrix)
-    offset = _norm_bound(exact_linear(rows, weight, bias))
+    offset = _norm_bound(driven.exact(rows))
     # One rounding of every difference is one more of the weights.
-    drift = _norm_bound(exact_linear(rows, other_weight - weight, other_bias - bias, roundings=1))
+    differences = other_driven.weight - driven.weight, other_driven.bias - driven.bias
+    drift = _norm_bound(Matrix.of(*differences, roundings=1).exact(rows))
     bound = next_up(next_up(change * first) * second) * offset + drift * second
-    # The last few operations, and products that underflow; what overflows (an infinity less another, or times zero) is infinite.
+    # Two sums, two products and one more sum, and products that underflow; what overflows (an infinity less another, or times
+    # zero) is infinite.
     lost = underflow(torch.float64, 1, 1) * (1.0 + first) * (1.0 + second) * (1.0 + offset)
-    bound = bound * (1.0 + 16.0 * torch.finfo(torch.float64).eps) + lost
+    bound = enlarged(bound, 4) + lost
     return bound.nan_to_num(nan=math.inf, posinf=math.inf).to(x.device)
 
 
@@ -79,8 +81,7 @@ def _monotone(layer: Equilibrium) -> tuple[Tensor, float]:
 
 def _norm_bound(value: ExactOffset) -> Tensor:
     """Upper bounds of the Euclidean norms of what is known with an error."""
-    entries = value.value.shape[1]
-    return euclidean(value.value) * (1.0 + (entries + 8) * torch.finfo(torch.float64).eps) + value.error
+    return enlarged_norm(euclidean(value.value), value.value.shape[1]) + value.error
 
 
 def _distance(first: Tensor, second: Tensor) -> float:
@@ -88,23 +89,13 @@ def _distance(first: Tensor, second: Tensor) -> float:
     difference = second.cpu().double() - first.cpu().double()
     if not bool(torch.isfinite(difference).all()):
         return math.inf
-    # |difference| has at most the Frobenius norm.
-    rounding = 1.01 * 2.0**-53 * float(euclidean(difference.reshape(1, -1)))
+    # Of every entry it is at most a unit roundoff, which together have at most the Frobenius norm.
+    rounding = UNIT * enlarged_norm(float(euclidean(difference.reshape(1, -1))), difference.numel())
     return next_up(spectral_norm_upper_bound(difference) + rounding + underflow(first.dtype, first.numel(), 1))
 
 
-def fixes_zero(name: str, layer: Equilibrium) -> None:
-    """Refuse activations with σ(0) ≠ 0: both theorems bound ‖z*‖ by ‖Ux + b‖/m.
-
-    Raises:
-        CertificateError: σ(0) is not zero.
-    """
-    if float(layer.activation(torch.zeros((), dtype=torch.float64))) != 0.0:
-        raise CertificateError(
-            f"{name}: the theorem needs an activation that is zero at zero, not {layer.activation!r}"
-        )
-
-
-def _bias(layer: Equilibrium) -> Tensor:
-    bias = layer.injection.bias
-    return torch.zeros(layer.state_features, dtype=torch.float64) if bias is None else bias.detach().cpu().double()
+def _input_matrix(layer: Equilibrium) -> Matrix:
+    found = layer.injection.matrix()
+    if found is None:
+        raise CertificateError("layer: needs an input map that is a matrix")
+    return found.cpu()

@@ -66,10 +66,12 @@ def well_posedness(layer: nn.Module | Network) -> WellPosedness:
         proved, witness = refuted(matrix)
         if witness is None:
             return WellPosedness("refuted" if proved else "unknown")
-        weight = given.injection.weight.detach().double().cpu()
-        bias = given.injection.bias
-        wanted = witness.offset if bias is None else witness.offset - bias.detach().double().cpu()
-        x = torch.linalg.lstsq(weight, wanted[:, None]).solution[:, 0]
-        scale = float(wanted.norm()) + float((witness.offset - wanted).norm())
-        reached = float((weight @ x - wanted).norm()) <= 1e-9 * scale
+        driven = given.injection.matrix()
+        if driven is None:
+            return WellPosedness("refuted", witness=witness)
+        driven = driven.cpu()
+        wanted = witness.offset - driven.bias
+        x = torch.linalg.lstsq(driven.weight, wanted[:, None]).solution[:, 0]
+        scale = float(wanted.norm()) + float(driven.bias.norm())
+        reached = float((driven.weight @ x - wanted).norm()) <= 1e-9 * scale
         return WellPosedness("refuted", witness=replace(witness, input=x if reached else None))

@@ -49,7 +49,7 @@ class ReproduceGraphs(Common):
     epochs: int | None = None
     """Passes over the training set; by default the presets' own number."""
     dropout: float | None = None
-    """Dropout in the head, likewise."""
+    """Dropout in the head; by default the presets' own."""
     out: Path | None = None
     """Folder of the runs; finished ones are not repeated. Default: runs/graphs-DATA."""
 

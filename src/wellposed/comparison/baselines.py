@@ -14,16 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wellposed.activations import of_module
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.errors import CertificateError, InputError, check
-from wellposed.layers.plain import is_plain, moves_only
 from wellposed.network import materialise
 from wellposed.network.embedding import embed
 from wellposed.numerics.outward import next_up
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
-_ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardtanh)
 _LARGEST = 16  # units between two maps for which all activations are tried
+_ROOM = 1.0 + 1e-9  # for the rounding of singular values
+_GAIN = 1.0 + 1e-12  # a flip that gains no more may gain by rounding alone
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def lipsdp(model: nn.Sequential) -> float:
     """LipSDP with one multiplier per unit: the bound in the best diagonal metric of the network's embedding.
 
     Args:
-        model: linear layers with activations of slopes in [0, 1] between them; see `wellposed.layers.embed`.
+        model: linear layers with activations of slopes in [0, 1] between them; see `wellposed.network.embedding.embed`.
 
     Raises:
         InputError: the network cannot be embedded.
@@ -81,7 +82,7 @@ def seqlip(model: nn.Sequential, *, greedy: bool = False) -> SeqLip:
         after = (left[1] if place == len(maps) - 2 else left[1].sqrt())[:, None] * left[2]
         before = right[0] * (right[1] if place == 0 else right[1].sqrt())
         value = next_up(value * (_climb(after, before) if greedy else _all(after, before)))
-    return SeqLip(value * (1.0 + 1e-9), not greedy)
+    return SeqLip(value * _ROOM, not greedy)
 
 
 def _all(after: Tensor, before: Tensor) -> float:
@@ -101,7 +102,7 @@ def _climb(after: Tensor, before: Tensor) -> float:
     while True:
         trials = (pattern - torch.eye(len(pattern), dtype=torch.float64)).abs()
         norms = torch.linalg.matrix_norm(torch.einsum("ij,pj,jk->pik", after, trials, before), 2)
-        if not float(norms.max()) > best * (1.0 + 1e-12):
+        if not float(norms.max()) > best * _GAIN:
             return best
         best, pattern = float(norms.max()), trials[int(norms.argmax())]
 
@@ -112,8 +113,8 @@ def interval_margins(model: nn.Sequential, lower: Tensor, upper: Tensor, labels:
 
     Args:
         model: flattening, linear layers and increasing activations, the last one linear.
-        lower: of the inputs, shape (batch, ...).
-        upper: likewise.
+        lower: least inputs, shape (batch, ...).
+        upper: largest inputs, shape (batch, ...).
         labels: classes, shape (batch,).
 
     Returns:
@@ -122,34 +123,14 @@ def interval_margins(model: nn.Sequential, lower: Tensor, upper: Tensor, labels:
     check(lower.shape == upper.shape, "upper", tuple(upper.shape), f"must have the shape {tuple(lower.shape)} of lower")
     if not bool((lower <= upper).all()):
         raise InputError("lower: exceeds upper, or is NaN")
-    low, high = (part.detach().double().cpu().flatten(1) for part in (lower, upper))
-    blocks = [block for _, block in materialise(model).blocks if not moves_only(block)]
-    *inner, head = blocks
-    if not is_plain(head, nn.Linear):
-        raise CertificateError("model: the last block must be linear")
+    low, high = (part.detach().double().cpu() for part in (lower, upper))
+    *inner, head = materialise(model).blocks
+    if head.linear_map is None:
+        raise CertificateError(f"{head.name}: the last block must be linear")
     for block in inner:
-        if is_plain(block, nn.Linear):
-            low, high = _interval(block.weight.detach().double().cpu()[None], _bias(block), low, high)
-        elif any(is_plain(block, kind) for kind in _ACTIVATIONS):
-            low, high = block(low), block(high)
-            low, high = low - 1e-15 * low.abs() - 1e-300, high + 1e-15 * high.abs() + 1e-300
-        else:
-            raise CertificateError(f"model: no interval of a {type(block).__name__} is known")
-    weight, bias = head.weight.detach().double().cpu(), _bias(head)
+        low, high = block.interval(low, high)
     truth = labels.cpu()
-    rows, constants = weight[truth][:, None] - weight[None], bias[truth][:, None] - bias[None]
-    margins, _ = _interval(rows, constants, low, high)
-    return margins.scatter(1, truth[:, None], math.inf).amin(1)
-
-
-def _interval(weight: Tensor, bias: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of a linear map, shape (batch, outputs), for weights of shape (batch or 1, outputs, inputs)."""
-    middle, half = 0.5 * (low + high), 0.5 * (high - low)
-    value = torch.einsum("boi,bi->bo", weight.expand(len(low), -1, -1), middle) + bias
-    spread = torch.einsum("boi,bi->bo", weight.abs().expand(len(low), -1, -1), half)
-    size = torch.einsum("boi,bi->bo", weight.abs().expand(len(low), -1, -1), middle.abs() + half) + bias.abs()
-    slack = 2.0**-52 * (weight.shape[2] + 8) * size
-    return value - spread - slack, value + spread + slack
+    return head.margins(low, high, truth)[0].scatter(1, truth[:, None], math.inf).amin(1)
 
 
 def linear_maps(model: nn.Sequential) -> list[Tensor]:
@@ -158,25 +139,14 @@ def linear_maps(model: nn.Sequential) -> list[Tensor]:
     Raises:
         CertificateError: it has other blocks.
     """
-    maps, expected = [], True
-    for name, block in materialise(model).blocks:
-        if moves_only(block):
-            continue
-        fits = is_plain(block, nn.Linear) if expected else any(is_plain(block, kind) for kind in _ACTIVATIONS)
-        if not fits:
-            raise CertificateError(
-                f"{name}: linear layers and activations must take turns; this is a {type(block).__name__}"
-            )
-        if expected:
-            assert isinstance(block, nn.Linear)
-            maps.append(block.weight.detach().double().cpu())
-        expected = not expected
-    if not maps or expected:
+    maps = []
+    blocks = [block for block in materialise(model).blocks if not block.moves]
+    for place, block in enumerate(blocks):
+        linear, sigma = block.linear_map, of_module(block.module)
+        if place % 2 == 0 and linear is not None:
+            maps.append(linear[0])
+        elif place % 2 == 0 or sigma is None or not sigma.is_monotone:
+            raise CertificateError(f"{block}: linear layers and activations with slopes in [0, 1] must take turns")
+    if len(blocks) % 2 == 0:
         raise CertificateError("model: must begin and end with a linear layer")
     return maps
-
-
-def _bias(block: nn.Linear) -> Tensor:
-    if block.bias is None:
-        return torch.zeros(block.out_features, dtype=torch.float64)
-    return block.bias.detach().double().cpu()

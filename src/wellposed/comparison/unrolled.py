@@ -17,7 +17,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Unrolled:
     """``h₁ = σ(first·x + …)``, ``h_{k+1} = σ(hidden·h_k + …)``, σ on the rows of ``active`` only; the state is ``h[state]``.
 
@@ -25,7 +25,7 @@ class Unrolled:
         first: from the input to the first hidden layer.
         hidden: from each hidden layer to the next.
         first_bias: of the first.
-        bias: of the others.
+        bias: of the further ones.
         active: which rows pass the activation, boolean.
         state: which rows are the equilibrium's approximation.
         layer: the layer.
@@ -38,6 +38,9 @@ class Unrolled:
     active: Tensor
     state: slice
     layer: Equilibrium
+
+    def __repr__(self) -> str:
+        return f"Unrolled({type(self.layer).__name__}, {len(self.hidden)} units a layer)"
 
     def evaluate(self, x: Tensor, depth: int) -> Tensor:
         """The state after so many iterations from zero; x of shape (batch, inputs), float64."""
@@ -68,14 +71,11 @@ def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
     """
     choices("algorithm", algorithm, ("forward_backward", "peaceman_rachford"))
     check(step > 0.0, "step", step, "must be positive")
-    stored = layer.operator().matrix()
-    if stored is None:
-        raise InputError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
-    matrix, weight = stored.detach().double().cpu(), layer.injection.weight.detach().double().cpu()
+    stored, driven = layer.operator().matrix(), layer.injection.matrix()
+    if stored is None or driven is None:
+        raise InputError(f"layer={type(layer).__name__}: needs a state map and an input map that are matrices")
+    matrix, weight, bias = stored.detach().double().cpu(), driven.weight.cpu(), driven.bias.cpu()
     size, inputs = weight.shape
-    bias = (
-        torch.zeros(size, dtype=torch.float64) if layer.injection.bias is None else layer.injection.bias.double().cpu()
-    )
     eye, one = torch.eye(size, dtype=torch.float64), torch.eye(inputs, dtype=torch.float64)
     none = torch.zeros(inputs, dtype=torch.float64)
     if algorithm == "forward_backward":
@@ -83,7 +83,10 @@ def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
         hidden = torch.cat([torch.cat([(1.0 - step) * eye + step * matrix, step * weight], 1), _kept(size, one)])
         shift = torch.cat([step * bias, none])
         active = torch.arange(size + inputs) < size
-        return Unrolled(torch.cat([step * weight, one]), hidden, shift, shift, active, slice(0, size), layer)
+        first = torch.cat([step * weight, one])
+        return Unrolled(
+            first=first, hidden=hidden, first_bias=shift, bias=shift, active=active, state=slice(0, size), layer=layer
+        )
     # (u, z, x): u ← 2V(2z − u + α(Ux + b)) − 2z + u, z ← σ(u), V = (I + α(I − W))⁻¹.
     resolvent = torch.linalg.inv_ex(eye + step * (eye - matrix))[0]
     driven = 2.0 * step * resolvent @ weight
@@ -92,7 +95,8 @@ def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
     shift = torch.cat([2.0 * step * resolvent @ bias] * 2 + [none])
     places = torch.arange(2 * size + inputs)
     active = (places >= size) & (places < 2 * size)
-    return Unrolled(torch.cat([driven, driven, one]), hidden, shift, shift, active, slice(size, 2 * size), layer)
+    first, state = torch.cat([driven, driven, one]), slice(size, 2 * size)
+    return Unrolled(first=first, hidden=hidden, first_bias=shift, bias=shift, active=active, state=state, layer=layer)
 
 
 def _kept(before: int, one: Tensor) -> Tensor:

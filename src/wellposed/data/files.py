@@ -13,7 +13,7 @@ ENVIRONMENT_VARIABLE = "WELLPOSED_DATA"
 
 
 def data_folder(data_root: str | Path | None) -> Path:
-    """The folder that was given, else that of ``WELLPOSED_DATA``, else ``~/.cache/wellposed``."""
+    """The folder that was given, else the folder in ``WELLPOSED_DATA``, else ``~/.cache/wellposed``."""
     return Path(data_root or os.environ.get(ENVIRONMENT_VARIABLE) or Path.home() / ".cache" / "wellposed")
 
 

@@ -97,7 +97,7 @@ def run_folds(
         folds: the first so many of the ten folds.
         minutes: begin no further fold after so long.
         epochs: instead of the presets' own number.
-        dropout: likewise.
+        dropout: instead of the presets' own, in the head of the two variants that have one.
         done: called with the number of finished runs.
     """
     choices("data", data, GRAPH_NAMES)

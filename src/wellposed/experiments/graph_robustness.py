@@ -6,20 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.graphs import graph_distances
 from wellposed.certificates import certify
 from wellposed.errors import check
-from wellposed.experiments.robustness import (
-    Attacked,
-    Certified,
-    check_radii,
-    file_digest,
-    keep_attacked,
-    keep_certified,
-)
+from wellposed.experiments.results import Attacked, Certified, check_radii, file_digest, keep_attacked, keep_certified
+from wellposed.experiments.robustness import certified_on
 from wellposed.lower_bounds.graph_witness import graph_slope
 from wellposed.network import materialise
 from wellposed.training.config import read_config
@@ -50,20 +43,8 @@ def certify_graphs(run: Path, *, data_root: Path | None, limit: int | None, done
     model, batches = _loaded(run, data_root, limit)
     network = materialise(model)
     certificate = certify(network)
-    radii: dict[str, list[Tensor]] = {rule: [] for rule in certificate.rules}
-    count, wrong, slope = 0, 0, 0.0
-    for graphs, labels in batches:
-        result = network.bounded(graphs)
-        for rule, values in radii.items():
-            values.append(certificate.of(result, labels, rule=rule))
-        slope = max(slope, graph_slope(network, graphs))
-        wrong += int((result.logits.argmax(1) != labels).sum())
-        count += len(labels)
-        done(count)
-    found = Certified(
-        certificate.lipschitz, slope, wrong / count, {rule: torch.cat(values).tolist() for rule, values in radii.items()},
-        file_digest(RunFolder(run).weights),
-    )  # fmt: skip
+    slope = max(graph_slope(network, graphs) for graphs, _ in batches)
+    found = certified_on(batches, network, certificate, slope, file_digest(RunFolder(run).weights), done)
     certificate.save(RunFolder(run).certificate)
     keep_certified(run, found)
     return found

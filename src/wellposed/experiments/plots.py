@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import require
-from wellposed.experiments.robustness import Attacked, Certified
+from wellposed.experiments.results import Attacked, Certified
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.folder import RunFolder, read_metrics

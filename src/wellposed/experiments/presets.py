@@ -10,12 +10,11 @@ from pathlib import Path
 from wellposed.certificates.order import must_be_ordered
 from wellposed.data import load_images
 from wellposed.errors import CheckpointError, choices
-from wellposed.experiments.robustness import certify_run, file_digest, is_certified, read_certified
+from wellposed.experiments.results import RADII, file_digest, is_certified, read_certified
+from wellposed.experiments.robustness import certify_run
 from wellposed.training.config import presets, read_config
 from wellposed.training.folder import RunFolder, write_json
 from wellposed.training.run import train
-
-RADII = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wellposed.errors import require
 from wellposed.experiments.plots import draw
-from wellposed.experiments.robustness import read_attacked, read_certificate, read_certified
+from wellposed.experiments.results import read_attacked, read_certificate, read_certified
 from wellposed.experiments.tables import Summary, header, summarise
 from wellposed.training.folder import RunFolder, write_text
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wellposed.certificates.order import must_be_ordered
-from wellposed.experiments.robustness import (
+from wellposed.experiments.results import (
     Attacked,
     Certified,
     check_consistency,
@@ -24,7 +24,7 @@ class Row:
     """Accuracy at one radius, all on the same inputs.
 
     Attributes:
-        radius: Euclidean, pixels in [0, 1]; for graphs that of their node features.
+        radius: Euclidean, pixels in [0, 1]; of node features for graphs.
         clean: accuracy without perturbation.
         paper: certified by margin/(2L), or None without a certificate.
         certified: certified by the tightest rule that the certificate supports: class pairs, else margin/(√2 L).
@@ -47,8 +47,8 @@ class Summary:
         samples: number of test inputs behind the rows.
         inputs: what they are, ``"images"`` or ``"graphs"``.
         test_error: on all certified inputs; on the attacked ones, without a certificate.
-        lipschitz: upper bound, or None without a certificate.
-        lower_bound: proved lower bound, likewise.
+        lipschitz: upper bound of the Lipschitz constant, or None without a certificate.
+        lower_bound: proved lower bound of the Lipschitz constant, or None without a certificate.
         rows: one per radius.
     """
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from wellposed.errors import CertificateError, CheckpointError, check
-from wellposed.experiments.robustness import Attacked, check_radii, file_digest, read_attacked
+from wellposed.experiments.results import Attacked, check_radii, file_digest, read_attacked
 from wellposed.network import materialise
+from wellposed.numerics.outward import enlarged
 from wellposed.training.folder import RunFolder, write_json
 from wellposed.training.run import load_image_run
 from wellposed.verification import RegionVerifier, Verdict, verifier_of
@@ -85,7 +86,7 @@ def verify_run(
         # The network's own evaluation may err by this at any point of a region whose points are at most r away.
         away = 1.0 if norm == "2" else math.sqrt(images[0].numel())
         reach = torch.tensor(order, dtype=torch.float64) * away
-        allowances = math.sqrt(2.0) * (1.0 + 1e-12) * (result.elsewhere[:, None] + result.growth[:, None] * reach)
+        allowances = enlarged(math.sqrt(2.0) * (result.elsewhere[:, None] + result.growth[:, None] * reach), 6)
         size = verifier.batch_size
         for few, truth, errors in zip(images.split(size), labels.split(size), allowances.split(size), strict=True):
             for place, verdicts in enumerate(_verdicts(verifier, few, truth, order, norm, errors, seconds)):

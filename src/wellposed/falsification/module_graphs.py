@@ -13,7 +13,7 @@ from wellposed.falsification.module_writer import Value, Writer, norm_of
 from wellposed.falsification.unusual_statements import unusual
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class UserModule:
     """A module of its own class.
 
@@ -30,6 +30,9 @@ class UserModule:
     source: str
     unusual: tuple[str, ...]
     constants: Tensor
+
+    def __repr__(self) -> str:
+        return f"UserModule(inputs of shape {self.shape}, {', '.join(self.unusual) or 'plain'})"
 
     def points(self, count: int, generator: torch.Generator) -> Tensor:
         """Random inputs, shape (count, *shape)."""

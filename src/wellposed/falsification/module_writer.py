@@ -21,8 +21,8 @@ class Value:
     Attributes:
         name: of the variable.
         shape: of one sample.
-        constants: upper bounds of its Lipschitz constant in the input, float64, shape (3,): the true one; that of a reader who
-            takes the first of two branches for their sum; that of a reader who overlooks ``+=``.
+        constants: upper bounds of its Lipschitz constant in the input, float64, shape (3,): the true one; what a reader
+            finds who takes the first of two branches for their sum; what a reader finds who overlooks ``+=``.
     """
 
     name: str

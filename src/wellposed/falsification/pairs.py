@@ -17,7 +17,7 @@ BASES = 60
 LENGTHS = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pairs:
     """The outputs at pairs of inputs, where they are finite and the inputs differ; float64.
 

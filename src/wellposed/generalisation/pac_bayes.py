@@ -16,10 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.certificates.perturbation import fixes_zero
 from wellposed.errors import CertificateError, check, check_number, choices
 from wellposed.generalisation.pac_bayes_tightened import Norms, tightened
-from wellposed.layers.equilibrium import Equilibrium
 from wellposed.network import Network, materialise
 from wellposed.numerics.golden_section import golden_section
 from wellposed.numerics.outward import enlarged, enlarged_sum
@@ -131,23 +129,24 @@ class _Blocks:
 @torch.no_grad()
 def _blocks(model: nn.Module | Network) -> _Blocks:
     """The norms of a network that Theorem 3 is about; its last two blocks are a monotone layer and a head."""
-    chain = [block for _, block in materialise(model).blocks]
-    layer, head = chain[-2:] if len(chain) > 1 else (None, None)
-    if not isinstance(head, nn.Linear) or not isinstance(layer, Equilibrium) or layer.constraint.formula != "monotone":
+    blocks = materialise(model).blocks
+    layer = blocks[-2].affine_layer if len(blocks) > 1 else None
+    head = blocks[-1].linear_map
+    if head is None or layer is None or layer.constraint.formula != "monotone":
         raise CertificateError("model: Theorem 3 is about one monotone layer followed by one linear layer")
-    if any(list(block.parameters()) for block in chain[:-2]):
+    if any(list(block.module.parameters()) for block in blocks[:-2]):
         raise CertificateError("model: Theorem 3 says nothing of trained blocks before the layer")
-    fixes_zero("model", layer)
+    layer.activation.require_zero_at_zero("model")
     constraint: Any = layer.constraint
-    injection = layer.injection
-    if injection.bias is None or head.bias is None:
+    injection, (output, output_bias) = layer.injection, head
+    if injection.bias is None or output_bias is None:
         raise CertificateError("model: Theorem 3 needs biases in the monotone and in the linear layer")
     skew = 0.5 * (constraint.B - constraint.B.t())
-    tensors = (constraint.A, skew, injection.weight, injection.bias, head.weight, head.bias)
+    tensors = (constraint.A, skew, injection.weight, injection.bias, output, output_bias)
     a, b, u, shift, o, o_shift = (_squared_frobenius(part) for part in tensors)
-    whole, driven, seen = (spectral_norm_upper_bound(w) for w in (constraint.A, injection.weight, head.weight))
+    whole, driven, seen = (spectral_norm_upper_bound(w) for w in (constraint.A, injection.weight, output))
     norms = Norms(
-        width=layer.state_features, in_features=injection.in_features, classes=head.out_features, m=constraint.m,
+        width=layer.state_features, in_features=layer.in_features, classes=len(output), m=constraint.m,
         spectral=(whole, driven, enlarged(math.sqrt(shift), 1), seen), squares=(a, b, u, shift, o, o_shift),
     )  # fmt: skip
     return _Blocks(norms, a + _squared_frobenius(constraint.B) + u + shift + o + o_shift)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import CheckpointError
-from wellposed.interop.convolutional import head_of, root, taps_of, unit
+from wellposed.interop.convolutional import root, taps_of, unit, with_head
 from wellposed.interop.files import Tensors, names_of_linear, number, take
 from wellposed.interop.published import Published, needed, relative_margin, windows_of
 
@@ -29,7 +29,7 @@ def unbounded(t: Tensors, m: float, stride: int) -> Published:
     layer = {"constraint.V": v, "constraint.S": s, "constraint.psi": psi, "injection.bias": t["U.bias"]}
     layer["injection.free"] = t["U"]
     options = {**_options(t, v, metric, m), "stride": stride, "gamma": 0.0}
-    return Published("lben-conv", options, (layer,), (head_of(t),), windows=windows_of(t["Wout"], len(v)))
+    return with_head("lben-conv", options, layer, t, len(v))
 
 
 def bounded(t: Tensors, m: float, gamma: float | None, stride: int) -> Published:
@@ -65,7 +65,7 @@ def _bounded(
         "output.free": ends[1] / bound, "output.bias": t["Wout.bias"],
     }  # fmt: skip
     options = {**_options(t, v, metric, m), "stride": stride, "gamma": gamma, "input_in_metric": not by_pixel}
-    return Published("lben-conv", options, (layer,), windows=windows_of(t["Wout"], len(v)))
+    return Published(family="lben-conv", options=options, layers=(layer,), windows=windows_of(t["Wout"], len(v)))
 
 
 def _core(t: Tensors, names: tuple[str, str]) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,8 @@ def chain(t: Tensors) -> Published:
             raise CheckpointError(f"{prefix}{place}: takes {second.shape[1]} features, but is given {len(first)}")
     if len(weights) < 2:
         raise CheckpointError("has one linear map only; a network has a hidden layer")
-    return Published("feedforward", {"widths": tuple(len(weight) for weight in weights[:-1])}, linears=linears)
+    options = {"widths": tuple(len(weight) for weight in weights[:-1])}
+    return Published(family="feedforward", options=options, linears=linears)
 
 
 def _linear(t: Tensors, name: str) -> dict[str, Tensor]:

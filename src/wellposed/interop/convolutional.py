@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def single(t: Tensors, m: float, stride: int) -> Published:
         "constraint.A": unit(t["A"]) * root(t["g"], "g"), "constraint.B": unit(t["B"]) * number(t["h"], "h"),
     }  # fmt: skip
     options = {"width": len(t["U"]), **_taps(t, "A", "B"), "stride": stride, "pool": 4, "m": m, "border": 1}
-    return Published("mondeq-conv", options, (layer,), (head_of(t),), windows=windows_of(t["Wout"], len(t["U"])))
+    return with_head("mondeq-conv", options, layer, t, len(t["U"]))
 
 
 def several(t: Tensors, m: float, stride: int) -> Published:
@@ -50,7 +51,7 @@ def several(t: Tensors, m: float, stride: int) -> Published:
         "width": widths[0], "further": tuple(widths[1:]), **_taps(t, *kernels, *down), "stride": stride, "pool": 1, "m": m,
         "border": 1,
     }  # fmt: skip
-    return Published("mondeq-multi", options, (layer,), (head_of(t),), windows=windows_of(t["Wout"], widths[-1]))
+    return with_head("mondeq-multi", options, layer, t, widths[-1])
 
 
 def _taps(t: Tensors, *kernels: str) -> dict[str, int]:
@@ -80,9 +81,11 @@ def taps_of(t: Tensors, driving: str, *kernels: str) -> dict[str, int]:
     return {"taps": sides[kernels[0]][0], "input_taps": sides[driving][0]}
 
 
-def head_of(t: Tensors) -> Tensors:
-    """The linear map Wout."""
-    return {"weight": t["Wout"], "bias": t["Wout.bias"]}
+def with_head(family: str, options: dict[str, Any], layer: Tensors, t: Tensors, channels: int) -> Published:
+    """A layer and the linear map Wout, behind averages of so many channels."""
+    head = {"weight": t["Wout"], "bias": t["Wout.bias"]}
+    windows = windows_of(t["Wout"], channels)
+    return Published(family=family, options=options, layers=(layer,), linears=(head,), windows=windows)
 
 
 def unit(kernel: Tensor) -> Tensor:

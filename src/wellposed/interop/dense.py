@@ -1,6 +1,6 @@
 """Published checkpoints of layers on flat inputs, as the matrices that they describe.
 
-The layouts are those of the programs behind Winston & Kolter (2020), Chen, Lasserre, Magron & Pauwels (2021, a ``.mat`` file) and
+The layouts come from the programs behind Winston & Kolter (2020), Chen, Lasserre, Magron & Pauwels (2021, a ``.mat`` file) and
 Revay, Wang & Manchester (2020); the last names U "B" and the output map "G" where it builds in a Lipschitz bound γ, and changed
 its parametrisation once.
 """
@@ -36,7 +36,7 @@ class Free:
     constraint: Tensors = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class DenseWeights:
     """``y = C z + c``, ``z = relu(W z + U x + b)``; float64.
 
@@ -57,6 +57,10 @@ class DenseWeights:
     output_bias: Tensor
     free: Free
     metric: Tensor | None = None
+
+    def __repr__(self) -> str:
+        units, inputs = self.weight.shape
+        return f"DenseWeights({self.free.family}: {inputs} inputs, {units} units, {len(self.output)} outputs)"
 
 
 def read_dense(path: Path, layout: str, *, m: float, gamma: float | None = None) -> DenseWeights:
@@ -97,9 +101,20 @@ def published(weights: DenseWeights) -> Published:
     if options.get("gamma"):
         root = math.sqrt(options["gamma"])
         layer |= {"injection.free": weights.weight / root, "output.free": weights.output / root}
-        return Published(free.family, options, (layer | {"output.bias": weights.output_bias},))
+        return Published(family=free.family, options=options, layers=(layer | {"output.bias": weights.output_bias},))
     layer["injection.weight"] = weights.weight
-    return Published(free.family, options, (layer,), ({"weight": weights.output, "bias": weights.output_bias},))
+    head = {"weight": weights.output, "bias": weights.output_bias}
+    return Published(family=free.family, options=options, layers=(layer,), linears=(head,))
+
+
+def _around(
+    matrix: Tensor, t: Tensors, injection: str, output: str, free: Free, metric: Tensor | None = None
+) -> DenseWeights:
+    """W with the input and the output map of these names."""
+    return DenseWeights(
+        matrix=matrix, weight=t[injection], bias=t[f"{injection}.bias"], output=t[output], output_bias=t[f"{output}.bias"],
+        free=free, metric=metric,
+    )  # fmt: skip
 
 
 def _monotone(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
@@ -108,7 +123,7 @@ def _monotone(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     a, b = t["A"], t["B"]
     matrix = (1.0 - m) * torch.eye(len(a), dtype=torch.float64) - a.t() @ a + b - b.t()
     free = Free("mondeq", {"m": m}, {"A": a, "B": b})
-    return DenseWeights(matrix, t["U"], t["U.bias"], t["Wout"], t["Wout.bias"], free)
+    return _around(matrix, t, "U", "Wout", free)
 
 
 def _semialgebraic(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
@@ -121,7 +136,7 @@ def _semialgebraic(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
 def _unconstrained(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     take(t, "Wp", *names_of_linear("U", "Wout"))
     free = Free("deq", {"activation": "relu"}, {"W": t["Wp"]})
-    return DenseWeights(t["Wp"], t["U"], t["U.bias"], t["Wout"], t["Wout.bias"], free)
+    return _around(t["Wp"], t, "U", "Wout", free)
 
 
 def _well_posed(name: str) -> Callable[[Tensors, float, float | None], DenseWeights]:
@@ -131,9 +146,7 @@ def _well_posed(name: str) -> Callable[[Tensors, float, float | None], DenseWeig
         take(t, name, "V", "S", *names_of_linear("U", "Wout"))
         psi = t[name].reshape(-1) if name == "psi" else _positive(t[name].reshape(-1)).log()
         matrix, free = _in_metric(t["V"], t["S"], psi, m, 0.0)
-        return DenseWeights(
-            matrix, t["U"], t["U.bias"], t["Wout"], t["Wout.bias"], free, metric=_positive(torch.exp(-psi))
-        )
+        return _around(matrix, t, "U", "Wout", free, _positive(torch.exp(-psi)))
 
     return read
 
@@ -156,9 +169,7 @@ def _with_bound(t: Tensors, v: Tensor, s: Tensor, psi: Tensor, m: float, gamma: 
     matrix, free = _in_metric(v, s, psi, m, gamma)
     driven = metric[:, None] * t["B"]
     bounded = (t["G"].t() @ t["G"] + driven @ driven.t()) / (2.0 * gamma)
-    return DenseWeights(
-        matrix - bounded / metric[:, None], t["B"], t["B.bias"], t["G"], t["G.bias"], free, metric=metric
-    )
+    return _around(matrix - bounded / metric[:, None], t, "B", "G", free, metric)
 
 
 def _in_metric(v: Tensor, s: Tensor, psi: Tensor, m: float, gamma: float) -> tuple[Tensor, Free]:

@@ -38,7 +38,7 @@ def _published(free: Tensor, d: Tensor, a: Tensor, injection: tuple[Tensor, Tens
         "constraint.slack": torch.where(slack > 30.0, slack, slack.expm1().log()), "constraint.log_weights": -d,
     }  # fmt: skip
     head = {"weight": t["Wout"], "bias": t["Wout.bias"]}
-    return Published("nemon", {"width": len(free), "mu": m}, (layer,), (head,))
+    return Published(family="nemon", options={"width": len(free), "mu": m}, layers=(layer,), linears=(head,))
 
 
 def layouts(m: float) -> dict[str, Callable[[Tensors], Published]]:

@@ -31,7 +31,8 @@ def flat(t: Tensors, variant: dict[str, object]) -> Published:
     layer = {**_injection(t, "linear1", "bn1"), "constraint.V": weight.sqrt()}
     options = {"width": len(weight), "parametrisation": "square", **variant}
     family = "pcdeq2" if variant["activation"] == "sigmoid" else "pcdeq1"
-    return Published(family, options, (layer,), _head(t), (_norm(t, "bn2"),), raw_grey=True)
+    norms = (_norm(t, "bn2"),)
+    return Published(family=family, options=options, layers=(layer,), linears=_head(t), norms=norms, raw_grey=True)
 
 
 def single(t: Tensors, variant: dict[str, object], stride: int) -> Published:
@@ -39,7 +40,7 @@ def single(t: Tensors, variant: dict[str, object], stride: int) -> Published:
     _take(t, ("conv1",), ("block",))
     options = {**_options(t, ("conv1",), ("block",)), **variant, "pool": 8, "stride": stride}
     layers, norms = (_convolution(t, "conv1", "bn1", "block"),), (_norm(t, "bn2"),)
-    return Published("pcdeq-conv", options, layers, _head(t), norms, _windows(t, "conv1"), raw_grey=True)
+    return _published("pcdeq-conv", options, layers, norms, t, "conv1")
 
 
 def several(t: Tensors, variant: dict[str, object], stride: int) -> Published:
@@ -50,7 +51,7 @@ def several(t: Tensors, variant: dict[str, object], stride: int) -> Published:
     further = tuple(len(t[name]) for name in maps[1:])
     options = {**_options(t, maps, blocks), **variant, "pool": 4, "stride": stride, "further": further}
     norms = tuple(_norm(t, f"bn{2 * k + 2}") for k in range(3))
-    return Published("pcdeq-multi", options, layers, _head(t), norms, _windows(t, maps[-1]), raw_grey=True)
+    return _published("pcdeq-multi", options, layers, norms, t, maps[-1])
 
 
 def _take(t: Tensors, maps: tuple[str, ...], blocks: tuple[str, ...]) -> None:
@@ -68,8 +69,19 @@ def _options(t: Tensors, maps: tuple[str, ...], blocks: tuple[str, ...]) -> dict
     return {"width": len(t["conv1"]), "parametrisation": "projection", **sizes[0]}
 
 
-def _windows(t: Tensors, last: str) -> int:
-    return windows_of(t["classifier"], len(t[last]))
+def _published(
+    family: str,
+    options: dict[str, object],
+    layers: tuple[Tensors, ...],
+    norms: tuple[Tensors, ...],
+    t: Tensors,
+    last: str,
+) -> Published:
+    """A convolutional network, whose last input map has the name ``last``."""
+    windows = windows_of(t["classifier"], len(t[last]))
+    return Published(
+        family=family, options=options, layers=layers, linears=_head(t), norms=norms, windows=windows, raw_grey=True
+    )
 
 
 def _convolution(t: Tensors, name: str, norm: str, block: str) -> Tensors:

@@ -1,4 +1,4 @@
-"""Published weights as those of one of this library's networks."""
+"""Published weights as the weights of a network of this library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wellposed.errors import CheckpointError, InputError, check
 from wellposed.interop.files import Tensors
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Published:
     """A family of networks with its options, and the tensors of its parts by name; float64.
 
@@ -36,6 +36,9 @@ class Published:
     norms: tuple[Tensors, ...] = ()
     windows: int | None = None
     raw_grey: bool = False
+
+    def __repr__(self) -> str:
+        return f"Published({self.family}, {self.options})"
 
 
 def bound_of(path: Path, gamma: float | None) -> float | None:
@@ -67,7 +70,7 @@ def relative_margin(v: Tensor, m: float) -> float:
     """The margin m as constraints with a learned metric have it: over the mean eigenvalue of VᵀV plus one.
 
     Args:
-        v: V, a matrix or a kernel; its first dimension is that of its outputs.
+        v: V, a matrix or a kernel; its first dimension counts its outputs.
         m: the margin.
     """
     return m / (1.0 + float(v.square().sum()) / len(v))

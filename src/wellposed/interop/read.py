@@ -35,7 +35,7 @@ def read_published(
         m: what files do not hold: the strong-monotonicity constant, or margin, that it was trained with; for NEMON the bound of
             the log norm, below one.
         gamma: the Lipschitz bound that it was trained with; None to take it from the file's name.
-        stride: of the first convolution; None for that of the published programs, one.
+        stride: of the first convolution; None for one, as in the published programs.
 
     Raises:
         CheckpointError: the file is not a plain dictionary of tensors, or has other ones than the layout.

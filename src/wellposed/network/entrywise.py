@@ -14,9 +14,7 @@ from typing_extensions import override
 
 from wellposed.errors import CertificateError
 from wellposed.guarantee.componentwise import Comparison
-from wellposed.numerics.outward import enlarged, enlarged_sum, rounding_constant
-
-TINY = 1e-300  # more than underflow can lose
+from wellposed.numerics.outward import TINY, enlarged, enlarged_sum, rounding_constant
 
 
 class EntrywiseStep(ABC):

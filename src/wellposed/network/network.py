@@ -25,7 +25,7 @@ class Network:
 
     Attributes:
         blocks: the blocks in order, which say what is known of them; their modules belong to the network alone.
-        input_shape: of one input, where it is known; other inputs are refused.
+        input_shape: of one input, where it is known; other inputs are refused. None for graphs.
         takes_graphs: whether inputs are torch_geometric batches.
         precision: of its parameters: ``"float32"``, ``"float64"``, or both.
         weights_sha256: digest of the state dict of the model that it was made from.
@@ -52,7 +52,7 @@ class Network:
             "blocks": blocks, "_paths": dict(paths), "weights_sha256": weights_sha256,
             "takes_graphs": takes_graphs,
             "precision": check_precision(tensors_of(blocks)) or str(dtype).removeprefix("torch."), "_shapes": {}, "_moved": {},
-            "input_shape": find_shape(blocks) if input_shape is None and not takes_graphs else input_shape,
+            "input_shape": None if takes_graphs else find_shape(blocks) if input_shape is None else input_shape,
         }  # fmt: skip
         vars(self).update(found)
         if self.input_shape is not None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 UNIT = 2.0**-53
 FIRST_ORDER = 1.01  # k·u times this is above γ_k, and its own rounding, wherever k·u is below 0.0098
+TINY = 1e-300  # more than a few sums and products of float64 lose by underflow
 REPRODUCIBLE = 1.0 + 1e-9  # room for the rounding of another machine that proves the same inequality again
 
 Number = TypeVar("Number", float, Tensor)
@@ -29,6 +30,16 @@ def rounding_constant(terms: int, unit: float = UNIT) -> float:
 def next_up(value: float) -> float:
     """The next float64 upwards: covers one rounded operation, whatever its sign, underflow included."""
     return math.nextafter(value, math.inf)
+
+
+def below(value: Tensor) -> Tensor:
+    """The next float64 downwards of every entry: covers one rounded operation, whatever its sign, underflow included."""
+    return torch.nextafter(value, torch.full_like(value, -math.inf))
+
+
+def above(value: Tensor) -> Tensor:
+    """The next float64 upwards of every entry: covers one rounded operation, whatever its sign, underflow included."""
+    return torch.nextafter(value, torch.full_like(value, math.inf))
 
 
 def enlarged(value: Number, operations: int, unit: float = UNIT) -> Number:
@@ -67,6 +78,19 @@ def enlarged_norm(value: Number, entries: int) -> Number:
 def enlarged_sum(value: Number, terms: int) -> Number:
     """At least the sum of so many nonnegative products, whose computed sum in any order is ``value``."""
     return enlarged(value, terms + 1)
+
+
+def enlarged_entries(value: float, ratio: float, operations: int) -> float:
+    """At least the spectral norm of a matrix whose entries came out of ``operations`` rounded operations without subtraction.
+
+    An error E with |E| ≤ γ|A| has ‖E‖₂ ≤ γ‖|A|‖₂.
+
+    Args:
+        value: the spectral norm of the computed matrix A, or a bound of it.
+        ratio: at least ‖|A|‖₂/‖A‖₂; for any matrix the root of its smaller side is.
+        operations: how many there were for each entry.
+    """
+    return enlarged(value, 1) * (1.0 + ratio * rounding_constant(2 * operations + 4))
 
 
 def unit_of(dtype: torch.dtype) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import wellposed as wp
 from wellposed.checker import Checker
 from wellposed.testing.slopes import steepest
+from wellposed.testing.tensors import generator
 
 
 class BlockCase:
@@ -72,6 +73,20 @@ class BlockCase:
         block, x = self.make_block(), self.inputs()
         for norm in self.norms:
             assert steepest(block, x, norm) <= wp.certify(self.network_of(block), norm=norm).lipschitz * (1.0 + 1e-9)
+
+    def test_interval_holds_sampled_values(self) -> None:
+        x = self.inputs().detach().double().cpu()
+        lower, upper = torch.minimum(x[:1], x[1:2]), torch.maximum(x[:1], x[1:2])
+        network = self.network_of(self.make_block()).exact
+        try:
+            least, largest = network.blocks[0].interval(lower, upper)
+        except wp.CertificateError:
+            pytest.skip("no interval is known of this kind of block")
+        share = torch.rand(1000, *x.shape[1:], generator=generator(), dtype=torch.float64, device="cpu")
+        share[::2] = share[::2].round()
+        values = network((lower + share * (upper - lower)).clamp(lower, upper))
+        room = 1e-7 * (1.0 + values.abs())  # of the tolerance of a solve
+        assert ((values >= least - room) & (values <= largest + room)).all()
 
     def test_digest_covers_every_number(self) -> None:
         block = self.make_block()

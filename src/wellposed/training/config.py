@@ -112,7 +112,7 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def presets() -> dict[str, TrainConfig]:
-    """The presets that ship with the package, by name; those of the size of published networks begin with ``papers/``."""
+    """The presets that ship with the package, by name; names of networks as large as published ones begin with ``papers/``."""
     folder = resources.files("wellposed.training") / "presets"
     found = {}
     for prefix, place in (("", folder), ("papers/", folder / "papers")):

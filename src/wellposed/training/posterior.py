@@ -67,7 +67,7 @@ class Posterior(nn.Module):
         return found
 
     def check_buffers(self) -> None:
-        """Refuse to go on if the network's buffers are no longer those of the prior.
+        """Refuse to go on if the network's buffers are others than when the prior was chosen.
 
         Raises:
             CertificateError: a buffer changed.

@@ -7,11 +7,8 @@ from torch import Tensor, nn
 
 from wellposed.activations import of_module
 from wellposed.errors import InputError
-from wellposed.layers import Normalize
-from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.interval import state_interval
-
-_INCREASING = (Normalize, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool2d)
+from wellposed.network.kinds import Block, block_of
 
 
 def worst_logits(model: nn.Module, x: Tensor, labels: Tensor, radius: float) -> Tensor:
@@ -29,22 +26,28 @@ def worst_logits(model: nn.Module, x: Tensor, labels: Tensor, radius: float) -> 
     Raises:
         InputError: the model has other blocks.
     """
-    blocks = list(model) if isinstance(model, nn.Sequential) else []
-    head = blocks.pop() if blocks else None
-    if not isinstance(head, nn.Linear):
+    chain = model.named_children() if isinstance(model, nn.Sequential) else ()
+    blocks = [block_of(name, part) for name, part in chain]
+    if not blocks or blocks[-1].linear_map is None:
         raise InputError("model: worst cases need a Sequential with a linear head")
     low, high = (x - radius).clamp_min(0.0), (x + radius).clamp_max(1.0)
-    for block in blocks:
-        if isinstance(block, Equilibrium):
-            low, high = state_interval(block, low, high)
-        elif isinstance(block, _INCREASING):
-            low, high = block(low), block(high)
-        elif (sigma := of_module(block)) is not None:
-            low, high = sigma.image(low, high)
-        else:
-            raise InputError(f"model: no interval of a {type(block).__name__} is known")
+    for block in blocks[:-1]:
+        low, high = _interval(block, low, high)
     # Differences of rows lose less than bounds of single logits.
+    head = blocks[-1].module
     rows = head.weight[None] - head.weight[labels][:, None]
     values = head(0.5 * (low + high))
     spread = torch.einsum("bcf,bf->bc", rows.abs(), 0.5 * (high - low))
     return values - values.gather(1, labels[:, None]) + spread
+
+
+def _interval(block: Block, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of a block's values for all inputs between two, with their graph; `Block.interval` has no graph, and a proof."""
+    if block.affine_layer is not None:
+        return state_interval(block.affine_layer, low, high)
+    if block.increasing:
+        return block.module(low), block.module(high)
+    sigma = of_module(block.module)
+    if sigma is None or sigma.slope_range[0] < 0.0:
+        raise InputError(f"model: no interval of a {block.kind} is known")
+    return sigma(low), sigma(high)

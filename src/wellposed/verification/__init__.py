@@ -6,7 +6,7 @@ from wellposed.errors import CertificateError
 from wellposed.network import Network, materialise
 from wellposed.verification.base import RegionVerifier
 from wellposed.verification.chain import ChainVerifier
-from wellposed.verification.mixed_monotone import MixedMonotoneVerifier
+from wellposed.verification.intervals import IntervalVerifier
 from wellposed.verification.positive import PositiveVerifier
 from wellposed.verification.verdict import Verdict
 from wellposed.verification.verifier import LADDER, Verifier
@@ -14,7 +14,7 @@ from wellposed.verification.verifier import LADDER, Verifier
 __all__ = [
     "LADDER",
     "ChainVerifier",
-    "MixedMonotoneVerifier",
+    "IntervalVerifier",
     "PositiveVerifier",
     "RegionVerifier",
     "Verdict",
@@ -34,7 +34,7 @@ def verifier_of(model: nn.Module | Network, *, valid: tuple[float, float] | None
         CertificateError: there is none.
     """
     network, reasons = materialise(model), []
-    for kind in (Verifier, ChainVerifier, PositiveVerifier):
+    for kind in (Verifier, ChainVerifier, PositiveVerifier, IntervalVerifier):
         try:
             return kind(network, valid=valid)
         except CertificateError as error:

@@ -36,8 +36,8 @@ def descend(
         network: the numbers.
         region: where to search, one or k.
         start: inputs of the region, shape (k, inputs).
-        rows: see `margins`.
-        constants: likewise.
+        rows: of the margins ``rows_k·z + constants_k``, shape (k, n).
+        constants: shape (k,).
         steps: how many.
     """
     best, points = torch.full((len(rows),), torch.inf, dtype=torch.float64), start.clone()

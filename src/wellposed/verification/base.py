@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 
 import torch
@@ -13,13 +13,14 @@ from torch import Tensor
 
 from wellposed.errors import InputError, check, check_number, choices
 from wellposed.numerics.norm import Norm, norm_named
+from wellposed.numerics.outward import reduced, rounding_constant
 from wellposed.verification.region import Region
 from wellposed.verification.verdict import Verdict
 
 NORMS: tuple[Norm, ...] = ("2", "inf")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class RegionQuestion:
     """One input and the region around it.
 
@@ -41,12 +42,15 @@ class RegionQuestion:
     shape: tuple[int, ...]
     valid: tuple[float, float] | None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(label={self.label}, radius={self.radius:.6g}, shape={self.shape})"
+
     def inside(self, point: Tensor) -> Tensor:
         """The nearest point that is surely in the region as it was asked for, which is a little smaller than ``region``."""
         change, box = point - self.x, self.region.widths is not None
-        # Less what adding the change can round, in the region's norm.
-        rounding = 2.0**-51 * float(self.x.abs().amax() if box else self.x.norm())
-        allowed = max(self.radius * (1.0 - 1e-12) - rounding, 0.0)
+        # Less what adding the change can round, in the region's norm: of a point inside a unit of |x| + radius at most.
+        rounding = rounding_constant(4) * float(self.x.abs().amax() if box else self.x.norm())
+        allowed = max(reduced(self.radius, self.x.numel() + 8) - rounding, 0.0)
         if not box:
             return self.x + change * min(1.0, allowed / max(float(change.norm()), 1e-300))
         found = self.x + change.clamp(-allowed, allowed)
@@ -110,52 +114,57 @@ class RegionVerifier(ABC):
         allowances: Sequence[float] | None = None,
         seconds: float = 60.0,
     ) -> list[Verdict]:
-        """The same for several inputs, ``batch_size`` of them in one go.
+        """Decide about several inputs as `verify` does about one, ``batch_size`` of them in one go.
 
         Args:
             x: inputs, shape (batch, ...).
             labels: their classes.
-            radius: see `verify`.
-            norm: likewise.
-            method: likewise.
-            allowances: likewise, one for each input; None for zero.
-            seconds: per input.
+            radius: of the Euclidean balls or the ℓ∞ boxes, in the units of the inputs.
+            norm: 2 or ``"inf"``.
+            method: the last of ``steps`` to try; None for all.
+            allowances: for each input the margin that must be left over; None for zero.
+            seconds: for each input, after which to give up.
         """
         last = self.steps[-1] if method is None else method
         named = norm_named(norm, NORMS)
         choices("method", last, self.steps)
-        if self.valid is not None:
-            ends = isinstance(self.valid, tuple | list) and len(self.valid) == 2
-            ends = ends and all(isinstance(end, int | float) for end in self.valid) and self.valid[0] < self.valid[1]
-            check(ends, "valid", self.valid, "must be two numbers in order, or None")
+        self._check_valid()
         check_number("radius", radius, 0.0, math.inf, "must be positive and finite")
         if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
             raise InputError(f"x: is a {type(x).__name__}; needs a floating-point tensor of inputs")
         check(len(labels) == len(x), "labels", len(labels), f"must be one for each of {len(x)} inputs")
-        questions = []
-        for image, label, allowance in zip(x, labels, allowances or [0.0] * len(x), strict=True):
-            check(allowance >= 0.0, "allowance", allowance, "must not be negative or NaN")
-            whole = isinstance(label, Integral) and not isinstance(label, bool)
-            check(whole and 0 <= label < self.classes, "label", label, f"must be an integer in 0…{self.classes - 1}")
-            if self.inputs not in (None, image.numel()) or not bool(torch.isfinite(image).all()):
-                raise InputError(f"x: shape {tuple(image.shape)}; needs {self.inputs} finite numbers")
-            point = image.detach().double().cpu().reshape(-1)
-            low, high = float(point.min()), float(point.max())
-            if self.valid is not None and not self.valid[0] <= low <= high <= self.valid[1]:
-                raise InputError(f"x: pixels span [{low:.3g}, {high:.3g}]; they must lie in {self.valid}")
-            region = Region.ball(point, radius) if named == "2" else Region.box(point, radius, self.valid)
-            questions.append(RegionQuestion(point, label, radius, region, allowance, tuple(image.shape), self.valid))
+        questions = [
+            self._question(image, label, radius, named, allowance)
+            for image, label, allowance in zip(x, labels, allowances or [0.0] * len(x), strict=True)
+        ]
         verdicts: list[Verdict] = []
         for start in range(0, len(questions), self.batch_size):
             few = questions[start : start + self.batch_size]
             verdicts += self.answers(few, self.steps.index(last), seconds)
-        shape = x.shape[1:]
-        return [
-            verdict
-            if verdict.counterexample is None
-            else replace(verdict, counterexample=verdict.counterexample.reshape(shape))
-            for verdict in verdicts
-        ]
+        return [verdict.shaped(x.shape[1:]) for verdict in verdicts]
+
+    def _check_valid(self) -> None:
+        if self.valid is None:
+            return
+        ends = isinstance(self.valid, tuple | list) and len(self.valid) == 2
+        ends = ends and all(isinstance(end, int | float) for end in self.valid) and self.valid[0] < self.valid[1]
+        check(ends, "valid", self.valid, "must be two numbers in order, or None")
+
+    def _question(self, image: Tensor, label: int, radius: float, norm: Norm, allowance: float) -> RegionQuestion:
+        """A checked question about one input."""
+        check(allowance >= 0.0, "allowance", allowance, "must not be negative or NaN")
+        whole = isinstance(label, Integral) and not isinstance(label, bool)
+        check(whole and 0 <= label < self.classes, "label", label, f"must be an integer in 0…{self.classes - 1}")
+        if self.inputs not in (None, image.numel()) or not bool(torch.isfinite(image).all()):
+            raise InputError(f"x: shape {tuple(image.shape)}; needs {self.inputs} finite numbers")
+        point = image.detach().double().cpu().reshape(-1)
+        low, high = float(point.min()), float(point.max())
+        if self.valid is not None and not self.valid[0] <= low <= high <= self.valid[1]:
+            raise InputError(f"x: pixels span [{low:.3g}, {high:.3g}]; they must lie in {self.valid}")
+        region = Region.ball(point, radius) if norm == "2" else Region.box(point, radius, self.valid)
+        return RegionQuestion(
+            x=point, label=label, radius=radius, region=region, allowance=allowance, shape=tuple(image.shape), valid=self.valid
+        )  # fmt: skip
 
     @abstractmethod
     def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from wellposed.verification.attack import descend
+from wellposed.verification.central_path import minimise
+from wellposed.verification.proof import proved
 from wellposed.verification.question import Question, Target
 from wellposed.verification.reduction import Bounds, Reduction
-from wellposed.verification.relaxation import Multipliers, minimise, proved
+from wellposed.verification.relaxation import Multipliers
 from wellposed.verification.secants import refine
 
 _ROUNDS = 6  # of the weights of pixels
@@ -25,7 +27,7 @@ _HOPELESS = 0.05  # share of what is missing that a round must gain
 _LOOSE = 0.03  # tolerance of bounds that are only meant to shrink others
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
     """What the relaxation says of one target.
 
@@ -40,6 +42,9 @@ class Outcome:
     counterexample: Tensor | None = None
     bound: float = math.inf
     split: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Outcome(proved={self.proved}, bound={self.bound:.6g}, split={self.split})"
 
 
 class Bounding:
@@ -66,12 +71,8 @@ class Bounding:
         reached = -math.inf
         for round_ in range(rounds):
             reduction = Reduction(network, question.centre, region, self.bounds, decisions, shares)
-            problem = reduction.margin(
-                target.row,
-                target.constant - question.allowance,
-                target.metric,
-                target.error + 1e-15 * question.allowance,
-            )
+            constant = target.constant - question.allowance
+            problem = reduction.margin(target.row, constant, target.metric, target.error)
             goal = 1e-9 * (1.0 + abs(float(problem.objective[-1])))
             last = round_ == rounds - 1
             multipliers = minimise(

@@ -10,12 +10,14 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.certificates.certificate import Certificate, certify
 from wellposed.errors import CertificateError
 from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
+from wellposed.numerics.outward import below, enlarged
 from wellposed.verification.base import RegionQuestion, RegionVerifier
-from wellposed.verification.mixed_monotone import MixedMonotoneVerifier
+from wellposed.verification.intervals import IntervalVerifier
 from wellposed.verification.positive import PositiveVerifier
 from wellposed.verification.verdict import Verdict
 
@@ -25,7 +27,7 @@ _STEPS = 20  # of the attack
 class ChainVerifier(RegionVerifier):
     """Verifies inputs of one model by the constants of its class margins and what is known of it locally, and attacks the rest.
 
-    Verdicts are about the stored numbers, as for `Verifier`.
+    Verdicts are about the stored numbers as they run, in exact arithmetic.
 
     Args:
         model: a network, or a module to be materialised, with class margins.
@@ -54,7 +56,8 @@ class ChainVerifier(RegionVerifier):
         except CertificateError:
             return None
 
-    def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:  # noqa: D102
+    @override
+    def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
         start = time.monotonic()
         points = torch.stack([asked.x.reshape(asked.shape) for asked in questions])
         labels = torch.tensor([asked.label for asked in questions])
@@ -82,11 +85,14 @@ class ChainVerifier(RegionVerifier):
         """Which margins are larger than what the constants let them lose, boolean, shape (batch,)."""
         result = bounded_logits(self._exact, points)
         logits = result.logits.double()
-        error = math.sqrt(2.0) * result.error.double() * (1.0 + 1e-12)
-        margins = logits.gather(1, labels[:, None]) - logits - error[:, None]
-        margins = margins - torch.tensor([asked.allowance for asked in questions], dtype=torch.float64)[:, None]
+        error = enlarged(math.sqrt(2.0) * result.error.double(), 2)
+        allowances = torch.tensor([asked.allowance for asked in questions], dtype=torch.float64)
+        margins = below(below(logits.gather(1, labels[:, None]) - logits) - error[:, None])
+        margins = below(margins - allowances[:, None])
+        inputs = points[0].numel()
         away = [
-            float(asked.region.radius + (asked.region.centre - asked.x).norm()) * (1.0 + 1e-12) for asked in questions
+            enlarged(float(asked.region.radius + (asked.region.centre - asked.x).norm()), inputs + 4)
+            for asked in questions
         ]
         certificates = [(self._certificate, away)]
         if questions[0].region.widths is not None and self._in_boxes is not None:
@@ -95,7 +101,7 @@ class ChainVerifier(RegionVerifier):
         own = nn.functional.one_hot(labels, self.classes).bool()
         for certificate, reach in certificates:
             if certificate.pairs is not None:
-                lost = certificate.pairs[labels] * torch.tensor(reach, dtype=torch.float64)[:, None] * (1.0 + 1e-12)
+                lost = enlarged(certificate.pairs[labels] * torch.tensor(reach, dtype=torch.float64)[:, None], 1)
                 sure |= ((margins > lost) | own).all(1)
         return sure
 
@@ -124,7 +130,7 @@ class ChainVerifier(RegionVerifier):
 
     @torch.enable_grad()
     def _gradients(self, points: Tensor, labels: Tensor) -> Tensor:
-        """Of the least margins with respect to the inputs."""
+        """Gradients of the least margins with respect to the inputs."""
         points = points.detach().requires_grad_()
         logits = self._exact(points)
         others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
@@ -133,7 +139,8 @@ class ChainVerifier(RegionVerifier):
 
 
 def _local_verifier(model: Network, valid: tuple[float, float] | None) -> RegionVerifier | None:
-    for kind in (PositiveVerifier, MixedMonotoneVerifier):
+    """The strongest verifier that knows something of the network locally, if any does."""
+    for kind in (PositiveVerifier, IntervalVerifier):
         with suppress(CertificateError):
             return kind(model, valid=valid)
     return None

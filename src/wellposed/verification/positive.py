@@ -7,35 +7,31 @@ M(p_u) ≤ M̃ ≤ M(p_l) in every entry (Gabor, Piotrowski & Cavalcante 2024 sh
 
 from __future__ import annotations
 
-import math
-import time
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from wellposed.errors import CertificateError, GuaranteeError
+from wellposed.bounds.tail import normalisation_before
+from wellposed.errors import CertificateError
 from wellposed.guarantee.majorant import majorant
-from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.frozen import Stored, linear_map
-from wellposed.layers.normalize import Normalize, batch_norm_map
-from wellposed.layers.pcdeq import PositiveLinear
-from wellposed.layers.plain import is_plain, moves_only
 from wellposed.network import Network, materialise
-from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.dense import Dense
-from wellposed.verification.base import RegionQuestion, RegionVerifier
+from wellposed.network.kinds import Block
+from wellposed.network.positive_hull import PositiveHull
+from wellposed.numerics.outward import above, enlarged, reduced, rounding_constant
+from wellposed.verification.intervals import IntervalVerifier
 from wellposed.verification.region import Region
-from wellposed.verification.verdict import Verdict
 
-_UP = 1.0 + 1e-11  # covers the rounding of a few sums and products of nonnegative numbers
+_DERIVATIVE = 16.0 * 2.0**-52  # by how much a formula of a derivative may err, relative to one
 
 
-class PositiveVerifier(RegionVerifier):
+class PositiveVerifier(IntervalVerifier):
     """Verifies inputs of one model with a positive concave layer.
 
     Args:
-        model: normalisation, flattening, one dense `PcDEQ` layer and a linear head, in eval mode.
+        model: normalisation, flattening, one dense `PcDEQ` layer and a linear head, in eval mode; a batch normalisation may come
+            before the head.
         valid: range of the pixels that boxes are clipped to; None for any numbers.
 
     Raises:
@@ -44,148 +40,110 @@ class PositiveVerifier(RegionVerifier):
 
     @torch.no_grad()
     def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
-        blocks = materialise(model).blocks
-        chain = [pair for pair in blocks if not moves_only(pair[1])]
-        places = [
-            place
-            for place, (_, block) in enumerate(chain)
-            if isinstance(block, Equilibrium) and isinstance(block.injection, PositiveLinear)
-        ]
-        if not places:
+        network = materialise(model)
+        blocks = network.exact.blocks
+        layers = [(place, block.affine_layer) for place, block in enumerate(blocks) if block.affine_layer is not None]
+        place, layer = layers[0] if layers else (0, None)
+        part = None if layer is None else layer.injection.positive_part
+        numbers = None if layer is None else layer.injection.numbers().cpu()
+        matrix = None if layer is None else layer.operator().matrix()
+        driven = None if numbers is None else numbers.as_matrix()
+        if layer is None or part is None or matrix is None or driven is None:
             raise CertificateError("model: needs a dense positive concave layer")
-        name, layer = chain[places[0]]
-        before, after = [[block for _, block in part] for part in (chain[: places[0]], chain[places[0] + 1 :])]
-        assert isinstance(layer, Equilibrium)
-        if len(before) > 1 or not all(is_plain(block, Normalize) for block in before):
-            raise CertificateError(f"{name}: needs nothing but one normalisation and flattening before the layer")
-        operator, guarantee = layer.materialise()
-        matrix = operator.matrix()
-        if matrix is None or guarantee is None or not guarantee.is_concave:
-            raise CertificateError(f"{name}: needs a dense positive concave layer")
-        stored = Dense(matrix.detach().double().cpu().contiguous())
-        self._matrix, self._activation, self._injection = stored.dense(), layer.activation, layer.injection
-        weight, bias = (part.cpu() for part in layer.injection.folded())
-        self._bias_size = bias.abs()
-        for norm in before:
-            assert isinstance(norm, Normalize)
-            mean, std = norm.spread(weight.shape[1], [block for _, block in blocks[: blocks.index(chain[places[0]])]])
-            self._bias_size = self._bias_size + weight.abs() @ (mean / std).abs()
-            bias, weight = bias - weight @ (mean / std), weight / std
-        self._weight, self._bias = weight, bias
-        size = len(self._matrix)
-        # The equilibrium as a function of its offset.
-        self._layer = Equilibrium(
-            linear_map(torch.eye(size, dtype=torch.float64), None), Stored(stored, guarantee.on(stored), size),
-            activation=layer.activation, rtol=1e-10, atol=1e-10, max_steps=20000, on_failure="raise",
-        )  # fmt: skip
-        self._output, self._output_bias = _head(name, after, size)
-        self.valid, self.steps = valid, ("hull",)
-        self.inputs, self.classes = weight.shape[1], len(self._output)
+        found = normalisation_before(blocks, place, driven.terms)
+        self._driven = driven if found is None else driven.behind(*found)
+        self._part, self._matrix, self._activation = part, matrix.detach(), layer.activation
+        self._hull = PositiveHull(layer.operator(), layer.activation, layer.guarantee())
+        self._after = blocks[place + 1 :]
+        self._rows = _rows(blocks[place].name, self._after)
+        super().__init__(network, valid=valid)
+        self.steps = ("hull",)
 
-    def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:  # noqa: D102
-        found = []
-        for asked in questions:
-            start = time.monotonic()
+    @override
+    def _lower(self, regions: Region, shape: Sequence[int], labels: Tensor) -> Tensor:
+        low = super()._lower(regions, shape, labels)
+        for row, label in enumerate(labels.tolist()):
             try:
-                verdict = self._verdict(asked.x, asked.region, asked.label, asked.allowance)
-            except (GuaranteeError, CertificateError):
-                verdict = Verdict("unknown", "hull")
-            found.append(replace(verdict, seconds=time.monotonic() - start))
-        return found
+                low[row] = torch.maximum(low[row], self._by_slopes(regions[row], label))
+            except CertificateError:  # the slopes may be too large for an inverse
+                continue
+        return low
 
-    def _verdict(self, x: Tensor, region: Region, label: int, allowance: float) -> Verdict:
-        margin, error = self._margins(self._state(self._drive(x)), label)
-        margin[label] = math.inf
-        if float((margin + error).amin()) < 0.0:
-            return Verdict("misclassified", "input")
-        inputs = self._weight.shape[1]
-        offset = self._weight @ region.centre + self._bias
-        terms = self._weight.abs() @ region.centre.abs() + self._bias_size
-        rounding = 2.0 * rounding_constant(inputs + 16) * terms
-        reach = self._weight.norm(dim=1) * region.radius
-        if region.widths is not None:
-            reach = torch.minimum(reach, self._weight.abs() @ region.widths)
-        reach = reach * _UP + rounding
-        lower, upper = (self._state(self._positive(offset + sign * reach, sign)) for sign in (-1.0, 1.0))
-        centre = self._state(self._positive(offset, 0.0))
-        rows = self._output[label] - self._output
-        hull = rows.clamp_min(0.0) @ lower[0] - (-rows).clamp_min(0.0) @ upper[1]
-        base, error = self._margins(centre, label)
-        gradient, spread = self._slopes(rows, offset, reach, lower[0], upper[1])
-        through = gradient @ self._weight
+    def _by_slopes(self, region: Region, label: int) -> Tensor:
+        """Lower bounds of the margins of a class, by their values at the centre and their slopes, shape (classes,)."""
+        driven, centre = self._driven, region.centre[None]
+        offset = (driven(centre) + driven.bias)[0]
+        if region.widths is None:
+            low, high = driven.interval_of_balls(centre, region.radius[None])
+        else:
+            low, high = driven.interval(centre - region.widths, centre + region.widths)
+        reach = above(torch.maximum(high[0] - offset, offset - low[0]))
+        base = self._margins(offset, label)
+        rows = self._rows[label] - self._rows
+        gradient, spread, upper = self._slopes(rows, low[0], high[0])
+        through = gradient @ driven.weight
         first = through.norm(dim=1) * region.radius if region.widths is None else through.abs() @ region.widths
-        constant = self._output_bias[label] - self._output_bias
-        size = 4.0 * rounding_constant(inputs + len(upper[1]) + 32)
-        slack = size * (rows.abs() @ upper[1] + constant.abs() + gradient.abs() @ (terms + reach) + spread @ reach)
-        steep = base - error - (first * _UP + spread @ reach * _UP) - slack
-        best = torch.maximum(hull + constant - slack, steep)
-        best[label] = math.inf
-        return Verdict("certified" if float(best.amin()) > allowance else "unknown", "hull")
+        # Twice the rounding of sums of so many products, for those of the gradient, and as much again for the rest.
+        size = gradient.abs() @ (driven.absolute(centre.abs())[0] + driven.bias_size + reach) + rows.abs() @ upper
+        slack = 4.0 * rounding_constant(driven.terms + len(offset) + driven.roundings + 32) * (size + spread @ reach)
+        return base - enlarged(first + spread @ reach, driven.terms + len(offset) + 4) - slack
 
-    def _drive(self, x: Tensor) -> Tensor:
-        return self._positive(self._weight @ x + self._bias, 0.0)
+    def _margins(self, offset: Tensor, label: int) -> Tensor:
+        """Lower bounds of the margins at one value of U x + b, shape (classes,)."""
+        lower, upper, proved = self._hull.enclose(*self._part.interval(offset[None], offset[None]))
+        if not bool(proved.all()):
+            return torch.full((len(self._rows),), -torch.inf, dtype=torch.float64)
+        for block in self._after[:-1]:
+            lower, upper = block.interval(lower, upper)
+        return self._after[-1].margins(lower, upper, torch.tensor([label]))[0][0]
 
-    def _positive(self, offset: Tensor, sign: float) -> Tensor:
-        """The positive part of v, rounded down, up or not at all."""
-        value = self._injection.positive(offset)
-        return (value * (1.0 + sign * 1e-14) + sign * 1e-15).clamp_min(self._injection.floor)
+    def _slopes(self, rows: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Middle and half-width of rows·M̃·S, S the slopes of the positive part: the margins' slopes in U x + b.
 
-    def _state(self, drive: Tensor) -> tuple[Tensor, Tensor]:
-        """Proved bounds of the equilibrium of an offset."""
-        solution = self._layer.solve(drive[None])
-        assert solution.error_bound is not None
-        value, away = solution.value[0], float(solution.error_bound[0]) * _UP
-        return (value - away).clamp_min(0.0), value + away
+        Args:
+            rows: of the margins as functions of the state, shape (classes, n).
+            low: least values of U x + b, shape (n,).
+            high: largest values, shape (n,).
 
-    def _margins(self, state: tuple[Tensor, Tensor], label: int) -> tuple[Tensor, Tensor]:
-        """Margins over the other classes at an input, and their errors."""
-        middle, away = 0.5 * (state[0] + state[1]), 0.5 * (state[1] - state[0])
-        rows, constant = self._output[label] - self._output, self._output_bias[label] - self._output_bias
-        return rows @ middle + constant, rows.abs() @ away * _UP + rounding_constant(len(middle) + 16) * (
-            rows.abs() @ middle.abs() + constant.abs()
+        Returns:
+            Shapes (classes, n), twice, and the largest states, shape (n,).
+        """
+        least, most = self._part.interval(low[None], high[None])
+        lower, upper, proved = self._hull.enclose(least, most)
+        if not bool(proved.all()):
+            raise CertificateError("model: a solve did not converge")
+        units = len(low)
+        driven = (
+            reduced(self._matrix @ lower[0] + least[0], units + 2),
+            enlarged(self._matrix @ upper[0] + most[0], units + 2),
         )
-
-    def _slopes(
-        self, rows: Tensor, offset: Tensor, reach: Tensor, lower: Tensor, upper: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Middle and half-width of rows·M̃·S, S the slopes of the positive part: the margins' slopes in v, (classes, n) each."""
-        low, high = self._positive(offset - reach, -1.0), self._positive(offset + reach, 1.0)
-        steepest = self._derivative(lower, low) * (1.0 + 1e-13) + 1e-15
-        flattest = (self._derivative(upper, high) * (1.0 - 1e-13) - 1e-15).clamp_min(0.0)
-        largest = majorant(steepest[:, None] * self._matrix).sensitivity * steepest * _UP
-        least = _least(flattest, self._matrix)
-        middle, width = 0.5 * (largest + least), 0.5 * (largest - least).clamp_min(0.0)
-        through, blur = rows @ middle, rows.abs() @ width * _UP
-        own, own_blur = self._positive_slopes(offset, reach)
-        return through * own, (through.abs() + blur) * own_blur * _UP + blur * own * _UP
-
-    def _derivative(self, state: Tensor, drive: Tensor) -> Tensor:
-        return self._activation.derivative(self._matrix @ state + drive)
-
-    def _positive_slopes(self, offset: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
-        """Middle and half-width of the slopes of the positive part, which increase."""
-        low = self._injection.slope(offset - reach) * (1.0 - 1e-13)
-        high = self._injection.slope(offset + reach) * (1.0 + 1e-13)
-        return 0.5 * (low + high), 0.5 * (high - low) + 1e-15
+        steepest, flattest = (self._activation.derivative(value) for value in driven)
+        steepest, flattest = steepest + _DERIVATIVE, (flattest - _DERIVATIVE).clamp_min(0.0)
+        largest = enlarged(majorant(steepest[:, None] * self._matrix).sensitivity * steepest, 3)
+        smallest = _least(flattest, self._matrix)
+        middle, width = 0.5 * (largest + smallest), enlarged(0.5 * (largest - smallest).clamp_min(0.0), 1)
+        through, blur = rows @ middle, enlarged(rows.abs() @ width, units + 1)
+        first, last = self._part.slope(low), self._part.slope(high)
+        own, own_blur = 0.5 * (first + last), enlarged(0.5 * (last - first), 1) + _DERIVATIVE
+        return through * own, enlarged((through.abs() + blur) * own_blur + blur * own, 4), upper[0]
 
 
-def _head(name: str, blocks: list[nn.Module], size: int) -> tuple[Tensor, Tensor]:
-    """The linear map after the layer, with a batch normalisation before it folded in."""
-    scale, shift = torch.ones(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
-    if blocks and is_plain(blocks[0], nn.BatchNorm1d):
-        if blocks[0].training or blocks[0].running_var is None:
-            raise CertificateError(f"{name}: batch normalisation depends on the batch; call model.eval() first")
-        scale, shift = (part.cpu() for part in batch_norm_map(blocks[0]))
-        blocks = blocks[1:]
-    if len(blocks) != 1 or not is_plain(blocks[0], nn.Linear):
+def _rows(name: str, after: Sequence[Block]) -> Tensor:
+    """The linear part of what comes after a layer, shape (outputs, features).
+
+    Raises:
+        CertificateError: something else than a linear layer, at most behind maps entry by entry.
+    """
+    head = after[-1].linear_map if after else None
+    if head is None:
         raise CertificateError(f"{name}: needs one linear layer after it, at most behind a batch normalisation")
-    weight = blocks[0].weight.detach().double().cpu()
-    bias = (
-        torch.zeros(len(weight), dtype=torch.float64)
-        if blocks[0].bias is None
-        else blocks[0].bias.detach().double().cpu()
-    )
-    return weight * scale, bias + weight @ shift
+    rows = head[0]
+    for block in after[:-1]:
+        scale = block.entry_scale
+        if scale is None and not block.moves:
+            raise CertificateError(f"{name}: needs one linear layer after it, at most behind a batch normalisation")
+        rows = rows if scale is None else rows * scale
+    return rows
 
 
 def _least(slopes: Tensor, matrix: Tensor) -> Tensor:
@@ -195,6 +153,6 @@ def _least(slopes: Tensor, matrix: Tensor) -> Tensor:
     found = torch.linalg.solve_ex(eye - inner, torch.cat([right, torch.ones(size, 1, dtype=torch.float64)], 1))[0]
     # A little of a positive vector less, so that rounding cannot spoil the inequality.
     candidate = found[:, :-1] - 1e-12 * float(slopes.amax()) * found[:, -1:]
-    rounding = 1e-15 * (size + 8) * (candidate.abs() + inner @ candidate.abs())
+    rounding = 2.0 * rounding_constant(size + 8) * (candidate.abs() + inner @ candidate.abs())
     proved = bool((candidate - inner @ candidate + rounding <= right).all())
     return candidate.clamp_min(0.0) if proved else right

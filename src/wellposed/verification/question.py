@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from wellposed.bounds.affine_network import AffineNetwork, Centre
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import enlarged, rounding_constant
 from wellposed.verification.base import RegionQuestion
 from wellposed.verification.region import Region
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Margins:
     """The margins of a class over all classes, ``rows·z + constants``, at the centres of regions; over itself it is zero.
 
@@ -31,28 +31,32 @@ class Margins:
     errors: Tensor
     bases: Tensor
 
+    def __repr__(self) -> str:
+        return f"Margins(rows={tuple(self.rows.shape)})"
+
     @classmethod
     def of(cls, network: AffineNetwork, centre: Centre, region: Region, labels: Tensor, allowances: Tensor) -> Self:
-        """Those of one region, or of several with as many labels and allowances."""
+        """The margins of one region, or of several with as many labels and allowances."""
         own, shift = network.output[labels], network.output_bias[labels]
         rows, constants = own[..., None, :] - network.output, shift[..., None] - network.output_bias
         moved = network.offset_lipschitz * region.reach(network).norm(dim=-1)
         largest = centre.state.norm(dim=-1) + centre.state_error + moved  # an upper bound of ‖z‖ on the region
         sizes = (own.abs()[..., None, :] + network.output.abs()).norm(dim=-1)
-        errors = 2.0**-52 * (sizes * largest[..., None] + constants.abs()) * (1.0 + 1e-9)
+        # A difference rounds by one unit; the other one covers the rounding of these sums, and more.
+        errors = rounding_constant(2) * (sizes * largest[..., None] + constants.abs())
         values = (rows @ centre.state[..., None])[..., 0] + constants
         terms = (rows.abs() @ centre.state.abs()[..., None])[..., 0] + constants.abs()
         away = rows.norm(dim=-1) * centre.state_error[..., None] + errors
         unit = rounding_constant(rows.shape[-1] + 16)
-        bases = values - away * (1.0 + 1e-12) - unit * terms - allowances[..., None]
+        bases = values - enlarged(away, rows.shape[-1] + 4) - unit * terms - allowances[..., None]
         return cls(rows, constants, errors, torch.where(centre.converged[..., None], bases, torch.nan))
 
     def __getitem__(self, rows: int | Tensor) -> Self:
-        """Those of some regions, or of one."""
+        """The margins of some of the regions, or of one."""
         return type(self)(**{name: part[rows] for name, part in vars(self).items()})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Target:
     """A class that must not win: its margin ``row·z + constant``.
 
@@ -72,8 +76,11 @@ class Target:
     metric: Tensor
     base: float
 
+    def __repr__(self) -> str:
+        return f"Target(other={self.other}, base={self.base:.6g})"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Question(RegionQuestion):
     """What is asked, and the network at the centre of the region.
 
@@ -94,19 +101,19 @@ class Question(RegionQuestion):
 
     def target(self, other: int, metric: Tensor) -> Target:
         """The margin over another class."""
-        row, *numbers = (part[other] for part in vars(self.margins).values())
-        constant, error, base = map(float, numbers)
-        return Target(other, row, constant, error, metric, base)
+        margins = self.margins
+        constant, error, base = (float(part[other]) for part in (margins.constants, margins.errors, margins.bases))
+        return Target(other=other, row=margins.rows[other], constant=constant, error=error, metric=metric, base=base)
 
     def counterexample(self, values: Tensor, points: Tensor) -> Tensor | None:
-        """Of some points one that is surely misclassified, if any is, that of the least margin first."""
+        """Of some points one that is surely misclassified, if any is; points with small values are tried first."""
         return counterexamples(self.network, [self] * len(points), values, points, [0] * len(points)).get(0)
 
 
 def counterexamples(
     network: AffineNetwork, questions: Sequence[RegionQuestion], values: Tensor, points: Tensor, places: Sequence[int]
 ) -> dict[int, Tensor]:
-    """Surely misclassified points of regions, by the regions' places, those of the least margins first.
+    """For regions, by their places, a surely misclassified point of each that has one; those of the least margins come first.
 
     Args:
         network: the numbers.
@@ -144,13 +151,23 @@ def surely_wrong(network: AffineNetwork, x: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def wrong_at(network: AffineNetwork, centre: Centre, labels: Tensor) -> Tensor:
-    """The same for inputs where the network is known already."""
+    """Whether the logits surely have another class above the true one, for inputs where the network is known.
+
+    Args:
+        network: the numbers.
+        centre: the network at inputs of shape (batch, inputs).
+        labels: shape (batch,).
+
+    Returns:
+        Boolean, shape (batch,).
+    """
     rows = network.output - network.output[labels][:, None, :]
     shift = network.output_bias[labels][:, None]
     margin = (rows @ centre.state[:, :, None])[:, :, 0] + network.output_bias - shift
     sizes = rows.norm(dim=2) * centre.state_error[:, None]
     heads = network.output.abs() + network.output[labels].abs()[:, None, :]
     terms = (heads @ centre.state.abs()[:, :, None])[:, :, 0] + network.output_bias.abs() + shift.abs()
-    surely = margin - sizes * (1.0 + 1e-12) - rounding_constant(centre.state.shape[1] + 16) * terms
+    units = centre.state.shape[1]
+    surely = margin - enlarged(sizes, units + 3) - rounding_constant(units + 16) * terms
     surely = surely.scatter(1, labels[:, None], -torch.inf)
     return (surely > 0.0).any(1) & centre.converged

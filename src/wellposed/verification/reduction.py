@@ -6,26 +6,30 @@ left has one variable per uncertain unit. The solve is done in float64; a residu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from wellposed.bounds.affine_network import AffineNetwork, Centre
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import enlarged, enlarged_sum, rounding_constant
 from wellposed.verification.region import Region
 from wellposed.verification.relaxation import Relaxed
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bounds:
     """Proved bounds of the pre-activations on a region, shape (n,) each, or on several."""
 
     lower: Tensor
     upper: Tensor
 
+    def __repr__(self) -> str:
+        return f"Bounds({tuple(self.lower.shape)})"
+
     def __getitem__(self, row: int) -> Bounds:
-        """Those of one region of several."""
+        """The bounds on one region of several."""
         return Bounds(self.lower[row], self.upper[row])
 
     def uncertain(self) -> Tensor:
@@ -89,13 +93,14 @@ class Reduction:
             rounding = rounding_constant(size + 8)
             residual = (own @ solved - right).abs() + rounding * (own.abs() @ solved.abs() + right.abs())
             inverse = self.by_input
-            off = residual[:, self.p : -1].sum(1).amax()
-            if not bool(torch.isfinite(off)) or float(off) >= 0.5:
-                self.solve_error = float("inf")
+            off = float(enlarged_sum(residual[:, self.p : -1].sum(1).amax(), size))
+            if not off < 0.5:
+                self.solve_error = math.inf
                 return
-            norm = float(inverse.abs().sum(1).amax()) * (1.0 + 1e-12) / (1.0 - float(off))
+            norm = float(inverse.abs().sum(1).amax()) / (1.0 - off)
             away = float((residual @ self.sizes).amax()) + float(self._given(active).amax())
-            self.solve_error = norm * away * (1.0 + 1e-12)
+            # Sums over as many terms as there are units that are not inactive, twice, and a few operations more.
+            self.solve_error = enlarged(norm * away, 2 * size + self.p + 12)
 
     def _given(self, units: Tensor) -> Tensor:
         """Errors of the offsets of these units: at the centre, and of U away from it."""
@@ -121,12 +126,9 @@ class Reduction:
             constant = constant + self.centre.offset[units]
             terms = terms + self.reach[units] + self.centre.offset[units].abs()
             error = error + self._given(units)
-        return (
-            by_open,
-            by_input,
-            constant,
-            (error + rounding_constant(len(active) + self.p + 24) * terms) * (1.0 + 1e-12),
-        )
+        error = error + rounding_constant(len(active) + self.p + 24) * terms
+        # A sum over active units of sums over all units that are not inactive, and a few operations more.
+        return by_open, by_input, constant, enlarged(error, 2 * len(active) + self.p + 12)
 
     def margin(self, row: Tensor, constant: float, metric: Tensor, error: float = 0.0) -> Relaxed:
         """The relaxation whose objective is a linear function of the state.
@@ -138,7 +140,9 @@ class Reduction:
             error: of the whole function, on the region.
         """
         goal = self._rows(row[None], None)
-        return self._relaxed((goal[0], goal[1], goal[2] + constant, goal[3] + error + 1e-15 * abs(constant)), metric)
+        # The constant may be a difference, and is added: both round.
+        whole = enlarged(goal[3] + error + rounding_constant(4) * abs(constant), 3)
+        return self._relaxed((goal[0], goal[1], goal[2] + constant, whole), metric)
 
     def preactivation(self, unit: int, sign: float, metric: Tensor) -> Relaxed:
         """The relaxation whose objective is the pre-activation of a unit, or its negative."""
@@ -157,12 +161,14 @@ class Reduction:
         widths = torch.where(self.signs > 0, self.bounds.upper[self.chosen], -self.bounds.lower[self.chosen])
         p, s = self.p, len(self.chosen)
         state, away = self.centre.preactivation.clamp_min(0.0), (-self.centre.preactivation).clamp_min(0.0)
+        other = torch.where(self.signs > 0, away[self.chosen], state[self.chosen])
         return Relaxed(
-            forms[:p], self.bounds.lower[self.open], self.bounds.upper[self.open], states[3],
-            forms[p : p + s], widths, picked[3], forms[-1], float(goal[3][0]) * (1.0 + 1e-12),
-            metric[self.open], metric[self.chosen] * widths * torch.where(self.signs > 0, away[self.chosen], state[self.chosen]),
-            state[self.open], away[self.open],
-            torch.linalg.solve_triangular(root, by_input, upper=False).t(),
+            preactivations=forms[:p], lower=self.bounds.lower[self.open], upper=self.bounds.upper[self.open], errors=states[3],
+            ranges=forms[p : p + s], widths=widths, range_errors=picked[3],
+            objective=forms[-1], objective_error=float(goal[3][0]),
+            metric=metric[self.open], range_metric=metric[self.chosen] * widths * other,
+            state=state[self.open], complement=away[self.open],
+            pull=torch.linalg.solve_triangular(root, by_input, upper=False).t(),
         )  # fmt: skip
 
     def _root(self, by_input: Tensor) -> Tensor:
@@ -172,7 +178,7 @@ class Reduction:
         covariance = by_input @ gram @ by_input.t()
         size = len(covariance)
         absolute = by_input.abs().sum(1).square() * float(gram.diagonal().amax())
-        error = self.region.gram_error(network, self.shares) + 3.0 * rounding_constant(len(gram) + 8)
+        error = self.region.gram_error(network) + 3.0 * rounding_constant(len(gram) + 8)
         shift = error * float(absolute.sum()) + 2.0 * rounding_constant(size + 4) * float(covariance.diagonal().sum())
         for _ in range(20):
             lifted = 0.5 * (covariance + covariance.t()) + 2.0 * shift * torch.eye(size, dtype=torch.float64)

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from wellposed.bounds.affine_network import AffineNetwork
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import enlarged, enlarged_norm, enlarged_sum, rounding_constant
+
+_INSIDE = 1.0 - 1e-12  # of the radius, for points of a ball that need not reach its surface
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Region:
     """A ball ``‖x − centre‖₂ ≤ radius``, or a box ``|x − centre| ≤ widths``; or several of one kind. All float64.
 
@@ -27,6 +29,9 @@ class Region:
     radius: Tensor
     widths: Tensor | None = None
 
+    def __repr__(self) -> str:
+        return f"Region({'ball' if self.widths is None else 'box'}, centre={tuple(self.centre.shape)})"
+
     @classmethod
     def stack(cls, regions: Sequence[Self]) -> Self:
         """Several regions of one kind as one, with a dimension in front."""
@@ -34,8 +39,8 @@ class Region:
         centres, radii = (torch.stack([getattr(region, name) for region in regions]) for name in ("centre", "radius"))
         return cls(centres, radii, torch.stack(widths) if widths else None)
 
-    def __getitem__(self, rows: Tensor) -> Self:
-        """Some of the regions."""
+    def __getitem__(self, rows: int | Tensor) -> Self:
+        """Some of the regions, or one."""
         return type(self)(self.centre[rows], self.radius[rows], None if self.widths is None else self.widths[rows])
 
     @classmethod
@@ -58,16 +63,19 @@ class Region:
             low, high = low.clamp_min(valid[0]), high.clamp_max(valid[1])
         middle = 0.5 * (low + high)
         widths = torch.maximum(high - middle, middle - low)
-        widths = widths * (1.0 + 2.0**-50) + 2.0**-50 * (radius + middle.abs() * 2.0**-2)
-        return cls(middle, widths.norm() * (1.0 + widths.numel() * 2.0**-52), widths)
+        # The ends round by a unit of their size, which is at most |middle| + width, and the widths by one of their own.
+        widths = enlarged(widths + rounding_constant(2) * (widths + middle.abs()), 2)
+        return cls(middle, enlarged_norm(widths.norm(), widths.numel()), widths)
 
     def reach(self, network: AffineNetwork) -> Tensor:
-        """Upper bounds of |U(x − centre)|, shape (*, n)."""
+        """Upper bounds of |U(x − centre)| for the points x, shape (*, n)."""
+        by_radius = enlarged(network.row_norms * self.radius[..., None], 1)
         if self.widths is None:
-            return network.row_norms * (self.radius[..., None] * (1.0 + 1e-15))
-        slack = 1.0 + (self.widths.shape[-1] + 8) * 2.0**-52 + network.folding
-        by_width = self.widths @ network.weight.abs().t() * slack
-        return torch.minimum(by_width, network.row_norms * self.radius[..., None])
+            return by_radius
+        by_width = enlarged_sum(self.widths @ network.weight.abs().t(), self.widths.shape[-1] + 1) * (
+            1.0 + network.folding
+        )
+        return torch.minimum(by_width, by_radius)
 
     def gram(self, network: AffineNetwork, shares: Tensor | None = None) -> Tensor:
         """A matrix whose square root maps the unit ball onto an ellipsoid that has all U(x − centre) inside, for one region.
@@ -86,12 +94,12 @@ class Region:
         return total * (network.weight / shares) @ network.weight.t()
 
     def lift(self, network: AffineNetwork, pull: Tensor, shares: Tensor | None = None) -> Tensor:
-        """The changes of the input of least norm (that of the ellipsoid) that belong to directions ξ, shape (inputs, q).
+        """The changes of the input, of least norm as the ellipsoid has it, that belong to directions ξ; shape (inputs, q).
 
         Args:
             network: U.
-            pull: see `Relaxed`.
-            shares: see `gram`.
+            pull: P of a `Relaxed`, shape (n, q).
+            shares: d of the ellipsoid Σ d_i x_i² ≤ Σ d_i·widths_i², shape (inputs,); None for equal ones.
         """
         if shares is None or self.widths is None:
             square = float(self.radius**2 if self.widths is None else self.widths.square().sum())
@@ -99,22 +107,21 @@ class Region:
         total = float((shares * self.widths.square()).sum())
         return total * (network.weight.t() @ pull) / shares[:, None]
 
-    def gram_error(self, network: AffineNetwork, shares: Tensor | None = None) -> float:
+    def gram_error(self, network: AffineNetwork) -> float:
         """What rounding, that of U's entries included, can change in `gram`, as a fraction of its trace."""
         return 2.0 * rounding_constant(network.weight.shape[1] + 16) + 2.0 * network.folding
 
     def project(self, x: Tensor) -> Tensor:
-        """The nearest points to points of shape (batch, inputs), by its own norm: of one region, or of a region each."""
+        """The points of one region, or of a region for each, that are nearest to points of shape (batch, inputs), by its norm."""
         change = x - self.centre
         if self.widths is not None:
             return self.centre + change.clamp(-self.widths, self.widths)
         size = change.norm(dim=1, keepdim=True)
-        return self.centre + change * (self.radius[..., None] * (1.0 - 1e-12) / size.clamp_min(1e-300)).clamp_max(1.0)
+        return self.centre + change * (self.radius[..., None] * _INSIDE / size.clamp_min(1e-300)).clamp_max(1.0)
 
     def extreme(self, gradient: Tensor) -> Tensor:
-        """The points where linear functions with these gradients, shape (batch, inputs), are least; likewise."""
+        """The points of one region, or of a region for each, where linear functions with gradients (batch, inputs) are least."""
         if self.widths is not None:
             return self.centre - self.widths * gradient.sign()
-        return self.centre - gradient * (
-            self.radius[..., None] * (1.0 - 1e-12) / gradient.norm(dim=1, keepdim=True).clamp_min(1e-300)
-        )
+        size = gradient.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        return self.centre - gradient * (self.radius[..., None] * _INSIDE / size)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wellposed.bounds.affine_network import AffineNetwork, Centre
 from wellposed.numerics.linear_algebra import inverse, solve
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import UNIT, enlarged, enlarged_sum, reduced, rounding_constant
 from wellposed.verification.reduction import Bounds
 from wellposed.verification.region import Region
 
@@ -22,13 +22,16 @@ _ROUNDS = 8
 _WORTH = 0.98  # a round must shrink the mean width to this share of it, or it is the last
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Secants:
     """Middle and half-width of the slopes at a region, shape (*, n) each, with bounds of |Δv|, shape (*, n)."""
 
     middle: Tensor
     spread: Tensor
     away: Tensor
+
+    def __repr__(self) -> str:
+        return f"Secants({tuple(self.middle.shape)})"
 
 
 def secants(centre: Centre, bounds: Bounds) -> Secants:
@@ -41,11 +44,10 @@ def secants(centre: Centre, bounds: Bounds) -> Secants:
     # v₀ > 0: slopes between v₀/(v₀ − l) and 1; v₀ ≤ 0: between 0 and u/(u − v₀).
     smallest = torch.where(low >= 0.0, 1.0, torch.where(least > 0.0, least / (least - low).clamp_min(1e-300), 0.0))
     greatest = torch.where(high <= 0.0, 0.0, torch.where(largest < 0.0, high / (high - largest).clamp_min(1e-300), 1.0))
-    smallest = (smallest * (1.0 - 1e-14)).clamp(0.0, 1.0)
-    greatest = torch.where(high <= 0.0, 0.0, (greatest * (1.0 + 1e-14)).clamp(0.0, 1.0))
-    middle = 0.5 * (smallest + greatest)
-    spread = 0.5 * (greatest - smallest) + 1e-15
-    away = torch.maximum(high - least, largest - low) * (1.0 + 1e-15)
+    smallest, greatest = reduced(smallest, 2).clamp(0.0, 1.0), enlarged(greatest, 2).clamp(0.0, 1.0)
+    middle = 0.5 * (smallest + greatest)  # which is off by one unit at most
+    spread = enlarged(0.5 * (greatest - smallest), 1) + 2.0 * UNIT
+    away = enlarged(torch.maximum(high - least, largest - low), 1)
     return Secants(middle, spread, away)
 
 
@@ -57,7 +59,7 @@ def reach_of(rows: Tensor, network: AffineNetwork, region: Region) -> Tensor:
         square = ((rows @ network.gram) * rows).sum(-1)
         size = rows.abs() @ network.row_norms
         reached = (square + rounding * size.square()).clamp_min(0.0).sqrt()
-        return region.radius[..., None] * reached * (1.0 + 1e-14)
+        return enlarged(region.radius[..., None] * reached, 3)
     size = _applied(rows.abs(), region.reach(network))
     return _applied((rows @ network.weight).abs(), region.widths) * (1.0 + rounding) + rounding * size
 
@@ -86,9 +88,10 @@ def refine(network: AffineNetwork, centre: Centre, region: Region, bounds: Bound
         found = torch.minimum(_supersolution(factor, driven), slopes.away)
         # Also where K is not a contraction: |Δv| ≤ a + K|Δv| with what is known already.
         for _ in range(2):
-            found = torch.minimum(found, (driven + _applied(factor, found)) * (1.0 + rounding))
-        lower = torch.maximum(bounds.lower, centre.preactivation - centre.error - found - 1e-15 * found)
-        upper = torch.minimum(bounds.upper, centre.preactivation + centre.error + found + 1e-15 * found)
+            found = torch.minimum(found, enlarged_sum(driven + _applied(factor, found), size + 1))
+        away = enlarged(found, 2)  # the rounding of v₀ − error is in the error
+        lower = torch.maximum(bounds.lower, centre.preactivation - centre.error - away)
+        upper = torch.minimum(bounds.upper, centre.preactivation + centre.error + away)
         before, after = ((ends[1] - ends[0]).mean(-1) for ends in ((bounds.lower, bounds.upper), (lower, upper)))
         bounds = Bounds(lower, upper)
         if not bool((after < _WORTH * before).any()):
@@ -109,7 +112,7 @@ def _supersolution(factor: Tensor, driven: Tensor) -> Tensor:
     found = torch.full_like(driven, torch.inf)
     for share in (1e-5, 1e-8, 1e-10, 1e-12):
         tried = guess[..., 0] + share * (driven.amax(-1, keepdim=True) + 1e-300) * guess[..., 1]
-        image = (driven + _applied(factor, tried)) * (1.0 + rounding_constant(size + 4))
+        image = enlarged_sum(driven + _applied(factor, tried), size + 1)
         good = ((tried > 0.0) & (image < tried) & torch.isfinite(tried)).all(-1, keepdim=True)
         found = torch.where(good, tried, found)
     return found
@@ -131,4 +134,4 @@ def margin_change(network: AffineNetwork, centre: Centre, region: Region, bounds
     open_part = (found @ matrix + rows).abs() + rounding * (found.abs() @ matrix.abs() + rows.abs())
     moved = _applied(open_part * slopes.spread[..., None, :] + missing, slopes.away)
     change = reach_of(found, network, region) + moved
-    return change.nan_to_num(nan=torch.inf, posinf=torch.inf) * (1.0 + 4.0 * rounding)
+    return enlarged(change.nan_to_num(nan=torch.inf, posinf=torch.inf), size + 8)

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from wellposed.bounds.affine_network import AffineNetwork, affine_network
+from wellposed.bounds.affine_network import affine_network
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.network import Network
+from wellposed.numerics.outward import enlarged
 from wellposed.verification.attack import descend
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.bounding import Bounding
@@ -40,10 +42,8 @@ class Verifier(RegionVerifier):
         CertificateError: the model is of another kind, or not known to be well posed.
     """
 
-    def __init__(
-        self, model: nn.Module | Network | AffineNetwork, *, valid: tuple[float, float] | None = (0.0, 1.0)
-    ) -> None:
-        self.network = model if isinstance(model, AffineNetwork) else affine_network(model)
+    def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
+        self.network = affine_network(model)
         self.valid, self.steps = valid, LADDER
         self.inputs, self.classes = self.network.weight.shape[1], len(self.network.output)
         units = len(self.network.matrix)
@@ -52,6 +52,7 @@ class Verifier(RegionVerifier):
         self._block = DenseMetricProblem(self.network.matrix, self.network.weight, self._metric)
         self._pairs: dict[tuple[int, int], tuple[float, Tensor]] = {}
 
+    @override
     def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
         """The steps that are linear algebra for all inputs together; what they leave open, one by one."""
         start = time.monotonic()
@@ -80,7 +81,7 @@ class Verifier(RegionVerifier):
         constants = torch.tensor(
             [[self.pair(label, other)[0] for other in range(self.classes)] for label in labels.tolist()]
         )
-        opened = ~(margins.bases > constants * (region.radius * (1.0 + 1e-12))[:, None])
+        opened = ~(margins.bases > enlarged(constants * region.radius[:, None], 1))
         opened = opened.scatter(1, labels[:, None], False)
         wrong = wrong_at(network, at_points, labels)
         verdicts = [Verdict("certified", "global")] * len(questions)
@@ -94,7 +95,7 @@ class Verifier(RegionVerifier):
             return verdicts, {}
 
         centre, region, margins, opened = centre[rest], region[rest], margins[rest], opened[rest]
-        away = network.slopes * (region.radius * (1.0 + 1e-14))[:, None] + centre.error
+        away = enlarged(network.slopes * region.radius[:, None] + centre.error, 2)
         bounds = refine(network, centre, region, Bounds(centre.preactivation - away, centre.preactivation + away))
         opened &= ~(margins.bases > margin_change(network, centre, region, bounds, margins.rows))
         places, others = torch.nonzero(opened, as_tuple=True)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import name_of
-from wellposed.bounds.diagonal_metric import DiagonalBound, dense_metric_problem
-from wellposed.bounds.joint import Joint
-from wellposed.bounds.product import Factor
+from wellposed.bounds.diagonal_metric import dense_metric_problem
+from wellposed.bounds.factor import Factor
+from wellposed.bounds.metric_inequality import DiagonalBound
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.evidence.convolutional import DESCRIBED, describe_convolutional
 from wellposed.certificates.evidence.explicit import EXPLICIT, describe_explicit
 from wellposed.certificates.evidence.norms import checkable_norm
@@ -27,7 +28,6 @@ from wellposed.layers.orthogonal_conv import OrthogonalConv2d, UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.pcdeq import PcDEQ
 from wellposed.layers.plain import flattens_images, is_plain
-from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.network import Network
 from wellposed.network.kinds import block_of
 from wellposed.network.kinds.pooling import AveragePoolingBlock, pair
@@ -38,7 +38,7 @@ _POSITIVE = (PcDEQ, ConvPcDEQ)
 
 @torch.no_grad()
 def describe(
-    network: Network, factors: tuple[Factor, ...] | None, joint: Joint | None
+    network: Network, factors: tuple[Factor, ...] | None, joint: TailBound | None
 ) -> tuple[list[dict[str, Any]], Tensors]:
     """The blocks of a certificate file, and its tensors.
 
@@ -140,17 +140,11 @@ def _simple(block: nn.Module) -> dict[str, Any] | None:
 def _equilibrium(layer: Equilibrium) -> tuple[dict[str, Any], Tensors] | None:
     """How the matrices of a layer come from its weights, and the matrices as they run; None where the checker has no formula."""
     state = layer.constraint.formula
-    scaled = is_plain(layer.injection, ScaledLinear)
-    matrix = layer.operator().matrix()
+    driven, matrix = layer.injection.formula, layer.operator().matrix()
     activation = name_of(layer.activation) if layer.activation.is_monotone else None
-    if state is None or activation is None or not (scaled or is_plain(layer.injection, nn.Linear)) or matrix is None:
+    if state is None or driven is None or activation is None or matrix is None or layer.direct is not None:
         return None
-    if layer.direct is not None:
-        return None
-    entry = {
-        "state": state, "input": "scaled" if scaled else "linear", "output": layer.output is not None,
-        "activation": activation,
-    }  # fmt: skip
+    entry = {"state": state, "input": driven, "output": layer.output is not None, "activation": activation}
     tensors = {"matrix": matrix, "input": layer.injection.weight}
     if layer.output is not None:
         tensors["output"] = layer.output.weight

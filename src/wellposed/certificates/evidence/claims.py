@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.bounds.components import components
-from wellposed.bounds.joint import Joint, following
-from wellposed.bounds.product import Factor
+from wellposed.bounds.entrywise import entrywise_bound
+from wellposed.bounds.factor import Factor
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.evidence.blocks import describe
 from wellposed.errors import CertificateError
 from wellposed.network import Network
@@ -40,7 +40,7 @@ def claims(
     network: Network,
     norm: Norm,
     factors: tuple[Factor, ...],
-    joint: Joint | None,
+    joint: TailBound | None,
     lipschitz: float,
     pairs: Tensor | None,
 ) -> Claims:
@@ -63,18 +63,18 @@ def claims(
             if block["value"] > factor.value:
                 larger = larger * (block["value"] / factor.value) * (1.0 + 1e-14)
         own = tuple(replace(factor, value=block["value"]) for factor, block in zip(factors, blocks, strict=True))
-        found = None if joint is None else following(joint, own, norm)
+        found = None if joint is None else joint.from_input(own)
         margins = None if pairs is None else pairs * larger
         # Where there is a joint bound it is what the checker follows, also where the product is a little below it.
         known.append(
             (lipschitz * larger, margins) if found is None else (found[0], margins if found[1] is None else found[1])
         )
     elif joint is not None:
-        known.append(following(joint, factors, norm))
+        known.append(joint.from_input(()))
     vectors = None
     if not euclidean:
         try:
-            vectors = components(chain, norm)
+            vectors = entrywise_bound(chain, norm)
             tensors.update(vectors.vectors)
             known.append((vectors.value, vectors.pairs))
         except CertificateError:

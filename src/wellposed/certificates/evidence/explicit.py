@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates.evidence.norms import checkable_norm
-from wellposed.layers.explicit import SLL, ExplicitBlock, Residual, Sandwich
+from wellposed.layers import SLL, Residual, Sandwich
+from wellposed.layers.explicit import ExplicitBlock
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
 EXPLICIT = (Sandwich, SLL, Residual)

@@ -9,7 +9,7 @@ from torch import Tensor
 from wellposed.activations import name_of
 from wellposed.certificates.evidence.norms import checkable_convolution_norm, checkable_norm, rounded_product
 from wellposed.guarantee.positive import PositiveConcave
-from wellposed.layers.conv_pcdeq import ConvPcDEQ, PositiveConv2d
+from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.pcdeq import PcDEQ
 from wellposed.operators.dense import Dense
 from wellposed.operators.zero_padded import ZeroPadded
@@ -31,18 +31,19 @@ def describe_positive(
     entry: dict[str, Any] = {
         "kind": "positive", "activation": name_of(sigma),
         "parametrisation": layer.constraint.parametrisation, "batch_norm": injection.norm is not None,
-        "image": isinstance(layer, ConvPcDEQ),
+        "image": injection.numbers().as_convolution() is not None,
     }  # fmt: skip
     if injection.norm is not None:
         entry["epsilon"] = injection.norm.eps
-    if isinstance(injection, PositiveConv2d):
-        entry.update(input_image=list(layer.input_shape[1:]), stride=injection.stride[0], padding=injection.padding[0])
+    driven = injection.numbers().as_convolution()
+    if driven is not None:
+        entry.update(input_image=list(driven.image), stride=driven.stride[0], padding=driven.padding[0])
     tensors = {"matrix": operator.tensors[0], "floor": guarantee.floor_state, "perron": guarantee.contraction_weights}
     if value is not None:
         proof = guarantee.norm_proof
         tensors.update(start=proof.start, reach=proof.reach, back=proof.back)
         norm = (checkable_convolution_norm if entry["image"] else checkable_norm)(
-            injection.folded()[0], layer.injection_norm()
+            injection.numbers().weight, layer.injection_norm()
         )
         entry["value"] = max(value, rounded_product(norm, proof.value, 1.0 + 1e-12))
     return entry, {f"{name}/{key}": tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wellposed.bounds.joint import Joint
 from wellposed.bounds.tail import tail_of
+from wellposed.bounds.tail_bound import TailBound
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
@@ -22,7 +22,7 @@ from wellposed.numerics.outward import rounding_constant
 
 @torch.no_grad()
 def describe_witness(
-    chain: Sequence[Block], joint: Joint, points: Tensor, norm: Norm
+    chain: Sequence[Block], joint: TailBound, points: Tensor, norm: Norm
 ) -> tuple[dict[str, Tensor], float] | None:
     """The states of two inputs and a metric that bounds their errors, for the checker, and the lower bound that they prove there.
 

@@ -19,9 +19,11 @@ from wellposed.network.entrywise import EntrywiseStep
 from wellposed.network.propagation import Own, Point, Step
 from wellposed.numerics.euclidean import euclidean, product_underflow
 from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import above, below
 from wellposed.operators.graphs import Graphs
 
 Shape = tuple[int, ...]
+Interval = tuple[Tensor, Tensor]  # least and largest values, entry by entry
 Kind = TypeVar("Kind", bound="type[Block]")
 _KINDS: dict[type[nn.Module], type[Block]] = {}
 _INHERITED: set[type[nn.Module]] = set()
@@ -39,6 +41,7 @@ class Block:
         only_shapes: whether it puts the entries of a sample, in their order, in another shape at most.
         elementwise: whether every entry of the output comes from the entry of the input in the same place.
         contracts_entries: whether no entry of the output moves more than the entry of the input that it comes from.
+        increasing: whether no entry of the output falls where entries of the input grow.
         nonexpansive: whether it is 1-Lipschitz in every norm by its class alone.
         makes_vectors: whether it makes one vector of each image.
         needs_graphs: whether its inputs are node features of graphs.
@@ -50,6 +53,7 @@ class Block:
     only_shapes: bool = False
     elementwise: bool = False
     contracts_entries: bool = False
+    increasing: bool = False
     nonexpansive: bool = False
     makes_vectors: bool = False
     needs_graphs: bool = False
@@ -163,6 +167,55 @@ class Block:
         absolute, one = (float(product_underflow(*args, none + size)) for size in (0.0, 1.0))
         return Own(inner * (absolute + (one - absolute) * euclidean(value).double()), inner * (one - absolute))
 
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        """Proved bounds of every entry of the block's value for all inputs between two, for the stored numbers as they are.
+
+        Where nothing is known for an input, its bounds are not finite.
+
+        Args:
+            lower: least inputs, shape (batch, *input_shape), float64 on the CPU.
+            upper: largest inputs, of the shape of ``lower``.
+
+        Returns:
+            Two tensors of shape (batch, *output_shape).
+
+        Raises:
+            CertificateError: nothing is known for any input.
+        """
+        raise self.unknown("no interval")
+
+    def interval_of_balls(self, centre: Tensor, radius: Tensor) -> Interval | None:
+        """Bounds as those of `interval` for all inputs in Euclidean balls; None where being in a ball says no more of an entry.
+
+        Args:
+            centre: shape (batch, *input_shape), float64 on the CPU.
+            radius: shape (batch,), float64.
+        """
+        return None
+
+    def margins(self, lower: Tensor, upper: Tensor, labels: Tensor) -> Interval:
+        """Proved bounds of ``value[label] − value[k]`` for every entry k of the flattened value, for all inputs between two.
+
+        Args:
+            lower: least inputs, shape (batch, *input_shape), float64 on the CPU.
+            upper: largest inputs, of the shape of ``lower``.
+            labels: an entry for each input, shape (batch,).
+
+        Returns:
+            Two tensors of shape (batch, entries).
+
+        Raises:
+            CertificateError: nothing is known for any input.
+        """
+        least, largest = (part.flatten(1) for part in self.interval(lower, upper))
+        own = labels[:, None]
+        return below(least.gather(1, own) - largest), above(largest.gather(1, own) - least)
+
+    @property
+    def parts(self) -> tuple[Block, ...]:
+        """The block as a chain of blocks that answer for intervals: a layer's state and its output map, or just the block."""
+        return (self,)
+
     # What it is, for theorems about several blocks together
 
     @property
@@ -173,6 +226,11 @@ class Block:
     @property
     def linear_map(self) -> tuple[Tensor, Tensor | None] | None:
         """W of shape (outputs, inputs), float64 on the CPU, and b, for a map y = Wx + b of vectors; None for any other kind."""
+        return None
+
+    @property
+    def entry_scale(self) -> Tensor | None:
+        """Float64 a on the CPU, shape (features,), for a map y = a∘x + b of vectors, entry by entry; None for any other kind."""
         return None
 
     def pull_back(self, rows: Tensor, shape: Shape) -> Tensor | None:

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.network.branches import Branches, signed_sum
-from wellposed.network.kinds.block import Block, Shape, block_of, kind_of
+from wellposed.network.kinds.block import Block, Interval, Shape, block_of, kind_of
 from wellposed.network.propagation import Own, Point, Step
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import next_up
+from wellposed.numerics.outward import above, below, next_up
 
 T = TypeVar("T")
 
@@ -47,6 +48,10 @@ class BranchesBlock(Block):
         return self.fold(point, lambda block, before: block.through(before, forward=forward), _summed_points)
 
     @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return self.fold((lower, upper), lambda block, before: block.interval(*before), _summed_intervals)
+
+    @override
     def output_shape(self, shape: Shape, dtype: torch.dtype) -> Shape:
         def summed(signs: tuple[float, ...], shapes: list[Shape]) -> Shape:
             if len(set(shapes)) > 1:
@@ -59,6 +64,15 @@ class BranchesBlock(Block):
 def _summed_constants(signs: tuple[float, ...], constants: list[float]) -> float:
     """The Lipschitz constant of a sum from those of its terms, rounded up."""
     return sum(constants) * (1.0 + len(constants) * 2.0**-52) if len(signs) > 1 else constants[0]
+
+
+def _summed_intervals(signs: tuple[float, ...], terms: list[Interval]) -> Interval:
+    """Bounds of a signed sum; every addition rounds once."""
+    ordered = [(term if sign > 0.0 else (-term[1], -term[0])) for sign, term in zip(signs, terms, strict=True)]
+    lower, upper = ordered[0]
+    for least, largest in ordered[1:]:
+        lower, upper = below(lower + least), above(upper + largest)
+    return lower, upper
 
 
 def _summed_points(signs: tuple[float, ...], points: list[Point]) -> Point:

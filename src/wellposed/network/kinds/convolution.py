@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import CertificateError
-from wellposed.layers.conv_equilibrium import plain_convolution
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
-from wellposed.network.kinds.block import Block, Shape, kind_of
+from wellposed.maps.checks import plain_convolution
+from wellposed.maps.convolution import Convolution
+from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.kinds.linear import require_weight
 from wellposed.network.propagation import Own
@@ -53,6 +54,21 @@ class ConvolutionBlock(Block):
             return value, "geometric mean of the sums over taps, for images of any size"
         value = float(by_output if norm == "inf" else by_input) * (1.0 + 1e-12)
         return value, "largest sum over taps, for images of any size"
+
+    def _numbers(self, image: Tensor) -> Convolution | None:
+        """The stored numbers, for images of a size; None for a dilation, and padding that is named."""
+        usual = self.module.dilation == (1, 1) and isinstance(self.module.padding, tuple)
+        return Convolution.of(self.module, (image.shape[-2], image.shape[-1])).cpu() if usual else None
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        numbers = self._numbers(lower)
+        return super().interval(lower, upper) if numbers is None else numbers.interval(lower, upper)
+
+    @override
+    def interval_of_balls(self, centre: Tensor, radius: Tensor) -> Interval | None:
+        numbers = self._numbers(centre)
+        return None if numbers is None else numbers.interval_of_balls(centre, radius)
 
     @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:

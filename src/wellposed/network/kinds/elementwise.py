@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.activations import of_module
 from wellposed.errors import CertificateError
 from wellposed.layers.group_sort import GroupSort
-from wellposed.network.kinds.block import Block, Shape, kind_of
+from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
@@ -16,7 +17,7 @@ from wellposed.numerics.norm import Norm
 
 
 class _Nonexpansive(Block):
-    """A block that is 1-Lipschitz in every norm by its class alone, and whose arithmetic is exact."""
+    """A block that is 1-Lipschitz in every norm by its class alone, increases in every entry, and whose arithmetic is exact."""
 
     contracts_entries = nonexpansive = True
 
@@ -28,19 +29,23 @@ class _Nonexpansive(Block):
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         return Own()
 
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return self.module(lower), self.module(upper)
+
 
 @kind_of(nn.Identity)
 class IdentityBlock(_Nonexpansive):
     """What leaves everything as it is."""
 
-    moves = only_shapes = elementwise = is_identity = True
+    moves = only_shapes = elementwise = is_identity = increasing = True
 
 
 @kind_of(nn.Flatten)
 class FlattenBlock(_Nonexpansive):
     """Entries of a sample in a shape with fewer dimensions."""
 
-    moves = only_shapes = True
+    moves = only_shapes = increasing = True
 
     @override
     def require_usable(self) -> None:
@@ -61,7 +66,7 @@ class FlattenBlock(_Nonexpansive):
 class ReshapeBlock(_Nonexpansive):
     """Samples in another shape."""
 
-    only_shapes = True
+    only_shapes = increasing = True
 
 
 @kind_of(nn.Unflatten)
@@ -134,6 +139,11 @@ class SmoothBlock(_Rounded):
     def constant(self, norm: Norm) -> tuple[float, str]:
         return 1.0, "nonexpansive"
 
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        sigma = of_module(self.module)
+        return super().interval(lower, upper) if sigma is None else sigma.interval(lower, upper)
+
 
 @kind_of(Elementwise)
 class ActivationBlock(Block):
@@ -149,6 +159,10 @@ class ActivationBlock(Block):
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
         return self.module.lipschitz(), "largest slope"
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return self.module.activation.interval(lower, upper)
 
     @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:

@@ -7,9 +7,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.layers.explicit import ExplicitBlock
-from wellposed.network.kinds.block import Block, Shape, kind_of
+from wellposed.maps.affine import Matrix
+from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.propagation import Own
 from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import above, below
 
 
 @kind_of(ExplicitBlock, inherited=True)
@@ -34,6 +36,25 @@ class ExplicitLayerBlock(Block):
     def lost(self, value: Tensor, image: Tensor, hidden: int = 0, inner: float = 1.0) -> Own:
         outward = float(torch.linalg.matrix_norm(self.module.maps()[1].double()))  # a map behind a map
         return super().lost(value, image, self.module.bias.numel(), 1.0 + outward)
+
+    def _numbers(self) -> tuple[Matrix, Matrix]:
+        """H with b, and G."""
+        inner, outer, _ = self.module.maps()
+        return Matrix.of(inner, self.module.bias).cpu(), Matrix.of(outer, None).cpu()
+
+    def _behind(self, inner: Interval, lower: Tensor, upper: Tensor) -> Interval:
+        """Bounds of S x + G σ(v) from bounds of v, and of x."""
+        least, largest = self._numbers()[1].interval(*(end.clamp_min(0.0) for end in inner))
+        return (below(least + lower), above(largest + upper)) if self.module.residual else (least, largest)
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return self._behind(self._numbers()[0].interval(lower, upper), lower, upper)
+
+    @override
+    def interval_of_balls(self, centre: Tensor, radius: Tensor) -> Interval | None:
+        inner = self._numbers()[0].interval_of_balls(centre, radius)
+        return self._behind(inner, below(centre - radius[:, None]), above(centre + radius[:, None]))
 
     @property
     @override

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import CertificateError
-from wellposed.layers.maps import check_map
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.maps.affine import Matrix
+from wellposed.maps.checks import check_map
+from wellposed.maps.linear import LinearMap
 from wellposed.network.entrywise import EntrywiseStep, LinearStep
-from wellposed.network.kinds.block import Block, Shape, kind_of
+from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
@@ -20,7 +22,7 @@ from wellposed.numerics.outward import enlarged_sum, next_up
 from wellposed.numerics.verified import spectral_norm_upper_bound, to_float64
 
 
-@kind_of(nn.Linear, OrthogonalLinear)
+@kind_of(nn.Linear, OrthogonalLinear, LinearMap)
 class LinearBlock(Block):
     """``y = Wx + b``, W of shape (outputs, inputs)."""
 
@@ -42,6 +44,22 @@ class LinearBlock(Block):
     @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         return linear_rounding(self.module, value)
+
+    @property
+    def _numbers(self) -> Matrix:
+        return Matrix.of(self.module.weight, self.module.bias).cpu()
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return self._numbers.interval(lower, upper)
+
+    @override
+    def interval_of_balls(self, centre: Tensor, radius: Tensor) -> Interval | None:
+        return self._numbers.interval_of_balls(centre, radius) if centre.ndim == 2 else None
+
+    @override
+    def margins(self, lower: Tensor, upper: Tensor, labels: Tensor) -> Interval:
+        return self._numbers.margins(lower, upper, labels) if lower.ndim == 2 else super().margins(lower, upper, labels)
 
     @property
     @override

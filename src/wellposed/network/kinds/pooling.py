@@ -11,12 +11,12 @@ from typing_extensions import override
 
 from wellposed.errors import CertificateError
 from wellposed.layers.orthogonal_conv import UnitPool2d
-from wellposed.network.kinds.block import Block, Shape, kind_of
+from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import next_up
+from wellposed.numerics.outward import next_up, rounding_constant
 
 
 class _Windows(Block):
@@ -37,6 +37,8 @@ class _Windows(Block):
 @kind_of(nn.AvgPool2d)
 class AveragePoolingBlock(_Windows):
     """Averages over windows; certified are disjoint windows without padding."""
+
+    increasing = True
 
     @property
     def window(self) -> tuple[int, int] | None:
@@ -70,6 +72,12 @@ class AveragePoolingBlock(_Windows):
         return (1.0 if norm == "inf" else next_up(1.0 / size)), "average over disjoint windows"
 
     @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        if self.module.divisor_override is not None:
+            return super().interval(lower, upper)
+        return _averaged(self.module, math.prod(pair(self.module.kernel_size)), lower, upper)
+
+    @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         # An average sums as many terms as a window has.
         inside = (math.prod(pair(self.module.kernel_size)) + 2.0) * torch.finfo(value.dtype).eps
@@ -92,6 +100,10 @@ class MaximumPoolingBlock(_Windows):
         return (next_up(shared**0.5) if norm == "2" else float(shared)), "root of how many windows share a value"
 
     @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return self.module(lower), self.module(upper)
+
+    @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         return few_roundings(value, image)
 
@@ -105,9 +117,19 @@ class UnitPoolingBlock(Block):
         return (1.0, "orthonormal rows") if norm == "2" else super().constant(norm)
 
     @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        return _averaged(self.module, self.module.window**2, lower, upper)
+
+    @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         inside = (self.module.window**2 + 4.0) * torch.finfo(value.dtype).eps
         return few_roundings(value, image).plus(Own(inside * euclidean(value).double(), inside))
+
+
+def _averaged(pool: Any, window: int, lower: Tensor, upper: Tensor) -> Interval:
+    """Bounds of sums over windows of so many entries, times a positive constant."""
+    rounding = rounding_constant(2 * window + 8)
+    return pool(lower) - rounding * pool(lower.abs()), pool(upper) + rounding * pool(upper.abs())
 
 
 def pair(size: Any) -> tuple[int, int]:

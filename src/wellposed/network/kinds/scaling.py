@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import CertificateError
-from wellposed.layers.normalize import Normalize, batch_norm_map, require_fixed
-from wellposed.network.kinds.block import Block, kind_of
+from wellposed.layers.normalize import Normalize
+from wellposed.maps.batch_norm import batch_norm_map, require_fixed
+from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.pointwise import Rescale, Shift
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import next_up
+from wellposed.numerics.outward import above, below, next_up, rounding_constant
 
 
 class _Scaled(Block):
@@ -35,6 +36,12 @@ class RescaleBlock(_Scaled):
     def constant(self, norm: Norm) -> tuple[float, str]:
         return self.module.lipschitz(), "largest factor"
 
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        scale = self.module.scale.detach().double().cpu()
+        first, second = (end / scale if self.module.divide else end * scale for end in (lower, upper))
+        return below(torch.minimum(first, second)), above(torch.maximum(first, second))
+
 
 @kind_of(Shift)
 class ShiftBlock(_Scaled):
@@ -46,14 +53,26 @@ class ShiftBlock(_Scaled):
     def constant(self, norm: Norm) -> tuple[float, str]:
         return 1.0, "nonexpansive"
 
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        shift = self.module.shift.detach().double().cpu()
+        return below(lower + shift), above(upper + shift)
+
 
 @kind_of(Normalize)
 class NormalizeBlock(_Scaled):
     """``(x − mean)/std`` by channel."""
 
+    increasing = True
+
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
         return next_up(1.0 / float(self.module.std.min())), "1/min std"
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        mean, std = (part.detach().double().cpu() for part in (self.module.mean, self.module.std))
+        return below(below(lower - mean) / std), above(above(upper - mean) / std)
 
     @override
     def normalisation(self, inputs: int, behind: Sequence[Block] | None) -> tuple[Tensor, Tensor] | None:
@@ -80,6 +99,22 @@ class BatchNormBlock(_Scaled):
     def constant(self, norm: Norm) -> tuple[float, str]:
         scale, _ = batch_norm_map(self.module)
         return float(scale.abs().max()) * (1.0 + 1e-12), "largest scale of the batch normalisation"
+
+    @property
+    @override
+    def entry_scale(self) -> Tensor | None:
+        return batch_norm_map(self.module)[0].cpu()
+
+    @override
+    def interval(self, lower: Tensor, upper: Tensor) -> Interval:
+        each = (-1, *[1] * (lower.ndim - 2))
+        scale, shift = (part.cpu().reshape(each) for part in batch_norm_map(self.module))
+        moved = (self.module.running_mean.double().cpu().reshape(each) * scale).abs()
+        first, second = (end * scale + shift for end in (lower, upper))
+        # The scale rounds five times, its products and the shift three times more; the shift is a difference.
+        size = scale.abs() * torch.maximum(lower.abs(), upper.abs()) + 2.0 * moved + shift.abs()
+        error = rounding_constant(16) * size
+        return torch.minimum(first, second) - error, torch.maximum(first, second) + error
 
     @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:

@@ -13,8 +13,9 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from wellposed.bounds.interior_point import Barrier
+from wellposed.bounds.search.interior_point import Barrier
 
 
 class FrequencyBarrier(Barrier):
@@ -51,6 +52,7 @@ class FrequencyBarrier(Barrier):
         """C S⁻¹ Cᵀ from S⁻¹ Cᵀ, real and symmetric."""
         return self._sum((self.outputs.mH @ solved).real)
 
+    @override
     def interior(self, metric: Tensor) -> tuple[Tensor, float] | None:
         """Where S ⪰ (ΛH + HᵀΛ)/4."""
         factor, failed = torch.linalg.cholesky_ex(self.condition(metric))
@@ -65,7 +67,8 @@ class FrequencyBarrier(Barrier):
         scale = 2.0 * float(seen)
         return metric * scale, 4.0 * scale * largest
 
-    def value(self, multipliers: Tensor, square: float) -> float:  # noqa: D102
+    @override
+    def value(self, multipliers: Tensor, square: float) -> float:
         factor, failed = torch.linalg.cholesky_ex(self.matrix(multipliers, square))
         if bool((failed != 0).any()):
             return math.inf
@@ -81,7 +84,8 @@ class FrequencyBarrier(Barrier):
         seen = self._seen(solved)
         return torch.eye(len(seen), dtype=seen.dtype, device=seen.device) - 0.5 * (seen + seen.t())
 
-    def derivatives(self, multipliers: Tensor, square: float) -> tuple[Tensor, Tensor]:  # noqa: D102
+    @override
+    def derivatives(self, multipliers: Tensor, square: float) -> tuple[Tensor, Tensor]:
         size, t, r = len(multipliers), square, float(self.rank)
         factor = torch.linalg.cholesky(self.matrix(multipliers, t))
         inverse = torch.cholesky_inverse(factor)  # B, the inverse without C

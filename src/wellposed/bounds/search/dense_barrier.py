@@ -6,8 +6,9 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from wellposed.bounds.interior_point import Barrier, Point, minimise
+from wellposed.bounds.search.interior_point import Barrier, Point, minimise
 
 
 def least_square(
@@ -57,6 +58,7 @@ class DenseBarrier(Barrier):
         half = multipliers[:, None] * self.displacement
         return half + half.t() - self.outputs - multipliers[:, None] * self.gram * multipliers / square
 
+    @override
     def interior(self, metric: Tensor) -> tuple[Tensor, float] | None:
         """Where S ⪰ M(λ)/4."""
         half = metric[:, None] * self.displacement
@@ -72,7 +74,8 @@ class DenseBarrier(Barrier):
         scale = 2.0 * largest[0]
         return metric * scale, 4.0 * scale * largest[1]
 
-    def derivatives(self, multipliers: Tensor, square: float) -> tuple[Tensor, Tensor]:  # noqa: D102
+    @override
+    def derivatives(self, multipliers: Tensor, square: float) -> tuple[Tensor, Tensor]:
         size, t, r = len(multipliers), square, float(self.rank)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.matrix(multipliers, t)))  # X
         weighed = self.gram * multipliers  # GΛ
@@ -91,7 +94,8 @@ class DenseBarrier(Barrier):
         hessian[size, size] = float((pushed * pushed.t()).sum()) + 2.0 * trace / t + r / t**2
         return gradient, hessian
 
-    def value(self, multipliers: Tensor, square: float) -> float:  # noqa: D102
+    @override
+    def value(self, multipliers: Tensor, square: float) -> float:
         factor, failed = torch.linalg.cholesky_ex(self.matrix(multipliers, square))
         if int(failed):
             return math.inf

@@ -1,0 +1,156 @@
+"""The bounds that `certify` knows, to which others can be added, and what they say of a network together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wellposed.bounds.bound import Bound, BoundMethod
+from wellposed.bounds.entrywise import Entrywise, EntrywiseBound
+from wellposed.bounds.factor import Factor
+from wellposed.bounds.from_l1 import Columns
+from wellposed.bounds.from_linf import Ellipsoids
+from wellposed.bounds.metric_of_tail import MetricOfTail
+from wellposed.bounds.product import ProductBound, ProductOfConstants
+from wellposed.bounds.tail_bound import TailBound
+from wellposed.bounds.tail_method import TailMethod
+from wellposed.errors import CertificateError, GuaranteeError, InputError, check, choices
+from wellposed.network import Network
+from wellposed.numerics.norm import NORMS, Norm
+
+PRODUCT = ProductOfConstants()
+_TAILS: tuple[TailMethod, ...] = (MetricOfTail(), Ellipsoids(), Columns())
+_METHODS: list[BoundMethod] = [Entrywise(), PRODUCT, *_TAILS]
+_LARGEST = 256  # state for which the expensive ones are looked for unasked
+
+
+def bound_methods(norm: Norm | None = None) -> tuple[BoundMethod, ...]:
+    """The methods that `certify` asks, in order.
+
+    Args:
+        norm: those for this norm only; None for all.
+    """
+    return tuple(method for method in _METHODS if norm is None or norm in method.norms)
+
+
+def register_bound(method: BoundMethod) -> BoundMethod:
+    """Let `certify` ask a further method, whose bounds count as proved on its author's word.
+
+    Args:
+        method: an instance of a class that inherits from `BoundMethod`, whose name no other method has.
+
+    Returns:
+        The method.
+
+    Raises:
+        InputError: it is something else, or has no name, no norms, or a name that is taken.
+    """
+    check(
+        isinstance(method, BoundMethod),
+        "method",
+        method,
+        "must be an instance of a class that inherits from BoundMethod",
+    )
+    name, norms = getattr(method, "name", None), getattr(method, "norms", ())
+    check(isinstance(name, str) and bool(name), "name", name, "a bound method needs a name to be asked by")
+    check(bool(norms) and set(norms) <= set(NORMS), "norms", norms, f"must be some of {', '.join(NORMS)}")
+    taken = [other.name for other in _METHODS]
+    check(name not in taken, "name", name, f"is the name of another bound; taken are {', '.join(taken)}")
+    _METHODS.append(method)
+    return method
+
+
+def unregister_bound(method: BoundMethod) -> None:
+    """Let `certify` forget a method that was registered.
+
+    Raises:
+        InputError: it is not registered.
+    """
+    check(any(other is method for other in _METHODS), "method", method, "is not registered")
+    _METHODS[:] = [other for other in _METHODS if other is not method]
+
+
+def collect(network: Network, norm: Norm, name: str | None = None) -> tuple[Bound, ...]:
+    """What the methods prove of a network, each by itself.
+
+    Args:
+        network: the stored numbers.
+        norm: of inputs and outputs.
+        name: of the one method to ask, whatever it costs, beside the product of the blocks' constants; None to ask all.
+
+    Raises:
+        CertificateError: none of them applies, or the one that was asked for does not, and why.
+        InputError: there is no method of that name, or it is about other norms.
+    """
+    if name is not None:
+        choices("method", name, tuple(method.name for method in _METHODS))
+    asked = bound_methods(norm)
+    if name is not None and all(method.name != name for method in asked):
+        known = ", ".join(next(method.norms for method in _METHODS if method.name == name))
+        raise InputError(f"method={name!r}: is about the norm {known}; leave it out for norm={norm!r}")
+    found: list[Bound] = []
+    refusals: list[str] = []
+    failed: type[CertificateError] = CertificateError
+    for method in asked:
+        if name not in (None, method.name) and method is not PRODUCT:
+            continue
+        try:
+            bound = method.bound(network, norm, largest=_LARGEST if name is None else None)
+        except CertificateError as error:
+            refusals.append(f"{method.name}: {error}")
+            failed = GuaranteeError if isinstance(error, GuaranteeError) else failed
+            continue
+        _require_bound(bound, method, norm)
+        found.append(bound)
+    if name is not None and all(bound.method != name for bound in found):
+        raise failed(f"method={name!r}: {'; '.join(refusals)}")
+    if not found:
+        raise failed(f"norm={norm!r}: {'; '.join(refusals)}")
+    return tuple(found)
+
+
+def least(bounds: Sequence[Bound]) -> tuple[Bound, Tensor | None]:
+    """The bound with the least constant of all outputs, the first of several, and the least of all constants of every margin.
+
+    Raises:
+        CertificateError: there is none, or they are about different numbers of classes.
+    """
+    if not bounds:
+        raise CertificateError("bounds: nothing proves a constant")
+    pairs = [bound.pairs for bound in bounds if bound.pairs is not None]
+    if any(part.shape != pairs[0].shape for part in pairs):
+        raise CertificateError(f"pairs: bounds of {', '.join(str(len(part)) for part in pairs)} classes of one network")
+    return min(bounds, key=lambda bound: bound.value), torch.stack(pairs).amin(0) if pairs else None
+
+
+def _require_bound(bound: Bound, method: BoundMethod, norm: Norm) -> None:
+    """Refuse what a method gave if it is no bound of its own in a norm.
+
+    Raises:
+        CertificateError: it is about another norm, or has a value that is no constant.
+    """
+    pairs = bound.pairs
+    square = pairs is None or (pairs.ndim == 2 and pairs.shape[0] == pairs.shape[1] and bool((pairs >= 0.0).all()))
+    if (bound.method, bound.norm) != (method.name, norm) or not bound.value >= 0.0 or not square:
+        raise CertificateError(f"{bound!r}: is no bound of the method {method.name!r} in the norm {norm!r}")
+
+
+def restored(norm: Norm, factors: tuple[Factor, ...], tail: TailBound | None, components: bool) -> tuple[Bound, ...]:
+    """The bounds that a certificate file has evidence for; they claim nothing beyond it.
+
+    Args:
+        norm: of inputs and outputs.
+        factors: constants of the blocks, for the Euclidean norm.
+        tail: what diagonal metrics prove.
+        components: whether sensitivities entry by entry count, which are proved from the weights alone.
+    """
+    found: list[Bound] = [ProductBound.of(factors, norm)] if factors else []
+    if tail is not None:
+        method = next(method for method in _TAILS if norm in method.norms)
+        found.append(method.following(tail, factors))
+    if components:
+        found.append(EntrywiseBound(method=Entrywise.name, norm=norm, value=math.inf, reason="as filed", vectors={}))
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""How metrics are looked for; nothing here proves anything."""

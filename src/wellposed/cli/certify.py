@@ -1,0 +1,100 @@
+"""``wellposed certify``: constants and radii of a run, or its images one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from wellposed.cli.options import Common, parse, show
+from wellposed.cli.progress import counting
+from wellposed.cli.tables import show_table
+from wellposed.errors import InputError
+from wellposed.experiments.graph_robustness import certify_graphs, is_on_graphs
+from wellposed.experiments.results import RADII
+from wellposed.experiments.robustness import certify_run
+from wellposed.experiments.verification import as_text, verify_run
+
+
+@dataclass(frozen=True)
+class Certify(Common):
+    """Certify a run: its Lipschitz constant, and the radius of every test image; or verify its images one by one."""
+
+    run: tyro.conf.Positional[Path] = Path()
+    """The run folder."""
+    eps: tuple[float, ...] = RADII
+    """Euclidean radii of the table, pixels in [0, 1]."""
+    limit: int | None = None
+    """Only the first so many test images."""
+    data: str | None = None
+    """Test images of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json."""
+    method: Literal["tightest", "product", "metric", "ladder"] = "tightest"
+    """product of the blocks' constants; metric, the best diagonal metric for the last layer and its head; or the tightest.
+    ladder verifies image by image, up to branch and bound."""
+    norm: Literal["l2", "linf", "l1"] = "l2"
+    """Norm of perturbations: Euclidean, ℓ∞ (with the ladder: within valid pixels), or ℓ1 (not with the ladder)."""
+    seconds: float = 10.0
+    """For the ladder: time for one image and radius, after which it stays open."""
+
+
+def certify(arguments: list[str]) -> int:
+    """``wellposed certify RUN``."""
+    options = parse(Certify, arguments, "wellposed certify")
+    if is_on_graphs(options.run):
+        if (options.data, options.norm, options.method) != (None, "l2", "tightest"):
+            raise InputError(
+                "data, norm, method: a run on graphs is certified for its own node features, in the l2 norm"
+            )
+        with counting("graphs certified", quiet=options.json) as done:
+            certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
+        return show_table(options.run, options)
+    if options.method == "ladder":
+        return _verify(options)
+    with counting("images certified", quiet=options.json) as done:
+        found = certify_run(
+            options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data,
+            method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
+        )  # fmt: skip
+    if options.data is None and options.norm == "l2":
+        return show_table(options.run, options)
+    shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
+    result = {
+        "run": str(options.run), "data": options.data, "norm": options.norm, "samples": len(found.best),
+        "test_error": found.test_error,
+        "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
+    }  # fmt: skip
+    table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
+    text = (
+        f"{options.run}{'' if options.data is None else f' on {options.data}'}: error {100 * found.test_error:.2f} %, constant "
+        f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g}, certified {table}"
+    )
+    return show(result, text, options)
+
+
+def _verify(options: Certify) -> int:
+    if options.data is not None:
+        raise InputError(f"data={options.data!r}: the ladder verifies the run's own test images; leave this option out")
+    if options.norm == "l1":
+        raise InputError("norm='l1': the ladder verifies l2 balls and linf boxes")
+    norm = options.norm.removeprefix("l")
+    with counting("images verified", quiet=options.json) as done:
+        found = verify_run(
+            options.run, data_root=options.data_root, norm=norm, radii=options.eps, limit=options.limit,
+            seconds=options.seconds, done=done,
+        )  # fmt: skip
+    shares = {
+        f"{radius:g}": {
+            status: found.share(status, place) for status in ("certified", "falsified", "misclassified", "unknown")
+        }
+        for place, radius in enumerate(found.radii)
+    }
+    result = {
+        "run": str(options.run),
+        "norm": norm,
+        "samples": len(found.status[0]),
+        "seconds": found.seconds,
+        "shares": shares,
+    }
+    return show(result, as_text(options.run, found), options)

@@ -1,0 +1,180 @@
+"""What certifying and attacking a run give, per input: as files in its folder, with the invariant that ties them together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from wellposed.certificates import Certificate
+from wellposed.certificates.order import must_be_ordered
+from wellposed.errors import CertificateError, CheckpointError, InputError
+from wellposed.training.folder import RunFolder, write_json
+
+RADII = (0.05, 0.1, 0.2, 0.3, 0.5)  # of tables, unless others are given
+_Result = TypeVar("_Result", "Certified", "Attacked")
+
+
+@dataclass(frozen=True)
+class Certified:
+    """Certified radii of the first test inputs of a run.
+
+    Attributes:
+        lipschitz: upper bound of the Lipschitz constant, pixel units.
+        lower_bound: proved lower bound of the Lipschitz constant.
+        test_error: fraction of misclassified inputs.
+        radii: certified radius per input and rule, zero where nothing is certified.
+        weights_sha256: digest of the weight file.
+    """
+
+    lipschitz: float
+    lower_bound: float
+    test_error: float
+    radii: dict[str, list[float]]
+    weights_sha256: str
+
+    def __post_init__(self) -> None:
+        must_be_ordered(self.lower_bound, self.lipschitz)
+
+    @property
+    def best(self) -> list[float]:
+        """Radii by the tightest rule that the certificate supports."""
+        return list(self.radii.values())[-1]
+
+    def accuracy(self, radius: float, rule: str | None = None, limit: int | None = None) -> float:
+        """Fraction of the (first ``limit``) inputs certified at a radius, by the tightest rule unless one is named."""
+        values = torch.tensor((self.best if rule is None else self.radii[rule])[:limit], dtype=torch.float64)
+        return float(((values >= radius) & (values > 0)).double().mean())
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Smallest adversarial distances found for the first test inputs of a run.
+
+    Attributes:
+        distances: per input; zero where misclassified, infinite where nothing was found.
+        steps: steps of projected gradient descent.
+        tried: radii of projected gradient descent.
+        weights_sha256: digest of the weight file.
+    """
+
+    distances: list[float]
+    steps: int
+    tried: list[float]
+    weights_sha256: str
+
+    def accuracy(self, radius: float) -> float:
+        """Fraction of the inputs that no attack found an adversarial example for within a radius."""
+        return float((torch.tensor(self.distances, dtype=torch.float64) > radius).double().mean())
+
+
+def check_radii(radii: Sequence[float]) -> None:
+    """Refuse radii that no ball has.
+
+    Raises:
+        InputError: there are none, or one is not positive and finite.
+    """
+    if not radii or any(not 0.0 < radius < float("inf") for radius in radii):
+        raise InputError(f"eps={list(radii)}: radii must be positive and finite")
+
+
+def keep_certified(run: Path, found: Certified, norm: str = "2", other_data: str | None = None) -> None:
+    """Write what `certify_run` found.
+
+    Raises:
+        CertificateError: an attack on the run's own data contradicts it.
+    """
+    plain = RunFolder(run).certified
+    named = plain if other_data is None else plain.with_stem(f"{plain.stem}-{other_data}")
+    write_json(in_norm(named, norm), asdict(found))
+    attacked = read_attacked(run, norm) if other_data is None else None
+    if attacked is not None:
+        check_consistency(found, attacked)
+
+
+def keep_attacked(run: Path, found: Attacked, norm: str = "2") -> None:
+    """Write what `attack_run` found.
+
+    Raises:
+        CertificateError: it contradicts a certificate.
+    """
+    write_json(in_norm(RunFolder(run).attacked, norm), asdict(found))
+    if is_certified(run, norm):
+        check_consistency(read_certified(run, norm), found)
+
+
+def in_norm(path: Path, norm: str) -> Path:
+    """The name of a file of results in a norm: plain for the Euclidean one."""
+    return path if norm == "2" else path.with_stem(f"{path.stem}-{norm}")
+
+
+def read_certified(run: Path, norm: str = "2") -> Certified:
+    """What `certify_run` wrote for the run's own data, if it is about the weights that are there.
+
+    Raises:
+        CheckpointError: it is missing, corrupt or about other weights.
+    """
+    return _parse(Certified, in_norm(RunFolder(run).certified, norm), "certify", run)
+
+
+def read_attacked(run: Path, norm: str = "2") -> Attacked | None:
+    """What `attack_run` wrote, or None."""
+    path = in_norm(RunFolder(run).attacked, norm)
+    return _parse(Attacked, path, "attack", run) if path.exists() else None
+
+
+def _parse(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
+    content = _read(path, command)
+    try:
+        found = kind(**content)
+    except TypeError as error:
+        raise CheckpointError(f"{path}: corrupt ({error}); run `wellposed {command} {run}` again") from error
+    if found.weights_sha256 != file_digest(RunFolder(run).weights):
+        raise CheckpointError(
+            f"{path}: about other weights than those there now; run `wellposed {command} {run}` again"
+        )
+    return found
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; empty if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def is_certified(run: Path, norm: str = "2") -> bool:
+    """Whether `certify_run` wrote results."""
+    return in_norm(RunFolder(run).certified, norm).exists()
+
+
+def read_certificate(run: Path) -> Certificate:
+    """The certificate of a run."""
+    return Certificate.load(RunFolder(run).certificate)
+
+
+def check_consistency(certified: Certified, attacked: Attacked) -> None:
+    """No input may have an adversarial example within its certified radius.
+
+    Raises:
+        CertificateError: one has; either the certificate or the evaluation is wrong.
+    """
+    for rule, values in certified.radii.items():
+        for index, (radius, distance) in enumerate(zip(values, attacked.distances, strict=False)):
+            if 0.0 < distance <= radius or (distance == 0.0 and radius > 0.0):
+                raise CertificateError(
+                    f"test input {index}: certified to {radius:.6g} by the rule {rule!r}, but an adversarial example was "
+                    f"found at {distance:.6g}: the certificate is wrong; please report this run"
+                )
+
+
+def _read(path: Path, command: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: not there yet; run `wellposed {command} {path.parent}` first") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: corrupt; run `wellposed {command} {path.parent}` again") from error

@@ -1,0 +1,150 @@
+"""The dual of the relaxation: the matrix F(θ) of some multipliers θ, and the barrier of those where it is positive definite."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from wellposed.verification.relaxation import Relaxed
+
+
+class Dual:
+    """F(θ) = F₀ + Σθ_i F_i as a combination of products of a few linear forms.
+
+    Args:
+        problem: with p uncertain units and s ranges.
+
+    Attributes:
+        forms: z/u and y/(−l) of the units, the ranges over their widths, and one; shape (2p + s + 1, size).
+        signed: which multipliers must be positive, boolean, shape (2 + 4p + s,); θ is in the order of `Multipliers`.
+        inputs: places of ξ among the variables.
+        parameter: of the barrier: its gap to the optimum is about this over the weight of t.
+    """
+
+    def __init__(self, problem: Relaxed) -> None:
+        p, s, size = len(problem.lower), len(problem.widths), problem.objective.numel()
+        self.problem, self.p, self.s, self.size = problem, p, s, size
+        self.inputs = slice(p, size - 1)
+        one = torch.eye(size, dtype=torch.float64)
+        states = one[:p]
+        self.u, self.r, self.w = problem.upper, -problem.lower, problem.widths
+        scaled = (
+            states / self.u[:, None],
+            (states - problem.preactivations) / self.r[:, None],
+            problem.ranges / self.w[:, None],
+        )
+        self.forms = torch.cat([*scaled, one[-1:]])
+        self.first, self.second, self.chart = _products(p, s)
+        self.signed = torch.ones(len(self.chart), dtype=torch.bool)
+        self.signed[0] = False
+        self.signed[2 + 2 * p : 2 + 3 * p] = False
+        self.parameter = size + int(self.signed.sum())
+        offset = 0.5 * torch.outer(problem.objective, one[-1])
+        self.objective = offset + offset.t()
+
+    def combination(self, theta: Tensor, *, sizes: bool = False) -> Tensor:
+        """Coefficients of the products of forms, as a symmetric matrix over the forms; or the sums of their terms' sizes."""
+        weights = theta.abs() @ self.chart.abs() if sizes else theta @ self.chart
+        rows = len(self.forms)
+        grid = torch.zeros(rows, rows, dtype=torch.float64)
+        grid[self.first, self.second] = weights[:-1]
+        return 0.5 * (grid + grid.t())
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """F."""
+        found = self.objective + self.forms.t() @ (self.combination(theta) @ self.forms)
+        found.diagonal()[self.inputs] += theta[1]
+        return found
+
+    def highest(self, theta: Tensor) -> tuple[float, float]:
+        """The largest t for the other multipliers, and log det of F without its last row; (−∞, 0) outside."""
+        rest = theta.clone()
+        rest[0] = 0.0
+        found = self.matrix(rest)
+        factor, failed = torch.linalg.cholesky_ex(found[:-1, :-1])
+        if int(failed):
+            return -math.inf, 0.0
+        reach = torch.linalg.solve_triangular(factor, found[:-1, -1:], upper=False)
+        return float(found[-1, -1]) - float(reach.square().sum()), 2.0 * float(factor.diagonal().log().sum())
+
+    def value(self, theta: Tensor, weight: float) -> float:
+        """−weight·t plus the barrier, at the t that is best for the other multipliers; infinite outside."""
+        positive = theta[self.signed]
+        if bool((positive <= 0.0).any()):
+            return math.inf
+        highest, determinant = self.highest(theta)
+        return -weight * highest - determinant - float(positive.log().sum())
+
+    def derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Gradient of the barrier, factor of its scaled Hessian with the scale, and F⁻¹; None at the limit of float64.
+
+        Each F_i is a few products of forms, so that traces of their products are products of entries of one table.
+        """
+        lower, failed = torch.linalg.cholesky_ex(self.matrix(theta))
+        if int(failed):
+            return None
+        inverse = torch.cholesky_inverse(lower)
+        moved = self.forms @ inverse
+        table = moved @ self.forms.t()
+        reach = moved[:, self.inputs]
+        reached = reach @ reach.t()
+        block = inverse[self.inputs, self.inputs]
+        first, second = self.first, self.second
+        products = len(first)
+        traces = torch.empty(products + 1, dtype=torch.float64)
+        traces[:-1] = table[first, second]
+        traces[-1] = block.diagonal().sum()
+        by_first, by_second = table[first], table[second]
+        hessian = torch.empty(products + 1, products + 1, dtype=torch.float64)
+        hessian[:-1, :-1] = 0.5 * (
+            by_first[:, first] * by_second[:, second] + by_first[:, second] * by_second[:, first]
+        )
+        hessian[:-1, -1] = hessian[-1, :-1] = reached[first, second]
+        hessian[-1, -1] = block.square().sum()
+        gradient = -(self.chart @ traces)
+        full = self.chart @ hessian @ self.chart.t()
+        inverse_theta = 1.0 / theta[self.signed]
+        gradient[self.signed] -= inverse_theta
+        full.diagonal()[self.signed] += inverse_theta.square()
+        factored = _factored(full)
+        return None if factored is None else (gradient, *factored, inverse)
+
+
+def _factored(hessian: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The Cholesky factor of a Hessian with a diagonal of ones, raised a little if rounding left it indefinite, and its scale."""
+    scale = hessian.diagonal().clamp_min(1e-300).rsqrt()
+    scaled = scale[:, None] * hessian * scale
+    factor, failed = torch.linalg.cholesky_ex(scaled)
+    if int(failed):
+        scaled.diagonal().add_(1e-9)
+        factor, failed = torch.linalg.cholesky_ex(scaled)
+    return None if int(failed) else (factor, scale)
+
+
+def _products(p: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which forms are multiplied with each other, and how much of each product every multiplier adds to F.
+
+    The forms are z/u and y/(−l) of p units, s ranges over their widths, and one.
+
+    Returns:
+        Places of the two factors, shape (products,) each, and the coefficients, shape (multipliers, products + 1), whose last
+        column belongs to the identity on ξ.
+    """
+    z, y, x = torch.arange(p), torch.arange(p, 2 * p), torch.arange(2 * p, 2 * p + s)
+    one = torch.tensor([2 * p + s])
+    first = torch.cat([one, z, y, z, y, z, x, x])
+    second = torch.cat([one, z, y, one.expand(p), one.expand(p), y, x, one.expand(s)])
+    chart = torch.zeros(2 + 4 * p + s, len(first) + 1, dtype=torch.float64)
+    k, j = torch.arange(p), torch.arange(s)
+    at = {name: 1 + i * p + k for i, name in enumerate(("zz", "yy", "z", "y", "zy"))}
+    rho, pi, tau, eta = (2 + i * p + k for i in range(4))
+    chart[0, 0] = -1.0
+    chart[1, 0], chart[1, -1] = -1.0, 1.0
+    chart[rho, at["zz"]], chart[rho, at["z"]] = 1.0, -1.0
+    chart[pi, at["yy"]], chart[pi, at["y"]] = 1.0, -1.0
+    chart[tau, at["zy"]] = -1.0
+    chart[eta, 0], chart[eta, at["z"]], chart[eta, at["y"]] = -1.0, 1.0, 1.0
+    chart[2 + 4 * p + j, 1 + 5 * p + j], chart[2 + 4 * p + j, 1 + 5 * p + s + j] = 1.0, -1.0
+    return first, second, chart
