@@ -44,7 +44,7 @@ class Activation(ABC):
 
     def derivative_bound(self, value: Tensor) -> Tensor:
         """At least the derivative at a pre-activation in float64, rounding included."""
-        return self.derivative(value) * (1.0 + self.relative_error) + 16.0 * UNIT
+        return self.derivative(value) * (1.0 + self.relative_error) + _UNITS
 
     def derivative_at_output(self, output: Tensor) -> Tensor | None:
         """The derivative written as a function of the output σ(v), where that is possible; otherwise None."""
@@ -102,23 +102,6 @@ class Activation(ABC):
     def interior(self) -> Activation:
         """The activation of coordinates that are not on a border which is kept zero; itself where there is no border."""
         return self
-
-    def image(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of σ on intervals, rounding not counted: exact if σ increases, else what its slopes leave possible.
-
-        With slopes in [a, b], σ(low + t) is above σ(low) + at and above σ(high) − b(w − t), w = high − low, and so on.
-
-        Args:
-            low: any shape.
-            high: the same shape, nowhere below ``low``.
-        """
-        ends, (least, most) = (self(low), self(high)), self.slope_range
-        if least >= 0.0:
-            return ends
-        width, rise = high - low, ends[1] - ends[0]
-        falling = ((most * width - rise) / (most - least)).clamp_min(0.0)
-        rising = ((rise - least * width) / (most - least)).clamp_min(0.0)
-        return ends[0] + least * falling, ends[0] + most * rising
 
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         """Resolvent ``(I + step·∂f)⁻¹`` where σ is the proximal operator of f.

@@ -12,7 +12,7 @@ from typing_extensions import override
 from wellposed.errors import GuaranteeError, check
 from wellposed.guarantee.base import Algorithms, Guarantee, Plan, S
 from wellposed.numerics.euclidean import euclidean
-from wellposed.numerics.outward import enlarged, unit_of
+from wellposed.numerics.outward import enlarged, enlarged_entries, unit_of
 from wellposed.numerics.verified import spectral_norm_upper_bound, symmetric_part_lower_bound
 from wellposed.operators import Operator
 
@@ -39,8 +39,7 @@ class StronglyMonotone(Guarantee):
     def smoothness(self) -> float:
         """Upper bound of L = ‖Λ^½(I − W)Λ^−½‖₂ for the numbers in the operator (verified in float64)."""
         displacement = scaled_displacement(self.operator.dense(), self.operator.metric)
-        # Entries go through at most eight roundings, and their absolute values have a norm of at most √n times the matrix's.
-        return enlarged(spectral_norm_upper_bound(displacement), 8 * len(displacement))
+        return enlarged_entries(spectral_norm_upper_bound(displacement), len(displacement) ** 0.5, 8)
 
     @cached_property
     def _distortion(self) -> float:
