@@ -21,6 +21,8 @@ from wellposed.interop import read_dense
 from wellposed.interop.dense import LAYOUTS as DENSE
 from wellposed.training.run import load_image_run
 
+pytestmark = pytest.mark.float32
+
 H, D, K = 6, 9, 4
 
 

@@ -214,6 +214,7 @@ def test_every_contraction_is_a_feedthrough_and_attains_the_bound():
     assert 2 * 0.95 <= layer.lipschitz()[0] <= 2 * 0.95 * (1 + 1e-5)
 
 
+@pytest.mark.float32
 def test_feedthrough_in_training_certificates_and_errors():
     layer = with_feedthrough(1.0, dtype=torch.float32)
     layer(testing.randn(5, 5)).square().sum().backward()

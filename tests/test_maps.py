@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 from typing_extensions import override
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.constraints.conv_lipschitz_bounded import ConvLipschitzBounded
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.monotone import Monotone
@@ -27,13 +28,14 @@ from wellposed.maps import (
     PositiveLinear,
     ScaledLinear,
 )
+from wellposed.network.kinds.equilibrium import affine_rounding
 
 DOUBLE = {"dtype": torch.float64}
 WHERE = {"device": None, **DOUBLE}
 
 
 def gamma() -> nn.Parameter:
-    return nn.Parameter(torch.tensor(0.7, **DOUBLE))
+    return nn.Parameter(testing.tensor(0.7, **DOUBLE))
 
 
 def circular(*, scaled: bool, border: int = 0) -> CircularInjection:
@@ -48,7 +50,7 @@ def circular(*, scaled: bool, border: int = 0) -> CircularInjection:
 
 def normalised(found):
     for _ in range(5):
-        found(3.0 * torch.randn(16, *found.input_shape, **DOUBLE) + 1.0)
+        found(3.0 * testing.randn(16, *found.input_shape, **DOUBLE) + 1.0)
     for parameter in found.norm.parameters():
         parameter.data.normal_()
     return found.eval()
@@ -85,7 +87,7 @@ def kind(request) -> InputMap:
 
 
 def samples(kind: InputMap, count: int = 40) -> torch.Tensor:
-    return torch.randn(count, *kind.input_shape, dtype=kind.stored.dtype)
+    return testing.randn(count, *kind.input_shape, dtype=kind.stored.dtype)
 
 
 def jacobian(kind: InputMap, x: torch.Tensor) -> torch.Tensor:
@@ -128,8 +130,8 @@ def test_norms_are_never_exceeded_and_nearly_attained(kind):
 
 def test_intervals_hold_all_offsets(kind):
     centre = samples(kind, 6)
-    widths, radius = torch.rand_like(centre), 1.5 * torch.rand(6, **DOUBLE)
-    inside = torch.clamp(torch.randn(300, *centre.shape, **DOUBLE), -1.0, 1.0)
+    widths, radius = torch.rand_like(centre), 1.5 * testing.rand(6, **DOUBLE)
+    inside = torch.clamp(testing.randn(300, *centre.shape, **DOUBLE), -1.0, 1.0)
     boxes = kind((centre + inside * widths).flatten(0, 1)).detach().unflatten(0, (300, 6))
     away = inside * (radius / inside.flatten(2).norm(dim=2)).reshape(300, 6, *[1] * len(kind.input_shape))
     balls = kind((centre + away).flatten(0, 1)).detach().unflatten(0, (300, 6))
@@ -149,7 +151,7 @@ def test_intervals_hold_all_offsets(kind):
 def test_an_interval_is_attained_at_corners():
     torch.manual_seed(0)
     kind = LinearMap(5, 4, **DOUBLE)
-    centre, widths = samples(kind, 1), torch.rand(1, 5, **DOUBLE)
+    centre, widths = samples(kind, 1), testing.rand(1, 5, **DOUBLE)
     _, high = kind.numbers().interval(centre - widths, centre + widths)
     corners = centre + kind.weight.detach().sign() * widths
     torch.testing.assert_close(high[0], kind(corners).detach().diagonal(), rtol=1e-12, atol=1e-12)
@@ -166,9 +168,9 @@ def test_rows_are_bounded_by_their_norms(kind):
 @pytest.mark.parametrize("seed", range(5))
 def test_a_normalisation_that_is_folded_in(seed):
     torch.manual_seed(seed)
-    numbers = Matrix.of(torch.randn(4, 6), torch.randn(4))
-    mean, std = torch.randn(6, **DOUBLE), 0.1 + torch.rand(6, **DOUBLE)
-    folded, x = numbers.behind(mean, std), torch.randn(20, 6, **DOUBLE)
+    numbers = Matrix.of(testing.randn(4, 6), testing.randn(4))
+    mean, std = testing.randn(6, **DOUBLE), 0.1 + testing.rand(6, **DOUBLE)
+    folded, x = numbers.behind(mean, std), testing.randn(20, 6, **DOUBLE)
     torch.testing.assert_close(
         folded(x) + folded.bias, numbers((x - mean) / std) + numbers.bias, rtol=1e-12, atol=1e-12
     )
@@ -185,7 +187,7 @@ def test_output_maps_are_their_numbers(name):
         "scaled": lambda: ScaledLinear(6, 2, gamma(), **DOUBLE),
     }[name]()
     kind.free.data.normal_()
-    x = torch.randn(7, *kind.input_shape, **DOUBLE)
+    x = testing.randn(7, *kind.input_shape, **DOUBLE)
     numbers = kind.numbers()
     torch.testing.assert_close(numbers(x.flatten(1)) + numbers.bias, kind(x).detach())
     kind.check_numbers(name)
@@ -203,7 +205,7 @@ def test_a_linear_module_becomes_an_input_map_and_stays_what_it_was():
     linear = nn.Linear(5, 4)
     seen = []
     linear.register_forward_hook(lambda *args: seen.append(1))
-    state, x = {f"injection.{name}": part for name, part in linear.state_dict().items()}, torch.randn(3, 5)
+    state, x = {f"injection.{name}": part for name, part in linear.state_dict().items()}, testing.randn(3, 5)
     before = linear(x)
     layer = layer_of(linear)
     assert layer.injection is linear and isinstance(linear, LinearMap) and isinstance(linear, nn.Linear)
@@ -219,11 +221,11 @@ def test_a_linear_module_becomes_an_input_map_and_stays_what_it_was():
 def test_parametrised_modules_become_input_maps_too():
     torch.manual_seed(0)
     linear = parametrizations.weight_norm(nn.Linear(5, 4))
-    layer, x = layer_of(linear).eval(), torch.randn(3, 5)
+    layer, x = layer_of(linear).eval(), testing.randn(3, 5)
     assert isinstance(layer.injection, LinearMap) and parametrize.is_parametrized(layer.injection)
     assert "injection.parametrizations.weight.original0" in layer.state_dict()
     certificate = wp.certify(nn.Sequential(layer, nn.Linear(4, 3)))
-    assert type(certificate.network.blocks[0][1].injection) is LinearMap
+    assert type(certificate.network.blocks[0].module.injection) is LinearMap
     parametrize.remove_parametrizations(linear, "weight")
     assert type(linear) is LinearMap and layer.solve(x).converged.all()
 
@@ -234,7 +236,7 @@ def test_an_input_map_can_be_a_block_of_its_own():
     model = nn.Sequential(linear, layer_of(linear), nn.Linear(4, 3)).eval()
     alone = nn.Sequential(layer_of(nn.Linear(4, 4)).injection, nn.ReLU(), nn.Linear(4, 3)).eval()
     for each in (model, alone):
-        certificate = wp.certify(each, inputs=torch.randn(10, 4))
+        certificate = wp.certify(each, inputs=testing.randn(10, 4))
         assert 0 < certificate.lower_bound <= certificate.lipschitz
 
 
@@ -250,7 +252,7 @@ class Doubled(InputMap):
 
     def __init__(self, inputs, outputs):
         super().__init__()
-        self.part, self.shift = nn.Parameter(torch.randn(outputs, inputs)), nn.Parameter(torch.randn(outputs))
+        self.part, self.shift = nn.Parameter(testing.randn(outputs, inputs)), nn.Parameter(testing.randn(outputs))
 
     @property
     @override
@@ -281,7 +283,7 @@ class OfDoubled(wp.Equilibrium):
 def test_an_input_map_of_ones_own_answers_for_itself():
     torch.manual_seed(0)
     layer = OfDoubled(Doubled(5, 4), Monotone(4, 1.0))
-    x = torch.randn(6, 5)
+    x = testing.randn(6, 5)
     solution = layer.solve(x)
     assert solution.converged.all() and (solution.error_bound < 1e-4).all()
     model = nn.Sequential(layer, nn.Linear(4, 3)).eval()
@@ -292,3 +294,30 @@ def test_an_input_map_of_ones_own_answers_for_itself():
     assert wp.Verifier(wp.materialise(model), valid=None).verify(x[0].double(), label, 1e-3).status == "certified"
     with pytest.raises(wp.CertificateError, match="is a Doubled; the theorem of this layer is about LinearMap"):
         wp.certify(nn.Sequential(wp.Equilibrium(Doubled(5, 4), Monotone(4, 1.0)), nn.Linear(4, 3)).eval())
+
+
+def steep_batch_norm() -> wp.PcDEQ:
+    layer = wp.PcDEQ(5, 4, batch_norm=True)
+    layer.injection.norm.running_var.fill_(1e-8)
+    layer.injection.norm.running_mean.fill_(-10.0)
+    return layer.eval()
+
+
+def steep_metric() -> wp.ConvLBEN:
+    layer = wp.ConvLBEN(2, 3, (5, 4), gamma=5.0, out_features=2, metric="full")
+    layer.constraint.psi.data.fill_(7.0)
+    return layer
+
+
+@pytest.mark.parametrize("make", [steep_batch_norm, steep_metric])
+def test_the_rounding_of_forward_passes_counts_what_scales_the_offset(make):
+    torch.manual_seed(0)
+    layer = make()
+    x = torch.randn(50, *layer.input_shape)
+    with torch.no_grad():
+        offset = layer.injection(x)
+        exact = layer.injection.exact(x)
+        bound = affine_rounding(layer, x, torch.zeros_like(offset)).here
+    away = (offset.double() - exact.value).flatten(1).norm(dim=1)
+    assert (away <= bound + exact.error).all()
+    assert (away > 1e-5).any()

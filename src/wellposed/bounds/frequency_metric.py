@@ -150,7 +150,6 @@ class CircularMetricProblem(MetricInequality):
         return torch.fft.rfft2(images, norm="ortho").flatten(2).permute(2, 1, 0).contiguous()
 
 
-@torch.no_grad()
 def circular_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> CircularMetricProblem | None:
     """The numbers of a layer that the theorem is about, or None if it is about another kind of layer.
 
@@ -160,23 +159,23 @@ def circular_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Ci
     """
     if not layer.activation.is_monotone or layer.output is not None or layer.direct is not None:
         return None
-    operator, guarantee = layer.materialise()
-    form = operator.frequency_form()
-    if form is None or guarantee is None:
-        return None
-    numbers, padded = layer.injection.numbers(), layer.injection.convolution()
-    circular, weight = numbers.as_circular(), numbers.weight.cpu()
-    if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()):
-        return None
-    kernel, exponent = near_one(weight if std is None else weight / std[:, None, None])
-    if circular is not None:
-        gram, error = circular_gram(kernel, form.image, circular.stride)
-    elif padded is not None:
+    with torch.no_grad():
+        operator, guarantee = layer.materialise()
+        form = operator.frequency_form()
+        if form is None or guarantee is None:
+            return None
+        circular, padded = layer.injection.numbers().as_circular(), layer.injection.convolution()
+        driven = padded if circular is None else circular
+        if driven is None:
+            return None
+        weight = driven.weight.cpu()
+        if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()):
+            return None
+        kernel, exponent = near_one(weight if std is None else weight / std[:, None, None])
         kept = layer.activation.interior is not layer.activation and weight.shape[-1] <= 3
-        gram, error = (circular_gram if kept else constant_gram)(kernel, form.image, padded.stride[0])
-    else:
-        return None
-    return CircularMetricProblem(form.transfer, form.image, gram, error, exponent, form.metric)
+        build = circular_gram if circular is not None or kept else constant_gram
+        gram, error = build(kernel, form.image, driven.stride[0])
+        return CircularMetricProblem(form.transfer, form.image, gram, error, exponent, form.metric)
 
 
 def _covers(matrix: Tensor, rows: Tensor, share: Tensor, error: Tensor) -> bool:

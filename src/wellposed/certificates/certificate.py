@@ -14,8 +14,7 @@ from wellposed.bounds.bound import Bound, require_proved
 from wellposed.bounds.collection import least, restored
 from wellposed.bounds.factor import Factor, product
 from wellposed.bounds.tail_bound import TailBound
-from wellposed.certificates.file import write
-from wellposed.certificates.filing import filed_as, read_fields
+from wellposed.certificates.filing import filed_as, read_fields, write
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
 from wellposed.errors import CertificateError, InputError, WellposedError, check, choices

@@ -12,6 +12,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.circular_monotone import circular_kernel
@@ -20,11 +21,12 @@ from wellposed.errors import GuaranteeError, InputError, check, choices
 from wellposed.guarantee.frequencywise import ScaledStronglyMonotone
 from wellposed.numerics.convolution_norms import least_eigenvalues
 from wellposed.numerics.linear_algebra import full_precision
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import UNIT, enlarged, enlarged_norm, error_of, rounding_constant
 from wellposed.operators.driven_circular import DrivenCircular
 from wellposed.operators.fourier import transfer_function
 from wellposed.operators.scaled_circular import ScaledCircular
 
+_TRANSFORMED = 1e-13  # far above what a kernel's transform errs by, relative to the energy at a frequency
 _CONSTANT = 1e-300  # the bound of a constant map; zero would invite division
 METRICS = ("full", "channels", "image", "identity")
 
@@ -75,7 +77,8 @@ class ConvLipschitzBounded(SavedNumber, Constraint):
         return 0.0 < value < math.inf
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.channels * self.image[0] * self.image[1]
 
     def materialise(
@@ -129,7 +132,9 @@ def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor
     through = driven.to("cpu", torch.complex128).flatten(0, 1)
     gram = through @ through.mH
     # Of a product, and of the kernel's transform, relative to the energy at a frequency.
-    energy = float(through.abs().square().sum((1, 2)).amax()) * (rounding_constant(4 * through.shape[2] + 16) + 1e-13)
+    energy = float(through.abs().square().sum((1, 2)).amax()) * (
+        rounding_constant(4 * through.shape[2] + 16) + _TRANSFORMED
+    )
     if not bool(seen.any()) or not bool(through.any()):
         return _CONSTANT
     square, rest = _multiple(seen, operator)
@@ -145,8 +150,8 @@ def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor
         # Divided by s: 2C − (s/γ)·ŨŨᵀ − rest/(sγ) ⪰ 0.
         least = float(least_eigenvalues(core - (s / gamma) * gram).amin())
         magnitude = float(core.abs().sum(2).amax())
-        if least > s / gamma * energy + rest / (s * gamma) + 4.0 * 2.0**-52 * magnitude:
-            return gamma * (1.0 + 1e-14)
+        if least > s / gamma * energy + rest / (s * gamma) + 8.0 * UNIT * magnitude:
+            return enlarged(gamma, 4)
         slack *= 4.0
     raise GuaranteeError("W: no Lipschitz bound could be proved at these weights; use float64")
 
@@ -170,11 +175,11 @@ def _proved_around(operator: ScaledCircular, driving: Tensor, driven: Tensor, se
     s = 0.5 * square / gamma * (1.0 + 5e-11)
     room = least_eigenvalues(2.0 * (own @ own.mH) - (s / gamma) * (through @ through.mH)).amin()
     energy = float((2.0 * own.abs().square() + (s / gamma) * through.abs().square()).sum((1, 2)).amax())
-    short = energy * (rounding_constant(4 * own.shape[2] + 16) + 1e-13) - min(float(room), 0.0)
-    least = float(least_eigenvalues(core).amin()) - 4.0 * 2.0**-52 * float(core.abs().sum(2).amax())
-    around = short / float(scale.amin()) ** 2 * (1.0 + 1e-12)
+    short = energy * (rounding_constant(4 * own.shape[2] + 16) + _TRANSFORMED) - min(float(room), 0.0)
+    least = float(least_eigenvalues(core).amin()) - 8.0 * UNIT * float(core.abs().sum(2).amax())
+    around = enlarged(short / float(scale.amin()) ** 2, 3)
     if least > around + rest / (s * gamma):
-        return gamma * (1.0 + 1e-14)
+        return enlarged(gamma, 4)
     raise GuaranteeError("W: no Lipschitz bound could be proved at these weights; use float64")
 
 
@@ -197,6 +202,6 @@ def _multiple(seen: Tensor, operator: ScaledCircular) -> tuple[float, float]:
     factor, output = operator.factor.double().cpu(), seen.double().cpu()
     size = float(factor.norm())
     ratio = float((output * factor).sum()) / max(size * size, 1e-300)
-    missed = float((output - ratio * factor).norm()) * (1.0 + 1e-12) + 1e-14 * ratio * size
+    missed = enlarged_norm(float((output - ratio * factor).norm()), factor.numel() + 1) + error_of(abs(ratio) * size, 3)
     looseness = missed / max(ratio * size, 1e-300)
     return (1.0 + looseness) * ratio * ratio, missed * (missed + ratio * size)

@@ -13,6 +13,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
@@ -71,7 +72,8 @@ class LipschitzBounded(SavedNumber, Constraint):
         return 0.0 < value < math.inf
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.V.shape[0]
 
     def metric(self) -> Tensor:

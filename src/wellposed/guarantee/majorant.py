@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wellposed.errors import GuaranteeError
 from wellposed.numerics.euclidean import underflow
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import error_of, next_up, rounding_constant
 from wellposed.numerics.verified import to_float64
 
 
@@ -84,7 +84,7 @@ def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majora
     blurred = off + 2.0 * rounding * diagonal.abs()
     sloped = max(float((end * diagonal + abs(end) * blurred).amax()) for end in slopes)  # convex in the slope
     return Majorant(
-        sensitivity * outward + lost, weights, float((diagonal + blurred).amax()), sloped + 1e-15,
+        sensitivity * outward + lost, weights, float((diagonal + blurred).amax()), next_up(sloped),
         float((off / below_one).amax()) * outward, diagonal,
     )  # fmt: skip
 
@@ -96,6 +96,6 @@ def gaps(diagonal: Tensor, slopes: tuple[float, float]) -> Tensor:
     least = torch.full_like(diagonal, torch.inf)
     for end in slopes:
         if end != 0.0:
-            gap = (1.0 - end * diagonal) / abs(end)
-            least = torch.minimum(least, gap - 1e-15 * (1.0 + (end * diagonal).abs()) / abs(end))
+            gap, size = (1.0 - end * diagonal) / abs(end), (1.0 + (end * diagonal).abs()) / abs(end)
+            least = torch.minimum(least, gap - error_of(size, 3))
     return least

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.activations import Activation, DiagonalLinear
 from wellposed.guarantee import Guarantee
@@ -52,19 +53,22 @@ class AffineEquation(Equation):
         activation = self.activation.rebuild(tuple(tensors[count + 1 :]))
         return self.operator.rebuild(tuple(tensors[:count])), tensors[count], activation
 
-    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:  # noqa: D102
+    @override
+    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
         operator, offset, activation = self._parts(tensors)
         guarantee = None if self.guarantee is None else self.guarantee.on(operator)
         problem = AffineProblem(operator, offset, activation)
         return solve_problem(problem, guarantee, self.settings, start, offset, self.exact_offset, offset)
 
-    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:  # noqa: D102
+    @override
+    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:
         operator, offset, activation = self._parts(tensors)
         guarantee = None if self.guarantee is None else self.guarantee.on(operator)
         problem = AffineProblem(operator, offset, activation)
         return run_steps(problem, guarantee, self.settings.solver, start, offset, steps)
 
-    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:  # noqa: D102
+    @override
+    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         operator, offset, activation = self._parts(tensors)
         return activation(operator.affine(value, offset))
 
@@ -81,7 +85,8 @@ class AffineEquation(Equation):
         diagonal = DiagonalLinear(slopes, binary=activation.binary_slopes)
         return AffineEquation(operator, diagonal, guarantee, settings, None, self.adjoint_reports)
 
-    def pull_back(  # noqa: D102
+    @override
+    def pull_back(
         self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
     ) -> list[Tensor | None]:
         operator, offset, activation = self._parts(tensors)
@@ -108,9 +113,8 @@ class AffineEquation(Equation):
             )
         return gradients
 
-    def push_forward(  # noqa: D102
-        self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]
-    ) -> Tensor:
+    @override
+    def push_forward(self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
         operator, offset, activation = self._parts(tensors)
         count = len(operator.tensors)
         filled = [torch.zeros_like(t) if d is None else d for t, d in zip(tensors, tangents, strict=True)]
@@ -123,7 +127,8 @@ class AffineEquation(Equation):
             return direct + linear.differentiable_value(None, *operator.tensors, change, *linear.activation.tensors)
         return linear.differentiable_value(None, *operator.tensors, change, *linear.activation.tensors)
 
-    def batched(  # noqa: D102
+    @override
+    def batched(
         self, size: int, start: tuple[Tensor | None, int | None], tensors: list[tuple[Tensor, int | None]]
     ) -> tuple[Tensor, ...]:
         count = len(self.operator.tensors)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
@@ -74,7 +75,8 @@ class MapEquation(Equation):
         example, *rest = tensors
         return example, example.shape[: self.batch_dims], rest
 
-    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:  # noqa: D102
+    @override
+    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
         example, lead, rest = self._unpack(tensors)
         like = example.flatten(0, self.batch_dims - 1)
         first = None if start is None else start.flatten(0, self.batch_dims - 1)
@@ -83,14 +85,16 @@ class MapEquation(Equation):
         outcome = solve_problem(problem, self.guarantee, self.settings, first, like, offset=offset)
         return Outcome(outcome.value.reshape(example.shape), outcome.report.reshape(lead))
 
-    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:  # noqa: D102
+    @override
+    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:
         example, lead, rest = self._unpack(tensors)
         like = example.flatten(0, self.batch_dims - 1)
         first = None if start is None else start.flatten(0, self.batch_dims - 1)
         problem = replace(self, check_captured=False)._problem(lead, rest)
         return run_steps(problem, self.guarantee, self.settings.solver, first, like, steps).reshape(example.shape)
 
-    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:  # noqa: D102
+    @override
+    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         return self.function(value, *tensors[1:])
 
     def _linear(self, function: Callable[..., Tensor], dtype: torch.dtype, *, transposed: bool) -> MapEquation:
@@ -102,7 +106,8 @@ class MapEquation(Equation):
             adjoint_reports=self.adjoint_reports,
         )  # fmt: skip
 
-    def pull_back(  # noqa: D102
+    @override
+    def pull_back(
         self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
     ) -> list[Tensor | None]:
         rest = tensors[1:]
@@ -141,9 +146,8 @@ class MapEquation(Equation):
             return [next(found) if leaf.requires_grad else None for leaf in leaves]
         return [None] * len(leaves)
 
-    def push_forward(  # noqa: D102
-        self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]
-    ) -> Tensor:
+    @override
+    def push_forward(self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
         function, rest = self.function, tuple(tensors[1:])
         filled = tuple(torch.zeros_like(t) if d is None else d for t, d in zip(rest, tangents[1:], strict=True))
         change = directional_derivative(lambda *parameters: function(value, *parameters), rest, filled)
@@ -154,7 +158,8 @@ class MapEquation(Equation):
         equation = self._linear(linear, value.dtype, transposed=False)
         return equation.differentiable_value(None, torch.zeros_like(value), change, value, *rest)
 
-    def batched(  # noqa: D102
+    @override
+    def batched(
         self, size: int, start: tuple[Tensor | None, int | None], tensors: list[tuple[Tensor, int | None]]
     ) -> tuple[Tensor, ...]:
         if self.linear:  # the offset sets each sample's tolerance, so it needs one per sample

@@ -35,8 +35,8 @@ class ImageLayer(Equilibrium):
 
     def _check_border(self, border: int, tiers: tuple[tuple[int, int, int], ...]) -> None:
         """Refuse an activation that keeps another border zero than the one around what the input map gives."""
-        found = self.activation.tiers if isinstance(self.activation, Bordered) else None
-        if found != (tiers if border else None):
+        inside = self.activation.interior
+        if self.activation != (Bordered(inside, tiers) if border else inside):
             raise CertificateError(
                 f"activation={self.activation!r}: has another border or other images than the input map, {tiers}"
             )

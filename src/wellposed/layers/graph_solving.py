@@ -17,7 +17,7 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.graphs import GraphBlock, Graphs
+from wellposed.operators.graphs import GraphGroup, Graphs
 from wellposed.solvers import Picard
 from wellposed.solvers.solution import Report, Solution, Status
 
@@ -112,21 +112,21 @@ class GraphSolving(SolvingModule, ABC):
             steps, numbers = codes.long(), codes.double()
             report = Report(codes, numbers.clone(), steps, numbers.clone())
             adjoint: list[Report] = []
-            for block in graphs.blocks:
-                found = self._solve_block(block, through, weight, bias, GraphContraction(block, *norms))
+            for group in graphs.groups:
+                found = self._solve_group(group, through, weight, bias, GraphContraction(group, *norms))
                 bound = found.error_bound
                 assert bound is not None  # a guarantee was given
                 state = found.value
                 if proved:
-                    rounding, hidden = self._rounding(block, x, state)
+                    rounding, hidden = self._rounding(group, x, state)
                     rounded = state.detach().to(x.dtype)
                     bound = bound + rounding + hidden + euclidean(rounded.double() - state.detach())
                     found = self._judged(found, bound, hidden)
-                value = value.index_copy(0, block.nodes, block.unpad(state))
+                value = value.index_copy(0, group.nodes, group.unpad(state))
                 for whole, part in zip(report.fields(), (*found.fields()[:3], bound), strict=True):
                     assert whole is not None
-                    whole[block.members] = part
-                adjoint = found.adjoint_reports if len(graphs.blocks) == 1 else adjoint
+                    whole[group.members] = part
+                adjoint = found.adjoint_reports if len(graphs.groups) == 1 else adjoint
         return Solution(*report.fields(), value.to(x.dtype), adjoint)
 
     def _judged(self, found: Solution[Tensor], bound: Tensor, hidden: Tensor) -> Solution[Tensor]:
@@ -140,16 +140,16 @@ class GraphSolving(SolvingModule, ABC):
         """The tolerances, relative and absolute, that a solve of a graph must meet."""
         return self.limits_by_root(self.injection.weight.dtype)
 
-    def _solve_block(
-        self, block: GraphBlock, through: Tensor, weight: Tensor, bias: Tensor | None, guarantee: GraphContraction
+    def _solve_group(
+        self, group: GraphGroup, through: Tensor, weight: Tensor, bias: Tensor | None, guarantee: GraphContraction
     ) -> Solution[Tensor]:
-        drive = block.propagate(block.pad(through))
+        drive = group.propagate(group.pad(through))
         if bias is not None:
-            drive = drive + block.pad(bias.expand(len(through), -1))
+            drive = drive + group.pad(bias.expand(len(through), -1))
         sigma = self.activation
 
         def cell(state: Tensor, drive: Tensor, weight: Tensor) -> Tensor:
-            return sigma(torch.add(block.propagate(state @ weight.t()), drive))
+            return sigma(torch.add(group.propagate(state @ weight.t()), drive))
 
         rtol, atol = self.limits()
         return fixed_point(
@@ -159,19 +159,19 @@ class GraphSolving(SolvingModule, ABC):
         )  # fmt: skip
 
     @torch.no_grad()
-    def _rounding(self, block: GraphBlock, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def _rounding(self, group: GraphGroup, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """What rounding in float64, and underflow, can have moved each graph's equilibrium by, beyond the guarantee's bound."""
-        terms = self.state_features + self.in_features + 2 * block.largest_degree + 12
+        terms = self.state_features + self.in_features + 2 * group.largest_degree + 12
         state_norm, injection_norm = (
             float(euclidean(part.weight.detach().reshape(1, -1))) for part in (self.state_map, self.injection)
         )
-        inputs = euclidean(block.pad(x.double()))
-        size = block.norm * (state_norm * euclidean(state) + injection_norm * inputs)
+        inputs = euclidean(group.pad(x.double()))
+        size = group.norm * (state_norm * euclidean(state) + injection_norm * inputs)
         if self.injection.bias is not None:
             size = size + float(euclidean(self.injection.bias[None])) * state.shape[1] ** 0.5
         defect = 2.0 * rounding_constant(terms) * (size + euclidean(state))
-        guarantee = GraphContraction(block, *self.norms(proved=True))
-        entries = state[0].numel() + block.pad(x)[0].numel()
+        guarantee = GraphContraction(group, *self.norms(proved=True))
+        entries = state[0].numel() + group.pad(x)[0].numel()
         weights = 1.0 + state_norm + injection_norm + euclidean(state) + inputs
-        lost = underflow(x.dtype, entries, terms * self.state_features) * (1.0 + block.norm) * weights
+        lost = underflow(x.dtype, entries, terms * self.state_features) * (1.0 + group.norm) * weights
         return guarantee.defect_bound(state, defect), guarantee.defect_bound(state, lost) + lost

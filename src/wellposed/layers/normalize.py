@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, check
-from wellposed.layers.plain import flattens_images
 
 
 class Normalize(nn.Module):
@@ -51,18 +48,12 @@ class Normalize(nn.Module):
         """Whether all channels have one mean and one standard deviation."""
         return bool((self.mean == self.mean[0]).all() and (self.std == self.std[0]).all())
 
-    def spread(self, inputs: int, behind: Sequence[nn.Module] | None = None) -> tuple[Tensor, Tensor]:
+    def spread(self, inputs: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every entry of a flattened input, float64 on the CPU, each of shape (inputs,).
 
         Args:
             inputs: size of the flattened input.
-            behind: the blocks between this and the map that takes flat inputs; None for one that takes images.
-
-        Raises:
-            CertificateError: channels differ and nothing behind flattens whole images, so that the map would see pixels apart.
         """
-        if behind is not None and not self.is_uniform and not any(flattens_images(block) for block in behind):
-            raise CertificateError("Normalize: channels differ, and no Flatten() makes one vector of each image")
         parts = [part.detach().double().cpu().reshape(-1) for part in (self.mean, self.std)]
         mean, std = (part.repeat_interleave(inputs // len(part)) for part in parts)
         return mean, std

@@ -15,7 +15,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.maps.positive import PositiveInjection
 from wellposed.numerics.euclidean import underflow
 from wellposed.numerics.outward import enlarged, reduced
-from wellposed.solvers import DouglasRachford, ForwardBackward, PeacemanRachford
+from wellposed.solvers.splitting import Splitting
 
 
 class PositiveEquilibrium(Equilibrium):
@@ -108,7 +108,7 @@ def checked_floor(activation: str, floor: float | None, sharpness: float, solver
         floor = 0.0 if second else 0.1
     fits = floor == 0.0 if second else 0.0 < floor < float("inf")
     check(fits, "floor", floor, "must be zero for the sigmoid" if second else "must be positive and finite")
-    if isinstance(solver, ForwardBackward | PeacemanRachford | DouglasRachford):
+    if isinstance(solver, Splitting):
         raise InputError(
             f"solver={solver!r}: splits the operator I − W, which need not be monotone here; use Picard, "
             "Averaged, Anderson, Broyden, Newton or NewtonKrylov"

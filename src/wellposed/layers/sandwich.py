@@ -53,8 +53,13 @@ class Sandwich(ExplicitBlock):
     @torch.no_grad()
     def lipschitz(self) -> float:
         """``‖[ΨH, Ψ⁻¹Gᵀ]‖₂²/2``: 2Λ ⪰ (ΛHHᵀΛ + GᵀG)/γ is Condition 2 of an equilibrium network with W = 0."""
-        inner, outer, _ = (part.double() for part in self.maps())
-        scale = torch.exp(self.log_scale.double())[:, None]
-        both = torch.cat([inner * scale, outer.t() / scale], 1)
+        both = self.balanced()
         norm = enlarged_entries(spectral_norm_upper_bound(both), min(both.shape) ** 0.5, 1)
         return enlarged(0.5 * norm**2, 1)
+
+    @torch.no_grad()
+    def balanced(self) -> Tensor:
+        """``[ΨH, Ψ⁻¹Gᵀ]``, float64, shape (hidden, in_features + out_features)."""
+        inner, outer, _ = (part.double() for part in self.maps())
+        scale = torch.exp(self.log_scale.double())[:, None]
+        return torch.cat([inner * scale, outer.t() / scale], 1)

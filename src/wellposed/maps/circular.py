@@ -114,7 +114,7 @@ class CircularInjection(Scaled, InputMap):
         return CircularConvolution(
             weight=weight, bias=bias[:, None, None], bias_size=bias.abs()[:, None, None], outputs=self.state[1:],
             scale=weight.new_ones(1, 1, 1) if scale is None else scale.detach().double(), place=self.place,
-            stride=self.stride,
+            stride=(self.stride, self.stride),
         )  # fmt: skip
 
     @override

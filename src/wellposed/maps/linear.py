@@ -84,5 +84,5 @@ def input_map(given: nn.Module) -> InputMap:
             f"injection: is a {kind.__name__}; must be a torch.nn.Linear or inherit from wellposed.maps.InputMap, or from "
             "wellposed.maps.LinearMap where it is a matrix"
         )
-    assert isinstance(given, InputMap)
-    return given
+    found: Any = given
+    return found

@@ -104,7 +104,7 @@ def embed(network: nn.Module | Network) -> Embedding:
         found = materialise(network)
     except CertificateError as error:
         raise InputError(f"network: {error}") from error
-    blocks = [block for _, block in found.blocks if not isinstance(block, nn.Flatten | nn.Identity | nn.Dropout)]
+    blocks = [block.module for block in found.blocks if not (block.moves or block.is_identity)]
     sizes: list[Any] = [block.in_features for block in blocks if hasattr(block, "in_features")]
     if not sizes:
         raise InputError(f"network: has no block with in_features: {[type(block).__name__ for block in blocks]}")
@@ -114,39 +114,15 @@ def embed(network: nn.Module | Network) -> Embedding:
         block = blocks[place]
         place += 1
         if is_plain(block, nn.Linear) or is_plain(block, OrthogonalLinear):
-            weight = block.weight.double().cpu()
-            shift = None if block.bias is None else block.bias.double().cpu()
-            norm = max(spectral_norm_upper_bound(weight), _LEAST_NORM)
-            if place < len(blocks) and is_plain(blocks[place], nn.ReLU):
-                place += 1
-                shift = _empty(len(weight)) if shift is None else shift
-                chain.signal_is(*chain.states(weight, shift, torch.ones(len(weight)).double() / norm, norm))
-            else:
-                chain.transform(weight, shift, norm)
+            activated = place < len(blocks) and is_plain(blocks[place], nn.ReLU)
+            place += int(activated)
+            _linear(chain, block, activated)
         elif is_plain(block, nn.ReLU):
-            size = len(chain.read)
-            chain.signal_is(*chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
+            _signal_as_states(chain)
         elif isinstance(block, ExplicitBlock):
-            inner, outer, multiplier = (part.double().cpu() for part in block.maps())
-            if block.residual and bool((chain.direct != 0).any()):
-                size = len(chain.read)  # the signal itself as linear coordinates: a feedthrough would be singular
-                chain.signal_is(*chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
-                chain.linear = size
-            read, constant = chain.read, chain.constant
-            states, constants = chain.states(inner, block.bias.double().cpu(), multiplier, block.nominal())
-            # What is read of units that nothing drives may be as large as their multipliers, if it is not zero times that.
-            chain.signal_is(outer @ states, (outer * (constants != 0.0)) @ constants)
-            if block.residual:
-                chain.read = chain.read + torch.cat([read, _empty(len(read), states.shape[1] - read.shape[1])], 1)
-                chain.constant = chain.constant + constant
+            _explicit(chain, block)
         elif is_plain(block, MonDEQ) and block.activation == ReLU():
-            own = block.operator().dense().double().cpu()
-            driven = block.injection.numbers().cpu()
-            norm = max(driven.norm_bound(), _LEAST_NORM)
-            factor = norm / proved_monotonicity(own)
-            chain.signal_is(
-                *chain.states(driven.weight, driven.bias, torch.ones(len(own)).double() / norm, factor, own)
-            )
+            _monotone(chain, block)
         else:
             raise InputError(f"network: cannot embed a {type(block).__name__}; see the list of blocks in `embed`")
     if not len(chain.W):
@@ -159,8 +135,49 @@ def embed(network: nn.Module | Network) -> Embedding:
     )  # fmt: skip
 
 
+def _linear(chain: _Chain, block: Any, activated: bool) -> None:
+    """A linear map, with the ReLU after it if there is one."""
+    weight = block.weight.double().cpu()
+    shift = None if block.bias is None else block.bias.double().cpu()
+    norm = max(spectral_norm_upper_bound(weight), _LEAST_NORM)
+    if not activated:
+        chain.transform(weight, shift, norm)
+        return
+    shift = _empty(len(weight)) if shift is None else shift
+    chain.signal_is(*chain.states(weight, shift, torch.ones(len(weight)).double() / norm, norm))
+
+
+def _signal_as_states(chain: _Chain) -> None:
+    """The signal itself through ReLU: units that read it."""
+    size = len(chain.read)
+    chain.signal_is(*chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
+
+
+def _explicit(chain: _Chain, block: ExplicitBlock) -> None:
+    inner, outer, multiplier = (part.double().cpu() for part in block.maps())
+    if block.residual and bool((chain.direct != 0).any()):
+        size = len(chain.read)  # the signal itself as linear coordinates: a feedthrough would be singular
+        _signal_as_states(chain)
+        chain.linear = size
+    read, constant = chain.read, chain.constant
+    states, constants = chain.states(inner, block.bias.double().cpu(), multiplier, block.nominal())
+    # What is read of units that nothing drives may be as large as their multipliers, if it is not zero times that.
+    chain.signal_is(outer @ states, (outer * (constants != 0.0)) @ constants)
+    if block.residual:
+        chain.read = chain.read + torch.cat([read, _empty(len(read), states.shape[1] - read.shape[1])], 1)
+        chain.constant = chain.constant + constant
+
+
+def _monotone(chain: _Chain, block: MonDEQ) -> None:
+    own = block.operator().dense().double().cpu()
+    driven = block.injection.numbers().cpu()
+    norm = max(driven.norm_bound(), _LEAST_NORM)
+    factor = norm / proved_monotonicity(own)
+    chain.signal_is(*chain.states(driven.weight, driven.bias, torch.ones(len(own)).double() / norm, factor, own))
+
+
 @embedder
 def _embedded(network: nn.Module | Network) -> tuple[Embedding, Tensor]:
     """The embedding of a network, and one of its parameters."""
     given = materialise(network)
-    return embed(given), next(parameter for _, block in given.blocks for parameter in block.parameters())
+    return embed(given), next(parameter for block in given.blocks for parameter in block.module.parameters())

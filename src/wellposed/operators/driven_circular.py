@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.numerics.linear_algebra import inverse
+from wellposed.numerics.outward import enlarged
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import (
     image_rounding,
@@ -87,7 +88,7 @@ class DrivenCircular(ScaledCircular):
     def displacement_norm(self) -> float:
         """Upper bound of ‖C + GᵀG + ΛRRᵀΛ‖₂."""
         largest = float(self._driven_squares().sum((2, 3)).amax()) / float(self._squares()[1].amin()) ** 2
-        return (super().displacement_norm() + largest) * (1.0 + 1e-12)
+        return enlarged(super().displacement_norm() + largest, 2 * self.driven[0, 0].numel() + 4)
 
     def _driven_norm_estimate(self) -> float:
         """Root-mean-square singular value of RRᵀ."""

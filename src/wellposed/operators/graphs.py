@@ -1,7 +1,7 @@
 """A batch of graphs as one sparse block-diagonal map, with proved bounds of its norms.
 
 States are padded to (graphs, nodes, features), so that every graph is one sample of a solve and stops on its own; graphs of
-like size share a block, and padding at most doubles the rows. Padding rows have no edges and stay zero.
+like size are a group, and padding at most doubles the rows. Padding rows have no edges and stay zero.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError, check, choices
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import enlarged, reduced
 from wellposed.numerics.positional import PositionalFunction
 
 _NORM_STEPS = 50
 _NEUMANN_STEPS = 500
+_SETTLED = 1.0 + 1e-9  # ratios that are so close are equal, as far as a search for a better vector goes
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class _Rows:
         )
 
 
-class GraphBlock:
+class GraphGroup:
     """Graphs of like size: their adjacency A acting on states of shape (graphs, nodes, features).
 
     Args:
@@ -77,7 +78,7 @@ class GraphBlock:
         self._backward = _Rows.of(sources, targets, weights, rows)
 
     def pad(self, values: Tensor) -> Tensor:
-        """Values per node of the batch, shape (all nodes, features), to the padded state of this block."""
+        """Values per node of the batch, shape (all nodes, features), to the padded state of this group."""
         rows = values.new_zeros(self.shape[0] * self.shape[1], values.shape[1])
         return rows.index_copy(0, self.places, values[self.nodes]).reshape(*self.shape, -1)
 
@@ -103,10 +104,6 @@ class GraphBlock:
         flat = _Rows(part.begin, part.columns, part.values.abs()).product(vector.reshape(-1, 1))
         return flat.reshape(self.shape)
 
-    def _ratio(self, through: Tensor, vector: Tensor) -> Tensor:
-        margin = 1.0 + 4.0 * rounding_constant(2 * self.largest_degree + 8)
-        return (through / vector).amax(1) * margin
-
     @cached_property
     def norm(self) -> Tensor:
         """Proved upper bound of ‖A‖₂ of every graph, shape (graphs,), float64 (Collatz–Wielandt for |A|ᵀ|A|)."""
@@ -114,17 +111,17 @@ class GraphBlock:
         best = torch.full_like(vector[:, 0], torch.inf)
         for _ in range(_NORM_STEPS):
             through = self._absolute(self._absolute(vector, False), True)
-            ratio = self._ratio(through, vector)
+            ratio = enlarged((through / vector).amax(1), 2 * self.largest_degree + 2)
             best = torch.minimum(best, ratio)
             if self._settled(through, vector, ratio):
                 break
             vector = _normalised(through + 1e-3 * best[:, None] * vector)
-        return best.sqrt() * (1.0 + 1e-15) + 1e-150  # of squares that underflow
+        return enlarged(best.sqrt(), 1) + 1e-150  # of squares that underflow
 
     def _settled(self, through: Tensor, vector: Tensor, ratio: Tensor) -> bool:
         """Whether the ratios of every graph's nodes agree, so that no vector gives a lower maximum."""
         lowest = torch.where(self._padding, torch.inf, through / vector).amin(1)
-        return bool((ratio <= (1.0 + 1e-9) * lowest).all())
+        return bool((ratio <= _SETTLED * lowest).all())
 
     def dominating(self, factor: float, *, transposed: bool = False) -> tuple[Tensor, Tensor]:
         """A vector v > 0 with v − factor·|A|v ≥ g, and that g, both of shape (graphs, nodes).
@@ -133,10 +130,9 @@ class GraphBlock:
         vector is a partial sum of (I − factor·|A|)⁻¹1, for which g tends to one.
         """
         vector = torch.ones(self.shape, dtype=torch.float64, device=self.places.device)
-        margin = 1.0 + 4.0 * rounding_constant(self.largest_degree + 8)
         for _ in range(_NEUMANN_STEPS):
             through = factor * self._absolute(vector, transposed)
-            gap = vector - through * margin
+            gap = reduced(vector, 1) - enlarged(through, self.largest_degree + 2)
             if bool((gap >= 0.5).all()):
                 break
             vector = (1.0 + through).clamp_max(1e100)
@@ -152,25 +148,25 @@ class _Propagate(PositionalFunction):
     """``A·state``: linear, so its derivatives are itself and its adjoint."""
 
     @staticmethod
-    def forward(state: Tensor, block: GraphBlock, transposed: bool) -> Tensor:
-        return block.apply(state, transposed)
+    def forward(state: Tensor, group: GraphGroup, transposed: bool) -> Tensor:
+        return group.apply(state, transposed)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.block, ctx.transposed = inputs
+        _, ctx.group, ctx.transposed = inputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        return _Propagate.apply(cotangents[0], ctx.block, not ctx.transposed), None, None
+        return _Propagate.apply(cotangents[0], ctx.group, not ctx.transposed), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        return _Propagate.apply(tangents[0], ctx.block, ctx.transposed)
+        return _Propagate.apply(tangents[0], ctx.group, ctx.transposed)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], state: Tensor, block: GraphBlock, transposed: bool) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], state: Tensor, group: GraphGroup, transposed: bool) -> Any:
         moved = state.movedim(in_dims[0], -1)  # (graphs, nodes, features, copies): copies are more features
-        return _Propagate.apply(moved.flatten(2), block, transposed).reshape(moved.shape), -1
+        return _Propagate.apply(moved.flatten(2), group, transposed).reshape(moved.shape), -1
 
 
 class Graphs:
@@ -210,14 +206,14 @@ class Graphs:
         self.count = least if count is None else count
         check(self.count >= least, "count", count, f"batch names {least} graphs")
         self.sizes = torch.bincount(batch, minlength=self.count)
-        self.blocks = self._build(source, target, values, guess)
+        self.groups = self._build(source, target, values, guess)
         if normalisation == "spectral":
             norms = torch.ones(self.count, dtype=torch.float64, device=device)
-            for block in self.blocks:
-                norms[block.members] = block.norm.clamp_min(1.0)
+            for group in self.groups:
+                norms[group.members] = group.norm.clamp_min(1.0)
             if not bool(torch.isfinite(norms).all()):
                 raise InputError("weight: products of the weights overflow; rescale them")
-            self.blocks = self._build(source, target, values / norms[batch[target]], guess)
+            self.groups = self._build(source, target, values / norms[batch[target]], guess)
 
     @classmethod
     def of(cls, data: Any, *, normalisation: str = "symmetric") -> Graphs:
@@ -225,17 +221,17 @@ class Graphs:
         count = getattr(data, "num_graphs", None)
         return cls(data.edge_index, int(data.num_nodes), data.batch, normalisation=normalisation, count=count)
 
-    def _build(self, source: Tensor, target: Tensor, values: Tensor, guess: Tensor) -> tuple[GraphBlock, ...]:
+    def _build(self, source: Tensor, target: Tensor, values: Tensor, guess: Tensor) -> tuple[GraphGroup, ...]:
         by_graph = torch.argsort(self.batch, stable=True)
         first = self.sizes.cumsum(0) - self.sizes
         local = torch.empty_like(by_graph)
         local[by_graph] = torch.arange(self.nodes, device=by_graph.device) - first[self.batch[by_graph]]
         order = torch.argsort(self.sizes, descending=True, stable=True)
         ordered = self.sizes[order].tolist()
-        blocks, start = [], 0
+        groups, start = [], 0
         while start < self.count:
             width = max(ordered[start], 1)
-            # All that is left in one block if that at most doubles its rows, else those of at least half the size.
+            # All that is left in one group if that at most doubles its rows, else those of at least half the size.
             stop = self.count
             if (stop - start) * width > 2 * sum(ordered[start:]):
                 stop = next((i for i in range(start + 1, stop) if 2 * ordered[i] < width), stop)
@@ -245,14 +241,14 @@ class Graphs:
             nodes = (rank[self.batch] >= 0).nonzero().squeeze(1)
             place = rank[self.batch] * width + local
             inside = rank[self.batch[target]] >= 0
-            blocks.append(
-                GraphBlock(
+            groups.append(
+                GraphGroup(
                     (len(members), width), members, nodes, place[nodes], place[target[inside]], place[source[inside]],
                     values[inside], guess,
                 )
             )  # fmt: skip
             start = stop
-        return tuple(blocks)
+        return tuple(groups)
 
 
 def _checked(

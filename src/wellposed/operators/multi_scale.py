@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.numerics.linear_algebra import inverse
-from wellposed.numerics.outward import rounding_constant, unit_of
+from wellposed.numerics.outward import FIRST_ORDER, enlarged, enlarged_norm, rounding_constant, unit_of
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.circular import displacement
 from wellposed.operators.fourier import image_rounding, multiplicity, to_image, to_spectrum
@@ -180,7 +180,10 @@ class MultiScale(StructuredOperator):
 
         def compute() -> tuple[list[float], list[float], list[float]]:
             sizes = [
-                float(torch.view_as_real(tensor).double().square().sum((2, 3, 4)).amax()) ** 0.5 * (1.0 + 1e-12)
+                enlarged_norm(
+                    float(torch.view_as_real(tensor).double().square().sum((2, 3, 4)).amax()) ** 0.5,
+                    2 * tensor[0, 0].numel(),
+                )
                 for tensor in self._entry().tensors
             ]
             count = len(self.images)
@@ -192,7 +195,7 @@ class MultiScale(StructuredOperator):
         """The largest norm of a diagonal block plus the largest one beside the diagonal."""
         own, down, into = self._largest()
         diagonal = [a + b * b for a, b in zip(own, [*down, 0.0], strict=True)]
-        return (max(diagonal) + max((a * b for a, b in zip(down, into, strict=True)), default=0.0)) * (1.0 + 1e-14)
+        return enlarged(max(diagonal) + max((a * b for a, b in zip(down, into, strict=True)), default=0.0), 3)
 
     @override
     def trace(self) -> float:
@@ -226,7 +229,7 @@ class MultiScale(StructuredOperator):
         own, down, into = self._largest()
         paths = max(own) + max([b * b for b in down], default=0.0)
         paths += max((a * b for a, b in zip(down, into, strict=True)), default=0.0)
-        return relative * (paths * state_norm + offset_norm) * 1.01
+        return relative * (paths * state_norm + offset_norm) * FIRST_ORDER
 
 
 class BlockCayley(FactorisedTransform):

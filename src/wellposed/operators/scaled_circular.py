@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.numerics.linear_algebra import inverse, solve
-from wellposed.numerics.outward import unit_of
+from wellposed.numerics.outward import FIRST_ORDER, enlarged, unit_of
 from wellposed.operators.base import FrequencyForm
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import (
@@ -137,11 +137,12 @@ class ScaledCircular(StructuredOperator):
     def displacement_norm(self) -> float:
         """Upper bound of ‖C + GᵀG‖₂."""
         squares, _, columns = self._squares()
-        return (float(squares.amax()) ** 0.5 + float(columns.sum())) * (1.0 + 1e-12)
+        terms = 2 * self.transfer[0, 0].numel() + (0 if self.factor is None else self.factor.numel())
+        return enlarged(float(squares.amax()) ** 0.5 + float(columns.sum()), terms + 3)
 
     @override
     def norm_upper_bound(self) -> float:
-        return (1.0 + float(self._squares()[1].amax()) * self.displacement_norm()) * (1.0 + 1e-12)
+        return enlarged(1.0 + float(self._squares()[1].amax()) * self.displacement_norm(), 2)
 
     def trace(self) -> float:
         """Every channel of C has one diagonal entry, the mean over frequencies."""
@@ -169,7 +170,7 @@ class ScaledCircular(StructuredOperator):
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         unit = unit_of(self.dtype)
         largest = 2.0 + float(self._squares()[1].amax()) * self.displacement_norm()
-        return unit * self.rounding_terms() * (largest * state_norm + offset_norm) * 1.01
+        return unit * self.rounding_terms() * (largest * state_norm + offset_norm) * FIRST_ORDER
 
     def rounding_terms(self) -> float:
         """Roundings that a number can go through."""

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.numerics.convolution_norms import convolution_norm
-from wellposed.numerics.outward import rounding_constant, unit_of
+from wellposed.numerics.outward import FIRST_ORDER, enlarged, rounding_constant, unit_of
 from wellposed.operators.base import Coefficients, Transform
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.structured import StructuredOperator
@@ -113,7 +113,8 @@ class ZeroPadded(StructuredOperator):
 
         def compute() -> float:
             sums = entry.tensor.double().abs().sum((2, 3))
-            return float((sums.sum(0).amax() * sums.sum(1).amax()).sqrt()) * (1.0 + 1e-12)
+            taps, channels = entry.tensor[0, 0].numel(), len(sums)
+            return enlarged(float((sums.sum(0).amax() * sums.sum(1).amax()).sqrt()), taps + channels + 2)
 
         return entry.remembered("norm", compute)
 
@@ -150,4 +151,4 @@ class ZeroPadded(StructuredOperator):
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         gamma = rounding_constant(self._kernel[0].numel() + 2, unit_of(self.dtype))
         # Of sums of absolute values, whose norm the same bound covers.
-        return gamma * (self.norm_upper_bound() * state_norm + offset_norm) * 1.01
+        return gamma * (self.norm_upper_bound() * state_norm + offset_norm) * FIRST_ORDER
