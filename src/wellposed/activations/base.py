@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.activations.knowledge import Concavity, TorchForm
 from wellposed.errors import CertificateError, InputError
-from wellposed.numerics.outward import TINY, UNIT, above, below, enlarged
+from wellposed.numerics.outward import TINY, above, below, enlarged
 
 _UNITS = 2.0**-49  # by how much a function evaluated in float64 may err: sixteen units in the last place
 

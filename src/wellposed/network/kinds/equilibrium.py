@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -12,20 +11,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import name_of
-from wellposed.errors import CertificateError
 from wellposed.guarantee import Guarantee
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.maps.affine import Affine
-from wellposed.maps.positive_part import PositivePart
 from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
 from wellposed.network.metric import metric_guarantee
-from wellposed.network.mixed_monotone import StateBoxes
-from wellposed.network.positive_hull import PositiveHull
 from wellposed.network.propagation import Own
+from wellposed.network.state_intervals import StateIntervals
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import above, below
@@ -63,34 +59,8 @@ class EquilibriumBlock(ImplicitBlock):
         return _StateBlock(self.name, layer), _OutputBlock(f"{self.name}.output", layer.output)
 
     @cached_property
-    def _inside(self) -> tuple[Affine, PositivePart | None, StateBoxes | PositiveHull]:
-        """U x + b, what becomes of it, and the equilibrium as a function of that.
-
-        Raises:
-            CertificateError: one of them has no known interval, or there may be several equilibria.
-        """
-        layer: Equilibrium = self.module
-        part = layer.injection.positive_part
-        numbers = layer.injection.affine() if part is None else layer.injection.numbers()
-        if numbers is None:
-            raise CertificateError(f"{self.name}: intervals need a linear input map, or a convolution without a border")
-        numbers = numbers.cpu()
-        with torch.no_grad():
-            operator, guarantee = layer.materialise()
-        if guarantee is not None and guarantee.is_concave:
-            return numbers, part, PositiveHull(operator, layer.activation, guarantee)
-        boxes = StateBoxes(self.name, operator, layer.activation)
-        (self.promise or layer.guarantee()).offset_lipschitz()  # that there is but one equilibrium is half of the proof
-        return numbers, part, boxes
-
-    def _enclosed(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of the equilibria for all values of U x + b between two; infinite where none are proved."""
-        _, part, states = self._inside
-        low, high = (low, high) if part is None else part.interval(low, high)
-        known, each = torch.isfinite(high - low).flatten(1).all(1), (-1, *[1] * (low.ndim - 1))
-        lower, upper, proved = states.enclose(*(end.where(known.reshape(each), 1.0) for end in (low, high)))
-        proved = (proved & known).reshape(each)
-        return lower.where(proved, -math.inf), upper.where(proved, math.inf)
+    def _states(self) -> StateIntervals:
+        return StateIntervals(self.name, self.module, self.promise)
 
     def _read(self, state: Interval, direct: Callable[[Affine], Interval]) -> Interval:
         """Bounds of the layer's value, from those of its state and of what its direct map gives."""
@@ -105,13 +75,13 @@ class EquilibriumBlock(ImplicitBlock):
 
     @override
     def interval(self, lower: Tensor, upper: Tensor) -> Interval:
-        state = self._enclosed(*self._inside[0].interval(lower, upper))
-        return self._read(state, lambda direct: direct.interval(lower, upper))
+        return self._read(self._states.of_boxes(lower, upper), lambda direct: direct.interval(lower, upper))
 
     @override
     def interval_of_balls(self, centre: Tensor, radius: Tensor) -> Interval | None:
-        state = self._enclosed(*self._inside[0].interval_of_balls(centre, radius))
-        return self._read(state, lambda direct: direct.interval_of_balls(centre, radius))
+        return self._read(
+            self._states.of_balls(centre, radius), lambda direct: direct.interval_of_balls(centre, radius)
+        )
 
     @override
     def entrywise(self) -> list[EntrywiseStep] | None:
