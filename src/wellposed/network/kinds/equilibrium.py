@@ -10,20 +10,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-<<<<<<< HEAD
 from wellposed.activations import name_of
-from wellposed.errors import CertificateError
-=======
->>>>>>> verification
 from wellposed.guarantee import Guarantee
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.maps.affine import Affine
-<<<<<<< HEAD
-from wellposed.maps.positive_part import PositivePart
 from wellposed.network.description import Description
-=======
->>>>>>> verification
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
