@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import wellposed as wp
+from harness.touched import computes
 from harness.type_tests import type_tests
 
 SOURCE = Path(wp.__file__).parent
@@ -113,3 +114,15 @@ def test_every_room_is_in_the_map_of_the_code():
     rows = [line for line in page.splitlines() if line.startswith("|")]
     for room in {room_of(path) for path in TREES} - {"wellposed", "__main__"}:
         assert any(f"`{room}/`" in row or f"`{room}.py`" in row for row in rows), room
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("x = 1", False), ("def f():\n    return 1", True), ("def f():\n    'Says.'\n    ...", False),
+        ("def f():\n    raise NotImplementedError", False), ("class A:\n    def f(self):\n        self.x = 1", True),
+    ],
+)  # fmt: skip
+def test_only_files_whose_functions_do_something_must_be_called(code, expected, tmp_path):
+    (tmp_path / "a.py").write_text(code)
+    assert computes(tmp_path / "a.py") == expected
