@@ -45,7 +45,7 @@ def claims(
     network: Network,
     norm: Norm,
     factors: tuple[Factor, ...],
-    joint: TailBound | None,
+    metric_bound: TailBound | None,
     lipschitz: float,
     pairs: Tensor | None,
 ) -> Claims:
@@ -55,18 +55,18 @@ def claims(
         network: what the certificate is about.
         norm: of inputs and outputs.
         factors: constants of the blocks, for the Euclidean norm.
-        joint: what diagonal metrics prove of the last layer with its head.
+        metric_bound: what diagonal metrics prove of the last layer with its head.
         lipschitz: the certificate's constant.
         pairs: the certificate's constants of class margins, shape (classes, classes), or None.
     """
-    blocks, tensors = entries(network, factors if norm == "2" else None, joint)
-    if joint is not None:
-        tensors["joint/multipliers"] = joint.multipliers
-        if joint.shares is not None:
-            tensors["joint/shares"] = joint.shares
+    blocks, tensors = entries(network, factors if norm == "2" else None, metric_bound)
+    if metric_bound is not None:
+        tensors["joint/multipliers"] = metric_bound.multipliers
+        if metric_bound.shares is not None:
+            tensors["joint/shares"] = metric_bound.shares
     if norm == "2":
-        return Claims(*_of_blocks(blocks, factors, joint, lipschitz, pairs), blocks, tensors)
-    known = [] if joint is None else [joint.from_input(())]
+        return Claims(*_of_blocks(blocks, factors, metric_bound, lipschitz, pairs), blocks, tensors)
+    known = [] if metric_bound is None else [metric_bound.from_input(())]
     proved = None
     with suppress(CertificateError):  # not every chain has constants component by component
         proved = entrywise_bound(network.blocks, norm)
@@ -78,7 +78,7 @@ def claims(
 
 
 def _of_blocks(
-    blocks: Entries, factors: tuple[Factor, ...], joint: TailBound | None, lipschitz: float, pairs: Tensor | None
+    blocks: Entries, factors: tuple[Factor, ...], metric_bound: TailBound | None, lipschitz: float, pairs: Tensor | None
 ) -> tuple[float, Tensor | None]:
     """The Euclidean constants of all outputs and of class margins that follow from the constants of the entries."""
     values = [entry["value"] for entry in blocks]
@@ -87,9 +87,9 @@ def _of_blocks(
     if larger > 1.0:  # the checker rounds the product of all values up, twice a block at most, as this quotient rounds
         larger = enlarged(larger, 4 * len(values))
     margins = None if pairs is None else pairs * larger
-    if joint is None:
+    if metric_bound is None:
         return lipschitz * larger, margins
-    # The joint bound is what the checker follows, also where the product is a little below it.
+    # The metric bound is what the checker follows, also where the product is a little below it.
     own = tuple(replace(factor, value=value) for factor, value in zip(factors, values, strict=True))
-    whole, apart = joint.from_input(own)
+    whole, apart = metric_bound.from_input(own)
     return whole, margins if apart is None else apart

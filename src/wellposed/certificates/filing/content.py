@@ -48,9 +48,9 @@ def filed_as(
         found = None if proved is None else witness_states(chain, proved, points, certificate.norm)
         if found is not None and lower is not None:
             tensors, lower = {**tensors, **found[0]}, max(min(found[1], lower), 0.0)
-    joint = None
+    metric_bound = None
     if proved is not None:
-        joint = {
+        metric_bound = {
             "block": proved.block, "place": proved.place, "value": proved.value,
             "pairs": None if proved.pairs is None else proved.pairs.tolist(),
         }  # fmt: skip
@@ -64,7 +64,7 @@ def filed_as(
             f"arithmetic of at least the precision {certificate.precision}",
         ],
         "blocks": filed.blocks,
-        "joint": joint,
+        "joint": metric_bound,
         "components": filed.by_components,
         "pairs": None if filed.pairs is None else filed.pairs.tolist(),
         "weights_sha256": certificate.weights_sha256,
@@ -82,16 +82,16 @@ def read_fields(path: Path) -> dict[str, Any]:
     """
     content, tensors = read(path)
     try:
-        joint, points, norm = content["joint"], tensors.get("witness/points"), norm_named(content["norm"])
+        entry, points, norm = content["joint"], tensors.get("witness/points"), norm_named(content["norm"])
         factors = [Factor(block["name"], block["value"], block["reason"]) for block in content["blocks"]]
         return {
             "norm": norm,
             "lipschitz": float(content["lipschitz"]),
             "method": content["method"],
             "factors": tuple(factors) if norm == "2" else (),
-            "tail": None if joint is None else TailBound(
-                block=joint["block"], place=int(joint["place"]), value=float(joint["value"]),
-                multipliers=tensors["joint/multipliers"], pairs=_matrix(joint["pairs"]), shares=tensors.get("joint/shares"),
+            "tail": None if entry is None else TailBound(
+                block=entry["block"], place=int(entry["place"]), value=float(entry["value"]),
+                multipliers=tensors["joint/multipliers"], pairs=_matrix(entry["pairs"]), shares=tensors.get("joint/shares"),
             ),
             "components": bool(content["components"]),
             "pairs": _matrix(content["pairs"]),

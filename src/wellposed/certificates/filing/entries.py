@@ -22,14 +22,14 @@ Entries = list[dict[str, Any]]
 
 @torch.no_grad()
 def entries(
-    network: Network, factors: tuple[Factor, ...] | None, joint: TailBound | None
+    network: Network, factors: tuple[Factor, ...] | None, metric_bound: TailBound | None
 ) -> tuple[Entries, dict[str, Tensor]]:
     """The entries of the blocks of a network, and the tensors that prove what they say.
 
     Args:
         network: what the certificate is about.
         factors: the blocks' constants; None in norms in which they have none of their own.
-        joint: what diagonal metrics prove of the last layer with its head.
+        metric_bound: what diagonal metrics prove of the last layer with its head.
     """
     found, tensors = Entries(), {}
     for place, block in enumerate(network.blocks):
@@ -40,7 +40,9 @@ def entries(
         known = block.computes_as if path is not None or not state else None
         described = Description() if known is None else block.describe(value)
         if described.in_metric:
-            described = _in_metric(block, described, None if joint is not None and joint.place == place else value)
+            described = _in_metric(
+                block, described, None if metric_bound is not None and metric_bound.place == place else value
+            )
         prefix = f"{path}." if path else ""
         found.append({
             "name": block.name, "class": block.kind if described.kind == "other" else known,
@@ -57,7 +59,7 @@ def _in_metric(block: Block, described: Description, value: float | None) -> Des
     Args:
         block: an equilibrium layer.
         described: what the block says of itself.
-        value: its own constant; None where nothing needs one, as a joint bound covers it.
+        value: its own constant; None where nothing needs one, as a metric bound covers it.
     """
     layer = block.affine_layer
     assert layer is not None

@@ -26,7 +26,7 @@ _STEPS = 3  # of Newton's method: the two inputs are close to each other, so tha
 
 @torch.no_grad()
 def witness_states(
-    blocks: Sequence[Block], joint: TailBound, points: Tensor, norm: Norm
+    blocks: Sequence[Block], metric_bound: TailBound, points: Tensor, norm: Norm
 ) -> tuple[dict[str, Tensor], float] | None:
     """The states of two inputs and a metric that bounds their errors, for the checker, and the lower bound that they prove there.
 
@@ -34,15 +34,15 @@ def witness_states(
 
     Args:
         blocks: of the network, in order.
-        joint: names the layer.
+        metric_bound: names the layer.
         points: the inputs, shape (2, ...), float64.
         norm: of inputs and outputs.
     """
-    tail, value = tail_of(blocks), _normalised(blocks[: joint.place], points)
-    assert tail is not None  # or there would be no joint bound
+    tail, value = tail_of(blocks), _normalised(blocks[: metric_bound.place], points)
+    assert tail is not None  # or there would be no metric bound
     if value is None or tail.layer.operator().matrix() is None:
         return None
-    layer = frozen(tail.layer, metric_guarantee(joint.block, tail.layer))
+    layer = frozen(tail.layer, metric_guarantee(metric_bound.block, tail.layer))
     matrix, offset = layer.operator().dense(), layer.injection(value)
     states = layer.state(value)
     for _ in range(_STEPS):
@@ -53,7 +53,7 @@ def witness_states(
     rounding = rounding_constant(sum(matrix.shape) + layer.injection.weight.shape[1] + 16)
     away = ((states - image) @ matrix.t()).abs() + _OFFSETS * rounding * sizes
     known = known_metric(matrix, layer.guarantee())
-    metrics = [joint.multipliers[0], *([] if known is None else [known])]
+    metrics = [metric_bound.multipliers[0], *([] if known is None else [known])]
     distances = [_distance(matrix, metric, away) for metric in metrics]
     best = min(distances)
     error = float(tail.rows.norm()) * (best + rounding * float(image.abs().sum()))
