@@ -97,18 +97,24 @@ def _solve_map(
 
     start = pack(tuple(leaf.detach() for leaf in leaves))
     watched = torch.is_grad_enabled() and settings.gradient.is_implicit
-    equation = MapEquation(Guarded(on_rows), settings, guarantee, batched_tensors=per_sample, check_captured=watched)
+    equation = MapEquation(
+        function=Guarded(on_rows), settings=settings, guarantee=guarantee, batched_tensors=per_sample,
+        check_captured=watched,
+    )  # fmt: skip
     value, report = equation.run(start, (torch.zeros_like(start), *tensors))
     unpacked = unpack(value)
-    return Solution(*report.fields(), unpacked[0] if single else unpacked, equation.adjoint_reports)
+    whole: Any = unpacked[0] if single else unpacked
+    return Solution(*report.fields(), value=whole, adjoint_reports=equation.adjoint_reports)
 
 
 def _solve_affine(
     problem: AffineProblem, start: Tensor, guarantee: Guarantee | None, settings: Settings
 ) -> Solution[Tensor]:
-    equation = AffineEquation(problem.operator, problem.activation, guarantee, settings)
+    equation = AffineEquation(
+        operator=problem.operator, activation=problem.activation, guarantee=guarantee, settings=settings
+    )
     value, report = equation.run(start, (*problem.operator.tensors, problem.offset, *problem.activation.tensors))
-    return Solution(*report.fields(), value, equation.adjoint_reports)
+    return Solution(*report.fields(), value=value, adjoint_reports=equation.adjoint_reports)
 
 
 def _leaves_of(state: Any) -> tuple[tuple[Tensor, ...], bool]:

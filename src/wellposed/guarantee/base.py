@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from wellposed.numerics.brief import Brief
 from wellposed.operators import Operator
 
 S = TypeVar("S")
@@ -24,8 +25,8 @@ class Algorithms(Generic[S]):
     peaceman_rachford: S
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan(Brief):
     """How one algorithm runs under a guarantee.
 
     Attributes:
@@ -53,8 +54,8 @@ class Plan:
         return 1 + math.ceil(math.log(tolerance / start) / math.log(self.factor))
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Brief):
     """An M-matrix A and a scale D with |Δz*| ≤ A⁻¹D|Δq| entry by entry; tensors are float64 on the CPU.
 
     Attributes:

@@ -127,7 +127,7 @@ class GraphSolving(SolvingModule, ABC):
                     assert whole is not None
                     whole[group.members] = part
                 adjoint = found.adjoint_reports if len(graphs.groups) == 1 else adjoint
-        return Solution(*report.fields(), value.to(x.dtype), adjoint)
+        return Solution(*report.fields(), value=value.to(x.dtype), adjoint_reports=adjoint)
 
     def _judged(self, found: Solution[Tensor], bound: Tensor, hidden: Tensor) -> Solution[Tensor]:
         """The solution with the status that its final bound deserves, what underflow hides left out."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError, check, choices
+from wellposed.numerics.brief import Brief
 from wellposed.numerics.outward import enlarged, reduced
 from wellposed.numerics.positional import PositionalFunction
 
@@ -22,8 +23,8 @@ _NEUMANN_STEPS = 500
 _SETTLED = 1.0 + 1e-9  # ratios that are so close are equal, as far as a search for a better vector goes
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Rows(Brief):
     """A sparse matrix in compressed rows: places where rows begin, columns, and values in float64."""
 
     begin: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import Activation
+from wellposed.numerics.brief import Brief
 from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.operators import Operator
 
@@ -44,7 +45,7 @@ class Problem(ABC):
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MapProblem(Problem):
     """Any map.
 
@@ -97,8 +98,8 @@ class MapProblem(Problem):
         return self.select_rows is not None
 
 
-@dataclass(frozen=True)
-class AffineProblem(Problem):
+@dataclass(frozen=True, eq=False, repr=False)
+class AffineProblem(Brief, Problem):
     """``z = σ(Wz + q)``: an operator, an offset q of shape (batch, *state) and an activation."""
 
     operator: Operator
