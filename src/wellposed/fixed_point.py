@@ -46,7 +46,7 @@ def fixed_point(
         solver: the algorithm; `Anderson` by default.
         rtol: a sample is done when its error bound (residual, without a guarantee) is at most ``atol + rtol·‖z‖₂``;
             None for eps^(2/3) of the dtype.
-        atol: see ``rtol``.
+        atol: absolute tolerance; None for eps^(2/3) of the dtype.
         max_steps: limit on the steps of each sample.
         guarantee: what is known of f, e.g. ``Contraction(0.9)``: it makes ``error_bound`` available and stopping rigorous.
         gradient: `Exact` (default), `Phantom`, `JacobianFree` or `Unrolled`.

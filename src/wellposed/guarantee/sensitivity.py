@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.base import Guarantee
 from wellposed.guarantee.majorant import Majorant
+from wellposed.guarantee.plan import Plan
 from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import REPRODUCIBLE, enlarged, unit_of

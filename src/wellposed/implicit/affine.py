@@ -30,7 +30,7 @@ from wellposed.solvers.solution import Report
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AffineEquation(Equation):
-    """``z = σ(Wz + q)``; its tensors are those of W, then q of shape (batch, *state), then those of σ.
+    """``z = σ(Wz + q)``; its tensors are the tensors of W, then q of shape (batch, *state), then the tensors of σ.
 
     Attributes:
         operator: W, as a structure whose tensors are replaced by those given.

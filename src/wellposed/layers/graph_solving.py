@@ -17,7 +17,8 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.graphs import GraphGroup, Graphs
+from wellposed.operators.graph_group import GraphGroup
+from wellposed.operators.graphs import Graphs
 from wellposed.solvers import Picard
 from wellposed.solvers.solution import Report, Solution, Status
 

@@ -134,7 +134,7 @@ class Operator(Transform):
 
     @abstractmethod
     def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:
-        """The same structure with other tensors in place of ``self.tensors``; factorisations are shared."""
+        """The operator with other tensors in place of ``self.tensors``; factorisations are shared."""
 
     @abstractmethod
     def upright(self) -> Self:
@@ -160,7 +160,7 @@ class Operator(Transform):
 
     @abstractmethod
     def to(self, dtype: torch.dtype) -> Self:
-        """The same map in another precision."""
+        """The operator in another precision."""
 
     @abstractmethod
     def norm_upper_bound(self) -> float:

@@ -48,7 +48,7 @@ def certify(
     """Give every sample of an outcome its error bound, and the status that this bound deserves.
 
     Args:
-        outcome: result of `iterate` for the same arguments.
+        outcome: result of `iterate` for the problem, solver, guarantee and tolerances given here.
         problem: the map.
         solver: the algorithm, for samples that must go on in float64.
         guarantee: the guarantee of the map.

@@ -50,7 +50,7 @@ class MapProblem(Problem):
     """Any map.
 
     Attributes:
-        function: the map, (batch, *state) to the same shape.
+        function: the map, (batch, *state) to (batch, *state).
         select_rows: builds the map of some samples only, where that is possible.
         linear: the map is affine, so that its derivative needs no differentiation.
     """
@@ -130,5 +130,5 @@ class AffineProblem(Brief, Problem):
         return self
 
     def to(self, dtype: torch.dtype) -> AffineProblem:
-        """The same problem in another precision."""
+        """The problem in another precision."""
         return AffineProblem(self.operator.to(dtype), self.offset.to(dtype), self.activation.to(dtype))

@@ -117,7 +117,7 @@ class Report:
         return self.status_codes, self.residual, self.steps, self.error_bound
 
     def reshape(self, lead: torch.Size) -> Report:
-        """The same report with its samples arranged in another batch shape."""
+        """The report with its samples arranged in another batch shape."""
         codes, residual, steps, bound = self.fields()
         shaped_bound = None if bound is None else bound.reshape(lead)
         return Report(codes.reshape(lead), residual.reshape(lead), steps.reshape(lead), shaped_bound)
