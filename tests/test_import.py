@@ -14,7 +14,7 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.constraints.lipschitz_bounded import lipschitz_matrix
+from wellposed.constraints.lipschitz_condition import lipschitz_matrix
 from wellposed.data import load_images
 from wellposed.errors import CheckpointError
 from wellposed.interop import read_dense

@@ -8,7 +8,7 @@ import torch
 
 import wellposed as wp
 from wellposed import testing
-from wellposed.constraints.lipschitz_bounded import lipschitz_matrix, proved_lipschitz
+from wellposed.constraints.lipschitz_condition import lipschitz_matrix, proved_lipschitz
 from wellposed.testing import LayerCase, monotone_numpy
 
 

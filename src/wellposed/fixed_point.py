@@ -46,7 +46,7 @@ def fixed_point(
         solver: the algorithm; `Anderson` by default.
         rtol: a sample is done when its error bound (residual, without a guarantee) is at most ``atol + rtol·‖z‖₂``;
             None for eps^(2/3) of the dtype.
-        atol: see ``rtol``.
+        atol: absolute tolerance; None for eps^(2/3) of the dtype.
         max_steps: limit on the steps of each sample.
         guarantee: what is known of f, e.g. ``Contraction(0.9)``: it makes ``error_bound`` available and stopping rigorous.
         gradient: `Exact` (default), `Phantom`, `JacobianFree` or `Unrolled`.
@@ -97,18 +97,24 @@ def _solve_map(
 
     start = pack(tuple(leaf.detach() for leaf in leaves))
     watched = torch.is_grad_enabled() and settings.gradient.is_implicit
-    equation = MapEquation(Guarded(on_rows), settings, guarantee, batched_tensors=per_sample, check_captured=watched)
+    equation = MapEquation(
+        function=Guarded(on_rows), settings=settings, guarantee=guarantee, batched_tensors=per_sample,
+        check_captured=watched,
+    )  # fmt: skip
     value, report = equation.run(start, (torch.zeros_like(start), *tensors))
     unpacked = unpack(value)
-    return Solution(*report.fields(), unpacked[0] if single else unpacked, equation.adjoint_reports)
+    whole: Any = unpacked[0] if single else unpacked
+    return Solution(*report.fields(), value=whole, adjoint_reports=equation.adjoint_reports)
 
 
 def _solve_affine(
     problem: AffineProblem, start: Tensor, guarantee: Guarantee | None, settings: Settings
 ) -> Solution[Tensor]:
-    equation = AffineEquation(problem.operator, problem.activation, guarantee, settings)
+    equation = AffineEquation(
+        operator=problem.operator, activation=problem.activation, guarantee=guarantee, settings=settings
+    )
     value, report = equation.run(start, (*problem.operator.tensors, problem.offset, *problem.activation.tensors))
-    return Solution(*report.fields(), value, equation.adjoint_reports)
+    return Solution(*report.fields(), value=value, adjoint_reports=equation.adjoint_reports)
 
 
 def _leaves_of(state: Any) -> tuple[tuple[Tensor, ...], bool]:

@@ -21,7 +21,7 @@ class Activation(ABC):
         slope_range: smallest and largest slope over the real line, as exact as it is known.
         binary_slopes: whether every derivative is zero or one.
         homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
-        relative_error: of values and derivatives in float64; that of derivatives is absolute where units are saturated, as
+        relative_error: of values and derivatives in float64; for derivatives it is absolute where units are saturated, as
             their formulas subtract from one.
         concavity: that it is nonnegative and concave on the positive axis, or None where that is not so.
         torch_forms: what of torch computes activations of this class.
@@ -56,7 +56,7 @@ class Activation(ABC):
         return ()
 
     def rebuild(self, tensors: tuple[Tensor, ...]) -> Activation:
-        """The same activation with other tensors in place of ``self.tensors``."""
+        """The activation with other tensors in place of ``self.tensors``."""
         return self
 
     def tensor_gradients(self, value: Tensor, cotangent: Tensor) -> tuple[Tensor, ...]:
@@ -146,8 +146,8 @@ class Activation(ABC):
         Args:
             output: ``resolvent(u, step)``.
             value: a pre-activation.
-            u: see ``output``.
-            step: see ``output``.
+            u: what the resolvent was taken of.
+            step: the step of that resolvent.
         """
         # The definition of the resolvent: output = σ(output + (u − output)/step).
         if isinstance(step, Tensor):

@@ -128,7 +128,7 @@ def _fits(layer: Equilibrium, between: Sequence[Block], rows: Tensor) -> bool:
 
 def _shapes(layer: Equilibrium, between: Sequence[Block]) -> list[tuple[int, ...]]:
     """Shapes of a state before, between and behind some blocks."""
-    shapes = [tuple(layer.state_shape)]
+    shapes, dtype = [tuple(layer.state_shape)], layer.operator().dtype
     for block in between:
-        shapes.append(block.output_shape(shapes[-1], torch.float32))
+        shapes.append(block.output_shape(shapes[-1], dtype))
     return shapes

@@ -63,7 +63,7 @@ class LogNorm(SavedNumber, Constraint):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Small T: row sums of absolute values near 0.16·√n, far below those of the usual initialisation."""
+        """Small T: row sums of absolute values near 0.16·√n, far below what the usual initialisation gives."""
         nn.init.normal_(self.T, std=0.2 / self.T.shape[0] ** 0.5)
         nn.init.constant_(self.slack, -4.0)
         nn.init.zeros_(self.log_weights)

@@ -22,7 +22,8 @@ from wellposed.errors import check
 from wellposed.guarantee.frequencywise import MultiScaleStronglyMonotone
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.fourier import transfer_function
-from wellposed.operators.multi_scale import MultiScale, Size
+from wellposed.operators.multi_scale import MultiScale
+from wellposed.operators.tiers import Size
 
 
 class MultiScaleMonotone(StrongMonotonicity):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.guarantee.base import Plan
 from wellposed.guarantee.componentwise import Componentwise
 from wellposed.guarantee.majorant import Majorant, majorant
+from wellposed.guarantee.plan import Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, enlarged_sum, error_of
 from wellposed.operators import Operator

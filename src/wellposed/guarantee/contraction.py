@@ -9,7 +9,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import check
-from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.base import Guarantee
+from wellposed.guarantee.plan import Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.operators import Operator

@@ -11,8 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import GuaranteeError, InputError
-from wellposed.guarantee.base import Plan
 from wellposed.guarantee.monotone import StronglyMonotone
+from wellposed.guarantee.plan import Plan
 from wellposed.numerics.convolution_norms import least_eigenvalues
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, reduced, unit_of
@@ -77,7 +77,7 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
     """Strong monotonicity of Λ(I − W) in the ordinary inner product, for the `scaling` Λ of W.
 
     The equation is 0 ∈ Λ(I − W)z − Λq + Λ∂f(z), and Λ∂f is monotone too, as f is a sum over coordinates. For the adjoint
-    equation, Λ⁻¹ times its solution solves one of the same kind.
+    equation, Λ⁻¹ times its solution solves such an equation too.
     """
 
     theorem = "Revay, Wang & Manchester 2020, Theorem 1: splitting with steps in proportion to a diagonal metric"

@@ -18,11 +18,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.base import Guarantee
+from wellposed.guarantee.plan import Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, enlarged_norm, reduced
 from wellposed.operators import Operator
-from wellposed.operators.graphs import GraphGroup
+from wellposed.operators.graph_group import GraphGroup
 
 
 class GraphContraction(Guarantee):
@@ -100,7 +101,7 @@ class GraphContraction(Guarantee):
         return enlarged(torch.minimum(bound, weighted), entries + 8)
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
-        """For the error of ``point``, which that of its image is below, up to the rounding of one evaluation."""
+        """A bound of the error of ``point``: the error of its image is below it, up to the rounding of one evaluation."""
         eps = torch.finfo(image.dtype).eps
         terms = 16.0 + image[0].numel() ** 0.5  # of one evaluation, and of these norms
         rounding = terms * eps * torch.maximum(euclidean(image), euclidean(point))

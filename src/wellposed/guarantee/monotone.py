@@ -10,7 +10,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import GuaranteeError, check
-from wellposed.guarantee.base import Algorithms, Guarantee, Plan, S
+from wellposed.guarantee.base import Guarantee
+from wellposed.guarantee.plan import Algorithms, Plan, S
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, enlarged_entries, unit_of
 from wellposed.numerics.verified import spectral_norm_upper_bound, symmetric_part_lower_bound

@@ -1,4 +1,4 @@
-"""Positive concave maps whose W is a convolution: the same statements, from applications of W alone.
+"""Positive concave maps whose W is a convolution: what `wellposed.guarantee.positive` says, from applications of W alone.
 
 No matrix of the size of the state is ever formed. With the slopes D and M = (I − DW)⁻¹D as in `wellposed.guarantee.positive`:
 x ≥ D(Wx + p) ≥ 0 proves x ≥ Mp, once some v > 0 with DWv < v has proved that I − DW is an M-matrix. For p > 0 and y ≥ MᵀMp,
@@ -16,8 +16,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.positive import PositiveConcave, below
+from wellposed.guarantee.positive import PositiveConcave
 from wellposed.guarantee.sensitivity import NormProof
+from wellposed.guarantee.subsolution import below
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, reduced
 from wellposed.operators import Operator

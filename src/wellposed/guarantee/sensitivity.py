@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.base import Guarantee
 from wellposed.guarantee.majorant import Majorant
+from wellposed.guarantee.plan import Plan
+from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import REPRODUCIBLE, enlarged, unit_of
 from wellposed.numerics.verified import spectral_norm_upper_bound
@@ -21,8 +23,8 @@ from wellposed.operators import Operator
 _FLOOR = 1e-13  # what is added to all entries, relative to the largest: a proof needs some room where entries are tiny
 
 
-@dataclass(frozen=True, eq=False)
-class NormProof:
+@dataclass(frozen=True, eq=False, repr=False)
+class NormProof(Brief):
     """Vectors that prove ‖A⁻¹D‖₂ ≤ value for an M-matrix A: start > 0, A·reach ≥ D·start, Aᵀ·back ≥ reach, D·back ≤ value²·start.
 
     Attributes:

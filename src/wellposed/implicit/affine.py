@@ -28,14 +28,14 @@ from wellposed.solvers.problem import AffineProblem
 from wellposed.solvers.solution import Report
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AffineEquation(Equation):
-    """``z = σ(Wz + q)``; its tensors are those of W, then q of shape (batch, *state), then those of σ.
+    """``z = σ(Wz + q)``; its tensors are the tensors of W, then q of shape (batch, *state), then the tensors of σ.
 
     Attributes:
         operator: W, as a structure whose tensors are replaced by those given.
-        activation: σ, likewise.
-        guarantee: what is known of W, likewise.
+        activation: σ, as a structure whose tensors are replaced by those given.
+        guarantee: what is known of W, whatever tensors are given.
         settings: how to solve.
         exact_offset: see `certify`.
         adjoint_reports: where backward passes leave how their solves went.
@@ -83,7 +83,10 @@ class AffineEquation(Equation):
         settings = self.settings.adjoint(value.dtype)
         guarantee = None if self.guarantee is None else self.guarantee.linearised()
         diagonal = DiagonalLinear(slopes, binary=activation.binary_slopes)
-        return AffineEquation(operator, diagonal, guarantee, settings, None, self.adjoint_reports)
+        return AffineEquation(
+            operator=operator, activation=diagonal, guarantee=guarantee, settings=settings,
+            adjoint_reports=self.adjoint_reports,
+        )  # fmt: skip
 
     @override
     def pull_back(

@@ -30,10 +30,10 @@ class Gradient(ABC):
     """How to differentiate through a solve.
 
     Attributes:
-        is_implicit: whether the gradient is that of the implicit function theorem, for which the adjoint equation is solved.
+        is_implicit: whether the gradient is given by the implicit function theorem, for which the adjoint equation is solved.
         solver: for the adjoint equation; None for the solver of the forward pass.
-        rtol: relative tolerance of the adjoint state; None for that of the forward pass.
-        max_steps: step limit of the adjoint solve; None for that of the forward pass.
+        rtol: relative tolerance of the adjoint state; None for the tolerance of the forward pass.
+        max_steps: step limit of the adjoint solve; None for the limit of the forward pass.
     """
 
     is_implicit: bool = False
@@ -63,9 +63,9 @@ class Exact(Gradient):
 
     Args:
         solver: for the adjoint equation; None for the solver of the forward pass.
-        rtol: relative tolerance of the adjoint state; None for that of the forward pass. A tenth of it, relative to the
+        rtol: relative tolerance of the adjoint state; None for the one of the forward pass. A tenth of it, relative to the
             cotangent, is allowed besides: an adjoint state may vanish though its cotangent does not.
-        max_steps: step limit of the adjoint solve; None for that of the forward pass.
+        max_steps: step limit of the adjoint solve; None for the limit of the forward pass.
     """
 
     solver: Solver | None = None

@@ -19,7 +19,7 @@ from wellposed.solvers.problem import MapProblem
 from wellposed.solvers.solution import Report
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MapEquation(Equation):
     """``z = f(z, *args)`` for a function of states and tensors, both with ``batch_dims`` leading batch dimensions.
 
@@ -27,7 +27,6 @@ class MapEquation(Equation):
         function: takes and returns one tensor of shape (*batch, n), then the tensors.
         settings: how to solve.
         guarantee: what is known of f, or None.
-        like: an example of the state, for its shape.
         batch_dims: leading dimensions that index independent samples.
         batched_tensors: which tensors have one row per sample and so can be restricted to some samples; None if unknown.
         check_captured: look for tensors that need a gradient but were captured by the function.
@@ -102,8 +101,8 @@ class MapEquation(Equation):
         if guarantee is not None:
             guarantee = guarantee.transposed() if transposed else guarantee.linearised()
         return MapEquation(
-            function, self.settings.adjoint(dtype), guarantee, self.batch_dims, linear=True,
-            adjoint_reports=self.adjoint_reports,
+            function=function, settings=self.settings.adjoint(dtype), guarantee=guarantee, batch_dims=self.batch_dims,
+            linear=True, adjoint_reports=self.adjoint_reports,
         )  # fmt: skip
 
     @override

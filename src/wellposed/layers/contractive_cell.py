@@ -157,7 +157,10 @@ class ContractiveCell(ImplicitLayer):
             rounding = euclidean(value.detach().double() - found.value.detach()).reshape(lead)
             bound = bound + rounding + self._underflow(weight.dtype)
         codes, residual, steps, _ = report.fields()
-        return Solution(codes, residual, steps, bound, value.reshape(*lead, *self.state_shape), found.adjoint_reports)
+        return Solution(
+            codes, residual, steps, bound,
+            value=value.reshape(*lead, *self.state_shape), adjoint_reports=found.adjoint_reports,
+        )  # fmt: skip
 
     @override
     def state(self, x: Tensor) -> Tensor:

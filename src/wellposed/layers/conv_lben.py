@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from wellposed.activations import Activation, Bordered
 from wellposed.activations import activation as activation_named
-from wellposed.constraints.conv_lipschitz_bounded import ConvLipschitzBounded, proved_conv_lipschitz
+from wellposed.constraints.conv_lipschitz_bounded import ConvLipschitzBounded
+from wellposed.constraints.conv_lipschitz_condition import proved_conv_lipschitz
 from wellposed.errors import CertificateError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.layers.conv_equilibrium import ImageLayer, input_side

@@ -166,7 +166,13 @@ class Equilibrium(ConstrainedLayer):
                 name=f"solve of {type(self).__name__}",
             )
             exact = (lambda: self._checked_offset(rows, offset)) if settings.certified else None
-            equation = AffineEquation(operator, self.activation, guarantee, settings, exact)
+            equation = AffineEquation(
+                operator=operator,
+                activation=self.activation,
+                guarantee=guarantee,
+                settings=settings,
+                exact_offset=exact,
+            )
             start = None if z0 is None else z0.reshape(-1, *self.state_shape)
             check_finite(self, x, offset)
             unknowns = (*operator.tensors, offset, *self.activation.tensors)
@@ -176,10 +182,9 @@ class Equilibrium(ConstrainedLayer):
                 diagnose(self, x, offset)  # knows the parameter's name, if it is a matter of NaN or infinity
                 raise
         if len(lead) == 1:
-            return Solution(*report.fields(), value, equation.adjoint_reports)
-        return Solution(
-            *report.reshape(lead).fields(), value.reshape(*lead, *self.state_shape), equation.adjoint_reports
-        )
+            return Solution(*report.fields(), value=value, adjoint_reports=equation.adjoint_reports)
+        shaped = value.reshape(*lead, *self.state_shape)
+        return Solution(*report.reshape(lead).fields(), value=shaped, adjoint_reports=equation.adjoint_reports)
 
     def _checked_offset(self, rows: Tensor, offset: Tensor) -> ExactOffset:
         """U x + b with its error, which the offset that the input map gave must agree with."""

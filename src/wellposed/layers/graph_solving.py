@@ -17,7 +17,8 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.graphs import GraphGroup, Graphs
+from wellposed.operators.graph_group import GraphGroup
+from wellposed.operators.graphs import Graphs
 from wellposed.solvers import Picard
 from wellposed.solvers.solution import Report, Solution, Status
 
@@ -127,7 +128,7 @@ class GraphSolving(SolvingModule, ABC):
                     assert whole is not None
                     whole[group.members] = part
                 adjoint = found.adjoint_reports if len(graphs.groups) == 1 else adjoint
-        return Solution(*report.fields(), value.to(x.dtype), adjoint)
+        return Solution(*report.fields(), value=value.to(x.dtype), adjoint_reports=adjoint)
 
     def _judged(self, found: Solution[Tensor], bound: Tensor, hidden: Tensor) -> Solution[Tensor]:
         """The solution with the status that its final bound deserves, what underflow hides left out."""

@@ -49,7 +49,7 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
             on_failure=layer.on_failure, gradient=layer.gradient, certified=False,
             name=f"interval of {type(layer).__name__}",
         )  # fmt: skip
-        equation = AffineEquation(doubled, layer.activation, promise, settings)
+        equation = AffineEquation(operator=doubled, activation=layer.activation, guarantee=promise, settings=settings)
         value, _ = equation.run(None, (*doubled.tensors, offset, *layer.activation.tensors))
     below, above = value.chunk(2, 1)
     return below, above

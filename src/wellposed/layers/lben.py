@@ -10,12 +10,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import Activation
-from wellposed.constraints.lipschitz_bounded import (
-    LipschitzBounded,
-    lipschitz_term,
-    proved_lipschitz,
-    proved_with_feedthrough,
-)
+from wellposed.constraints.lipschitz_bounded import LipschitzBounded
+from wellposed.constraints.lipschitz_condition import lipschitz_term, proved_lipschitz, proved_with_feedthrough
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.guarantee.monotone import ProvedMonotone

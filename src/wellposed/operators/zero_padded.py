@@ -99,7 +99,7 @@ class ZeroPadded(StructuredOperator):
         left, right = (state, cotangent) if self._transposed else (cotangent, state)
         rows, columns = self._padding
         padded = torch.nn.functional.pad(right, (columns, columns, rows, rows))
-        # Samples take the place of channels, and channels that of samples.
+        # Samples take the place of channels, and channels the place of samples.
         correlation = torch.nn.functional.conv2d(padded.transpose(0, 1), left.transpose(0, 1))
         return (correlation.transpose(0, 1),)
 
@@ -150,5 +150,5 @@ class ZeroPadded(StructuredOperator):
     @override
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         gamma = rounding_constant(self._kernel[0].numel() + 2, unit_of(self.dtype))
-        # Of sums of absolute values, whose norm the same bound covers.
+        # The sums of absolute values have a norm below this bound of W's norm, too.
         return gamma * (self.norm_upper_bound() * state_norm + offset_norm) * FIRST_ORDER

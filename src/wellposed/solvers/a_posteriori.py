@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wellposed.guarantee import Guarantee
+from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.outward import UNIT, enlarged
 from wellposed.solvers.base import Solver
@@ -24,8 +25,8 @@ from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.solution import Status
 
 
-@dataclass(frozen=True, eq=False)
-class ExactOffset:
+@dataclass(frozen=True, eq=False, repr=False)
+class ExactOffset(Brief):
     """The offset q in float64, shape (batch, *state), with a bound (batch,) on the Euclidean norm of its own error."""
 
     value: Tensor
@@ -47,7 +48,7 @@ def certify(
     """Give every sample of an outcome its error bound, and the status that this bound deserves.
 
     Args:
-        outcome: result of `iterate` for the same arguments.
+        outcome: result of `iterate` for the problem, solver, guarantee and tolerances given here.
         problem: the map.
         solver: the algorithm, for samples that must go on in float64.
         guarantee: the guarantee of the map.
