@@ -130,5 +130,5 @@ def _shapes(layer: Equilibrium, between: Sequence[Block]) -> list[tuple[int, ...
     """Shapes of a state before, between and behind some blocks."""
     shapes = [tuple(layer.state_shape)]
     for block in between:
-        shapes.append(block.output_shape(shapes[-1], torch.float32))
+        shapes.append(block.output_shape(shapes[-1], layer.injection.stored.dtype))
     return shapes
