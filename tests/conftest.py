@@ -18,13 +18,16 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def float32():
-    """For tests that are about float32, whatever precision the suite runs in."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Tests marked float32 make their tensors and models in float32, those of their fixtures included."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
+    if item.get_closest_marker("float32"):
+        torch.set_default_dtype(torch.float32)
+    try:
+        return (yield)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def pytest_addoption(parser):

@@ -104,11 +104,11 @@ def test_layers_with_any_activation_can_be_copied_and_pickled(name):
 def test_images_of_intervals(name):
     """Never exceeded, and exact where σ increases; elsewhere attained up to what the ends and the slopes leave open."""
     sigma = wp.activation(name)
-    generator = torch.Generator().manual_seed(0)
-    low = 6.0 * torch.rand(300, 1, generator=generator, dtype=torch.float64) - 4.0
-    high = low + 3.0 * torch.rand(300, 1, generator=generator, dtype=torch.float64) ** 2
+    generator = testing.generator(0)
+    low = 6.0 * testing.rand(300, 1, generator=generator, dtype=torch.float64) - 4.0
+    high = low + 3.0 * testing.rand(300, 1, generator=generator, dtype=torch.float64) ** 2
     below, above = sigma.image(low, high)
-    inside = sigma(low + (high - low) * torch.linspace(0.0, 1.0, 400, dtype=torch.float64))
+    inside = sigma(low + (high - low) * testing.linspace(0.0, 1.0, 400, dtype=torch.float64))
     assert (inside >= below - 1e-12).all() and (inside <= above + 1e-12).all()
     slack = 1e-12 if sigma.slope_range[0] >= 0.0 else 0.5
     assert float((inside.amin(1) - below[:, 0]).max()) <= slack and float((above[:, 0] - inside.amax(1)).max()) <= slack
@@ -117,7 +117,7 @@ def test_images_of_intervals(name):
 @pytest.mark.parametrize("name", names())
 def test_what_is_said_of_concavity_is_so(name):
     sigma = wp.activation(name)
-    value = torch.linspace(0.0, 12.0, 4001, dtype=torch.float64)
+    value = testing.linspace(0.0, 12.0, 4001, dtype=torch.float64)
     image = sigma(value)
     concave = bool((image >= 0.0).all() and (image.diff().diff() <= 1e-12).all())
     if sigma.concavity is not None:
@@ -135,8 +135,8 @@ def test_names_of_activations():
 
 
 def test_what_of_torch_is_an_activation():
-    generator = torch.Generator().manual_seed(0)
-    value = 3.0 * torch.randn(200, generator=generator, dtype=torch.float64)
+    generator = testing.generator(0)
+    value = 3.0 * testing.randn(200, generator=generator, dtype=torch.float64)
     for form in torch_forms():
         modules = [kind() for kind in form.modules]
         for compute, sigma in [
@@ -162,6 +162,6 @@ def test_calls_with_other_arguments_than_torch_has_are_refused():
     for args, options in (((1.0, 2.0, 3.0), {}), ((1.0,), {"min": 0.0}), ((), {"low": 0.0})):
         with pytest.raises(TypeError):
             form.called(*args, **options)
-    for bounds in ((2.0, 1.0), (torch.zeros(1), 1.0), (True, 2.0)):
+    for bounds in ((2.0, 1.0), (testing.zeros(1), 1.0), (True, 2.0)):
         with pytest.raises(wp.InputError, match="two numbers in order"):
             form.called(*bounds)

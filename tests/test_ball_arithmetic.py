@@ -17,7 +17,7 @@ import wellposed as wp
 from wellposed import checker, testing
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.bounds.search.dense_barrier import least_square
-from wellposed.checker import core, dense
+from wellposed.checker import dense, proofs, witness
 from wellposed.numerics import convolution_norms, verified
 
 USERS = (
@@ -70,7 +70,7 @@ def product(left, right):
 
 @pytest.mark.parametrize("size", [1, 2, 7, 20])
 @pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
-@pytest.mark.parametrize("judge", [verified.is_positive_semidefinite, core.semidefinite])
+@pytest.mark.parametrize("judge", [verified.is_positive_semidefinite, proofs.semidefinite])
 def test_near_the_boundary(size, scale, judge):
     generator = np.random.default_rng(size)
     basis = np.linalg.qr(generator.standard_normal((size, size)))[0]
@@ -168,8 +168,8 @@ def test_all_certificates_say_what_ball_arithmetic_says(monkeypatch, tmp_path):
     recorded = recording(verified.is_positive_semidefinite)
     for name in USERS:
         monkeypatch.setattr(importlib.import_module(f"wellposed.{name}"), "is_positive_semidefinite", recorded)
-    judged = recording(core.semidefinite)
-    for module in (core, dense):
+    judged = recording(proofs.semidefinite)
+    for module in (proofs, dense, witness):
         monkeypatch.setattr(module, "semidefinite", judged)
     together = convolution_norms._semidefinite
 

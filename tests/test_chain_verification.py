@@ -114,6 +114,7 @@ def test_steps_allowances_and_refusals():
             ChainVerifier(scaled(*blocks))
 
 
+@pytest.mark.float32
 def test_the_command_verifies_networks_without_a_ladder(tmp_path, capsys):
     run = str(tmp_path / "run")
     arguments = ["train", "orthogonal", "--data", "digits", "--epochs", "8", "--width", "16", "--out", run, "--json"]

@@ -12,7 +12,7 @@ import wellposed as wp
 from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, seal_weights, written
 from wellposed import checker, testing
 from wellposed.checker import Checker, Refuted
-from wellposed.checker.core import norm_at_most
+from wellposed.checker.proofs import norm_at_most
 
 
 def chain(layer, *after):
@@ -163,7 +163,7 @@ def test_false_evidence_is_refused_even_with_good_digests(change, words, tmp_pat
 
 def forged_chain(folder, tensors, blocks, lipschitz):
     """A certificate for linear layers, made up with good digests."""
-    from wellposed.certificates.file import write
+    from wellposed.certificates.filing.file import write
     from wellposed.network.materialise import weights_digest
 
     class Holder:

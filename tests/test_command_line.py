@@ -19,6 +19,8 @@ from wellposed import testing
 from wellposed.cli.main import run
 from wellposed.training.folder import RunFolder, read_metrics
 
+pytestmark = pytest.mark.float32
+
 QUICK = ["--epochs", "6", "--width", "12", "--m", "1.0", "--learning-rate", "0.02", "--batch-size", "64"]
 
 
@@ -189,6 +191,8 @@ def test_truncated_checkpoint_is_named(trained, tmp_path, capsys):
         (["train", "mondeq", "--widht", "3"], 2, "--width"),
         (["certify", "/nonexistent"], 1, "not a run folder"),
         (["compare"], 2, "at least one run folder"),
+        (["reproduce", "graphs", "--folds", "0"], 2, "folds=0"),
+        (["reproduce", "risk", "--draws", "0"], 2, "draws=0"),
     ],
 )
 def test_bad_arguments(arguments, code, words, capsys):

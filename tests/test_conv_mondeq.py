@@ -163,6 +163,7 @@ def test_certificates_count_pooling_exactly():
             wp.certify(torch.nn.Sequential(layer, bad, torch.nn.Flatten()))
 
 
+@pytest.mark.float32
 def test_train_and_certify_from_the_command_line(tmp_path, capsys):
     import json
 

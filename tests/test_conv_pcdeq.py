@@ -141,7 +141,7 @@ def test_batch_normalisation_pooling_and_certificates():
     assert factors["MaxPool2d"] == pytest.approx(3.0)
     layer = model[2]
     solution = layer.solve(x.reshape(6, 1, 9, 8))
-    exact = layer._exact_offset(x.reshape(6, 1, 9, 8))
+    exact = layer.injection.exact(x.reshape(6, 1, 9, 8))
     assert (exact.error <= 1e-10).all()
     torch.testing.assert_close(exact.value, layer.injection(x.reshape(6, 1, 9, 8)), rtol=1e-9, atol=1e-9)
     assert solution.converged.all()

@@ -227,6 +227,7 @@ def test_real_cifar_archives():
     assert data.train_x.mean((0, 2, 3)).tolist() == pytest.approx(data.mean, abs=5e-3)
 
 
+@pytest.mark.float32
 def test_colour_images_train_with_augmentation_from_the_command_line(tmp_path, capsys):
     import numpy as np
 

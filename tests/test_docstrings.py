@@ -21,7 +21,7 @@ MODULES = [
 ENTRY_POINTS = (wp.MonDEQ, wp.LBEN, wp.certify, wp.materialise, wp.fixed_point, wp.witness, wp.well_posedness)
 
 
-@pytest.mark.usefixtures("float32")
+@pytest.mark.float32
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
     module = importlib.import_module(name)

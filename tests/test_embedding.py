@@ -199,6 +199,7 @@ def test_layers_whose_box_does_not_close_are_left_open():
     assert IntervalVerifier(model, valid=None).verify(x, label, 0.1, norm="inf").status == "unknown"
 
 
+@pytest.mark.float32
 def test_the_command_line(tmp_path, capsys):
     run = str(tmp_path / "run")
     options = ["--data", "digits", "--epochs", "4", "--width", "4", "--stride", "1", "--mu", "0.5"]

@@ -169,6 +169,7 @@ def test_a_plain_deq_promises_nothing_and_says_so():
     )
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("family", ["deq", "feedforward", "convolutional", "sandwich", "sll", "cayley"])
 def test_baselines_from_the_command_line(family, tmp_path, capsys):
     out = str(tmp_path / "run")

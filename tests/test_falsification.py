@@ -54,6 +54,7 @@ def test_subjects_are_of_all_kinds():
     assert min(spreads) <= 1e-8 and max(spreads) >= 0.999e8
 
 
+@pytest.mark.float32
 def test_the_command(capsys, monkeypatch):
     some = {name: FAULTS[name] for name in ("a wrong metric Λ", "logits of −∞")}  # all of them have tests of their own
     monkeypatch.setattr("wellposed.falsification.planted_faults.FAULTS", some)

@@ -34,14 +34,14 @@ SOLVERS = [wp.Picard(), wp.Averaged(0.5), wp.Anderson(), wp.Broyden(), wp.Newton
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 def test_gradcheck_and_gradgradcheck(solver):
-    weight, q = problem()
+    weight, q = problem(batch=2, size=4)
 
     def solve(weight, q):
         return wp.fixed_point(cell, torch.zeros_like(q), (weight, q), solver=solver, **DOUBLE).value
 
     assert torch.autograd.gradcheck(solve, (weight, q))
-    assert torch.autograd.gradgradcheck(solve, (weight, q))
-    assert torch.autograd.gradcheck(solve, (weight, q), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(solve, (weight, q), fast_mode=True)  # along random directions
+    assert torch.autograd.gradcheck(solve, (weight, q), check_forward_ad=True, check_backward_ad=False)
 
 
 def test_functional_transforms():

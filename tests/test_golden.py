@@ -17,7 +17,7 @@ def stored() -> golden.Values:
     return golden.read()
 
 
-@pytest.mark.usefixtures("float32")
+@pytest.mark.float32
 def test_nothing_is_worse_than_it_was(stored):
     assert golden.violations(stored, golden.measure(stored), LOOSENED) == []
 

@@ -14,12 +14,14 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.constraints.lipschitz_bounded import lipschitz_matrix
+from wellposed.constraints.lipschitz_condition import lipschitz_matrix
 from wellposed.data import load_images
 from wellposed.errors import CheckpointError
 from wellposed.interop import read_dense
 from wellposed.interop.dense import LAYOUTS as DENSE
 from wellposed.training.run import load_image_run
+
+pytestmark = pytest.mark.float32
 
 H, D, K = 6, 9, 4
 

@@ -24,6 +24,8 @@ from wellposed.interop import matlab, read_dense, read_published
 from wellposed.interop.files import read_tensors
 from wellposed.training.run import load_image_run
 
+pytestmark = pytest.mark.float32
+
 H = 6
 
 

@@ -23,6 +23,8 @@ from wellposed.training.checkpoint import load_weights
 from wellposed.training.config import read_config
 from wellposed.training.loaders import build_model
 
+pytestmark = pytest.mark.float32
+
 F64 = torch.float64
 
 

@@ -125,6 +125,7 @@ def test_what_has_no_intervals_is_refused():
         worst_logits(nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3)), x, labels, 0.1)
 
 
+@pytest.mark.float32
 def test_the_command_trains_for_certificates(tmp_path, capsys):
     shares = {}
     for radius in ("0", "0.05"):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.network.branches import Branches, Place
 from wellposed.network.kinds import block_of
 from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
@@ -41,7 +42,7 @@ def with_output():
     """A layer with an output map whose boxes close."""
     layer = wp.LBEN(6, 5, gamma=2.0, out_features=3)
     with torch.no_grad():
-        layer.constraint.V.copy_(2.0 * torch.eye(5))
+        layer.constraint.V.copy_(2.0 * testing.eye(5))
         layer.constraint.S.mul_(0.2)
     return layer
 
@@ -72,9 +73,9 @@ CASES = {
     },
     "activation silu": (lambda: Elementwise(wp.activations.activation("silu")), FLAT, False),
     "activation gelu": (lambda: Elementwise(wp.activations.activation("gelu")), FLAT, False),
-    "product": (lambda: Rescale(torch.tensor([1.5, -2.0, 0.3, -0.1, 1.0, 7.0])), FLAT, True),
-    "quotient": (lambda: Rescale(torch.tensor([1.5, -2.0, 0.3, -0.1, 1.0, 7.0]), divide=True), FLAT, True),
-    "sum": (lambda: Shift(torch.randn(6)), FLAT, True),
+    "product": (lambda: Rescale(testing.tensor([1.5, -2.0, 0.3, -0.1, 1.0, 7.0])), FLAT, True),
+    "quotient": (lambda: Rescale(testing.tensor([1.5, -2.0, 0.3, -0.1, 1.0, 7.0]), divide=True), FLAT, True),
+    "sum": (lambda: Shift(testing.randn(6)), FLAT, True),
     "normalisation": (lambda: wp.Normalize((0.3, 0.1), (0.5, 0.2)), IMAGE, True),
     "batch normalisation": (lambda: normalised(nn.BatchNorm1d(6)), FLAT, True),
     "batch normalisation of images": (lambda: normalised(nn.BatchNorm2d(2)), IMAGE, True),
@@ -106,14 +107,14 @@ def module_of(name):
 
 
 def boxes_of(shape, width, count=3):
-    centre = torch.randn(count, *shape, dtype=torch.float64)
-    half = width * torch.rand(count, *shape, dtype=torch.float64)
+    centre = testing.randn(count, *shape, dtype=torch.float64)
+    half = width * testing.rand(count, *shape, dtype=torch.float64)
     return centre - half, centre + half
 
 
 def sampled(lower, upper, count=1000):
     """Points of boxes: half of them anywhere, half of them corners; shape (count, batch, *shape)."""
-    share = torch.rand(count, *lower.shape, dtype=torch.float64)
+    share = testing.rand(count, *lower.shape, dtype=torch.float64)
     share[::2] = share[::2].round()
     return (lower + share * (upper - lower)).clamp(lower, upper)
 
@@ -163,7 +164,7 @@ def test_rounding_is_outward_in_rational_arithmetic():
     with torch.no_grad():
         linear.weight[:, 4:] = -linear.weight[:, :4] * (1.0 + 2.0**-40)
         linear.bias.mul_(1e-14)
-    lower = torch.rand(1, 4, dtype=torch.float64).repeat(1, 2)
+    lower = testing.rand(1, 4, dtype=torch.float64).repeat(1, 2)
     upper = lower * (1.0 + 2.0**-50)
     least, largest = block_of("linear", linear).interval(lower, upper)
     for row in range(4):
@@ -180,10 +181,10 @@ def test_rounding_is_outward_in_rational_arithmetic():
 def test_balls_hold_their_images_and_are_no_wider_than_boxes(name):
     module, shape = module_of(name)
     block = block_of("block", module)
-    centre, radius = torch.randn(2, *shape, dtype=torch.float64), torch.tensor([0.05, 0.3], dtype=torch.float64)
+    centre, radius = testing.randn(2, *shape, dtype=torch.float64), testing.tensor([0.05, 0.3], dtype=torch.float64)
     wide = radius.reshape(-1, *[1] * len(shape))
     least, largest = block.interval_of_balls(centre, radius)
-    change = torch.randn(1000, 2, *shape, dtype=torch.float64)
+    change = testing.randn(1000, 2, *shape, dtype=torch.float64)
     change = change / change.flatten(2).norm(dim=2).reshape(1000, 2, *[1] * len(shape))
     with torch.no_grad():
         images = module((centre + wide * change).flatten(0, 1)).unflatten(0, (1000, 2))
@@ -202,7 +203,7 @@ def test_differences_of_rows_lose_less_than_entries():
     linear = nn.Linear(6, 4).double()
     block = block_of("linear", linear)
     lower, upper = boxes_of(FLAT, 1.0)
-    labels = torch.tensor([0, 2, 3])
+    labels = testing.tensor([0, 2, 3])
     low, high = block.margins(lower, upper, labels)
     least, largest = wp.Block.margins(block, lower, upper, labels)
     with torch.no_grad():
@@ -224,7 +225,7 @@ def test_differences_of_rows_lose_less_than_entries():
 )
 def test_what_is_not_known_is_said(module):
     with pytest.raises(wp.CertificateError, match=r"block: .*interval"):
-        block_of("block", module).interval(*(torch.zeros(1, *module.input_shape, dtype=torch.float64),) * 2)
+        block_of("block", module).interval(*(testing.zeros(1, *module.input_shape, dtype=torch.float64),) * 2)
 
 
 class Bump(nn.Module):
@@ -279,7 +280,7 @@ def own_chain(part):
     with torch.no_grad():
         model[1].weight.mul_(2.0)
         model[-1].weight.mul_(5.0)
-        model[-1].bias.copy_(-model[-1].weight @ model[:-1](torch.rand(40, 6, dtype=torch.float64)).mean(0))
+        model[-1].bias.copy_(-model[-1].weight @ model[:-1](testing.rand(40, 6, dtype=torch.float64)).mean(0))
     return model
 
 
@@ -290,7 +291,7 @@ def test_a_kind_of_ones_own_is_verified_image_by_image(part, norm):
     verifier = verifier_of(model)
     assert type(verifier) is (ChainVerifier if type(part) is Bump else IntervalVerifier)
     assert "embedding" in verifier.steps
-    x = torch.rand(30, 1, 2, 3, dtype=torch.float64)
+    x = testing.rand(30, 1, 2, 3, dtype=torch.float64)
     labels = model(x).argmax(1)
     seen = set()
     for radius in (0.01, 0.05, 0.1, 0.6):
@@ -299,7 +300,7 @@ def test_a_kind_of_ones_own_is_verified_image_by_image(part, norm):
         ):
             seen.add((verdict.status, verdict.method))
             if verdict.status == "certified":
-                noise = torch.randn(300, *image.shape, dtype=torch.float64)
+                noise = testing.randn(300, *image.shape, dtype=torch.float64)
                 noise = noise.sign() if norm == "inf" else noise / noise.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
                 near = image + radius * noise
                 assert bool((model(near.clamp(0.0, 1.0) if norm == "inf" else near).argmax(1) == label).all())
@@ -319,7 +320,7 @@ def test_two_equilibria_and_what_lies_between_are_decided():
     )
     model = model.double().eval()
     verifier = IntervalVerifier(model)
-    x = torch.rand(12, 1, 2, 3, dtype=torch.float64)
+    x = testing.rand(12, 1, 2, 3, dtype=torch.float64)
     labels = model(x).argmax(1)
     for norm in ("2", "inf"):
         counts = []
@@ -328,7 +329,7 @@ def test_two_equilibria_and_what_lies_between_are_decided():
             counts.append(sum(verdict.status == "certified" for verdict in verdicts))
             for image, label, verdict in zip(x, labels, verdicts, strict=True):
                 if verdict.status == "certified":
-                    noise = torch.randn(200, *image.shape, dtype=torch.float64)
+                    noise = testing.randn(200, *image.shape, dtype=torch.float64)
                     size = noise.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
                     near = image + radius * (noise.sign() if norm == "inf" else noise / size)
                     near = near.clamp(0.0, 1.0) if norm == "inf" else near
@@ -339,13 +340,13 @@ def test_two_equilibria_and_what_lies_between_are_decided():
 def test_balls_go_through_what_has_a_constant_and_boxes_through_the_rest():
     torch.manual_seed(0)
     model = nn.Sequential(wp.Normalize((0.5,), (0.25,)), nn.ReLU(), nn.Flatten(), nn.Linear(20, 7)).double()
-    centre = torch.rand(2, 20, dtype=torch.float64)
-    images = images_of(Region(centre, torch.tensor([0.1, 0.2], dtype=torch.float64)), (1, 5, 4))
+    centre = testing.rand(2, 20, dtype=torch.float64)
+    images = images_of(Region(centre, testing.tensor([0.1, 0.2], dtype=torch.float64)), (1, 5, 4))
     for block in wp.materialise(model).exact.blocks:
         images = images.behind(block)
     boxes = images.boxes()
     with torch.no_grad():
         middle = model(centre.reshape(2, 1, 5, 4))
-        reach = model[3].weight.norm(dim=1) * torch.tensor([[0.4], [0.8]], dtype=torch.float64)
+        reach = model[3].weight.norm(dim=1) * testing.tensor([[0.4], [0.8]], dtype=torch.float64)
     torch.testing.assert_close(boxes.upper, middle + reach, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(boxes.lower, middle - reach, rtol=1e-10, atol=1e-10)

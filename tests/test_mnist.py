@@ -19,7 +19,7 @@ from wellposed.experiments.results import read_attacked, read_certified
 from wellposed.training.folder import read_metrics
 from wellposed.training.run import load_image_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.float32, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # Pixels are divided by this, so a constant per normalised pixel is this much smaller than one per pixel.
 _DEVIATION = 0.3081

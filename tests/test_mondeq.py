@@ -182,6 +182,7 @@ def test_rank_deficient_and_degenerate_parameters():
         assert 0 < guarantee.m <= smallest + 1e-15 * np.abs(gap).max() * 9
 
 
+@pytest.mark.float32
 def test_lost_monotonicity_raises():
     constraint = Monotone(8, 1e-6, dtype=torch.float32)
     with torch.no_grad():

@@ -122,6 +122,7 @@ class TestNewFamily(LayerCase):
         with pytest.raises(wp.InputError, match="proves no step"):
             self.make_layer(solver=wp.PeacemanRachford()).solve(self.inputs())
 
+    @pytest.mark.float32
     def test_certified_like_any_other(self):
         model = nn.Sequential(self.make_layer(torch.float32), nn.Linear(6, 3))
         certificate = wp.certify(model, inputs=testing.randn(10, 7))
@@ -177,7 +178,7 @@ class Written(nn.Module):
 def test_an_activation_of_ones_own_works_in_layers_and_between_them(make):
     torch.manual_seed(0)
     model = make()
-    x = torch.randn(20, 7)
+    x = testing.randn(20, 7)
     network = wp.materialise(model, (7,))
     with torch.no_grad():
         torch.testing.assert_close(network(x), model(x), rtol=1e-4, atol=1e-4)

@@ -13,7 +13,7 @@ from wellposed import testing
 from wellposed.numerics.convolution_norms import largest_singular_value
 from wellposed.operators import Circular, Dense, DrivenCircular, MultiScale, ScaledCircular, ZeroPadded
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
-from wellposed.operators.multi_scale import decimate, reduced, spread
+from wellposed.operators.tiers import decimate, halved, spread
 from wellposed.testing import OperatorCase
 
 
@@ -377,7 +377,7 @@ def test_strided_convolutions_and_their_adjoints_by_transfer_functions(size, str
 def test_decimation_and_spreading_are_adjoint(size):
     image = testing.randn(2, 3, *size, dtype=torch.float64)
     small = decimate(image, size)
-    assert small.shape[-2:] == reduced(size)
+    assert small.shape[-2:] == halved(size)
     other = torch.randn_like(small)
     torch.testing.assert_close((small * other).sum(), (image * spread(other, size)).sum(), rtol=1e-13, atol=1e-13)
     assert torch.equal(decimate(spread(other, size), size), other)

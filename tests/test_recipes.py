@@ -11,6 +11,8 @@ from wellposed.data import ImageData
 from wellposed.training.config import presets
 from wellposed.training.loaders import build_model
 
+pytestmark = pytest.mark.float32
+
 PAPERS = {name: config for name, config in presets().items() if name.startswith("papers/")}
 LARGE = [name for name in PAPERS if "large" in name]
 PARAMETERS = {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 import wellposed as wp
 from wellposed import testing
+from wellposed.operators import Dense
 from wellposed.solvers.gmres import gmres
+from wellposed.solvers.problem import AffineProblem
 from wellposed.testing import MapSolverCase, SolverCase, shared_problems
 
 
@@ -237,3 +241,21 @@ def test_gmres_against_a_dense_solve():
     right = testing.randn(4, 9, dtype=torch.float64)
     found = gmres(lambda v: (matrices @ v[:, :, None]).squeeze(2), right, 9, 1e-9)
     torch.testing.assert_close(found, torch.linalg.solve(matrices, right), rtol=1e-5, atol=1e-6)
+
+
+def test_solutions_are_shown_in_one_line():
+    q = torch.tensor([[1.0], [100.0], [1.0]], dtype=torch.float64)
+    with pytest.warns(wp.NotConvergedWarning):
+        found = wp.fixed_point(
+            lambda z, q: torch.tanh(q * z) + q, torch.zeros_like(q), (q,), solver=wp.Picard(), max_steps=1
+        )
+    assert repr(found.status) == "3× max_steps" and found.status == (wp.Status.MAX_STEPS,) * 3
+    mixed = dataclasses.replace(found, status_codes=torch.tensor([0, 1, 0], dtype=torch.int8))
+    assert repr(mixed.status) == "2× converged, 1× max_steps"
+    assert repr(mixed) == (
+        f"Solution(2× converged, 1× max_steps; at most 1 steps; residual at most {float(mixed.residual.max()):.3g}; "
+        "value (3, 1) float64)"
+    )
+    assert repr(wp.fixed_point(torch.cos, torch.zeros(0, 2))) == "Solution(no samples; value (0, 2) float32)"
+    problem = AffineProblem(Dense(torch.eye(2)), torch.zeros(3, 2), wp.activation("tanh"))
+    assert "offset=(3, 2) float32, activation=tanh" in repr(problem) and "\n" not in repr(problem)

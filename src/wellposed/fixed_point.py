@@ -46,7 +46,7 @@ def fixed_point(
         solver: the algorithm; `Anderson` by default.
         rtol: a sample is done when its error bound (residual, without a guarantee) is at most ``atol + rtol·‖z‖₂``;
             None for eps^(2/3) of the dtype.
-        atol: see ``rtol``.
+        atol: absolute tolerance; None for eps^(2/3) of the dtype.
         max_steps: limit on the steps of each sample.
         guarantee: what is known of f, e.g. ``Contraction(0.9)``: it makes ``error_bound`` available and stopping rigorous.
         gradient: `Exact` (default), `Phantom`, `JacobianFree` or `Unrolled`.
@@ -67,23 +67,27 @@ def fixed_point(
     """
     check_solver(solver)
     settings = Settings(
-        solver=Anderson() if solver is None else solver,
-        tolerance=Tolerance(rtol, atol),
-        max_steps=max_steps,
-        on_failure=on_failure,
-        gradient=Exact() if gradient is None else gradient,
-        certified=guarantee is not None,
-    )
-    given_state: Any = z0  # mypy takes the branches of a constrained type variable one at a time
-    single = isinstance(given_state, Tensor)
-    leaves: tuple[Tensor, ...] = (given_state,) if single else tuple(given_state)
-    _check_state(leaves)
+        solver=Anderson() if solver is None else solver, tolerance=Tolerance(rtol, atol), max_steps=max_steps,
+        on_failure=on_failure, gradient=Exact() if gradient is None else gradient, certified=guarantee is not None,
+    )  # fmt: skip
+    leaves, single = _leaves_of(z0)
     if isinstance(f, AffineProblem):
         check(single, "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
         return _solve_affine(f, leaves[0].detach(), guarantee, settings)  # type: ignore[return-value]
-    function: Callable[..., Any]
-    tensors: tuple[Tensor, ...]
-    function, tensors, per_sample = _as_function(f, tuple(args), batched_args)
+    function = _as_function(f, tuple(args), batched_args)
+    return _solve_map(*function, leaves, guarantee, settings, single=single)
+
+
+def _solve_map(
+    function: Callable[..., Any],
+    tensors: tuple[Tensor, ...],
+    per_sample: tuple[bool, ...] | None,
+    leaves: tuple[Tensor, ...],
+    guarantee: Guarantee | None,
+    settings: Settings,
+    *,
+    single: bool,
+) -> Any:
     pack, unpack = _packing(leaves)
 
     def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
@@ -92,25 +96,31 @@ def fixed_point(
         return pack(_checked_image(tuple(image) if isinstance(image, tuple | list) else (image,), rows, leaves))
 
     start = pack(tuple(leaf.detach() for leaf in leaves))
+    watched = torch.is_grad_enabled() and settings.gradient.is_implicit
     equation = MapEquation(
-        Guarded(on_rows), settings, guarantee, batched_tensors=per_sample, check_captured=torch.is_grad_enabled()
-        and isinstance(settings.gradient, Exact),
+        function=Guarded(on_rows), settings=settings, guarantee=guarantee, batched_tensors=per_sample,
+        check_captured=watched,
     )  # fmt: skip
     value, report = equation.run(start, (torch.zeros_like(start), *tensors))
     unpacked = unpack(value)
-    result: Any = unpacked[0] if single else unpacked
-    return Solution(*report.fields(), result, equation.adjoint_reports)
+    whole: Any = unpacked[0] if single else unpacked
+    return Solution(*report.fields(), value=whole, adjoint_reports=equation.adjoint_reports)
 
 
 def _solve_affine(
     problem: AffineProblem, start: Tensor, guarantee: Guarantee | None, settings: Settings
 ) -> Solution[Tensor]:
-    equation = AffineEquation(problem.operator, problem.activation, guarantee, settings)
+    equation = AffineEquation(
+        operator=problem.operator, activation=problem.activation, guarantee=guarantee, settings=settings
+    )
     value, report = equation.run(start, (*problem.operator.tensors, problem.offset, *problem.activation.tensors))
-    return Solution(*report.fields(), value, equation.adjoint_reports)
+    return Solution(*report.fields(), value=value, adjoint_reports=equation.adjoint_reports)
 
 
-def _check_state(leaves: tuple[Tensor, ...]) -> None:
+def _leaves_of(state: Any) -> tuple[tuple[Tensor, ...], bool]:
+    """The tensors of a state, and whether it is a single one."""
+    single = isinstance(state, Tensor)
+    leaves: tuple[Tensor, ...] = (state,) if single else tuple(state)
     check(len(leaves) > 0, "z0", leaves, "must be a tensor or a non-empty tuple of tensors")
     for leaf in leaves:
         check(isinstance(leaf, Tensor), "z0", type(leaf).__name__, "must be a tensor or a tuple of tensors")
@@ -118,6 +128,7 @@ def _check_state(leaves: tuple[Tensor, ...]) -> None:
         check(leaf.ndim >= 1, "z0.shape", tuple(leaf.shape), "the first dimension must be the batch: use z0[None]")
         check(leaf.shape[0] == leaves[0].shape[0], "z0", leaf.shape[0], "all parts need the same batch size")
         check(leaf.dtype == leaves[0].dtype, "z0.dtype", leaf.dtype, "all parts need the same dtype")
+    return leaves, single
 
 
 def _packing(
@@ -157,7 +168,7 @@ def _checked_image(image: tuple[Tensor, ...], rows: Tensor, leaves: tuple[Tensor
 def _as_function(
     f: Callable[..., Any], args: tuple[Any, ...], batched_args: Sequence[int] | None
 ) -> tuple[Callable[..., Any], tuple[Tensor, ...], tuple[bool, ...] | None]:
-    """F with only tensors for arguments, those tensors, and which of them have a row per sample."""
+    """The function f with only tensors for arguments, those tensors, and which of them have a row per sample."""
     places = [place for place, arg in enumerate(args) if isinstance(arg, Tensor)]
     for place in batched_args or ():
         check(place in places, "batched_args", place, "must be positions of tensors in args")

@@ -18,7 +18,7 @@ import safetensors.torch
 
 import wellposed as wp
 from wellposed import checker, testing
-from wellposed.certificates.file import seal
+from wellposed.certificates.filing.file import seal
 from wellposed.checker import Checker, Refuted
 
 

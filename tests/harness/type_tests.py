@@ -17,9 +17,9 @@ OF_THE_GATE = {"is_plain", "is_nonexpansive", "moves_only", "flattens_images"}
 NAMES_OF_CLASSES = {"__name__", "__qualname__", "__class__"}
 
 
-def type_tests(source: str) -> list[tuple[int, str]]:
-    """Every test of a kind in a file's text: line and code."""
-    found = [(node.lineno, text) for node in ast.walk(ast.parse(source)) for text in _tests_of(node)]
+def type_tests(module: ast.Module) -> list[tuple[int, str]]:
+    """Every test of a kind in a file: line and code."""
+    found = [(node.lineno, text) for node in ast.walk(module) for text in _tests_of(node)]
     return sorted(found)
 
 

@@ -21,6 +21,8 @@ class Activation(ABC):
         slope_range: smallest and largest slope over the real line, as exact as it is known.
         binary_slopes: whether every derivative is zero or one.
         homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
+        relative_error: of values and derivatives in float64; for derivatives it is absolute where units are saturated, as
+            their formulas subtract from one.
         concavity: that it is nonnegative and concave on the positive axis, or None where that is not so.
         torch_forms: what of torch computes activations of this class.
     """
@@ -28,6 +30,7 @@ class Activation(ABC):
     slope_range: tuple[float, float] = (0.0, 1.0)
     binary_slopes: bool = False
     homogeneous: bool = False
+    relative_error: float = 1e-14
     concavity: Concavity | None = None
     torch_forms: tuple[TorchForm, ...] = ()
 
@@ -39,6 +42,10 @@ class Activation(ABC):
     def derivative(self, value: Tensor) -> Tensor:
         """A derivative (Clarke selection at kinks) at the pre-activation ``value``; same shape."""
 
+    def derivative_bound(self, value: Tensor) -> Tensor:
+        """At least the derivative at a pre-activation in float64, rounding included."""
+        return self.derivative(value) * (1.0 + self.relative_error) + _UNITS
+
     def derivative_at_output(self, output: Tensor) -> Tensor | None:
         """The derivative written as a function of the output σ(v), where that is possible; otherwise None."""
         return None
@@ -49,7 +56,7 @@ class Activation(ABC):
         return ()
 
     def rebuild(self, tensors: tuple[Tensor, ...]) -> Activation:
-        """The same activation with other tensors in place of ``self.tensors``."""
+        """The activation with other tensors in place of ``self.tensors``."""
         return self
 
     def tensor_gradients(self, value: Tensor, cotangent: Tensor) -> tuple[Tensor, ...]:
@@ -96,23 +103,6 @@ class Activation(ABC):
         """The activation of coordinates that are not on a border which is kept zero; itself where there is no border."""
         return self
 
-    def image(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of σ on intervals, rounding not counted: exact if σ increases, else what its slopes leave possible.
-
-        With slopes in [a, b], σ(low + t) is above σ(low) + at and above σ(high) − b(w − t), w = high − low, and so on.
-
-        Args:
-            low: any shape.
-            high: the same shape, nowhere below ``low``.
-        """
-        ends, (least, most) = (self(low), self(high)), self.slope_range
-        if least >= 0.0:
-            return ends
-        width, rise = high - low, ends[1] - ends[0]
-        falling = ((most * width - rise) / (most - least)).clamp_min(0.0)
-        rising = ((rise - least * width) / (most - least)).clamp_min(0.0)
-        return ends[0] + least * falling, ends[0] + most * rising
-
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         """Resolvent ``(I + step·∂f)⁻¹`` where σ is the proximal operator of f.
 
@@ -156,8 +146,8 @@ class Activation(ABC):
         Args:
             output: ``resolvent(u, step)``.
             value: a pre-activation.
-            u: see ``output``.
-            step: see ``output``.
+            u: what the resolvent was taken of.
+            step: the step of that resolvent.
         """
         # The definition of the resolvent: output = σ(output + (u − output)/step).
         if isinstance(step, Tensor):

@@ -15,9 +15,8 @@ from wellposed.bounds.tail import normalisation_before, tail_of
 from wellposed.errors import CertificateError
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.frozen import frozen, linear_map
-from wellposed.layers.plain import is_plain
-from wellposed.layers.prescribed_bound import ScaledLinear
+from wellposed.layers.frozen import frozen
+from wellposed.maps.linear import LinearMap
 from wellposed.network import Network, materialise
 from wellposed.network.metric import metric_guarantee
 from wellposed.numerics.outward import enlarged, enlarged_norm, rounding_constant
@@ -73,6 +72,7 @@ class AffineNetwork:
         output_bias: c, shape (classes,).
         layer: the same layer, for certified solves.
         folding: relative error of the entries of U, and of b relative to ``bias_size``.
+        roundings: how many roundings of float64 the entries of U are off, of which ``folding`` counts more.
     """
 
     matrix: Tensor
@@ -83,6 +83,7 @@ class AffineNetwork:
     output_bias: Tensor
     layer: Equilibrium
     folding: float
+    roundings: int
 
     def __repr__(self) -> str:
         return f"AffineNetwork(weight={tuple(self.weight.shape)}, output={tuple(self.output.shape)})"
@@ -190,25 +191,16 @@ def affine_network(model: nn.Module | Network, *, relu_only: bool = True) -> Aff
     name, layer = tail.name, tail.layer
     if layer.activation != ReLU() and (relu_only or not layer.activation.is_monotone):
         raise CertificateError(f"{name}: has the activation {layer.activation!r}; this verification is about ReLU")
-    linear = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
-    if layer.operator().matrix() is None or not linear:
+    driven = layer.injection.matrix()
+    if layer.operator().matrix() is None or driven is None:
         raise CertificateError(f"{name}: needs a state map that is a matrix, and a linear input map")
-    fixed = frozen(layer, metric_guarantee(name, layer))
-    weight = fixed.injection.weight.detach()
-    bias = (
-        torch.zeros(len(weight), dtype=torch.float64) if fixed.injection.bias is None else fixed.injection.bias.detach()
-    )
-    size, folding = bias.abs(), 0.0
-    found = normalisation_before(blocks, tail.place, weight.shape[1])
+    fixed, driven = frozen(layer, metric_guarantee(name, layer)), driven.cpu()
+    found, roundings = normalisation_before(blocks, tail.place, driven.terms), driven.roundings
     if found is not None:
-        mean, std = found
-        shift, folding = -mean / std, rounding_constant(weight.shape[1] + 8)
-        size = size + weight.abs() @ shift.abs()
-        bias = bias + weight @ shift
-        weight = weight / std
-    fixed.injection = linear_map(weight, bias)
-    matrix = fixed.operator().dense().detach()
+        driven, roundings = driven.behind(*found), roundings + 1
+    fixed.injection = LinearMap.of(driven.weight, driven.bias)
     return AffineNetwork(
-        matrix=matrix, weight=weight, bias=bias, bias_size=size, output=tail.rows, output_bias=tail.bias, layer=fixed,
-        folding=folding,
+        matrix=fixed.operator().dense().detach(), weight=driven.weight, bias=driven.bias, bias_size=driven.bias_size,
+        output=tail.rows, output_bias=tail.bias, layer=fixed, folding=rounding_constant(driven.roundings),
+        roundings=roundings,
     )  # fmt: skip

@@ -82,7 +82,8 @@ def collect(network: Network, norm: Norm, name: str | None = None) -> tuple[Boun
         name: of the one method to ask, whatever it costs, beside the product of the blocks' constants; None to ask all.
 
     Raises:
-        CertificateError: none of them applies, or the one that was asked for does not, and why.
+        CertificateError: none of them applies, or the one that was asked for does not, and why; a `GuaranteeError` where weights
+            fail their theorem.
         InputError: there is no method of that name, or it is about other norms.
     """
     if name is not None:
@@ -93,7 +94,7 @@ def collect(network: Network, norm: Norm, name: str | None = None) -> tuple[Boun
         raise InputError(f"method={name!r}: is about the norm {known}; leave it out for norm={norm!r}")
     found: list[Bound] = []
     refusals: list[str] = []
-    failed: type[CertificateError] = CertificateError
+    kinds: set[type[CertificateError]] = set()
     for method in asked:
         if name not in (None, method.name) and method is not PRODUCT:
             continue
@@ -101,14 +102,14 @@ def collect(network: Network, norm: Norm, name: str | None = None) -> tuple[Boun
             bound = method.bound(network, norm, largest=_LARGEST if name is None else None)
         except CertificateError as error:
             refusals.append(f"{method.name}: {error}")
-            failed = GuaranteeError if isinstance(error, GuaranteeError) else failed
+            kinds.add(type(error))
             continue
         _require_bound(bound, method, norm)
         found.append(bound)
-    if name is not None and all(bound.method != name for bound in found):
-        raise failed(f"method={name!r}: {'; '.join(refusals)}")
-    if not found:
-        raise failed(f"norm={norm!r}: {'; '.join(refusals)}")
+    if not found or (name is not None and all(bound.method != name for bound in found)):
+        asked_for = f"norm={norm!r}" if name is None else f"method={name!r}"
+        failed = GuaranteeError if GuaranteeError in kinds else CertificateError
+        raise failed(f"{asked_for}: {'; '.join(refusals)}")
     return tuple(found)
 
 

@@ -9,20 +9,20 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.metric_inequality import DiagonalBound, MetricInequality, least_proved
 from wellposed.bounds.search.dense_barrier import least_square
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.plain import is_plain
-from wellposed.layers.prescribed_bound import ScaledLinear
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one, to_float64
 
 _SLACK = 1e-10
 _SMALLEST, _LARGEST = 1e-100, 1e100  # of scaled numbers, whose products then neither under- nor overflow
+_LOST = 1e-307  # above what one product loses to underflow
+_RELATIVE = 1e-290  # above which roundings of products and quotients are relative
 
 
 class DenseMetricProblem(MetricInequality):
@@ -70,7 +70,7 @@ class DenseMetricProblem(MetricInequality):
         test = condition - seen.T @ seen - through / square
         terms = terms + np.abs(seen).T @ np.abs(seen) + reach / square
         # What products of the smallest entries lose to underflow, as often as they occur.
-        lost = 1e-307 * len(scale) * (len(seen) + self._inputs) * (1.0 + (scale.max() / value) ** 2)
+        lost = _LOST * len(scale) * (len(seen) + self._inputs) * (1.0 + (scale.max() / value) ** 2)
         return is_positive_semidefinite(test, rounding * float(terms.sum(axis=1).max()) + lost)
 
     @override
@@ -100,8 +100,8 @@ def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Dense
         layer: the layer.
         std: of a normalisation before it, which U is divided by, float64, shape (inputs,); None for none.
     """
-    plain = is_plain(layer.injection, nn.Linear) or is_plain(layer.injection, ScaledLinear)
-    if not layer.activation.is_monotone or not plain:
+    driven = layer.injection.matrix()
+    if not layer.activation.is_monotone or driven is None:
         return None
     with torch.no_grad():
         operator, guarantee = layer.materialise()
@@ -112,10 +112,10 @@ def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> Dense
         metric = known_metric(matrix, guarantee)
         if metric is None:
             return None
-        weight = layer.injection.weight.detach()
+        weight, roundings = driven.cpu().weight, driven.roundings
         if std is None:
-            return DenseMetricProblem(matrix, weight, metric)
-        divided = weight.double().cpu() / std
-        if bool(((divided.abs() < 1e-290) & (weight != 0.0).cpu()).any()):  # whose rounding is not relative
+            return DenseMetricProblem(matrix, weight, metric, roundings=roundings)
+        divided = weight / std
+        if bool(((divided.abs() < _RELATIVE) & (weight != 0.0)).any()):
             return None
-        return DenseMetricProblem(matrix, divided, metric, roundings=1)
+        return DenseMetricProblem(matrix, divided, metric, roundings=roundings + 1)

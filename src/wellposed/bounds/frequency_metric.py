@@ -18,9 +18,7 @@ from wellposed.bounds.input_gram import circular_gram, constant_gram
 from wellposed.bounds.metric_inequality import DiagonalBound, MetricInequality, least_proved
 from wellposed.bounds.search.frequency_barrier import FrequencyBarrier
 from wellposed.bounds.search.interior_point import minimise
-from wellposed.layers.conv_equilibrium import ImageInjection, ImageLayer
-from wellposed.layers.conv_lben import CircularInjection
-from wellposed.layers.plain import is_plain
+from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.convolution_norms import are_semidefinite
 from wellposed.numerics.outward import UNIT, enlarged, enlarged_norm, reduced, rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one
@@ -152,41 +150,32 @@ class CircularMetricProblem(MetricInequality):
         return torch.fft.rfft2(images, norm="ortho").flatten(2).permute(2, 1, 0).contiguous()
 
 
-def circular_metric_problem(layer: object, std: Tensor | None = None) -> CircularMetricProblem | None:
+def circular_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> CircularMetricProblem | None:
     """The numbers of a layer that the theorem is about, or None if it is about another kind of layer.
 
     Args:
         layer: the layer.
         std: of a normalisation before it, which U is divided by, float64, shape (in_channels,); None for none.
     """
-    if not isinstance(layer, ImageLayer) or not layer.activation.is_monotone:
-        return None
-    if layer.output is not None or layer.direct is not None:
+    if not layer.activation.is_monotone or layer.output is not None or layer.direct is not None:
         return None
     with torch.no_grad():
-        weight = layer.injection.weight.detach()
-        if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()):
-            return None
         operator, guarantee = layer.materialise()
-        kernel, exponent = near_one(weight if std is None else weight.double().cpu() / std[:, None, None])
         form = operator.frequency_form()
         if form is None or guarantee is None:
             return None
-        if is_plain(layer.injection, CircularInjection):
-            gram, error = circular_gram(kernel, form.image, layer.injection.stride)
-        elif is_plain(layer.injection, ImageInjection) and _is_usual(layer.injection):
-            kept = layer.activation.interior is not layer.activation and weight.shape[-1] <= 3
-            gram, error = (circular_gram if kept else constant_gram)(kernel, form.image, layer.injection.stride[0])
-        else:
+        circular, padded = layer.injection.numbers().as_circular(), layer.injection.convolution()
+        driven = padded if circular is None else circular
+        if driven is None:
             return None
+        weight = driven.weight.cpu()
+        if not bool(torch.isfinite(weight).all()) or not bool((weight != 0.0).any()):
+            return None
+        kernel, exponent = near_one(weight if std is None else weight / std[:, None, None])
+        kept = layer.activation.interior is not layer.activation and weight.shape[-1] <= 3
+        build = circular_gram if circular is not None or kept else constant_gram
+        gram, error = build(kernel, form.image, driven.stride[0])
         return CircularMetricProblem(form.transfer, form.image, gram, error, exponent, form.metric)
-
-
-def _is_usual(convolution: ImageInjection) -> bool:
-    """Whether the settings of the convolution are those that it was made with: equal strides and centred taps."""
-    padding = tuple(taps // 2 for taps in convolution.weight.shape[2:])
-    equal = convolution.stride[0] == convolution.stride[1] and convolution.padding == padding
-    return equal and convolution.dilation == (1, 1) and convolution.groups == 1 and convolution.padding_mode == "zeros"
 
 
 def _covers(matrix: Tensor, rows: Tensor, share: Tensor, error: Tensor) -> bool:

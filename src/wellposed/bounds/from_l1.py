@@ -32,14 +32,15 @@ class ColumnMetricProblem(MetricInequality):
 
     Args:
         matrix: W, shape (n, n), float64.
-        weight: U, shape (n, inputs), float64; its entries may be off by one rounding.
+        weight: U, shape (n, inputs), float64.
         metric: a positive λ in which W is well posed.
+        roundings: how many roundings of float64 the entries of U may be off.
     """
 
-    def __init__(self, matrix: Tensor, weight: Tensor, metric: Tensor) -> None:
-        self._matrix, self._metric = matrix, metric
+    def __init__(self, matrix: Tensor, weight: Tensor, metric: Tensor, roundings: int = 0) -> None:
+        self._matrix, self._metric, self._roundings = matrix, metric, roundings
         self._weight, self._exponent = near_one(weight, "U")  # U is 2 to that power times this
-        self._whole = DenseMetricProblem(matrix, weight, metric)
+        self._whole = DenseMetricProblem(matrix, weight, metric, roundings=roundings)
         self._displacement = torch.eye(len(matrix), dtype=torch.float64) - matrix
 
     @override
@@ -71,7 +72,7 @@ class ColumnMetricProblem(MetricInequality):
             return None
         back = torch.ldexp(multipliers, torch.tensor(2.0 * exponent))
         hardest = squares.topk(min(_HARDEST, len(squares))).indices.tolist()
-        columns = [DenseMetricProblem(self._matrix, self._weight[:, j : j + 1], self._metric) for j in hardest]
+        columns = [self._column(place) for place in hardest]
 
         def claim(slack: float) -> DiagonalBound:
             return DiagonalBound(math.ldexp(least * (1.0 + slack), exponent + self._exponent), back)
@@ -81,6 +82,11 @@ class ColumnMetricProblem(MetricInequality):
             return all(column.proves(output, back, by_column) for column in columns)
 
         return least_proved(claim, proves, slack=_SLACK)
+
+    def _column(self, place: int) -> DenseMetricProblem:
+        """The layer as a function of one coordinate of its input."""
+        column = self._weight[:, place : place + 1]
+        return DenseMetricProblem(self._matrix, column, self._metric, roundings=self._roundings)
 
     def _constant(self, multipliers: Tensor, seen: Tensor) -> float | None:
         """Upper bound of the largest column's constant, rounding included; None where N is not proved positive definite."""
@@ -106,7 +112,7 @@ class ColumnMetricProblem(MetricInequality):
         driven = multipliers[:, None] * self._weight
         solved = torch.linalg.solve_ex(normal, driven)[0]
         # Of the products, and of the entries of N, of Λ and of U.
-        unit = rounding_constant(size + 16) + rounding
+        unit = rounding_constant(size + 16 + self._roundings) + rounding
         missed = (driven - normal @ solved).norm(dim=0)
         missed = missed + (unit * (driven.abs() + sizes @ solved.abs())).norm(dim=0)
         square = (driven * solved).sum(0) + unit * (driven.abs() * solved.abs()).sum(0)

@@ -20,7 +20,6 @@ from wellposed.numerics.outward import enlarged, reduced
 
 _ROUNDS = 6  # of the weights d
 _ENOUGH = 1e-2  # relative improvement below which another round is not worth it
-_FOLDED = 1  # roundings of the entries of U, which are divided by standard deviations
 _SCALED = 3  # roundings of a root, its reciprocal and a product
 
 
@@ -31,15 +30,17 @@ class EllipsoidMetricProblem(MetricInequality):
         matrix: W, shape (n, n), float64.
         weight: U, shape (n, inputs), float64.
         metric: a positive λ in which W is well posed.
+        roundings: how many roundings of float64 the entries of U may be off.
     """
 
-    def __init__(self, matrix: Tensor, weight: Tensor, metric: Tensor) -> None:
+    def __init__(self, matrix: Tensor, weight: Tensor, metric: Tensor, roundings: int = 0) -> None:
         self._matrix, self._weight, self._metric = matrix, weight, metric
+        self._roundings = roundings + _SCALED
 
     def _within(self, shares: Tensor) -> DenseMetricProblem:
         """The layer as a function of the ellipsoid's own coordinates."""
         scaled = self._weight * shares.rsqrt()
-        return DenseMetricProblem(self._matrix, scaled, self._metric, roundings=_FOLDED + _SCALED)
+        return DenseMetricProblem(self._matrix, scaled, self._metric, roundings=self._roundings)
 
     @override
     def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:

@@ -13,7 +13,7 @@ from wellposed.layers.equilibrium import Equilibrium
 from wellposed.network.kinds import Block
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Tail:
     """An equilibrium layer z = σ(Wz + Ux + b) and the linear map after it, to the end of the network.
 
@@ -34,6 +34,9 @@ class Tail:
     bias: Tensor
     has_head: bool
     between: tuple[Block, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Tail({self.name}: {self.rows.shape[0]} outputs of {self.rows.shape[1]} features)"
 
     def spread(self, rows: Tensor) -> Tensor:
         """The map from the state for some rows of C, shape (outputs, state features); every entry rounds once at most."""
@@ -125,7 +128,7 @@ def _fits(layer: Equilibrium, between: Sequence[Block], rows: Tensor) -> bool:
 
 def _shapes(layer: Equilibrium, between: Sequence[Block]) -> list[tuple[int, ...]]:
     """Shapes of a state before, between and behind some blocks."""
-    shapes = [tuple(layer.state_shape)]
+    shapes, dtype = [tuple(layer.state_shape)], layer.operator().dtype
     for block in between:
-        shapes.append(block.output_shape(shapes[-1], torch.float32))
+        shapes.append(block.output_shape(shapes[-1], dtype))
     return shapes

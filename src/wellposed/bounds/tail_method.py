@@ -93,16 +93,16 @@ class FlatTailMethod(TailMethod):
     """A method for networks of one affine layer on flat inputs, from whose inputs constants are in another norm.
 
     Attributes:
-        inequality: of the stored W, U and a metric in which W is well posed.
+        inequality: of the stored W, U, a metric in which W is well posed, and how many roundings the entries of U are off.
         reading: of its constants.
     """
 
-    inequality: Callable[[Tensor, Tensor, Tensor], MetricInequality]
+    inequality: Callable[[Tensor, Tensor, Tensor, int], MetricInequality]
     reading: Reading
 
     @override
     def problem(self, network: Network, *, largest: int | None = None, fold: bool = True) -> TailProblem:
         found, tail = affine_network(network, relu_only=False), tail_of(network.blocks)
         assert tail is not None
-        inequality = self.inequality(found.matrix, found.weight, found.metric)
+        inequality = self.inequality(found.matrix, found.weight, found.metric, found.roundings)
         return TailProblem(tail=tail, place=tail.place, inequality=inequality, reading=self.reading)

@@ -1,7 +1,7 @@
 """Certificates: Lipschitz constants, radii, perturbation and PAC-Bayes bounds, and witnesses against them."""
 
 from wellposed.certificates.certificate import Certificate as Certificate
-from wellposed.certificates.certificate import certify as certify
+from wellposed.certificates.certification import certify as certify
 from wellposed.certificates.perturbation import perturbation_bound as perturbation_bound
 from wellposed.certificates.well_posedness import TwoEquilibria as TwoEquilibria
 from wellposed.certificates.well_posedness import WellPosedness as WellPosedness

@@ -1,4 +1,4 @@
-"""`certify`: a model's Lipschitz constants as an object that can be applied, saved and checked again."""
+"""A model's Lipschitz constants as an object that can be applied, saved and checked again."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.bounds.bound import Bound, require_proved
-from wellposed.bounds.collection import collect, least, restored
+from wellposed.bounds.collection import least, restored
 from wellposed.bounds.factor import Factor, product
 from wellposed.bounds.tail_bound import TailBound
-from wellposed.certificates.file import write
-from wellposed.certificates.filing import filed_as, read_fields
+from wellposed.certificates.filing import filed_as, read_fields, write
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
-from wellposed.errors import CertificateError, InputError, WellposedError, check, checked_options, choices
-from wellposed.lower_bounds.witness import slope_between, witness
+from wellposed.errors import CertificateError, InputError, WellposedError, check, choices
+from wellposed.lower_bounds.witness import slope_between
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
-from wellposed.numerics.norm import Norm, norm_named
+from wellposed.numerics.norm import Norm
+from wellposed.numerics.outward import REPRODUCIBLE, enlarged
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -159,7 +159,7 @@ class Certificate:
         if self.network is not None and result.digest not in (None, self.network.digest):
             raise InputError("result: these are logits of another network than the one that this certificate is about")
         # Errors grow with the Euclidean distance, which is at most √d times that of the ℓ∞ norm.
-        growth = result.growth * (math.sqrt(result.inputs) if self.norm == "inf" else 1.0)
+        growth = result.growth if self.norm != "inf" else enlarged(result.growth * math.sqrt(result.inputs), 2)
         return self.radius(
             result.logits, labels, rule=rule, logit_error=result.error, elsewhere=result.elsewhere, growth=growth
         )
@@ -208,7 +208,7 @@ class Certificate:
             proved = slope_between(network.exact, *self.witness, norm=self.norm)
         except (RuntimeError, ValueError, InputError) as error:
             raise CertificateError(f"witness: not a pair of inputs of the model ({error})") from error
-        if not self.lower_bound <= min(proved * (1.0 + 1e-12), self.lipschitz):
+        if not self.lower_bound <= min(proved * REPRODUCIBLE, self.lipschitz):
             raise CertificateError(f"lower_bound: {self.lower_bound!r} is claimed, the witness proves only {proved!r}")
 
     def save(self, path: str | Path, model: nn.Module | Network | None = None) -> None:
@@ -263,70 +263,3 @@ class Certificate:
             raise CertificateError("weights_sha256: the certificate is about another network than the model now is")
         network = network if known is None else known
         return network
-
-
-@checked_options
-def certify(
-    model: nn.Module | Network, *, norm: float | str = 2, inputs: Tensor | None = None, method: str | None = None
-) -> Certificate:
-    """Prove a Lipschitz constant of a model, and of every class margin where it ends in a linear layer.
-
-    Several theorems are asked, of which the least constants count, for all outputs and for every margin; see `register_bound`
-    for adding one.
-
-    Args:
-        model: a network, or any module that `materialise` can make one of, in eval mode. For a `GraphClassifier` the constant is
-            that from node features, in the Frobenius norm, for every graph whose adjacency has a norm of at most one, as after
-            symmetric normalisation.
-        norm: 2, ``"inf"`` or 1, of inputs and outputs alike.
-        inputs: data, shape (batch, ...), from which to search for a lower bound with its witness; None to skip that.
-        method: the one theorem to ask, whatever it costs: ``"product"`` for the product of the blocks' constants, or beside it
-            ``"metric"`` for the best diagonal metric of the last layer and its head (Euclidean), ``"entrywise"`` for
-            sensitivities entry by entry (ℓ∞ and ℓ1), ``"ellipsoids"`` (ℓ∞), ``"columns"`` (ℓ1), or the name of one that was
-            registered; None for all, the metric for states of up to 256 features.
-
-    Raises:
-        CertificateError: a part of the model is not known, see `materialise`; its weights do not satisfy their theorem; or the
-            method that was asked for does not apply.
-        InputError: NaN or infinite weights, inputs that do not fit, or a method that is not about this norm.
-
-    Example:
-        >>> certificate = wp.certify(nn.Sequential(wp.MonDEQ(6, 5), nn.Linear(5, 3)), inputs=torch.rand(4, 6))
-        >>> certificate.check() and certificate.lower_bound <= certificate.lipschitz
-        True
-    """
-    named = norm_named(norm)
-    network = _network_for(model, inputs)
-    network.require_unchanged()
-    network.check_precision()
-    bounds = collect(network, named, None if method is None else str(method))
-    best, pairs = least(bounds)
-    found = None if inputs is None else witness(network, inputs, norm=named)
-    return Certificate(
-        norm=named, lipschitz=best.value, method=best.reason, bounds=bounds, pairs=pairs,
-        weights_sha256=network.weights_sha256, precision=network.precision,
-        lower_bound=None if found is None else found.lipschitz,
-        witness=None if found is None else (found.first, found.second), network=network,
-    )  # fmt: skip
-
-
-def _network_for(model: nn.Module | Network, inputs: Tensor | None) -> Network:
-    """The network, for inputs that must fit it."""
-    if inputs is None:
-        return materialise(model)
-    if not isinstance(inputs, Tensor):
-        raise InputError(f"inputs: is a {type(inputs).__name__}; needs a torch tensor of shape (batch, ...)")
-    if inputs.ndim < 2 or not len(inputs):
-        raise InputError("inputs: an empty batch; give some inputs, shape (batch, ...), or None for no lower bound")
-    try:
-        network = materialise(model, tuple(inputs.shape[1:]))
-    except InputError as error:
-        raise InputError(f"inputs: {error}") from error
-    if network.takes_graphs:
-        raise InputError("inputs: tensors are no graphs; see wellposed.lower_bounds.graph_witness for a lower bound")
-    if not inputs.is_floating_point() or not bool(torch.isfinite(inputs).all()):
-        raise InputError(
-            f"inputs: has dtype {inputs.dtype} or NaN or infinite entries; needs finite floating-point numbers"
-        )
-    network.check_input(inputs.to(network.dtype), "inputs")
-    return network

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError
-from wellposed.layers.equilibrium import Equilibrium, exact_linear
+from wellposed.layers.equilibrium import Equilibrium
+from wellposed.maps.affine import Matrix
 from wellposed.network import Network
 from wellposed.network.single import single_layer
 from wellposed.numerics.euclidean import euclidean, underflow
@@ -47,13 +48,13 @@ def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Networ
         raise InputError(f"perturbed: has the activation {moved.activation!r}, layer has {given.activation!r}")
     (matrix, first), (other_matrix, second) = (_monotone(part) for part in (given, moved))
     given.activation.require_zero_at_zero("layer")
-    weight, other_weight = (part.injection.weight.detach().cpu().double() for part in (given, moved))
-    bias, other_bias = (_bias(part) for part in (given, moved))
+    driven, other_driven = (_input_matrix(part) for part in (given, moved))
     rows = x.detach().cpu()
     change = _distance(matrix, other_matrix)
-    offset = _norm_bound(exact_linear(rows, weight, bias))
+    offset = _norm_bound(driven.exact(rows))
     # One rounding of every difference is one more of the weights.
-    drift = _norm_bound(exact_linear(rows, other_weight - weight, other_bias - bias, roundings=1))
+    differences = other_driven.weight - driven.weight, other_driven.bias - driven.bias
+    drift = _norm_bound(Matrix.of(*differences, roundings=1).exact(rows))
     bound = next_up(next_up(change * first) * second) * offset + drift * second
     # Two sums, two products and one more sum, and products that underflow; what overflows (an infinity less another, or times
     # zero) is infinite.
@@ -93,6 +94,8 @@ def _distance(first: Tensor, second: Tensor) -> float:
     return next_up(spectral_norm_upper_bound(difference) + rounding + underflow(first.dtype, first.numel(), 1))
 
 
-def _bias(layer: Equilibrium) -> Tensor:
-    bias = layer.injection.bias
-    return torch.zeros(layer.state_features, dtype=torch.float64) if bias is None else bias.detach().cpu().double()
+def _input_matrix(layer: Equilibrium) -> Matrix:
+    found = layer.injection.matrix()
+    if found is None:
+        raise CertificateError("layer: needs an input map that is a matrix")
+    return found.cpu()

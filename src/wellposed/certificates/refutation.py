@@ -14,15 +14,16 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import enlarged, rounding_constant
 
 _STARTS = 40  # of the search for a minor that is not positive
 _EXACT_ROWS = 64  # of minors in rational arithmetic
+_ROUNDED = 1e-6  # of two equilibria's distance, by which rounding may move them
 
 Vector = list[Fraction]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TwoEquilibria:
     """Two solutions of z = max(Wz + q, 0), rational numbers rounded to float64.
 
@@ -39,6 +40,9 @@ class TwoEquilibria:
     second: Tensor
     residual: float
     input: Tensor | None
+
+    def __repr__(self) -> str:
+        return f"TwoEquilibria({len(self.first)} units, off by {self.residual:.3g})"
 
 
 def refuted(matrix: Tensor) -> tuple[bool, TwoEquilibria | None]:
@@ -134,7 +138,7 @@ def _rounded(matrix: Tensor, active: set[int], place: int, change: Vector, betwe
         ]
         missed.append(math.hypot(*away))
     apart = math.dist(*found)
-    if not max(missed) <= 1e-6 * apart:
+    if not max(missed) <= _ROUNDED * apart:
         return None
     q, z, other = (torch.tensor(part, dtype=torch.float64) for part in (given, *found))
     return TwoEquilibria(q, z, other, max(missed), None)
@@ -191,7 +195,7 @@ def _is_negative(matrix: Tensor) -> bool:
     ):
         missed = (
             (product - identity).abs()
-            + 2.0 * rounding * (terms + identity)
+            + enlarged(rounding * (terms + identity), 2 * size + 4)
             + tiny * (1.0 + inverse.abs().sum(1))[:, None]
         )
         if not float(missed.sum(1).amax()) < 0.99:

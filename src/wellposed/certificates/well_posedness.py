@@ -20,8 +20,10 @@ from wellposed.guarantee.metric_search import find_metric
 from wellposed.network import Network
 from wellposed.network.single import single_layer
 
+_REACHED = 1e-9  # relative, by which U x + b may miss an offset that it is to reach
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class WellPosedness:
     """What is known of one W.
 
@@ -34,6 +36,10 @@ class WellPosedness:
     outcome: str
     metric: Tensor | None = None
     witness: TwoEquilibria | None = None
+
+    def __repr__(self) -> str:
+        known = "" if self.witness is None else f", {self.witness!r}"
+        return f"WellPosedness({self.outcome}{', in a diagonal metric' if self.metric is not None else known})"
 
 
 def well_posedness(layer: nn.Module | Network) -> WellPosedness:
@@ -66,10 +72,12 @@ def well_posedness(layer: nn.Module | Network) -> WellPosedness:
         proved, witness = refuted(matrix)
         if witness is None:
             return WellPosedness("refuted" if proved else "unknown")
-        weight = given.injection.weight.detach().double().cpu()
-        bias = given.injection.bias
-        wanted = witness.offset if bias is None else witness.offset - bias.detach().double().cpu()
-        x = torch.linalg.lstsq(weight, wanted[:, None]).solution[:, 0]
-        scale = float(wanted.norm()) + float((witness.offset - wanted).norm())
-        reached = float((weight @ x - wanted).norm()) <= 1e-9 * scale
+        driven = given.injection.matrix()
+        if driven is None:
+            return WellPosedness("refuted", witness=witness)
+        driven = driven.cpu()
+        wanted = witness.offset - driven.bias
+        x = torch.linalg.lstsq(driven.weight, wanted[:, None]).solution[:, 0]
+        scale = float(wanted.norm()) + float(driven.bias.norm())
+        reached = float((driven.weight @ x - wanted).norm()) <= _REACHED * scale
         return WellPosedness("refuted", witness=replace(witness, input=x if reached else None))

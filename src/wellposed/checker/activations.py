@@ -1,12 +1,10 @@
 """Activations with slopes in [0, 1] everywhere, which is all that the theorems need of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
 
-from .core import Array
+from .proofs import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": lambda v: np.maximum(v, 0.0), "leaky_relu": lambda v: np.where(v > 0.0, v, 0.01 * v), "identity": lambda v: v,

@@ -5,20 +5,18 @@ GᵀG ⪯ qFᵀF + r for G = κF + E, q = (1 + t)κ², r = (1 + 1/t)‖E‖², t
 With the input map Ũ instead, and W = I − Ψ(C + FᵀF + ΛRRᵀΛ), it does from 2RRᴴ − (s/γ)ŨŨᴴ ⪰ −e and C + Cᴴ ⪰ r/(sγ) + e·max Λ².
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
+from .case import Block, Case
 from .convolution import all_semidefinite, frequencies, transfer
-from .core import UNIT, Array, Block, Checker, gamma, real
-from .numbers import whole
+from .proofs import UNIT, Array, real, rounding_constant, whole
 from .scaled import scaled_map
 
 
 def prove(
-    case: Checker, block: Block, value: float, core: tuple[Array, Array], driven: tuple[Array, float], least: float
+    case: Case, block: Block, value: float, core: tuple[Array, Array], driven: tuple[Array, float], least: float
 ) -> bool:
     """Whether the bound is proved.
 
@@ -49,12 +47,16 @@ def prove(
         return all_semidefinite(condition - s / value * squares, error + s / value * missing + short)
     root, around = _driven(case, block, (rows, columns), stride), real(block["around"])
     own = 2.0 * root @ root.conj().swapaxes(2, 3)
-    blur = 8.0 * gamma(root.shape[3] + 8) * (np.abs(root) ** 2).sum((2, 3)) + s / value * missing + 4.0 * UNIT * around
+    blur = (
+        8.0 * rounding_constant(root.shape[3] + 8) * (np.abs(root) ** 2).sum((2, 3))
+        + s / value * missing
+        + 4.0 * UNIT * around
+    )
     good = around >= 0.0 and all_semidefinite(own - s / value * squares + around * eye, error + blur)
     return good and all_semidefinite(condition, error + short + around / least**2 * (1.0 + 1e-12))
 
 
-def _driven(case: Checker, block: Block, image: tuple[int, int], stride: int) -> Array:
+def _driven(case: Case, block: Block, image: tuple[int, int], stride: int) -> Array:
     """R at every frequency as it runs."""
     free = case.getter(block)("injection.free")
     exact = math.sqrt(0.5) * transfer(free, image, stride)
@@ -62,7 +64,7 @@ def _driven(case: Checker, block: Block, image: tuple[int, int], stride: int) ->
     return frequencies(case, block, "driven", exact, np.broadcast_to(64.0 * taps, exact.shape))
 
 
-def _factor(case: Checker, block: Block, image: tuple[int, int]) -> Array:
+def _factor(case: Case, block: Block, image: tuple[int, int]) -> Array:
     """F as it runs, shape (outputs, channels, height, width)."""
     channels = len(case.getter(block)("constraint.V"))
     exact = math.sqrt(0.5) * _spread(case.getter(block)("output.free"), block, image, channels)

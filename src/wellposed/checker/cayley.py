@@ -1,12 +1,10 @@
 """Orthogonal matrices by the transform of Cayley, and the comparison of matrices as they run with such ones."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
-from .core import Array, Refuted
+from .proofs import Array, Refuted
 
 
 def cayley(free: Array) -> tuple[Array, Array]:

@@ -1,43 +1,41 @@
 """Equilibrium layers on images with a zero-padded convolution W, slopes in [0, 1], channel by channel.
 
-With k_o the centre tap of a channel to itself and T the sums of all other absolute taps, the Euclidean norms of what the channels
-of a state move by, a, and of what those of the offset do, b, have Aa ≤ b for A = diag(1 − k) − T, by Young's inequality. With
-Ay ≥ s > 0 and y > 0 A is an M-matrix, and Aᵀt ≥ y and t ≤ κ²s show ‖A⁻¹‖₂ ≤ κ (Collatz & Wielandt).
+Let k_o be the centre tap of a channel to itself and T the sums of all other absolute taps. Of the changes of state and offset let
+a and b be the Euclidean norms, channel by channel: Aa ≤ b for A = diag(1 − k) − T, by Young's inequality. With Ay ≥ s > 0 and
+y > 0 A is an M-matrix, and Aᵀt ≥ y and t ≤ κ²s show ‖A⁻¹‖₂ ≤ κ (Collatz & Wielandt).
 """
-
-from __future__ import annotations
 
 import numpy as np
 
 from .activations import ACTIVATIONS
+from .case import Block, Case, Shape
 from .convolution import zero_padded_norm_at_most
-from .core import SAFETY, Array, Block, Checker, Refuted, Shape, gamma
-from .numbers import bounded, whole
+from .proofs import SAFETY, Array, Refuted, bounded, rounding_constant, whole
 
 
-def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
-    """Tensors that a layer of its kind has, and those that it may have."""
+def roles(case: Case, block: Block) -> tuple[set[str], set[str]]:
+    """Names of the tensors that a block of this kind must have, and of those that it may have besides."""
     if block["activation"] not in ACTIVATIONS:
         raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}")
     names = ("T", "slack", "log_weights", "_extra_state")
     return {f"constraint.{name}" for name in names} | {"injection.weight"}, {"injection.bias"}
 
 
-def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
-    """The shapes of its values and inputs."""
+def ends(case: Case, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of the values and the inputs of a block."""
     (channels, inputs), (height, width) = case.getter(block)("injection.weight").shape[:2], block["input_image"]
     stride = whole(block["stride"])
     return (channels, -(-whole(height) // stride), -(-whole(width) // stride)), (inputs, whole(height), whole(width))
 
 
-def prove(case: Checker, place: int, value: float) -> bool:
+def prove(case: Case, place: int, value: float) -> bool:
     """Whether a layer's own constant is proved: ‖U‖₂‖A⁻¹‖₂."""
     block = case.blocks[place]
     kernel, off = _kernel(case, block)
     rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
     centre = np.diagonal(kernel[:, :, rows, columns])
     sums = np.abs(kernel).sum((2, 3)) - np.diag(np.abs(centre))
-    error = 2.0 * gamma(kernel[0].size + 16)
+    error = 2.0 * rounding_constant(kernel[0].size + 16)
     sums, diagonal = (sums + error * np.abs(kernel).sum((2, 3))), (1.0 - centre)
     start, reach, back = (
         case.evidence[f"{block['name']}/{part}"].astype(np.float64) for part in ("start", "reach", "back")
@@ -63,7 +61,7 @@ def prove(case: Checker, place: int, value: float) -> bool:
     )
 
 
-def _kernel(case: Checker, block: Block) -> tuple[Array, Array]:
+def _kernel(case: Case, block: Block) -> tuple[Array, Array]:
     """The taps as they run, and how many units in the last place each may be off."""
     get = case.getter(block)
     free, slack, weights, mu = (get(f"constraint.{name}") for name in ("T", "slack", "log_weights", "_extra_state"))

@@ -3,19 +3,17 @@
 m below the Hermitian part of I − W at every frequency gives the constant ‖U‖₂/m; with a head see `pooled`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from .activations import ACTIVATIONS
+from .case import Block, Case, Shape
 from .convolution import all_semidefinite, check_margin, frequencies, gram, monotone_transfer, zero_padded_norm_at_most
-from .core import UNIT, Array, Block, Checker, Refuted, Shape, near_one, real
-from .numbers import whole
 from .pooled import check_pooled
+from .proofs import UNIT, Array, Refuted, near_one, real, whole
 
 
-def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
-    """Tensors that a layer of its kind has, and those that it may have."""
+def roles(case: Case, block: Block) -> tuple[set[str], set[str]]:
+    """Names of the tensors that a block of this kind must have, and of those that it may have besides."""
     rows, columns, height, width, stride = _sizes(block)
     border = {0: 0, 1: 2}.get(block["border"], -1)
     fits = stride >= 1 and (rows, columns) == (-(-height // stride) + border, -(-width // stride) + border)
@@ -24,14 +22,14 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return {"constraint.A", "constraint.B", "constraint._extra_state", "injection.weight"}, {"injection.bias"}
 
 
-def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
-    """The shapes of its values and inputs."""
+def ends(case: Case, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of the values and the inputs of a block."""
     rows, columns, height, width, _ = _sizes(block)
     channels, inputs = case.getter(block)("injection.weight").shape[:2]
     return (channels, rows, columns), (inputs, height, width)
 
 
-def prove(case: Checker, place: int, value: float) -> bool:
+def prove(case: Case, place: int, value: float) -> bool:
     """Whether ‖U‖₂/m is proved, m below the Hermitian part of I − W."""
     block = case.blocks[place]
     matrices, least = _matrices(case, block), real(block["monotonicity"])
@@ -44,7 +42,7 @@ def prove(case: Checker, place: int, value: float) -> bool:
     return zero_padded_norm_at_most(kernel, (height, width), stride, value * least * (1.0 - 4.0 * UNIT))
 
 
-def joint(case: Checker, place: int) -> None:
+def joint(case: Case, place: int) -> None:
     """The constants of a layer with averages over its image, if any, and a linear head."""
     block = case.blocks[place]
     check_pooled(case, place, _sizes(block)[:2], _matrices(case, block), _gram(case, block))
@@ -55,7 +53,7 @@ def _sizes(block: Block) -> tuple[int, int, int, int, int]:
     return (*(whole(e) for e in (*block["image"], *block["input_image"], block["stride"])),)  # type: ignore[return-value]
 
 
-def _matrices(case: Checker, block: Block) -> Array:
+def _matrices(case: Case, block: Block) -> Array:
     """T at every frequency as it runs."""
     get, (rows, columns) = case.getter(block), _sizes(block)[:2]
     a, b, m = (get(f"constraint.{name}") for name in ("A", "B", "_extra_state"))
@@ -65,7 +63,7 @@ def _matrices(case: Checker, block: Block) -> Array:
     return found
 
 
-def _gram(case: Checker, block: Block) -> tuple[Array, float, int]:
+def _gram(case: Case, block: Block) -> tuple[Array, float, int]:
     """G over 4 to a power, its error, and the power."""
     kernel, exponent = near_one(case.getter(block)("injection.weight"))
     rows, columns, _, _, stride = _sizes(block)

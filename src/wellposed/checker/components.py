@@ -5,15 +5,13 @@ keeps W's diagonal and takes absolute values off it (Jafarpour et al. 2021); for
 once a v > 0 has Av > 0; then y with Ay ≥ s ≥ 0 is above A⁻¹s, so that vectors prove all there is to prove.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 
 import numpy as np
 
-from .core import Array, Block, Checker, Refuted, gamma, module, moves_only
-from .numbers import bounded
+from .case import Block, Case, module, moves_only
+from .proofs import Array, Refuted, bounded, rounding_constant
 
 _LAYERS = {"equilibrium": "dense", "positive": "positive"}
 _LINEAR = ("linear", "orthogonal")
@@ -21,7 +19,7 @@ _TINY = 1e-300  # more than underflow can lose
 _ELEMENTWISE = ("Flatten", "Identity", "ReLU", "Tanh", "Sigmoid", "Hardtanh", "Dropout")
 
 
-def constants(case: Checker) -> tuple[float, Array | None]:
+def constants(case: Case) -> tuple[float, Array | None]:
     """Proved constants of all outputs and of their margins, the latter None where no linear map ends the chain."""
     passive = [block["kind"] == "nonexpansive" and block["class"] in _ELEMENTWISE for block in case.blocks]
     for block, skipped in zip(case.blocks, passive, strict=True):
@@ -35,7 +33,7 @@ def constants(case: Checker) -> tuple[float, Array | None]:
     rows = _rows(case, blocks[-1])
     places = list(itertools.combinations(range(len(rows)), 2)) if linear else []
     margins = np.array([rows[i] - rows[j] for i, j in places]).reshape(-1, rows.shape[1])
-    up = 1.0 + gamma(2 * rows.shape[1] + 16)
+    up = 1.0 + rounding_constant(2 * rows.shape[1] + 16)
     if case.norm == "inf":
         bounds = np.abs(np.concatenate([rows, margins])) @ _ahead(case, blocks) * up
         bounds = bounds + _TINY * np.concatenate([rows, margins]).any(1)
@@ -51,7 +49,7 @@ def constants(case: Checker) -> tuple[float, Array | None]:
     return whole, pairs
 
 
-def _rows(case: Checker, block: Block) -> Array:
+def _rows(case: Case, block: Block) -> Array:
     """The matrix that a block ends with, with its signs."""
     if block["kind"] in _LINEAR:
         return case.linear_map(block)
@@ -60,7 +58,7 @@ def _rows(case: Checker, block: Block) -> Array:
     return np.eye(len(case.evidence[f"{block['name']}/matrix"]))
 
 
-def _ahead(case: Checker, blocks: list[Block]) -> Array:
+def _ahead(case: Case, blocks: list[Block]) -> Array:
     """How far every component moves at most before the rows of the last block, for inputs that move by one each."""
     reached = np.ones(_inputs(case, blocks))
     for place, block in enumerate(blocks):
@@ -72,18 +70,18 @@ def _ahead(case: Checker, blocks: list[Block]) -> Array:
             reached = layer.above(case.evidence[f"{block['name']}/moved"].astype(np.float64), driven, backwards=False)
         if block is not blocks[-1] and (block["kind"] in _LINEAR or block.get("output")):
             rows = np.abs(_rows(case, block))
-            reached = rows @ reached * (1.0 + gamma(rows.shape[1] + 8)) + _TINY
+            reached = rows @ reached * (1.0 + rounding_constant(rows.shape[1] + 8)) + _TINY
     return reached
 
 
-def _back(case: Checker, blocks: list[Block], back: Array) -> Array:
+def _back(case: Case, blocks: list[Block], back: Array) -> Array:
     """``back·K`` for the K of the blocks before the rows of the last one, rounded up."""
     for place, block in reversed(list(enumerate(blocks))):
         if block["kind"] == "normalize":
             back = back / _deviations(case, block, blocks[place:]) * (1.0 + 1e-15)
         if block is not blocks[-1] and (block["kind"] in _LINEAR or block.get("output")):
             rows = np.abs(_rows(case, block))
-            back = back @ rows * (1.0 + gamma(len(rows) + 8)) + _TINY * back.any(1, keepdims=True)
+            back = back @ rows * (1.0 + rounding_constant(len(rows) + 8)) + _TINY * back.any(1, keepdims=True)
         if block["kind"] in _LAYERS:
             layer, moved = _Layer(case, block), case.evidence[f"{block['name']}/moved"].astype(np.float64)
             proved = [layer.above(above, row, backwards=True) for above, row in zip(moved, back, strict=True)]
@@ -94,7 +92,7 @@ def _back(case: Checker, blocks: list[Block], back: Array) -> Array:
 class _Layer:
     """A, the scale D and |U| of one layer, A being an M-matrix."""
 
-    def __init__(self, case: Checker, block: Block) -> None:
+    def __init__(self, case: Case, block: Block) -> None:
         if block["kind"] == "equilibrium":
             matrix, driven = module("dense").matrices(case, block)
             self.diagonal, self.off = 1.0 - np.diagonal(matrix), np.abs(matrix) * (1.0 - np.eye(len(matrix)))
@@ -104,7 +102,7 @@ class _Layer:
             weight, driven = positive.weight(case, block), positive.input_map(case, block)
             self.scale = positive.sensitivity(case, block)[2]
             self.diagonal, self.off = np.ones(len(weight)), self.scale[:, None] * weight
-        self.inputs, self.rounding = np.abs(driven), gamma(2 * len(self.off) + sum(driven.shape) + 32)
+        self.inputs, self.rounding = np.abs(driven), rounding_constant(2 * len(self.off) + sum(driven.shape) + 32)
         self.up = 1.0 + 2.0 * self.rounding
         probe = case.evidence[f"{block['name']}/m_matrix"].astype(np.float64)
         if probe.shape != self.diagonal.shape or not bounded(probe) or not (self.least(probe, False) > 1e-250).all():
@@ -126,14 +124,14 @@ class _Layer:
         return vector
 
 
-def _inputs(case: Checker, blocks: list[Block]) -> int:
+def _inputs(case: Case, blocks: list[Block]) -> int:
     """How many inputs the first map of some blocks takes."""
     first = next(block for block in blocks if block["kind"] in (*_LINEAR, *_LAYERS))
     known = _LAYERS.get(first["kind"])
     return case.linear_map(first).shape[1] if known is None else int(module(known).ends(case, first, None)[1][-1])
 
 
-def _deviations(case: Checker, block: Block, rest: list[Block]) -> Array:
+def _deviations(case: Case, block: Block, rest: list[Block]) -> Array:
     """What a normalisation divides each input of the blocks from it on by."""
     std, inputs = case.getter(block)("std"), _inputs(case, rest)
     maps = [k for k, later in enumerate(rest) if later["kind"] in (*_LINEAR, *_LAYERS)]

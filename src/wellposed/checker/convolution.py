@@ -1,19 +1,18 @@
 """Convolutions at the frequencies of a grid: their matrices there, and norms of zero-padded ones."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
-from .core import SAFETY, UNIT, Array, Block, Checker, Refuted, gamma, near_one, semidefinite
+from .case import Block, Case
+from .proofs import SAFETY, UNIT, Array, Refuted, near_one, rounding_constant, semidefinite
 
 
 def transfer(kernel: Array, grid: tuple[int, int], stride: int = 1) -> Array:
     """Of a correlation with centred taps, circular on a grid of its outputs: shape (rows, columns//2 + 1, out, in·stride²).
 
-    Every phase of the pixels of the input counts as a channel; tap t of phase p is that of pixel (t − p)/stride. The other half
-    of the frequencies has the complex conjugates.
+    Every phase of the pixels of the input counts as a channel; tap t of phase p is the tap of pixel (t − p)/stride. The other
+    half of the frequencies has the complex conjugates.
     """
     rows, columns = kernel.shape[2:]
     down, right = np.arange(grid[0]), np.arange(grid[1] // 2 + 1)
@@ -21,9 +20,8 @@ def transfer(kernel: Array, grid: tuple[int, int], stride: int = 1) -> Array:
     for row in range(rows):
         for column in range(columns):
             at = row - rows // 2, column - columns // 2
-            turned = (down * (at[0] // stride) % grid[0] / grid[0])[:, None] + right * (at[1] // stride) % grid[
-                1
-            ] / grid[1]
+            turned = (down * (at[0] // stride) % grid[0] / grid[0])[:, None]
+            turned = turned + right * (at[1] // stride) % grid[1] / grid[1]
             phase = np.exp(2j * math.pi * turned)[:, :, None, None]
             found[:, :, :, :, at[0] % stride, at[1] % stride] += phase * kernel[:, :, row, column]
     return found.reshape(*found.shape[:3], -1)
@@ -52,7 +50,7 @@ def gram(kernel: Array, grid: tuple[int, int], stride: int) -> tuple[Array, floa
     """U Uᴴ at every frequency, and a bound of its error in the Euclidean norm."""
     found = transfer(kernel, grid, stride)
     energy = float((np.abs(kernel).sum((2, 3)) ** 2).sum())  # above the square of the Frobenius norm anywhere
-    return found @ found.conj().swapaxes(-1, -2), 4.0 * gamma(kernel[0].size + 64) * energy
+    return found @ found.conj().swapaxes(-1, -2), 4.0 * rounding_constant(kernel[0].size + 64) * energy
 
 
 def padded_grid(kernel: Array, image: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -73,7 +71,7 @@ def zero_padded_norm_at_most(kernel: Array, image: tuple[int, int], stride: int,
     return all_semidefinite(bound**2 * np.eye(squares.shape[-1]) - squares, error + 4.0 * UNIT * bound**2)
 
 
-def check_margin(case: Checker, block: Block, part: str, gaps: Array, off: Array) -> None:
+def check_margin(case: Case, block: Block, part: str, gaps: Array, off: Array) -> None:
     """What numbers may differ by from what the weights give must be small against the least eigenvalue of the Hermitian parts."""
     unit = float(np.finfo(case.evidence[f"{block['name']}/{part}"].dtype).eps)
     least = float(np.linalg.eigvalsh(0.5 * (gaps + gaps.conj().swapaxes(-1, -2)))[..., 0].min())
@@ -83,7 +81,7 @@ def check_margin(case: Checker, block: Block, part: str, gaps: Array, off: Array
         )
 
 
-def frequencies(case: Checker, block: Block, part: str, exact: Array, off: Array) -> Array:
+def frequencies(case: Case, block: Block, part: str, exact: Array, off: Array) -> Array:
     """Complex matrices of the evidence, stored as real and imaginary parts, once they are shown to be what the weights give."""
     parts = np.stack([exact.real, exact.imag], -1)
     stored = case.formed(block, part, parts, np.broadcast_to(off[..., None], parts.shape))

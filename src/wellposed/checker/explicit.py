@@ -4,15 +4,13 @@ With D the slopes of ReLU between two inputs, 0 ⪯ D ⪯ I. S = 0: ‖GDH‖ �
 G = −HᵀT + E, T diagonal: 0 ⪯ HᵀTDH ⪯ HᵀTH, so that max(1, ‖√T H‖² − 1) + ‖E‖‖H‖ is a constant; for any G also 1 + ‖G‖‖H‖.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
+from .case import Block, Case, Shape
 from .cayley import cayley, near_by_rows
-from .core import UNIT, Array, Block, Checker, Refuted, Shape, norm_at_most, real
-from .numbers import bounded
+from .proofs import UNIT, Array, Refuted, bounded, norm_at_most, real
 
 _ROLES = {
     "Sandwich": {"free", "log_scale", "bias"},
@@ -21,15 +19,15 @@ _ROLES = {
 }
 
 
-def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
-    """Tensors that a block of its kind has, and those that it may have."""
+def roles(case: Case, block: Block) -> tuple[set[str], set[str]]:
+    """Names of the tensors that a block of this kind must have, and of those that it may have besides."""
     if block["class"] not in _ROLES:
         raise Refuted("accounting", f"{block['name']}: a {block['class']} is no explicit layer")
     return _ROLES[block["class"]], set()
 
 
-def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
-    """The shapes of its values and inputs."""
+def ends(case: Case, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of the values and the inputs of a block."""
     get, front = case.getter(block), () if given is None else given[:-1]
     if block["class"] == "Sandwich":
         both, outputs = get("free").shape
@@ -38,7 +36,7 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
     return (*front, features), (*front, features)
 
 
-def prove(case: Checker, place: int, value: float) -> bool:
+def prove(case: Case, place: int, value: float) -> bool:
     """Whether a block's own constant is proved."""
     block, get = case.blocks[place], case.getter(case.blocks[place])
     if block["class"] == "Residual":
@@ -49,7 +47,7 @@ def prove(case: Checker, place: int, value: float) -> bool:
     return _sandwich(case, block, value) if block["class"] == "Sandwich" else _residual(case, block, value)
 
 
-def _sandwich(case: Checker, block: Block, value: float) -> bool:
+def _sandwich(case: Case, block: Block, value: float) -> bool:
     get, name = case.getter(block), block["name"]
     inner, outer = (case.evidence[f"{name}/{part}"] for part in ("inner", "outer"))
     scale, unit = np.exp(get("log_scale")), float(np.finfo(inner.dtype).eps)
@@ -66,27 +64,22 @@ def _sandwich(case: Checker, block: Block, value: float) -> bool:
     return value > 0.0 and norm_at_most(both, math.sqrt(2.0 * value) * (1.0 - 1e-13))
 
 
-def _residual(case: Checker, block: Block, value: float) -> bool:
+def _residual(case: Case, block: Block, value: float) -> bool:
     get = case.getter(block)
     inner, logarithms = get("free"), get("log_q")
     kept = inner.any(1)  # a unit without inputs adds a constant
     kind = np.finfo(case.weights[block["tensors"]["free"]].dtype)
     unit, lowest = float(kind.eps), float(kind.tiny) / float(kind.eps)
-    if (
-        len(get("bias")) != len(inner)
-        or len(logarithms) != len(inner)
-        or not np.abs(logarithms).max(initial=0.0) < 300.0
-    ):
+    largest = float(np.abs(logarithms).max(initial=0.0))
+    if not len(get("bias")) == len(logarithms) == len(inner) or not largest < 300.0:
         return False
     ratios, products = np.exp(logarithms - logarithms[:, None]), np.abs(inner @ inner.T)
     sums = np.where(kept, (products * ratios).sum(1), 1.0)
     # Products, ratios and their sums round relative to their terms, and to what the precision still resolves.
     terms = ((np.abs(inner) @ np.abs(inner).T + inner.shape[1] * lowest) * (ratios + lowest)).sum(1) / sums
-    off = (16.0 + inner.shape[1] + len(inner) + 4.0 * float(np.abs(logarithms).max(initial=0.0))) * np.where(
-        kept, terms, 0.0
-    )
-    largest = max(float(sums.max()), float(ratios[products > 0.0].max(initial=0.0)))
-    if not (unit * off <= 1e-2).all() or not largest < 1e-2 * float(kind.max):
+    off = (16.0 + inner.shape[1] + len(inner) + 4.0 * largest) * np.where(kept, terms, 0.0)
+    most = max(float(sums.max()), float(ratios[products > 0.0].max(initial=0.0)))
+    if not (unit * off <= 1e-2).all() or not most < 1e-2 * float(kind.max):
         raise Refuted(
             "rounding", f"{block['name']}: that of these weights is not small against the sums that scale them"
         )

@@ -3,14 +3,13 @@
 With ‖A‖₂ ≤ 1, which is part of the claim, t‖P‖/(1 − s‖Q‖) is a constant from U to X in the Frobenius norm.
 """
 
-from __future__ import annotations
-
-from .core import Block, Checker, Refuted, Shape, norm_at_most, real
+from .case import Block, Case, Shape
 from .orthogonal import FREE, matrix
+from .proofs import Refuted, norm_at_most, real
 
 
-def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
-    """Tensors that a layer of its kind has, and those that it may have."""
+def roles(case: Case, block: Block) -> tuple[set[str], set[str]]:
+    """Names of the tensors that a block of this kind must have, and of those that it may have besides."""
     if block["class"] == "NodeSum":
         return set(), set()
     named = block["class"], block["parametrisation"]
@@ -22,25 +21,22 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return needed | {"injection.bias"}, set()
 
 
-def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
-    """The shapes of its values and inputs, those of a node or of a graph."""
+def ends(case: Case, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of the values and the inputs of a block, for one node or one graph."""
     if block["class"] == "NodeSum":
         return given, given
-    outputs, inputs = case.getter(block)(
-        "injection.weight" if block["variant"] == "orthogonal" else "injection.free"
-    ).shape
+    role = "weight" if block["variant"] == "orthogonal" else "free"
+    outputs, inputs = case.getter(block)(f"injection.{role}").shape
     return (outputs,), (inputs,)
 
 
-def prove(case: Checker, place: int, value: float) -> bool:
+def prove(case: Case, place: int, value: float) -> bool:
     """Whether a block's own constant is proved."""
     block = case.blocks[place]
     if block["class"] == "NodeSum":  # over the root of the number of nodes: orthonormal rows
         return block["by_root"] is True and value >= 1.0
-    (kappa, omega), (state, inputs) = (
-        map(float, case.getter(block)("_extra_state")),
-        (real(norm) for norm in block["norms"]),
-    )
+    kappa, omega = map(float, case.getter(block)("_extra_state"))
+    state, inputs = (real(norm) for norm in block["norms"])
     if not 0.0 < kappa <= 1.0 or not 0.0 < omega <= 1.0:
         return False
     own, driven = (kappa, 1.0) if block["variant"] == "orthogonal" else (kappa * (1.0 - omega), kappa * omega)

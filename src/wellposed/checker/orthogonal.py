@@ -1,25 +1,24 @@
 """Orthogonal maps, dense and circular, and equilibrium layers whose cell they make a contraction.
 
 A map has norm at most 1 + e by what runs. A cell with g = S(Q_d … S(Q₁ z)) of norm n, S nonexpansive, and h of norm 1 + e has an
-equilibrium with the constant c/(1 − ρ), ρ < 1 that of the cell in z and c that in x: "convex" κ((1 − ω)g + ωh); "additive"
-κg + h; "residual" κS(a₂z + (1 − a₂)(a₁h + (1 − a₁)g)). "joint" κS(Q[z; √(1 − κ²)/κ·x]) has ρ√(1 − κ²)/(κ√(1 − ρ²)) with ρ = κn.
+equilibrium with the constant c/(1 − ρ), ρ < 1 the constant of the cell in z and c its constant in x: "convex" κ((1 − ω)g + ωh);
+"additive" κg + h; "residual" κS(a₂z + (1 − a₂)(a₁h + (1 − a₁)g)). "joint" κS(Q[z; √(1 − κ²)/κ·x]) has the constant
+ρ√(1 − κ²)/(κ√(1 − ρ²)) with ρ = κn.
 """
-
-from __future__ import annotations
 
 import math
 
 import numpy as np
 
+from .case import Block, Case, Shape, module
 from .cayley import cayley, near_by_rows
-from .core import UNIT, Array, Block, Checker, Refuted, Shape, gamma, module, norm_at_most, real
-from .numbers import whole
+from .proofs import UNIT, Array, Refuted, norm_at_most, real, rounding_constant, whole
 
 FREE = {"cayley": {"free"}, "bjorck": {"free"}, "exponential": {"free", "base", "calls"}, "circular": {"free"}}
 
 
-def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
-    """Tensors that a block of its kind has, and those that it may have."""
+def roles(case: Case, block: Block) -> tuple[set[str], set[str]]:
+    """Names of the tensors that a block of this kind must have, and of those that it may have besides."""
     needed, optional = set[str](), set[str]()
     for part in _parts(block):
         needed |= {part + name for name in FREE[block["parametrisation"]]}
@@ -36,8 +35,8 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return needed | {f"angles.{k}" for k in range(angles)}, optional
 
 
-def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
-    """The shapes of its values and inputs; what goes into a convolution with a stride is not said."""
+def ends(case: Case, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of the values and the inputs of a block; None for what goes into a convolution, which may have a stride."""
     parts, shapes = _parts(block), [[whole(extent) for extent in shape] for shape in block["shapes"]]
     if block["parametrisation"] == "circular":
         rows, columns = block["grids"][-1]
@@ -47,7 +46,7 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
     return (*front, shapes[0][0]), (*front, inputs)
 
 
-def prove(case: Checker, place: int, value: float) -> bool:
+def prove(case: Case, place: int, value: float) -> bool:
     """Whether a block's own constant is proved."""
     block = case.blocks[place]
     excess = real(block["excess"])
@@ -91,7 +90,7 @@ def _parts(block: Block) -> list[str]:
     return [*maps, "injection."]
 
 
-def matrix(case: Checker, block: Block, part: str = "") -> Array:
+def matrix(case: Case, block: Block, part: str = "") -> Array:
     """A map as it runs, once it is shown to be what the weights give; complex, frequencies first, if it is circular."""
     name, kind, place = f"{block['name']}/{part}matrix", block["parametrisation"], _parts(block).index(part)
     stored, get = case.evidence[name], lambda role: case.getter(block)(part + role)
@@ -125,13 +124,13 @@ def matrix(case: Checker, block: Block, part: str = "") -> Array:
     return found
 
 
-def _norm_at_most(case: Checker, block: Block, part: str, value: float) -> bool:
+def _norm_at_most(case: Case, block: Block, part: str, value: float) -> bool:
     """Whether the norm of a map is proved."""
     found = matrix(case, block, part)
     if found.ndim == 2:
         return norm_at_most(found, value)
     wide = found if found.shape[1] <= found.shape[2] else found.conj().swapaxes(1, 2)
     squares = wide @ wide.conj().swapaxes(1, 2)
-    error = 8.0 * gamma(wide.shape[2] + 8) * float((np.abs(wide) ** 2).sum((1, 2)).max())
+    error = 8.0 * rounding_constant(wide.shape[2] + 8) * float((np.abs(wide) ** 2).sum((1, 2)).max())
     good: bool = module("convolution").all_semidefinite(value**2 * np.eye(wide.shape[1]) - squares, error + 8.0 * UNIT)
     return good

@@ -5,25 +5,28 @@ falls apart: S_ω = Λ(I − T_ω) + (I − T_ω)ᴴΛ − ΛGΛ/γ² where G is
 if Σ_ω C_ω S_ω⁻¹ C_ωᴴ ⪯ I, C_ω its transform; so if matrices P_ω with Σ P_ω ⪯ I have [[S_ω, C_ωᴴ], [C_ω, P_ω]] ⪰ 0.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
+from .case import Case, moves_only
 from .convolution import all_semidefinite
-from .core import UNIT, Array, Checker, Refuted, gamma, moves_only, near_one, semidefinite
+from .proofs import UNIT, Array, Refuted, near_one, rounding_constant, semidefinite
 from .rows import check_rows
 from .simple import window
 
 
 def check_pooled(
-    case: Checker, place: int, image: tuple[int, int], transfer: Array, driven: tuple[Array, float, int]
+    case: Case, place: int, image: tuple[int, int], transfer: Array, driven: tuple[Array, float, int]
 ) -> None:
     """The claims about a layer with averages over its image, if any, and a linear head.
 
-    W has these matrices at the stored frequencies, shape (rows, columns//2 + 1, channels, channels), and the input map those of
-    ``driven`` above U Uᴴ over 4 to a power, an error, and the power.
+    Args:
+        case: the certificate.
+        place: of the layer.
+        image: height and width of its state.
+        transfer: W at the stored frequencies, shape (rows, columns//2 + 1, channels, channels).
+        driven: matrices above U Uᴴ over 4 to a power, their error, and the power.
     """
     later = [part for part in case.blocks[place + 1 :] if part["class"] != "Identity" or not moves_only(part)]
     pool = later.pop(0) if later and later[0]["kind"] == "pooling" else None
@@ -58,7 +61,7 @@ def check_pooled(
         sizes = weights[:, None] * (eye + np.abs(matrices))
         error = 32.0 * UNIT * (sizes + sizes.swapaxes(1, 2) + np.abs(through)).sum(2).max(1)
         error = error + 1.01 * weights.max() ** 2 * missing / value**2
-        # Entries of differences of rows, and averages, have rounded; their sizes are those of ``size``.
+        # Entries of differences of rows, and averages, have rounded, relative to ``size``.
         return _sums_to_one(condition, error, wide, counts, 4.0 * math.ldexp(float(np.abs(size).sum()), -power))
 
     check_rows(case, head, len(multipliers), proves)
@@ -89,10 +92,12 @@ def _sums_to_one(condition: Array, error: Array, image: Array, counts: Array, si
     ):
         return False
     # By products with unitary matrices, and of entries that had rounded.
-    lost = sum(gamma(4 * extent + 64) * math.sqrt(extent) for extent in image.shape[2:]) * float(np.linalg.norm(image))
+    lost = sum(rounding_constant(4 * extent + 64) * math.sqrt(extent) for extent in image.shape[2:]) * float(
+        np.linalg.norm(image)
+    )
     limit = 1.0 - 1.01 * (lost + 4.0 * UNIT * size) / math.sqrt(least)
     total = np.einsum("f,fab->ab", counts, share.real)
-    rounding = gamma(len(counts) + 8) * float(np.einsum("f,fab->ab", counts, np.abs(share)).sum(1).max())
+    rounding = rounding_constant(len(counts) + 8) * float(np.einsum("f,fab->ab", counts, np.abs(share)).sum(1).max())
     return limit > 0.0 and semidefinite(limit**2 * (1.0 - 1e-15) * np.eye(outputs) - 0.5 * (total + total.T), rounding)
 
 

@@ -5,16 +5,12 @@ M = (I − DW)⁻¹D, once a v > 0 with DWv < v shows that I − DW is an M-matr
 t ≥ Wᵀ(Dt) + y, and Dt ≤ k²s shows MᵀMs ≤ k²s and ‖M‖₂ ≤ k (Collatz & Wielandt).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
 
-from .convolution import zero_padded_norm_at_most
-from .core import SAFETY, Array, Block, Checker, Refuted, Shape, gamma, norm_at_most
-from .numbers import bounded, whole
-from .simple import batch_norm_scale
+from .case import Block, Case, Shape, module
+from .proofs import SAFETY, Array, Refuted, bounded, norm_at_most, rounding_constant, whole
 
 Map = Callable[[Array], Array]
 # σ, and its slope on the left of a point, which is the larger one.
@@ -30,8 +26,8 @@ _CONCAVE: dict[str, tuple[Map, Map]] = {
 }  # fmt: skip
 
 
-def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
-    """Tensors that a layer of its kind has, and those that it may have."""
+def roles(case: Case, block: Block) -> tuple[set[str], set[str]]:
+    """Names of the tensors that a block of this kind must have, and of those that it may have besides."""
     norm = {f"injection.norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
     if type(block["batch_norm"]) is not bool or block["activation"] not in _CONCAVE:
         raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}")
@@ -40,8 +36,8 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return needed | (norm if block["batch_norm"] else set()), optional
 
 
-def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
-    """The shapes of its values and inputs."""
+def ends(case: Case, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of the values and the inputs of a block."""
     outputs, inputs = case.getter(block)("injection.weight").shape[:2]
     if not block["image"]:
         front = () if given is None else given[:-1]
@@ -49,7 +45,7 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
     return _state(case, block), (inputs, *(whole(extent) for extent in block["input_image"]))
 
 
-def _state(case: Checker, block: Block) -> tuple[int, ...]:
+def _state(case: Case, block: Block) -> tuple[int, ...]:
     """The shape of one equilibrium."""
     weight = case.getter(block)("injection.weight")
     if not block["image"]:
@@ -60,15 +56,16 @@ def _state(case: Checker, block: Block) -> tuple[int, ...]:
     return (len(weight), *((extent + 2 * pad - taps) // step + 1 for extent, taps in extents))
 
 
-def input_map(case: Checker, block: Block) -> Array:
+def input_map(case: Case, block: Block) -> Array:
     """U with the normalisation of eval mode in it; every entry rounds a few times."""
     plain = case.getter(block)("injection.weight")
     if not block["batch_norm"]:
         return plain
-    return plain * batch_norm_scale(case, block, "injection.norm.").reshape(-1, *[1] * (plain.ndim - 1))
+    scale: Array = module("simple").batch_norm_scale(case, block, "injection.norm.")
+    return plain * scale.reshape(-1, *[1] * (plain.ndim - 1))
 
 
-def sensitivity(case: Checker, block: Block) -> tuple[Map, Map, Array, float]:
+def sensitivity(case: Case, block: Block) -> tuple[Map, Map, Array, float]:
     """W and Wᵀ as maps, D, and the relative error of sums; W is shown to be what runs, and I − DW to be an M-matrix."""
     matrix = weight(case, block)
     forward, backward = (lambda state: matrix @ state), (lambda state: matrix.T @ state)
@@ -76,17 +73,13 @@ def sensitivity(case: Checker, block: Block) -> tuple[Map, Map, Array, float]:
         forward, backward = (lambda z: _convolved(matrix, z)), (lambda z: _convolved(_turned(matrix), z))
     if not (matrix >= 0.0).all():
         raise Refuted("block", f"{block['name']}: W has negative entries")
-    floor, error = float(case.getter(block)("_extra_state").reshape(-1)[0]), 2.0 * gamma(matrix[0].size + 8)
+    floor, error = float(case.getter(block)("_extra_state").reshape(-1)[0]), 2.0 * rounding_constant(matrix[0].size + 8)
     sigma, slope = _CONCAVE[block["activation"]]
     low, ones = (case.evidence[f"{block['name']}/{part}"].astype(np.float64) for part in ("floor", "perron"))
     if low.shape != _state(case, block) or ones.shape != low.shape or not (low < 1e100).all() or not bounded(ones):
         raise Refuted("block", f"{block['name']}: vectors of other shapes, or too large or small")
-    fits = floor > 0.0 or (floor == 0.0 and block["activation"] == "sigmoid")
-    if (
-        not fits
-        or not (low >= 0.0).all()
-        or not (low <= sigma(forward(low) * (1.0 - error) + floor) * (1.0 - 1e-14)).all()
-    ):
+    fits = (floor > 0.0 or (floor == 0.0 and block["activation"] == "sigmoid")) and (low >= 0.0).all()
+    if not fits or not (low <= sigma(forward(low) * (1.0 - error) + floor) * (1.0 - 1e-14)).all():
         raise Refuted("block", f"{block['name']}: no state below all fixed points")
     slopes = slope((forward(low) + floor) * (1.0 - error)) * (1.0 + 1e-13) + 1e-15
     # Also if W differed by rounding from what the weights give.
@@ -96,7 +89,7 @@ def sensitivity(case: Checker, block: Block) -> tuple[Map, Map, Array, float]:
     return forward, backward, slopes, error
 
 
-def prove(case: Checker, place: int, value: float) -> bool:
+def prove(case: Case, place: int, value: float) -> bool:
     """Whether a layer's own constant is proved: ‖U‖₂‖M‖₂."""
     block = case.blocks[place]
     forward, backward, slopes, error = sensitivity(case, block)
@@ -106,11 +99,7 @@ def prove(case: Checker, place: int, value: float) -> bool:
     up, shape = 1.0 + error, _state(case, block)
     if not start.shape == reached.shape == back.shape == shape or not bounded(start) or not (back < 1e200).all():
         return False
-    if (
-        not (start > 0.0).all()
-        or not (reached >= slopes * (forward(reached) + start) * up).all()
-        or not (reached >= 0.0).all()
-    ):
+    if not (reached >= slopes * (forward(reached) + start) * up).all() or not (reached >= 0.0).all():
         return False
     if not (back >= (backward(slopes * back) + reached) * up).all() or not (back >= 0.0).all():
         return False
@@ -119,11 +108,12 @@ def prove(case: Checker, place: int, value: float) -> bool:
     if block["image"]:
         height, width = block["input_image"]
         size, stride = (whole(height), whole(width)), whole(block["stride"])
-        return zero_padded_norm_at_most(input_map(case, block), size, stride, rest)
+        good: bool = module("convolution").zero_padded_norm_at_most(input_map(case, block), size, stride, rest)
+        return good
     return norm_at_most(input_map(case, block), rest)
 
 
-def weight(case: Checker, block: Block) -> Array:
+def weight(case: Case, block: Block) -> Array:
     """The matrix or kernel of W as it runs."""
     free = case.getter(block)("constraint.V")
     made = _nonnegative(free, block["parametrisation"])

@@ -1,12 +1,10 @@
 """Orthogonal matrices by the exponential of a skew matrix, and by Björck's iteration."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
-from .core import Array, Refuted
+from .proofs import Array, Refuted
 
 
 def formed(free: Array, base: Array | None) -> tuple[Array, Array]:

@@ -1,17 +1,16 @@
 """The claims about a layer with its head: a constant of all outputs, and one of every margin."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable
 
 import numpy as np
 
-from .core import UNIT, Array, Checker, Refuted, real
+from .case import Case
+from .proofs import UNIT, Array, Refuted, real
 
 
-def check_rows(case: Checker, head: Array, count: int, proves: Callable[[int, Array, Array, float], bool]) -> None:
+def check_rows(case: Case, head: Array, count: int, proves: Callable[[int, Array, Array, float], bool]) -> None:
     """The claimed constants of a head and its pairs of rows, for which so many rows of multipliers were given."""
     joint, value = case.claim["joint"], real(case.claim["joint"]["value"])
     # Single outputs, or all of them, for which ‖Δy‖₁ ≤ √k‖Δy‖₂.

@@ -3,35 +3,29 @@
 Without an output map m below the Hermitian part of C gives ‖Ũ‖₂·max Λ/m for the input map Ũ; with one see `bounded`.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
 from .activations import ACTIVATIONS
+from .case import Block, Case, Shape, module
 from .convolution import all_semidefinite, check_margin, frequencies, gram, transfer
-from .core import UNIT, Array, Block, Checker, Refuted, Shape, module, near_one, real
-from .numbers import whole
+from .proofs import UNIT, Array, Refuted, near_one, real, whole
 
 
-def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
-    """Tensors that a layer of its kind has, and those that it may have."""
+def roles(case: Case, block: Block) -> tuple[set[str], set[str]]:
+    """Names of the tensors that a block of this kind must have, and of those that it may have besides."""
     options = block["output"], block["in_metric"]
     if block["activation"] not in ACTIVATIONS or not all(type(option) is bool for option in options):
         raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}, or output")
-    needed = {f"constraint.{name}" for name in ("V", "S", "psi", "_extra_state")} | {
-        "injection.free",
-        "injection.log_gamma",
-    }
-    return needed | ({"output.free", "output.log_gamma"} if block["output"] else set()), {
-        "injection.bias",
-        "output.bias",
-    }
+    ends = ("injection", "output") if block["output"] else ("injection",)
+    needed = {f"constraint.{name}" for name in ("V", "S", "psi", "_extra_state")}
+    needed |= {f"{end}.{name}" for end in ends for name in ("free", "log_gamma")}
+    return needed, {"injection.bias", "output.bias"}
 
 
-def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
-    """The shapes of its values and inputs."""
+def ends(case: Case, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of the values and the inputs of a block."""
     (rows, columns), (height, width), get = block["image"], block["input_image"], case.getter(block)
     state = len(get("constraint.V")), whole(rows), whole(columns)
     stride, border = whole(block["stride"]), {0: 0, 1: 2}[block["border"]]
@@ -41,14 +35,13 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
     return ((len(get("output.free")),) if block["output"] else state), inputs
 
 
-def prove(case: Checker, place: int, value: float) -> bool:
+def prove(case: Case, place: int, value: float) -> bool:
     """Whether a layer's own constant is proved."""
     block, get = case.blocks[place], case.getter(case.blocks[place])
     rows, columns = (whole(extent) for extent in block["image"])
     stride, psi = whole(block["stride"]), get("constraint.psi")
-    fits = (
-        psi.ndim == 3 and psi.shape[0] in (1, len(get("constraint.V"))) and psi.shape[1:] in ((1, 1), (rows, columns))
-    )
+    fits = psi.ndim == 3 and psi.shape[0] in (1, len(get("constraint.V")))
+    fits = fits and psi.shape[1:] in ((1, 1), (rows, columns))
     metric = case.formed(block, "scale", np.exp(psi), (8.0 + np.abs(psi)) * np.exp(psi))
     core = _core(case, block, (rows, columns), stride)
     condition = core + core.conj().swapaxes(2, 3)
@@ -68,7 +61,7 @@ def prove(case: Checker, place: int, value: float) -> bool:
     return good and least > 0.0 and norm > 0.0 and value >= norm / (float(metric.min()) * least) * (1.0 + 1e-14)
 
 
-def joint(case: Checker, place: int) -> None:
+def joint(case: Case, place: int) -> None:
     """The constants of a layer without an output map with averages over its image, if any, and a linear head."""
     block = case.blocks[place]
     image, psi = (whole(block["image"][0]), whole(block["image"][1])), case.getter(block)("constraint.psi")
@@ -91,22 +84,17 @@ def scaled_map(get: object, role: str) -> tuple[Array, Array]:
     return weight, (8.0 + abs(logarithm)) * np.abs(weight)
 
 
-def _core(case: Checker, block: Block, image: tuple[int, int], stride: int) -> Array:
+def _core(case: Case, block: Block, image: tuple[int, int], stride: int) -> Array:
     """C at every frequency as it runs."""
     get = case.getter(block)
     kernels = [get(f"constraint.{name}") for name in ("V", "S")]
-    (v, s), (first, second) = (
-        (transfer(part, image) for part in kernels),
-        (np.abs(part).sum((2, 3)) for part in kernels),
-    )
+    v, s = (transfer(part, image) for part in kernels)
+    first, second = (np.abs(part).sum((2, 3)) for part in kernels)
     channels = len(first)
     margin = float(get("constraint._extra_state")) * (1.0 + float((kernels[0] ** 2).sum()) / channels)
     exact = v.conj().swapaxes(2, 3) @ v + s.conj().swapaxes(2, 3) - s + margin * np.eye(channels)
-    off = (
-        (64.0 + channels) * first.T @ first
-        + 64.0 * (second + second.T)
-        + (kernels[0].size + 16.0) * margin * np.eye(channels)
-    )
+    off = (64.0 + channels) * first.T @ first + 64.0 * (second + second.T)
+    off = off + (kernels[0].size + 16.0) * margin * np.eye(channels)
     if block["output"] and block["in_metric"]:
         free = get("injection.free")
         driven, taps = transfer(free, image, stride), np.abs(free).sum((2, 3))

@@ -5,11 +5,10 @@ where −2A_iᵀ is what the size before goes through on its way into i; so m be
 ‖U‖₂/m.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from .activations import ACTIVATIONS
+from .case import Block, Case, Shape
 from .convolution import (
     all_semidefinite,
     check_margin,
@@ -18,12 +17,11 @@ from .convolution import (
     transfer,
     zero_padded_norm_at_most,
 )
-from .core import UNIT, Block, Checker, Refuted, Shape, gamma, real
-from .numbers import whole
+from .proofs import UNIT, Refuted, real, rounding_constant, whole
 
 
-def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
-    """Tensors that a layer of its kind has, and those that it may have."""
+def roles(case: Case, block: Block) -> tuple[set[str], set[str]]:
+    """Names of the tensors that a block of this kind must have, and of those that it may have besides."""
     count = len(block["images"])
     if block["activation"] not in ACTIVATIONS or count < 2:
         raise Refuted("block", f"{block['name']}: unknown activation {block['activation']!r}, or too few sizes")
@@ -32,8 +30,8 @@ def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
     return needed, {"injection.bias"} | {f"injection.others.{k}" for k in range(count - 1)}
 
 
-def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
-    """The shapes of its values, the last image, and of its inputs."""
+def ends(case: Case, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of the values, which are the last image, and of the inputs of a block."""
     get, last = case.getter(block), len(block["images"]) - 1
     rows, columns = block["images"][last]
     height, width = block["input_image"]
@@ -41,7 +39,7 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
     return (len(get(f"constraint.A.{last}")), whole(rows), whole(columns)), (inputs, whole(height), whole(width))
 
 
-def prove(case: Checker, place: int, value: float) -> bool:
+def prove(case: Case, place: int, value: float) -> bool:
     """Whether ‖U‖₂/m is proved."""
     block, get = case.blocks[place], case.getter(case.blocks[place])
     least, m = real(block["monotonicity"]), float(get("constraint._extra_state"))
@@ -56,7 +54,7 @@ def prove(case: Checker, place: int, value: float) -> bool:
             off = 256.0 * np.abs(a).sum((2, 3)).T
             half = 0.5 * frequencies(case, block, f"into.{k}", -2.0 * own.conj().swapaxes(2, 3), off)
             gaps = gaps - half @ half.conj().swapaxes(2, 3)
-            error = error + gamma(4 * len(a) + 16) * (np.abs(half) ** 2).sum((2, 3))
+            error = error + rounding_constant(4 * len(a) + 16) * (np.abs(half) ** 2).sum((2, 3))
         check_margin(case, block, f"tier.{k}", gaps, 2.0 * lost)
         if not all_semidefinite(0.5 * (gaps + gaps.conj().swapaxes(2, 3)) - least * np.eye(len(a)), error):
             return False

@@ -1,26 +1,24 @@
 """Pooling, batch normalisation and explicit convolutions."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
-from .core import Array, Block, Checker, Refuted, Shape, real
-from .numbers import whole
+from .case import Block, Case, Shape
+from .proofs import Array, Refuted, real, whole
 
 _BATCH_NORM = {"running_mean", "running_var", "num_batches_tracked"}
 
 
-def roles(case: Checker, block: Block) -> tuple[set[str], set[str]]:
-    """Tensors that a block of its kind has, and those that it may have."""
+def roles(case: Case, block: Block) -> tuple[set[str], set[str]]:
+    """Names of the tensors that a block of this kind must have, and of those that it may have besides."""
     if block["kind"] == "convolution":
         return {"weight"}, {"bias"}
     return (_BATCH_NORM, {"weight", "bias"}) if block["kind"] == "batch-norm" else (set(), set())
 
 
-def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
-    """The shapes of its values and inputs; those of convolutions depend on strides."""
+def ends(case: Case, block: Block, given: Shape) -> tuple[Shape, Shape]:
+    """The shapes of the values and the inputs of a block; None for convolutions, as these depend on strides."""
     if block["kind"] == "batch-norm":
         return given, given
     if block["kind"] == "pooling" and block["class"] != "MaxPool2d" and given is not None and len(given) == 3:
@@ -29,7 +27,7 @@ def ends(case: Checker, block: Block, given: Shape) -> tuple[Shape, Shape]:
     return None, None
 
 
-def prove(case: Checker, place: int, value: float) -> bool:
+def prove(case: Case, place: int, value: float) -> bool:
     """Whether a block's Euclidean constant is proved."""
     block = case.blocks[place]
     if block["class"] == "MaxPool2d":  # each window that a value is in moves by no more than it does
@@ -57,7 +55,7 @@ def window(block: Block) -> tuple[int, int]:
     return whole(rows), whole(columns)
 
 
-def batch_norm_scale(case: Checker, block: Block, prefix: str = "") -> Array:
+def batch_norm_scale(case: Case, block: Block, prefix: str = "") -> Array:
     """What batch normalisation multiplies with in eval mode."""
     get, epsilon = case.getter(block), real(block["epsilon"])
     variance = get(f"{prefix}running_var")

@@ -71,14 +71,11 @@ def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
     """
     choices("algorithm", algorithm, ("forward_backward", "peaceman_rachford"))
     check(step > 0.0, "step", step, "must be positive")
-    stored = layer.operator().matrix()
-    if stored is None:
-        raise InputError(f"layer={type(layer).__name__}: needs a state map that is a matrix")
-    matrix, weight = stored.detach().double().cpu(), layer.injection.weight.detach().double().cpu()
+    stored, driven = layer.operator().matrix(), layer.injection.matrix()
+    if stored is None or driven is None:
+        raise InputError(f"layer={type(layer).__name__}: needs a state map and an input map that are matrices")
+    matrix, weight, bias = stored.detach().double().cpu(), driven.weight.cpu(), driven.bias.cpu()
     size, inputs = weight.shape
-    bias = (
-        torch.zeros(size, dtype=torch.float64) if layer.injection.bias is None else layer.injection.bias.double().cpu()
-    )
     eye, one = torch.eye(size, dtype=torch.float64), torch.eye(inputs, dtype=torch.float64)
     none = torch.zeros(inputs, dtype=torch.float64)
     if algorithm == "forward_backward":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.constraints.base import check_size
 from wellposed.constraints.factorisations import factorisation_cache
@@ -49,10 +50,12 @@ class CircularMonotone(StrongMonotonicity):
         return self.A.shape[0]
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.channels * self.image[0] * self.image[1]
 
-    def materialise(self) -> tuple[Circular, FrequencywiseMonotone]:  # noqa: D102
+    @override
+    def materialise(self) -> tuple[Circular, FrequencywiseMonotone]:
         with full_precision(self.A.device):
             a, b = (transfer_function(kernel, *self.image) for kernel in (self.A, self.B))
             transfer = monotone_transfer(a, b, self.m)

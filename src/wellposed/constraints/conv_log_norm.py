@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
@@ -59,10 +60,12 @@ class ConvLogNorm(SavedNumber, Constraint):
         return self.T.shape[0]
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.channels * self.image[0] * self.image[1]
 
-    def materialise(self) -> tuple[ZeroPadded, Channelwise]:  # noqa: D102
+    @override
+    def materialise(self) -> tuple[ZeroPadded, Channelwise]:
         with full_precision(self.T.device):
             middle = self.T.shape[2] // 2
             own = torch.zeros_like(self.T)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.activations.concave import concave_activation, thompson_modulus
 from wellposed.constraints.base import Projected, check_size
@@ -69,7 +70,8 @@ class ConvNonnegative(ConcaveConstraint, Projected):
         return self.V.shape[0]
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.channels * self.image[0] * self.image[1]
 
     def kernel(self) -> Tensor:
@@ -85,7 +87,8 @@ class ConvNonnegative(ConcaveConstraint, Projected):
             self.V.clamp_min_(0.0)
             self.gain.clamp_min_(0.0)
 
-    def materialise(self) -> tuple[ZeroPadded, PositiveConvolution]:  # noqa: D102
+    @override
+    def materialise(self) -> tuple[ZeroPadded, PositiveConvolution]:
         operator = ZeroPadded(self.kernel(), self.image, factorisation_cache(self))
         return operator, PositiveConvolution(operator, self._activation, self._floor, self._thompson)
 

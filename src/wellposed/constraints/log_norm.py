@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from wellposed.activations import Activation
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
@@ -62,16 +63,18 @@ class LogNorm(SavedNumber, Constraint):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Small T: row sums of absolute values near 0.16·√n, far below those of the usual initialisation."""
+        """Small T: row sums of absolute values near 0.16·√n, far below what the usual initialisation gives."""
         nn.init.normal_(self.T, std=0.2 / self.T.shape[0] ** 0.5)
         nn.init.constant_(self.slack, -4.0)
         nn.init.zeros_(self.log_weights)
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.T.shape[0]
 
-    def materialise(self) -> tuple[Dense, Componentwise]:  # noqa: D102
+    @override
+    def materialise(self) -> tuple[Dense, Componentwise]:
         with full_precision(self.T.device):
             free = self.T * (1.0 - torch.eye(self.T.shape[0], dtype=self.T.dtype, device=self.T.device))
             diagonal = self.mu - free.abs().sum(1) - nn.functional.softplus(self.slack)
@@ -83,7 +86,8 @@ class LogNorm(SavedNumber, Constraint):
         operator = Dense(matrix, factorisation_cache(self))
         return operator, Componentwise(operator, self._slopes)
 
-    def require_activation(self, activation: Activation) -> None:  # noqa: D102
+    @override
+    def require_activation(self, activation: Activation) -> None:
         low, high = activation.slope_range
         if not (self._slopes[0] <= low and high <= self._slopes[1]):
             raise InputError(

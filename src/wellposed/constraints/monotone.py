@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, check
 from wellposed.guarantee import StronglyMonotone, proved_monotonicity
 from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
@@ -77,10 +79,12 @@ class Monotone(StrongMonotonicity):
         nn.init.uniform_(self.B, -bound, bound)
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.A.shape[0]
 
-    def materialise(self) -> tuple[Dense, StronglyMonotone]:  # noqa: D102
+    @override
+    def materialise(self) -> tuple[Dense, StronglyMonotone]:
         with full_precision(self.A.device):
             matrix = _StateWeight.apply(self.A, self.B, self.m)
         operator = Dense(matrix, factorisation_cache(self))
@@ -114,7 +118,7 @@ class _FormedMonotone(StronglyMonotone):
     def m(self) -> float:  # type: ignore[override]  # computed on demand: it needs numbers, not graph tensors
         operator, nominal = self.operator, self._nominal
         size = operator.tensors[0].shape[0]
-        unit = 0.5 * torch.finfo(operator.tensors[0].dtype).eps
+        unit = unit_of(operator.dtype)
         gram = size * (1.0 - nominal) - operator.trace()
         error = unit * ((size + 8) * abs(gram) + 8.0 * operator.norm_upper_bound() + 4.0 * (1.0 + size * nominal))
         if error <= 0.1 * nominal:
@@ -123,7 +127,7 @@ class _FormedMonotone(StronglyMonotone):
 
     def offset_lipschitz(self) -> float:
         """1/m, with m proved by eigenvalues rather than taken from the a-priori bound."""
-        return 1.0 / min(proved_monotonicity(self.operator.dense()), self._nominal) * (1.0 + 1e-15)
+        return enlarged(1.0 / min(proved_monotonicity(self.operator.dense()), self._nominal), 1)
 
     def on(self, operator: Operator) -> StronglyMonotone:
         """The transpose, and float64 copies, have the same numbers and so the same constant."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from wellposed.constraints.base import check_size
 from wellposed.constraints.circular_monotone import circular_kernel, monotone_transfer
@@ -21,7 +22,8 @@ from wellposed.errors import check
 from wellposed.guarantee.frequencywise import MultiScaleStronglyMonotone
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.fourier import transfer_function
-from wellposed.operators.multi_scale import MultiScale, Size
+from wellposed.operators.multi_scale import MultiScale
+from wellposed.operators.tiers import Size
 
 
 class MultiScaleMonotone(StrongMonotonicity):
@@ -62,10 +64,12 @@ class MultiScaleMonotone(StrongMonotonicity):
         )
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return sum(count * h * w for count, (h, w) in zip(self.tier_channels, self.images, strict=True))
 
-    def materialise(self) -> tuple[MultiScale, MultiScaleStronglyMonotone]:  # noqa: D102
+    @override
+    def materialise(self) -> tuple[MultiScale, MultiScaleStronglyMonotone]:
         with full_precision(self.A[0].device):
             a, b, down = (
                 [transfer_function(kernel, *image) for kernel, image in zip(kernels, self.images, strict=False)]

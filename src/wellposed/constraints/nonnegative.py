@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.activations import Activation
 from wellposed.activations.concave import concave_activation, thompson_modulus
@@ -29,7 +30,8 @@ class ConcaveConstraint(Constraint):
     _activation: Activation
     _floor: float
 
-    def require_activation(self, activation: Activation) -> None:  # noqa: D102
+    @override
+    def require_activation(self, activation: Activation) -> None:
         if activation != self._activation:
             raise InputError(
                 f"activation={activation!r}: the theorem was applied to {self._activation!r}; build the layer "
@@ -82,7 +84,8 @@ class Nonnegative(ConcaveConstraint, Projected):
             self.V.expm1_().clamp_min_(1e-6).log_()
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.V.shape[0]
 
     @torch.no_grad()
@@ -91,7 +94,8 @@ class Nonnegative(ConcaveConstraint, Projected):
         if self.parametrisation == "projection":
             self.V.clamp_min_(0.0)
 
-    def materialise(self) -> tuple[Dense, PositiveConcave]:  # noqa: D102
+    @override
+    def materialise(self) -> tuple[Dense, PositiveConcave]:
         operator = Dense(nonnegative(self.V, self.parametrisation), factorisation_cache(self))
         return operator, PositiveConcave(operator, self._activation, self._floor, self._thompson)
 

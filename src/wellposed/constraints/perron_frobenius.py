@@ -17,8 +17,8 @@ from wellposed.errors import check
 def project_rows(matrix: Tensor, radius: float) -> Tensor:
     """Each row's nearest point in the ℓ1 ball, in the Euclidean distance: exact, by sorting; differentiable.
 
-    Rows within a rounding error of the ball count as inside and are left alone, so that the gradient at a projected point is
-    that of the identity: entries at zero go on receiving gradients.
+    Rows within a rounding error of the ball count as inside and are left alone, so that a projected point has the gradient of
+    the identity: entries at zero go on receiving gradients.
 
     Args:
         matrix: shape (rows, columns).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from wellposed.constraints.base import Constraint, check_size
 from wellposed.constraints.factorisations import factorisation_cache
@@ -34,8 +35,10 @@ class Unconstrained(Constraint):
         nn.init.normal_(self.W, std=0.5 * state_features**-0.5)
 
     @property
-    def state_features(self) -> int:  # noqa: D102
+    @override
+    def state_features(self) -> int:
         return self.W.shape[0]
 
-    def materialise(self) -> tuple[Dense, None]:  # noqa: D102
+    @override
+    def materialise(self) -> tuple[Dense, None]:
         return Dense(self.W, factorisation_cache(self)), None

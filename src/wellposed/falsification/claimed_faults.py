@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
-from wellposed.certificates.file import read, write
+from wellposed.certificates.filing.file import read, write
 from wellposed.checker import Checker, Refuted
 from wellposed.errors import WellposedError
 from wellposed.falsification.campaign import campaign

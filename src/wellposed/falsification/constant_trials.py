@@ -73,7 +73,7 @@ def image_trial(tally: Tally, generator: torch.Generator, tamper: Tamper) -> Non
     """Constants and class margins of a convolutional network, frequency by frequency, against pairs of images."""
     subject = image_subject(generator)
     try:
-        # A layer with a bound of its own and no head has the joint bound already.
+        # A layer with a bound of its own and no head has the bound in the best metric already.
         certificate = tamper(certify(subject.model, method="metric" if subject.head else None))
         exact = materialise(subject.model).exact
         first, second = pairs_of(exact, subject.inputs, subject.spread, generator)

@@ -50,6 +50,7 @@ def _bounded_subject(shape: tuple[int, int, int], border: int, draw: Draw) -> Su
         input_in_metric=bool(draw(2)), epsilon=(1e-3, 0.1, 1.0)[draw(3)], border=border, stride=1 + draw(2), taps=(1, 3)[draw(2)],
         dtype=torch.float64,
     )  # fmt: skip
+    assert layer.output is not None
     for parameter in (layer.constraint.V, layer.constraint.S, layer.injection.free, layer.output.free):
         if draw(2):
             parameter.mul_((0.1, 3.0)[draw(2)])

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.layers import SLL, Residual, Sandwich
 from wellposed.layers.conv_lben import ConvLBEN
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.deq import DEQ
-from wellposed.layers.explicit import SLL, Residual, Sandwich
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.layers.group_sort import GroupSort

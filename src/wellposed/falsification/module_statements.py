@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates import certify
 from wellposed.falsification.module_writer import ROOM, Value, Writer, norm_of, summed
-from wellposed.layers.explicit import SLL, Sandwich
+from wellposed.layers import SLL, Sandwich
 from wellposed.layers.lben import LBEN
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.nemon import NEMON

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +76,7 @@ def solve_trial(subject: Subject, tally: Tally, generator: torch.Generator) -> N
     x = (subject.spread * torch.randn(12 * BASES, subject.inputs, generator=generator, dtype=torch.float64)).to(dtype)
     kept = layer.tolerance
     try:
-        exact: Any
-        ((_, exact),) = materialise(layer).exact.blocks
+        exact = materialise(layer).exact.blocks[0].module
         best = exact.solve(x.double())
         for digits in (1e-1, 1e-3, None):
             layer.tolerance = type(kept)(digits, digits)

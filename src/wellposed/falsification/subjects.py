@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.falsification.subject import Draw, Subject, drawing
+from wellposed.layers import SLL, Residual, Sandwich
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.explicit import SLL, Residual, Sandwich
 from wellposed.layers.lben import LBEN
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.nemon import NEMON

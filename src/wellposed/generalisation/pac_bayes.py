@@ -146,7 +146,7 @@ def _blocks(model: nn.Module | Network) -> _Blocks:
     a, b, u, shift, o, o_shift = (_squared_frobenius(part) for part in tensors)
     whole, driven, seen = (spectral_norm_upper_bound(w) for w in (constraint.A, injection.weight, output))
     norms = Norms(
-        width=layer.state_features, in_features=injection.in_features, classes=len(output), m=constraint.m,
+        width=layer.state_features, in_features=layer.in_features, classes=len(output), m=constraint.m,
         spectral=(whole, driven, enlarged(math.sqrt(shift), 1), seen), squares=(a, b, u, shift, o, o_shift),
     )  # fmt: skip
     return _Blocks(norms, a + _squared_frobenius(constraint.B) + u + shift + o + o_shift)

@@ -5,10 +5,10 @@ should take and how fast it then contracts; and how far an approximate equilibri
 """
 
 from wellposed.guarantee.base import Guarantee as Guarantee
-from wellposed.guarantee.base import Plan as Plan
 from wellposed.guarantee.componentwise import Componentwise as Componentwise
 from wellposed.guarantee.contraction import Contraction as Contraction
 from wellposed.guarantee.graph import GraphContraction as GraphContraction
 from wellposed.guarantee.monotone import StronglyMonotone as StronglyMonotone
 from wellposed.guarantee.monotone import proved_monotonicity as proved_monotonicity
+from wellposed.guarantee.plan import Plan as Plan
 from wellposed.guarantee.positive import PositiveConcave as PositiveConcave

@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from wellposed.guarantee.plan import Algorithms, Plan, S
+from wellposed.numerics.brief import Brief
 from wellposed.operators import Operator
 
-S = TypeVar("S")
 
-
-@dataclass(frozen=True)
-class Algorithms(Generic[S]):
-    """One algorithm for each kind of iteration, for a guarantee to choose from."""
-
-    picard: S
-    averaged: S
-    forward_backward: S
-    peaceman_rachford: S
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """How one algorithm runs under a guarantee.
-
-    Attributes:
-        step: the step size (a damping, for the averaged iteration); a tensor (n,) where every coordinate has its own.
-        factor: upper bound of the contraction per iteration, in the guarantee's own norm.
-        distortion: largest ratio of that norm's unit balls: an error in the Euclidean norm times its inverse.
-    """
-
-    step: float | Tensor
-    factor: float
-    distortion: float = 1.0
-
-    def iterations(self, first_change: float, tolerance: float) -> int:
-        """Iterations after which the distance to the fixed point is surely at most ``tolerance``.
-
-        Args:
-            first_change: Euclidean distance between the first two iterates.
-            tolerance: the distance wanted, in the same norm.
-        """
-        start = self.distortion * first_change / (1.0 - self.factor)
-        if start <= tolerance:
-            return 1
-        if self.factor <= 0.0:
-            return 2
-        return 1 + math.ceil(math.log(tolerance / start) / math.log(self.factor))
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Brief):
     """An M-matrix A and a scale D with |Δz*| ≤ A⁻¹D|Δq| entry by entry; tensors are float64 on the CPU.
 
     Attributes:
@@ -114,7 +73,7 @@ class Guarantee(ABC):
     def reflected_plan(self, step: float | None = None, relaxation: float = 1.0) -> Plan | None:
         """Step α and proven contraction of u ← (1 − t)u + t·(2R − I)(2J_α − I)u, or None where nothing is proven.
 
-        J_α is the resolvent of the activation, R that of I − W: Peaceman–Rachford for t = 1, Douglas–Rachford for t = ½.
+        J_α is the resolvent of the activation, R the one of I − W: Peaceman–Rachford for t = 1, Douglas–Rachford for t = ½.
 
         Args:
             step: α; None for the best one.
@@ -155,7 +114,7 @@ class Guarantee(ABC):
 
     @abstractmethod
     def on(self, operator: Operator) -> Guarantee:
-        """The same promise for the transpose, another precision or another copy of the operator it was made for."""
+        """This promise for the transpose, another precision or another copy of the operator that it was made for."""
 
     def embedded(self, operator: Operator) -> Guarantee | None:
         """What is promised of [[D + P, −N], [−N, D + P]], where W = D + P − N with D its diagonal and P, N ≥ 0.
@@ -188,9 +147,9 @@ class Guarantee(ABC):
         return state
 
     def linearised(self) -> Guarantee:
-        """What is promised of the equation linearised at an equilibrium, where it is not the same."""
+        """What is promised of the equation linearised at an equilibrium; by default what is promised of the equation."""
         return self
 
     def transposed(self) -> Guarantee:
-        """What is promised of the adjoint of the linearised equation, where it is not the same."""
+        """What is promised of the adjoint of the linearised equation; by default what is promised of the equation."""
         return self

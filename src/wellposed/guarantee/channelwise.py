@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.guarantee.base import Plan
 from wellposed.guarantee.componentwise import Componentwise
 from wellposed.guarantee.majorant import Majorant, majorant
+from wellposed.guarantee.plan import Plan
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import enlarged, enlarged_sum, error_of
 from wellposed.operators import Operator
 
 
@@ -40,7 +41,7 @@ class Channelwise(Componentwise):
         assert known is not None
         kernel = known.weight.detach().double().cpu()
         centre = kernel[known.own.cpu()]
-        sums = kernel.abs().sum((2, 3)) * (1.0 + 1e-13)
+        sums = enlarged_sum(kernel.abs().sum((2, 3)), kernel[0, 0].numel() + 1)
         sums.diagonal().sub_(centre.abs())
         return centre, sums.clamp_min(0.0)
 
@@ -52,8 +53,7 @@ class Channelwise(Componentwise):
             centre, sums = self._sums
             matrix = sums.clone()
             matrix.diagonal().add_(centre)
-            # The sum on the diagonal rounds once; one in the last place upwards covers it.
-            matrix.diagonal().add_(4e-16 * (centre.abs() + sums.diagonal()))
+            matrix.diagonal().add_(error_of(centre.abs() + sums.diagonal(), 1))
             return majorant(matrix)
 
         return self.operator.remembered("channel majorant", compute, oriented=True)
@@ -73,7 +73,7 @@ class Channelwise(Componentwise):
             return None
         centre, sums = self._sums
         weights = self.majorant.weights
-        factor = float((torch.mv(sums, weights) / weights / (1.0 - centre)).amax()) * (1.0 + 1e-12)
+        factor = enlarged(float((torch.mv(sums, weights) / weights / (1.0 - centre)).amax()), len(weights) + 4)
         return self._plan((1.0 / (1.0 - centre)).to(self.operator.tensors[0])[:, None, None], factor)
 
     @override

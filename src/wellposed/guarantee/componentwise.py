@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.guarantee.base import Algorithms, Comparison, Plan, S
+from wellposed.guarantee.base import Comparison
 from wellposed.guarantee.majorant import Majorant, gaps, majorant
+from wellposed.guarantee.plan import Algorithms, Plan, S
 from wellposed.guarantee.sensitivity import Sensitivity
 from wellposed.operators import Operator
 

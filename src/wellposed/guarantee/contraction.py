@@ -9,8 +9,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import check
-from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.base import Guarantee
+from wellposed.guarantee.plan import Plan
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.operators import Operator
 
 
@@ -36,10 +38,11 @@ class Contraction(Guarantee):
     def picard_plan(self) -> Plan:
         return Plan(1.0, self.factor)
 
-    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:  # noqa: D102
-        eps = torch.finfo(image.dtype).eps
-        relative = 16.0 * eps if self.evaluation_error is None else self.evaluation_error
-        distance = euclidean(image - point) * (1.0 + eps * max(8.0, image[0].numel()))
+    @override
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
+        unit = unit_of(image.dtype)
+        relative = 32.0 * unit if self.evaluation_error is None else self.evaluation_error
+        distance = enlarged(euclidean(image - point), max(image[0].numel(), 8), unit)
         rounding = relative * torch.maximum(euclidean(image), euclidean(point))
         return (self.factor * distance + rounding) / (1.0 - self.factor)
 
@@ -47,8 +50,10 @@ class Contraction(Guarantee):
         """``‖defect‖/(1 − factor)``, for activations with slopes of at most one."""
         return size / (1.0 - self.factor)
 
-    def offset_lipschitz(self) -> float:  # noqa: D102
-        return 1.0 / (1.0 - self.factor) * (1.0 + 1e-15)
+    @override
+    def offset_lipschitz(self) -> float:
+        return enlarged(1.0 / (1.0 - self.factor), 2)
 
-    def on(self, operator: Operator) -> Guarantee:  # noqa: D102
+    @override
+    def on(self, operator: Operator) -> Guarantee:
         return self

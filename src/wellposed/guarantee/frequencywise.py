@@ -11,10 +11,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import GuaranteeError, InputError
-from wellposed.guarantee.base import Plan
 from wellposed.guarantee.monotone import StronglyMonotone
+from wellposed.guarantee.plan import Plan
 from wellposed.numerics.convolution_norms import least_eigenvalues
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import enlarged, reduced, unit_of
 from wellposed.operators.base import Operator
 
 
@@ -56,7 +57,7 @@ class FrequencywiseMonotone(StronglyMonotone):
 
     def offset_lipschitz(self) -> float:
         """1/m."""
-        return 1.0 / self.m * (1.0 + 1e-15)
+        return enlarged(1.0 / self.m, 1)
 
     def on(self, operator: Operator) -> Self:
         """The transpose, and float64 copies, have the same constant."""
@@ -76,7 +77,7 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
     """Strong monotonicity of Λ(I − W) in the ordinary inner product, for the `scaling` Λ of W.
 
     The equation is 0 ∈ Λ(I − W)z − Λq + Λ∂f(z), and Λ∂f is monotone too, as f is a sum over coordinates. For the adjoint
-    equation, Λ⁻¹ times its solution solves one of the same kind.
+    equation, Λ⁻¹ times its solution solves such an equation too.
     """
 
     theorem = "Revay, Wang & Manchester 2020, Theorem 1: splitting with steps in proportion to a diagonal metric"
@@ -102,7 +103,7 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
             raise InputError(
                 "psi: its exponential is not positive and finite in this dtype; nothing is promised for it"
             )
-        return 1.0 / float(scale.amax()) * (1.0 - 1e-15), 1.0 / float(scale.amin()) * (1.0 + 1e-15)
+        return reduced(1.0 / float(scale.amax()), 1), enlarged(1.0 / float(scale.amin()), 1)
 
     @cached_property
     def _distortion(self) -> float:
@@ -127,9 +128,9 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
         if self.operator.transposed:
             return size * largest / self.m
         rounding = (size - euclidean(defect)).clamp_min(0.0)
-        weighed = euclidean(defect / self._scale) * (1.0 + 4.0 * torch.finfo(defect.dtype).eps)
+        weighed = enlarged(euclidean(defect / self._scale), 2, unit_of(defect.dtype))
         return (weighed + largest * rounding) / self.m
 
     def offset_lipschitz(self) -> float:
         """Max Λ/m."""
-        return self._extremes[1] / self.m * (1.0 + 1e-15)
+        return enlarged(self._extremes[1] / self.m, 1)

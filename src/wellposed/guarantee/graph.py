@@ -18,19 +18,19 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.base import Guarantee
+from wellposed.guarantee.plan import Plan
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import enlarged, enlarged_norm, reduced
 from wellposed.operators import Operator
-from wellposed.operators.graphs import GraphBlock
-
-_OUTWARD = 1.0 + 1e-12
+from wellposed.operators.graph_group import GraphGroup
 
 
 class GraphContraction(Guarantee):
-    """Existence, uniqueness and error bounds for the graphs of one block.
+    """Existence, uniqueness and error bounds for the graphs of one group.
 
     Args:
-        block: A.
+        group: graphs of like size, with their A.
         spectral_norm: upper bound of ‖W‖₂.
         row_norm: upper bound of ‖W‖_∞, the largest absolute row sum; None where σ mixes features.
         adjoint: whether this is about the adjoint equation, which has the transposes of both.
@@ -43,11 +43,11 @@ class GraphContraction(Guarantee):
     lipschitz_theorem = "Banach fixed-point theorem per graph"
 
     def __init__(
-        self, block: GraphBlock, spectral_norm: float, row_norm: float | None, *, adjoint: bool = False
+        self, group: GraphGroup, spectral_norm: float, row_norm: float | None, *, adjoint: bool = False
     ) -> None:
-        self.block, self.spectral_norm, self.row_norm, self._adjoint = block, spectral_norm, row_norm, adjoint
+        self.group, self.spectral_norm, self.row_norm, self._adjoint = group, spectral_norm, row_norm, adjoint
         if not bool((self._factors < 1.0).all()):
-            worst = int(self.block.members[int(self._factors.argmax())])
+            worst = int(self.group.members[int(self._factors.argmax())])
             raise GuaranteeError(
                 f"graph {worst}: its adjacency is too large for these weights (factor {float(self._factors.max()):.6g}); use "
                 "normalisation='symmetric' or 'spectral', or a smaller kappa"
@@ -56,18 +56,18 @@ class GraphContraction(Guarantee):
     @cached_property
     def _dominating(self) -> tuple[Tensor, Tensor]:
         assert self.row_norm is not None
-        return self.block.dominating(self.row_norm * _OUTWARD, transposed=self._adjoint)
+        return self.group.dominating(self.row_norm, transposed=self._adjoint)
 
     @cached_property
     def _factors(self) -> Tensor:
         """The least contraction factor of each graph, shape (graphs,)."""
-        factor = self.spectral_norm * self.block.norm * _OUTWARD
+        factor = enlarged(self.spectral_norm * self.group.norm, 1)
         if self.row_norm is None or bool((factor < 1.0).all()):
             return factor
-        factor = torch.minimum(factor, self.row_norm * self.block.norm * _OUTWARD)
+        factor = torch.minimum(factor, enlarged(self.row_norm * self.group.norm, 1))
         if not bool((factor < 1.0).all()):
             vector, gap = self._dominating
-            factor = torch.minimum(factor, 1.0 - (gap / vector).amin(1))
+            factor = torch.minimum(factor, 1.0 - reduced((gap / vector).amin(1), 2))
         return factor
 
     @override
@@ -77,52 +77,56 @@ class GraphContraction(Guarantee):
 
     def _resolved(self, defect: Tensor, extra: Tensor) -> Tensor:
         """Bound on ‖e‖_F for every e with |e| ≤ |A||e||W|ᵀ + |defect| + something of Frobenius norm ``extra``."""
-        size = (euclidean(defect) + extra) * _OUTWARD
-        copies = len(defect) // len(self.block.norm)  # under vmap, several states for each graph
-        norm = self.block.norm.repeat(copies)
-        factor = self.spectral_norm * norm * _OUTWARD
+        entries = defect[0].numel()
+        size = enlarged_norm(euclidean(defect) + extra, entries + 1)
+        copies = len(defect) // len(self.group.norm)  # under vmap, several states for each graph
+        norm = self.group.norm.repeat(copies)
+        factor = enlarged(self.spectral_norm * norm, 1)
         bound = torch.where(factor < 1.0, size / (1.0 - factor), torch.inf)
         if self.row_norm is None:
-            return bound
+            return enlarged(bound, 2)
         width = defect.shape[-1] ** 0.5
         # Per node the largest entry; for the adjoint, whose norm is dual to that, their sum.
         nodes = defect.abs().double().sum(-1) if self._adjoint else defect.abs().double().amax(-1)
         back = 1.0 if self._adjoint else width  # from per-node numbers to the Frobenius norm
         spread = width if self._adjoint else 1.0  # and the other way, for what is known by its Frobenius norm only
-        factor = self.row_norm * norm * _OUTWARD
+        factor = enlarged(self.row_norm * norm, 1)
         rows = back * (euclidean(nodes) + spread * extra) / (1.0 - factor)
         bound = torch.minimum(bound, torch.where(factor < 1.0, rows, torch.inf))
         if bool(torch.isfinite(bound).all()):
-            return bound * _OUTWARD
+            return enlarged(bound, entries + 8)  # sums over features, norms over nodes, and a few more
         vector, gap = (part.repeat(copies, 1) for part in self._dominating)
         largest = ((nodes + spread * extra[:, None]) / gap).amax(1)
         weighted = torch.where((gap > 0.0).all(1), back * euclidean(vector) * largest, torch.inf)
-        return torch.minimum(bound, weighted) * _OUTWARD
+        return enlarged(torch.minimum(bound, weighted), entries + 8)
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
-        """For the error of ``point``, which that of its image is below, up to the rounding of one evaluation."""
+        """A bound of the error of ``point``: the error of its image is below it, up to the rounding of one evaluation."""
         eps = torch.finfo(image.dtype).eps
         terms = 16.0 + image[0].numel() ** 0.5  # of one evaluation, and of these norms
         rounding = terms * eps * torch.maximum(euclidean(image), euclidean(point))
         bound = self._resolved(image - point, rounding)
-        factor = (self.spectral_norm * self.block.norm * _OUTWARD).repeat(len(bound) // len(self.block.norm))
+        factor = enlarged(self.spectral_norm * self.group.norm, 1).repeat(len(bound) // len(self.group.norm))
         # In the Frobenius norm the image is closer than the point by the factor.
         return torch.where(factor < 1.0, torch.minimum(bound, factor * bound + rounding), bound)
 
-    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
         return self._resolved(torch.zeros_like(defect), size)
 
     def offset_lipschitz(self) -> float:
         """Frobenius norm to Frobenius norm, for the slowest graph."""
-        factor = float((self.spectral_norm * self.block.norm).max()) * _OUTWARD
+        factor = enlarged(float((self.spectral_norm * self.group.norm).max()), 1)
         if factor < 1.0:
-            return 1.0 / (1.0 - factor) * _OUTWARD
+            return enlarged(1.0 / (1.0 - factor), 2)
         raise GuaranteeError(
             "the map contracts in a weighted maximum norm only: no Frobenius constant free of graph sizes"
         )
 
-    def on(self, operator: Operator) -> Guarantee:  # noqa: D102
+    @override
+    def on(self, operator: Operator) -> Guarantee:
         return self
 
-    def transposed(self) -> Guarantee:  # noqa: D102
-        return GraphContraction(self.block, self.spectral_norm, self.row_norm, adjoint=not self._adjoint)
+    @override
+    def transposed(self) -> Guarantee:
+        return GraphContraction(self.group, self.spectral_norm, self.row_norm, adjoint=not self._adjoint)

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import GuaranteeError
+from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import underflow
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import error_of, next_up, rounding_constant
 from wellposed.numerics.verified import to_float64
 
 
-@dataclass(frozen=True, eq=False)
-class Majorant:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Majorant(Brief):
     """What was proved about one W; tensors are float64, on the CPU.
 
     Attributes:
@@ -84,8 +85,8 @@ def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majora
     blurred = off + 2.0 * rounding * diagonal.abs()
     sloped = max(float((end * diagonal + abs(end) * blurred).amax()) for end in slopes)  # convex in the slope
     return Majorant(
-        sensitivity * outward + lost, weights, float((diagonal + blurred).amax()), sloped + 1e-15,
-        float((off / below_one).amax()) * outward, diagonal,
+        sensitivity=sensitivity * outward + lost, weights=weights, log_norm=float((diagonal + blurred).amax()),
+        sloped_log_norm=next_up(sloped), jacobi=float((off / below_one).amax()) * outward, diagonal=diagonal,
     )  # fmt: skip
 
 
@@ -96,6 +97,6 @@ def gaps(diagonal: Tensor, slopes: tuple[float, float]) -> Tensor:
     least = torch.full_like(diagonal, torch.inf)
     for end in slopes:
         if end != 0.0:
-            gap = (1.0 - end * diagonal) / abs(end)
-            least = torch.minimum(least, gap - 1e-15 * (1.0 + (end * diagonal).abs()) / abs(end))
+            gap, size = (1.0 - end * diagonal) / abs(end), (1.0 + (end * diagonal).abs()) / abs(end)
+            least = torch.minimum(least, gap - error_of(size, 3))
     return least

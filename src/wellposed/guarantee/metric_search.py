@@ -15,6 +15,9 @@ from wellposed.guarantee.base import Guarantee
 from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, to_float64
 
+_STEPS = 200  # of Newton's method
+_SHORTEST = 1e-9  # step that is tried
+
 
 def proves_well_posed(matrix: Tensor, metric: Tensor) -> bool:
     """Whether Λ(I − W) + (I − W)ᵀΛ ≻ 0 is proved for stored numbers, rounding included."""
@@ -55,29 +58,72 @@ def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 
     scale = float(torch.linalg.matrix_norm(displacement, 2))
     if scale == 0.0:
         return None
-    h = displacement / scale
-    multipliers = torch.ones(size, dtype=torch.float64)
-    shift = 1.0 - float(torch.linalg.eigvalsh(h + h.t())[0])
-    weight, identity = 1.0, torch.eye(size, dtype=torch.float64)
-
-    def value(multipliers: Tensor, shift: float) -> float:
-        room = 2.0 * size - float(multipliers.sum())
-        if room <= 0.0 or bool((multipliers <= 0.0).any()):
-            return math.inf
-        half = multipliers[:, None] * h
-        factor, failed = torch.linalg.cholesky_ex(half + half.t() + shift * identity)
-        if int(failed):
-            return math.inf
-        barrier = -2.0 * float(factor.diagonal().log().sum()) - float(multipliers.log().sum()) - math.log(room)
-        return weight * shift + barrier
-
-    for _ in range(200):
-        half = multipliers[:, None] * h
-        factor, failed = torch.linalg.cholesky_ex(half + half.t() + shift * identity)
-        if int(failed):  # lost to rounding
+    barrier = _Barrier(displacement / scale)
+    point, weight = barrier.start(), 1.0
+    for _ in range(_STEPS):
+        found = barrier.newton(point, weight)
+        if found is None:  # lost to rounding
             return None
+        direction, decrement = found
+        if decrement < 0.5:
+            gap = (2.0 * size + 1.0) / weight
+            shift = float(point[-1])
+            if shift < 0.0 and proves_well_posed(matrix, point[:-1]):
+                return point[:-1]
+            if shift - 2.0 * gap > 0.0 or gap < tolerance:
+                return None
+            weight *= 5.0
+            continue
+        before, length = barrier.value(point, weight), 1.0
+        while not barrier.value(point + length * direction, weight) < before - 0.05 * length * decrement**2:
+            length *= 0.6
+            if length <= _SHORTEST:
+                return None
+        point = point + length * direction
+    return None
+
+
+class _Barrier:
+    """``weight·s − log det(M(λ) + sI) − Σ log λ − log(2n − Σλ)`` with M(λ) = ΛH + HᵀΛ, at points (λ, s) of shape (n + 1,).
+
+    Args:
+        h: H, shape (n, n), of norm one.
+    """
+
+    def __init__(self, h: Tensor) -> None:
+        self._h = h
+
+    def start(self) -> Tensor:
+        """Ones, and an s that makes the matrix positive definite."""
+        shift = 1.0 - torch.linalg.eigvalsh(self._h + self._h.t())[0]
+        return torch.cat([torch.ones(len(self._h), dtype=torch.float64), shift.reshape(1)])
+
+    def _room(self, point: Tensor) -> float:
+        return 2.0 * len(self._h) - float(point[:-1].sum())
+
+    def _factor(self, point: Tensor) -> Tensor | None:
+        half = point[:-1, None] * self._h
+        matrix = half + half.t()
+        matrix.diagonal().add_(point[-1])
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        return None if int(failed) else factor
+
+    def value(self, point: Tensor, weight: float) -> float:
+        """The barrier, infinite outside of its domain."""
+        room = self._room(point)
+        factor = None if room <= 0.0 or bool((point[:-1] <= 0.0).any()) else self._factor(point)
+        if factor is None:
+            return math.inf
+        logarithms = 2.0 * float(factor.diagonal().log().sum()) + float(point[:-1].log().sum()) + math.log(room)
+        return weight * float(point[-1]) - logarithms
+
+    def newton(self, point: Tensor, weight: float) -> tuple[Tensor, float] | None:
+        """Newton's direction and decrement; None where the matrix is not positive definite in these numbers."""
+        factor = self._factor(point)
+        if factor is None:
+            return None
+        h, multipliers, room, size = self._h, point[:-1], self._room(point), len(self._h)
         inverse = torch.cholesky_inverse(factor)
-        room = 2.0 * size - float(multipliers.sum())
         through, square = h @ inverse, inverse @ inverse
         gradient = torch.cat(
             [-2.0 * (h * inverse).sum(1) - 1.0 / multipliers + 1.0 / room, (weight - inverse.trace()).reshape(1)]
@@ -88,21 +134,4 @@ def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 
         hessian[:size, size] = hessian[size, :size] = 2.0 * (h * square).sum(1)
         hessian[size, size] = square.trace()
         direction = -torch.linalg.solve_ex(hessian, gradient[:, None])[0][:, 0]
-        decrement = max(-float(gradient @ direction), 0.0) ** 0.5
-        if decrement < 0.5:
-            gap = (2.0 * size + 1.0) / weight
-            if shift < 0.0 and proves_well_posed(matrix, multipliers):
-                return multipliers
-            if shift - 2.0 * gap > 0.0 or gap < tolerance:
-                return None
-            weight *= 5.0
-            continue
-        before, length = value(multipliers, shift), 1.0
-        while length > 1e-9 and not value(
-            multipliers + length * direction[:-1], shift + length * float(direction[-1])
-        ) < (before - 0.05 * length * decrement**2):
-            length *= 0.6
-        if length <= 1e-9:
-            return None
-        multipliers, shift = multipliers + length * direction[:-1], shift + length * float(direction[-1])
-    return None
+        return direction, max(-float(gradient @ direction), 0.0) ** 0.5

@@ -10,8 +10,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import GuaranteeError, check
-from wellposed.guarantee.base import Algorithms, Guarantee, Plan, S
+from wellposed.guarantee.base import Guarantee
+from wellposed.guarantee.plan import Algorithms, Plan, S
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import enlarged, enlarged_entries, unit_of
 from wellposed.numerics.verified import spectral_norm_upper_bound, symmetric_part_lower_bound
 from wellposed.operators import Operator
 
@@ -38,16 +40,13 @@ class StronglyMonotone(Guarantee):
     def smoothness(self) -> float:
         """Upper bound of L = ‖Λ^½(I − W)Λ^−½‖₂ for the numbers in the operator (verified in float64)."""
         displacement = scaled_displacement(self.operator.dense(), self.operator.metric)
-        return spectral_norm_upper_bound(displacement) * (1.0 + 1e-14)  # scaling and subtraction round a few times
+        return enlarged_entries(spectral_norm_upper_bound(displacement), len(displacement) ** 0.5, 8)
 
     @cached_property
     def _distortion(self) -> float:
         """√(largest/smallest metric): what passing between the norms can cost."""
-        return (
-            1.0
-            if self.operator.metric is None
-            else float((self.operator.metric.amax() / self.operator.metric.amin()).sqrt()) * (1.0 + 1e-14)
-        )
+        metric = self.operator.metric
+        return 1.0 if metric is None else enlarged(float((metric.amax() / metric.amin()).sqrt()), 2)
 
     @override
     def preferred(self, among: Algorithms[S]) -> S:
@@ -88,7 +87,7 @@ class StronglyMonotone(Guarantee):
             return euclidean(value)
         metric = self.operator.metric
         weights = (metric / metric.amin()).sqrt().to(value)
-        return euclidean(value * weights) * (1.0 + 4.0 * torch.finfo(value.dtype).eps)
+        return enlarged(euclidean(value * weights), 3, unit_of(value.dtype))
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
         """``‖W(point − image)‖_Λ / m``: from the monotonicity of ∂f and the strong monotonicity of I − W.
@@ -104,10 +103,12 @@ class StronglyMonotone(Guarantee):
         rounding = (size - euclidean(defect)).clamp_min(0.0)
         return (self._weigh(defect) + self._distortion * rounding) / self.m
 
-    def offset_lipschitz(self) -> float:  # noqa: D102
-        return self._distortion / proved_monotonicity(self.operator.dense(), self.operator.metric) * (1.0 + 1e-15)
+    @override
+    def offset_lipschitz(self) -> float:
+        return enlarged(self._distortion / proved_monotonicity(self.operator.dense(), self.operator.metric), 1)
 
-    def on(self, operator: Operator) -> StronglyMonotone:  # noqa: D102
+    @override
+    def on(self, operator: Operator) -> StronglyMonotone:
         return StronglyMonotone(operator, self.m)
 
 
@@ -121,7 +122,8 @@ class ProvedMonotone(StronglyMonotone):
         self.operator = operator
 
     @cached_property
-    def m(self) -> float:  # type: ignore[override]  # noqa: D102 - on demand: it needs numbers, not graph tensors
+    @override
+    def m(self) -> float:  # type: ignore[override]  # on demand: it needs numbers, not graph tensors
         operator = self.operator
         return operator.remembered("monotonicity", lambda: proved_monotonicity(operator.dense(), operator.metric))
 

@@ -8,7 +8,6 @@ exact Lipschitz constant, attained at b = β.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -16,19 +15,20 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import Activation
-from wellposed.errors import GuaranteeError
-from wellposed.guarantee.base import Comparison, Plan
+from wellposed.guarantee.base import Comparison
 from wellposed.guarantee.majorant import Majorant, majorant
+from wellposed.guarantee.plan import Plan
 from wellposed.guarantee.sensitivity import Sensitivity
+from wellposed.guarantee.subsolution import subsolution
 from wellposed.numerics.euclidean import euclidean
-from wellposed.numerics.outward import rounding_constant
-from wellposed.numerics.verified import to_float64
+from wellposed.numerics.outward import enlarged, reduced
 from wellposed.operators import Operator
 
 _BELOW = 1e-2  # how far below its floor, relative to it, an offset may be pushed by a residual,
 _ROUNDED = (
     1e-5  # and for small floors in absolute terms, so that residuals of float32 fit, but by no more than half the floor
 )
+_WITHIN = 1.0 - 1e-6  # a residual this much below the margin is below it for all its rounding
 _LARGEST = 1e30  # a bound that no tolerance accepts
 
 
@@ -64,19 +64,16 @@ class PositiveConcave(Sensitivity):
         upright = self.operator.upright()
         key = ("floor", repr(self._activation), self._floor)
         return upright.remembered(
-            key, lambda: _subsolution(upright.dense(), self._activation, self._floor - self._margin)
+            key, lambda: subsolution(upright.dense(), self._activation, self._floor - self._margin)
         )
 
     @cached_property
     def slopes(self) -> Tensor:
         """D, shape (n,), float64: no slope at any fixed point is larger."""
         weight = self.operator.upright().dense().detach().double().cpu()
-        least = (torch.mv(weight, self.floor_state) + self._floor - self._margin) * (
-            1.0 - rounding_constant(len(weight) + 4)
-        )
+        least = reduced(torch.mv(weight, self.floor_state) + self._floor - self._margin, len(weight) + 4)
         before = torch.nextafter(least.clamp_min(0.0), torch.full_like(least, -1.0)).clamp_min(0.0)
-        # The formulas of derivatives subtract from one: their errors are absolute where units are saturated.
-        return self._activation.derivative(before) * (1.0 + 1e-14) + 8.0 * torch.finfo(torch.float64).eps
+        return self._activation.derivative_bound(before)
 
     @cached_property
     def majorant(self) -> Majorant:
@@ -101,7 +98,7 @@ class PositiveConcave(Sensitivity):
     @cached_property
     def sensitivity(self) -> Tensor:
         """Upper bound of M in every entry, shape (n, n), float64."""
-        return self.majorant.sensitivity * self.slopes * (1.0 + 1e-15)
+        return enlarged(self.majorant.sensitivity * self.slopes, 1)
 
     @property
     def _contraction(self) -> float:
@@ -141,7 +138,7 @@ class PositiveConcave(Sensitivity):
         if self._linear:
             return bound
         pushed = change.abs().flatten(1).amax(1) if change[0].numel() else torch.zeros_like(bound)
-        return torch.where(pushed <= self._margin * (1.0 - 1e-6), bound, _LARGEST)
+        return torch.where(pushed <= self._margin * _WITHIN, bound, _LARGEST)
 
     @property
     def is_concave(self) -> bool:  # type: ignore[override]  # depends on what this is about
@@ -163,60 +160,10 @@ class PositiveConcave(Sensitivity):
         """
         return state if self._linear else torch.maximum(state, self.floor_state.to(state))
 
-    def linearised(self) -> PositiveConcave:  # noqa: D102
+    @override
+    def linearised(self) -> PositiveConcave:
         return type(self)(self.operator, self._activation, self._floor, self._thompson, linear=True)
 
-    def on(self, operator: Operator) -> PositiveConcave:  # noqa: D102
+    @override
+    def on(self, operator: Operator) -> PositiveConcave:
         return type(self)(operator, self._activation, self._floor, self._thompson, linear=self._linear)
-
-
-def _subsolution(matrix: Tensor, activation: Activation, floor: float) -> Tensor:
-    """A point l with l ≤ σ(Wl + floor), close to the fixed point, by Picard's iteration from zero, which increases."""
-    weight = torch.from_numpy(to_float64(matrix, "W"))
-    if not bool((weight >= 0.0).all()):
-        raise GuaranteeError("W: has negative entries; a positive concave map needs W ≥ 0")
-
-    def through(state: Tensor) -> Tensor:
-        return torch.mv(weight, state)
-
-    state = torch.zeros(len(weight), dtype=torch.float64)
-    for _ in range(100):
-        image = activation(through(state) + floor)
-        if bool(((image - state).abs() <= 1e-12 * image).all()):
-            return below(through, len(weight), activation, floor, state)
-        state = image
-    best = below(through, len(weight), activation, floor, state)
-    # Near criticality Picard crawls. Newton's iterates decrease from any point above the fixed point.
-    state = torch.ones_like(state)
-    while float(state[0]) < 1e100 and not bool((activation(through(state) + floor) <= state).all()):
-        state = 4.0 * state
-    for _ in range(100):
-        driven = through(state) + floor
-        image = activation(driven)
-        if bool(((image - state).abs() <= 1e-12 * image).all()):
-            break
-        jacobian = activation.derivative(driven)[:, None] * weight
-        step = torch.linalg.solve_ex(torch.eye(len(weight), dtype=torch.float64) - jacobian, image - state)[0]
-        state = (state + step).nan_to_num(nan=0.0, posinf=0.0).clamp_min(0.0)
-    newton = below(through, len(weight), activation, floor, state)
-    return newton if bool((newton >= best).all()) else best
-
-
-def below(
-    through: Callable[[Tensor], Tensor], terms: int, activation: Activation, floor: float, state: Tensor
-) -> Tensor:
-    """A subsolution a little below an approximate fixed point: σ(tl) ≥ tσ(l) leaves room; zero if none is found.
-
-    Args:
-        through: W, which is nonnegative.
-        terms: how many terms its sums have.
-        activation: σ.
-        floor: β.
-        state: the approximate fixed point at the floor.
-    """
-    for share in (1e-9, 1e-6, 1e-3):
-        lower = state * (1.0 - share)
-        image = activation(through(lower) * (1.0 - rounding_constant(terms + 4)) + floor) * (1.0 - 1e-14)
-        if bool((image >= lower).all()):
-            return lower
-    return torch.zeros_like(state)

@@ -1,4 +1,4 @@
-"""Positive concave maps whose W is a convolution: the same statements, from applications of W alone.
+"""Positive concave maps whose W is a convolution: what `wellposed.guarantee.positive` says, from applications of W alone.
 
 No matrix of the size of the state is ever formed. With the slopes D and M = (I − DW)⁻¹D as in `wellposed.guarantee.positive`:
 x ≥ D(Wx + p) ≥ 0 proves x ≥ Mp, once some v > 0 with DWv < v has proved that I − DW is an M-matrix. For p > 0 and y ≥ MᵀMp,
@@ -13,15 +13,18 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
-from wellposed.guarantee.positive import PositiveConcave, below
+from wellposed.guarantee.positive import PositiveConcave
 from wellposed.guarantee.sensitivity import NormProof
+from wellposed.guarantee.subsolution import below
 from wellposed.numerics.euclidean import euclidean
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import enlarged, reduced
 from wellposed.operators import Operator
 
 _ROUNDS = 8  # of the power iteration on MᵀM
+_CLOSE, _CLOSER = 1e-12, 1e-13  # relative changes of iterates that are taken to have settled
 
 
 class PositiveConvolution(PositiveConcave):
@@ -46,11 +49,6 @@ class PositiveConvolution(PositiveConcave):
         chosen = self._map.transpose() if transposed else self._map
         return chosen.apply(state[None])[0]
 
-    @property
-    def _outward(self) -> float:
-        """One plus the relative rounding error of a sum of nonnegative products."""
-        return 1.0 + 8.0 * rounding_constant(self._terms + 8)
-
     @cached_property
     def floor_state(self) -> Tensor:
         """A state l ≤ σ(Wl + β') below every fixed point, shape (channels, height, width), float64."""
@@ -64,7 +62,7 @@ class PositiveConvolution(PositiveConcave):
             state = torch.zeros(upright.state_shape, dtype=torch.float64)
             for _ in range(1000):
                 image = self._activation(through(state) + floor)
-                settled = bool(((image - state).abs() <= 1e-12 * image).all())
+                settled = bool(((image - state).abs() <= _CLOSE * image).all())
                 state = image
                 if settled:
                     break
@@ -76,16 +74,16 @@ class PositiveConvolution(PositiveConcave):
     def slopes(self) -> Tensor:
         """D, shape (channels, height, width), float64: no slope at any fixed point is larger."""
         through = self._map.upright().apply(self.floor_state[None])[0]
-        least = ((through + self._floor - self._margin) / self._outward).clamp_min(0.0)
+        least = reduced(through + self._floor - self._margin, self._terms + 4).clamp_min(0.0)
         before = torch.nextafter(least, torch.full_like(least, -1.0)).clamp_min(0.0)
-        return self._activation.derivative(before) * (1.0 + 1e-14) + 8.0 * torch.finfo(torch.float64).eps
+        return self._activation.derivative_bound(before)
 
     @cached_property
     def _perron(self) -> tuple[float, Tensor]:
         """The least f found with DWv ≤ f·v for some v > 0, and that v."""
 
         def factor(vector: Tensor) -> float:
-            return float((self.slopes * self._apply(vector) * self._outward / vector).amax())
+            return enlarged(float((self.slopes * self._apply(vector) / vector).amax()), self._terms + 3)
 
         def compute() -> tuple[float, Tensor]:
             own = self.floor_state.clamp_min(1e-300)  # DWl ≤ l − σ(β): a proof in exact arithmetic, for W upright
@@ -114,18 +112,19 @@ class PositiveConvolution(PositiveConcave):
         state = start
         for _ in range(2000):
             image = iterate(state)
-            settled = bool(((image - state).abs() <= 1e-13 * image).all())
+            settled = bool(((image - state).abs() <= _CLOSER * image).all())
             state = image
             if settled:
                 break
         for share in (1e-12, 1e-10, 1e-8, 1e-6, 1e-3):
             larger = state * (1.0 + share)
-            if bool((iterate(larger) * self._outward * (1.0 + 1e-15) <= larger).all()):
+            if bool((enlarged(iterate(larger), self._terms + 4) <= larger).all()):
                 return larger
         raise GuaranteeError("W: the sensitivity could not be bounded in these numbers; use float64 or a larger floor")
 
     @property
-    def contraction_weights(self) -> Tensor:  # noqa: D102
+    @override
+    def contraction_weights(self) -> Tensor:
         return self._perron[1]
 
     @cached_property
@@ -139,8 +138,8 @@ class PositiveConvolution(PositiveConcave):
             for _ in range(_ROUNDS):
                 reached = self._above(lambda x: slopes * (self._apply(x) + start), slopes * start)  # noqa: B023
                 back = self._above(lambda w: self._apply(slopes * w, transposed=True) + reached, reached)  # noqa: B023
-                seen = slopes * back * (1.0 + 1e-15)
-                value = float((seen / start).amax()) ** 0.5 * (1.0 + 1e-14)
+                seen = enlarged(slopes * back, 1)
+                value = enlarged(float((seen / start).amax()) ** 0.5, 2)
                 best = NormProof(value, start, reached, back) if value < best.value else best
                 start = (seen / seen.amax()).clamp_min(1e-12)
             return best
@@ -154,4 +153,4 @@ class PositiveConvolution(PositiveConcave):
         return self.norm_proof.value
 
     def _propagated(self, change: Tensor) -> Tensor:
-        return self._norm * euclidean(change) * (1.0 + 1e-15)
+        return enlarged(self._norm * euclidean(change), 1)

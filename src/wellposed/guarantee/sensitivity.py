@@ -11,22 +11,27 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.guarantee.base import Guarantee, Plan
+from wellposed.guarantee.base import Guarantee
 from wellposed.guarantee.majorant import Majorant
+from wellposed.guarantee.plan import Plan
+from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import REPRODUCIBLE, enlarged, unit_of
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators import Operator
 
+_FLOOR = 1e-13  # what is added to all entries, relative to the largest: a proof needs some room where entries are tiny
 
-@dataclass(frozen=True, eq=False)
-class NormProof:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NormProof(Brief):
     """Vectors that prove ‖A⁻¹D‖₂ ≤ value for an M-matrix A: start > 0, A·reach ≥ D·start, Aᵀ·back ≥ reach, D·back ≤ value²·start.
 
     Attributes:
         value: the bound.
-        start: shape of the state.
-        reach: likewise.
-        back: likewise.
+        start: a vector of the shape of the state, as the next two are.
+        reach: bounds what D·start moves.
+        back: bounds what reach moves in the transposed equation.
     """
 
     value: float
@@ -75,9 +80,8 @@ class Sensitivity(Guarantee):
 
     def _moved(self, change: Tensor) -> Tensor:
         """‖G|change|‖₂ per sample, never too small."""
-        eps = torch.finfo(change.dtype).eps
-        sensitivity = self.sensitivity.to(change)
-        return euclidean(change.abs() @ sensitivity.t()) * (1.0 + eps * (change.shape[1] + 8))
+        moved = euclidean(change.abs() @ self.sensitivity.to(change).t())
+        return enlarged(moved, change.shape[1] + 6, unit_of(change.dtype))
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
         """``‖G|W(point − image)|‖₂``: image solves the equation for the offset q + W(point − image)."""
@@ -99,9 +103,9 @@ class Sensitivity(Guarantee):
             if not bool((raised > 0.0).all()):
                 continue
             # The inverse is an upper bound; more of both sides covers what checking it again may round.
-            reach = torch.mv(inverse, slopes * raised * (1.0 + 1e-9) + 1e-13 * raised.amax())
-            back = torch.mv(inverse.t(), reach * (1.0 + 1e-9) + 1e-13 * reach.amax())
-            value = float((slopes * back / raised).amax().sqrt()) * (1.0 + 1e-14)
+            reach = torch.mv(inverse, slopes * raised * REPRODUCIBLE + _FLOOR * raised.amax())
+            back = torch.mv(inverse.t(), reach * REPRODUCIBLE + _FLOOR * reach.amax())
+            value = enlarged(float((slopes * back / raised).amax().sqrt()), 3)
             if found is None or value < found.value:
                 found = NormProof(value, raised, reach, back)
         assert found is not None
@@ -116,5 +120,6 @@ class Sensitivity(Guarantee):
     def _norm(self) -> float:
         return spectral_norm_upper_bound(self.sensitivity)
 
-    def offset_lipschitz(self) -> float:  # noqa: D102
+    @override
+    def offset_lipschitz(self) -> float:
         return self._norm

@@ -1,7 +1,7 @@
 """Differentiating through a solve by the implicit function theorem.
 
 One `torch.autograd.Function` serves every equation and every order of derivative. At z* = F(z*, θ) a cotangent g gives
-``y = g + (∂F/∂z)ᵀ y``: again a fixed-point equation, with the same guarantee, which the backward pass hands to the same
+``y = g + (∂F/∂z)ᵀ y``: again a fixed-point equation, with the guarantee of the first, which the backward pass hands to that
 function. Its own derivatives are therefore known too, in reverse and in forward mode, and under ``torch.func``.
 
 Where only first derivatives are asked for, the recursion is cut short: affine layers solve the adjoint directly with the

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.activations import Activation, DiagonalLinear
 from wellposed.guarantee import Guarantee
@@ -27,14 +28,14 @@ from wellposed.solvers.problem import AffineProblem
 from wellposed.solvers.solution import Report
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AffineEquation(Equation):
-    """``z = σ(Wz + q)``; its tensors are those of W, then q of shape (batch, *state), then those of σ.
+    """``z = σ(Wz + q)``; its tensors are the tensors of W, then q of shape (batch, *state), then the tensors of σ.
 
     Attributes:
         operator: W, as a structure whose tensors are replaced by those given.
-        activation: σ, likewise.
-        guarantee: what is known of W, likewise.
+        activation: σ, as a structure whose tensors are replaced by those given.
+        guarantee: what is known of W, whatever tensors are given.
         settings: how to solve.
         exact_offset: see `certify`.
         adjoint_reports: where backward passes leave how their solves went.
@@ -52,19 +53,22 @@ class AffineEquation(Equation):
         activation = self.activation.rebuild(tuple(tensors[count + 1 :]))
         return self.operator.rebuild(tuple(tensors[:count])), tensors[count], activation
 
-    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:  # noqa: D102
+    @override
+    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
         operator, offset, activation = self._parts(tensors)
         guarantee = None if self.guarantee is None else self.guarantee.on(operator)
         problem = AffineProblem(operator, offset, activation)
         return solve_problem(problem, guarantee, self.settings, start, offset, self.exact_offset, offset)
 
-    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:  # noqa: D102
+    @override
+    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:
         operator, offset, activation = self._parts(tensors)
         guarantee = None if self.guarantee is None else self.guarantee.on(operator)
         problem = AffineProblem(operator, offset, activation)
         return run_steps(problem, guarantee, self.settings.solver, start, offset, steps)
 
-    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:  # noqa: D102
+    @override
+    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         operator, offset, activation = self._parts(tensors)
         return activation(operator.affine(value, offset))
 
@@ -79,9 +83,13 @@ class AffineEquation(Equation):
         settings = self.settings.adjoint(value.dtype)
         guarantee = None if self.guarantee is None else self.guarantee.linearised()
         diagonal = DiagonalLinear(slopes, binary=activation.binary_slopes)
-        return AffineEquation(operator, diagonal, guarantee, settings, None, self.adjoint_reports)
+        return AffineEquation(
+            operator=operator, activation=diagonal, guarantee=guarantee, settings=settings,
+            adjoint_reports=self.adjoint_reports,
+        )  # fmt: skip
 
-    def pull_back(  # noqa: D102
+    @override
+    def pull_back(
         self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
     ) -> list[Tensor | None]:
         operator, offset, activation = self._parts(tensors)
@@ -108,9 +116,8 @@ class AffineEquation(Equation):
             )
         return gradients
 
-    def push_forward(  # noqa: D102
-        self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]
-    ) -> Tensor:
+    @override
+    def push_forward(self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
         operator, offset, activation = self._parts(tensors)
         count = len(operator.tensors)
         filled = [torch.zeros_like(t) if d is None else d for t, d in zip(tensors, tangents, strict=True)]
@@ -123,7 +130,8 @@ class AffineEquation(Equation):
             return direct + linear.differentiable_value(None, *operator.tensors, change, *linear.activation.tensors)
         return linear.differentiable_value(None, *operator.tensors, change, *linear.activation.tensors)
 
-    def batched(  # noqa: D102
+    @override
+    def batched(
         self, size: int, start: tuple[Tensor | None, int | None], tensors: list[tuple[Tensor, int | None]]
     ) -> tuple[Tensor, ...]:
         count = len(self.operator.tensors)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.implicit.gradient import Exact, Gradient, JacobianFree, Phantom, Settings, Unrolled
+from wellposed.implicit.gradient import Settings
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.solvers.a_posteriori import ExactOffset, certify
@@ -74,7 +74,7 @@ class Equation(ABC):
         """
         gradient = self.settings.gradient
         tracked = torch.is_grad_enabled() or any_wrapped(tensors)
-        if isinstance(gradient, Exact) and tracked:
+        if gradient.is_implicit and tracked:
             value, codes, residual, steps, bound = Implicit.apply(self, start, *tensors)
             report = Report(codes, residual, steps, bound if self.settings.certified else None)
         else:
@@ -82,35 +82,25 @@ class Equation(ABC):
             outcome = self.solve(None if start is None else start.detach(), plain)
             value, report = outcome.value, outcome.report
             if tracked:
-                attached = self._attach(gradient, value, report, start, tensors)
+                steps = max(int(report.steps.max()) if report.steps.numel() else 1, 1)
+                attached = gradient.attached(self, value, steps, start, tensors)
                 value = value + (attached - attached.detach())  # the report is about this value
         if not any_wrapped([report.status_codes]):
             report.complain(self.settings.on_failure, self.settings.name, diagnose)
         return value, report
-
-    def _attach(
-        self, gradient: Gradient, value: Tensor, report: Report, start: Tensor | None, tensors: Sequence[Tensor]
-    ) -> Tensor:
-        if isinstance(gradient, Unrolled):
-            return self.unrolled(start, tensors, max(int(report.steps.max()) if report.steps.numel() else 1, 1))
-        if isinstance(gradient, JacobianFree):
-            gradient = Phantom(steps=1, damping=1.0)
-        if not isinstance(gradient, Phantom):
-            raise InputError(f"gradient={gradient!r}: expected Exact, Phantom, JacobianFree or Unrolled")
-        for _ in range(gradient.steps):
-            value = torch.lerp(value, self.step(value, tensors), gradient.damping)
-        return value
 
 
 class Implicit(PositionalFunction):
     """Outputs: value, status codes, residual, steps, error bound (empty where there is none)."""
 
     @staticmethod
-    def forward(equation: Equation, start: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    @override
+    def forward(equation: Equation, start: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
         return _outputs(equation.solve(start, tensors))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
+    @override
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         equation, _, *tensors = inputs
         ctx.equation = equation
         ctx.set_materialize_grads(False)
@@ -119,7 +109,8 @@ class Implicit(PositionalFunction):
         ctx.save_for_forward(output[0], *tensors)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:  # noqa: D102
+    @override
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
         if cotangents[0] is None:
             return None, None, *(None for _ in ctx.saved_tensors[1:])
         value, *tensors = ctx.saved_tensors
@@ -127,12 +118,14 @@ class Implicit(PositionalFunction):
         return None, None, *gradients
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: D102
+    @override
+    def jvp(ctx: Any, *tangents: Any) -> Any:
         value, *tensors = ctx.saved_tensors
         return ctx.equation.push_forward(value, tensors, tangents[2:]), None, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], equation: Equation, start: Tensor | None, *tensors: Tensor) -> Any:  # noqa: D102
+    @override
+    def vmap(info: Any, in_dims: tuple[Any, ...], equation: Equation, start: Tensor | None, *tensors: Tensor) -> Any:
         outputs = equation.batched(info.batch_size, (start, in_dims[1]), list(zip(tensors, in_dims[2:], strict=True)))
         return outputs, (0,) * len(outputs)
 

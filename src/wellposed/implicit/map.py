@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
@@ -18,7 +19,7 @@ from wellposed.solvers.problem import MapProblem
 from wellposed.solvers.solution import Report
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MapEquation(Equation):
     """``z = f(z, *args)`` for a function of states and tensors, both with ``batch_dims`` leading batch dimensions.
 
@@ -26,7 +27,6 @@ class MapEquation(Equation):
         function: takes and returns one tensor of shape (*batch, n), then the tensors.
         settings: how to solve.
         guarantee: what is known of f, or None.
-        like: an example of the state, for its shape.
         batch_dims: leading dimensions that index independent samples.
         batched_tensors: which tensors have one row per sample and so can be restricted to some samples; None if unknown.
         check_captured: look for tensors that need a gradient but were captured by the function.
@@ -74,7 +74,8 @@ class MapEquation(Equation):
         example, *rest = tensors
         return example, example.shape[: self.batch_dims], rest
 
-    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:  # noqa: D102
+    @override
+    def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
         example, lead, rest = self._unpack(tensors)
         like = example.flatten(0, self.batch_dims - 1)
         first = None if start is None else start.flatten(0, self.batch_dims - 1)
@@ -83,14 +84,16 @@ class MapEquation(Equation):
         outcome = solve_problem(problem, self.guarantee, self.settings, first, like, offset=offset)
         return Outcome(outcome.value.reshape(example.shape), outcome.report.reshape(lead))
 
-    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:  # noqa: D102
+    @override
+    def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:
         example, lead, rest = self._unpack(tensors)
         like = example.flatten(0, self.batch_dims - 1)
         first = None if start is None else start.flatten(0, self.batch_dims - 1)
         problem = replace(self, check_captured=False)._problem(lead, rest)
         return run_steps(problem, self.guarantee, self.settings.solver, first, like, steps).reshape(example.shape)
 
-    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:  # noqa: D102
+    @override
+    def step(self, value: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         return self.function(value, *tensors[1:])
 
     def _linear(self, function: Callable[..., Tensor], dtype: torch.dtype, *, transposed: bool) -> MapEquation:
@@ -98,11 +101,12 @@ class MapEquation(Equation):
         if guarantee is not None:
             guarantee = guarantee.transposed() if transposed else guarantee.linearised()
         return MapEquation(
-            function, self.settings.adjoint(dtype), guarantee, self.batch_dims, linear=True,
-            adjoint_reports=self.adjoint_reports,
+            function=function, settings=self.settings.adjoint(dtype), guarantee=guarantee, batch_dims=self.batch_dims,
+            linear=True, adjoint_reports=self.adjoint_reports,
         )  # fmt: skip
 
-    def pull_back(  # noqa: D102
+    @override
+    def pull_back(
         self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
     ) -> list[Tensor | None]:
         rest = tensors[1:]
@@ -141,9 +145,8 @@ class MapEquation(Equation):
             return [next(found) if leaf.requires_grad else None for leaf in leaves]
         return [None] * len(leaves)
 
-    def push_forward(  # noqa: D102
-        self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]
-    ) -> Tensor:
+    @override
+    def push_forward(self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
         function, rest = self.function, tuple(tensors[1:])
         filled = tuple(torch.zeros_like(t) if d is None else d for t, d in zip(rest, tangents[1:], strict=True))
         change = directional_derivative(lambda *parameters: function(value, *parameters), rest, filled)
@@ -154,7 +157,8 @@ class MapEquation(Equation):
         equation = self._linear(linear, value.dtype, transposed=False)
         return equation.differentiable_value(None, torch.zeros_like(value), change, value, *rest)
 
-    def batched(  # noqa: D102
+    @override
+    def batched(
         self, size: int, start: tuple[Tensor | None, int | None], tensors: list[tuple[Tensor, int | None]]
     ) -> tuple[Tensor, ...]:
         if self.linear:  # the offset sets each sample's tolerance, so it needs one per sample

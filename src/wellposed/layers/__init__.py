@@ -7,9 +7,6 @@ from wellposed.layers.conv_orthogonal import ConvOrthogonalDEQ as ConvOrthogonal
 from wellposed.layers.conv_pcdeq import ConvPcDEQ as ConvPcDEQ
 from wellposed.layers.deq import DEQ as DEQ
 from wellposed.layers.equilibrium import Equilibrium as Equilibrium
-from wellposed.layers.explicit import SLL as SLL
-from wellposed.layers.explicit import Residual as Residual
-from wellposed.layers.explicit import Sandwich as Sandwich
 from wellposed.layers.graph import ImplicitGraph as ImplicitGraph
 from wellposed.layers.group_sort import GroupSort as GroupSort
 from wellposed.layers.group_sort import group_sort as group_sort
@@ -24,3 +21,6 @@ from wellposed.layers.orthogonal_conv import OrthogonalConv2d as OrthogonalConv2
 from wellposed.layers.orthogonal_conv import UnitPool2d as UnitPool2d
 from wellposed.layers.orthogonal_linear import OrthogonalLinear as OrthogonalLinear
 from wellposed.layers.pcdeq import PcDEQ as PcDEQ
+from wellposed.layers.residual import Residual as Residual
+from wellposed.layers.sandwich import Sandwich as Sandwich
+from wellposed.layers.sll import SLL as SLL

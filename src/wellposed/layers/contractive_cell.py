@@ -1,4 +1,4 @@
-"""Layers whose equilibrium is that of a contraction made of orthogonal maps: solving, evidence and constants."""
+"""Layers whose equilibrium is the fixed point of a contraction made of orthogonal maps: solving, evidence and constants."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from wellposed.errors import InputError, check, checked_options
+from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import Contraction
 from wellposed.layers.implicit_layer import ImplicitLayer
+from wellposed.layers.inputs import check_samples
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.outward import enlarged
 from wellposed.solvers import Picard
 from wellposed.solvers.solution import Solution
 
 # By how much a computed orthogonal map may exceed norm one while training; evidence and certificates prove it instead.
 NORM_SLACK = {torch.float32: 1e-4, torch.float64: 1e-10}
+_OPERATIONS = 16  # at most, by which the cells compute their constants
 
 
 class ContractiveCell(ImplicitLayer):
@@ -48,16 +52,6 @@ class ContractiveCell(ImplicitLayer):
 
     @property
     @abstractmethod
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-
-    @property
-    @abstractmethod
-    def state_shape(self) -> tuple[int, ...]:
-        """Shape of one equilibrium."""
-
-    @property
-    @abstractmethod
     def _parts(self) -> list[Any]:
         """The orthogonal maps that act on the state, each with its parameter ``free``."""
 
@@ -68,6 +62,28 @@ class ContractiveCell(ImplicitLayer):
     @abstractmethod
     def constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
+
+    @property
+    def reflections(self) -> int:
+        """How many layers of learned reflections the cell has in the place of GroupSort."""
+        return 0
+
+    def _constants(self, contraction: float, driven: float) -> tuple[float, float]:
+        """A contraction c, and what it makes of the cell's constant d in the input, d/(1 − c); rounded up.
+
+        Args:
+            contraction: c, computed by up to sixteen rounded operations.
+            driven: d, computed by up to sixteen.
+
+        Raises:
+            GuaranteeError: c is not below one.
+        """
+        factor = enlarged(contraction, _OPERATIONS)
+        if factor >= 1.0:
+            raise GuaranteeError(
+                f"kappa={self.kappa}: the cell need not contract in these numbers; use a smaller kappa"
+            )
+        return factor, enlarged(driven / (1.0 - factor), _OPERATIONS + 2)
 
     @abstractmethod
     def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
@@ -86,13 +102,13 @@ class ContractiveCell(ImplicitLayer):
     def _described(self) -> str:
         """The cell in words."""
 
-    def lipschitz(self) -> tuple[float, str]:  # noqa: D102
+    @override
+    def lipschitz(self) -> tuple[float, str]:
         return self.constants(self.norm_excess())[1], self._described()
 
-    def limits(self) -> tuple[float, float]:  # noqa: D102
-        default = torch.finfo(self._parts[0].free.dtype).eps ** 0.5
-        rtol, atol = (default if t is None else t for t in (self.tolerance.rtol, self.tolerance.atol))
-        return rtol, atol
+    @override
+    def limits(self) -> tuple[float, float]:
+        return self.limits_by_root(self._parts[0].free.dtype)
 
     def evaluation_rounding(self, dtype: torch.dtype) -> tuple[float, float, float]:
         """Error of the equilibrium by rounding in a precision: a constant, per ‖x‖ and per ‖z‖."""
@@ -111,10 +127,7 @@ class ContractiveCell(ImplicitLayer):
         return underflow(dtype, size, size) / self.kappa
 
     def _solve(self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction) -> Solution[Tensor]:
-        count = len(self.input_shape)
-        if x.ndim < count or tuple(x.shape[x.ndim - count :]) != self.input_shape:
-            taken = f"{self.input_shape[0]} features" if count == 1 else f"images of shape {self.input_shape}"
-            raise InputError(f"x: has shape {tuple(x.shape)}, but the layer takes {taken}")
+        check_samples(x, self.input_shape)
         weight = self._parts[0].free
         if weight.dtype not in NORM_SLACK:
             raise InputError(f"dtype={weight.dtype}: equilibria need float32 or float64 weights")
@@ -144,13 +157,18 @@ class ContractiveCell(ImplicitLayer):
             rounding = euclidean(value.detach().double() - found.value.detach()).reshape(lead)
             bound = bound + rounding + self._underflow(weight.dtype)
         codes, residual, steps, _ = report.fields()
-        return Solution(codes, residual, steps, bound, value.reshape(*lead, *self.state_shape), found.adjoint_reports)
+        return Solution(
+            codes, residual, steps, bound,
+            value=value.reshape(*lead, *self.state_shape), adjoint_reports=found.adjoint_reports,
+        )  # fmt: skip
 
-    def state(self, x: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def state(self, x: Tensor) -> Tensor:
         dtype = self._parts[0].free.dtype
         factor = self.constants(NORM_SLACK.get(dtype, 0.0))[0]
         return self._solve(x, None, dtype, Contraction(factor)).value
 
+    @override
     @checked_options
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
         """The equilibrium with its evidence; solved in float64 for the orthogonal maps as stored.

@@ -9,8 +9,9 @@ import torch
 from wellposed.activations import Activation
 from wellposed.constraints.conv_log_norm import ConvLogNorm
 from wellposed.errors import checked_options
-from wellposed.layers.conv_equilibrium import ConvEquilibrium, input_side, state_image
+from wellposed.layers.conv_equilibrium import ConvEquilibrium, input_side
 from wellposed.layers.options import SolveOptions
+from wellposed.maps.image import state_image
 
 
 class ConvNEMON(ConvEquilibrium):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from wellposed.errors import GuaranteeError, check, checked_options, choices
+from wellposed.errors import check, checked_options, choices
 from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, mixing_weights
 from wellposed.layers.group_sort import group_sort
-from wellposed.layers.maps import require_kind
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
+from wellposed.maps.checks import require_kind
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.fourier import image_rounding
 
 CONV_COUPLINGS = ("convex", "residual")
@@ -33,7 +36,7 @@ class ConvOrthogonalDEQ(ContractiveCell):
         channels: channels of the equilibrium, even.
         image: height and width of the input.
         hidden: channels inside of the cell, even; None for 4/3 of ``channels``, rounded up to an even number.
-        coupling: see above.
+        coupling: ``"convex"`` or ``"residual"``.
         kappa: κ in (0, 1].
         omega: ω in (0, 1], for ``"convex"``.
         taps: rows and columns of the free kernels, odd.
@@ -120,38 +123,40 @@ class ConvOrthogonalDEQ(ContractiveCell):
         )
 
     @property
-    def input_shape(self) -> tuple[int, ...]:  # noqa: D102
+    @override
+    def input_shape(self) -> tuple[int, ...]:
         return self._input_shape
 
     @property
-    def state_shape(self) -> tuple[int, ...]:  # noqa: D102
+    @override
+    def state_shape(self) -> tuple[int, ...]:
         return self._state_shape
 
     @property
+    @override
     def _parts(self) -> list[OrthogonalConv2d]:
         return [part for part in self.maps if isinstance(part, OrthogonalConv2d)]
 
-    def norm_excess(self) -> float:  # noqa: D102
+    @override
+    def norm_excess(self) -> float:
         parts = self._parts if self.injection is None else [*self._parts, self.injection]
-        return max(part.norm_excess() for part in parts) + 1e-15
+        return max(part.norm_excess() for part in parts)
 
-    def constants(self, excess: float) -> tuple[float, float]:  # noqa: D102
-        norm = (1.0 + excess) ** 2
+    @override
+    def constants(self, excess: float) -> tuple[float, float]:
         if self.mixing is None:
             direct, through, driven = 0.0, 1.0 - self.omega, self.omega
         else:
             first, second = mixing_numbers(self.mixing)
             direct, through, driven = second, (1.0 - second) * (1.0 - first), (1.0 - second) * first
-        contraction = self.kappa * (direct + through * norm) * (1.0 + 1e-14)
-        if contraction >= 1.0:
-            raise GuaranteeError(
-                f"kappa={self.kappa}: the cell need not contract in these numbers; use a smaller kappa"
-            )
-        return contraction, self.kappa * driven * (1.0 + excess) / (1.0 - contraction) * (1.0 + 1e-14)
+        size = 1.0 + excess
+        return self._constants(self.kappa * (direct + through * size**2), self.kappa * driven * size)
 
+    @override
     def _described(self) -> str:
         return f"orthogonal convolutions, {self.coupling} coupling, κ = {self.kappa:g}"
 
+    @override
     def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
         first_map, second_map = self._parts
         weights = [t.to(dtype) for part in self._parts for t in (part.transfer(), part.bias) if t is not None]
@@ -180,14 +185,15 @@ class ConvOrthogonalDEQ(ContractiveCell):
 
         return (convex if self.mixing is None else residual), tuple(weights), drive
 
+    @override
     def _evaluation_error(self, x: Tensor, value: Tensor) -> Tensor:
         parts = self._parts if self.injection is None else [*self._parts, self.injection]
         pixels = float(self._state_shape[1] * self._state_shape[2])
         bias = sum(float(euclidean(part.bias.detach()[None])) for part in parts if part.bias is not None) * pixels**0.5
         # Two transforms and a product per frequency each, of maps with norm one, and a few roundings more.
         terms = sum(2.0 * image_rounding(part.out_image) + 4.0 * part.free.shape[1] + 32.0 for part in parts)
-        return torch.finfo(torch.float64).eps * terms * (euclidean(x) + bias + 2.0 * euclidean(value))
+        return rounding_constant(math.ceil(2.0 * terms)) * (euclidean(x) + bias + 2.0 * euclidean(value))
 
+    @override
     def extra_repr(self) -> str:
-        """Shown inside ``repr``."""
         return f"coupling={self.coupling!r}, kappa={self.kappa:g}, omega={self.omega:g}"

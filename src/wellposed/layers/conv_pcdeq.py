@@ -5,50 +5,14 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
 
 from wellposed.activations.concave import concave_activation
 from wellposed.constraints.conv_nonnegative import ConvNonnegative
-from wellposed.errors import CertificateError, check, checked_options
-from wellposed.layers.conv_equilibrium import ImageLayer, exact_convolution, input_side, plain_convolution
+from wellposed.errors import check, checked_options
+from wellposed.layers.conv_equilibrium import ImageLayer, input_side
 from wellposed.layers.options import SolveOptions
-from wellposed.layers.pcdeq import PositiveEquilibrium, PositiveInjection, checked_floor
-from wellposed.numerics.convolution_norms import convolution_norm
-from wellposed.solvers.a_posteriori import ExactOffset
-
-
-class PositiveConv2d(PositiveInjection, nn.Conv2d):
-    """A strided convolution with a positive part.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        taps: rows and columns of the kernel.
-        floor: at least zero.
-        sharpness: β.
-        batch_norm: normalise over the batch.
-        options: as for `torch.nn.Conv2d`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        taps: int,
-        floor: float,
-        sharpness: float = 1.0,
-        *,
-        batch_norm: bool,
-        **options: Any,
-    ) -> None:
-        nn.Conv2d.__init__(self, in_channels, out_channels, taps, **options)
-        self.floor, self.sharpness = floor, sharpness
-        where = {name: options[name] for name in ("device", "dtype") if name in options}
-        self.norm = nn.BatchNorm2d(out_channels, **where) if batch_norm else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (batch, in_channels, height, width) to (batch, out_channels, height', width')."""
-        return self.normalised(self._conv_forward(x, self.weight, self.bias))
+from wellposed.layers.positive_equilibrium import PositiveEquilibrium, checked_floor
+from wellposed.maps.positive_convolution import PositiveConv2d
 
 
 class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
@@ -85,18 +49,6 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
     injections = (PositiveConv2d,)
     constraints = (ConvNonnegative,)
 
-    def _check_shapes(self) -> None:
-        super()._check_shapes()
-        convolution = self.injection
-        taps, stride, padding = convolution.weight.shape[2:], convolution.stride[0], int(convolution.padding[0])
-        state = tuple((extent + 2 * padding - taps[0]) // stride + 1 for extent in self._image)
-        square = (
-            taps[0] == taps[1] and convolution.stride == (stride, stride) and convolution.padding == (padding, padding)
-        )
-        square = square and plain_convolution(convolution)
-        if not square or self._state_shape != (len(convolution.weight), *state):
-            raise CertificateError(f"injection: {convolution} has other options than this layer's theorem is about")
-
     @checked_options
     def __init__(
         self,
@@ -129,27 +81,11 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         floor = checked_floor(activation, floor, sharpness, options.get("solver"))
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         injection = PositiveConv2d(
-            in_channels,
-            channels,
-            side,
-            floor,
-            sharpness,
-            batch_norm=batch_norm,
-            stride=stride,
-            padding=padding,
-            bias=bias,
-            **where,
-        )
+            in_channels, channels, image, side, floor, sharpness, batch_norm=batch_norm, stride=stride, padding=padding,
+            bias=bias, **where,
+        )  # fmt: skip
         constraint = ConvNonnegative(
             channels, (rows, columns), activation, floor, parametrisation=parametrisation, taps=taps, **where
         )
         super().__init__(injection, constraint, activation=concave_activation(activation), **options)
-        self._image, self._state_shape = (int(image[0]), int(image[1])), (channels, rows, columns)
         self._name = activation
-
-    def injection_norm(self) -> float:  # noqa: D102
-        return convolution_norm(self.injection.folded()[0], self._image, self.injection.stride[0]) * (1.0 + 1e-12)
-
-    def _exact_offset(self, rows: Tensor) -> ExactOffset:
-        weight, bias = self.injection.folded()
-        return self._positive_offset(exact_convolution(rows, weight, bias, self.injection, roundings=4))

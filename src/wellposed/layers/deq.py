@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Unpack
 
 import torch
-from torch import nn
 
 from wellposed.activations import Activation
 from wellposed.constraints.unconstrained import Unconstrained
 from wellposed.errors import check, checked_options
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
+from wellposed.maps.linear import LinearMap
 
 
 class DEQ(Equilibrium):
@@ -43,7 +43,7 @@ class DEQ(Equilibrium):
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         super().__init__(
-            nn.Linear(in_features, state_features, bias=bias, device=device, dtype=dtype),
+            LinearMap(in_features, state_features, bias=bias, device=device, dtype=dtype),
             Unconstrained(state_features, device=device, dtype=dtype),
             activation=activation, **options,
         )  # fmt: skip

@@ -1,42 +1,57 @@
-"""The layer: an injection, a constrained operator, an activation and a solver."""
+"""The layer: an input map, a constrained operator, an activation and a solver."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
-from wellposed.errors import CertificateError, GuaranteeError, InputError, check, checked_options
-from wellposed.guarantee import Guarantee
+from wellposed.errors import CertificateError, InputError, check, checked_options
 from wellposed.implicit import AffineEquation, Settings
-from wellposed.layers.implicit_layer import ImplicitLayer
-from wellposed.layers.maps import check_map, require_kind
+from wellposed.layers.constrained import ConstrainedLayer
+from wellposed.layers.inputs import check_finite, check_numbers, check_samples, check_start, diagnose
 from wellposed.layers.options import SolveOptions
-from wellposed.numerics.euclidean import euclidean, product_underflow
+from wellposed.maps.base import AffineMap, InputMap
+from wellposed.maps.checks import require_kind
+from wellposed.maps.linear import LinearMap, input_map
+from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
-from wellposed.numerics.verified import spectral_norm_upper_bound
-from wellposed.operators import Operator
+from wellposed.numerics.outward import next_up
 from wellposed.solvers import solver_for
 from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.solution import Solution
 
+# By how many units in the last place, of its bound and of its size, an input map may differ from what its numbers say, before it
+# is taken to compute something else; a guess, which no proof rests on.
+_AGREEMENT = 8.0, 64.0
 
-class Equilibrium(ImplicitLayer):
+
+class Equilibrium(ConstrainedLayer):
     """``z* = σ(W z* + U x + b)``: the layer's value is the equilibrium of its constrained operator.
 
     Args:
-        injection: maps inputs of shape (*, in_features) to (*, state_features): U and b; as `torch.nn.Linear`, or with its
-            attributes.
+        injection: an `InputMap` from inputs of shape (*, in_features) to (*, state_features): U and b; or a `torch.nn.Linear`,
+            which becomes one.
         constraint: free parameters of W, with their theorem.
         activation: a name or an `Activation`; its slopes must suit the constraint's theorem.
         options: see `SolveOptions`.
+
+    Attributes:
+        injections: the classes of input maps that the theorem of the layer is about.
+        outputs: the classes of output and direct maps.
+        constraints: the classes of constraints.
     """
+
+    injection: InputMap
+    injections: ClassVar[tuple[type[nn.Module], ...]] = (LinearMap,)
+    outputs: ClassVar[tuple[type[AffineMap], ...]] = ()
+    constraints: ClassVar[tuple[type[Constraint], ...]] = (Constraint,)
 
     @checked_options
     def __init__(
@@ -47,119 +62,76 @@ class Equilibrium(ImplicitLayer):
         activation: str | Activation = "relu",
         **options: Unpack[SolveOptions],
     ) -> None:
-        super().__init__(**options)
-        self.injection: Any = injection
-        self.constraint = constraint
-        self._check_sizes()
+        super().__init__(constraint, **options)
+        self.injection = input_map(injection)
+        found, wanted = math.prod(self.state_shape), self.state_features
+        check(found == wanted, "injection.out_features", found, f"must equal the constraint's {wanted} state features")
         self.activation = activation_named(activation)
         constraint.require_activation(self.activation)
-        self._held: tuple[Operator, Guarantee | None] | None = None
 
-    def _check_sizes(self) -> None:
-        found, wanted = self.injection.out_features, self.state_features
-        check(found == wanted, "injection.out_features", found, f"must equal the constraint's {wanted} state features")
-
-    injections: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
-    outputs: ClassVar[tuple[type[nn.Module], ...]] = ()
-    constraints: ClassVar[tuple[type[Constraint], ...]] = (Constraint,)
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, input_map(value) if name == "injection" else value)
 
     def check_parts(self) -> None:
         """Raise an error if a part was replaced by one that the theorem of this layer is not about."""
         require_kind("injection", self.injection, self.injections)
         require_kind("constraint", self.constraint, self.constraints)
-        for name, part in (("output", self.output), ("direct", self.direct)):
-            if part is not None:
-                require_kind(name, part, self.outputs)
+        for name, part in self._output_maps():
+            require_kind(name, part, self.outputs)
         self.constraint.require_activation(self.activation)
         self._check_shapes()
 
+    def _output_maps(self) -> list[tuple[str, AffineMap]]:
+        """The output map and the direct map, where the layer has them, with their names."""
+        named = (("output", self.output), ("direct", self.direct))
+        return [(name, part) for name, part in named if part is not None]
+
     def _check_shapes(self) -> None:
-        size = self.state_features
-        check_map("injection", self.injection, self.injection.in_features, size)
-        if self.output is not None:
-            check_map("output", self.output, size, self.output.out_features)
-        if self.direct is not None:
-            check_map("direct", self.direct, self.injection.in_features, self.output.out_features)
+        self.injection.check_numbers("injection")
+        size, taken = self.state_features, self.injection.output_shape
+        if math.prod(taken) != size:
+            raise CertificateError(f"injection: gives offsets of shape {taken}; the layer has {size} state features")
+        for name, part in self._output_maps():
+            part.check_numbers(name)
+            given = self.state_shape if name == "output" else self.input_shape
+            if part.input_shape != given or part.output_shape != self.value_shape:
+                raise CertificateError(
+                    f"{name}: maps {part.input_shape} to {part.output_shape}; the layer needs {given} to {self.value_shape}"
+                )
 
     @property
     def in_features(self) -> int:
         """Number of input features."""
-        return self.injection.in_features
+        return math.prod(self.input_shape)
 
     @property
+    @override
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-        return (self.in_features,)
+        return self.injection.input_shape
 
     @property
+    @override
     def state_shape(self) -> tuple[int, ...]:
-        """Shape of one equilibrium."""
-        return (self.state_features,)
+        return self.injection.output_shape
 
     def injection_norm(self) -> float:
         """Proved upper bound of ‖U‖₂ for the stored numbers."""
-        return spectral_norm_upper_bound(self.injection.weight)
+        return self.injection.norm_bound()
 
-    @property
-    def state_features(self) -> int:
-        """Number of features of the equilibrium."""
-        return self.constraint.state_features
-
-    def operator(self) -> Operator:
-        """W as it runs, with the graph back to the free parameters; ``operator().dense()`` is the matrix."""
-        return self.materialise()[0]
-
-    def materialise(self) -> tuple[Operator, Guarantee | None]:
-        """W as it runs, with the graph back to the free parameters, and what is promised of it, if anything."""
-        return self._form() if self._held is None else self._held
-
-    def _form(self) -> tuple[Operator, Guarantee | None]:
-        """W and its guarantee, formed from the free parameters."""
-        return self.constraint.materialise()
-
-    @torch.no_grad()
-    def hold(self) -> None:
-        """Form W for the last time: from now on the layer runs with the numbers that it has now, whatever its parameters are.
-
-        For the private copies that networks keep: a layer that holds W can be trained and loaded no more.
-        """
-        operator, guarantee = self._form()
-        self._held = operator.rebuild(tuple(tensor.detach().clone() for tensor in operator.tensors)), guarantee
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        if self._held is not None:
-            operator, guarantee = self._held
-            like = fn(torch.zeros((), dtype=operator.tensors[0].real.dtype, device=operator.tensors[0].device))
-            moved = operator.to(like.dtype)
-            moved = moved.rebuild(tuple(tensor.to(like.device) for tensor in moved.tensors))
-            self._held = moved, None if guarantee is None else guarantee.on(moved)
-        return self
-
-    def guarantee(self) -> Guarantee:
-        """What is promised of W as it runs.
-
-        Raises:
-            GuaranteeError: nothing is.
-        """
-        found = self.materialise()[1]
-        if found is None:
-            raise GuaranteeError(
-                f"{type(self).__name__}: this layer has no guarantee; its equilibrium may not be unique"
-            )
-        return found
-
+    @override
     def lipschitz(self) -> tuple[float, str]:
         """‖U‖₂ times what the guarantee proves for the offset."""
         with torch.no_grad():
             guarantee = self.guarantee()
         injection, sensitivity = self.injection_norm(), guarantee.offset_lipschitz()
-        value = math.nextafter(injection * sensitivity, math.inf)
+        value = next_up(injection * sensitivity)
         return value, f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
 
-    def state(self, x: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def state(self, x: Tensor) -> Tensor:
         return self._run(x, None, certified=False).value
 
+    @override
     @checked_options
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
         """The equilibrium with its evidence: per-sample status, steps, and a rigorous bound on the error of the value.
@@ -169,16 +141,18 @@ class Equilibrium(ImplicitLayer):
         ``torch.func.vmap`` it takes U x + b as computed for exact.
 
         Args:
-            x: shape (*, in_features).
-            z0: first iterate of shape (*, state_features), to warm-start from a nearby solution.
+            x: shape (*, *input_shape).
+            z0: first iterate of shape (*, *state_shape), to warm-start from a nearby solution.
         """
         return self._run(x, z0, certified=True)
 
     def _run(self, x: Tensor, z0: Tensor | None, *, certified: bool) -> Solution[Tensor]:
-        self._check_input(x)
-        self._check_start(x, z0)
+        check_samples(x, self.input_shape)
+        lead = x.shape[: x.ndim - len(self.input_shape)]
+        stored = self.injection.stored
+        check_numbers(x, stored)
+        check_start(z0, (*lead, *self.state_shape), stored.dtype)
         with full_precision(x.device):
-            lead = x.shape[: x.ndim - len(self.input_shape)]
             rows = x.reshape(-1, *self.input_shape)
             offset = self.injection(rows)
             operator, guarantee = self.materialise()
@@ -192,29 +166,35 @@ class Equilibrium(ImplicitLayer):
                 name=f"solve of {type(self).__name__}",
             )
             exact = (lambda: self._checked_offset(rows, offset)) if settings.certified else None
-            equation = AffineEquation(operator, self.activation, guarantee, settings, exact)
+            equation = AffineEquation(
+                operator=operator,
+                activation=self.activation,
+                guarantee=guarantee,
+                settings=settings,
+                exact_offset=exact,
+            )
             start = None if z0 is None else z0.reshape(-1, *self.state_shape)
-            self._check_finite(x, offset)
+            check_finite(self, x, offset)
             unknowns = (*operator.tensors, offset, *self.activation.tensors)
             try:
-                value, report = equation.run(start, unknowns, lambda: self._diagnose(x, offset))
+                value, report = equation.run(start, unknowns, lambda: diagnose(self, x, offset))
             except InputError:
-                self._diagnose(x, offset)  # knows the parameter's name, if it is a matter of NaN or infinity
+                diagnose(self, x, offset)  # knows the parameter's name, if it is a matter of NaN or infinity
                 raise
         if len(lead) == 1:
-            return Solution(*report.fields(), value, equation.adjoint_reports)
-        return Solution(
-            *report.reshape(lead).fields(), value.reshape(*lead, *self.state_shape), equation.adjoint_reports
-        )
+            return Solution(*report.fields(), value=value, adjoint_reports=equation.adjoint_reports)
+        shaped = value.reshape(*lead, *self.state_shape)
+        return Solution(*report.reshape(lead).fields(), value=shaped, adjoint_reports=equation.adjoint_reports)
 
     def _checked_offset(self, rows: Tensor, offset: Tensor) -> ExactOffset:
         """U x + b with its error, which the offset that the input map gave must agree with."""
-        exact = self._exact_offset(rows)
+        exact = self.injection.exact(rows)
         if torch._C._functorch.is_functorch_wrapped_tensor(offset):
             return exact
         eps = torch.finfo(offset.dtype).eps
-        size = 1.0 + self._cancelled() + euclidean(exact.value)
-        allowed = 8.0 * exact.error * eps / torch.finfo(torch.float64).eps + 64.0 * eps * size
+        size = 1.0 + self.injection.cancelled() + euclidean(exact.value)
+        of_error, of_size = _AGREEMENT
+        allowed = of_error * exact.error * eps / torch.finfo(torch.float64).eps + of_size * eps * size
         if bool((euclidean(offset.detach().double() - exact.value) > allowed).any()):
             raise CertificateError(
                 f"injection: {type(self.injection).__name__} gives something else than its weight and bias say, so that nothing "
@@ -222,82 +202,6 @@ class Equilibrium(ImplicitLayer):
             )
         return exact
 
-    def _cancelled(self) -> float:
-        """Euclidean size of what the input map adds up and takes away again, beyond U x and b."""
-        return 0.0
-
-    def _exact_offset(self, rows: Tensor) -> ExactOffset:
-        # torch.func wrappers cannot enter a closure, so plain storage is read here; see AffineEquation.batched.
-        bias = self.injection.bias
-        return exact_linear(
-            rows, self.injection.weight.detach().double(), None if bias is None else bias.detach().double()
-        )
-
-    def _check_input(self, x: Tensor) -> None:
-        self._check_shape(x)
-        weight = self.injection.weight
-        if weight.dtype not in (torch.float32, torch.float64):
-            raise InputError(
-                f"dtype={weight.dtype}: equilibria need float32 or float64 weights; autocast around them is fine"
-            )
-        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
-        if x.device != weight.device:
-            raise InputError(f"x: is on {x.device}, the weights are on {weight.device}; move one of them")
-
-    def _check_shape(self, x: Tensor) -> None:
-        if x.ndim == 0 or x.shape[-1] != self.in_features:
-            raise InputError(
-                f"x: has shape {tuple(x.shape)}, but the layer takes {self.in_features} features in the last dimension; "
-                "flatten or reshape the input"
-            )
-
-    def _check_start(self, x: Tensor, z0: Tensor | None) -> None:
-        expected = (*x.shape[: x.ndim - len(self.input_shape)], *self.state_shape)
-        if z0 is not None and (tuple(z0.shape) != expected or z0.dtype != self.injection.weight.dtype):
-            raise InputError(
-                f"z0: has shape {tuple(z0.shape)} and dtype {z0.dtype}; needs shape {expected} and dtype "
-                f"{self.injection.weight.dtype}"
-            )
-
-    def _check_finite(self, x: Tensor, offset: Tensor) -> None:
-        """Refuse NaN and infinity in the injected input; its sum, one number, shows whether to look closer."""
-        if torch._C._functorch.is_functorch_wrapped_tensor(offset):
-            return
-        if not math.isfinite(float(offset.detach().sum())):
-            self._diagnose(x, offset)
-
-    def _diagnose(self, x: Tensor, offset: Tensor) -> None:
-        """Raise the error that names the source of NaN or infinity, if there is one."""
-        if not bool(torch.isfinite(x).all()):
-            raise InputError("x: has NaN or infinite entries; an equilibrium for them means nothing")
-        for name, parameter in self.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise InputError(f"{name}: the weights have NaN or infinite entries; was the learning rate too high?")
-        if not bool(torch.isfinite(offset).all()):
-            raise InputError("x: input and weights are finite but U x + b overflows their dtype; rescale the input")
-
+    @override
     def extra_repr(self) -> str:
-        """Shown inside ``repr``."""
         return f"activation={self.activation!r}, solver={self.solver!r}"
-
-
-def exact_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, *, roundings: int = 0) -> ExactOffset:
-    """``rows·weightᵀ + bias`` in float64, with a bound on the Euclidean error of each row.
-
-    Args:
-        rows: inputs, shape (batch, in_features), any float dtype.
-        weight: float64, shape (out_features, in_features).
-        bias: float64, shape (out_features,), or None.
-        roundings: how many roundings of float64 the weights and biases themselves may be off.
-    """
-    exact = rows.detach().double()
-    value = exact @ weight.t()
-    norm, frobenius = euclidean(exact), float(euclidean(weight.reshape(1, -1)))
-    size = norm * frobenius
-    if bias is not None:
-        value = value + bias
-        size = size + float(euclidean(bias[None]))
-    outputs, inputs = weight.shape
-    rounding = (inputs + 3 + roundings) * torch.finfo(torch.float64).eps * size
-    return ExactOffset(value, rounding + product_underflow(rows.dtype, outputs, inputs, inputs, frobenius, norm))

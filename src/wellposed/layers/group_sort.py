@@ -112,5 +112,5 @@ class GroupSort(nn.Module):
         check(isinstance(self.dim, int) and self.dim < 0, "dim", self.dim, "must be negative")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
+        """The sorted features, of the shape of x."""
         return group_sort(x, self.group, self.dim)

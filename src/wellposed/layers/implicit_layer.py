@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError
 from wellposed.layers.options import SolveOptions, SolvingModule
+from wellposed.maps.base import AffineMap
 from wellposed.solvers.solution import Solution
 
 
@@ -18,12 +19,12 @@ class ImplicitLayer(SolvingModule, ABC):
     """A layer that solves for a state z*(x) and returns it, or an output map of it.
 
     Attributes:
-        output: the output map, with the attributes of `torch.nn.Linear`, or None.
-        direct: a linear map from the input that is added to the output map's value, likewise, or None.
+        output: the map from the state to the layer's value, or None where the state is its value.
+        direct: a linear map from the input whose value is added to that of the output map, or None.
     """
 
-    output: Any
-    direct: Any
+    output: AffineMap | None
+    direct: AffineMap | None
 
     def __init__(self, **options: Unpack[SolveOptions]) -> None:
         super().__init__(**options)
@@ -37,12 +38,12 @@ class ImplicitLayer(SolvingModule, ABC):
     @property
     @abstractmethod
     def state_shape(self) -> tuple[int, ...]:
-        """Shape of one equilibrium."""
+        """Shape of one state."""
 
     @property
     def value_shape(self) -> tuple[int, ...]:
         """Shape of one value of the layer: of the state, or of the output map's value where the layer has one."""
-        return self.state_shape if self.output is None else (self.output.out_features,)
+        return self.state_shape if self.output is None else self.output.output_shape
 
     @abstractmethod
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
@@ -94,7 +95,7 @@ class ImplicitLayer(SolvingModule, ABC):
         if self.output is None:
             return state
         value = self.output(state)
-        return value if self.direct is None else value + nn.functional.linear(x, self.direct.weight)
+        return value if self.direct is None else value + self.direct(x)
 
 
 def implicit_layers(model: nn.Module) -> Iterator[ImplicitLayer]:

@@ -5,8 +5,8 @@ For W = D + P − N with D its diagonal and P, N ≥ 0, all equilibria for offse
     l = σ((D + P)l − Nu + a),   u = σ((D + P)u − Nl + b)
 
 (the embedded network of Jafarpour et al. 2022, arXiv 2208.03889). Its matrix [[D + P, −N], [−N, D + P]] has the log norm μ_∞,η of
-W, so that it is well posed if W is, by the same theorem. What is computed here is for training: rounding and the tolerance of the
-solve are not counted.
+W, so that the theorem that W is well posed by holds for it, too. What is computed here is for training: rounding and tolerances
+of the solve are not counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from wellposed.errors import GuaranteeError
 from wellposed.implicit import AffineEquation, Settings
-from wellposed.layers.conv_equilibrium import ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.solvers import solver_for
@@ -28,7 +27,7 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
     Args:
         layer: with a matrix or a zero-padded convolution, a componentwise guarantee and an increasing activation.
         low: least inputs, shape (batch, *input_shape).
-        high: largest inputs, likewise.
+        high: largest inputs, shape (batch, *input_shape).
 
     Returns:
         Two tensors of shape (batch, *state_shape).
@@ -44,26 +43,13 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
         promise = None if guarantee is None else guarantee.embedded(doubled)
         if promise is None or not layer.activation.is_monotone:
             raise GuaranteeError(f"{type(layer).__name__}: intervals need a bound of μ∞(W) and slopes in [0, 1]")
-        offset = torch.cat(injected_interval(layer, low, high), 1)
+        offset = torch.cat(layer.injection.interval(low, high), 1)
         settings = Settings(
             solver=solver_for(promise), tolerance=layer.tolerance, max_steps=layer.max_steps,
             on_failure=layer.on_failure, gradient=layer.gradient, certified=False,
             name=f"interval of {type(layer).__name__}",
         )  # fmt: skip
-        equation = AffineEquation(doubled, layer.activation, promise, settings)
+        equation = AffineEquation(operator=doubled, activation=layer.activation, guarantee=promise, settings=settings)
         value, _ = equation.run(None, (*doubled.tensors, offset, *layer.activation.tensors))
     below, above = value.chunk(2, 1)
     return below, above
-
-
-def injected_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of Ux + b for all inputs between two."""
-    injection = layer.injection
-    value, half = injection(0.5 * (low + high)), 0.5 * (high - low)
-    if isinstance(injection, ImageInjection):
-        spread = injection.placed(
-            torch.nn.functional.conv2d(half, injection.weight.abs(), None, injection.stride, injection.padding)
-        )
-    else:
-        spread = half @ injection.weight.abs().t()
-    return value - spread, value + spread

@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
 from wellposed.activations import Activation
-from wellposed.constraints.holding import Holding
-from wellposed.constraints.lipschitz_bounded import (
-    LipschitzBounded,
-    lipschitz_term,
-    proved_lipschitz,
-    proved_with_feedthrough,
-)
+from wellposed.constraints.lipschitz_bounded import LipschitzBounded
+from wellposed.constraints.lipschitz_condition import lipschitz_term, proved_lipschitz, proved_with_feedthrough
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.guarantee.monotone import ProvedMonotone
+from wellposed.layers.embedded import Embedding, embedding_of
 from wellposed.layers.options import SolveOptions
-from wellposed.layers.prescribed_bound import PrescribedBound, ScaledLinear, checked_bound, learned_logarithm
+from wellposed.layers.prescribed_bound import PrescribedBound, checked_bound, learned_logarithm
+from wellposed.maps.feedthrough import Feedthrough
+from wellposed.maps.linear import LinearMap
+from wellposed.maps.scaled import ScaledLinear
 from wellposed.operators import Operator
-
-if TYPE_CHECKING:
-    from wellposed.network.embedding import Embedding
-
-
-class Feedthrough(Holding):
-    """D = γN with ‖N‖₂ < 1: N = (1 − δ)·2(I + FFᵀ)⁻¹F, whose singular values are 2s/(1 + s²) for those s of F.
-
-    Every N with ‖N‖₂ ≤ 1 − δ arises. At F = 0, where it starts, D is zero.
-
-    Args:
-        in_features: inputs.
-        out_features: outputs.
-        log_gamma: logarithm of γ, shared.
-        where: device and dtype.
-    """
-
-    margin = 0.05
-
-    def __init__(self, in_features: int, out_features: int, log_gamma: nn.Parameter, **where: Any) -> None:
-        super().__init__()
-        self.in_features, self.out_features, self.bias = in_features, out_features, None
-        self.free = nn.Parameter(torch.zeros(out_features, in_features, **where))
-        self.log_gamma = log_gamma
-
-    @property
-    def contraction(self) -> Tensor:
-        """N, shape (out_features, in_features), with its graph."""
-        free = self.free
-        identity = torch.eye(len(free), dtype=free.dtype, device=free.device)
-        return (2.0 - 2.0 * self.margin) * torch.linalg.solve(identity + free @ free.t(), free)
-
-    @property
-    def weight(self) -> Tensor:
-        """D as it runs."""
-        return self.formed("weight", lambda: self.contraction * torch.exp(self.log_gamma))
 
 
 class LBEN(PrescribedBound):
@@ -89,6 +53,12 @@ class LBEN(PrescribedBound):
 
     constraint: LipschitzBounded
     constraints = (LipschitzBounded,)
+    injections = (LinearMap, ScaledLinear)
+    outputs = (ScaledLinear, Feedthrough)
+    # Scaled with the bound where there is one; without it the input map has no free parameters but its weight.
+    injection: ScaledLinear
+    output: ScaledLinear | None
+    direct: Feedthrough | None
 
     @checked_options
     def __init__(
@@ -114,7 +84,7 @@ class LBEN(PrescribedBound):
         log_gamma = learned_logarithm(gamma, learn_gamma, device=device, dtype=dtype)
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         injection = (
-            nn.Linear(in_features, state_features, bias=bias, **where)
+            LinearMap(in_features, state_features, bias=bias, **where)
             if gamma is None
             else ScaledLinear(in_features, state_features, log_gamma, bias=bias, **where)
         )
@@ -129,13 +99,12 @@ class LBEN(PrescribedBound):
         else:
             check(not feedthrough, "feedthrough", feedthrough, "a layer without gamma has no output to add to")
 
-    injections = (nn.Linear, ScaledLinear)
-    outputs = (ScaledLinear, Feedthrough)
-
+    @override
     def _check_shapes(self) -> None:
         super()._check_shapes()
         self.check_bound()
 
+    @override
     def _form(self) -> tuple[Operator, Guarantee | None]:
         if self.output is None:
             return self.constraint.materialise()
@@ -145,6 +114,7 @@ class LBEN(PrescribedBound):
         term = lipschitz_term(self.injection.free, self.output.free, metric, 1.0, contraction)
         return self.constraint.materialise(term)
 
+    @override
     def lipschitz(self) -> tuple[float, str]:
         """The bound proved for the stored numbers, at most γ up to rounding, and its reason."""
         if self.output is None:
@@ -187,60 +157,78 @@ class LBEN(PrescribedBound):
 
     @classmethod
     @checked_options
-    @torch.no_grad()
     def from_network(
-        cls,
-        network: Any,
-        *,
-        gamma: float | None = None,
-        epsilon: float = 1e-7,
-        **options: Unpack[SolveOptions],
+        cls, network: Any, *, gamma: float | None = None, epsilon: float = 1e-7, **options: Unpack[SolveOptions]
     ) -> LBEN:
         """A layer that computes what a given network computes, in the network's dtype: a start for training.
 
         Args:
             network: a module, or its `Network`, see `wellposed.embed`: feed-forward, residual, sandwich, SDP-based and
                 monotone networks.
-            gamma: the bound to build in; None for 1.01 times the one that comes with the embedding.
-            epsilon: see `LipschitzBounded`; small, as W_o, U and W must satisfy the condition with this margin.
+            gamma: see `from_embedding`.
+            epsilon: see `from_embedding`.
             options: see `SolveOptions`.
 
         Raises:
             InputError: the network cannot be embedded.
             GuaranteeError: it does not satisfy the bound ``gamma`` in the embedding's metric, or not in this precision.
         """
-        from wellposed.network import materialise  # which knows this layer
-        from wellposed.network.embedding import embed
+        found, like = embedding_of(network)
+        layer = cls.from_embedding(found, gamma=gamma, epsilon=epsilon, dtype=like.dtype, **options)
+        return layer.to(like.device)
 
-        given = materialise(network)
-        found = embed(given)
+    @classmethod
+    @checked_options
+    @torch.no_grad()
+    def from_embedding(
+        cls,
+        found: Embedding,
+        *,
+        gamma: float | None = None,
+        epsilon: float = 1e-7,
+        dtype: torch.dtype | None = None,
+        **options: Unpack[SolveOptions],
+    ) -> LBEN:
+        """A layer on the CPU with the numbers of an embedding.
+
+        Args:
+            found: the numbers, see `wellposed.embed`.
+            gamma: the bound to build in; None for 1.01 times the one that comes with the embedding.
+            epsilon: see `LipschitzBounded`; small, as W_o, U and W must satisfy the condition with this margin.
+            dtype: of the weights.
+            options: see `SolveOptions`.
+
+        Raises:
+            GuaranteeError: the numbers do not satisfy the bound ``gamma`` in the embedding's metric, or not in this precision.
+        """
         bound = 1.01 * found.gamma if gamma is None else gamma
-        like = next(parameter for _, block in given.blocks for parameter in block.parameters())
         layer = cls(
             found.input_weight.shape[1], len(found.matrix), gamma=bound, out_features=len(found.output_weight),
-            activation=found.activation, epsilon=epsilon, dtype=like.dtype, device="cpu", **options,
+            activation=found.activation, epsilon=epsilon, dtype=dtype, device="cpu", **options,
         )  # fmt: skip
+        assert layer.output is not None and layer.output.bias is not None and layer.injection.bias is not None
         layer.set_dense(found.matrix, found.input_weight, found.metric, found.output_weight)
         layer.injection.bias.copy_(found.bias)
         layer.output.bias.copy_(found.output_bias)
         layer._must_have_maps(found)
-        return layer.to(like.device)
+        return layer
 
     def _must_have_maps(self, found: Embedding) -> None:
         """Refuse an embedding whose maps its parameters do not give back, as where their scales are too far apart."""
         operator, guarantee = self.materialise()
-        assert isinstance(guarantee, ProvedMonotone)
+        assert isinstance(guarantee, ProvedMonotone) and self.output is not None
         _ = guarantee.m  # raises where it is lost to rounding
+        driven, read = self.injection.numbers(), self.output.numbers()
         pairs = (
-            (operator.dense(), found.matrix), (self.injection.weight, found.input_weight),
-            (self.output.weight, found.output_weight), (self.injection.bias, found.bias),
-            (self.output.bias, found.output_bias),
+            (operator.dense(), found.matrix), (driven.weight, found.input_weight), (read.weight, found.output_weight),
+            (driven.bias, found.bias), (read.bias, found.output_bias),
         )  # fmt: skip
-        allowed = torch.finfo(self.injection.weight.dtype).eps ** 0.5
+        dtype = self.injection.stored.dtype
+        allowed = torch.finfo(dtype).eps ** 0.5
         for own, wanted in pairs:
             away = (own.detach().double().cpu() - wanted).abs()
             if not bool((away <= allowed * (1.0 + wanted.abs().amax())).all()):
                 raise GuaranteeError(
-                    f"network: its scales are too far apart for an embedding in {self.injection.weight.dtype} (weights off by "
+                    f"network: its scales are too far apart for an embedding in {dtype} (weights off by "
                     f"{float(away.amax()):.3g}); use float64 or a network of milder scales"
                 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Unpack
 
 import torch
-from torch import nn
 
 from wellposed.activations import Activation
 from wellposed.constraints.monotone import Monotone
 from wellposed.errors import check, checked_options
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
+from wellposed.maps.linear import LinearMap
 
 
 class MonDEQ(Equilibrium):
@@ -51,6 +51,6 @@ class MonDEQ(Equilibrium):
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         constraint = Monotone(state_features, m, device=device, dtype=dtype)
         super().__init__(
-            nn.Linear(in_features, state_features, bias=bias, device=device, dtype=dtype), constraint,
+            LinearMap(in_features, state_features, bias=bias, device=device, dtype=dtype), constraint,
             activation=activation, **options,
         )  # fmt: skip

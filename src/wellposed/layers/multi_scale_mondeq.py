@@ -6,12 +6,14 @@ from typing import Unpack
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wellposed.activations import Activation
 from wellposed.constraints.multi_scale_monotone import MultiScaleMonotone, tier_images
 from wellposed.errors import CertificateError, check, checked_options
-from wellposed.layers.conv_equilibrium import ConvEquilibrium, input_side, state_image
+from wellposed.layers.conv_equilibrium import ConvEquilibrium, input_side
 from wellposed.layers.options import SolveOptions
+from wellposed.maps.image import state_image
 
 
 class MultiScaleMonDEQ(ConvEquilibrium):
@@ -42,6 +44,7 @@ class MultiScaleMonDEQ(ConvEquilibrium):
     """
 
     constraint: MultiScaleMonotone
+    constraints = (MultiScaleMonotone,)
 
     @checked_options
     def __init__(
@@ -75,19 +78,16 @@ class MultiScaleMonDEQ(ConvEquilibrium):
             border=border, activation=activation, bias=bias, device=device, dtype=dtype, **options,
         )  # fmt: skip
 
-    constraints = (MultiScaleMonotone,)
-
-    def _check_shapes(self) -> None:
-        super()._check_shapes()
+    @override
+    def _check_images(self) -> None:
         parts = zip(self.constraint.tier_channels, self.constraint.images, strict=True)
         tiers = tuple((count, *size) for count, size in parts)
-        others = [len(part) for part in self.injection.others]
-        biased = not others or others == [channels for channels, _, _ in tiers[1:]]
-        if tiers != self.injection.tiers or not biased:
+        if tiers != self.injection.tiers:
             raise CertificateError(f"injection.tiers={self.injection.tiers}: the state map has the images {tiers}")
 
     @property
-    def value_shape(self) -> tuple[int, ...]:  # noqa: D102
+    @override
+    def value_shape(self) -> tuple[int, ...]:
         return self.injection.tiers[-1]
 
     def tiers(self, state: Tensor) -> list[Tensor]:
@@ -96,6 +96,7 @@ class MultiScaleMonDEQ(ConvEquilibrium):
         parts = state.split([count * height * width for count, height, width in shapes], -1)
         return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
+    @override
     def readout(self, state: Tensor, x: Tensor) -> Tensor:
         """The image of the last tier."""
         return self.tiers(state)[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
@@ -13,6 +13,7 @@ from wellposed.constraints.log_norm import LogNorm
 from wellposed.errors import check, checked_options
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
+from wellposed.maps.linear import LinearMap
 from wellposed.numerics.norm import norm_named
 
 
@@ -48,7 +49,7 @@ class NEMON(Equilibrium):
     ) -> None:
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         super().__init__(
-            nn.Linear(in_features, state_features, bias=bias, device=device, dtype=dtype),
+            LinearMap(in_features, state_features, bias=bias, device=device, dtype=dtype),
             LogNorm(state_features, mu, slopes=activation_named(activation).slope_range, device=device, dtype=dtype),
             activation=activation, **options,
         )  # fmt: skip

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, check
-from wellposed.layers.plain import flattens_images
 
 
 class Normalize(nn.Module):
@@ -30,7 +27,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (batch, channels, height, width) to the same."""
+        """The normalised images, of the shape (batch, channels, height, width) of x."""
         if x.ndim < 3 or (len(self.mean) > 1 and (x.ndim != 4 or x.shape[1] != len(self.mean))):
             raise InputError(
                 f"x: has shape {tuple(x.shape)}, but the normalisation is for images of {len(self.mean)} channels, "
@@ -51,51 +48,12 @@ class Normalize(nn.Module):
         """Whether all channels have one mean and one standard deviation."""
         return bool((self.mean == self.mean[0]).all() and (self.std == self.std[0]).all())
 
-    def spread(self, inputs: int, behind: Sequence[nn.Module] | None = None) -> tuple[Tensor, Tensor]:
+    def spread(self, inputs: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every entry of a flattened input, float64 on the CPU, each of shape (inputs,).
 
         Args:
             inputs: size of the flattened input.
-            behind: the blocks between this and the map that takes flat inputs; None for one that takes images.
-
-        Raises:
-            CertificateError: channels differ and nothing behind flattens whole images, so that the map would see pixels apart.
         """
-        if behind is not None and not self.is_uniform and not any(flattens_images(block) for block in behind):
-            raise CertificateError("Normalize: channels differ, and no Flatten() makes one vector of each image")
         parts = [part.detach().double().cpu().reshape(-1) for part in (self.mean, self.std)]
         mean, std = (part.repeat_interleave(inputs // len(part)) for part in parts)
         return mean, std
-
-
-def require_fixed(name: str, norm: nn.BatchNorm1d | nn.BatchNorm2d, features: int | None = None) -> None:
-    """Refuse a batch normalisation that depends on the batch, or whose numbers do not fit together.
-
-    Args:
-        name: of the part, for the error.
-        norm: the normalisation.
-        features: how many it must have; None for any number.
-
-    Raises:
-        CertificateError: it is in training mode or has no running statistics; or shapes, signs or numbers do not fit.
-    """
-    if norm.training or norm.running_mean is None or norm.running_var is None:
-        raise CertificateError(f"{name}: batch normalisation depends on the batch; call model.eval() first")
-    count = norm.running_var.numel() if features is None else features
-    parts = [norm.running_mean, norm.running_var, *([] if norm.weight is None else [norm.weight, norm.bias])]
-    if any(part is None or part.shape != (count,) for part in parts) or norm.affine != (norm.weight is not None):
-        raise CertificateError(f"{name}: its statistics and weights do not have {count} entries each")
-    if not bool(torch.isfinite(norm.running_mean).all() and torch.isfinite(norm.running_var).all()):
-        raise CertificateError(f"{name}: its running statistics are not finite")
-    if not float((norm.running_var.double() + norm.eps).amin()) > 0.0:
-        raise CertificateError(f"{name}: the variances plus eps={norm.eps!r} are not all positive")
-
-
-def batch_norm_map(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a batch normalisation in eval mode, float64, each of shape (features,)."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-    if norm.affine:
-        scale = scale * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * scale
-    return scale, shift + norm.bias.detach().double() if norm.affine else shift

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypedDict, Unpack
 
+import torch
 from torch import nn
 
 from wellposed.errors import check
@@ -20,7 +21,7 @@ class SolveOptions(TypedDict, total=False):
         solver: the algorithm; None for the one that suits the layer's guarantee.
         gradient: how to differentiate; None for `Exact`.
         rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
-        atol: absolute tolerance, likewise.
+        atol: absolute tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
         max_steps: limit on the iterations of each sample, 1000 by default.
         on_failure: ``"warn"`` (the default) or ``"raise"`` if a sample does not converge.
     """
@@ -48,6 +49,12 @@ class SolvingModule(nn.Module):
         self.max_steps = options.get("max_steps", 1000)
         self.on_failure = options.get("on_failure", "warn")
         self.check_options()
+
+    def limits_by_root(self, dtype: torch.dtype) -> tuple[float, float]:
+        """Relative and absolute tolerance of a solve, the root of the precision where they were not given."""
+        default = torch.finfo(dtype).eps ** 0.5
+        rtol, atol = (default if given is None else given for given in (self.tolerance.rtol, self.tolerance.atol))
+        return rtol, atol
 
     def check_options(self) -> None:
         """Refuse options that a solve cannot use.

@@ -8,21 +8,24 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.constraints.base import check_size
-from wellposed.errors import GuaranteeError, check, checked_options, choices
+from wellposed.errors import check, checked_options, choices
 from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, mixing_weights
 from wellposed.layers.group_sort import group_sort, householder
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_linear import OrthogonalLinear, require_orthogonal
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.outward import enlarged, rounding_constant
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
 COUPLINGS = ("convex", "additive", "joint", "residual")
+_REFLECTIONS = 1e-15  # by how much computed reflections may exceed norm one
 
 
 class OrthogonalDEQ(ContractiveCell):
-    """The equilibrium of a cell made of orthogonal maps and GroupSort, in one of three couplings with the input.
+    """The equilibrium of a cell made of orthogonal maps and GroupSort, in one of four couplings with the input.
 
     With ``g(z) = S(Q_d … S(Q_1 z + b_1) … + b_d)``, S = GroupSort, and ``h(x) = P x + c``, P semi-orthogonal:
     ``"convex"`` ``z = κ((1 − ω)g(z) + ω h(x))`` is κω/(1 − κ(1 − ω)) ≤ 1 Lipschitz, also for κ = 1;
@@ -35,7 +38,7 @@ class OrthogonalDEQ(ContractiveCell):
     Args:
         in_features: size of the last dimension of the input.
         state_features: size of the equilibrium, divisible by ``group``.
-        coupling: see above.
+        coupling: ``"convex"``, ``"additive"``, ``"joint"`` or ``"residual"``.
         kappa: κ in (0, 1), or 1 for ``"convex"`` and ``"residual"``; None for 1 there and 0.7 elsewhere.
         omega: ω in (0, 1], for ``"convex"``.
         depth: number of orthogonal maps in g.
@@ -123,46 +126,47 @@ class OrthogonalDEQ(ContractiveCell):
         turned = turned and all(angle.shape == (size // 2,) for angle in angles or ())
         check(turned, "angles", angles, f"must be {depth + residual} vectors of {size // 2} angles, for groups of two")
 
+    @override
     def constants(self, excess: float) -> tuple[float, float]:
-        """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
-        # One rounding error of the activation's reflections is a part of the excess.
-        norm = (1.0 + excess) ** (len(self.maps) * (1 if self.angles is None else 2))
+        # The rounding of the activation's reflections is a part of the excess.
+        size, kappa = 1.0 + excess, self.kappa
+        count = len(self.maps) * (1 if self.angles is None else 2)
+        norm = enlarged(size**count, count + 2)
         if self.mixing is not None:
             first, second = mixing_numbers(self.mixing)
-            contraction = self.kappa * (second + (1.0 - second) * (1.0 - first) * norm) * (1.0 + excess)
-            input_constant = self.kappa * (1.0 - second) * first * (1.0 + excess) ** 2
-        elif self.coupling == "convex":
-            contraction, input_constant = (
-                self.kappa * (1.0 - self.omega) * norm,
-                self.kappa * self.omega * (1.0 + excess),
-            )
-        elif self.coupling == "additive":
-            contraction, input_constant = self.kappa * norm, 1.0 + excess
-        else:
-            contraction = self.kappa * norm
-            if contraction < 1.0:
-                ratio = math.sqrt(1.0 - self.kappa**2) / self.kappa
-                return contraction, contraction * ratio / math.sqrt(1.0 - contraction**2) * (1.0 + 1e-14)
-        if contraction >= 1.0:
-            raise GuaranteeError(
-                f"kappa={self.kappa}: the cell need not contract in these numbers; use a smaller kappa"
-            )
-        return contraction, input_constant / (1.0 - contraction) * (1.0 + 1e-14)
+            contraction = kappa * (second + (1.0 - second) * (1.0 - first) * norm) * size
+            return self._constants(contraction, kappa * (1.0 - second) * first * size**2)
+        if self.coupling == "convex":
+            return self._constants(kappa * (1.0 - self.omega) * norm, kappa * self.omega * size)
+        if self.coupling == "additive":
+            return self._constants(kappa * norm, size)
+        # √(1 − κ²)·c/(κ√(1 − c²)) for the contraction c.
+        contraction = kappa * norm
+        apart = max(1.0 - contraction, 0.0) / (1.0 + contraction)
+        driven = math.sqrt((1.0 - kappa) * (1.0 + kappa)) / kappa * contraction * math.sqrt(apart)
+        return self._constants(contraction, driven)
 
     @property
+    @override
     def _parts(self) -> list[OrthogonalLinear]:
         return [part for part in self.maps if isinstance(part, OrthogonalLinear)]
 
+    @override
     def norm_excess(self) -> float:
-        """By how much the stored orthogonal maps exceed norm one, proved; at least zero."""
         parts = self._parts if self.injection is None else [*self._parts, self.injection]
-        return max(0.0, *(spectral_norm_upper_bound(part.weight) - 1.0 for part in parts)) + 1e-15
+        return max(0.0, *(spectral_norm_upper_bound(part.weight) - 1.0 for part in parts)) + _REFLECTIONS
 
+    @property
+    @override
+    def reflections(self) -> int:
+        return 0 if self.angles is None else len(self.angles)
+
+    @override
     def _described(self) -> str:
         return f"orthogonal cell, {self.coupling} coupling, κ = {self.kappa:g}, ω = {self.omega:g}"
 
+    @override
     def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
-        """The map z ↦ F(z, drive, *weights), its weights as they run, and the drive: what x contributes."""
         x = rows.to(dtype)
         weights = [t.to(dtype) for part in self._parts for t in (part.weight, part.bias) if t is not None]
         kappa, omega, group, depth = self.kappa, self.omega, self.group, len(self.maps)
@@ -206,13 +210,16 @@ class OrthogonalDEQ(ContractiveCell):
         return (cell if self.mixing is None else residual), tuple(weights), drive
 
     @property
-    def input_shape(self) -> tuple[int, ...]:  # noqa: D102
+    @override
+    def input_shape(self) -> tuple[int, ...]:
         return (self.in_features,)
 
     @property
-    def state_shape(self) -> tuple[int, ...]:  # noqa: D102
+    @override
+    def state_shape(self) -> tuple[int, ...]:
         return (self.state_features,)
 
+    @override
     def _evaluation_error(self, x: Tensor, value: Tensor) -> Tensor:
         bias = sum(float(euclidean(part.bias.detach()[None])) for part in self._parts if part.bias is not None)
         if self.injection is not None and self.injection.bias is not None:
@@ -221,8 +228,8 @@ class OrthogonalDEQ(ContractiveCell):
         terms = sum(part.in_features + 16 for part in self._parts) + self.in_features + 16
         scale = (self.state_features + 1.0) ** 0.5 / min(self.kappa, 1.0)
         size = euclidean(x) + bias + 2.0 * len(self._parts) * euclidean(value)
-        return 2.0 * terms * torch.finfo(torch.float64).eps * scale * size
+        return rounding_constant(4 * terms) * scale * size
 
+    @override
     def extra_repr(self) -> str:
-        """Shown inside ``repr``."""
         return f"coupling={self.coupling!r}, kappa={self.kappa:g}, omega={self.omega:g}, group={self.group}"

@@ -28,7 +28,7 @@ class OrthogonalConv2d(Holding):
         out_channels: channels of the output.
         image: height and width of the input, even or odd.
         taps: rows and columns of the free kernel, odd; less where the image is smaller.
-        stride: see above.
+        stride: rows and columns that become channels before the convolution.
         bias: whether there is a bias.
         device: where the parameters are created.
         dtype: their dtype.

@@ -11,7 +11,7 @@ from wellposed.constraints.base import Projected
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
 from wellposed.errors import check, choices
-from wellposed.layers.maps import check_map, require_kind
+from wellposed.maps.checks import check_map, require_kind
 from wellposed.numerics.linear_algebra import full_precision
 
 PARAMETRISATIONS = ("cayley", "exponential", "bjorck")

@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from wellposed.constraints.holding import Holding
 from wellposed.errors import CertificateError, InputError, check
 from wellposed.layers.equilibrium import Equilibrium
 
 
-class ScaledLinear(Holding):
-    """A linear map whose weight is √γ times its free parameters, which so keep one size for every γ.
-
-    Args:
-        in_features: inputs.
-        out_features: outputs.
-        log_gamma: logarithm of γ, shared with whatever else depends on it.
-        bias: whether there is a bias, which is not scaled.
-        where: device and dtype.
-    """
-
-    def __init__(
-        self, in_features: int, out_features: int, log_gamma: nn.Parameter, *, bias: bool = True, **where: Any
-    ) -> None:
-        super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        free = nn.Linear(in_features, out_features, bias=bias, **where)
-        self.free, self.bias = free.weight, free.bias
-        self.log_gamma = log_gamma
-
-    @property
-    def weight(self) -> Tensor:
-        """The weight as it runs, shape (out_features, in_features), with its graph."""
-        return self.formed("weight", lambda: self.free * torch.exp(0.5 * self.log_gamma))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x·weightᵀ + bias`` for x of shape (*, in_features)."""
-        return nn.functional.linear(x, self.weight, self.bias)
-
-
 class PrescribedBound(Equilibrium):
-    """A layer whose ``output`` map, if it has one, holds the logarithm of the bound, ``log_gamma``."""
+    """A layer whose maps, if it has an ``output``, share the logarithm of the bound, see `AffineMap.bound_logarithm`."""
 
     @property
     def gamma(self) -> float | None:
         """The Lipschitz bound from input to output, or None."""
-        return None if self.output is None else float(torch.exp(self.output.log_gamma.detach().double()))
+        logarithm = None if self.output is None else self.output.bound_logarithm()
+        return None if logarithm is None else float(torch.exp(logarithm.detach().double()))
 
     def check_bound(self) -> None:
         """Refuse parts that hold several logarithms of the bound, or none where there is an output."""
-        parts = [part for part in (self.injection, self.output, self.direct) if part is not None]
-        logarithms = [part.log_gamma for part in parts if hasattr(part, "log_gamma")]
+        parts = [self.injection, *(part for _, part in self._output_maps())]
+        logarithms = [found for part in parts if (found := part.bound_logarithm()) is not None]
         if self.output is not None and len(logarithms) < len(parts):
             raise CertificateError("log_gamma: a part of a layer with a Lipschitz bound does not depend on it")
         if any(not torch.equal(logarithm, logarithms[0]) for logarithm in logarithms):
@@ -66,8 +35,10 @@ class PrescribedBound(Equilibrium):
         check(0.0 < gamma < math.inf, "gamma", gamma, "the Lipschitz bound must be positive and finite")
         if self.output is None:
             raise InputError(f"gamma={gamma!r}: the layer was built without a Lipschitz bound")
-        for part in (self.injection, self.output):  # one parameter, unless a state dict was assigned to them
-            part.log_gamma.fill_(math.log(gamma))
+        for part in (self.injection, *(part for _, part in self._output_maps())):
+            logarithm = part.bound_logarithm()  # one parameter, unless a state dict was assigned to them
+            if logarithm is not None:
+                logarithm.fill_(math.log(gamma))
 
 
 def checked_bound(gamma: float | None, out_features: int | None) -> None:

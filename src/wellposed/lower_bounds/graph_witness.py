@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.lower_bounds.slope import sure_slope
 from wellposed.network import Network, bounded_logits, materialise
 from wellposed.operators.graphs import frobenius_norms
 
@@ -38,9 +39,10 @@ def graph_slope(model: nn.Module | Network, data: Any, *, rounds: int = 12, seed
     for length in _LENGTHS:
         other = with_features(point, point.x + length * direction)
         end = bounded_logits(exact, other)
-        moved = (end.logits - start.logits).norm(dim=1) - start.error - end.error
+        moved, error = (end.logits - start.logits).norm(dim=1), start.error + end.error
         apart = frobenius_norms(other.x - point.x, point.batch, point.num_graphs)
-        best = max(best, float((moved / apart.clamp_min(1e-300) * (1.0 - 1e-8)).amax()))
+        slopes = sure_slope(moved, error, apart, outputs=end.logits.shape[1], inputs=point.x.numel())
+        best = max(best, float(slopes.amax()))
     return best
 
 

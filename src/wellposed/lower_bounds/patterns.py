@@ -16,6 +16,8 @@ from wellposed.numerics.norm import Norm
 _LARGEST = 400  # states for which it is tried: a step costs their cube
 _STARTS = 6
 _ROUNDS = 400
+_GROWTH = 1e-12  # relative, of the norm, without which flipping units stops
+_MISSED = 1e-8  # relative, by which a pre-activation may miss its pattern's
 
 
 @torch.no_grad()
@@ -83,7 +85,7 @@ def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor, norm
         states = inverse @ (pattern[:, None] * weight)
         jacobian = output @ states
         current, direction = steepest(jacobian, norm)
-        if not float(current) > best * (1.0 + 1e-12):
+        if not float(current) > best * (1.0 + _GROWTH):
             break
         best, kept, along = float(current), pattern.clone(), direction
         slopes = weight + matrix @ states  # of the pre-activations, shape (n, inputs)
@@ -114,4 +116,4 @@ def _with_pattern(matrix: Tensor, weight: Tensor, bias: Tensor, pattern: Tensor,
     target = wanted - matrix @ wanted.clamp_min(0.0) - bias
     point = torch.linalg.lstsq(weight, target[:, None], driver="gelsd").solution[:, 0]
     missed = float((weight @ point - target).norm())
-    return point if missed <= 1e-8 * (1.0 + float(target.norm())) else None
+    return point if missed <= _MISSED * (1.0 + float(target.norm())) else None

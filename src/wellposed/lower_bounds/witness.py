@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from wellposed.bounds.affine_network import affine_network
 from wellposed.errors import CertificateError, InputError, NotConvergedWarning
 from wellposed.lower_bounds.patterns import steep_points, steepest
+from wellposed.lower_bounds.slope import sure_slope
 from wellposed.network import Network, bounded_logits, materialise
 from wellposed.numerics.norm import Norm, norm_named
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Witness:
     """Two inputs whose outputs are ``lipschitz`` times as far apart as they are.
 
@@ -32,6 +33,9 @@ class Witness:
     lipschitz: float
     first: Tensor
     second: Tensor
+
+    def __repr__(self) -> str:
+        return f"Witness(at least {self.lipschitz:.6g}; inputs of shape {tuple(self.first.shape)})"
 
 
 def witness(
@@ -114,9 +118,9 @@ def slope_between(exact: Network, first: Tensor, second: Tensor, *, norm: Norm =
     with warnings.catch_warnings():  # a solve that stops early has a large error, and proves little
         warnings.simplefilter("ignore", NotConvergedWarning)
         result = bounded_logits(exact, pair)
-    order = float(norm)
-    apart = float(torch.linalg.vector_norm(result.logits[1] - result.logits[0], order))
+    order, outputs = float(norm), result.logits.shape[1]
+    moved = torch.linalg.vector_norm(result.logits[1] - result.logits[0], order)
     # The errors are Euclidean; no norm here is more than √k times that.
-    apart -= float(result.error.sum()) * (result.logits.shape[1] ** 0.5 if norm == "1" else 1.0)
-    distance = float(torch.linalg.vector_norm(pair[1] - pair[0], order))
-    return apart / distance * (1.0 - 1e-8) if distance > 0.0 else 0.0
+    error = result.error.sum() * (outputs**0.5 if norm == "1" else 1.0)
+    distance = torch.linalg.vector_norm(pair[1] - pair[0], order)
+    return float(sure_slope(moved, error, distance, outputs=outputs, inputs=first.numel()))

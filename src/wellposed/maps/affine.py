@@ -80,7 +80,7 @@ class Affine(ABC):
         return None
 
     def cpu(self) -> Self:
-        """The same numbers on the CPU."""
+        """These numbers on the CPU."""
         parts = ((field.name, getattr(self, field.name)) for field in fields(self))
         moved: dict[str, Any] = {name: part.cpu() for name, part in parts if isinstance(part, Tensor)}
         return replace(self, **moved)

@@ -74,25 +74,25 @@ class CircularConvolution(Affine):
         scale: Ψ, positive, to be broadcast over the outputs of one sample; one where nothing scales.
         outputs: height and width of the output.
         place: zeros on the left, right, top and bottom of the image in its canvas.
-        stride: of rows and columns.
+        stride: of rows and of columns, one number twice.
     """
 
     scale: Tensor
     outputs: tuple[int, int]
     place: tuple[int, int, int, int]
-    stride: int
+    stride: tuple[int, int]
 
     @override
     def __call__(self, x: Tensor) -> Tensor:
-        return convolved(x, self.weight, self.place, self.stride) * self.scale
+        return convolved(x, self.weight, self.place, self.stride[0]) * self.scale
 
     @override
     def absolute(self, x: Tensor) -> Tensor:
-        return convolved(x, self.weight.abs(), self.place, self.stride) * self.scale
+        return convolved(x, self.weight.abs(), self.place, self.stride[0]) * self.scale
 
     def transfer(self) -> Tensor:
         """Ũ at every frequency, see `transfer_function`."""
-        return transfer_function(self.weight, *self.outputs, (self.stride, self.stride))
+        return transfer_function(self.weight, *self.outputs, self.stride)
 
     @property
     @override
@@ -102,7 +102,7 @@ class CircularConvolution(Affine):
 
     @override
     def norm_bound(self) -> float:
-        """Proved upper bound of ‖ΨŨ‖₂: that of Ũ, for every image in the canvas, times the largest entry of Ψ."""
+        """Proved upper bound of ‖ΨŨ‖₂: ‖Ũ‖₂, for every image in the canvas, times the largest entry of Ψ."""
         return enlarged(self._largest * largest_singular_value(self.transfer()), 1)
 
     @override

@@ -11,9 +11,8 @@ from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import TINY, UNIT, rounding_constant
 from wellposed.solvers.a_posteriori import ExactOffset
 
-UNITS = (
-    16  # by how many units of float64 the function may err, relative to its value: exponential, logarithm and two sums
-)
+# By how many units of float64 the function may err, relative to its value: exponential, logarithm and two sums.
+UNITS = 16
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class PositivePart:
         return self.floor + torch.logaddexp(self.sharpness * value, torch.zeros_like(value)) / self.sharpness
 
     def slope(self, value: Tensor) -> Tensor:
-        """Its derivative, which increases."""
+        """The derivative of the function, which increases."""
         return (value > 0.0).to(value) if self.floor == 0.0 else torch.sigmoid(self.sharpness * value)
 
     def interval(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,15 +15,16 @@ up to the same statement for the whole chain with γ = Π γ_k, so that the embe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.activations import PartlyLinear, ReLU
+from wellposed.activations import ReLU
 from wellposed.errors import CertificateError, InputError
 from wellposed.guarantee import proved_monotonicity
+from wellposed.layers.embedded import Embedding as Embedding
+from wellposed.layers.embedded import embedder
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
@@ -33,36 +34,6 @@ from wellposed.network.network import Network
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
 _LEAST_NORM = 1e-6  # a bound of a norm may be larger than it, and must not be zero
-
-
-@dataclass(frozen=True, eq=False)
-class Embedding:
-    """An equilibrium network that computes what another network computes; float64.
-
-    Attributes:
-        matrix: W, shape (n, n).
-        input_weight: U, shape (n, inputs).
-        bias: b, shape (n,).
-        output_weight: W_o, shape (outputs, n).
-        output_bias: b_o, shape (outputs,).
-        metric: diagonal of Λ, shape (n,).
-        gamma: a Lipschitz bound for which Condition 2 holds in that metric, if only just.
-        linear: how many coordinates, the first ones, have the identity for σ; the others have ReLU.
-    """
-
-    matrix: Tensor
-    input_weight: Tensor
-    bias: Tensor
-    output_weight: Tensor
-    output_bias: Tensor
-    metric: Tensor
-    gamma: float
-    linear: int
-
-    @property
-    def activation(self) -> PartlyLinear | ReLU:
-        """σ."""
-        return PartlyLinear(self.linear, ReLU()) if self.linear else ReLU()
 
 
 class _Chain:
@@ -133,7 +104,7 @@ def embed(network: nn.Module | Network) -> Embedding:
         found = materialise(network)
     except CertificateError as error:
         raise InputError(f"network: {error}") from error
-    blocks = [block for _, block in found.blocks if not isinstance(block, nn.Flatten | nn.Identity | nn.Dropout)]
+    blocks = [block.module for block in found.blocks if not (block.moves or block.is_identity)]
     sizes: list[Any] = [block.in_features for block in blocks if hasattr(block, "in_features")]
     if not sizes:
         raise InputError(f"network: has no block with in_features: {[type(block).__name__ for block in blocks]}")
@@ -143,38 +114,15 @@ def embed(network: nn.Module | Network) -> Embedding:
         block = blocks[place]
         place += 1
         if is_plain(block, nn.Linear) or is_plain(block, OrthogonalLinear):
-            weight = block.weight.double().cpu()
-            shift = None if block.bias is None else block.bias.double().cpu()
-            norm = max(spectral_norm_upper_bound(weight), _LEAST_NORM)
-            if place < len(blocks) and is_plain(blocks[place], nn.ReLU):
-                place += 1
-                shift = _empty(len(weight)) if shift is None else shift
-                chain.signal_is(*chain.states(weight, shift, torch.ones(len(weight)).double() / norm, norm))
-            else:
-                chain.transform(weight, shift, norm)
+            activated = place < len(blocks) and is_plain(blocks[place], nn.ReLU)
+            place += int(activated)
+            _linear(chain, block, activated)
         elif is_plain(block, nn.ReLU):
-            size = len(chain.read)
-            chain.signal_is(*chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
+            _signal_as_states(chain)
         elif isinstance(block, ExplicitBlock):
-            inner, outer, multiplier = (part.double().cpu() for part in block.maps())
-            if block.residual and bool((chain.direct != 0).any()):
-                size = len(chain.read)  # the signal itself as linear coordinates: a feedthrough would be singular
-                chain.signal_is(*chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
-                chain.linear = size
-            read, constant = chain.read, chain.constant
-            states, constants = chain.states(inner, block.bias.double().cpu(), multiplier, block.nominal())
-            # What is read of units that nothing drives may be as large as their multipliers, if it is not zero times that.
-            chain.signal_is(outer @ states, (outer * (constants != 0.0)) @ constants)
-            if block.residual:
-                chain.read = chain.read + torch.cat([read, _empty(len(read), states.shape[1] - read.shape[1])], 1)
-                chain.constant = chain.constant + constant
+            _explicit(chain, block)
         elif is_plain(block, MonDEQ) and block.activation == ReLU():
-            own = block.operator().dense().double().cpu()
-            weight = block.injection.weight.double().cpu()
-            norm = max(spectral_norm_upper_bound(weight), _LEAST_NORM)
-            shift = _empty(len(own)) if block.injection.bias is None else block.injection.bias.double().cpu()
-            factor = norm / proved_monotonicity(own)
-            chain.signal_is(*chain.states(weight, shift, torch.ones(len(own)).double() / norm, factor, own))
+            _monotone(chain, block)
         else:
             raise InputError(f"network: cannot embed a {type(block).__name__}; see the list of blocks in `embed`")
     if not len(chain.W):
@@ -182,5 +130,54 @@ def embed(network: nn.Module | Network) -> Embedding:
     if bool((chain.direct != 0).any()):
         raise InputError("network: its output depends on the input directly; no block with states comes last enough")
     return Embedding(
-        chain.W, chain.U, chain.b, chain.read, chain.constant, chain.metric * chain.gamma, chain.gamma, chain.linear
-    )
+        matrix=chain.W, input_weight=chain.U, bias=chain.b, output_weight=chain.read, output_bias=chain.constant,
+        metric=chain.metric * chain.gamma, gamma=chain.gamma, linear=chain.linear,
+    )  # fmt: skip
+
+
+def _linear(chain: _Chain, block: Any, activated: bool) -> None:
+    """A linear map, with the ReLU after it if there is one."""
+    weight = block.weight.double().cpu()
+    shift = None if block.bias is None else block.bias.double().cpu()
+    norm = max(spectral_norm_upper_bound(weight), _LEAST_NORM)
+    if not activated:
+        chain.transform(weight, shift, norm)
+        return
+    shift = _empty(len(weight)) if shift is None else shift
+    chain.signal_is(*chain.states(weight, shift, torch.ones(len(weight)).double() / norm, norm))
+
+
+def _signal_as_states(chain: _Chain) -> None:
+    """The signal itself through ReLU: units that read it."""
+    size = len(chain.read)
+    chain.signal_is(*chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
+
+
+def _explicit(chain: _Chain, block: ExplicitBlock) -> None:
+    inner, outer, multiplier = (part.double().cpu() for part in block.maps())
+    if block.residual and bool((chain.direct != 0).any()):
+        size = len(chain.read)  # the signal itself as linear coordinates: a feedthrough would be singular
+        _signal_as_states(chain)
+        chain.linear = size
+    read, constant = chain.read, chain.constant
+    states, constants = chain.states(inner, block.bias.double().cpu(), multiplier, block.nominal())
+    # What is read of units that nothing drives may be as large as their multipliers, if it is not zero times that.
+    chain.signal_is(outer @ states, (outer * (constants != 0.0)) @ constants)
+    if block.residual:
+        chain.read = chain.read + torch.cat([read, _empty(len(read), states.shape[1] - read.shape[1])], 1)
+        chain.constant = chain.constant + constant
+
+
+def _monotone(chain: _Chain, block: MonDEQ) -> None:
+    own = block.operator().dense().double().cpu()
+    driven = block.injection.numbers().cpu()
+    norm = max(driven.norm_bound(), _LEAST_NORM)
+    factor = norm / proved_monotonicity(own)
+    chain.signal_is(*chain.states(driven.weight, driven.bias, torch.ones(len(own)).double() / norm, factor, own))
+
+
+@embedder
+def _embedded(network: nn.Module | Network) -> tuple[Embedding, Tensor]:
+    """The embedding of a network, and one of its parameters."""
+    given = materialise(network)
+    return embed(given), next(parameter for block in given.blocks for parameter in block.module.parameters())

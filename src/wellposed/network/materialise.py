@@ -44,7 +44,7 @@ def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None 
 
     Example:
         >>> network = wp.materialise(nn.Sequential(wp.MonDEQ(6, 5), nn.Linear(5, 3)))
-        >>> [name for name, block in network.blocks], network.input_shape
+        >>> [block.name for block in network.blocks], network.input_shape
         (['0', '1'], (6,))
     """
     if isinstance(model, Network):

@@ -49,7 +49,9 @@ class PositiveHull:
         Returns:
             Shapes (batch, *state_shape), twice, and for which offsets they are proved, boolean, shape (batch,).
         """
-        equation = AffineEquation(self.operator, self.activation, self.guarantee, self._settings)
+        equation = AffineEquation(
+            operator=self.operator, activation=self.activation, guarantee=self.guarantee, settings=self._settings
+        )
         outcome = equation.solve(None, (*self.operator.tensors, offset, *self.activation.tensors))
         bound = outcome.report.error_bound
         assert bound is not None

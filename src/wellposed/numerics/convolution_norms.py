@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
-from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.outward import UNIT, enlarged, rounding_constant
 
-_UNIT = 2.0**-53
+_TRANSFORMED = (
+    1e-11  # far above what a transform and the products err by, relative to the sum of all squares at a frequency
+)
 
 
 def least_eigenvalues(hermitian: Tensor) -> Tensor:
@@ -39,7 +41,7 @@ def least_eigenvalues(hermitian: Tensor) -> Tensor:
     for _ in range(12):
         candidate = smallest - slack
         # Forming the shifted matrix, and the symmetric part, rounds too.
-        error = 4.0 * _UNIT * (scale + candidate.abs())
+        error = 4.0 * UNIT * (scale + candidate.abs())
         good = _semidefinite(matrix - candidate[:, None, None] * eye, error)
         proved = torch.where(good & ~settled, candidate, proved)
         settled |= good
@@ -62,7 +64,7 @@ def are_semidefinite(hermitian: Tensor, errors: Tensor) -> Tensor:
     if not bool(torch.isfinite(torch.view_as_real(hermitian)).all()):
         return torch.zeros(len(hermitian), dtype=torch.bool)
     matrix = _real_form(hermitian)
-    return _semidefinite(matrix, errors + 4.0 * _UNIT * matrix.abs().sum(2).amax(1))
+    return _semidefinite(matrix, errors + 4.0 * UNIT * matrix.abs().sum(2).amax(1))
 
 
 def _real_form(hermitian: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ def _semidefinite(matrix: Tensor, error: Tensor) -> Tensor:
     size = matrix.shape[1]
     trace = matrix.diagonal(dim1=1, dim2=2).clamp(min=0.0).sum(1) * (1.0 + rounding_constant(size))
     factor = rounding_constant(size + 1)
-    shift = (factor / (1.0 - factor) * trace + error) * (1.0 + 8.0 * _UNIT) + 1e-300
+    shift = (factor / (1.0 - factor) * trace + error) * (1.0 + 8.0 * UNIT) + 1e-300
     tested = matrix - shift[:, None, None] * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     return torch.linalg.cholesky_ex(tested)[1] == 0
 
@@ -113,6 +115,5 @@ def largest_singular_value(transfer: Tensor) -> float:
     if matrices.shape[1] > matrices.shape[2]:
         matrices = matrices.mH
     square = -float(least_eigenvalues(-(matrices @ matrices.mH)).amin())
-    # The transform and the products err by far less than this, relative to the sum of all squares at a frequency.
     energy = float(matrices.abs().square().sum((1, 2)).amax())
-    return (max(square, 0.0) + 1e-11 * energy) ** 0.5 * (1.0 + 1e-14)
+    return enlarged((max(square, 0.0) + _TRANSFORMED * energy) ** 0.5, 3)

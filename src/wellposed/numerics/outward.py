@@ -16,6 +16,7 @@ from torch import Tensor
 
 UNIT = 2.0**-53
 TINY = 1e-300  # more than a few sums and products of float64 lose by underflow
+FIRST_ORDER = 1.01  # k·u times this is above γ_k, and its own rounding, wherever k·u is below 0.0098
 REPRODUCIBLE = 1.0 + 1e-9  # room for the rounding of another machine that proves the same inequality again
 
 Number = TypeVar("Number", float, Tensor)
@@ -41,17 +42,29 @@ def above(value: Tensor) -> Tensor:
     return torch.nextafter(value, torch.full_like(value, math.inf))
 
 
-def enlarged(value: Number, operations: int) -> Number:
+def enlarged(value: Number, operations: int, unit: float = UNIT) -> Number:
     """At least the exact number, where ``operations`` rounded operations without subtraction gave ``value`` ≥ 0.
 
     Division by (1 − u)^k needs a factor of 1 + γ_k; two more operations cover this product.
     """
-    return value * (1.0 + rounding_constant(2 * operations + 4))
+    return value * (1.0 + rounding_constant(2 * operations + 4, unit))
 
 
 def reduced(value: Number, operations: int) -> Number:
     """At most the exact number, where ``operations`` rounded operations without subtraction gave ``value`` ≥ 0."""
     return value * (1.0 - rounding_constant(2 * operations + 4))
+
+
+def error_of(size: Number, operations: int) -> Number:
+    """At least the error of a number that so many rounded operations gave, subtractions among them.
+
+    Each term goes through at most ``operations`` of them and errs by γ times its absolute value; two more cover this product.
+
+    Args:
+        size: at least the sum of the absolute values of all terms, or what that was computed as.
+        operations: that a term goes through.
+    """
+    return size * rounding_constant(2 * operations + 4)
 
 
 def enlarged_norm(value: Number, entries: int) -> Number:

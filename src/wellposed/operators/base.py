@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
+from wellposed.numerics.brief import Brief
 from wellposed.numerics.outward import next_up
 
 T = TypeVar("T")
@@ -36,8 +37,8 @@ class Transform(ABC):
         """A cheap estimate of the root-mean-square singular value: predicts convergence, proves nothing."""
 
 
-@dataclass(frozen=True, eq=False)
-class Coefficients:
+@dataclass(frozen=True, eq=False, repr=False)
+class Coefficients(Brief):
     """The numbers of a map whose every output is a sum of products of inputs with them.
 
     Attributes:
@@ -49,8 +50,8 @@ class Coefficients:
     own: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class FrequencyForm:
+@dataclass(frozen=True, eq=False, repr=False)
+class FrequencyForm(Brief):
     """A circular convolution by its matrices at every frequency.
 
     Attributes:
@@ -133,7 +134,7 @@ class Operator(Transform):
 
     @abstractmethod
     def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:
-        """The same structure with other tensors in place of ``self.tensors``; factorisations are shared."""
+        """The operator with other tensors in place of ``self.tensors``; factorisations are shared."""
 
     @abstractmethod
     def upright(self) -> Self:
@@ -159,7 +160,7 @@ class Operator(Transform):
 
     @abstractmethod
     def to(self, dtype: torch.dtype) -> Self:
-        """The same map in another precision."""
+        """The operator in another precision."""
 
     @abstractmethod
     def norm_upper_bound(self) -> float:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.numerics.linear_algebra import inverse
-from wellposed.numerics.outward import unit_of
+from wellposed.numerics.outward import FIRST_ORDER, UNIT, enlarged_norm, unit_of
 from wellposed.operators.base import FrequencyForm
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import image_rounding, multiplicity, to_image, to_spectrum
@@ -119,7 +119,7 @@ class Circular(StructuredOperator):
     @override
     def norm_upper_bound(self) -> float:
         # The norm of the map is the largest one at any frequency.
-        return float(self._squares().amax()) ** 0.5 * (1.0 + 1e-12)
+        return enlarged_norm(float(self._squares().amax()) ** 0.5, 2 * self.channels**2)
 
     @override
     def trace(self) -> float:
@@ -149,14 +149,14 @@ class Circular(StructuredOperator):
         unit = unit_of(self.dtype)
         height, width = self.image
         relative = unit * (2.0 * image_rounding((height, width)) + 4.0 * (self.channels + 4))
-        return relative * (self.norm_upper_bound() * state_norm + offset_norm) * 1.01
+        return relative * (self.norm_upper_bound() * state_norm + offset_norm) * FIRST_ORDER
 
 
 def displacement(transfer: Tensor) -> tuple[Tensor, float]:
     """I − T at every stored frequency, shape (frequencies, n, n), complex128 on the CPU, and its rounding error."""
     stored = transfer.detach().to("cpu", torch.complex128).flatten(0, 1)
     identity = torch.eye(stored.shape[-1], dtype=stored.dtype)
-    return identity - stored, 2.0**-52 * (1.0 + float(stored.abs().sum(2).amax()))
+    return identity - stored, 2.0 * UNIT * (1.0 + float(stored.abs().sum(2).amax()))
 
 
 def cayley_transfer(transfer: Tensor, step: float) -> Tensor:

@@ -94,3 +94,8 @@ def fft_rounding(size: int) -> float:
             cost += 4.0 * factor + 8.0
         factor += 1
     return cost
+
+
+def real_parts(transfer: Tensor) -> Tensor:
+    """Real and imaginary parts of complex numbers, shape (*, 2)."""
+    return torch.view_as_real(transfer.resolve_conj())

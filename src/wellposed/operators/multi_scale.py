@@ -10,8 +10,7 @@ E putting an image into the upper left corner of the next tier. An extent of one
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Self
 
 import torch
@@ -19,68 +18,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import InputError
-from wellposed.numerics.linear_algebra import inverse
-from wellposed.numerics.outward import rounding_constant, unit_of
+from wellposed.numerics.outward import FIRST_ORDER, enlarged, enlarged_norm, rounding_constant, unit_of
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.circular import displacement
 from wellposed.operators.fourier import image_rounding, multiplicity, to_image, to_spectrum
-from wellposed.operators.structured import FactorisedTransform, StructuredOperator
-
-Size = tuple[int, int]
-
-
-def strides(size: Size) -> Size:
-    """By how much a tier's height and width are divided for the next one."""
-    return (2 if size[0] > 1 else 1, 2 if size[1] > 1 else 1)
-
-
-def reduced(size: Size) -> Size:
-    """Height and width after keeping every second row and column."""
-    rows, columns = strides(size)
-    return size[0] // rows, size[1] // columns
-
-
-def decimate(image: Tensor, size: Size) -> Tensor:
-    """Every second row and column of an image of a tier."""
-    rows, columns = strides(size)
-    return image[..., ::rows, ::columns]
-
-
-def spread(image: Tensor, size: Size) -> Tensor:
-    """The adjoint of `decimate`: zeros in the other rows and columns."""
-    rows, columns = strides(size)
-    wide = torch.nn.functional.pad(image[..., :, None, :, None], (0, columns - 1, 0, 0, 0, rows - 1))
-    return wide.flatten(-4, -3).flatten(-2, -1)
-
-
-def _embed(image: Tensor, size: Size) -> Tensor:
-    missing = (0, size[1] - image.shape[-1], 0, size[0] - image.shape[-2])
-    return torch.nn.functional.pad(image, missing) if any(missing) else image
-
-
-class _Tiers:
-    """Sizes of the tiers, and their places in the flat state."""
-
-    def __init__(self, channels: tuple[int, ...], images: tuple[Size, ...]) -> None:
-        for size, following in itertools.pairwise(images):
-            if any(extent > 1 and extent % 2 for extent in size):
-                raise InputError(f"images: {size} has an odd extent, which cannot be halved")
-            if any(a > b for a, b in zip(reduced(size), following, strict=True)):
-                raise InputError(f"images: a tier of {following} cannot hold half of {size}")
-        self.channels, self.images = channels, images
-        self.features = [count * size[0] * size[1] for count, size in zip(channels, images, strict=True)]
-
-    def split(self, state: Tensor) -> list[Tensor]:
-        """Shape (batch, features) to one image per tier."""
-        parts = state.split(self.features, -1)
-        return [
-            part.unflatten(-1, (count, *size))
-            for part, count, size in zip(parts, self.channels, self.images, strict=True)
-        ]
-
-    def join(self, images: list[Tensor]) -> Tensor:
-        """The inverse of `split`."""
-        return torch.cat([image.flatten(-3) for image in images], -1)
+from wellposed.operators.multi_scale_resolvent import BlockCayley, sampled_norm
+from wellposed.operators.structured import StructuredOperator
+from wellposed.operators.tiers import Size, Tiers, act, decimate, embedded, spread, strides
 
 
 class MultiScale(StructuredOperator):
@@ -109,7 +53,7 @@ class MultiScale(StructuredOperator):
             raise InputError(f"images: {len(images)} tiers, but {len(own)}, {len(down)} and {len(into)} convolutions")
         super().__init__(cache, transposed=transposed)
         self.own, self.down, self.into, self.images = own, down, into, images
-        self.layout = _Tiers(tuple(part.shape[2] for part in own), images)
+        self.layout = Tiers(tuple(part.shape[2] for part in own), images)
 
     @property
     @override
@@ -156,22 +100,22 @@ class MultiScale(StructuredOperator):
         parts = self.layout.split(state)
         spectra = [to_spectrum(part) for part in parts]
         kept = [
-            decimate(to_image(_act(down, spectrum), size), size)
+            decimate(to_image(act(down, spectrum), size), size)
             for down, spectrum, size in zip(self.down, spectra[:-1], self.images[:-1], strict=True)
         ]
         images = []
         for index, size in enumerate(self.images):
-            spectrum = _act(self.own[index], spectra[index], adjoint=self._transposed)
+            spectrum = act(self.own[index], spectra[index], adjoint=self._transposed)
             if index < len(kept):
                 back = kept[index]
                 if self._transposed:
                     following = to_image(
-                        _act(self.into[index], spectra[index + 1], adjoint=True), self.images[index + 1]
+                        act(self.into[index], spectra[index + 1], adjoint=True), self.images[index + 1]
                     )
                     back = back - following[..., : back.shape[-2], : back.shape[-1]]
-                spectrum = spectrum - _act(self.down[index], to_spectrum(spread(back, size)), adjoint=True)
+                spectrum = spectrum - act(self.down[index], to_spectrum(spread(back, size)), adjoint=True)
             if index and not self._transposed:
-                spectrum = spectrum + _act(self.into[index - 1], to_spectrum(_embed(kept[index - 1], size)))
+                spectrum = spectrum + act(self.into[index - 1], to_spectrum(embedded(kept[index - 1], size)))
             images.append(to_image(spectrum, size))
         return self.layout.join(images)
 
@@ -180,7 +124,10 @@ class MultiScale(StructuredOperator):
 
         def compute() -> tuple[list[float], list[float], list[float]]:
             sizes = [
-                float(torch.view_as_real(tensor).double().square().sum((2, 3, 4)).amax()) ** 0.5 * (1.0 + 1e-12)
+                enlarged_norm(
+                    float(torch.view_as_real(tensor).double().square().sum((2, 3, 4)).amax()) ** 0.5,
+                    2 * tensor[0, 0].numel(),
+                )
                 for tensor in self._entry().tensors
             ]
             count = len(self.images)
@@ -192,7 +139,7 @@ class MultiScale(StructuredOperator):
         """The largest norm of a diagonal block plus the largest one beside the diagonal."""
         own, down, into = self._largest()
         diagonal = [a + b * b for a, b in zip(own, [*down, 0.0], strict=True)]
-        return (max(diagonal) + max((a * b for a, b in zip(down, into, strict=True)), default=0.0)) * (1.0 + 1e-14)
+        return enlarged(max(diagonal) + max((a * b for a, b in zip(down, into, strict=True)), default=0.0), 3)
 
     @override
     def trace(self) -> float:
@@ -219,109 +166,11 @@ class MultiScale(StructuredOperator):
         return torch.empty(8, sum(self.layout.features), dtype=self.own[0].real.dtype, device=self.own[0].device)
 
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
-        """That of one convolution, for up to three of them one after the other."""
+        """The bound of one convolution, for up to three of them one after the other."""
         unit = unit_of(self.dtype)
         transforms = max(image_rounding(size) for size in self.images)
         relative = unit * (6.0 * transforms + 12.0 * (max(self.layout.channels) + 4))
         own, down, into = self._largest()
         paths = max(own) + max([b * b for b in down], default=0.0)
         paths += max((a * b for a, b in zip(down, into, strict=True)), default=0.0)
-        return relative * (paths * state_norm + offset_norm) * 1.01
-
-
-class BlockCayley(FactorisedTransform):
-    """``2·(I + step·(I − W))⁻¹ − I`` for a `MultiScale` W, factorised.
-
-    With V = ((1 + step)I − step·T)⁻¹ and Q = D V Dᵀ, a convolution on the decimated grid, the formula of Woodbury gives
-    (I + step(I − T + DᵀD))⁻¹ = V − V Dᵀ M D V for M = (I/step + Q)⁻¹, and D times it is M D V/step.
-
-    Args:
-        own: see `MultiScale`.
-        down: see `MultiScale`.
-        into: see `MultiScale`.
-        layout: of the tiers.
-        step: the step.
-    """
-
-    def __init__(
-        self,
-        own: tuple[Tensor, ...],
-        down: tuple[Tensor, ...],
-        into: tuple[Tensor, ...],
-        layout: _Tiers,
-        step: float,
-    ) -> None:
-        self._layout, self._into, self._transposed = layout, into, False
-        self._inverses, self._left, self._right, self._middle = [], [], [], []
-        for index, (transfer, size) in enumerate(zip(own, layout.images, strict=True)):
-            identity = torch.eye(transfer.shape[-1], dtype=transfer.dtype, device=transfer.device)
-            solved = inverse((1.0 + step) * identity - step * transfer)
-            self._inverses.append(solved)
-            if index == len(down):
-                continue
-            kernel = down[index]
-            self._left.append(solved @ kernel.mH)
-            self._right.append(kernel @ solved)
-            # Q as a kernel on the full grid, decimated as an image.
-            product = (self._right[-1] @ kernel.mH).permute(2, 3, 0, 1)
-            seen = decimate(torch.fft.irfft2(product, s=size), size)
-            symbol = torch.fft.rfft2(seen).permute(2, 3, 0, 1)
-            identity = torch.eye(symbol.shape[-1], dtype=symbol.dtype, device=symbol.device)
-            self._middle.append(inverse(identity / step + symbol))
-
-    @override
-    def apply(self, state: Tensor) -> Tensor:
-        parts = self._layout.split(state)
-        solved = self._backwards(parts) if self._transposed else self._forwards(parts)
-        return self._layout.join([2.0 * new - old for new, old in zip(solved, parts, strict=True)])
-
-    def _forwards(self, parts: list[Tensor]) -> list[Tensor]:
-        images, driven = [], None
-        for index, (part, size) in enumerate(zip(parts, self._layout.images, strict=True)):
-            spectrum = to_spectrum(part)
-            if driven is not None:
-                spectrum = spectrum + _act(self._into[index - 1], to_spectrum(_embed(driven, size)))
-            found = _act(self._inverses[index], spectrum)
-            if index < len(self._middle):
-                seen = decimate(to_image(_act(self._right[index], spectrum), size), size)
-                driven = to_image(_act(self._middle[index], to_spectrum(seen)), reduced(size))
-                found = found - _act(self._left[index], to_spectrum(spread(driven, size)))
-            images.append(to_image(found, size))
-        return images
-
-    def _backwards(self, parts: list[Tensor]) -> list[Tensor]:
-        images: list[Tensor] = []
-        for index in reversed(range(len(parts))):
-            size = self._layout.images[index]
-            spectrum = to_spectrum(parts[index])
-            found = _act(self._inverses[index], spectrum, adjoint=True)
-            if index < len(self._middle):
-                seen = decimate(to_image(_act(self._left[index], spectrum, adjoint=True), size), size)
-                driven = _act(self._into[index], to_spectrum(images[0]), adjoint=True)
-                following = to_image(driven, self._layout.images[index + 1])
-                seen = seen - following[..., : seen.shape[-2], : seen.shape[-1]]
-                middle = to_image(_act(self._middle[index], to_spectrum(seen), adjoint=True), reduced(size))
-                found = found - _act(self._right[index], to_spectrum(spread(middle, size)), adjoint=True)
-            images.insert(0, to_image(found, size))
-        return images
-
-    @override
-    def norm_estimate(self) -> float:
-        if "_rate" not in self.__dict__:
-            like = self._inverses[0].real
-            probe = torch.empty(8, sum(self._layout.features), dtype=like.dtype, device=like.device)
-            self._rate = sampled_norm(self.apply, probe)
-        return self._rate
-
-
-def sampled_norm(function: Callable[[Tensor], Tensor], like: Tensor) -> float:
-    """Root-mean-square singular value of a linear map as seen by a few fixed random states of the shape of ``like``."""
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        states = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
-        return float(function(states).norm() / states.norm())
-
-
-def _act(transfer: Tensor, spectrum: Tensor, *, adjoint: bool = False) -> Tensor:
-    matrices = transfer.flatten(0, 1)
-    return torch.bmm(matrices.mH if adjoint else matrices, spectrum)
+        return relative * (paths * state_norm + offset_norm) * FIRST_ORDER

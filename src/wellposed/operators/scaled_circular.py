@@ -13,8 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import InputError
-from wellposed.numerics.linear_algebra import inverse, solve
-from wellposed.numerics.outward import unit_of
+from wellposed.numerics.outward import FIRST_ORDER, enlarged, unit_of
 from wellposed.operators.base import FrequencyForm
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.fourier import (
@@ -22,9 +21,9 @@ from wellposed.operators.fourier import (
     multiplicity,
     to_image,
     to_spectrum,
-    typical_singular_value,
 )
 from wellposed.operators.structured import FactorisedTransform, StructuredOperator
+from wellposed.operators.woodbury import WoodburyCayley
 
 
 class ScaledCircular(StructuredOperator):
@@ -137,11 +136,12 @@ class ScaledCircular(StructuredOperator):
     def displacement_norm(self) -> float:
         """Upper bound of ‖C + GᵀG‖₂."""
         squares, _, columns = self._squares()
-        return (float(squares.amax()) ** 0.5 + float(columns.sum())) * (1.0 + 1e-12)
+        terms = 2 * self.transfer[0, 0].numel() + (0 if self.factor is None else self.factor.numel())
+        return enlarged(float(squares.amax()) ** 0.5 + float(columns.sum()), terms + 3)
 
     @override
     def norm_upper_bound(self) -> float:
-        return (1.0 + float(self._squares()[1].amax()) * self.displacement_norm()) * (1.0 + 1e-12)
+        return enlarged(1.0 + float(self._squares()[1].amax()) * self.displacement_norm(), 2)
 
     def trace(self) -> float:
         """Every channel of C has one diagonal entry, the mean over frequencies."""
@@ -169,57 +169,9 @@ class ScaledCircular(StructuredOperator):
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         unit = unit_of(self.dtype)
         largest = 2.0 + float(self._squares()[1].amax()) * self.displacement_norm()
-        return unit * self.rounding_terms() * (largest * state_norm + offset_norm) * 1.01
+        return unit * self.rounding_terms() * (largest * state_norm + offset_norm) * FIRST_ORDER
 
     def rounding_terms(self) -> float:
         """Roundings that a number can go through."""
         transforms = 2.0 * image_rounding(self.image) + 4.0 * (self.transfer.shape[2] + 4)
         return transforms + 16.0 + (0.0 if self._rows is None else 2.0 * (self._rows.shape[1] + len(self._rows)))
-
-
-class WoodburyCayley(FactorisedTransform):
-    """``2·(I + step·Λ(I − W))⁻¹ − I`` for a `ScaledCircular` W.
-
-    With V = (I + step·C)⁻¹ the inverse is V − V Gᵀ(I/step + G V Gᵀ)⁻¹G V. The transform of Wᵀ is Λ times the adjoint times Ψ.
-
-    Args:
-        transfer: see `ScaledCircular`.
-        scale: see `ScaledCircular`.
-        factor: see `ScaledCircular`.
-        image: height and width.
-        step: the step.
-    """
-
-    def __init__(
-        self, transfer: Tensor, scale: Tensor, factor: Tensor | None, image: tuple[int, int], step: float
-    ) -> None:
-        identity = torch.eye(transfer.shape[-1], dtype=transfer.dtype, device=transfer.device)
-        solved = inverse(identity + step * transfer)
-        self._image, self._scale, self._transposed = image, scale, False
-        self._matrices = (2.0 * solved - identity).flatten(0, 1)
-        self._sides: tuple[Tensor, Tensor] | None = None
-        if factor is not None:
-            spectrum = to_spectrum(factor)
-            driven = to_image(torch.bmm(solved.flatten(0, 1), spectrum), image).flatten(1)  # (V Gᵀ)ᵀ
-            seen = to_image(torch.bmm(solved.flatten(0, 1).mH, spectrum), image).flatten(1)  # G V
-            small = (
-                torch.eye(len(factor), dtype=scale.dtype, device=scale.device) / step + factor.flatten(1) @ driven.t()
-            )
-            self._sides = (seen, 2.0 * solve(small.t(), driven))
-
-    @override
-    def apply(self, state: Tensor) -> Tensor:
-        flipped = self._transposed
-        start = state * self._scale if flipped else state
-        matrices = self._matrices.mH if flipped else self._matrices
-        found = to_image(torch.bmm(matrices, to_spectrum(start)), self._image)
-        if self._sides is not None:
-            into, out = reversed(self._sides) if flipped else self._sides
-            found = found - (start.flatten(1) @ into.t() @ out).reshape(found.shape)
-        return found / self._scale if flipped else found
-
-    def norm_estimate(self) -> float:
-        """Of the convolution: the other part acts in a few directions only."""
-        if "_rate" not in self.__dict__:
-            self._rate = typical_singular_value(self._matrices, self._image)
-        return self._rate

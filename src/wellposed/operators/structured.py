@@ -49,7 +49,7 @@ class StructuredOperator(Operator):
 
     @abstractmethod
     def _like(self, tensors: tuple[Tensor, ...], *, transposed: bool) -> Self:
-        """The same structure and cache with other tensors."""
+        """The operator with other tensors and this one's cache."""
 
     @abstractmethod
     def _factorised(self, step: float, tensors: tuple[Tensor, ...]) -> Transform:
@@ -57,7 +57,7 @@ class StructuredOperator(Operator):
 
     @property
     def _sizes(self) -> Hashable:
-        """What the tensors' numbers leave open: sizes of images."""
+        """What decides the map beside its tensors' numbers: sizes of images."""
         return self.state_shape
 
     @property

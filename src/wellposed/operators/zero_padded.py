@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.numerics.convolution_norms import convolution_norm
-from wellposed.numerics.outward import rounding_constant, unit_of
+from wellposed.numerics.outward import FIRST_ORDER, enlarged, rounding_constant, unit_of
 from wellposed.operators.base import Coefficients, Transform
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.structured import StructuredOperator
@@ -99,7 +99,7 @@ class ZeroPadded(StructuredOperator):
         left, right = (state, cotangent) if self._transposed else (cotangent, state)
         rows, columns = self._padding
         padded = torch.nn.functional.pad(right, (columns, columns, rows, rows))
-        # Samples take the place of channels, and channels that of samples.
+        # Samples take the place of channels, and channels the place of samples.
         correlation = torch.nn.functional.conv2d(padded.transpose(0, 1), left.transpose(0, 1))
         return (correlation.transpose(0, 1),)
 
@@ -113,7 +113,8 @@ class ZeroPadded(StructuredOperator):
 
         def compute() -> float:
             sums = entry.tensor.double().abs().sum((2, 3))
-            return float((sums.sum(0).amax() * sums.sum(1).amax()).sqrt()) * (1.0 + 1e-12)
+            taps, channels = entry.tensor[0, 0].numel(), len(sums)
+            return enlarged(float((sums.sum(0).amax() * sums.sum(1).amax()).sqrt()), taps + channels + 2)
 
         return entry.remembered("norm", compute)
 
@@ -149,5 +150,5 @@ class ZeroPadded(StructuredOperator):
     @override
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         gamma = rounding_constant(self._kernel[0].numel() + 2, unit_of(self.dtype))
-        # Of sums of absolute values, whose norm the same bound covers.
-        return gamma * (self.norm_upper_bound() * state_norm + offset_norm) * 1.01
+        # The sums of absolute values have a norm below this bound of W's norm, too.
+        return gamma * (self.norm_upper_bound() * state_norm + offset_norm) * FIRST_ORDER

@@ -1,7 +1,7 @@
 """Algorithms for fixed points, and the loop they share: one algorithm a file."""
 
 from wellposed.guarantee import Guarantee
-from wellposed.guarantee.base import Algorithms
+from wellposed.guarantee.plan import Algorithms
 from wellposed.solvers.anderson import Anderson as Anderson
 from wellposed.solvers.averaged import Averaged as Averaged
 from wellposed.solvers.base import Solver as Solver

@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from wellposed.guarantee import Guarantee
+from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.outward import UNIT, enlarged
 from wellposed.solvers.base import Solver
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.solution import Status
 
 
-@dataclass(frozen=True, eq=False)
-class ExactOffset:
+@dataclass(frozen=True, eq=False, repr=False)
+class ExactOffset(Brief):
     """The offset q in float64, shape (batch, *state), with a bound (batch,) on the Euclidean norm of its own error."""
 
     value: Tensor
@@ -46,7 +48,7 @@ def certify(
     """Give every sample of an outcome its error bound, and the status that this bound deserves.
 
     Args:
-        outcome: result of `iterate` for the same arguments.
+        outcome: result of `iterate` for the problem, solver, guarantee and tolerances given here.
         problem: the map.
         solver: the algorithm, for samples that must go on in float64.
         guarantee: the guarantee of the map.
@@ -61,10 +63,7 @@ def certify(
         return dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, error_bound=empty))
     given = problem.affine()
     if given is None:
-        image = problem.evaluate(outcome.value)
-        bound = guarantee.error_bound(outcome.value, image)
-        hidden = _hidden(guarantee, image, torch.full_like(bound, _lost(image)))
-        return _conclude(outcome, image, euclidean(image - outcome.value), bound + hidden, hidden, rtol, atol)
+        return _certify_map(outcome, problem, guarantee, rtol, atol)
     exact = ExactOffset(given.offset.double(), torch.zeros_like(outcome.report.residual, dtype=torch.float64))
     if exact_offset is not None:
         exact = exact_offset()
@@ -95,6 +94,16 @@ def certify(
     return _conclude(outcome, value, residual, bound, hidden, rtol, atol)
 
 
+def _certify_map(
+    outcome: Outcome, problem: Problem, guarantee: Guarantee, rtol: float, atol: float | Tensor
+) -> Outcome:
+    """What `certify` does for a general map, whose evaluation can be made no more exact than it is."""
+    image = problem.evaluate(outcome.value)
+    bound = guarantee.error_bound(outcome.value, image)
+    hidden = _hidden(guarantee, image, torch.full_like(bound, _lost(image)))
+    return _conclude(outcome, image, euclidean(image - outcome.value), bound + hidden, hidden, rtol, atol)
+
+
 def _refine(
     point: Tensor, accurate: AffineProblem, promise: Guarantee, offset_error: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -113,11 +122,10 @@ def _refine(
     image = accurate.activation(through)
     u = torch.lerp(point, through, step)
     value = accurate.activation.resolvent(u, step)
-    eps = torch.finfo(torch.float64).eps
     # `value` is σ of some number within this of output + (u − output)/step, see `Activation.defect`.
     absolute = 0.0 if accurate.activation.homogeneous else point[0].numel() ** 0.5
     size = euclidean(value)
-    evaluation = (euclidean(u) + size + absolute) * (8.0 * eps / least)
+    evaluation = (euclidean(u) + size + absolute) * (16.0 * UNIT / least)
     through = accurate.operator.affine(value, accurate.offset)
     defect = accurate.activation.defect(value, through, u, step)
     rounding = accurate.operator.rounding(size, euclidean(accurate.offset)) + offset_error + evaluation
@@ -125,7 +133,7 @@ def _refine(
     bound = promise.defect_bound(defect, euclidean(defect) + rounding) + evaluation
     if dtype != torch.float64:
         bound = bound + euclidean(rounded.double() - value)
-    bound = bound * (1.0 + eps * (point[0].numel() + 8))
+    bound = enlarged(bound, point[0].numel() + 6)
     amplified = 2.0 + accurate.operator.norm_upper_bound() + (1.0 if scaling is None else 1.0 / float(scaling.amin()))
     lost = (1.0 + size) * (_lost(rounded) * amplified / min(least, 1.0))
     hidden = _hidden(promise, defect, lost)

@@ -20,7 +20,7 @@ from wellposed.solvers.solution import Report, Status
 
 # A residual that has not fallen for this many looks is at its floor, or grows, or goes in circles.
 _PATIENCE = 30
-# The same, where looks are far apart.
+# A residual that has not fallen for this many looks, where looks are far apart.
 _SPACED_PATIENCE = 5
 # The worst sample's error bound is about this many times the error predicted for the whole batch.
 _LOOK_MARGIN = 2.0

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import Activation
+from wellposed.numerics.brief import Brief
 from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.operators import Operator
 
@@ -44,12 +45,12 @@ class Problem(ABC):
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MapProblem(Problem):
     """Any map.
 
     Attributes:
-        function: the map, (batch, *state) to the same shape.
+        function: the map, (batch, *state) to (batch, *state).
         select_rows: builds the map of some samples only, where that is possible.
         linear: the map is affine, so that its derivative needs no differentiation.
     """
@@ -97,8 +98,8 @@ class MapProblem(Problem):
         return self.select_rows is not None
 
 
-@dataclass(frozen=True)
-class AffineProblem(Problem):
+@dataclass(frozen=True, eq=False, repr=False)
+class AffineProblem(Brief, Problem):
     """``z = σ(Wz + q)``: an operator, an offset q of shape (batch, *state) and an activation."""
 
     operator: Operator
@@ -129,5 +130,5 @@ class AffineProblem(Problem):
         return self
 
     def to(self, dtype: torch.dtype) -> AffineProblem:
-        """The same problem in another precision."""
+        """The problem in another precision."""
         return AffineProblem(self.operator.to(dtype), self.offset.to(dtype), self.activation.to(dtype))

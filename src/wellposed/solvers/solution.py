@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import NotConvergedError, NotConvergedWarning, check, choices
+from wellposed.numerics.brief import shown
 
 State = TypeVar("State", Tensor, tuple[Tensor, ...])
 
@@ -43,6 +44,15 @@ class Status(enum.Enum):
 _ORDER = tuple(Status)
 
 
+class Statuses(tuple[Status, ...]):
+    """The status of every sample; its ``repr`` counts them."""
+
+    def __repr__(self) -> str:
+        return (
+            ", ".join(f"{self.count(status)}× {status.name.lower()}" for status in _ORDER if status in self) or "none"
+        )
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """When a sample is done: its error bound (or residual) is at most ``atol + rtol·‖value‖₂``.
@@ -65,7 +75,7 @@ class Tolerance:
         return (default if self.rtol is None else self.rtol, default if self.atol is None else self.atol)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """How a solve went, without its value; shapes are (batch,).
 
@@ -87,16 +97,27 @@ class Report:
         return self.status_codes == Status.CONVERGED.code
 
     @property
-    def status(self) -> tuple[Status, ...]:
+    def status(self) -> Statuses:
         """The status of every sample."""
-        return tuple(_ORDER[code] for code in self.status_codes.flatten().tolist())
+        return Statuses(_ORDER[code] for code in self.status_codes.flatten().tolist())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'; '.join(self._said())})"
+
+    def _said(self) -> list[str]:
+        """What ``repr`` says of the samples, one after the other."""
+        if not self.steps.numel():
+            return ["no samples"]
+        known = "residual" if self.error_bound is None else "error"
+        most = float((self.residual if self.error_bound is None else self.error_bound).max())
+        return [repr(self.status), f"at most {int(self.steps.max())} steps", f"{known} at most {most:.3g}"]
 
     def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """All attributes, in order."""
         return self.status_codes, self.residual, self.steps, self.error_bound
 
     def reshape(self, lead: torch.Size) -> Report:
-        """The same report with its samples arranged in another batch shape."""
+        """The report with its samples arranged in another batch shape."""
         codes, residual, steps, bound = self.fields()
         shaped_bound = None if bound is None else bound.reshape(lead)
         return Report(codes.reshape(lead), residual.reshape(lead), steps.reshape(lead), shaped_bound)
@@ -126,7 +147,7 @@ def check_on_failure(on_failure: str) -> None:
     choices("on_failure", on_failure, ("warn", "raise"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Solution(Report, Generic[State]):
     """The value of a solve and its evidence.
 
@@ -138,3 +159,6 @@ class Solution(Report, Generic[State]):
 
     value: State
     adjoint_reports: list[Report] = field(default_factory=list)
+
+    def _said(self) -> list[str]:
+        return [*super()._said(), f"value {shown(self.value)}"]

@@ -48,6 +48,6 @@ def _interval(block: Block, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     if block.increasing:
         return block.module(low), block.module(high)
     sigma = of_module(block.module)
-    if sigma is None:
+    if sigma is None or sigma.slope_range[0] < 0.0:
         raise InputError(f"model: no interval of a {block.kind} is known")
-    return sigma.image(low, high)
+    return sigma(low), sigma(high)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from wellposed.certificates.certificate import Certificate, certify
+from wellposed.certificates.certificate import Certificate
+from wellposed.certificates.certification import certify
 from wellposed.errors import CertificateError
 from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
 from wellposed.numerics.outward import below, enlarged

@@ -40,13 +40,12 @@ class PositiveVerifier(IntervalVerifier):
 
     @torch.no_grad()
     def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
-        from wellposed.network.kinds.equilibrium import _input_numbers
-
         network = materialise(model)
         blocks = network.exact.blocks
         layers = [(place, block.affine_layer) for place, block in enumerate(blocks) if block.affine_layer is not None]
         place, layer = layers[0] if layers else (0, None)
-        numbers, part = (None, None) if layer is None else _input_numbers(layer)
+        part = None if layer is None else layer.injection.positive_part
+        numbers = None if layer is None else layer.injection.numbers().cpu()
         matrix = None if layer is None else layer.operator().matrix()
         driven = None if numbers is None else numbers.as_matrix()
         if layer is None or part is None or matrix is None or driven is None:

@@ -15,7 +15,7 @@ class Verdict:
     Attributes:
         status: ``"certified"``; ``"falsified"``, with a counterexample; ``"misclassified"``, the input itself; or ``"unknown"``.
         method: the step of `LADDER` that decided or was the last to try, ``"hull"`` for positive concave layers, or
-            ``"embedding"``; ``"input"`` where the input itself did, ``"attack"`` where its gradients did.
+            ``"embedding"`` for intervals; ``"input"`` where the input itself did, ``"attack"`` where its gradients did.
         counterexample: an input of the region, in its shape, that is surely misclassified.
         seconds: spent.
     """
@@ -27,8 +27,5 @@ class Verdict:
 
     def shaped(self, shape: Sequence[int]) -> Verdict:
         """The verdict with its counterexample, if it has one, in the shape of the inputs."""
-        return (
-            self
-            if self.counterexample is None
-            else replace(self, counterexample=self.counterexample.reshape(tuple(shape)))
-        )
+        found = self.counterexample
+        return self if found is None else replace(self, counterexample=found.reshape(tuple(shape)))

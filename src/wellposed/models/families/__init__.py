@@ -1,22 +1,12 @@
 """The families that can be trained by name: their hyper-parameters, and how to build a network from them."""
 
 from wellposed.models.families.base import Family as Family
-from wellposed.models.families.convolutional import (
-    LBENConvFamily,
-    MonDEQConvFamily,
-    MonDEQMultiFamily,
-    NEMONConvFamily,
-    OrthogonalConvFamily,
-    PcDEQConvFamily,
-    PcDEQMultiFamily,
-)
+from wellposed.models.families.convolutional import LBENConvFamily, MonDEQConvFamily, MonDEQMultiFamily, NEMONConvFamily
 from wellposed.models.families.equilibrium import (
     LBENFamily,
     MonDEQFamily,
     NEMONFamily,
     OrthogonalFamily,
-    PcDEQ1Family,
-    PcDEQ2Family,
 )
 from wellposed.models.families.explicit import (
     CayleyFamily,
@@ -27,6 +17,9 @@ from wellposed.models.families.explicit import (
     SLLFamily,
 )
 from wellposed.models.families.graph import IGNNFamily
+from wellposed.models.families.orthogonal_convolutional import OrthogonalConvFamily
+from wellposed.models.families.positive import PcDEQ1Family, PcDEQ2Family
+from wellposed.models.families.positive_convolutional import PcDEQConvFamily, PcDEQMultiFamily
 
 FAMILIES: dict[str, type[Family]] = {
     family.name: family

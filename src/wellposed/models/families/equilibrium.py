@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.activations import activation
-from wellposed.activations.concave import concave_activation
-from wellposed.constraints.nonnegative import PARAMETRISATIONS
 from wellposed.errors import check, choices
-from wellposed.layers import LBEN, NEMON, MonDEQ, OrthogonalDEQ, OrthogonalLinear, PcDEQ
+from wellposed.layers import LBEN, NEMON, MonDEQ, OrthogonalDEQ, OrthogonalLinear
 from wellposed.layers.orthogonal import COUPLINGS
 from wellposed.models.families.base import Family
 
@@ -34,7 +32,8 @@ class MonDEQFamily(Family):
         check(self.m > 0, "m", self.m, "must be positive")
         activation(self.activation)
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer = MonDEQ(math.prod(shape), self.width, m=self.m, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
@@ -63,7 +62,8 @@ class LBENFamily(Family):
         choices("metric", self.metric, ("diagonal", "identity"))
         activation(self.activation)
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         bound: dict[str, Any] = (
             {"gamma": self.gamma, "out_features": classes, "learn_gamma": self.learn_gamma} if self.gamma else {}
         )
@@ -92,7 +92,8 @@ class NEMONFamily(Family):
         check(self.mu < 1, "mu", self.mu, "must be below one")
         activation(self.activation)
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer = NEMON(math.prod(shape), self.width, mu=self.mu, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
@@ -103,64 +104,6 @@ class NEMONFamily(Family):
         layer: Any
         *_, layer, head = model.children()
         return layer.gain(head.weight, norm=norm)
-
-
-@dataclass(frozen=True)
-class PcDEQFamily(Family):
-    """Positive concave DEQ (Gabor et al. 2024): W ≥ 0 of any norm; variant 2 with the sigmoid, else variant 1."""
-
-    activation: str = "tanh"
-    """Activation that is concave on the positive axis."""
-    floor: float = 0.1
-    """Least value of the offset in variant 1."""
-    sharpness: float = 1.0
-    """β of the offset softplus(βv)/β in variant 1; 5 in the published networks."""
-    parametrisation: str = "square"
-    """How W ≥ 0 is made: square, softplus or projection."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        concave_activation(self.activation)
-        choices("parametrisation", self.parametrisation, PARAMETRISATIONS)
-        check(self.floor > 0, "floor", self.floor, "must be positive")
-        check(self.sharpness > 0, "sharpness", self.sharpness, "must be positive")
-
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
-        layer = PcDEQ(
-            math.prod(shape), self.width, activation=self.activation, parametrisation=self.parametrisation, rtol=self.rtol,
-            floor=None if self.activation == "sigmoid" else self.floor, sharpness=self.sharpness, batch_norm=True,
-        )  # fmt: skip
-        return layer, nn.BatchNorm1d(self.width), nn.Linear(self.width, classes)
-
-
-@dataclass(frozen=True)
-class PcDEQ1Family(PcDEQFamily):
-    """Positive concave DEQ, variant 1: σ(0) = 0 and a strictly positive offset (Gabor et al. 2024)."""
-
-    name: ClassVar[str] = "pcdeq1"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.activation != "sigmoid", "activation", self.activation, "belongs to pcdeq2; here σ(0) must be zero")
-
-
-@dataclass(frozen=True)
-class PcDEQ2Family(PcDEQFamily):
-    """Positive concave DEQ, variant 2: the sigmoid, and a nonnegative offset (Gabor et al. 2024)."""
-
-    name: ClassVar[str] = "pcdeq2"
-
-    activation: str = "sigmoid"
-    """The sigmoid, which is positive at zero."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(
-            self.activation == "sigmoid",
-            "activation",
-            self.activation,
-            "must be the sigmoid, which is positive at zero",
-        )
 
 
 @dataclass(frozen=True)
@@ -185,7 +128,8 @@ class OrthogonalFamily(Family):
         check(0 < self.omega <= 1, "omega", self.omega, "must lie in (0, 1]")
         check(self.depth >= 1, "depth", self.depth, "must be at least 1")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer = OrthogonalDEQ(
             math.prod(shape), self.width, coupling=self.coupling, omega=self.omega, kappa=self.kappa, depth=self.depth,
             rtol=self.rtol,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
+from typing_extensions import override
 
 from wellposed.activations import activation
 from wellposed.errors import check
@@ -28,7 +29,8 @@ class DEQFamily(Family):
         super().__post_init__()
         activation(self.activation)
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         layer = DEQ(math.prod(shape), self.width, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
@@ -57,7 +59,8 @@ class FeedForwardFamily(_Layered):
         object.__setattr__(self, "widths", tuple(self.widths))  # TOML has lists
         check(all(width > 0 for width in self.widths), "widths", self.widths, "must be positive")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         sizes = [math.prod(shape), *(self.widths or [self.width] * self.depth)]
         hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
         return (*hidden, nn.Linear(sizes[-1], classes))
@@ -72,7 +75,8 @@ class ConvolutionalFamily(_Layered):
     width: int = 32
     """Channels."""
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         parts: list[nn.Module] = [nn.Unflatten(1, shape)]
         channels = shape[0]
         for index in range(self.depth):
@@ -88,7 +92,8 @@ class SandwichFamily(_Layered):
     name: ClassVar[str] = "sandwich"
     scales_input: ClassVar[bool] = False
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         sizes = [math.prod(shape)] + [self.width] * self.depth
         hidden = [Sandwich(a, b) for a, b in itertools.pairwise(sizes)]
         return (*hidden, OrthogonalLinear(self.width, classes))
@@ -101,7 +106,8 @@ class SLLFamily(_Layered):
     name: ClassVar[str] = "sll"
     scales_input: ClassVar[bool] = False
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         hidden = [SLL(self.width, 2 * self.width) for _ in range(self.depth)]
         return (OrthogonalLinear(math.prod(shape), self.width), *hidden, OrthogonalLinear(self.width, classes))
 
@@ -117,7 +123,8 @@ class CayleyFamily(_Layered):
         super().__post_init__()
         check(self.width % 2 == 0, "width", self.width, "must be even, for MaxMin")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         sizes = [math.prod(shape)] + [self.width] * self.depth
         hidden = [part for a, b in itertools.pairwise(sizes) for part in (OrthogonalLinear(a, b), GroupSort())]
         return (*hidden, OrthogonalLinear(self.width, classes))

@@ -47,7 +47,8 @@ class IGNNFamily(Family):
         check(self.depth >= 1, "depth", self.depth, "must be at least 1")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "must lie in [0, 1)")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:  # noqa: D102
+    @override
+    def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         activation = "relu" if self.variant == "ignn" else "group_sort"
         layers = [
             ImplicitGraph(

@@ -7,7 +7,7 @@ blocks, and never look at the classes of their modules.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, WellposedError
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.plain import is_plain
+from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep
 from wellposed.network.propagation import Own, Point, Step
 from wellposed.numerics.euclidean import euclidean, product_underflow
@@ -46,6 +48,7 @@ class Block:
         makes_vectors: whether it makes one vector of each image.
         needs_graphs: whether its inputs are node features of graphs.
         is_implicit: whether its value is an equilibrium, or an output map of one.
+        assumptions: what claims about a network with such a block take for granted, in words.
     """
 
     moves: bool = False
@@ -58,6 +61,7 @@ class Block:
     makes_vectors: bool = False
     needs_graphs: bool = False
     is_implicit: bool = False
+    assumptions: tuple[str, ...] = ()
 
     def __init__(self, name: str, module: Any) -> None:
         self.name, self.module = name, module
@@ -69,13 +73,6 @@ class Block:
     def kind(self) -> str:
         """Name of the module's class."""
         return type(self.module).__name__
-
-    def __iter__(self) -> Iterator[Any]:
-        """Name and module."""
-        return iter((self.name, self.module))
-
-    def __getitem__(self, place: int) -> Any:
-        return (self.name, self.module)[place]
 
     def unknown(self, what: str) -> CertificateError:
         """The error that says that something is not known of this block."""
@@ -215,6 +212,24 @@ class Block:
     def parts(self) -> tuple[Block, ...]:
         """The block as a chain of blocks that answer for intervals: a layer's state and its output map, or just the block."""
         return (self,)
+
+    # How it is written down
+
+    @property
+    def computes_as(self) -> str | None:
+        """Name of the class of torch or of this library whose values the module computes; None for a ``forward`` of its own."""
+        named = next(
+            kind for kind in type(self.module).__mro__ if kind.__module__.partition(".")[0] in ("torch", "wellposed")
+        )
+        return named.__name__ if is_plain(self.module, named) else None
+
+    def describe(self, value: float | None) -> Description:
+        """What a certificate file says of the block: by default that the checker has no proof for it, unless by its class alone.
+
+        Args:
+            value: a proved Euclidean Lipschitz constant of the block; None in norms in which files give blocks none.
+        """
+        return Description("nonexpansive") if self.nonexpansive else Description()
 
     # What it is, for theorems about several blocks together
 

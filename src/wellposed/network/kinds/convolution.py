@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import CertificateError
-from wellposed.layers.conv_equilibrium import plain_convolution
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
+from wellposed.maps.checks import plain_convolution
 from wellposed.maps.convolution import Convolution
+from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.kinds.linear import require_weight
@@ -84,6 +85,10 @@ class ConvolutionBlock(Block):
     def channels(self) -> int | None:
         return self.module.in_channels
 
+    @override
+    def describe(self, value: float | None) -> Description:
+        return Description("convolution")
+
 
 @kind_of(OrthogonalConv2d)
 class OrthogonalConvolutionBlock(Block):
@@ -107,3 +112,17 @@ class OrthogonalConvolutionBlock(Block):
     @override
     def input_shape(self) -> Shape | None:
         return (self.module.in_channels, *self.module.image)
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        excess = (0.0 if value is None else value - 1.0) + _CHECKED
+        options = {
+            "shapes": [], "grids": [list(self.module.out_image)], "parametrisation": "circular", "excess": excess
+        }  # fmt: skip
+        return Description(
+            "orthogonal", options, None if value is None else 1.0 + excess, {"matrix": self.module.transfer()}
+        )
+
+
+# By how much the norm must be larger for the checker, which bounds the rounding of products at one frequency by sums over all.
+_CHECKED = 1e-10

@@ -9,6 +9,7 @@ from typing_extensions import override
 from wellposed.activations import of_module
 from wellposed.errors import CertificateError
 from wellposed.layers.group_sort import GroupSort
+from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.network.propagation import Own
@@ -60,6 +61,12 @@ class FlattenBlock(_Nonexpansive):
     def pull_back(self, rows: Tensor, shape: Shape) -> Tensor | None:
         # Any other way of flattening would mix up the channels and pixels that a head sees.
         return rows if self.makes_vectors or len(shape) == 1 else None
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        return Description(
+            "nonexpansive", {"dims": [self.module.start_dim, -1 if self.makes_vectors else self.module.end_dim]}
+        )
 
 
 @kind_of(Reshape)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from wellposed.errors import CertificateError
+from wellposed.activations import name_of
 from wellposed.guarantee import Guarantee
-from wellposed.layers.conv_equilibrium import ImageInjection
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
-from wellposed.layers.pcdeq import PositiveInjection, PositiveLinear
-from wellposed.layers.prescribed_bound import ScaledLinear
-from wellposed.maps.affine import Affine, Matrix
-from wellposed.maps.convolution import Convolution
-from wellposed.maps.positive_part import PositivePart
+from wellposed.maps.affine import Affine
+from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
 from wellposed.network.metric import metric_guarantee
-from wellposed.network.mixed_monotone import StateBoxes
-from wellposed.network.positive_hull import PositiveHull
 from wellposed.network.propagation import Own
+from wellposed.network.state_intervals import StateIntervals
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import above, below
@@ -65,63 +59,39 @@ class EquilibriumBlock(ImplicitBlock):
         return _StateBlock(self.name, layer), _OutputBlock(f"{self.name}.output", layer.output)
 
     @cached_property
-    def _inside(self) -> tuple[Affine, PositivePart | None, StateBoxes | PositiveHull]:
-        """U x + b, what becomes of it, and the equilibrium as a function of that.
+    def _states(self) -> StateIntervals:
+        return StateIntervals(self.name, self.module, self.promise)
 
-        Raises:
-            CertificateError: one of them has no known interval, or there may be several equilibria.
-        """
-        layer: Equilibrium = self.module
-        numbers, part = _input_numbers(layer)
-        if numbers is None:
-            raise CertificateError(f"{self.name}: intervals need a linear input map, or a convolution without a border")
-        with torch.no_grad():
-            operator, guarantee = layer.materialise()
-        if guarantee is not None and guarantee.is_concave:
-            return numbers, part, PositiveHull(operator, layer.activation, guarantee)
-        boxes = StateBoxes(self.name, operator, layer.activation)
-        (self.promise or layer.guarantee()).offset_lipschitz()  # that there is but one equilibrium is half of the proof
-        return numbers, part, boxes
-
-    def _enclosed(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of the equilibria for all values of U x + b between two; infinite where none are proved."""
-        _, part, states = self._inside
-        low, high = (low, high) if part is None else part.interval(low, high)
-        known, each = torch.isfinite(high - low).flatten(1).all(1), (-1, *[1] * (low.ndim - 1))
-        lower, upper, proved = states.enclose(*(end.where(known.reshape(each), 1.0) for end in (low, high)))
-        proved = (proved & known).reshape(each)
-        return lower.where(proved, -math.inf), upper.where(proved, math.inf)
-
-    def _read(self, state: Interval, direct: Callable[[Matrix], Interval]) -> Interval:
+    def _read(self, state: Interval, direct: Callable[[Affine], Interval]) -> Interval:
         """Bounds of the layer's value, from those of its state and of what its direct map gives."""
         layer: Equilibrium = self.module
         if layer.output is None:
             return state
-        lower, upper = _output_numbers(layer.output).interval(*(end.flatten(1) for end in state))
+        lower, upper = layer.output.numbers().cpu().interval(*(end.flatten(1) for end in state))
         if layer.direct is None:
             return lower, upper
-        least, largest = direct(_output_numbers(layer.direct))
+        least, largest = direct(layer.direct.numbers().cpu())
         return below(lower + least), above(upper + largest)
 
     @override
     def interval(self, lower: Tensor, upper: Tensor) -> Interval:
-        state = self._enclosed(*self._inside[0].interval(lower, upper))
-        return self._read(state, lambda direct: direct.interval(lower, upper))
+        return self._read(self._states.of_boxes(lower, upper), lambda direct: direct.interval(lower, upper))
 
     @override
     def interval_of_balls(self, centre: Tensor, radius: Tensor) -> Interval | None:
-        state = self._enclosed(*self._inside[0].interval_of_balls(centre, radius))
-        return self._read(state, lambda direct: direct.interval_of_balls(centre, radius))
+        return self._read(
+            self._states.of_balls(centre, radius), lambda direct: direct.interval_of_balls(centre, radius)
+        )
 
     @override
     def entrywise(self) -> list[EntrywiseStep] | None:
         layer: Equilibrium = self.module
         comparison = None if layer.direct is not None else layer.materialise()[1]
         known = None if comparison is None else comparison.comparison()
-        weight = _input_matrix(layer)
-        if known is None or weight is None:
+        driven = layer.injection.numbers().as_matrix()  # slopes of a positive part lie in [0, 1]
+        if known is None or driven is None:
             return None
-        steps: list[EntrywiseStep] = [LinearStep(weight, _FOLDED), SolveStep(self.name, known)]
+        steps: list[EntrywiseStep] = [LinearStep(driven.cpu().weight, driven.roundings), SolveStep(self.name, known)]
         if layer.output is not None:
             steps.append(LinearStep(layer.output.weight.detach().double().cpu()))
         return steps
@@ -157,6 +127,19 @@ class EquilibriumBlock(ImplicitBlock):
         exact.solver, exact.max_steps = None, max(exact.max_steps, EXACT_STEPS)
         return exact
 
+    @override
+    def describe(self, value: float | None) -> Description:
+        layer: Equilibrium = self.module
+        matrix, sigma = layer.operator().matrix(), layer.activation
+        formulas = {"state": layer.constraint.formula, "input": layer.injection.formula, "activation": name_of(sigma)}
+        if matrix is None or None in formulas.values() or not sigma.is_monotone or layer.direct is not None:
+            return super().describe(value)
+        options = {**formulas, "output": layer.output is not None}
+        tensors = {"matrix": matrix, "input": layer.injection.weight}
+        if layer.output is not None:
+            tensors["output"] = layer.output.weight
+        return Description("equilibrium", options, tensors=tensors, in_metric=True)
+
 
 class _StateBlock(EquilibriumBlock):
     """A layer without its output map."""
@@ -167,7 +150,7 @@ class _StateBlock(EquilibriumBlock):
         return (self,)
 
     @override
-    def _read(self, state: Interval, direct: Callable[[Matrix], Interval]) -> Interval:
+    def _read(self, state: Interval, direct: Callable[[Affine], Interval]) -> Interval:
         return state
 
 
@@ -176,77 +159,33 @@ class _OutputBlock(Block):
 
     @override
     def interval(self, lower: Tensor, upper: Tensor) -> Interval:
-        return _output_numbers(self.module).interval(lower.flatten(1), upper.flatten(1))
+        return self.module.numbers().cpu().interval(lower.flatten(1), upper.flatten(1))
 
     @override
     def margins(self, lower: Tensor, upper: Tensor, labels: Tensor) -> Interval:
-        return _output_numbers(self.module).margins(lower, upper, labels)
-
-
-_FOLDED = 8  # roundings of the entries of an input map with a normalisation folded in
-
-
-def _input_matrix(layer: Equilibrium) -> Tensor | None:
-    """U, with a normalisation that belongs to the layer folded in, float64 on the CPU; None where it is no matrix."""
-    injection: Any = layer.injection
-    if isinstance(injection, PositiveLinear):
-        return injection.folded()[0].detach().double().cpu()
-    plain = isinstance(injection, nn.Linear | ScaledLinear)
-    return injection.weight.detach().double().cpu() if plain else None
+        return self.module.numbers().cpu().margins(lower, upper, labels)
 
 
 def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
     """Rounding of one evaluation of Ux + b and of σ(Wz + Ux + b) in the working precision, in units of the offset."""
-    injection, operator = layer.injection, layer.operator()
+    driven, operator = layer.injection.numbers(), layer.operator()
     eps = torch.finfo(state.dtype).eps
-    weight = injection.weight.detach().double()
-    absolute = 0.0 if layer.activation.homogeneous else 8.0 * eps * state[0].numel() ** 0.5 if len(state) else 0.0
+    absolute, cancelled = 0.0, layer.injection.cancelled()
+    if len(state) and not layer.activation.homogeneous:
+        absolute = 8.0 * eps * float(state[0].numel()) ** 0.5
     stored = operator.matrix()
-    if weight.ndim == 2 and stored is not None:
-        unit = 0.5 * eps * (weight.shape[1] + len(weight) + 8) * 1.01
+    if driven.as_matrix() is not None and stored is not None:
+        unit = 0.5 * eps * (driven.terms + layer.state_features + 8) * 1.01
         matrix = stored.detach().double().abs()
-        bias = 0.0 if injection.bias is None else injection.bias.detach().double().abs()
-        terms = value.double().abs() @ weight.abs().t() + state.double().abs() @ matrix.t() + bias
-        norms = [spectral_norm_upper_bound(part.abs()) for part in (weight, matrix)]
-        here = unit * euclidean(terms) + 16.0 * eps * euclidean(state).double() + absolute
-        return Own(here, unit * norms[0], unit * norms[1] + 16.0 * eps)
-    taps = math.prod(weight.shape[2:])
-    # Each input enters so many sums of every output channel.
-    frobenius = float(weight.norm()) * taps**0.5
-    constant = float(euclidean(injection(torch.zeros_like(value[:1]))).double()) if len(value) else 0.0
-    terms_ = weight[0].numel() + 16.0
+        sizes = driven.absolute(value.double().abs()) + state.double().abs() @ matrix.t() + driven.bias_size
+        norms = driven.absolute_norm(), spectral_norm_upper_bound(matrix)
+        own = unit * (euclidean(sizes) + cancelled) + 16.0 * eps * euclidean(state).double() + absolute
+        return Own(own, unit * norms[0], unit * norms[1] + 16.0 * eps)
+    constant = float(euclidean(layer.injection(torch.zeros_like(value[:1]))).double()) if len(value) else 0.0
+    terms = driven.terms + 16.0
     one = torch.ones(1, dtype=torch.float64)
     by_state, by_offset = (float(operator.rounding(*pair)) for pair in ((one, 0.0 * one), (0.0 * one, one)))
-    inside, outside = eps * terms_ * frobenius + by_offset * layer.injection_norm(), by_state + 16.0 * eps
-    here = absolute + (eps * terms_ + by_offset) * constant
-    here = here + inside * euclidean(value).double() + outside * euclidean(state).double()
+    inside, outside = eps * terms * driven.absolute_norm() + by_offset * layer.injection_norm(), by_state + 16.0 * eps
+    still = absolute + (eps * terms + by_offset) * constant + eps * terms * cancelled
+    here = still + inside * euclidean(value).double() + outside * euclidean(state).double()
     return Own(here, inside, outside)
-
-
-def _input_numbers(layer: Any) -> tuple[Affine | None, PositivePart | None]:
-    injection: Any = layer.injection
-    if isinstance(injection, PositiveInjection):
-        weight, bias = (part.cpu() for part in injection.folded())
-        size = bias.abs() + injection.fold_size()
-        part = PositivePart(injection.floor, injection.sharpness)
-        if weight.ndim == 2:
-            return Matrix(weight=weight, bias=bias, bias_size=size, roundings=8), part
-        bias, size = bias[:, None, None], size[:, None, None]
-        return Convolution(
-            weight=weight,
-            bias=bias,
-            bias_size=size,
-            image=layer._image,
-            stride=injection.stride,
-            padding=injection.padding,
-            roundings=8,
-        ), part
-    if isinstance(injection, nn.Linear | ScaledLinear):
-        return Matrix.of(injection.weight, injection.bias).cpu(), None
-    if isinstance(injection, ImageInjection) and not injection.border and len(injection.tiers) == 1:
-        return Convolution.of(injection, layer._image).cpu(), None
-    return None, None
-
-
-def _output_numbers(output: Any) -> Matrix:
-    return Matrix.of(output.weight, output.bias).cpu()

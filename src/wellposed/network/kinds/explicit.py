@@ -6,12 +6,19 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from wellposed.layers import SLL, Residual, Sandwich
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.maps.affine import Matrix
+from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.propagation import Own
+from wellposed.numerics.checkable import ROOM, checkable_norm
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import above, below
+from wellposed.numerics.outward import UNIT, above, below
+from wellposed.numerics.verified import spectral_norm_upper_bound
+
+_DIFFERENCE = 9.0 * UNIT  # what the checker takes for the rounding of G + HᵀT, relative to ‖G‖, and a little more
+_SMALLEST = 1e-300  # keeps a norm positive
 
 
 @kind_of(ExplicitBlock, inherited=True)
@@ -60,3 +67,54 @@ class ExplicitLayerBlock(Block):
     @override
     def likely_shape(self) -> Shape | None:
         return (self.module.in_features,)
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        return Description() if value is None else self._described(value)
+
+    def _described(self, value: float) -> Description:
+        """The description of a layer with a Euclidean constant; that the checker has no proof, for a class of one's own."""
+        return Description()
+
+
+@kind_of(Sandwich)
+class SandwichBlock(ExplicitLayerBlock):
+    """``‖[ΨH; Ψ⁻¹Gᵀ]‖₂²/2`` with S = 0."""
+
+    @override
+    def _described(self, value: float) -> Description:
+        inner, outer, _ = self.module.maps()
+        norm = checkable_norm(self.module.balanced(), (2.0 * value) ** 0.5)
+        return Description("explicit", value=0.5 * norm**2 * ROOM, tensors={"inner": inner, "outer": outer})
+
+
+@kind_of(SLL)
+class SLLBlock(ExplicitLayerBlock):
+    """``max(1, ‖√T H‖₂² − 1)`` with S = I, and what rounding G = −HᵀT adds to it."""
+
+    @override
+    def _described(self, value: float) -> Description:
+        stored = dict(zip(("inner", "outer", "scale"), self.module.maps(), strict=True))
+        inner, outer, scale = (part.double().cpu() for part in stored.values())
+        proved = _norm(scale.sqrt()[:, None] * inner) * ROOM
+        missed = _norm(outer + inner.t() * scale) + _DIFFERENCE * float(outer.norm()) + _SMALLEST
+        size = _norm(inner)
+        bound = max(value, max(1.0, proved**2 - 1.0) + missed * size) * ROOM
+        del stored["inner"]  # H is the parameter itself
+        return Description("explicit", {"norms": [proved, missed, size]}, bound, stored)
+
+
+@kind_of(Residual)
+class ResidualBlock(ExplicitLayerBlock):
+    """``1 + ‖G‖₂‖H‖₂`` with S = I."""
+
+    @override
+    def _described(self, value: float) -> Description:
+        inner, outer, _ = self.module.maps()
+        first, second = _norm(inner), _norm(outer)
+        return Description("explicit", {"norms": [first, second]}, max(value, 1.0 + first * second) * ROOM)
+
+
+def _norm(matrix: Tensor) -> float:
+    """A norm of a matrix that the checker can prove."""
+    return checkable_norm(matrix, spectral_norm_upper_bound(matrix))

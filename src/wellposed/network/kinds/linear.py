@@ -9,19 +9,22 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import CertificateError
-from wellposed.layers.maps import check_map
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.maps.affine import Matrix
+from wellposed.maps.checks import check_map
+from wellposed.maps.linear import LinearMap
+from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.propagation import Own
+from wellposed.numerics.checkable import checkable_norm
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import enlarged_sum, next_up
 from wellposed.numerics.verified import spectral_norm_upper_bound, to_float64
 
 
-@kind_of(nn.Linear, OrthogonalLinear)
+@kind_of(nn.Linear, LinearMap)
 class LinearBlock(Block):
     """``y = Wx + b``, W of shape (outputs, inputs)."""
 
@@ -74,6 +77,24 @@ class LinearBlock(Block):
     @override
     def likely_shape(self) -> Shape | None:
         return (self.module.weight.shape[1],)
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        return Description("linear", value=None if value is None else checkable_norm(self.module.weight, value))
+
+
+@kind_of(OrthogonalLinear)
+class OrthogonalLinearBlock(LinearBlock):
+    """``y = Qx + b`` with orthonormal rows or columns of Q, of shape (outputs, inputs)."""
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        module: OrthogonalLinear = self.module
+        excess = max(0.0, checkable_norm(module.weight, 1.0 if value is None else value) - 1.0)
+        options = {
+            "shapes": [[module.out_features, module.in_features]], "parametrisation": module.parametrisation, "excess": excess
+        }  # fmt: skip
+        return Description("orthogonal", options, None if value is None else 1.0 + excess, {"matrix": module.weight})
 
 
 def require_weight(block: Block, dimensions: int) -> None:

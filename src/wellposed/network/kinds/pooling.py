@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from wellposed.errors import CertificateError
 from wellposed.layers.orthogonal_conv import UnitPool2d
+from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.propagation import Own
@@ -83,6 +84,11 @@ class AveragePoolingBlock(_Windows):
         inside = (math.prod(pair(self.module.kernel_size)) + 2.0) * torch.finfo(value.dtype).eps
         return few_roundings(value, image).plus(Own(inside * euclidean(value).double(), inside))
 
+    @override
+    def describe(self, value: float | None) -> Description:
+        window = self.window
+        return Description() if window is None else Description("pooling", {"window": list(window)})
+
 
 @kind_of(nn.MaxPool2d)
 class MaximumPoolingBlock(_Windows):
@@ -107,6 +113,11 @@ class MaximumPoolingBlock(_Windows):
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         return few_roundings(value, image)
 
+    @override
+    def describe(self, value: float | None) -> Description:
+        module = self.module
+        return Description("pooling", {"window": list(pair(module.kernel_size)), "stride": list(pair(module.stride))})
+
 
 @kind_of(UnitPool2d)
 class UnitPoolingBlock(Block):
@@ -124,6 +135,10 @@ class UnitPoolingBlock(Block):
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         inside = (self.module.window**2 + 4.0) * torch.finfo(value.dtype).eps
         return few_roundings(value, image).plus(Own(inside * euclidean(value).double(), inside))
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        return Description("pooling", {"window": [self.module.window, self.module.window]})
 
 
 def _averaged(pool: Any, window: int, lower: Tensor, upper: Tensor) -> Interval:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import CertificateError
-from wellposed.layers.normalize import Normalize, batch_norm_map, require_fixed
+from wellposed.layers.normalize import Normalize
+from wellposed.maps.batch_norm import batch_norm_map, require_fixed
+from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.pointwise import Rescale, Shift
@@ -80,6 +82,10 @@ class NormalizeBlock(_Scaled):
             raise CertificateError(f"{self.name}: channels differ, and no Flatten() makes one vector of each image")
         return module.spread(inputs)
 
+    @override
+    def describe(self, value: float | None) -> Description:
+        return Description("normalize")
+
     @property
     @override
     def channels(self) -> int | None:
@@ -124,3 +130,7 @@ class BatchNormBlock(_Scaled):
         constant, inside = 8.0 * eps * float(shift) * pixels**0.5, 8.0 * eps * float(scale.abs().amax())
         own = Own(constant + inside * euclidean(value).double(), inside)
         return super().relative_rounding(value, image).plus(own)
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        return Description("batch-norm", {"epsilon": self.module.eps})

@@ -116,6 +116,7 @@ def test_positive_systems_attain_the_componentwise_constant():
         assert entrywise_bound(wp.materialise(model).blocks, norm).value == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("norm", ["inf", "1"])
 @pytest.mark.parametrize("seed", range(3))
 def test_metrics_are_near_the_semidefinite_optimum(seed, norm):
@@ -215,6 +216,7 @@ def test_blocks_that_only_seem_to_reshape_are_refused():
         assert wp.certify(model).lipschitz == pytest.approx(100.0 * wp.certify(plain).lipschitz, rel=1e-9)
 
 
+@pytest.mark.float32
 def test_the_command(tmp_path, capsys):
     run = str(tmp_path / "run")
     assert command(["train", "nemon", "--data", "digits", "--epochs", "2", "--width", "8", "--out", run, "--json"]) == 0
@@ -246,6 +248,7 @@ def test_the_command(tmp_path, capsys):
     assert command([*arguments[:4], "--norm", "l1", "--method", "ladder"]) == 2
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_certificates_and_attacks_of_the_command_may_not_contradict_each_other(tmp_path, capsys, norm):
     run = str(tmp_path / "run")

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from wellposed.bounds.factor import Factor
 from wellposed.bounds.tail_bound import TailBound
-from wellposed.certificates.evidence import claims, describe_witness
-from wellposed.certificates.file import read
+from wellposed.certificates.filing.claims import claims
+from wellposed.certificates.filing.file import read
+from wellposed.certificates.filing.states import witness_states
 from wellposed.errors import CertificateError
-from wellposed.layers.graph import ImplicitGraph
 from wellposed.network import Network
 from wellposed.numerics.norm import norm_named
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 _ASSUMPTIONS = (
     "the network is the chain of the blocks, in this order, each computing what its class says, in eval mode",
     "evaluations elsewhere are by solve and converge, to the tolerances that the layers had when radii were computed",
-)
-_ON_GRAPHS = (
-    "inputs are node features, in the Frobenius norm; the graph stays the same, its adjacency of norm at most one"
 )
 
 
@@ -48,12 +45,12 @@ def filed_as(
     if certificate.witness is not None:
         tensors["witness/points"] = torch.stack(certificate.witness)
         points = tensors["witness/points"]
-        found = None if proved is None else describe_witness(chain, proved, points, certificate.norm)
+        found = None if proved is None else witness_states(chain, proved, points, certificate.norm)
         if found is not None and lower is not None:
             tensors, lower = {**tensors, **found[0]}, max(min(found[1], lower), 0.0)
-    joint = None
+    metric_bound = None
     if proved is not None:
-        joint = {
+        metric_bound = {
             "block": proved.block, "place": proved.place, "value": proved.value,
             "pairs": None if proved.pairs is None else proved.pairs.tolist(),
         }  # fmt: skip
@@ -63,11 +60,11 @@ def filed_as(
         "method": certificate.method,
         "assumptions": [
             *_ASSUMPTIONS,
-            *([_ON_GRAPHS] if any(isinstance(block, ImplicitGraph) for _, block in chain) else []),
+            *dict.fromkeys(assumption for block in chain for assumption in block.assumptions),
             f"arithmetic of at least the precision {certificate.precision}",
         ],
         "blocks": filed.blocks,
-        "joint": joint,
+        "joint": metric_bound,
         "components": filed.by_components,
         "pairs": None if filed.pairs is None else filed.pairs.tolist(),
         "weights_sha256": certificate.weights_sha256,
@@ -85,16 +82,16 @@ def read_fields(path: Path) -> dict[str, Any]:
     """
     content, tensors = read(path)
     try:
-        joint, points, norm = content["joint"], tensors.get("witness/points"), norm_named(content["norm"])
+        entry, points, norm = content["joint"], tensors.get("witness/points"), norm_named(content["norm"])
         factors = [Factor(block["name"], block["value"], block["reason"]) for block in content["blocks"]]
         return {
             "norm": norm,
             "lipschitz": float(content["lipschitz"]),
             "method": content["method"],
             "factors": tuple(factors) if norm == "2" else (),
-            "tail": None if joint is None else TailBound(
-                block=joint["block"], place=int(joint["place"]), value=float(joint["value"]),
-                multipliers=tensors["joint/multipliers"], pairs=_matrix(joint["pairs"]), shares=tensors.get("joint/shares"),
+            "tail": None if entry is None else TailBound(
+                block=entry["block"], place=int(entry["place"]), value=float(entry["value"]),
+                multipliers=tensors["joint/multipliers"], pairs=_matrix(entry["pairs"]), shares=tensors.get("joint/shares"),
             ),
             "components": bool(content["components"]),
             "pairs": _matrix(content["pairs"]),

@@ -1,4 +1,4 @@
-"""Whether the linear maps of a layer are of the kinds and shapes that its theorem is about."""
+"""Whether the affine maps of a layer are of the kinds and shapes that its theorem is about."""
 
 from __future__ import annotations
 
@@ -42,3 +42,24 @@ def check_map(name: str, part: Any, inputs: int, outputs: int) -> None:
         raise CertificateError(f"{name}.weight: has shape {found}; the layer needs {(outputs, inputs)}")
     if part.bias is not None and tuple(part.bias.shape) != (outputs,):
         raise CertificateError(f"{name}.bias: has shape {tuple(part.bias.shape)}; the layer needs {(outputs,)}")
+
+
+def plain_convolution(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution has zero padding, one group and no dilation, and weights of the shapes that it says."""
+    weight, bias = convolution.weight, convolution.bias
+    shapes = (
+        weight.ndim == 4
+        and weight.shape[1] == convolution.in_channels
+        and (bias is None or bias.shape == weight.shape[:1])
+    )
+    return shapes and convolution.dilation == (1, 1) and convolution.groups == 1 and convolution.padding_mode == "zeros"
+
+
+def is_centred(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution is plain, with equal strides and half of the taps for padding, as layers on images make theirs."""
+    taps = tuple(convolution.weight.shape[2:])
+    return (
+        plain_convolution(convolution)
+        and convolution.stride[0] == convolution.stride[1]
+        and convolution.padding == (taps[0] // 2, taps[1] // 2)
+    )

@@ -1,0 +1,178 @@
+"""Solving the equation of a layer on graphs, one per graph, with the evidence for its solution."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import InputError
+from wellposed.fixed_point import fixed_point
+from wellposed.guarantee import GraphContraction
+from wellposed.layers.options import SolvingModule
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.outward import rounding_constant
+from wellposed.operators.graph_group import GraphGroup
+from wellposed.operators.graphs import Graphs
+from wellposed.solvers import Picard
+from wellposed.solvers.solution import Report, Solution, Status
+
+
+class GraphSolving(SolvingModule, ABC):
+    """Node states X with ``X = σ(A X Wᵀ + A U Ωᵀ + b)``, one equation per graph, for node features U.
+
+    Attributes:
+        in_features: features of a node.
+        state_features: features of its state.
+        activation: σ, a 1-Lipschitz map of the features of a node that maps zero to zero.
+        state_map: with the attribute ``weight``, which is W but for its scale.
+        injection: with the attributes ``weight`` and ``bias``, which are Ω but for its scale, and b.
+    """
+
+    in_features: int
+    state_features: int
+    activation: Any
+    state_map: Any
+    injection: nn.Linear | OrthogonalLinear
+
+    @property
+    @abstractmethod
+    def scales(self) -> tuple[float, float]:
+        """Factors of the state map and of the injection."""
+
+    @abstractmethod
+    def norms(self, *, proved: bool) -> tuple[float, float | None]:
+        """Upper bounds of ‖W‖₂ and, where it matters, ‖W‖_∞.
+
+        Args:
+            proved: for the stored numbers; else by the construction of W, which is quicker.
+        """
+
+    def forward(self, x: Tensor, graphs: Graphs) -> Tensor:
+        """The state of every node.
+
+        Args:
+            x: node features, shape (nodes, in_features).
+            graphs: their graphs.
+
+        Returns:
+            Shape (nodes, state_features).
+
+        Raises:
+            InputError: wrong shape or dtype, or NaN or infinity.
+            GuaranteeError: a graph's adjacency is too large for the weights.
+            NotConvergedError: a graph did not converge and ``on_failure="raise"``.
+        """
+        return self._run(x, graphs, x.dtype, proved=False).value
+
+    def solve(self, x: Tensor, graphs: Graphs) -> Solution[Tensor]:
+        """The states with their evidence, one entry per graph: status, steps, and a rigorous bound on the Frobenius error.
+
+        Solved in float64 for the stored weights; the bound counts every rounding error from features, weights and adjacency (in
+        float64) to the value. Where graphs differ much in size, the adjoint reports of the several solves are not kept.
+
+        Args:
+            x: node features, shape (nodes, in_features).
+            graphs: their graphs.
+        """
+        return self._run(x, graphs, torch.float64, proved=True)
+
+    def _check(self, x: Tensor, graphs: Graphs) -> None:
+        if x.shape != (graphs.nodes, self.in_features):
+            raise InputError(
+                f"x: has shape {tuple(x.shape)}; {graphs.nodes} nodes of {self.in_features} features are needed"
+            )
+        if x.dtype != self.injection.weight.dtype:
+            raise InputError(f"x: has dtype {x.dtype}, the weights have {self.injection.weight.dtype}; convert one")
+        if x.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype={x.dtype}: equilibria need float32 or float64 weights")
+        if torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return  # whose numbers cannot be looked at
+        if not bool(torch.isfinite(x).all()):
+            raise InputError("x: has NaN or infinite entries")
+        for name, parameter in self.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise InputError(f"{name}: the weights have NaN or infinite entries; was the learning rate too high?")
+
+    def _run(self, x: Tensor, graphs: Graphs, dtype: torch.dtype, *, proved: bool) -> Solution[Tensor]:
+        self._check(x, graphs)
+        with full_precision(x.device):
+            weight = self.scales[0] * self.state_map.weight.to(dtype)
+            injection = self.scales[1] * self.injection.weight.to(dtype)
+            bias = None if self.injection.bias is None else self.injection.bias.to(dtype)
+            norms = self.norms(proved=proved)
+            through = nn.functional.linear(x.to(dtype), injection)
+            value = through.new_zeros(graphs.nodes, self.state_features)
+            count = graphs.count
+            codes = torch.zeros(count, dtype=torch.int8, device=x.device)
+            steps, numbers = codes.long(), codes.double()
+            report = Report(codes, numbers.clone(), steps, numbers.clone())
+            adjoint: list[Report] = []
+            for group in graphs.groups:
+                found = self._solve_group(group, through, weight, bias, GraphContraction(group, *norms))
+                bound = found.error_bound
+                assert bound is not None  # a guarantee was given
+                state = found.value
+                if proved:
+                    rounding, hidden = self._rounding(group, x, state)
+                    rounded = state.detach().to(x.dtype)
+                    bound = bound + rounding + hidden + euclidean(rounded.double() - state.detach())
+                    found = self._judged(found, bound, hidden)
+                value = value.index_copy(0, group.nodes, group.unpad(state))
+                for whole, part in zip(report.fields(), (*found.fields()[:3], bound), strict=True):
+                    assert whole is not None
+                    whole[group.members] = part
+                adjoint = found.adjoint_reports if len(graphs.groups) == 1 else adjoint
+        return Solution(*report.fields(), value=value.to(x.dtype), adjoint_reports=adjoint)
+
+    def _judged(self, found: Solution[Tensor], bound: Tensor, hidden: Tensor) -> Solution[Tensor]:
+        """The solution with the status that its final bound deserves, what underflow hides left out."""
+        rtol, atol = self.limits()
+        met = bound <= atol + rtol * euclidean(found.value.detach()) + 2.0 * hidden
+        codes = torch.where(found.converged & ~met, Status.STALLED.code, found.status_codes.long()).to(torch.int8)
+        return dataclasses.replace(found, status_codes=codes)
+
+    def limits(self) -> tuple[float, float]:
+        """The tolerances, relative and absolute, that a solve of a graph must meet."""
+        return self.limits_by_root(self.injection.weight.dtype)
+
+    def _solve_group(
+        self, group: GraphGroup, through: Tensor, weight: Tensor, bias: Tensor | None, guarantee: GraphContraction
+    ) -> Solution[Tensor]:
+        drive = group.propagate(group.pad(through))
+        if bias is not None:
+            drive = drive + group.pad(bias.expand(len(through), -1))
+        sigma = self.activation
+
+        def cell(state: Tensor, drive: Tensor, weight: Tensor) -> Tensor:
+            return sigma(torch.add(group.propagate(state @ weight.t()), drive))
+
+        rtol, atol = self.limits()
+        return fixed_point(
+            cell, torch.zeros_like(drive).detach(), (drive, weight), rtol=rtol, atol=atol, max_steps=self.max_steps,
+            solver=Picard() if self.solver is None else self.solver, guarantee=guarantee, gradient=self.gradient,
+            on_failure=self.on_failure,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _rounding(self, group: GraphGroup, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """What rounding in float64, and underflow, can have moved each graph's equilibrium by, beyond the guarantee's bound."""
+        terms = self.state_features + self.in_features + 2 * group.largest_degree + 12
+        state_norm, injection_norm = (
+            float(euclidean(part.weight.detach().reshape(1, -1))) for part in (self.state_map, self.injection)
+        )
+        inputs = euclidean(group.pad(x.double()))
+        size = group.norm * (state_norm * euclidean(state) + injection_norm * inputs)
+        if self.injection.bias is not None:
+            size = size + float(euclidean(self.injection.bias[None])) * state.shape[1] ** 0.5
+        defect = 2.0 * rounding_constant(terms) * (size + euclidean(state))
+        guarantee = GraphContraction(group, *self.norms(proved=True))
+        entries = state[0].numel() + group.pad(x)[0].numel()
+        weights = 1.0 + state_norm + injection_norm + euclidean(state) + inputs
+        lost = underflow(x.dtype, entries, terms * self.state_features) * (1.0 + group.norm) * weights
+        return guarantee.defect_bound(state, defect), guarantee.defect_bound(state, lost) + lost

@@ -1,0 +1,81 @@
+"""What layers refuse to be given: other shapes, dtypes and devices, NaN and infinity."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import InputError
+
+
+def check_samples(x: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse inputs whose last dimensions are not the shape of one input.
+
+    Raises:
+        InputError: with both shapes.
+    """
+    count = len(shape)
+    if x.ndim < count or tuple(x.shape[x.ndim - count :]) != shape:
+        taken = (
+            f"{shape[0]} features in the last dimension; flatten or reshape the input"
+            if count == 1
+            else f"images of shape {shape}"
+        )
+        raise InputError(f"x: has shape {tuple(x.shape)}, but the layer takes {taken}")
+
+
+def check_numbers(x: Tensor, stored: Tensor) -> None:
+    """Refuse inputs of another dtype or on another device than a layer's weights.
+
+    Args:
+        x: the inputs.
+        stored: one of the weights.
+
+    Raises:
+        InputError: they differ, or the weights are not of float32 or float64.
+    """
+    if stored.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            f"dtype={stored.dtype}: equilibria need float32 or float64 weights; autocast around them is fine"
+        )
+    if x.dtype != stored.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise InputError(f"x: has dtype {x.dtype}, the weights have {stored.dtype}; convert one of them")
+    if x.device != stored.device:
+        raise InputError(f"x: is on {x.device}, the weights are on {stored.device}; move one of them")
+
+
+def check_start(z0: Tensor | None, expected: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Refuse a first iterate of another shape or dtype.
+
+    Raises:
+        InputError: with both.
+    """
+    if z0 is not None and (tuple(z0.shape) != expected or z0.dtype != dtype):
+        raise InputError(
+            f"z0: has shape {tuple(z0.shape)} and dtype {z0.dtype}; needs shape {expected} and dtype {dtype}"
+        )
+
+
+def check_finite(layer: nn.Module, x: Tensor, offset: Tensor) -> None:
+    """Refuse NaN and infinity in the injected input; its sum, one number, shows whether to look closer.
+
+    Raises:
+        InputError: names where they come from.
+    """
+    if torch._C._functorch.is_functorch_wrapped_tensor(offset):
+        return
+    if not math.isfinite(float(offset.detach().sum())):
+        diagnose(layer, x, offset)
+
+
+def diagnose(layer: nn.Module, x: Tensor, offset: Tensor) -> None:
+    """Raise the error that names the source of NaN or infinity, if there is one."""
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("x: has NaN or infinite entries; an equilibrium for them means nothing")
+    for name, parameter in layer.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise InputError(f"{name}: the weights have NaN or infinite entries; was the learning rate too high?")
+    if not bool(torch.isfinite(offset).all()):
+        raise InputError("x: input and weights are finite but U x + b overflows their dtype; rescale the input")

@@ -1,0 +1,88 @@
+"""Input maps that are matrices of parameters, as `torch.nn.Linear`."""
+
+from __future__ import annotations
+
+from abc import ABCMeta
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from typing_extensions import override
+
+from wellposed.errors import InputError
+from wellposed.maps.affine import Matrix
+from wellposed.maps.base import InputMap
+from wellposed.maps.checks import check_map
+
+
+class LinearMap(nn.Linear, InputMap):
+    """`torch.nn.Linear` as the input map of a layer, with its options and its state dict."""
+
+    formula = "linear"
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None) -> LinearMap:
+        """A map with these numbers as they are, float64 on the CPU, not to be trained.
+
+        Args:
+            weight: shape (out_features, in_features).
+            bias: shape (out_features,), or None.
+        """
+        found = cls(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=torch.float64)
+        for name, part in (("weight", weight), ("bias", bias)):
+            if part is not None:
+                numbers = part.detach().double().cpu().contiguous()
+                setattr(found, name, nn.Parameter(numbers, requires_grad=False))
+        return found
+
+    @property
+    @override
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.in_features,)
+
+    @property
+    @override
+    def output_shape(self) -> tuple[int, ...]:
+        return (self.out_features,)
+
+    @property
+    @override
+    def stored(self) -> Tensor:
+        return self.weight
+
+    @override
+    def numbers(self) -> Matrix:
+        return Matrix.of(self.weight, self.bias)
+
+    @override
+    def spread(self, half: Tensor) -> Tensor:
+        return half @ self.weight.abs().t()
+
+    @override
+    def check_numbers(self, name: str) -> None:
+        check_map(name, self, self.in_features, self.out_features)
+
+
+def input_map(given: nn.Module) -> InputMap:
+    """An input map as it is; a `torch.nn.Linear`, parametrised or not, becomes a `LinearMap`, with its parameters and hooks.
+
+    Raises:
+        InputError: the module is neither.
+    """
+    if isinstance(given, InputMap):
+        return given
+    kind = type(given)
+    if kind is nn.Linear:
+        given.__class__ = LinearMap
+    elif kind.__bases__ == (nn.Linear,) and parametrize.is_parametrized(given):
+        # What torch makes of a parametrised module: a class of its own, which has the properties.
+        own: Any = ABCMeta(f"Parametrized{LinearMap.__name__}", (LinearMap,), dict(vars(kind)))
+        given.__class__ = own
+    else:
+        raise InputError(
+            f"injection: is a {kind.__name__}; must be a torch.nn.Linear or inherit from wellposed.maps.InputMap, or from "
+            "wellposed.maps.LinearMap where it is a matrix"
+        )
+    found: Any = given
+    return found

@@ -1,0 +1,88 @@
+"""Equilibria of images whose input map is a zero-padded convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import override
+
+from wellposed.activations import name_of
+from wellposed.layers.conv_mondeq import ConvMonDEQ
+from wellposed.layers.conv_nemon import ConvNEMON
+from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
+from wellposed.network.description import Description
+from wellposed.network.kinds.block import kind_of
+from wellposed.network.kinds.equilibrium import EquilibriumBlock
+from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
+from wellposed.operators.fourier import real_parts
+
+
+class _ConvolutionalBlock(EquilibriumBlock):
+    """What layers on images say alike of their activation and their input map."""
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        layer = self.module
+        sigma = name_of(layer.activation.interior)
+        if value is None or sigma is None or not layer.activation.is_monotone:
+            return super().describe(value)
+        norm = checkable_convolution_norm(layer.injection.weight, layer.injection_norm())
+        options = {
+            "activation": sigma, "input_image": list(layer.input_shape[1:]), "stride": layer.injection.stride[0]
+        }  # fmt: skip
+        return self._described(options, value, norm)
+
+    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
+        """The description of the layer.
+
+        Args:
+            options: what is said of the activation and the input map.
+            value: a proved constant of the layer.
+            norm: of the input map, as the checker proves it.
+        """
+        raise NotImplementedError
+
+
+@kind_of(ConvNEMON, inherited=True)
+class ChannelwiseBlock(_ConvolutionalBlock):
+    """A zero-padded convolution, with vectors that bound its sensitivity channel by channel."""
+
+    @override
+    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
+        operator, guarantee = self.module.materialise()
+        proof = guarantee.norm_proof
+        tensors = {"matrix": operator.tensors[0], "start": proof.start, "reach": proof.reach, "back": proof.back}
+        return Description("channels", options, max(value, norm * proof.value * ROOM), tensors)
+
+
+@kind_of(ConvMonDEQ, inherited=True)
+class CircularBlock(_ConvolutionalBlock):
+    """A circular convolution, with I − W ⪰ mI at every frequency."""
+
+    @override
+    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
+        layer, (operator, guarantee) = self.module, self.module.materialise()
+        least, bound = _monotone(guarantee.m, value, norm)
+        sizes = {"border": layer.injection.border, "image": list(layer.state_shape[1:])}
+        tensors = {"transfer": real_parts(operator.tensors[0])}
+        return Description("circular", {**options, "monotonicity": least, **sizes}, bound, tensors, in_metric=True)
+
+
+@kind_of(MultiScaleMonDEQ, inherited=True)
+class ScalesBlock(_ConvolutionalBlock):
+    """Circular convolutions of images of several sizes, with I − W ⪰ mI at every frequency."""
+
+    @override
+    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
+        operator, guarantee = self.module.materialise()
+        least, bound = _monotone(guarantee.m, value, norm)
+        tensors = {f"tier.{place}": real_parts(part) for place, part in enumerate(operator.own)}
+        tensors.update({f"into.{place}": real_parts(part) for place, part in enumerate(operator.into, 1)})
+        images = [list(image) for image in operator.images]
+        return Description("scales", {**options, "monotonicity": least, "images": images}, bound, tensors)
+
+
+def _monotone(m: float, value: float, norm: float) -> tuple[float, float]:
+    """A monotonicity a little below m, as the checker's proof rounds otherwise, and the constant ‖U‖₂/m that follows."""
+    least = m / ROOM
+    return least, max(value, norm / least * ROOM)

@@ -1,0 +1,45 @@
+"""Equilibria of positive concave maps: ``z = σ(Wz + p(x))``, W ≥ 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import override
+
+from wellposed.activations import name_of
+from wellposed.layers.conv_pcdeq import ConvPcDEQ
+from wellposed.layers.pcdeq import PcDEQ
+from wellposed.network.description import Description
+from wellposed.network.kinds.block import kind_of
+from wellposed.network.kinds.equilibrium import EquilibriumBlock
+from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm
+
+
+@kind_of(PcDEQ, ConvPcDEQ, inherited=True)
+class PositiveBlock(EquilibriumBlock):
+    """A state below all fixed points, and vectors that bound the sensitivity there, prove its constant."""
+
+    @override
+    def describe(self, value: float | None) -> Description:
+        layer, injection = self.module, self.module.injection
+        operator, guarantee = layer.materialise()
+        numbers = injection.numbers()
+        image = numbers.as_convolution()
+        options: dict[str, Any] = {
+            "activation": name_of(layer.activation), "parametrisation": layer.constraint.parametrisation,
+            "batch_norm": injection.norm is not None, "image": image is not None,
+        }  # fmt: skip
+        if injection.norm is not None:
+            options["epsilon"] = injection.norm.eps
+        if image is not None:
+            options.update(input_image=list(image.image), stride=image.stride[0], padding=image.padding[0])
+        tensors = {
+            "matrix": operator.tensors[0], "floor": guarantee.floor_state, "perron": guarantee.contraction_weights
+        }  # fmt: skip
+        if value is None:  # the sensitivity is bounded entry by entry
+            return Description("positive", options, tensors=tensors)
+        proof = guarantee.norm_proof
+        checkable = checkable_norm if image is None else checkable_convolution_norm
+        norm = checkable(numbers.weight, layer.injection_norm())
+        tensors.update(start=proof.start, reach=proof.reach, back=proof.back)
+        return Description("positive", options, max(value, norm * proof.value * ROOM), tensors)
