@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wellposed.constraints.base import Projected
 from wellposed.training.augment import shift_and_mirror
 from wellposed.training.config import TrainConfig
+from wellposed.training.trainer import one_cycle
 from wellposed.training.worst_case import worst_logits
 
 
@@ -68,7 +69,4 @@ class ClassifierModule(lightning.LightningModule):
         """AdamW (Adam, without weight decay) and its one-cycle schedule."""
         config = self.config
         optimizer = torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=config.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return one_cycle(self.trainer, optimizer, config.learning_rate)

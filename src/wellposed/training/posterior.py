@@ -14,6 +14,7 @@ from wellposed.generalisation.risk import gaussian_kl, gaussian_kl_upper_bound
 from wellposed.implicit.parameters import call_with, parameter_places
 from wellposed.numerics.outward import next_up
 from wellposed.training.buffers import FrozenBuffers
+from wellposed.training.trainer import one_cycle
 
 
 class Posterior(nn.Module):
@@ -107,7 +108,4 @@ class PosteriorModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam with a one-cycle schedule."""
         optimizer = torch.optim.Adam(self.posterior.parameters(), lr=self._learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self._learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return one_cycle(self.trainer, optimizer, self._learning_rate)

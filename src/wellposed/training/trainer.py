@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -63,6 +64,20 @@ def trainer_of(folder: RunFolder, epochs: int, batches: int, *, progress: bool, 
         return lightning.Trainer(max_epochs=epochs, default_root_dir=folder.path, **{**own, **options})
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"accelerator, devices or strategy: Lightning refuses them ({error})") from error
+
+
+def one_cycle(trainer: lightning.Trainer, optimizer: torch.optim.Optimizer, learning_rate: float) -> dict[str, Any]:
+    """An optimizer with a one-cycle schedule over the whole of a training, as Lightning takes them.
+
+    Args:
+        trainer: knows how many steps there are.
+        optimizer: with any learning rate.
+        learning_rate: the peak.
+    """
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=learning_rate, total_steps=int(trainer.estimated_stepping_batches)
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def fit(
