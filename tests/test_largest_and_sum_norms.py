@@ -265,3 +265,24 @@ def test_certificates_and_attacks_of_the_command_may_not_contradict_each_other(t
     capsys.readouterr()
     assert command(attack) == 1
     assert "the certificate is wrong" in capsys.readouterr().err
+
+
+def test_rows_of_a_vector_that_was_taken_apart_are_not_its_entries():
+    """Every row has its own standard deviations: the entrywise bound was 0.43 where 100 is attained."""
+    linear = nn.Linear(2, 3, dtype=torch.float64)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1e-3, 1.0], [0.0, 0.5], [0.0, -1.0]], dtype=torch.float64))
+    model = nn.Sequential(wp.Normalize((0.0, 0.0), (0.01, 3.0)), nn.Flatten(), nn.Unflatten(1, (4, 2)), linear)
+    network = wp.materialise(model.double().eval(), (2, 2, 2))
+    x = torch.zeros(2, 2, 2, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda v: network(v[None]).flatten(), x).flatten(1)
+    for norm, order in (("inf", float("inf")), ("1", 1.0)):
+        assert wp.certify(network, norm=norm).lipschitz >= float(torch.linalg.matrix_norm(jacobian, order)) * (1 - 1e-6)
+        with pytest.raises(wp.CertificateError):
+            wp.certify(network, norm=norm, method="entrywise")
+
+
+def test_maps_of_rows_are_certified_by_their_product_or_refused():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Flatten(), nn.Linear(6, 2)).eval()
+    for norm in ("inf", "1"):
+        assert wp.certify(wp.materialise(model, (2, 4)), norm=norm).lipschitz > 0.0

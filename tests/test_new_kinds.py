@@ -224,3 +224,48 @@ def test_a_lie_about_a_constant_is_a_contradiction():
     assert math.isfinite(wp.certify(model).lipschitz)
     with pytest.raises(wp.CertificateError, match="contradiction"):
         wp.certify(model, inputs=testing.rand(4, 3))
+
+
+def test_a_layer_that_computes_something_else_is_refused():
+    class Doubled(wp.Sandwich):
+        def forward(self, x):
+            return 2.0 * super().forward(x)
+
+    class Turned(wp.OrthogonalDEQ):
+        def readout(self, state, x):
+            return 5.0 * super().readout(state, x)
+
+    class Scaled(wp.Sandwich):
+        def forward(self, x):
+            return 5.0 * super().forward(x)
+
+        def lipschitz(self):  # which says nothing of the intervals that it inherits
+            return 5.0 * super().lipschitz()
+
+    class Solved(wp.OrthogonalDEQ):
+        def solve(self, x, z0=None):
+            return super().solve(3.0 * x, z0)
+
+    for kind, words in (
+        (Doubled, "forward"),
+        (Turned, "readout"),
+        (Scaled, "forward"),
+        (Solved, "inherits a lipschitz"),
+    ):
+        with pytest.raises(wp.InputError, match=words):
+            wp.register(kind)
+
+
+@pytest.mark.parametrize("answer", [1.0, (float("nan"), "no number"), (-1.0, "negative"), ("1", "a string"), None])
+def test_an_answer_that_is_no_constant_is_named(answer):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return 1.0 * torch.sign(x)
+
+    class OddBlock(wp.Block):
+        def constant(self, norm):
+            return answer
+
+    wp.register(Odd, OddBlock)
+    with pytest.raises(wp.CertificateError, match="1: the constant of a Odd"):
+        wp.certify(nn.Sequential(nn.Linear(3, 3), Odd(), nn.Linear(3, 2)).eval())

@@ -145,5 +145,5 @@ def checked_fields(cls: type[R]) -> type[R]:
 
 
 def _nearest(name: str, allowed: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, allowed, n=1)
+    close = difflib.get_close_matches(str(name), allowed, n=1)
     return f". Did you mean {close[0]!r}?" if close else "."

@@ -117,6 +117,8 @@ def _steps(blocks: Sequence[Block]) -> tuple[list[EntrywiseStep], Sequence[Block
         own = block.entrywise() if known is None else [DivisionStep(known[1])]
         if own is None:
             raise block.unknown("no componentwise bound")
+        if steps and own[-1].outputs != steps[0].inputs:  # as where a map acts on the rows of its input
+            raise NotApplicable(f"{block.name}: gives {own[-1].outputs} entries where {steps[0].inputs} are taken")
         steps, following = [*own, *steps], place
     return steps, blocks[places[-1] + 1 :]
 

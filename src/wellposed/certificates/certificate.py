@@ -139,7 +139,7 @@ class Certificate:
             return self.of(bounded_logits(network, x, forward=forward), labels, rule=rule)
         network.check_input(x)
         check_labels(labels, len(x))
-        check(isinstance(batch_size, int) and batch_size >= 1, "batch_size", batch_size, "must be a positive integer")
+        check(type(batch_size) is int and batch_size >= 1, "batch_size", batch_size, "must be a positive integer")
         found = []
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             result = bounded_logits(network, rows, forward=forward)

@@ -49,8 +49,8 @@ def radii(
         InputError: an argument has another shape or type, an error bound is negative, or class pairs are missing.
     """
     choices("rule", rule, RULES)
-    _check_errors(logit_error=logit_error, elsewhere=elsewhere, growth=growth)
     _check_logits(logits, labels)
+    _check_errors(len(logits), logit_error=logit_error, elsewhere=elsewhere, growth=growth)
     exact, truth = logits.detach().double().cpu(), labels.cpu().long()
     margins = exact.gather(1, truth[:, None]) - exact
     if logit_error is not None:
@@ -81,13 +81,18 @@ def _constants(exact: Tensor, truth: Tensor, lipschitz: float, pairs: Tensor | N
         return torch.full_like(exact, lipschitz * (2.0 if rule == "paper" else math.sqrt(2.0)))
     if pairs is None:
         raise InputError("rule='pairs': this certificate has no class-pair constants; use 'sqrt2' or 'paper'")
+    if len(pairs) != exact.shape[1]:
+        raise InputError(f"logits: have {exact.shape[1]} classes, this certificate is about {len(pairs)}")
     return pairs.double().cpu()[truth]
 
 
-def _check_errors(**bounds: Tensor | None) -> None:
-    """Refuse bounds on errors that are negative or no numbers."""
+def _check_errors(count: int, **bounds: object) -> None:
+    """Refuse bounds on errors that are negative or no numbers, or not one for each of so many inputs."""
     for name, part in bounds.items():
-        if part is not None and not bool((part >= 0).all()):
+        if part is not None and (not isinstance(part, Tensor) or part.shape != (count,)):
+            given = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            raise InputError(f"{name}={given}: must be a tensor of one bound for each of {count} inputs")
+        if isinstance(part, Tensor) and not bool((part >= 0).all()):
             raise InputError(f"{name}: has negative or NaN entries; a bound on an error has neither")
 
 

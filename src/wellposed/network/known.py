@@ -20,8 +20,10 @@ from wellposed.constraints.base import Constraint
 from wellposed.errors import CertificateError, InputError, WellposedError, check, failing_as_unprovable
 from wellposed.implicit import Gradient
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.layers.group_sort import group_sort
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.network.kinds import Block, kind_for, kind_of, noted_classes
 from wellposed.network.originals import BOOKKEEPING, remember, require_unchanged
 from wellposed.solvers import Solver
@@ -49,11 +51,12 @@ def register(kind: type[T], answers: type[Block] | None = None) -> type[T]:
         The class, so that this can be used as a decorator.
 
     Raises:
-        InputError: no class; or an `Equilibrium` that computes its value in another way, so that theorems about
-            z = σ(Wz + Ux + b) would not hold for it.
+        InputError: no class; an `Equilibrium` that computes its value in another way, so that theorems about
+            z = σ(Wz + Ux + b) would not hold for it; or another layer that does, and inherits what is said of its value.
     """
     if not inspect.isclass(kind):
         raise InputError(f"kind={kind!r}: must be a class")
+    _require_own_word(kind)
     if answers is not None:
         fits = inspect.isclass(answers) and issubclass(answers, Block) and issubclass(kind, nn.Module)
         check(
@@ -63,13 +66,6 @@ def register(kind: type[T], answers: type[Block] | None = None) -> type[T]:
             f"must be a class that inherits from wellposed.Block, for modules as {kind.__name__}",
         )
         kind_of(kind)(answers)  # type: ignore[arg-type]
-    for name in _COMPUTES if issubclass(kind, Equilibrium) else ():
-        owner = next(base for base in kind.__mro__ if name in vars(base))
-        if owner.__module__.partition(".")[0] not in ("wellposed", "torch"):
-            raise InputError(
-                f"kind={kind.__name__}: overrides {name}, so that theorems about z = σ(Wz + Ux + b) would not hold for it; put "
-                "what it adds into a block of its own"
-            )
     _own.add(kind)
     for known in (kind, *(torch_modules() if issubclass(kind, Activation) else ())):
         for base in known.__mro__:
@@ -77,7 +73,37 @@ def register(kind: type[T], answers: type[Block] | None = None) -> type[T]:
     return kind
 
 
-_COMPUTES = ("__call__", "forward", "readout", "state", "solve", "_run")
+def _require_own_word(kind: type) -> None:
+    """Refuse a class that computes something else than the one it inherits from, and says what that one says."""
+    changed = [name for name in _COMPUTES if _is_foreign(kind, name)]
+    if not changed:
+        return
+    if issubclass(kind, ImplicitLayer | ExplicitBlock) and not issubclass(kind, Equilibrium):
+        value = next((name for name in changed if name in _VALUE), None)
+        if value is not None:
+            raise InputError(
+                f"kind={kind.__name__}: overrides {value}, so that what its class says of rounding and intervals would be about "
+                "another map; put what it adds into a block of its own, see answers"
+            )
+    if issubclass(kind, Equilibrium):
+        raise InputError(
+            f"kind={kind.__name__}: overrides {changed[0]}, so that theorems about z = σ(Wz + Ux + b) would not hold for it; put "
+            "what it adds into a block of its own"
+        )
+    if issubclass(kind, ImplicitLayer | ExplicitBlock) and not _is_foreign(kind, "lipschitz"):
+        raise InputError(
+            f"kind={kind.__name__}: overrides {changed[0]}, and inherits a lipschitz that is about another map; override it, too"
+        )
+
+
+def _is_foreign(kind: type, name: str) -> bool:
+    """Whether a class has a method from a class that is neither this library's nor torch's."""
+    owner = next((base for base in kind.__mro__ if name in vars(base)), object)
+    return owner.__module__.partition(".")[0] not in ("wellposed", "torch", "builtins")
+
+
+_VALUE = ("__call__", "forward", "readout")
+_COMPUTES = (*_VALUE, "state", "solve", "_run")
 
 
 def own_classes() -> set[type]:

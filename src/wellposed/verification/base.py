@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -133,9 +133,13 @@ class RegionVerifier(ABC):
         if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
             raise InputError(f"x: is a {type(x).__name__}; needs a floating-point tensor of inputs")
         check(len(labels) == len(x), "labels", len(labels), f"must be one for each of {len(x)} inputs")
+        given = [0.0] * len(x) if allowances is None else list(allowances)
+        numbers = all(isinstance(each, Real) and each >= 0.0 for each in given)
+        check(numbers and len(given) == len(x), "allowances", given, f"must be {len(x)} numbers that are not negative")
+        check(isinstance(seconds, Real) and seconds > 0.0, "seconds", seconds, "must be a positive number")
         questions = [
             self._question(image, label, radius, named, allowance)
-            for image, label, allowance in zip(x, labels, allowances or [0.0] * len(x), strict=True)
+            for image, label, allowance in zip(x, labels, given, strict=True)
         ]
         verdicts: list[Verdict] = []
         for start in range(0, len(questions), self.batch_size):

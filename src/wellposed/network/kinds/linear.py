@@ -125,5 +125,6 @@ def linear_rounding(linear: Any, value: Tensor) -> Own:
     norm = spectral_norm_upper_bound(weight)
     if value.ndim == 2 and value.shape[1] == linear.in_features:
         return Own(unit * euclidean(value.double().abs() @ weight.t() + bias), unit * norm)
-    own = 0.0 if linear.bias is None else float(linear.bias.detach().double().norm())
+    # Of a map that acts on rows there are as many biases as rows.
+    own = 0.0 if linear.bias is None else averaged**0.5 * float(linear.bias.detach().double().norm())
     return Own(unit * (norm * euclidean(value).double() + own), unit * norm)

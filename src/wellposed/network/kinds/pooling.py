@@ -17,7 +17,7 @@ from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import next_up, rounding_constant
+from wellposed.numerics.outward import TINY, next_up, rounding_constant
 
 
 class _Windows(Block):
@@ -144,7 +144,7 @@ class UnitPoolingBlock(Block):
 def _averaged(pool: Any, window: int, lower: Tensor, upper: Tensor) -> Interval:
     """Bounds of sums over windows of so many entries, times a positive constant."""
     rounding = rounding_constant(2 * window + 8)
-    return pool(lower) - rounding * pool(lower.abs()), pool(upper) + rounding * pool(upper.abs())
+    return pool(lower) - rounding * pool(lower.abs()) - TINY, pool(upper) + rounding * pool(upper.abs()) + TINY
 
 
 def pair(size: Any) -> tuple[int, int]:

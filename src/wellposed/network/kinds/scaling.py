@@ -18,7 +18,7 @@ from wellposed.network.pointwise import Rescale, Shift
 from wellposed.network.propagation import Own
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import above, below, next_up, rounding_constant
+from wellposed.numerics.outward import TINY, above, below, next_up, rounding_constant
 
 
 class _Scaled(Block):
@@ -78,7 +78,9 @@ class NormalizeBlock(_Scaled):
     @override
     def normalisation(self, inputs: int, behind: Sequence[Block] | None) -> tuple[Tensor, Tensor] | None:
         module: Normalize = self.module
-        if behind is not None and not module.is_uniform and not any(block.makes_vectors for block in behind):
+        shaping = [block for block in behind or () if block.only_shapes and not block.is_identity]
+        flat = bool(shaping) and shaping[-1].makes_vectors  # and nothing takes the vector apart again
+        if behind is not None and not module.is_uniform and not flat:
             raise CertificateError(f"{self.name}: channels differ, and no Flatten() makes one vector of each image")
         return module.spread(inputs)
 
@@ -118,7 +120,7 @@ class BatchNormBlock(_Scaled):
         first, second = (end * scale + shift for end in (lower, upper))
         # The scale rounds five times, its products and the shift three times more; the shift is a difference.
         size = scale.abs() * torch.maximum(lower.abs(), upper.abs()) + 2.0 * moved + shift.abs()
-        error = rounding_constant(16) * size
+        error = rounding_constant(16) * size + TINY
         return torch.minimum(first, second) - error, torch.maximum(first, second) + error
 
     @override
