@@ -107,7 +107,7 @@ def test_images_of_intervals(name):
     generator = testing.generator(0)
     low = 6.0 * testing.rand(300, 1, generator=generator, dtype=torch.float64) - 4.0
     high = low + 3.0 * testing.rand(300, 1, generator=generator, dtype=torch.float64) ** 2
-    below, above = sigma.image(low, high)
+    below, above = sigma.interval(low, high)
     inside = sigma(low + (high - low) * testing.linspace(0.0, 1.0, 400, dtype=torch.float64))
     assert (inside >= below - 1e-12).all() and (inside <= above + 1e-12).all()
     slack = 1e-12 if sigma.slope_range[0] >= 0.0 else 0.5

@@ -169,7 +169,7 @@ def test_what_was_proved_is_accepted_and_little_more(name, norm, tmp_path):
     for claimed, proved in ((file.lipschitz, certificate.lipschitz), (file.pairs, certificate.pairs)):
         if proved is None:
             continue
-        ratio = torch.as_tensor(claimed) / torch.as_tensor(proved)
+        ratio = torch.as_tensor(claimed, dtype=torch.float64) / torch.as_tensor(proved, dtype=torch.float64)
         ratio = ratio[torch.isfinite(ratio)]
         assert float(ratio.min()) >= 1.0 and float(ratio.max()) <= 1.0 + (2e-6 if name.startswith("bounded") else 1e-8)
     # For positive layers the library takes a floor a little lower, and so constants a little larger, than the checker.

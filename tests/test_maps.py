@@ -313,7 +313,7 @@ def steep_metric() -> wp.ConvLBEN:
 def test_the_rounding_of_forward_passes_counts_what_scales_the_offset(make):
     torch.manual_seed(0)
     layer = make()
-    x = torch.randn(50, *layer.input_shape)
+    x = testing.randn(50, *layer.input_shape)
     with torch.no_grad():
         offset = layer.injection(x)
         exact = layer.injection.exact(x)

@@ -184,6 +184,7 @@ def test_buffers_are_those_of_the_prior():
             posterior.check_buffers()
 
 
+@pytest.mark.float32
 def test_running_statistics_of_the_command_are_those_of_the_priors_half(tmp_path, monkeypatch):
     """Neither the other half nor the test set moves them: the same with other samples there."""
     from dataclasses import replace

@@ -163,6 +163,7 @@ def test_divergence_is_named_and_finite():
         wp.fixed_point(lambda z: 2 * z + 1, testing.zeros(3, 4), solver=wp.Picard(), on_failure="raise")
 
 
+@pytest.mark.float32
 def test_rounding_floor_is_named():
     with pytest.warns(wp.NotConvergedWarning, match="rounding floor"):
         solution = wp.fixed_point(

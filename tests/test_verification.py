@@ -118,6 +118,7 @@ def test_the_verified_radius_is_the_exact_one(seed, norm):
         assert exact_margin(verifier.network, x.reshape(-1), label, high * (1 + 1e-6), norm) < 1e-3
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("seed", range(6))
 def test_the_relaxation_is_the_sdp_that_it_says_it_is(seed):
     model = network_of(units=5, seed=seed)

@@ -29,7 +29,7 @@ class Reading:
 
     Attributes:
         by_row: whether the outputs are looked at one by one, the largest of whose constants is that of all of them.
-        spread: how many times the Euclidean norm of all outputs is the norm in question at most, per root of their number.
+        spread: whether the outputs count by the sum of their sizes, which for k of them is at most √k times their Euclidean norm.
         margin: how many times the constant of what is looked at is that of a margin at most.
     """
 
@@ -42,7 +42,7 @@ class Reading:
 EUCLIDEAN, LARGEST_OUTPUT, SUM_OF_OUTPUTS = Reading(), Reading(by_row=True, margin=2.0), Reading(spread=True)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class TailProblem:
     """A tail with the inequality that proves constants for rows of its map C.
 
@@ -59,6 +59,9 @@ class TailProblem:
     place: int
     inequality: MetricInequality
     reading: Reading = EUCLIDEAN
+
+    def __repr__(self) -> str:
+        return f"TailProblem({self.tail!r}, {self.reading!r})"
 
     @property
     def wholes(self) -> Sequence[Tensor]:

@@ -108,8 +108,9 @@ class Certificate:
             labels: true classes, shape (batch,).
             rule: ``"paper"``, ``"sqrt2"`` or ``"pairs"``; None for the tightest available.
             logit_error: bound on the error of the logits; None to take them as exact. `evaluate` counts it.
-            elsewhere: with ``growth``, the same for evaluations within the radius; None for ``logit_error`` everywhere.
-            growth: see there.
+            elsewhere: with ``growth``, a bound ``elsewhere + growth·r`` on the errors of logits at inputs up to r away; None for
+                ``logit_error``, where that holds everywhere.
+            growth: how errors of logits grow with the distance from the input; None for zero.
         """
         rule = self.rules[-1] if rule is None else rule
         choices("rule", rule, self.rules if self.norm != "2" else RULES)
@@ -226,7 +227,7 @@ class Certificate:
         """
         network = self._about(model)
         filed = [found for found in (bound.filed(network) for bound in self.bounds) if found is not None]
-        if not filed:
+        if not filed or (self.norm == "2" and not self.factors):  # which the blocks of a file are listed with
             raise CertificateError(
                 f"norm={self.norm!r}: the checker of files can follow none of {', '.join(map(repr, self.bounds))}"
             )
@@ -252,14 +253,15 @@ class Certificate:
 
     def _about(self, model: nn.Module | Network | None) -> Network:
         """The network that this certificate is about, which a given model must be."""
-        if model is None and self.network is None:
-            raise CertificateError("model: this certificate was loaded from a file; pass the model that it is about")
-        shape = None if self.network is None else self.network.input_shape
-        network = self.network if model is None else materialise(model, shape)
-        assert network is not None
         known = self.network
+        if model is None:
+            if known is None:
+                raise CertificateError(
+                    "model: this certificate was loaded from a file; pass the model that it is about"
+                )
+            return known
+        network = materialise(model, None if known is None else known.input_shape)
         same = network.weights_sha256 == self.weights_sha256 if known is None else network.digest == known.digest
         if not same:
             raise CertificateError("weights_sha256: the certificate is about another network than the model now is")
-        network = network if known is None else known
-        return network
+        return network if known is None else known
