@@ -28,6 +28,18 @@ def test_digits():
     assert float(data.train_x.std()) == pytest.approx(data.std[0], abs=2e-3)
 
 
+def test_a_set_answers_for_its_samples():
+    data = load_images("digits")
+    assert data.shape == (1, 8, 8) and data.as_images("x") is data and "digits" in repr(data) and len(repr(data)) < 200
+    batches = torch.utils.data.BatchSampler(torch.utils.data.SequentialSampler(range(10)), 4, drop_last=False)
+    seen = list(data.loader("test", batches))
+    assert [len(labels) for _, labels in seen] == [4, 4, 2]
+    assert torch.equal(torch.cat([images for images, _ in seen]), data.test_x[:10])
+    assert torch.equal(torch.cat([labels for _, labels in seen]), data.labels_of("test")[:10])
+    with pytest.raises(wp.InputError, match="run=3: a run on the images of digits; this needs a run on graphs"):
+        data.as_graphs("run=3")
+
+
 def test_unknown_name():
     with pytest.raises(wp.InputError, match="Did you mean 'mnist'"):
         load_images("mnits")

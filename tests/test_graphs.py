@@ -404,7 +404,11 @@ def test_folds_partition_the_set(small_set):
         assert data.labels[data.test].bincount().tolist() == [2, 2]  # stratified
         tested += data.test.tolist()
     assert sorted(tested) == list(range(40))
-    assert data.shape == (3,) and data.classes == 2
+    assert data.shape == (3,) and data.classes == 2 and data.as_graphs("x") is data and len(repr(data)) < 200
+    graphs, labels = data.batch(data.test)
+    assert graphs.num_graphs == 4 and torch.equal(labels, data.labels_of("test"))
+    with pytest.raises(wp.InputError, match="a run on the graphs of MUTAG; this needs a run on images"):
+        data.as_images("run=3")
     assert int(data.graphs[0].num_nodes) == 5 and data.graphs[0].edge_index.shape == (2, 8)
 
 

@@ -9,7 +9,10 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
+from wellposed.data import load_images
 from wellposed.layers.interval import state_interval
+from wellposed.models import FAMILIES
+from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_image_run
 from wellposed.training.worst_case import worst_logits
 
@@ -138,3 +141,25 @@ def test_the_command_trains_for_certificates(tmp_path, capsys):
     assert shares["0.05"] >= shares["0"] + 0.15
     assert command(["train", "mondeq", "--data", "digits", "--box-radius", "0.1", "--out", str(tmp_path / "no")]) == 2
     assert "no intervals are known for mondeq" in capsys.readouterr().err
+
+
+def test_penalties_are_about_constants_that_certificates_multiply():
+    images = load_images("digits")
+    nemon, mondeq = FAMILIES["nemon"](width=5), FAMILIES["mondeq"](width=5)
+    for family in (nemon, mondeq):
+        model = family.model(images)
+        _, _, layer, head = model
+        norms = [float(torch.linalg.matrix_norm(part.weight.detach(), 2)) for part in (layer.injection, head)]
+        assert float(family.constant(model, "2")) == pytest.approx(norms[0] * norms[1], rel=1e-5)
+    model = nemon.model(images)
+    _, _, layer, head = model
+    for norm in ("inf", "1"):
+        bound = nemon.constant(model, norm)
+        assert torch.equal(bound, layer.gain(head.weight, norm=norm)) and bound.requires_grad
+        points = torch.rand(200, *images.shape)
+        with torch.no_grad():
+            moved, apart = (part[1:] - part[:-1] for part in (model(points), (points / model[0].std).flatten(1)))
+        slopes = [torch.linalg.vector_norm(part, float(norm), dim=1) for part in (moved, apart)]
+        assert float((slopes[0] / slopes[1]).max()) <= float(bound) * (1 + 1e-2)
+    with pytest.raises(wp.InputError, match="only 2"):
+        TrainConfig(family=mondeq, penalty_norm="inf")
