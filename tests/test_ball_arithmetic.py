@@ -22,7 +22,7 @@ from wellposed.numerics import convolution_norms, verified
 
 USERS = (
     "numerics.verified", "guarantee.metric_search", "bounds.diagonal_metric", "bounds.frequency_metric",
-    "verification.proof", "constraints.lipschitz_bounded",
+    "verification.proof", "constraints.lipschitz_condition",
 )  # fmt: skip
 
 
