@@ -21,6 +21,7 @@ class Activation(ABC):
         slope_range: smallest and largest slope over the real line, as exact as it is known.
         binary_slopes: whether every derivative is zero or one.
         homogeneous: whether σ(tv) = tσ(v) for t > 0, so that evaluating it errs relative to its value only.
+        is_own_resolvent: whether the resolvent is the activation itself at every step, as for projections.
         relative_error: of values and derivatives in float64; for derivatives it is absolute where units are saturated, as
             their formulas subtract from one.
         concavity: that it is nonnegative and concave on the positive axis, or None where that is not so.
@@ -30,6 +31,7 @@ class Activation(ABC):
     slope_range: tuple[float, float] = (0.0, 1.0)
     binary_slopes: bool = False
     homogeneous: bool = False
+    is_own_resolvent: bool = False
     relative_error: float = 1e-14
     concavity: Concavity | None = None
     torch_forms: tuple[TorchForm, ...] = ()

@@ -22,7 +22,7 @@ F: Any = functional  # its functions have many signatures
 class ReLU(Activation):
     """``max(v, 0)``: the projection onto the nonnegative orthant, so its resolvent is itself at every step."""
 
-    homogeneous = binary_slopes = True
+    homogeneous = binary_slopes = is_own_resolvent = True
     torch_forms = (
         TorchForm(
             lambda: ReLU(), modules=(nn.ReLU,), functions=(torch.relu, F.relu), methods=("relu",),
@@ -105,7 +105,7 @@ class Clamp(Activation):
     low: float = -1.0
     high: float = 1.0
 
-    binary_slopes = True
+    binary_slopes = is_own_resolvent = True
     torch_forms = (
         TorchForm(
             lambda low, high: clamped(low, high), {"min_val": -1.0, "max_val": 1.0},
@@ -147,7 +147,7 @@ class Clamp(Activation):
 class Identity(Activation):
     """``v`` itself: slope one everywhere."""
 
-    homogeneous = True
+    homogeneous = is_own_resolvent = True
 
     @property
     @override

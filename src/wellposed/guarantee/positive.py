@@ -58,6 +58,11 @@ class PositiveConcave(Sensitivity):
             return _BELOW
         return max(_BELOW * self._floor, min(0.5 * self._floor, _ROUNDED))
 
+    @property
+    def lowest_offset(self) -> float:
+        """The least offset for which the promise holds, a little below the floor."""
+        return self._floor - _WITHIN * self._margin
+
     @cached_property
     def floor_state(self) -> Tensor:
         """A point l ≤ σ(Wl + β') below every fixed point, shape (n,), float64, for β' slightly below β."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wellposed.errors import CertificateError, InputError, WellposedError
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.plain import is_plain
+from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep
 from wellposed.network.propagation import Own, Point, Step
@@ -230,6 +231,21 @@ class Block:
             value: a proved Euclidean Lipschitz constant of the block; None in norms in which files give blocks none.
         """
         return Description("nonexpansive") if self.nonexpansive else Description()
+
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        """Append the block to a deployed network.
+
+        Args:
+            graph: which is written.
+            edge: the block's input.
+
+        Returns:
+            Its value.
+
+        Raises:
+            CertificateError: the block has no form in deployed files.
+        """
+        raise self.unknown("no form in deployed files")
 
     # What it is, for theorems about several blocks together
 

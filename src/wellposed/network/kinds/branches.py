@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.network.branches import Branches, signed_sum
+from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.kinds.block import Block, Interval, Shape, block_of, kind_of
 from wellposed.network.propagation import Own, Point, Step
 from wellposed.numerics.euclidean import euclidean, underflow
@@ -52,6 +53,14 @@ class BranchesBlock(Block):
         return self.fold((lower, upper), lambda block, before: block.interval(*before), _summed_intervals)
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return self.fold(
+            edge,
+            lambda block, before: block.deploy(graph, before),
+            lambda signs, terms: _summed_edges(graph, signs, terms),
+        )
+
+    @override
     def output_shape(self, shape: Shape, dtype: torch.dtype) -> Shape:
         def summed(signs: tuple[float, ...], shapes: list[Shape]) -> Shape:
             if len(set(shapes)) > 1:
@@ -59,6 +68,17 @@ class BranchesBlock(Block):
             return shapes[0]
 
         return self.fold(shape, lambda block, given: block.output_shape(given, dtype), summed)
+
+
+def _summed_edges(graph: DeployedGraph, signs: tuple[float, ...], terms: list[Edge]) -> Edge:
+    """A signed sum, appended to a deployed network."""
+    total = terms[0]
+    if signs[0] < 0.0:
+        one = torch.ones(1)
+        total = graph.call("Affine", total, shape=total.shape, scale=-one, shift=0.0 * one)
+    for sign, term in zip(signs[1:], terms[1:], strict=True):
+        total = graph.call("SumOfTwo" if sign > 0.0 else "DifferenceOfTwo", total, term, shape=total.shape)
+    return total
 
 
 def _summed_constants(signs: tuple[float, ...], constants: list[float]) -> float:

@@ -12,6 +12,7 @@ from wellposed.errors import CertificateError
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.maps.checks import plain_convolution
 from wellposed.maps.convolution import Convolution
+from wellposed.network.deployed import DeployedGraph, Edge, patches
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
@@ -86,8 +87,44 @@ class ConvolutionBlock(Block):
         return self.module.in_channels
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        module = self.module
+        if not isinstance(module.padding, tuple) or len(edge.shape) != 3:
+            raise self.unknown("no form in deployed files for padding by name, or for rows of images")
+        return convolution(graph, edge, module.weight, module.bias, module.stride, module.padding, module.dilation)
+
+    @override
     def describe(self, value: float | None) -> Description:
         return Description("convolution")
+
+
+def convolution(
+    graph: DeployedGraph,
+    edge: Edge,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int] = (1, 1),
+) -> Edge:
+    """A convolution with zero padding, appended to a deployed network.
+
+    Args:
+        graph: which is written.
+        edge: images.
+        weight: shape (out, in, rows, columns).
+        bias: shape (out,); None for zero.
+        stride: of rows and columns.
+        padding: of rows and columns.
+        dilation: of rows and columns.
+    """
+    _, height, width = edge.shape
+    steps = {"stride": stride, "padding": padding, "dilation": dilation}
+    index, (rows, columns) = patches((height, width), (weight.shape[2], weight.shape[3]), **steps)
+    shift = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    shape = (len(weight), rows, columns)
+    numbers = {"weight": weight, "bias": shift.reshape(-1, 1, 1), "index": index}
+    return graph.call("Convolution", edge, shape=shape, **numbers, back=[0, *shape])
 
 
 @kind_of(OrthogonalConv2d)

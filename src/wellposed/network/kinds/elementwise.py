@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from wellposed.activations import of_module
+from wellposed.activations import Activation, name_of, of_module
 from wellposed.errors import CertificateError
 from wellposed.layers.group_sort import GroupSort
+from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.pointwise import Elementwise, Reshape
@@ -41,6 +44,10 @@ class IdentityBlock(_Nonexpansive):
 
     moves = only_shapes = elementwise = is_identity = increasing = True
 
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return edge
+
 
 @kind_of(nn.Flatten)
 class FlattenBlock(_Nonexpansive):
@@ -63,6 +70,10 @@ class FlattenBlock(_Nonexpansive):
         return rows if self.makes_vectors or len(shape) == 1 else None
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return reshaped(self, graph, edge)
+
+    @override
     def describe(self, value: float | None) -> Description:
         return Description(
             "nonexpansive", {"dims": [self.module.start_dim, -1 if self.makes_vectors else self.module.end_dim]}
@@ -74,6 +85,10 @@ class ReshapeBlock(_Nonexpansive):
     """Samples in another shape."""
 
     only_shapes = increasing = True
+
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return reshaped(self, graph, edge)
 
 
 @kind_of(nn.Unflatten)
@@ -102,6 +117,10 @@ class ClampingBlock(_Nonexpansive):
 
     elementwise = True
 
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return activated(self, of_module(self.module), graph, edge)
+
 
 @kind_of(nn.Dropout)
 class DropoutBlock(ClampingBlock):
@@ -114,12 +133,27 @@ class DropoutBlock(ClampingBlock):
         if self.module.training:
             raise CertificateError(f"{self.name}: dropout is active; call model.eval() first")
 
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return edge
+
 
 @kind_of(GroupSort)
 class SortingBlock(_Nonexpansive):
     """Entries sorted within groups: nonexpansive in every norm, though not entry by entry."""
 
     contracts_entries = False
+
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        if self.module.group != 2:
+            raise self.unknown("no form in deployed files for groups of other than two")
+        place = len(edge.shape) + self.module.dim
+        before, own, behind = (
+            math.prod(part) for part in (edge.shape[:place], edge.shape[place : place + 1], edge.shape[place + 1 :])
+        )
+        split = [0, before, 2, own // 2 * behind]
+        return graph.call("GroupSort", edge, shape=edge.shape, split=split, back=[0, *edge.shape])
 
 
 class _Rounded(Block):
@@ -151,6 +185,10 @@ class SmoothBlock(_Rounded):
         sigma = of_module(self.module)
         return super().interval(lower, upper) if sigma is None else sigma.interval(lower, upper)
 
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return activated(self, of_module(self.module), graph, edge)
+
 
 @kind_of(Elementwise)
 class ActivationBlock(Block):
@@ -177,3 +215,34 @@ class ActivationBlock(Block):
         eps, size = torch.finfo(value.dtype).eps, euclidean(value).double()
         constant = 8.0 * eps * value[0].numel() ** 0.5 if len(value) else 0.0
         return few_roundings(value, image).plus(Own(constant + 8.0 * eps * size, 8.0 * eps))
+
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return activated(self, self.module.activation, graph, edge)
+
+
+def activated(block: Block, sigma: Activation | None, graph: DeployedGraph, edge: Edge) -> Edge:
+    """An activation of every entry, appended to a deployed network.
+
+    Args:
+        block: which it belongs to, for the error.
+        sigma: the activation; None for one that is not known.
+        graph: which is written.
+        edge: the arguments.
+    """
+    name = None if sigma is None else name_of(sigma)
+    if name is None:
+        raise block.unknown(f"no form in deployed files for the activation {sigma!r}")
+    return graph.call(f"Activation_{name}", edge, shape=edge.shape)
+
+
+def reshaped(block: Block, graph: DeployedGraph, edge: Edge) -> Edge:
+    """The entries of every sample in the shape of a block's value, appended to a deployed network.
+
+    Args:
+        block: which puts them into that shape.
+        graph: which is written.
+        edge: the block's input.
+    """
+    shape = block.output_shape(edge.shape, torch.float32)
+    return edge if shape == edge.shape else graph.call("Reshaped", edge, shape=shape, to=[0, *shape])

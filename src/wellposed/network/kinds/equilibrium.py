@@ -15,18 +15,25 @@ from wellposed.guarantee import Guarantee
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.maps.affine import Affine
+from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
+from wellposed.network.kinds.linear import linear
 from wellposed.network.metric import metric_guarantee
 from wellposed.network.propagation import Own
 from wellposed.network.state_intervals import StateIntervals
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.linear_algebra import inverse
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import above, below
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.solution import Solution
+
+
+STEPS = 2000  # of a deployed iteration at most
+_ENOUGH = 2.0**-22  # changes of iterates in float32, relative to their size, that are hardly more than rounding
 
 
 @kind_of(Equilibrium, inherited=True)
@@ -128,6 +135,35 @@ class EquilibriumBlock(ImplicitBlock):
         return exact
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        layer: Equilibrium = self.module
+        if len(edge.shape) != 1:
+            raise self.unknown("no form in deployed files for rows of vectors")
+        driven = linear(graph, edge, layer.injection.weight, layer.injection.bias)
+        value = self._deployed_state(graph, driven)
+        if layer.output is not None:
+            value = linear(graph, value, layer.output.weight, layer.output.bias)
+        if layer.direct is not None:
+            direct = linear(graph, edge, layer.direct.weight, layer.direct.bias)
+            value = graph.call("SumOfTwo", value, direct, shape=value.shape)
+        return value
+
+    def _deployed_state(self, graph: DeployedGraph, driven: Edge) -> Edge:
+        """The equilibrium for an offset, appended to a deployed network: Peaceman–Rachford splitting."""
+        operator, sigma = self.module.operator(), self.module.activation
+        matrix, name = operator.matrix(), name_of(sigma)
+        if matrix is None or name is None or not sigma.is_monotone:
+            raise self.unknown(f"no form in deployed files for this state map with the activation {sigma!r}")
+        guarantee = self.module.guarantee() if self.promise is None else self.promise
+        step = guarantee.suggested_step() if sigma.is_own_resolvent else None
+        reflected = cayley(matrix.detach().double().cpu(), 1.0 if step is None else step)
+        drive = (1.0 if step is None else step) * (torch.eye(len(reflected), dtype=torch.float64) + reflected)
+        return graph.call(
+            f"ReflectedEquilibrium_{name}", driven, shape=driven.shape, W=matrix, reflect=reflected.float(),
+            drive=drive.float(), sensitivity=guarantee.offset_lipschitz(), **stopping(STEPS),
+        )  # fmt: skip
+
+    @override
     def describe(self, value: float | None) -> Description:
         layer: Equilibrium = self.module
         matrix, sigma = layer.operator().matrix(), layer.activation
@@ -164,6 +200,17 @@ class _OutputBlock(Block):
     @override
     def margins(self, lower: Tensor, upper: Tensor, labels: Tensor) -> Interval:
         return self.module.numbers().cpu().margins(lower, upper, labels)
+
+
+def stopping(steps: int) -> dict[str, Any]:
+    """The arguments of a deployed iteration that say when it ends: the relative change that is enough, and the most steps."""
+    return {"stop": torch.tensor(_ENOUGH), "limit": torch.tensor(steps)}
+
+
+def cayley(matrix: Tensor, step: float) -> Tensor:
+    """``2(I + α(I − W))⁻¹ − I`` of a matrix, for a step α."""
+    eye = torch.eye(len(matrix), dtype=matrix.dtype)
+    return 2.0 * inverse((1.0 + step) * eye - step * matrix) - eye
 
 
 def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:

@@ -9,6 +9,7 @@ from typing_extensions import override
 from wellposed.layers import SLL, Residual, Sandwich
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.maps.affine import Matrix
+from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.propagation import Own
@@ -82,6 +83,10 @@ class SandwichBlock(ExplicitLayerBlock):
     """``‖[ΨH; Ψ⁻¹Gᵀ]‖₂²/2`` with S = 0."""
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return _explicit("Sandwich", self.module, graph, edge)
+
+    @override
     def _described(self, value: float) -> Description:
         inner, outer, _ = self.module.maps()
         norm = checkable_norm(self.module.balanced(), (2.0 * value) ** 0.5)
@@ -91,6 +96,10 @@ class SandwichBlock(ExplicitLayerBlock):
 @kind_of(SLL)
 class SLLBlock(ExplicitLayerBlock):
     """``max(1, ‖√T H‖₂² − 1)`` with S = I, and what rounding G = −HᵀT adds to it."""
+
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return _explicit("Residual", self.module, graph, edge)
 
     @override
     def _described(self, value: float) -> Description:
@@ -109,10 +118,21 @@ class ResidualBlock(ExplicitLayerBlock):
     """``1 + ‖G‖₂‖H‖₂`` with S = I."""
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return _explicit("Residual", self.module, graph, edge)
+
+    @override
     def _described(self, value: float) -> Description:
         inner, outer, _ = self.module.maps()
         first, second = _norm(inner), _norm(outer)
         return Description("explicit", {"norms": [first, second]}, max(value, 1.0 + first * second) * ROOM)
+
+
+def _explicit(function: str, layer: ExplicitBlock, graph: DeployedGraph, edge: Edge) -> Edge:
+    """A layer, appended to a deployed network."""
+    inner, outer, _ = layer.maps()
+    none = torch.zeros(len(outer))
+    return graph.call(function, edge, shape=(*edge.shape[:-1], len(outer)), H=inner, b=layer.bias, G=outer, c=none)
 
 
 def _norm(matrix: Tensor) -> float:

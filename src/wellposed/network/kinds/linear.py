@@ -13,6 +13,7 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.maps.affine import Matrix
 from wellposed.maps.checks import check_map
 from wellposed.maps.linear import LinearMap
+from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
@@ -79,6 +80,10 @@ class LinearBlock(Block):
         return (self.module.weight.shape[1],)
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return linear(graph, edge, self.module.weight, self.module.bias)
+
+    @override
     def describe(self, value: float | None) -> Description:
         return Description("linear", value=None if value is None else checkable_norm(self.module.weight, value))
 
@@ -95,6 +100,19 @@ class OrthogonalLinearBlock(LinearBlock):
             "shapes": [[module.out_features, module.in_features]], "parametrisation": module.parametrisation, "excess": excess
         }  # fmt: skip
         return Description("orthogonal", options, None if value is None else 1.0 + excess, {"matrix": module.weight})
+
+
+def linear(graph: DeployedGraph, edge: Edge, weight: Tensor, bias: Tensor | None) -> Edge:
+    """A linear map of the last dimension, appended to a deployed network.
+
+    Args:
+        graph: which is written.
+        edge: its input.
+        weight: shape (outputs, inputs).
+        bias: shape (outputs,); None for zero.
+    """
+    shift = weight.new_zeros(len(weight)) if bias is None else bias
+    return graph.call("Linear", edge, shape=(*edge.shape[:-1], len(weight)), weight=weight, bias=shift)
 
 
 def require_weight(block: Block, dimensions: int) -> None:

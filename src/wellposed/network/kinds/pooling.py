@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from wellposed.errors import CertificateError
 from wellposed.layers.orthogonal_conv import UnitPool2d
+from wellposed.network.deployed import DeployedGraph, Edge, patches
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
@@ -85,6 +86,13 @@ class AveragePoolingBlock(_Windows):
         return few_roundings(value, image).plus(Own(inside * euclidean(value).double(), inside))
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        window = self.window
+        if window is None or len(edge.shape) != 3:
+            raise self.unknown("no form in deployed files but for disjoint windows of images")
+        return averaged(graph, edge, window)
+
+    @override
     def describe(self, value: float | None) -> Description:
         window = self.window
         return Description() if window is None else Description("pooling", {"window": list(window)})
@@ -114,6 +122,17 @@ class MaximumPoolingBlock(_Windows):
         return few_roundings(value, image)
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        module = self.module
+        kernel, stride, padding = (pair(part) for part in (module.kernel_size, module.stride, module.padding))
+        if padding != (0, 0) or module.ceil_mode or len(edge.shape) != 3:
+            raise self.unknown("no form in deployed files but for images without padding")
+        index, (rows, columns) = patches(edge.shape[1:], kernel, stride=stride)
+        shape = (edge.shape[0], rows, columns)
+        factor = self.constant("2")[0]
+        return graph.call("MaximumPooling", edge, shape=shape, index=index, back=[0, *shape], overlap=factor)
+
+    @override
     def describe(self, value: float | None) -> Description:
         module = self.module
         return Description("pooling", {"window": list(pair(module.kernel_size)), "stride": list(pair(module.stride))})
@@ -137,8 +156,29 @@ class UnitPoolingBlock(Block):
         return few_roundings(value, image).plus(Own(inside * euclidean(value).double(), inside))
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        size = self.module.window
+        means = averaged(graph, edge, (size, size))
+        scale = torch.full((1,), float(size))
+        return graph.call("Affine", means, shape=means.shape, scale=scale, shift=0.0 * scale)
+
+    @override
     def describe(self, value: float | None) -> Description:
         return Description("pooling", {"window": [self.module.window, self.module.window]})
+
+
+def averaged(graph: DeployedGraph, edge: Edge, window: tuple[int, int]) -> Edge:
+    """Averages over disjoint windows, appended to a deployed network.
+
+    Args:
+        graph: which is written.
+        edge: images.
+        window: rows and columns.
+    """
+    channels, height, width = edge.shape
+    index, (rows, columns) = patches((height, width), window, stride=window)
+    shape = (channels, rows, columns)
+    return graph.call("AveragePooling", edge, shape=shape, index=index, back=[0, *shape])
 
 
 def _averaged(pool: Any, window: int, lower: Tensor, upper: Tensor) -> Interval:

@@ -9,15 +9,34 @@ from typing_extensions import override
 from wellposed.activations import name_of
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.pcdeq import PcDEQ
+from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
-from wellposed.network.kinds.equilibrium import EquilibriumBlock
+from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, stopping
+from wellposed.network.kinds.scaling import batch_normalised
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm
 
 
 @kind_of(PcDEQ, ConvPcDEQ, inherited=True)
 class PositiveBlock(EquilibriumBlock):
     """A state below all fixed points, and vectors that bound the sensitivity there, prove its constant."""
+
+    @override
+    def _deployed_state(self, graph: DeployedGraph, driven: Edge) -> Edge:
+        """Picard's iteration on a state map without negative entries, for the positive part of an offset."""
+        injection, sigma = self.module.injection, name_of(self.module.activation)
+        operator, guarantee = self.module.materialise()
+        floor, sharpness = injection.floor, injection.sharpness
+        if sigma is None or operator.matrix() is None or (floor != 0.0 and sharpness != 1.0):
+            raise self.unknown("no form in deployed files for this state map, activation or sharpness")
+        if injection.norm is not None:
+            driven = batch_normalised(graph, driven, injection.norm)
+        part = "Activation_relu" if floor == 0.0 else "PositivePart"
+        offset = graph.call(part, driven, shape=driven.shape, **({} if floor == 0.0 else {"floor": floor}))
+        return graph.call(
+            f"PositiveEquilibrium_{sigma}", offset, shape=offset.shape, W=operator.matrix(), lowest=guarantee.lowest_offset,
+            sensitivity=guarantee.offset_lipschitz(), **stopping(STEPS),
+        )  # fmt: skip
 
     @override
     def describe(self, value: float | None) -> Description:

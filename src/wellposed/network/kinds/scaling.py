@@ -11,6 +11,7 @@ from typing_extensions import override
 from wellposed.errors import CertificateError
 from wellposed.layers.normalize import Normalize
 from wellposed.maps.batch_norm import batch_norm_map, require_fixed
+from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
@@ -43,6 +44,14 @@ class RescaleBlock(_Scaled):
         first, second = (end / scale if self.module.divide else end * scale for end in (lower, upper))
         return below(torch.minimum(first, second)), above(torch.maximum(first, second))
 
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        scale: Tensor = self.module.scale
+        none = torch.zeros_like(scale)
+        if self.module.divide:
+            return graph.call("Normalize", edge, shape=edge.shape, mean=none, std=scale)
+        return graph.call("Affine", edge, shape=edge.shape, scale=scale, shift=none)
+
 
 @kind_of(Shift)
 class ShiftBlock(_Scaled):
@@ -59,6 +68,11 @@ class ShiftBlock(_Scaled):
         shift = self.module.shift.detach().double().cpu()
         return below(lower + shift), above(upper + shift)
 
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        shift: Tensor = self.module.shift
+        return graph.call("Affine", edge, shape=edge.shape, scale=torch.ones_like(shift), shift=shift)
+
 
 @kind_of(Normalize)
 class NormalizeBlock(_Scaled):
@@ -74,6 +88,10 @@ class NormalizeBlock(_Scaled):
     def interval(self, lower: Tensor, upper: Tensor) -> Interval:
         mean, std = (part.detach().double().cpu() for part in (self.module.mean, self.module.std))
         return below(below(lower - mean) / std), above(above(upper - mean) / std)
+
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return graph.call("Normalize", edge, shape=edge.shape, mean=self.module.mean, std=self.module.std)
 
     @override
     def normalisation(self, inputs: int, behind: Sequence[Block] | None) -> tuple[Tensor, Tensor] | None:
@@ -134,5 +152,28 @@ class BatchNormBlock(_Scaled):
         return super().relative_rounding(value, image).plus(own)
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        return batch_normalised(graph, edge, self.module)
+
+    @override
     def describe(self, value: float | None) -> Description:
         return Description("batch-norm", {"epsilon": self.module.eps})
+
+
+def batch_normalised(graph: DeployedGraph, edge: Edge, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Edge:
+    """A batch normalisation in eval mode, appended to a deployed network.
+
+    Args:
+        graph: which is written.
+        edge: its input, with the channels first.
+        norm: the normalisation.
+    """
+    assert norm.running_mean is not None and norm.running_var is not None
+    weight = torch.ones_like(norm.running_mean) if norm.weight is None else norm.weight
+    bias = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
+    each = (-1, *[1] * (len(edge.shape) - 1))
+    mean, variance, scale, shift = (
+        part.detach().reshape(each) for part in (norm.running_mean, norm.running_var, weight, bias)
+    )
+    numbers = {"mean": mean, "variance": variance, "weight": scale, "bias": shift}
+    return graph.call("BatchNormalized", edge, shape=edge.shape, **numbers, epsilon=float(norm.eps))

@@ -1,0 +1,97 @@
+"""A network as one ONNX file, which runs without this library and bounds its own errors."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from wellposed.deployment.graph import OnnxGraph
+from wellposed.errors import CertificateError, InputError, check
+from wellposed.network import Network, materialise
+
+TOLERANCE = 1e-3
+
+
+def export(
+    model: nn.Module | Network,
+    path: str | Path,
+    *,
+    tolerance: float = TOLERANCE,
+    input_shape: tuple[int, ...] | None = None,
+) -> Network:
+    """Write a network as one ONNX file that any ONNX runtime executes, and that says how far off its answers may be.
+
+    The file computes in the network's own float32 numbers. Its input ``x`` has the shape (batch, *input_shape); its outputs are
+    ``logits``, and ``error_bound``: for each sample a bound on the Euclidean distance of the logits from those of exact
+    arithmetic, every rounding and every unfinished iteration counted. Where that bound exceeds the tolerance it is infinite,
+    and the answer is to be refused. Every layer is a node of the domain ``wellposed``, whose meaning is a function in the file,
+    made of standard operators.
+
+    Args:
+        model: a module or a network. One in float64 becomes its float32 network first.
+        path: of the file.
+        tolerance: the largest bound of an error for which an answer counts, in units of the logits.
+        input_shape: of one input, where the network does not tell it.
+
+    Returns:
+        The network that the file computes, in float32: certify that one.
+
+    Raises:
+        CertificateError: the network cannot be materialised, or a block has no form in such files; it is named.
+        InputError: an argument is unusable, or the file cannot be written.
+    """
+    network = float32_network(model, input_shape)
+    written = deployed(network, tolerance=tolerance)
+    try:
+        Path(path).write_bytes(written.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise InputError(f"path={str(path)!r}: cannot be written ({error.strerror}); choose another place") from error
+    return network
+
+
+def deployed(network: Network, *, tolerance: float = TOLERANCE) -> ModelProto:
+    """A float32 network as an ONNX model, see `export`.
+
+    Args:
+        network: with a known input shape.
+        tolerance: see `export`.
+
+    Raises:
+        CertificateError: a block has no form in such files, or has other than float32 weights.
+        InputError: the tolerance is not positive, or the shape of inputs is not known.
+    """
+    check(0.0 < tolerance < math.inf, "tolerance", tolerance, "must be positive and finite")
+    if network.takes_graphs:
+        raise CertificateError("network: takes graphs, which deployed files cannot hold")
+    if network.input_shape is None:
+        raise InputError("input_shape=None: the network takes inputs of several shapes; say which the file is for")
+    graph = OnnxGraph()
+    edge = graph.enter(network.input_shape)
+    for block in network.blocks:
+        edge = block.deploy(graph, edge)
+    written = graph.finish(edge, network.input_shape, tolerance)
+    onnx.checker.check_model(written)
+    return written
+
+
+def float32_network(model: nn.Module | Network, input_shape: tuple[int, ...] | None = None) -> Network:
+    """The network that a deployed file of a model computes: its own, or for one in float64 what rounding to float32 makes of it.
+
+    Args:
+        model: a module or a network.
+        input_shape: of one input, where the network does not tell it.
+    """
+    network = materialise(model, input_shape)
+    if network.dtype == torch.float32:
+        return network
+    if isinstance(model, Network):
+        raise CertificateError(
+            "network: is in float64, and files hold float32 numbers; give the module, or materialise module.float()"
+        )
+    return materialise(copy.deepcopy(model).float(), network.input_shape)

@@ -1,0 +1,92 @@
+"""Writing a deployed network: the ONNX model that grows node by node."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from wellposed.deployment.functions import DOMAIN, IR_VERSION, OPSET, VERSION, called
+from wellposed.deployment.functions import function as function_named
+from wellposed.errors import CertificateError
+from wellposed.network.deployed import DeployedGraph, Edge
+
+INPUT, LOGITS, ERROR = "x", "logits", "error_bound"
+
+
+class OnnxGraph(DeployedGraph):
+    """An ONNX graph, see `wellposed.network.deployed.DeployedGraph`; numbers that occur again are stored once."""
+
+    def __init__(self) -> None:
+        self._nodes: list[NodeProto] = []
+        self._numbers: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._stored: list[TensorProto] = []
+        self._functions: dict[str, None] = {}
+
+    def enter(self, shape: tuple[int, ...]) -> Edge:
+        """The input of the network as an edge; it is exact.
+
+        Args:
+            shape: of one sample.
+        """
+        edge = Edge(value="value_0", error="error_0", shape=shape)
+        self._append("Enter", [INPUT], [edge.value, edge.error])
+        return edge
+
+    def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Tensor | float | list[int]) -> Edge:
+        """See `wellposed.network.deployed.DeployedGraph.call`."""
+        place = len(self._nodes)
+        found = Edge(value=f"value_{place}", error=f"error_{place}", shape=shape)
+        taken = [name for edge in edges for name in (edge.value, edge.error)]
+        stored = [self._number(f"{function}_{place}.{name}", value) for name, value in numbers.items()]
+        self._append(function, [*taken, *stored], [found.value, found.error])
+        return found
+
+    def finish(self, edge: Edge, input_shape: tuple[int, ...], tolerance: float) -> ModelProto:
+        """The whole model.
+
+        Args:
+            edge: the logits.
+            input_shape: of one input.
+            tolerance: the largest bound of an error for which an answer counts.
+        """
+        bound = self._number("tolerance", torch.tensor(tolerance, dtype=torch.float32))
+        self._append("Leave", [edge.value, edge.error, bound], [LOGITS, ERROR])
+        graph = helper.make_graph(
+            self._nodes,
+            "network",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *input_shape])],
+            [
+                helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", *edge.shape]),
+                helper.make_tensor_value_info(ERROR, TensorProto.FLOAT, ["batch"]),
+            ],
+            self._stored,
+        )
+        imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+        functions = [function_named(name) for name in self._functions]
+        return helper.make_model(
+            graph, functions=functions, opset_imports=imports, ir_version=IR_VERSION, producer_name="wellposed"
+        )
+
+    def _append(self, function: str, inputs: list[str], outputs: list[str]) -> None:
+        self._functions.update(dict.fromkeys(called(function)))
+        self._nodes.append(helper.make_node(function, inputs, outputs, domain=DOMAIN))
+
+    def _number(self, name: str, value: Tensor | float | list[int]) -> str:
+        """Name of stored numbers, which are stored under the first name that they were asked for by."""
+        array = _array(name, value)
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self._numbers:
+            self._numbers[key] = name
+            self._stored.append(numpy_helper.from_array(array, name))
+        return self._numbers[key]
+
+
+def _array(name: str, value: Tensor | float | list[int]) -> NDArray[np.generic]:
+    if isinstance(value, Tensor):
+        if value.dtype not in (torch.float32, torch.int64):
+            raise CertificateError(f"{name}: is stored in {value.dtype}; deployed networks have float32 numbers")
+        return np.array(value.detach().cpu().numpy(), order="C")  # ascontiguousarray would give scalars a dimension
+    return np.array(value, dtype=np.float64 if isinstance(value, float) else np.int64)

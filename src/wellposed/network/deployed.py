@@ -1,0 +1,70 @@
+"""What a kind of block needs to write itself down as a part of a deployed network; `wellposed.deployment` implements it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """A value of a deployed network, and beside it the bound of its error.
+
+    Attributes:
+        value: name of the tensor with the value, float64, shape (batch, *shape).
+        error: name of the tensor with the bound, float64, shape (batch,).
+        shape: of one sample.
+    """
+
+    value: str
+    error: str
+    shape: tuple[int, ...]
+
+
+class DeployedGraph(Protocol):
+    """A deployed network while it is written."""
+
+    def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Tensor | float | list[int]) -> Edge:
+        """Append a node of the domain ``wellposed``.
+
+        Args:
+            function: its name, see `wellposed.deployment.functions`.
+            edges: what it takes.
+            shape: of one sample of what it gives.
+            numbers: its numbers, in the order of the function's inputs: tensors are stored in their dtype, floats as float64,
+                and lists as int64.
+        """
+
+
+def patches(
+    image: tuple[int, int],
+    window: tuple[int, int],
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+) -> tuple[Tensor, tuple[int, int]]:
+    """Which pixels windows see, row by row: for zeros around the image one place behind the last pixel.
+
+    Args:
+        image: height and width.
+        window: rows and columns.
+        stride: from one window to the next.
+        padding: zeros above and below, and on the left and right.
+        dilation: from one pixel of a window to the next.
+
+    Returns:
+        Places, int64, shape (windows, pixels of a window); and how many rows and columns of windows there are.
+    """
+    sides, counts = [], []
+    for size, taps, step, around, spread in zip(image, window, stride, padding, dilation, strict=True):
+        count = (size + 2 * around - spread * (taps - 1) - 1) // step + 1
+        sides.append(torch.arange(count)[:, None] * step - around + torch.arange(taps) * spread)
+        counts.append(count)
+    rows, columns = sides[0][:, None, :, None], sides[1][None, :, None, :]
+    inside = (rows >= 0) & (rows < image[0]) & (columns >= 0) & (columns < image[1])
+    places = torch.where(inside, rows * image[1] + columns, image[0] * image[1])
+    return places.reshape(counts[0] * counts[1], -1), (counts[0], counts[1])
