@@ -68,3 +68,20 @@ def patches(
     inside = (rows >= 0) & (rows < image[0]) & (columns >= 0) & (columns < image[1])
     places = torch.where(inside, rows * image[1] + columns, image[0] * image[1])
     return places.reshape(counts[0] * counts[1], -1), (counts[0], counts[1])
+
+
+def placement(image: tuple[int, ...], size: tuple[int, ...], border: int) -> Tensor:
+    """Which pixels an image has that is put into a larger one: for zeros around it one place behind the last pixel.
+
+    Args:
+        image: height and width.
+        size: height and width of the larger image.
+        border: rows above the image and columns on the left of it.
+
+    Returns:
+        Places, int64, shape (pixels of the larger image,).
+    """
+    rows, columns = (torch.arange(extent) - border for extent in size)
+    rows, columns = rows[:, None], columns[None, :]
+    inside = (rows >= 0) & (rows < image[0]) & (columns >= 0) & (columns < image[1])
+    return torch.where(inside, rows * image[1] + columns, image[0] * image[1]).flatten()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +126,18 @@ def convolution(
     shape = (len(weight), rows, columns)
     numbers = {"weight": weight, "bias": shift.reshape(-1, 1, 1), "index": index}
     return graph.call("Convolution", edge, shape=shape, **numbers, back=[0, *shape])
+
+
+def same_size(kernel: Tensor, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The numbers of a deployed state map that is a zero-padded convolution which keeps the size of images.
+
+    Args:
+        kernel: shape (channels, channels, rows, columns), rows and columns odd.
+        shape: channels, height and width.
+    """
+    rows, columns = kernel.shape[2:]
+    index, _ = patches((shape[1], shape[2]), (rows, columns), padding=(rows // 2, columns // 2))
+    return {"kernel": kernel, "index": index, "back": [0, *shape]}
 
 
 @kind_of(OrthogonalConv2d)

@@ -10,9 +10,12 @@ from wellposed.activations import name_of
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
+from wellposed.network.deployed import DeployedGraph, Edge, placement
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
-from wellposed.network.kinds.equilibrium import EquilibriumBlock
+from wellposed.network.kinds.convolution import convolution, same_size
+from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, stopping
+from wellposed.maps.image import ImageInjection
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
 from wellposed.operators.fourier import real_parts
 
@@ -32,6 +35,14 @@ class _ConvolutionalBlock(EquilibriumBlock):
         }  # fmt: skip
         return self._described(options, value, norm)
 
+    @override
+    def _deployed_offset(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        injection: ImageInjection = self.module.injection
+        padding = (injection.weight.shape[2] // 2, injection.weight.shape[3] // 2)
+        stride = (injection.stride[0], injection.stride[1])
+        driven = convolution(graph, edge, injection.weight, injection.bias, stride, padding)
+        return placed(graph, driven, self.module.state_shape, injection.border)
+
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
         """The description of the layer.
 
@@ -46,6 +57,19 @@ class _ConvolutionalBlock(EquilibriumBlock):
 @kind_of(ConvNEMON, inherited=True)
 class ChannelwiseBlock(_ConvolutionalBlock):
     """A zero-padded convolution, with vectors that bound its sensitivity channel by channel."""
+
+    @override
+    def _deployed_state(self, graph: DeployedGraph, driven: Edge) -> Edge:
+        """The averaged iteration, with the largest damping for which no state keeps a negative share of itself."""
+        sigma, (operator, guarantee) = name_of(self.module.activation), self.module.materialise()
+        known = operator.coefficients()
+        if sigma is None or known is None or not self.module.activation.is_monotone:
+            raise self.unknown(f"no form in deployed files for the activation {self.module.activation!r}")
+        damping = 1.0 / (1.0 - known.weight[known.own].detach().clamp(max=0.0))
+        return graph.call(
+            f"ConvolvedEquilibrium_{sigma}", driven, shape=driven.shape, **same_size(known.weight, driven.shape),
+            damping=damping[:, None, None], sensitivity=guarantee.offset_lipschitz(), **stopping(STEPS),
+        )  # fmt: skip
 
     @override
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
@@ -86,3 +110,18 @@ def _monotone(m: float, value: float, norm: float) -> tuple[float, float]:
     """A monotonicity a little below m, as the checker's proof rounds otherwise, and the constant ‖U‖₂/m that follows."""
     least = m / ROOM
     return least, max(value, norm / least * ROOM)
+
+
+def placed(graph: DeployedGraph, edge: Edge, shape: tuple[int, ...], border: int) -> Edge:
+    """An image with zeros around it, appended to a deployed network.
+
+    Args:
+        graph: which is written.
+        edge: the image.
+        shape: channels, height and width of what it is put into.
+        border: rows above it and columns on the left of it.
+    """
+    if edge.shape == shape:
+        return edge
+    index = placement(edge.shape[1:], shape[1:], border)
+    return graph.call("Placed", edge, shape=shape, index=index, back=[0, *shape])

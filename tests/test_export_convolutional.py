@@ -1,0 +1,89 @@
+"""Deployed files of networks on images: onnxruntime against exact solves, for what the files say of their own errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import wellposed as wp
+from wellposed.deployment import export
+from wellposed.network import Network
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+ORDINARY = 1e-3  # a bound that no ordinary network exceeds
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """A file as it runs on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options)
+
+
+def behind(layer: nn.Module, shape: tuple[int, ...], classes: int = 3) -> nn.Module:
+    """A layer, and a head that reads all of its value."""
+    with torch.no_grad():
+        features = layer(torch.zeros(1, *shape))[0].numel()
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(features, classes)).eval()
+
+
+def require_bounded(model: nn.Module, shape: tuple[int, ...], path: Path, largest: float = ORDINARY) -> Network:
+    """Refuse a file whose errors exceed its bounds, whose bounds are large, or whose samples depend on their batch."""
+    network = export(model.eval(), path, tolerance=largest, input_shape=shape)
+    run = session(path)
+    torch.manual_seed(1)
+    x = torch.randn(300, *shape)
+    logits, bound = (torch.from_numpy(found).double() for found in run.run(None, {"x": x.numpy()}))
+    exact = network.exact.bounded(x.double())
+    error = (logits - exact.logits).flatten(1).norm(dim=1)
+    assert bool((error <= bound + exact.error).all())
+    assert bool((bound <= largest).all())
+    for size in (1, 7, 128):
+        part = x[:size].numpy()
+        again, own = run.run(None, {"x": part})
+        apart = np.abs(again - logits[:size].numpy()).reshape(size, -1).max(1)
+        assert (apart <= own + bound[:size].numpy()).all()
+    return network
+
+
+def moved(layer: nn.Module, scale: float = 0.3) -> nn.Module:
+    """A layer with other parameters than it begins with, biases above all."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise * scale * (parameter.square().mean().sqrt() + 0.1))
+    return layer
+
+
+class TestZeroPadded:
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "softplus", "leaky_relu"])
+    def test_channelwise_monotone_layers(self, activation: str, tmp_path: Path) -> None:
+        layer = moved(wp.ConvNEMON(2, 4, (9, 6), mu=0.5, stride=2, activation=activation))
+        require_bounded(behind(layer, (2, 9, 6)), (2, 9, 6), tmp_path / "m.onnx")
+
+    @pytest.mark.parametrize(("taps", "input_taps", "image"), [(5, None, (7, 8)), (1, 3, (4, 4)), (3, 1, (3, 10))])
+    def test_taps_and_images(self, taps: int, input_taps: int | None, image: tuple[int, int], tmp_path: Path) -> None:
+        layer = moved(wp.ConvNEMON(1, 3, image, taps=taps, input_taps=input_taps))
+        require_bounded(behind(layer, (1, *image)), (1, *image), tmp_path / "m.onnx")
+
+    @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+    @pytest.mark.parametrize("batch_norm", [False, True])
+    def test_positive_layers(self, activation: str, batch_norm: bool, tmp_path: Path) -> None:
+        layer = wp.ConvPcDEQ(2, 4, (9, 8), activation=activation, stride=2, padding=0, batch_norm=batch_norm)
+        layer.train()(torch.randn(32, 2, 9, 8))
+        require_bounded(behind(layer.eval(), (2, 9, 8)), (2, 9, 8), tmp_path / "m.onnx")
+
+
+def test_samples_are_images(tmp_path: Path) -> None:
+    """A bound of a batch is one of every sample, so that a sample alone has it too."""
+    model = behind(wp.ConvNEMON(1, 2, (4, 4)), (1, 4, 4))
+    export(model, tmp_path / "m.onnx", input_shape=(1, 4, 4))
+    x: Tensor = torch.randn(3, 1, 4, 4)
+    logits, bound = session(tmp_path / "m.onnx").run(None, {"x": x.numpy()})
+    assert logits.shape == (3, 3) and bound.shape == (3,)
