@@ -12,7 +12,9 @@ from torch import Tensor, nn
 import wellposed as wp
 from wellposed.deployment import export
 from wellposed.network import Network
+from wellposed.numerics.roots_of_unity import roots_of_unity
 
+mpmath = pytest.importorskip("mpmath")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 ORDINARY = 1e-3  # a bound that no ordinary network exceeds
@@ -78,6 +80,29 @@ class TestZeroPadded:
         layer = wp.ConvPcDEQ(2, 4, (9, 8), activation=activation, stride=2, padding=0, batch_norm=batch_norm)
         layer.train()(torch.randn(32, 2, 9, 8))
         require_bounded(behind(layer.eval(), (2, 9, 8)), (2, 9, 8), tmp_path / "m.onnx")
+
+
+class TestCircular:
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "softplus", "hardtanh"])
+    @pytest.mark.parametrize("border", [0, 1])
+    def test_monotone_layers(self, activation: str, border: int, tmp_path: Path) -> None:
+        layer = moved(wp.ConvMonDEQ(2, 4, (9, 6), m=0.5, stride=2, border=border, activation=activation))
+        require_bounded(behind(layer, (2, 9, 6)), (2, 9, 6), tmp_path / "m.onnx")
+
+    @pytest.mark.parametrize("image", [(7, 8), (4, 4), (3, 10), (5, 7), (1, 6), (6, 1), (2, 2)])
+    def test_even_and_odd_images(self, image: tuple[int, int], tmp_path: Path) -> None:
+        layer = moved(wp.ConvMonDEQ(1, 3, image, taps=min(3, *image) | 1 if min(image) > 2 else 1))
+        require_bounded(behind(layer, (1, *image)), (1, *image), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 8, 12, 31, 56])
+def test_roots_of_unity_are_exactly_rounded(count: int) -> None:
+    cosines, sines = roots_of_unity(count)
+    with mpmath.workprec(400):
+        for place, (cosine, sine) in enumerate(zip(cosines, sines, strict=True)):
+            angle = 2 * mpmath.pi * place / count
+            for found, exact in ((cosine, mpmath.cos(angle)), (sine, mpmath.sin(angle))):
+                assert found == (float(exact) if abs(exact) > 1e-60 else 0.0)
 
 
 def test_samples_are_images(tmp_path: Path) -> None:

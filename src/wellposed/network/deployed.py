@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+Numbers = Tensor | float | list[int] | list[list[float]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
@@ -27,7 +29,7 @@ class Edge:
 class DeployedGraph(Protocol):
     """A deployed network while it is written."""
 
-    def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Tensor | float | list[int]) -> Edge:
+    def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Numbers) -> Edge:
         """Append a node of the domain ``wellposed``.
 
         Args:
@@ -35,7 +37,7 @@ class DeployedGraph(Protocol):
             edges: what it takes.
             shape: of one sample of what it gives.
             numbers: its numbers, in the order of the function's inputs: tensors are stored in their dtype, floats as float64,
-                and lists as int64.
+                alone or in lists of lists, and lists of integers as int64.
         """
 
 

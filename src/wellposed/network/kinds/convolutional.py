@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import name_of
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
+from wellposed.maps.image import ImageInjection
 from wellposed.network.deployed import DeployedGraph, Edge, placement
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.convolution import convolution, same_size
 from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, stopping
-from wellposed.maps.image import ImageInjection
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
+from wellposed.numerics.roots_of_unity import roots_of_unity
+from wellposed.operators.circular import cayley_transfer
 from wellposed.operators.fourier import real_parts
 
 
@@ -84,6 +88,21 @@ class CircularBlock(_ConvolutionalBlock):
     """A circular convolution, with I − W ⪰ mI at every frequency."""
 
     @override
+    def _deployed_state(self, graph: DeployedGraph, driven: Edge) -> Edge:
+        """Peaceman–Rachford splitting, whose reflected resolvent is one matrix per frequency too."""
+        sigma, (operator, guarantee) = self.module.activation.interior, self.module.materialise()
+        form, name = operator.frequency_form(), name_of(sigma)
+        if form is None or name is None or not sigma.is_monotone:
+            raise self.unknown(f"no form in deployed files for the activation {sigma!r}")
+        step = (guarantee.suggested_step() if sigma.is_own_resolvent else None) or 1.0
+        reflect = cayley_transfer(form.transfer.to(torch.complex128), step).to(torch.complex64)
+        return graph.call(
+            f"CirculatedEquilibrium_{name}", driven, shape=driven.shape, transfer=real_parts(form.transfer),
+            mask=interior_mask(driven.shape, self.module.injection.border), reflect=real_parts(reflect),
+            drive=torch.tensor(step), **turns(form.image), sensitivity=guarantee.offset_lipschitz(), **stopping(STEPS),
+        )  # fmt: skip
+
+    @override
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
         layer, (operator, guarantee) = self.module, self.module.materialise()
         least, bound = _monotone(guarantee.m, value, norm)
@@ -125,3 +144,27 @@ def placed(graph: DeployedGraph, edge: Edge, shape: tuple[int, ...], border: int
         return edge
     index = placement(edge.shape[1:], shape[1:], border)
     return graph.call("Placed", edge, shape=shape, index=index, back=[0, *shape])
+
+
+def interior_mask(shape: tuple[int, ...], border: int) -> Tensor:
+    """Ones, to be broadcast over images, but zeros in a border.
+
+    Args:
+        shape: channels, height and width of the images.
+        border: rows and columns around the image that are zero.
+    """
+    if border == 0:
+        return torch.ones(1, 1, 1)
+    mask = torch.zeros(1, *shape[1:])
+    mask[:, border:-border, border:-border] = 1.0
+    return mask
+
+
+def turns(image: tuple[int, int]) -> dict[str, list[list[float]]]:
+    """What the transforms of deployed images are made of: roots of unity for rows and for columns.
+
+    Args:
+        image: height and width.
+    """
+    rows, columns = ([list(part) for part in roots_of_unity(extent)] for extent in image)
+    return {"rows": rows, "columns": columns}
