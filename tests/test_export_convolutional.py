@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import wellposed as wp
 from wellposed.deployment import export
+from wellposed.errors import CertificateError
 from wellposed.network import Network
 from wellposed.numerics.roots_of_unity import roots_of_unity
 
@@ -93,6 +94,30 @@ class TestCircular:
     def test_even_and_odd_images(self, image: tuple[int, int], tmp_path: Path) -> None:
         layer = moved(wp.ConvMonDEQ(1, 3, image, taps=min(3, *image) | 1 if min(image) > 2 else 1))
         require_bounded(behind(layer, (1, *image)), (1, *image), tmp_path / "m.onnx")
+
+
+class TestBounded:
+    @pytest.mark.parametrize("metric", ["full", "channels", "image", "identity"])
+    @pytest.mark.parametrize("border", [0, 1])
+    def test_prescribed_bounds(self, metric: str, border: int, tmp_path: Path) -> None:
+        layer = moved(
+            wp.ConvLBEN(2, 4, (9, 8), gamma=3.0, out_features=5, pool=2, stride=2, metric=metric, border=border)
+        )
+        require_bounded(layer, (2, 9, 8), tmp_path / "m.onnx")
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "softplus"])
+    def test_states(self, activation: str, tmp_path: Path) -> None:
+        layer = moved(wp.ConvLBEN(1, 4, (7, 10), activation=activation, taps=5, input_taps=3, stride=3))
+        require_bounded(behind(layer, (1, 7, 10)), (1, 7, 10), tmp_path / "m.onnx")
+
+    def test_smooth_activations_in_a_metric_of_channels(self, tmp_path: Path) -> None:
+        layer = moved(wp.ConvLBEN(1, 4, (6, 6), gamma=2.0, out_features=3, activation="tanh", pool=4))
+        require_bounded(layer, (1, 6, 6), tmp_path / "m.onnx")
+
+    def test_what_needs_other_resolvents_is_refused(self, tmp_path: Path) -> None:
+        layer = wp.ConvLBEN(1, 4, (6, 6), gamma=2.0, out_features=3, activation="tanh", metric="full")
+        with pytest.raises(CertificateError, match=r"tanh.*changes from pixel to pixel"):
+            export(layer, tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 8, 12, 31, 56])

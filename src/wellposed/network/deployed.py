@@ -87,3 +87,25 @@ def placement(image: tuple[int, ...], size: tuple[int, ...], border: int) -> Ten
     rows, columns = rows[:, None], columns[None, :]
     inside = (rows >= 0) & (rows < image[0]) & (columns >= 0) & (columns < image[1])
     return torch.where(inside, rows * image[1] + columns, image[0] * image[1]).flatten()
+
+
+def circular_patches(
+    image: tuple[int, int], outputs: tuple[int, ...], kernel: Tensor, place: tuple[int, int, int, int]
+) -> Tensor:
+    """Which pixels the windows of a circular convolution see of an image in a canvas that its stride divides, as in `patches`.
+
+    Args:
+        image: height and width.
+        outputs: height and width of what the convolution gives.
+        kernel: shape (out, in, rows, columns), rows and columns odd.
+        place: zeros on the left, right, top and bottom of the image in its canvas.
+    """
+    starts, sides = (place[2], place[0]), []
+    canvas = (place[2] + image[0] + place[3], place[0] + image[1] + place[1])
+    for size, whole, count, taps, start in zip(image, canvas, outputs, kernel.shape[2:], starts, strict=True):
+        seen = torch.arange(count)[:, None] * (whole // count) + torch.arange(taps) - taps // 2
+        side = seen % whole - start
+        sides.append(torch.where((side >= 0) & (side < size), side, -1))
+    rows, columns = sides[0][:, None, :, None], sides[1][None, :, None, :]
+    places = torch.where((rows >= 0) & (columns >= 0), rows * image[1] + columns, image[0] * image[1])
+    return places.reshape(outputs[0] * outputs[1], -1)

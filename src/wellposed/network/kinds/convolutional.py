@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import name_of
@@ -16,10 +15,10 @@ from wellposed.maps.image import ImageInjection
 from wellposed.network.deployed import DeployedGraph, Edge, placement
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
+from wellposed.network.kinds.circular import interior_mask, turns
 from wellposed.network.kinds.convolution import convolution, same_size
 from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, stopping
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
-from wellposed.numerics.roots_of_unity import roots_of_unity
 from wellposed.operators.circular import cayley_transfer
 from wellposed.operators.fourier import real_parts
 
@@ -144,27 +143,3 @@ def placed(graph: DeployedGraph, edge: Edge, shape: tuple[int, ...], border: int
         return edge
     index = placement(edge.shape[1:], shape[1:], border)
     return graph.call("Placed", edge, shape=shape, index=index, back=[0, *shape])
-
-
-def interior_mask(shape: tuple[int, ...], border: int) -> Tensor:
-    """Ones, to be broadcast over images, but zeros in a border.
-
-    Args:
-        shape: channels, height and width of the images.
-        border: rows and columns around the image that are zero.
-    """
-    if border == 0:
-        return torch.ones(1, 1, 1)
-    mask = torch.zeros(1, *shape[1:])
-    mask[:, border:-border, border:-border] = 1.0
-    return mask
-
-
-def turns(image: tuple[int, int]) -> dict[str, list[list[float]]]:
-    """What the transforms of deployed images are made of: roots of unity for rows and for columns.
-
-    Args:
-        image: height and width.
-    """
-    rows, columns = ([list(part) for part in roots_of_unity(extent)] for extent in image)
-    return {"rows": rows, "columns": columns}
