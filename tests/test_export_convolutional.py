@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +119,33 @@ class TestBounded:
         layer = wp.ConvLBEN(1, 4, (6, 6), gamma=2.0, out_features=3, activation="tanh", metric="full")
         with pytest.raises(CertificateError, match=r"tanh.*changes from pixel to pixel"):
             export(layer, tmp_path / "m.onnx")
+
+
+class TestOrthogonal:
+    @pytest.mark.parametrize(("image", "stride"), [((7, 8), 1), ((7, 8), 2), ((6, 6), 3), ((5, 4), 3), ((1, 5), 2)])
+    def test_convolutions(self, image: tuple[int, int], stride: int, tmp_path: Path) -> None:
+        first = moved(wp.OrthogonalConv2d(2, 4, image, stride=stride, taps=1))
+        model = nn.Sequential(first, wp.GroupSort(dim=-3), moved(wp.OrthogonalConv2d(4, 3, first.out_image, taps=1)))
+        require_bounded(behind(model, (2, *image)), (2, *image), tmp_path / "m.onnx")
+
+    @pytest.mark.parametrize("coupling", ["convex", "additive", "joint", "residual"])
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_cells_on_vectors(self, coupling: str, depth: int, tmp_path: Path) -> None:
+        if coupling == "joint" and depth > 1:
+            pytest.skip("joint cells have one map")
+        layer = moved(wp.OrthogonalDEQ(9, 12, coupling=coupling, depth=depth))
+        require_bounded(behind(layer, (9,)), (9,), tmp_path / "m.onnx")
+
+    @pytest.mark.parametrize("coupling", ["convex", "residual"])
+    @pytest.mark.parametrize("encode", [False, True])
+    def test_cells_on_images(self, coupling: str, encode: bool, tmp_path: Path) -> None:
+        layer = wp.ConvOrthogonalDEQ(2, 6 if encode else 2, (7, 8), coupling=coupling, encode=encode, stride=1 + encode)
+        require_bounded(behind(moved(layer), (2, 7, 8)), (2, 7, 8), tmp_path / "m.onnx")
+
+    @pytest.mark.parametrize("options", [{"group": 4}, {"activation": "householder"}])
+    def test_other_activations_are_refused(self, options: dict[str, Any], tmp_path: Path) -> None:
+        with pytest.raises(CertificateError, match="groups of other than two, or for learned reflections"):
+            export(wp.OrthogonalDEQ(9, 12, **options), tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 8, 12, 31, 56])

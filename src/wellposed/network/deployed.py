@@ -109,3 +109,21 @@ def circular_patches(
     rows, columns = sides[0][:, None, :, None], sides[1][None, :, None, :]
     places = torch.where((rows >= 0) & (columns >= 0), rows * image[1] + columns, image[0] * image[1])
     return places.reshape(outputs[0] * outputs[1], -1)
+
+
+def unshuffling(image: tuple[int, int], stride: int) -> Tensor:
+    """Which pixels become channels, as in `torch.nn.functional.pixel_unshuffle`, with zeros as in `placement`.
+
+    Args:
+        image: height and width.
+        stride: rows and columns that become channels.
+
+    Returns:
+        Places, int64, shape (stride², pixels that are left).
+    """
+    rows, columns = (torch.arange(-(-extent // stride)) * stride for extent in image)
+    inner = torch.arange(stride)
+    rows = rows[None, None, :, None] + inner[:, None, None, None]
+    columns = columns[None, None, None, :] + inner[None, :, None, None]
+    inside = (rows < image[0]) & (columns < image[1])
+    return torch.where(inside, rows * image[1] + columns, image[0] * image[1]).reshape(stride**2, -1)

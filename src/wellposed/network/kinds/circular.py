@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.numerics.roots_of_unity import roots_of_unity
 
 
@@ -30,3 +31,9 @@ def turns(image: tuple[int, int]) -> dict[str, list[list[float]]]:
     """
     rows, columns = ([list(part) for part in roots_of_unity(extent)] for extent in image)
     return {"rows": rows, "columns": columns}
+
+
+def on_grid(part: OrthogonalConv2d) -> Tensor:
+    """The matrices of an orthogonal convolution, shape (height, width//2 + 1, out_channels, in_channels, 2)."""
+    rows, columns = part.out_image
+    return part.transfer().detach().unflatten(0, (rows, columns // 2 + 1))
