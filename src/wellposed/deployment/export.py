@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
 import torch
-from onnx import ModelProto
 from torch import nn
 
-from wellposed.deployment.graph import OnnxGraph
 from wellposed.errors import CertificateError, InputError, check
 from wellposed.network import Network, materialise
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 TOLERANCE = 1e-3
 
@@ -66,6 +67,10 @@ def deployed(network: Network, *, tolerance: float = TOLERANCE) -> ModelProto:
         CertificateError: a block has no form in such files, or has other than float32 weights.
         InputError: the tolerance is not positive, or the shape of inputs is not known.
     """
+    from onnx import checker  # takes a quarter of a second
+
+    from wellposed.deployment.graph import OnnxGraph
+
     check(0.0 < tolerance < math.inf, "tolerance", tolerance, "must be positive and finite")
     if network.takes_graphs:
         raise CertificateError("network: takes graphs, which deployed files cannot hold")
@@ -76,7 +81,7 @@ def deployed(network: Network, *, tolerance: float = TOLERANCE) -> ModelProto:
     for block in network.blocks:
         edge = block.deploy(graph, edge)
     written = graph.finish(edge, network.input_shape, tolerance)
-    onnx.checker.check_model(written)
+    checker.check_model(written)
     return written
 
 

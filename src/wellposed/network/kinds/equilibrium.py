@@ -31,7 +31,6 @@ from wellposed.numerics.outward import above, below
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.solution import Solution
 
-
 STEPS = 2000  # of a deployed iteration at most
 _ENOUGH = 2.0**-22  # changes of iterates in float32, relative to their size, that are hardly more than rounding
 
