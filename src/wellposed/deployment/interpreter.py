@@ -13,6 +13,8 @@ from torch import Tensor
 
 _DTYPES = {1: torch.float32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
 
+_REFINEMENTS = 2  # steps in float64 behind the iteration
+
 Values = dict[str, Any]
 
 
@@ -22,7 +24,7 @@ def run(model: ModelProto, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     Args:
         model: of `wellposed.deployment.export.deployed`.
         x: inputs, shape (batch, *input_shape), float32.
-        steps: iterations of every equilibrium; none ends before.
+        steps: rounds of every equilibrium's iteration; none ends before.
     """
     functions = {function.name: function for function in model.functions}
     values: Values = {tensor.name: _tensor(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
@@ -53,7 +55,7 @@ def _loop(node: NodeProto, values: Values, functions: Mapping[str, Any], steps: 
     body = next(attribute.g for attribute in node.attribute if attribute.name == "body")
     state = [values[name] for name in node.input[2:]]
     goes_on = state[-1]
-    for step in range(steps):
+    for step in range(steps if body.name == "iteration" else _REFINEMENTS):
         inner = {**values, **dict(zip([entry.name for entry in body.input], [step, True, *state], strict=True))}
         inner[body.input[-1].name] = None
         _run_nodes(body.node, inner, functions, steps)
