@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 import wellposed as wp
 from wellposed.deployment import export
+from wellposed.deployment.export import float32_network
 from wellposed.errors import CertificateError
 from wellposed.network import Network
 from wellposed.numerics.roots_of_unity import roots_of_unity
 
 mpmath = pytest.importorskip("mpmath")
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.float32
 
 ORDINARY = 1e-3  # a bound that no ordinary network exceeds
 
@@ -156,6 +158,34 @@ def test_roots_of_unity_are_exactly_rounded(count: int) -> None:
             angle = 2 * mpmath.pi * place / count
             for found, exact in ((cosine, mpmath.cos(angle)), (sine, mpmath.sin(angle))):
                 assert found == (float(exact) if abs(exact) > 1e-60 else 0.0)
+
+
+FIXED = {
+    "channelwise": lambda: wp.ConvNEMON(1, 3, (5, 6)),
+    "positive": lambda: wp.ConvPcDEQ(1, 3, (5, 6)),
+    "circular": lambda: wp.ConvMonDEQ(1, 3, (5, 6), border=1),
+    "bounded": lambda: wp.ConvLBEN(1, 3, (5, 6), gamma=2.0, out_features=4, pool=2, stride=2),
+    "orthogonal": lambda: wp.OrthogonalConv2d(1, 4, (5, 6), stride=2),
+    "cell": lambda: wp.ConvOrthogonalDEQ(1, 4, (5, 6)),
+    "deep cell": lambda: nn.Sequential(nn.Flatten(), wp.OrthogonalDEQ(30, 8, depth=2)),
+}
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_fixed_numbers_of_iterations(kind: str) -> None:
+    model = behind(moved(FIXED[kind]()), (1, 5, 6))
+    module = wp.deployable(model, steps=80, input_shape=(1, 5, 6))
+    x = torch.randn(9, 1, 5, 6)
+    logits, bound = module(x)
+    exact = float32_network(model, (1, 5, 6)).exact.bounded(x.double())
+    error = (logits.double() - exact.logits).norm(dim=1)
+    assert bool((error <= bound + exact.error).all())
+    assert bool((bound <= ORDINARY).all())
+
+
+def test_several_sizes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match="images of several sizes"):
+        export(wp.MultiScaleMonDEQ(1, (2, 4), (8, 8)), tmp_path / "m.onnx")
 
 
 def test_samples_are_images(tmp_path: Path) -> None:

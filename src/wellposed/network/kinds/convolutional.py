@@ -115,6 +115,10 @@ class ScalesBlock(_ConvolutionalBlock):
     """Circular convolutions of images of several sizes, with I − W ⪰ mI at every frequency."""
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        raise self.unknown("no form in deployed files for images of several sizes")
+
+    @override
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
         operator, guarantee = self.module.materialise()
         least, bound = _monotone(guarantee.m, value, norm)
