@@ -20,6 +20,7 @@ class OnnxGraph(DeployedGraph):
     """An ONNX graph, see `wellposed.network.deployed.DeployedGraph`; numbers that occur again are stored once."""
 
     def __init__(self) -> None:
+        self.allowed = 1.0
         self._nodes: list[NodeProto] = []
         self._numbers: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._stored: list[TensorProto] = []

@@ -25,7 +25,13 @@ class Edge:
 
 
 class DeployedGraph(Protocol):
-    """A deployed network while it is written."""
+    """A deployed network while it is written.
+
+    Attributes:
+        allowed: the error at the end of the block that is written next which the tolerance of the network leaves room for.
+    """
+
+    allowed: float
 
     def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Tensor | float | list[int]) -> Edge:
         """Append a node of the domain ``wellposed``.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
 from wellposed.numerics.euclidean import euclidean, roughly_euclidean
 from wellposed.solvers.base import Solver
@@ -61,7 +62,15 @@ def iterate(
         rtol: relative tolerance, see `Tolerance`.
         atol: absolute tolerance, or one per sample, shape (batch,), float64.
         max_steps: limit on the iterations of each sample.
+
+    Raises:
+        InputError: under ``torch.jit.trace``, which keeps the operations of one input for all.
     """
+    if torch.jit.is_tracing():
+        raise InputError(
+            "torch.jit.trace: would freeze the number of iterations that this input needs; trace "
+            "wellposed.deployable(model, steps), or write a file by wellposed.export"
+        )
     if like.shape[0] == 0:
         none = torch.zeros(0, dtype=torch.int64, device=like.device)
         return Outcome(like.clone(), Report(none.to(torch.int8), none.double(), none, None))
