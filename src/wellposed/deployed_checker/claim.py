@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
+from .node import Node
 from .proofs import Array, Refuted, require
 
 FORMAT, NORMS, THEOREMS = "wellposed-certificate/6", ("2", "inf", "1"), ("product", "metric", "entrywise")
@@ -54,12 +55,16 @@ class Claim:
 
     def __init__(self, path: Path) -> None:
         content = self._content(path)
-        require(set(content) == _KEYS and content["format"] == FORMAT, "claim", f"needs the format {FORMAT} and its keys")
+        require(
+            set(content) == _KEYS and content["format"] == FORMAT, "claim", f"needs the format {FORMAT} and its keys"
+        )
         rest = {key: value for key, value in content.items() if key != "sha256"}
         own = hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
         require(own == content["sha256"], "claim digest", "the claim was changed after it was written")
         self.norm, self.theorems, self.model_sha256 = content["norm"], content["theorems"], content["model_sha256"]
-        require(self.norm in NORMS and type(self.model_sha256) is str, "claim", f"unknown norm {self.norm!r}, or no digest")
+        require(
+            self.norm in NORMS and type(self.model_sha256) is str, "claim", f"unknown norm {self.norm!r}, or no digest"
+        )
         named = type(self.theorems) is list and all(theorem in THEOREMS for theorem in self.theorems)
         require(named and len(set(self.theorems)) == len(self.theorems), "claim", f"unknown theorems {self.theorems!r}")
         self.lipschitz, self.pairs = number(content["lipschitz"]), None
@@ -112,10 +117,16 @@ class Claim:
         found = self._evidence.get(name)
         require(found is not None, "evidence", f"{name} is missing")
         assert found is not None
-        fits = found.ndim == len(shape) and all(want in (-1, have) for want, have in zip(shape, found.shape, strict=True))
+        fits = found.ndim == len(shape) and all(
+            want in (-1, have) for want, have in zip(shape, found.shape, strict=True)
+        )
         require(fits, "evidence", f"{name} has shape {found.shape} instead of {shape}")
         self._used.add(name)
         return found
+
+    def moved(self, node: Node, system: Array, wanted: Array) -> Array:
+        """The evidence of how far a node's value moves: nonnegative and, as the caller proves, above system⁻¹·wanted."""
+        return self.take(f"{node.place}/moved", *wanted.shape)
 
     def require_all_used(self) -> None:
         """Refuse evidence that nothing needed."""

@@ -11,11 +11,14 @@ from .proofs import FOLDED, Array, Refuted, near_one, require, rounding_constant
 _MONOTONE = (
     "relu identity hardtanh relu6 leaky_relu tanh sigmoid softplus softsign arctan isru arcsinh logarithm exponential elu"
 ).split()  # slopes in [0, 1] everywhere
+_PROJECTIONS = ("relu", "identity", "hardtanh", "relu6")  # their own resolvents for steps of any length
 
 
 def check(node: Node, claim: Claim) -> None:
     """Prove that an equilibrium is unique, and the sensitivity that its node's bound of errors relies on."""
     require(node.sigma in _MONOTONE, "equilibrium", f"{node.name}: slopes of {node.sigma} are not in [0, 1]")
+    step = float(node.numbers["step"])
+    require(step == 1.0 or node.sigma in _PROJECTIONS, "options", f"{node.name}: a step {step!r}, not for {node.sigma}")
     matrix, eye = node.numbers["W"], np.eye(len(node.numbers["W"]))
     metric, value = claim.take(f"{node.place}/sensitivity", len(matrix)), float(node.numbers["sensitivity"])
     if not metric_proves(matrix, eye, eye, np.abs(eye), metric, value):
@@ -23,7 +26,13 @@ def check(node: Node, claim: Claim) -> None:
 
 
 def metric_proves(
-    matrix: Array, driven: Array, seen: Array, size: Array, multipliers: Array, value: float, direct: Array | None = None
+    matrix: Array,
+    driven: Array,
+    seen: Array,
+    size: Array,
+    multipliers: Array,
+    value: float,
+    direct: Array | None = None,
 ) -> bool:
     """Whether x ↦ Cz + Dx is proved ``value``-Lipschitz for z = σ(Wz + Ux + b), all slopes of σ in [0, 1].
 

@@ -15,7 +15,9 @@ _ROUNDED = 1.0 + 1e-13
 
 def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
     """Of all outputs, and of their margins, None where nothing proves these."""
-    require("product" in claim.theorems and "entrywise" not in claim.theorems, "claim", "other theorems than for this norm")
+    require(
+        "product" in claim.theorems and "entrywise" not in claim.theorems, "claim", "other theorems than for this norm"
+    )
     maps, found, pairs = linear_maps(nodes), list[float](), None
     for node in nodes[:-1]:
         known, path = [_constant(node, [found[source] for source in node.sources], claim)], maps[node.place]
@@ -76,6 +78,8 @@ def _margins(head: Array, before: float) -> Array:
     both = np.sqrt((scaled**2).sum(1))
     apart = apart * (1.0 + rounding_constant(head.shape[1] + 16)) + rounding_constant(FOLDED) * (both[:, None] + both)
     found: Array = np.nextafter(np.ldexp(apart, exponent) * before, math.inf)
-    require(before < 1e250 and not (found < 1e-250).any(), "pairs", "rows of the head are too close to each other")
+    safe = (both > 1e-140) | ~head.any(1)
+    require(before < 1e250 and safe.all(), "pairs", "rows of the head are too small beside others")
+    found[~head.any(1)[:, None] & ~head.any(1)] = 0.0
     np.fill_diagonal(found, 0.0)
     return found

@@ -18,7 +18,9 @@ def constant(node: Node, claim: Claim) -> float:
     if node.kind == "Sandwich":
         require(bounded(scale), "explicit", f"{node.name}: a scale is not positive, or too small or large")
         return 0.5 * norm_of(np.concatenate([inner * scale[:, None], (outer / scale).T], 1)) ** 2 * (1.0 + 1e-15)
-    require((scale >= 0.0).all() and (scale < 1e100).all(), "explicit", f"{node.name}: a scale is negative, or too large")
+    require(
+        (scale >= 0.0).all() and (scale < 1e100).all(), "explicit", f"{node.name}: a scale is negative, or too large"
+    )
     missed = norm_of(outer + inner.T * scale) + 8.0 * UNIT * (np.linalg.norm(outer) + np.linalg.norm(inner.T * scale))
     through = norm_of(np.sqrt(scale)[:, None] * inner) ** 2 * (1.0 + 1e-15) - 1.0
     return up(up(max(1.0, through * (1.0 + 1e-15)) + up(float(missed) * norm_of(inner))))

@@ -16,6 +16,12 @@ class Segment:
 
     Attributes:
         start: place of the node that the first edge leaves.
+        layer: place of the equilibrium.
+        name: of the node that the last edge leaves.
+        matrix: W.
+        driven: U.
+        seen: C.
+        direct: D, or None.
     """
 
     def __init__(self, nodes: list[Node], maps: list[Linear], end: Node) -> None:
@@ -25,17 +31,23 @@ class Segment:
             sign = 1.0 if end.kind == "SumOfTwo" else -1.0
             parts[1] = Linear(parts[1].start, sign * parts[1].matrix)
         known = [part for part in parts if nodes[part.start].kind == "ReflectedEquilibrium"]
-        require(len(known) >= 1, "metric", f"no equilibrium stands before {end.name}, with nothing but a linear map between")
+        require(
+            len(known) >= 1, "metric", f"no equilibrium stands before {end.name}, with nothing but a linear map between"
+        )
         seen = max(known, key=lambda part: part.start)
         layer = nodes[seen.start]
         driven = maps[layer.sources[0]]
         rest = [part for part in parts if part is not seen]
-        require(all(part.start == driven.start for part in rest), "metric", f"{end.name} adds something of another edge")
-        self.start, self.name = driven.start, end.name
+        require(
+            all(part.start == driven.start for part in rest), "metric", f"{end.name} adds something of another edge"
+        )
+        self.start, self.layer, self.name = driven.start, layer.place, end.name
         self.matrix, self.driven, self.seen = layer.numbers["W"], driven.dense, seen.dense
         self.direct = rest[0].dense if rest else None
 
-    def proves(self, row: int | tuple[int, int] | slice, metric: Array, value: float, driven: Array | None = None) -> bool:
+    def proves(
+        self, row: int | tuple[int, int] | slice, metric: Array, value: float, driven: Array | None = None
+    ) -> bool:
         """Whether an output, a margin, or all outputs are proved to have a constant, from all inputs or from others."""
         first, second = row if isinstance(row, tuple) else (row, None)
         seen, size = (np.atleast_2d(part[first]) for part in (self.seen, np.abs(self.seen)))

@@ -16,11 +16,10 @@ from .shapes import LARGEST, set_shapes
 _TYPES = {TensorProto.FLOAT: "<f4", TensorProto.DOUBLE: "<f8", TensorProto.INT64: "<i8"}
 # Numbers of functions that are something else than float32.
 _DTYPES = {
-    **dict.fromkeys(("shape", "split", "index", "limit"), "<i8"),
-    **dict.fromkeys(("floor", "sensitivity", "epsilon", "overlap"), "<f8"),
+    **dict.fromkeys(("shape", "split", "index", "limit", "finer"), "<i8"),
+    **dict.fromkeys(("floor", "sensitivity", "epsilon", "overlap", "step", "goal"), "<f8"),
 }  # fmt: skip
 _TWO = ("SumOfTwo", "DifferenceOfTwo")
-
 
 
 def read(path: Path, digest: str) -> list[Node]:
@@ -70,7 +69,9 @@ def _nodes(model: ModelProto, numbers: dict[str, Array]) -> list[Node]:
         require((kind == "Leave") == (place == len(model.graph.node) - 1), "graph", "Leave is not the last node alone")
         require(len(given) == len(formal) and len(entry.output) == 2, "graph", f"{kind} takes {len(formal)}, gives 2")
         fresh = set(entry.output)
-        require(len(fresh) == 2 and not fresh & names and "" not in fresh, "names", f"{kind} gives names that are taken")
+        require(
+            len(fresh) == 2 and not fresh & names and "" not in fresh, "names", f"{kind} gives names that are taken"
+        )
         count = 0 if kind == "Enter" else 2 if kind in _TWO else 1
         sources = [_source(edges, *given[2 * pair : 2 * pair + 2]) for pair in range(count)]
         own: dict[str, Array] = {}

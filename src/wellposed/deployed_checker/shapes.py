@@ -11,6 +11,13 @@ from .proofs import Array, Refuted, require
 
 Shape = tuple[int, ...]
 LARGEST = 1 << 22  # entries of a sample, or terms of a sum, as the functions' own bounds suppose
+_SANE = {
+    "stop": (0.0, 1.0),
+    "limit": (0, 1e9),
+    "finer": (0, 1e9),
+    "sensitivity": (1e-100, 1e100),
+    "step": (1e-30, 1e30),
+}
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
 
 
@@ -19,7 +26,18 @@ def set_shapes(nodes: list[Node]) -> None:
     for node in nodes[1:]:
         given = [nodes[source].shape for source in node.sources]
         require(given == given[:1] * len(given), "shapes", f"{node.name} takes values of shapes {given}")
-        for role in ("tolerance", "stop", "limit", "sensitivity", "floor", "overlap", "epsilon"):
+        for role in (
+            "tolerance",
+            "stop",
+            "limit",
+            "sensitivity",
+            "floor",
+            "overlap",
+            "epsilon",
+            "step",
+            "goal",
+            "finer",
+        ):
             require(node.numbers.get(role, np.float64()).shape == (), "shapes", f"{node.name}: {role} is no scalar")
         node.shape = given[0] if node.kind in _SAME else _shape_of(node)(node, given[0])
         large = max(node.size, *(part[0].size for part in node.numbers.values() if part.ndim), 1)
@@ -108,7 +126,7 @@ def _equilibrium(node: Node, given: Shape) -> Shape:
     numbers, size = node.numbers, given[0]
     square = [numbers[role].shape for role in ("W", "reflect", "drive") if role in numbers]
     require(len(given) == 1 and set(square) == {(size, size)}, "shapes", f"{node.name}: {square} for states {given}")
-    stop, limit, sensitivity = (float(numbers[role]) for role in ("stop", "limit", "sensitivity"))
-    sane = 0.0 < stop < 1.0 and 0 < limit < 1e9 and 0.0 < sensitivity < 1e100
-    require(sane, "options", f"{node.name}: stop {stop!r}, limit {limit!r}, sensitivity {sensitivity!r}")
+    for role, (least, most) in _SANE.items():
+        good = role not in numbers or least < float(numbers[role]) < most
+        require(good, "options", f"{node.name}: {role} is not between {least} and {most}")
     return given

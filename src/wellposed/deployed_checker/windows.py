@@ -23,7 +23,9 @@ def shape(node: Node, given: Shape) -> Shape:
         windows = [kernel.shape[2:]]
     else:
         require(found[0] == given[0], "shapes", f"{node.name} makes {found} of {given}")
-        windows = [(rows, index.shape[1] // rows) for rows in range(1, index.shape[1] + 1) if index.shape[1] % rows == 0]
+        windows = [
+            (rows, index.shape[1] // rows) for rows in range(1, index.shape[1] + 1) if index.shape[1] % rows == 0
+        ]
     require(len(index) == found[1] * found[2], "shapes", f"{node.name}: {len(index)} windows for {found}")
     padded = node.kind == "Convolution"
     if not any(_regular(index, given[1:], window, found[1:], padded) for window in windows):

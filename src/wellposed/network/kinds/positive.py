@@ -15,6 +15,7 @@ from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, stopping
 from wellposed.network.kinds.scaling import batch_normalised
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm
+from wellposed.numerics.outward import REPRODUCIBLE
 
 
 @kind_of(PcDEQ, ConvPcDEQ, inherited=True)
@@ -33,10 +34,13 @@ class PositiveBlock(EquilibriumBlock):
             driven = batch_normalised(graph, driven, injection.norm)
         part = "Activation_relu" if floor == 0.0 else "PositivePart"
         offset = graph.call(part, driven, shape=driven.shape, **({} if floor == 0.0 else {"floor": floor}))
-        return graph.call(
+        found = graph.call(
             f"PositiveEquilibrium_{sigma}", offset, shape=offset.shape, W=operator.matrix(), lowest=guarantee.lowest_offset,
-            sensitivity=guarantee.offset_lipschitz(), **stopping(STEPS),
+            sensitivity=guarantee.offset_lipschitz() * REPRODUCIBLE, **stopping(STEPS),
         )  # fmt: skip
+        proof = guarantee.norm_proof
+        graph.prove(found, start=proof.start, reach=proof.reach, back=proof.back)
+        return found
 
     @override
     def describe(self, value: float | None) -> Description:
