@@ -51,6 +51,7 @@ class Claim:
         theorems: names of the theorems that prove them.
         lower_bound: claimed lower bound, or None.
         model_sha256: digest of the model's file.
+        used: names of the evidence that was taken.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +75,7 @@ class Claim:
             square = type(rows) is list and rows and all(type(row) is list and len(row) == len(rows) for row in rows)
             require(square, "claim", "pairs are no square matrix")
             self.pairs = np.array([[number(value) for value in row] for row in rows])
-        self._evidence, self._used = self._tensors(path, content["evidence"]), set[str]()
+        self._evidence, self.used = self._tensors(path, content["evidence"]), set[str]()
 
     @staticmethod
     def _content(path: Path) -> dict[str, Any]:
@@ -121,7 +122,7 @@ class Claim:
             want in (-1, have) for want, have in zip(shape, found.shape, strict=True)
         )
         require(fits, "evidence", f"{name} has shape {found.shape} instead of {shape}")
-        self._used.add(name)
+        self.used.add(name)
         return found
 
     def moved(self, node: Node, system: Array, wanted: Array) -> Array:
@@ -130,4 +131,4 @@ class Claim:
 
     def require_all_used(self) -> None:
         """Refuse evidence that nothing needed."""
-        require(self._used == set(self._evidence), "evidence", f"unused: {sorted(set(self._evidence) - self._used)}")
+        require(self.used == set(self._evidence), "evidence", f"unused: {sorted(set(self._evidence) - self.used)}")

@@ -70,3 +70,18 @@ def constant(node: Node) -> float:
     sums = np.abs(node.numbers["K"]).sum((2, 3))
     rounding = 1.0 + rounding_constant(node.numbers["K"].size + 16)
     return up(math.sqrt(float(sums.sum(0).max()) * float(sums.sum(1).max())) * rounding)
+
+
+def moved(node: Node, given: Array) -> Array:
+    """How far the entries of a node's value move at most, from how far the pixels do, in columns."""
+    index = node.numbers["index"]
+    channels = node.numbers["K"].shape[1] if node.kind == "Convolution" else node.shape[0]
+    pixels = given.reshape(channels, -1, given.shape[1])
+    if node.kind == "Convolution":
+        pixels = np.concatenate([pixels, np.zeros_like(pixels[:, :1])], 1)
+        kernel = np.abs(node.numbers["K"]).reshape(len(node.numbers["K"]), channels, -1)
+        found = sum(np.einsum("oi,iwm->owm", kernel[:, :, tap], pixels[:, index[:, tap]]) for tap in range(index.shape[1]))
+        return np.asarray(found).reshape(-1, given.shape[1]) * (1.0 + rounding_constant(kernel[0].size + 32)) + 1e-300
+    seen = pixels[:, index]
+    found = seen.max(2) if node.kind == "MaximumPooling" else seen.mean(2) * (1.0 + rounding_constant(index.shape[1] + 8))
+    return found.reshape(-1, given.shape[1])

@@ -39,7 +39,7 @@ class _Draft(Claim):
 
     def __init__(self, norm: str, theorems: list[str], tensors: dict[str, Array]) -> None:
         self.norm, self.theorems, self.tensors = norm, theorems, tensors
-        self._evidence, self._used = tensors, set()
+        self._evidence, self.used = tensors, set()
 
     def moved(self, node: Node, system: Array, wanted: Array) -> Array:
         """See `wellposed.deployed_checker.claim.Claim.moved`; the vectors are found here."""
@@ -88,7 +88,9 @@ def _claimed(
     metrics = {name: tensors.pop(name) for name in list(tensors) if name.endswith("/metric")}
     if certificate.norm != "2":
         tensors = {name: part for name, part in tensors.items() if not name.endswith("/scale")}
-        theorems = ["entrywise"]
+        rows = _from_input(nodes, certificate.tail, certificate.norm)
+        tensors.update(rows)
+        theorems = _provable(nodes, certificate.norm, [["entrywise"], *([["metric"]] if rows else [])], tensors)
     else:
         maps = linear_maps(nodes)
         for end, segment in _segments(nodes, maps):
@@ -102,7 +104,31 @@ def _claimed(
         "format": FORMAT, "model_sha256": digest, "norm": certificate.norm, "lipschitz": whole * REPRODUCIBLE,
         "pairs": None if pairs is None else (pairs * REPRODUCIBLE).tolist(), "theorems": theorems, "lower_bound": None,
     }  # fmt: skip
-    return claim, tensors
+    return claim, {name: part for name, part in tensors.items() if name in draft.used}
+
+
+def _provable(nodes: list[Node], norm: str, each: list[list[str]], tensors: dict[str, Array]) -> list[str]:
+    """The theorems that prove something by themselves."""
+    found, reasons = list[str](), list[str]()
+    for theorems in each:
+        try:
+            constants_of(nodes, _Draft(norm, theorems, tensors))
+            found += theorems
+        except Refuted as error:
+            reasons.append(str(error))
+    if not found:
+        raise CertificateError("; ".join(reasons))
+    return found
+
+
+def _from_input(nodes: list[Node], tail: TailBound | None, norm: str) -> dict[str, Array]:
+    """The metrics of a certificate in ℓ∞ or ℓ1, with their constants; none where it has none."""
+    if tail is None or (norm == "inf") != (tail.shares is not None):
+        return {}
+    place = nodes[-1].sources[0]
+    values = [tail.value, *(() if tail.pairs is None else (float(tail.pairs[i, j]) for i, j in margins(len(tail.pairs))))]
+    found = {f"{place}/values": np.array(values) * REPRODUCIBLE, f"{place}/multipliers": tail.multipliers.numpy()}
+    return found if tail.shares is None else {**found, f"{place}/shares": tail.shares.numpy()}
 
 
 def _segments(nodes: list[Node], maps: list[Linear]) -> Iterator[tuple[Node, Segment]]:
@@ -123,8 +149,9 @@ def _metrics(
 ) -> dict[str, Array]:
     """Constants of a segment with the metrics that prove them; none where none was found."""
     if segment.direct is not None:
+        margins_of = len(margins(len(segment.seen))) if last else 0
         known = metric_with_feedthrough(segment, metrics[f"{end.place}/metric"])
-        rows = [] if known is None else [known]
+        rows = [] if known is None else [known, *[(known[0] * math.sqrt(2.0) * REPRODUCIBLE, known[1])] * margins_of]
     else:
         rows = _searched(segment, metrics[f"{end.place}/metric"], tail if last else None, last)
     if not rows:
