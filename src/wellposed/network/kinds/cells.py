@@ -17,7 +17,7 @@ from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import block_of, kind_of
 from wellposed.network.kinds.circular import on_grid, turns
-from wellposed.network.kinds.equilibrium import STEPS, stopping
+from wellposed.network.kinds.equilibrium import STEPS, refining, stopping
 from wellposed.network.kinds.implicit import ImplicitBlock
 from wellposed.network.kinds.linear import linear
 from wellposed.numerics.outward import enlarged
@@ -59,7 +59,7 @@ class _CellBlock(ImplicitBlock):
             raise self.unknown("no contraction for deployed files")
         return graph.call(
             function, drive, shape=drive.shape, **numbers, **self._deployed_mixing(), contraction=contraction,
-            **stopping(STEPS),
+            **stopping(STEPS), **refining(graph, self.module, contraction / (1.0 - contraction)),
         )  # fmt: skip
 
     def _deployed_drive(self, graph: DeployedGraph, edge: Edge) -> Edge:
