@@ -70,7 +70,7 @@ class ScaledBlock(EquilibriumBlock):
         return graph.call(
             f"ScaledEquilibrium_{name}", driven, shape=shape, transfer=real_parts(operator.transfer), scale=scale,
             factor=factor.flatten(1), mask=interior_mask(shape, layer.injection.border), **numbers,
-            drive=drive.float(), back=[0, *shape], **turns((shape[1], shape[2])),
+            drive=drive.float(), back=[0, *shape], **turns(shape[1:]),
             sensitivity=sensitivity, **stopping(STEPS), **refining(graph, layer, sensitivity),
         )  # fmt: skip
 
