@@ -160,6 +160,23 @@ def test_roots_of_unity_are_exactly_rounded(count: int) -> None:
                 assert found == (float(exact) if abs(exact) > 1e-60 else 0.0)
 
 
+ILL_CONDITIONED = {
+    "channelwise": lambda: moved(wp.ConvNEMON(1, 8, (14, 14), mu=0.97)),
+    "circular": lambda: moved(wp.ConvMonDEQ(1, 8, (14, 15), m=0.03)),
+    "bordered": lambda: moved(wp.ConvMonDEQ(1, 8, (13, 14), m=0.03, border=1)),
+    "bounded": lambda: moved(wp.ConvLBEN(1, 8, (14, 14), gamma=20.0, out_features=4, pool=2, epsilon=0.02)),
+    "cell": lambda: moved(wp.ConvOrthogonalDEQ(1, 8, (14, 14), coupling="convex", omega=0.05)),
+    "cell on vectors": lambda: nn.Sequential(nn.Flatten(), moved(wp.OrthogonalDEQ(196, 16, omega=0.05))),
+}
+
+
+@pytest.mark.parametrize("kind", ILL_CONDITIONED)
+def test_iterations_end_in_float64_where_the_tolerance_needs_it(kind: str, tmp_path: Path) -> None:
+    layer = ILL_CONDITIONED[kind]()
+    shape = (1, 14, 15) if kind == "circular" else (1, 13, 14) if kind == "bordered" else (1, 14, 14)
+    require_bounded(behind(layer, shape), shape, tmp_path / "m.onnx", largest=3e-5)
+
+
 FIXED = {
     "channelwise": lambda: wp.ConvNEMON(1, 3, (5, 6)),
     "positive": lambda: wp.ConvPcDEQ(1, 3, (5, 6)),

@@ -17,7 +17,7 @@ from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import block_of, kind_of
 from wellposed.network.kinds.circular import on_grid, turns
-from wellposed.network.kinds.equilibrium import STEPS, stopping
+from wellposed.network.kinds.equilibrium import STEPS, refining, stopping
 from wellposed.network.kinds.implicit import ImplicitBlock
 from wellposed.network.kinds.linear import linear
 from wellposed.numerics.outward import enlarged
@@ -59,8 +59,13 @@ class _CellBlock(ImplicitBlock):
             raise self.unknown("no contraction for deployed files")
         return graph.call(
             function, drive, shape=drive.shape, **numbers, **self._deployed_mixing(), contraction=contraction,
-            **stopping(STEPS),
+            **stopping(STEPS), **refining(graph, self.module, contraction / (1.0 - contraction)),
         )  # fmt: skip
+
+    @property
+    def _maps(self) -> list[Any]:
+        """The orthogonal maps of the cell."""
+        return list(self.module.maps)
 
     def _deployed_drive(self, graph: DeployedGraph, edge: Edge) -> Edge:
         """What the input contributes, appended to a deployed network."""
@@ -92,7 +97,7 @@ class FeatureCellBlock(_CellBlock):
         layer: OrthogonalDEQ = self.module
         if layer.injection is not None:
             return super()._deployed_drive(graph, edge)
-        part, ratio = layer.maps[0], math.sqrt(1.0 - layer.kappa**2) / layer.kappa
+        (part,), ratio = self._maps, math.sqrt(1.0 - layer.kappa**2) / layer.kappa
         driven = linear(graph, edge, part.weight.detach()[:, layer.state_features :], None)
         return graph.call("Affine", driven, shape=driven.shape, scale=ratio, shift=part.bias.detach())
 
@@ -102,8 +107,8 @@ class FeatureCellBlock(_CellBlock):
         if layer.group != 2 or layer.angles is not None:
             raise self.unknown("no form in deployed files for groups of other than two, or for learned reflections")
         joint = layer.injection is None
-        weights = torch.stack([part.weight.detach()[:, : layer.state_features] for part in layer.maps])
-        biases = torch.stack([part.bias.detach() for part in layer.maps])
+        weights = torch.stack([part.weight.detach()[:, : layer.state_features] for part in self._maps])
+        biases = torch.stack([part.bias.detach() for part in self._maps])
         biases = torch.zeros_like(biases) if joint else biases
         outer = joint or layer.mixing is not None
         sorts = {"inner": torch.tensor(int(not joint)), "outer": torch.tensor(int(outer))}
@@ -119,7 +124,7 @@ class ChannelCellBlock(_CellBlock):
         layer: ConvOrthogonalDEQ = self.module
         residual = int(layer.mixing is not None)
         numbers = {}
-        for place, part in enumerate(layer.maps):
+        for place, part in enumerate(self._maps):
             numbers[f"transfer.{place}"] = on_grid(part)
             numbers[f"bias.{place}"] = part.bias.detach()[:, None, None]
         sorts = {"inner": torch.tensor(1 - residual), "outer": torch.tensor(residual)}

@@ -23,7 +23,7 @@ def interior_mask(shape: tuple[int, ...], border: int) -> Tensor:
     return mask
 
 
-def turns(image: tuple[int, int]) -> dict[str, list[list[float]]]:
+def turns(image: tuple[int, ...]) -> dict[str, list[list[float]]]:
     """What the transforms of deployed images are made of: roots of unity for rows and for columns.
 
     Args:

@@ -15,6 +15,7 @@ from wellposed.guarantee import Guarantee
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
+from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.maps.affine import Affine
 from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
@@ -174,12 +175,10 @@ class EquilibriumBlock(ImplicitBlock):
         if metric is None:
             raise self.unknown("no diagonal metric in which this state map is well posed")
         sensitivity, multipliers = graph.sensitivity(matrix, metric)
-        seen = 1.0 if self.module.output is None else spectral_norm_upper_bound(self.module.output.weight)
-        goal = _SHARE * graph.allowed * step / max(sensitivity * seen, 1e-30)
+        refined = refining(graph, self.module, sensitivity / step)
         found = graph.call(
             f"ReflectedEquilibrium_{name}", driven, shape=driven.shape, W=matrix, reflect=reflected.float(),
-            drive=drive.float(), step=step, sensitivity=sensitivity, **stopping(STEPS), goal=goal,
-            finer=torch.tensor(STEPS),
+            drive=drive.float(), step=step, sensitivity=sensitivity, **stopping(STEPS), **refined,
         )  # fmt: skip
         graph.prove(found, sensitivity=multipliers)
         return found
@@ -226,6 +225,18 @@ class _OutputBlock(Block):
 def stopping(steps: int) -> dict[str, Any]:
     """The arguments of a deployed iteration that say when it ends: the relative change that is enough, and the most steps."""
     return {"stop": torch.tensor(_ENOUGH), "limit": torch.tensor(steps)}
+
+
+def refining(graph: DeployedGraph, layer: ImplicitLayer, sensitivity: float) -> dict[str, Any]:
+    """The arguments of a deployed iteration in float64 that say when it ends: the residual that is enough, and the most steps.
+
+    Args:
+        graph: which is written.
+        layer: whose equilibrium it is; its output map may enlarge errors.
+        sensitivity: how far an equilibrium may be away for a residual of one.
+    """
+    seen = 1.0 if layer.output is None else spectral_norm_upper_bound(layer.output.weight)
+    return {"goal": _SHARE * graph.allowed / max(sensitivity * seen, 1e-30), "finer": torch.tensor(STEPS)}
 
 
 def cayley(matrix: Tensor, step: float) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from typing_extensions import override
 
 from wellposed.activations import name_of
+from wellposed.guarantee import PositiveConcave
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.pcdeq import PcDEQ
 from wellposed.maps.convolution import Convolution
@@ -15,7 +16,7 @@ from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.convolution import convolution, same_size
-from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, stopping
+from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, refining, stopping
 from wellposed.network.kinds.scaling import batch_normalised
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm
 from wellposed.numerics.outward import REPRODUCIBLE
@@ -37,25 +38,27 @@ class PositiveBlock(EquilibriumBlock):
             driven = batch_normalised(graph, driven, injection.norm)
         part = "Activation_relu" if floor == 0.0 else "PositivePart"
         offset = graph.call(part, driven, shape=driven.shape, **({} if floor == 0.0 else {"floor": floor}))
-        function, numbers = self._deployed_map(driven.shape)
+        return self._deployed_equilibrium(graph, offset, sigma, guarantee)
+
+    def _deployed_equilibrium(self, graph: DeployedGraph, offset: Edge, sigma: str, guarantee: PositiveConcave) -> Edge:
+        """The equilibrium for an offset that is positive, appended to a deployed network.
+
+        Args:
+            graph: which is written.
+            offset: the offset.
+            sigma: the name of the activation.
+            guarantee: of the state map.
+        """
+        matrix = self.module.operator().matrix()
+        if matrix is None:
+            raise self.unknown("no form in deployed files for this state map")
         found = graph.call(
-            f"{function}_{sigma}", offset, shape=offset.shape, **numbers, lowest=guarantee.lowest_offset,
+            f"PositiveEquilibrium_{sigma}", offset, shape=offset.shape, W=matrix, lowest=guarantee.lowest_offset,
             sensitivity=guarantee.offset_lipschitz() * REPRODUCIBLE, **stopping(STEPS),
         )  # fmt: skip
         proof = guarantee.norm_proof
         graph.prove(found, start=proof.start, reach=proof.reach, back=proof.back)
         return found
-
-    def _deployed_map(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
-        """The function of deployed networks that finds the equilibrium, and the numbers of the state map.
-
-        Args:
-            shape: of the state.
-        """
-        matrix = self.module.operator().matrix()
-        if matrix is None:
-            raise self.unknown("no form in deployed files for this state map")
-        return "PositiveEquilibrium", {"W": matrix}
 
     @override
     def describe(self, value: float | None) -> Description:
@@ -94,9 +97,14 @@ class PositiveImageBlock(PositiveBlock):
         return convolution(graph, edge, injection.weight, injection.bias, numbers.stride, numbers.padding)
 
     @override
-    def _deployed_map(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
-        known = self.module.operator().coefficients()
+    def _deployed_equilibrium(self, graph: DeployedGraph, offset: Edge, sigma: str, guarantee: PositiveConcave) -> Edge:
+        operator, sensitivity = self.module.operator(), guarantee.offset_lipschitz()
+        known = operator.coefficients()
         if known is None:
             raise self.unknown("no form in deployed files for this state map")
-        damping = known.weight.new_ones(1, 1, 1)
-        return "PositiveConvolvedEquilibrium", {**same_size(known.weight, shape), "damping": damping}
+        refined = refining(graph, self.module, sensitivity * operator.norm_upper_bound())
+        return graph.call(
+            f"PositiveConvolvedEquilibrium_{sigma}", offset, shape=offset.shape,
+            **same_size(known.weight, offset.shape), damping=known.weight.new_ones(1, 1, 1),
+            lowest=guarantee.lowest_offset, sensitivity=sensitivity, **stopping(STEPS), **refined,
+        )  # fmt: skip

@@ -17,7 +17,7 @@ from wellposed.network.deployed import DeployedGraph, Edge, circular_patches
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.circular import interior_mask, turns
-from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, stopping
+from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, refining, stopping
 from wellposed.network.kinds.linear import linear
 from wellposed.network.kinds.pooling import averaged
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
@@ -65,12 +65,13 @@ class ScaledBlock(EquilibriumBlock):
         factor = torch.zeros(1, *shape) if operator.factor is None else operator.factor.detach()
         step = (guarantee.suggested_step() if sigma.is_own_resolvent else None) or 1.0
         drive = step / scale.double() if sigma.is_own_resolvent else torch.ones(1)
+        sensitivity = guarantee.offset_lipschitz()
         numbers = reflection(operator.transfer, factor, drive * scale.double())
         return graph.call(
             f"ScaledEquilibrium_{name}", driven, shape=shape, transfer=real_parts(operator.transfer), scale=scale,
             factor=factor.flatten(1), mask=interior_mask(shape, layer.injection.border), **numbers,
-            drive=drive.float(), back=[0, *shape], **turns((shape[1], shape[2])),
-            sensitivity=guarantee.offset_lipschitz(), **stopping(STEPS),
+            drive=drive.float(), back=[0, *shape], **turns(shape[1:]),
+            sensitivity=sensitivity, **stopping(STEPS), **refining(graph, layer, sensitivity),
         )  # fmt: skip
 
     @override
