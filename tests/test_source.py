@@ -20,8 +20,8 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SO
 ROOMS = (
     "errors", "numerics", "activations", "operators", "guarantee", "constraints", "solvers", "implicit", "fixed_point",
     "maps", "layers", "network", "bounds", "lower_bounds", "generalisation", "certificates", "deployment", "verification",
-    "wellposed", "comparison", "attacks", "data", "models", "interop", "training", "checker", "experiments", "falsification",
-    "cli", "testing", "__main__",
+    "wellposed", "comparison", "attacks", "data", "models", "interop", "training", "checker", "experiments",
+    "falsification", "cli", "testing", "__main__",
 )  # fmt: skip
 
 # Where the kinds are, and where they are told apart at the border: they may look at classes.

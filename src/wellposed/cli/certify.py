@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
+from wellposed.deployment.export import TOLERANCE
 from wellposed.errors import InputError
+from wellposed.experiments.deployment import certify_deployed
 from wellposed.experiments.graph_robustness import certify_graphs, is_on_graphs
-from wellposed.experiments.results import RADII
+from wellposed.experiments.results import RADII, Certified
 from wellposed.experiments.robustness import certify_run
 from wellposed.experiments.verification import as_text, verify_run
 
@@ -35,6 +37,10 @@ class Certify(Common):
     ladder verifies image by image, up to branch and bound."""
     norm: Literal["l2", "linf", "l1"] = "l2"
     """Norm of perturbations: Euclidean, ℓ∞ (with the ladder: within valid pixels), or ℓ1 (not with the ladder)."""
+    deployed: bool = False
+    """Certify the answers of the exported file, each with the error that it bounds itself; writes certified-deployed.json."""
+    tolerance: float = TOLERANCE
+    """With --deployed: largest error of the logits for which an answer of the file counts."""
     seconds: float = 10.0
     """For the ladder: time for one image and radius, after which it stays open."""
 
@@ -50,6 +56,8 @@ def certify(arguments: list[str]) -> int:
         with counting("graphs certified", quiet=options.json) as done:
             certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
         return show_table(options.run, options)
+    if options.deployed:
+        return _deployed(options)
     if options.method == "ladder":
         return _verify(options)
     with counting("images certified", quiet=options.json) as done:
@@ -59,18 +67,41 @@ def certify(arguments: list[str]) -> int:
         )  # fmt: skip
     if options.data is None and options.norm == "l2":
         return show_table(options.run, options)
+    return _show(options, found, options.data, {})
+
+
+def _show(options: Certify, found: Certified, data: str | None, more: dict[str, Any]) -> int:
+    """Print constants and certified shares that are not a part of the run's own table.
+
+    Args:
+        options: of the command.
+        found: the radii.
+        data: name of the data or of what was certified; None for the run's own.
+        more: further entries of the result.
+    """
     shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
     result = {
-        "run": str(options.run), "data": options.data, "norm": options.norm, "samples": len(found.best),
+        "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
         "test_error": found.test_error,
-        "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
+        "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares, **more,
     }  # fmt: skip
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     text = (
-        f"{options.run}{'' if options.data is None else f' on {options.data}'}: error {100 * found.test_error:.2f} %, constant "
+        f"{options.run}{'' if data is None else f' on {data}'}: error {100 * found.test_error:.2f} %, constant "
         f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g}, certified {table}"
     )
-    return show(result, text, options)
+    return show(result, text + "".join(f", {value} {name}" for name, value in more.items()), options)
+
+
+def _deployed(options: Certify) -> int:
+    if options.data is not None or options.method != "tightest":
+        raise InputError("data, method: --deployed certifies the run's own test images by the tightest constants")
+    with counting("images certified", quiet=options.json) as done:
+        found, refused = certify_deployed(
+            options.run, data_root=options.data_root, limit=options.limit, tolerance=options.tolerance,
+            norm=options.norm.removeprefix("l"), done=done,
+        )  # fmt: skip
+    return _show(options, found, "the deployed file", {"refused": refused})
 
 
 def _verify(options: Certify) -> int:

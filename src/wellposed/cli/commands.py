@@ -7,6 +7,7 @@ from collections.abc import Callable
 from wellposed import checker
 from wellposed.cli.attack import attack
 from wellposed.cli.certify import certify
+from wellposed.cli.export import export
 from wellposed.cli.imports import import_weights
 from wellposed.cli.reproduce import reproduce
 from wellposed.cli.tables import compare, report
@@ -14,5 +15,5 @@ from wellposed.cli.train import train
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report, "reproduce": reproduce,
-    "verify": checker.main, "import": import_weights,
+    "export": export, "verify": checker.main, "import": import_weights,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""``wellposed``: train, certify, attack, compare, report, reproduce, verify, import.
+"""``wellposed``: train, certify, attack, compare, report, reproduce, export, verify, import.
 
 Exit codes: 0 success; 1 a certificate, checkpoint or solve failed; 2 unusable arguments or data; 130 interrupted.
 """
@@ -18,6 +18,7 @@ _USAGE = """usage: wellposed COMMAND [OPTIONS]      (wellposed COMMAND --help fo
   compare RUN RUN …   one table for several runs                 wellposed compare runs/a runs/b
   report RUN          plots and one self-contained HTML page     wellposed report runs/mnist
   reproduce NAME      a paper's experiment                       wellposed reproduce graphs --data MUTAG
+  export RUN          the network as one ONNX file               wellposed export runs/mnist
   verify CERT WEIGHTS check a certificate file independently     wellposed verify RUN/certificate.json RUN/weights.safetensors
   import FILE         published weights as a run folder          wellposed import mon_h40_m20.0.pt --as locuslab-mondeq --m 20
 
@@ -60,7 +61,9 @@ def run(arguments: list[str]) -> int:
 def _command(name: str) -> Callable[[list[str]], int]:
     from wellposed.errors import choices, require
 
-    choices("command", name, ("train", "certify", "attack", "compare", "report", "reproduce", "verify", "import"))
+    choices(
+        "command", name, ("train", "certify", "attack", "compare", "report", "reproduce", "export", "verify", "import")
+    )
     require("tyro", "train")
     from wellposed.cli import commands
 

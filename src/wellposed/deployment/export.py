@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from wellposed.errors import CertificateError, InputError, check
-from wellposed.network import Network, materialise
+from wellposed.errors import CertificateError, InputError, WellposedError, check
+from wellposed.network import Block, Network, materialise
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -71,18 +73,29 @@ def deployed(network: Network, *, tolerance: float = TOLERANCE) -> ModelProto:
 
     from wellposed.deployment.graph import OnnxGraph
 
-    check(0.0 < tolerance < math.inf, "tolerance", tolerance, "must be positive and finite")
+    stored = float(torch.tensor(tolerance, dtype=torch.float32))
+    check(0.0 < stored < math.inf, "tolerance", tolerance, "must be positive and finite in float32")
     if network.takes_graphs:
         raise CertificateError("network: takes graphs, which deployed files cannot hold")
     if network.input_shape is None:
         raise InputError("input_shape=None: the network takes inputs of several shapes; say which the file is for")
     graph = OnnxGraph()
     edge = graph.enter(network.input_shape)
-    for block in network.blocks:
+    for place, block in enumerate(network.blocks):
+        graph.allowed = stored / _constant_of(network.blocks[place + 1 :])
         edge = block.deploy(graph, edge)
-    written = graph.finish(edge, network.input_shape, tolerance)
+    written = graph.finish(edge, network.input_shape, stored)
     checker.check_model(written)
     return written
+
+
+def _constant_of(blocks: Sequence[Block]) -> float:
+    """The product of the blocks' constants, those left out that are not known; it only says how far iterations go."""
+    found = 1.0
+    for block in blocks:
+        with contextlib.suppress(WellposedError):
+            found *= block.constant("2")[0]
+    return max(found, 1e-30)
 
 
 def float32_network(model: nn.Module | Network, input_shape: tuple[int, ...] | None = None) -> Network:

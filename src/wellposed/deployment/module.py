@@ -22,7 +22,8 @@ def deployable(model: nn.Module | Network, steps: int = 50, *, input_shape: tupl
 
     Args:
         model: a module or a network. One in float64 becomes its float32 network first.
-        steps: iterations of every equilibrium. More leave less; the bound says how much.
+        steps: rounds of every equilibrium's iteration, in dense layers of three steps each. More leave less; the bound says how
+            much.
         input_shape: of one input, where the network does not tell it.
 
     Raises:

@@ -32,6 +32,7 @@ from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.solution import Solution
 
 STEPS = 2000  # of a deployed iteration at most
+_SHARE = 0.05  # of the error that is allowed, which iterations in float64 may leave
 _ENOUGH = 2.0**-22  # changes of iterates in float32, relative to their size, that are hardly more than rounding
 
 
@@ -137,16 +138,23 @@ class EquilibriumBlock(ImplicitBlock):
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         layer: Equilibrium = self.module
-        if len(edge.shape) != 1:
-            raise self.unknown("no form in deployed files for rows of vectors")
-        driven = linear(graph, edge, layer.injection.weight, layer.injection.bias)
-        value = self._deployed_state(graph, driven)
+        if edge.shape != layer.input_shape:
+            raise self.unknown("no form in deployed files for rows of inputs")
+        value = self._deployed_state(graph, self._deployed_offset(graph, edge))
         if layer.output is not None:
-            value = linear(graph, value, layer.output.weight, layer.output.bias)
+            value = self._deployed_output(graph, value)
         if layer.direct is not None:
             direct = linear(graph, edge, layer.direct.weight, layer.direct.bias)
             value = graph.call("SumOfTwo", value, direct, shape=value.shape)
         return value
+
+    def _deployed_offset(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        """The offset Ux + b, appended to a deployed network."""
+        return linear(graph, edge, self.module.injection.weight, self.module.injection.bias)
+
+    def _deployed_output(self, graph: DeployedGraph, state: Edge) -> Edge:
+        """The output map of an equilibrium, appended to a deployed network."""
+        return linear(graph, state, self.module.output.weight, self.module.output.bias)
 
     def _deployed_state(self, graph: DeployedGraph, driven: Edge) -> Edge:
         """The equilibrium for an offset, appended to a deployed network: Peaceman–Rachford splitting."""
@@ -155,12 +163,17 @@ class EquilibriumBlock(ImplicitBlock):
         if matrix is None or name is None or not sigma.is_monotone:
             raise self.unknown(f"no form in deployed files for this state map with the activation {sigma!r}")
         guarantee = self.module.guarantee() if self.promise is None else self.promise
-        step = guarantee.suggested_step() if sigma.is_own_resolvent else None
-        reflected = cayley(matrix.detach().double().cpu(), 1.0 if step is None else step)
-        drive = (1.0 if step is None else step) * (torch.eye(len(reflected), dtype=torch.float64) + reflected)
+        suggested = guarantee.suggested_step() if sigma.is_own_resolvent else None
+        step = 1.0 if suggested is None else suggested
+        reflected = cayley(matrix.detach().double().cpu(), step)
+        drive = step * (torch.eye(len(reflected), dtype=torch.float64) + reflected)
+        sensitivity = guarantee.offset_lipschitz()
+        seen = 1.0 if self.module.output is None else spectral_norm_upper_bound(self.module.output.weight)
+        goal = _SHARE * graph.allowed * step / max(sensitivity * seen, 1e-30)
         return graph.call(
             f"ReflectedEquilibrium_{name}", driven, shape=driven.shape, W=matrix, reflect=reflected.float(),
-            drive=drive.float(), sensitivity=guarantee.offset_lipschitz(), **stopping(STEPS),
+            drive=drive.float(), step=step, sensitivity=sensitivity, **stopping(STEPS), goal=goal,
+            finer=torch.tensor(STEPS),
         )  # fmt: skip
 
     @override

@@ -1,0 +1,42 @@
+"""``wellposed export``: a run's network as one ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from wellposed.cli.options import Common, parse, show
+from wellposed.deployment.export import TOLERANCE
+from wellposed.deployment.runtime import DeployedNetwork
+from wellposed.experiments.deployment import export_run
+
+
+@dataclass(frozen=True)
+class Export(Common):
+    """Write a run's network as one ONNX file, which any ONNX runtime executes and which bounds its own errors."""
+
+    run: tyro.conf.Positional[Path] = Path()
+    """The run folder."""
+    out: Path | None = None
+    """The file; default: model.onnx in the run folder."""
+    tolerance: float = TOLERANCE
+    """Largest error of the logits for which an answer counts; the file's error_bound is infinite above it."""
+
+
+def export(arguments: list[str]) -> int:
+    """``wellposed export RUN``."""
+    options = parse(Export, arguments, "wellposed export")
+    path, network = export_run(options.run, data_root=options.data_root, tolerance=options.tolerance, out=options.out)
+    file = DeployedNetwork(path)
+    size = path.stat().st_size
+    result = {
+        "file": str(path), "sha256": file.sha256, "bytes": size, "input_shape": list(file.input_shape),
+        "tolerance": file.tolerance, "network": network.digest,
+    }  # fmt: skip
+    text = (
+        f"{path}: {size / 1e6:.2f} MB, input x (batch, {', '.join(map(str, file.input_shape))}) float32, outputs logits and "
+        f"error_bound (infinite above {file.tolerance:g})"
+    )
+    return show(result, text, options)

@@ -1,0 +1,113 @@
+"""Deployed files run by onnxruntime, with the radii that hold for the answers of the file itself."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wellposed.certificates import Certificate
+from wellposed.deployment.export import deployed
+from wellposed.errors import InputError, require
+
+
+class DeployedNetwork:
+    """A file of `wellposed.export`, run by onnxruntime on one thread.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        path: of the file.
+        sha256: of its bytes.
+        tolerance: the largest bound of an error for which an answer of the file counts.
+        input_shape: of one input.
+
+    Raises:
+        InputError: the file cannot be read, or is no file of `wellposed.export`.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        require("onnxruntime", "deploy")
+        import onnxruntime
+
+        self.path = Path(path)
+        try:
+            self._content = self.path.read_bytes()
+        except OSError as error:
+            raise InputError(f"path={str(path)!r}: cannot be read ({error.strerror})") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        try:
+            self._session = onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no class in common
+            raise InputError(
+                f"path={str(path)!r}: is no file that onnxruntime can run ({str(error)[:120]}); export the network again"
+            ) from error
+        self.sha256 = hashlib.sha256(self._content).hexdigest()
+        self.input_shape, self.tolerance = self._declared()
+
+    def _declared(self) -> tuple[tuple[int, ...], float]:
+        """The shape of one input, and the tolerance."""
+        from onnx import ModelProto, numpy_helper
+
+        model = ModelProto.FromString(self._content)
+        inputs = [entry.name for entry in self._session.get_inputs()]
+        outputs = [entry.name for entry in self._session.get_outputs()]
+        last = model.graph.node[-1] if model.graph.node else None
+        if inputs != ["x"] or outputs != ["logits", "error_bound"] or last is None or last.op_type != "Leave":
+            raise InputError(f"path={str(self.path)!r}: has other inputs and outputs than files of wellposed.export")
+        stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        shape = tuple(int(size) for size in self._session.get_inputs()[0].shape[1:])
+        return shape, float(numpy_helper.to_array(stored[last.input[2]]))
+
+    def __repr__(self) -> str:
+        return f"DeployedNetwork({str(self.path)!r}, inputs {self.input_shape}, errors at most {self.tolerance:g})"
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and for each sample a bound of their Euclidean error, infinite where the answer is to be refused.
+
+        Args:
+            x: shape (batch, *input_shape), float32.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        if not isinstance(x, Tensor) or x.dtype != torch.float32 or tuple(x.shape[1:]) != self.input_shape:
+            found = f"{tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"x: is {found}; this file takes float32 tensors of shape (batch, *{self.input_shape})")
+        logits, error = self._session.run(["logits", "error_bound"], {"x": x.detach().cpu().numpy()})
+        return torch.from_numpy(logits), torch.from_numpy(error)
+
+    def is_of(self, certificate: Certificate) -> bool:
+        """Whether the file computes the network that a certificate is about: exporting that network gives these bytes."""
+        network = certificate.network
+        if network is None or network.dtype != torch.float32:
+            return False
+        written = deployed(network, tolerance=self.tolerance)
+        return written.SerializeToString(deterministic=True) == self._content
+
+    def radii(self, x: Tensor, labels: Tensor, certificate: Certificate, *, rule: str | None = None) -> Tensor:
+        """Radii within which every answer of this file that it does not refuse is the right class.
+
+        The error at x counts with the file's own bound; at any other input it is at most the tolerance, or the answer is refused.
+
+        Args:
+            x: shape (batch, *input_shape), float32.
+            labels: true classes, shape (batch,).
+            certificate: of the network that the file computes.
+            rule: see `Certificate.radius`.
+
+        Raises:
+            InputError: the certificate is about another network.
+        """
+        if not self.is_of(certificate):
+            raise InputError(
+                "certificate: is about another network than this file computes; certify what wellposed.export returned"
+            )
+        logits, error = self(x)
+        elsewhere = torch.full_like(error, self.tolerance)
+        return certificate.radius(logits, labels, rule=rule, logit_error=error, elsewhere=elsewhere)

@@ -1,0 +1,78 @@
+"""Runs as deployed files: export, and the accuracy that is certified of the file's own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from wellposed.certificates import certify
+from wellposed.deployment import export
+from wellposed.deployment.runtime import DeployedNetwork
+from wellposed.errors import check
+from wellposed.experiments.results import Certified, file_digest, keep_certified
+from wellposed.network import Network
+from wellposed.numerics.norm import norm_named
+from wellposed.training.folder import RunFolder
+from wellposed.training.run import load_image_run
+
+_BATCH = 500
+_WITNESS_INPUTS = 64
+
+
+def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path | None = None) -> tuple[Path, Network]:
+    """Write a run's network as one ONNX file.
+
+    Args:
+        run: the run folder.
+        data_root: see `load_images`.
+        tolerance: see `wellposed.export`.
+        out: of the file; None for ``model.onnx`` in the run folder.
+
+    Returns:
+        The path, and the network that the file computes.
+    """
+    _, data, model = load_image_run(run, data_root)
+    path = RunFolder(run).path / "model.onnx" if out is None else out
+    return path, export(model, path, tolerance=tolerance, input_shape=tuple(data.test_x.shape[1:]))
+
+
+def certify_deployed(
+    run: Path, *, data_root: Path | None, limit: int | None, tolerance: float, norm: str, done: Callable[[int], None]
+) -> tuple[Certified, int]:
+    """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json``.
+
+    Args:
+        run: the run folder.
+        data_root: see `load_images`.
+        limit: only the first so many test images; None for all.
+        tolerance: see `wellposed.export`.
+        norm: of perturbations.
+        done: called with the number of images that are finished.
+
+    Returns:
+        The radii, and how many images the file refused to answer for; these count as misclassified.
+    """
+    check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
+    norm = norm_named(norm)
+    _, data, _ = load_image_run(run, data_root)
+    x, y = data.test_x[:limit], data.test_y[:limit]
+    path, network = export_run(run, data_root=data_root, tolerance=tolerance)
+    file = DeployedNetwork(path)
+    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS])
+    assert certificate.lower_bound is not None  # inputs were given
+    rule = certificate.rules[-1]
+    radii, wrong, refused = list[float](), 0, 0
+    for rows, labels in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
+        logits, error = file(rows)
+        elsewhere = torch.full_like(error, file.tolerance)
+        radii += certificate.radius(logits, labels, rule=rule, logit_error=error, elsewhere=elsewhere).tolist()
+        answered = torch.isfinite(error)
+        wrong += int((~answered | (logits.argmax(1) != labels)).sum())
+        refused += int((~answered).sum())
+        done(len(radii))
+    digest = file_digest(RunFolder(run).weights)
+    found = Certified(certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {rule: radii}, digest)
+    keep_certified(run, found, norm, "deployed")
+    return found, refused
