@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, WellposedError, check
 from wellposed.network import Block, Network, materialise
@@ -64,6 +64,16 @@ def deployed(network: Network, *, tolerance: float = TOLERANCE) -> ModelProto:
     Args:
         network: with a known input shape.
         tolerance: see `export`.
+    """
+    return deployed_with_evidence(network, tolerance)[0]
+
+
+def deployed_with_evidence(network: Network, tolerance: float) -> tuple[ModelProto, dict[str, Tensor]]:
+    """A float32 network as an ONNX model, see `export`, and what proves something of its nodes, see `certificate`.
+
+    Args:
+        network: with a known input shape.
+        tolerance: see `export`.
 
     Raises:
         CertificateError: a block has no form in such files, or has other than float32 weights.
@@ -86,7 +96,7 @@ def deployed(network: Network, *, tolerance: float = TOLERANCE) -> ModelProto:
         edge = block.deploy(graph, edge)
     written = graph.finish(edge, network.input_shape, stored)
     checker.check_model(written)
-    return written
+    return written, graph.evidence
 
 
 def _constant_of(blocks: Sequence[Block]) -> float:

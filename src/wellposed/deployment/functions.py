@@ -1,60 +1,8 @@
-"""The functions of deployed networks, by name; their texts are a file of the checker, which is the definition of the format."""
+"""The functions of deployed networks, by name; the checker of deployed files holds them, as they are the format's definition."""
 
-from __future__ import annotations
-
-import re
-from collections.abc import Iterable, Iterator
-from functools import cache
-from importlib.resources import files
-
-from onnx import FunctionProto, NodeProto, parser
-
-DOMAIN, OPSET, IR_VERSION, VERSION = "wellposed", 20, 10, 1
-_HEADER = f'<opset_import: ["" : {OPSET}, "{DOMAIN}" : {VERSION}], domain: "{DOMAIN}">\n'
-
-
-@cache
-def _texts() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """The texts of all functions, and of activations what is assumed of them: how inexact they are, and their largest slope."""
-    lines = files("wellposed.checker").joinpath("functions.txt").read_text(encoding="utf-8").splitlines()
-    known = {line.split()[0][1:]: (line.split()[1], line.split()[2]) for line in lines if line.startswith("@")}
-    text = "\n".join(line for line in lines if not line.startswith(("#", "@")))
-    found = [part.strip() for part in re.split(r"\n\n+", text) if part.strip()]
-    return {part.split(" ", 1)[0]: part for part in found}, known
-
-
-@cache
-def function(name: str) -> FunctionProto:
-    """A function of the domain, and nothing that it calls.
-
-    Args:
-        name: of the function; for one that depends on an activation with the activation's name behind an underscore.
-    """
-    texts, known = _texts()
-    text = texts.get(name)
-    if text is None:
-        kind, _, sigma = name.partition("_")
-        inexact, slope = known[sigma]
-        text = texts[f"{kind}_{{sigma}}"]
-        text = text.replace("{sigma}", sigma).replace("{inexact}", inexact).replace("{slope}", slope)
-    found = parser.parse_function(_HEADER + text)
-    for node in _nodes(found.node):
-        if node.op_type in texts or f"{node.op_type.partition('_')[0]}_{{sigma}}" in texts:
-            node.domain = DOMAIN
-    return found
-
-
-@cache
-def called(name: str) -> tuple[str, ...]:
-    """Names of the functions that a function calls, directly or not, and its own last."""
-    own = {node.op_type for node in _nodes(function(name).node) if node.domain == DOMAIN}
-    found = {inner: None for other in sorted(own) for inner in called(other)}
-    return (*found, name)
-
-
-def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """Nodes with those of the bodies inside of them."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            yield from _nodes(attribute.g.node)
+from wellposed.deployed_checker.functions import DOMAIN as DOMAIN
+from wellposed.deployed_checker.functions import IR_VERSION as IR_VERSION
+from wellposed.deployed_checker.functions import OPSET as OPSET
+from wellposed.deployed_checker.functions import VERSION as VERSION
+from wellposed.deployed_checker.functions import called as called
+from wellposed.deployed_checker.functions import function as function

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.deployment.functions import DOMAIN, IR_VERSION, OPSET, VERSION, called
 from wellposed.deployment.functions import function as function_named
 from wellposed.errors import CertificateError
+from wellposed.guarantee.monotone import proved_monotonicity
 from wellposed.network.deployed import DeployedGraph, Edge, Numbers
+from wellposed.numerics.outward import REPRODUCIBLE
 
 INPUT, LOGITS, ERROR = "x", "logits", "error_bound"
 
 
+_LARGEST = 256  # state for which a search for the best metric is worth its time
+
+
 class OnnxGraph(DeployedGraph):
-    """An ONNX graph, see `wellposed.network.deployed.DeployedGraph`; numbers that occur again are stored once."""
+    """An ONNX graph, see `wellposed.network.deployed.DeployedGraph`; numbers that occur again are stored once.
+
+    Attributes:
+        evidence: what proves something of nodes, by their places and names, float64.
+    """
 
     def __init__(self) -> None:
         self.allowed = 1.0
+        self.evidence: dict[str, Tensor] = {}
         self._nodes: list[NodeProto] = []
         self._numbers: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._stored: list[TensorProto] = []
@@ -44,6 +57,22 @@ class OnnxGraph(DeployedGraph):
         stored = [self._number(f"{function}_{place}.{name}", value) for name, value in numbers.items()]
         self._append(function, [*taken, *stored], [found.value, found.error])
         return found
+
+    def sensitivity(self, matrix: Tensor, metric: Tensor) -> tuple[float, Tensor]:
+        """See `wellposed.network.deployed.DeployedGraph.sensitivity`."""
+        stored, eye = matrix.detach().double().cpu(), torch.eye(len(matrix), dtype=torch.float64)
+        problem = DenseMetricProblem(stored, eye, metric)
+        found = problem.bound(eye) if len(eye) <= _LARGEST else None
+        if found is not None:
+            return found.value, found.multipliers
+        distortion = math.sqrt(float(metric.max() / metric.min()))
+        constant = distortion / proved_monotonicity(stored, metric) * REPRODUCIBLE
+        return constant, metric * constant / math.sqrt(float(metric.max() * metric.min()))
+
+    def prove(self, edge: Edge, **evidence: Tensor) -> None:
+        """See `wellposed.network.deployed.DeployedGraph.prove`."""
+        place = edge.value.removeprefix("value_")
+        self.evidence.update({f"{place}/{name}": part.detach().double().cpu() for name, part in evidence.items()})
 
     def finish(self, edge: Edge, input_shape: tuple[int, ...], tolerance: float) -> ModelProto:
         """The whole model.

@@ -46,6 +46,25 @@ class DeployedGraph(Protocol):
                 alone or in lists of lists, and lists of integers as int64.
         """
 
+    def sensitivity(self, matrix: Tensor, metric: Tensor) -> tuple[float, Tensor]:
+        """How far an equilibrium z = σ(Wz + q) moves with q, slopes of σ in [0, 1], and the multipliers that prove it.
+
+        Args:
+            matrix: W, shape (n, n).
+            metric: a diagonal metric in which W is well posed, shape (n,).
+
+        Returns:
+            A Euclidean Lipschitz constant, and Λ with M(Λ) − I − Λ²/constant² ⪰ 0, see `wellposed.bounds.metric_inequality`.
+        """
+
+    def prove(self, edge: Edge, **evidence: Tensor) -> None:
+        """Keep for certificates what proves something of the node that an edge leaves.
+
+        Args:
+            edge: a value of the network.
+            evidence: by name, see `wellposed.deployed_checker`.
+        """
+
 
 def patches(
     image: tuple[int, int],

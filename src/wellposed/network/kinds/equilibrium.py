@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from wellposed.activations import name_of
 from wellposed.guarantee import Guarantee
+from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.frozen import frozen
 from wellposed.maps.affine import Affine
@@ -146,6 +147,9 @@ class EquilibriumBlock(ImplicitBlock):
         if layer.direct is not None:
             direct = linear(graph, edge, layer.direct.weight, layer.direct.bias)
             value = graph.call("SumOfTwo", value, direct, shape=value.shape)
+            metric = layer.operator().metric
+            if metric is not None:
+                graph.prove(value, metric=metric)
         return value
 
     def _deployed_offset(self, graph: DeployedGraph, edge: Edge) -> Edge:
@@ -167,14 +171,19 @@ class EquilibriumBlock(ImplicitBlock):
         step = 1.0 if suggested is None else suggested
         reflected = cayley(matrix.detach().double().cpu(), step)
         drive = step * (torch.eye(len(reflected), dtype=torch.float64) + reflected)
-        sensitivity = guarantee.offset_lipschitz()
+        metric = known_metric(matrix.detach().double().cpu(), guarantee)
+        if metric is None:
+            raise self.unknown("no diagonal metric in which this state map is well posed")
+        sensitivity, multipliers = graph.sensitivity(matrix, metric)
         seen = 1.0 if self.module.output is None else spectral_norm_upper_bound(self.module.output.weight)
         goal = _SHARE * graph.allowed * step / max(sensitivity * seen, 1e-30)
-        return graph.call(
+        found = graph.call(
             f"ReflectedEquilibrium_{name}", driven, shape=driven.shape, W=matrix, reflect=reflected.float(),
             drive=drive.float(), step=step, sensitivity=sensitivity, **stopping(STEPS), goal=goal,
             finer=torch.tensor(STEPS),
         )  # fmt: skip
+        graph.prove(found, sensitivity=multipliers)
+        return found
 
     @override
     def describe(self, value: float | None) -> Description:

@@ -84,7 +84,7 @@ class SandwichBlock(ExplicitLayerBlock):
 
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
-        return _explicit("Sandwich", self.module, graph, edge)
+        return _explicit("Sandwich", self.module, graph, edge, self.module.log_scale.detach().double().exp())
 
     @override
     def _described(self, value: float) -> Description:
@@ -99,7 +99,7 @@ class SLLBlock(ExplicitLayerBlock):
 
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
-        return _explicit("Residual", self.module, graph, edge)
+        return _explicit("Residual", self.module, graph, edge, self.module.maps()[2])
 
     @override
     def _described(self, value: float) -> Description:
@@ -119,7 +119,7 @@ class ResidualBlock(ExplicitLayerBlock):
 
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
-        return _explicit("Residual", self.module, graph, edge)
+        return _explicit("Residual", self.module, graph, edge, torch.zeros(len(self.module.bias)))
 
     @override
     def _described(self, value: float) -> Description:
@@ -128,11 +128,13 @@ class ResidualBlock(ExplicitLayerBlock):
         return Description("explicit", {"norms": [first, second]}, max(value, 1.0 + first * second) * ROOM)
 
 
-def _explicit(function: str, layer: ExplicitBlock, graph: DeployedGraph, edge: Edge) -> Edge:
-    """A layer, appended to a deployed network."""
+def _explicit(function: str, layer: ExplicitBlock, graph: DeployedGraph, edge: Edge, scale: Tensor) -> Edge:
+    """A layer, appended to a deployed network, with the scale of its hidden units that proves its constant."""
     inner, outer, _ = layer.maps()
     none = torch.zeros(len(outer))
-    return graph.call(function, edge, shape=(*edge.shape[:-1], len(outer)), H=inner, b=layer.bias, G=outer, c=none)
+    found = graph.call(function, edge, shape=(*edge.shape[:-1], len(outer)), H=inner, b=layer.bias, G=outer, c=none)
+    graph.prove(found, scale=scale)
+    return found
 
 
 def _norm(matrix: Tensor) -> float:

@@ -18,6 +18,7 @@ from wellposed.network.kinds.convolution import convolution, same_size
 from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, stopping
 from wellposed.network.kinds.scaling import batch_normalised
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm
+from wellposed.numerics.outward import REPRODUCIBLE
 
 
 @kind_of(PcDEQ, inherited=True)
@@ -37,10 +38,13 @@ class PositiveBlock(EquilibriumBlock):
         part = "Activation_relu" if floor == 0.0 else "PositivePart"
         offset = graph.call(part, driven, shape=driven.shape, **({} if floor == 0.0 else {"floor": floor}))
         function, numbers = self._deployed_map(driven.shape)
-        return graph.call(
+        found = graph.call(
             f"{function}_{sigma}", offset, shape=offset.shape, **numbers, lowest=guarantee.lowest_offset,
-            sensitivity=guarantee.offset_lipschitz(), **stopping(STEPS),
+            sensitivity=guarantee.offset_lipschitz() * REPRODUCIBLE, **stopping(STEPS),
         )  # fmt: skip
+        proof = guarantee.norm_proof
+        graph.prove(found, start=proof.start, reach=proof.reach, back=proof.back)
+        return found
 
     def _deployed_map(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
         """The function of deployed networks that finds the equilibrium, and the numbers of the state map.

@@ -1,0 +1,89 @@
+"""Checks a certificate against a deployed network, without the library that wrote them: numpy, onnx and safetensors only.
+
+    python -m deployed_checker CERTIFICATE.json MODEL.onnx
+
+The claim names the digest of the model's file, a norm, constants, and the theorems and the evidence that prove them; what the
+network is, this program reads from the file alone: its nodes are functions of the domain ``wellposed``, each of which it
+compares with the one that it knows, and which define what is computed. It proves the constants for exactly the numbers in the
+file, and whatever the file's own bound of its errors relies on.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from . import dense, euclidean
+from .claim import Claim
+from .model import read
+from .node import Node
+from .proofs import Array, Refuted, require
+
+_OPTIONS = ("tolerance", "stop", "limit", "finer", "goal", "step", "sensitivity", "floor", "overlap", "epsilon")
+
+
+def check(certificate: Path, model: Path) -> list[str]:
+    """Check everything that a certificate claims of a model.
+
+    Returns:
+        What was proved, and every option that it relies on, line by line.
+
+    Raises:
+        Refuted: the first check that fails.
+    """
+    try:
+        claim = Claim(certificate)
+        nodes = read(model, claim.model_sha256)
+        whole, pairs = constants_of(nodes, claim)
+        log = [line for node in nodes for line in _described(node)]
+        require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz!r} is claimed, {whole!r} is proved")
+        log.append(f"norm {claim.norm}, by {', '.join(claim.theorems)}: constant at most {claim.lipschitz:.9g}")
+        if claim.pairs is not None:
+            fits = pairs is not None and pairs.shape == claim.pairs.shape
+            require(fits, "pairs", "nothing proves constants of margins, or of as many")
+            assert pairs is not None
+            require((pairs <= claim.pairs).all(), "pairs", "a constant of a margin is smaller than what is proved")
+            log.append(f"the margins of {len(pairs)} classes: constants at most {np.max(claim.pairs):.9g}")
+        if claim.lower_bound is not None:
+            require(claim.lower_bound <= claim.lipschitz, "lower bound", "is above the upper one")
+            log.append(import_module(".witness", __package__).check(nodes, claim))
+        claim.require_all_used()
+        return log
+    except Refuted:
+        raise
+    except Exception as error:
+        raise Refuted("structure", f"{type(error).__name__}: {error}") from error
+
+
+def constants_of(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
+    """Prove what the file's bound of errors relies on, and the constants of all outputs and of their margins."""
+    for node in nodes:
+        if node.kind == "ReflectedEquilibrium":
+            dense.check(node, claim)
+        elif node.kind == "PositiveEquilibrium":
+            import_module(".positive", __package__).check(node, claim, nodes[node.sources[0]])
+    theorem = euclidean if claim.norm == "2" else import_module(".entrywise", __package__)
+    found: tuple[float, Array | None] = theorem.constants(nodes, claim)
+    return found
+
+
+def _described(node: Node) -> list[str]:
+    """A node with what it relies on."""
+    options = [f"{role} {float(node.numbers[role]):.9g}" for role in _OPTIONS if role in node.numbers]
+    return [" ".join([node.name, str(node.shape), *options])]
+
+
+def main(arguments: list[str]) -> int:
+    """The command: 0 if everything that is claimed holds, 1 if a check failed, 2 for wrong usage."""
+    if len(arguments) != 2:
+        print("usage: python -m wellposed.deployed_checker CERTIFICATE.json MODEL.onnx", file=sys.stderr)
+        return 2
+    try:
+        for line in check(Path(arguments[0]), Path(arguments[1])):
+            print(f"ok  {line}")
+    except Refuted as failure:
+        print(f"FAILED  {failure}")
+        return 1
+    print("the certificate holds")
+    return 0

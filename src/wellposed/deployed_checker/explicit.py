@@ -1,0 +1,26 @@
+"""Explicit layers y = Sx + G·ReLU(Hx + b) + c, S zero or the identity, by norms of H and G.
+
+With D the slopes of ReLU between two inputs, 0 ⪯ D ⪯ I. S = 0: ‖GDH‖ ≤ ‖[ψH; ψ⁻¹Gᵀ]‖²/2 for every diagonal ψ > 0. S = I and
+G = −HᵀT + E, T ⪰ 0 diagonal: 0 ⪯ HᵀTDH ⪯ HᵀTH, so that max(1, ‖√T H‖² − 1) + ‖E‖‖H‖ is a constant.
+"""
+
+import numpy as np
+
+from .claim import Claim
+from .node import Node
+from .proofs import UNIT, bounded, norm_of, require, up
+
+
+def constant(node: Node, claim: Claim) -> float:
+    """The Euclidean constant of a layer, with the scale of the evidence."""
+    inner, outer = node.numbers["H"], node.numbers["G"]
+    scale = claim.take(f"{node.place}/scale", len(inner))
+    if node.kind == "Sandwich":
+        require(bounded(scale), "explicit", f"{node.name}: a scale is not positive, or too small or large")
+        return 0.5 * norm_of(np.concatenate([inner * scale[:, None], (outer / scale).T], 1)) ** 2 * (1.0 + 1e-15)
+    require(
+        (scale >= 0.0).all() and (scale < 1e100).all(), "explicit", f"{node.name}: a scale is negative, or too large"
+    )
+    missed = norm_of(outer + inner.T * scale) + 8.0 * UNIT * (np.linalg.norm(outer) + np.linalg.norm(inner.T * scale))
+    through = norm_of(np.sqrt(scale)[:, None] * inner) ** 2 * (1.0 + 1e-15) - 1.0
+    return up(up(max(1.0, through * (1.0 + 1e-15)) + up(float(missed) * norm_of(inner))))

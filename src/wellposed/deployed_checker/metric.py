@@ -1,0 +1,116 @@
+"""Constants of an equilibrium with the linear maps around it, in diagonal metrics: the theorem ``"metric"``."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .claim import Claim
+from .dense import metric_proves
+from .maps import Linear, margins
+from .node import Node
+from .proofs import Array, require, up
+
+
+class Segment:
+    """From the edge before an equilibrium's input map to an edge behind it, by linear maps only.
+
+    Attributes:
+        start: place of the node that the first edge leaves.
+        layer: place of the equilibrium.
+        name: of the node that the last edge leaves.
+        matrix: W.
+        driven: U.
+        seen: C.
+        direct: D, or None.
+    """
+
+    def __init__(self, nodes: list[Node], maps: list[Linear], end: Node) -> None:
+        parts, self.direct = [maps[end.place]], None
+        if end.kind in ("SumOfTwo", "DifferenceOfTwo"):
+            parts = [maps[source] for source in end.sources]
+            sign = 1.0 if end.kind == "SumOfTwo" else -1.0
+            parts[1] = Linear(parts[1].start, sign * parts[1].matrix)
+        known = [part for part in parts if nodes[part.start].kind == "ReflectedEquilibrium"]
+        require(
+            len(known) >= 1, "metric", f"no equilibrium stands before {end.name}, with nothing but a linear map between"
+        )
+        seen = max(known, key=lambda part: part.start)
+        layer = nodes[seen.start]
+        driven = maps[layer.sources[0]]
+        rest = [part for part in parts if part is not seen]
+        require(
+            all(part.start == driven.start for part in rest), "metric", f"{end.name} adds something of another edge"
+        )
+        self.start, self.layer, self.name = driven.start, layer.place, end.name
+        self.matrix, self.driven, self.seen = layer.numbers["W"], driven.dense, seen.dense
+        self.direct = rest[0].dense if rest else None
+
+    def proves(
+        self, row: int | tuple[int, int] | slice, metric: Array, value: float, driven: Array | None = None
+    ) -> bool:
+        """Whether an output, a margin, or all outputs are proved to have a constant, from all inputs or from others."""
+        first, second = row if isinstance(row, tuple) else (row, None)
+        seen, size = (np.atleast_2d(part[first]) for part in (self.seen, np.abs(self.seen)))
+        direct = None if self.direct is None else np.atleast_2d(self.direct[first])
+        if second is not None:
+            seen, size = seen - self.seen[second], size + np.abs(self.seen[second])
+            direct = None if direct is None or self.direct is None else direct - self.direct[second]
+        driven = self.driven if driven is None else driven
+        return metric_proves(self.matrix, driven, seen, size, metric, value, direct)
+
+
+def constants(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> tuple[int, float, Array | None]:
+    """Where a segment to an edge starts, its Euclidean constant, and those of margins where there is evidence for them."""
+    segment = Segment(nodes, maps, end)
+    values = claim.take(f"{end.place}/values", -1)
+    rows, count = claim.take(f"{end.place}/multipliers", len(values), len(segment.matrix)), len(segment.seen)
+    places: list[slice | tuple[int, int]] = [slice(None), *(margins(count) if len(values) > 1 else ())]
+    require(len(places) == len(values), "metric", f"{segment.name}: {len(values)} values for {count} outputs")
+    for place, metric, value in zip(places, rows, values, strict=True):
+        follows = isinstance(place, tuple) and value >= up(math.sqrt(2.0) * (1.0 + 1e-15)) * values[0]
+        proved = follows or segment.proves(place, metric, float(value))
+        require(proved, "metric", f"{segment.name}: {value!r} is not proved for {place}")
+    return segment.start, float(values[0]), symmetric(count, values[1:]) if len(values) > 1 else None
+
+
+def symmetric(count: int, values: Array) -> Array:
+    """Constants of margins as a matrix."""
+    found = np.zeros((count, count))
+    for (i, j), value in zip(margins(count), values, strict=True):
+        found[i, j] = found[j, i] = value
+    return found
+
+
+def from_input(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[float, Array | None]:
+    """Constants in ℓ∞ or ℓ1 of all outputs and of their margins, of a network that is a segment from its input.
+
+    ‖Δx‖_∞ ≤ 1 implies Σ d·Δx² ≤ Σ d for shares d > 0, an ellipsoid for each output and margin; a change of ‖Δx‖₁ ≤ 1 may be made
+    coordinate by coordinate, and ‖Δy‖₁ ≤ √k‖Δy‖₂ for k outputs.
+    """
+    end = nodes[nodes[-1].sources[0]]
+    segment = Segment(nodes, maps, end)
+    require(segment.start == 0 and segment.direct is None, "metric", f"{segment.name}: not from the input")
+    outputs, largest = len(segment.seen), claim.norm == "inf"
+    values, wholes = claim.take(f"{end.place}/values", -1), outputs if largest else 1
+    places: list[Any] = [
+        *(range(outputs) if largest else [slice(None)]),
+        *(margins(outputs) if len(values) > 1 else ()),
+    ]
+    rows = claim.take(f"{end.place}/multipliers", len(places), len(segment.matrix))
+    require(len(values) == 1 + len(places) - wholes, "metric", f"{segment.name}: {len(values)} values")
+    each = values[0] if largest else values[0] / math.sqrt(outputs) * (1.0 - 1e-15)
+    shares = claim.take(f"{end.place}/shares", len(rows), segment.driven.shape[1]) if largest else rows
+    for place, metric, share, value in zip(places, rows, shares, [each] * wholes + list(values[1:]), strict=True):
+        follows = isinstance(place, tuple) and value >= (2.0 if largest else math.sqrt(2.0)) * each * (1.0 + 1e-15)
+        if follows:
+            continue
+        if largest:
+            usable = share.min() > 1e-50 and share.max() < 1e50
+            inner = value / math.sqrt(float(share.sum())) * (1.0 - 1e-12)
+            good = usable and segment.proves(place, metric, inner, segment.driven / np.sqrt(share))
+        else:
+            columns = np.split(segment.driven, segment.driven.shape[1], 1)
+            good = all(segment.proves(place, metric, float(value), column) for column in columns)
+        require(good, "metric", f"{segment.name}: {value!r} is not proved for {place}")
+    return float(values[0]), symmetric(outputs, values[1:]) if len(values) > 1 else None

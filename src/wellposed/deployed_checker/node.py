@@ -1,0 +1,39 @@
+"""One node of a deployed network."""
+
+import math
+from dataclasses import dataclass
+
+from .proofs import Array
+
+
+@dataclass
+class Node:
+    """One node of the network.
+
+    Attributes:
+        place: among all nodes, by which edges are named after the node that they leave.
+        kind: of its function, without the activation.
+        sigma: the activation that its function depends on, "" without one.
+        slope: the largest slope of that activation.
+        sources: places of the nodes whose values it takes.
+        numbers: by the names of the function's inputs, in float64 or int64.
+        shape: of a sample of its value.
+    """
+
+    place: int
+    kind: str
+    sigma: str
+    slope: float
+    sources: tuple[int, ...]
+    numbers: dict[str, Array]
+    shape: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"node {self.place} ({self.kind}{self.sigma and '_' + self.sigma})"
+
+    @property
+    def size(self) -> int:
+        """How many entries a sample of its value has."""
+        return math.prod(self.shape)

@@ -1,0 +1,67 @@
+"""Equilibria z = σ(Wz + q), W ≥ 0, q at least a floor β, σ concave (Gabor, Piotrowski & Cavalcante 2024).
+
+Every nonnegative solution lies above 0, so above σ(β), above σ(Wσ(β) + β), and so on: above a point l. There slopes are at most
+D, the supremum of σ' beyond Wl + β, so that changes obey |Δz| ≤ D(W|Δz| + |Δq|). For y > 0 with y ≥ D(Wy + s), s > 0, I − DW is
+an M-matrix, with t ≥ Wᵀ(Dt) + y and Dt ≤ k²s changes are at most k‖Δq‖₂ (Collatz & Wielandt), and solutions are unique.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .claim import Claim
+from .node import Node
+from .proofs import Array, Refuted, bounded, require, rounding_constant
+
+Map = Callable[[Array], Array]
+_STEPS = 20000
+# σ, and its slope on the left of a point, which is the larger one; beyond zero.
+_CONCAVE: dict[str, tuple[Map, Map]] = {
+    "tanh": (np.tanh, lambda s: np.cosh(np.minimum(s, 300.0)) ** -2.0),
+    "softsign": (lambda s: s / (1.0 + s), lambda s: (1.0 + s) ** -2.0),
+    "relu6": (lambda s: np.minimum(s, 6.0), lambda s: np.where(s <= 6.0, 1.0, 0.0)),
+    "hardtanh": (lambda s: np.minimum(s, 1.0), lambda s: np.where(s <= 1.0, 1.0, 0.0)),
+    "isru": (lambda s: s / np.sqrt(1.0 + s * s), lambda s: (1.0 + s * s) ** -1.5),
+    "arctan": (np.arctan, lambda s: 1.0 / (1.0 + s * s)), "exponential": (lambda s: -np.expm1(-s), lambda s: np.exp(-s)),
+    "logarithm": (np.log1p, lambda s: 1.0 / (1.0 + s)), "arcsinh": (np.arcsinh, lambda s: 1.0 / np.sqrt(1.0 + s * s)),
+    "sigmoid": (lambda s: np.exp(-np.logaddexp(0.0, -s)), lambda s: 0.25 * np.cosh(np.minimum(0.5 * s, 300.0)) ** -2.0),
+}  # fmt: skip
+
+
+def check(node: Node, claim: Claim, before: Node) -> None:
+    """Prove that an equilibrium is unique, and the sensitivity that its node's bound of errors relies on."""
+    weight, error, floor = node.numbers["W"], rounding(node), float(node.numbers["floor"])
+    require(node.sigma in _CONCAVE and (weight >= 0.0).all(), "equilibrium", f"{node.name}: σ or W is of another kind")
+    given = float(before.numbers["floor"]) if before.kind == "PositivePart" else 0.0
+    known = before.kind == "PositivePart" or (before.kind, before.sigma) == ("Activation", "relu")
+    fits = known and -1.0 <= floor <= given and (floor > 0.0 or node.sigma == "sigmoid")
+    require(fits, "floor", f"{node.name}: {floor!r} is not below what {before.name} gives, or not for this activation")
+    start, reach, back = (claim.take(f"{node.place}/{part}", len(weight)) for part in ("start", "reach", "back"))
+    scale, value = slopes(node), float(node.numbers["sensitivity"])
+    good = bounded(start, reach) and bool((back >= 0.0).all() and (back < 1e200).all())
+    good = good and bool((reach >= scale * (weight @ reach + start) * (1.0 + error)).all())
+    good = good and bool((back >= (weight.T @ (scale * back) + reach) * (1.0 + error)).all())
+    if not good or not float(np.sqrt((scale * back / start).max())) * (1.0 + 1e-14) <= value:
+        raise Refuted("sensitivity", f"{node.name}: {value!r} is not proved")
+
+
+def rounding(node: Node) -> float:
+    """The relative error of sums over W."""
+    return 2.0 * rounding_constant(len(node.numbers["W"]) + 16)
+
+
+def slopes(node: Node) -> Array:
+    """D, rounded up."""
+    weight, floor, error = node.numbers["W"], float(node.numbers["floor"]), rounding(node)
+    sigma, slope = _CONCAVE[node.sigma]
+    low = np.zeros(len(weight))
+    for _ in range(_STEPS):
+        driven = (weight @ low) * (1.0 - error) + floor
+        following = np.maximum(low, sigma(driven - 1e-15 * np.abs(driven)) * (1.0 - 1e-14))
+        if (following <= low * (1.0 + 1e-13)).all():
+            break
+        low = following
+    driven = (weight @ low) * (1.0 - error) + floor
+    least = np.maximum(driven - 1e-15 * np.abs(driven), 0.0)
+    found: Array = slope(least * (1.0 - 1e-14)) * (1.0 + 1e-13) + 1e-15
+    return found

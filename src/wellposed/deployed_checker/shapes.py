@@ -1,0 +1,132 @@
+"""What each function needs of its numbers, and the shape of a sample of what it gives."""
+
+import math
+from collections.abc import Callable
+from importlib import import_module
+
+import numpy as np
+
+from .node import Node
+from .proofs import Array, Refuted, require
+
+Shape = tuple[int, ...]
+LARGEST = 1 << 22  # entries of a sample, or terms of a sum, as the functions' own bounds suppose
+_SANE = {
+    "stop": (0.0, 1.0),
+    "limit": (0, 1e9),
+    "finer": (0, 1e9),
+    "sensitivity": (1e-100, 1e100),
+    "step": (1e-30, 1e30),
+}
+_SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
+
+
+def set_shapes(nodes: list[Node]) -> None:
+    """Check the numbers of all nodes, and set the shapes of their values; that of the input is known."""
+    for node in nodes[1:]:
+        given = [nodes[source].shape for source in node.sources]
+        require(given == given[:1] * len(given), "shapes", f"{node.name} takes values of shapes {given}")
+        for role in (
+            "tolerance",
+            "stop",
+            "limit",
+            "sensitivity",
+            "floor",
+            "overlap",
+            "epsilon",
+            "step",
+            "goal",
+            "finer",
+        ):
+            require(node.numbers.get(role, np.float64()).shape == (), "shapes", f"{node.name}: {role} is no scalar")
+        node.shape = given[0] if node.kind in _SAME else _shape_of(node)(node, given[0])
+        large = max(node.size, *(part[0].size for part in node.numbers.values() if part.ndim), 1)
+        require(large <= LARGEST, "shapes", f"{node.name} is too large")
+
+
+def _shape_of(node: Node) -> Callable[[Node, Shape], Shape]:
+    if node.kind in ("Convolution", "AveragePooling", "MaximumPooling"):
+        found: Callable[[Node, Shape], Shape] = import_module(".windows", __package__).shape
+        return found
+    known = {
+        "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise, "GroupSort": _sorted,
+        "BatchNormalized": _entrywise, "Linear": _linear, "Sandwich": _explicit, "Residual": _explicit,
+        "PositivePart": _positive_part, "ReflectedEquilibrium": _equilibrium, "PositiveEquilibrium": _equilibrium,
+    }  # fmt: skip
+    if node.kind not in known:
+        raise Refuted("functions", f"nothing is known of {node.name}")
+    return known[node.kind]
+
+
+def _leave(node: Node, given: Shape) -> Shape:
+    require(0.0 < node.numbers["tolerance"], "options", "the tolerance is not positive")
+    return given
+
+
+def target(numbers: Array, name: str) -> Shape:
+    """The shape of a sample that a tensor of a shape is for."""
+    shape = tuple(int(extent) for extent in numbers.reshape(-1))
+    good = numbers.ndim == 1 and len(shape) > 1 and shape[0] == 0 and all(0 < extent <= LARGEST for extent in shape[1:])
+    require(good, "shapes", f"{name}: {shape} is the shape of no batch")
+    return shape[1:]
+
+
+def _reshaped(node: Node, given: Shape) -> Shape:
+    found = target(node.numbers["shape"], node.name)
+    require(math.prod(found) == math.prod(given), "shapes", f"{node.name} makes {found} of {given}")
+    return found
+
+
+def _sorted(node: Node, given: Shape) -> Shape:
+    split = target(node.numbers["split"], node.name)
+    good = len(split) == 3 and split[1] == 2 and math.prod(split) == math.prod(given)
+    require(good and target(node.numbers["shape"], node.name) == given, "shapes", f"{node.name} sorts other pairs")
+    return given
+
+
+def _entrywise(node: Node, given: Shape) -> Shape:
+    parts = [part for role, part in node.numbers.items() if role != "epsilon"]
+    try:
+        good = all(np.broadcast_shapes(part.shape, given) == given for part in parts)
+    except ValueError:
+        good = False
+    require(good, "shapes", f"{node.name} takes numbers of other shapes than {given}")
+    if node.kind == "Normalize":
+        require((node.numbers["std"] > 0.0).all(), "options", f"{node.name}: a standard deviation is not positive")
+    if node.kind == "BatchNormalized":
+        epsilon = float(node.numbers["epsilon"])
+        good = 1e-30 < epsilon < 1e30 and (node.numbers["variance"] >= 0.0).all()
+        require(good, "options", f"{node.name}: epsilon {epsilon!r}, or a variance, is too small or large")
+    return given
+
+
+def _linear(node: Node, given: Shape) -> Shape:
+    return (*given[:-1], _map(node, "W", "b", given[-1]))
+
+
+def _map(node: Node, weight: str, bias: str, inputs: int) -> int:
+    matrix, shift = node.numbers[weight], node.numbers[bias]
+    fits = matrix.ndim == 2 and matrix.shape[1] == inputs and shift.shape == matrix.shape[:1]
+    require(fits, "shapes", f"{node.name}: {weight} {matrix.shape} with {bias} {shift.shape} is no map of {inputs}")
+    return len(matrix)
+
+
+def _explicit(node: Node, given: Shape) -> Shape:
+    outputs = _map(node, "G", "c", _map(node, "H", "b", given[-1]))
+    require(node.kind == "Sandwich" or outputs == given[-1], "shapes", f"{node.name} adds {outputs} to {given[-1]}")
+    return (*given[:-1], outputs)
+
+
+def _positive_part(node: Node, given: Shape) -> Shape:
+    require(node.numbers["floor"] > 0.0, "options", f"{node.name}: its floor is not positive")
+    return given
+
+
+def _equilibrium(node: Node, given: Shape) -> Shape:
+    numbers, size = node.numbers, given[0]
+    square = [numbers[role].shape for role in ("W", "reflect", "drive") if role in numbers]
+    require(len(given) == 1 and set(square) == {(size, size)}, "shapes", f"{node.name}: {square} for states {given}")
+    for role, (least, most) in _SANE.items():
+        good = role not in numbers or least < float(numbers[role]) < most
+        require(good, "options", f"{node.name}: {role} is not between {least} and {most}")
+    return given

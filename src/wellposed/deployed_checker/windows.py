@@ -1,0 +1,91 @@
+"""Convolutions and pooling: which pixels their windows see, and their Euclidean constants."""
+
+import itertools
+import math
+
+import numpy as np
+
+from .node import Node
+from .proofs import Array, Refuted, require, rounding_constant, up
+from .shapes import LARGEST, Shape, target
+
+_STEPS, _AROUND, _SPREAD = 32, 64, 16  # strides, paddings and dilations that are tried
+
+
+def shape(node: Node, given: Shape) -> Shape:
+    """The shape of what a node with windows gives; which pixels these see is checked."""
+    index, found = node.numbers["index"], target(node.numbers["shape"], node.name)
+    require(len(given) == len(found) == 3 and index.ndim == 2, "shapes", f"{node.name} makes {found} of {given}")
+    if node.kind == "Convolution":
+        kernel, bias = node.numbers["K"], node.numbers["b"]
+        fits = kernel.ndim == 4 and kernel.shape[:2] == (found[0], given[0]) and bias.shape == (found[0], 1, 1)
+        require(fits and kernel[0].size <= LARGEST, "shapes", f"{node.name}: a kernel {kernel.shape} for {given}")
+        windows = [kernel.shape[2:]]
+    else:
+        require(found[0] == given[0], "shapes", f"{node.name} makes {found} of {given}")
+        windows = [
+            (rows, index.shape[1] // rows) for rows in range(1, index.shape[1] + 1) if index.shape[1] % rows == 0
+        ]
+    require(len(index) == found[1] * found[2], "shapes", f"{node.name}: {len(index)} windows for {found}")
+    padded = node.kind == "Convolution"
+    if not any(_regular(index, given[1:], window, found[1:], padded) for window in windows):
+        raise Refuted("windows", f"{node.name}: the windows are in no regular places")
+    if node.kind == "AveragePooling":
+        require(len(np.unique(index)) == index.size, "windows", f"{node.name}: the windows overlap")
+    if node.kind == "MaximumPooling":
+        shared, overlap = int(np.unique(index, return_counts=True)[1].max()), float(node.numbers["overlap"])
+        require(up(math.sqrt(shared)) <= overlap < 1e100, "options", f"{node.name}: {shared} windows share a pixel")
+    return found
+
+
+def _regular(index: Array, image: Shape, window: Shape, counts: Shape, padded: bool) -> bool:
+    """Whether windows are where some strides, paddings and dilations put them; each tap then sees a pixel once."""
+    if math.prod(window) != index.shape[1]:
+        return False
+    sides = []
+    for size, taps, count in zip(image, window, counts, strict=True):
+        steps = range(1, _STEPS + 1) if count > 1 else (1,)
+        spreads = range(1, _SPREAD + 1) if taps > 1 else (1,)
+        arounds = range(_AROUND + 1) if padded else (0,)
+        sides.append([
+            np.arange(count)[:, None] * step - around + np.arange(taps) * spread
+            for step, spread, around in itertools.product(steps, spreads, arounds)
+            if around < spread * taps and (count - 1) * step + spread * (taps - 1) < size + 2 * around < count * step + spread * (taps - 1) + 1
+        ])  # fmt: skip
+    for rows, columns in itertools.product(*sides):
+        tall, wide = rows[:, None, :, None], columns[None, :, None, :]
+        inside = (tall >= 0) & (tall < image[0]) & (wide >= 0) & (wide < image[1])
+        places = np.where(inside, tall * image[1] + wide, image[0] * image[1])
+        if (inside.all() or padded) and (places.reshape(index.shape) == index).all():
+            return True
+    return False
+
+
+def constant(node: Node) -> float:
+    """The Euclidean constant of a convolution, by Young's inequality for the sums over taps, or of a pooling."""
+    if node.kind == "MaximumPooling":
+        return float(node.numbers["overlap"])
+    if node.kind == "AveragePooling":
+        return up(node.numbers["index"].shape[1] ** -0.5)
+    sums = np.abs(node.numbers["K"]).sum((2, 3))
+    rounding = 1.0 + rounding_constant(node.numbers["K"].size + 16)
+    return up(math.sqrt(float(sums.sum(0).max()) * float(sums.sum(1).max())) * rounding)
+
+
+def moved(node: Node, given: Array) -> Array:
+    """How far the entries of a node's value move at most, from how far the pixels do, in columns."""
+    index = node.numbers["index"]
+    channels = node.numbers["K"].shape[1] if node.kind == "Convolution" else node.shape[0]
+    pixels = given.reshape(channels, -1, given.shape[1])
+    if node.kind == "Convolution":
+        pixels = np.concatenate([pixels, np.zeros_like(pixels[:, :1])], 1)
+        kernel = np.abs(node.numbers["K"]).reshape(len(node.numbers["K"]), channels, -1)
+        found = sum(
+            np.einsum("oi,iwm->owm", kernel[:, :, tap], pixels[:, index[:, tap]]) for tap in range(index.shape[1])
+        )
+        return np.asarray(found).reshape(-1, given.shape[1]) * (1.0 + rounding_constant(kernel[0].size + 32)) + 1e-300
+    seen = pixels[:, index]
+    found = (
+        seen.max(2) if node.kind == "MaximumPooling" else seen.mean(2) * (1.0 + rounding_constant(index.shape[1] + 8))
+    )
+    return found.reshape(-1, given.shape[1])

@@ -1,0 +1,214 @@
+"""Certificates of deployed networks: claims about the numbers of one file, which `wellposed.deployed_checker` proves again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wellposed.bounds.diagonal_metric import DenseMetricProblem
+from wellposed.bounds.tail_bound import TailBound
+from wellposed.certificates import Certificate
+from wellposed.deployed_checker import Refuted
+from wellposed.deployed_checker.claim import FORMAT, Claim
+from wellposed.deployed_checker.core import constants_of
+from wellposed.deployed_checker.maps import Linear, linear_maps, margins
+from wellposed.deployed_checker.metric import Segment
+from wellposed.deployed_checker.model import read
+from wellposed.deployed_checker.node import Node
+from wellposed.deployment.export import deployed_with_evidence
+from wellposed.deployment.feedthrough import metric_with_feedthrough
+from wellposed.errors import CertificateError, InputError
+from wellposed.numerics.outward import REPRODUCIBLE
+
+Array = NDArray[Any]
+_LARGEST = 256  # state whose margins get metrics of their own, which the certificate has none for
+
+
+class _Draft(Claim):
+    """A claim before its constants are known, with the evidence as it grows."""
+
+    def __init__(self, norm: str, theorems: list[str], tensors: dict[str, Array]) -> None:
+        self.norm, self.theorems, self.tensors = norm, theorems, tensors
+        self._evidence, self.used = tensors, set()
+
+    def moved(self, node: Node, system: Array, wanted: Array) -> Array:
+        """See `wellposed.deployed_checker.claim.Claim.moved`; the vectors are found here."""
+        room = 1e-12 * wanted.max(axis=0, initial=0.0) + 1e-280
+        found = np.linalg.solve(system, wanted * REPRODUCIBLE + room)
+        self.tensors[f"{node.place}/moved"] = np.ascontiguousarray(np.maximum(found, 0.0))
+        return super().moved(node, system, wanted)
+
+
+def certify_file(certificate: Certificate, model_path: str | Path, certificate_path: str | Path) -> None:
+    """Write a certificate of a deployed file: a claim in JSON, and beside it the evidence that proves it.
+
+    The claimed constants are those that `wellposed.deployed_checker` proves of the numbers in the file, a little enlarged so
+    that it proves them on any machine.
+
+    Args:
+        certificate: of the network that the file holds, as `wellposed.deployment.export` returned it.
+        model_path: of the ONNX file.
+        certificate_path: of the JSON file; the evidence gets its name with the ending ``.safetensors``.
+
+    Raises:
+        CertificateError: the file holds another network, or nothing proves a constant of it.
+        InputError: the certificate has lost its network, or a file cannot be read or written.
+    """
+    network, path, place = certificate.network, Path(model_path), Path(certificate_path)
+    if network is None:
+        raise InputError("certificate: was loaded without its network; certify what export returned")
+    try:
+        data = path.read_bytes()
+        nodes = read(path, hashlib.sha256(data).hexdigest())
+        written, found = deployed_with_evidence(network, float(nodes[-1].numbers["tolerance"]))
+        if written.SerializeToString(deterministic=True) != data:
+            raise CertificateError(f"{path}: holds another network than the certificate is about")
+        _write(place, *_claimed(certificate, nodes, found, hashlib.sha256(data).hexdigest()))
+    except Refuted as error:
+        raise CertificateError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read or written ({error.strerror})") from error
+
+
+def _claimed(
+    certificate: Certificate, nodes: list[Node], found: dict[str, Tensor], digest: str
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """A claim with its evidence."""
+    tensors = {name: part.numpy() for name, part in found.items()}
+    metrics = {name: tensors.pop(name) for name in list(tensors) if name.endswith("/metric")}
+    if certificate.norm != "2":
+        tensors = {name: part for name, part in tensors.items() if not name.endswith("/scale")}
+        rows = _from_input(nodes, certificate.tail, certificate.norm)
+        tensors.update(rows)
+        theorems = _provable(nodes, certificate.norm, [["entrywise"], *([["metric"]] if rows else [])], tensors)
+    else:
+        maps = linear_maps(nodes)
+        for end, segment in _segments(nodes, maps):
+            last = end.place == nodes[-1].sources[0] and end.place != segment.layer
+            metrics.setdefault(f"{end.place}/metric", tensors[f"{segment.layer}/sensitivity"])
+            tensors.update(_metrics(end, segment, certificate.tail, metrics, last))
+        theorems = ["product", *(["metric"] if any(name.endswith("/values") for name in tensors) else [])]
+    draft = _Draft(certificate.norm, theorems, tensors)
+    whole, pairs = constants_of(nodes, draft)
+    claim = {
+        "format": FORMAT, "model_sha256": digest, "norm": certificate.norm, "lipschitz": whole * REPRODUCIBLE,
+        "pairs": None if pairs is None else (pairs * REPRODUCIBLE).tolist(), "theorems": theorems, "lower_bound": None,
+    }  # fmt: skip
+    return claim, {name: part for name, part in tensors.items() if name in draft.used}
+
+
+def _provable(nodes: list[Node], norm: str, each: list[list[str]], tensors: dict[str, Array]) -> list[str]:
+    """The theorems that prove something by themselves."""
+    found, reasons = list[str](), list[str]()
+    for theorems in each:
+        try:
+            constants_of(nodes, _Draft(norm, theorems, tensors))
+            found += theorems
+        except Refuted as error:
+            reasons.append(str(error))
+    if not found:
+        raise CertificateError("; ".join(reasons))
+    return found
+
+
+def _from_input(nodes: list[Node], tail: TailBound | None, norm: str) -> dict[str, Array]:
+    """The metrics of a certificate in ℓ∞ or ℓ1, with their constants; none where it has none."""
+    if tail is None or (norm == "inf") != (tail.shares is not None):
+        return {}
+    place = nodes[-1].sources[0]
+    values = [
+        tail.value,
+        *(() if tail.pairs is None else (float(tail.pairs[i, j]) for i, j in margins(len(tail.pairs)))),
+    ]
+    found = {f"{place}/values": np.array(values) * REPRODUCIBLE, f"{place}/multipliers": tail.multipliers.numpy()}
+    return found if tail.shares is None else {**found, f"{place}/shares": tail.shares.numpy()}
+
+
+def _segments(nodes: list[Node], maps: list[Linear]) -> Iterator[tuple[Node, Segment]]:
+    """For every equilibrium in a diagonal metric the last edge up to which there are only linear maps."""
+    ends: dict[int, tuple[Node, Segment]] = {}
+    for node in nodes[:-1]:
+        try:
+            segment = Segment(nodes, maps, node)
+        except Refuted:
+            continue
+        if node.place == segment.layer or maps[node.place].matrix.ndim == 2 or segment.direct is not None:
+            ends[segment.layer] = node, segment
+    yield from ends.values()
+
+
+def _metrics(
+    end: Node, segment: Segment, tail: TailBound | None, metrics: dict[str, Array], last: bool
+) -> dict[str, Array]:
+    """Constants of a segment with the metrics that prove them; none where none was found."""
+    if segment.direct is not None:
+        margins_of = len(margins(len(segment.seen))) if last else 0
+        known = metric_with_feedthrough(segment, metrics[f"{end.place}/metric"])
+        rows = [] if known is None else [known, *[(known[0] * math.sqrt(2.0) * REPRODUCIBLE, known[1])] * margins_of]
+    else:
+        rows = _searched(segment, metrics[f"{end.place}/metric"], tail if last else None, last)
+    if not rows:
+        return {}
+    return {
+        f"{end.place}/values": np.array([value for value, _ in rows]),
+        f"{end.place}/multipliers": np.stack([row for _, row in rows]),
+    }
+
+
+def _searched(segment: Segment, metric: Array, tail: TailBound | None, last: bool) -> list[tuple[float, Array]]:
+    """Constants and metrics of all outputs, and at the end of a network of every margin."""
+    matrix, driven, seen = (torch.from_numpy(np.array(part)) for part in (segment.matrix, segment.driven, segment.seen))
+    several = last and len(seen) > 1
+    places: list[slice | tuple[int, int]] = [slice(None), *(margins(len(seen)) if several else ())]
+    known = _of_tail(tail, len(places), len(matrix))
+    problem, rows, start = None, list[tuple[float, Array]](), torch.from_numpy(metric)
+    for index, place in enumerate(places):
+        if known is not None and segment.proves(place, known[index][1], known[index][0]):
+            rows.append(known[index])
+            continue
+        if problem is None:
+            problem = DenseMetricProblem(matrix, driven, start, roundings=8)
+        row = seen if isinstance(place, slice) else (seen[place[0]] - seen[place[1]])[None]
+        found = problem.bound(row, start) if len(matrix) <= _LARGEST or index == 0 else None
+        value = math.inf if found is None else found.value * REPRODUCIBLE
+        if found is None or not segment.proves(place, found.multipliers.numpy(), value):
+            if index == 0:
+                return []
+            rows.append((math.sqrt(2.0) * rows[0][0] * REPRODUCIBLE, rows[0][1]))
+        else:
+            start = found.multipliers
+            rows.append((value, start.numpy()))
+    return rows
+
+
+def _of_tail(tail: TailBound | None, rows: int, states: int) -> list[tuple[float, Array]] | None:
+    """What a certificate's metrics prove, enlarged for the checker's rounding; None where they are about something else."""
+    if tail is None or tail.multipliers.shape != (rows, states) or tail.shares is not None:
+        return None
+    values = [tail.value]
+    if rows > 1:
+        if tail.pairs is None:
+            return None
+        values += [float(tail.pairs[i, j]) for i, j in margins(len(tail.pairs))]
+    return [(value * REPRODUCIBLE, row.numpy()) for value, row in zip(values, tail.multipliers, strict=True)]
+
+
+def _write(place: Path, claim: dict[str, Any], tensors: dict[str, Array]) -> None:
+    beside = place.with_suffix(".safetensors")
+    if beside == place:
+        raise InputError(f"{place}: the evidence is written beside it under this name; choose another ending")
+    data = safetensors.numpy.save({name: np.ascontiguousarray(part, np.float64) for name, part in tensors.items()})
+    sealed = {**claim, "evidence": {"file": beside.name, "sha256": hashlib.sha256(data).hexdigest()}}
+    digest = hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    beside.write_bytes(data)
+    place.write_text(json.dumps({**sealed, "sha256": digest}, indent=1), encoding="utf-8")
