@@ -8,10 +8,12 @@ import torch
 import wellposed as wp
 from wellposed import testing
 from wellposed.activations import (
+    Activation,
     Bordered,
     Clamp,
     DiagonalLinear,
     LeakyReLU,
+    PartlyLinear,
     concave_names,
     monotone_names,
     name_of,
@@ -165,3 +167,26 @@ def test_calls_with_other_arguments_than_torch_has_are_refused():
     for bounds in ((2.0, 1.0), (testing.zeros(1), 1.0), (True, 2.0)):
         with pytest.raises(wp.InputError, match="two numbers in order"):
             form.called(*bounds)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda rest: rest, lambda rest: PartlyLinear(0, rest), lambda rest: Bordered(rest, ((1, 1, 3),))]
+)
+def test_intervals_hold_what_an_activation_says_of_its_error(wrap):
+    class Coarse(Activation):
+        """A ReLU that errs by as much as it says."""
+
+        relative_error = 1e-3
+
+        def __call__(self, value):
+            return torch.relu(value) * (1.0 - 1e-3)
+
+        def derivative(self, value):
+            return (value > 0).to(value.dtype) * (1.0 - 1e-3)
+
+    value = torch.tensor([[0.0, 1.0, 3.0]], dtype=torch.float64)
+    rough = wrap(Coarse())
+    low, high = rough.interval(value, value)
+    exact = torch.relu(value) * (rough(value) != 0.0)
+    assert (low <= exact).all() and (high >= exact).all()
+    assert float(Coarse().derivative_bound(value).max()) >= 1.0

@@ -259,6 +259,8 @@ def test_certify_refuses_what_it_does_not_know():
     assert certificate.pairs is None
     with pytest.raises(wp.InputError, match="rule='pairs'"):
         certificate.radius(testing.randn(2, 4), testing.tensor([0, 1]), rule="pairs")
+    with pytest.raises(wp.InputError, match="forward='no'"):
+        certificate.evaluate(testing.rand(2, 1, 4, 4), torch.tensor([0, 1]), forward="no")
     with pytest.raises(wp.InputError, match="labels"):
         certificate.radius(testing.randn(2, 4), testing.tensor([0, 7]))
 

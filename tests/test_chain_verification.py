@@ -12,7 +12,7 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.verification import ChainVerifier, verifier_of
+from wellposed.verification import ChainVerifier, IntervalVerifier, verifier_of
 from wellposed.verification.base import RegionQuestion
 from wellposed.verification.region import Region
 
@@ -141,3 +141,27 @@ def test_counterexamples_lie_inside_however_small_the_region_is(norm, radius):
             assert sum(part * part for part in apart) <= Fraction(radius) ** 2
         else:
             assert max(map(abs, apart)) <= Fraction(radius)
+
+
+@pytest.mark.parametrize(
+    "model", [nn.Sequential(nn.Linear(4, 3)), nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_outputs_that_are_rows_are_no_logits(model, known):
+    network = wp.materialise(model.eval(), (2, 4) if known else None)
+    with pytest.raises(wp.InputError, match="logits must be a vector"):
+        verifier_of(network).verify(testing.rand(2, 4), 0, 0.1)
+    with pytest.raises(wp.InputError, match="logits must be a vector"):
+        IntervalVerifier(network).verify(testing.rand(2, 4), 0, 0.1)
+    for norm in (2, "inf", 1):
+        certificate = wp.certify(network, norm=norm)
+        assert (certificate.pairs is None) == known
+        assert certificate.check()
+
+
+def test_inputs_that_are_no_floating_point_numbers_are_named():
+    verifier = verifier_of(nn.Sequential(nn.Linear(4, 3)).eval())
+    with pytest.raises(wp.InputError, match=r"x: has dtype torch.int64.*x\.float\(\)"):
+        verifier.verify(torch.ones(4, dtype=torch.int64), 0, 0.1)
+    with pytest.raises(wp.InputError, match="x: has shape"):
+        verifier.verify_batch(torch.ones(4), [0], 0.1)

@@ -12,7 +12,7 @@ import torch
 import wellposed as wp
 from wellposed import testing
 from wellposed.data import load_images
-from wellposed.data.idx import parse_idx
+from wellposed.data.mnist import parse_idx
 from wellposed.errors import DataError
 
 REAL = os.environ.get("WELLPOSED_DATA")
@@ -212,7 +212,7 @@ def test_svhn(tmp_path):
 
 
 def test_augmentation_shifts_and_mirrors():
-    from wellposed.training.augment import shift_and_mirror
+    from wellposed.training.module import shift_and_mirror
 
     torch.manual_seed(0)
     images = testing.zeros(500, 2, 9, 11)

@@ -238,6 +238,8 @@ def test_a_solver_must_be_an_instance():
         wp.fixed_point(lambda z: z.double(), testing.zeros(1, 1, dtype=torch.float32))
     with pytest.raises(wp.InputError, match="must return the like of its state"):
         wp.fixed_point(lambda z: None, testing.zeros(1, 1))
+    with pytest.raises(wp.InputError, match="f=3: must be a function"):
+        wp.fixed_point(3, testing.zeros(2, 3))
     with pytest.raises(wp.InputError, match="z0: has shape"):
         wp.MonDEQ(3, 4).solve(testing.zeros(2, 3), z0=testing.zeros(2, 5))
     with pytest.raises(wp.InputError, match="float32 or float64"):

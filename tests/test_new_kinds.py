@@ -204,6 +204,10 @@ def test_a_kind_that_knows_nothing_is_refused_with_what_is_missing():
         wp.certify(nn.Sequential(nn.Linear(3, 3), Silent(), nn.Linear(3, 2)).eval())
     with pytest.raises(wp.InputError, match="answers"):
         wp.register(Silent, nn.Linear)
+    wp.register(Silent, wp.Block)  # its author may change his mind
+    for taken in (nn.Linear, nn.ReLU, nn.Tanh, wp.MonDEQ, wp.ExplicitBlock):
+        with pytest.raises(wp.InputError, match="has the answers of this library"):
+            wp.register(taken, wp.Block)
 
 
 def test_a_lie_about_a_constant_is_a_contradiction():

@@ -74,6 +74,7 @@ def fixed_point(
     if isinstance(f, AffineProblem):
         check(single, "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
         return _solve_affine(f, leaves[0].detach(), guarantee, settings)  # type: ignore[return-value]
+    check(callable(f), "f", f, "must be a function of the state, or an AffineProblem")
     function = _as_function(f, tuple(args), batched_args)
     return _solve_map(*function, leaves, guarantee, settings, single=single)
 

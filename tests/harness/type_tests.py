@@ -12,7 +12,7 @@ ARGUMENTS = {
     "Iterator", "Callable", "Number", "Integral", "Real", "Exception", "BaseException",
 }  # fmt: skip
 # Functions of the gate that say which kind a module is.
-OF_THE_GATE = {"is_plain", "is_nonexpansive", "moves_only", "flattens_images"}
+OF_THE_GATE = {"is_plain", "is_nonexpansive"}
 # What an object has that says its class.
 NAMES_OF_CLASSES = {"__name__", "__qualname__", "__class__"}
 

@@ -46,7 +46,8 @@ class Activation(ABC):
 
     def derivative_bound(self, value: Tensor) -> Tensor:
         """At least the derivative at a pre-activation in float64, rounding included."""
-        return self.derivative(value) * (1.0 + self.relative_error) + _UNITS
+        error = self.relative_error
+        return enlarged(self.derivative(value) / (1.0 - error), 2) + max(_UNITS, error)
 
     def derivative_at_output(self, output: Tensor) -> Tensor | None:
         """The derivative written as a function of the output σ(v), where that is possible; otherwise None."""
@@ -91,8 +92,11 @@ class Activation(ABC):
         return below(least), above(largest)
 
     def _blur(self, value: Tensor, found: Tensor) -> Tensor:
-        """By how much σ(value) may err: a few units in the last place of it or of its argument, and what underflows."""
-        units = _UNITS * torch.maximum(found.abs(), torch.minimum(value.abs(), found.abs() + 1.0) * (found != 0.0))
+        """By how much σ(value) may err: ``relative_error``, some units in the last place of its argument, and what underflows."""
+        size = found.abs()
+        units = _UNITS * torch.maximum(size, torch.minimum(value.abs(), size + 1.0) * (found != 0.0))
+        # |σ| is at most |found| / (1 − relative_error).
+        units = torch.maximum(units, enlarged(size * (self.relative_error / (1.0 - self.relative_error)), 3))
         return units if self.homogeneous or self.binary_slopes else units + TINY
 
     @property

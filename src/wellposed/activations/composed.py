@@ -38,6 +38,11 @@ class PartlyLinear(Activation):
 
     @property
     @override
+    def relative_error(self) -> float:  # type: ignore[override]  # depends on the fields
+        return self.rest.relative_error
+
+    @property
+    @override
     def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the fields
         return self.rest.binary_slopes
 
@@ -86,6 +91,11 @@ class Bordered(Activation):
     @override
     def slope_range(self) -> tuple[float, float]:  # type: ignore[override]  # depends on the field
         return (0.0, self.rest.slope_range[1])
+
+    @property
+    @override
+    def relative_error(self) -> float:  # type: ignore[override]  # depends on the fields
+        return self.rest.relative_error
 
     @property
     @override

@@ -125,18 +125,9 @@ def _gelu_of(approximate: str) -> Activation:
 
 
 _LIST = (
+    Smooth("tanh", torch.tanh, lambda v: 4.0 * torch.sigmoid(2.0 * v) * torch.sigmoid(-2.0 * v), lambda z: 1.0 - z * z),
     Smooth(
-        "tanh",
-        torch.tanh,
-        lambda v: 4.0 * torch.sigmoid(2.0 * v) * torch.sigmoid(-2.0 * v),
-        lambda z: 1.0 - z * z,
-    ),
-    Smooth(
-        "sigmoid",
-        torch.sigmoid,
-        lambda v: torch.sigmoid(v) * torch.sigmoid(-v),
-        lambda z: z * (1.0 - z),
-        (0.0, 0.25),
+        "sigmoid", torch.sigmoid, lambda v: torch.sigmoid(v) * torch.sigmoid(-v), lambda z: z * (1.0 - z), (0.0, 0.25)
     ),
     Smooth("softplus", _softplus, torch.sigmoid, lambda z: -torch.expm1(-z)),
     Smooth(
@@ -145,55 +136,20 @@ _LIST = (
         lambda v: (1.0 + v.abs()).reciprocal().square(),
         lambda z: (1.0 - z.abs()) ** 2,
     ),
-    Smooth(
-        "arctan",
-        torch.atan,
-        lambda v: _length(v).reciprocal().square(),
-        lambda z: torch.cos(z) ** 2,
-    ),
+    Smooth("arctan", torch.atan, lambda v: _length(v).reciprocal().square(), lambda z: torch.cos(z) ** 2),
     Smooth(
         "isru",
         lambda v: _finite(v) / _length(_finite(v)),
         lambda v: _length(v).reciprocal() ** 3,
         lambda z: (1.0 - z * z).clamp_min(0.0) ** 1.5,
     ),
-    Smooth(
-        "arcsinh",
-        torch.asinh,
-        lambda v: _length(v).reciprocal(),
-        lambda z: 1.0 / torch.cosh(z),
-    ),
+    Smooth("arcsinh", torch.asinh, lambda v: _length(v).reciprocal(), lambda z: 1.0 / torch.cosh(z)),
     # Odd extensions of functions that theorems use on the positive axis only.
-    Smooth(
-        "logarithm",
-        _odd(torch.log1p),
-        lambda v: 1.0 / (1.0 + v.abs()),
-        lambda z: torch.exp(-z.abs()),
-    ),
-    Smooth(
-        "exponential",
-        _odd(lambda v: -torch.expm1(-v)),
-        lambda v: torch.exp(-v.abs()),
-        lambda z: 1.0 - z.abs(),
-    ),
-    Smooth(
-        "elu",
-        F.elu,
-        _elu_slope,
-        lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z),
-    ),
-    Smooth(
-        "silu",
-        lambda v: F.silu(_finite(v)),
-        _silu_slope,
-        range_of_slopes=(-0.0999, 1.0999),
-    ),
-    Smooth(
-        "gelu",
-        _gelu,
-        _gelu_slope,
-        range_of_slopes=(-0.1290, 1.1290),
-    ),
+    Smooth("logarithm", _odd(torch.log1p), lambda v: 1.0 / (1.0 + v.abs()), lambda z: torch.exp(-z.abs())),
+    Smooth("exponential", _odd(lambda v: -torch.expm1(-v)), lambda v: torch.exp(-v.abs()), lambda z: 1.0 - z.abs()),
+    Smooth("elu", F.elu, _elu_slope, lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z)),
+    Smooth("silu", lambda v: F.silu(_finite(v)), _silu_slope, range_of_slopes=(-0.0999, 1.0999)),
+    Smooth("gelu", _gelu, _gelu_slope, range_of_slopes=(-0.1290, 1.1290)),
 )
 SMOOTH: dict[str, Smooth] = {entry.name: entry for entry in _LIST}
 _CONCAVE = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -105,7 +106,7 @@ def collect(network: Network, norm: Norm, name: str | None = None) -> tuple[Boun
             kinds.add(type(error))
             continue
         _require_bound(bound, method, norm)
-        found.append(bound)
+        found.append(replace(bound, pairs=None) if network.gives_rows else bound)
     if not found or (name is not None and all(bound.method != name for bound in found)):
         asked_for = f"norm={norm!r}" if name is None else f"method={name!r}"
         failed = GuaranteeError if GuaranteeError in kinds else CertificateError

@@ -80,22 +80,19 @@ def tail_of(blocks: Sequence[Block]) -> Tail | None:
     return _tail(place, " + ".join([name, *named]), layer, *head, between=tuple(between))
 
 
-def normalisation_before(
-    blocks: Sequence[Block], place: int, inputs: int, *, images: bool = False
-) -> tuple[Tensor, Tensor] | None:
+def normalisation_before(blocks: Sequence[Block], place: int, inputs: int) -> tuple[Tensor, Tensor] | None:
     """Mean and standard deviation of every entry of what a layer takes, by the one normalisation before it; None without one.
 
     Args:
         blocks: in order.
         place: of the layer.
         inputs: size of its flattened input.
-        images: whether the layer takes images, so that nothing needs to flatten them.
 
     Raises:
         CertificateError: something else than one normalisation and reshaping comes before the layer.
     """
     rest = [index for index in range(place) if not blocks[index].only_shapes]
-    found = [blocks[index].normalisation(inputs, None if images else blocks[index + 1 : place]) for index in rest]
+    found = [blocks[index].normalisation(inputs, blocks[index + 1 : place]) for index in rest]
     if len(rest) > 1 or None in found:
         raise CertificateError(
             f"{blocks[place].name}: needs nothing but one normalisation and reshaping before the layer"

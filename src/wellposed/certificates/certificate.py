@@ -133,6 +133,7 @@ class Certificate:
             forward: whether radii are to hold for plain forward passes too, in the worst case of rounding; see `bounded_logits`.
             batch_size: inputs evaluated at a time.
         """
+        check(type(forward) is bool, "forward", forward, "must be True or False")
         network = self._about(None)
         network.require_unchanged()
         if network.takes_graphs:

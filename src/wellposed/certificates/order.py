@@ -5,19 +5,18 @@ from __future__ import annotations
 from wellposed.errors import CertificateError
 
 
-def must_be_ordered(lower: float | None, upper: float | None, what: str = "lipschitz") -> None:
-    """Refuse two bounds of one number that contradict each other; None for a bound that is not known.
+def must_be_ordered(lower: float | None, upper: float | None) -> None:
+    """Refuse two bounds of one Lipschitz constant that contradict each other; None for a bound that is not known.
 
     Args:
-        lower: at most the number.
-        upper: at least the number.
-        what: the number's name.
+        lower: at most the constant.
+        upper: at least the constant.
 
     Raises:
         CertificateError: the lower bound is above the upper one, or one of them is NaN.
     """
     if lower is not None and upper is not None and not lower <= upper:
         raise CertificateError(
-            f"contradiction: {what} is at least {lower!r} and at most {upper!r}, both proved; certify the model again, and "
+            f"contradiction: lipschitz is at least {lower!r} and at most {upper!r}, both proved; certify the model again, and "
             "report it if that does not help"
         )

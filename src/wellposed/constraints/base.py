@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.activations import Activation
 from wellposed.errors import check
@@ -84,3 +85,39 @@ class Constraint(nn.Module, ABC):
         """
         if self.needs_monotone:
             activation.require_monotone(f"a layer with the constraint {type(self).__name__}")
+
+
+class ImageConstraint(Constraint):
+    """A constraint on a convolution of images.
+
+    Attributes:
+        image: height and width of the state.
+    """
+
+    image: tuple[int, int]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the state, which is what the first of the free kernels gives."""
+        return next(self.parameters()).shape[0]
+
+    @property
+    @override
+    def state_features(self) -> int:
+        return self.channels * self.image[0] * self.image[1]
+
+    def set_image(self, channels: int, image: tuple[int, int], taps: int) -> None:
+        """Check and keep the sizes that all constraints on images have.
+
+        Args:
+            channels: of the state.
+            image: height and width of the state.
+            taps: rows and columns of the kernels.
+
+        Raises:
+            InputError: a size is not positive, or taps are even.
+        """
+        check_size(channels)
+        check(len(image) == 2 and min(image) >= 1, "image", image, "must be a positive height and width")
+        check(taps >= 1 and taps % 2 == 1, "taps", taps, "must be odd")
+        self.image = (int(image[0]), int(image[1]))

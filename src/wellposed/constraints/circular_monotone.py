@@ -6,17 +6,16 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from wellposed.constraints.base import check_size
+from wellposed.constraints.base import ImageConstraint
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.constraints.monotone import StrongMonotonicity
-from wellposed.errors import check
 from wellposed.guarantee.frequencywise import FrequencywiseMonotone
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.circular import Circular
 from wellposed.operators.fourier import transfer_function
 
 
-class CircularMonotone(StrongMonotonicity):
+class CircularMonotone(StrongMonotonicity, ImageConstraint):
     """Free kernels A, B of shape (channels, channels, taps, taps); at every frequency I − W ⪰ m·I.
 
     Args:
@@ -37,22 +36,9 @@ class CircularMonotone(StrongMonotonicity):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(m)
-        check_size(channels)
-        check(len(image) == 2 and min(image) >= 1, "image", image, "must be a positive height and width")
-        check(taps % 2 == 1, "taps", taps, "must be odd")
-        self.image = (int(image[0]), int(image[1]))
+        self.set_image(channels, image, taps)
         self.A = circular_kernel(channels, channels, self.image, taps, device=device, dtype=dtype)
         self.B = circular_kernel(channels, channels, self.image, taps, device=device, dtype=dtype)
-
-    @property
-    def channels(self) -> int:
-        """Channels of the state."""
-        return self.A.shape[0]
-
-    @property
-    @override
-    def state_features(self) -> int:
-        return self.channels * self.image[0] * self.image[1]
 
     @override
     def materialise(self) -> tuple[Circular, FrequencywiseMonotone]:

@@ -12,9 +12,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
-from wellposed.constraints.base import Constraint, SavedNumber, check_size
+from wellposed.constraints.base import ImageConstraint, SavedNumber
 from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import check, choices
@@ -27,7 +26,7 @@ from wellposed.operators.scaled_circular import ScaledCircular
 METRICS = ("full", "channels", "image", "identity")
 
 
-class ConvLipschitzBounded(SavedNumber, Constraint):
+class ConvLipschitzBounded(SavedNumber, ImageConstraint):
     """Free kernels V and S of shape (channels, channels, taps, taps) and ψ, the logarithm of Ψ.
 
     Args:
@@ -53,29 +52,18 @@ class ConvLipschitzBounded(SavedNumber, Constraint):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_size(channels)
+        self.set_image(channels, image, taps)
         choices("metric", metric, METRICS)
         check(0.0 < epsilon < math.inf, "epsilon", epsilon, "the margin must be positive and finite")
-        check(taps % 2 == 1, "taps", taps, "must be odd")
-        self.image, self.epsilon = (int(image[0]), int(image[1])), float(epsilon)
+        self.epsilon = float(epsilon)
         self.V = circular_kernel(channels, channels, self.image, taps, device=device, dtype=dtype)
         self.S = circular_kernel(channels, channels, self.image, taps, device=device, dtype=dtype)
         pixels = self.image if metric in ("full", "image") else (1, 1)
         size = (channels if metric in ("full", "channels") else 1, *pixels)
         self.psi = nn.Parameter(torch.zeros(size, device=device, dtype=dtype), requires_grad=metric != "identity")
 
-    @property
-    def channels(self) -> int:
-        """Channels of the state."""
-        return self.V.shape[0]
-
     def _is_usable(self, value: float) -> bool:
         return 0.0 < value < math.inf
-
-    @property
-    @override
-    def state_features(self) -> int:
-        return self.channels * self.image[0] * self.image[1]
 
     def materialise(
         self, driven: Tensor | None = None, seen: Tensor | None = None, *, in_metric: bool = True

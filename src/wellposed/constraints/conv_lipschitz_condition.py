@@ -13,6 +13,10 @@ from wellposed.operators.scaled_circular import ScaledCircular
 _TRANSFORMED = 1e-13  # far above what a kernel's transform errs by, relative to the energy at a frequency
 _CONSTANT = 1e-300  # the bound of a constant map; zero would invite division
 
+# By how much γ is taken larger than in exact arithmetic, so that the inequality is proved
+# in spite of rounding; and for s half of it.
+_GAMMA, _HALF_WAY = 1.0 + 1e-10, 1.0 + 5e-11
+
 
 @torch.no_grad()
 def proved_conv_lipschitz(operator: ScaledCircular, driven: Tensor, seen: Tensor) -> float:
@@ -76,8 +80,8 @@ def _proved_around(operator: ScaledCircular, driving: Tensor, driven: Tensor, se
     ratio = float((through * own.conj()).real.sum()) / float(own.abs().square().sum())
     if not ratio > 0.0:
         raise GuaranteeError("U: not the convolution that W was made with")
-    gamma = (0.25 * square * ratio * ratio) ** 0.5 * (1.0 + 1e-10)
-    s = 0.5 * square / gamma * (1.0 + 5e-11)
+    gamma = (0.25 * square * ratio * ratio) ** 0.5 * _GAMMA
+    s = 0.5 * square / gamma * _HALF_WAY
     room = least_eigenvalues(2.0 * (own @ own.mH) - (s / gamma) * (through @ through.mH)).amin()
     energy = float((2.0 * own.abs().square() + (s / gamma) * through.abs().square()).sum((1, 2)).amax())
     short = energy * (rounding_constant(4 * own.shape[2] + 16) + _TRANSFORMED) - min(float(room), 0.0)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from wellposed.constraints.base import Constraint, SavedNumber, check_size
+from wellposed.constraints.base import ImageConstraint, SavedNumber
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import check
 from wellposed.guarantee.channelwise import Channelwise
@@ -21,7 +21,7 @@ from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.zero_padded import ZeroPadded
 
 
-class ConvLogNorm(SavedNumber, Constraint):
+class ConvLogNorm(SavedNumber, ImageConstraint):
     """Free kernel T of shape (channels, channels, taps, taps), a of shape (channels,) and log η of shape (channels,).
 
     Args:
@@ -44,25 +44,13 @@ class ConvLogNorm(SavedNumber, Constraint):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_size(channels)
-        check(len(image) == 2 and min(image) >= 1, "image", image, "must be a positive height and width")
+        self.set_image(channels, image, taps)
         check(isinstance(mu, int | float) and -math.inf < mu < 1.0, "mu", mu, "must be finite and below one")
-        check(taps >= 1 and taps % 2 == 1, "taps", taps, "must be odd")
-        self.image, self.mu = (int(image[0]), int(image[1])), float(mu)
+        self.mu = float(mu)
         self.T = nn.Parameter(torch.empty(channels, channels, taps, taps, device=device, dtype=dtype))
         self.slack = nn.Parameter(torch.full((channels,), -4.0, device=device, dtype=dtype))
         self.log_weights = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
         nn.init.normal_(self.T, std=0.3 / (self.T.shape[1] * taps * taps) ** 0.5)
-
-    @property
-    def channels(self) -> int:
-        """Channels of the state."""
-        return self.T.shape[0]
-
-    @property
-    @override
-    def state_features(self) -> int:
-        return self.channels * self.image[0] * self.image[1]
 
     @override
     def materialise(self) -> tuple[ZeroPadded, Channelwise]:

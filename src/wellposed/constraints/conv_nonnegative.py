@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.activations.concave import concave_activation, thompson_modulus
-from wellposed.constraints.base import Projected, check_size
+from wellposed.constraints.base import ImageConstraint, Projected
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.constraints.nonnegative import PARAMETRISATIONS, ConcaveConstraint, nonnegative
-from wellposed.errors import check, choices
+from wellposed.errors import choices
 from wellposed.guarantee.positive_convolution import PositiveConvolution
 from wellposed.operators.zero_padded import ZeroPadded
 
 
-class ConvNonnegative(ConcaveConstraint, Projected):
+class ConvNonnegative(ConcaveConstraint, ImageConstraint, Projected):
     """A free kernel V of shape (channels, channels, taps, taps) and one gain g for every output channel.
 
     The kernel of W is g'·V'/‖V'‖, V' ≥ 0 and g' ≥ 0 made from V and g, with the Euclidean norm of each output channel's taps.
@@ -42,10 +42,9 @@ class ConvNonnegative(ConcaveConstraint, Projected):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_size(channels)
+        self.set_image(channels, image, taps)
         choices("parametrisation", parametrisation, PARAMETRISATIONS)
-        check(taps >= 1 and taps % 2 == 1, "taps", taps, "must be odd")
-        self.image, self.parametrisation = (int(image[0]), int(image[1])), parametrisation
+        self.parametrisation = parametrisation
         self._activation, self._floor = concave_activation(activation), floor
         self._thompson = thompson_modulus(activation, floor)
         self.V = nn.Parameter(torch.empty(channels, channels, taps, taps, device=device, dtype=dtype))
@@ -63,16 +62,6 @@ class ConvNonnegative(ConcaveConstraint, Projected):
             self.gain.sqrt_()
         elif self.parametrisation == "softplus":
             self.gain.expm1_().clamp_min_(1e-6).log_()
-
-    @property
-    def channels(self) -> int:
-        """Channels of the state."""
-        return self.V.shape[0]
-
-    @property
-    @override
-    def state_features(self) -> int:
-        return self.channels * self.image[0] * self.image[1]
 
     def kernel(self) -> Tensor:
         """The kernel of W, nonnegative, with its graph."""

@@ -49,12 +49,7 @@ class RowBounded(Holding, Projected):
     """
 
     def __init__(
-        self,
-        size: int,
-        radius: float,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        self, size: int, radius: float, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         check(0.0 < radius < float("inf"), "radius", radius, "must be positive and finite")

@@ -23,11 +23,7 @@ class Unconstrained(Constraint):
     formula = "given"
 
     def __init__(
-        self,
-        state_features: int,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        self, state_features: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         check_size(state_features)

@@ -17,11 +17,7 @@ from wellposed.solvers.solution import Tolerance
 from wellposed.training.folder import RunFolder, read_metrics
 from wellposed.training.run import load_image_run
 
-_LABELS = {
-    "paper": "certified, margin/(2L)",
-    "sqrt2": "certified, margin/(√2 L)",
-    "pairs": "certified, class pairs",
-}
+_LABELS = {"paper": "certified, margin/(2L)", "sqrt2": "certified, margin/(√2 L)", "pairs": "certified, class pairs"}
 _COLOURS = {"paper": "#9aa5b1", "sqrt2": "#5b8db8", "pairs": "#1f5f99"}
 
 

@@ -118,11 +118,7 @@ def _fit(module: Any, batches: Any, epochs: int) -> None:
 
 @torch.no_grad()
 def _draws(
-    posterior: Any,
-    samples: tuple[Tensor, Tensor],
-    draws: int,
-    generator: torch.Generator,
-    done: Callable[[int], None],
+    posterior: Any, samples: tuple[Tensor, Tensor], draws: int, generator: torch.Generator, done: Callable[[int], None]
 ) -> Tensor:
     """Error rates of independent draws, each on samples drawn uniformly; a solve that does not converge is an error."""
     x, labels = samples

@@ -11,8 +11,10 @@ from wellposed.falsification.subject import drawing
 from wellposed.layers.graph import ImplicitGraph
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 
+_GRAPHS = 60  # of a batch
 
-def graph_subject(generator: torch.Generator, count: int = 60) -> tuple[GraphClassifier, SimpleNamespace]:
+
+def graph_subject(generator: torch.Generator) -> tuple[GraphClassifier, SimpleNamespace]:
     """A graph classifier with random directed graphs, in float64."""
     draw = drawing(generator)
     torch.manual_seed(draw(2**31 - 1))
@@ -31,16 +33,16 @@ def graph_subject(generator: torch.Generator, count: int = 60) -> tuple[GraphCla
         for parameter in model.parameters():
             if draw(2):
                 parameter.mul_(1.0 + 2.0 * draw(3))
-    sizes = torch.randint(1, 7, (count,), generator=generator)
+    sizes = torch.randint(1, 7, (_GRAPHS,), generator=generator)
     first = sizes.cumsum(0) - sizes
     ends = [
         first[k] + torch.randint(0, int(sizes[k]), (2, int(sizes[k])), generator=generator)
-        for k in range(count)
+        for k in range(_GRAPHS)
         if draw(4)
     ]
     nodes = int(sizes.sum())
     spread = (1.0, 1e-3, 1e3)[draw(3)]
     return model, SimpleNamespace(
         x=spread * torch.randn(nodes, features, generator=generator, dtype=torch.float64), edge_index=torch.cat(ends, 1),
-        batch=torch.arange(count).repeat_interleave(sizes), num_nodes=nodes, num_graphs=count,
+        batch=torch.arange(_GRAPHS).repeat_interleave(sizes), num_nodes=nodes, num_graphs=_GRAPHS,
     )  # fmt: skip

@@ -105,12 +105,12 @@ class Writer:
         """A constant between 0.3 and 2, of either sign."""
         return round(self.draw.choice((-1.0, 1.0)) * self.draw.uniform(0.3, 2.0), 3)
 
-    def source(self, result: str, name: str = "Written") -> str:
+    def source(self, result: str) -> str:
         """The module as Python."""
         body = [*self.lines, f"return {result}"]
         return "\n".join(
             [
-                f"class {name}(nn.Module):",
+                "class Written(nn.Module):",
                 "    def __init__(self, parts, buffers, plain):",
                 "        super().__init__()",
                 "        for name, part in parts.items():",

@@ -18,15 +18,16 @@ from wellposed.layers.orthogonal import OrthogonalDEQ
 from wellposed.layers.pcdeq import PcDEQ
 
 _KINDS = 8
+_UNITS = 10  # of a layer, at most
 _WIDE_KINDS = range(5, 8)  # which are float64
 
 
-def subjects(generator: torch.Generator, *, units: int = 10) -> Iterator[Subject]:
+def subjects(generator: torch.Generator) -> Iterator[Subject]:
     """Networks without end: dense families and explicit ones, degenerate, of scales from 1e-8 to 1e8, float32 and float64."""
     draw = drawing(generator)
     while True:
         torch.manual_seed(draw(2**31 - 1))
-        inputs, size, classes = 2 + draw(6), 2 + draw(units - 1), 2 + draw(3)
+        inputs, size, classes = 2 + draw(6), 2 + draw(_UNITS - 1), 2 + draw(3)
         kind = draw(_KINDS)
         dtype = torch.float64 if kind in _WIDE_KINDS or draw(2) else torch.float32
         made = _made(kind, inputs, size, classes, dtype, draw)

@@ -17,6 +17,7 @@ from wellposed.numerics.verified import is_positive_semidefinite, to_float64
 
 _STEPS = 200  # of Newton's method
 _SHORTEST = 1e-9  # step that is tried
+_GAP = 1e-7  # relative to the size of I − W: a least s that close to zero counts as none
 
 
 def proves_well_posed(matrix: Tensor, metric: Tensor) -> bool:
@@ -39,7 +40,7 @@ def known_metric(matrix: Tensor, guarantee: Guarantee | None) -> Tensor | None:
     return find_metric(matrix) if known is None else known.detach().double().cpu()
 
 
-def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 1e-7) -> Tensor | None:
+def find_metric(matrix: Tensor, start: Tensor | None = None) -> Tensor | None:
     """A diagonal Λ in which W is proved to be well posed, or None.
 
     Minimises s subject to M(λ) + sI ⪰ 0, λ > 0 and Σλ < 2n by an interior-point method, until s is below zero.
@@ -47,7 +48,6 @@ def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 
     Args:
         matrix: W, float64, shape (n, n).
         start: a metric to try first, shape (n,).
-        tolerance: relative to the size of I − W; a least s that close to zero counts as none.
     """
     size = len(matrix)
     displacement = torch.eye(size, dtype=torch.float64) - matrix
@@ -70,7 +70,7 @@ def find_metric(matrix: Tensor, start: Tensor | None = None, tolerance: float = 
             shift = float(point[-1])
             if shift < 0.0 and proves_well_posed(matrix, point[:-1]):
                 return point[:-1]
-            if shift - 2.0 * gap > 0.0 or gap < tolerance:
+            if shift - 2.0 * gap > 0.0 or gap < _GAP:
                 return None
             weight *= 5.0
             continue

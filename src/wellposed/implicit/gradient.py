@@ -160,12 +160,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         known = isinstance(self.gradient, Gradient)
-        check(
-            known,
-            "gradient",
-            self.gradient,
-            "must be a Gradient, such as wellposed.Exact()",
-        )
+        check(known, "gradient", self.gradient, "must be a Gradient, such as wellposed.Exact()")
         check(self.max_steps >= 1, "max_steps", self.max_steps, "must be at least 1")
         check_on_failure(self.on_failure)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wellposed.errors import InputError
 from wellposed.fixed_point import fixed_point
 from wellposed.guarantee import GraphContraction
+from wellposed.layers.inputs import diagnose
 from wellposed.layers.options import SolvingModule
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.euclidean import euclidean, underflow
@@ -93,11 +94,7 @@ class GraphSolving(SolvingModule, ABC):
             raise InputError(f"dtype={x.dtype}: equilibria need float32 or float64 weights")
         if torch._C._functorch.is_functorch_wrapped_tensor(x):
             return  # whose numbers cannot be looked at
-        if not bool(torch.isfinite(x).all()):
-            raise InputError("x: has NaN or infinite entries")
-        for name, parameter in self.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise InputError(f"{name}: the weights have NaN or infinite entries; was the learning rate too high?")
+        diagnose(self, x, x)
 
     def _run(self, x: Tensor, graphs: Graphs, dtype: torch.dtype, *, proved: bool) -> Solution[Tensor]:
         self._check(x, graphs)

@@ -15,13 +15,3 @@ def is_plain(block: nn.Module, kind: type[_Block]) -> TypeGuard[_Block]:
         isinstance(block, kind) and type(block).forward is kind.forward and type(block).__call__ is nn.Module.__call__
     )
     return same and "forward" not in vars(block)
-
-
-def moves_only(block: nn.Module) -> bool:
-    """Whether a block only reshapes, and computes what its class says."""
-    return is_plain(block, nn.Flatten) or is_plain(block, nn.Identity)
-
-
-def flattens_images(block: nn.Module) -> bool:
-    """Whether a block makes one vector of each image of a batch."""
-    return is_plain(block, nn.Flatten) and block.start_dim == 1 and block.end_dim in (-1, 3)

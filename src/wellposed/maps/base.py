@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.errors import GuaranteeError
 from wellposed.maps.affine import Affine, Matrix
+from wellposed.maps.checks import check_map
 from wellposed.solvers.a_posteriori import ExactOffset
 
 if TYPE_CHECKING:
@@ -58,6 +60,36 @@ class AffineMap(nn.Module, ABC):
     def bound_logarithm(self) -> Tensor | None:
         """The parameter that holds the logarithm of a Lipschitz bound of the layer, for maps that scale with it."""
         return None
+
+
+class FlatMap(AffineMap):
+    """A map of vectors, whose weight is its matrix, shape (out_features, in_features)."""
+
+    in_features: int
+    out_features: int
+
+    @property
+    @override
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.in_features,)
+
+    @property
+    @override
+    def output_shape(self) -> tuple[int, ...]:
+        return (self.out_features,)
+
+    @override
+    def numbers(self) -> Matrix:
+        return Matrix.of(self.weight, self.bias)
+
+    def spread(self, half: Tensor) -> Tensor:
+        """|U|·half, see `InputMap.spread`."""
+        return half @ self.weight.abs().t()
+
+    @override
+    def check_numbers(self, name: str) -> None:
+        check_map(name, self, self.in_features, self.out_features)
+        super().check_numbers(name)
 
 
 class InputMap(AffineMap):

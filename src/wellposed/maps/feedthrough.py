@@ -9,12 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.constraints.holding import Holding
-from wellposed.maps.affine import Matrix
-from wellposed.maps.base import AffineMap
-from wellposed.maps.checks import check_map
+from wellposed.maps.base import FlatMap
 
 
-class Feedthrough(Holding, AffineMap):
+class Feedthrough(Holding, FlatMap):
     """D = γN with ‖N‖₂ < 1: N = (1 − δ)·2(I + FFᵀ)⁻¹F, whose singular values are (1 − δ)·2s/(1 + s²) for singular values s of F.
 
     Every N with ‖N‖₂ ≤ 1 − δ arises. At F = 0, where it starts, D is zero.
@@ -50,24 +48,6 @@ class Feedthrough(Holding, AffineMap):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.weight)
 
-    @property
-    @override
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.in_features,)
-
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return (self.out_features,)
-
-    @override
-    def numbers(self) -> Matrix:
-        return Matrix.of(self.weight, None)
-
     @override
     def bound_logarithm(self) -> Tensor:
         return self.log_gamma
-
-    @override
-    def check_numbers(self, name: str) -> None:
-        check_map(name, self, self.in_features, self.out_features)

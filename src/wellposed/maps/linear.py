@@ -11,12 +11,10 @@ from torch.nn.utils import parametrize
 from typing_extensions import override
 
 from wellposed.errors import InputError
-from wellposed.maps.affine import Matrix
-from wellposed.maps.base import InputMap
-from wellposed.maps.checks import check_map
+from wellposed.maps.base import FlatMap, InputMap
 
 
-class LinearMap(nn.Linear, InputMap):
+class LinearMap(nn.Linear, FlatMap, InputMap):
     """`torch.nn.Linear` as the input map of a layer, with its options and its state dict."""
 
     formula = "linear"
@@ -38,30 +36,8 @@ class LinearMap(nn.Linear, InputMap):
 
     @property
     @override
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.in_features,)
-
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return (self.out_features,)
-
-    @property
-    @override
     def stored(self) -> Tensor:
         return self.weight
-
-    @override
-    def numbers(self) -> Matrix:
-        return Matrix.of(self.weight, self.bias)
-
-    @override
-    def spread(self, half: Tensor) -> Tensor:
-        return half @ self.weight.abs().t()
-
-    @override
-    def check_numbers(self, name: str) -> None:
-        check_map(name, self, self.in_features, self.out_features)
 
 
 def input_map(given: nn.Module) -> InputMap:

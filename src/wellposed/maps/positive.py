@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from wellposed.errors import GuaranteeError, InputError
 from wellposed.maps.affine import Affine, Matrix
-from wellposed.maps.base import InputMap
+from wellposed.maps.base import FlatMap, InputMap
 from wellposed.maps.batch_norm import batch_norm_map, require_fixed
-from wellposed.maps.checks import check_map, require_kind
+from wellposed.maps.checks import require_kind
 from wellposed.maps.positive_part import PositivePart
 from wellposed.solvers.a_posteriori import ExactOffset
 
@@ -99,7 +99,7 @@ class PositiveInjection(InputMap):
             require_fixed(f"{name}.norm", self.norm, len(self.weight))
 
 
-class PositiveLinear(nn.Linear, PositiveInjection):
+class PositiveLinear(nn.Linear, FlatMap, PositiveInjection):
     """A matrix with a positive part.
 
     Args:
@@ -130,26 +130,11 @@ class PositiveLinear(nn.Linear, PositiveInjection):
     def forward(self, x: Tensor) -> Tensor:
         return self.normalised(super().forward(x))
 
-    @property
-    @override
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.in_features,)
-
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return (self.out_features,)
-
     @override
     def numbers(self) -> Matrix:
-        return self.folded(Matrix.of(self.weight, self.bias))
+        return self.folded(super().numbers())
 
     @override
     def spread(self, half: Tensor) -> Tensor:
         self.require_plain()
-        return half @ self.weight.abs().t()
-
-    @override
-    def check_numbers(self, name: str) -> None:
-        check_map(name, self, self.in_features, self.out_features)
-        super().check_numbers(name)
+        return super().spread(half)

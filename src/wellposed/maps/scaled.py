@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.constraints.holding import Holding
-from wellposed.maps.affine import Matrix
-from wellposed.maps.base import AffineMap, InputMap
-from wellposed.maps.checks import check_map
+from wellposed.maps.base import AffineMap, FlatMap, InputMap
 
 
 class Scaled(Holding, AffineMap):
@@ -35,7 +33,7 @@ class Scaled(Holding, AffineMap):
         return self.log_gamma
 
 
-class ScaledLinear(Scaled, InputMap):
+class ScaledLinear(Scaled, FlatMap, InputMap):
     """A matrix that is √γ times its free parameters, for the input and the output of dense layers.
 
     Args:
@@ -63,27 +61,5 @@ class ScaledLinear(Scaled, InputMap):
 
     @property
     @override
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.in_features,)
-
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return (self.out_features,)
-
-    @property
-    @override
     def stored(self) -> Tensor:
         return self.free
-
-    @override
-    def numbers(self) -> Matrix:
-        return Matrix.of(self.weight, self.bias)
-
-    @override
-    def spread(self, half: Tensor) -> Tensor:
-        return half @ self.weight.abs().t()
-
-    @override
-    def check_numbers(self, name: str) -> None:
-        check_map(name, self, self.in_features, self.out_features)

@@ -51,8 +51,9 @@ def register(kind: type[T], answers: type[Block] | None = None) -> type[T]:
         The class, so that this can be used as a decorator.
 
     Raises:
-        InputError: no class; an `Equilibrium` that computes its value in another way, so that theorems about
-            z = σ(Wz + Ux + b) would not hold for it; or another layer that does, and inherits what is said of its value.
+        InputError: no class; answers for a class that this library answers for; an `Equilibrium` that computes its value in
+            another way, so that theorems about z = σ(Wz + Ux + b) would not hold for it; or another layer that does, and inherits
+            what is said of its value.
     """
     if not inspect.isclass(kind):
         raise InputError(f"kind={kind!r}: must be a class")
@@ -65,6 +66,7 @@ def register(kind: type[T], answers: type[Block] | None = None) -> type[T]:
             answers,
             f"must be a class that inherits from wellposed.Block, for modules as {kind.__name__}",
         )
+        check(kind not in _BUILT_IN, "kind", kind, "has the answers of this library, which hold for every network")
         kind_of(kind)(answers)  # type: ignore[arg-type]
     _own.add(kind)
     for known in (kind, *(torch_modules() if issubclass(kind, Activation) else ())):
@@ -253,6 +255,7 @@ def require_registry(where: str, value: Activation) -> None:
         )
 
 
+_BUILT_IN = frozenset(kind for kind in (*torch_leaves(), *own_classes()) if is_leaf_class(kind))
 for _kind in [*torch_leaves(), *_TORCH_PARTS, *CONTAINERS, GraphClassifier, *own_classes()]:
     for _base in _kind.__mro__:
         remember(_base)

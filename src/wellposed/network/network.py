@@ -102,6 +102,11 @@ class Network:
             known[shape] = output_shape(self.blocks, shape, self.dtype)
         return known[shape]
 
+    @property
+    def gives_rows(self) -> bool:
+        """Whether outputs are known to be something else than one vector, so that their entries are no logits of classes."""
+        return self.input_shape is not None and len(self.output_shape(self.input_shape)) != 1
+
     def check_input(self, x: Any, name: str = "x") -> None:
         """Refuse inputs that the network is not about.
 
@@ -197,7 +202,10 @@ class Network:
         for block in self.on(value.device):
             point = block.through(point, forward=forward)
         here = torch.where(point.solved, point.errors.here, torch.inf)
-        return BoundedLogits(point.value, here, point.errors.elsewhere, point.errors.growth, inputs, self.digest)
+        return BoundedLogits(
+            logits=point.value, error=here, elsewhere=point.errors.elsewhere, growth=point.errors.growth,
+            inputs=inputs, digest=self.digest,
+        )  # fmt: skip
 
     @cached_property
     def exact(self) -> Network:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wellposed.numerics.outward import enlarged
 from wellposed.operators.graphs import Graphs
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class BoundedLogits:
     """Logits and what is known of their error.
 
@@ -32,6 +33,9 @@ class BoundedLogits:
     growth: Tensor
     inputs: int
     digest: str | None = None
+
+    def __repr__(self) -> str:
+        return f"BoundedLogits(shape {tuple(self.logits.shape)}, error at most {max(self.error.tolist(), default=0.0):.3g})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +124,16 @@ class Errors:
             growth = growth + step.after * rising
             moved, rate = out + anywhere, out_rate + rising
             added, adding = added + step.after * (at_hand + anywhere), adding + step.after * rising
-        here, elsewhere, growth = (part * (1.0 + 1e-14) for part in (here, elsewhere, growth))
+        # Each step adds at most twelve operations to what it goes through: three for `out`, three for `anywhere`, three for the
+        # share, two for the sums, one for `moved`; four come before and after.
+        operations = 12 * len(steps) + 4
+        here, elsewhere, growth = (enlarged(part, operations) for part in (here, elsewhere, growth))
         return Errors(here, elsewhere, growth, self.reach * factor)
 
     def plus(self, other: Errors) -> Errors:
         """Those of a sum or difference, before its own rounding."""
         parts = ((self.here, other.here), (self.elsewhere, other.elsewhere), (self.growth, other.growth))
-        here, elsewhere, growth = ((first + second) * (1.0 + 1e-15) for first, second in parts)
+        here, elsewhere, growth = (enlarged(first + second, 1) for first, second in parts)
         return Errors(here, elsewhere, growth, self.reach + other.reach)
 
 

@@ -16,13 +16,7 @@ from typing_extensions import override
 from wellposed.numerics.outward import enlarged
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.driven_woodbury import DrivenCayley
-from wellposed.operators.fourier import (
-    image_rounding,
-    multiplicity,
-    to_image,
-    to_spectrum,
-    typical_singular_value,
-)
+from wellposed.operators.fourier import image_rounding, multiplicity, to_image, to_spectrum, typical_singular_value
 from wellposed.operators.scaled_circular import ScaledCircular
 from wellposed.operators.structured import FactorisedTransform
 

@@ -7,11 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.numerics.linear_algebra import inverse
-from wellposed.operators.fourier import (
-    to_image,
-    to_spectrum,
-    typical_singular_value,
-)
+from wellposed.operators.fourier import to_image, to_spectrum, typical_singular_value
 from wellposed.operators.structured import FactorisedTransform
 
 _CHUNK = 128  # columns of B that are transformed at a time

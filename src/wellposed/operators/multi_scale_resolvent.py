@@ -29,12 +29,7 @@ class BlockCayley(FactorisedTransform):
     """
 
     def __init__(
-        self,
-        own: tuple[Tensor, ...],
-        down: tuple[Tensor, ...],
-        into: tuple[Tensor, ...],
-        layout: Tiers,
-        step: float,
+        self, own: tuple[Tensor, ...], down: tuple[Tensor, ...], into: tuple[Tensor, ...], layout: Tiers, step: float
     ) -> None:
         self._layout, self._into, self._transposed = layout, into, False
         self._inverses, self._left, self._right, self._middle = [], [], [], []

@@ -16,12 +16,7 @@ from wellposed.errors import InputError
 from wellposed.numerics.outward import FIRST_ORDER, enlarged, unit_of
 from wellposed.operators.base import FrequencyForm
 from wellposed.operators.cache import FactorisationCache
-from wellposed.operators.fourier import (
-    image_rounding,
-    multiplicity,
-    to_image,
-    to_spectrum,
-)
+from wellposed.operators.fourier import image_rounding, multiplicity, to_image, to_spectrum
 from wellposed.operators.structured import FactorisedTransform, StructuredOperator
 from wellposed.operators.woodbury import WoodburyCayley
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
-from wellposed.training.augment import shift_and_mirror
 from wellposed.training.config import TrainConfig
 from wellposed.training.trainer import one_cycle
 from wellposed.training.worst_case import worst_logits
@@ -70,3 +69,23 @@ class ClassifierModule(lightning.LightningModule):
         config = self.config
         optimizer = torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         return one_cycle(self.trainer, optimizer, config.learning_rate)
+
+
+def shift_and_mirror(images: Tensor, reach: int = 4) -> Tensor:
+    """Every image shifted by up to ``reach`` pixels in both directions, zeros coming in, and mirrored or not.
+
+    Args:
+        images: shape (batch, channels, height, width).
+        reach: largest shift, in pixels.
+    """
+    batch, _, height, width = images.shape
+    device = images.device
+    down, right = (torch.randint(-reach, reach + 1, (batch, 1), device=device) for _ in range(2))
+    rows = torch.arange(height, device=device) + down
+    columns = torch.arange(width, device=device) + right
+    columns = torch.where(torch.rand(batch, 1, device=device) < 0.5, columns, columns.flip(1))
+    samples = torch.arange(batch, device=device)[:, None, None]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    picked = images[samples, :, rows[:, :, None], columns[:, None, :]]  # (batch, height, width, channels)
+    return (picked * inside[..., None]).permute(0, 3, 1, 2)

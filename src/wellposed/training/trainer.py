@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import sys
+import time
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from wellposed.errors import CheckpointError, InputError
 from wellposed.training.folder import RunFolder
-from wellposed.training.progress import progress_callback
+
+_SECONDS_BETWEEN_LINES = 5.0  # of progress, where nobody watches a bar
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def trainer_of(folder: RunFolder, epochs: int, batches: int, *, progress: bool, 
         "accelerator": "auto",
         "devices": 1,
         "logger": CSVLogger(folder.path, name="", version=""),
-        "callbacks": [checkpoints, *([progress_callback(epochs)] if progress else [])],
+        "callbacks": [checkpoints, *([_progress(epochs)] if progress else [])],
         "enable_progress_bar": progress and sys.stderr.isatty(),
         "enable_model_summary": False,
         "plugins": [_AtomicCheckpoints()],
@@ -118,3 +120,21 @@ class _AtomicCheckpoints(TorchCheckpointIO):
         partial = f"{path}.part"
         super().save_checkpoint(checkpoint, partial, storage_options)
         os.replace(partial, path)
+
+
+class _Lines(Callback):
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.last = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if time.monotonic() - self.last < _SECONDS_BETWEEN_LINES:
+            return
+        self.last = time.monotonic()
+        shown = ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items()))
+        print(f"epoch {trainer.current_epoch + 1}/{self.epochs}: {shown}", file=sys.stderr, flush=True)
+
+
+def _progress(epochs: int) -> Callback:
+    """What shows progress on standard error: a bar for a person, a line every few seconds for a log."""
+    return TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else _Lines(epochs)

@@ -130,8 +130,11 @@ class RegionVerifier(ABC):
         choices("method", last, self.steps)
         self._check_valid()
         check_number("radius", radius, 0.0, math.inf, "must be positive and finite")
-        if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
-            raise InputError(f"x: is a {type(x).__name__}; needs a floating-point tensor of inputs")
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            found = f"has shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
+            raise InputError(f"x: {found}; needs a floating-point tensor of inputs, shape (batch, ...)")
+        if not x.is_floating_point():
+            raise InputError(f"x: has dtype {x.dtype}; needs floating-point numbers, convert it with x.float()")
         check(len(labels) == len(x), "labels", len(labels), f"must be one for each of {len(x)} inputs")
         given = [0.0] * len(x) if allowances is None else list(allowances)
         numbers = all(isinstance(each, Real) and each >= 0.0 for each in given)

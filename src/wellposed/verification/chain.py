@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from wellposed.certificates.certificate import Certificate
 from wellposed.certificates.certification import certify
-from wellposed.errors import CertificateError
+from wellposed.errors import CertificateError, InputError
 from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
 from wellposed.numerics.outward import below, enlarged
 from wellposed.verification.base import RegionQuestion, RegionVerifier
@@ -142,6 +142,6 @@ class ChainVerifier(RegionVerifier):
 def _local_verifier(model: Network, valid: tuple[float, float] | None) -> RegionVerifier | None:
     """The strongest verifier that knows something of the network locally, if any does."""
     for kind in (PositiveVerifier, IntervalVerifier):
-        with suppress(CertificateError):
+        with suppress(CertificateError, InputError):
             return kind(model, valid=valid)
     return None

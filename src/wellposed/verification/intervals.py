@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from wellposed.errors import CertificateError
 from wellposed.network import Network, materialise
+from wellposed.network.logits import check_logits
 from wellposed.network.shapes import probe_shapes
 from wellposed.verification.base import RegionQuestion, RegionVerifier
 from wellposed.verification.images import images_of
@@ -31,6 +32,7 @@ class IntervalVerifier(RegionVerifier):
 
     Raises:
         CertificateError: a block has no known interval.
+        InputError: the outputs are no vectors.
     """
 
     @torch.no_grad()
@@ -97,6 +99,7 @@ class IntervalVerifier(RegionVerifier):
         Returns:
             Two tensors of shape (batch, classes), positive infinity at the label.
         """
+        check_logits(self._network.output_shape(tuple(shape)))
         images = images_of(regions, shape)
         for block in self._body:
             images = images.behind(block)

@@ -10,10 +10,10 @@ from typing_extensions import override
 
 from wellposed.bounds.search.interior_point import Barrier, Point, minimise
 
+_GAP = 1e-6  # to the optimum, relative, at which the search stops
 
-def least_square(
-    displacement: Tensor, gram: Tensor, output: Tensor, metric: Tensor, *, rank: int, tolerance: float = 1e-6
-) -> Point | None:
+
+def least_square(displacement: Tensor, gram: Tensor, output: Tensor, metric: Tensor, *, rank: int) -> Point | None:
     """The least t = γ² and its metric; all arguments float64.
 
     Args:
@@ -22,7 +22,6 @@ def least_square(
         output: C, shape (outputs, n).
         metric: positive λ with M(λ) = ΛH + HᵀΛ ≻ 0 to start from, shape (n,).
         rank: of G.
-        tolerance: relative gap to the optimum at which to stop.
 
     Returns:
         None where M(λ) is not positive definite at the start, or C or U is zero.
@@ -33,7 +32,7 @@ def least_square(
     if not (seen > 0.0 and driven > 0.0 and math.isfinite(seen * driven)):
         return None
     barrier = DenseBarrier(displacement, gram / driven**2, output.t() @ output / seen**2, rank)
-    point = minimise(barrier, metric, tolerance=tolerance)
+    point = minimise(barrier, metric, tolerance=_GAP)
     if point is None:
         return None
     return Point(point.multipliers * seen**2, point.square * (seen * driven) ** 2, point.steps, point.gap)

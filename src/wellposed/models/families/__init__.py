@@ -2,12 +2,7 @@
 
 from wellposed.models.families.base import Family as Family
 from wellposed.models.families.convolutional import LBENConvFamily, MonDEQConvFamily, MonDEQMultiFamily, NEMONConvFamily
-from wellposed.models.families.equilibrium import (
-    LBENFamily,
-    MonDEQFamily,
-    NEMONFamily,
-    OrthogonalFamily,
-)
+from wellposed.models.families.equilibrium import LBENFamily, MonDEQFamily, NEMONFamily, OrthogonalFamily
 from wellposed.models.families.explicit import (
     CayleyFamily,
     ConvolutionalFamily,

@@ -20,9 +20,10 @@ from wellposed.network.kinds.circular import on_grid, turns
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.kinds.linear import require_weight
 from wellposed.network.propagation import Own
+from wellposed.numerics.checkable import ROOM
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import next_up
+from wellposed.numerics.outward import enlarged, next_up
 from wellposed.numerics.verified import to_float64
 from wellposed.operators.fourier import image_rounding
 
@@ -53,10 +54,11 @@ class ConvolutionBlock(Block):
         taps = module.weight.detach().flatten(2)
         sums = torch.from_numpy(to_float64(taps.flatten(1), self.name)).reshape(taps.shape).abs().sum(2)
         by_input, by_output = sums.sum(0).amax(), sums.sum(1).amax()
+        operations = taps.shape[2] + max(sums.shape) + 2  # the sums over taps and channels, their product and its root
         if norm == "2":
-            value = float((by_input * by_output).sqrt()) * (1.0 + 1e-12)
+            value = enlarged(float((by_input * by_output).sqrt()), operations) * ROOM
             return value, "geometric mean of the sums over taps, for images of any size"
-        value = float(by_output if norm == "inf" else by_input) * (1.0 + 1e-12)
+        value = enlarged(float(by_output if norm == "inf" else by_input), operations) * ROOM
         return value, "largest sum over taps, for images of any size"
 
     def _numbers(self, image: Tensor) -> Convolution | None:

@@ -29,7 +29,7 @@ from wellposed.network.state_intervals import StateIntervals
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import inverse
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import above, below
+from wellposed.numerics.outward import above, below, enlarged
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.solution import Solution
 
@@ -127,8 +127,9 @@ class EquilibriumBlock(ImplicitBlock):
             return solution.error_bound.double()
         exact = frozen(self.module, self.promise).solve(value.double().cpu())
         assert exact.error_bound is not None
-        apart = euclidean(exact.value - solution.value.double().cpu()) * (1.0 + 1e-12)
-        return (apart + exact.error_bound).to(value.device)
+        apart = euclidean(exact.value - solution.value.double().cpu())
+        # A difference, the norm with its scaling, and the sum.
+        return enlarged(apart + exact.error_bound, exact.value[0].numel() + 6).to(value.device)
 
     @override
     def exact(self) -> Any:

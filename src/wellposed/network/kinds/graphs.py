@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import CertificateError
-from wellposed.layers.graph import ImplicitGraph
+from wellposed.layers.graph import ADJACENCY, ImplicitGraph
 from wellposed.layers.graph_classifier import NodeSum
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, kind_of
@@ -65,7 +65,7 @@ class GraphLayerBlock(_OnGraphs):
         usual = torch.ones(graphs.count, dtype=torch.bool, device=value.device)
         # The constant is about adjacencies of norm one.
         for part in graphs.groups:
-            usual[part.members] = part.norm <= 1.0 + 1e-12
+            usual[part.members] = part.norm <= ADJACENCY
         size = 1.001 * frobenius_norms(solution.value, graphs.batch, graphs.count)
         own = Own(atol + rtol * size, 0.0, rtol)
         return Step(own, solution.value, factor, 1.0, solution.error_bound.double()), usual & solution.converged

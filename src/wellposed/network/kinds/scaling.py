@@ -17,9 +17,10 @@ from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.pointwise import Rescale, Shift
 from wellposed.network.propagation import Own
+from wellposed.numerics.checkable import ROOM
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import TINY, above, below, next_up, rounding_constant
+from wellposed.numerics.outward import TINY, above, below, enlarged, next_up, rounding_constant
 
 
 class _Scaled(Block):
@@ -123,7 +124,7 @@ class BatchNormBlock(_Scaled):
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
         scale, _ = batch_norm_map(self.module)
-        return float(scale.abs().max()) * (1.0 + 1e-12), "largest scale of the batch normalisation"
+        return enlarged(float(scale.abs().max()), 4) * ROOM, "largest scale of the batch normalisation"
 
     @property
     @override
