@@ -34,7 +34,9 @@ def _by_entries(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[fl
     size, reached = nodes[0].size, list[Array]()
     for node in nodes[:-1]:
         given = [reached[source] for source in node.sources]
-        moved = _moved(node, given, nodes, claim) if given else np.eye(size) if claim.norm == "1" else np.ones((size, 1))
+        moved = (
+            _moved(node, given, nodes, claim) if given else np.eye(size) if claim.norm == "1" else np.ones((size, 1))
+        )
         require(np.isfinite(moved).all(), "entrywise", f"{node.name}: nothing bounds it")
         reached.append(moved)
     last = maps[-1]
@@ -100,5 +102,7 @@ def _solved(node: Node, moved: Array, claim: Claim) -> Array:
     above = claim.moved(node, np.diag(diagonal) - off, wanted)
     least = diagonal[:, None] * above * (1.0 - 4.0 * rounding) - off @ above * (1.0 + 4.0 * rounding)
     good = (above >= 0.0).all() and (above[:, 0] > 1e-250).all() and (above < 1e200).all() and (diagonal > 0.0).all()
-    require(good and (least >= wanted + 1e-290).all(), "entrywise", f"{node.name}: vectors are not above what they bound")
+    require(
+        good and (least >= wanted + 1e-290).all(), "entrywise", f"{node.name}: vectors are not above what they bound"
+    )
     return above[:, 1:]

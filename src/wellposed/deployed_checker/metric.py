@@ -93,7 +93,10 @@ def from_input(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[flo
     require(segment.start == 0 and segment.direct is None, "metric", f"{segment.name}: not from the input")
     outputs, largest = len(segment.seen), claim.norm == "inf"
     values, wholes = claim.take(f"{end.place}/values", -1), outputs if largest else 1
-    places: list[Any] = [*(range(outputs) if largest else [slice(None)]), *(margins(outputs) if len(values) > 1 else ())]
+    places: list[Any] = [
+        *(range(outputs) if largest else [slice(None)]),
+        *(margins(outputs) if len(values) > 1 else ()),
+    ]
     rows = claim.take(f"{end.place}/multipliers", len(places), len(segment.matrix))
     require(len(values) == 1 + len(places) - wholes, "metric", f"{segment.name}: {len(values)} values")
     each = values[0] if largest else values[0] / math.sqrt(outputs) * (1.0 - 1e-15)

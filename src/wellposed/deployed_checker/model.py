@@ -105,7 +105,7 @@ def _declared(model: ModelProto) -> tuple[int, ...]:
     """The shape of an input."""
     require(len(model.graph.input) == 1, "graph", "has not one input")
     extents = tuple(part.dim_value for part in model.graph.input[0].type.tensor_type.shape.dim)[1:]
-    require(extents and all(0 < extent for extent in extents), "graph", "inputs of no fixed shape")
+    require(extents and all(extent > 0 for extent in extents), "graph", "inputs of no fixed shape")
     require(math.prod(extents) <= LARGEST, "graph", "inputs are too large")
     return extents
 
@@ -117,7 +117,7 @@ def _require_written_so(model: ModelProto, data: bytes, inputs: tuple[int, ...],
         TensorProto(name=part.name, dims=part.dims, data_type=part.data_type, raw_data=part.raw_data)
         for part in model.graph.initializer
     ]
-    ends = (("logits", ["batch", *outputs]), ("error_bound", ["batch"]))
+    ends: list[tuple[str, list[str | int]]] = [("logits", ["batch", *outputs]), ("error_bound", ["batch"])]
     graph = helper.make_graph(
         nodes, "network", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *inputs])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, extents) for name, extents in ends], stored,

@@ -9,7 +9,7 @@ from .node import Node
 from .proofs import Array, Refuted, require, rounding_constant, up
 from .shapes import LARGEST, Shape, target
 
-_STEPS, _AROUND, _SPREAD = 32, 64, 16  # strides, paddings and dilations that are tried
+_AROUND, _SPREAD = 64, 16  # paddings and dilations that are tried
 
 
 def shape(node: Node, given: Shape) -> Shape:
@@ -42,16 +42,19 @@ def _regular(index: Array, image: Shape, window: Shape, counts: Shape, padded: b
     """Whether windows are where some strides, paddings and dilations put them; each tap then sees a pixel once."""
     if math.prod(window) != index.shape[1]:
         return False
-    sides = []
-    for size, taps, count in zip(image, window, counts, strict=True):
-        steps = range(1, _STEPS + 1) if count > 1 else (1,)
+    seen = index.reshape(counts[0], counts[1], window[0], window[1])
+    real, sides = seen < image[0] * image[1], []
+    for axis, places in enumerate((seen // image[1], seen % image[1])):
+        size, taps, count, known = image[axis], window[axis], counts[axis], list[Array]()
         spreads = range(1, _SPREAD + 1) if taps > 1 else (1,)
-        arounds = range(_AROUND + 1) if padded else (0,)
-        sides.append([
-            np.arange(count)[:, None] * step - around + np.arange(taps) * spread
-            for step, spread, around in itertools.product(steps, spreads, arounds)
-            if around < spread * taps and (count - 1) * step + spread * (taps - 1) < size + 2 * around < count * step + spread * (taps - 1) + 1
-        ])  # fmt: skip
+        for spread, around in itertools.product(spreads, range(_AROUND + 1) if padded else (0,)):
+            room = size + 2 * around - spread * (taps - 1) - 1
+            steps = range(room // count + 1, room // (count - 1) + 1) if count > 1 else (room + 1,)
+            for step in steps if room >= 0 else ():
+                side = np.arange(count)[:, None] * step - around + np.arange(taps) * spread
+                wide = side[:, None, :, None] if axis == 0 else side[None, :, None, :]
+                known += [side] if (~real | (places == wide)).all() else []
+        sides.append(known)
     for rows, columns in itertools.product(*sides):
         tall, wide = rows[:, None, :, None], columns[None, :, None, :]
         inside = (tall >= 0) & (tall < image[0]) & (wide >= 0) & (wide < image[1])
@@ -80,8 +83,12 @@ def moved(node: Node, given: Array) -> Array:
     if node.kind == "Convolution":
         pixels = np.concatenate([pixels, np.zeros_like(pixels[:, :1])], 1)
         kernel = np.abs(node.numbers["K"]).reshape(len(node.numbers["K"]), channels, -1)
-        found = sum(np.einsum("oi,iwm->owm", kernel[:, :, tap], pixels[:, index[:, tap]]) for tap in range(index.shape[1]))
+        found = sum(
+            np.einsum("oi,iwm->owm", kernel[:, :, tap], pixels[:, index[:, tap]]) for tap in range(index.shape[1])
+        )
         return np.asarray(found).reshape(-1, given.shape[1]) * (1.0 + rounding_constant(kernel[0].size + 32)) + 1e-300
     seen = pixels[:, index]
-    found = seen.max(2) if node.kind == "MaximumPooling" else seen.mean(2) * (1.0 + rounding_constant(index.shape[1] + 8))
+    found = (
+        seen.max(2) if node.kind == "MaximumPooling" else seen.mean(2) * (1.0 + rounding_constant(index.shape[1] + 8))
+    )
     return found.reshape(-1, given.shape[1])

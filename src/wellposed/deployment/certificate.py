@@ -126,7 +126,10 @@ def _from_input(nodes: list[Node], tail: TailBound | None, norm: str) -> dict[st
     if tail is None or (norm == "inf") != (tail.shares is not None):
         return {}
     place = nodes[-1].sources[0]
-    values = [tail.value, *(() if tail.pairs is None else (float(tail.pairs[i, j]) for i, j in margins(len(tail.pairs))))]
+    values = [
+        tail.value,
+        *(() if tail.pairs is None else (float(tail.pairs[i, j]) for i, j in margins(len(tail.pairs)))),
+    ]
     found = {f"{place}/values": np.array(values) * REPRODUCIBLE, f"{place}/multipliers": tail.multipliers.numpy()}
     return found if tail.shares is None else {**found, f"{place}/shares": tail.shares.numpy()}
 
