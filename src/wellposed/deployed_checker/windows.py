@@ -40,7 +40,8 @@ def shape(node: Node, given: Shape) -> Shape:
 
 def _regular(index: Array, image: Shape, window: Shape, counts: Shape, padded: bool) -> bool:
     """Whether windows are where some strides, paddings and dilations put them; each tap then sees a pixel once."""
-    if math.prod(window) != index.shape[1]:
+    largest = image[0] * image[1] - (not padded)
+    if math.prod(window) != index.shape[1] or not 0 <= index.min() < image[0] * image[1] or index.max() > largest:
         return False
     seen = index.reshape(counts[0], counts[1], window[0], window[1])
     real, sides = seen < image[0] * image[1], []
