@@ -17,9 +17,20 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.float32
 
 SUBJECTS = [
-    ("mondeq", "2"), ("alone", "2"), ("bounded", "2"), ("feedthrough", "2"), ("nemon", "inf"), ("nemon", "1"), ("pcdeq", "2"),
-    ("pcdeq", "inf"), ("sigmoid", "1"), ("deep", "2"), ("branches", "2"), ("image", "2"), ("image", "inf"),
-]  # fmt: skip
+    ("mondeq", "2"),
+    ("alone", "2"),
+    ("bounded", "2"),
+    ("feedthrough", "2"),
+    ("nemon", "inf"),
+    ("nemon", "1"),
+    ("pcdeq", "2"),
+    ("pcdeq", "inf"),
+    ("sigmoid", "1"),
+    ("deep", "2"),
+    ("branches", "2"),
+    ("image", "2"),
+    ("image", "inf"),
+]
 TRIALS = 60  # of each subject
 
 
