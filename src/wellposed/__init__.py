@@ -14,6 +14,8 @@ from wellposed.certificates import well_posedness as well_posedness
 from wellposed.certificates import witness as witness
 from wellposed.deployment import deployable as deployable
 from wellposed.deployment import export as export
+from wellposed.deployment import load as load
+from wellposed.deployment import save as save
 from wellposed.errors import CertificateError as CertificateError
 from wellposed.errors import GuaranteeError as GuaranteeError
 from wellposed.errors import InputError as InputError

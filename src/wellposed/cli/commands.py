@@ -13,7 +13,17 @@ from wellposed.cli.reproduce import reproduce
 from wellposed.cli.tables import compare, report
 from wellposed.cli.train import train
 
+
+def verify(arguments: list[str]) -> int:
+    """``wellposed verify CERTIFICATE MODEL.onnx``, or the weights of a certificate that is about a weight file."""
+    if len(arguments) == 2 and arguments[1].endswith(".onnx"):
+        from wellposed import deployed_checker
+
+        return deployed_checker.main(arguments)
+    return checker.main(arguments)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report, "reproduce": reproduce,
-    "export": export, "verify": checker.main, "import": import_weights,
+    "export": export, "verify": verify, "import": import_weights,
 }  # fmt: skip

@@ -19,7 +19,7 @@ _USAGE = """usage: wellposed COMMAND [OPTIONS]      (wellposed COMMAND --help fo
   report RUN          plots and one self-contained HTML page     wellposed report runs/mnist
   reproduce NAME      a paper's experiment                       wellposed reproduce graphs --data MUTAG
   export RUN          the network as one ONNX file               wellposed export runs/mnist
-  verify CERT WEIGHTS check a certificate file independently     wellposed verify RUN/certificate.json RUN/weights.safetensors
+  verify CERT MODEL   check a certificate file independently     wellposed verify NET/certificate.json NET/model.onnx
   import FILE         published weights as a run folder          wellposed import mon_h40_m20.0.pt --as locuslab-mondeq --m 20
 
 Results go to standard output (as JSON with --json), progress and messages to standard error.

@@ -15,7 +15,7 @@ from wellposed.deployment.functions import DOMAIN, IR_VERSION, OPSET, VERSION, c
 from wellposed.deployment.functions import function as function_named
 from wellposed.errors import CertificateError
 from wellposed.guarantee.monotone import proved_monotonicity
-from wellposed.network.deployed import DeployedGraph, Edge
+from wellposed.network.deployed import DeployedGraph, Edge, Numbers
 from wellposed.numerics.outward import REPRODUCIBLE
 
 INPUT, LOGITS, ERROR = "x", "logits", "error_bound"
@@ -49,7 +49,7 @@ class OnnxGraph(DeployedGraph):
         self._append("Enter", [INPUT], [edge.value, edge.error])
         return edge
 
-    def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Tensor | float | list[int]) -> Edge:
+    def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Numbers) -> Edge:
         """See `wellposed.network.deployed.DeployedGraph.call`."""
         place = len(self._nodes)
         found = Edge(value=f"value_{place}", error=f"error_{place}", shape=shape)
@@ -104,7 +104,7 @@ class OnnxGraph(DeployedGraph):
         self._functions.update(dict.fromkeys(called(function)))
         self._nodes.append(helper.make_node(function, inputs, outputs, domain=DOMAIN))
 
-    def _number(self, name: str, value: Tensor | float | list[int]) -> str:
+    def _number(self, name: str, value: Numbers) -> str:
         """Name of stored numbers, which are stored under the first name that they were asked for by."""
         array = _array(name, value)
         key = (str(array.dtype), array.shape, array.tobytes())
@@ -114,9 +114,10 @@ class OnnxGraph(DeployedGraph):
         return self._numbers[key]
 
 
-def _array(name: str, value: Tensor | float | list[int]) -> NDArray[np.generic]:
+def _array(name: str, value: Numbers) -> NDArray[np.generic]:
     if isinstance(value, Tensor):
         if value.dtype not in (torch.float32, torch.int64):
             raise CertificateError(f"{name}: is stored in {value.dtype}; deployed networks have float32 numbers")
         return np.array(value.detach().cpu().numpy(), order="C")  # ascontiguousarray would give scalars a dimension
-    return np.array(value, dtype=np.float64 if isinstance(value, float) else np.int64)
+    found = np.array(value)
+    return found if found.dtype == np.float64 else found.astype(np.int64)

@@ -46,7 +46,8 @@ def _run_nodes(nodes: Any, values: Values, functions: Mapping[str, Any], steps: 
             _run_nodes(function.node, inner, functions, steps)
             found = [inner[name] for name in function.output]
         else:
-            found = [_OPERATORS[node.op_type](_attributes(node), *taken)]
+            value = _OPERATORS[node.op_type](_attributes(node), *taken)
+            found = [value] if len(node.output) == 1 else [value[place] for place in range(len(node.output))]
         values.update(zip(node.output, found, strict=True))
 
 
@@ -54,12 +55,26 @@ def _loop(node: NodeProto, values: Values, functions: Mapping[str, Any], steps: 
     """A loop as often as is wanted; its last state says of each sample whether it goes on, which here it always does."""
     body = next(attribute.g for attribute in node.attribute if attribute.name == "body")
     state = [values[name] for name in node.input[2:]]
+    if body.name == "deeper":
+        return _counted(body, int(values[node.input[0]]), state, values, functions, steps)
     goes_on = state[-1]
     for step in range(steps if body.name == "iteration" else _REFINEMENTS):
         inner = {**values, **dict(zip([entry.name for entry in body.input], [step, True, *state], strict=True))}
         inner[body.input[-1].name] = None
         _run_nodes(body.node, inner, functions, steps)
         state = [*(inner[entry.name] for entry in body.output[1:-1]), goes_on]
+    return state
+
+
+def _counted(
+    body: Any, count: int, state: list[Any], values: Values, functions: Mapping[str, Any], steps: int
+) -> list[Any]:
+    """A loop whose rounds are counted, and none of which depends on the values."""
+    for step in range(count):
+        given = [torch.tensor(step), True, *state]
+        inner = {**values, **dict(zip([entry.name for entry in body.input], given, strict=True))}
+        _run_nodes(body.node, inner, functions, steps)
+        state = [inner[entry.name] for entry in body.output[1:]]
     return state
 
 
@@ -118,8 +133,31 @@ def _padded(attributes: dict[str, Any], x: Any, pads: Any) -> Any:
 
 def _gathered(attributes: dict[str, Any], x: Any, index: Any) -> Any:
     axis = attributes["axis"]
+    if index.ndim == 0:
+        return x.select(axis, int(index))
     found = x.index_select(axis, index.reshape(-1))
     return found.unflatten(axis, tuple(index.shape))
+
+
+def _sliced(attributes: dict[str, Any], x: Any, starts: Any, ends: Any, axes: Any) -> Any:
+    for start, end, axis in zip(starts.tolist(), ends.tolist(), axes.tolist(), strict=True):
+        x = x.narrow(axis, start, end - start)
+    return x
+
+
+def _halved(attributes: dict[str, Any], x: Any) -> Any:
+    return x.chunk(attributes["num_outputs"], attributes["axis"])
+
+
+def _unsqueezed(attributes: dict[str, Any], x: Any, axes: Any) -> Any:
+    for axis in axes.tolist():  # in order, from the first on
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _divided(attributes: dict[str, Any], first: Any, second: Any) -> Any:
+    whole = isinstance(first, Tensor) and first.dtype == torch.int64
+    return first // second if whole else torch.div(first, second)
 
 
 def _where(attributes: dict[str, Any], condition: Any, first: Any, second: Any) -> Any:
@@ -138,14 +176,18 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
 _ENTRYWISE = ("Abs", "Neg", "Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "Sign", "Atan", "Erf")  # called so in torch too
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "Constant": _constant, "ConstantOfShape": _filled, "Shape": _shape, "Reshape": _reshaped, "Pad": _padded,
-    "Gather": _gathered, "Where": _where, "And": _and,
+    "Slice": _sliced, "Unsqueeze": _unsqueezed, "Squeeze": _plain(lambda x, axes: x.squeeze(axes.tolist())),
+    "Range": _plain(lambda start, end, step: torch.arange(int(start), int(end), int(step))),
+    "Mod": _plain(torch.remainder), "Equal": _plain(torch.eq), "Pow": _plain(torch.pow),
+    "Conv": _plain(lambda x, kernel: torch.nn.functional.conv2d(x, kernel, padding="same")),
+    "Gather": _gathered, "Split": _halved, "Where": _where, "And": _and,
     "Flatten": lambda attributes, x: x.flatten(1),
     "Transpose": lambda attributes, x: x.permute(attributes["perm"]),
     "Cast": lambda attributes, x: x.to(_DTYPES[attributes["to"]]),
     "CastLike": _plain(lambda x, like: x.to(like.dtype)),
     "Concat": lambda attributes, *parts: torch.cat(parts, attributes["axis"]),
     "Clip": _plain(torch.clamp), "Relu": _plain(torch.relu), "Identity": _plain(lambda x: x),
-    "Add": _plain(torch.add), "Sub": _plain(torch.sub), "Mul": _plain(torch.mul), "Div": _plain(torch.div),
+    "Add": _plain(torch.add), "Sub": _plain(torch.sub), "Mul": _plain(torch.mul), "Div": _divided,
     "Max": _plain(torch.maximum), "Min": _plain(torch.minimum), "MatMul": _plain(torch.matmul),
     "Less": _plain(torch.lt), "LessOrEqual": _plain(torch.le), "Greater": _plain(torch.gt), "GreaterOrEqual": _plain(torch.ge),
     "Or": _plain(torch.logical_or), "Not": _plain(torch.logical_not),

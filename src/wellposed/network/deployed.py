@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+Numbers = Tensor | float | list[int] | list[list[float]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
@@ -33,7 +35,7 @@ class DeployedGraph(Protocol):
 
     allowed: float
 
-    def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Tensor | float | list[int]) -> Edge:
+    def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Numbers) -> Edge:
         """Append a node of the domain ``wellposed``.
 
         Args:
@@ -41,7 +43,7 @@ class DeployedGraph(Protocol):
             edges: what it takes.
             shape: of one sample of what it gives.
             numbers: its numbers, in the order of the function's inputs: tensors are stored in their dtype, floats as float64,
-                and lists as int64.
+                alone or in lists of lists, and lists of integers as int64.
         """
 
     def sensitivity(self, matrix: Tensor, metric: Tensor) -> tuple[float, Tensor]:
@@ -93,3 +95,60 @@ def patches(
     inside = (rows >= 0) & (rows < image[0]) & (columns >= 0) & (columns < image[1])
     places = torch.where(inside, rows * image[1] + columns, image[0] * image[1])
     return places.reshape(counts[0] * counts[1], -1), (counts[0], counts[1])
+
+
+def placement(image: tuple[int, ...], size: tuple[int, ...], border: int) -> Tensor:
+    """Which pixels an image has that is put into a larger one: for zeros around it one place behind the last pixel.
+
+    Args:
+        image: height and width.
+        size: height and width of the larger image.
+        border: rows above the image and columns on the left of it.
+
+    Returns:
+        Places, int64, shape (pixels of the larger image,).
+    """
+    rows, columns = (torch.arange(extent) - border for extent in size)
+    rows, columns = rows[:, None], columns[None, :]
+    inside = (rows >= 0) & (rows < image[0]) & (columns >= 0) & (columns < image[1])
+    return torch.where(inside, rows * image[1] + columns, image[0] * image[1]).flatten()
+
+
+def circular_patches(
+    image: tuple[int, int], outputs: tuple[int, ...], kernel: Tensor, place: tuple[int, int, int, int]
+) -> Tensor:
+    """Which pixels the windows of a circular convolution see of an image in a canvas that its stride divides, as in `patches`.
+
+    Args:
+        image: height and width.
+        outputs: height and width of what the convolution gives.
+        kernel: shape (out, in, rows, columns), rows and columns odd.
+        place: zeros on the left, right, top and bottom of the image in its canvas.
+    """
+    starts, sides = (place[2], place[0]), []
+    canvas = (place[2] + image[0] + place[3], place[0] + image[1] + place[1])
+    for size, whole, count, taps, start in zip(image, canvas, outputs, kernel.shape[2:], starts, strict=True):
+        seen = torch.arange(count)[:, None] * (whole // count) + torch.arange(taps) - taps // 2
+        side = seen % whole - start
+        sides.append(torch.where((side >= 0) & (side < size), side, -1))
+    rows, columns = sides[0][:, None, :, None], sides[1][None, :, None, :]
+    places = torch.where((rows >= 0) & (columns >= 0), rows * image[1] + columns, image[0] * image[1])
+    return places.reshape(outputs[0] * outputs[1], -1)
+
+
+def unshuffling(image: tuple[int, int], stride: int) -> Tensor:
+    """Which pixels become channels, as in `torch.nn.functional.pixel_unshuffle`, with zeros as in `placement`.
+
+    Args:
+        image: height and width.
+        stride: rows and columns that become channels.
+
+    Returns:
+        Places, int64, shape (stride², pixels that are left).
+    """
+    rows, columns = (torch.arange(-(-extent // stride)) * stride for extent in image)
+    inner = torch.arange(stride)
+    rows = rows[None, None, :, None] + inner[:, None, None, None]
+    columns = columns[None, None, None, :] + inner[None, :, None, None]
+    inside = (rows < image[0]) & (columns < image[1])
+    return torch.where(inside, rows * image[1] + columns, image[0] * image[1]).reshape(stride**2, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,10 @@ from wellposed.errors import CertificateError
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.maps.checks import plain_convolution
 from wellposed.maps.convolution import Convolution
-from wellposed.network.deployed import DeployedGraph, Edge, patches
+from wellposed.network.deployed import DeployedGraph, Edge, patches, unshuffling
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
+from wellposed.network.kinds.circular import on_grid, turns
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.kinds.linear import require_weight
 from wellposed.network.propagation import Own
@@ -127,6 +129,18 @@ def convolution(
     return graph.call("Convolution", edge, shape=shape, **numbers, back=[0, *shape])
 
 
+def same_size(kernel: Tensor, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The numbers of a deployed state map that is a zero-padded convolution which keeps the size of images.
+
+    Args:
+        kernel: shape (channels, channels, rows, columns), rows and columns odd.
+        shape: channels, height and width.
+    """
+    rows, columns = kernel.shape[2:]
+    index, _ = patches((shape[1], shape[2]), (rows, columns), padding=(rows // 2, columns // 2))
+    return {"kernel": kernel, "index": index, "back": [0, *shape]}
+
+
 @kind_of(OrthogonalConv2d)
 class OrthogonalConvolutionBlock(Block):
     """A circular convolution that is orthogonal at every frequency."""
@@ -149,6 +163,21 @@ class OrthogonalConvolutionBlock(Block):
     @override
     def input_shape(self) -> Shape | None:
         return (self.module.in_channels, *self.module.image)
+
+    @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        module: OrthogonalConv2d = self.module
+        if edge.shape != self.input_shape:
+            raise self.unknown("no form in deployed files for rows of images")
+        if module.stride > 1:
+            shape = (module.free.shape[1], *module.out_image)
+            index = unshuffling(module.image, module.stride)
+            edge = graph.call("Placed", edge, shape=shape, index=index, back=[0, *shape])
+        bias = torch.zeros(module.out_channels) if module.bias is None else module.bias.detach()
+        return graph.call(
+            "Circular", edge, shape=(module.out_channels, *module.out_image), transfer=on_grid(module),
+            bias=bias[:, None, None], norm=self.constant("2")[0], **turns(module.out_image),
+        )  # fmt: skip
 
     @override
     def describe(self, value: float | None) -> Description:

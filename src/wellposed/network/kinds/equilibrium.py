@@ -138,12 +138,11 @@ class EquilibriumBlock(ImplicitBlock):
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         layer: Equilibrium = self.module
-        if len(edge.shape) != 1:
-            raise self.unknown("no form in deployed files for rows of vectors")
-        driven = linear(graph, edge, layer.injection.weight, layer.injection.bias)
-        value = self._deployed_state(graph, driven)
+        if edge.shape != layer.input_shape:
+            raise self.unknown("no form in deployed files for rows of inputs")
+        value = self._deployed_state(graph, self._deployed_offset(graph, edge))
         if layer.output is not None:
-            value = linear(graph, value, layer.output.weight, layer.output.bias)
+            value = self._deployed_output(graph, value)
         if layer.direct is not None:
             direct = linear(graph, edge, layer.direct.weight, layer.direct.bias)
             value = graph.call("SumOfTwo", value, direct, shape=value.shape)
@@ -151,6 +150,14 @@ class EquilibriumBlock(ImplicitBlock):
             if metric is not None:
                 graph.prove(value, metric=metric)
         return value
+
+    def _deployed_offset(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        """The offset Ux + b, appended to a deployed network."""
+        return linear(graph, edge, self.module.injection.weight, self.module.injection.bias)
+
+    def _deployed_output(self, graph: DeployedGraph, state: Edge) -> Edge:
+        """The output map of an equilibrium, appended to a deployed network."""
+        return linear(graph, state, self.module.output.weight, self.module.output.bias)
 
     def _deployed_state(self, graph: DeployedGraph, driven: Edge) -> Edge:
         """The equilibrium for an offset, appended to a deployed network: Peaceman–Rachford splitting."""

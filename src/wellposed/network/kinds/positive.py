@@ -9,16 +9,19 @@ from typing_extensions import override
 from wellposed.activations import name_of
 from wellposed.layers.conv_pcdeq import ConvPcDEQ
 from wellposed.layers.pcdeq import PcDEQ
+from wellposed.maps.convolution import Convolution
+from wellposed.maps.positive_convolution import PositiveConv2d
 from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
+from wellposed.network.kinds.convolution import convolution, same_size
 from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, stopping
 from wellposed.network.kinds.scaling import batch_normalised
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm
 from wellposed.numerics.outward import REPRODUCIBLE
 
 
-@kind_of(PcDEQ, ConvPcDEQ, inherited=True)
+@kind_of(PcDEQ, inherited=True)
 class PositiveBlock(EquilibriumBlock):
     """A state below all fixed points, and vectors that bound the sensitivity there, prove its constant."""
 
@@ -26,21 +29,33 @@ class PositiveBlock(EquilibriumBlock):
     def _deployed_state(self, graph: DeployedGraph, driven: Edge) -> Edge:
         """Picard's iteration on a state map without negative entries, for the positive part of an offset."""
         injection, sigma = self.module.injection, name_of(self.module.activation)
-        operator, guarantee = self.module.materialise()
+        _, guarantee = self.module.materialise()
         floor, sharpness = injection.floor, injection.sharpness
-        if sigma is None or operator.matrix() is None or (floor != 0.0 and sharpness != 1.0):
-            raise self.unknown("no form in deployed files for this state map, activation or sharpness")
+        if sigma is None or (floor != 0.0 and sharpness != 1.0):
+            raise self.unknown("no form in deployed files for this activation or sharpness")
         if injection.norm is not None:
             driven = batch_normalised(graph, driven, injection.norm)
         part = "Activation_relu" if floor == 0.0 else "PositivePart"
         offset = graph.call(part, driven, shape=driven.shape, **({} if floor == 0.0 else {"floor": floor}))
+        function, numbers = self._deployed_map(driven.shape)
         found = graph.call(
-            f"PositiveEquilibrium_{sigma}", offset, shape=offset.shape, W=operator.matrix(), lowest=guarantee.lowest_offset,
+            f"{function}_{sigma}", offset, shape=offset.shape, **numbers, lowest=guarantee.lowest_offset,
             sensitivity=guarantee.offset_lipschitz() * REPRODUCIBLE, **stopping(STEPS),
         )  # fmt: skip
         proof = guarantee.norm_proof
         graph.prove(found, start=proof.start, reach=proof.reach, back=proof.back)
         return found
+
+    def _deployed_map(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+        """The function of deployed networks that finds the equilibrium, and the numbers of the state map.
+
+        Args:
+            shape: of the state.
+        """
+        matrix = self.module.operator().matrix()
+        if matrix is None:
+            raise self.unknown("no form in deployed files for this state map")
+        return "PositiveEquilibrium", {"W": matrix}
 
     @override
     def describe(self, value: float | None) -> Description:
@@ -66,3 +81,22 @@ class PositiveBlock(EquilibriumBlock):
         norm = checkable(numbers.weight, layer.injection_norm())
         tensors.update(start=proof.start, reach=proof.reach, back=proof.back)
         return Description("positive", options, max(value, norm * proof.value * ROOM), tensors)
+
+
+@kind_of(ConvPcDEQ, inherited=True)
+class PositiveImageBlock(PositiveBlock):
+    """A layer on images, with convolutions for matrices."""
+
+    @override
+    def _deployed_offset(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        injection: PositiveConv2d = self.module.injection
+        numbers = Convolution.of(injection, injection.image)
+        return convolution(graph, edge, injection.weight, injection.bias, numbers.stride, numbers.padding)
+
+    @override
+    def _deployed_map(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+        known = self.module.operator().coefficients()
+        if known is None:
+            raise self.unknown("no form in deployed files for this state map")
+        damping = known.weight.new_ones(1, 1, 1)
+        return "PositiveConvolvedEquilibrium", {**same_size(known.weight, shape), "damping": damping}
