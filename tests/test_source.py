@@ -19,8 +19,9 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SO
 # Rooms from the bottom upwards, see docs/architecture.md; a room imports from those before it only.
 ROOMS = (
     "errors", "numerics", "activations", "operators", "guarantee", "constraints", "solvers", "implicit", "fixed_point",
-    "maps", "layers", "network", "bounds", "lower_bounds", "generalisation", "certificates", "deployed_checker", "deployment",
-    "verification",    "wellposed", "comparison", "attacks", "data", "models", "interop", "training", "checker", "experiments",
+    "maps", "layers", "network", "bounds", "lower_bounds", "generalisation", "certificates", "deployed_checker",
+    "deployment", "verification",
+    "wellposed", "comparison", "attacks", "data", "models", "interop", "training", "checker", "experiments",
     "falsification", "cli", "testing", "__main__",
 )  # fmt: skip
 

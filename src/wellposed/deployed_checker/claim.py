@@ -55,6 +55,7 @@ class Claim:
     """
 
     def __init__(self, path: Path) -> None:
+        path = path.resolve()
         content = self._content(path)
         require(
             set(content) == _KEYS and content["format"] == FORMAT, "claim", f"needs the format {FORMAT} and its keys"
@@ -86,7 +87,7 @@ class Claim:
         def refuse(text: str) -> Any:
             raise Refuted("claim", f"{text} is no number")
 
-        data = content_of(path.resolve(), _CLAIM)
+        data = content_of(path, _CLAIM)
         try:
             content = json.loads(data.decode("utf-8"), object_pairs_hook=strict, parse_constant=refuse)
         except (ValueError, RecursionError) as error:
@@ -128,6 +129,10 @@ class Claim:
     def moved(self, node: Node, system: Array, wanted: Array) -> Array:
         """The evidence of how far a node's value moves: nonnegative and, as the caller proves, above system⁻¹·wanted."""
         return self.take(f"{node.place}/moved", *wanted.shape)
+
+    def states(self, node: Node, offsets: Array) -> Array:
+        """The evidence of a node's equilibria for two offsets, or of something near them."""
+        return self.take(f"{node.place}/states", *offsets.shape)
 
     def require_all_used(self) -> None:
         """Refuse evidence that nothing needed."""

@@ -25,7 +25,7 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
     if "entrywise" in claim.theorems:
         found.append(_by_entries(nodes, maps, claim))
     if "metric" in claim.theorems:
-        found.append(import_module(".metric", __package__).from_input(nodes, maps, claim))
+        found.append(import_module(".from_input", __package__).constants(nodes, maps, claim))
     pairs = [part for _, part in found if part is not None]
     return min(value for value, _ in found), np.minimum.reduce(pairs) if pairs else None
 

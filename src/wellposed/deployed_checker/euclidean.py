@@ -78,8 +78,9 @@ def _margins(head: Array, before: float) -> Array:
     both = np.sqrt((scaled**2).sum(1))
     apart = apart * (1.0 + rounding_constant(head.shape[1] + 16)) + rounding_constant(FOLDED) * (both[:, None] + both)
     found: Array = np.nextafter(np.ldexp(apart, exponent) * before, math.inf)
-    safe = (both > 1e-140) | ~head.any(1)
+    safe = (both > 1e-140) | ~np.any(head, axis=1)
     require(before < 1e250 and safe.all(), "pairs", "rows of the head are too small beside others")
-    found[~head.any(1)[:, None] & ~head.any(1)] = 0.0
+    still = ~np.any(head, axis=1)
+    found[still[:, None] & still] = 0.0
     np.fill_diagonal(found, 0.0)
     return found

@@ -59,7 +59,7 @@ def _shape_of(node: Node) -> Callable[[Node, Shape], Shape]:
 
 
 def _leave(node: Node, given: Shape) -> Shape:
-    require(0.0 < node.numbers["tolerance"], "options", "the tolerance is not positive")
+    require(node.numbers["tolerance"] > 0.0, "options", "the tolerance is not positive")
     return given
 
 
@@ -87,7 +87,7 @@ def _sorted(node: Node, given: Shape) -> Shape:
 def _entrywise(node: Node, given: Shape) -> Shape:
     parts = [part for role, part in node.numbers.items() if role != "epsilon"]
     try:
-        good = all(np.broadcast_shapes(part.shape, given) == given for part in parts)
+        good = bool(all(np.broadcast_shapes(part.shape, given) == given for part in parts))
     except ValueError:
         good = False
     require(good, "shapes", f"{node.name} takes numbers of other shapes than {given}")
@@ -95,7 +95,7 @@ def _entrywise(node: Node, given: Shape) -> Shape:
         require((node.numbers["std"] > 0.0).all(), "options", f"{node.name}: a standard deviation is not positive")
     if node.kind == "BatchNormalized":
         epsilon = float(node.numbers["epsilon"])
-        good = 1e-30 < epsilon < 1e30 and (node.numbers["variance"] >= 0.0).all()
+        good = 1e-30 < epsilon < 1e30 and bool((node.numbers["variance"] >= 0.0).all())
         require(good, "options", f"{node.name}: epsilon {epsilon!r}, or a variance, is too small or large")
     return given
 

@@ -9,7 +9,7 @@ from .node import Node
 from .proofs import Array, Refuted, require, rounding_constant, up
 from .shapes import LARGEST, Shape, target
 
-_STEPS, _AROUND, _SPREAD = 32, 64, 16  # strides, paddings and dilations that are tried
+_AROUND, _SPREAD = 64, 16  # paddings and dilations that are tried
 
 
 def shape(node: Node, given: Shape) -> Shape:
@@ -40,18 +40,22 @@ def shape(node: Node, given: Shape) -> Shape:
 
 def _regular(index: Array, image: Shape, window: Shape, counts: Shape, padded: bool) -> bool:
     """Whether windows are where some strides, paddings and dilations put them; each tap then sees a pixel once."""
-    if math.prod(window) != index.shape[1]:
+    largest = image[0] * image[1] - (not padded)
+    if math.prod(window) != index.shape[1] or not 0 <= index.min() < image[0] * image[1] or index.max() > largest:
         return False
-    sides = []
-    for size, taps, count in zip(image, window, counts, strict=True):
-        steps = range(1, _STEPS + 1) if count > 1 else (1,)
+    seen = index.reshape(counts[0], counts[1], window[0], window[1])
+    real, sides = seen < image[0] * image[1], []
+    for axis, places in enumerate((seen // image[1], seen % image[1])):
+        size, taps, count, known = image[axis], window[axis], counts[axis], list[Array]()
         spreads = range(1, _SPREAD + 1) if taps > 1 else (1,)
-        arounds = range(_AROUND + 1) if padded else (0,)
-        sides.append([
-            np.arange(count)[:, None] * step - around + np.arange(taps) * spread
-            for step, spread, around in itertools.product(steps, spreads, arounds)
-            if around < spread * taps and (count - 1) * step + spread * (taps - 1) < size + 2 * around < count * step + spread * (taps - 1) + 1
-        ])  # fmt: skip
+        for spread, around in itertools.product(spreads, range(_AROUND + 1) if padded else (0,)):
+            room = size + 2 * around - spread * (taps - 1) - 1
+            steps = range(room // count + 1, room // (count - 1) + 1) if count > 1 else (room + 1,)
+            for step in steps if room >= 0 else ():
+                side = np.arange(count)[:, None] * step - around + np.arange(taps) * spread
+                wide = side[:, None, :, None] if axis == 0 else side[None, :, None, :]
+                known += [side] if (~real | (places == wide)).all() else []
+        sides.append(known)
     for rows, columns in itertools.product(*sides):
         tall, wide = rows[:, None, :, None], columns[None, :, None, :]
         inside = (tall >= 0) & (tall < image[0]) & (wide >= 0) & (wide < image[1])

@@ -25,12 +25,14 @@ from wellposed.deployed_checker.maps import Linear, linear_maps, margins
 from wellposed.deployed_checker.metric import Segment
 from wellposed.deployed_checker.model import read
 from wellposed.deployed_checker.node import Node
+from wellposed.deployed_checker.witness import SIGMA, lower_bound
 from wellposed.deployment.export import deployed_with_evidence
 from wellposed.deployment.feedthrough import metric_with_feedthrough
 from wellposed.errors import CertificateError, InputError
 from wellposed.numerics.outward import REPRODUCIBLE
 
 Array = NDArray[Any]
+_STEPS = 3000  # of the iterations that find the states of two inputs
 _LARGEST = 256  # state whose margins get metrics of their own, which the certificate has none for
 
 
@@ -47,6 +49,22 @@ class _Draft(Claim):
         found = np.linalg.solve(system, wanted * REPRODUCIBLE + room)
         self.tensors[f"{node.place}/moved"] = np.ascontiguousarray(np.maximum(found, 0.0))
         return super().moved(node, system, wanted)
+
+    def states(self, node: Node, offsets: Array) -> Array:
+        """See `wellposed.deployed_checker.claim.Claim.states`; they are found here."""
+        matrix, step = node.numbers["W"], float(node.numbers.get("step", 1.0))
+        sigma, state = SIGMA[node.sigma], np.zeros_like(offsets)
+        if "step" in node.numbers:  # Peaceman–Rachford
+            inverse = np.linalg.inv((1.0 + step) * np.eye(len(matrix)) - step * matrix).T
+            for _ in range(_STEPS):
+                mirrored = 2.0 * sigma(state) - state
+                state = 2.0 * (mirrored + step * offsets) @ inverse - mirrored
+            state = sigma(state)
+        else:
+            for _ in range(_STEPS):
+                state = sigma(state @ matrix.T + offsets)
+        self.tensors[f"{node.place}/states"] = state
+        return super().states(node, offsets)
 
 
 def certify_file(certificate: Certificate, model_path: str | Path, certificate_path: str | Path) -> None:
@@ -104,7 +122,22 @@ def _claimed(
         "format": FORMAT, "model_sha256": digest, "norm": certificate.norm, "lipschitz": whole * REPRODUCIBLE,
         "pairs": None if pairs is None else (pairs * REPRODUCIBLE).tolist(), "theorems": theorems, "lower_bound": None,
     }  # fmt: skip
+    claim["lower_bound"] = _lower_bound(certificate, nodes, draft)
     return claim, {name: part for name, part in tensors.items() if name in draft.used}
+
+
+def _lower_bound(certificate: Certificate, nodes: list[Node], draft: _Draft) -> float | None:
+    """What the two inputs of a certificate prove; None where they cannot be followed through the network."""
+    if certificate.witness is None or certificate.lower_bound is None:
+        return None
+    points = torch.stack(certificate.witness).double().flatten(1).cpu().numpy()
+    draft.tensors["witness/points"] = points
+    try:
+        found = lower_bound(nodes, draft) * (1.0 - 1e-9)
+    except Refuted:
+        draft.used -= {name for name in draft.used if name.startswith("witness/") or name.endswith("/states")}
+        return None
+    return max(min(found, certificate.lower_bound), 0.0)
 
 
 def _provable(nodes: list[Node], norm: str, each: list[list[str]], tensors: dict[str, Array]) -> list[str]:
