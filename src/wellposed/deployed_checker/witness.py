@@ -1,6 +1,7 @@
 """A lower bound of a constant: two inputs whose outputs are followed through the network, with bounds of their errors."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from .maps import scale_of
 from .node import Node
 from .proofs import UNIT, Array, Refuted, norm_of, require, rounding_constant
 
-SIGMA = {
+SIGMA: dict[str, Callable[[Array], Array]] = {
     "relu": lambda v: np.maximum(v, 0.0), "leaky_relu": lambda v: np.where(v > 0.0, v, 0.01 * v), "identity": lambda v: v,
     "hardtanh": lambda v: np.clip(v, -1.0, 1.0), "relu6": lambda v: np.clip(v, 0.0, 6.0), "tanh": np.tanh,
     "sigmoid": lambda v: np.exp(-np.logaddexp(0.0, -v)), "softplus": lambda v: np.logaddexp(v, 0.0), "arctan": np.arctan,
