@@ -173,11 +173,7 @@ def _card(
     return (
         f"# {kinds}\n\nAn equilibrium network with guarantees, as one ONNX file.\n\n"
         f"- input `x`: float32, shape (batch, {shape})\n"
-<<<<<<< HEAD
         "- outputs: `logits`, and `error_bound`, a bound of their Euclidean error\n"
-=======
-        f"- outputs: `logits`, and `error_bound`, a bound of their Euclidean error\n"
->>>>>>> checker
         f"- tolerance: {tolerance:g}; where the bound is larger, it is infinite, and the answer is to be refused\n{known}\n"
         f"## Proved Lipschitz constants\n\n| norm | at most | by |\n|---|---|---|\n" + "\n".join(constants) + "\n\n"
         f"## Verify\n\n```\n{checks}\n```\n"
