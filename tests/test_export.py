@@ -212,3 +212,33 @@ def test_what_torch_makes_of_it():
 def test_a_live_layer_is_not_traced(layer: nn.Module):
     with pytest.raises(InputError, match="deployable"):
         torch.jit.trace(layer.eval(), (torch.randn(2, 4),))
+
+
+def test_bounds_of_tiny_logits_are_not_lost_in_the_cast(tmp_path: Path):
+    model = nn.Sequential(nn.Linear(1, 1, bias=False)).eval()
+    nn.init.constant_(model[0].weight, 0.3)
+    wp.export(model, tmp_path / "m.onnx", input_shape=(1,))
+    x = np.array([[1e-45], [1e-40], [7e-39]], np.float32)
+    logits, bound = session(tmp_path / "m.onnx").run(None, {"x": x})
+    exact = x.astype(np.float64) * float(model[0].weight)
+    assert (np.abs(logits - exact)[:, 0] <= bound).all()
+
+
+def test_no_answer_for_what_is_no_number_inside_of_a_window(tmp_path: Path):
+    wp.export(
+        nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2)).eval(), tmp_path / "m.onnx", input_shape=(1, 4, 4)
+    )
+    x = np.zeros((16, 1, 4, 4), np.float32)
+    x.reshape(16, 16)[range(16), range(16)] = np.nan
+    assert np.isinf(session(tmp_path / "m.onnx").run(["error_bound"], {"x": x})[0]).all()
+
+
+@pytest.mark.parametrize("name", ["ReflectedEquilibrium_tanh", "PositiveEquilibrium_tanh"])
+def test_bodies_do_not_shadow_names(name: str):
+    from wellposed.deployment.functions import function
+
+    nodes = function(name).node
+    outer = {output for node in nodes for output in node.output}
+    for node in nodes:
+        for attribute in node.attribute:
+            assert not outer & {output for inner in attribute.g.node for output in inner.output} - set(node.output)
