@@ -55,6 +55,11 @@ def test_options_that_do_not_go_together(option: list[str], trained: Path, capsy
     assert option[0].removeprefix("--") in capsys.readouterr().err
 
 
+def test_a_tolerance_is_about_a_file(trained: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["certify", str(trained), "--tolerance", "0.1"]) == 2
+    assert "--deployed" in capsys.readouterr().err
+
+
 def test_export_into_a_folder_that_is_not_there(trained: Path, capsys: pytest.CaptureFixture[str]):
     assert run(["export", str(trained), "--out", str(trained / "none" / "m.onnx")]) == 2
     assert "m.onnx" in capsys.readouterr().err
@@ -102,3 +107,32 @@ def test_unusable_files(content: bytes | None, tmp_path: Path):
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"m\.onnx"):
         DeployedNetwork(path)
+
+
+@pytest.mark.parametrize("path", [None, 3, "", "a\0b"])
+def test_what_is_no_path(path: object):
+    for use in (
+        DeployedNetwork,
+        wp.load,
+        lambda place: wp.export(small(), place),
+        lambda place: wp.save(small(), place),
+    ):
+        with pytest.raises(InputError, match=r"path|folder"):
+            use(path)
+
+
+@pytest.mark.parametrize("tolerance", ["a", None, True, torch.tensor(1.0), float("nan"), -1.0, 1e300])
+def test_what_is_no_tolerance(tolerance: object, tmp_path: Path):
+    with pytest.raises(InputError, match="tolerance"):
+        wp.export(small(), tmp_path / "m.onnx", tolerance=tolerance)
+
+
+def test_arguments_of_other_kinds(tmp_path: Path):
+    network = wp.export(small(), tmp_path / "m.onnx")
+    file = DeployedNetwork(tmp_path / "m.onnx")
+    for x in (torch.zeros(2, 6).to_sparse(), torch.zeros(2, 6, device="meta"), np.zeros((2, 6), np.float32), None):
+        with pytest.raises(InputError, match="x: is"):
+            file(x)
+    for certificate in (None, network):
+        with pytest.raises(InputError, match="certificate"):
+            file.radii(torch.zeros(1, 6), torch.zeros(1, dtype=torch.long), certificate)

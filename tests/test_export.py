@@ -235,10 +235,32 @@ def test_no_answer_for_what_is_no_number_inside_of_a_window(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["ReflectedEquilibrium_tanh", "PositiveEquilibrium_tanh"])
 def test_bodies_do_not_shadow_names(name: str):
-    from wellposed.deployment.functions import function
+    from wellposed.deployed_checker.functions import function
 
     nodes = function(name).node
     outer = {output for node in nodes for output in node.output}
     for node in nodes:
         for attribute in node.attribute:
             assert not outer & {output for inner in attribute.g.node for output in inner.output} - set(node.output)
+
+
+@pytest.mark.parametrize("sigma", [*monotone_names(), "silu", "gelu"])
+def test_what_is_assumed_of_a_runtime(sigma: str):
+    from onnx import TensorProto, helper
+
+    from wellposed.activations import activation
+    from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, VERSION, assumed, called, function
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n"]) for name in "vs"]
+    graph = helper.make_graph([helper.make_node(sigma, ["v"], ["s"], domain=DOMAIN)], "g", ends[:1], ends[1:])
+    model = helper.make_model(
+        graph, functions=[function(name) for name in called(sigma)], ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)],
+    )  # fmt: skip
+    run = onnxruntime.InferenceSession(model.SerializeToString())
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, (200_000,), generator=generator).double() * 2.0 - 1.0
+    v = signs * 10.0 ** (torch.rand(200_000, generator=generator, dtype=torch.float64) * 24.0 - 18.0)
+    found = torch.from_numpy(run.run(None, {"v": v.numpy()})[0])
+    off = (found - activation(sigma)(v)).abs() / (1.0 + v.abs())
+    assert float(off.max()) <= 0.5 * float(assumed(sigma)) + 1e-15

@@ -39,8 +39,8 @@ class Certify(Common):
     """Norm of perturbations: Euclidean, ℓ∞ (with the ladder: within valid pixels), or ℓ1 (not with the ladder)."""
     deployed: bool = False
     """Certify the answers of the exported file, each with the error that it bounds itself; writes certified-deployed.json."""
-    tolerance: float = TOLERANCE
-    """With --deployed: largest error of the logits for which an answer of the file counts."""
+    tolerance: float | None = None
+    """With --deployed: largest error of the logits for which an answer of the file counts; default: 0.001."""
     seconds: float = 10.0
     """For the ladder: time for one image and radius, after which it stays open."""
 
@@ -58,6 +58,8 @@ def certify(arguments: list[str]) -> int:
         return show_table(options.run, options)
     if options.deployed:
         return _deployed(options)
+    if options.tolerance is not None:
+        raise InputError(f"tolerance={options.tolerance!r}: is about a deployed file; add --deployed, or leave it out")
     if options.method == "ladder":
         return _verify(options)
     with counting("images certified", quiet=options.json) as done:
@@ -98,7 +100,8 @@ def _deployed(options: Certify) -> int:
         raise InputError("data, method: --deployed certifies the run's own test images by the tightest constants")
     with counting("images certified", quiet=options.json) as done:
         found, refused = certify_deployed(
-            options.run, data_root=options.data_root, limit=options.limit, tolerance=options.tolerance,
+            options.run, data_root=options.data_root, limit=options.limit,
+            tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
             norm=options.norm.removeprefix("l"), done=done,
         )  # fmt: skip
     return _show(options, found, "the deployed file", {"refused": refused})

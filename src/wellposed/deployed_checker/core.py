@@ -16,11 +16,11 @@ import numpy as np
 
 from . import dense, euclidean
 from .claim import Claim
+from .functions import assumed
 from .model import read
 from .node import Node
 from .proofs import Array, Refuted, require
-
-_OPTIONS = ("tolerance", "stop", "limit", "finer", "goal", "step", "sensitivity", "floor", "overlap", "epsilon")
+from .shapes import OPTIONS
 
 
 def check(certificate: Path, model: Path) -> list[str]:
@@ -37,6 +37,8 @@ def check(certificate: Path, model: Path) -> list[str]:
         nodes = read(model, claim.model_sha256)
         whole, pairs = constants_of(nodes, claim)
         log = [line for node in nodes for line in _described(node)]
+        for sigma in sorted({node.sigma for node in nodes} - {""}):
+            log.append(f"assumed: a runtime's {sigma} is within {assumed(sigma)}·(1 + |v|) of the function of v")
         require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz!r} is claimed, {whole!r} is proved")
         log.append(f"norm {claim.norm}, by {', '.join(claim.theorems)}: constant at most {claim.lipschitz:.9g}")
         if claim.pairs is not None:
@@ -70,7 +72,7 @@ def constants_of(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
 
 def _described(node: Node) -> list[str]:
     """A node with what it relies on."""
-    options = [f"{role} {float(node.numbers[role]):.9g}" for role in _OPTIONS if role in node.numbers]
+    options = [f"{role} {float(node.numbers[role]):.9g}" for role in OPTIONS if role in node.numbers]
     return [" ".join([node.name, str(node.shape), *options])]
 
 

@@ -8,23 +8,10 @@ from .claim import Claim
 from .node import Node
 from .proofs import FOLDED, Array, Refuted, near_one, require, rounding_constant, semidefinite
 
-_MONOTONE = [
-    "relu",
-    "identity",
-    "hardtanh",
-    "relu6",
-    "leaky_relu",
-    "tanh",
-    "sigmoid",
-    "softplus",
-    "softsign",
-    "arctan",
-    "isru",
-    "arcsinh",
-    "logarithm",
-    "exponential",
-    "elu",
-]  # slopes in [0, 1] everywhere
+_MONOTONE = (  # slopes in [0, 1] everywhere
+    "relu", "identity", "hardtanh", "relu6", "leaky_relu", "tanh", "sigmoid", "softplus", "softsign", "arctan", "isru", "arcsinh",
+    "logarithm", "exponential", "elu",
+)  # fmt: skip
 _PROJECTIONS = ("relu", "identity", "hardtanh", "relu6")  # their own resolvents for steps of any length
 
 

@@ -28,6 +28,11 @@ def activation(name: str) -> tuple[str, str, str] | None:
     return (kind, sigma, known[sigma][1]) if sigma in known and f"{kind}_{{sigma}}" in texts else None
 
 
+def assumed(sigma: str) -> str:
+    """How far off a runtime's values of an activation may be, relative to 1 + |v|, as the functions have it."""
+    return _texts()[1][sigma][0]
+
+
 @cache
 def function(name: str) -> FunctionProto:
     """A function of the domain, and nothing that it calls.

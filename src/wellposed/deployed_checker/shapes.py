@@ -11,13 +11,11 @@ from .proofs import Array, Refuted, require
 
 Shape = tuple[int, ...]
 LARGEST = 1 << 22  # entries of a sample, or terms of a sum, as the functions' own bounds suppose
+# Numbers of nodes that are scalars, and what some of them may be.
+OPTIONS = ("tolerance", "stop", "limit", "finer", "goal", "step", "sensitivity", "floor", "overlap", "epsilon")
 _SANE = {
-    "stop": (0.0, 1.0),
-    "limit": (0, 1e9),
-    "finer": (0, 1e9),
-    "sensitivity": (1e-100, 1e100),
-    "step": (1e-30, 1e30),
-}
+    "stop": (0.0, 1.0), "limit": (0, 1e9), "finer": (0, 1e9), "sensitivity": (1e-100, 1e100), "step": (1e-30, 1e30),
+}  # fmt: skip
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
 
 
@@ -26,18 +24,7 @@ def set_shapes(nodes: list[Node]) -> None:
     for node in nodes[1:]:
         given = [nodes[source].shape for source in node.sources]
         require(given == given[:1] * len(given), "shapes", f"{node.name} takes values of shapes {given}")
-        for role in (
-            "tolerance",
-            "stop",
-            "limit",
-            "sensitivity",
-            "floor",
-            "overlap",
-            "epsilon",
-            "step",
-            "goal",
-            "finer",
-        ):
+        for role in OPTIONS:
             require(node.numbers.get(role, np.float64()).shape == (), "shapes", f"{node.name}: {role} is no scalar")
         node.shape = given[0] if node.kind in _SAME else _shape_of(node)(node, given[0])
         large = max(node.size, *(part[0].size for part in node.numbers.values() if part.ndim), 1)

@@ -18,9 +18,8 @@ SIGMA: dict[str, Callable[[Array], Array]] = {
     "elu": lambda v: np.where(v > 0.0, v, np.expm1(np.minimum(v, 0.0))),
     "logarithm": lambda v: np.sign(v) * np.log1p(np.abs(v)), "exponential": lambda v: -np.sign(v) * np.expm1(-np.abs(v)),
 }  # fmt: skip
-_Point = tuple[
-    Array, Array
-]  # values at both inputs, shape (2, entries), and bounds of their Euclidean errors, shape (2,)
+# Values at both inputs, shape (2, entries), and bounds of their Euclidean errors, shape (2,).
+_Point = tuple[Array, Array]
 
 
 def check(nodes: list[Node], claim: Claim) -> str:

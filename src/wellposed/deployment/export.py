@@ -49,10 +49,11 @@ def export(
         CertificateError: the network cannot be materialised, or a block has no form in such files; it is named.
         InputError: an argument is unusable, or the file cannot be written.
     """
+    place = path_of("path", path)
     network = float32_network(model, input_shape)
     written = deployed(network, tolerance=tolerance)
     try:
-        Path(path).write_bytes(written.SerializeToString(deterministic=True))
+        place.write_bytes(written.SerializeToString(deterministic=True))
     except OSError as error:
         raise InputError(f"path={str(path)!r}: cannot be written ({error.strerror}); choose another place") from error
     return network
@@ -83,6 +84,10 @@ def deployed_with_evidence(network: Network, tolerance: float) -> tuple[ModelPro
 
     from wellposed.deployment.graph import OnnxGraph
 
+    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    check(
+        number, "tolerance", tolerance, "must be a number, the largest error of the logits for which an answer counts"
+    )
     stored = float(torch.tensor(tolerance, dtype=torch.float32))
     check(0.0 < stored < math.inf, "tolerance", tolerance, "must be positive and finite in float32")
     if network.takes_graphs:
@@ -97,6 +102,21 @@ def deployed_with_evidence(network: Network, tolerance: float) -> tuple[ModelPro
     written = graph.finish(edge, network.input_shape, stored)
     checker.check_model(written)
     return written, graph.evidence
+
+
+def path_of(name: str, path: object) -> Path:
+    """The path of a file or folder.
+
+    Args:
+        name: of the argument, for the error.
+        path: a string or a path.
+
+    Raises:
+        InputError: it is none, or no system could have a file of that name.
+    """
+    usable = isinstance(path, str | Path) and "\0" not in str(path) and str(path) != ""
+    check(usable, name, path, "must be the path of a file, a string or a pathlib.Path")
+    return Path(path)  # type: ignore[arg-type]
 
 
 def _constant_of(blocks: Sequence[Block]) -> float:

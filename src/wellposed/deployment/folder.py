@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates import certify
 from wellposed.certificates.radius import radii
-from wellposed.deployment.export import TOLERANCE, export
+from wellposed.deployment.export import TOLERANCE, export, path_of
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import CertificateError, InputError, choices
 from wellposed.network import Network
@@ -106,7 +106,7 @@ def save(
     """
     from wellposed.deployment.certificate import certify_file
 
-    place, known = Path(folder), [norm_named(norm) for norm in norms]
+    place, known = path_of("folder", folder), [norm_named(norm) for norm in norms]
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -140,7 +140,7 @@ def load(folder: str | Path) -> NetworkFolder:
     from wellposed.deployed_checker.claim import Claim
     from wellposed.deployed_checker.core import check
 
-    place = Path(folder)
+    place = path_of("folder", folder)
     found = {norm: path for norm in NORMS if (path := _certificate(place, norm)).exists()}
     if not found:
         raise InputError(f"folder={str(folder)!r}: has no certificate.json; write the folder by wellposed.save")

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from wellposed.bounds.diagonal_metric import DenseMetricProblem
-from wellposed.deployment.functions import DOMAIN, IR_VERSION, OPSET, VERSION, called
-from wellposed.deployment.functions import function as function_named
+from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, VERSION, called
+from wellposed.deployed_checker.functions import function as function_named
+from wellposed.deployment.sensitivity import proved_sensitivity
 from wellposed.errors import CertificateError
-from wellposed.guarantee.monotone import proved_monotonicity
 from wellposed.network.deployed import DeployedGraph, Edge, Numbers
-from wellposed.numerics.outward import REPRODUCIBLE
 
 INPUT, LOGITS, ERROR = "x", "logits", "error_bound"
-
-
-_LARGEST = 256  # state for which a search for the best metric is worth its time
 
 
 class OnnxGraph(DeployedGraph):
@@ -60,14 +53,7 @@ class OnnxGraph(DeployedGraph):
 
     def sensitivity(self, matrix: Tensor, metric: Tensor) -> tuple[float, Tensor]:
         """See `wellposed.network.deployed.DeployedGraph.sensitivity`."""
-        stored, eye = matrix.detach().double().cpu(), torch.eye(len(matrix), dtype=torch.float64)
-        problem = DenseMetricProblem(stored, eye, metric)
-        found = problem.bound(eye) if len(eye) <= _LARGEST else None
-        if found is not None:
-            return found.value, found.multipliers
-        distortion = math.sqrt(float(metric.max() / metric.min()))
-        constant = distortion / proved_monotonicity(stored, metric) * REPRODUCIBLE
-        return constant, metric * constant / math.sqrt(float(metric.max() * metric.min()))
+        return proved_sensitivity(matrix, metric)
 
     def prove(self, edge: Edge, **evidence: Tensor) -> None:
         """See `wellposed.network.deployed.DeployedGraph.prove`."""

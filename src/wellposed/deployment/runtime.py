@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates import Certificate
-from wellposed.deployment.export import deployed
+from wellposed.deployment.export import deployed, path_of
 from wellposed.errors import InputError, require
 
 
@@ -34,11 +34,13 @@ class DeployedNetwork:
         require("onnxruntime", "deploy")
         import onnxruntime
 
-        self.path = Path(path)
+        self.path = path_of("path", path)
         try:
             self._content = self.path.read_bytes()
         except OSError as error:
-            raise InputError(f"path={str(path)!r}: cannot be read ({error.strerror})") from error
+            raise InputError(
+                f"path={str(path)!r}: cannot be read ({error.strerror}); give a file that wellposed.export wrote"
+            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         try:
@@ -61,7 +63,9 @@ class DeployedNetwork:
         if inputs != ["x"] or outputs != ["logits", "error_bound"] or last is None or last.op_type != "Leave":
             raise InputError(f"path={str(self.path)!r}: has other inputs and outputs than files of wellposed.export")
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        shape = tuple(int(size) for size in self._session.get_inputs()[0].shape[1:])
+        shape = tuple(self._session.get_inputs()[0].shape[1:])
+        if not shape or not all(isinstance(size, int) for size in shape) or last.input[2] not in stored:
+            raise InputError(f"path={str(self.path)!r}: takes inputs of no fixed shape {shape}, or stores no tolerance")
         return shape, float(numpy_helper.to_array(stored[last.input[2]]))
 
     def __repr__(self) -> str:
@@ -76,14 +80,18 @@ class DeployedNetwork:
         Raises:
             InputError: another shape or dtype.
         """
-        if not isinstance(x, Tensor) or x.dtype != torch.float32 or tuple(x.shape[1:]) != self.input_shape:
+        plain = isinstance(x, Tensor) and x.layout == torch.strided and not x.is_meta
+        if not plain or x.dtype != torch.float32 or tuple(x.shape[1:]) != self.input_shape:
             found = f"{tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"x: is {found}; this file takes float32 tensors of shape (batch, *{self.input_shape})")
+            wanted = ", ".join(("batch", *map(str, self.input_shape)))
+            raise InputError(f"x: is {found}; this file takes plain float32 tensors of shape ({wanted})")
         logits, error = self._session.run(["logits", "error_bound"], {"x": x.detach().cpu().numpy()})
         return torch.from_numpy(logits), torch.from_numpy(error)
 
     def is_of(self, certificate: Certificate) -> bool:
         """Whether the file computes the network that a certificate is about: exporting that network gives these bytes."""
+        if not isinstance(certificate, Certificate):
+            raise InputError(f"certificate: is a {type(certificate).__name__}; give what wellposed.certify returns")
         network = certificate.network
         if network is None or network.dtype != torch.float32:
             return False
