@@ -224,13 +224,30 @@ def test_bounds_of_tiny_logits_are_not_lost_in_the_cast(tmp_path: Path):
     assert (np.abs(logits - exact)[:, 0] <= bound).all()
 
 
-def test_no_answer_for_what_is_no_number_inside_of_a_window(tmp_path: Path):
-    wp.export(
-        nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2)).eval(), tmp_path / "m.onnx", input_shape=(1, 4, 4)
-    )
-    x = np.zeros((16, 1, 4, 4), np.float32)
-    x.reshape(16, 16)[range(16), range(16)] = np.nan
-    assert np.isinf(session(tmp_path / "m.onnx").run(["error_bound"], {"x": x})[0]).all()
+NOT_NUMBERS = {
+    "maximum": lambda: nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2)),
+    "average": lambda: nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 2)),
+    "sorted channels": lambda: nn.Sequential(wp.GroupSort(dim=-3), nn.Flatten(), nn.Linear(32, 2)),
+    "sorted": lambda: nn.Sequential(nn.Flatten(), wp.GroupSort(), nn.Linear(16, 2)),
+    "clamped": lambda: nn.Sequential(nn.Flatten(), nn.Hardtanh(), nn.Linear(16, 2)),
+    "cell": lambda: nn.Sequential(nn.Flatten(), wp.OrthogonalDEQ(16, 8), nn.Linear(8, 2)),
+    "positive": lambda: nn.Sequential(nn.Flatten(), wp.PcDEQ(16, 8), nn.Linear(8, 2)),
+    "image": lambda: nn.Sequential(wp.ConvNEMON(1, 2, (4, 4)), nn.Flatten(), nn.Linear(32, 2)),
+    "unseen": lambda: nn.Sequential(nn.Conv2d(1, 2, 1, stride=2), nn.Flatten(), nn.Linear(8, 2)),
+}
+
+
+@pytest.mark.parametrize("name", NOT_NUMBERS)
+@pytest.mark.parametrize("entry", [np.nan, np.inf, -np.inf])
+def test_no_answer_where_an_entry_is_no_number(name: str, entry: float, tmp_path: Path):
+    torch.manual_seed(10)
+    channels = 2 if name == "sorted channels" else 1
+    wp.export(NOT_NUMBERS[name]().eval(), tmp_path / "m.onnx", input_shape=(channels, 4, 4), tolerance=1e3)
+    count = 16 * channels
+    x = np.zeros((count, count), np.float32)
+    x[range(count), range(count)] = entry
+    bound = session(tmp_path / "m.onnx").run(["error_bound"], {"x": x.reshape(count, channels, 4, 4)})[0]
+    assert np.isinf(bound).all()
 
 
 @pytest.mark.parametrize("name", ["ReflectedEquilibrium_tanh", "PositiveEquilibrium_tanh"])
