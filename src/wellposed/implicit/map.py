@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.implicit.equation import Equation, Implicit, any_wrapped, run_steps, solve_problem, with_leading_batch
+from wellposed.implicit.equation import Equation, Implicit, any_wrapped, run_steps, settled, solve_problem, with_leading_batch
 from wellposed.implicit.gradient import Settings
 from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.solvers.iterate import Outcome
@@ -31,6 +31,7 @@ class MapEquation(Equation):
         batched_tensors: which tensors have one row per sample and so can be restricted to some samples; None if unknown.
         check_captured: look for tensors that need a gradient but were captured by the function.
         linear: the function is affine in the state, with its first argument for an offset, as in adjoint equations.
+        known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
     """
 
@@ -41,6 +42,7 @@ class MapEquation(Equation):
     batched_tensors: tuple[bool, ...] | None = None
     check_captured: bool = False
     linear: bool = False
+    known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
 
     def _problem(self, lead: torch.Size, tensors: Sequence[Tensor]) -> MapProblem:
@@ -76,6 +78,8 @@ class MapEquation(Equation):
 
     @override
     def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
+        if self.known is not None:
+            return settled(self.known, self.batch_dims)
         example, lead, rest = self._unpack(tensors)
         like = example.flatten(0, self.batch_dims - 1)
         first = None if start is None else start.flatten(0, self.batch_dims - 1)
@@ -168,7 +172,7 @@ class MapEquation(Equation):
         moved = [tensor if place is None else tensor.movedim(place, 0) for tensor, place in tensors[1:]]
         example = with_leading_batch(*tensors[0], size)
         first = None if start[0] is None else with_leading_batch(start[0], start[1], size)
-        equation = replace(self, function=function, batch_dims=self.batch_dims + 1, batched_tensors=None)
+        equation = replace(self, function=function, batch_dims=self.batch_dims + 1, batched_tensors=None, known=None)
         return Implicit.apply(equation, first, example, *moved)
 
 

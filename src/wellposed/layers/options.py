@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import nn
 
 from wellposed.errors import check
-from wellposed.implicit import Exact, Gradient
+from wellposed.implicit import Exact, Gradient, Settings
+from wellposed.numerics.handles import registered
+from wellposed.solvers import Picard
 from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.solution import Tolerance, check_on_failure
 
@@ -39,10 +41,14 @@ class SolvingModule(nn.Module):
 
     Args:
         options: see `SolveOptions`.
+
+    Attributes:
+        handle: the number by which compiled programs find this module, see `wellposed.layers.compiled`.
     """
 
     def __init__(self, **options: Unpack[SolveOptions]) -> None:
         super().__init__()
+        self.handle = registered(self)
         self.solver = options.get("solver")
         self.gradient = options.get("gradient") or Exact()
         self.tolerance = Tolerance(options.get("rtol"), options.get("atol"))
@@ -50,11 +56,22 @@ class SolvingModule(nn.Module):
         self.on_failure = options.get("on_failure", "warn")
         self.check_options()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.handle = registered(self)  # copies are other modules
+
     def limits_by_root(self, dtype: torch.dtype) -> tuple[float, float]:
         """Relative and absolute tolerance of a solve, the root of the precision where they were not given."""
         default = torch.finfo(dtype).eps ** 0.5
         rtol, atol = (default if given is None else given for given in (self.tolerance.rtol, self.tolerance.atol))
         return rtol, atol
+
+    def settings(self, rtol: float, atol: float) -> Settings:
+        """How the equation is solved, by default by `Picard`, to these tolerances."""
+        return Settings(
+            solver=Picard() if self.solver is None else self.solver, tolerance=Tolerance(rtol, atol),
+            max_steps=self.max_steps, on_failure=self.on_failure, gradient=self.gradient, certified=True,
+        )  # fmt: skip
 
     def check_options(self) -> None:
         """Refuse options that a solve cannot use.
