@@ -10,47 +10,70 @@ An operator has one derivative only, of first order and in reverse mode; whoever
 
 from __future__ import annotations
 
+import functools
+import operator
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import InputError
-from wellposed.numerics.handles import found
+from wellposed.numerics.handles import found, registered
 
+_AUTOCAST = functools.reduce(
+    operator.or_,
+    (
+        torch._C.DispatchKeySet(key)
+        for name, key in torch._C.DispatchKey.__members__.items()
+        if name.startswith("Autocast")
+    ),
+)
 _exchange = threading.RLock()  # only one call at a time may have other tensors in the place of a layer's own
 
 
-class Compilable(Protocol):
-    """What the operator needs of a layer.
+class Compilable(nn.Module, ABC):
+    """A module for which one operator stands in compiled programs.
 
     Attributes:
-        handle: the number under which it is registered.
+        handle: the number by which the operator finds it.
     """
 
-    handle: int
+    def __init__(self) -> None:
+        super().__init__()
+        self.handle = registered(self)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.handle = registered(self)  # copies are other modules
+
+    @abstractmethod
     def shapes(self, x: Tensor) -> tuple[Sequence[int], Sequence[int]]:
-        """Shapes of the value and of the state for an input, which may have no numbers."""
+        """Shapes of the value and of the state for an input, which may have no numbers.
 
-    def evaluate(self, x: Tensor, aside: Any, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        Raises:
+            InputError: the input is of a shape that the module does not take.
+        """
+
+    @abstractmethod
+    def evaluate(self, x: Tensor, aside: Any = None, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Value and state, with their graph where gradients are enabled.
 
         Args:
-            x: the input.
-            aside: the registered object that the layer takes beside it, or None.
+            x: the input, in the precision of the weights.
+            aside: an object with a ``handle`` that the module takes beside the input, or None.
             known: the state, where an earlier call with the same numbers has found it.
         """
 
 
-def value_of(layer: Any, x: Tensor, aside: Any = None) -> Tensor:
+def value_of(layer: Compilable, x: Tensor, aside: Any = None) -> Tensor:
     """The layer's value by the operator: in programs that are being compiled, and of tensors without numbers.
 
     Args:
-        layer: a module that is `Compilable`.
+        layer: the module.
         x: its input.
         aside: what it takes beside the input: an object with a ``handle``, or None.
 
@@ -85,8 +108,9 @@ def _as_outside(tensors: Sequence[Tensor], *, graph: bool) -> Iterator[None]:
         raise NotImplementedError(
             "forward-mode derivatives do not pass through layers inside torch.compile; call the model as it was before"
         )
-    recording = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
-    with recording, torch.set_grad_enabled(graph):
+    # An operator is called without whatever torch does before its kernels: graphs, but conjugates and transforms, too.
+    included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded & _AUTOCAST), torch.set_grad_enabled(graph):
         yield
 
 
@@ -119,7 +143,8 @@ def _layer(x: Tensor, tensors: list[Tensor], handle: int, aside: int) -> tuple[T
     """Value and state of a layer."""
     with _as_outside((x, *tensors), graph=False):
         value, state = _evaluated(x, tensors, handle, aside, None)
-        return value.clone(), state.clone()  # an operator gives back memory of its own
+        # An operator gives back memory of its own.
+        return value.clone(memory_format=torch.contiguous_format), state.clone(memory_format=torch.contiguous_format)
 
 
 @_layer.register_fake
@@ -140,7 +165,7 @@ def _backward(
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         gradients = torch.autograd.grad(value, wanted, cotangent, allow_unused=True)
         return [
-            torch.zeros_like(leaf) if gradient is None else gradient.clone()
+            torch.zeros_like(leaf) if gradient is None else torch.empty_like(leaf).copy_(gradient)
             for leaf, gradient in zip(wanted, gradients, strict=True)
         ]
 

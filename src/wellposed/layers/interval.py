@@ -17,6 +17,7 @@ from torch import Tensor
 from wellposed.errors import GuaranteeError
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.inputs import in_precision_of
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.solvers import solver_for
 
@@ -35,6 +36,7 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
     Raises:
         GuaranteeError: the layer is of another kind.
     """
+    low, high = (in_precision_of(layer, end) for end in (low, high))
     operator, guarantee = layer.materialise()
     with full_precision(low.device):
         doubled = operator.embedding()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import torch
 from torch import nn
 
 from wellposed.errors import check
 from wellposed.implicit import Exact, Gradient, Settings
-from wellposed.numerics.handles import registered
+from wellposed.layers.compiled import Compilable
 from wellposed.solvers import Picard
 from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.solution import Tolerance, check_on_failure
@@ -36,29 +36,21 @@ class SolveOptions(TypedDict, total=False):
     on_failure: str
 
 
-class SolvingModule(nn.Module):
+class SolvingModule(Compilable):
     """A module that solves an equation; its options can be changed at any time.
 
     Args:
         options: see `SolveOptions`.
-
-    Attributes:
-        handle: the number by which compiled programs find this module, see `wellposed.layers.compiled`.
     """
 
     def __init__(self, **options: Unpack[SolveOptions]) -> None:
         super().__init__()
-        self.handle = registered(self)
         self.solver = options.get("solver")
         self.gradient = options.get("gradient") or Exact()
         self.tolerance = Tolerance(options.get("rtol"), options.get("atol"))
         self.max_steps = options.get("max_steps", 1000)
         self.on_failure = options.get("on_failure", "warn")
         self.check_options()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.handle = registered(self)  # copies are other modules
 
     def limits_by_root(self, dtype: torch.dtype) -> tuple[float, float]:
         """Relative and absolute tolerance of a solve, the root of the precision where they were not given."""
