@@ -174,7 +174,7 @@ def _packing(
     sizes = [shape.numel() for shape in shapes]
 
     def pack(parts: tuple[Tensor, ...]) -> Tensor:
-        return torch.cat([part.reshape(part.shape[0], -1) for part in parts], 1)
+        return torch.cat([part.reshape(len(part), part.shape[1:].numel()) for part in parts], 1)
 
     def unpack(rows: Tensor) -> tuple[Tensor, ...]:
         split = rows.split(sizes, 1)

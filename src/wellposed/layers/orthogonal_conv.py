@@ -106,7 +106,10 @@ class OrthogonalConv2d(Compilable, Holding):
             s * count - n for n, count, s in zip(self.image, self.out_image, (self.stride,) * 2, strict=True)
         )
         wide = nn.functional.pad(x, (0, right, 0, below)) if below or right else x
-        return nn.functional.pixel_unshuffle(wide, self.stride) if self.stride > 1 else wide
+        # As torch's pixel_unshuffle, which gives empty batches another shape.
+        (height, width), side = self.out_image, self.stride
+        tiles = wide.unflatten(-1, (width, side)).unflatten(-3, (height, side))
+        return tiles.movedim((-3, -1), (-4, -3)).flatten(-5, -3) if side > 1 else wide
 
     def _check_images(self, x: Tensor) -> None:
         if tuple(x.shape[-3:]) != (self.in_channels, *self.image):

@@ -97,6 +97,8 @@ class ZeroPadded(StructuredOperator):
     @override
     def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:
         left, right = (state, cotangent) if self._transposed else (cotangent, state)
+        if not len(state):  # of which torch makes a kernel without inputs
+            return (torch.zeros_like(self._kernel),)
         rows, columns = self._padding
         padded = torch.nn.functional.pad(right, (columns, columns, rows, rows))
         # Samples take the place of channels, and channels the place of samples.
