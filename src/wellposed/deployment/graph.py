@@ -68,7 +68,7 @@ class OnnxGraph(DeployedGraph):
             input_shape: of one input.
             tolerance: the largest bound of an error for which an answer counts.
         """
-        bound = self._number("tolerance", torch.tensor(tolerance, dtype=torch.float32))
+        bound = self._number("tolerance", torch.tensor(tolerance, dtype=torch.float32, device="cpu"))
         self._append("Leave", [edge.value, edge.error, bound], [LOGITS, ERROR])
         graph = helper.make_graph(
             self._nodes,

@@ -11,7 +11,15 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.implicit.equation import Equation, Implicit, any_wrapped, run_steps, settled, solve_problem, with_leading_batch
+from wellposed.implicit.equation import (
+    Equation,
+    Implicit,
+    any_wrapped,
+    run_steps,
+    settled,
+    solve_problem,
+    with_leading_batch,
+)
 from wellposed.implicit.gradient import Settings
 from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.solvers.iterate import Outcome

@@ -40,7 +40,7 @@ class ContractiveCell(ImplicitLayer):
 
     def get_extra_state(self) -> Tensor:
         """κ and ω, which decide what the weights mean and so must travel with them."""
-        return torch.tensor([self.kappa, self.omega], dtype=torch.float64)
+        return torch.tensor([self.kappa, self.omega], dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Any) -> None:
         """Restore κ and ω from a state dict."""
@@ -111,7 +111,9 @@ class ContractiveCell(ImplicitLayer):
 
     def evaluation_rounding(self, dtype: torch.dtype) -> tuple[float, float, float]:
         """Error of the equilibrium by rounding in a precision: a constant, per ‖x‖ and per ‖z‖."""
-        parts = [torch.zeros(3, *shape, dtype=torch.float64) for shape in (self.input_shape, self.state_shape)]
+        parts = [
+            torch.zeros(3, *shape, dtype=torch.float64, device="cpu") for shape in (self.input_shape, self.state_shape)
+        ]
         parts[0][1].view(-1)[0] = parts[1][2].view(-1)[0] = 1.0
         none, inside, outside = self._evaluation_error(*parts).tolist()
         factor = self.constants(max(self.norm_excess(), NORM_SLACK.get(dtype, 0.0)))[0]

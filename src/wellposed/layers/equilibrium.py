@@ -150,9 +150,7 @@ class Equilibrium(ConstrainedLayer):
         """
         return self._run(x, z0, certified=True)
 
-    def _run(
-        self, x: Tensor, z0: Tensor | None, *, certified: bool, known: Tensor | None = None
-    ) -> Solution[Tensor]:
+    def _run(self, x: Tensor, z0: Tensor | None, *, certified: bool, known: Tensor | None = None) -> Solution[Tensor]:
         x = in_precision_of(self, x)
         check_samples(x, self.input_shape)
         lead = x.shape[: x.ndim - len(self.input_shape)]

@@ -133,7 +133,9 @@ class ZeroPadded(StructuredOperator):
         """‖W‖_F²/n, exactly: every tap counts the pixels that it finds inside of the image."""
         rows, columns = (
             torch.tensor(
-                [max(extent - abs(tap - half), 0) / extent for tap in range(2 * half + 1)], dtype=torch.float64
+                [max(extent - abs(tap - half), 0) / extent for tap in range(2 * half + 1)],
+                dtype=torch.float64,
+                device="cpu",
             )
             for extent, half in zip(self.image, self._padding, strict=True)
         )

@@ -97,7 +97,9 @@ class _AndersonIteration(Iteration):
         frame, triangle = torch.linalg.qr(columns.mT)
         width = triangle.shape[1]  # the memory may exceed the size of the state: then the oldest are left out
         new = triangle.diagonal(dim1=1, dim2=2).abs() > self._dependence
-        triangle = torch.where(new[:, :, None], triangle[:, :, :width], torch.eye(width).to(triangle))
+        triangle = torch.where(
+            new[:, :, None], triangle[:, :, :width], torch.eye(width, dtype=triangle.dtype, device=triangle.device)
+        )
         right = torch.where(new, (frame.mT @ residual[:, :, None]).squeeze(2), 0.0)
         weights = torch.linalg.solve_triangular(triangle, right[:, :, None], upper=True)
         return torch.nan_to_num((weights * images[:, :width]).sum(1), nan=0.0, posinf=0.0, neginf=0.0)

@@ -111,7 +111,7 @@ class FeatureCellBlock(_CellBlock):
         biases = torch.stack([part.bias.detach() for part in self._maps])
         biases = torch.zeros_like(biases) if joint else biases
         outer = joint or layer.mixing is not None
-        sorts = {"inner": torch.tensor(int(not joint)), "outer": torch.tensor(int(outer))}
+        sorts = {"inner": torch.tensor(int(not joint), device="cpu"), "outer": torch.tensor(int(outer), device="cpu")}
         return "FeatureCellEquilibrium", {"weights": weights, "biases": biases, **sorts}
 
 
@@ -127,7 +127,7 @@ class ChannelCellBlock(_CellBlock):
         for place, part in enumerate(self._maps):
             numbers[f"transfer.{place}"] = on_grid(part)
             numbers[f"bias.{place}"] = part.bias.detach()[:, None, None]
-        sorts = {"inner": torch.tensor(1 - residual), "outer": torch.tensor(residual)}
+        sorts = {"inner": torch.tensor(1 - residual, device="cpu"), "outer": torch.tensor(residual, device="cpu")}
         return "ChannelCellEquilibrium", {**numbers, **sorts}
 
     @override

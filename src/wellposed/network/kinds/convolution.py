@@ -175,7 +175,7 @@ class OrthogonalConvolutionBlock(Block):
             shape = (module.free.shape[1], *module.out_image)
             index = unshuffling(module.image, module.stride)
             edge = graph.call("Placed", edge, shape=shape, index=index, back=[0, *shape])
-        bias = torch.zeros(module.out_channels) if module.bias is None else module.bias.detach()
+        bias = torch.zeros(module.out_channels, device="cpu") if module.bias is None else module.bias.detach()
         return graph.call(
             "Circular", edge, shape=(module.out_channels, *module.out_image), transfer=on_grid(module),
             bias=bias[:, None, None], norm=self.constant("2")[0], **turns(module.out_image),

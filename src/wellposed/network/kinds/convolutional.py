@@ -101,7 +101,7 @@ class CircularBlock(_ConvolutionalBlock):
         return graph.call(
             f"CirculatedEquilibrium_{name}", driven, shape=driven.shape, transfer=real_parts(form.transfer),
             mask=interior_mask(driven.shape, self.module.injection.border), reflect=real_parts(reflect),
-            drive=torch.tensor(step), **turns(form.image), sensitivity=sensitivity, **stopping(STEPS),
+            drive=torch.tensor(step, device="cpu"), **turns(form.image), sensitivity=sensitivity, **stopping(STEPS),
             **refining(graph, self.module, sensitivity),
         )  # fmt: skip
 
