@@ -15,6 +15,7 @@ from wellposed.implicit import AffineEquation, Exact, Gradient, MapEquation, Set
 from wellposed.implicit.memory import Guarded
 from wellposed.implicit.parameters import call_with, parameter_places
 from wellposed.numerics.linear_algebra import autocast_now, autocast_to, full_precision
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers.anderson import Anderson
 from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.problem import AffineProblem
@@ -22,6 +23,7 @@ from wellposed.solvers.solution import Solution, State, Tolerance
 
 
 @checked_options
+@uncompiled
 def fixed_point(
     f: Callable[..., Any] | AffineProblem,
     z0: State,

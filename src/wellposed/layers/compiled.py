@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from wellposed.errors import InputError
 from wellposed.numerics.handles import found, registered
@@ -32,6 +33,7 @@ _AUTOCAST = functools.reduce(
         if name.startswith("Autocast")
     ),
 )
+_NO_FORWARD_MODE = "forward-mode derivatives do not pass through layers inside torch.compile; call the model as it was before"
 _exchange = threading.RLock()  # only one call at a time may have other tensors in the place of a layer's own
 
 
@@ -97,20 +99,16 @@ def _places(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def _as_outside(tensors: Sequence[Tensor], *, graph: bool) -> Iterator[None]:
-    """Inside of an operator, what torch does outside of one: graphs are recorded where they are wanted.
+    """Inside of an operator, what torch does outside of one; graphs are recorded where they are wanted.
 
     Raises:
-        NotImplementedError: a tensor has a tangent, which an operator would drop without a word.
+        NotImplementedError: a tensor has a tangent.
     """
-    if torch.autograd.forward_ad._current_level >= 0 and any(
-        torch._VF._unpack_dual(tensor, level=0)[1] is not None for tensor in tensors
-    ):
-        raise NotImplementedError(
-            "forward-mode derivatives do not pass through layers inside torch.compile; call the model as it was before"
-        )
     # An operator is called without whatever torch does before its kernels: graphs, but conjugates and transforms, too.
     included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
     with torch._C._ForceDispatchKeyGuard(included, excluded & _AUTOCAST), torch.set_grad_enabled(graph):
+        if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(part).tangent is not None for part in tensors):
+            raise NotImplementedError(_NO_FORWARD_MODE)
         yield
 
 
@@ -125,11 +123,16 @@ class _Evaluated(nn.Module):
         return self.layer.evaluate(x, aside, known)
 
 
+def _kept(handle: int, aside: int) -> tuple[Any, Any]:
+    """The layer, and what it takes beside its input."""
+    return found(handle), found(aside) if aside else None
+
+
 def _evaluated(
     x: Tensor, tensors: Sequence[Tensor], handle: int, aside: int, known: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Value and state of a layer with these tensors in the place of its own, which are back in it afterwards."""
-    layer, beside = found(handle), found(aside) if aside else None
+    layer, beside = _kept(handle, aside)
     places = list(_places(layer))
     if all(own is given for (_, own), given in zip(places, tensors, strict=True)):
         return layer.evaluate(x, beside, known)
@@ -144,11 +147,16 @@ def _layer(x: Tensor, tensors: list[Tensor], handle: int, aside: int) -> tuple[T
     with _as_outside((x, *tensors), graph=False):
         value, state = _evaluated(x, tensors, handle, aside, None)
         # An operator gives back memory of its own.
-        return value.clone(memory_format=torch.contiguous_format), state.clone(memory_format=torch.contiguous_format)
+        value, state = (part.clone(memory_format=torch.contiguous_format) for part in (value, state))
+        # A graph that keeps the state for its backward pass keeps its memory, and so these, too.
+        setattr(state.untyped_storage(), "kept", _kept(handle, aside))  # noqa: B010 - mypy forbids the plain assignment
+        return value, state
 
 
 @_layer.register_fake
 def _(x: Tensor, tensors: list[Tensor], handle: int, aside: int) -> tuple[Tensor, Tensor]:
+    if forward_ad._current_level >= 0:  # the operator's tangent would be zero
+        raise NotImplementedError(_NO_FORWARD_MODE)
     like = next(tensor for tensor in tensors if tensor.is_floating_point())
     value, state = found(handle).shapes(x)
     return like.new_empty(value), like.new_empty(state)
@@ -179,6 +187,7 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, tensors, ctx.handle, ctx.aside = inputs
+    ctx.kept = getattr(output[1].untyped_storage(), "kept", None)
     ctx.save_for_backward(output[1], x, *tensors)
 
 

@@ -20,6 +20,7 @@ from wellposed.layers.inputs import check_samples, in_precision_of
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers.solution import Solution
 
 # By how much a computed orthogonal map may exceed norm one while training; evidence and certificates prove it instead.
@@ -167,6 +168,7 @@ class ContractiveCell(ImplicitLayer):
         )  # fmt: skip
 
     @override
+    @uncompiled
     def state(self, x: Tensor) -> Tensor:
         return self._state(x, None)
 
@@ -181,6 +183,7 @@ class ContractiveCell(ImplicitLayer):
 
     @override
     @checked_options
+    @uncompiled
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
         """The equilibrium with its evidence; solved in float64 for the orthogonal maps as stored.
 

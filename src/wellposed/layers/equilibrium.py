@@ -23,6 +23,7 @@ from wellposed.maps.linear import LinearMap, input_map
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import next_up
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers import solver_for
 from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.solution import Solution
@@ -128,6 +129,7 @@ class Equilibrium(ConstrainedLayer):
         return value, f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
 
     @override
+    @uncompiled
     def state(self, x: Tensor) -> Tensor:
         return self._run(x, None, certified=False).value
 
@@ -137,6 +139,7 @@ class Equilibrium(ConstrainedLayer):
 
     @override
     @checked_options
+    @uncompiled
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
         """The equilibrium with its evidence: per-sample status, steps, and a rigorous bound on the error of the value.
 

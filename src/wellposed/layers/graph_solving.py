@@ -19,6 +19,7 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.operators.graph_group import GraphGroup
 from wellposed.operators.graphs import Graphs
 from wellposed.solvers.solution import Report, Solution, Status
@@ -89,6 +90,7 @@ class GraphSolving(SolvingModule, ABC):
         state = self._run(x, graphs, x.dtype, proved=False, known=known).value
         return state, state
 
+    @uncompiled
     def solve(self, x: Tensor, graphs: Graphs) -> Solution[Tensor]:
         """The states with their evidence, one entry per graph: status, steps, and a rigorous bound on the Frobenius error.
 

@@ -19,9 +19,11 @@ from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.inputs import in_precision_of
 from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers import solver_for
 
 
+@uncompiled
 def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds of the equilibria for all inputs between two, in every component; differentiable, and attained for P, U ≥ 0.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wellposed.errors import InputError, check, choices
 from wellposed.numerics.handles import registered
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.operators.graph_group import GraphGroup
 
 
@@ -33,6 +34,7 @@ class Graphs:
         handle: the number by which compiled programs find these graphs.
     """
 
+    @uncompiled
     def __init__(
         self,
         edge_index: Tensor,
@@ -71,6 +73,7 @@ class Graphs:
         self.handle = registered(self)  # copies are other objects
 
     @classmethod
+    @uncompiled
     def of(cls, data: Any, *, normalisation: str = "symmetric") -> Graphs:
         """The structure of a torch_geometric ``Data`` or ``Batch``; edge attributes are not used."""
         count = getattr(data, "num_graphs", None)
