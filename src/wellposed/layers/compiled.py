@@ -33,7 +33,9 @@ _AUTOCAST = functools.reduce(
         if name.startswith("Autocast")
     ),
 )
-_NO_FORWARD_MODE = "forward-mode derivatives do not pass through layers inside torch.compile; call the model as it was before"
+_NO_FORWARD_MODE = (
+    "forward-mode derivatives do not pass through layers inside torch.compile; call the model as it was before"
+)
 _exchange = threading.RLock()  # only one call at a time may have other tensors in the place of a layer's own
 
 
@@ -41,16 +43,16 @@ class Compilable(nn.Module, ABC):
     """A module for which one operator stands in compiled programs.
 
     Attributes:
-        handle: the number by which the operator finds it.
+        compiled_handle: the number by which the operator finds it.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.handle = registered(self)
+        self.compiled_handle = registered(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.handle = registered(self)  # copies are other modules
+        self.compiled_handle = registered(self)  # copies are other modules
 
     @abstractmethod
     def shapes(self, x: Tensor) -> tuple[Sequence[int], Sequence[int]]:
@@ -66,7 +68,7 @@ class Compilable(nn.Module, ABC):
 
         Args:
             x: the input, in the precision of the weights.
-            aside: an object with a ``handle`` that the module takes beside the input, or None.
+            aside: an object with a ``compiled_handle`` that the module takes beside the input, or None.
             known: the state, where an earlier call with the same numbers has found it.
         """
 
@@ -77,18 +79,23 @@ def value_of(layer: Compilable, x: Tensor, aside: Any = None) -> Tensor:
     Args:
         layer: the module.
         x: its input.
-        aside: what it takes beside the input: an object with a ``handle``, or None.
+        aside: what it takes beside the input: an object with a ``compiled_handle``, or None.
 
     Raises:
         InputError: the program is being exported, to run where the layer is not.
+        NotImplementedError: the layer is called by a transform of ``torch.func``.
     """
     if torch.compiler.is_exporting():
         raise InputError(
             f"torch.export: a program with {type(layer).__name__} in it would need this very layer in the process where it runs; "
             "write a file by wellposed.export, or export wellposed.deployable(model, steps)"
         )
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            "transforms of torch.func do not pass through layers inside torch.compile; call the model as it was before"
+        )
     tensors = [tensor for _, tensor in _places(layer)]
-    return _layer(x, tensors, layer.handle, 0 if aside is None else aside.handle)[0]
+    return _layer(x, tensors, layer.compiled_handle, 0 if aside is None else aside.compiled_handle)[0]
 
 
 def _places(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -186,7 +193,7 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, tensors, ctx.handle, ctx.aside = inputs
+    x, tensors, ctx.compiled_handle, ctx.aside = inputs
     ctx.kept = getattr(output[1].untyped_storage(), "kept", None)
     ctx.save_for_backward(output[1], x, *tensors)
 
@@ -194,7 +201,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _differentiate(ctx: Any, cotangent: Tensor, _: Tensor) -> Any:
     state, x, *tensors = ctx.saved_tensors
     needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[1]]
-    parts = iter(_backward(cotangent, state, x, tensors, ctx.handle, ctx.aside, needed))
+    parts = iter(_backward(cotangent, state, x, tensors, ctx.compiled_handle, ctx.aside, needed))
     gradients = [next(parts) if need else None for need in needed]
     return gradients[0], gradients[1:], None, None
 

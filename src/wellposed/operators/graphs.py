@@ -31,7 +31,7 @@ class Graphs:
         count: number of graphs; None for what ``batch`` says, which misses graphs without nodes at the end.
 
     Attributes:
-        handle: the number by which compiled programs find these graphs.
+        compiled_handle: the number by which compiled programs find these graphs.
     """
 
     @uncompiled
@@ -45,7 +45,7 @@ class Graphs:
         normalisation: str = "symmetric",
         count: int | None = None,
     ) -> None:
-        self.handle = registered(self)
+        self.compiled_handle = registered(self)
         choices("normalisation", normalisation, ("symmetric", "spectral", "none"))
         check(nodes >= 1, "nodes", nodes, "must be at least 1")
         device = edge_index.device
@@ -70,7 +70,7 @@ class Graphs:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.handle = registered(self)  # copies are other objects
+        self.compiled_handle = registered(self)  # copies are other objects
 
     @classmethod
     @uncompiled
