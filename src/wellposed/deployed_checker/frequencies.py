@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from .node import Node
-from .proofs import UNIT, Array, Refuted, near_one, require, rounding_constant, semidefinite, up
+from .proofs import FOLDED, UNIT, Array, Refuted, require, rounding_constant, semidefinite, up
 
 _BITS = 256  # of fixed-point numbers
 _LONGEST = 4096  # rows or columns of an image
@@ -105,10 +105,13 @@ def transfer(kernel: Array, grid: tuple[int, int], stride: tuple[int, int] = (1,
 
 
 def gram(kernel: Array, grid: tuple[int, int], stride: tuple[int, int]) -> tuple[Array, float]:
-    """U Uᴴ at every frequency for the correlation U of `transfer`, and a bound of its error in the Euclidean norm."""
+    """U Uᴴ at every frequency for the correlation U of `transfer`, and a bound of its error in the Euclidean norm.
+
+    Entries of the kernel may be off by `FOLDED` roundings.
+    """
     found = transfer(kernel, grid, stride)
     energy = float((np.abs(kernel).sum((2, 3)) ** 2).sum())  # above the square of the Frobenius norm anywhere
-    return found @ found.conj().swapaxes(-1, -2), 4.0 * rounding_constant(kernel[0].size + 64) * energy
+    return found @ found.conj().swapaxes(-1, -2), 4.0 * rounding_constant(kernel[0].size + 64 + FOLDED) * energy
 
 
 def all_semidefinite(matrices: Array, error: float | Array) -> bool:
@@ -133,9 +136,3 @@ def norm_of_gram(squares: Array, error: float, exponent: int) -> float:
             return up(math.ldexp(math.sqrt(bound) * (1.0 + 2.0 * UNIT), exponent))
         slack *= 4.0
     raise Refuted("norm", "that of a convolution is lost to rounding")
-
-
-def correlation_norm(kernel: Array, grid: tuple[int, int], stride: tuple[int, int]) -> float:
-    """A proved bound of the norm of the correlation of `transfer`."""
-    scaled, exponent = near_one(kernel)
-    return norm_of_gram(*gram(scaled, grid, stride), exponent)

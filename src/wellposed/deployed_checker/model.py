@@ -17,7 +17,7 @@ _TYPES = {TensorProto.FLOAT: "<f4", TensorProto.DOUBLE: "<f8", TensorProto.INT64
 # Numbers of functions that are something else than float32.
 _DTYPES = {
     **dict.fromkeys(("shape", "split", "index", "limit", "finer"), "<i8"),
-    **dict.fromkeys(("floor", "sensitivity", "epsilon", "overlap", "step", "goal"), "<f8"),
+    **dict.fromkeys(("floor", "sensitivity", "epsilon", "overlap", "step", "goal", "turn_rows", "turn_columns"), "<f8"),
 }  # fmt: skip
 _TWO = ("SumOfTwo", "DifferenceOfTwo")
 

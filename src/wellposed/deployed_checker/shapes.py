@@ -35,6 +35,12 @@ def _shape_of(node: Node) -> Callable[[Node, Shape], Shape]:
     if node.kind in ("Convolution", "AveragePooling", "MaximumPooling"):
         found: Callable[[Node, Shape], Shape] = import_module(".windows", __package__).shape
         return found
+    if node.kind in ("CirculatedEquilibrium", "ScaledEquilibrium"):
+        found = import_module(".circulated", __package__).shape
+        return found
+    if node.kind in ("ConvolvedEquilibrium", "PositiveConvolvedEquilibrium"):
+        found = import_module(".windows", __package__).state
+        return found
     known = {
         "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise, "GroupSort": _sorted,
         "BatchNormalized": _entrywise, "Linear": _linear, "Sandwich": _explicit, "Residual": _explicit,
@@ -113,7 +119,12 @@ def _equilibrium(node: Node, given: Shape) -> Shape:
     numbers, size = node.numbers, given[0]
     square = [numbers[role].shape for role in ("W", "reflect", "drive") if role in numbers]
     require(len(given) == 1 and set(square) == {(size, size)}, "shapes", f"{node.name}: {square} for states {given}")
-    for role, (least, most) in _SANE.items():
-        good = role not in numbers or least < float(numbers[role]) < most
-        require(good, "options", f"{node.name}: {role} is not between {least} and {most}")
+    require_sane(node)
     return given
+
+
+def require_sane(node: Node) -> None:
+    """Refuse options of an iteration that are out of all bounds."""
+    for role, (least, most) in _SANE.items():
+        good = role not in node.numbers or least < float(node.numbers[role]) < most
+        require(good, "options", f"{node.name}: {role} is not between {least} and {most}")
