@@ -23,7 +23,7 @@ _SANE = {
 }  # fmt: skip
 _ELSEWHERE = {
     "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
-    "FeatureCellEquilibrium": ".cells",
+    "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
 }  # fmt: skip
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
 
