@@ -1,8 +1,10 @@
 """Equilibria z = m·σ(Wz + q) of images, W = I − Ψ(C + FᵀF), C a circular convolution; slopes of σ in [0, 1], m zero or one.
 
-Every change has Δzᵀ Λ(Δq + (W − I)Δz) ≥ 0 for Λ = Ψ⁻¹, as for each entry 0 ≤ Δz ≤ Δ(Wz + q) or the other way round. So with k > 0
-below the Hermitian part of C at every frequency z is unique, and |Δz| ≤ max Λ·|Δq|/k. A node whose numbers have no Ψ stores I − C.
+Every change has Δzᵀ Λ(Δq + (W − I)Δz) ≥ 0 for Λ = Ψ⁻¹, as for each entry 0 ≤ Δz ≤ Δ(Wz + q) or the other way round. So with
+k > 0 below the Hermitian part of C at every frequency z is unique, and |Δz| ≤ max Λ·|Δq|/k. A node without a Ψ stores I − C.
 """
+
+import math
 
 import numpy as np
 
@@ -32,17 +34,12 @@ def shape(node: Node, given: Shape) -> Shape:
         )
         require(fits, "shapes", f"{node.name}: {role} has shape {extents} for states {given}")
     if node.kind == "ScaledEquilibrium":
-        rows, entries = len(numbers["out"]), node_size(given)
+        rows, entries = len(numbers["out"]), math.prod(given)
         forms = [(role, numbers[role].shape) for role in ("G", "into", "out")]
         good = forms[0][1][1:] == (entries,) and forms[1][1] == (entries, rows) and forms[2][1] == (rows, entries)
         require(good and numbers["G"].ndim == 2, "shapes", f"{node.name}: {forms} for states {given}")
         require(target(numbers["shape"], node.name) == given, "shapes", f"{node.name} makes other states of its own")
     return given
-
-
-def node_size(given: Shape) -> int:
-    """How many entries a state has."""
-    return int(np.prod(given))
 
 
 def check(node: Node, claim: Claim, before: Node) -> None:

@@ -131,7 +131,7 @@ class Claim:
         return self.take(f"{node.place}/moved", *wanted.shape)
 
     def gram(self, node: Node, kernel: Array, strides: tuple[int, int]) -> Array:
-        """The evidence of a matrix for all frequencies, as the caller proves above those of UUᵀ, U the convolution before a node."""
+        """The evidence of a matrix for all frequencies, proved by the caller to be above those of UUᵀ, U the input map."""
         return self.take(f"{node.place}/gram", len(kernel), len(kernel))
 
     def states(self, node: Node, offsets: Array) -> Array:

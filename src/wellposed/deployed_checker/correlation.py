@@ -50,7 +50,7 @@ def circular(
         most = np.where(real, places, -1).max(others)
         if (np.where(real, places, most[_wide(axis)]) != most[_wide(axis)]).any():
             return None
-        found = _along(most, image[axis], needed.any(1 - axis), extent)
+        found = _along(most, image[axis], np.asarray(needed.any(1 - axis)), extent)
         if found is None:
             return None
         axes.append(found)

@@ -24,6 +24,9 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
         if path.start != node.place:
             known.append(up(_norm(path) * found[path.start]))
             known += _folded(nodes, path, found)
+        if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
+            before = maps[node.sources[0]]
+            known.append(up(import_module(".cells", __package__).joint(node, before, claim) * found[before.start]))
         if claim.has(f"{node.place}/values") and "metric" in claim.theorems:
             start, value, pairs = import_module(".metric", __package__).constants(nodes, maps, node, claim)
             known.append(up(value * found[start]))
@@ -76,7 +79,11 @@ def _constant(node: Node, nodes: list[Node], found: list[float], claim: Claim) -
         own = import_module(".explicit", __package__).constant(node, claim)
     elif kind in EQUILIBRIA:
         own = float(numbers["sensitivity"])  # which was proved
-    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation"):
+    elif kind == "Circular":
+        own = float(numbers["norm"])  # which was proved
+    elif kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
+        own = import_module(".cells", __package__).constant(node)
+    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation", "Placed"):
         own = node.slope
     else:
         raise Refuted("constant", f"nothing proves one of {node.name}")

@@ -44,7 +44,7 @@ def _inverse_tangent(number: int) -> int:
     return total
 
 
-def check_turns(node: Node, image: tuple[int, int]) -> None:
+def check_turns(node: Node, image: tuple[int, ...]) -> None:
     """The roots of unity from which a node makes its transforms are the nearest float64 numbers, for images of this size."""
     for role, extent in zip(("turn_rows", "turn_columns"), image, strict=True):
         turn = node.numbers[role]
@@ -56,7 +56,7 @@ def check_turns(node: Node, image: tuple[int, int]) -> None:
         require(good, "transform", f"{node.name}: {role} are not the nearest numbers to cosines and sines")
 
 
-def spectrum(node: Node, role: str, image: tuple[int, int], shape: tuple[int, int]) -> Array:
+def spectrum(node: Node, role: str, image: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     """The matrices by which a node acts at the stored frequencies, shape (H, V//2 + 1, *shape); they round once or not at all.
 
     Args:
@@ -75,14 +75,14 @@ def spectrum(node: Node, role: str, image: tuple[int, int], shape: tuple[int, in
     return found
 
 
-def counts(image: tuple[int, int]) -> Array:
+def counts(image: tuple[int, ...]) -> Array:
     """How many frequencies each stored one stands for: shape (H, V//2 + 1)."""
     found = np.full((image[0], image[1] // 2 + 1), 2.0)
     found[:, [0, -1] if image[1] % 2 == 0 else [0]] = 1.0
     return found
 
 
-def transfer(kernel: Array, grid: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> Array:
+def transfer(kernel: Array, grid: tuple[int, ...], stride: tuple[int, ...] = (1, 1)) -> Array:
     """Of a correlation with centred taps, circular on a grid of its outputs: shape (H, V//2 + 1, out, in·strides).
 
     Output o sees pixel o·stride + t − taps//2 through tap t. Every phase of the pixels counts as a channel. An entry is off by
@@ -104,7 +104,7 @@ def transfer(kernel: Array, grid: tuple[int, int], stride: tuple[int, int] = (1,
     return found.reshape(*found.shape[:3], -1)
 
 
-def gram(kernel: Array, grid: tuple[int, int], stride: tuple[int, int]) -> tuple[Array, float]:
+def gram(kernel: Array, grid: tuple[int, ...], stride: tuple[int, ...]) -> tuple[Array, float]:
     """U Uᴴ at every frequency for the correlation U of `transfer`, and a bound of its error in the Euclidean norm.
 
     Entries of the kernel may be off by `FOLDED` roundings.

@@ -1,4 +1,4 @@
-"""Parts of a network from before a convolution to behind an equilibrium of images, with linear maps only beside the equilibrium."""
+"""Parts of a network from before a convolution to behind an equilibrium of images, with only linear maps beside these."""
 
 import math
 
@@ -56,7 +56,7 @@ class ImageSegment:
             require(index.ndim == 1, "metric", f"{self.name}: {placed.name} mixes pixels and channels")
             seen = np.concatenate([seen, np.full((1, seen.shape[1]), math.prod(image[1:]))])[index]
         mask = self.node.numbers["mask"]
-        needed = np.broadcast_to(mask, self.node.shape).any(0)
+        needed = np.asarray(np.broadcast_to(mask, self.node.shape).any(0))
         found = correlation.circular(seen, image[1:], taps, needed, correlation.same)
         if found is None:
             found = correlation.circular(seen, image[1:], taps, needed, correlation.larger)

@@ -57,7 +57,7 @@ def through(node: Node) -> tuple[Map, Map, int]:
     weights = node.numbers[_weights(node)]
     if _weights(node) == "W":
         return (lambda z: weights @ z), (lambda z: weights.T @ z), len(weights)
-    correlated, index = import_module(".windows", __package__).correlated, node.numbers["index"]
+    correlated, index = import_module(".convolved", __package__).correlated, node.numbers["index"]
     turned = weights[:, :, ::-1, ::-1].swapaxes(0, 1)  # the taps are centred
     return (lambda z: correlated(weights, index, z)), (lambda z: correlated(turned, index, z)), weights[0].size
 
