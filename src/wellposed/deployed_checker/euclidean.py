@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 
 from .claim import Claim
-from .maps import Linear, by_channel, linear_maps
+from .maps import Linear, linear_maps
 from .node import EQUILIBRIA, Node
 from .proofs import FOLDED, Array, Refuted, norm_of, require, rounding_constant, up
 
@@ -23,7 +23,8 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
         known, path = [_constant(node, nodes, found, claim)], maps[node.place]
         if path.start != node.place:
             known.append(up(_norm(path) * found[path.start]))
-            known += _folded(nodes, path, found)
+            if nodes[path.start].kind == "Convolution":
+                known.append(import_module(".windows", __package__).scaled(nodes, path, found))
         if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
             before = maps[node.sources[0]]
             known.append(up(import_module(".cells", __package__).joint(node, before, claim) * found[before.start]))
@@ -50,17 +51,6 @@ def _norm(path: Linear) -> float:
     return float(np.abs(path.matrix).max()) * _ROUNDED
 
 
-def _folded(nodes: list[Node], path: Linear, found: list[float]) -> list[float]:
-    """The constant of a convolution of which each channel is scaled behind it, if a path is that."""
-    first = nodes[path.start]
-    scale = by_channel(path.matrix, first.shape) if first.kind == "Convolution" else None
-    if scale is None:
-        return []
-    before = first.sources[0]
-    own: float = import_module(".windows", __package__).constant(first, nodes[before].shape, scale)
-    return [up(own * found[before])]
-
-
 def _constant(node: Node, nodes: list[Node], found: list[float], claim: Claim) -> float:
     """The constant of an edge that follows from those of the edges that its node takes."""
     kind, numbers, given = node.kind, node.numbers, [found[source] for source in node.sources]
@@ -70,9 +60,7 @@ def _constant(node: Node, nodes: list[Node], found: list[float], claim: Claim) -
     if kind in ("Affine", "Normalize", "BatchNormalized") or (kind == "Linear" and len(node.shape) == 1):
         return math.inf  # these are linear maps
     if kind in ("Convolution", "AveragePooling", "MaximumPooling"):
-        own = import_module(".windows", __package__).constant(
-            node, nodes[node.sources[0]].shape, np.ones(node.shape[0])
-        )
+        own = import_module(".windows", __package__).constant(node, nodes)
     elif kind == "Linear":
         own = norm_of(numbers["W"])
     elif kind in ("Sandwich", "Residual"):

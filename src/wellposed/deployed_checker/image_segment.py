@@ -6,9 +6,10 @@ import numpy as np
 
 from . import correlation
 from .circulated import KINDS
-from .maps import Linear, by_channel
+from .maps import Linear
 from .node import Node
 from .proofs import Array, require
+from .windows import by_channel
 
 
 class ImageSegment:
@@ -57,9 +58,9 @@ class ImageSegment:
             seen = np.concatenate([seen, np.full((1, seen.shape[1]), math.prod(image[1:]))])[index]
         mask = self.node.numbers["mask"]
         needed = np.asarray(np.broadcast_to(mask, self.node.shape).any(0))
-        found = correlation.circular(seen, image[1:], taps, needed, correlation.same)
+        found = correlation.circular(seen, image[1:], taps, needed, (correlation.same,))
         if found is None:
-            found = correlation.circular(seen, image[1:], taps, needed, correlation.larger)
+            found = correlation.circular(seen, image[1:], taps, needed, (correlation.larger,))
         require(found is not None, "metric", f"{self.name}: {convolved.name} is no part of a circular convolution")
         assert found is not None
         (self.grid, self.strides), self.circular = found, found[0] == state

@@ -13,9 +13,10 @@ from .circulated import convolution, low_rank, metric
 from .claim import Claim
 from .frequencies import all_semidefinite, counts, gram, waves
 from .image_segment import ImageSegment
-from .maps import Linear, by_channel
+from .maps import Linear
 from .node import Node
 from .proofs import FOLDED, UNIT, Array, near_one, require, rounding_constant, semidefinite
+from .windows import by_channel
 
 
 class PooledSegment(ImageSegment):
