@@ -132,6 +132,7 @@ def test_honest_files_are_accepted_with_constants_that_hold(name, honest):
     assert claim["lipschitz"] <= certificate.lipschitz * (1.0 + 1e-6)
     whole, pairs = slopes(certificate.network, MODELS[name][1], "2")
     assert whole <= claim["lipschitz"] and (pairs <= np.array(claim["pairs"]) + 1e-12).all()
+    assert np.max(claim["pairs"]) <= 2.0**0.5 * claim["lipschitz"] * (1.0 + 1e-8)
     if certificate.pairs is not None:
         assert (np.array(claim["pairs"]) <= certificate.pairs.numpy() * (1.0 + 1e-6)).all()
     forge(folder, lambda claim: claim.update(lipschitz=claim["lipschitz"] * (1.0 - 1e-6)))
