@@ -23,6 +23,8 @@ _SANE = {
 }  # fmt: skip
 _ELSEWHERE = {
     "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
+    "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
+    "ConvolvedEquilibrium": ".convolved", "PositiveConvolvedEquilibrium": ".convolved",
     "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
 }  # fmt: skip
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
