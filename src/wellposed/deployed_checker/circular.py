@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from .claim import Claim
 from .frequencies import check_turns, norm_of_gram, spectrum
 from .node import Node
 from .proofs import Array, near_one, require, rounding_constant
@@ -20,7 +19,7 @@ def shape(node: Node, given: Shape) -> Shape:
     return (len(bias), *given[1:])
 
 
-def check(node: Node, claim: Claim) -> None:
+def check(node: Node) -> None:
     """Prove the norm that a node's bound of errors relies on."""
     stored, channels = float(node.numbers["norm"]), node.numbers["T"].shape[3]
     proved = norm_at_frequencies(node, "T", (len(node.numbers["b"]), channels))

@@ -64,9 +64,9 @@ def constants_of(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
         if node.kind in EQUILIBRIA:
             import_module(EQUILIBRIA[node.kind], __package__).check(node, claim, nodes[node.sources[0]])
         elif node.kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
-            import_module(".cells", __package__).check(node, claim)
+            import_module(".cells", __package__).check(node)
         elif node.kind == "Circular":
-            import_module(".circular", __package__).check(node, claim)
+            import_module(".circular", __package__).check(node)
     theorem = euclidean if claim.norm == "2" else import_module(".entrywise", __package__)
     found: tuple[float, Array | None] = theorem.constants(nodes, claim)
     return found
