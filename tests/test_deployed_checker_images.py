@@ -201,7 +201,7 @@ FORGERIES = [
     ("prescribed", "Linear_6.weight", times(1.5), "metric"),
     ("prescribed", "Linear_6.weight", one_larger, "metric"),
     ("prescribed", "Convolution_1.weight", times(1.5), "metric"),
-    ("prescribed", "Affine_2.scale", times(1.5), ""),
+    ("prescribed", "Affine_2.scale", one_negative, "options"),
     ("prescribed", "ScaledEquilibrium_relu_3.factor", times(0.5), "metric"),
     ("channelwise", "kernel", times(1.5), "sensitivity"),
     ("channelwise", "ConvolvedEquilibrium_relu_2.index", swapped, "windows"),
