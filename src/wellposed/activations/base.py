@@ -91,6 +91,16 @@ class Activation(ABC):
         largest = torch.minimum(largest + falling, at_lower + off_lower + rising)
         return below(least), above(largest)
 
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of (σ(u) − σ(v))/(u − v) for all u ≠ v between two pre-activations; those of the real line unless more is known.
+
+        Args:
+            lower: float64, any shape that the activation takes.
+            upper: at least ``lower``, of its shape.
+        """
+        least, largest = self.slope_range
+        return torch.full_like(lower, least), torch.full_like(upper, largest)
+
     def _blur(self, value: Tensor, found: Tensor) -> Tensor:
         """By how much σ(value) may err: ``relative_error``, some units in the last place of its argument, and what underflows."""
         size = found.abs()

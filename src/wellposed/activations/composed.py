@@ -63,6 +63,11 @@ class PartlyLinear(Activation):
         return None if rest is None else self._joined(torch.ones_like(output), rest)
 
     @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        least, largest = self.rest.slopes_between(lower[..., self.linear :], upper[..., self.linear :])
+        return self._joined(torch.ones_like(lower), least), self._joined(torch.ones_like(upper), largest)
+
+    @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         own = step[self.linear :] if isinstance(step, Tensor) else step
         return self._joined(value, self.rest.resolvent(value[..., self.linear :], own))
@@ -130,6 +135,11 @@ class Bordered(Activation):
         return None if rest is None else rest * self._inside(output)
 
     @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        least, largest = self.rest.slopes_between(lower, upper)
+        return least * self._inside(lower), largest * self._inside(upper)
+
+    @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         return self.rest.resolvent(value, step) * self._inside(value)
 
@@ -195,6 +205,10 @@ class DiagonalLinear(Activation):
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor:
         return self.slopes
+
+    @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return self.slopes, self.slopes
 
     @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:

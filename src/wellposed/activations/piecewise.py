@@ -43,6 +43,10 @@ class ReLU(Activation):
         return torch.sign(output)
 
     @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return (lower >= 0).to(lower), (upper > 0).to(upper)
+
+    @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         return torch.relu(value)
 
@@ -93,6 +97,13 @@ class LeakyReLU(Activation):
         return self.derivative(output)
 
     @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            torch.where(lower >= 0, torch.ones_like(lower), self.negative_slope),
+            torch.where(upper > 0, torch.ones_like(upper), self.negative_slope),
+        )
+
+    @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         slope = self.negative_slope / (step + (1.0 - step) * self.negative_slope)
         return torch.where(value >= 0, value, slope * value)
@@ -139,6 +150,11 @@ class Clamp(Activation):
         return self.derivative(output)
 
     @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        inside, outside = (lower >= self.low) & (upper <= self.high), (upper <= self.low) | (lower >= self.high)
+        return inside.to(lower), (~outside).to(upper)
+
+    @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         return self(value)
 
@@ -165,6 +181,10 @@ class Identity(Activation):
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor:
         return torch.ones_like(output)
+
+    @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(lower), torch.ones_like(upper)
 
     @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:

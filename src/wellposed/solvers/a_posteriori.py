@@ -2,7 +2,8 @@
 
 The bound of a guarantee holds in exact arithmetic. Here it is evaluated with its rounding errors, for affine layers in
 float64 whatever the working precision, after one more step, which also sharpens the value. Samples whose
-working-precision result does not meet the tolerance by this stricter measure are continued in float64.
+working-precision result does not meet the tolerance by this stricter measure are continued in float64, and what is still left
+there goes on by Newton's method, see `wellposed.solvers.continuation`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.outward import UNIT, enlarged
 from wellposed.solvers.base import Solver
+from wellposed.solvers.continuation import continuation, taking
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.solution import Status
@@ -44,6 +46,7 @@ def certify(
     atol: float | Tensor,
     max_steps: int,
     exact_offset: Callable[[], ExactOffset] | None = None,
+    continued: int = 0,
 ) -> Outcome:
     """Give every sample of an outcome its error bound, and the status that this bound deserves.
 
@@ -57,6 +60,7 @@ def certify(
         max_steps: limit for the continuation.
         exact_offset: recomputes the offset of an affine problem more exactly than ``problem.offset``; without it, that
             offset is taken to be what the user meant.
+        continued: limit on the Newton steps of samples that are left; zero for none.
     """
     if outcome.value.shape[0] == 0:
         empty = outcome.report.residual.double()
@@ -91,6 +95,16 @@ def certify(
         steps = outcome.report.steps.clone()
         steps[rows] += again.report.steps
         outcome = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, steps=steps))
+    left = ~(bound <= atol + rtol * euclidean(value) + hidden)
+    if continued and bool(left.any()):
+        rows = left.nonzero().squeeze(1)
+        found = continuation(accurate.select(rows), promise, value[rows].double(), exact.error[rows].double(), continued)
+        better = found.bound < bound[rows]
+        rows, kept = rows[better], better.nonzero().squeeze(1)
+        value[rows], bound[rows] = found.value[kept].to(dtype), found.bound[kept]
+        bound[rows] = enlarged(bound[rows] + euclidean(value[rows].double() - found.value[kept]), 2)
+        residual[rows] = found.residual[kept].to(residual.dtype)
+        outcome = taking(outcome, rows, found.steps[kept])
     return _conclude(outcome, value, residual, bound, hidden, rtol, atol)
 
 
@@ -164,7 +178,7 @@ def _conclude(
     short = report.converged & ~within
     if not isinstance(atol, Tensor) and atol == 0.0:  # a state that is exactly zero, though its bound is not
         short &= (size > 0.0) | ~torch.isfinite(size)
-    met = (report.status_codes == Status.STALLED.code) & within
+    met = ~report.converged & within
     codes = report.status_codes.masked_fill(short, Status.STALLED.code).masked_fill(met, Status.CONVERGED.code)
     residual = residual.to(report.residual.dtype)
     report = dataclasses.replace(report, status_codes=codes, residual=residual, error_bound=bound)
