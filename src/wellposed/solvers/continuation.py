@@ -62,7 +62,7 @@ def continuation(
     value = guarantee.project(value)
     residual = euclidean(problem.evaluate(value) - value)
     bound = torch.full_like(residual, math.inf)
-    if problem.operator.matrix() is not None and not guarantee.is_concave:  # a concave map may have others outside of its domain
+    if not guarantee.is_concave:  # a concave map may have others outside of its domain
         bound = local_bound(problem, value, offset_error)
     return Continued(value, residual, bound, counts)
 

@@ -8,12 +8,14 @@ lies in it (Brouwer), which is the one that a guarantee promises, and it is with
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import inverse
-from wellposed.numerics.outward import TINY, enlarged, enlarged_norm, error_of
+from wellposed.numerics.outward import TINY, UNIT, enlarged, enlarged_norm, error_of
 from wellposed.solvers.problem import AffineProblem
 
 _TRIES = 4  # boxes
@@ -30,28 +32,34 @@ def local_bound(problem: AffineProblem, value: Tensor, offset_error: Tensor) -> 
     """Bound on the Euclidean distance of each sample's value from an equilibrium near it; infinite where none is proved.
 
     Args:
-        problem: in float64, with W given by its matrix.
+        problem: in float64.
         value: shape (batch, *state), float64.
         offset_error: bound on the Euclidean norm of the error of ``problem.offset``, shape (batch,), float64.
     """
-    matrix = problem.operator.matrix()
-    assert matrix is not None
+    matrix, stored = problem.operator.dense(), problem.operator.matrix() is not None
+    ones = torch.ones((), dtype=torch.float64, device=matrix.device)
+    # A column is W of a unit vector, and no entry errs by more than the column.
+    blur = 0.0 if stored else float(problem.operator.rounding(ones, 0.0 * ones))
     size = chunk_of(len(matrix))
     found = [
-        _bound(problem.select(rows), matrix, value[rows], offset_error[rows])
+        _bound(problem.select(rows), matrix, blur, value[rows], offset_error[rows])
         for rows in torch.arange(len(value), device=value.device).split(size)
     ]
     return torch.cat(found) if found else offset_error.clone()
 
 
-def _bound(problem: AffineProblem, matrix: Tensor, value: Tensor, offset_error: Tensor) -> Tensor:
-    size, count = matrix.abs(), len(matrix)
-    driven = problem.operator.affine(value, problem.offset)
-    terms = torch.mm(value.abs(), size.t()) + problem.offset.abs()
-    uncertain = enlarged(error_of(terms, count + 2) + offset_error[:, None] + TINY, 2)
-    least, largest = problem.activation.interval(driven - uncertain, driven + uncertain)
+def _bound(problem: AffineProblem, matrix: Tensor, blur: float, value: Tensor, offset_error: Tensor) -> Tensor:
+    shape, count = value.shape, len(matrix)
+    size = matrix.abs() + blur
+    driven = problem.operator.affine(value, problem.offset).flatten(1)
+    value, offset = value.flatten(1), problem.offset.flatten(1)
+    lost = error_of(torch.mm(value.abs(), size.t()) + offset.abs(), count + 2)
+    if blur > 0.0:
+        lost = lost + problem.operator.rounding(euclidean(value), euclidean(offset))[:, None]
+    uncertain = enlarged(lost + offset_error[:, None] + TINY, 3)
+    least, largest = _between(problem.activation.interval, driven, uncertain, shape)
     residual = enlarged(torch.maximum((value - least).abs(), (largest - value).abs()), 2)
-    slopes = problem.activation.derivative(driven)
+    slopes = problem.activation.derivative(driven.reshape(shape)).flatten(1)
     identity = torch.eye(count, dtype=matrix.dtype, device=matrix.device)
     system = identity - slopes[:, :, None] * matrix
     preconditioner = inverse(system)
@@ -64,11 +72,12 @@ def _bound(problem: AffineProblem, matrix: Tensor, value: Tensor, offset_error: 
     radius, proved = 1.5 * moved + _LEAST * moved.amax(1, keepdim=True) + TINY, torch.full_like(moved, torch.inf)
     for _ in range(_TRIES):
         spread = enlarged(torch.mm(radius, size.t()), count + 1)
-        low, high = problem.activation.slopes_between(driven - uncertain - spread, driven + uncertain + spread)
+        low, high = _between(problem.activation.slopes_between, driven, uncertain + spread, shape)
         apart = torch.maximum((high - slopes).abs(), (low - slopes).abs())
-        # The computed I − R(I − D₀W) errs by roundings of I + |R|(I + D₀|W|); slopes differ from D₀ by `apart`.
+        # The computed I − R(I − D₀W) errs by roundings of I + |R|(I + D₀|W|); slopes differ from D₀ by `apart`, and W by `blur`.
         lost = radius + _times(weights, radius + slopes.abs() * spread)
-        image = moved + _times(left, radius) + _times(weights, apart * spread) + error_of(lost, 2 * count + 8)
+        other = apart * spread + slopes.abs() * (blur * radius.sum(1, keepdim=True))
+        image = moved + _times(left, radius) + _times(weights, other) + error_of(lost, 2 * count + 8)
         image = enlarged(image, count + 6) + TINY
         inside = (image < radius).all(1) & good
         proved = torch.where(inside[:, None], torch.minimum(image, proved), proved)
@@ -77,6 +86,16 @@ def _bound(problem: AffineProblem, matrix: Tensor, value: Tensor, offset_error: 
         radius = torch.where(inside[:, None], radius, torch.maximum(2.0 * image, radius))
     bound = enlarged_norm(euclidean(proved.nan_to_num(nan=torch.inf)), count)
     return torch.where(torch.isfinite(bound), bound, torch.inf)
+
+
+def _between(
+    bounds: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], middle: Tensor, reach: Tensor, shape: torch.Size
+) -> tuple[Tensor, Tensor]:
+    """What is known of an activation between middle ± reach."""
+    # One more unit in the last place covers the rounding of both ends.
+    reach = enlarged(reach + UNIT * middle.abs(), 3)
+    least, largest = bounds((middle - reach).reshape(shape), (middle + reach).reshape(shape))
+    return least.flatten(1), largest.flatten(1)
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
