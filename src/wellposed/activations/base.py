@@ -24,6 +24,7 @@ class Activation(ABC):
         is_own_resolvent: whether the resolvent is the activation itself at every step, as for projections.
         relative_error: of values and derivatives in float64; for derivatives it is absolute where units are saturated, as
             their formulas subtract from one.
+        kinks: in increasing order, where slopes change of an activation that is linear in between; None for others.
         concavity: that it is nonnegative and concave on the positive axis, or None where that is not so.
         torch_forms: what of torch computes activations of this class.
     """
@@ -33,6 +34,7 @@ class Activation(ABC):
     homogeneous: bool = False
     is_own_resolvent: bool = False
     relative_error: float = 1e-14
+    kinks: tuple[float, ...] | None = None
     concavity: Concavity | None = None
     torch_forms: tuple[TorchForm, ...] = ()
 

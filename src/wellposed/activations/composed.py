@@ -43,6 +43,11 @@ class PartlyLinear(Activation):
 
     @property
     @override
+    def kinks(self) -> tuple[float, ...] | None:  # type: ignore[override]  # depends on the field
+        return self.rest.kinks
+
+    @property
+    @override
     def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the fields
         return self.rest.binary_slopes
 
@@ -101,6 +106,11 @@ class Bordered(Activation):
     @override
     def relative_error(self) -> float:  # type: ignore[override]  # depends on the fields
         return self.rest.relative_error
+
+    @property
+    @override
+    def kinks(self) -> tuple[float, ...] | None:  # type: ignore[override]  # depends on the field
+        return self.rest.kinks
 
     @property
     @override
@@ -164,6 +174,7 @@ class DiagonalLinear(Activation):
     """``slopes ∘ v`` with one slope per sample and coordinate: the activation of the adjoint problem."""
 
     homogeneous = True
+    kinks = ()
 
     def __init__(self, slopes: Tensor, *, binary: bool = False) -> None:
         self.slopes = slopes

@@ -23,6 +23,7 @@ class ReLU(Activation):
     """``max(v, 0)``: the projection onto the nonnegative orthant, so its resolvent is itself at every step."""
 
     homogeneous = binary_slopes = is_own_resolvent = True
+    kinks = (0.0,)
     torch_forms = (
         TorchForm(
             lambda: ReLU(), modules=(nn.ReLU,), functions=(torch.relu, F.relu), methods=("relu",),
@@ -69,6 +70,7 @@ class LeakyReLU(Activation):
     negative_slope: float = 0.01
 
     homogeneous = True
+    kinks = (0.0,)
     torch_forms = (
         TorchForm(
             lambda negative_slope: LeakyReLU(negative_slope), {"negative_slope": 0.01},
@@ -131,6 +133,11 @@ class Clamp(Activation):
 
     @property
     @override
+    def kinks(self) -> tuple[float, ...]:  # type: ignore[override]  # depends on the fields
+        return tuple(bound for bound in (self.low, self.high) if math.isfinite(bound))
+
+    @property
+    @override
     def concavity(self) -> Concavity | None:  # type: ignore[override]  # depends on the fields
         """From zero to the upper bound σ is the identity, and its elasticity largest just before the kink."""
         if self.low > 0.0 or not 0.0 < self.high < math.inf:
@@ -164,6 +171,7 @@ class Identity(Activation):
     """``v`` itself: slope one everywhere."""
 
     homogeneous = is_own_resolvent = True
+    kinks = ()
 
     @property
     @override

@@ -16,16 +16,11 @@ from torch import Tensor
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import inverse
 from wellposed.numerics.outward import TINY, UNIT, enlarged, enlarged_norm, error_of
+from wellposed.solvers.flat_problem import rows_at_a_time
 from wellposed.solvers.problem import AffineProblem
 
 _TRIES = 4  # boxes
 _LEAST = 1e-8  # half-width of a box, relative to its largest
-_ENTRIES = 1 << 24  # of the matrices of all samples that are handled at a time
-
-
-def chunk_of(states: int) -> int:
-    """For how many samples matrices of the state's size are formed at a time."""
-    return max(1, _ENTRIES // max(states * states, 1))
 
 
 def local_bound(problem: AffineProblem, value: Tensor, offset_error: Tensor) -> Tensor:
@@ -40,10 +35,9 @@ def local_bound(problem: AffineProblem, value: Tensor, offset_error: Tensor) -> 
     ones = torch.ones((), dtype=torch.float64, device=matrix.device)
     # A column is W of a unit vector, and no entry errs by more than the column.
     blur = 0.0 if stored else float(problem.operator.rounding(ones, 0.0 * ones))
-    size = chunk_of(len(matrix))
     found = [
         _bound(problem.select(rows), matrix, blur, value[rows], offset_error[rows])
-        for rows in torch.arange(len(value), device=value.device).split(size)
+        for rows in rows_at_a_time(len(value), len(matrix), value.device)
     ]
     return torch.cat(found) if found else offset_error.clone()
 
@@ -53,12 +47,15 @@ def _bound(problem: AffineProblem, matrix: Tensor, blur: float, value: Tensor, o
     size = matrix.abs() + blur
     driven = problem.operator.affine(value, problem.offset).flatten(1)
     value, offset = value.flatten(1), problem.offset.flatten(1)
-    lost = error_of(torch.mm(value.abs(), size.t()) + offset.abs(), count + 2)
-    if blur > 0.0:
-        lost = lost + problem.operator.rounding(euclidean(value), euclidean(offset))[:, None]
-    uncertain = enlarged(lost + offset_error[:, None] + TINY, 3)
+    uncertain = enlarged(error_of(torch.mm(value.abs(), size.t()) + offset.abs(), count + 2) + TINY, 3)
+    # Errors of pre-activations of which the Euclidean norm is known.
+    norm = offset_error if blur == 0.0 else offset_error + problem.operator.rounding(euclidean(value), euclidean(offset))
+    norm = enlarged(norm, 1)[:, None]
     least, largest = _between(problem.activation.interval, driven, uncertain, shape)
     residual = enlarged(torch.maximum((value - least).abs(), (largest - value).abs()), 2)
+    uncertain = uncertain + norm
+    low, high = _between(problem.activation.slopes_between, driven, uncertain, shape)
+    steepest = torch.maximum(low.abs(), high.abs())
     slopes = problem.activation.derivative(driven.reshape(shape)).flatten(1)
     identity = torch.eye(count, dtype=matrix.dtype, device=matrix.device)
     system = identity - slopes[:, :, None] * matrix
@@ -67,7 +64,8 @@ def _bound(problem: AffineProblem, matrix: Tensor, blur: float, value: Tensor, o
     preconditioner = torch.where(good[:, None, None], preconditioner, 0.0)
     left = (identity - preconditioner @ system).abs()
     weights = preconditioner.abs()
-    moved = enlarged(_times(weights, residual), count + 1)
+    reach = torch.linalg.vector_norm(weights * steepest[:, None, :], dim=2)  # by Cauchy and Schwarz
+    moved = enlarged(_times(weights, residual) + norm * reach, count + 6)
     # No component's box is far smaller than what rounding carries over from the others.
     radius, proved = 1.5 * moved + _LEAST * moved.amax(1, keepdim=True) + TINY, torch.full_like(moved, torch.inf)
     for _ in range(_TRIES):
