@@ -1,8 +1,8 @@
 """Which share of inputs is reached by layers whose parameters are scaled up and disturbed by unit noise.
 
-Each family is made anew for every seed; its parameters are multiplied by a scale and get standard normal numbers added, far from any
-network that training would give. Solves have default options. The command prints a Markdown table of the shares that are reached, and
-the worst reason of what is not.
+Each family is made anew for every seed; its parameters are multiplied by a scale and get standard normal numbers added, far
+from any network that training would give. Solves have default options. The command prints a Markdown table of the shares that
+are reached, and the worst reason of what is not.
 """
 
 from __future__ import annotations

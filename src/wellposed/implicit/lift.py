@@ -1,4 +1,4 @@
-"""Cotangents at the lower end of their dtype, where products underflow: the adjoint equation is linear, so it is solved for multiples."""
+"""Cotangents at the lower end of their dtype, where products underflow: the adjoint equation is solved for multiples."""
 
 from __future__ import annotations
 

@@ -149,7 +149,11 @@ class MapEquation(Equation):
             self.adjoint_reports.append(lowered(outcome.report, lift))
             outcome.report.complain(self.settings.on_failure, linear.settings.name)
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad(image, wanted, outcome.value / lift, allow_unused=True)) if wanted else iter(())
+            found = (
+                iter(torch.autograd.grad(image, wanted, outcome.value / lift, allow_unused=True))
+                if wanted
+                else iter(())
+            )
             return [next(found) if leaf.requires_grad else None for leaf in leaves]
         return [None] * len(leaves)
 

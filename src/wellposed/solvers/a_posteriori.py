@@ -72,40 +72,71 @@ def certify(
     if exact_offset is not None:
         exact = exact_offset()
     accurate = AffineProblem(given.operator.to(torch.float64), exact.value, given.activation.to(torch.float64))
-    promise = guarantee.on(accurate.operator)
-    dtype = outcome.value.dtype
-    value, residual, bound, hidden = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)
-    limit = atol + rtol * euclidean(value) + hidden
-    # At the rounding floor of the working precision float64 goes on.
-    stalled = outcome.report.status_codes == Status.STALLED.code
-    short = (outcome.report.converged | stalled) & (bound > limit)
-    if bool(short.any()):
+    run = _Certification(outcome, accurate, guarantee.on(accurate.operator), exact.error.double(), rtol, atol)
+    run.iterate_again(solver, max_steps)
+    if continued:
+        run.go_on(continued)
+    return _conclude(run.outcome, run.value, run.residual, run.bound, run.hidden, rtol, atol)
+
+
+class _Certification:
+    """Values of the working precision with their residuals and bounds, as they are sharpened."""
+
+    def __init__(
+        self, outcome: Outcome, problem: AffineProblem, promise: Guarantee, offset_error: Tensor, rtol: float,
+        atol: float | Tensor,
+    ) -> None:  # fmt: skip
+        self.outcome, self.problem, self.promise, self.offset_error = outcome, problem, promise, offset_error
+        self.rtol, self.atol, self.dtype = rtol, atol, outcome.value.dtype
+        found = _refine(outcome.value.double(), problem, promise, offset_error, self.dtype)
+        self.value, self.residual, self.bound, self.hidden = found
+
+    def _limit(self) -> Tensor:
+        return self.atol + self.rtol * euclidean(self.value) + self.hidden
+
+    def iterate_again(self, solver: Solver, max_steps: int) -> None:
+        """Continue samples in float64 that the working precision has finished, or left at its rounding floor."""
+        limit = self._limit()
+        stalled = self.outcome.report.status_codes == Status.STALLED.code
+        short = (self.outcome.report.converged | stalled) & (self.bound > limit)
+        if not bool(short.any()):
+            return
         rows = short.nonzero().squeeze(1)
         # Bound and residual shrink together, so the factor by which the bound misses its limit is what the solver owes.
-        owed = 0.5 * float((limit / bound)[rows].nan_to_num(nan=0.0).amin())
-        own = atol[rows] if isinstance(atol, Tensor) else atol
-        largest = rtol + float(own.max() if isinstance(own, Tensor) else own)
+        owed = 0.5 * float((limit / self.bound)[rows].nan_to_num(nan=0.0).amin())
+        own = self.atol[rows] if isinstance(self.atol, Tensor) else self.atol
+        largest = self.rtol + float(own.max() if isinstance(own, Tensor) else own)
         owed = max(owed, torch.finfo(torch.float64).eps / largest) if largest > 0.0 else 1.0
+        problem, start = self.problem.select(rows), self.value[rows].double()
         again = iterate(
-            accurate.select(rows), solver, promise, value[rows].double(), value[rows].double(),
-            rtol=owed * rtol, atol=owed * own, max_steps=max_steps,
-        )  # fmt: skip
-        refined = _refine(again.value, accurate.select(rows), promise, exact.error[rows].double(), dtype)
-        value[rows], residual[rows], bound[rows], hidden[rows] = refined
-        steps = outcome.report.steps.clone()
-        steps[rows] += again.report.steps
-        outcome = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, steps=steps))
-    left = ~(bound <= atol + rtol * euclidean(value) + hidden)
-    if continued and bool(left.any()):
+            problem, solver, self.promise, start, start, rtol=owed * self.rtol, atol=owed * own, max_steps=max_steps
+        )
+        refined = _refine(again.value, problem, self.promise, self.offset_error[rows], self.dtype)
+        self.value[rows], self.residual[rows], self.bound[rows], self.hidden[rows] = refined
+        self.outcome = taking(self.outcome, rows, again.report.steps)
+
+    def go_on(self, steps: int) -> None:
+        """Continue samples that are still not within their limits by Newton's method."""
+        left = ~(self.bound <= self._limit())
+        left &= ~(
+            self.outcome.report.converged & (euclidean(self.value) == 0.0)
+        )  # exactly zero, though its bound is not
+        if not bool(left.any()):
+            return
         rows = left.nonzero().squeeze(1)
-        found = continuation(accurate.select(rows), promise, value[rows].double(), exact.error[rows].double(), continued)
-        better = found.bound < bound[rows]
+        start, errors = self.value[rows].double(), self.offset_error[rows]
+        found = continuation(self.problem.select(rows), self.promise, start, errors, steps)
+        codes, finite = self.outcome.report.status_codes.clone(), torch.isfinite(found.residual)
+        reason = torch.where(found.settled, Status.ROUNDING.code, Status.MAX_STEPS.code).to(codes)
+        codes[rows] = torch.where(finite, reason, codes[rows])
+        report = dataclasses.replace(self.outcome.report, status_codes=codes)
+        self.outcome = taking(dataclasses.replace(self.outcome, report=report), rows, found.steps)
+        better = (found.bound < self.bound[rows]) | (finite & ~torch.isfinite(self.bound[rows]))
         rows, kept = rows[better], better.nonzero().squeeze(1)
-        value[rows], bound[rows] = found.value[kept].to(dtype), found.bound[kept]
-        bound[rows] = enlarged(bound[rows] + euclidean(value[rows].double() - found.value[kept]), 2)
-        residual[rows] = found.residual[kept].to(residual.dtype)
-        outcome = taking(outcome, rows, found.steps[kept])
-    return _conclude(outcome, value, residual, bound, hidden, rtol, atol)
+        self.value[rows] = found.value[kept].to(self.dtype)
+        apart = euclidean(self.value[rows].double() - found.value[kept])
+        self.bound[rows] = enlarged(found.bound[kept] + apart, 2)
+        self.residual[rows] = found.residual[kept].to(self.residual.dtype)
 
 
 def _certify_map(

@@ -19,6 +19,7 @@ from wellposed.solvers.semismooth import newton
 from wellposed.solvers.solution import Status
 
 ITERATIONS = 300  # of the algorithm that the guarantee prefers, before Newton's method takes over
+_SETTLED = 1e-9  # residual, relative to the value
 _LARGEST = 1024  # state for which matrices of the state's size are formed
 
 
@@ -30,12 +31,14 @@ class Continued(Brief):
         value: shape (batch, *state).
         residual: ‖σ(Wz + q) − z‖₂ there.
         bound: on the Euclidean distance of the value from the equilibrium; infinite where none is proved.
+        settled: whether there is nothing left to gain by more steps.
         steps: how many were taken.
     """
 
     value: Tensor
     residual: Tensor
     bound: Tensor
+    settled: Tensor
     steps: Tensor
 
 
@@ -64,7 +67,8 @@ def continuation(
     bound = torch.full_like(residual, math.inf)
     if not guarantee.is_concave:  # a concave map may have others outside of its domain
         bound = local_bound(problem, value, offset_error)
-    return Continued(value, residual, bound, counts)
+    settled = residual <= _SETTLED * (1.0 + euclidean(value))
+    return Continued(value, residual, bound, settled, counts)
 
 
 @torch.no_grad()
@@ -86,10 +90,16 @@ def finished(
     if given is None or steps < 1 or not bool(left.any()):
         return outcome
     rows, dtype = left.nonzero().squeeze(1), outcome.value.dtype
-    accurate = AffineProblem(given.operator.to(torch.float64), given.offset.double(), given.activation.to(torch.float64))
+    accurate = AffineProblem(
+        given.operator.to(torch.float64), given.offset.double(), given.activation.to(torch.float64)
+    )
     accurate = accurate.select(rows)
     found = continuation(
-        accurate, guarantee.on(accurate.operator), outcome.value[rows].double(), torch.zeros_like(rows, dtype=torch.float64), steps
+        accurate,
+        guarantee.on(accurate.operator),
+        outcome.value[rows].double(),
+        torch.zeros_like(rows, dtype=torch.float64),
+        steps,
     )
     value, report = outcome.value.clone(), outcome.report
     rounded = found.value.to(dtype)

@@ -1,4 +1,4 @@
-"""Equations z = σ(Wz + q) with W as a matrix and states as vectors: what methods with linear systems of the state's size work on."""
+"""Equations z = σ(Wz + q) with W as a matrix and states as vectors: what Newton's method works on."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FlatProblem(Brief):
         return identity - slopes[:, :, None] * self.matrix
 
     def known(self, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pre-activations v, states σ(v), and the offsets v − Wσ(v) for which these are equilibria, as near the problem's as is found.
+        """Pre-activations v, states σ(v), and the offsets v − Wσ(v) for which these are equilibria, near the problem's.
 
         Args:
             near: states where to look; other places are v = 0, and v far below, where σ may vanish.

@@ -1,9 +1,10 @@
 """Error bounds from the local linear map: as sharp as the slopes near a point allow, whatever the margin of the guarantee is.
 
-With G(z) = z − σ(Wz + q), for all z, z' of a box G(z) − G(z') = (I − DW)(z − z') with slopes D between pre-activations of the box.
-Krawczyk's operator with R ≈ (I − D₀W)⁻¹ maps the box z ± r into itself where |R·G(z)| + |I − R(I − DW)|·r < r; then an equilibrium
-lies in it (Brouwer), which is the one that a guarantee promises, and it is within the left side of z (Krawczyk 1969; Neumaier 1990,
-"Interval Methods for Systems of Equations", Section 5.1). At a solution without ties of a piecewise linear σ, D is known.
+With G(z) = z − σ(Wz + q), for all z, z' of a box G(z) − G(z') = (I − DW)(z − z') with slopes D between pre-activations of the
+box. Krawczyk's operator with R ≈ (I − D₀W)⁻¹ maps the box z ± r into itself where |R·G(z)| + |I − R(I − DW)|·r < r; then an
+equilibrium lies in it (Brouwer), which is the one that a guarantee promises, and it is within the left side of z (Krawczyk
+1969; Neumaier 1990, "Interval Methods for Systems of Equations", Section 5.1). At a solution without ties of a piecewise linear
+σ, D is known.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def _bound(problem: AffineProblem, matrix: Tensor, blur: float, value: Tensor, o
     value, offset = value.flatten(1), problem.offset.flatten(1)
     uncertain = enlarged(error_of(torch.mm(value.abs(), size.t()) + offset.abs(), count + 2) + TINY, 3)
     # Errors of pre-activations of which the Euclidean norm is known.
-    norm = offset_error if blur == 0.0 else offset_error + problem.operator.rounding(euclidean(value), euclidean(offset))
+    norm = (
+        offset_error if blur == 0.0 else offset_error + problem.operator.rounding(euclidean(value), euclidean(offset))
+    )
     norm = enlarged(norm, 1)[:, None]
     least, largest = _between(problem.activation.interval, driven, uncertain, shape)
     residual = enlarged(torch.maximum((value - least).abs(), (largest - value).abs()), 2)

@@ -1,13 +1,14 @@
 """The path of an equilibrium of z = σ(Wz + q) with a piecewise linear σ while the offset moves along a line.
 
-On each piece the equilibrium moves along a line too, up to where a unit comes to a kink; there its slope changes, and the path goes on
-(Katzenelson 1965). Where every I − DW with slopes D is nonsingular and their determinants have one sign, as for all maps with a
-guarantee, a unit that has come to a kink goes on beyond it, no piece is visited twice, and the number of pieces is finite. A change of
-one slope is a change of rank one, so that a crossing costs n² operations.
+On each piece the equilibrium moves along a line too, up to where a unit comes to a kink; there its slope changes, and the path
+goes on (Katzenelson 1965). Where every I − DW with slopes D is nonsingular and their determinants have one sign, as for all
+maps with a guarantee, a unit that has come to a kink goes on beyond it, no piece is visited twice, and the number of pieces is
+finite. A change of one slope is a change of rank one, so that a crossing costs n² operations.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -54,7 +55,7 @@ class _Path:
         self.piece = torch.bucketize(self.driven, self.kinks[1:-1])  # kinks[piece] < driven ≤ kinks[piece + 1]
         # A number inside of each piece, whose slope is that of the piece.
         ends = (kinks[0] - 1.0, *kinks, kinks[-1] + 1.0) if kinks else (0.0, 0.0)
-        inner = [(low + high) / 2.0 for low, high in zip(ends, ends[1:], strict=False)]
+        inner = [(low + high) / 2.0 for low, high in itertools.pairwise(ends)]
         self.inner = near.new_tensor(inner)
         self.refresh()
 

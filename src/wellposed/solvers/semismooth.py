@@ -1,13 +1,15 @@
 """Equilibria of z = σ(Wz + q) by a semismooth Newton method with the slopes of each sample, made global by a homotopy.
 
-A step solves (I − DW)d = σ(Wz + q) − z for the slopes D at z; where σ is piecewise linear, it is exact once the pieces are known. Full
-steps may go in circles. Then the offset is moved from one whose equilibrium is known to q: what promises one equilibrium for q
-promises one for every other offset, so the equilibrium moves along a Lipschitz path. Where σ is piecewise linear, so is the path, and
-it is followed exactly, see `wellposed.solvers.piecewise_path`; elsewhere steps are halved until Newton's method follows
-(Ortega & Rheinboldt 1970, Section 7.5).
+A step solves (I − DW)d = σ(Wz + q) − z for the slopes D at z; where σ is piecewise linear, it is exact once the pieces are
+known. Full steps may go in circles. Then the offset is moved from one whose equilibrium is known to q: what promises one
+equilibrium for q promises one for every other offset, so the equilibrium moves along a Lipschitz path. Where σ is piecewise
+linear, so is the path, and it is followed exactly, see `wellposed.solvers.piecewise_path`; elsewhere steps are halved until
+Newton's method follows (Ortega & Rheinboldt 1970, Section 7.5).
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import torch
 from torch import Tensor
@@ -87,7 +89,7 @@ def _follow(problem: FlatProblem, near: Tensor, steps: int) -> tuple[Tensor, Ten
     taken = torch.zeros(len(value), dtype=torch.int64, device=value.device)
     while bool(((share < 1.0) & (taken < steps) & (length > 1e-14)).any()):
         ahead = (share + length).clamp_max(1.0)
-        between = FlatProblem(problem.matrix, torch.lerp(offset, problem.offset, ahead[:, None]), problem.activation, problem.shape)
+        between = dataclasses.replace(problem, offset=torch.lerp(offset, problem.offset, ahead[:, None]))
         tried, residual, used = _polished(between, value, _PATH_STEPS)
         moving = (share < 1.0) & (taken < steps)
         reached = moving & (residual <= _CLOSE * (1.0 + euclidean(tried)))
