@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -65,15 +66,15 @@ def _regular(index: Array, image: Shape, window: Shape, counts: Shape, padded: b
     return False
 
 
-def constant(node: Node) -> float:
+def constant(node: Node) -> Any:
     """The Euclidean constant of a convolution, by Young's inequality for the sums over taps, or of a pooling."""
     if node.kind == "MaximumPooling":
-        return float(node.numbers["overlap"])
+        return node.numbers["overlap"][()]
     if node.kind == "AveragePooling":
-        return up(node.numbers["index"].shape[1] ** -0.5)
+        return up(np.sqrt(1.0 / node.numbers["index"].shape[1]) * (1.0 + 1e-15))
     sums = np.abs(node.numbers["K"]).sum((2, 3))
     rounding = 1.0 + rounding_constant(node.numbers["K"].size + 16)
-    return up(math.sqrt(float(sums.sum(0).max()) * float(sums.sum(1).max())) * rounding)
+    return up(np.sqrt(sums.sum(0).max() * sums.sum(1).max()) * rounding)
 
 
 def moved(node: Node, given: Array) -> Array:
@@ -82,14 +83,16 @@ def moved(node: Node, given: Array) -> Array:
     channels = node.numbers["K"].shape[1] if node.kind == "Convolution" else node.shape[0]
     pixels = given.reshape(channels, -1, given.shape[1])
     if node.kind == "Convolution":
-        pixels = np.concatenate([pixels, np.zeros_like(pixels[:, :1])], 1)
+        pixels = np.concatenate([pixels, np.zeros((channels, 1, given.shape[1]))], 1)
         kernel = np.abs(node.numbers["K"]).reshape(len(node.numbers["K"]), channels, -1)
         found = sum(
             np.einsum("oi,iwm->owm", kernel[:, :, tap], pixels[:, index[:, tap]]) for tap in range(index.shape[1])
         )
-        return np.asarray(found).reshape(-1, given.shape[1]) * (1.0 + rounding_constant(kernel[0].size + 32)) + 1e-300
+        return found.reshape(-1, given.shape[1]) * (1.0 + rounding_constant(kernel[0].size + 32)) + 1e-300
     seen = pixels[:, index]
     found = (
-        seen.max(2) if node.kind == "MaximumPooling" else seen.mean(2) * (1.0 + rounding_constant(index.shape[1] + 8))
+        seen.max(2)
+        if node.kind == "MaximumPooling"
+        else seen.sum(2) / index.shape[1] * (1.0 + rounding_constant(index.shape[1] + 8))
     )
     return found.reshape(-1, given.shape[1])
