@@ -14,6 +14,7 @@ from torch import nn
 import wellposed as wp
 from harness.deployed_files import accepted, claim_of, forge, written
 from test_deployed_checker import CASES, MODELS
+from test_deployed_checker_cells import MODELS as CELLS
 from wellposed.cli.commands import verify
 from wellposed.deployed_checker import Refuted, check, exact, main, proofs, rationals
 from wellposed.deployed_checker.rationals import Rationals
@@ -21,6 +22,30 @@ from wellposed.deployed_checker.rationals import Rationals
 flint = pytest.importorskip("flint", reason="python-flint is not installed: pip install 'wellposed[exact]'")
 pytestmark = pytest.mark.float32
 
+IMAGES = {
+    "circular": (lambda: nn.Sequential(wp.ConvMonDEQ(1, 2, (5, 4)), nn.Flatten(), nn.Linear(40, 3)), (1, 5, 4)),
+    "channelwise": (lambda: nn.Sequential(wp.ConvNEMON(2, 3, (5, 4)), nn.Flatten(), nn.Linear(60, 3)), (2, 5, 4)),
+    "pooled": (
+        lambda: nn.Sequential(
+            wp.ConvMonDEQ(2, 3, (4, 5), activation="tanh"), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 3)
+        ),
+        (2, 4, 5),
+    ),
+    "bordered": (
+        lambda: nn.Sequential(wp.ConvMonDEQ(1, 2, (4, 3), border=1), nn.Flatten(), nn.Linear(60, 3)),
+        (1, 4, 3),
+    ),
+    "scaled": (
+        lambda: nn.Sequential(wp.ConvLBEN(1, 2, (6, 6), stride=3, input_taps=5), nn.Flatten(), nn.Linear(8, 3)),
+        (1, 6, 6),
+    ),
+    "prescribed": (
+        lambda: nn.Sequential(wp.ConvLBEN(2, 3, (4, 4), gamma=3.0, out_features=2, activation="tanh")),
+        (2, 4, 4),
+    ),
+    "positive": (lambda: nn.Sequential(wp.ConvPcDEQ(1, 2, (5, 4)), nn.Flatten(), nn.Linear(40, 3)), (1, 5, 4)),
+}
+ALL = {**MODELS, **CELLS, **IMAGES}
 FOLLOWED = ("mondeq", "alone", "pcdeq", "sigmoid", "deep", "branches")  # with lower bounds
 
 
@@ -37,12 +62,12 @@ def refused(folder, words=""):
 
 def of_model(name, folder, norm="2", **options):
     torch.manual_seed(0)
-    model, shape = MODELS[name]
+    model, shape = ALL[name]
     return written(model(), folder, shape, norm=norm, **options)
 
 
 class TestCertificates:
-    @pytest.mark.parametrize(("name", "norm"), CASES)
+    @pytest.mark.parametrize(("name", "norm"), [*CASES, *[(name, "2") for name in (*CELLS, *IMAGES)]])
     def test_both_modes_say_the_same(self, name, norm, tmp_path):
         of_model(name, tmp_path, norm)
         told = "every inequality is proved in rational arithmetic"
@@ -52,7 +77,7 @@ class TestCertificates:
 
     @pytest.mark.parametrize("name", FOLLOWED)
     def test_lower_bounds_too(self, name, tmp_path):
-        of_model(name, tmp_path, inputs=torch.randn(6, *MODELS[name][1]))
+        of_model(name, tmp_path, inputs=torch.randn(6, *ALL[name][1]))
         assert any("two inputs prove" in line for line in exactly(tmp_path))
         forge(tmp_path, lambda claim: claim.update(lower_bound=claim["lower_bound"] * (1.0 + 1e-3)))
         refused(tmp_path, "lower bound")
@@ -216,14 +241,19 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
         ("mondeq", "inf"),
         ("lben", "1"),
         ("image", "1"),
+        ("image convex", "2"),
+        ("convolutions", "2"),
+        ("circular", "2"),
+        ("scaled", "2"),
+        ("prescribed", "2"),
+        ("channelwise", "2"),
     ],
 )
 def test_no_number_becomes_a_float_on_the_way(name, norm, tmp_path, monkeypatch):
-    options = {"inputs": torch.randn(6, *MODELS[name][1])} if name == "mondeq" and norm == "2" else {}
+    options = {"inputs": torch.randn(6, *ALL[name][1])} if name == "mondeq" and norm == "2" else {}
     of_model(name, tmp_path, norm, **options)
     near = np.frompyfunc(lambda entry: float(getattr(entry, "value", entry)), 1, 1)
-    for module in (proofs, exact, rationals):
-        monkeypatch.setattr(module, "nearest", lambda array: np.asarray(near(np.asarray(array)), float))
+    monkeypatch.setattr(Rationals, "nearest", lambda array: np.asarray(near(np.asarray(array)), float))
     monkeypatch.setattr(rationals, "fmpq", Strict)
     monkeypatch.setattr(rationals, "_product", np.matmul)
     exactly(tmp_path)

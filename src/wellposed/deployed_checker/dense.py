@@ -30,15 +30,20 @@ class Driven:
         self.gram, self.sizes = self.matrix @ self.matrix.T, np.abs(self.matrix) @ np.abs(self.matrix).T
 
 
-def check(node: Node, claim: Claim) -> None:
+def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove that an equilibrium is unique, and the sensitivity that its node's bound of errors relies on."""
-    require(node.sigma in _MONOTONE, "equilibrium", f"{node.name}: slopes of {node.sigma} are not in [0, 1]")
-    step, value = node.numbers["step"][()], node.numbers["sensitivity"][()]
-    require(step == 1.0 or node.sigma in _PROJECTIONS, "options", f"{node.name}: a step {step!r}, not for {node.sigma}")
+    value = node.numbers["sensitivity"][()]
+    require_monotone(node, node.numbers["step"] == 1.0)
     matrix, eye = node.numbers["W"], like(node.numbers["W"], np.eye(len(node.numbers["W"])))
     metric = claim.take(f"{node.place}/sensitivity", len(matrix))
     if not metric_proves(matrix, Driven(eye), eye, eye, metric, value):
         raise Refuted("sensitivity", f"{node.name}: {value!r} is not proved")
+
+
+def require_monotone(node: Node, one: bool) -> None:
+    """Refuse activations with other slopes than in [0, 1], and those that are no projections where not all steps are one."""
+    require(node.sigma in _MONOTONE, "equilibrium", f"{node.name}: slopes of {node.sigma} are not in [0, 1]")
+    require(one or node.sigma in _PROJECTIONS, "options", f"{node.name}: steps that are not one, not for {node.sigma}")
 
 
 def metric_proves(

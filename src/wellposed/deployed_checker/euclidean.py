@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .claim import Claim
-from .maps import Linear, linear_maps
-from .node import Node
+from .maps import Linear, by_channel, linear_maps
+from .node import EQUILIBRIA, Node
 from .proofs import FOLDED, Array, Refuted, near_one, norm_of, require, rounding_constant, up
 
 _ROUNDED = 1.0 + 1e-13
@@ -21,11 +21,14 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
     )
     maps, found, pairs = linear_maps(nodes), list[Any](), None
     for node in nodes[:-1]:
-        path = maps[node.place]
-        known = _constant(node, [found[source] for source in node.sources], claim)
+        path, known = maps[node.place], _constant(node, nodes, found, claim)
         if path.start != node.place:
             known.append(up(_norm(path) * found[path.start]))
-        if claim.has(f"{node.place}/multipliers") and "metric" in claim.theorems:
+            known += _folded(nodes, path, found)
+        if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
+            before = maps[node.sources[0]]
+            known.append(up(import_module(".cells", __package__).joint(node, before, claim) * found[before.start]))
+        if claim.has(f"{node.place}/values") and "metric" in claim.theorems:
             start, value, pairs = import_module(".metric", __package__).constants(nodes, maps, node, claim)
             known.append(up(value * found[start]))
             pairs = None if pairs is None else up(pairs * found[start])
@@ -39,7 +42,7 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
 
 def _last(pairs: Array | None, nodes: list[Node], claim: Claim) -> Array | None:
     """Constants of margins that are about the logits."""
-    return pairs if claim.has(f"{nodes[-1].sources[0]}/multipliers") else None
+    return pairs if claim.has(f"{nodes[-1].sources[0]}/values") else None
 
 
 def _norm(path: Linear) -> Any:
@@ -48,22 +51,40 @@ def _norm(path: Linear) -> Any:
     return np.abs(path.matrix).max() * _ROUNDED
 
 
-def _constant(node: Node, given: list[Any], claim: Claim) -> list[Any]:
+def _folded(nodes: list[Node], path: Linear, found: list[Any]) -> list[Any]:
+    """The constant of a convolution of which each channel is scaled behind it, if a path is that."""
+    first = nodes[path.start]
+    scale = by_channel(path.matrix, first.shape) if first.kind == "Convolution" else None
+    if scale is None:
+        return []
+    before = first.sources[0]
+    own = import_module(".windows", __package__).constant(first, nodes[before].shape, scale)
+    return [up(own * found[before])]
+
+
+def _constant(node: Node, nodes: list[Node], found: list[Any], claim: Claim) -> list[Any]:
     """The constant of an edge that follows from those of the edges that its node takes; none for a linear map."""
-    kind, numbers, moved = node.kind, node.numbers, sum(given)
+    kind, numbers, given = node.kind, node.numbers, [found[source] for source in node.sources]
+    moved = sum(given)
     if kind in ("SumOfTwo", "DifferenceOfTwo"):
         return [up(moved)]
     if kind in ("Affine", "Normalize", "BatchNormalized") or (kind == "Linear" and len(node.shape) == 1):
         return []
     if kind in ("Convolution", "AveragePooling", "MaximumPooling"):
-        own = import_module(".windows", __package__).constant(node)
+        own = import_module(".windows", __package__).constant(
+            node, nodes[node.sources[0]].shape, np.ones(node.shape[0])
+        )
     elif kind == "Linear":
         own = norm_of(numbers["W"])
     elif kind in ("Sandwich", "Residual"):
         own = import_module(".explicit", __package__).constant(node, claim)
-    elif kind in ("ReflectedEquilibrium", "PositiveEquilibrium"):
+    elif kind in EQUILIBRIA:
         own = numbers["sensitivity"][()]  # which was proved
-    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation"):
+    elif kind == "Circular":
+        own = numbers["norm"][()]  # which was proved
+    elif kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
+        own = import_module(".cells", __package__).constant(node)
+    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation", "Placed"):
         own = node.slope
     else:
         raise Refuted("constant", f"nothing proves one of {node.name}")

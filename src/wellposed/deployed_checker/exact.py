@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .claim import Claim
+from .complex_rationals import ComplexRationals
 from .node import Node
 from .proofs import Array, factor_of, nearest, require
 from .rationals import Rationals, flint
@@ -17,7 +18,8 @@ from .rationals import Rationals, flint
 _PROVED = {
     "Enter", "Leave", "Reshaped", "Affine", "Normalize", "BatchNormalized", "Linear", "Activation", "GroupSort", "Sandwich",
     "Residual", "SumOfTwo", "DifferenceOfTwo", "PositivePart", "ReflectedEquilibrium", "PositiveEquilibrium", "Convolution",
-    "AveragePooling", "MaximumPooling",
+    "AveragePooling", "MaximumPooling", "Placed", "Circular", "FeatureCellEquilibrium", "ChannelCellEquilibrium",
+    "ConvolvedEquilibrium", "PositiveConvolvedEquilibrium", "CirculatedEquilibrium", "ScaledEquilibrium",
 }  # fmt: skip
 
 
@@ -30,6 +32,11 @@ def convert(nodes: list[Node], claim: Claim) -> None:
         node.slope = Rationals.of(node.slope)
         node.numbers = {role: _rational(part) for role, part in node.numbers.items()}
     claim.convert(_rational)
+
+
+def exact(values: Any) -> Any:
+    """Numbers as exactly these, complex or not."""
+    return ComplexRationals.of(values) if np.iscomplexobj(values) else Rationals.of(values)
 
 
 def _rational(part: Array) -> Array:
@@ -46,5 +53,5 @@ def semidefinite(matrix: Any, error: Any, room: float) -> bool:
     factor = factor_of(nearest(shifted))
     if factor is None or not np.isfinite(factor).all():
         return False
-    exact = Rationals.of(factor)
-    return bool((np.abs(shifted - exact @ exact.T).sum(1) <= shift).all())
+    lower = Rationals.of(factor)
+    return bool((np.abs(shifted - lower @ lower.T).sum(1) <= shift).all())

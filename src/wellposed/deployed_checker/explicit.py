@@ -10,7 +10,7 @@ import numpy as np
 
 from .claim import Claim
 from .node import Node
-from .proofs import UNIT, bounded, norm_of, require, up
+from .proofs import UNIT, bounded, length, norm_of, require, up
 
 
 def constant(node: Node, claim: Claim) -> Any:
@@ -23,7 +23,7 @@ def constant(node: Node, claim: Claim) -> Any:
     require(
         (scale >= 0.0).all() and (scale < 1e100).all(), "explicit", f"{node.name}: a scale is negative, or too large"
     )
-    sizes = sum(np.sqrt((part * part).sum()) for part in (outer, inner.T * scale))
+    sizes = sum(length(part) for part in (outer, inner.T * scale))
     missed = norm_of(outer + inner.T * scale) + 8.0 * UNIT * sizes
     through = norm_of(np.sqrt(scale)[:, None] * inner) ** 2 * (1.0 + 1e-15) - 1.0
     return up(up(max(1.0, through * (1.0 + 1e-15)) + up(missed * norm_of(inner))))

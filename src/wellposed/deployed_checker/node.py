@@ -6,6 +6,12 @@ from typing import Any
 
 from .proofs import Array
 
+# Kinds of equilibria, and the modules that prove what their bounds of errors rely on.
+EQUILIBRIA = {
+    "ReflectedEquilibrium": ".dense", "PositiveEquilibrium": ".positive", "ConvolvedEquilibrium": ".channelwise",
+    "PositiveConvolvedEquilibrium": ".positive", "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
+}  # fmt: skip
+
 
 @dataclass
 class Node:

@@ -31,7 +31,7 @@ def require(good: Any, check: str, reason: str) -> None:
 
 def exactly(array: Any) -> Any:
     """The module of exact proofs where an array is one of rational numbers; else None."""
-    of_rationals = isinstance(array, np.ndarray) and array.dtype.hasobject
+    of_rationals = getattr(array, "dtype", None) == np.dtype(object)
     return import_module(".exact", __package__) if of_rationals else None
 
 
@@ -43,12 +43,12 @@ def up(value: Any) -> Any:
 def like(array: Array, value: Any) -> Any:
     """Numbers as some of the kind that an array holds."""
     exact = exactly(array)
-    return exact.Rationals.of(value) if exact else value
+    return exact.exact(value) if exact else value
 
 
-def nearest(array: Array) -> Array:
-    """Numbers in float64 near those of an array; they prove nothing."""
-    return np.asarray(array, np.float64)
+def nearest(array: Any) -> Array:
+    """Floats near the numbers of an array; they prove nothing."""
+    return array.nearest() if exactly(array) else array
 
 
 def below(array: Any) -> Array:
@@ -59,6 +59,11 @@ def below(array: Any) -> Array:
 def bounded(*vectors: Array) -> bool:
     """Whether the entries are positive, and neither so small nor so large that products with them lose what they prove."""
     return all(bool((vector > 1e-100).all() and (vector < 1e100).all()) for vector in vectors)
+
+
+def length(array: Array) -> Any:
+    """The Euclidean norm of all entries."""
+    return np.sqrt((array * array).sum())
 
 
 def rounding_constant(terms: int) -> float:

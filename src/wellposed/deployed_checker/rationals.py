@@ -11,8 +11,9 @@ from math import isqrt
 from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from .proofs import Array, nearest
+from .proofs import Array
 
 try:
     import flint
@@ -47,7 +48,7 @@ class Rationals(np.ndarray):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """Apply a function of numpy."""
-        if "out" in options:
+        if "out" in options or any(isinstance(part, NDArrayOperatorsMixin) for part in inputs):  # complex ones
             return NotImplemented
         if ufunc is np.isfinite:
             return np.ones(self.shape, bool)
@@ -67,6 +68,8 @@ class Rationals(np.ndarray):
     def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
         """Apply a function of numpy that moves entries."""
         found = super().__array_function__(function, types, arguments, options)
+        if function is np.empty_like:
+            return found
         if isinstance(found, list | tuple):
             return type(found)(_wrapped(part) for part in found)
         return Rationals.of(found) if isinstance(found, np.ndarray) and found.dtype.hasobject else found
@@ -78,7 +81,15 @@ class Rationals(np.ndarray):
         raise TypeError("a rational number is no float")
 
     def __repr__(self) -> str:
-        return repr(nearest(self).tolist())
+        return repr(self.nearest().tolist())
+
+    def any(self, *places: Any) -> Any:  # type: ignore[override]
+        """Whether one is not zero."""
+        return (self != 0.0).any(*places)
+
+    def nearest(self) -> Array:
+        """Floats near these."""
+        return np.asarray(self, np.float64)
 
     def below(self) -> Rationals:
         """Numbers at most these, near them and short."""

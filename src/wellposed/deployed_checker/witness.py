@@ -9,7 +9,7 @@ import numpy as np
 from .claim import Claim
 from .maps import scale_of
 from .node import Node
-from .proofs import UNIT, Array, Refuted, norm_of, require, rounding_constant
+from .proofs import UNIT, Array, Refuted, length, norm_of, require, rounding_constant
 
 SIGMA: dict[str, Callable[[Array], Array]] = {
     "relu": lambda v: np.maximum(v, 0.0), "leaky_relu": lambda v: np.where(v > 0.0, v, 0.01 * v),
@@ -50,7 +50,7 @@ def lower_bound(nodes: list[Node], claim: Claim) -> Any:
 
 def _length(vector: Array, norm: str) -> Any:
     sizes = np.abs(vector)
-    return np.sqrt((sizes * sizes).sum()) if norm == "2" else sizes.sum() if norm == "1" else sizes.max()
+    return length(vector) if norm == "2" else sizes.sum() if norm == "1" else sizes.max()
 
 
 def _size(value: Array) -> Array:
