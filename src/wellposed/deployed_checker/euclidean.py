@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .claim import Claim
-from .maps import Linear, by_channel, linear_maps
+from .maps import Linear, linear_maps
 from .node import EQUILIBRIA, Node
 from .proofs import FOLDED, Array, Refuted, near_one, norm_of, require, rounding_constant, up
 
@@ -24,7 +24,8 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
         path, known = maps[node.place], _constant(node, nodes, found, claim)
         if path.start != node.place:
             known.append(up(_norm(path) * found[path.start]))
-            known += _folded(nodes, path, found)
+            if nodes[path.start].kind == "Convolution":
+                known += import_module(".windows", __package__).scaled(nodes, path, found)
         if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
             before = maps[node.sources[0]]
             known.append(up(import_module(".cells", __package__).joint(node, before, claim) * found[before.start]))
@@ -51,17 +52,6 @@ def _norm(path: Linear) -> Any:
     return np.abs(path.matrix).max() * _ROUNDED
 
 
-def _folded(nodes: list[Node], path: Linear, found: list[Any]) -> list[Any]:
-    """The constant of a convolution of which each channel is scaled behind it, if a path is that."""
-    first = nodes[path.start]
-    scale = by_channel(path.matrix, first.shape) if first.kind == "Convolution" else None
-    if scale is None:
-        return []
-    before = first.sources[0]
-    own = import_module(".windows", __package__).constant(first, nodes[before].shape, scale)
-    return [up(own * found[before])]
-
-
 def _constant(node: Node, nodes: list[Node], found: list[Any], claim: Claim) -> list[Any]:
     """The constant of an edge that follows from those of the edges that its node takes; none for a linear map."""
     kind, numbers, given = node.kind, node.numbers, [found[source] for source in node.sources]
@@ -71,9 +61,7 @@ def _constant(node: Node, nodes: list[Node], found: list[Any], claim: Claim) -> 
     if kind in ("Affine", "Normalize", "BatchNormalized") or (kind == "Linear" and len(node.shape) == 1):
         return []
     if kind in ("Convolution", "AveragePooling", "MaximumPooling"):
-        own = import_module(".windows", __package__).constant(
-            node, nodes[node.sources[0]].shape, np.ones(node.shape[0])
-        )
+        own = import_module(".windows", __package__).constant(node, nodes)
     elif kind == "Linear":
         own = norm_of(numbers["W"])
     elif kind in ("Sandwich", "Residual"):

@@ -14,9 +14,10 @@ from .circulated import convolution, low_rank, metric
 from .claim import Claim
 from .frequencies import all_semidefinite, counts, gram, waves
 from .image_segment import ImageSegment
-from .maps import Linear, by_channel
+from .maps import Linear
 from .node import Node
 from .proofs import FOLDED, UNIT, Array, length, like, near_one, nearest, require, rounding_constant, semidefinite
+from .windows import by_channel
 
 
 class PooledSegment(ImageSegment):
@@ -72,14 +73,16 @@ class PooledSegment(ImageSegment):
 
 def _sums_to_one(condition: Array, error: Array, image: Array, count: Array, missed: Any) -> bool:
     """Whether Σ C_ω S_ω⁻¹ C_ωᴴ ⪯ I is proved for C = image, which is off by so much in the Euclidean norm."""
+    least = 0.5 * float(np.linalg.eigvalsh(nearest(condition))[:, 0].min())
+    if not least > 0.0:
+        return False
     seen = _transformed(image)
     about, behind = nearest(condition), nearest(seen)
     needed = behind.conj().swapaxes(1, 2) @ np.linalg.solve(about, behind)
     needed = 0.5 * (needed + needed.conj().swapaxes(1, 2))
     outputs, eye = needed.shape[1], np.eye(condition.shape[1])
     left = 1.0 - float(np.linalg.eigvalsh(np.einsum("f,fab->ab", count, needed.real))[-1])
-    least = 0.5 * float(np.linalg.eigvalsh(about)[:, 0].min())
-    if not left > 0.0 or not least > 0.0:
+    if not left > 0.0:
         return False
     # Half of what is left of the identity is shared out, evenly and in proportion to the needs.
     share: Any = (1.0 + 0.25 * left) * needed + 0.25 * left / float(count.sum()) * np.eye(outputs)
