@@ -2,8 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from .proofs import Array
+
+# Kinds of equilibria whose bounds of errors rely on a sensitivity, and the modules that prove it.
+EQUILIBRIA = {
+    "ReflectedEquilibrium": ".dense", "PositiveEquilibrium": ".positive", "ConvolvedEquilibrium": ".channelwise",
+    "PositiveConvolvedEquilibrium": ".positive", "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
+}  # fmt: skip
+# All kinds whose bounds of errors rely on something that is proved.
+CHECKED = EQUILIBRIA | {"FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells", "Circular": ".circular"}
 
 
 @dataclass
@@ -23,7 +32,7 @@ class Node:
     place: int
     kind: str
     sigma: str
-    slope: float
+    slope: Any
     sources: tuple[int, ...]
     numbers: dict[str, Array]
     shape: tuple[int, ...] = ()

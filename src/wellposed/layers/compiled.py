@@ -63,7 +63,7 @@ class Compilable(nn.Module, ABC):
         """
 
     @abstractmethod
-    def evaluate(self, x: Tensor, aside: Any = None, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def evaluate(self, x: Tensor, aside: Any, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Value and state, with their graph where gradients are enabled.
 
         Args:

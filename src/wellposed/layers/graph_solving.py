@@ -79,15 +79,15 @@ class GraphSolving(SolvingModule, ABC):
         """Shapes of the value and of the state, which are one thing, for node features that may have no numbers."""
         return ((x.shape[0], self.state_features),) * 2
 
-    def evaluate(self, x: Tensor, graphs: Graphs, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def evaluate(self, x: Tensor, aside: Graphs, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The state of every node, as value and as state.
 
         Args:
             x: node features, in the precision of the weights.
-            graphs: their graphs.
+            aside: their graphs.
             known: the state, where an earlier call with the same numbers has found it.
         """
-        state = self._run(x, graphs, x.dtype, proved=False, known=known).value
+        state = self._run(x, aside, x.dtype, proved=False, known=known).value
         return state, state
 
     @uncompiled
