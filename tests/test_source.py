@@ -119,8 +119,8 @@ def test_every_room_is_in_the_map_of_the_code():
 
 
 MAKERS = {
-    "arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm", "tensor",
-    "zeros",
+    "arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm",
+    "tensor", "zeros",
 }  # fmt: skip
 
 
