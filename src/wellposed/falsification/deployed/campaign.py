@@ -53,6 +53,7 @@ def campaign(
     *,
     seed: int = 0,
     subjects: tuple[str, ...] = tuple(SUBJECTS),
+    kinds: tuple[str, ...] = tuple(CHANGES),
     done: Callable[[int], None] = lambda _: None,
 ) -> list[Outcome]:
     """Change honest files so many times in all, every kind as often, and judge what is accepted.
@@ -61,11 +62,12 @@ def campaign(
         trials: changed files.
         seed: of everything.
         subjects: some of `SUBJECTS`.
+        kinds: of changes, some of `CHANGES`.
         done: called with the number of trials that are over.
     """
     found: list[Outcome] = []
     with tempfile.TemporaryDirectory() as place:
-        folder, kinds = Path(place), list(CHANGES)
+        folder = Path(place)
         cases = [(name, norm) for name in subjects for norm in SUBJECTS[name].norms]
         honest = {case: SUBJECTS[case[0]].files(case[1], folder) for case in cases}
         judges = {case: Judge(files) for case, files in honest.items()}

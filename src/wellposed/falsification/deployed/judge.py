@@ -13,7 +13,7 @@ from torch import Tensor
 from wellposed.errors import require
 from wellposed.falsification.deployed.files import Array, Files, Impossible
 from wellposed.falsification.deployed.honest import by_evidence, proof
-from wellposed.falsification.deployed.reference import Reference
+from wellposed.falsification.deployed.reference import Reference, Unknown
 
 _POINTS, _STEPS, _SHARE = 64, 3, 1e-9
 _SAME, _SEARCHED = 1e-8, 1e-6  # relative: room for better evidence, and what searches of new evidence leave open
@@ -36,7 +36,15 @@ class Judge:
         self._proof: tuple[tuple[str, bytes], tuple[dict[str, Any], dict[str, Array]]] | None = None
 
     def faults(self, files: Files, folder: Path) -> list[str]:
-        """What is wrong with files that were accepted."""
+        """What is wrong with files that were accepted; that nothing can evaluate them is a fault, too."""
+        try:
+            return self._faults(files, folder)
+        except Unknown:
+            raise
+        except Exception as error:  # of whatever reads the file
+            return [f"the file cannot be evaluated ({type(error).__name__}: {str(error)[:200]})"]
+
+    def _faults(self, files: Files, folder: Path) -> list[str]:
         norm, claim, found = files.claim["norm"], files.claim, list[str]()
         jacobians = self._jacobians(files.model_bytes)
         seen = float(_norms(jacobians, norm).max())
