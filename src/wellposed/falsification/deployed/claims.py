@@ -79,9 +79,9 @@ def evidence_bytes(rng: Generator, files: Files) -> None:
             text = header.strip()
             header = text[:-1] + b"," + text[1:] if own.random() < 0.5 else text[:-1] + b',"x":' + text[1:] + b"}"
         elif kind == 5:  # overlapping offsets
-            known = json.loads(header)
+            known = json.loads(header) or {"x": {}, "y": {"data_offsets": [0, 0]}}
             first, second = (known[key] for key in own.choice(sorted(known), 2))
-            first["data_offsets"] = second["data_offsets"]
+            first["data_offsets"] = second.get("data_offsets", [0, 8])
             header = json.dumps(known).encode()
         else:
             known = json.loads(header)

@@ -84,13 +84,14 @@ class Judge:
         claim, own = files.claim, files.model_bytes != self.honest.model_bytes
         whole, pairs, room = self.honest.claim["lipschitz"], self.honest.claim["pairs"], _SAME
         if own or claim["norm"] != self.honest.claim["norm"]:
-            try:
-                known, _ = self.proof(files, folder)
-            except Impossible:
-                return []  # slopes are all that is known
-            again = by_evidence(files.nodes(folder), claim["norm"], self.honest) or (known["lipschitz"], known["pairs"])
-            whole, room = min(known["lipschitz"], again[0]), _SEARCHED
-            pairs = None if known["pairs"] is None or again[1] is None else np.minimum(known["pairs"], again[1])
+            again, room = by_evidence(files.nodes(folder), claim["norm"], self.honest), _SEARCHED
+            if again is None:
+                try:
+                    known, _ = self.proof(files, folder)
+                except Impossible:
+                    return []  # slopes are all that is known
+                again = known["lipschitz"], known["pairs"]
+            whole, pairs = again
         found = []
         if not claim["lipschitz"] >= whole * (1.0 - room):
             found.append(f"{claim['lipschitz']!r} is claimed, an honest proof gives {whole!r}")
