@@ -6,7 +6,6 @@ import json
 from collections import Counter
 
 import pytest
-import torch
 
 from wellposed.cli.main import run
 from wellposed.falsification.deployed.campaign import CHANGES, as_text, campaign
@@ -17,8 +16,8 @@ pytestmark = pytest.mark.float32
 TRIALS = 2000
 
 
+@pytest.mark.timeout(900)
 def test_changed_files_that_are_accepted_claim_no_less_than_is_true():
-    torch.set_num_threads(1)
     found = campaign(TRIALS)
     counts = Counter((outcome.kind, outcome.what) for outcome in found)
     assert not any(outcome.reasons for outcome in found), as_text(found)
@@ -29,14 +28,12 @@ def test_changed_files_that_are_accepted_claim_no_less_than_is_true():
 
 
 def test_the_same_seed_changes_the_same():
-    first, second, other = (campaign(26, seed=seed, subjects=("image",)) for seed in (3, 3, 4))
+    first, second, other = (campaign(26, seed=seed, subjects=("feedthrough",)) for seed in (3, 3, 4))
     assert first == second and first != other
 
 
-def test_the_command(capsys, monkeypatch):
-    some = {"alone": SUBJECTS["alone"]}
-    monkeypatch.setattr("wellposed.falsification.deployed.campaign.SUBJECTS", some)
-    assert run(["reproduce", "forgeries", "--trials", "26", "--json"]) == 0
+def test_the_command(capsys):
+    assert run(["reproduce", "forgeries", "--trials", "26", "--subjects", "feedthrough", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [outcome["kind"] for outcome in told].count("graph: wires") >= 1 and len(told) == 26
     assert run(["reproduce", "forgeries", "--trials", "0"]) == 2

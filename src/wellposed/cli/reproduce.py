@@ -96,6 +96,8 @@ class ReproduceForgeries(Common):
     """Changed files in all."""
     seed: int = 0
     """Of everything."""
+    subjects: tuple[str, ...] = ()
+    """Only files of these networks."""
 
 
 def reproduce(arguments: list[str]) -> int:
@@ -161,11 +163,14 @@ def reproduce_falsification(arguments: list[str]) -> int:
 def reproduce_forgeries(arguments: list[str]) -> int:
     """``wellposed reproduce forgeries``."""
     from wellposed.falsification.deployed.campaign import as_text, campaign
+    from wellposed.falsification.deployed.subjects import SUBJECTS
 
     options = parse(ReproduceForgeries, arguments, "wellposed reproduce forgeries")
     check(options.trials >= 1, "trials", options.trials, "must be positive")
+    for subject in options.subjects:
+        choices("subjects", subject, tuple(SUBJECTS))
     with counting("changed files", quiet=options.json) as done:
-        found = campaign(options.trials, seed=options.seed, done=done)
+        found = campaign(options.trials, seed=options.seed, subjects=options.subjects or tuple(SUBJECTS), done=done)
     show([dataclasses.asdict(outcome) for outcome in found], as_text(found), options)
     return 1 if any(outcome.reasons for outcome in found) else 0
 

@@ -81,28 +81,18 @@ class Judge:
         return self._jacobians_of[model]
 
     def _less_than_honest(self, files: Files, folder: Path) -> list[str]:
-        claim, own = files.claim, files.model_bytes != self.honest.model_bytes
-        whole, pairs, room = self.honest.claim["lipschitz"], self.honest.claim["pairs"], _SAME
-        if own or claim["norm"] != self.honest.claim["norm"]:
-            again, room = by_evidence(files.nodes(folder), claim["norm"], self.honest), _SEARCHED
-            if again is None:
-                try:
-                    known, _ = self.proof(files, folder)
-                except Impossible:
-                    return []  # slopes are all that is known
-                again = known["lipschitz"], known["pairs"]
-            whole, pairs = again
-        found = []
-        if not claim["lipschitz"] >= whole * (1.0 - room):
-            found.append(f"{claim['lipschitz']!r} is claimed, an honest proof gives {whole!r}")
-        if claim["pairs"] is not None and pairs is not None:
-            margins, best = np.array(claim["pairs"]), np.array(pairs)
-            less = ~(margins >= best * (1.0 - room))
-            if less.any():
-                found.append(
-                    f"margins of {margins[less].tolist()} are claimed, an honest proof gives {best[less].tolist()}"
-                )
-        return found
+        """Constants below those of an honest proof, by the evidence of the honest file or by new evidence."""
+        known = self.honest.claim
+        if files.model_bytes == self.honest.model_bytes and files.claim["norm"] == known["norm"]:
+            return _less(files.claim, known["lipschitz"], known["pairs"], _SAME)
+        again = by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
+        if again is not None and not _less(files.claim, *again, _SEARCHED):
+            return []
+        try:
+            found, _ = self.proof(files, folder)
+        except Impossible:
+            return []  # slopes are all that is known
+        return _less(files.claim, found["lipschitz"], found["pairs"], _SEARCHED)
 
     def proof(self, files: Files, folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         """An honest proof of files that were written to a folder, see `honest.proof`."""
@@ -143,6 +133,19 @@ class Judge:
             if bool(wrong.any())
             else []
         )
+
+
+def _less(claim: dict[str, Any], whole: float, pairs: Any, room: float) -> list[str]:
+    """What is claimed to be less than some constants."""
+    found = []
+    if not claim["lipschitz"] >= whole * (1.0 - room):
+        found.append(f"{claim['lipschitz']!r} is claimed, an honest proof gives {whole!r}")
+    if claim["pairs"] is not None and pairs is not None:
+        own, best = np.array(claim["pairs"]), np.array(pairs)
+        less = ~(own >= best * (1.0 - room))
+        if less.any():
+            found.append(f"margins of {own[less].tolist()} are claimed, an honest proof gives {best[less].tolist()}")
+    return found
 
 
 def _norms_of_rows(rows: Tensor, norm: str) -> Tensor:
