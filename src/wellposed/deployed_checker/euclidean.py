@@ -7,7 +7,7 @@ import numpy as np
 
 from .claim import Claim
 from .maps import Linear, linear_maps
-from .node import Node
+from .node import EQUILIBRIA, Node
 from .proofs import FOLDED, Array, Refuted, norm_of, require, rounding_constant, up
 
 _ROUNDED = 1.0 + 1e-13
@@ -20,10 +20,16 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
     )
     maps, found, pairs = linear_maps(nodes), list[float](), None
     for node in nodes[:-1]:
-        known, path = [_constant(node, [found[source] for source in node.sources], claim)], maps[node.place]
+        known, path = [_constant(node, nodes, found, claim)], maps[node.place]
         if path.start != node.place:
             known.append(up(_norm(path) * found[path.start]))
-        if claim.has(f"{node.place}/multipliers") and "metric" in claim.theorems:
+            if nodes[path.start].kind == "Convolution":
+                known.append(import_module(".windows", __package__).scaled(nodes, path, found))
+        if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
+            before = nodes[node.sources[0]]
+            own = import_module(".cells", __package__).joint(node, before, claim)
+            known.append(up(own * found[before.sources[0]]))
+        if claim.has(f"{node.place}/values") and "metric" in claim.theorems:
             start, value, pairs = import_module(".metric", __package__).constants(nodes, maps, node, claim)
             known.append(up(value * found[start]))
             pairs = None if pairs is None else np.nextafter(pairs * found[start], math.inf)
@@ -37,7 +43,7 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
 
 def _last(pairs: Array | None, nodes: list[Node], claim: Claim) -> Array | None:
     """Constants of margins that are about the logits."""
-    return pairs if claim.has(f"{nodes[-1].sources[0]}/multipliers") else None
+    return pairs if claim.has(f"{nodes[-1].sources[0]}/values") else None
 
 
 def _norm(path: Linear) -> float:
@@ -46,22 +52,27 @@ def _norm(path: Linear) -> float:
     return float(np.abs(path.matrix).max()) * _ROUNDED
 
 
-def _constant(node: Node, given: list[float], claim: Claim) -> float:
+def _constant(node: Node, nodes: list[Node], found: list[float], claim: Claim) -> float:
     """The constant of an edge that follows from those of the edges that its node takes."""
-    kind, numbers, moved = node.kind, node.numbers, sum(given)
+    kind, numbers, given = node.kind, node.numbers, [found[source] for source in node.sources]
+    moved = sum(given)
     if kind in ("SumOfTwo", "DifferenceOfTwo"):
         return up(moved)
     if kind in ("Affine", "Normalize", "BatchNormalized") or (kind == "Linear" and len(node.shape) == 1):
         return math.inf  # these are linear maps
     if kind in ("Convolution", "AveragePooling", "MaximumPooling"):
-        own = import_module(".windows", __package__).constant(node)
+        own = import_module(".windows", __package__).constant(node, nodes)
     elif kind == "Linear":
         own = norm_of(numbers["W"])
     elif kind in ("Sandwich", "Residual"):
         own = import_module(".explicit", __package__).constant(node, claim)
-    elif kind in ("ReflectedEquilibrium", "PositiveEquilibrium"):
+    elif kind in EQUILIBRIA:
         own = float(numbers["sensitivity"])  # which was proved
-    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation"):
+    elif kind == "Circular":
+        own = float(numbers["norm"])  # which was proved
+    elif kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
+        own = import_module(".cells", __package__).constant(node)
+    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation", "Placed"):
         own = node.slope
     else:
         raise Refuted("constant", f"nothing proves one of {node.name}")
