@@ -18,12 +18,21 @@ from wellposed.deployed_checker.metric import Segment
 from wellposed.deployed_checker.node import Node
 from wellposed.deployed_checker.positive import slopes
 from wellposed.deployment import certificate as prover
+from wellposed.deployment.image_metrics import image_metrics
 from wellposed.deployment.sensitivity import proved_sensitivity
 from wellposed.errors import WellposedError
 from wellposed.falsification.deployed.files import Array, Files, Impossible
 from wellposed.guarantee.metric_search import find_metric
 from wellposed.numerics.outward import REPRODUCIBLE
 
+_OF_IMAGES = (
+    "sensitivity",
+    "start",
+    "reach",
+    "back",
+    "vector",
+    "gram",
+)  # of equilibria on images, taken over as they are
 _ROUNDS = 200  # of the power iteration for a sensitivity
 
 
@@ -82,11 +91,14 @@ def proof(nodes: list[Node], norm: str, kept: dict[str, Array]) -> tuple[dict[st
     Raises:
         Impossible: nothing was proved.
     """
-    _, tensors = sensitivities(nodes)
+    tensors = {name: part for name, part in kept.items() if name.split("/")[1] in _OF_IMAGES} | sensitivities(nodes)[1]
     if norm == "2":
         tensors |= {name: part for name, part in kept.items() if name.endswith("/scale")}
-        for end, segment in prover._segments(nodes, linear_maps(nodes)):
-            last = end.place == nodes[-1].sources[0] and end.place != segment.layer
+        tensors |= {name: part for name, part in kept.items() if name.endswith("/ratio")}
+        for end, last, segment in prover._segments(nodes, linear_maps(nodes), prover._Draft(norm, [], tensors)):
+            if not isinstance(segment, Segment):
+                tensors |= image_metrics(end, segment, None)
+                continue
             start, old = tensors[f"{segment.layer}/sensitivity"], kept.get(f"{end.place}/multipliers")
             start = start if old is None or old.shape[1:] != start.shape else old[0]
             tensors |= prover._metrics(end, segment, None, {f"{end.place}/metric": start}, last)
@@ -118,7 +130,7 @@ def by_evidence(nodes: list[Node], norm: str, kept: Files) -> tuple[float, Array
     try:
         tensors = kept.tensors | sensitivities(nodes)[1]
         return prover.constants_of(nodes, prover._Draft(norm, kept.claim["theorems"], tensors))
-    except (Refuted, Impossible, np.linalg.LinAlgError):
+    except (Refuted, Impossible, ValueError, KeyError, IndexError, np.linalg.LinAlgError):
         return None
 
 

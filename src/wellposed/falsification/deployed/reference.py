@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wellposed.activations import activation
 
-_STEPS, _NEWTON, _UNSOLVED = 400, 8, 1e-11
+_STEPS, _NEWTON, _CARRIED, _UNSOLVED = 400, 8, 60, 1e-11
 
 
 class Unknown(Exception):
@@ -92,6 +92,22 @@ class Reference:
         return found
 
 
+class Masked:
+    """The activation of a node, with zeros for the entries of its state that are none.
+
+    Args:
+        node: the node.
+        mask: zeros and ones, shape (entries,).
+    """
+
+    def __init__(self, node: Node, mask: Tensor) -> None:
+        self._node, self._mask = node, mask
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """Shape (batch, entries) to the same."""
+        return self._node.apply(v) * self._mask
+
+
 def _tensor(array: np.ndarray) -> Tensor:
     wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
     return torch.from_numpy(np.array(wide))
@@ -143,36 +159,92 @@ def _state_map(node: Node, shape: torch.Size) -> Tensor:
     if "W" in node.numbers:
         return node.numbers["W"]
     size = shape.numel()
-    return _convolve(node, torch.eye(size, dtype=torch.float64).reshape(size, *shape)).flatten(1).t()
+    basis = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
+    if "K" in node.numbers:
+        return _convolve(node, basis).flatten(1).t()
+    moved = _circulate(basis, node.numbers["T"])
+    if node.kind == "ScaledEquilibrium":
+        rows = node.numbers["G"]
+        moved = basis - node.numbers["scale"] * (moved + (basis.flatten(1) @ rows.t() @ rows).reshape(basis.shape))
+    return moved.flatten(1).t()
+
+
+def _circulate(x: Tensor, matrices: Tensor) -> Tensor:
+    """A circular convolution of images that is given by one matrix for every frequency of the half spectrum."""
+    seen = torch.fft.rfft2(x)
+    found = torch.einsum("hvoi,bihv->bohv", torch.view_as_complex(matrices.contiguous()), seen)
+    return torch.fft.irfft2(found, s=x.shape[2:])
+
+
+def _placed(node: Node, x: Tensor) -> Tensor:
+    pixels = torch.cat([x.flatten(2), torch.zeros(*x.shape[:2], 1, dtype=x.dtype)], 2)
+    return pixels[:, :, node.numbers["index"]].reshape(len(x), *node.numbers["shape"].tolist()[1:])
+
+
+def _in_pairs(v: Tensor, sorts: Tensor) -> Tensor:
+    """Features of the first half and of the second one sorted, or left as they are."""
+    first, second = v.chunk(2, 1)
+    return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], 1) if bool(sorts) else v
+
+
+def _maps_of_cell(node: Node, z: Tensor) -> Tensor:
+    """What the maps of a cell make of a state."""
+    numbers = node.numbers
+    if node.kind == "FeatureCellEquilibrium":
+        for matrix, bias in zip(numbers["W"], numbers["b"], strict=True):
+            z = _in_pairs(z @ matrix.t() + bias, numbers["sorts_inner"])
+        return z
+    hidden = _in_pairs(_circulate(z, numbers["F"]) + numbers["a"], torch.tensor(True))
+    return _in_pairs(_circulate(hidden, numbers["G"]) + numbers["b"], numbers["sorts_inner"])
+
+
+def _cell(node: Node, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The equilibrium of a cell; derivatives are those of its last steps, which miss what a contraction leaves of them."""
+    numbers = node.numbers
+
+    def step(z: Tensor) -> Tensor:
+        mixed = numbers["direct"] * z + numbers["through"] * _maps_of_cell(node, z) + numbers["driven"] * h
+        return numbers["kappa"] * _in_pairs(mixed, numbers["sorts_outer"])
+
+    state = torch.zeros_like(h)
+    with torch.no_grad():
+        for _ in range(_STEPS):
+            state = step(state)
+        missed = (step(state) - state).abs().flatten(1).amax(1)
+    for _ in range(_CARRIED):
+        state = step(state)
+    return state, ~(missed <= _UNSOLVED * (1.0 + h.detach().abs().flatten(1).amax(1)))
 
 
 def _equilibrium(node: Node, q: Tensor) -> tuple[Tensor, Tensor]:
     """The solution of z = σ(Wz + q), and for which samples it was not found to float64's precision."""
-    matrix, offset, eye = _state_map(node, q.shape[1:]), q.flatten(1), torch.eye(q[0].numel(), dtype=torch.float64)
+    mask = torch.broadcast_to(node.numbers.get("mask", torch.ones(())), q.shape[1:]).flatten()
+    own, eye = Masked(node, mask), torch.eye(q[0].numel(), dtype=torch.float64)
+    matrix, offset = _state_map(node, q.shape[1:]), q.flatten(1)
     with torch.no_grad():
         if node.kind.startswith("Positive"):
-            state = node.apply(offset)
+            state = own(offset)
             for _ in range(_STEPS):
-                state = node.apply(state @ matrix.t() + offset)
+                state = own(state @ matrix.t() + offset)
         else:
             inverse, state = torch.linalg.inv(2.0 * eye - matrix).t(), torch.zeros_like(offset)
             for _ in range(_STEPS):
-                mirrored = 2.0 * node.apply(state) - state
+                mirrored = 2.0 * own(state) - state
                 state = 2.0 * (mirrored + offset) @ inverse - mirrored
-            state = node.apply(state)
+            state = own(state)
         for _ in range(_NEWTON):
-            state = _newton(node, matrix, state, offset)
-        missed = (node.apply(state @ matrix.t() + offset) - state).abs().amax(1)
+            state = _newton(own, matrix, state, offset)
+        missed = (own(state @ matrix.t() + offset) - state).abs().amax(1)
     unsolved = ~(missed <= _UNSOLVED * (1.0 + offset.detach().abs().amax(1) + state.abs().amax(1)))
-    return _newton(node, matrix, state, offset).reshape(q.shape), unsolved
+    return _newton(own, matrix, state, offset).reshape(q.shape), unsolved
 
 
-def _newton(node: Node, matrix: Tensor, state: Tensor, offset: Tensor) -> Tensor:
+def _newton(own: Masked, matrix: Tensor, state: Tensor, offset: Tensor) -> Tensor:
     """A step of Newton's method from a state that carries no derivative; where W or slopes admit none, the state itself."""
-    image = node.apply(state @ matrix.t() + offset)
+    image = own(state @ matrix.t() + offset)
     with torch.enable_grad():
         argument = (state @ matrix.t() + offset).detach().requires_grad_()
-        slope = torch.autograd.grad(node.apply(argument).sum(), argument)[0]
+        slope = torch.autograd.grad(own(argument).sum(), argument)[0]
     system = torch.eye(len(matrix), dtype=torch.float64) - slope[:, :, None] * matrix
     return state + torch.linalg.solve(system, (image - state)[:, :, None])[:, :, 0]
 
@@ -186,4 +258,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "Activation": lambda node, x: node.apply(x), "ReflectedEquilibrium": _equilibrium, "PositiveEquilibrium": _equilibrium,
     "PositivePart": lambda node, x: torch.nn.functional.softplus(x, threshold=700.0) + node.numbers["floor"],
     "ConvolvedEquilibrium": _equilibrium, "PositiveConvolvedEquilibrium": _equilibrium,
+    "CirculatedEquilibrium": _equilibrium, "ScaledEquilibrium": _equilibrium, "Placed": _placed,
+    "Circular": lambda node, x: _circulate(x, node.numbers["T"]) + node.numbers["b"],
+    "FeatureCellEquilibrium": _cell, "ChannelCellEquilibrium": _cell,
 }  # fmt: skip

@@ -70,6 +70,26 @@ def _normalised() -> nn.Module:
     return nn.Sequential(wp.Normalize((0.1, 0.2), (0.3, 0.4)), nn.Flatten(), wp.MonDEQ(8, 4), nn.Linear(4, 3))
 
 
+def _moved(module: nn.Module) -> nn.Module:
+    """A module with all parameters moved at random."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return module
+
+
+def _headed(layers: Callable[[], list[nn.Module]], shape: tuple[int, ...]) -> Subject:
+    """Layers and a head that reads all of their value; in the Euclidean norm, in which all are proved."""
+
+    def model() -> nn.Module:
+        parts = nn.Sequential(*map(_moved, layers()))
+        with torch.no_grad():
+            features = parts(torch.randn(8, *shape))[0].numel()
+        return nn.Sequential(parts, nn.Flatten(), nn.Linear(features, 3))
+
+    return Subject(model, shape, ("2",))
+
+
 SUBJECTS: dict[str, Subject] = {
     "monotone": Subject(_normalised, (2, 2, 2)),
     "alone": Subject(lambda: nn.Sequential(wp.MonDEQ(6, 5, activation="tanh"))),
@@ -81,4 +101,15 @@ SUBJECTS: dict[str, Subject] = {
     "deep": Subject(_deep, norms=("2",)),
     "branches": Subject(Branched, norms=("2",)),
     "image": Subject(_image, (1, 6, 6)),
+    "circulated": _headed(lambda: [wp.ConvMonDEQ(1, 2, (4, 3), border=1)], (1, 4, 3)),
+    "scaled": _headed(lambda: [wp.ConvLBEN(1, 2, (4, 4), stride=2)], (1, 4, 4)),
+    "bounded on images": Subject(
+        lambda: _moved(wp.ConvLBEN(1, 2, (4, 4), gamma=2.0, out_features=3, pool=2, metric="full")), (1, 4, 4), ("2",)
+    ),
+    "channelwise": _headed(lambda: [wp.ConvNEMON(1, 2, (4, 3), mu=0.5)], (1, 4, 3)),
+    "positive on images": _headed(lambda: [wp.ConvPcDEQ(1, 2, (4, 3))], (1, 4, 3)),
+    "cells": _headed(lambda: [wp.OrthogonalDEQ(5, 6, coupling="convex", omega=0.4, depth=2)], (5,)),
+    "joint cells": _headed(lambda: [wp.OrthogonalDEQ(3, 6, coupling="joint", kappa=0.8)], (3,)),
+    "orthogonal": _headed(lambda: [wp.OrthogonalConv2d(2, 4, (5, 6), stride=2), wp.GroupSort(dim=-3)], (2, 5, 6)),
+    "cells on images": _headed(lambda: [wp.ConvOrthogonalDEQ(1, 4, (4, 3))], (1, 4, 3)),
 }  # fmt: skip
