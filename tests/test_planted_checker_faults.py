@@ -147,7 +147,10 @@ FAULTS = {
     "any step is one of a resolvent": (without(dense, "options"), "alone", number("step", lambda a: a * 2.0)),
     "shapes are not followed": (without(shapes, "shapes"), "mondeq", {"model": rows_of_a_mean}),
     "standard deviations may be negative": (without(shapes, "options"), "mondeq", number("std", lambda a: -a)),
-    "windows may be anywhere": (believing(windows, "_regular"), "image", number("Convolution_1.index", lambda a: 0 * a)),
+    "windows may be anywhere": (
+        believing(windows, "_regular"), "image",
+        number("Convolution_1.index", lambda a: 0 * a) | claims(lipschitz=less(3.0), pairs=less(3.0)),
+    ),
     "overlaps are believed": (without(windows, "options"), "image", number("overlap", lambda a: 0.5 * a)),
     "numbers may be none": (without(model, "numbers"), "mondeq", number("bias", lambda a: a * np.nan)),
     "bounds of errors of other values": (without(model, "graph"), "branches", {"model": swap_errors}),

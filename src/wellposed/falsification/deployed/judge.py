@@ -82,11 +82,13 @@ class Judge:
 
     def _less_than_honest(self, files: Files, folder: Path) -> list[str]:
         """Constants below those of an honest proof, by the evidence of the honest file or by new evidence."""
-        known = self.honest.claim
-        if files.model_bytes == self.honest.model_bytes and files.claim["norm"] == known["norm"]:
-            return _less(files.claim, known["lipschitz"], known["pairs"], _SAME)
-        again = by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
-        if again is not None and not _less(files.claim, *again, _SEARCHED):
+        known, same = self.honest.claim, files.model_bytes == self.honest.model_bytes
+        if same and files.claim["norm"] == known["norm"]:
+            less = _less(files.claim, known["lipschitz"], known["pairs"], _SAME)
+        else:
+            again = by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
+            less = ["nothing is known"] if again is None else _less(files.claim, *again, _SEARCHED)
+        if not less:
             return []
         try:
             found, _ = self.proof(files, folder)
