@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .frequencies import gram, norm_of_gram
+from .frequencies import LONGEST, gram, norm_of_gram
 from .proofs import Array, near_one
 
 Shape = tuple[int, ...]
@@ -93,4 +93,5 @@ def norm(kernel: Array, seen: Array, image: Shape, outputs: Shape) -> float:
     grid, strides = found
     work = math.prod(grid) * kernel.size * (len(kernel) + math.prod(strides))
     scaled, exponent = near_one(kernel)
-    return norm_of_gram(*gram(scaled, grid, strides), exponent) if work < _WORK else math.inf
+    few = work < _WORK and max(grid) <= LONGEST
+    return norm_of_gram(*gram(scaled, grid, strides), exponent) if few else math.inf

@@ -38,7 +38,8 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
     last = maps[-1]
     head = _margins(last.matrix, found[last.start]) if last.matrix.ndim == 2 else None
     known_pairs = [part for part in (head, _last(pairs, nodes, claim)) if part is not None]
-    return found[-1], np.minimum.reduce(known_pairs) if known_pairs else None
+    whole = up(math.sqrt(2.0) * (1.0 + 1e-15)) * found[-1]  # |Δ(y_i − y_j)| ≤ √2·|Δy|
+    return found[-1], np.minimum(np.minimum.reduce(known_pairs), up(whole)) if known_pairs else None
 
 
 def _last(pairs: Array | None, nodes: list[Node], claim: Claim) -> Array | None:

@@ -14,7 +14,7 @@ from .node import Node
 from .proofs import FOLDED, UNIT, Array, Refuted, require, rounding_constant, semidefinite, up
 
 _BITS = 256  # of fixed-point numbers
-_LONGEST = 4096  # rows or columns of an image
+LONGEST = 4096  # rows or columns of an image
 
 
 @cache
@@ -49,7 +49,7 @@ def check_turns(node: Node, image: tuple[int, ...]) -> None:
     for role, extent in zip(("turn_rows", "turn_columns"), image, strict=True):
         turn = node.numbers[role]
         require(
-            turn.shape == (2, extent) and extent <= _LONGEST, "transform", f"{node.name}: {role} is for other images"
+            turn.shape == (2, extent) and extent <= LONGEST, "transform", f"{node.name}: {role} is for other images"
         )
         right = waves(extent)
         good = (turn[0] == right.real).all() and (turn[1] == right.imag).all()

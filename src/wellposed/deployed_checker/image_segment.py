@@ -41,7 +41,8 @@ class ImageSegment:
         driven = maps[self.node.sources[0]]
         placed = nodes[driven.start]
         convolved = nodes[placed.sources[0]] if placed.kind == "Placed" else placed
-        known = convolved.kind == "Convolution" and driven.matrix.ndim == 1 and placed.shape == self.node.shape
+        known = convolved.kind == "Convolution" and driven.matrix.ndim == 1
+        known = known and placed.shape == self.node.shape and len(convolved.numbers["b"]) == self.node.shape[0]
         require(known, "metric", f"{self.name}: no convolution stands before its equilibrium")
         self.scale = driven.matrix.reshape(self.node.shape)
         before = maps[convolved.sources[0]]

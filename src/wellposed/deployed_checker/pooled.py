@@ -72,13 +72,15 @@ class PooledSegment(ImageSegment):
 
 def _sums_to_one(condition: Array, error: Array, image: Array, count: Array, missed: float) -> bool:
     """Whether Σ C_ω S_ω⁻¹ C_ωᴴ ⪯ I is proved for C = image, which is off by so much in the Euclidean norm."""
+    least = 0.5 * float(np.linalg.eigvalsh(condition)[:, 0].min())
+    if not least > 0.0:
+        return False
     seen = _transformed(image)
     needed = seen.conj().swapaxes(1, 2) @ np.linalg.solve(condition, seen)
     needed = 0.5 * (needed + needed.conj().swapaxes(1, 2))
     outputs, eye = needed.shape[1], np.eye(condition.shape[1])
     left = 1.0 - float(np.linalg.eigvalsh(np.einsum("f,fab->ab", count, needed.real))[-1])
-    least = 0.5 * float(np.linalg.eigvalsh(condition)[:, 0].min())
-    if not left > 0.0 or not least > 0.0:
+    if not left > 0.0:
         return False
     # Half of what is left of the identity is shared out, evenly and in proportion to the needs.
     share = (1.0 + 0.25 * left) * needed + 0.25 * left / float(count.sum()) * np.eye(outputs)

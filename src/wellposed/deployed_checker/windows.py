@@ -29,9 +29,9 @@ def shape(node: Node, given: Shape) -> Shape:
             (rows, index.shape[1] // rows) for rows in range(1, index.shape[1] + 1) if index.shape[1] % rows == 0
         ]
     require(len(index) == found[1] * found[2], "shapes", f"{node.name}: {len(index)} windows for {found}")
-    padded, real = node.kind == "Convolution", np.ones(found[1:], bool)
-    around = padded and correlation.circular(index, given[1:], windows[0], real, (correlation.same,)) is not None
-    if not around and not any(_regular(index, given[1:], window, found[1:], padded) for window in windows):
+    padded, known = node.kind == "Convolution", (correlation.same, correlation.large)
+    usual = padded and correlation.circular(index, given[1:], windows[0], np.ones(found[1:], bool), known) is not None
+    if not usual and not any(_regular(index, given[1:], window, found[1:], padded) for window in windows):
         raise Refuted("windows", f"{node.name}: the windows are in no regular places")
     if node.kind == "AveragePooling":
         require(len(np.unique(index)) == index.size, "windows", f"{node.name}: the windows overlap")
