@@ -281,3 +281,11 @@ def test_what_is_assumed_of_a_runtime(sigma: str):
     found = torch.from_numpy(run.run(None, {"v": v.numpy()})[0])
     off = (found - activation(sigma)(v)).abs() / (1.0 + v.abs())
     assert float(off.max()) <= 0.5 * float(assumed(sigma)) + 1e-15
+
+
+def test_subnormal_weights_are_refused(tmp_path: Path):
+    model = headed(wp.MonDEQ(6, 12, m=0.3)).eval()
+    with torch.no_grad():
+        model[1].weight[0, 0] = 1e-40
+    with pytest.raises(CertificateError, match="Linear_3.weight: has subnormal float32 entries"):
+        wp.export(model, tmp_path / "m.onnx")

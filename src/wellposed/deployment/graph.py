@@ -15,6 +15,8 @@ from wellposed.errors import CertificateError
 from wellposed.network.deployed import DeployedGraph, Edge, Numbers
 
 INPUT, LOGITS, ERROR = "x", "logits", "error_bound"
+_FACTORS = ("reflect", "drive", "R", "into", "out")  # of iterations, which may be off a little
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class OnnxGraph(DeployedGraph):
@@ -47,7 +49,11 @@ class OnnxGraph(DeployedGraph):
         place = len(self._nodes)
         found = Edge(value=f"value_{place}", error=f"error_{place}", shape=shape)
         taken = [name for edge in edges for name in (edge.value, edge.error)]
-        stored = [self._number(f"{function}_{place}.{name}", value) for name, value in numbers.items()]
+        roles = function_named(function).input[2 * len(edges) :]
+        stored = [
+            self._number(f"{function}_{place}.{name}", _flushed(value) if role in _FACTORS else value)
+            for role, (name, value) in zip(roles, numbers.items(), strict=True)
+        ]
         self._append(function, [*taken, *stored], [found.value, found.error])
         return found
 
@@ -100,10 +106,19 @@ class OnnxGraph(DeployedGraph):
         return self._numbers[key]
 
 
+def _flushed(value: Numbers) -> Numbers:
+    """Numbers without subnormal ones."""
+    return torch.where(value.abs() < _TINY, 0.0, value) if isinstance(value, Tensor) else value
+
+
 def _array(name: str, value: Numbers) -> NDArray[np.generic]:
     if isinstance(value, Tensor):
         if value.dtype not in (torch.float32, torch.int64):
             raise CertificateError(f"{name}: is stored in {value.dtype}; deployed networks have float32 numbers")
+        if value.dtype == torch.float32 and bool(((value != 0.0) & (value.abs() < _TINY)).any()):
+            raise CertificateError(
+                f"{name}: has subnormal float32 entries, below {_TINY:.3g}, which some machines take for zeros; set them to zero"
+            )
         return np.array(value.detach().cpu().numpy(), order="C")  # ascontiguousarray would give scalars a dimension
     found = np.array(value)
     return found if found.dtype == np.float64 else found.astype(np.int64)
