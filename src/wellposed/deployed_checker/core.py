@@ -65,6 +65,8 @@ def constants_of(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
             dense.check(node, claim)
         elif node.kind == "PositiveEquilibrium":
             import_module(".positive", __package__).check(node, claim, nodes[node.sources[0]])
+        elif node.kind == "FeatureCellEquilibrium":
+            import_module(".cells", __package__).check(node, claim)
     theorem = euclidean if claim.norm == "2" else import_module(".entrywise", __package__)
     found: tuple[float, Array | None] = theorem.constants(nodes, claim)
     return found

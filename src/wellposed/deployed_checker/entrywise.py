@@ -78,6 +78,9 @@ def _moved(node: Node, given: list[Array], nodes: list[Node], claim: Claim) -> A
     if kind in ("Convolution", "AveragePooling", "MaximumPooling"):
         found: Array = import_module(".windows", __package__).moved(node, first)
         return found
+    if kind == "Placed":
+        placed: Array = import_module(".placed", __package__).moved(node, first)
+        return placed
     return _solved(node, first, claim)
 
 

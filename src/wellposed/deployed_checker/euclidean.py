@@ -23,6 +23,9 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
         known, path = [_constant(node, [found[source] for source in node.sources], claim)], maps[node.place]
         if path.start != node.place:
             known.append(up(_norm(path) * found[path.start]))
+        if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
+            before = maps[node.sources[0]]
+            known.append(up(import_module(".cells", __package__).joint(node, before, claim) * found[before.start]))
         if claim.has(f"{node.place}/multipliers") and "metric" in claim.theorems:
             start, value, pairs = import_module(".metric", __package__).constants(nodes, maps, node, claim)
             known.append(up(value * found[start]))
@@ -61,7 +64,9 @@ def _constant(node: Node, given: list[float], claim: Claim) -> float:
         own = import_module(".explicit", __package__).constant(node, claim)
     elif kind in ("ReflectedEquilibrium", "PositiveEquilibrium"):
         own = float(numbers["sensitivity"])  # which was proved
-    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation"):
+    elif kind == "FeatureCellEquilibrium":
+        own = import_module(".cells", __package__).constant(node)
+    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation", "Placed"):
         own = node.slope
     else:
         raise Refuted("constant", f"nothing proves one of {node.name}")

@@ -16,8 +16,9 @@ from .shapes import LARGEST, set_shapes
 _TYPES = {TensorProto.FLOAT: "<f4", TensorProto.DOUBLE: "<f8", TensorProto.INT64: "<i8"}
 # Numbers of functions that are something else than float32.
 _DTYPES = {
-    **dict.fromkeys(("shape", "split", "index", "limit", "finer"), "<i8"),
-    **dict.fromkeys(("floor", "sensitivity", "epsilon", "overlap", "step", "goal"), "<f8"),
+    **dict.fromkeys(("shape", "split", "index", "limit", "finer", "sorts_inner", "sorts_outer"), "<i8"),
+    **dict.fromkeys(("floor", "sensitivity", "epsilon", "overlap", "step", "goal", "norm", "kappa", "direct"), "<f8"),
+    **dict.fromkeys(("through", "driven", "contraction", "turn_rows", "turn_columns"), "<f8"),
 }  # fmt: skip
 _TWO = ("SumOfTwo", "DifferenceOfTwo")
 

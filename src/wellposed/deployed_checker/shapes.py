@@ -12,9 +12,18 @@ from .proofs import Array, Refuted, require
 Shape = tuple[int, ...]
 LARGEST = 1 << 22  # entries of a sample, or terms of a sum, as the functions' own bounds suppose
 # Numbers of nodes that are scalars, and what some of them may be.
-OPTIONS = ("tolerance", "stop", "limit", "finer", "goal", "step", "sensitivity", "floor", "overlap", "epsilon")
+OPTIONS = (
+    "tolerance", "stop", "limit", "finer", "goal", "step", "sensitivity", "floor", "overlap", "epsilon", "norm", "sorts_inner",
+    "sorts_outer", "kappa", "direct", "through", "driven", "contraction",
+)  # fmt: skip
 _SANE = {
-    "stop": (0.0, 1.0), "limit": (0, 1e9), "finer": (0, 1e9), "sensitivity": (1e-100, 1e100), "step": (1e-30, 1e30),
+    "stop": (1e-30, 1.0), "limit": (1, 1e9), "finer": (1, 1e9), "sensitivity": (1e-100, 1e100), "step": (1e-30, 1e30),
+    "sorts_inner": (0, 1), "sorts_outer": (0, 1), "kappa": (1e-30, 1.0), "direct": (0.0, 1e30), "through": (0.0, 1e30),
+    "driven": (1e-30, 1e30), "contraction": (0.0, 1.0 - 1e-15), "norm": (0.0, 1e100),
+}  # fmt: skip
+_ELSEWHERE = {
+    "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
+    "FeatureCellEquilibrium": ".cells",
 }  # fmt: skip
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
 
@@ -32,8 +41,8 @@ def set_shapes(nodes: list[Node]) -> None:
 
 
 def _shape_of(node: Node) -> Callable[[Node, Shape], Shape]:
-    if node.kind in ("Convolution", "AveragePooling", "MaximumPooling"):
-        found: Callable[[Node, Shape], Shape] = import_module(".windows", __package__).shape
+    if node.kind in _ELSEWHERE:
+        found: Callable[[Node, Shape], Shape] = import_module(_ELSEWHERE[node.kind], __package__).shape
         return found
     known = {
         "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise, "GroupSort": _sorted,
@@ -113,7 +122,12 @@ def _equilibrium(node: Node, given: Shape) -> Shape:
     numbers, size = node.numbers, given[0]
     square = [numbers[role].shape for role in ("W", "reflect", "drive") if role in numbers]
     require(len(given) == 1 and set(square) == {(size, size)}, "shapes", f"{node.name}: {square} for states {given}")
-    for role, (least, most) in _SANE.items():
-        good = role not in numbers or least < float(numbers[role]) < most
-        require(good, "options", f"{node.name}: {role} is not between {least} and {most}")
+    require_sane(node)
     return given
+
+
+def require_sane(node: Node) -> None:
+    """Refuse options of a node with which nothing was proved to work."""
+    for role, (least, most) in _SANE.items():
+        good = role not in node.numbers or least <= float(node.numbers[role]) <= most
+        require(good, "options", f"{node.name}: {role} is not between {least} and {most}")
