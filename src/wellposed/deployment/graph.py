@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, VERSION, called
+from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, called, inputs_of
 from wellposed.deployed_checker.functions import function as function_named
 from wellposed.deployment.sensitivity import proved_sensitivity
 from wellposed.errors import CertificateError
 from wellposed.network.deployed import DeployedGraph, Edge, Numbers
 
-INPUT, LOGITS, ERROR = "x", "logits", "error_bound"
+LOGITS, ERROR = "logits", "error_bound"
 _FACTORS = ("reflect", "drive", "R", "into", "out")  # of iterations, which may be off a little
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -33,15 +33,18 @@ class OnnxGraph(DeployedGraph):
         self._numbers: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._stored: list[TensorProto] = []
         self._functions: dict[str, None] = {}
+        self._on_graphs = False
 
-    def enter(self, shape: tuple[int, ...]) -> Edge:
+    def enter(self, shape: tuple[int, ...], *, on_graphs: bool = False) -> Edge:
         """The input of the network as an edge; it is exact.
 
         Args:
-            shape: of one sample.
+            shape: of one sample, or of the features of one node.
+            on_graphs: whether the network takes graphs.
         """
         edge = Edge(value="value_0", error="error_0", shape=shape)
-        self._append("Enter", [INPUT], [edge.value, edge.error])
+        self._on_graphs, function = on_graphs, "EnterGraphs" if on_graphs else "Enter"
+        self._append(function, list(function_named(function).input), [edge.value, edge.error])
         return edge
 
     def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Numbers) -> Edge:
@@ -49,7 +52,9 @@ class OnnxGraph(DeployedGraph):
         place = len(self._nodes)
         found = Edge(value=f"value_{place}", error=f"error_{place}", shape=shape)
         taken = [name for edge in edges for name in (edge.value, edge.error)]
-        roles = function_named(function).input[2 * len(edges) :]
+        formal = function_named(function).input
+        taken += [name for name in STRUCTURE if name in formal]
+        roles = formal[len(taken) :]
         stored = [
             self._number(f"{function}_{place}.{name}", _flushed(value) if role in _FACTORS else value)
             for role, (name, value) in zip(roles, numbers.items(), strict=True)
@@ -79,7 +84,7 @@ class OnnxGraph(DeployedGraph):
         graph = helper.make_graph(
             self._nodes,
             "network",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *input_shape])],
+            inputs_of(input_shape, on_graphs=self._on_graphs),
             [
                 helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", *edge.shape]),
                 helper.make_tensor_value_info(ERROR, TensorProto.FLOAT, ["batch"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -16,7 +15,7 @@ from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.circular import interior_mask, turns
-from wellposed.network.kinds.convolutional import ConvolutionalBlock, monotone_options, placed
+from wellposed.network.kinds.convolutional import ConvolutionalBlock, monotone_options
 from wellposed.network.kinds.equilibrium import STEPS, refining, stopping
 from wellposed.numerics.checkable import ROOM
 from wellposed.numerics.convolution_norms import largest_singular_value
