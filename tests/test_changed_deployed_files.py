@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from harness.deployed_files import claim_of, forge, is_accepted, written
-from test_deployed_checker import MODELS
+from test_deployed_checker import MODELS as DENSE
+from test_deployed_checker_cells import MODELS as CELLS
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.float32
 
+MODELS = DENSE | CELLS
 SUBJECTS = [
     ("mondeq", "2"),
     ("alone", "2"),
@@ -30,6 +32,10 @@ SUBJECTS = [
     ("branches", "2"),
     ("image", "2"),
     ("image", "inf"),
+    ("joint", "2"),
+    ("residual", "2"),
+    ("convolutions", "2"),
+    ("image residual", "2"),
 ]
 TRIALS = 60  # of each subject
 
@@ -98,6 +104,7 @@ def _change_model(rng, model):
 def _change_evidence(rng, tensors):
     names = sorted(tensors)
     if not names:
+        tensors["1/sensitivity"] = rng.standard_normal(5)
         return
     name, other = (names[rng.integers(len(names))] for _ in range(2))
     kind = rng.integers(6)

@@ -8,7 +8,9 @@ import math
 
 import numpy as np
 
+from .circular import norm_at_frequencies
 from .claim import Claim
+from .frequencies import check_turns, spectrum
 from .maps import Linear
 from .node import Node
 from .proofs import UNIT, norm_of, require, up
@@ -16,20 +18,42 @@ from .shapes import Shape, require_sane
 
 
 def shape(node: Node, given: Shape) -> Shape:
-    """The shape of a state, which is that of what drives it; sorts are permutations in pairs."""
-    numbers, maps = node.numbers, node.numbers["W"]
-    fits = len(given) == 1 and maps.ndim == 3 and maps.shape[1:] == 2 * given and numbers["b"].shape == maps.shape[:2]
-    require(fits and given[0] % 2 == 0, "shapes", f"{node.name}: maps {maps.shape} for states {given}")
+    """The shape of a state, which is that of what drives it; its features, or channels, are sorted in pairs."""
+    numbers = node.numbers
+    require(given[0] % 2 == 0, "shapes", f"{node.name}: {given[0]} features are sorted in pairs")
+    if node.kind == "FeatureCellEquilibrium":
+        maps = numbers["W"]
+        fits = len(given) == 1 and maps.ndim == 3 and maps.shape[1:] == 2 * given
+        require(fits and numbers["b"].shape == maps.shape[:2], "shapes", f"{node.name}: maps {maps.shape} for {given}")
+    else:
+        hidden = len(numbers["a"])
+        fits = len(given) == 3 and hidden % 2 == 0 and numbers["a"].shape == (hidden, 1, 1)
+        require(
+            fits and numbers["b"].shape == (given[0], 1, 1), "shapes", f"{node.name}: other biases than for {given}"
+        )
+        check_turns(node, (given[1], given[2]))
+        for role, size in _spectra(node, given).items():
+            spectrum(node, role, (given[1], given[2]), size)
     require_sane(node)
     return given
 
 
+def _spectra(node: Node, given: Shape) -> dict[str, tuple[int, int]]:
+    """The roles of the two convolutions of a cell on images, with the rows and columns of their matrices."""
+    hidden = len(node.numbers["a"])
+    return {"F": (hidden, given[0]), "G": (given[0], hidden)}
+
+
 def check(node: Node, claim: Claim) -> None:
     """Prove the contraction that a node's bound of errors relies on."""
+    if node.kind == "FeatureCellEquilibrium":
+        norms = [norm_of(matrix) for matrix in node.numbers["W"]]
+    else:
+        norms = [norm_at_frequencies(node, role, size) for role, size in _spectra(node, node.shape).items()]
     kappa, direct, through = (float(node.numbers[role]) for role in ("kappa", "direct", "through"))
     norm = 1.0
-    for matrix in node.numbers["W"]:
-        norm = up(norm * norm_of(matrix))
+    for each in norms:
+        norm = up(norm * each)
     proved = up(kappa * up(direct + up(through * norm)))
     contraction = float(node.numbers["contraction"])
     require(proved <= contraction, "contraction", f"{node.name}: {contraction!r} is stored, {proved!r} is proved")

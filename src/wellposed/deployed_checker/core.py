@@ -65,8 +65,10 @@ def constants_of(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
             dense.check(node, claim)
         elif node.kind == "PositiveEquilibrium":
             import_module(".positive", __package__).check(node, claim, nodes[node.sources[0]])
-        elif node.kind == "FeatureCellEquilibrium":
+        elif node.kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
             import_module(".cells", __package__).check(node, claim)
+        elif node.kind == "Circular":
+            import_module(".circular", __package__).check(node, claim)
     theorem = euclidean if claim.norm == "2" else import_module(".entrywise", __package__)
     found: tuple[float, Array | None] = theorem.constants(nodes, claim)
     return found

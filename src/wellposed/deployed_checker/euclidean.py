@@ -64,7 +64,9 @@ def _constant(node: Node, given: list[float], claim: Claim) -> float:
         own = import_module(".explicit", __package__).constant(node, claim)
     elif kind in ("ReflectedEquilibrium", "PositiveEquilibrium"):
         own = float(numbers["sensitivity"])  # which was proved
-    elif kind == "FeatureCellEquilibrium":
+    elif kind == "Circular":
+        own = float(numbers["norm"])  # which was proved
+    elif kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
         own = import_module(".cells", __package__).constant(node)
     elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation", "Placed"):
         own = node.slope

@@ -23,7 +23,7 @@ _SANE = {
 }  # fmt: skip
 _ELSEWHERE = {
     "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
-    "FeatureCellEquilibrium": ".cells",
+    "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
 }  # fmt: skip
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
 
@@ -36,8 +36,8 @@ def set_shapes(nodes: list[Node]) -> None:
         for role in OPTIONS:
             require(node.numbers.get(role, np.float64()).shape == (), "shapes", f"{node.name}: {role} is no scalar")
         node.shape = given[0] if node.kind in _SAME else _shape_of(node)(node, given[0])
-        large = max(node.size, *(part[0].size for part in node.numbers.values() if part.ndim), 1)
-        require(large <= LARGEST, "shapes", f"{node.name} is too large")
+        terms = [part[0].size for part in node.numbers.values() if part.ndim in (2, 4)]  # of matrices and kernels
+        require(max(node.size, *terms, 1) <= LARGEST, "shapes", f"{node.name} is too large")
 
 
 def _shape_of(node: Node) -> Callable[[Node, Shape], Shape]:

@@ -16,7 +16,7 @@ from wellposed.layers.orthogonal import OrthogonalDEQ
 from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import block_of, kind_of
-from wellposed.network.kinds.circular import on_grid, turns
+from wellposed.network.kinds.circular import checkable_excess, on_grid, turns
 from wellposed.network.kinds.equilibrium import STEPS, refining, stopping
 from wellposed.network.kinds.implicit import ImplicitBlock
 from wellposed.network.kinds.linear import linear
@@ -35,7 +35,6 @@ _COUPLED = {  # κ, and the shares of the state, of what the maps make of it and
     "joint": lambda kappa, omega: (kappa, 0.0, 1.0, _ratio(kappa)),
 }
 _CHECKED = 1.0 + 1e-11  # by how much a constant must be larger for the checker, which multiplies in another order
-_ROOM = 1e-12  # by how much norms must be larger for the checker of deployed files, for every row of a map
 
 
 class _CellBlock(ImplicitBlock):
@@ -61,7 +60,7 @@ class _CellBlock(ImplicitBlock):
             raise self.unknown("no form in deployed files for rows of inputs")
         drive = self._deployed_drive(graph, edge)
         function, numbers = self._deployed_maps()
-        excess = self.module.norm_excess() + _ROOM * max(drive.shape[0], 16)
+        excess = checkable_excess(self.module.norm_excess(), drive.shape[0])
         contraction = enlarged(self.module.constants(excess)[0], _MIXING)
         if contraction >= 1.0:
             raise self.unknown("no contraction for deployed files")
