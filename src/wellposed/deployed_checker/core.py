@@ -37,6 +37,8 @@ def check(certificate: Path, model: Path) -> list[str]:
         nodes = read(model, claim.model_sha256)
         whole, pairs = constants_of(nodes, claim)
         log = [line for node in nodes for line in _described(node)]
+        if nodes[0].kind == "EnterGraphs":
+            log.append("assumed: inputs are features of nodes, in the Frobenius norm of each graph; its edges stay the same")
         for sigma in sorted({node.sigma for node in nodes} - {""}):
             log.append(f"assumed: a runtime's {sigma} is within {assumed(sigma)}·(1 + |v|) of the function of v")
         require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz!r} is claimed, {whole!r} is proved")
@@ -65,6 +67,8 @@ def constants_of(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
             dense.check(node, claim)
         elif node.kind == "PositiveEquilibrium":
             import_module(".positive", __package__).check(node, claim, nodes[node.sources[0]])
+        elif node.kind == "GraphEquilibrium":
+            import_module(".graphs", __package__).check(node)
         elif node.kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
             import_module(".cells", __package__).check(node, claim)
         elif node.kind == "Circular":

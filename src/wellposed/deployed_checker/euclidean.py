@@ -11,6 +11,7 @@ from .node import Node
 from .proofs import FOLDED, Array, Refuted, norm_of, require, rounding_constant, up
 
 _ROUNDED = 1.0 + 1e-13
+_GRAPHS = ("EnterGraphs", "NodeSum")
 
 
 def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
@@ -62,13 +63,15 @@ def _constant(node: Node, given: list[float], claim: Claim) -> float:
         own = norm_of(numbers["W"])
     elif kind in ("Sandwich", "Residual"):
         own = import_module(".explicit", __package__).constant(node, claim)
+    elif kind == "GraphEquilibrium":
+        own = import_module(".graphs", __package__).constant(node)
     elif kind in ("ReflectedEquilibrium", "PositiveEquilibrium"):
         own = float(numbers["sensitivity"])  # which was proved
     elif kind == "Circular":
         own = float(numbers["norm"])  # which was proved
     elif kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
         own = import_module(".cells", __package__).constant(node)
-    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation", "Placed"):
+    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation", "Placed", *_GRAPHS):
         own = node.slope
     else:
         raise Refuted("constant", f"nothing proves one of {node.name}")

@@ -17,7 +17,8 @@ class Node:
         slope: the largest slope of that activation.
         sources: places of the nodes whose values it takes.
         numbers: by the names of the function's inputs, in float64 or int64.
-        shape: of a sample of its value.
+        shape: of a sample of its value, or of that of one node of graphs.
+        nodewise: whether its value has a row for every node of graphs.
     """
 
     place: int
@@ -27,6 +28,7 @@ class Node:
     sources: tuple[int, ...]
     numbers: dict[str, Array]
     shape: tuple[int, ...] = ()
+    nodewise: bool = False
 
     @property
     def name(self) -> str:

@@ -1,0 +1,42 @@
+"""Equilibria X = S(through·A X Qᵀ + driven·A U Pᵀ + b) on the nodes of graphs, S 1-Lipschitz, and sums over nodes.
+
+The adjacency A is formed in the file, with ‖A‖₂ ≤ 1 for whatever edges; so an equilibrium contracts by ρ = through·‖Q‖ in the
+Frobenius norm of each graph, and with ρ < 1 it is unique, and driven·‖P‖/(1 − ρ) its constant. Sums over n nodes are over √n.
+"""
+
+import numpy as np
+
+from .node import Node
+from .proofs import UNIT, norm_of, require, up
+from .shapes import Shape, require_sane
+
+
+def shape(node: Node, given: Shape) -> Shape:
+    """The shape of the value of one node, or of the sum of one graph."""
+    require(len(given) == 1, "shapes", f"{node.name} takes {given} for every node")
+    if node.kind == "NodeSum":
+        return given
+    numbers, size = node.numbers, len(node.numbers["b"])
+    fits = numbers["b"].ndim == 1 and numbers["Q"].shape == (size, size) and numbers["P"].shape == (size, *given)
+    require(fits, "shapes", f"{node.name}: maps {numbers['Q'].shape} and {numbers['P'].shape} for {given}")
+    require_sane(node)
+    partner, lower, places = numbers["partner"], numbers["lower"], np.arange(size)
+    inside = partner.shape == lower.shape == (size,) and partner.min() >= 0 and partner.max() < size
+    require(inside, "sorts", f"{node.name}: there are no such features")
+    alone = partner == places
+    good = (partner[partner] == places).all() and ((lower == 0) | (lower == 1)).all()
+    require(good and (alone | (lower[partner] + lower == 1)).all(), "sorts", f"{node.name}: features are in no pairs")
+    return (size,)
+
+
+def check(node: Node) -> None:
+    """Prove the contraction that a node's bound of errors relies on."""
+    require(node.slope <= 1.0, "equilibrium", f"{node.name}: slopes of {node.sigma} are larger than one")
+    proved, stored = up(float(node.numbers["through"]) * norm_of(node.numbers["Q"])), float(node.numbers["contraction"])
+    require(proved <= stored, "contraction", f"{node.name}: {stored!r} is stored, {proved!r} is proved")
+
+
+def constant(node: Node) -> float:
+    """The constant of an equilibrium in the features of nodes, for the contraction that was proved."""
+    room = 1.0 - float(node.numbers["contraction"])
+    return float(node.numbers["driven"]) * norm_of(node.numbers["P"]) / room * (1.0 + 8.0 * UNIT)
