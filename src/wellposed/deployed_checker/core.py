@@ -38,7 +38,9 @@ def check(certificate: Path, model: Path) -> list[str]:
         whole, pairs = constants_of(nodes, claim)
         log = [line for node in nodes for line in _described(node)]
         if nodes[0].kind == "EnterGraphs":
-            log.append("assumed: inputs are features of nodes, in the Frobenius norm of each graph; its edges stay the same")
+            log.append(
+                "assumed: inputs are features of nodes, in the Frobenius norm of each graph; its edges stay the same"
+            )
         for sigma in sorted({node.sigma for node in nodes} - {""}):
             log.append(f"assumed: a runtime's {sigma} is within {assumed(sigma)}·(1 + |v|) of the function of v")
         require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz!r} is claimed, {whole!r} is proved")

@@ -23,7 +23,8 @@ _SANE = {
 }  # fmt: skip
 _ELSEWHERE = {
     "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
-    "GraphEquilibrium": ".graphs", "NodeSum": ".graphs", "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
+    "GraphEquilibrium": ".graphs", "NodeSum": ".graphs",
+    "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
 }  # fmt: skip
 _ON_NODES = ("GraphEquilibrium", "NodeSum")
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
@@ -35,7 +36,9 @@ def set_shapes(nodes: list[Node]) -> None:
         given = [nodes[source].shape for source in node.sources]
         require(given == given[:1] * len(given), "shapes", f"{node.name} takes values of shapes {given}")
         on_nodes = all(nodes[source].nodewise == (node.kind in _ON_NODES) for source in node.sources)
-        require(on_nodes, "graphs", f"{node.name} takes values of nodes where it should those of graphs, or the reverse")
+        require(
+            on_nodes, "graphs", f"{node.name} takes values of nodes where it should those of graphs, or the reverse"
+        )
         node.nodewise = node.kind == "GraphEquilibrium"
         for role in OPTIONS:
             require(node.numbers.get(role, np.float64()).shape == (), "shapes", f"{node.name}: {role} is no scalar")

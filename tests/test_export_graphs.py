@@ -1,0 +1,143 @@
+"""Deployed files of networks on graphs: onnxruntime against dense float64 solutions, and proofs of their certificates."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+import wellposed as wp
+from test_graph_certificates import dense_logits, graphs_of, model_of
+from wellposed.deployed_checker import Refuted, check
+from wellposed.deployed_checker.core import constants_of
+from wellposed.deployed_checker.model import read
+from wellposed.deployment.certificate import _Draft, certify_file
+from wellposed.deployment.runtime import DeployedNetwork
+
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.float32
+
+MODELS = {
+    "sorted": {"variant": "lipschitz"},
+    "contractive": {"variant": "orthogonal", "activation": "tanh", "kappa": 0.9},
+    "linear pieces": {"variant": "orthogonal", "activation": "leaky_relu"},
+}
+
+
+def deployed(name: str, path: Path, **options: float) -> tuple[wp.GraphClassifier, DeployedNetwork]:
+    model = model_of(dtype=torch.float32, **MODELS[name])
+    wp.export(model, path, **options)
+    return model, DeployedNetwork(path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_errors_are_within_their_bounds(name: str, tmp_path: Path) -> None:
+    model, file = deployed(name, tmp_path / "m.onnx")
+    network = wp.materialise(model).exact
+    for count, scale in ((1, 1.0), (7, 1e-3), (128, 1.0), (128, 100.0)):
+        data = graphs_of(count, seed=count, dtype=torch.float32)
+        data.x *= scale
+        logits, bound = file(data)
+        data.x = data.x.double()
+        exact = network.bounded(data)
+        error = (logits.double() - exact.logits).norm(dim=1)
+        assert bound.shape == (count,) and bool((error <= bound.double() + exact.error).all())
+        assert bool((bound <= 1e-3).all())
+
+
+def test_errors_against_dense_solutions(tmp_path: Path) -> None:
+    model, file = deployed("sorted", tmp_path / "m.onnx")
+    data = graphs_of(8, dtype=torch.float32)
+    logits, bound = file(data)
+    assert bool(((logits.double() - dense_logits(model, data)).norm(dim=1) <= bound.double() + 1e-12).all())
+
+
+def test_a_graph_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+    _, file = deployed("sorted", tmp_path / "m.onnx")
+    data = graphs_of(9, dtype=torch.float32)
+    logits, bound = file(data)
+    for place in range(9):
+        alone, own = file(data[place])
+        assert float((alone[0] - logits[place]).norm()) <= float(bound[place] + own[0])
+
+
+def test_edges_and_features_that_are_none_have_no_answer(tmp_path: Path) -> None:
+    _, file = deployed("sorted", tmp_path / "m.onnx")
+    parts = [Data(x=torch.randn(3, 3), edge_index=torch.tensor([[0, 1, 1], [1, 0, 2]])) for _ in range(2)]
+    data = Batch.from_data_list(parts)
+    arrays = {"x": data.x.numpy(), "edge_index": data.edge_index.numpy(), "batch": data.batch.numpy()}
+    run = file._session.run
+    assert np.isfinite(run(["error_bound"], arrays)[0]).all()
+    across = arrays["edge_index"].copy()
+    across[1, 0] = 4
+    assert np.isinf(run(["error_bound"], {**arrays, "edge_index": across})[0]).all()
+    assert np.isinf(run(["error_bound"], {**arrays, "edge_index": arrays["edge_index"] - 1})[0]).all()
+    assert np.isinf(run(["error_bound"], {**arrays, "batch": arrays["batch"] - 1})[0]).all()
+    features = arrays["x"].copy()
+    features[1, 2] = np.nan
+    bound = run(["error_bound"], {**arrays, "x": features})[0]
+    assert np.isinf(bound[0]) and np.isfinite(bound[1])
+    data.x, data.edge_index, data.batch = data.x[:3], data.edge_index[:, :3], data.batch[:3]
+    with pytest.raises(wp.InputError, match="without nodes at the end"):
+        file(data)
+
+
+def test_too_few_iterations_are_counted(tmp_path: Path) -> None:
+    model, _ = deployed("sorted", tmp_path / "m.onnx", tolerance=100.0)
+    proto = onnx.load(tmp_path / "m.onnx")
+    limit = next(tensor for tensor in proto.graph.initializer if tensor.name.endswith("limit"))
+    limit.CopyFrom(onnx.numpy_helper.from_array(np.array(2), limit.name))
+    onnx.save(proto, tmp_path / "m.onnx")
+    data = graphs_of(10, dtype=torch.float32)
+    logits, bound = DeployedNetwork(tmp_path / "m.onnx")(data)
+    error = (logits.double() - dense_logits(model, data)).norm(dim=1)
+    assert float(error.max()) > 1e-4 and bool((error <= bound).all()) and bool(torch.isfinite(bound).all())
+
+
+def test_certificates_are_proved_and_forgeries_are_not(tmp_path: Path) -> None:
+    model, file = deployed("sorted", tmp_path / "m.onnx")
+    network = wp.export(model, tmp_path / "m.onnx")
+    certificate = wp.certify(network)
+    certify_file(certificate, tmp_path / "m.onnx", tmp_path / "c.json")
+    lines = check(tmp_path / "c.json", tmp_path / "m.onnx")
+    assert any("its edges stay the same" in line for line in lines)
+    claimed = json.loads((tmp_path / "c.json").read_text())["lipschitz"]
+    assert certificate.lipschitz * (1 - 1e-6) <= claimed <= certificate.lipschitz * (1 + 1e-6)
+    radii = file.radii(data := graphs_of(9, dtype=torch.float32), file(data)[0].argmax(1), certificate)
+    assert bool((radii > 0.0).all())
+
+
+CHANGES = {
+    "contraction": ("contraction", lambda a: a * 0.9, "contraction"),
+    "larger state map": ("matrix", lambda a: a * np.float32(1.1), "contraction"),
+    "partners": ("partner", lambda a: np.roll(a, 1), "sorts"),
+    "both lower": ("lower", lambda a: a * 0 + 1, "sorts"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_files_are_refused(name: str, tmp_path: Path) -> None:
+    deployed("sorted", tmp_path / "m.onnx")
+    role, change, reason = CHANGES[name]
+    proto = onnx.load(tmp_path / "m.onnx")
+    tensor = next(part for part in proto.graph.initializer if part.name == f"GraphEquilibrium_identity_1.{role}")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), tensor.name))
+    data = proto.SerializeToString(deterministic=True)
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(Refuted, match=f"^{reason}"):
+        constants_of(read(tmp_path / "m.onnx", hashlib.sha256(data).hexdigest()), _Draft("2", ["product"], {}))
+
+
+def test_layers_without_a_form_are_refused(tmp_path: Path) -> None:
+    model = model_of(dtype=torch.float32)
+    model.layers[2].by_root = False
+    with pytest.raises(wp.CertificateError, match="layers.2.*sums that grow with the graph"):
+        wp.export(model, tmp_path / "m.onnx")
+    with pytest.raises(wp.CertificateError, match="takes graphs"):
+        wp.deployable(model_of(dtype=torch.float32))
