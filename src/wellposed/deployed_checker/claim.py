@@ -130,6 +130,10 @@ class Claim:
         """The evidence of how far a node's value moves: nonnegative and, as the caller proves, above system⁻¹·wanted."""
         return self.take(f"{node.place}/moved", *wanted.shape)
 
+    def gram(self, node: Node, kernel: Array, strides: tuple[int, int]) -> Array:
+        """The evidence of a matrix for all frequencies, proved by the caller to be above those of UUᵀ, U the input map."""
+        return self.take(f"{node.place}/gram", len(kernel), len(kernel))
+
     def states(self, node: Node, offsets: Array) -> Array:
         """The evidence of a node's equilibria for two offsets, or of something near them."""
         return self.take(f"{node.place}/states", *offsets.shape)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import dense, euclidean
+from . import euclidean
 from .claim import Claim
 from .functions import assumed
 from .model import read
-from .node import Node
+from .node import EQUILIBRIA, Node
 from .proofs import Array, Refuted, require
 from .shapes import OPTIONS
 
@@ -65,10 +65,8 @@ def check(certificate: Path, model: Path) -> list[str]:
 def constants_of(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
     """Prove what the file's bound of errors relies on, and the constants of all outputs and of their margins."""
     for node in nodes:
-        if node.kind == "ReflectedEquilibrium":
-            dense.check(node, claim)
-        elif node.kind == "PositiveEquilibrium":
-            import_module(".positive", __package__).check(node, claim, nodes[node.sources[0]])
+        if node.kind in EQUILIBRIA:
+            import_module(EQUILIBRIA[node.kind], __package__).check(node, claim, nodes[node.sources[0]])
         elif node.kind == "GraphEquilibrium":
             import_module(".graphs", __package__).check(node)
         elif node.kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):

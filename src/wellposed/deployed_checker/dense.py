@@ -15,15 +15,19 @@ _MONOTONE = (  # slopes in [0, 1] everywhere
 _PROJECTIONS = ("relu", "identity", "hardtanh", "relu6")  # their own resolvents for steps of any length
 
 
-def check(node: Node, claim: Claim) -> None:
+def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove that an equilibrium is unique, and the sensitivity that its node's bound of errors relies on."""
-    require(node.sigma in _MONOTONE, "equilibrium", f"{node.name}: slopes of {node.sigma} are not in [0, 1]")
-    step = float(node.numbers["step"])
-    require(step == 1.0 or node.sigma in _PROJECTIONS, "options", f"{node.name}: a step {step!r}, not for {node.sigma}")
+    require_monotone(node, float(node.numbers["step"]) == 1.0)
     matrix, eye = node.numbers["W"], np.eye(len(node.numbers["W"]))
     metric, value = claim.take(f"{node.place}/sensitivity", len(matrix)), float(node.numbers["sensitivity"])
     if not metric_proves(matrix, eye, eye, np.abs(eye), metric, value):
         raise Refuted("sensitivity", f"{node.name}: {value!r} is not proved")
+
+
+def require_monotone(node: Node, one: bool) -> None:
+    """Refuse activations with other slopes than in [0, 1], and those that are no projections where not all steps are one."""
+    require(node.sigma in _MONOTONE, "equilibrium", f"{node.name}: slopes of {node.sigma} are not in [0, 1]")
+    require(one or node.sigma in _PROJECTIONS, "options", f"{node.name}: steps that are not one, not for {node.sigma}")
 
 
 def metric_proves(

@@ -6,8 +6,8 @@ from importlib import import_module
 import numpy as np
 
 from .claim import Claim
-from .maps import Linear, linear_maps
-from .node import Node
+from .maps import Linear, by_channel, linear_maps
+from .node import EQUILIBRIA, Node
 from .proofs import FOLDED, Array, Refuted, norm_of, require, rounding_constant, up
 
 _ROUNDED = 1.0 + 1e-13
@@ -21,13 +21,14 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
     )
     maps, found, pairs = linear_maps(nodes), list[float](), None
     for node in nodes[:-1]:
-        known, path = [_constant(node, [found[source] for source in node.sources], claim)], maps[node.place]
+        known, path = [_constant(node, nodes, found, claim)], maps[node.place]
         if path.start != node.place:
             known.append(up(_norm(path) * found[path.start]))
+            known += _folded(nodes, path, found)
         if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
             before = maps[node.sources[0]]
             known.append(up(import_module(".cells", __package__).joint(node, before, claim) * found[before.start]))
-        if claim.has(f"{node.place}/multipliers") and "metric" in claim.theorems:
+        if claim.has(f"{node.place}/values") and "metric" in claim.theorems:
             start, value, pairs = import_module(".metric", __package__).constants(nodes, maps, node, claim)
             known.append(up(value * found[start]))
             pairs = None if pairs is None else np.nextafter(pairs * found[start], math.inf)
@@ -41,7 +42,7 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
 
 def _last(pairs: Array | None, nodes: list[Node], claim: Claim) -> Array | None:
     """Constants of margins that are about the logits."""
-    return pairs if claim.has(f"{nodes[-1].sources[0]}/multipliers") else None
+    return pairs if claim.has(f"{nodes[-1].sources[0]}/values") else None
 
 
 def _norm(path: Linear) -> float:
@@ -50,22 +51,36 @@ def _norm(path: Linear) -> float:
     return float(np.abs(path.matrix).max()) * _ROUNDED
 
 
-def _constant(node: Node, given: list[float], claim: Claim) -> float:
+def _folded(nodes: list[Node], path: Linear, found: list[float]) -> list[float]:
+    """The constant of a convolution of which each channel is scaled behind it, if a path is that."""
+    first = nodes[path.start]
+    scale = by_channel(path.matrix, first.shape) if first.kind == "Convolution" else None
+    if scale is None:
+        return []
+    before = first.sources[0]
+    own: float = import_module(".windows", __package__).constant(first, nodes[before].shape, scale)
+    return [up(own * found[before])]
+
+
+def _constant(node: Node, nodes: list[Node], found: list[float], claim: Claim) -> float:
     """The constant of an edge that follows from those of the edges that its node takes."""
-    kind, numbers, moved = node.kind, node.numbers, sum(given)
+    kind, numbers, given = node.kind, node.numbers, [found[source] for source in node.sources]
+    moved = sum(given)
     if kind in ("SumOfTwo", "DifferenceOfTwo"):
         return up(moved)
     if kind in ("Affine", "Normalize", "BatchNormalized") or (kind == "Linear" and len(node.shape) == 1):
         return math.inf  # these are linear maps
     if kind in ("Convolution", "AveragePooling", "MaximumPooling"):
-        own = import_module(".windows", __package__).constant(node)
+        own = import_module(".windows", __package__).constant(
+            node, nodes[node.sources[0]].shape, np.ones(node.shape[0])
+        )
     elif kind == "Linear":
         own = norm_of(numbers["W"])
     elif kind in ("Sandwich", "Residual"):
         own = import_module(".explicit", __package__).constant(node, claim)
     elif kind == "GraphEquilibrium":
         own = import_module(".graphs", __package__).constant(node)
-    elif kind in ("ReflectedEquilibrium", "PositiveEquilibrium"):
+    elif kind in EQUILIBRIA:
         own = float(numbers["sensitivity"])  # which was proved
     elif kind == "Circular":
         own = float(numbers["norm"])  # which was proved

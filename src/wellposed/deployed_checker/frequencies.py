@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from .node import Node
-from .proofs import UNIT, Array, Refuted, near_one, require, rounding_constant, semidefinite, up
+from .proofs import FOLDED, UNIT, Array, Refuted, require, rounding_constant, semidefinite, up
 
 _BITS = 256  # of fixed-point numbers
 _LONGEST = 4096  # rows or columns of an image
@@ -44,7 +44,7 @@ def _inverse_tangent(number: int) -> int:
     return total
 
 
-def check_turns(node: Node, image: tuple[int, int]) -> None:
+def check_turns(node: Node, image: tuple[int, ...]) -> None:
     """The roots of unity from which a node makes its transforms are the nearest float64 numbers, for images of this size."""
     for role, extent in zip(("turn_rows", "turn_columns"), image, strict=True):
         turn = node.numbers[role]
@@ -56,7 +56,7 @@ def check_turns(node: Node, image: tuple[int, int]) -> None:
         require(good, "transform", f"{node.name}: {role} are not the nearest numbers to cosines and sines")
 
 
-def spectrum(node: Node, role: str, image: tuple[int, int], shape: tuple[int, int]) -> Array:
+def spectrum(node: Node, role: str, image: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     """The matrices by which a node acts at the stored frequencies, shape (H, V//2 + 1, *shape); they round once or not at all.
 
     Args:
@@ -75,14 +75,14 @@ def spectrum(node: Node, role: str, image: tuple[int, int], shape: tuple[int, in
     return found
 
 
-def counts(image: tuple[int, int]) -> Array:
+def counts(image: tuple[int, ...]) -> Array:
     """How many frequencies each stored one stands for: shape (H, V//2 + 1)."""
     found = np.full((image[0], image[1] // 2 + 1), 2.0)
     found[:, [0, -1] if image[1] % 2 == 0 else [0]] = 1.0
     return found
 
 
-def transfer(kernel: Array, grid: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> Array:
+def transfer(kernel: Array, grid: tuple[int, ...], stride: tuple[int, ...] = (1, 1)) -> Array:
     """Of a correlation with centred taps, circular on a grid of its outputs: shape (H, V//2 + 1, out, in·strides).
 
     Output o sees pixel o·stride + t − taps//2 through tap t. Every phase of the pixels counts as a channel. An entry is off by
@@ -104,11 +104,14 @@ def transfer(kernel: Array, grid: tuple[int, int], stride: tuple[int, int] = (1,
     return found.reshape(*found.shape[:3], -1)
 
 
-def gram(kernel: Array, grid: tuple[int, int], stride: tuple[int, int]) -> tuple[Array, float]:
-    """U Uᴴ at every frequency for the correlation U of `transfer`, and a bound of its error in the Euclidean norm."""
+def gram(kernel: Array, grid: tuple[int, ...], stride: tuple[int, ...]) -> tuple[Array, float]:
+    """U Uᴴ at every frequency for the correlation U of `transfer`, and a bound of its error in the Euclidean norm.
+
+    Entries of the kernel may be off by `FOLDED` roundings.
+    """
     found = transfer(kernel, grid, stride)
     energy = float((np.abs(kernel).sum((2, 3)) ** 2).sum())  # above the square of the Frobenius norm anywhere
-    return found @ found.conj().swapaxes(-1, -2), 4.0 * rounding_constant(kernel[0].size + 64) * energy
+    return found @ found.conj().swapaxes(-1, -2), 4.0 * rounding_constant(kernel[0].size + 64 + FOLDED) * energy
 
 
 def all_semidefinite(matrices: Array, error: float | Array) -> bool:
@@ -133,9 +136,3 @@ def norm_of_gram(squares: Array, error: float, exponent: int) -> float:
             return up(math.ldexp(math.sqrt(bound) * (1.0 + 2.0 * UNIT), exponent))
         slack *= 4.0
     raise Refuted("norm", "that of a convolution is lost to rounding")
-
-
-def correlation_norm(kernel: Array, grid: tuple[int, int], stride: tuple[int, int]) -> float:
-    """A proved bound of the norm of the correlation of `transfer`."""
-    scaled, exponent = near_one(kernel)
-    return norm_of_gram(*gram(scaled, grid, stride), exponent)

@@ -66,6 +66,14 @@ def linear_maps(nodes: list[Node]) -> list[Linear]:
     return found
 
 
+def by_channel(matrix: Array, shape: tuple[int, ...]) -> Array | None:
+    """What a diagonal matrix multiplies each channel of an image with; None if it is another matrix."""
+    if matrix.ndim != 1 or len(shape) != 3:
+        return None
+    rows = matrix.reshape(shape[0], -1)
+    return rows[:, 0] if (rows == rows[:, :1]).all() else None
+
+
 def margins(outputs: int) -> list[tuple[int, int]]:
     """The pairs of outputs, in the order of their rows."""
     return list(itertools.combinations(range(outputs), 2))

@@ -1,6 +1,8 @@
 """Constants of an equilibrium with the linear maps around it, in diagonal metrics: the theorem ``"metric"``."""
 
 import math
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,7 @@ class Segment:
         driven: U.
         seen: C.
         direct: D, or None.
+        multipliers: how many a metric has.
     """
 
     def __init__(self, nodes: list[Node], maps: list[Linear], end: Node) -> None:
@@ -43,7 +46,7 @@ class Segment:
         )
         self.start, self.layer, self.name = driven.start, layer.place, end.name
         self.matrix, self.driven, self.seen = layer.numbers["W"], driven.dense, seen.dense
-        self.direct = rest[0].dense if rest else None
+        self.direct, self.multipliers = rest[0].dense if rest else None, len(self.matrix)
 
     def proves(
         self, row: int | tuple[int, int] | slice, metric: Array, value: float, driven: Array | None = None
@@ -59,11 +62,22 @@ class Segment:
         return metric_proves(self.matrix, driven, seen, size, metric, value, direct)
 
 
+def segment_of(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> Any:
+    """The segment that ends in an edge: of vectors, or of images, `image_segment.ImageSegment`."""
+    first = nodes[maps[end.place].start]
+    layer = nodes[first.sources[0]] if first.kind == "AveragePooling" else first
+    if layer.kind == "ScaledEquilibrium" and layer.numbers["G"].any():
+        return import_module(".bounded", __package__).BoundedSegment(nodes, maps, end, claim)
+    if layer.kind in ("CirculatedEquilibrium", "ScaledEquilibrium"):
+        return import_module(".pooled", __package__).PooledSegment(nodes, maps, end, claim)
+    return Segment(nodes, maps, end)
+
+
 def constants(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> tuple[int, float, Array | None]:
     """Where a segment to an edge starts, its Euclidean constant, and those of margins where there is evidence for them."""
-    segment = Segment(nodes, maps, end)
+    segment = segment_of(nodes, maps, end, claim)
     values = claim.take(f"{end.place}/values", -1)
-    rows, count = claim.take(f"{end.place}/multipliers", len(values), len(segment.matrix)), len(segment.seen)
+    rows, count = claim.take(f"{end.place}/multipliers", len(values), segment.multipliers), len(segment.seen)
     places: list[slice | tuple[int, int]] = [slice(None), *(margins(count) if len(values) > 1 else ())]
     require(len(places) == len(values), "metric", f"{segment.name}: {len(values)} values for {count} outputs")
     for place, metric, value in zip(places, rows, values, strict=True):

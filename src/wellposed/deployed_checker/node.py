@@ -5,6 +5,12 @@ from dataclasses import dataclass
 
 from .proofs import Array
 
+# Kinds of equilibria, and the modules that prove what their bounds of errors rely on.
+EQUILIBRIA = {
+    "ReflectedEquilibrium": ".dense", "PositiveEquilibrium": ".positive", "ConvolvedEquilibrium": ".channelwise",
+    "PositiveConvolvedEquilibrium": ".positive", "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
+}  # fmt: skip
+
 
 @dataclass
 class Node:

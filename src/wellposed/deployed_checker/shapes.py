@@ -24,6 +24,8 @@ _SANE = {
 _ELSEWHERE = {
     "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
     "GraphEquilibrium": ".graphs", "NodeSum": ".graphs",
+    "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
+    "ConvolvedEquilibrium": ".convolved", "PositiveConvolvedEquilibrium": ".convolved",
     "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
 }  # fmt: skip
 _ON_NODES = ("GraphEquilibrium", "NodeSum")

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
+from . import correlation
 from .node import Node
-from .proofs import Array, Refuted, require, rounding_constant, up
+from .proofs import FOLDED, Array, Refuted, require, rounding_constant, up
 from .shapes import LARGEST, Shape, target
 
 _AROUND, _SPREAD = 64, 16  # paddings and dilations that are tried
@@ -27,8 +28,9 @@ def shape(node: Node, given: Shape) -> Shape:
             (rows, index.shape[1] // rows) for rows in range(1, index.shape[1] + 1) if index.shape[1] % rows == 0
         ]
     require(len(index) == found[1] * found[2], "shapes", f"{node.name}: {len(index)} windows for {found}")
-    padded = node.kind == "Convolution"
-    if not any(_regular(index, given[1:], window, found[1:], padded) for window in windows):
+    padded, real = node.kind == "Convolution", np.ones(found[1:], bool)
+    around = padded and correlation.circular(index, given[1:], windows[0], real, correlation.same) is not None
+    if not around and not any(_regular(index, given[1:], window, found[1:], padded) for window in windows):
         raise Refuted("windows", f"{node.name}: the windows are in no regular places")
     if node.kind == "AveragePooling":
         require(len(np.unique(index)) == index.size, "windows", f"{node.name}: the windows overlap")
@@ -65,15 +67,19 @@ def _regular(index: Array, image: Shape, window: Shape, counts: Shape, padded: b
     return False
 
 
-def constant(node: Node) -> float:
-    """The Euclidean constant of a convolution, by Young's inequality for the sums over taps, or of a pooling."""
+def constant(node: Node, given: Shape, scale: Array) -> float:
+    """The Euclidean constant of a pooling, or of a convolution of which each channel is scaled behind it.
+
+    That of a convolution by the matrices of its frequencies, or by Young's inequality for the sums over taps.
+    """
     if node.kind == "MaximumPooling":
         return float(node.numbers["overlap"])
     if node.kind == "AveragePooling":
         return up(node.numbers["index"].shape[1] ** -0.5)
-    sums = np.abs(node.numbers["K"]).sum((2, 3))
-    rounding = 1.0 + rounding_constant(node.numbers["K"].size + 16)
-    return up(math.sqrt(float(sums.sum(0).max()) * float(sums.sum(1).max())) * rounding)
+    kernel = node.numbers["K"] * scale[:, None, None, None]
+    sums, rounding = np.abs(kernel).sum((2, 3)), 1.0 + rounding_constant(kernel.size + 16 + 2 * FOLDED)
+    young = up(math.sqrt(float(sums.sum(0).max()) * float(sums.sum(1).max())) * rounding)
+    return min(young, correlation.norm(kernel, node.numbers["index"], given[1:], node.shape[1:]))
 
 
 def moved(node: Node, given: Array) -> Array:

@@ -18,6 +18,7 @@ from wellposed.network.kinds.circular import interior_mask, turns
 from wellposed.network.kinds.convolution import convolution, same_size
 from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, refining, stopping
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
+from wellposed.numerics.outward import REPRODUCIBLE
 from wellposed.operators.circular import cayley_transfer
 from wellposed.operators.fourier import real_parts
 
@@ -72,13 +73,16 @@ class ChannelwiseBlock(ConvolutionalBlock):
         known = operator.coefficients()
         if sigma is None or known is None or not self.module.activation.is_monotone:
             raise self.unknown(f"no form in deployed files for the activation {self.module.activation!r}")
-        sensitivity = guarantee.offset_lipschitz()
+        proof = guarantee.norm_proof
+        sensitivity = proof.value * REPRODUCIBLE
         refined = refining(graph, self.module, sensitivity * operator.norm_upper_bound())
         damping = 1.0 / (1.0 - known.weight[known.own].detach().clamp(max=0.0))
-        return graph.call(
+        found = graph.call(
             f"ConvolvedEquilibrium_{sigma}", driven, shape=driven.shape, **same_size(known.weight, driven.shape),
             damping=damping[:, None, None], sensitivity=sensitivity, **stopping(STEPS), **refined,
         )  # fmt: skip
+        graph.prove(found, start=proof.start, reach=proof.reach, back=proof.back)
+        return found
 
     @override
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
@@ -100,7 +104,7 @@ class CircularBlock(ConvolutionalBlock):
         if form is None or name is None or not sigma.is_monotone:
             raise self.unknown(f"no form in deployed files for the activation {sigma!r}")
         step = (guarantee.suggested_step() if sigma.is_own_resolvent else None) or 1.0
-        sensitivity = guarantee.offset_lipschitz()
+        sensitivity = guarantee.offset_lipschitz() * REPRODUCIBLE
         reflect = cayley_transfer(form.transfer.to(torch.complex128), step).to(torch.complex64)
         return graph.call(
             f"CirculatedEquilibrium_{name}", driven, shape=driven.shape, transfer=real_parts(form.transfer),

@@ -22,6 +22,7 @@ from wellposed.network.kinds.linear import linear
 from wellposed.network.kinds.pooling import averaged
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
 from wellposed.numerics.linear_algebra import inverse, solve
+from wellposed.numerics.outward import REPRODUCIBLE
 from wellposed.operators.fourier import real_parts, to_image, to_spectrum
 
 _BELOW = 1.0 - 1e-11  # of the monotonicity, for the checker's coarser rounding
@@ -65,7 +66,7 @@ class ScaledBlock(EquilibriumBlock):
         factor = torch.zeros(1, *shape) if operator.factor is None else operator.factor.detach()
         step = (guarantee.suggested_step() if sigma.is_own_resolvent else None) or 1.0
         drive = step / scale.double() if sigma.is_own_resolvent else torch.ones(1)
-        sensitivity = guarantee.offset_lipschitz()
+        sensitivity = guarantee.offset_lipschitz() * REPRODUCIBLE
         numbers = reflection(operator.transfer, factor, drive * scale.double())
         return graph.call(
             f"ScaledEquilibrium_{name}", driven, shape=shape, transfer=real_parts(operator.transfer), scale=scale,
