@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +11,9 @@ import torch
 from torch_geometric.data import Batch, Data
 
 import wellposed as wp
+from harness.deployed_files import accepted, changed, claim_of, forge, refused, stored
 from test_graph_certificates import dense_logits, graphs_of, model_of
-from wellposed.deployed_checker import Refuted, check
-from wellposed.deployed_checker.core import constants_of
-from wellposed.deployed_checker.model import read
-from wellposed.deployment.certificate import _Draft, certify_file
+from wellposed.deployment.certificate import certify_file
 from wellposed.deployment.runtime import DeployedNetwork
 
 pytest.importorskip("onnxruntime")
@@ -100,38 +96,77 @@ def test_too_few_iterations_are_counted(tmp_path: Path) -> None:
     assert float(error.max()) > 1e-4 and bool((error <= bound).all()) and bool(torch.isfinite(bound).all())
 
 
-def test_certificates_are_proved_and_forgeries_are_not(tmp_path: Path) -> None:
-    model, file = deployed("sorted", tmp_path / "m.onnx")
-    network = wp.export(model, tmp_path / "m.onnx")
-    certificate = wp.certify(network)
+@pytest.mark.parametrize("name", MODELS)
+def test_certificates_are_proved(name: str, tmp_path: Path) -> None:
+    model, file = deployed(name, tmp_path / "m.onnx")
+    certificate = wp.certify(wp.materialise(model))
     certify_file(certificate, tmp_path / "m.onnx", tmp_path / "c.json")
-    lines = check(tmp_path / "c.json", tmp_path / "m.onnx")
-    assert any("its edges stay the same" in line for line in lines)
-    claimed = json.loads((tmp_path / "c.json").read_text())["lipschitz"]
+    assert any("its edges stay the same" in line for line in accepted(tmp_path))
+    claimed = claim_of(tmp_path)["lipschitz"]
     assert certificate.lipschitz * (1 - 1e-6) <= claimed <= certificate.lipschitz * (1 + 1e-6)
-    radii = file.radii(data := graphs_of(9, dtype=torch.float32), file(data)[0].argmax(1), certificate)
+    data = graphs_of(9, dtype=torch.float32)
+    labels = file(data)[0].argmax(1)
+    radii = file.radii(data, labels, certificate)
     assert bool((radii > 0.0).all())
+    change = torch.randn_like(data.x)
+    sizes = torch.stack([change[data.batch == k].norm() for k in range(9)])
+    data.x += 0.999 * change * (radii / sizes)[data.batch, None]
+    assert bool((file(data)[0].argmax(1) == labels).all())
 
 
 CHANGES = {
-    "contraction": ("contraction", lambda a: a * 0.9, "contraction"),
-    "larger state map": ("matrix", lambda a: a * np.float32(1.1), "contraction"),
-    "partners": ("partner", lambda a: np.roll(a, 1), "sorts"),
-    "both lower": ("lower", lambda a: a * 0 + 1, "sorts"),
+    "contraction": ("GraphEquilibrium_identity_1.contraction", lambda a: a * 0.9, "contraction: "),
+    "larger state map": ("GraphEquilibrium_identity_1.matrix", lambda a: 1.1 * a, "contraction: "),
+    "larger factor": ("GraphEquilibrium_identity_1.through", lambda a: 1.1 * a, "contraction: "),
+    "larger input map": ("GraphEquilibrium_identity_1.injection", lambda a: 1.1 * a, "lipschitz: "),
+    "partners": ("GraphEquilibrium_identity_1.partner", lambda a: np.roll(a, 1), "sorts: "),
+    "both lower": ("GraphEquilibrium_identity_1.lower", lambda a: a * 0 + 1, "sorts: "),
+    "no step": ("GraphEquilibrium_identity_1.limit", lambda a: a * 0, "options: "),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_changed_files_are_refused(name: str, tmp_path: Path) -> None:
-    deployed("sorted", tmp_path / "m.onnx")
-    role, change, reason = CHANGES[name]
-    proto = onnx.load(tmp_path / "m.onnx")
-    tensor = next(part for part in proto.graph.initializer if part.name == f"GraphEquilibrium_identity_1.{role}")
-    tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), tensor.name))
-    data = proto.SerializeToString(deterministic=True)
-    (tmp_path / "m.onnx").write_bytes(data)
-    with pytest.raises(Refuted, match=f"^{reason}"):
-        constants_of(read(tmp_path / "m.onnx", hashlib.sha256(data).hexdigest()), _Draft("2", ["product"], {}))
+def test_changed_numbers_are_refused(name: str, tmp_path: Path) -> None:
+    model, _ = deployed("sorted", tmp_path / "m.onnx")
+    certify_file(wp.certify(wp.materialise(model)), tmp_path / "m.onnx", tmp_path / "c.json")
+    words, change, reason = CHANGES[name]
+    forge(tmp_path, model=lambda m: changed(stored(m, words), change))
+    refused(tmp_path, reason)
+
+
+def taken(model: onnx.ModelProto, place: int, entry: int, name: str) -> None:
+    """Let a node take something else."""
+    model.graph.node[place].input[entry] = name
+
+
+STRUCTURES = {
+    "nodes in place of graphs": (lambda m: m.graph.node.remove(m.graph.node[3]), "graph"),
+    "edges in place of nodes": (lambda m: taken(m, 1, 3, "edge_index"), "where the input batch"),
+    "numbers in place of edges": (lambda m: taken(m, 1, 2, m.graph.initializer[0].name), "where the input edge_index"),
+    "no graphs": (lambda m: m.graph.input.pop(), "of this format"),
+    "another entrance": (lambda m: m.graph.node[0].CopyFrom(entrance(m)), "graphs: "),
+    "numbers with the name of edges": (lambda m: setattr(m.graph.initializer[0], "name", "batch"), "names: "),
+}
+
+
+def entrance(model: onnx.ModelProto) -> onnx.NodeProto:
+    return onnx.helper.make_node("Enter", ["x"], model.graph.node[0].output, domain="wellposed")
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_other_structures_are_refused(name: str, tmp_path: Path) -> None:
+    model, _ = deployed("sorted", tmp_path / "m.onnx")
+    certify_file(wp.certify(wp.materialise(model)), tmp_path / "m.onnx", tmp_path / "c.json")
+    change, reason = STRUCTURES[name]
+    forge(tmp_path, model=change)
+    refused(tmp_path, reason)
+
+
+def test_a_folder_of_a_network_on_graphs(tmp_path: Path) -> None:
+    wp.save(model_of(dtype=torch.float32), tmp_path)
+    folder, data = wp.load(tmp_path), graphs_of(5, dtype=torch.float32)
+    assert "`edge_index`" in (tmp_path / "card.md").read_text()
+    assert bool((folder.radii(data, folder(data)[0].argmax(1)) > 0.0).all())
 
 
 def test_layers_without_a_form_are_refused(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
 import wellposed as wp
+from harness.deployed_files import accepted, changed, claim_of, forge, refused, slopes, stored, written
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.float32
@@ -63,3 +66,57 @@ def test_iterations_that_are_missing_are_counted() -> None:
         assert float(bound.max()) <= last
         last = float(bound.max())
     assert last <= 1e-3
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_certificates_are_proved(name: str, tmp_path: Path) -> None:
+    model, shape = model_of(name)
+    certificate = written(model, tmp_path, shape)
+    accepted(tmp_path)
+    claimed = claim_of(tmp_path)["lipschitz"]
+    assert certificate.lipschitz * (1 - 1e-6) <= claimed <= certificate.lipschitz * (1 + 1e-6)
+    assert certificate.network is not None
+    assert slopes(certificate.network, shape, "2", count=10)[0] <= claimed * (1 + 1e-6)
+
+
+def seen_between(model: onnx.ModelProto) -> None:
+    """Let the next size take pixels that the one before does not keep."""
+    changed(stored(model, "Placed_5.index"), lambda a: a + (a < 36))
+
+
+TIER = "TierEquilibrium_relu6_3."
+CHANGES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
+    "sensitivity": (lambda m: changed(stored(m, TIER + "sensitivity"), lambda a: 0.9 * a), "sensitivity: "),
+    "state map": (lambda m: changed(stored(m, TIER + "transfer"), lambda a: a + 0.1), "sensitivity: "),
+    "half kept": (lambda m: changed(stored(m, TIER + "keep"), lambda a: 0.5 * a), "options: "),
+    "another shape of those": (lambda m: stored(m, TIER + "keep").dims.insert(0, 1), "shapes: "),
+    "half masked": (lambda m: changed(stored(m, TIER + "mask"), lambda a: 0.5 * a), "options: "),
+    "roots of unity": (lambda m: changed(stored(m, TIER + "rows"), lambda a: a * (1 + 1e-15)), "transform: "),
+    "norm": (lambda m: changed(stored(m, "Circular_6.norm"), lambda a: 0.99 * a), "norm: "),
+    "drive": (
+        lambda m: [changed(stored(m, f"Circular_6.{role}"), lambda a: 1.1 * a) for role in ("transfer", "norm")],
+        "lipschitz: ",
+    ),
+    "nothing kept": (lambda m: changed(stored(m, TIER + "keep"), lambda a: 0.0 * a), "lipschitz: "),
+    "other pixels": (seen_between, "lipschitz: "),
+    "no feedback to the tier": (lambda m: set_down(m), "lipschitz: "),
+}
+
+
+def set_down(model: onnx.ModelProto) -> None:
+    """Let the tier have another K than what drives the next one."""
+    tensor = onnx.TensorProto()
+    tensor.CopyFrom(stored(model, TIER + "down"))
+    tensor.name = "other"
+    changed(tensor, lambda a: 0.5 * a)
+    model.graph.initializer.append(tensor)
+    model.graph.node[4].input[2] = "other"
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_files_are_refused(name: str, tmp_path: Path) -> None:
+    model, shape = model_of("no bias")
+    written(model, tmp_path, shape)
+    change, reason = CHANGES[name]
+    forge(tmp_path, model=change)
+    refused(tmp_path, reason)

@@ -25,6 +25,8 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
         if path.start != node.place:
             known.append(up(_norm(path) * found[path.start]))
             known += _folded(nodes, path, found)
+        if node.kind == "CirculatedEquilibrium" and nodes[node.sources[0]].kind == "Circular":
+            known += import_module(".tiers", __package__).joint(nodes, node, found)
         if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
             before = maps[node.sources[0]]
             known.append(up(import_module(".cells", __package__).joint(node, before, claim) * found[before.start]))

@@ -9,6 +9,7 @@ from .proofs import Array
 EQUILIBRIA = {
     "ReflectedEquilibrium": ".dense", "PositiveEquilibrium": ".positive", "ConvolvedEquilibrium": ".channelwise",
     "PositiveConvolvedEquilibrium": ".positive", "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
+    "TierEquilibrium": ".tiers",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ _SANE = {
 }  # fmt: skip
 _ELSEWHERE = {
     "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
-    "GraphEquilibrium": ".graphs", "NodeSum": ".graphs",
+    "GraphEquilibrium": ".graphs", "NodeSum": ".graphs", "TierEquilibrium": ".tiers",
     "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
     "ConvolvedEquilibrium": ".convolved", "PositiveConvolvedEquilibrium": ".convolved",
     "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
