@@ -113,6 +113,28 @@ def test_honest_files_are_accepted_with_constants_that_hold(name, honest):
     refused(folder, "is claimed")
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.Sequential(
+            wp.Normalize((0.1, 0.2), (0.3, 0.4)), nn.Flatten(), wp.OrthogonalDEQ(6, 8, coupling="joint")
+        ),
+        lambda: nn.Sequential(nn.Flatten(), wp.OrthogonalDEQ(6, 8, coupling="convex", omega=1.0)),
+        lambda: nn.Sequential(
+            wp.OrthogonalConv2d(2, 2, (1, 3), bias=False), wp.ConvOrthogonalDEQ(2, 8, (1, 3), omega=1.0)
+        ),
+    ],
+    ids=["normalised", "driven alone", "without a bias"],
+)
+def test_cells_among_other_parts_are_proved(layer, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(layer(), nn.Flatten(), nn.LazyLinear(3))
+    model(torch.zeros(1, 2, 1, 3))
+    certificate = written(model, tmp_path, (2, 1, 3))
+    accepted(tmp_path)
+    assert claim_of(tmp_path)["lipschitz"] == pytest.approx(certificate.lipschitz, rel=1e-6)
+
+
 CELLS = {"convex": "Feature", "additive": "Feature", "joint": "Feature", "residual": "Feature"} | dict.fromkeys(
     ("image convex", "image residual"), "Channel"
 )

@@ -11,7 +11,6 @@ import numpy as np
 from .circular import norm_at_frequencies
 from .claim import Claim
 from .frequencies import check_turns, spectrum
-from .maps import Linear
 from .node import Node
 from .proofs import UNIT, norm_of, require, up
 from .shapes import Shape, require_sane
@@ -65,18 +64,21 @@ def constant(node: Node) -> float:
     return kappa * driven / (1.0 - contraction) * (1.0 + 8.0 * UNIT)
 
 
-def joint(node: Node, before: Linear, claim: Claim) -> float:
-    """The Euclidean constant of an equilibrium together with the linear map U before it, if its own map is one matrix W.
+def joint(node: Node, before: Node, claim: Claim) -> float:
+    """The Euclidean constant of an equilibrium together with the linear map U that drives it, if its own map is one matrix W.
 
     For z = κ·S(through·Wz + driven·Ux + …) and any ratio t let ν be the norm of κ·[through·W, driven·U/t]. Then ‖Δz‖² is at most
     ν²(‖Δz‖² + t²‖Δx‖²), so that νt/√(1 − ν²) is a constant.
     """
     numbers, ratio = node.numbers, float(claim.take(f"{node.place}/ratio", 1)[0])
-    linear = len(numbers["W"]) == 1 and int(numbers["sorts_inner"]) == 0 and float(numbers["direct"]) == 0.0
     kappa, through, driven = (float(numbers[role]) for role in ("kappa", "through", "driven"))
-    good = linear and 1e-30 < ratio < 1e30 and through > 1e-30
-    require(good, "joint", f"{node.name}: its map is not one matrix, or the ratio {ratio!r} is too small or large")
-    parts = [kappa * through * numbers["W"][0], kappa * driven / ratio * before.dense]
+    linear = before.kind == "Linear" and len(numbers["W"]) == 1
+    linear = linear and int(numbers["sorts_inner"]) == 0 and float(numbers["direct"]) == 0.0
+    require(linear, "joint", f"{node.name}: its map is more than a matrix, or something else than one drives it")
+    require(
+        1e-30 < ratio < 1e30 and through > 1e-30, "joint", f"{node.name}: the ratio {ratio!r}, or a share, is extreme"
+    )
+    parts = [kappa * through * numbers["W"][0], kappa * driven / ratio * before.numbers["W"]]
     norm = norm_of(np.concatenate(parts, 1))
     require(norm < 1.0, "joint", f"{node.name}: the joint map has the norm {norm!r}")
     return norm * ratio / math.sqrt((1.0 - norm) * (1.0 + norm)) * (1.0 + 16.0 * UNIT)

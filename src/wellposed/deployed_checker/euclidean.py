@@ -28,8 +28,9 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
         if node.kind == "CirculatedEquilibrium" and nodes[node.sources[0]].kind == "Circular":
             known += import_module(".tiers", __package__).joint(nodes, node, found)
         if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
-            before = maps[node.sources[0]]
-            known.append(up(import_module(".cells", __package__).joint(node, before, claim) * found[before.start]))
+            before = nodes[node.sources[0]]
+            own = import_module(".cells", __package__).joint(node, before, claim)
+            known.append(up(own * found[before.sources[0]]))
         if claim.has(f"{node.place}/values") and "metric" in claim.theorems:
             start, value, pairs = import_module(".metric", __package__).constants(nodes, maps, node, claim)
             known.append(up(value * found[start]))

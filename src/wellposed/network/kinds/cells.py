@@ -28,6 +28,7 @@ def _ratio(kappa: float) -> float:
     return math.sqrt(1.0 - kappa**2) / kappa
 
 
+_LEAST = 1e-30  # contraction that is stored, as the checker rounds up from zero
 _MIXING = 16  # operations by which products of mixing numbers are computed, at most
 _COUPLED = {  # κ, and the shares of the state, of what the maps make of it and of the drive, for κ and ω
     "convex": lambda kappa, omega: (1.0, 0.0, kappa * (1.0 - omega), kappa * omega),
@@ -61,7 +62,7 @@ class _CellBlock(ImplicitBlock):
         drive = self._deployed_drive(graph, edge)
         function, numbers = self._deployed_maps()
         excess = checkable_excess(self.module.norm_excess(), drive.shape[0])
-        contraction = enlarged(self.module.constants(excess)[0], _MIXING)
+        contraction = max(enlarged(self.module.constants(excess)[0], _MIXING), _LEAST)
         if contraction >= 1.0:
             raise self.unknown("no contraction for deployed files")
         return graph.call(
