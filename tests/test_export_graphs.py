@@ -139,6 +139,10 @@ def taken(model: onnx.ModelProto, place: int, entry: int, name: str) -> None:
     model.graph.node[place].input[entry] = name
 
 
+def entrance(model: onnx.ModelProto) -> onnx.NodeProto:
+    return onnx.helper.make_node("Enter", ["x"], model.graph.node[0].output, domain="wellposed")
+
+
 STRUCTURES = {
     "nodes in place of graphs": (lambda m: m.graph.node.remove(m.graph.node[3]), "graph"),
     "edges in place of nodes": (lambda m: taken(m, 1, 3, "edge_index"), "where the input batch"),
@@ -147,10 +151,6 @@ STRUCTURES = {
     "another entrance": (lambda m: m.graph.node[0].CopyFrom(entrance(m)), "graphs: "),
     "numbers with the name of edges": (lambda m: setattr(m.graph.initializer[0], "name", "batch"), "names: "),
 }
-
-
-def entrance(model: onnx.ModelProto) -> onnx.NodeProto:
-    return onnx.helper.make_node("Enter", ["x"], model.graph.node[0].output, domain="wellposed")
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

@@ -85,19 +85,6 @@ def seen_between(model: onnx.ModelProto) -> None:
 
 
 TIER = "TierEquilibrium_relu6_3."
-CHANGES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
-    "sensitivity": (lambda m: changed(stored(m, TIER + "sensitivity"), lambda a: 0.9 * a), "sensitivity: "),
-    "state map": (lambda m: changed(stored(m, TIER + "transfer"), lambda a: a + 0.1), "sensitivity: "),
-    "half kept": (lambda m: changed(stored(m, TIER + "keep"), lambda a: 0.5 * a), "options: "),
-    "another shape of those": (lambda m: stored(m, TIER + "keep").dims.insert(0, 1), "shapes: "),
-    "half masked": (lambda m: changed(stored(m, TIER + "mask"), lambda a: 0.5 * a), "options: "),
-    "roots of unity": (lambda m: changed(stored(m, TIER + "rows"), lambda a: a * (1 + 1e-15)), "transform: "),
-    "norm": (lambda m: changed(stored(m, "Circular_6.norm"), lambda a: 0.99 * a), "norm: "),
-    "drive": (lambda m: larger_drive(m), "lipschitz: "),
-    "nothing kept": (lambda m: changed(stored(m, TIER + "keep"), lambda a: 0.0 * a), "lipschitz: "),
-    "other pixels": (seen_between, "lipschitz: "),
-    "no feedback to the tier": (lambda m: set_down(m), "lipschitz: "),
-}
 
 
 def larger_drive(model: onnx.ModelProto) -> None:
@@ -106,7 +93,7 @@ def larger_drive(model: onnx.ModelProto) -> None:
     changed(stored(model, "Circular_6.norm"), lambda a: 1.11 * a)
 
 
-def set_down(model: onnx.ModelProto) -> None:
+def another_kernel(model: onnx.ModelProto) -> None:
     """Let the tier have another K than what drives the next one."""
     tensor = onnx.TensorProto()
     tensor.CopyFrom(stored(model, TIER + "down"))
@@ -114,6 +101,21 @@ def set_down(model: onnx.ModelProto) -> None:
     changed(tensor, lambda a: 0.5 * a)
     model.graph.initializer.append(tensor)
     model.graph.node[4].input[2] = "other"
+
+
+CHANGES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
+    "sensitivity": (lambda m: changed(stored(m, TIER + "sensitivity"), lambda a: 0.9 * a), "sensitivity: "),
+    "state map": (lambda m: changed(stored(m, TIER + "transfer"), lambda a: a + 0.1), "sensitivity: "),
+    "half kept": (lambda m: changed(stored(m, TIER + "keep"), lambda a: 0.5 * a), "options: "),
+    "another shape of those": (lambda m: stored(m, TIER + "keep").dims.insert(0, 1), "shapes: "),
+    "half masked": (lambda m: changed(stored(m, TIER + "mask"), lambda a: 0.5 * a), "options: "),
+    "roots of unity": (lambda m: changed(stored(m, TIER + "rows"), lambda a: a * (1 + 1e-15)), "transform: "),
+    "norm": (lambda m: changed(stored(m, "Circular_6.norm"), lambda a: 0.99 * a), "norm: "),
+    "drive": (larger_drive, "lipschitz: "),
+    "nothing kept": (lambda m: changed(stored(m, TIER + "keep"), lambda a: 0.0 * a), "lipschitz: "),
+    "other pixels": (seen_between, "lipschitz: "),
+    "no feedback to the tier": (another_kernel, "lipschitz: "),
+}
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -237,17 +237,7 @@ def refining(graph: DeployedGraph, layer: ImplicitLayer, sensitivity: float) -> 
         sensitivity: how far an equilibrium may be away for a residual of one.
     """
     seen = 1.0 if layer.output is None else spectral_norm_upper_bound(layer.output.weight)
-    return {"goal": goal_of(graph, sensitivity * seen), "finer": torch.tensor(STEPS)}
-
-
-def goal_of(graph: DeployedGraph, sensitivity: float) -> float:
-    """The residual of a deployed iteration that is small enough.
-
-    Args:
-        graph: which is written.
-        sensitivity: how far the value of a block may be away for a residual of one.
-    """
-    return _SHARE * graph.allowed / max(sensitivity, 1e-30)
+    return {"goal": _SHARE * graph.allowed / max(sensitivity * seen, 1e-30), "finer": torch.tensor(STEPS)}
 
 
 def cayley(matrix: Tensor, step: float) -> Tensor:

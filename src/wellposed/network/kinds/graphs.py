@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -15,7 +17,6 @@ from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Shape, kind_of
 from wellposed.network.kinds.cells import orthogonal_maps
-from wellposed.network.kinds.equilibrium import STEPS, goal_of
 from wellposed.network.propagation import Own, Point, Step
 from wellposed.numerics.checkable import ROOM, checkable_norm
 from wellposed.numerics.norm import Norm
@@ -25,6 +26,7 @@ from wellposed.operators.graphs import Graphs, frobenius_norms
 from wellposed.solvers.solution import Tolerance
 
 _ENOUGH = 2.0**-40  # changes of iterates, relative to their size, that are hardly more than rounding
+_STEPS = 20000  # at most
 
 
 class _OnGraphs(Block):
@@ -89,7 +91,7 @@ class GraphLayerBlock(_OnGraphs):
             f"GraphEquilibrium_{name}", edge, shape=(size,), matrix=layer.state_map.weight.detach(),
             injection=layer.injection.weight.detach(), bias=bias, through=float(through), driven=float(driven),
             partner=partner, lower=(places <= partner).long(), contraction=contraction, stop=torch.tensor(_ENOUGH),
-            limit=torch.tensor(STEPS), goal=goal_of(graph, contraction / (1.0 - contraction)),
+            limit=torch.tensor(min(_STEPS, 10 + math.ceil(math.log(_ENOUGH) / math.log(max(contraction, 1e-3))))),
         )  # fmt: skip
 
     @override
