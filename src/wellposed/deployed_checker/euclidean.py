@@ -89,7 +89,7 @@ def _constant(node: Node, nodes: list[Node], found: list[float], claim: Claim) -
         own = float(numbers["norm"])  # which was proved
     elif kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
         own = import_module(".cells", __package__).constant(node)
-    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation", "Placed", *_GRAPHS):
+    elif kind in ("Enter", "Reshaped", "GroupSort", "SortedGroups", "PositivePart", "Activation", "Placed", *_GRAPHS):
         own = node.slope
     else:
         raise Refuted("constant", f"nothing proves one of {node.name}")

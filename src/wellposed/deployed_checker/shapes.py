@@ -54,7 +54,7 @@ def _shape_of(node: Node) -> Callable[[Node, Shape], Shape]:
         found: Callable[[Node, Shape], Shape] = import_module(_ELSEWHERE[node.kind], __package__).shape
         return found
     known = {
-        "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise, "GroupSort": _sorted,
+        "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise, "GroupSort": _sorted, "SortedGroups": _sorted,
         "BatchNormalized": _entrywise, "Linear": _linear, "Sandwich": _explicit, "Residual": _explicit,
         "PositivePart": _positive_part, "ReflectedEquilibrium": _equilibrium, "PositiveEquilibrium": _equilibrium,
     }  # fmt: skip
@@ -84,8 +84,8 @@ def _reshaped(node: Node, given: Shape) -> Shape:
 
 def _sorted(node: Node, given: Shape) -> Shape:
     split = target(node.numbers["split"], node.name)
-    good = len(split) == 3 and split[1] == 2 and math.prod(split) == math.prod(given)
-    require(good and target(node.numbers["shape"], node.name) == given, "shapes", f"{node.name} sorts other pairs")
+    good = len(split) == 3 and (split[1] == 2 or node.kind != "GroupSort") and math.prod(split) == math.prod(given)
+    require(good and target(node.numbers["shape"], node.name) == given, "shapes", f"{node.name} sorts other groups")
     return given
 
 
