@@ -13,11 +13,12 @@ import torch
 from harness.deployed_files import claim_of, forge, is_accepted, written
 from test_deployed_checker import MODELS as DENSE
 from test_deployed_checker_cells import MODELS as CELLS
+from test_deployed_checker_images import MODELS as IMAGES
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.float32
 
-MODELS = DENSE | CELLS
+MODELS = DENSE | CELLS | IMAGES
 SUBJECTS = [
     ("mondeq", "2"),
     ("alone", "2"),
@@ -36,6 +37,11 @@ SUBJECTS = [
     ("residual", "2"),
     ("convolutions", "2"),
     ("image residual", "2"),
+    ("kept zero", "2"),
+    ("scaled", "2"),
+    ("prescribed", "2"),
+    ("channelwise", "2"),
+    ("positive", "2"),
 ]
 TRIALS = 60  # of each subject
 

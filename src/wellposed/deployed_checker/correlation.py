@@ -1,11 +1,13 @@
 """Convolutions of a file, by which pixels their outputs see, as circular correlations on grids, whose norms frequencies tell."""
 
+import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from .frequencies import gram, norm_of_gram
+from .frequencies import LONGEST, gram, norm_of_gram
 from .proofs import Array, near_one
 
 Shape = tuple[int, ...]
@@ -30,7 +32,7 @@ def larger(size: int, count: int, taps: int, step: int) -> int:
 
 
 def circular(
-    seen: Array, image: Shape, window: Shape, needed: Array, extent: Extent
+    seen: Array, image: Shape, window: Shape, needed: Array, extents: tuple[Extent, ...]
 ) -> tuple[tuple[int, int], Strides] | None:
     """A grid, and strides, of a circular correlation with centred taps that at some outputs sees what windows see.
 
@@ -41,7 +43,7 @@ def circular(
         image: rows and columns of the pixels.
         window: rows and columns of the taps.
         needed: at which outputs, shape (rows, columns).
-        extent: of the grid, from pixels, outputs and taps of one axis and the stride.
+        extents: of the grid that are tried, from pixels, outputs and taps of one axis and the stride.
     """
     seen = seen.reshape(*needed.shape, *window)
     real, axes = (seen < image[0] * image[1]) & needed[:, :, None, None], list[tuple[int, int, Array]]()
@@ -50,7 +52,7 @@ def circular(
         most = np.where(real, places, -1).max(others)
         if (np.where(real, places, most[_wide(axis)]) != most[_wide(axis)]).any():
             return None
-        found = _along(most, image[axis], np.asarray(needed.any(1 - axis)), extent)
+        found = _along(most, image[axis], np.asarray(needed.any(1 - axis)), extents)
         if found is None:
             return None
         axes.append(found)
@@ -67,11 +69,11 @@ def _wide(axis: int) -> tuple[slice | None, ...]:
     return (slice(None), None, slice(None), None) if axis == 0 else (None, slice(None), None, slice(None))
 
 
-def _along(places: Array, size: int, known: Array, extent: Extent) -> tuple[int, int, Array] | None:
+def _along(places: Array, size: int, known: Array, extents: tuple[Extent, ...]) -> tuple[int, int, Array] | None:
     """Along one axis the extent of the grid, the stride, and the places that its windows see, −1 for none."""
     count, taps = places.shape
     usual = np.argwhere((places >= 0) & known[:, None])
-    for step in range(1, _STEPS + 1):
+    for extent, step in itertools.product(extents, range(1, _STEPS + 1)):
         rows = extent(size, count, taps, step)
         if rows < count:
             continue
@@ -84,13 +86,13 @@ def _along(places: Array, size: int, known: Array, extent: Extent) -> tuple[int,
     return None
 
 
-def norm(kernel: Array, seen: Array, image: Shape, outputs: Shape) -> float:
-    """A proved bound of a convolution's norm by its matrices at every frequency; infinite where none is known."""
-    for extent in (same, large):
-        found = circular(seen, image, kernel.shape[2:], np.ones(outputs, bool), extent)
-        if found is not None:
-            grid, strides = found
-            work = math.prod(grid) * kernel.size * (len(kernel) + math.prod(strides))
-            scaled, exponent = near_one(kernel)
-            return norm_of_gram(*gram(scaled, grid, strides), exponent) if work < _WORK else math.inf
-    return math.inf
+def norm(kernel: Array, seen: Array, image: Shape, outputs: Shape) -> Any | None:
+    """A proved bound of a convolution's norm by its matrices at every frequency; None where none is known."""
+    found = circular(seen, image, kernel.shape[2:], np.ones(outputs, bool), (same, large))
+    if found is None:
+        return None
+    grid, strides = found
+    work = math.prod(grid) * kernel.size * (len(kernel) + math.prod(strides))
+    scaled, exponent = near_one(kernel)
+    few = work < _WORK and max(grid) <= LONGEST
+    return norm_of_gram(*gram(scaled, grid, strides), exponent) if few else None

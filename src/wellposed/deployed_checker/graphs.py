@@ -4,6 +4,8 @@ The adjacency A is formed in the file, with ‖A‖₂ ≤ 1 for whatever edges;
 Frobenius norm of each graph, and with ρ < 1 it is unique, and driven·‖P‖/(1 − ρ) its constant. Sums over n nodes are over √n.
 """
 
+from typing import Any
+
 import numpy as np
 
 from .node import Node
@@ -32,11 +34,11 @@ def shape(node: Node, given: Shape) -> Shape:
 def check(node: Node) -> None:
     """Prove the contraction that a node's bound of errors relies on."""
     require(node.slope <= 1.0, "equilibrium", f"{node.name}: slopes of {node.sigma} are larger than one")
-    proved, stored = up(float(node.numbers["through"]) * norm_of(node.numbers["Q"])), float(node.numbers["contraction"])
+    proved, stored = up(node.numbers["through"][()] * norm_of(node.numbers["Q"])), node.numbers["contraction"][()]
     require(proved <= stored, "contraction", f"{node.name}: {stored!r} is stored, {proved!r} is proved")
 
 
-def constant(node: Node) -> float:
+def constant(node: Node) -> Any:
     """The constant of an equilibrium in the features of nodes, for the contraction that was proved."""
-    room = 1.0 - float(node.numbers["contraction"])
-    return float(node.numbers["driven"]) * norm_of(node.numbers["P"]) / room * (1.0 + 8.0 * UNIT)
+    driven, contraction = (node.numbers[role][()] for role in ("driven", "contraction"))
+    return driven * norm_of(node.numbers["P"]) / (1.0 - contraction) * (1.0 + 8.0 * UNIT)

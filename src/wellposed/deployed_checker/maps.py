@@ -42,7 +42,7 @@ def scale_of(node: Node) -> Array | None:
         scale = numbers["weight"] / np.sqrt(numbers["variance"] + numbers["epsilon"])
     else:
         return None
-    return np.broadcast_to(scale, node.shape).reshape(-1)
+    return np.broadcast_to(scale, node.shape, subok=True).reshape(-1)
 
 
 def linear_maps(nodes: list[Node]) -> list[Linear]:
@@ -64,14 +64,6 @@ def linear_maps(nodes: list[Node]) -> list[Linear]:
             own = Linear(before.start, node.numbers["W"] * before.matrix, before.folded)
         found.append(own)
     return found
-
-
-def by_channel(matrix: Array, shape: tuple[int, ...]) -> Array | None:
-    """What a diagonal matrix multiplies each channel of an image with; None if it is another matrix."""
-    if matrix.ndim != 1 or len(shape) != 3:
-        return None
-    rows = matrix.reshape(shape[0], -1)
-    return rows[:, 0] if (rows == rows[:, :1]).all() else None
 
 
 def margins(outputs: int) -> list[tuple[int, int]]:

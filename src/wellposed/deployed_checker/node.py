@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from .proofs import Array
 
@@ -31,7 +32,7 @@ class Node:
     place: int
     kind: str
     sigma: str
-    slope: float
+    slope: Any
     sources: tuple[int, ...]
     numbers: dict[str, Array]
     shape: tuple[int, ...] = ()

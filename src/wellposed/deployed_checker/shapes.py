@@ -54,7 +54,8 @@ def _shape_of(node: Node) -> Callable[[Node, Shape], Shape]:
         found: Callable[[Node, Shape], Shape] = import_module(_ELSEWHERE[node.kind], __package__).shape
         return found
     known = {
-        "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise, "GroupSort": _sorted, "SortedGroups": _sorted,
+        "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise, "GroupSort": _sorted,
+        "SortedGroups": _sorted,
         "BatchNormalized": _entrywise, "Linear": _linear, "Sandwich": _explicit, "Residual": _explicit,
         "PositivePart": _positive_part, "ReflectedEquilibrium": _equilibrium, "PositiveEquilibrium": _equilibrium,
     }  # fmt: skip

@@ -6,13 +6,16 @@ I − T − LLᵀ/4 of each size, plus KᵀPK − (EK)ᵀEK ⪰ 0. With k > 0 be
 state together move by no more than the offset of the first one over k.
 """
 
+import itertools
+from typing import Any
+
 import numpy as np
 
 from . import circulated
 from .claim import Claim
 from .frequencies import all_semidefinite, spectrum
 from .node import Node
-from .proofs import UNIT, Array, require, rounding_constant, up
+from .proofs import UNIT, Array, like, nearest, require, rounding_constant, up
 from .shapes import Shape
 
 _LINK = ("Circular", "Placed", "Circular", "TierEquilibrium")  # from one equilibrium back to that before
@@ -37,7 +40,7 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     circulated.check(node, claim, before)  # for I − T alone, of which I − W has more
 
 
-def joint(nodes: list[Node], last: Node, found: list[float]) -> list[float]:
+def joint(nodes: list[Node], last: Node, found: list[Any]) -> list[Any]:
     """The constant of an equilibrium together with those that drive it, if that is proved.
 
     Args:
@@ -51,13 +54,11 @@ def joint(nodes: list[Node], last: Node, found: list[float]) -> list[float]:
         drives.append(link[1])
     if not drives:
         return []
-    least, parts = np.inf, list[tuple[Array, Array]]()
-    for place, tier in enumerate(tiers):
-        parts.append(_remaining(tier, drives[place] if place < len(drives) else None))
-        least = min(least, 0.5 * float(np.linalg.eigvalsh(parts[-1][0])[..., 0].min()))
-    if not least > 0.0:
+    parts = [_remaining(tier, drive) for tier, drive in itertools.zip_longest(tiers, drives)]
+    known = 0.5 * min(float(np.linalg.eigvalsh(nearest(twice))[..., 0].min()) for twice, _ in parts)
+    if not known > 0.0:
         return []
-    least *= 1.0 - 1e-9
+    least = like(parts[0][1], known * (1.0 - 1e-9))
     for twice, error in parts:
         if not all_semidefinite(twice - 2.0 * least * np.eye(twice.shape[2]), error + 16.0 * UNIT * least):
             return []
@@ -74,7 +75,8 @@ def _before(nodes: list[Node], tier: Node) -> tuple[Node, Node] | None:
     last, placed, first, source = chain[1:]
     index, kept = placed.numbers["index"], source.numbers["keep"].reshape(-1) == 1.0
     inside = index[index < kept.size]  # each in one place, as was checked
-    same = np.array_equal(first.numbers["T"], source.numbers["K"])
+    same = first.numbers["T"].shape == source.numbers["K"].shape
+    same = same and bool((first.numbers["T"] == source.numbers["K"]).all())
     good = same and index.ndim == 1 and placed.shape[0] == first.shape[0] and bool(kept[inside].all())
     return (source, last) if good else None
 
