@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 import wellposed as wp
 from harness.deployed_files import accepted, changed, claim_of, forge, refused, slopes, stored, written
+from wellposed.deployed_checker import check
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.float32
@@ -74,7 +76,9 @@ def test_certificates_are_proved(name: str, tmp_path: Path) -> None:
     certificate = written(model, tmp_path, shape)
     accepted(tmp_path)
     claimed = claim_of(tmp_path)["lipschitz"]
-    assert certificate.lipschitz * (1 - 1e-6) <= claimed <= certificate.lipschitz * (1 + 1e-6)
+    assert claimed <= certificate.lipschitz * (1 + 1e-6)
+    # Of images of one row the checker knows that other rows of a kernel see nothing.
+    assert name == "one row" or claimed >= certificate.lipschitz * (1 - 1e-6)
     assert certificate.network is not None
     assert slopes(certificate.network, shape, "2", count=10)[0] <= claimed * (1 + 1e-6)
 
@@ -118,10 +122,22 @@ CHANGES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_changed_files_are_refused(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, shape = model_of("no bias")
-    written(model, tmp_path, shape)
+    found = tmp_path_factory.mktemp("tiers")
+    written(model, found, shape)
+    return found
+
+
+def test_the_proof_is_exact_too(folder: Path) -> None:
+    pytest.importorskip("flint")
+    assert any("rational" in line for line in check(folder / "c.json", folder / "m.onnx", exact=True))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_files_are_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     change, reason = CHANGES[name]
     forge(tmp_path, model=change)
     refused(tmp_path, reason)
