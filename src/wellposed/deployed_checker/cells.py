@@ -44,7 +44,7 @@ def _spectra(node: Node, given: Shape) -> dict[str, tuple[int, int]]:
     return {"F": (hidden, given[0]), "G": (given[0], hidden)}
 
 
-def check(node: Node, claim: Claim) -> None:
+def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove the contraction that a node's bound of errors relies on."""
     if node.kind == "FeatureCellEquilibrium":
         norms = [norm_of(matrix) for matrix in node.numbers["W"]]

@@ -22,7 +22,7 @@ def shape(node: Node, given: Shape) -> Shape:
     return (len(bias), *given[1:])
 
 
-def check(node: Node, claim: Claim) -> None:
+def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove the norm that a node's bound of errors relies on."""
     stored, channels = node.numbers["norm"][()], node.numbers["T"].shape[3]
     proved = norm_at_frequencies(node, "T", (len(node.numbers["b"]), channels))

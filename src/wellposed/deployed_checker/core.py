@@ -19,7 +19,7 @@ from . import euclidean
 from .claim import Claim
 from .functions import assumed
 from .model import read
-from .node import EQUILIBRIA, Node
+from .node import CHECKED, Node
 from .proofs import Array, Refuted, require
 from .shapes import OPTIONS
 
@@ -41,10 +41,7 @@ def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
             import_module(".exact", __package__).convert(nodes, claim)
             log.append("every inequality is proved in rational arithmetic")
         whole, pairs = constants_of(nodes, claim)
-        if nodes[0].kind == "EnterGraphs":
-            log.append(
-                "assumed: inputs are features of nodes, in the Frobenius norm of each graph; its edges stay the same"
-            )
+        log += import_module(".graphs", __package__).ASSUMED if nodes[0].nodewise else []
         for sigma in sorted({node.sigma for node in nodes} - {""}):
             log.append(f"assumed: a runtime's {sigma} is within {assumed(sigma)}·(1 + |v|) of the function of v")
         require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz!r} is claimed, {whole!r} is proved")
@@ -69,14 +66,8 @@ def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
 def constants_of(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
     """Prove what the file's bound of errors relies on, and the constants of all outputs and of their margins."""
     for node in nodes:
-        if node.kind in EQUILIBRIA:
-            import_module(EQUILIBRIA[node.kind], __package__).check(node, claim, nodes[node.sources[0]])
-        elif node.kind == "GraphEquilibrium":
-            import_module(".graphs", __package__).check(node)
-        elif node.kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
-            import_module(".cells", __package__).check(node, claim)
-        elif node.kind == "Circular":
-            import_module(".circular", __package__).check(node, claim)
+        if node.kind in CHECKED:
+            import_module(CHECKED[node.kind], __package__).check(node, claim, nodes[node.sources[0]])
     theorem = euclidean if claim.norm == "2" else import_module(".entrywise", __package__)
     found: tuple[Any, Array | None] = theorem.constants(nodes, claim)
     return found

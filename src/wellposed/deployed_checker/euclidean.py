@@ -41,13 +41,9 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
         found.append(min(known))
     last = maps[-1]
     head = _margins(last.matrix, found[last.start]) if last.matrix.ndim == 2 else None
-    known_pairs = [part for part in (head, _last(pairs, nodes, claim)) if part is not None]
+    about_logits = pairs if claim.has(f"{nodes[-1].sources[0]}/values") else None
+    known_pairs = [part for part in (head, about_logits) if part is not None]
     return found[-1], reduce(np.minimum, known_pairs) if known_pairs else None
-
-
-def _last(pairs: Array | None, nodes: list[Node], claim: Claim) -> Array | None:
-    """Constants of margins that are about the logits."""
-    return pairs if claim.has(f"{nodes[-1].sources[0]}/values") else None
 
 
 def _norm(path: Linear) -> Any:

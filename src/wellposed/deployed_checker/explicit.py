@@ -4,6 +4,7 @@ With D the slopes of ReLU between two inputs, 0 ⪯ D ⪯ I. S = 0: ‖GDH‖ �
 G = −HᵀT + E, T ⪰ 0 diagonal: 0 ⪯ HᵀTDH ⪯ HᵀTH, so that max(1, ‖√T H‖² − 1) + ‖E‖‖H‖ is a constant.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,23 @@ import numpy as np
 from .claim import Claim
 from .node import Node
 from .proofs import UNIT, bounded, length, norm_of, require, up
+from .shapes import Shape, outputs_of, target
+
+
+def shape(node: Node, given: Shape) -> Shape:
+    """The shape of what a layer gives, or of what is sorted in groups."""
+    if node.kind in ("GroupSort", "SortedGroups"):
+        return _sorted(node, given)
+    outputs = outputs_of(node, "G", "c", outputs_of(node, "H", "b", given[-1]))
+    require(node.kind == "Sandwich" or outputs == given[-1], "shapes", f"{node.name} adds {outputs} to {given[-1]}")
+    return (*given[:-1], outputs)
+
+
+def _sorted(node: Node, given: Shape) -> Shape:
+    split = target(node.numbers["split"], node.name)
+    good = len(split) == 3 and (split[1] == 2 or node.kind != "GroupSort") and math.prod(split) == math.prod(given)
+    require(good and target(node.numbers["shape"], node.name) == given, "shapes", f"{node.name} sorts other groups")
+    return given
 
 
 def constant(node: Node, claim: Claim) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from onnx import FunctionProto, NodeProto, TensorProto, ValueInfoProto, helper, parser
+from onnx import FunctionProto, NodeProto, parser
 
 DOMAIN, OPSET, IR_VERSION, VERSION = "wellposed", 20, 10, 1
 STRUCTURE = ("edge_index", "batch")  # inputs of networks on graphs beside the features of nodes
@@ -65,22 +65,6 @@ def called(name: str) -> tuple[str, ...]:
     own = {node.op_type for node in _nodes(function(name).node) if node.domain == DOMAIN}
     found = {inner: None for other in sorted(own) for inner in called(other)}
     return (*found, name)
-
-
-def inputs_of(shape: tuple[int, ...], *, on_graphs: bool) -> list[ValueInfoProto]:
-    """The inputs that a network declares.
-
-    Args:
-        shape: of one sample, or of the features of one node.
-        on_graphs: whether the network takes graphs.
-    """
-    if not on_graphs:
-        return [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])]
-    extents: tuple[list[str | int], ...] = ([2, "edges"], ["nodes"])
-    found = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["nodes", *shape])]
-    for name, sizes in zip(STRUCTURE, extents, strict=True):
-        found.append(helper.make_tensor_value_info(name, TensorProto.INT64, sizes))
-    return found
 
 
 def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:

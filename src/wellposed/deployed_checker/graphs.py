@@ -7,10 +7,23 @@ Frobenius norm of each graph, and with ρ < 1 it is unique, and driven·‖P‖/
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto, ValueInfoProto, helper
 
+from .claim import Claim
+from .functions import STRUCTURE
 from .node import Node
 from .proofs import UNIT, norm_of, require, up
 from .shapes import Shape, require_sane
+
+ASSUMED = ["assumed: inputs are features of nodes, in the Frobenius norm of each graph; its edges stay the same"]
+
+
+def inputs_of(features: Shape) -> list[ValueInfoProto]:
+    """The inputs that a network on graphs declares, for the shape of the features of a node."""
+    extents: tuple[list[str | int], ...] = ([2, "edges"], ["nodes"])
+    declared = zip(STRUCTURE, extents, strict=True)
+    further = [helper.make_tensor_value_info(name, TensorProto.INT64, sizes) for name, sizes in declared]
+    return [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["nodes", *features]), *further]
 
 
 def shape(node: Node, given: Shape) -> Shape:
@@ -31,7 +44,7 @@ def shape(node: Node, given: Shape) -> Shape:
     return (size,)
 
 
-def check(node: Node) -> None:
+def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove the contraction that a node's bound of errors relies on."""
     require(node.slope <= 1.0, "equilibrium", f"{node.name}: slopes of {node.sigma} are larger than one")
     proved, stored = up(node.numbers["through"][()] * norm_of(node.numbers["Q"])), node.numbers["contraction"][()]

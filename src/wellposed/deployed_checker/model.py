@@ -2,13 +2,14 @@
 
 import hashlib
 import math
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from .claim import content_of
-from .functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, activation, called, function, inputs_of
+from .functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, activation, called, function
 from .node import Node
 from .proofs import Array, Refuted, require
 from .shapes import LARGEST, set_shapes
@@ -126,8 +127,11 @@ def _require_written_so(model: ModelProto, data: bytes, network: list[Node]) -> 
         for part in model.graph.initializer
     ]
     ends: list[tuple[str, list[str | int]]] = [("logits", ["batch", *network[-1].shape]), ("error_bound", ["batch"])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *network[0].shape])]
+    if network[0].nodewise:
+        inputs = import_module(".graphs", __package__).inputs_of(network[0].shape)
     graph = helper.make_graph(
-        nodes, "network", inputs_of(network[0].shape, on_graphs=network[0].nodewise),
+        nodes, "network", inputs,
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, extents) for name, extents in ends], stored,
     )  # fmt: skip
     require(tuple(model.graph.node[-1].output) == ("logits", "error_bound"), "graph", "other outputs than it leaves")

@@ -6,12 +6,15 @@ from typing import Any
 
 from .proofs import Array
 
-# Kinds of equilibria, and the modules that prove what their bounds of errors rely on.
+# Kinds of equilibria whose bounds of errors rely on a sensitivity, and the modules that prove it.
 EQUILIBRIA = {
     "ReflectedEquilibrium": ".dense", "PositiveEquilibrium": ".positive", "ConvolvedEquilibrium": ".channelwise",
     "PositiveConvolvedEquilibrium": ".positive", "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
     "TierEquilibrium": ".tiers",
 }  # fmt: skip
+# All kinds whose bounds of errors rely on something that is proved.
+CHECKED = EQUILIBRIA | {"FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells", "Circular": ".circular"}
+CHECKED |= {"GraphEquilibrium": ".graphs"}
 
 
 @dataclass

@@ -13,6 +13,7 @@ import numpy as np
 from .claim import Claim
 from .node import Node
 from .proofs import Array, Refuted, below, bounded, require, rounding_constant
+from .shapes import Shape
 
 Map = Callable[[Array], Array]
 _STEPS = 20000
@@ -27,6 +28,12 @@ _CONCAVE: dict[str, tuple[Map, Map]] = {
     "logarithm": (np.log1p, lambda s: 1.0 / (1.0 + s)), "arcsinh": (np.arcsinh, lambda s: 1.0 / np.sqrt(1.0 + s * s)),
     "sigmoid": (lambda s: np.exp(-np.logaddexp(0.0, -s)), lambda s: 0.25 * np.cosh(np.minimum(0.5 * s, 300.0)) ** -2.0),
 }  # fmt: skip
+
+
+def shape(node: Node, given: Shape) -> Shape:
+    """The shape of a positive part, which is that of its argument."""
+    require(node.numbers["floor"] > 0.0, "options", f"{node.name}: its floor is not positive")
+    return given
 
 
 def check(node: Node, claim: Claim, before: Node) -> None:

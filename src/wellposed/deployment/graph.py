@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, called, inputs_of
+from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, called
 from wellposed.deployed_checker.functions import function as function_named
+from wellposed.deployed_checker.graphs import inputs_of
 from wellposed.deployment.sensitivity import proved_sensitivity
 from wellposed.errors import CertificateError
 from wellposed.network.deployed import DeployedGraph, Edge, Numbers
@@ -81,10 +82,11 @@ class OnnxGraph(DeployedGraph):
         """
         bound = self._number("tolerance", torch.tensor(tolerance, dtype=torch.float32))
         self._append("Leave", [edge.value, edge.error, bound], [LOGITS, ERROR])
+        plain = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *input_shape])
         graph = helper.make_graph(
             self._nodes,
             "network",
-            inputs_of(input_shape, on_graphs=self._on_graphs),
+            inputs_of(input_shape) if self._on_graphs else [plain],
             [
                 helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", *edge.shape]),
                 helper.make_tensor_value_info(ERROR, TensorProto.FLOAT, ["batch"]),
