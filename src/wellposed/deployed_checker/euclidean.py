@@ -8,11 +8,14 @@ import numpy as np
 
 from .claim import Claim
 from .maps import Linear, linear_maps
-from .node import EQUILIBRIA, Node
+from .node import CONTRACTIONS, EQUILIBRIA, Node
 from .proofs import FOLDED, Array, Refuted, near_one, norm_of, require, rounding_constant, up
 
 _ROUNDED = 1.0 + 1e-13
-_GRAPHS = ("EnterGraphs", "NodeSum")
+# Apart from the slope of an activation.
+_NONEXPANSIVE = (
+    "Enter", "Reshaped", "GroupSort", "SortedGroups", "PositivePart", "Activation", "Placed", "EnterGraphs", "NodeSum",
+)  # fmt: skip
 
 
 def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
@@ -66,15 +69,13 @@ def _constant(node: Node, nodes: list[Node], found: list[Any], claim: Claim) -> 
         own = norm_of(numbers["W"])
     elif kind in ("Sandwich", "Residual"):
         own = import_module(".explicit", __package__).constant(node, claim)
-    elif kind == "GraphEquilibrium":
-        own = import_module(".graphs", __package__).constant(node)
     elif kind in EQUILIBRIA:
         own = numbers["sensitivity"][()]  # which was proved
     elif kind == "Circular":
         own = numbers["norm"][()]  # which was proved
-    elif kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
-        own = import_module(".cells", __package__).constant(node)
-    elif kind in ("Enter", "Reshaped", "GroupSort", "SortedGroups", "PositivePart", "Activation", "Placed", *_GRAPHS):
+    elif kind in CONTRACTIONS:
+        own = import_module(CONTRACTIONS[kind], __package__).constant(node)
+    elif kind in _NONEXPANSIVE:
         own = node.slope
     else:
         raise Refuted("constant", f"nothing proves one of {node.name}")

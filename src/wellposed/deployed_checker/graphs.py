@@ -31,7 +31,7 @@ def shape(node: Node, given: Shape) -> Shape:
     require(len(given) == 1, "shapes", f"{node.name} takes {given} for every node")
     if node.kind == "NodeSum":
         return given
-    numbers, size = node.numbers, len(node.numbers["b"])
+    numbers, size, node.nodewise = node.numbers, len(node.numbers["b"]), True
     fits = numbers["b"].ndim == 1 and numbers["Q"].shape == (size, size) and numbers["P"].shape == (size, *given)
     require(fits, "shapes", f"{node.name}: maps {numbers['Q'].shape} and {numbers['P'].shape} for {given}")
     require_sane(node)

@@ -40,10 +40,7 @@ def set_shapes(nodes: list[Node]) -> None:
         given = [nodes[source].shape for source in node.sources]
         require(given == given[:1] * len(given), "shapes", f"{node.name} takes values of shapes {given}")
         on_nodes = all(nodes[source].nodewise == (node.kind in _ON_NODES) for source in node.sources)
-        require(
-            on_nodes, "graphs", f"{node.name} takes values of nodes where it should those of graphs, or the reverse"
-        )
-        node.nodewise = node.kind == "GraphEquilibrium"
+        require(on_nodes, "graphs", f"{node.name} is not for values of nodes, or for these only")
         for role in OPTIONS:
             require(node.numbers.get(role, np.float64()).shape == (), "shapes", f"{node.name}: {role} is no scalar")
         node.shape = given[0] if node.kind in _SAME else _shape_of(node)(node, given[0])
