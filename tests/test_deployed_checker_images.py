@@ -132,6 +132,7 @@ def test_honest_files_are_accepted_with_constants_that_hold(name, honest):
     assert claim["lipschitz"] <= certificate.lipschitz * (1.0 + 1e-6)
     whole, pairs = slopes(certificate.network, MODELS[name][1], "2")
     assert whole <= claim["lipschitz"] and (pairs <= np.array(claim["pairs"]) + 1e-12).all()
+    assert np.max(claim["pairs"]) <= 2.0**0.5 * claim["lipschitz"] * (1.0 + 1e-8)
     if certificate.pairs is not None:
         assert (np.array(claim["pairs"]) <= certificate.pairs.numpy() * (1.0 + 1e-6)).all()
     forge(folder, lambda claim: claim.update(lipschitz=claim["lipschitz"] * (1.0 - 1e-6)))
@@ -200,7 +201,7 @@ FORGERIES = [
     ("prescribed", "Linear_6.weight", times(1.5), "metric"),
     ("prescribed", "Linear_6.weight", one_larger, "metric"),
     ("prescribed", "Convolution_1.weight", times(1.5), "metric"),
-    ("prescribed", "Affine_2.scale", times(1.5), ""),
+    ("prescribed", "Affine_2.scale", one_negative, "options"),
     ("prescribed", "ScaledEquilibrium_relu_3.factor", times(0.5), "metric"),
     ("channelwise", "kernel", times(1.5), "sensitivity"),
     ("channelwise", "ConvolvedEquilibrium_relu_2.index", swapped, "windows"),

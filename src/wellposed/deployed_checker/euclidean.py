@@ -1,5 +1,6 @@
 """Euclidean constants: of nodes, which multiply along edges and add up where edges meet, and of parts in diagonal metrics."""
 
+import math
 from functools import reduce
 from importlib import import_module
 from typing import Any
@@ -46,7 +47,8 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
     head = _margins(last.matrix, found[last.start]) if last.matrix.ndim == 2 else None
     about_logits = pairs if claim.has(f"{nodes[-1].sources[0]}/values") else None
     known_pairs = [part for part in (head, about_logits) if part is not None]
-    return found[-1], reduce(np.minimum, known_pairs) if known_pairs else None
+    whole = up(up(math.sqrt(2.0) * (1.0 + 1e-15)) * found[-1])  # |Δ(y_i − y_j)| ≤ √2·|Δy|
+    return found[-1], np.minimum(reduce(np.minimum, known_pairs), whole) if known_pairs else None
 
 
 def _norm(path: Linear) -> Any:

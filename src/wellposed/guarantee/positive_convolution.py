@@ -108,18 +108,20 @@ class PositiveConvolution(PositiveConcave):
         return self._perron[0]
 
     def _above(self, iterate: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-        """Some x ≥ iterate(x), rounding included, for an affine increasing map with a positive constant."""
+        """Some x ≥ iterate(x), rounding included, for an affine increasing map with a positive constant.
+
+        The fixed point of (1 + share)·iterate is one where the share is more than what rounding takes from any component.
+        """
         state = start
-        for _ in range(2000):
-            image = iterate(state)
-            settled = bool(((image - state).abs() <= _CLOSER * image).all())
-            state = image
-            if settled:
-                break
         for share in (1e-12, 1e-10, 1e-8, 1e-6, 1e-3):
-            larger = state * (1.0 + share)
-            if bool((enlarged(iterate(larger), self._terms + 4) <= larger).all()):
-                return larger
+            for _ in range(2000):
+                image = iterate(state) * (1.0 + share)
+                settled = bool(((image - state).abs() <= _CLOSER * image).all())
+                state = image
+                if settled:
+                    break
+            if bool((enlarged(iterate(state), self._terms + 4) <= state).all()):
+                return state
         raise GuaranteeError("W: the sensitivity could not be bounded in these numbers; use float64 or a larger floor")
 
     @property

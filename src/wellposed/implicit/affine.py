@@ -21,6 +21,7 @@ from wellposed.implicit.equation import (
     with_leading_batch,
 )
 from wellposed.implicit.gradient import Settings
+from wellposed.implicit.lift import lift_of, lowered
 from wellposed.operators import Operator
 from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.iterate import Outcome
@@ -97,13 +98,14 @@ class AffineEquation(Equation):
         # y = J(g + Wᵀy): the same equation, with the transpose for W, g for q and multiplication by J for σ.
         adjoint = self._linearised(operator, activation, value, offset, transposed=True)
         backwards = adjoint.operator
-        unknowns = (*backwards.tensors, cotangent, *adjoint.activation.tensors)
+        lift = lift_of(cotangent)
+        unknowns = (*backwards.tensors, cotangent * lift, *adjoint.activation.tensors)
         if torch.is_grad_enabled() or any_wrapped(unknowns):
-            adjoint_state = adjoint.differentiable_value(None, *unknowns)
+            adjoint_state = adjoint.differentiable_value(None, *unknowns) / lift
         else:
             outcome = adjoint.solve(None, unknowns)
-            adjoint_state = outcome.value
-            self.adjoint_reports.append(outcome.report)
+            adjoint_state = outcome.value / lift
+            self.adjoint_reports.append(lowered(outcome.report, lift))
             outcome.report.complain(self.settings.on_failure, adjoint.settings.name)
         gradients: list[Tensor | None] = [None] * len(tensors)
         if any(needed[:count]):

@@ -16,6 +16,7 @@ from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.solvers.a_posteriori import ExactOffset, certify
 from wellposed.solvers.base import Solver
+from wellposed.solvers.continuation import ITERATIONS, can_continue, finished
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.solution import Report
@@ -157,14 +158,17 @@ def solve_problem(
         atol = euclidean(offset).mul_(settings.offset_share * rtol).add_(least)
     if guarantee is not None:
         start = guarantee.start(like) if start is None else guarantee.project(start)
-    outcome = iterate(
-        problem, settings.solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=settings.max_steps
-    )
-    if guarantee is None or not settings.certified:
+    continued = settings.continued and can_continue(problem, guarantee)
+    most = min(settings.max_steps, ITERATIONS) if continued else settings.max_steps
+    outcome = iterate(problem, settings.solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=most)
+    if guarantee is None:
         return outcome
+    left = settings.max_steps - most
+    if not settings.certified:
+        return finished(outcome, problem, guarantee, rtol=rtol, atol=atol, steps=left) if left else outcome
     return certify(
         outcome, problem, settings.solver, guarantee,
-        rtol=rtol, atol=atol, max_steps=settings.max_steps, exact_offset=exact_offset,
+        rtol=rtol, atol=atol, max_steps=most, exact_offset=exact_offset, continued=left,
     )  # fmt: skip
 
 

@@ -145,6 +145,8 @@ class Settings:
         on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
         gradient: how to differentiate through the solve.
         certified: whether the error bounds of results are rigorous, rounding included.
+        continued: whether samples that the algorithm has not brought to their equilibrium go on by Newton's method, where the map
+            is affine and has a guarantee.
         offset_share: adds this multiple of rtol·‖offset‖ to the absolute tolerance of each sample.
         name: of the solve, for errors.
     """
@@ -155,6 +157,7 @@ class Settings:
     on_failure: str
     gradient: Gradient = field(default_factory=Exact)
     certified: bool = False
+    continued: bool = False
     offset_share: float = 0.0
     name: str = "fixed-point solve"
 
@@ -179,6 +182,7 @@ class Settings:
             on_failure=self.on_failure,
             gradient=Exact(),
             certified=self.certified,
+            continued=self.continued if wanted.solver is None else False,
             offset_share=_COTANGENT_SHARE,
             name=self.name if self.name.startswith("adjoint") else f"adjoint of the {self.name}",
         )

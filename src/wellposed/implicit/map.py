@@ -13,6 +13,7 @@ from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
 from wellposed.implicit.equation import Equation, Implicit, any_wrapped, run_steps, solve_problem, with_leading_batch
 from wellposed.implicit.gradient import Settings
+from wellposed.implicit.lift import lift_of, lowered
 from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.solvers.iterate import Outcome
 from wellposed.solvers.problem import MapProblem
@@ -114,6 +115,11 @@ class MapEquation(Equation):
             return [None, *self._pull_back_recursively(value, rest, cotangent)]
         return [None, *self._pull_back_retained(value, rest, cotangent, needed[1:])]
 
+    def _lift_of(self, cotangent: Tensor) -> Tensor:
+        """What `lift_of` gives for each sample, whatever number of dimensions they are numbered by."""
+        batch, state = cotangent.shape[: self.batch_dims], cotangent.shape[self.batch_dims :]
+        return lift_of(cotangent.reshape(batch.numel(), *state)).reshape(*batch, *(1 for _ in state))
+
     def _pull_back_recursively(self, value: Tensor, rest: Sequence[Tensor], cotangent: Tensor) -> list[Tensor | None]:
         function = self.function
 
@@ -121,7 +127,8 @@ class MapEquation(Equation):
             return v + torch.func.vjp(lambda at: function(at, *parameters), z)[1](state)[0]
 
         linear = self._linear(adjoint, value.dtype, transposed=True)
-        state = linear.differentiable_value(None, torch.zeros_like(cotangent), cotangent, value, *rest)
+        lift = self._lift_of(cotangent)
+        state = linear.differentiable_value(None, torch.zeros_like(cotangent), cotangent * lift, value, *rest) / lift
         return list(torch.func.vjp(lambda *parameters: function(value, *parameters), *rest)[1](state))
 
     def _pull_back_retained(
@@ -137,11 +144,16 @@ class MapEquation(Equation):
 
         if image.requires_grad and image is not point:
             linear = self._linear(adjoint, value.dtype, transposed=True)
-            outcome = linear.solve(None, (torch.zeros_like(cotangent), cotangent))
-            self.adjoint_reports.append(outcome.report)
+            lift = self._lift_of(cotangent)
+            outcome = linear.solve(None, (torch.zeros_like(cotangent), cotangent * lift))
+            self.adjoint_reports.append(lowered(outcome.report, lift))
             outcome.report.complain(self.settings.on_failure, linear.settings.name)
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad(image, wanted, outcome.value, allow_unused=True)) if wanted else iter(())
+            found = (
+                iter(torch.autograd.grad(image, wanted, outcome.value / lift, allow_unused=True))
+                if wanted
+                else iter(())
+            )
             return [next(found) if leaf.requires_grad else None for leaf in leaves]
         return [None] * len(leaves)
 

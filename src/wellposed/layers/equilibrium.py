@@ -163,6 +163,7 @@ class Equilibrium(ConstrainedLayer):
                 on_failure=self.on_failure,
                 gradient=self.gradient,
                 certified=certified and guarantee is not None,
+                continued=self.solver is None,
                 name=f"solve of {type(self).__name__}",
             )
             exact = (lambda: self._checked_offset(rows, offset)) if settings.certified else None
