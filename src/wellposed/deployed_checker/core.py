@@ -41,6 +41,7 @@ def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
             import_module(".exact", __package__).convert(nodes, claim)
             log.append("every inequality is proved in rational arithmetic")
         whole, pairs = constants_of(nodes, claim)
+        log += import_module(".graphs", __package__).ASSUMED if nodes[0].nodewise else []
         for sigma in sorted({node.sigma for node in nodes} - {""}):
             log.append(f"assumed: a runtime's {sigma} is within {assumed(sigma)}·(1 + |v|) of the function of v")
         require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz!r} is claimed, {whole!r} is proved")

@@ -72,10 +72,9 @@ def _moved(node: Node, given: list[Array], nodes: list[Node], claim: Claim) -> A
     if kind in ("Sandwich", "Residual"):
         inner = _through(node.numbers["G"], _through(node.numbers["H"], first))
         return inner if kind == "Sandwich" else (inner + first) * _ROUNDED
-    if kind == "GroupSort":
-        before, _, behind = (int(extent) for extent in node.numbers["split"][1:])
-        pairs = first.reshape(before, 2, behind, -1)
-        return np.broadcast_to(pairs.max(1, keepdims=True), pairs.shape, subok=True).reshape(first.shape)
+    if kind in ("GroupSort", "SortedGroups"):
+        groups = first.reshape(*(int(extent) for extent in node.numbers["split"][1:]), -1)
+        return np.broadcast_to(groups.max(1, keepdims=True), groups.shape, subok=True).reshape(first.shape)
     if kind in ("Convolution", "AveragePooling", "MaximumPooling"):
         found: Array = import_module(".windows", __package__).moved(node, first)
         return found

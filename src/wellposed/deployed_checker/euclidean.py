@@ -8,11 +8,15 @@ import numpy as np
 
 from .claim import Claim
 from .maps import Linear, linear_maps
-from .node import EQUILIBRIA, Node
+from .node import CONTRACTIONS, EQUILIBRIA, Node
 from .proofs import FOLDED, Array, Refuted, near_one, norm_of, require, rounding_constant, up
 
 _ROUNDED = 1.0 + 1e-13
 _ROOT_OF_TWO = 1.4142135623730951  # above it
+# Apart from the slope of an activation.
+_NONEXPANSIVE = (
+    "Enter", "Reshaped", "GroupSort", "SortedGroups", "PositivePart", "Activation", "Placed", "EnterGraphs", "NodeSum",
+)  # fmt: skip
 
 
 def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
@@ -27,6 +31,8 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
             known.append(up(_norm(path) * found[path.start]))
             if nodes[path.start].kind == "Convolution":
                 known += import_module(".windows", __package__).scaled(nodes, path, found)
+        if node.kind == "CirculatedEquilibrium" and nodes[node.sources[0]].kind == "Circular":
+            known += import_module(".tiers", __package__).joint(nodes, node, found)
         if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
             before = nodes[node.sources[0]]
             own = import_module(".cells", __package__).joint(node, before, claim)
@@ -69,9 +75,9 @@ def _constant(node: Node, nodes: list[Node], found: list[Any], claim: Claim) -> 
         own = numbers["sensitivity"][()]  # which was proved
     elif kind == "Circular":
         own = numbers["norm"][()]  # which was proved
-    elif kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
-        own = import_module(".cells", __package__).constant(node)
-    elif kind in ("Enter", "Reshaped", "GroupSort", "PositivePart", "Activation", "Placed"):
+    elif kind in CONTRACTIONS:
+        own = import_module(CONTRACTIONS[kind], __package__).constant(node)
+    elif kind in _NONEXPANSIVE:
         own = node.slope
     else:
         raise Refuted("constant", f"nothing proves one of {node.name}")

@@ -17,6 +17,7 @@ from .rationals import Rationals, flint
 # Kinds of nodes whose proofs are made of what rational numbers can do.
 _PROVED = {
     "Enter", "Leave", "Reshaped", "Affine", "Normalize", "BatchNormalized", "Linear", "Activation", "GroupSort", "Sandwich",
+    "SortedGroups", "EnterGraphs", "GraphEquilibrium", "NodeSum", "TierEquilibrium",
     "Residual", "SumOfTwo", "DifferenceOfTwo", "PositivePart", "ReflectedEquilibrium", "PositiveEquilibrium", "Convolution",
     "AveragePooling", "MaximumPooling", "Placed", "Circular", "FeatureCellEquilibrium", "ChannelCellEquilibrium",
     "ConvolvedEquilibrium", "PositiveConvolvedEquilibrium", "CirculatedEquilibrium", "ScaledEquilibrium",

@@ -16,8 +16,8 @@ from .shapes import Shape, outputs_of, target
 
 
 def shape(node: Node, given: Shape) -> Shape:
-    """The shape of what a layer gives, or of what is sorted in pairs."""
-    if node.kind == "GroupSort":
+    """The shape of what a layer gives, or of what is sorted in groups."""
+    if node.kind in ("GroupSort", "SortedGroups"):
         return _sorted(node, given)
     outputs = outputs_of(node, "G", "c", outputs_of(node, "H", "b", given[-1]))
     require(node.kind == "Sandwich" or outputs == given[-1], "shapes", f"{node.name} adds {outputs} to {given[-1]}")
@@ -26,8 +26,8 @@ def shape(node: Node, given: Shape) -> Shape:
 
 def _sorted(node: Node, given: Shape) -> Shape:
     split = target(node.numbers["split"], node.name)
-    good = len(split) == 3 and split[1] == 2 and math.prod(split) == math.prod(given)
-    require(good and target(node.numbers["shape"], node.name) == given, "shapes", f"{node.name} sorts other pairs")
+    good = len(split) == 3 and (split[1] == 2 or node.kind != "GroupSort") and math.prod(split) == math.prod(given)
+    require(good and target(node.numbers["shape"], node.name) == given, "shapes", f"{node.name} sorts other groups")
     return given
 
 

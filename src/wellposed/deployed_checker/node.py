@@ -10,9 +10,12 @@ from .proofs import Array
 EQUILIBRIA = {
     "ReflectedEquilibrium": ".dense", "PositiveEquilibrium": ".positive", "ConvolvedEquilibrium": ".channelwise",
     "PositiveConvolvedEquilibrium": ".positive", "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
+    "TierEquilibrium": ".tiers",
 }  # fmt: skip
+# Those of contractions, whose constants depend on more than one number.
+CONTRACTIONS = {"FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells", "GraphEquilibrium": ".graphs"}
 # All kinds whose bounds of errors rely on something that is proved.
-CHECKED = EQUILIBRIA | {"FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells", "Circular": ".circular"}
+CHECKED = {**EQUILIBRIA, **CONTRACTIONS, "Circular": ".circular"}
 
 
 @dataclass
@@ -26,7 +29,8 @@ class Node:
         slope: the largest slope of that activation.
         sources: places of the nodes whose values it takes.
         numbers: by the names of the function's inputs, in float64 or int64.
-        shape: of a sample of its value.
+        shape: of a sample of its value, or of that of one node of graphs.
+        nodewise: whether its value has a row for every node of graphs.
     """
 
     place: int
@@ -36,6 +40,7 @@ class Node:
     sources: tuple[int, ...]
     numbers: dict[str, Array]
     shape: tuple[int, ...] = ()
+    nodewise: bool = False
 
     @property
     def name(self) -> str:

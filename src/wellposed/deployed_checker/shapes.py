@@ -23,11 +23,14 @@ _SANE = {
 }  # fmt: skip
 _ELSEWHERE = {
     "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
+    "GraphEquilibrium": ".graphs", "NodeSum": ".graphs", "TierEquilibrium": ".tiers",
     "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
     "ConvolvedEquilibrium": ".convolved", "PositiveConvolvedEquilibrium": ".convolved",
     "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
-    "Sandwich": ".explicit", "Residual": ".explicit", "GroupSort": ".explicit", "PositivePart": ".positive",
+    "Sandwich": ".explicit", "Residual": ".explicit", "GroupSort": ".explicit", "SortedGroups": ".explicit",
+    "PositivePart": ".positive",
 }  # fmt: skip
+_ON_NODES = ("GraphEquilibrium", "NodeSum")
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
 
 
@@ -36,6 +39,8 @@ def set_shapes(nodes: list[Node]) -> None:
     for node in nodes[1:]:
         given = [nodes[source].shape for source in node.sources]
         require(given == given[:1] * len(given), "shapes", f"{node.name} takes values of shapes {given}")
+        on_nodes = all(nodes[source].nodewise == (node.kind in _ON_NODES) for source in node.sources)
+        require(on_nodes, "graphs", f"{node.name} is not for values of nodes, or for these only")
         for role in OPTIONS:
             require(node.numbers.get(role, np.float64()).shape == (), "shapes", f"{node.name}: {role} is no scalar")
         node.shape = given[0] if node.kind in _SAME else _shape_of(node)(node, given[0])
