@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from wellposed.checker import Checker, Refuted
+from wellposed.checker.cayley import cayley
 
 import wellposed as wp
 from harness.certificate_file import forge, refused, scaled, seal_weights, written
 from wellposed import testing
 from wellposed.bounds.entrywise import entrywise_bound
-from wellposed.checker import Checker, Refuted
-from wellposed.checker.cayley import cayley
 
 
 def lines(folder):

@@ -7,13 +7,13 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from wellposed.checker import Checker, Refuted
+from wellposed.checker.convolution import gram, transfer, zero_padded_norm_at_most
 
 import wellposed as wp
 from harness.certificate_file import forge, loaded_lines, refused, run_alone, scaled, written
 from wellposed import testing
 from wellposed.activations import concave_names
-from wellposed.checker import Checker, Refuted
-from wellposed.checker.convolution import gram, transfer, zero_padded_norm_at_most
 from wellposed.numerics.convolution_norms import convolution_norm
 from wellposed.operators.fourier import transfer_function
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.certificate_file import code_lines
 from harness.deployed_files import (
     accepted,
     changed,
     claim_of,
+    code_lines,
     forge,
     is_accepted,
     refused,

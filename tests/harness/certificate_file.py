@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 import safetensors.torch
+from wellposed.certificates.filing.file import seal
+from wellposed.checker import Checker, Refuted
 
 import wellposed as wp
 from wellposed import checker, testing
-from wellposed.certificates.filing.file import seal
-from wellposed.checker import Checker, Refuted
 
 
 def forge(path, change=None, evidence=None):

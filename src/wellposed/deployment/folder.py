@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates import certify
 from wellposed.certificates.radius import radii
+from wellposed.deployment.certifying import certify_file
 from wellposed.deployment.export import TOLERANCE, export, path_of
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import CertificateError, InputError, choices
@@ -104,8 +105,6 @@ def save(
         CertificateError: the network cannot be materialised, has no form in deployed files, or nothing is proved of it.
         InputError: an argument is unusable, or a file cannot be written.
     """
-    from wellposed.deployment.certificate import certify_file
-
     place, known = path_of("folder", folder), [norm_named(norm) for norm in norms]
     try:
         place.mkdir(parents=True, exist_ok=True)

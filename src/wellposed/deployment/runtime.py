@@ -93,7 +93,7 @@ class DeployedNetwork:
         if not isinstance(certificate, Certificate):
             raise InputError(f"certificate: is a {type(certificate).__name__}; give what wellposed.certify returns")
         network = certificate.network
-        if network is None or network.dtype != torch.float32:
+        if network.dtype != torch.float32:
             return False
         written = deployed(network, tolerance=self.tolerance)
         return written.SerializeToString(deterministic=True) == self._content

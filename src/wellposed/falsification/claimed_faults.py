@@ -1,27 +1,35 @@
-"""Faults of certificates and of those who read them: constants, evidence and weights that were tampered with, believing gates."""
+"""Faults of certificates and of those who read them: constants, evidence and files that were tampered with, believing gates."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import safetensors.torch
+import numpy as np
+import onnx
+import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
-from wellposed.certificates.filing.file import read, write
-from wellposed.checker import Checker, Refuted
+from wellposed.deployed_checker import Refuted, check
+from wellposed.deployment import certify_file, export
+from wellposed.deployment.certificate import write
 from wellposed.errors import WellposedError
 from wellposed.falsification.campaign import campaign
 from wellposed.falsification.module_trials import changed_model_trial, user_module_trial
 from wellposed.falsification.tally import Tally
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.normalize import Normalize
+
+_MODEL, _CLAIM, _EVIDENCE = "model.onnx", "certificate.json", "certificate.safetensors"
 
 
 def by_campaign(method: str, tamper: Callable[[Certificate], Certificate], trials: int = 20_000) -> tuple[bool, str]:
@@ -49,38 +57,50 @@ def _model() -> nn.Sequential:
     return nn.Sequential(Normalize((0.1,), (0.3,)), nn.Flatten(), MonDEQ(9, 8, m=0.5), nn.Linear(8, 3)).eval()
 
 
-def checked(change: Callable[[dict[str, Tensor], dict[str, Tensor]], None]) -> tuple[bool, str]:
-    """A sealed certificate whose evidence or weights were changed, as the checker sees it."""
-    model = _model()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "certificate.json"
-        certify(model).save(path)
-        content, evidence = read(path)
-        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        change(evidence, weights)
-        content = {key: value for key, value in content.items() if key not in ("format", "evidence")}
-        write(path, content, evidence)
-        safetensors.torch.save_file(weights, path.with_name("weights.safetensors"))
+def checked(change: Callable[[Path], None]) -> tuple[bool, str]:
+    """A deployed file with its certificate, one of which was changed and sealed anew, as the checker sees them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        network = export(_model(), folder / _MODEL, input_shape=(1, 3, 3))
+        certify_file(certify(network), folder / _MODEL, folder / _CLAIM)
+        change(folder)
         try:
-            Checker(path, path.with_name("weights.safetensors")).run()
+            check(folder / _CLAIM, folder / _MODEL)
         except Refuted as refusal:
             return True, f"checker: {refusal}"
     return False, "checker: accepted"
 
 
-def wrong_metric(evidence: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+def wrong_metric(folder: Path) -> None:
     """The multipliers of other coordinates."""
-    evidence["joint/multipliers"] = evidence["joint/multipliers"].flip(1).clone()
+    evidence = safetensors.numpy.load_file(folder / _EVIDENCE)
+    (metric,) = (name for name in evidence if name.endswith("/multipliers"))
+    evidence[metric] = evidence[metric][:, ::-1]
+    write(folder / _CLAIM, _unsealed(folder), evidence)
 
 
-def swapped_evidence(evidence: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
-    """The rows of W in another order."""
-    evidence["2/matrix"] = evidence["2/matrix"].flip(0).clone()
+def swapped_rows(folder: Path) -> None:
+    """The rows of W in another order, in the file that is certified."""
+    model = onnx.load(folder / _MODEL)
+    (matrix,) = (tensor for tensor in model.graph.initializer if tensor.name.endswith(".W"))
+    matrix.raw_data = np.ascontiguousarray(onnx.numpy_helper.to_array(matrix)[::-1]).tobytes()
+    data = model.SerializeToString(deterministic=True)
+    (folder / _MODEL).write_bytes(data)
+    claim = {**_unsealed(folder), "model_sha256": hashlib.sha256(data).hexdigest()}
+    write(folder / _CLAIM, claim, safetensors.numpy.load_file(folder / _EVIDENCE))
 
 
-def flipped_bit(evidence: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
-    """The last bit of one weight."""
-    weights["2.constraint.A"].view(torch.int32).reshape(-1)[0] ^= 1
+def flipped_bit(folder: Path) -> None:
+    """One bit in the middle of the file that is certified."""
+    data = bytearray((folder / _MODEL).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / _MODEL).write_bytes(data)
+
+
+def _unsealed(folder: Path) -> dict[str, Any]:
+    """A claim without digests of itself and of its evidence."""
+    content = json.loads((folder / _CLAIM).read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key not in ("evidence", "sha256")}
 
 
 def broken_normalisation() -> tuple[bool, str]:

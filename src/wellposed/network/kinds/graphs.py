@@ -9,13 +9,9 @@ from typing_extensions import override
 from wellposed.errors import CertificateError
 from wellposed.layers.graph import ADJACENCY, ImplicitGraph
 from wellposed.layers.graph_classifier import NodeSum
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, kind_of
-from wellposed.network.kinds.cells import orthogonal_maps
 from wellposed.network.propagation import Own, Point, Step
-from wellposed.numerics.checkable import ROOM, checkable_norm
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.graphs import Graphs, frobenius_norms
 from wellposed.solvers.solution import Tolerance
 
@@ -49,10 +45,6 @@ class _OnGraphs(Block):
 class GraphLayerBlock(_OnGraphs):
     """An implicit layer on graphs."""
 
-    assumptions = (
-        "inputs are node features, in the Frobenius norm; the graph stays the same, its adjacency of norm at most one",
-    )
-
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
         return self.module.lipschitz() if norm == "2" else super().constant(norm)
@@ -76,22 +68,6 @@ class GraphLayerBlock(_OnGraphs):
         exact.tolerance = Tolerance(1e-9, 1e-9)
         return exact
 
-    @override
-    def describe(self, value: float | None) -> Description:
-        layer: ImplicitGraph = self.module
-        maps = layer.orthogonal_maps
-        if value is None or not maps:
-            return super().describe(value)
-        found = orthogonal_maps(maps, 0.0)
-        norms = [
-            checkable_norm(part.weight, spectral_norm_upper_bound(part.weight))
-            for part in (layer.state_map, layer.injection)
-        ]
-        own, driven = layer.scales
-        bound = driven * norms[1] / (1.0 - own * norms[0] * ROOM) * ROOM
-        options = {**found.options, "variant": layer.variant, "norms": norms}
-        return Description("graph", options, max(value, bound), found.tensors)
-
 
 @kind_of(NodeSum)
 class NodeSumBlock(_OnGraphs):
@@ -108,10 +84,6 @@ class NodeSumBlock(_OnGraphs):
                 f"{self.name}: a sum over nodes grows with the graph; certified is NodeSum(by_root=True)"
             )
         return 1.0, "orthonormal rows, for every graph"
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description("graph", {"by_root": self.module.by_root})
 
     @override
     def _step(self, value: Tensor, graphs: Graphs, factor: float) -> tuple[Step, Tensor]:
