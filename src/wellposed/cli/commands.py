@@ -14,7 +14,7 @@ from wellposed.cli.train import train
 
 
 def verify(arguments: list[str]) -> int:
-    """``wellposed verify CERTIFICATE MODEL.onnx``."""
+    """``wellposed verify [--exact] CERTIFICATE MODEL.onnx``."""
     from wellposed import deployed_checker  # which takes a quarter of a second
 
     return deployed_checker.main(arguments)

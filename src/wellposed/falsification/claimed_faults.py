@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
 from wellposed.deployed_checker import Refuted, check
-from wellposed.deployment import certify_file, export
-from wellposed.deployment.certificate import write
+from wellposed.deployment import export
 from wellposed.errors import WellposedError
 from wellposed.falsification.campaign import campaign
+from wellposed.falsification.deployed.files import CLAIM, MODEL, Files
 from wellposed.falsification.module_trials import changed_model_trial, user_module_trial
 from wellposed.falsification.tally import Tally
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.normalize import Normalize
-
-_MODEL, _CLAIM, _EVIDENCE = "model.onnx", "certificate.json", "certificate.safetensors"
 
 
 def by_campaign(method: str, tamper: Callable[[Certificate], Certificate], trials: int = 20_000) -> tuple[bool, str]:
@@ -57,50 +51,50 @@ def _model() -> nn.Sequential:
     return nn.Sequential(Normalize((0.1,), (0.3,)), nn.Flatten(), MonDEQ(9, 8, m=0.5), nn.Linear(8, 3)).eval()
 
 
-def checked(change: Callable[[Path], None]) -> tuple[bool, str]:
-    """A deployed file with its certificate, one of which was changed and sealed anew, as the checker sees them."""
+def checked(change: Callable[[Files], None], *, sealed: bool = True) -> tuple[bool, str]:
+    """A deployed file with its certificate, which were changed, as the checker sees them.
+
+    Args:
+        change: of the file or of its certificate.
+        sealed: whether digests are made anew; without that the file is changed alone.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        network = export(_model(), folder / _MODEL, input_shape=(1, 3, 3))
-        certify_file(certify(network), folder / _MODEL, folder / _CLAIM)
-        change(folder)
+        files = Files.of(certify(export(_model(), folder / MODEL, input_shape=(1, 3, 3))), folder)
+        change(files)
+        if sealed:
+            files.write(folder)
+        else:
+            (folder / MODEL).write_bytes(files.model_bytes)
         try:
-            check(folder / _CLAIM, folder / _MODEL)
+            check(folder / CLAIM, folder / MODEL)
         except Refuted as refusal:
             return True, f"checker: {refusal}"
     return False, "checker: accepted"
 
 
-def wrong_metric(folder: Path) -> None:
+def wrong_metric(files: Files) -> None:
     """The multipliers of other coordinates."""
-    evidence = safetensors.numpy.load_file(folder / _EVIDENCE)
-    (metric,) = (name for name in evidence if name.endswith("/multipliers"))
-    evidence[metric] = evidence[metric][:, ::-1]
-    write(folder / _CLAIM, _unsealed(folder), evidence)
+    (name,) = (name for name in files.tensors if name.endswith("/multipliers"))
+    files.tensors[name] = files.tensors[name][:, ::-1]
 
 
-def swapped_rows(folder: Path) -> None:
+def swapped_rows(files: Files) -> None:
     """The rows of W in another order, in the file that is certified."""
-    model = onnx.load(folder / _MODEL)
-    (matrix,) = (tensor for tensor in model.graph.initializer if tensor.name.endswith(".W"))
+    matrix = _stored(files)
     matrix.raw_data = np.ascontiguousarray(onnx.numpy_helper.to_array(matrix)[::-1]).tobytes()
-    data = model.SerializeToString(deterministic=True)
-    (folder / _MODEL).write_bytes(data)
-    claim = {**_unsealed(folder), "model_sha256": hashlib.sha256(data).hexdigest()}
-    write(folder / _CLAIM, claim, safetensors.numpy.load_file(folder / _EVIDENCE))
 
 
-def flipped_bit(folder: Path) -> None:
-    """One bit in the middle of the file that is certified."""
-    data = bytearray((folder / _MODEL).read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / _MODEL).write_bytes(data)
+def flipped_bit(files: Files) -> None:
+    """The last bit of one weight."""
+    matrix = _stored(files)
+    matrix.raw_data = bytes([matrix.raw_data[0] ^ 1]) + matrix.raw_data[1:]
 
 
-def _unsealed(folder: Path) -> dict[str, Any]:
-    """A claim without digests of itself and of its evidence."""
-    content = json.loads((folder / _CLAIM).read_text(encoding="utf-8"))
-    return {key: value for key, value in content.items() if key not in ("evidence", "sha256")}
+def _stored(files: Files) -> onnx.TensorProto:
+    """W, as it is stored in a file."""
+    (matrix,) = (tensor for tensor in files.model.graph.initializer if tensor.name.endswith(".W"))
+    return matrix
 
 
 def broken_normalisation() -> tuple[bool, str]:

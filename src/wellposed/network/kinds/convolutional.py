@@ -8,7 +8,6 @@ from typing_extensions import override
 from wellposed.activations import name_of
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
-from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
 from wellposed.maps.image import ImageInjection
 from wellposed.network.deployed import DeployedGraph, Edge, placement
 from wellposed.network.kinds.block import kind_of
@@ -20,7 +19,7 @@ from wellposed.operators.circular import cayley_transfer
 from wellposed.operators.fourier import real_parts
 
 
-class _ConvolutionalBlock(EquilibriumBlock):
+class ConvolutionalBlock(EquilibriumBlock):
     """What layers on images say alike of their activation and their input map."""
 
     @override
@@ -29,11 +28,16 @@ class _ConvolutionalBlock(EquilibriumBlock):
         padding = (injection.weight.shape[2] // 2, injection.weight.shape[3] // 2)
         stride = (injection.stride[0], injection.stride[1])
         driven = convolution(graph, edge, injection.weight, injection.bias, stride, padding)
-        return placed(graph, driven, self.module.state_shape, injection.border)
+        return placed(graph, driven, self._offset_shape, injection.border)
+
+    @property
+    def _offset_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the image of the state that the input drives."""
+        return self.module.state_shape
 
 
 @kind_of(ConvNEMON, inherited=True)
-class ChannelwiseBlock(_ConvolutionalBlock):
+class ChannelwiseBlock(ConvolutionalBlock):
     """A zero-padded convolution, with vectors that bound its sensitivity channel by channel."""
 
     @override
@@ -56,7 +60,7 @@ class ChannelwiseBlock(_ConvolutionalBlock):
 
 
 @kind_of(ConvMonDEQ, inherited=True)
-class CircularBlock(_ConvolutionalBlock):
+class CircularBlock(ConvolutionalBlock):
     """A circular convolution, with I − W ⪰ mI at every frequency."""
 
     @override
@@ -75,15 +79,6 @@ class CircularBlock(_ConvolutionalBlock):
             drive=torch.tensor(step), **turns(form.image), sensitivity=sensitivity, **stopping(STEPS),
             **refining(graph, self.module, sensitivity),
         )  # fmt: skip
-
-
-@kind_of(MultiScaleMonDEQ, inherited=True)
-class ScalesBlock(_ConvolutionalBlock):
-    """Circular convolutions of images of several sizes, with I − W ⪰ mI at every frequency."""
-
-    @override
-    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
-        raise self.unknown("no form in deployed files for images of several sizes")
 
 
 def placed(graph: DeployedGraph, edge: Edge, shape: tuple[int, ...], border: int) -> Edge:
