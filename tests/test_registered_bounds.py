@@ -165,7 +165,7 @@ def test_evidence_of_another_network_is_refused(registered):
 
 
 def test_files_claim_what_the_checker_can_follow(registered, tmp_path):
-    network = wp.export(linear_model(), tmp_path / "m.onnx")
+    network = wp.export(linear_model(), tmp_path / "m.onnx", input_shape=(6,))
     without = wp.certify(network)
     registered(OneMatrix())
     found = wp.certify(network, inputs=points().float())
