@@ -26,7 +26,7 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove the norm that a node's bound of errors relies on."""
     stored, channels = node.numbers["norm"][()], node.numbers["T"].shape[3]
     proved = norm_at_frequencies(node, "T", (len(node.numbers["b"]), channels))
-    require(proved <= stored, "norm", f"{node.name}: {stored!r} is stored, {proved!r} is proved")
+    require(proved <= stored, "norm", f"{node.name}: {stored} is stored, {proved} is proved")
 
 
 def norm_at_frequencies(node: Node, role: str, size: tuple[int, int]) -> Any:

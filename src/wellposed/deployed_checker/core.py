@@ -44,7 +44,7 @@ def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
         log += import_module(".graphs", __package__).ASSUMED if nodes[0].nodewise else []
         for sigma in sorted({node.sigma for node in nodes} - {""}):
             log.append(f"assumed: a runtime's {sigma} is within {assumed(sigma)}·(1 + |v|) of the function of v")
-        require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz!r} is claimed, {whole!r} is proved")
+        require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz} is claimed, {whole} is proved")
         log.append(f"norm {claim.norm}, by {', '.join(claim.theorems)}: constant at most {claim.lipschitz:.9g}")
         if claim.pairs is not None:
             fits = pairs is not None and pairs.shape == claim.pairs.shape

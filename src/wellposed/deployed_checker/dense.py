@@ -37,7 +37,7 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     matrix, eye = node.numbers["W"], like(node.numbers["W"], np.eye(len(node.numbers["W"])))
     metric = claim.take(f"{node.place}/sensitivity", len(matrix))
     if not metric_proves(matrix, Driven(eye), eye, eye, metric, value):
-        raise Refuted("sensitivity", f"{node.name}: {value!r} is not proved")
+        raise Refuted("sensitivity", f"{node.name}: {value} is not proved")
 
 
 def require_monotone(node: Node, one: bool) -> None:

@@ -44,14 +44,14 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     given = before.numbers["floor"][()] if before.kind == "PositivePart" else 0.0
     known = before.kind == "PositivePart" or (before.kind, before.sigma) == ("Activation", "relu")
     fits = known and -1.0 <= floor <= given and (floor > 0.0 or node.sigma == "sigmoid")
-    require(fits, "floor", f"{node.name}: {floor!r} is not below what {before.name} gives, or not for this activation")
+    require(fits, "floor", f"{node.name}: {floor} is not below what {before.name} gives, or not for this activation")
     start, reach, back = (claim.take(f"{node.place}/{part}", *node.shape) for part in ("start", "reach", "back"))
     scale, value = slopes(node), node.numbers["sensitivity"][()]
     good = bounded(start, reach) and bool((back >= 0.0).all() and (back < 1e200).all())
     good = good and bool((reach >= scale * (forward(reach) + start) * (1.0 + error)).all())
     good = good and bool((back >= (backward(scale * back) + reach) * (1.0 + error)).all())
     if not good or not np.sqrt((scale * back / start).max()) * (1.0 + 1e-14) <= value:
-        raise Refuted("sensitivity", f"{node.name}: {value!r} is not proved")
+        raise Refuted("sensitivity", f"{node.name}: {value} is not proved")
 
 
 def _weights(node: Node) -> str:
