@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed import deployed_checker, testing
+from wellposed import checker, testing
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.bounds.search.dense_barrier import least_square
-from wellposed.deployed_checker import dense, frequencies, pooled, proofs
+from wellposed.checker import dense, frequencies, pooled, proofs
 from wellposed.numerics import convolution_norms, verified
 
 USERS = (
@@ -157,7 +157,7 @@ def check_file(model, inputs, folder, seen):
         wp.certify(wp.export(model, files[1], input_shape=inputs.shape[1:]), inputs=inputs), files[1], files[0]
     )
     before = len(seen)
-    assert deployed_checker.main(files) == 0
+    assert checker.main(files) == 0
     assert len(seen) > before
 
 

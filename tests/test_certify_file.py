@@ -11,9 +11,9 @@ from torch import nn
 
 import wellposed as wp
 from harness.deployed_files import accepted, claim_of, forge, is_accepted, refused, written
+from wellposed.checker import Refuted, check
+from wellposed.checker.proofs import norm_of
 from wellposed.cli.main import run
-from wellposed.deployed_checker import Refuted, check
-from wellposed.deployed_checker.proofs import norm_of
 from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.results import Certified, read_certified
 from wellposed.training.folder import RunFolder

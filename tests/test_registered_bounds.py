@@ -14,7 +14,7 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.bounds import NotApplicable, bound_methods
-from wellposed.deployed_checker import main as check_file
+from wellposed.checker import main as check_file
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True, repr=False)

@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed import deployed_checker
+from wellposed import checker
 from wellposed.certificates import Certificate
-from wellposed.deployed_checker import Refuted, check
+from wellposed.checker import Refuted, check
 from wellposed.deployment import certify_file, export
 
 
@@ -124,12 +124,12 @@ def slopes(network: wp.Network, shape: tuple[int, ...], norm: str, *, count: int
 
 def run_alone(folder: Path) -> subprocess.CompletedProcess[str]:
     """The checker as a stranger runs it: a copy of its folder, by itself."""
-    shutil.copytree(Path(deployed_checker.__file__).parent, folder / "deployed_checker")
+    shutil.copytree(Path(checker.__file__).parent, folder / "checker")
     code = (
         "import runpy, sys; sys.argv[1:] = ['c.json', 'm.onnx']\n"
-        "try:\n    runpy.run_module('deployed_checker', run_name='__main__')\n"
+        "try:\n    runpy.run_module('checker', run_name='__main__')\n"
         "finally:\n    print('foreign', [n for n in sys.modules if n.split('.')[0] in ('torch', 'wellposed', 'scipy')])\n"
-        "    print('files', *{m.__file__ for n, m in sys.modules.items() if n.startswith('deployed_checker')})\n"
+        "    print('files', *{m.__file__ for n, m in sys.modules.items() if n.startswith('checker')})\n"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
 

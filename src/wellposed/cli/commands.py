@@ -15,9 +15,9 @@ from wellposed.cli.train import train
 
 def verify(arguments: list[str]) -> int:
     """``wellposed verify [--exact] CERTIFICATE MODEL.onnx``."""
-    from wellposed import deployed_checker  # which takes a quarter of a second
+    from wellposed import checker  # which takes a quarter of a second
 
-    return deployed_checker.main(arguments)
+    return checker.main(arguments)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

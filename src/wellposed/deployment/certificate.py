@@ -1,4 +1,4 @@
-"""Certificates of deployed networks: claims about the numbers of one file, which `wellposed.deployed_checker` proves again."""
+"""Certificates of deployed networks: claims about the numbers of one file, which `wellposed.checker` proves again."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from torch import Tensor
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates import Certificate
-from wellposed.deployed_checker.claim import FORMAT, Claim
-from wellposed.deployed_checker.core import constants_of
-from wellposed.deployed_checker.maps import Linear, linear_maps, margins
-from wellposed.deployed_checker.metric import Segment, segment_of
-from wellposed.deployed_checker.model import read
-from wellposed.deployed_checker.node import Node
-from wellposed.deployed_checker.proofs import Refuted
-from wellposed.deployed_checker.witness import SIGMA, lower_bound
+from wellposed.checker.claim import FORMAT, Claim
+from wellposed.checker.core import constants_of
+from wellposed.checker.maps import Linear, linear_maps, margins
+from wellposed.checker.metric import Segment, segment_of
+from wellposed.checker.model import read
+from wellposed.checker.node import Node
+from wellposed.checker.proofs import Refuted
+from wellposed.checker.witness import SIGMA, lower_bound
 from wellposed.deployment.export import deployed_with_evidence
 from wellposed.deployment.feedthrough import metric_with_feedthrough
 from wellposed.deployment.image_metrics import constant_gram_of, image_metrics, of_tail
@@ -45,19 +45,19 @@ class _Draft(Claim):
         self._evidence, self.used = tensors, set()
 
     def moved(self, node: Node, system: Array, wanted: Array) -> Array:
-        """See `wellposed.deployed_checker.claim.Claim.moved`; the vectors are found here."""
+        """See `wellposed.checker.claim.Claim.moved`; the vectors are found here."""
         room = 1e-12 * wanted.max(axis=0, initial=0.0) + 1e-280
         found = np.linalg.solve(system, wanted * REPRODUCIBLE + room)
         self.tensors[f"{node.place}/moved"] = np.ascontiguousarray(np.maximum(found, 0.0))
         return super().moved(node, system, wanted)
 
     def gram(self, node: Node, kernel: Array, strides: tuple[int, int]) -> Array:
-        """See `wellposed.deployed_checker.claim.Claim.gram`; the matrix is found here."""
+        """See `wellposed.checker.claim.Claim.gram`; the matrix is found here."""
         self.tensors[f"{node.place}/gram"] = constant_gram_of(kernel, node.shape[1:], strides)
         return super().gram(node, kernel, strides)
 
     def states(self, node: Node, offsets: Array) -> Array:
-        """See `wellposed.deployed_checker.claim.Claim.states`; they are found here."""
+        """See `wellposed.checker.claim.Claim.states`; they are found here."""
         matrix, step = node.numbers["W"], float(node.numbers.get("step", 1.0))
         sigma, state = SIGMA[node.sigma], np.zeros_like(offsets)
         if "step" in node.numbers:  # Peaceman–Rachford

@@ -16,7 +16,7 @@ _HOW = "certify what wp.export returned, as in wp.certify(wp.export(model, path)
 def certify_file(certificate: Certificate, model_path: str | Path, certificate_path: str | Path) -> None:
     """Write a certificate of a deployed file: a claim in JSON, and beside it the evidence that proves it.
 
-    The claimed constants are those that `wellposed.deployed_checker` proves of the numbers in the file, a little enlarged so
+    The claimed constants are those that `wellposed.checker` proves of the numbers in the file, a little enlarged so
     that it proves them on any machine.
 
     Args:
@@ -36,7 +36,7 @@ def certify_file(certificate: Certificate, model_path: str | Path, certificate_p
         ...     certificate = wp.certify(wp.export(model, f"{folder}/model.onnx"))
         ...     wp.certify_file(certificate, f"{folder}/model.onnx", f"{folder}/certificate.json")
     """
-    from wellposed.deployed_checker import Refuted
+    from wellposed.checker import Refuted
     from wellposed.deployment.certificate import claimed, write
 
     if not isinstance(certificate, Certificate):

@@ -136,9 +136,9 @@ def load(folder: str | Path) -> NetworkFolder:
         InputError: a file is missing or cannot be read.
         MissingExtraError: onnxruntime is not installed.
     """
-    from wellposed.deployed_checker import Refuted
-    from wellposed.deployed_checker.claim import Claim
-    from wellposed.deployed_checker.core import check
+    from wellposed.checker import Refuted
+    from wellposed.checker.claim import Claim
+    from wellposed.checker.core import check
 
     place = path_of("folder", folder)
     found = {norm: path for norm in NORMS if (path := _certificate(place, norm)).exists()}

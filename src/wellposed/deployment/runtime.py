@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates import Certificate
-from wellposed.deployed_checker.functions import STRUCTURE
+from wellposed.checker.functions import STRUCTURE
 from wellposed.deployment.export import deployed, path_of
 from wellposed.errors import InputError, require
 from wellposed.operators.graphs import Graphs

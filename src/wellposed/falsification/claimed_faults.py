@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
-from wellposed.deployed_checker import Refuted, check
+from wellposed.checker import Refuted, check
 from wellposed.deployment import export
 from wellposed.errors import WellposedError
 from wellposed.falsification.campaign import campaign

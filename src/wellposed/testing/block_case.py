@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import wellposed as wp
-from wellposed.deployed_checker import check
+from wellposed.checker import check
 from wellposed.testing.slopes import steepest
 from wellposed.testing.tensors import generator
 

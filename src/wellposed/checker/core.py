@@ -1,6 +1,6 @@
 """Checks a certificate against a deployed network, without the library that wrote them: numpy, onnx and safetensors only.
 
-    python -m deployed_checker [--exact] CERTIFICATE.json MODEL.onnx
+    python -m checker [--exact] CERTIFICATE.json MODEL.onnx
 
 The claim names the digest of the model's file, a norm, constants, and the theorems and the evidence that prove them; what the
 network is, this program reads from the file alone: its nodes are functions of the domain ``wellposed``, each of which it
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     """The command: 0 if everything that is claimed holds, 1 if a check failed, 2 for wrong usage."""
     files = [Path(argument) for argument in arguments if argument != "--exact"]
     if len(files) != 2 or len(arguments) > 3:
-        print("usage: python -m wellposed.deployed_checker [--exact] CERTIFICATE.json MODEL.onnx", file=sys.stderr)
+        print("usage: python -m wellposed.checker [--exact] CERTIFICATE.json MODEL.onnx", file=sys.stderr)
         return 2
     try:
         for line in check(*files, exact=len(arguments) == 3):

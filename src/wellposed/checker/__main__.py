@@ -1,4 +1,4 @@
-"""``python -m deployed_checker CERTIFICATE.json MODEL.onnx``."""
+"""``python -m checker CERTIFICATE.json MODEL.onnx``."""
 
 import sys
 

@@ -29,7 +29,7 @@ from harness.deployed_files import (
     stored,
     written,
 )
-from wellposed.deployed_checker import functions, main
+from wellposed.checker import functions, main
 from wellposed.errors import CertificateError, InputError
 
 pytestmark = pytest.mark.float32
@@ -179,7 +179,7 @@ class TestHonest:
         bodies = sum(map(body_lines, (part.name for part in onnx.load(folder / "m.onnx").functions)))
         assert program <= LINES_OF_PROGRAM and program + bodies <= LINES_IN_ALL, (program, bodies)
         forge(folder, lambda claim: claim.update(lipschitz=0.1))
-        shutil.rmtree(folder / "deployed_checker")
+        shutil.rmtree(folder / "checker")
         assert run_alone(folder).returncode == 1
 
     def test_wrong_usage_is_told(self, capsys):
@@ -331,7 +331,7 @@ class TestClaims:
 
 def rename(model, old, new):
     """Rename a function where it is used, with the function itself."""
-    from wellposed.deployed_checker.functions import called, function
+    from wellposed.checker.functions import called, function
 
     for node in model.graph.node:
         if node.op_type == old:
