@@ -137,7 +137,7 @@ class MapEquation(Equation):
 
         if image.requires_grad and image is not point:
             linear = self._linear(adjoint, value.dtype, transposed=True)
-            outcome = linear.solve(None, (torch.zeros_like(cotangent), cotangent))
+            outcome = linear.solve(cotangent, (cotangent, cotangent))
             self.adjoint_reports.append(outcome.report)
             outcome.report.complain(self.settings.on_failure, linear.settings.name)
             wanted = [leaf for leaf in leaves if leaf.requires_grad]

@@ -147,6 +147,14 @@ def check_on_failure(on_failure: str) -> None:
     choices("on_failure", on_failure, ("warn", "raise"))
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The value of a solve, and how it went."""
+
+    value: Tensor
+    report: Report
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Solution(Report, Generic[State]):
     """The value of a solve and its evidence.
