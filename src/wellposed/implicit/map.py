@@ -48,15 +48,15 @@ class MapEquation(Equation):
         pending = [self.check_captured]
 
         def of(tensors: Sequence[Tensor], batch: torch.Size) -> Callable[[Tensor], Tensor]:
-            if len(batch) == 1 and not pending[0]:  # nothing to rearrange, and no operations to spend on it
-                return lambda state: function(state, *tensors)
-
             def rows_map(state: Tensor) -> Tensor:
-                shaped = state.reshape(*batch, *state.shape[1:])
+                flat = len(batch) == 1  # nothing to rearrange, and no operations to spend on it
+                shaped = state if flat else state.reshape(*batch, *state.shape[1:])
                 if pending[0]:
                     pending[0] = False
-                    return _probe(function, shaped, tensors).reshape(state.shape)
-                return function(shaped, *tensors).reshape(state.shape)
+                    image = _probe(function, shaped, tensors)
+                else:
+                    image = function(shaped, *tensors)
+                return image if flat else image.reshape(state.shape)
 
             return rows_map
 
