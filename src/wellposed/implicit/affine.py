@@ -39,6 +39,7 @@ class AffineEquation(Equation):
         settings: how to solve.
         exact_offset: see `certify`.
         adjoint_reports: where backward passes leave how their solves went.
+        algorithms: where forward passes leave what ran.
     """
 
     operator: Operator
@@ -47,6 +48,7 @@ class AffineEquation(Equation):
     settings: Settings
     exact_offset: Callable[[], ExactOffset] | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
+    algorithms: list[str] = field(default_factory=list)
 
     def _parts(self, tensors: Sequence[Tensor]) -> tuple[Operator, Tensor, Activation]:
         count = len(self.operator.tensors)

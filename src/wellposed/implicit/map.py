@@ -32,6 +32,7 @@ class MapEquation(Equation):
         check_captured: look for tensors that need a gradient but were captured by the function.
         linear: the function is affine in the state, with its first argument for an offset, as in adjoint equations.
         adjoint_reports: where backward passes leave how their solves went.
+        algorithms: where forward passes leave what ran.
     """
 
     function: Callable[..., Tensor]
@@ -42,6 +43,7 @@ class MapEquation(Equation):
     check_captured: bool = False
     linear: bool = False
     adjoint_reports: list[Report] = field(default_factory=list)
+    algorithms: list[str] = field(default_factory=list)
 
     def _problem(self, lead: torch.Size, tensors: Sequence[Tensor]) -> MapProblem:
         function = self.function

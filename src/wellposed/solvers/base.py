@@ -22,6 +22,7 @@ class Iteration(ABC):
         rowwise: names of the attributes that hold one row per sample.
         image_is_free: whether judging costs no evaluation of the map, so that every step can be checked.
         guarantee: what is known of the problem, for iterations that extrapolate.
+        algorithm: what runs, for reports; empty for the name of the solver.
         norm: Euclidean norms of samples, which loops may replace by a cheaper one while numbers are in its range.
     """
 
@@ -29,6 +30,7 @@ class Iteration(ABC):
     image_is_free: ClassVar[bool] = True
     problem: Problem
     guarantee: Guarantee | None = None
+    algorithm: str = ""
     norm: Callable[[Tensor], Tensor] = staticmethod(euclidean)
     point: Tensor
     image: Tensor

@@ -6,6 +6,7 @@ finished sample's value is never touched again, and once at least half of the ba
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -64,8 +65,9 @@ def iterate(
         )
     if like.shape[0] == 0:
         none = torch.zeros(0, dtype=torch.int64, device=like.device)
-        return Outcome(like.clone(), Report(none.to(torch.int8), none.double(), none, None))
+        return Outcome(like.clone(), Report(none.to(torch.int8), none.double(), none, None, type(solver).__name__))
     iteration = solver.bind(problem, guarantee, start, like)
+    iteration.algorithm = iteration.algorithm or type(solver).__name__
     if guarantee is None and iteration.image_is_free:
         return ResidualLoop(iteration, start, like, rtol, atol, max_steps).run()
     return _Loop(iteration, guarantee, start, like, rtol, atol, max_steps).run()
@@ -102,7 +104,8 @@ class _Loop:
         else:
             self._run_looking_when_due()
         assert self.outcome is not None  # every run ends in a look that finishes all
-        return self.outcome
+        report = dataclasses.replace(self.outcome.report, algorithm=self.iteration.algorithm)
+        return Outcome(self.outcome.value, report)
 
     def _blank(self) -> Outcome:
         """An outcome to be filled in as samples finish."""

@@ -45,7 +45,13 @@ class ResidualLoop:
     """
 
     def __init__(
-        self, iteration: Iteration, start: Tensor | None, like: Tensor, rtol: float, atol: float | Tensor, max_steps: int
+        self,
+        iteration: Iteration,
+        start: Tensor | None,
+        like: Tensor,
+        rtol: float,
+        atol: float | Tensor,
+        max_steps: int,
     ) -> None:
         self.iteration, self.rtol, self.max_steps, self.like = iteration, rtol, max_steps, like
         batch = like.shape[0]
@@ -88,7 +94,7 @@ class ResidualLoop:
         codes, residual, steps = (
             torch.from_numpy(array).to(device) for array in (self.codes, self.residual, self.steps)
         )
-        return Outcome(self.value, Report(codes, residual, steps, None))
+        return Outcome(self.value, Report(codes, residual, steps, None, self.iteration.algorithm))
 
     def _look(self, step: int) -> int:
         """Judge the steps of this group; returns how many more to take before the next look, zero where all are finished."""
@@ -97,7 +103,9 @@ class ResidualLoop:
         ended = within.any(0)
         left = self.live_open & ~ended
         if not left.any():
-            self._record(step, residuals, within, self.live_open, np.zeros_like(ended, np.int8), None)  # the code of CONVERGED
+            self._record(
+                step, residuals, within, self.live_open, np.zeros_like(ended, np.int8), None
+            )  # the code of CONVERGED
             return 0
         largest = (residuals / limits).max(1, where=left, initial=0.0)
         wait = self._wait(largest)
@@ -131,7 +139,8 @@ class ResidualLoop:
         # Squares were out of range somewhere: there, the last step is measured again, and earlier ones count as failed.
         self._use(euclidean)
         size = euclidean(self.images[-1]).cpu().numpy()
-        residual, limit = self.iteration.residual_norm().cpu().numpy(), size * self.rtol + self.live_atol
+        residual = euclidean(self.images[-1] - self.iteration.point).cpu().numpy()
+        limit = size * self.rtol + self.live_atol
         residuals, limits = np.where(trusted, residuals, math.inf), np.where(trusted, limits, -1.0)
         residuals[-1] = np.where(trusted[-1], residuals[-1], residual)
         limits[-1] = np.where(trusted[-1], limits[-1], self._possible(limit, size))
@@ -214,8 +223,10 @@ class ResidualLoop:
             return 1
         if last == math.inf:
             return _SPACING
-        fall = (last / first) ** (1 / max(taken - 1, 1)) if self.before is None else (last / self.before) ** (1 / taken)
-        rate = min(max(fall, _LEAST_RATE), _LARGEST_RATE)
+        before, steps = (first, taken - 1) if self.before is None else (self.before, taken)
+        ratio = last / before if before > 0.0 and steps > 0 else math.nan
+        rate = min(max(ratio, 0.0) ** (1.0 / max(steps, 1)), _LARGEST_RATE) if math.isfinite(ratio) else _LARGEST_RATE
+        rate = max(rate, _LEAST_RATE)
         return min(max(math.ceil(math.log(last) / -math.log(rate)), 1), _SPACING)
 
     def _chosen(self, rows: Array, yes: Tensor, no: Tensor) -> Tensor:

@@ -84,12 +84,15 @@ class Report:
         residual: ‖f(z) − z‖₂ at the last accepted point.
         steps: iterations until this sample was finished.
         error_bound: rigorous bound on ‖value − z*‖₂, or None where no guarantee is known.
+        algorithm: what ran: the name of the solver, and of `Adaptive` what it came to, "Picard" where that was enough for
+            every sample and "Picard, then Anderson" where some were accelerated.
     """
 
     status_codes: Tensor
     residual: Tensor
     steps: Tensor
     error_bound: Tensor | None
+    algorithm: str = ""
 
     @property
     def converged(self) -> Tensor:
@@ -113,14 +116,14 @@ class Report:
         return [repr(self.status), f"at most {int(self.steps.max())} steps", f"{known} at most {most:.3g}"]
 
     def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """All attributes, in order."""
+        """All that is one number per sample, in order."""
         return self.status_codes, self.residual, self.steps, self.error_bound
 
     def reshape(self, lead: torch.Size) -> Report:
         """The report with its samples arranged in another batch shape."""
         codes, residual, steps, bound = self.fields()
         shaped_bound = None if bound is None else bound.reshape(lead)
-        return Report(codes.reshape(lead), residual.reshape(lead), steps.reshape(lead), shaped_bound)
+        return Report(codes.reshape(lead), residual.reshape(lead), steps.reshape(lead), shaped_bound, self.algorithm)
 
     def complain(self, on_failure: str, what: str, diagnose: Callable[[], None] | None = None) -> None:
         """Raise or warn if any sample did not converge.
