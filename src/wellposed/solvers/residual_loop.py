@@ -144,6 +144,8 @@ class ResidualLoop:
         residuals, limits = np.where(trusted, residuals, math.inf), np.where(trusted, limits, -1.0)
         residuals[-1] = np.where(trusted[-1], residuals[-1], residual)
         limits[-1] = np.where(trusted[-1], limits[-1], self._possible(limit, size))
+        sizes = np.concatenate([sizes[:-1], size[None]])
+        self.residuals, self.sizes = (list(torch.from_numpy(a).to(self.like.device)) for a in (residuals, sizes))
         return residuals, limits
 
     def _possible(self, limits: Array, sizes: Array) -> Array:
