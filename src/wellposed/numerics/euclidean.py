@@ -51,6 +51,11 @@ def trusted_range(dtype: torch.dtype) -> tuple[float, float]:
     return 1e5 * limits.tiny**0.5, 1e-2 * limits.max**0.5
 
 
+def rowwise_where(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Whole samples of one tensor where a condition of shape (batch,) holds, of another elsewhere."""
+    return torch.where(condition.reshape(-1, *([1] * (yes.ndim - 1))), yes, no)
+
+
 def underflow(dtype: torch.dtype, entries: int, terms: int) -> float:
     """Bound on the Euclidean norm of what underflow takes from ``entries`` sums of ``terms`` products, factors included.
 

@@ -91,5 +91,5 @@ class _AdaptiveIteration(AndersonIteration):
         return super()._accepts(size) | ~self._accelerated
 
     @override
-    def _correction(self, residual: Tensor) -> Tensor:
-        return super()._correction(residual) * self._accelerated[:, None]
+    def _weights(self, residual: Tensor) -> Tensor:
+        return super()._weights(residual) * self._accelerated[:, None, None]

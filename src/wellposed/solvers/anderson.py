@@ -53,48 +53,48 @@ class AndersonIteration(Iteration):
     """Anderson acceleration under way."""
 
     rowwise = (
-        "point", "image", "_next", "_residual", "_size", "_residuals", "_images", "_products", "_known", "_kept_image",
-        "_kept_residual", "_reference", "_rejections",
+        "point", "image", "_next", "_residual", "_size", "_residuals", "_images", "_products", "_known",
+        "_kept_image", "_kept_residual", "_reference", "_rejections",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: Anderson) -> None:
         self.problem, self.guarantee = problem, guarantee
         eps = torch.finfo(start.dtype).eps
-        self._ridge = _RIDGE * eps if options.dependence is None else max(options.dependence**2, eps)
-        rows = start.reshape(start.shape[0], -1)
+        rows = _flat(start)
         batch, memory = rows.shape[0], options.memory
-        self.point = self.image = self._next = self._kept_image = start
-        self._residual = self._kept_residual = rows
+        self._ridge = torch.eye(memory, dtype=start.dtype, device=start.device)[None]
+        self._ridge = self._ridge * (_RIDGE * eps if options.dependence is None else max(options.dependence**2, eps))
+        self._tiny, self._taken = torch.finfo(start.dtype).tiny, 0
+        self.point = self.image = self._next = start
+        self._residual = self._kept_residual = self._kept_image = rows
         self._residuals = rows.new_zeros(batch, memory, rows.shape[1])  # differences, of unit length
         self._images = torch.zeros_like(self._residuals)  # differences of images, over the same lengths
         self._products = rows.new_zeros(batch, memory, memory)  # inner products of the first
-        self._products.diagonal(dim1=1, dim2=2).fill_(1.0 + self._ridge)
-        self._known = rows.new_zeros(batch, memory)  # one for differences that count, else zero
+        self._known = rows.new_zeros(batch, memory, 1)  # one for differences that count, else zero
         self._size = self._reference = rows.new_full((batch,), torch.inf)  # residual of the last accepted point
         self._rejections = torch.zeros(batch, dtype=torch.int64, device=rows.device)  # in a row
-        self._taken = 0
 
     @override
     def advance(self) -> None:
         previous_image, previous_residual = self.image, self._residual
         self.point = self._next
         self.image = self.problem.evaluate(self.point)
-        self._residual = residual = (self.image - self.point).reshape(previous_residual.shape)
+        self._residual = residual = _flat(self.image - self.point)
         self._size = size = self.norm(residual)
         if self._taken:  # a secant is as good from a rejected point as from an accepted one
-            change = (self.image - previous_image).reshape(residual.shape)
+            change = _flat(self.image - previous_image)
             self._remember((self._taken - 1) % self._known.shape[1], residual - previous_residual, change)
         self._taken += 1
         accepted = self._accepts(size)
-        self._rejections = torch.where(accepted, 0, self._rejections + 1)
-        wide = accepted[:, None]
+        self._rejections = (self._rejections + 1) * ~accepted
         self._reference = torch.where(accepted, size, self._reference)
+        wide = accepted[:, None]
         self._kept_residual = torch.where(wide, residual, self._kept_residual)
-        wide = accepted.reshape(-1, *([1] * (self.image.ndim - 1)))
-        self._kept_image = torch.where(wide, self.image, self._kept_image)
-        keep = (self._rejections < 2).to(residual)
-        self._known = self._known * keep[:, None]
-        self._next = self.admitted(self._kept_image - self._correction(self._kept_residual).reshape(self.image.shape))
+        self._kept_image = torch.where(wide, _flat(self.image), self._kept_image)
+        keep = (self._rejections < 2).to(residual)[:, None, None]  # else the history is emptied
+        self._known, self._products = self._known * keep, self._products * keep
+        mixed = torch.baddbmm(self._kept_image[:, None], self._weights(self._kept_residual).mT, self._images, alpha=-1)
+        self._next = self.admitted(mixed.reshape(self.image.shape))
 
     @override
     def residual_norm(self) -> Tensor:
@@ -104,30 +104,29 @@ class AndersonIteration(Iteration):
         return (size <= _TOLERATED_GROWTH * self._reference) | (self._rejections >= 2)
 
     def _remember(self, slot: int, residual: Tensor, image: Tensor) -> None:
-        length = self.norm(residual).to(residual)[:, None]
-        usable = (length > 0.0) & torch.isfinite(length) & torch.isfinite(self.norm(image))[:, None]
-        scaled = torch.where(usable, residual / length, 0.0)
+        scale = self.norm(residual).clamp_min(self._tiny).reciprocal().to(residual)[:, None]
+        scaled = residual * scale
         self._residuals = _replaced(self._residuals, slot, scaled)
-        self._images = _replaced(self._images, slot, torch.where(usable, image / length, 0.0))
-        self._known = _replaced(self._known, slot, usable[:, 0].to(residual))
-        row = (self._residuals @ scaled[:, :, None]).squeeze(2)
-        row = _replaced(row, slot, torch.ones_like(row[:, 0]) + self._ridge)
+        self._images = _replaced(self._images, slot, image * scale)
+        self._known = _replaced(self._known, slot, torch.ones_like(scale))
+        row = torch.bmm(self._residuals, scaled[:, :, None]).mul_(self._known).squeeze(2)
         self._products = _replaced(_replaced(self._products, slot, row).mT, slot, row)
 
-    def _correction(self, residual: Tensor) -> Tensor:
-        known = self._known
-        products = self._products * known[:, :, None] * known[:, None, :]
-        products = products + torch.diag_embed(1.0 - known)
-        right = (self._residuals @ residual[:, :, None]) * known[:, :, None]
-        factor, _ = torch.linalg.cholesky_ex(products)
-        weights = torch.cholesky_solve(right, factor)
-        correction = (weights.mT @ self._images).squeeze(1)
-        return torch.nan_to_num(correction, nan=0.0, posinf=0.0, neginf=0.0)
+    def _weights(self, residual: Tensor) -> Tensor:
+        """The multiples of the differences of images to subtract, shape (batch, memory, 1)."""
+        right = torch.bmm(self._residuals, residual[:, :, None]).mul_(self._known)
+        factor, failed = torch.linalg.cholesky_ex(self._products + self._ridge)
+        weights = torch.cholesky_solve(right, factor).masked_fill((failed != 0)[:, None, None], 0.0)
+        return weights.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _flat(state: Tensor) -> Tensor:
+    return state if state.ndim == 2 else state.reshape(state.shape[0], -1)
 
 
 def _replaced(ring: Tensor, slot: int, newest: Tensor) -> Tensor:
     """The ring with one entry replaced: in its own memory, but where a graph needs the old one."""
     if torch.is_grad_enabled():
         ring = ring.clone()
-    ring[:, slot] = newest
+    ring.select(1, slot).copy_(newest)
     return ring

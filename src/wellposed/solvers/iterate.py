@@ -14,10 +14,10 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.numerics.euclidean import euclidean, roughly_euclidean
+from wellposed.numerics.euclidean import euclidean, roughly_euclidean, rowwise_where
 from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.residual_loop import PATIENCE, ResidualLoop, rowwise_where
+from wellposed.solvers.residual_loop import PATIENCE, ResidualLoop
 from wellposed.solvers.solution import Outcome as Outcome
 from wellposed.solvers.solution import Report, Status
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.numerics.euclidean import euclidean, trusted_range, working_norm
+from wellposed.numerics.euclidean import euclidean, rowwise_where, trusted_range, working_norm
 from wellposed.solvers.base import Iteration
 from wellposed.solvers.solution import Outcome, Report, Status
 
@@ -233,8 +233,3 @@ class ResidualLoop:
 
     def _chosen(self, rows: Array, yes: Tensor, no: Tensor) -> Tensor:
         return rowwise_where(torch.from_numpy(rows).to(self.like.device), yes, no)
-
-
-def rowwise_where(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Whole samples of one tensor where a condition of shape (batch,) holds, of another elsewhere."""
-    return torch.where(condition.reshape(-1, *([1] * (yes.ndim - 1))), yes, no)
