@@ -41,7 +41,7 @@ class Adaptive(Solver):
 
 
 class _AdaptiveIteration(AndersonIteration):
-    rowwise = ("point", "image", "_then", "_accelerated")
+    rowwise: tuple[str, ...] = ("point", "image", "_then", "_accelerated")
 
     def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: Adaptive) -> None:
         self.problem, self.guarantee, self._options = problem, guarantee, options

@@ -52,7 +52,7 @@ class Anderson(Solver):
 class AndersonIteration(Iteration):
     """Anderson acceleration under way."""
 
-    rowwise = (
+    rowwise: tuple[str, ...] = (
         "point", "image", "_next", "_residual", "_size", "_residuals", "_images", "_products", "_known",
         "_kept_image", "_kept_residual", "_reference", "_rejections",
     )  # fmt: skip

@@ -26,7 +26,7 @@ class Iteration(ABC):
         norm: Euclidean norms of samples, which loops may replace by a cheaper one while numbers are in its range.
     """
 
-    rowwise: ClassVar[tuple[str, ...]] = ("point", "image")
+    rowwise: tuple[str, ...] = ("point", "image")
     image_is_free: ClassVar[bool] = True
     problem: Problem
     guarantee: Guarantee | None = None

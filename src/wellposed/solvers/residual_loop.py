@@ -100,7 +100,7 @@ class ResidualLoop:
         """Judge the steps of this group; returns how many more to take before the next look, zero where all are finished."""
         residuals, limits = self._measured()
         within = (residuals <= limits) & self.live_open
-        ended = within.any(0)
+        ended: Array = within.any(0)
         left = self.live_open & ~ended
         if not left.any():
             self._record(
@@ -186,10 +186,10 @@ class ResidualLoop:
     ) -> None:
         """Store what is finished: the first value within the limit, or else the best one."""
         ended, place = within.any(0), within.argmax(0)
-        value = otherwise
+        value = self.images[-1] if otherwise is None else otherwise
         for index, image in enumerate(self.images):
             rows = ended & (place == index)
-            if value is None or rows.all():
+            if rows.all():
                 value = image
             elif rows.any():
                 value = self._chosen(rows, image, value)
