@@ -56,7 +56,22 @@ class TestAnderson(MapSolverCase):
 
 class TestAdaptive(MapSolverCase):
     def make_solver(self):
-        return wp.Adaptive(rate=0.1)  # so that few samples end before they are accelerated
+        return wp.Adaptive()
+
+    def test_a_slow_sample_neither_passes_early_nor_delays_the_others(self):
+        """The slow one may be the first to end, as it is accelerated; the others end where Picard ends them."""
+        rates = testing.tensor([0.1, 0.2, 0.3, 0.99], dtype=torch.float64)[:, None]
+        found, plain = (
+            wp.fixed_point(
+                lambda z, rate: 0.99 * rate * z + 1.0, testing.zeros(4, 5, dtype=torch.float64), (rates,), solver=solver,
+                batched_args=(0,), guarantee=wp.Contraction(0.9801), rtol=1e-8, atol=0.0, on_failure="raise", max_steps=20_000,
+            )
+            for solver in (wp.Adaptive(), wp.Picard())
+        )  # fmt: skip
+        true = (1.0 / (1.0 - 0.99 * rates)).expand(4, 5)
+        error = (found.value - true).norm(dim=1)
+        assert (error <= found.error_bound).all() and (error <= 1e-8 * true.norm(dim=1)).all()
+        assert found.steps[:3].tolist() == plain.steps[:3].tolist() and found.steps[3] < plain.steps[3]
 
 
 class TestBroyden(MapSolverCase):

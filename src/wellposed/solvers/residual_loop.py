@@ -100,7 +100,7 @@ class ResidualLoop:
         """Judge the steps of this group; returns how many more to take before the next look, zero where all are finished."""
         residuals, limits = self._measured()
         within = (residuals <= limits) & self.live_open
-        ended: Array = within.any(0)
+        ended = np.asarray(within.any(0))
         left = self.live_open & ~ended
         if not left.any():
             self._record(
