@@ -26,7 +26,7 @@ class DEQ(Equilibrium):
         bias: whether the injection has a bias.
         device: where the weights are created.
         dtype: their dtype.
-        options: see `SolveOptions`; solver None is `Adaptive`, and tolerances are about residuals.
+        options: see `SolveOptions`; solver None is `Anderson`, and tolerances are about residuals.
     """
 
     @checked_options

@@ -18,5 +18,5 @@ _ALGORITHMS = Algorithms[Solver](Picard(), Averaged(), ForwardBackward(), Peacem
 
 
 def solver_for(guarantee: Guarantee | None) -> Solver:
-    """The solver that a guarantee prefers, with its default options; `Adaptive` where nothing is promised."""
-    return Adaptive() if guarantee is None else guarantee.preferred(_ALGORITHMS)
+    """The solver that a guarantee prefers, with its default options; `Anderson` where nothing is promised."""
+    return Anderson() if guarantee is None else guarantee.preferred(_ALGORITHMS)
