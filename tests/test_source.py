@@ -118,6 +118,35 @@ def test_every_room_is_in_the_map_of_the_code():
         assert any(f"`{room}/`" in row or f"`{room}.py`" in row for row in rows), room
 
 
+MAKERS = {
+    "arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm",
+    "tensor", "zeros",
+}  # fmt: skip
+
+
+def made_anywhere(tree: ast.AST) -> list[int]:
+    """Lines that make a tensor on whatever the default device is."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "torch"
+        and node.func.attr in MAKERS
+        and not {"device", None} & {word.arg for word in node.keywords}
+    ]
+
+
+def test_tensors_are_made_on_named_devices():
+    assert made_anywhere(ast.parse("x = torch.zeros(3)")) and not made_anywhere(
+        ast.parse("torch.zeros(3, device='cpu')")
+    )
+    # The buffers of a normalisation are created where those of torch's own modules are.
+    found = {path.relative_to(SOURCE).as_posix() for path in TREES if made_anywhere(TREES[path])}
+    assert found == {"layers/normalize.py"}
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [

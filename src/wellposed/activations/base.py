@@ -24,6 +24,7 @@ class Activation(ABC):
         is_own_resolvent: whether the resolvent is the activation itself at every step, as for projections.
         relative_error: of values and derivatives in float64; for derivatives it is absolute where units are saturated, as
             their formulas subtract from one.
+        kinks: in increasing order, where slopes change of an activation that is linear in between; None for others.
         concavity: that it is nonnegative and concave on the positive axis, or None where that is not so.
         torch_forms: what of torch computes activations of this class.
     """
@@ -33,6 +34,7 @@ class Activation(ABC):
     homogeneous: bool = False
     is_own_resolvent: bool = False
     relative_error: float = 1e-14
+    kinks: tuple[float, ...] | None = None
     concavity: Concavity | None = None
     torch_forms: tuple[TorchForm, ...] = ()
 
@@ -90,6 +92,16 @@ class Activation(ABC):
         least = torch.maximum(least - falling, at_upper - off_upper - rising)
         largest = torch.minimum(largest + falling, at_lower + off_lower + rising)
         return below(least), above(largest)
+
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of (σ(u) − σ(v))/(u − v) for all u ≠ v between two pre-activations; those of the real line unless more is known.
+
+        Args:
+            lower: float64, any shape that the activation takes.
+            upper: at least ``lower``, of its shape.
+        """
+        least, largest = self.slope_range
+        return torch.full_like(lower, least), torch.full_like(upper, largest)
 
     def _blur(self, value: Tensor, found: Tensor) -> Tensor:
         """By how much σ(value) may err: ``relative_error``, some units in the last place of its argument, and what underflows."""
@@ -177,7 +189,7 @@ class Activation(ABC):
         Raises:
             CertificateError: σ(0) is not zero.
         """
-        if float(self(torch.zeros((), dtype=torch.float64))) != 0.0:
+        if float(self(torch.zeros((), dtype=torch.float64, device="cpu"))) != 0.0:
             raise CertificateError(f"{name}: the theorem needs an activation that is zero at zero, not {self!r}")
 
     def require_monotone(self, purpose: str) -> None:

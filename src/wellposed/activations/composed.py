@@ -43,6 +43,11 @@ class PartlyLinear(Activation):
 
     @property
     @override
+    def kinks(self) -> tuple[float, ...] | None:  # type: ignore[override]  # depends on the field
+        return self.rest.kinks
+
+    @property
+    @override
     def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the fields
         return self.rest.binary_slopes
 
@@ -61,6 +66,11 @@ class PartlyLinear(Activation):
     def derivative_at_output(self, output: Tensor) -> Tensor | None:
         rest = self.rest.derivative_at_output(output[..., self.linear :])
         return None if rest is None else self._joined(torch.ones_like(output), rest)
+
+    @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        least, largest = self.rest.slopes_between(lower[..., self.linear :], upper[..., self.linear :])
+        return self._joined(torch.ones_like(lower), least), self._joined(torch.ones_like(upper), largest)
 
     @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
@@ -99,6 +109,11 @@ class Bordered(Activation):
 
     @property
     @override
+    def kinks(self) -> tuple[float, ...] | None:  # type: ignore[override]  # depends on the field
+        return self.rest.kinks
+
+    @property
+    @override
     def binary_slopes(self) -> bool:  # type: ignore[override]  # depends on the field
         return self.rest.binary_slopes
 
@@ -130,6 +145,11 @@ class Bordered(Activation):
         return None if rest is None else rest * self._inside(output)
 
     @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        least, largest = self.rest.slopes_between(lower, upper)
+        return least * self._inside(lower), largest * self._inside(upper)
+
+    @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         return self.rest.resolvent(value, step) * self._inside(value)
 
@@ -154,6 +174,7 @@ class DiagonalLinear(Activation):
     """``slopes ∘ v`` with one slope per sample and coordinate: the activation of the adjoint problem."""
 
     homogeneous = True
+    kinks = ()
 
     def __init__(self, slopes: Tensor, *, binary: bool = False) -> None:
         self.slopes = slopes
@@ -195,6 +216,10 @@ class DiagonalLinear(Activation):
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor:
         return self.slopes
+
+    @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return self.slopes, self.slopes
 
     @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class ReLU(Activation):
     """``max(v, 0)``: the projection onto the nonnegative orthant, so its resolvent is itself at every step."""
 
     homogeneous = binary_slopes = is_own_resolvent = True
+    kinks = (0.0,)
     torch_forms = (
         TorchForm(
             lambda: ReLU(), modules=(nn.ReLU,), functions=(torch.relu, F.relu), methods=("relu",),
@@ -41,6 +42,10 @@ class ReLU(Activation):
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor:
         return torch.sign(output)
+
+    @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return (lower >= 0).to(lower), (upper > 0).to(upper)
 
     @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
@@ -65,6 +70,7 @@ class LeakyReLU(Activation):
     negative_slope: float = 0.01
 
     homogeneous = True
+    kinks = (0.0,)
     torch_forms = (
         TorchForm(
             lambda negative_slope: LeakyReLU(negative_slope), {"negative_slope": 0.01},
@@ -91,6 +97,13 @@ class LeakyReLU(Activation):
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor:
         return self.derivative(output)
+
+    @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            torch.where(lower >= 0, torch.ones_like(lower), self.negative_slope),
+            torch.where(upper > 0, torch.ones_like(upper), self.negative_slope),
+        )
 
     @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
@@ -120,6 +133,11 @@ class Clamp(Activation):
 
     @property
     @override
+    def kinks(self) -> tuple[float, ...]:  # type: ignore[override]  # depends on the fields
+        return tuple(bound for bound in (self.low, self.high) if math.isfinite(bound))
+
+    @property
+    @override
     def concavity(self) -> Concavity | None:  # type: ignore[override]  # depends on the fields
         """From zero to the upper bound σ is the identity, and its elasticity largest just before the kink."""
         if self.low > 0.0 or not 0.0 < self.high < math.inf:
@@ -139,6 +157,11 @@ class Clamp(Activation):
         return self.derivative(output)
 
     @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        inside, outside = (lower >= self.low) & (upper <= self.high), (upper <= self.low) | (lower >= self.high)
+        return inside.to(lower), (~outside).to(upper)
+
+    @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         return self(value)
 
@@ -148,6 +171,7 @@ class Identity(Activation):
     """``v`` itself: slope one everywhere."""
 
     homogeneous = is_own_resolvent = True
+    kinks = ()
 
     @property
     @override
@@ -165,6 +189,10 @@ class Identity(Activation):
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor:
         return torch.ones_like(output)
+
+    @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(lower), torch.ones_like(upper)
 
     @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:

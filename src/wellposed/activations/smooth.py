@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing_extensions import override
 from wellposed.activations.base import Activation
 from wellposed.activations.knowledge import Concavity, TorchForm
 from wellposed.errors import InputError
+from wellposed.numerics.outward import enlarged, error_of
 
 F: Any = functional  # its functions have many signatures
 
@@ -28,6 +30,8 @@ class Smooth(Activation):
         slope: σ'.
         slope_at_output: σ' as a function of σ.
         range_of_slopes: see `Activation.slope_range`.
+        steepest: where the slope is largest, if it falls on both sides of there; ∞ where it grows everywhere, None where it does
+            neither.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Smooth(Activation):
     slope: Callable[[Tensor], Tensor]
     slope_at_output: Callable[[Tensor], Tensor] | None = None
     range_of_slopes: tuple[float, float] = (0.0, 1.0)
+    steepest: float | None = 0.0
 
     @property
     @override
@@ -57,6 +62,15 @@ class Smooth(Activation):
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor | None:
         return None if self.slope_at_output is None else self.slope_at_output(output)
+
+    @override
+    def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        if self.steepest is None:
+            return super().slopes_between(lower, upper)
+        peak = torch.minimum(torch.maximum(torch.full_like(lower, self.steepest), lower), upper)
+        least, largest = torch.minimum(self.slope(lower), self.slope(upper)), self.derivative_bound(peak)
+        off = enlarged(error_of(least.abs(), 2) + 2.0 * self.relative_error * (1.0 + least.abs()), 3)
+        return (least - off).clamp_min(self.range_of_slopes[0]), largest.clamp_max(self.range_of_slopes[1])
 
     def __repr__(self) -> str:
         return self.name
@@ -129,7 +143,7 @@ _LIST = (
     Smooth(
         "sigmoid", torch.sigmoid, lambda v: torch.sigmoid(v) * torch.sigmoid(-v), lambda z: z * (1.0 - z), (0.0, 0.25)
     ),
-    Smooth("softplus", _softplus, torch.sigmoid, lambda z: -torch.expm1(-z)),
+    Smooth("softplus", _softplus, torch.sigmoid, lambda z: -torch.expm1(-z), steepest=math.inf),
     Smooth(
         "softsign",
         lambda v: F.softsign(_finite(v)),
@@ -147,9 +161,9 @@ _LIST = (
     # Odd extensions of functions that theorems use on the positive axis only.
     Smooth("logarithm", _odd(torch.log1p), lambda v: 1.0 / (1.0 + v.abs()), lambda z: torch.exp(-z.abs())),
     Smooth("exponential", _odd(lambda v: -torch.expm1(-v)), lambda v: torch.exp(-v.abs()), lambda z: 1.0 - z.abs()),
-    Smooth("elu", F.elu, _elu_slope, lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z)),
-    Smooth("silu", lambda v: F.silu(_finite(v)), _silu_slope, range_of_slopes=(-0.0999, 1.0999)),
-    Smooth("gelu", _gelu, _gelu_slope, range_of_slopes=(-0.1290, 1.1290)),
+    Smooth("elu", F.elu, _elu_slope, lambda z: torch.where(z > 0, torch.ones_like(z), 1.0 + z), steepest=math.inf),
+    Smooth("silu", lambda v: F.silu(_finite(v)), _silu_slope, range_of_slopes=(-0.0999, 1.0999), steepest=None),
+    Smooth("gelu", _gelu, _gelu_slope, range_of_slopes=(-0.1290, 1.1290), steepest=None),
 )
 SMOOTH: dict[str, Smooth] = {entry.name: entry for entry in _LIST}
 _CONCAVE = {

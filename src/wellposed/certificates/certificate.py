@@ -145,7 +145,7 @@ class Certificate:
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             result = bounded_logits(network, rows, forward=forward)
             found.append(self.of(result, truth, rule=rule))
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64, device="cpu")
 
     def of(self, result: BoundedLogits, labels: Tensor, *, rule: str | None = None) -> Tensor:
         """Certified radius per sample, with every error of the evaluation and of all others within the radius counted.

@@ -44,7 +44,7 @@ class SavedNumber(nn.Module, ABC):
 
     def get_extra_state(self) -> Tensor:
         """The number, which must travel with the weights."""
-        return torch.tensor(getattr(self, self.saved), dtype=torch.float64)
+        return torch.tensor(getattr(self, self.saved), dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Any) -> None:
         """Restore the number from a state dict."""

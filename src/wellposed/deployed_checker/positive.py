@@ -6,12 +6,14 @@ an M-matrix, with t ≥ Wᵀ(Dt) + y and Dt ≤ k²s changes are at most k‖Δq
 """
 
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 
 from .claim import Claim
 from .node import Node
-from .proofs import Array, Refuted, bounded, require, rounding_constant
+from .proofs import Array, Refuted, below, bounded, require, rounding_constant
+from .shapes import Shape
 
 Map = Callable[[Array], Array]
 _STEPS = 20000
@@ -28,40 +30,63 @@ _CONCAVE: dict[str, tuple[Map, Map]] = {
 }  # fmt: skip
 
 
+def shape(node: Node, given: Shape) -> Shape:
+    """The shape of a positive part, which is that of its argument."""
+    require(node.numbers["floor"] > 0.0, "options", f"{node.name}: its floor is not positive")
+    return given
+
+
 def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove that an equilibrium is unique, and the sensitivity that its node's bound of errors relies on."""
-    weight, error, floor = node.numbers["W"], rounding(node), float(node.numbers["floor"])
-    require(node.sigma in _CONCAVE and (weight >= 0.0).all(), "equilibrium", f"{node.name}: σ or W is of another kind")
-    given = float(before.numbers["floor"]) if before.kind == "PositivePart" else 0.0
+    forward, backward, terms = through(node)
+    error, floor, weights = rounding(terms), node.numbers["floor"][()], node.numbers[_weights(node)]
+    require(node.sigma in _CONCAVE and (weights >= 0.0).all(), "equilibrium", f"{node.name}: σ or W is of another kind")
+    given = before.numbers["floor"][()] if before.kind == "PositivePart" else 0.0
     known = before.kind == "PositivePart" or (before.kind, before.sigma) == ("Activation", "relu")
     fits = known and -1.0 <= floor <= given and (floor > 0.0 or node.sigma == "sigmoid")
     require(fits, "floor", f"{node.name}: {floor!r} is not below what {before.name} gives, or not for this activation")
-    start, reach, back = (claim.take(f"{node.place}/{part}", len(weight)) for part in ("start", "reach", "back"))
-    scale, value = slopes(node), float(node.numbers["sensitivity"])
+    start, reach, back = (claim.take(f"{node.place}/{part}", *node.shape) for part in ("start", "reach", "back"))
+    scale, value = slopes(node), node.numbers["sensitivity"][()]
     good = bounded(start, reach) and bool((back >= 0.0).all() and (back < 1e200).all())
-    good = good and bool((reach >= scale * (weight @ reach + start) * (1.0 + error)).all())
-    good = good and bool((back >= (weight.T @ (scale * back) + reach) * (1.0 + error)).all())
-    if not good or not float(np.sqrt((scale * back / start).max())) * (1.0 + 1e-14) <= value:
+    good = good and bool((reach >= scale * (forward(reach) + start) * (1.0 + error)).all())
+    good = good and bool((back >= (backward(scale * back) + reach) * (1.0 + error)).all())
+    if not good or not np.sqrt((scale * back / start).max()) * (1.0 + 1e-14) <= value:
         raise Refuted("sensitivity", f"{node.name}: {value!r} is not proved")
 
 
-def rounding(node: Node) -> float:
+def _weights(node: Node) -> str:
+    """The numbers that W is made of."""
+    return "W" if "W" in node.numbers else "K"
+
+
+def through(node: Node) -> tuple[Map, Map, int]:
+    """W and its transpose as maps of states, and how many terms their sums have."""
+    weights = node.numbers[_weights(node)]
+    if _weights(node) == "W":
+        return (lambda z: weights @ z), (lambda z: weights.T @ z), len(weights)
+    correlated, index = import_module(".convolved", __package__).correlated, node.numbers["index"]
+    turned = weights[:, :, ::-1, ::-1].swapaxes(0, 1)  # the taps are centred
+    return (lambda z: correlated(weights, index, z)), (lambda z: correlated(turned, index, z)), weights[0].size
+
+
+def rounding(terms: int) -> float:
     """The relative error of sums over W."""
-    return 2.0 * rounding_constant(len(node.numbers["W"]) + 16)
+    return 2.0 * rounding_constant(terms + 16)
 
 
 def slopes(node: Node) -> Array:
     """D, rounded up."""
-    weight, floor, error = node.numbers["W"], float(node.numbers["floor"]), rounding(node)
+    forward, _, terms = through(node)
+    floor, error = node.numbers["floor"][()], rounding(terms)
     sigma, slope = _CONCAVE[node.sigma]
-    low = np.zeros(len(weight))
+    low = np.zeros(node.shape)
     for _ in range(_STEPS):
-        driven = (weight @ low) * (1.0 - error) + floor
+        driven = forward(low) * (1.0 - error) + floor
         following = np.maximum(low, sigma(driven - 1e-15 * np.abs(driven)) * (1.0 - 1e-14))
         if (following <= low * (1.0 + 1e-13)).all():
             break
-        low = following
-    driven = (weight @ low) * (1.0 - error) + floor
+        low = below(following)
+    driven = forward(low) * (1.0 - error) + floor
     least = np.maximum(driven - 1e-15 * np.abs(driven), 0.0)
     found: Array = slope(least * (1.0 - 1e-14)) * (1.0 + 1e-13) + 1e-15
     return found

@@ -12,10 +12,25 @@ from .proofs import Array, Refuted, require
 Shape = tuple[int, ...]
 LARGEST = 1 << 22  # entries of a sample, or terms of a sum, as the functions' own bounds suppose
 # Numbers of nodes that are scalars, and what some of them may be.
-OPTIONS = ("tolerance", "stop", "limit", "finer", "goal", "step", "sensitivity", "floor", "overlap", "epsilon")
+OPTIONS = (
+    "tolerance", "stop", "limit", "finer", "goal", "step", "sensitivity", "floor", "overlap", "epsilon", "norm", "sorts_inner",
+    "sorts_outer", "kappa", "direct", "through", "driven", "contraction",
+)  # fmt: skip
 _SANE = {
-    "stop": (0.0, 1.0), "limit": (0, 1e9), "finer": (0, 1e9), "sensitivity": (1e-100, 1e100), "step": (1e-30, 1e30),
+    "stop": (1e-30, 1.0), "limit": (1, 1e9), "finer": (1, 1e9), "sensitivity": (1e-100, 1e100), "step": (1e-30, 1e30),
+    "sorts_inner": (0, 1), "sorts_outer": (0, 1), "kappa": (1e-30, 1.0), "direct": (0.0, 1e30), "through": (0.0, 1e30),
+    "driven": (1e-30, 1e30), "contraction": (0.0, 1.0 - 1e-15), "norm": (0.0, 1e100),
 }  # fmt: skip
+_ELSEWHERE = {
+    "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
+    "GraphEquilibrium": ".graphs", "NodeSum": ".graphs", "TierEquilibrium": ".tiers",
+    "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
+    "ConvolvedEquilibrium": ".convolved", "PositiveConvolvedEquilibrium": ".convolved",
+    "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
+    "Sandwich": ".explicit", "Residual": ".explicit", "GroupSort": ".explicit", "SortedGroups": ".explicit",
+    "PositivePart": ".positive",
+}  # fmt: skip
+_ON_NODES = ("GraphEquilibrium", "NodeSum")
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
 
 
@@ -24,21 +39,23 @@ def set_shapes(nodes: list[Node]) -> None:
     for node in nodes[1:]:
         given = [nodes[source].shape for source in node.sources]
         require(given == given[:1] * len(given), "shapes", f"{node.name} takes values of shapes {given}")
+        on_nodes = all(nodes[source].nodewise == (node.kind in _ON_NODES) for source in node.sources)
+        require(on_nodes, "graphs", f"{node.name} is not for values of nodes, or for these only")
         for role in OPTIONS:
             require(node.numbers.get(role, np.float64()).shape == (), "shapes", f"{node.name}: {role} is no scalar")
         node.shape = given[0] if node.kind in _SAME else _shape_of(node)(node, given[0])
-        large = max(node.size, *(part[0].size for part in node.numbers.values() if part.ndim), 1)
-        require(large <= LARGEST, "shapes", f"{node.name} is too large")
+        terms = [part[0].size for part in node.numbers.values() if part.ndim in (2, 4)]  # of matrices and kernels
+        require(max(node.size, *terms, 1) <= LARGEST, "shapes", f"{node.name} is too large")
 
 
 def _shape_of(node: Node) -> Callable[[Node, Shape], Shape]:
-    if node.kind in ("Convolution", "AveragePooling", "MaximumPooling"):
-        found: Callable[[Node, Shape], Shape] = import_module(".windows", __package__).shape
+    if node.kind in _ELSEWHERE:
+        found: Callable[[Node, Shape], Shape] = import_module(_ELSEWHERE[node.kind], __package__).shape
         return found
     known = {
-        "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise, "GroupSort": _sorted,
-        "BatchNormalized": _entrywise, "Linear": _linear, "Sandwich": _explicit, "Residual": _explicit,
-        "PositivePart": _positive_part, "ReflectedEquilibrium": _equilibrium, "PositiveEquilibrium": _equilibrium,
+        "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise,
+        "BatchNormalized": _entrywise, "Linear": _linear,
+        "ReflectedEquilibrium": _equilibrium, "PositiveEquilibrium": _equilibrium,
     }  # fmt: skip
     if node.kind not in known:
         raise Refuted("functions", f"nothing is known of {node.name}")
@@ -64,13 +81,6 @@ def _reshaped(node: Node, given: Shape) -> Shape:
     return found
 
 
-def _sorted(node: Node, given: Shape) -> Shape:
-    split = target(node.numbers["split"], node.name)
-    good = len(split) == 3 and split[1] == 2 and math.prod(split) == math.prod(given)
-    require(good and target(node.numbers["shape"], node.name) == given, "shapes", f"{node.name} sorts other pairs")
-    return given
-
-
 def _entrywise(node: Node, given: Shape) -> Shape:
     parts = [part for role, part in node.numbers.items() if role != "epsilon"]
     try:
@@ -88,32 +98,27 @@ def _entrywise(node: Node, given: Shape) -> Shape:
 
 
 def _linear(node: Node, given: Shape) -> Shape:
-    return (*given[:-1], _map(node, "W", "b", given[-1]))
+    return (*given[:-1], outputs_of(node, "W", "b", given[-1]))
 
 
-def _map(node: Node, weight: str, bias: str, inputs: int) -> int:
+def outputs_of(node: Node, weight: str, bias: str, inputs: int) -> int:
+    """How many outputs an affine map has, by the names of its numbers."""
     matrix, shift = node.numbers[weight], node.numbers[bias]
     fits = matrix.ndim == 2 and matrix.shape[1] == inputs and shift.shape == matrix.shape[:1]
     require(fits, "shapes", f"{node.name}: {weight} {matrix.shape} with {bias} {shift.shape} is no map of {inputs}")
     return len(matrix)
 
 
-def _explicit(node: Node, given: Shape) -> Shape:
-    outputs = _map(node, "G", "c", _map(node, "H", "b", given[-1]))
-    require(node.kind == "Sandwich" or outputs == given[-1], "shapes", f"{node.name} adds {outputs} to {given[-1]}")
-    return (*given[:-1], outputs)
-
-
-def _positive_part(node: Node, given: Shape) -> Shape:
-    require(node.numbers["floor"] > 0.0, "options", f"{node.name}: its floor is not positive")
-    return given
-
-
 def _equilibrium(node: Node, given: Shape) -> Shape:
     numbers, size = node.numbers, given[0]
     square = [numbers[role].shape for role in ("W", "reflect", "drive") if role in numbers]
     require(len(given) == 1 and set(square) == {(size, size)}, "shapes", f"{node.name}: {square} for states {given}")
-    for role, (least, most) in _SANE.items():
-        good = role not in numbers or least < float(numbers[role]) < most
-        require(good, "options", f"{node.name}: {role} is not between {least} and {most}")
+    require_sane(node)
     return given
+
+
+def require_sane(node: Node) -> None:
+    """Refuse options of a node with which nothing was proved to work."""
+    for role, (least, most) in _SANE.items():
+        good = role not in node.numbers or least <= float(node.numbers[role]) <= most
+        require(good, "options", f"{node.name}: {role} is not between {least} and {most}")

@@ -22,12 +22,13 @@ from wellposed.deployed_checker import Refuted
 from wellposed.deployed_checker.claim import FORMAT, Claim
 from wellposed.deployed_checker.core import constants_of
 from wellposed.deployed_checker.maps import Linear, linear_maps, margins
-from wellposed.deployed_checker.metric import Segment
+from wellposed.deployed_checker.metric import Segment, segment_of
 from wellposed.deployed_checker.model import read
 from wellposed.deployed_checker.node import Node
 from wellposed.deployed_checker.witness import SIGMA, lower_bound
 from wellposed.deployment.export import deployed_with_evidence
 from wellposed.deployment.feedthrough import metric_with_feedthrough
+from wellposed.deployment.image_metrics import constant_gram_of, image_metrics, of_tail
 from wellposed.errors import CertificateError, InputError
 from wellposed.numerics.outward import REPRODUCIBLE
 
@@ -49,6 +50,11 @@ class _Draft(Claim):
         found = np.linalg.solve(system, wanted * REPRODUCIBLE + room)
         self.tensors[f"{node.place}/moved"] = np.ascontiguousarray(np.maximum(found, 0.0))
         return super().moved(node, system, wanted)
+
+    def gram(self, node: Node, kernel: Array, strides: tuple[int, int]) -> Array:
+        """See `wellposed.deployed_checker.claim.Claim.gram`; the matrix is found here."""
+        self.tensors[f"{node.place}/gram"] = constant_gram_of(kernel, node.shape[1:], strides)
+        return super().gram(node, kernel, strides)
 
     def states(self, node: Node, offsets: Array) -> Array:
         """See `wellposed.deployed_checker.claim.Claim.states`; they are found here."""
@@ -111,8 +117,10 @@ def _claimed(
         theorems = _provable(nodes, certificate.norm, [["entrywise"], *([["metric"]] if rows else [])], tensors)
     else:
         maps = linear_maps(nodes)
-        for end, segment in _segments(nodes, maps):
-            last = end.place == nodes[-1].sources[0] and end.place != segment.layer
+        for end, last, segment in _segments(nodes, maps, _Draft(certificate.norm, [], tensors)):
+            if not isinstance(segment, Segment):
+                tensors.update(image_metrics(end, segment, certificate.tail if last else None))
+                continue
             metrics.setdefault(f"{end.place}/metric", tensors[f"{segment.layer}/sensitivity"])
             tensors.update(_metrics(end, segment, certificate.tail, metrics, last))
         theorems = ["product", *(["metric"] if any(name.endswith("/values") for name in tensors) else [])]
@@ -167,17 +175,22 @@ def _from_input(nodes: list[Node], tail: TailBound | None, norm: str) -> dict[st
     return found if tail.shares is None else {**found, f"{place}/shares": tail.shares.numpy()}
 
 
-def _segments(nodes: list[Node], maps: list[Linear]) -> Iterator[tuple[Node, Segment]]:
-    """For every equilibrium in a diagonal metric the last edge up to which there are only linear maps."""
-    ends: dict[int, tuple[Node, Segment]] = {}
+def _segments(nodes: list[Node], maps: list[Linear], draft: Claim) -> Iterator[tuple[Node, bool, Any]]:
+    """For every equilibrium in a diagonal metric the last edge up to which there are only linear maps.
+
+    Beside it, whether that edge is the last one of the network behind a map.
+    """
+    ends: dict[int, tuple[Node, Any]] = {}
     for node in nodes[:-1]:
         try:
-            segment = Segment(nodes, maps, node)
+            segment = segment_of(nodes, maps, node, draft)
         except Refuted:
             continue
-        if node.place == segment.layer or maps[node.place].matrix.ndim == 2 or segment.direct is not None:
+        known = node.place == segment.layer or maps[node.place].matrix.ndim == 2 or segment.direct is not None
+        if known:
             ends[segment.layer] = node, segment
-    yield from ends.values()
+    for end, segment in ends.values():
+        yield end, end.place == nodes[-1].sources[0] and end.place != segment.layer, segment
 
 
 def _metrics(
@@ -200,10 +213,12 @@ def _metrics(
 
 def _searched(segment: Segment, metric: Array, tail: TailBound | None, last: bool) -> list[tuple[float, Array]]:
     """Constants and metrics of all outputs, and at the end of a network of every margin."""
-    matrix, driven, seen = (torch.from_numpy(np.array(part)) for part in (segment.matrix, segment.driven, segment.seen))
+    matrix, driven, seen = (
+        torch.from_numpy(np.array(part)) for part in (segment.matrix, segment.driving, segment.seen)
+    )
     several = last and len(seen) > 1
     places: list[slice | tuple[int, int]] = [slice(None), *(margins(len(seen)) if several else ())]
-    known = _of_tail(tail, len(places), len(matrix))
+    known = of_tail(tail, len(places), len(matrix))
     problem, rows, start = None, list[tuple[float, Array]](), torch.from_numpy(metric)
     for index, place in enumerate(places):
         if known is not None and segment.proves(place, known[index][1], known[index][0]):
@@ -222,18 +237,6 @@ def _searched(segment: Segment, metric: Array, tail: TailBound | None, last: boo
             start = found.multipliers
             rows.append((value, start.numpy()))
     return rows
-
-
-def _of_tail(tail: TailBound | None, rows: int, states: int) -> list[tuple[float, Array]] | None:
-    """What a certificate's metrics prove, enlarged for the checker's rounding; None where they are about something else."""
-    if tail is None or tail.multipliers.shape != (rows, states) or tail.shares is not None:
-        return None
-    values = [tail.value]
-    if rows > 1:
-        if tail.pairs is None:
-            return None
-        values += [float(tail.pairs[i, j]) for i, j in margins(len(tail.pairs))]
-    return [(value * REPRODUCIBLE, row.numpy()) for value, row in zip(values, tail.multipliers, strict=True)]
 
 
 def _write(place: Path, claim: dict[str, Any], tensors: dict[str, Array]) -> None:

@@ -48,7 +48,9 @@ class Certified:
 
     def accuracy(self, radius: float, rule: str | None = None, limit: int | None = None) -> float:
         """Fraction of the (first ``limit``) inputs certified at a radius, by the tightest rule unless one is named."""
-        values = torch.tensor((self.best if rule is None else self.radii[rule])[:limit], dtype=torch.float64)
+        values = torch.tensor(
+            (self.best if rule is None else self.radii[rule])[:limit], dtype=torch.float64, device="cpu"
+        )
         return float(((values >= radius) & (values > 0)).double().mean())
 
 
@@ -70,7 +72,7 @@ class Attacked:
 
     def accuracy(self, radius: float) -> float:
         """Fraction of the inputs that no attack found an adversarial example for within a radius."""
-        return float((torch.tensor(self.distances, dtype=torch.float64) > radius).double().mean())
+        return float((torch.tensor(self.distances, dtype=torch.float64, device="cpu") > radius).double().mean())
 
 
 def check_radii(radii: Sequence[float]) -> None:

@@ -80,7 +80,7 @@ def _others(value: Any) -> list[Any]:
     if isinstance(value, tuple) and all(isinstance(part, int | float) for part in value):
         return [tuple(part + 1 for part in value), value[::-1], tuple(2 * part for part in value), value[:1]]
     if value is None:
-        return [2, 1e-3, torch.ones(4, dtype=torch.float64), nn.Linear(4, 4, dtype=torch.float64)]
+        return [2, 1e-3, torch.ones(4, dtype=torch.float64, device="cpu"), nn.Linear(4, 4, dtype=torch.float64)]
     if callable(value) and not is_object(value):
 
         def steep(*given: Any, **named: Any) -> Any:

@@ -40,7 +40,7 @@ def swapped(certificate: Certificate) -> Certificate:
     """The constants of class margins in other rows."""
     if certificate.pairs is None:
         return certificate
-    order = torch.arange(len(certificate.pairs)).roll(1)
+    order = torch.arange(len(certificate.pairs), device="cpu").roll(1)
     return replace(certificate, pairs=certificate.pairs[order])
 
 
@@ -131,6 +131,6 @@ def blind_tracer(place: int) -> tuple[bool, str]:
 def infinite_logits() -> tuple[bool, str]:
     """A class whose logit is −∞ never wins, and must not make margins infinite."""
     certificate = certify(_model())
-    logits = torch.tensor([[5.0, -math.inf, -math.inf], [math.inf, 0.0, 0.0], [math.nan, 0.0, 0.0]])
-    radius = certificate.radius(logits, torch.zeros(3, dtype=torch.int64))
+    logits = torch.tensor([[5.0, -math.inf, -math.inf], [math.inf, 0.0, 0.0], [math.nan, 0.0, 0.0]], device="cpu")
+    radius = certificate.radius(logits, torch.zeros(3, dtype=torch.int64, device="cpu"))
     return not bool(radius.any()), f"refusal: radii {radius.tolist()}"

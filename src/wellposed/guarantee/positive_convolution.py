@@ -24,6 +24,7 @@ from wellposed.numerics.outward import enlarged, reduced
 from wellposed.operators import Operator
 
 _ROUNDS = 8  # of the power iteration on MᵀM
+_ROOM = 1.0 + 1e-11  # for the rounding of those who check the vectors again
 _CLOSE, _CLOSER = 1e-12, 1e-13  # relative changes of iterates that are taken to have settled
 
 
@@ -59,7 +60,7 @@ class PositiveConvolution(PositiveConcave):
             return upright.apply(state[None])[0]
 
         def compute() -> Tensor:
-            state = torch.zeros(upright.state_shape, dtype=torch.float64)
+            state = torch.zeros(upright.state_shape, dtype=torch.float64, device="cpu")
             for _ in range(1000):
                 image = self._activation(through(state) + floor)
                 settled = bool(((image - state).abs() <= _CLOSE * image).all())
@@ -108,18 +109,20 @@ class PositiveConvolution(PositiveConcave):
         return self._perron[0]
 
     def _above(self, iterate: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-        """Some x ≥ iterate(x), rounding included, for an affine increasing map with a positive constant."""
+        """Some x ≥ iterate(x), rounding included, for an affine increasing map with a positive constant.
+
+        The fixed point of (1 + share)·iterate is one where the share is more than what rounding takes from any component.
+        """
         state = start
-        for _ in range(2000):
-            image = iterate(state)
-            settled = bool(((image - state).abs() <= _CLOSER * image).all())
-            state = image
-            if settled:
-                break
         for share in (1e-12, 1e-10, 1e-8, 1e-6, 1e-3):
-            larger = state * (1.0 + share)
-            if bool((enlarged(iterate(larger), self._terms + 4) <= larger).all()):
-                return larger
+            for _ in range(2000):
+                image = iterate(state) * (1.0 + share)
+                settled = bool(((image - state).abs() <= _CLOSER * image).all())
+                state = image
+                if settled:
+                    break
+            if bool((enlarged(iterate(state), self._terms + 4) <= state).all()):
+                return state
         raise GuaranteeError("W: the sensitivity could not be bounded in these numbers; use float64 or a larger floor")
 
     @property
@@ -136,8 +139,8 @@ class PositiveConvolution(PositiveConcave):
             slopes, best = self.slopes, NormProof(math.inf, *[torch.ones_like(self.slopes)] * 3)
             start = torch.ones_like(slopes)
             for _ in range(_ROUNDS):
-                reached = self._above(lambda x: slopes * (self._apply(x) + start), slopes * start)  # noqa: B023
-                back = self._above(lambda w: self._apply(slopes * w, transposed=True) + reached, reached)  # noqa: B023
+                reached = self._above(lambda x: slopes * (self._apply(x) + start * _ROOM), slopes * start)  # noqa: B023
+                back = self._above(lambda w: self._apply(slopes * w, transposed=True) + reached * _ROOM, reached)  # noqa: B023
                 seen = enlarged(slopes * back, 1)
                 value = enlarged(float((seen / start).amax()) ** 0.5, 2)
                 best = NormProof(value, start, reached, back) if value < best.value else best

@@ -13,9 +13,11 @@ from typing_extensions import override
 from wellposed.guarantee import Guarantee
 from wellposed.implicit.gradient import Settings
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.solvers.a_posteriori import ExactOffset, certify
 from wellposed.solvers.base import Solver
+from wellposed.solvers.continuation import ITERATIONS, can_continue, finished
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.solution import Report
@@ -117,20 +119,29 @@ class Implicit(PositionalFunction):
         if cotangents[0] is None:
             return None, None, *(None for _ in ctx.saved_tensors[1:])
         value, *tensors = ctx.saved_tensors
-        gradients = ctx.equation.pull_back(value, tensors, cotangents[0], ctx.needs_input_grad[2:])
+        with full_precision(value.device):
+            gradients = ctx.equation.pull_back(value, tensors, cotangents[0], ctx.needs_input_grad[2:])
         return None, None, *gradients
 
     @staticmethod
     @override
     def jvp(ctx: Any, *tangents: Any) -> Any:
         value, *tensors = ctx.saved_tensors
-        return ctx.equation.push_forward(value, tensors, tangents[2:]), None, None, None, None
+        with full_precision(value.device):
+            return ctx.equation.push_forward(value, tensors, tangents[2:]), None, None, None, None
 
     @staticmethod
     @override
     def vmap(info: Any, in_dims: tuple[Any, ...], equation: Equation, start: Tensor | None, *tensors: Tensor) -> Any:
         outputs = equation.batched(info.batch_size, (start, in_dims[1]), list(zip(tensors, in_dims[2:], strict=True)))
         return outputs, (0,) * len(outputs)
+
+
+def settled(value: Tensor, batch_dims: int = 1) -> Outcome:
+    """The outcome for a value that was found before, when it was judged; of its error nothing is said again."""
+    codes = torch.zeros(value.shape[:batch_dims], dtype=torch.int8, device=value.device)
+    nothing = torch.full_like(codes, torch.inf, dtype=torch.float64)
+    return Outcome(value, Report(codes, nothing, codes.long(), nothing.clone()))
 
 
 def _outputs(outcome: Outcome) -> tuple[Tensor, ...]:
@@ -160,14 +171,17 @@ def solve_problem(
         atol = euclidean(offset).mul_(settings.offset_share * rtol).add_(least)
     if guarantee is not None:
         start = guarantee.start(like) if start is None else guarantee.project(start)
-    outcome = iterate(
-        problem, settings.solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=settings.max_steps
-    )
-    if guarantee is None or not settings.certified:
+    continued = settings.continued and can_continue(problem, guarantee)
+    most = min(settings.max_steps, ITERATIONS) if continued else settings.max_steps
+    outcome = iterate(problem, settings.solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=most)
+    if guarantee is None:
         return outcome
+    left = settings.max_steps - most
+    if not settings.certified:
+        return finished(outcome, problem, guarantee, rtol=rtol, atol=atol, steps=left) if left else outcome
     return certify(
         outcome, problem, settings.solver, guarantee,
-        rtol=rtol, atol=atol, max_steps=settings.max_steps, exact_offset=exact_offset,
+        rtol=rtol, atol=atol, max_steps=most, exact_offset=exact_offset, continued=left,
     )  # fmt: skip
 
 

@@ -128,7 +128,8 @@ class Unrolled(Gradient):
     def attached(
         self, equation: Differentiable, value: Tensor, steps: int, start: Tensor | None, tensors: Sequence[Tensor]
     ) -> Tensor:
-        return equation.unrolled(start, tensors, steps)
+        # Of no samples there are no iterations.
+        return equation.unrolled(start, tensors, steps) if value.numel() else equation.step(value, tensors)
 
 
 _COTANGENT_SHARE = 0.1
@@ -145,6 +146,8 @@ class Settings:
         on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
         gradient: how to differentiate through the solve.
         certified: whether the error bounds of results are rigorous, rounding included.
+        continued: whether samples that the algorithm has not brought to their equilibrium go on by Newton's method, where the map
+            is affine and has a guarantee.
         offset_share: adds this multiple of rtol·‖offset‖ to the absolute tolerance of each sample.
         name: of the solve, for errors.
     """
@@ -155,6 +158,7 @@ class Settings:
     on_failure: str
     gradient: Gradient = field(default_factory=Exact)
     certified: bool = False
+    continued: bool = False
     offset_share: float = 0.0
     name: str = "fixed-point solve"
 
@@ -179,6 +183,7 @@ class Settings:
             on_failure=self.on_failure,
             gradient=Exact(),
             certified=self.certified,
+            continued=self.continued if wanted.solver is None else False,
             offset_share=_COTANGENT_SHARE,
             name=self.name if self.name.startswith("adjoint") else f"adjoint of the {self.name}",
         )

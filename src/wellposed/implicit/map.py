@@ -11,8 +11,17 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.implicit.equation import Equation, Implicit, any_wrapped, run_steps, solve_problem, with_leading_batch
+from wellposed.implicit.equation import (
+    Equation,
+    Implicit,
+    any_wrapped,
+    run_steps,
+    settled,
+    solve_problem,
+    with_leading_batch,
+)
 from wellposed.implicit.gradient import Settings
+from wellposed.implicit.lift import lift_of, lowered
 from wellposed.numerics.linear_algebra import directional_derivative
 from wellposed.solvers.iterate import Outcome
 from wellposed.solvers.problem import MapProblem
@@ -31,6 +40,7 @@ class MapEquation(Equation):
         batched_tensors: which tensors have one row per sample and so can be restricted to some samples; None if unknown.
         check_captured: look for tensors that need a gradient but were captured by the function.
         linear: the function is affine in the state, with its first argument for an offset, as in adjoint equations.
+        known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
         algorithms: where forward passes leave what ran.
     """
@@ -42,6 +52,7 @@ class MapEquation(Equation):
     batched_tensors: tuple[bool, ...] | None = None
     check_captured: bool = False
     linear: bool = False
+    known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
     algorithms: list[str] = field(default_factory=list)
 
@@ -78,6 +89,8 @@ class MapEquation(Equation):
 
     @override
     def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
+        if self.known is not None:
+            return settled(self.known, self.batch_dims)
         example, lead, rest = self._unpack(tensors)
         like = example.flatten(0, self.batch_dims - 1)
         first = None if start is None else start.flatten(0, self.batch_dims - 1)
@@ -116,6 +129,11 @@ class MapEquation(Equation):
             return [None, *self._pull_back_recursively(value, rest, cotangent)]
         return [None, *self._pull_back_retained(value, rest, cotangent, needed[1:])]
 
+    def _lift_of(self, cotangent: Tensor) -> Tensor:
+        """What `lift_of` gives for each sample, whatever number of dimensions they are numbered by."""
+        batch, state = cotangent.shape[: self.batch_dims], cotangent.shape[self.batch_dims :]
+        return lift_of(cotangent.reshape(batch.numel(), *state)).reshape(*batch, *(1 for _ in state))
+
     def _pull_back_recursively(self, value: Tensor, rest: Sequence[Tensor], cotangent: Tensor) -> list[Tensor | None]:
         function = self.function
 
@@ -123,7 +141,8 @@ class MapEquation(Equation):
             return v + torch.func.vjp(lambda at: function(at, *parameters), z)[1](state)[0]
 
         linear = self._linear(adjoint, value.dtype, transposed=True)
-        state = linear.differentiable_value(None, torch.zeros_like(cotangent), cotangent, value, *rest)
+        lift = self._lift_of(cotangent)
+        state = linear.differentiable_value(None, torch.zeros_like(cotangent), cotangent * lift, value, *rest) / lift
         return list(torch.func.vjp(lambda *parameters: function(value, *parameters), *rest)[1](state))
 
     def _pull_back_retained(
@@ -139,11 +158,17 @@ class MapEquation(Equation):
 
         if image.requires_grad and image is not point:
             linear = self._linear(adjoint, value.dtype, transposed=True)
-            outcome = linear.solve(cotangent, (cotangent, cotangent))
-            self.adjoint_reports.append(outcome.report)
+            lift = self._lift_of(cotangent)
+            lifted = cotangent * lift
+            outcome = linear.solve(lifted, (lifted, lifted))
+            self.adjoint_reports.append(lowered(outcome.report, lift))
             outcome.report.complain(self.settings.on_failure, linear.settings.name)
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad(image, wanted, outcome.value, allow_unused=True)) if wanted else iter(())
+            found = (
+                iter(torch.autograd.grad(image, wanted, outcome.value / lift, allow_unused=True))
+                if wanted
+                else iter(())
+            )
             return [next(found) if leaf.requires_grad else None for leaf in leaves]
         return [None] * len(leaves)
 
@@ -170,7 +195,7 @@ class MapEquation(Equation):
         moved = [tensor if place is None else tensor.movedim(place, 0) for tensor, place in tensors[1:]]
         example = with_leading_batch(*tensors[0], size)
         first = None if start[0] is None else with_leading_batch(start[0], start[1], size)
-        equation = replace(self, function=function, batch_dims=self.batch_dims + 1, batched_tensors=None)
+        equation = replace(self, function=function, batch_dims=self.batch_dims + 1, batched_tensors=None, known=None)
         return Implicit.apply(equation, first, example, *moved)
 
 

@@ -2,7 +2,8 @@
 
 The bound of a guarantee holds in exact arithmetic. Here it is evaluated with its rounding errors, for affine layers in
 float64 whatever the working precision, after one more step, which also sharpens the value. Samples whose
-working-precision result does not meet the tolerance by this stricter measure are continued in float64.
+working-precision result does not meet the tolerance by this stricter measure are continued in float64, and what is still left
+there goes on by Newton's method, see `wellposed.solvers.continuation`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.outward import UNIT, enlarged
 from wellposed.solvers.base import Solver
+from wellposed.solvers.continuation import continuation, taking
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.solution import Status
@@ -44,6 +46,7 @@ def certify(
     atol: float | Tensor,
     max_steps: int,
     exact_offset: Callable[[], ExactOffset] | None = None,
+    continued: int = 0,
 ) -> Outcome:
     """Give every sample of an outcome its error bound, and the status that this bound deserves.
 
@@ -57,6 +60,7 @@ def certify(
         max_steps: limit for the continuation.
         exact_offset: recomputes the offset of an affine problem more exactly than ``problem.offset``; without it, that
             offset is taken to be what the user meant.
+        continued: limit on the Newton steps of samples that are left; zero for none.
     """
     if outcome.value.shape[0] == 0:
         empty = outcome.report.residual.double()
@@ -68,30 +72,77 @@ def certify(
     if exact_offset is not None:
         exact = exact_offset()
     accurate = AffineProblem(given.operator.to(torch.float64), exact.value, given.activation.to(torch.float64))
-    promise = guarantee.on(accurate.operator)
-    dtype = outcome.value.dtype
-    value, residual, bound, hidden = _refine(outcome.value.double(), accurate, promise, exact.error.double(), dtype)
-    limit = atol + rtol * euclidean(value) + hidden
-    # At the rounding floor of the working precision float64 goes on.
-    stalled = outcome.report.status_codes == Status.STALLED.code
-    short = (outcome.report.converged | stalled) & (bound > limit)
-    if bool(short.any()):
+    run = _Certification(outcome, accurate, guarantee.on(accurate.operator), exact.error.double(), rtol, atol)
+    run.iterate_again(solver, max_steps)
+    if continued:
+        run.go_on(continued)
+    found = _conclude(run.outcome, run.value, run.residual, run.bound, run.hidden, rtol, atol)
+    codes = found.report.status_codes  # float64 has done what it can for a sample that is at its rounding floor
+    codes = codes.masked_fill(codes == Status.STALLED.code, Status.ROUNDING.code)
+    return dataclasses.replace(found, report=dataclasses.replace(found.report, status_codes=codes))
+
+
+class _Certification:
+    """Values of the working precision with their residuals and bounds, as they are sharpened."""
+
+    def __init__(
+        self, outcome: Outcome, problem: AffineProblem, promise: Guarantee, offset_error: Tensor, rtol: float,
+        atol: float | Tensor,
+    ) -> None:  # fmt: skip
+        self.outcome, self.problem, self.promise, self.offset_error = outcome, problem, promise, offset_error
+        self.rtol, self.atol, self.dtype = rtol, atol, outcome.value.dtype
+        found = _refine(outcome.value.double(), problem, promise, offset_error, self.dtype)
+        self.value, self.residual, self.bound, self.hidden = found
+
+    def _limit(self) -> Tensor:
+        return self.atol + self.rtol * euclidean(self.value) + self.hidden
+
+    def iterate_again(self, solver: Solver, max_steps: int) -> None:
+        """Continue samples in float64 that the working precision has finished, or left at its rounding floor, or left at all."""
+        limit = self._limit()
+        codes = self.outcome.report.status_codes
+        ended = self.outcome.report.converged | (codes == Status.STALLED.code)
+        if self.dtype != torch.float64:
+            ended |= codes == Status.MAX_STEPS.code
+        short = ended & (self.bound > limit)
+        if not bool(short.any()):
+            return
         rows = short.nonzero().squeeze(1)
         # Bound and residual shrink together, so the factor by which the bound misses its limit is what the solver owes.
-        owed = 0.5 * float((limit / bound)[rows].nan_to_num(nan=0.0).amin())
-        own = atol[rows] if isinstance(atol, Tensor) else atol
-        largest = rtol + float(own.max() if isinstance(own, Tensor) else own)
+        owed = 0.5 * float((limit / self.bound)[rows].nan_to_num(nan=0.0).amin())
+        own = self.atol[rows] if isinstance(self.atol, Tensor) else self.atol
+        largest = self.rtol + float(own.max() if isinstance(own, Tensor) else own)
         owed = max(owed, torch.finfo(torch.float64).eps / largest) if largest > 0.0 else 1.0
+        problem, start = self.problem.select(rows), self.value[rows].double()
         again = iterate(
-            accurate.select(rows), solver, promise, value[rows].double(), value[rows].double(),
-            rtol=owed * rtol, atol=owed * own, max_steps=max_steps,
-        )  # fmt: skip
-        refined = _refine(again.value, accurate.select(rows), promise, exact.error[rows].double(), dtype)
-        value[rows], residual[rows], bound[rows], hidden[rows] = refined
-        steps = outcome.report.steps.clone()
-        steps[rows] += again.report.steps
-        outcome = dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, steps=steps))
-    return _conclude(outcome, value, residual, bound, hidden, rtol, atol)
+            problem, solver, self.promise, start, start, rtol=owed * self.rtol, atol=owed * own, max_steps=max_steps
+        )
+        refined = _refine(again.value, problem, self.promise, self.offset_error[rows], self.dtype)
+        self.value[rows], self.residual[rows], self.bound[rows], self.hidden[rows] = refined
+        self.outcome = taking(self.outcome, rows, again.report.steps)
+
+    def go_on(self, steps: int) -> None:
+        """Continue samples that are still not within their limits by Newton's method."""
+        left = ~(self.bound <= self._limit())
+        left &= ~(
+            self.outcome.report.converged & (euclidean(self.value) == 0.0)
+        )  # exactly zero, though its bound is not
+        if not bool(left.any()):
+            return
+        rows = left.nonzero().squeeze(1)
+        start, errors = self.value[rows].double(), self.offset_error[rows]
+        found = continuation(self.problem.select(rows), self.promise, start, errors, steps)
+        codes, finite = self.outcome.report.status_codes.clone(), torch.isfinite(found.residual)
+        reason = torch.where(found.settled, Status.ROUNDING.code, Status.MAX_STEPS.code).to(codes)
+        codes[rows] = torch.where(finite, reason, codes[rows])
+        report = dataclasses.replace(self.outcome.report, status_codes=codes)
+        self.outcome = taking(dataclasses.replace(self.outcome, report=report), rows, found.steps)
+        better = (found.bound < self.bound[rows]) | (finite & ~torch.isfinite(self.bound[rows]))
+        rows, kept = rows[better], better.nonzero().squeeze(1)
+        self.value[rows] = found.value[kept].to(self.dtype)
+        apart = euclidean(self.value[rows].double() - found.value[kept])
+        self.bound[rows] = enlarged(found.bound[kept] + apart, 2)
+        self.residual[rows] = found.residual[kept].to(self.residual.dtype)
 
 
 def _certify_map(
@@ -164,7 +215,7 @@ def _conclude(
     short = report.converged & ~within
     if not isinstance(atol, Tensor) and atol == 0.0:  # a state that is exactly zero, though its bound is not
         short &= (size > 0.0) | ~torch.isfinite(size)
-    met = (report.status_codes == Status.STALLED.code) & within
+    met = ~report.converged & within
     codes = report.status_codes.masked_fill(short, Status.STALLED.code).masked_fill(met, Status.CONVERGED.code)
     residual = residual.to(report.residual.dtype)
     report = dataclasses.replace(report, status_codes=codes, residual=residual, error_bound=bound)

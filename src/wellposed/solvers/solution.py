@@ -26,6 +26,10 @@ class Status(enum.Enum):
         "not converged: the residual stopped falling, close to the rounding floor of the dtype; "
         "loosen rtol/atol or use float64"
     )
+    ROUNDING = (
+        "not certified: the value has settled, but what rounding may have moved it by, as far as it is bounded, is more than the "
+        "tolerance; loosen rtol/atol or use float64"
+    )
     DIVERGED = (
         "not converged: the residual grows or goes in circles, so this iteration does not contract here; use a damped, "
         "Anderson, Broyden or Newton solver, or a constrained layer whose convergence is guaranteed"
@@ -140,6 +144,9 @@ class Report:
         failed = [code for code in self.status_codes.flatten().tolist() if code]
         worst = max(set(failed), key=failed.count)
         message = f"{what}: {len(failed)} of {self.status_codes.numel()} samples {_ORDER[worst].value}"
+        if self.error_bound is not None:
+            largest = self.error_bound[self.status_codes > 0].max()
+            message += f" (error bounds up to {float(largest):.3g})"
         if on_failure == "raise":
             raise NotConvergedError(message)
         warnings.warn(message, NotConvergedWarning, stacklevel=3)

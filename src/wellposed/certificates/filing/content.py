@@ -105,4 +105,4 @@ def read_fields(path: Path) -> dict[str, Any]:
 
 
 def _matrix(rows: Any) -> Tensor | None:
-    return None if rows is None else torch.tensor(rows, dtype=torch.float64)
+    return None if rows is None else torch.tensor(rows, dtype=torch.float64, device="cpu")

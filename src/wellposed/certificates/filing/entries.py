@@ -74,7 +74,7 @@ def _in_metric(block: Block, described: Description, value: float | None) -> Des
 def _with_multipliers(layer: Equilibrium, described: Description, value: float) -> Description:
     """A description with a constant of a dense layer and the metric that proves it; without a kind where none is found."""
     problem = dense_metric_problem(layer)
-    eye = torch.eye(layer.state_features, dtype=torch.float64)
+    eye = torch.eye(layer.state_features, dtype=torch.float64, device="cpu")
     rows = eye if layer.output is None else layer.output.weight.detach().double().cpu()
     bound = None if problem is None else problem.bound(rows)
     if bound is None:

@@ -82,13 +82,13 @@ def _normalised(before: Sequence[Block], points: Tensor) -> Tensor | None:
 def _newton_step(layer: Equilibrium, matrix: Tensor, offset: Tensor, states: Tensor) -> Tensor:
     """By how much Newton's method for z = σ(Wz + q) moves every state, shape (2, n)."""
     driven = states @ matrix.t() + offset
-    missing, eye = layer.activation(driven) - states, torch.eye(len(matrix), dtype=torch.float64)
+    missing, eye = layer.activation(driven) - states, torch.eye(len(matrix), dtype=torch.float64, device="cpu")
     jacobian = eye - layer.activation.derivative(driven)[:, :, None] * matrix
     return solve(jacobian, missing[:, :, None])[:, :, 0]
 
 
 def _distance(matrix: Tensor, metric: Tensor, away: Tensor) -> float:
     """A little more than how far offsets move states, all rows together, by a diagonal metric; infinite if it is none."""
-    half = metric[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
+    half = metric[:, None] * (torch.eye(len(matrix), dtype=torch.float64, device="cpu") - matrix)
     least = float(torch.linalg.eigvalsh(half + half.t())[0])
     return _DISTANCE * float((metric * away).norm(dim=1).sum()) / least if least > 0.0 else torch.inf

@@ -16,17 +16,24 @@ from wellposed.layers.orthogonal import OrthogonalDEQ
 from wellposed.network.deployed import DeployedGraph, Edge
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import block_of, kind_of
-from wellposed.network.kinds.circular import on_grid, turns
+from wellposed.network.kinds.circular import checkable_excess, on_grid, turns
 from wellposed.network.kinds.equilibrium import STEPS, refining, stopping
 from wellposed.network.kinds.implicit import ImplicitBlock
 from wellposed.network.kinds.linear import linear
 from wellposed.numerics.outward import enlarged
 
+
+def _ratio(kappa: float) -> float:
+    """What the input of a joint cell is multiplied with."""
+    return math.sqrt(1.0 - kappa**2) / kappa
+
+
+_LEAST = 1e-30  # contraction that is stored, as the checker rounds up from zero
 _MIXING = 16  # operations by which products of mixing numbers are computed, at most
 _COUPLED = {  # κ, and the shares of the state, of what the maps make of it and of the drive, for κ and ω
     "convex": lambda kappa, omega: (1.0, 0.0, kappa * (1.0 - omega), kappa * omega),
     "additive": lambda kappa, omega: (1.0, 0.0, kappa, 1.0),
-    "joint": lambda kappa, omega: (kappa, 0.0, 1.0, 1.0),
+    "joint": lambda kappa, omega: (kappa, 0.0, 1.0, _ratio(kappa)),
 }
 _CHECKED = 1.0 + 1e-11  # by how much a constant must be larger for the checker, which multiplies in another order
 
@@ -54,7 +61,8 @@ class _CellBlock(ImplicitBlock):
             raise self.unknown("no form in deployed files for rows of inputs")
         drive = self._deployed_drive(graph, edge)
         function, numbers = self._deployed_maps()
-        contraction = enlarged(self.module.constants(self.module.norm_excess())[0], _MIXING)
+        excess = checkable_excess(self.module.norm_excess(), drive.shape[0])
+        contraction = max(enlarged(self.module.constants(excess)[0], _MIXING), _LEAST)
         if contraction >= 1.0:
             raise self.unknown("no contraction for deployed files")
         return graph.call(
@@ -93,13 +101,19 @@ class FeatureCellBlock(_CellBlock):
     """A cell on vectors."""
 
     @override
+    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
+        found, layer = super().deploy(graph, edge), self.module
+        if layer.injection is None:
+            graph.prove(found, ratio=torch.tensor([_ratio(layer.kappa)], dtype=torch.float64, device="cpu"))
+        return found
+
+    @override
     def _deployed_drive(self, graph: DeployedGraph, edge: Edge) -> Edge:
         layer: OrthogonalDEQ = self.module
         if layer.injection is not None:
             return super()._deployed_drive(graph, edge)
-        (part,), ratio = self._maps, math.sqrt(1.0 - layer.kappa**2) / layer.kappa
-        driven = linear(graph, edge, part.weight.detach()[:, layer.state_features :], None)
-        return graph.call("Affine", driven, shape=driven.shape, scale=ratio, shift=part.bias.detach())
+        (part,) = self._maps
+        return linear(graph, edge, part.weight.detach()[:, layer.state_features :], None)
 
     @override
     def _deployed_maps(self) -> tuple[str, dict[str, Any]]:
@@ -109,9 +123,8 @@ class FeatureCellBlock(_CellBlock):
         joint = layer.injection is None
         weights = torch.stack([part.weight.detach()[:, : layer.state_features] for part in self._maps])
         biases = torch.stack([part.bias.detach() for part in self._maps])
-        biases = torch.zeros_like(biases) if joint else biases
         outer = joint or layer.mixing is not None
-        sorts = {"inner": torch.tensor(int(not joint)), "outer": torch.tensor(int(outer))}
+        sorts = {"inner": torch.tensor(int(not joint), device="cpu"), "outer": torch.tensor(int(outer), device="cpu")}
         return "FeatureCellEquilibrium", {"weights": weights, "biases": biases, **sorts}
 
 
@@ -127,7 +140,7 @@ class ChannelCellBlock(_CellBlock):
         for place, part in enumerate(self._maps):
             numbers[f"transfer.{place}"] = on_grid(part)
             numbers[f"bias.{place}"] = part.bias.detach()[:, None, None]
-        sorts = {"inner": torch.tensor(1 - residual), "outer": torch.tensor(residual)}
+        sorts = {"inner": torch.tensor(1 - residual, device="cpu"), "outer": torch.tensor(residual, device="cpu")}
         return "ChannelCellEquilibrium", {**numbers, **sorts}
 
     @override

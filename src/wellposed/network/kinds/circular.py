@@ -9,6 +9,16 @@ from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.numerics.roots_of_unity import roots_of_unity
 
 
+def checkable_excess(excess: float, rows: int) -> float:
+    """By how much the norm of an orthogonal map may exceed one for a checker, which counts rounding in a coarser way.
+
+    Args:
+        excess: that is proved of it.
+        rows: of its matrix, or of the larger side.
+    """
+    return excess + 1e-12 * max(rows, 100)
+
+
 def interior_mask(shape: tuple[int, ...], border: int) -> Tensor:
     """Ones, to be broadcast over images, but zeros in a border.
 
@@ -17,8 +27,8 @@ def interior_mask(shape: tuple[int, ...], border: int) -> Tensor:
         border: rows and columns around the image that are zero.
     """
     if border == 0:
-        return torch.ones(1, 1, 1)
-    mask = torch.zeros(1, *shape[1:])
+        return torch.ones(1, 1, 1, device="cpu")
+    mask = torch.zeros(1, *shape[1:], device="cpu")
     mask[:, border:-border, border:-border] = 1.0
     return mask
 

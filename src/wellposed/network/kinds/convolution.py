@@ -16,7 +16,7 @@ from wellposed.maps.convolution import Convolution
 from wellposed.network.deployed import DeployedGraph, Edge, patches, unshuffling
 from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
-from wellposed.network.kinds.circular import on_grid, turns
+from wellposed.network.kinds.circular import checkable_excess, on_grid, turns
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.kinds.linear import require_weight
 from wellposed.network.propagation import Own
@@ -175,22 +175,19 @@ class OrthogonalConvolutionBlock(Block):
             shape = (module.free.shape[1], *module.out_image)
             index = unshuffling(module.image, module.stride)
             edge = graph.call("Placed", edge, shape=shape, index=index, back=[0, *shape])
-        bias = torch.zeros(module.out_channels) if module.bias is None else module.bias.detach()
+        bias = torch.zeros(module.out_channels, device="cpu") if module.bias is None else module.bias.detach()
+        excess = checkable_excess(module.norm_excess(), module.out_channels)
         return graph.call(
             "Circular", edge, shape=(module.out_channels, *module.out_image), transfer=on_grid(module),
-            bias=bias[:, None, None], norm=self.constant("2")[0], **turns(module.out_image),
+            bias=bias[:, None, None], norm=next_up(1.0 + excess), **turns(module.out_image),
         )  # fmt: skip
 
     @override
     def describe(self, value: float | None) -> Description:
-        excess = (0.0 if value is None else value - 1.0) + _CHECKED
+        excess = checkable_excess(0.0 if value is None else value - 1.0, self.module.out_channels)
         options = {
             "shapes": [], "grids": [list(self.module.out_image)], "parametrisation": "circular", "excess": excess
         }  # fmt: skip
         return Description(
             "orthogonal", options, None if value is None else 1.0 + excess, {"matrix": self.module.transfer()}
         )
-
-
-# By how much the norm must be larger for the checker, which bounds the rounding of products at one frequency by sums over all.
-_CHECKED = 1e-10

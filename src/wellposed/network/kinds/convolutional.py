@@ -10,7 +10,6 @@ from typing_extensions import override
 from wellposed.activations import name_of
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
-from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
 from wellposed.maps.image import ImageInjection
 from wellposed.network.deployed import DeployedGraph, Edge, placement
 from wellposed.network.description import Description
@@ -19,11 +18,12 @@ from wellposed.network.kinds.circular import interior_mask, turns
 from wellposed.network.kinds.convolution import convolution, same_size
 from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, refining, stopping
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
+from wellposed.numerics.outward import REPRODUCIBLE
 from wellposed.operators.circular import cayley_transfer
 from wellposed.operators.fourier import real_parts
 
 
-class _ConvolutionalBlock(EquilibriumBlock):
+class ConvolutionalBlock(EquilibriumBlock):
     """What layers on images say alike of their activation and their input map."""
 
     @override
@@ -44,7 +44,12 @@ class _ConvolutionalBlock(EquilibriumBlock):
         padding = (injection.weight.shape[2] // 2, injection.weight.shape[3] // 2)
         stride = (injection.stride[0], injection.stride[1])
         driven = convolution(graph, edge, injection.weight, injection.bias, stride, padding)
-        return placed(graph, driven, self.module.state_shape, injection.border)
+        return placed(graph, driven, self._offset_shape, injection.border)
+
+    @property
+    def _offset_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the image of the state that the input drives."""
+        return self.module.state_shape
 
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
         """The description of the layer.
@@ -58,7 +63,7 @@ class _ConvolutionalBlock(EquilibriumBlock):
 
 
 @kind_of(ConvNEMON, inherited=True)
-class ChannelwiseBlock(_ConvolutionalBlock):
+class ChannelwiseBlock(ConvolutionalBlock):
     """A zero-padded convolution, with vectors that bound its sensitivity channel by channel."""
 
     @override
@@ -68,13 +73,16 @@ class ChannelwiseBlock(_ConvolutionalBlock):
         known = operator.coefficients()
         if sigma is None or known is None or not self.module.activation.is_monotone:
             raise self.unknown(f"no form in deployed files for the activation {self.module.activation!r}")
-        sensitivity = guarantee.offset_lipschitz()
+        proof = guarantee.norm_proof
+        sensitivity = proof.value * REPRODUCIBLE
         refined = refining(graph, self.module, sensitivity * operator.norm_upper_bound())
         damping = 1.0 / (1.0 - known.weight[known.own].detach().clamp(max=0.0))
-        return graph.call(
+        found = graph.call(
             f"ConvolvedEquilibrium_{sigma}", driven, shape=driven.shape, **same_size(known.weight, driven.shape),
             damping=damping[:, None, None], sensitivity=sensitivity, **stopping(STEPS), **refined,
         )  # fmt: skip
+        graph.prove(found, start=proof.start, reach=proof.reach, back=proof.back)
+        return found
 
     @override
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
@@ -85,7 +93,7 @@ class ChannelwiseBlock(_ConvolutionalBlock):
 
 
 @kind_of(ConvMonDEQ, inherited=True)
-class CircularBlock(_ConvolutionalBlock):
+class CircularBlock(ConvolutionalBlock):
     """A circular convolution, with I − W ⪰ mI at every frequency."""
 
     @override
@@ -96,43 +104,25 @@ class CircularBlock(_ConvolutionalBlock):
         if form is None or name is None or not sigma.is_monotone:
             raise self.unknown(f"no form in deployed files for the activation {sigma!r}")
         step = (guarantee.suggested_step() if sigma.is_own_resolvent else None) or 1.0
-        sensitivity = guarantee.offset_lipschitz()
+        sensitivity = guarantee.offset_lipschitz() * REPRODUCIBLE
         reflect = cayley_transfer(form.transfer.to(torch.complex128), step).to(torch.complex64)
         return graph.call(
             f"CirculatedEquilibrium_{name}", driven, shape=driven.shape, transfer=real_parts(form.transfer),
             mask=interior_mask(driven.shape, self.module.injection.border), reflect=real_parts(reflect),
-            drive=torch.tensor(step), **turns(form.image), sensitivity=sensitivity, **stopping(STEPS),
+            drive=torch.tensor(step, device="cpu"), **turns(form.image), sensitivity=sensitivity, **stopping(STEPS),
             **refining(graph, self.module, sensitivity),
         )  # fmt: skip
 
     @override
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
         layer, (operator, guarantee) = self.module, self.module.materialise()
-        least, bound = _monotone(guarantee.m, value, norm)
+        least, bound = monotone_options(guarantee.m, value, norm)
         sizes = {"border": layer.injection.border, "image": list(layer.state_shape[1:])}
         tensors = {"transfer": real_parts(operator.tensors[0])}
         return Description("circular", {**options, "monotonicity": least, **sizes}, bound, tensors, in_metric=True)
 
 
-@kind_of(MultiScaleMonDEQ, inherited=True)
-class ScalesBlock(_ConvolutionalBlock):
-    """Circular convolutions of images of several sizes, with I − W ⪰ mI at every frequency."""
-
-    @override
-    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
-        raise self.unknown("no form in deployed files for images of several sizes")
-
-    @override
-    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
-        operator, guarantee = self.module.materialise()
-        least, bound = _monotone(guarantee.m, value, norm)
-        tensors = {f"tier.{place}": real_parts(part) for place, part in enumerate(operator.own)}
-        tensors.update({f"into.{place}": real_parts(part) for place, part in enumerate(operator.into, 1)})
-        images = [list(image) for image in operator.images]
-        return Description("scales", {**options, "monotonicity": least, "images": images}, bound, tensors)
-
-
-def _monotone(m: float, value: float, norm: float) -> tuple[float, float]:
+def monotone_options(m: float, value: float, norm: float) -> tuple[float, float]:
     """A monotonicity a little below m, as the checker's proof rounds otherwise, and the constant ‖U‖₂/m that follows."""
     least = m / ROOM
     return least, max(value, norm / least * ROOM)

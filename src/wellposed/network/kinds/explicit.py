@@ -119,7 +119,7 @@ class ResidualBlock(ExplicitLayerBlock):
 
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
-        return _explicit("Residual", self.module, graph, edge, torch.zeros(len(self.module.bias)))
+        return _explicit("Residual", self.module, graph, edge, torch.zeros(len(self.module.bias), device="cpu"))
 
     @override
     def _described(self, value: float) -> Description:
@@ -131,7 +131,7 @@ class ResidualBlock(ExplicitLayerBlock):
 def _explicit(function: str, layer: ExplicitBlock, graph: DeployedGraph, edge: Edge, scale: Tensor) -> Edge:
     """A layer, appended to a deployed network, with the scale of its hidden units that proves its constant."""
     inner, outer, _ = layer.maps()
-    none = torch.zeros(len(outer))
+    none = torch.zeros(len(outer), device="cpu")
     found = graph.call(function, edge, shape=(*edge.shape[:-1], len(outer)), H=inner, b=layer.bias, G=outer, c=none)
     graph.prove(found, scale=scale)
     return found

@@ -159,7 +159,7 @@ class UnitPoolingBlock(Block):
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         size = self.module.window
         means = averaged(graph, edge, (size, size))
-        scale = torch.full((1,), float(size))
+        scale = torch.full((1,), float(size), device="cpu")
         return graph.call("Affine", means, shape=means.shape, scale=scale, shift=0.0 * scale)
 
     @override

@@ -98,13 +98,16 @@ class PositiveImageBlock(PositiveBlock):
 
     @override
     def _deployed_equilibrium(self, graph: DeployedGraph, offset: Edge, sigma: str, guarantee: PositiveConcave) -> Edge:
-        operator, sensitivity = self.module.operator(), guarantee.offset_lipschitz()
+        operator, proof = self.module.operator(), guarantee.norm_proof
+        sensitivity = proof.value * REPRODUCIBLE
         known = operator.coefficients()
         if known is None:
             raise self.unknown("no form in deployed files for this state map")
         refined = refining(graph, self.module, sensitivity * operator.norm_upper_bound())
-        return graph.call(
+        found = graph.call(
             f"PositiveConvolvedEquilibrium_{sigma}", offset, shape=offset.shape,
             **same_size(known.weight, offset.shape), damping=known.weight.new_ones(1, 1, 1),
             lowest=guarantee.lowest_offset, sensitivity=sensitivity, **stopping(STEPS), **refined,
         )  # fmt: skip
+        graph.prove(found, start=proof.start, reach=proof.reach, back=proof.back)
+        return found

@@ -22,6 +22,7 @@ from wellposed.network.kinds.linear import linear
 from wellposed.network.kinds.pooling import averaged
 from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
 from wellposed.numerics.linear_algebra import inverse, solve
+from wellposed.numerics.outward import REPRODUCIBLE
 from wellposed.operators.fourier import real_parts, to_image, to_spectrum
 
 _BELOW = 1.0 - 1e-11  # of the monotonicity, for the checker's coarser rounding
@@ -42,11 +43,11 @@ class ScaledBlock(EquilibriumBlock):
         index = circular_patches(injection.image, injection.state[1:], injection.weight, injection.place)
         shape = injection.state
         driven = graph.call(
-            "Convolution", edge, shape=shape, weight=injection.weight, bias=torch.zeros(shape[0], 1, 1), index=index,
-            back=[0, *shape],
+            "Convolution", edge, shape=shape, weight=injection.weight, bias=torch.zeros(shape[0], 1, 1, device="cpu"),
+            index=index, back=[0, *shape],
         )  # fmt: skip
-        bias = torch.zeros(shape[0]) if injection.bias is None else injection.bias.detach()
-        scale = torch.ones(1, 1, 1) if injection.scale is None else injection.scale.detach()
+        bias = torch.zeros(shape[0], device="cpu") if injection.bias is None else injection.bias.detach()
+        scale = torch.ones(1, 1, 1, device="cpu") if injection.scale is None else injection.scale.detach()
         return graph.call("Affine", driven, shape=shape, scale=scale, shift=bias[:, None, None])
 
     @override
@@ -62,10 +63,10 @@ class ScaledBlock(EquilibriumBlock):
             raise self.unknown(
                 f"no form in deployed files for {sigma!r} with a metric that changes from pixel to pixel"
             )
-        factor = torch.zeros(1, *shape) if operator.factor is None else operator.factor.detach()
+        factor = torch.zeros(1, *shape, device="cpu") if operator.factor is None else operator.factor.detach()
         step = (guarantee.suggested_step() if sigma.is_own_resolvent else None) or 1.0
-        drive = step / scale.double() if sigma.is_own_resolvent else torch.ones(1)
-        sensitivity = guarantee.offset_lipschitz()
+        drive = step / scale.double() if sigma.is_own_resolvent else torch.ones(1, device="cpu")
+        sensitivity = guarantee.offset_lipschitz() * REPRODUCIBLE
         numbers = reflection(operator.transfer, factor, drive * scale.double())
         return graph.call(
             f"ScaledEquilibrium_{name}", driven, shape=shape, transfer=real_parts(operator.transfer), scale=scale,
@@ -143,12 +144,12 @@ def reflection(transfer: Tensor, factor: Tensor, weights: Tensor) -> dict[str, T
         The convolution, and the matrices by which rows are multiplied one after the other, of shapes (n, rows), (rows, n).
     """
     core, rows, image = transfer.detach().to(torch.complex128), factor.double(), (factor.shape[2], factor.shape[3])
-    identity = torch.eye(core.shape[-1], dtype=core.dtype)
+    identity = torch.eye(core.shape[-1], dtype=core.dtype, device="cpu")
     diagonal = weights.double()[:, :1, :1].expand(len(identity), 1, 1)
     solved = inverse(identity + diagonal[..., 0] * core)
     driven = to_image(torch.bmm(solved.flatten(0, 1), to_spectrum(rows * diagonal)), image).flatten(1)
     seen = to_image(torch.bmm(solved.flatten(0, 1).mH, to_spectrum(rows)), image).flatten(1)
-    small = torch.eye(len(rows), dtype=torch.float64) + rows.flatten(1) @ driven.t()
+    small = torch.eye(len(rows), dtype=torch.float64, device="cpu") + rows.flatten(1) @ driven.t()
     out = 2.0 * solve(small.t(), driven)
     reflect = (2.0 * solved - identity).to(torch.complex64)
     return {"reflect": real_parts(reflect), "into": seen.t().float().contiguous(), "out": out.float()}

@@ -1,0 +1,32 @@
+"""Cotangents at the lower end of their dtype, where products underflow: the adjoint equation is solved for multiples."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from wellposed.solvers.solution import Report
+
+# A cotangent below the first number, whose products with weights may underflow, is multiplied by the second, a power of two.
+_LOW = {torch.float32: 2.0**-86, torch.float64: 2.0**-982}
+_LIFT = {torch.float32: 2.0**100, torch.float64: 2.0**900}
+
+
+def lift_of(cotangent: Tensor) -> Tensor:
+    """The power of two by which each sample's cotangent is multiplied, one row a sample; one wherever it is of ordinary size."""
+    low, lift = _LOW.get(cotangent.dtype, 0.0), _LIFT.get(cotangent.dtype, 1.0)
+    with torch.no_grad():
+        largest = cotangent.detach().abs().flatten(1).amax(1)
+        ones = torch.ones_like(largest)
+        factors = torch.where(largest < low, ones * lift, ones)
+    return factors.reshape(-1, *(1 for _ in cotangent.shape[1:]))
+
+
+def lowered(report: Report, lift: Tensor) -> Report:
+    """A report about multiples, as one about what they are multiples of."""
+    factors = lift.flatten().double().reshape(report.residual.shape)
+    bound = None if report.error_bound is None else report.error_bound / factors
+    residual = (report.residual / factors).to(report.residual.dtype)
+    return dataclasses.replace(report, residual=residual, error_bound=bound)

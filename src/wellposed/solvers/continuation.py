@@ -1,0 +1,122 @@
+"""Samples that an iteration has not brought to their equilibrium: Newton's method in float64, with a bound for each value."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.guarantee import Guarantee
+from wellposed.numerics.brief import Brief
+from wellposed.numerics.euclidean import euclidean
+from wellposed.solvers.iterate import Outcome
+from wellposed.solvers.local_bound import local_bound
+from wellposed.solvers.problem import AffineProblem, Problem
+from wellposed.solvers.semismooth import newton
+from wellposed.solvers.solution import Status
+
+ITERATIONS = 300  # of the algorithm that the guarantee prefers, before Newton's method takes over
+_SETTLED = 1e-9  # residual, relative to the value
+_LARGEST = 1024  # state for which matrices of the state's size are formed
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Continued(Brief):
+    """Where Newton's method has arrived; one row or entry per sample, in float64.
+
+    Attributes:
+        value: shape (batch, *state).
+        residual: ‖σ(Wz + q) − z‖₂ there.
+        bound: on the Euclidean distance of the value from the equilibrium; infinite where none is proved.
+        settled: whether there is nothing left to gain by more steps.
+        steps: how many were taken.
+    """
+
+    value: Tensor
+    residual: Tensor
+    bound: Tensor
+    settled: Tensor
+    steps: Tensor
+
+
+def can_continue(problem: Problem, guarantee: Guarantee | None) -> bool:
+    """Whether `continuation` is for problems like this one: affine ones with one equilibrium, of moderate size."""
+    known = problem.affine()
+    return known is not None and guarantee is not None and math.prod(known.operator.state_shape) <= _LARGEST
+
+
+@torch.no_grad()
+def continuation(
+    problem: AffineProblem, guarantee: Guarantee, start: Tensor, offset_error: Tensor, steps: int
+) -> Continued:
+    """Go on from some values by Newton's method, and bound the errors of what it gives.
+
+    Args:
+        problem: in float64.
+        guarantee: that there is one equilibrium.
+        start: shape (batch, *state), float64.
+        offset_error: bound on the Euclidean norm of the error of ``problem.offset``, shape (batch,), float64.
+        steps: limit on the Newton steps of each sample.
+    """
+    value, counts = newton(problem, start, steps)
+    value = guarantee.project(value)
+    residual = euclidean(problem.evaluate(value) - value)
+    bound = torch.full_like(residual, math.inf)
+    if not guarantee.is_concave:  # a concave map may have others outside of its domain
+        bound = local_bound(problem, value, offset_error)
+    settled = residual <= _SETTLED * (1.0 + euclidean(value))
+    return Continued(value, residual, bound, settled, counts)
+
+
+@torch.no_grad()
+def finished(
+    outcome: Outcome, problem: Problem, guarantee: Guarantee, *, rtol: float, atol: float | Tensor, steps: int
+) -> Outcome:
+    """An outcome whose samples that were not reached have gone on by Newton's method.
+
+    Args:
+        outcome: result of `iterate`.
+        problem: the map, for which `can_continue` holds.
+        guarantee: the guarantee of the map.
+        rtol: relative tolerance.
+        atol: absolute tolerance, or one per sample.
+        steps: limit on the Newton steps of each sample.
+    """
+    left = ~outcome.report.converged
+    given = problem.affine()
+    if given is None or steps < 1 or not bool(left.any()):
+        return outcome
+    rows, dtype = left.nonzero().squeeze(1), outcome.value.dtype
+    accurate = AffineProblem(
+        given.operator.to(torch.float64), given.offset.double(), given.activation.to(torch.float64)
+    )
+    accurate = accurate.select(rows)
+    found = continuation(
+        accurate,
+        guarantee.on(accurate.operator),
+        outcome.value[rows].double(),
+        torch.zeros_like(rows, dtype=torch.float64),
+        steps,
+    )
+    value, report = outcome.value.clone(), outcome.report
+    rounded = found.value.to(dtype)
+    bound = found.bound + euclidean(rounded.double() - found.value)
+    known = atol[rows] if isinstance(atol, Tensor) else atol
+    met = bound <= known + rtol * euclidean(rounded)
+    fell = met | (found.residual < report.residual[rows])
+    value[rows[fell]] = rounded[fell]
+    codes, residual = report.status_codes.clone(), report.residual.clone()
+    codes[rows[met]] = Status.CONVERGED.code
+    residual[rows[fell]] = found.residual[fell].to(residual.dtype)
+    report = dataclasses.replace(report, status_codes=codes, residual=residual)
+    return taking(dataclasses.replace(outcome, value=value, report=report), rows, found.steps)
+
+
+def taking(outcome: Outcome, rows: Tensor, further: Tensor) -> Outcome:
+    """An outcome with further steps of some samples."""
+    steps = outcome.report.steps.clone()
+    steps[rows] += further
+    return dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, steps=steps))

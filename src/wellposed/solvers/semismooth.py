@@ -1,0 +1,100 @@
+"""Equilibria of z = σ(Wz + q) by a semismooth Newton method with the slopes of each sample, made global by a homotopy.
+
+A step solves (I − DW)d = σ(Wz + q) − z for the slopes D at z; where σ is piecewise linear, it is exact once the pieces are
+known. Full steps may go in circles. Then the offset is moved from one whose equilibrium is known to q: what promises one
+equilibrium for q promises one for every other offset, so the equilibrium moves along a Lipschitz path. Where σ is piecewise
+linear, so is the path, and it is followed exactly, see `wellposed.solvers.piecewise_path`; elsewhere steps are halved until
+Newton's method follows (Ortega & Rheinboldt 1970, Section 7.5).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.linear_algebra import solve
+from wellposed.solvers.flat_problem import FlatProblem, rows_at_a_time
+from wellposed.solvers.piecewise_path import follow_pieces
+from wellposed.solvers.problem import AffineProblem
+
+_FULL_STEPS = 20  # before a path is followed
+_PATH_STEPS = 8  # of Newton's method at each point of a path
+_CLOSE = 1e-9  # residual, relative to the value, at which points count as found
+
+
+def newton(problem: AffineProblem, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Equilibria as exact as float64 gives them.
+
+    Args:
+        problem: in float64.
+        start: shape (batch, *state), float64.
+        steps: limit on the solutions of linear systems for each sample, or on what replaces them along a path.
+
+    Returns:
+        The best values found, and the number of steps each took.
+    """
+    values, counts = torch.empty_like(start), torch.zeros(len(start), dtype=torch.int64, device=start.device)
+    matrix = problem.operator.dense()
+    for rows in rows_at_a_time(len(start), len(matrix), start.device):
+        flat = FlatProblem.of(problem.select(rows), matrix)
+        first = start[rows].flatten(1)
+        value, counts[rows] = _solved(flat, torch.where(torch.isfinite(first), first, 0.0), steps)
+        values[rows] = value.reshape(start[rows].shape)
+    return values, counts
+
+
+def _solved(problem: FlatProblem, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    value, residual, used = _polished(problem, start, min(steps, _FULL_STEPS))
+    counts = torch.full((len(start),), used, dtype=torch.int64, device=start.device)
+    missed = ~(residual <= _CLOSE * (1.0 + euclidean(value)))
+    if not bool(missed.any()) or steps <= _FULL_STEPS:
+        return value, counts
+    rows = missed.nonzero().squeeze(1)
+    own = problem.select(rows)
+    follow = follow_pieces if problem.activation.kinks is not None else _follow
+    reached, taken = follow(own, value[rows], steps - used)
+    again, further, more = _polished(own, reached, 3)
+    better = further < residual[rows]
+    value[rows] = torch.where(better[:, None], again, value[rows])
+    counts[rows] += taken + more
+    return value, counts
+
+
+def _polished(problem: FlatProblem, value: Tensor, steps: int) -> tuple[Tensor, Tensor, int]:
+    """The iterate of least residual among some full steps, that residual, and how many steps were taken."""
+    best, least, step = value, value.new_full((len(value),), torch.inf), 0
+    for step in range(steps + 1):
+        driven = problem.driven(value)
+        residual = problem.image(driven) - value
+        size = euclidean(residual)
+        better = size < least
+        best, least = torch.where(better[:, None], value, best), torch.where(better, size, least)
+        settled = least <= 1e-15 * euclidean(best)
+        stuck = ~better & (least <= 1e-12 * (1.0 + euclidean(best)))
+        if step == steps or bool((settled | stuck).all()):
+            break
+        value = value + solve(problem.system(problem.slopes(driven)), residual[:, :, None]).squeeze(2)
+        value = torch.where(torch.isfinite(value), value, best)
+    return best, least, step
+
+
+def _follow(problem: FlatProblem, near: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The end of the path that begins at a point, and how many steps were taken."""
+    _, value, offset = problem.known(near)
+    share = value.new_zeros(len(value))
+    length = torch.full_like(share, 0.5)
+    taken = torch.zeros(len(value), dtype=torch.int64, device=value.device)
+    while bool(((share < 1.0) & (taken < steps) & (length > 1e-14)).any()):
+        ahead = (share + length).clamp_max(1.0)
+        between = dataclasses.replace(problem, offset=torch.lerp(offset, problem.offset, ahead[:, None]))
+        tried, residual, used = _polished(between, value, _PATH_STEPS)
+        moving = (share < 1.0) & (taken < steps)
+        reached = moving & (residual <= _CLOSE * (1.0 + euclidean(tried)))
+        value = torch.where(reached[:, None], tried, value)
+        share = torch.where(reached, ahead, share)
+        length = torch.where(reached, 2.0 * length, 0.25 * length)
+        taken = torch.where(moving, taken + used, taken)
+    return value, taken

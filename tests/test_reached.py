@@ -1,0 +1,287 @@
+"""Equilibria are reached whatever the weights are, with error bounds that are never too small."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+import wellposed as wp
+from wellposed.operators import Dense
+from wellposed.solvers.flat_problem import FlatProblem
+from wellposed.solvers.local_bound import local_bound
+from wellposed.solvers.piecewise_path import follow_pieces
+from wellposed.solvers.problem import AffineProblem
+from wellposed.solvers.semismooth import newton
+from wellposed.solvers.solution import Tolerance
+
+ACTIVATIONS = (
+    "relu", "leaky_relu", "hardtanh", "relu6", "identity", "tanh", "sigmoid", "softplus", "softsign", "arctan", "isru", "arcsinh",
+    "logarithm", "exponential", "elu", "silu", "gelu",
+)  # fmt: skip
+MONOTONE = tuple(name for name in ACTIVATIONS if wp.activation(name).is_monotone)
+LAYERS = {
+    "MonDEQ": ((12,), lambda: wp.MonDEQ(12, 16, m=0.003)),
+    "MonDEQ tanh": ((12,), lambda: wp.MonDEQ(12, 16, m=0.003, activation="tanh")),
+    "LBEN": ((12,), lambda: wp.LBEN(12, 16)),
+    "LBEN with a bound": ((12,), lambda: wp.LBEN(12, 16, gamma=0.5, out_features=4)),
+    "NEMON": ((12,), lambda: wp.NEMON(12, 16, mu=0.99)),
+    "PcDEQ": ((12,), lambda: wp.PcDEQ(12, 16)),
+    "OrthogonalDEQ": ((12,), lambda: wp.OrthogonalDEQ(12, 16)),
+    "ConvMonDEQ": ((2, 4, 5), lambda: wp.ConvMonDEQ(2, 3, (4, 5), m=0.01)),
+    "ConvNEMON": ((2, 4, 5), lambda: wp.ConvNEMON(2, 3, (4, 5))),
+    "ConvPcDEQ": ((2, 4, 5), lambda: wp.ConvPcDEQ(2, 3, (4, 5))),
+}
+
+
+def disturbed(make, scale, seed=0):
+    torch.manual_seed(seed)
+    layer = make()
+    with torch.no_grad():
+        for part in layer.parameters():
+            part.mul_(scale).add_(torch.randn_like(part))
+    return layer
+
+
+def monotone_matrix(size, margin, skew, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    first, second = torch.randn(2, size, size, dtype=torch.float64, generator=generator)
+    return (1.0 - margin) * torch.eye(size, dtype=torch.float64) - first.t() @ first - skew * (second - second.t())
+
+
+@pytest.mark.parametrize("scale", [1, 3, 10])
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_disturbed_layers_are_reached(name, scale, dtype):
+    shape, make = LAYERS[name]
+    layer = disturbed(make, scale).to(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = layer.solve(torch.randn(30, *shape, dtype=dtype))
+        value = layer(torch.randn(30, *shape, dtype=dtype))
+        value.square().sum().backward()
+    assert found.converged.all()
+    limits = found.value.new_tensor(layer.tolerance.resolve(dtype)).double()
+    if name != "OrthogonalDEQ":  # whose tolerance is about its hidden state
+        size = found.value.detach().double().flatten(1).norm(dim=1)
+        assert (found.error_bound <= limits[1] + limits[0] * size * 1.001).all()
+    assert all(torch.isfinite(part.grad).all() for part in layer.parameters() if part.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["MonDEQ", "MonDEQ tanh", "LBEN", "NEMON"])
+def test_float32_values_are_those_of_float64_within_their_bounds(name):
+    shape, make = LAYERS[name]
+    layer = disturbed(make, 1, seed=3)
+    x = torch.randn(200, *shape)
+    found = layer.solve(x)
+    operator = layer.materialise()[0].to(torch.float64)
+    exact = AffineProblem(operator, layer.injection.exact(x).value, layer.activation)
+    truth = newton(exact, found.value.detach().double(), 100)[0]
+    assert (exact.evaluate(truth) - truth).norm(dim=1).max() < 1e-9 * (1.0 + truth.norm(dim=1)).max()
+    apart = (found.value.detach().double() - truth).norm(dim=1)
+    assert (apart <= found.error_bound).all()
+    assert found.error_bound.max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_slopes_lie_between_what_is_said_of_them(name):
+    activation = wp.activation(name)
+    torch.manual_seed(0)
+    middle = torch.cat([torch.randn(4000), 30.0 * torch.randn(1000), torch.zeros(100)]).double()
+    reach = 10.0 ** torch.empty_like(middle).uniform_(-4.0, 1.5)
+    least, largest = activation.slopes_between(middle - reach, middle + reach)
+    for _ in range(30):
+        u, v = (middle + reach * (2.0 * torch.rand_like(middle) - 1.0) for _ in range(2))
+        slope = (activation(u) - activation(v)) / (u - v)
+        noise = 1e-14 * (1.0 + activation(u).abs()) / (u - v).abs()
+        assert (slope >= least - noise).all()
+        assert (slope <= largest + noise).all()
+    if activation.kinks is not None or name == "tanh":  # and no wider than they must be
+        narrow, wide = activation.slopes_between(middle - 1e-9, middle + 1e-9)
+        kinked = torch.zeros_like(middle, dtype=torch.bool)
+        for kink in activation.kinks or ():
+            kinked |= (middle - kink).abs() < 1e-8
+        assert (wide - narrow)[~kinked].max() < 1e-8
+
+
+def test_kinks_are_where_slopes_change():
+    for name in ACTIVATIONS:
+        activation = wp.activation(name)
+        if activation.kinks is None:
+            continue
+        for kink in activation.kinks:
+            slopes = activation.derivative(torch.tensor([kink - 1e-9, kink + 1e-9], dtype=torch.float64))
+            assert slopes[0] != slopes[1]
+        places = torch.linspace(-9.0, 9.0, 1801, dtype=torch.float64) + 1e-7
+        changes = int((activation.derivative(places).diff() != 0).sum())
+        assert changes == len(activation.kinks)
+
+
+def exact_equilibria(matrix: Tensor, offset: Tensor) -> list[Fraction]:
+    """The equilibrium of ReLU(Wz + q) in rational arithmetic, by trying every pattern."""
+    size = len(offset)
+    weights = [[Fraction(float(entry)) for entry in row] for row in matrix]
+    driven = [Fraction(float(entry)) for entry in offset]
+    for pattern in itertools.product((0, 1), repeat=size):
+        rows = [
+            [Fraction(int(i == j)) - pattern[i] * weights[i][j] for j in range(size)] + [pattern[i] * driven[i]]
+            for i in range(size)
+        ]
+        for column in range(size):
+            pivot = next((row for row in range(column, size) if rows[row][column] != 0), None)
+            assert pivot is not None
+            rows[column], rows[pivot] = rows[pivot], rows[column]
+            rows[column] = [entry / rows[column][column] for entry in rows[column]]
+            for row in range(size):
+                if row != column:
+                    factor = rows[row][column]
+                    rows[row] = [a - factor * b for a, b in zip(rows[row], rows[column], strict=True)]
+        state = [row[-1] for row in rows]
+        inner = [
+            sum(w * z for w, z in zip(row, state, strict=True)) + q for row, q in zip(weights, driven, strict=True)
+        ]
+        if all(max(value, Fraction(0)) == z for value, z in zip(inner, state, strict=True)):
+            return state
+    raise AssertionError("no pattern fits")
+
+
+def test_local_bounds_hold_in_rational_arithmetic_and_are_sharp():
+    generator = torch.Generator().manual_seed(5)
+    ratios = []
+    for trial in range(60):
+        matrix = monotone_matrix(4, 10.0 ** -(trial % 6), 10.0 ** (trial % 3), seed=trial)
+        offset = torch.randn(1, 4, dtype=torch.float64, generator=generator)
+        problem = AffineProblem(Dense(matrix), offset, wp.activation("relu"))
+        value = newton(problem, torch.zeros_like(offset), 200)[0]
+        truth = exact_equilibria(matrix, offset[0])
+        for noise in (0.0, 1e-12, 1e-7):
+            moved = value + noise * torch.randn(1, 4, dtype=torch.float64, generator=generator)
+            bound = local_bound(problem, moved, torch.zeros(1, dtype=torch.float64))
+            distance = sum((Fraction(float(z)) - t) ** 2 for z, t in zip(moved[0], truth, strict=True))
+            assert distance <= Fraction(float(bound)) ** 2 if torch.isfinite(bound) else True
+            if torch.isfinite(bound):
+                ratios.append(float(bound) / float(distance) ** 0.5 if noise == 1e-7 else 0.0)
+    assert len(ratios) > 140
+    assert sum(ratio < 10.0 for ratio in ratios) > 0.8 * len(ratios)
+
+
+@pytest.mark.parametrize("name", MONOTONE)
+def test_local_bounds_of_every_activation_hold(name):
+    activation = wp.activation(name)
+    matrix = monotone_matrix(12, 0.01, 2.0)
+    torch.manual_seed(1)
+    problem = AffineProblem(Dense(matrix), 2.0 * torch.randn(200, 12, dtype=torch.float64), activation)
+    truth = newton(problem, torch.zeros_like(problem.offset), 2000)[0]
+    value = truth + 1e-6 * torch.randn_like(truth)
+    error = torch.full((200,), 1e-9, dtype=torch.float64)
+    bound = local_bound(problem, value, error)
+    finite = torch.isfinite(bound)
+    assert finite.double().mean() > 0.95
+    assert ((value - truth).norm(dim=1) <= bound)[finite].all()
+    # An offset that is off by what was said moves the equilibrium by less than the bound says.
+    shift = torch.randn_like(truth)
+    shift = 1e-9 * shift / shift.norm(dim=1, keepdim=True)
+    other = AffineProblem(Dense(matrix), problem.offset + shift, activation)
+    assert ((value - newton(other, truth, 2000)[0]).norm(dim=1) <= bound)[finite].all()
+
+
+def test_a_tie_gets_no_local_bound_that_is_wrong():
+    # z = relu(−z + q) near q = 0: on either side of the kink the map differs.
+    matrix = torch.tensor([[-9.0]], dtype=torch.float64)
+    offset = torch.linspace(-1e-7, 1e-7, 101, dtype=torch.float64)[:, None]
+    problem = AffineProblem(Dense(matrix), offset, wp.activation("relu"))
+    truth = offset.clamp_min(0.0) / 10.0
+    for shift in (-3e-8, 0.0, 3e-8):
+        bound = local_bound(problem, truth + shift, torch.zeros(101, dtype=torch.float64))
+        assert (bound >= abs(shift) * 0.999).all()
+
+
+@pytest.mark.parametrize("name", ["relu", "hardtanh", "leaky_relu", "tanh", "sigmoid", "softplus", "elu", "arctan"])
+@pytest.mark.parametrize("skew", [3.0, 30.0, 300.0])
+def test_newton_reaches_what_full_steps_circle_around(name, skew):
+    activation = wp.activation(name)
+    matrix = monotone_matrix(15, 0.1, skew, seed=2)
+    torch.manual_seed(0)
+    problem = AffineProblem(Dense(matrix), 3.0 * torch.randn(20, 15, dtype=torch.float64), activation)
+    value, steps = newton(problem, torch.zeros_like(problem.offset), 3000)
+    residual = (problem.evaluate(value) - value).norm(dim=1)
+    assert (residual <= 1e-9 * (1.0 + value.norm(dim=1))).all()
+    assert (steps <= 3000 + 30).all()
+
+
+@pytest.mark.parametrize("name", ["relu", "hardtanh", "leaky_relu", "identity"])
+def test_piecewise_paths_end_at_the_equilibrium(name):
+    matrix = monotone_matrix(10, 0.5, 5.0)
+    torch.manual_seed(0)
+    offset = 3.0 * torch.randn(50, 10, dtype=torch.float64)
+    problem = FlatProblem(matrix, offset, wp.activation(name), torch.Size([10]))
+    value, crossed = follow_pieces(problem, torch.randn_like(offset), 2000)
+    assert (problem.image(problem.driven(value)) - value).norm(dim=1).max() < 1e-9
+    assert crossed.max() < 2000
+    stopped, taken = follow_pieces(problem, torch.full_like(offset, 5.0), 2)
+    assert (taken <= 2).all()
+    assert stopped.shape == value.shape
+
+
+def test_a_step_limit_is_kept():
+    layer = disturbed(LAYERS["LBEN"][1], 1)
+    layer.max_steps = 7
+    with pytest.warns(wp.NotConvergedWarning, match="step limit"):
+        found = layer.solve(torch.randn(20, 12))
+    assert found.steps.max() <= 14  # seven in each precision
+    assert not found.converged.all()
+
+
+def test_what_rounding_puts_out_of_reach_is_said_with_its_size():
+    layer = disturbed(LAYERS["MonDEQ"][1], 10).double()
+    layer.tolerance = Tolerance(rtol=1e-16, atol=1e-16)
+    with pytest.warns(wp.NotConvergedWarning, match=r"rounding.*error bounds up to \d"):
+        found = layer.solve(torch.randn(20, 12, dtype=torch.float64))
+    assert wp.Status.ROUNDING in found.status
+    assert torch.isfinite(found.error_bound).all()
+    assert "guarantee" not in " ".join(status.value for status in found.status)
+
+
+@pytest.mark.parametrize(("dtype", "tiny"), [(torch.float32, 1e-40), (torch.float64, 1e-310)])
+@pytest.mark.parametrize("name", ["MonDEQ", "LBEN", "NEMON", "PcDEQ", "OrthogonalDEQ", "ConvMonDEQ"])
+def test_denormal_cotangents_are_no_failure(name, dtype, tiny):
+    shape, make = LAYERS[name]
+    torch.manual_seed(1)
+    layer = make().to(dtype)
+    x = torch.rand(8, *shape, dtype=dtype)
+    gradients = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for factor in (1.0, tiny):
+            layer.zero_grad()
+            (layer(x) * torch.tensor(factor, dtype=dtype)).sum().backward()
+            gradients.append([part.grad / factor for part in layer.parameters() if part.grad is not None])
+    for ordinary, scaled in zip(*gradients, strict=True):
+        assert (ordinary - scaled).abs().max() <= 1e-3 * ordinary.abs().max() + 1e-5
+
+
+def test_denormal_cotangents_of_general_maps():
+    weight = (0.3 * torch.randn(3, 3)).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = wp.fixed_point(lambda z, w: torch.tanh(z @ w + 1), torch.zeros(2, 3), args=(weight,))
+        small = torch.autograd.grad((found.value * torch.tensor(1e-40)).sum(), weight, retain_graph=True)[0]
+        large = torch.autograd.grad(found.value.sum(), weight)[0]
+    torch.testing.assert_close(small / 1e-40, large, rtol=1e-3, atol=1e-4)
+
+
+def test_states_too_large_for_matrices_go_on_in_double_precision():
+    torch.manual_seed(0)
+    layer = wp.ConvMonDEQ(2, 8, (12, 12), m=0.003)
+    with torch.no_grad():
+        for part in layer.parameters():
+            part.add_(torch.randn_like(part))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = layer.solve(torch.randn(4, 2, 12, 12))
+    assert found.converged.all()
+    assert found.error_bound.max() < 1e-3
