@@ -67,6 +67,7 @@ from wellposed.network import register as register
 from wellposed.network.embedding import Embedding as Embedding
 from wellposed.network.embedding import embed as embed
 from wellposed.operators.graphs import Graphs as Graphs
+from wellposed.solvers import Adaptive as Adaptive
 from wellposed.solvers import Anderson as Anderson
 from wellposed.solvers import Averaged as Averaged
 from wellposed.solvers import Broyden as Broyden

@@ -158,7 +158,7 @@ class ContractiveCell(ImplicitLayer):
             bound = bound + rounding + self._underflow(weight.dtype)
         codes, residual, steps, _ = report.fields()
         return Solution(
-            codes, residual, steps, bound,
+            codes, residual, steps, bound, report.algorithm,
             value=value.reshape(*lead, *self.state_shape), adjoint_reports=found.adjoint_reports,
         )  # fmt: skip
 
