@@ -16,7 +16,7 @@ from wellposed.implicit.memory import Guarded
 from wellposed.implicit.parameters import call_with, parameter_places
 from wellposed.numerics.linear_algebra import autocast_now, autocast_to, full_precision
 from wellposed.numerics.uncompiled import uncompiled
-from wellposed.solvers.anderson import Anderson
+from wellposed.solvers.adaptive import Adaptive
 from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.problem import AffineProblem
 from wellposed.solvers.solution import Solution, State, Tolerance
@@ -47,7 +47,8 @@ def fixed_point(
             costs copies, but not write into ``args``. An `AffineProblem` admits the operator splittings too.
         z0: first iterate; its first dimension is the batch. The solution does not depend on it, and gets no gradient.
         args: further arguments of f; those that are tensors are differentiated.
-        solver: the algorithm; `Anderson` by default.
+        solver: the algorithm; `Adaptive` by default: Picard for the samples where that converges well, else Anderson
+            acceleration. ``solution.algorithm`` says what ran.
         rtol: a sample is done when its error bound (residual, without a guarantee) is at most ``atol + rtol·‖z‖₂``;
             None for eps^(2/3) of the dtype.
         atol: absolute tolerance; None for eps^(2/3) of the dtype.
@@ -71,7 +72,7 @@ def fixed_point(
     """
     check_solver(solver)
     settings = Settings(
-        solver=Anderson() if solver is None else solver, tolerance=Tolerance(rtol, atol), max_steps=max_steps,
+        solver=Adaptive() if solver is None else solver, tolerance=Tolerance(rtol, atol), max_steps=max_steps,
         on_failure=on_failure, gradient=Exact() if gradient is None else gradient, certified=guarantee is not None,
     )  # fmt: skip
     return fixed_point_with(f, z0, args, settings, guarantee=guarantee, batched_args=batched_args)
@@ -139,7 +140,7 @@ def _solve_map(
     value, report = equation.run(start, (torch.zeros_like(start), *tensors))
     unpacked = unpack(value)
     whole: Any = unpacked[0] if single else unpacked
-    return Solution(*report.fields(), value=whole, adjoint_reports=equation.adjoint_reports)
+    return Solution(*report.fields(), report.algorithm, value=whole, adjoint_reports=equation.adjoint_reports)
 
 
 def _solve_affine(
@@ -149,7 +150,7 @@ def _solve_affine(
         operator=problem.operator, activation=problem.activation, guarantee=guarantee, settings=settings
     )
     value, report = equation.run(start, (*problem.operator.tensors, problem.offset, *problem.activation.tensors))
-    return Solution(*report.fields(), value=value, adjoint_reports=equation.adjoint_reports)
+    return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=equation.adjoint_reports)
 
 
 def _leaves_of(state: Any) -> tuple[tuple[Tensor, ...], bool]:

@@ -57,12 +57,6 @@ class CircularMetricProblem(MetricInequality):
         self._terms = absolute + eye.real
         self._gram, self._gram_error, self._exponent, self._metric = gram, gram_error, exponent, metric
 
-    @property
-    def constant_gram(self) -> Tensor | None:
-        """G where it is the same real matrix at all frequencies, shape (channels, channels)."""
-        same = self._gram.stride(0) == 0
-        return self._gram[0].real.contiguous() if same else None
-
     @override
     def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:
         if multipliers.shape != (self._size,) or not multipliers.is_floating_point() or not self._fits(output):

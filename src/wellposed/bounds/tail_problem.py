@@ -104,7 +104,7 @@ class TailProblem:
         return TailBound(
             block=tail.name, place=self.place, value=value, pairs=pairs,
             multipliers=torch.stack([found.multipliers for found in proved]),
-            shares=torch.stack(shares) if shares else None, folded=self.place < tail.place,
+            shares=torch.stack(shares) if shares else None,
         )  # fmt: skip
 
     def prove(self, claimed: TailBound) -> None:

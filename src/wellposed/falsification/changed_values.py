@@ -17,6 +17,7 @@ from wellposed.falsification.changed_structure import structure, swaps
 from wellposed.falsification.model_parts import Part, attributes, is_float, is_object
 from wellposed.implicit import Exact, JacobianFree, Phantom, Unrolled
 from wellposed.solvers import (
+    Adaptive,
     Anderson,
     Averaged,
     Broyden,
@@ -36,7 +37,7 @@ _WORDS = (
 )  # fmt: skip
 _WAYS: dict[str, tuple[Callable[[], Any], ...]] = {
     "solver": (
-        Anderson, Averaged, Broyden, DouglasRachford, ForwardBackward, Newton, NewtonKrylov, PeacemanRachford, Picard,
+        Adaptive, Anderson, Averaged, Broyden, DouglasRachford, ForwardBackward, Newton, NewtonKrylov, PeacemanRachford, Picard,
     ),
     "gradient": (Exact, JacobianFree, Phantom, Unrolled),
 }  # fmt: skip

@@ -42,6 +42,7 @@ class AffineEquation(Equation):
         exact_offset: see `certify`.
         known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
+        algorithms: where forward passes leave what ran.
     """
 
     operator: Operator
@@ -51,6 +52,7 @@ class AffineEquation(Equation):
     exact_offset: Callable[[], ExactOffset] | None = None
     known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
+    algorithms: list[str] = field(default_factory=list)
 
     def _parts(self, tensors: Sequence[Tensor]) -> tuple[Operator, Tensor, Activation]:
         count = len(self.operator.tensors)

@@ -28,6 +28,7 @@ class Equation(ABC):
 
     settings: Settings
     adjoint_reports: list[Report]
+    algorithms: list[str]
 
     @abstractmethod
     def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
@@ -78,7 +79,7 @@ class Equation(ABC):
         tracked = torch.is_grad_enabled() or any_wrapped(tensors)
         if gradient.is_implicit and tracked:
             value, codes, residual, steps, bound = Implicit.apply(self, start, *tensors)
-            report = Report(codes, residual, steps, bound if self.settings.certified else None)
+            report = Report(codes, residual, steps, bound if self.settings.certified else None, self.algorithms[-1])
         else:
             plain = [tensor.detach() for tensor in tensors]
             outcome = self.solve(None if start is None else start.detach(), plain)
@@ -98,7 +99,9 @@ class Implicit(PositionalFunction):
     @staticmethod
     @override
     def forward(equation: Equation, start: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return _outputs(equation.solve(start, tensors))
+        outcome = equation.solve(start, tensors)
+        equation.algorithms.append(outcome.report.algorithm)
+        return _outputs(outcome)
 
     @staticmethod
     @override

@@ -42,6 +42,7 @@ class MapEquation(Equation):
         linear: the function is affine in the state, with its first argument for an offset, as in adjoint equations.
         known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
+        algorithms: where forward passes leave what ran.
     """
 
     function: Callable[..., Tensor]
@@ -53,21 +54,22 @@ class MapEquation(Equation):
     linear: bool = False
     known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
+    algorithms: list[str] = field(default_factory=list)
 
     def _problem(self, lead: torch.Size, tensors: Sequence[Tensor]) -> MapProblem:
         function = self.function
         pending = [self.check_captured]
 
         def of(tensors: Sequence[Tensor], batch: torch.Size) -> Callable[[Tensor], Tensor]:
-            if len(batch) == 1 and not pending[0]:  # nothing to rearrange, and no operations to spend on it
-                return lambda state: function(state, *tensors)
-
             def rows_map(state: Tensor) -> Tensor:
-                shaped = state.reshape(*batch, *state.shape[1:])
+                flat = len(batch) == 1  # nothing to rearrange, and no operations to spend on it
+                shaped = state if flat else state.reshape(*batch, *state.shape[1:])
                 if pending[0]:
                     pending[0] = False
-                    return _probe(function, shaped, tensors).reshape(state.shape)
-                return function(shaped, *tensors).reshape(state.shape)
+                    image = _probe(function, shaped, tensors)
+                else:
+                    image = function(shaped, *tensors)
+                return image if flat else image.reshape(state.shape)
 
             return rows_map
 
@@ -157,7 +159,8 @@ class MapEquation(Equation):
         if image.requires_grad and image is not point:
             linear = self._linear(adjoint, value.dtype, transposed=True)
             lift = self._lift_of(cotangent)
-            outcome = linear.solve(None, (torch.zeros_like(cotangent), cotangent * lift))
+            lifted = cotangent * lift
+            outcome = linear.solve(lifted, (lifted, lifted))
             self.adjoint_reports.append(lowered(outcome.report, lift))
             outcome.report.complain(self.settings.on_failure, linear.settings.name)
             wanted = [leaf for leaf in leaves if leaf.requires_grad]

@@ -63,11 +63,6 @@ class ContractiveCell(ImplicitLayer):
     def constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
 
-    @property
-    def reflections(self) -> int:
-        """How many layers of learned reflections the cell has in the place of GroupSort."""
-        return 0
-
     def _constants(self, contraction: float, driven: float) -> tuple[float, float]:
         """A contraction c, and what it makes of the cell's constant d in the input, d/(1 − c); rounded up.
 
@@ -163,7 +158,7 @@ class ContractiveCell(ImplicitLayer):
             bound = bound + rounding + self._underflow(weight.dtype)
         codes, residual, steps, _ = report.fields()
         return Solution(
-            codes, residual, steps, bound,
+            codes, residual, steps, bound, report.algorithm,
             value=value.reshape(*lead, *self.state_shape), adjoint_reports=found.adjoint_reports,
         )  # fmt: skip
 

@@ -192,9 +192,11 @@ class Equilibrium(ConstrainedLayer):
                 diagnose(self, x, offset)  # knows the parameter's name, if it is a matter of NaN or infinity
                 raise
         if len(lead) == 1:
-            return Solution(*report.fields(), value=value, adjoint_reports=equation.adjoint_reports)
+            return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=equation.adjoint_reports)
         shaped = value.reshape(*lead, *self.state_shape)
-        return Solution(*report.reshape(lead).fields(), value=shaped, adjoint_reports=equation.adjoint_reports)
+        return Solution(
+            *report.reshape(lead).fields(), report.algorithm, value=shaped, adjoint_reports=equation.adjoint_reports
+        )
 
     def _checked_offset(self, rows: Tensor, offset: Tensor) -> ExactOffset:
         """U x + b with its error, which the offset that the input map gave must agree with."""

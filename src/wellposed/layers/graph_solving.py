@@ -132,6 +132,7 @@ class GraphSolving(SolvingModule, ABC):
             steps, numbers = codes.long(), codes.double()
             report = Report(codes, numbers.clone(), steps, numbers.clone())
             adjoint: list[Report] = []
+            algorithm = ""
             for group in graphs.groups:
                 found = self._solve_group(group, through, weight, bias, GraphContraction(group, *norms), known)
                 bound = found.error_bound
@@ -146,8 +147,9 @@ class GraphSolving(SolvingModule, ABC):
                 for whole, part in zip(report.fields(), (*found.fields()[:3], bound), strict=True):
                     assert whole is not None
                     whole[group.members] = part
+                algorithm = found.algorithm
                 adjoint = found.adjoint_reports if len(graphs.groups) == 1 else adjoint
-        return Solution(*report.fields(), value=value.to(x.dtype), adjoint_reports=adjoint)
+        return Solution(*report.fields(), algorithm, value=value.to(x.dtype), adjoint_reports=adjoint)
 
     def _judged(self, found: Solution[Tensor], bound: Tensor, hidden: Tensor) -> Solution[Tensor]:
         """The solution with the status that its final bound deserves, what underflow hides left out."""

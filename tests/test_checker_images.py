@@ -12,10 +12,10 @@ from torch import nn
 
 import wellposed as wp
 from harness.deployed_files import accepted, changed, claim_of, forge, is_accepted, refused, slopes, stored, written
-from wellposed.deployed_checker import correlation
-from wellposed.deployed_checker.circulated import convolution
-from wellposed.deployed_checker.frequencies import gram, norm_of_gram, waves
-from wellposed.deployed_checker.model import read
+from wellposed.checker import correlation
+from wellposed.checker.circulated import convolution
+from wellposed.checker.frequencies import gram, norm_of_gram, waves
+from wellposed.checker.model import read
 from wellposed.errors import CertificateError
 from wellposed.network.deployed import circular_patches, patches
 from wellposed.numerics.roots_of_unity import roots_of_unity

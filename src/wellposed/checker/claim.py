@@ -58,9 +58,9 @@ class Claim:
     def __init__(self, path: Path) -> None:
         path = path.resolve()
         content = self._content(path)
-        require(
-            set(content) == _KEYS and content["format"] == FORMAT, "claim", f"needs the format {FORMAT} and its keys"
-        )
+        found = content.get("format")
+        require(found == FORMAT, "format", f"{found!r} is not {FORMAT}: certify again, which writes an ONNX file too")
+        require(set(content) == _KEYS, "claim", f"needs the keys of the format {FORMAT}")
         rest = {key: value for key, value in content.items() if key != "sha256"}
         own = hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
         require(own == content["sha256"], "claim digest", "the claim was changed after it was written")

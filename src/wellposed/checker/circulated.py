@@ -54,7 +54,7 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     least = (1.0 + 1e-14) / (scale.min() * value)
     gaps = core + core.conj().swapaxes(2, 3) - 2.0 * least * np.eye(core.shape[2])
     error = 16.0 * UNIT * (sizes + least)
-    require(all_semidefinite(gaps, error), "sensitivity", f"{node.name}: {value!r} is not proved")
+    require(all_semidefinite(gaps, error), "sensitivity", f"{node.name}: {value} is not proved")
 
 
 def sensitivity(node: Node) -> Any:

@@ -54,7 +54,7 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     norm = reduce(lambda first, second: up(first * second), norms)
     proved = up(kappa * up(direct + up(through * norm)))
     contraction = node.numbers["contraction"][()]
-    require(proved <= contraction, "contraction", f"{node.name}: {contraction!r} is stored, {proved!r} is proved")
+    require(proved <= contraction, "contraction", f"{node.name}: {contraction} is stored, {proved} is proved")
 
 
 def constant(node: Node) -> Any:
@@ -75,9 +75,9 @@ def joint(node: Node, before: Node, claim: Claim) -> Any:
     linear = linear and int(numbers["sorts_inner"]) == 0 and numbers["direct"] == 0.0
     require(linear, "joint", f"{node.name}: its map is more than a matrix, or something else than one drives it")
     require(
-        1e-30 < ratio < 1e30 and through > 1e-30, "joint", f"{node.name}: the ratio {ratio!r}, or a share, is extreme"
+        1e-30 < ratio < 1e30 and through > 1e-30, "joint", f"{node.name}: the ratio {ratio}, or a share, is extreme"
     )
     parts = [kappa * through * numbers["W"][0], kappa * driven / ratio * before.numbers["W"]]
     norm = norm_of(np.concatenate(parts, 1))
-    require(norm < 1.0, "joint", f"{node.name}: the joint map has the norm {norm!r}")
+    require(norm < 1.0, "joint", f"{node.name}: the joint map has the norm {norm}")
     return norm * ratio / np.sqrt((1.0 - norm) * (1.0 + norm)) * (1.0 + 16.0 * UNIT)

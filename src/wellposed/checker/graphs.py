@@ -48,7 +48,7 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove the contraction that a node's bound of errors relies on."""
     require(node.slope <= 1.0, "equilibrium", f"{node.name}: slopes of {node.sigma} are larger than one")
     proved, stored = up(node.numbers["through"][()] * norm_of(node.numbers["Q"])), node.numbers["contraction"][()]
-    require(proved <= stored, "contraction", f"{node.name}: {stored!r} is stored, {proved!r} is proved")
+    require(proved <= stored, "contraction", f"{node.name}: {stored} is stored, {proved} is proved")
 
 
 def constant(node: Node) -> Any:

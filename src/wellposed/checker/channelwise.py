@@ -32,4 +32,4 @@ def check(node: Node, claim: Claim, before: Node) -> None:
         good = good and bool((least >= wanted * (1.0 + error)).all())
     value = node.numbers["sensitivity"][()]
     proved = good and np.sqrt((back / start).max()) * (1.0 + 1e-14) <= value
-    require(proved, "sensitivity", f"{node.name}: {value!r} is not proved")
+    require(proved, "sensitivity", f"{node.name}: {value} is not proved")

@@ -88,7 +88,7 @@ def constants(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) ->
     for place, metric, value in zip(places, rows, values, strict=True):
         follows = isinstance(place, tuple) and value >= up(math.sqrt(2.0) * (1.0 + 1e-15)) * values[0]
         proved = follows or segment.proves(place, metric, value)
-        require(proved, "metric", f"{segment.name}: {value!r} is not proved for {place}")
+        require(proved, "metric", f"{segment.name}: {value} is not proved for {place}")
     return segment.start, values[0], symmetric(count, values[1:]) if len(values) > 1 else None
 
 

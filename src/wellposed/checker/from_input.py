@@ -43,5 +43,5 @@ def constants(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[Any,
             good = usable and segment.proves(place, metric, inner, Driven(segment.driving / np.sqrt(share)))
         else:
             good = all(segment.proves(place, metric, value, column) for column in columns)
-        require(good, "metric", f"{segment.name}: {value!r} is not proved for {place}")
+        require(good, "metric", f"{segment.name}: {value} is not proved for {place}")
     return values[0], symmetric(outputs, values[1:]) if len(values) > 1 else None

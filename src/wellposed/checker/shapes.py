@@ -93,7 +93,7 @@ def _entrywise(node: Node, given: Shape) -> Shape:
     if node.kind == "BatchNormalized":
         epsilon = float(node.numbers["epsilon"])
         good = 1e-30 < epsilon < 1e30 and bool((node.numbers["variance"] >= 0.0).all())
-        require(good, "options", f"{node.name}: epsilon {epsilon!r}, or a variance, is too small or large")
+        require(good, "options", f"{node.name}: epsilon {epsilon}, or a variance, is too small or large")
     return given
 
 

@@ -12,12 +12,12 @@ from torch import nn
 
 import wellposed as wp
 from harness.deployed_files import accepted, changed, claim_of, forge, is_accepted, refused, slopes, stored, written
-from wellposed.deployed_checker import Refuted
-from wellposed.deployed_checker.circular import norm_at_frequencies
-from wellposed.deployed_checker.functions import function
-from wellposed.deployed_checker.node import Node
-from wellposed.deployed_checker.placed import moved as moved_pixels
-from wellposed.deployed_checker.placed import shape as shape_of_placed
+from wellposed.checker import Refuted
+from wellposed.checker.circular import norm_at_frequencies
+from wellposed.checker.functions import function
+from wellposed.checker.node import Node
+from wellposed.checker.placed import moved as moved_pixels
+from wellposed.checker.placed import shape as shape_of_placed
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.float32

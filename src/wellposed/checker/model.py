@@ -29,7 +29,7 @@ _TWO = ("SumOfTwo", "DifferenceOfTwo")
 def read(path: Path, digest: str) -> list[Node]:
     """The nodes of a model in their order, the input first, and last the one that gives the logits."""
     data = content_of(path.resolve(), (1 << 31) - 1)
-    require(hashlib.sha256(data).hexdigest() == digest, "model digest", "the certificate is about another file")
+    require(hashlib.sha256(data).hexdigest() == digest, "model digest", f"it is not that of {path.name}: certify again")
     try:
         model = ModelProto.FromString(data)
     except Exception as error:
