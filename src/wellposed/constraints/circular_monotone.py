@@ -46,7 +46,7 @@ class CircularMonotone(StrongMonotonicity, ImageConstraint):
             a, b = (transfer_function(kernel, *self.image) for kernel in (self.A, self.B))
             transfer = monotone_transfer(a, b, self.m)
         operator = Circular(transfer, self.image[1], factorisation_cache(self))
-        return operator, FrequencywiseMonotone(operator)
+        return operator, FrequencywiseMonotone(operator, self.m)
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""
