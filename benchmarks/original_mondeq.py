@@ -91,7 +91,14 @@ class OriginalConvMonDEQ(nn.Module):
     """
 
     def __init__(
-        self, channels_in: int, channels: int, image: tuple[int, int], m: float, alpha: float, tol: float, max_iter: int = 300
+        self,
+        channels_in: int,
+        channels: int,
+        image: tuple[int, int],
+        m: float,
+        alpha: float,
+        tol: float,
+        max_iter: int = 300,
     ) -> None:
         super().__init__()
         self.U = nn.Conv2d(channels_in, channels, 3)
@@ -107,7 +114,9 @@ class OriginalConvMonDEQ(nn.Module):
 
     def injected(self, x: Tensor) -> Tensor:
         return nn.functional.conv2d(
-            nn.functional.pad(nn.functional.pad(x, (1, 1, 1, 1)), (1, 1, 1, 1), mode="circular"), self.U.weight, self.U.bias
+            nn.functional.pad(nn.functional.pad(x, (1, 1, 1, 1)), (1, 1, 1, 1), mode="circular"),
+            self.U.weight,
+            self.U.bias,
         )
 
     @staticmethod

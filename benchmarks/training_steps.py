@@ -108,7 +108,9 @@ class Side:
         }  # fmt: skip
         torch.save(kept, self.folder / "case.pt")
 
-    def start(self, name: str, rtol: float | None, kind: str, alpha: float = 1.0, train: bool = True) -> dict[str, float]:
+    def start(
+        self, name: str, rtol: float | None, kind: str, alpha: float = 1.0, train: bool = True
+    ) -> dict[str, float]:
         """Build the model; its largest errors of values and of gradients, relative to the reference."""
         torch = self.torch
         kept = torch.load(self.folder / "case.pt", weights_only=False)

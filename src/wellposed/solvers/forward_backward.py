@@ -15,7 +15,6 @@ from wellposed.solvers.base import Iteration
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
 
-
 # The contraction a step that is believed until the first look has shown it; looks cost little.
 _FIRST_RATE = 0.2
 
