@@ -1,7 +1,7 @@
 """Training steps against another version of the library, and against the original algorithms, at equal true error.
 
-``python benchmarks/training_steps.py --rival PATH`` with the path of another version's ``src``. Each side runs in a process of its own
-with one thread; the two take turns, and medians of their process CPU times are compared. Both have the same weights and inputs.
+``python benchmarks/training_steps.py --rival PATH`` with the path of another version's ``src``. Each side runs in a process of
+its own with one thread; the two take turns, and medians of their process CPU times are compared. Both have the same weights and inputs.
 Accuracy comes first: a solve in float64 says the true errors of values and gradients of both, and the rival's tolerance is the
 loosest one at which its values are about as exact as ours are.
 """
@@ -260,7 +260,8 @@ def main() -> None:
         results.append(found)
         own, other = found["our_error"], found["their_error"]
         print(
-            f"{name:24s} {found['ratio']:5.3f} ({found['wanted']:4.2f}) {found['ours'] * 1e3:9.2f} {found['theirs'] * 1e3:9.2f}   "
+            f"{name:24s} {found['ratio']:5.3f} ({found['wanted']:4.2f}) "
+            f"{found['ours'] * 1e3:9.2f} {found['theirs'] * 1e3:9.2f}   "
             f"{own['value']:.1e} {own['gradient']:.1e} | {other['value']:.1e} {other['gradient']:.1e}  tol {other['rtol']:.0e} "
             f"α={other['alpha']:g}",
             flush=True,

@@ -54,7 +54,9 @@ def _is_transformed(tensors: tuple[Tensor, ...]) -> bool:
     """Whether the tensors stand for other numbers than they hold, or operations on them are being recorded."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
         return True
-    return any(type(t) not in _PLAIN or torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return any(type(tensor) not in _PLAIN for tensor in tensors)
 
 
 _PLAIN = (Tensor, nn.Parameter)

@@ -24,7 +24,7 @@ def to_spectrum(image: Tensor) -> Tensor:
         return image.new_zeros(
             image.shape[2] * (image.shape[3] // 2 + 1), image.shape[1], 0, dtype=COMPLEX[image.dtype]
         )
-    # Batched products copy every matrix by itself whose rows and columns are both strided: one copy of all is several times as fast.
+    # Batched products copy every matrix by itself whose rows and columns are both strided: one copy of all is far quicker.
     return torch.fft.rfft2(image).flatten(2).permute(2, 0, 1).contiguous().mT
 
 
