@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from wellposed.operators.cache import FactorisationCache
 
 _caches: weakref.WeakKeyDictionary[nn.Module, FactorisationCache] = weakref.WeakKeyDictionary()
+_formed: weakref.WeakKeyDictionary[nn.Module, FactorisationCache] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -36,7 +37,9 @@ def formed_once(module: nn.Module, name: str, form: Callable[..., Tensor], *tens
     """
     if _is_transformed(tensors):
         return form(*tensors)
-    entry = factorisation_cache(module).entry(*(tensor.detach() for tensor in tensors))
+    with _lock:
+        cache = _formed.setdefault(module, FactorisationCache())
+    entry = cache.entry(*(tensor.detach() for tensor in tensors))
     key = ("formed", name)
     if key not in entry:
         value = form(*tensors)

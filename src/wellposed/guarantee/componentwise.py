@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property
 
 import torch
@@ -40,6 +41,11 @@ class Componentwise(Sensitivity):
     @property
     def _is_monotone(self) -> bool:
         return self._slopes[0] >= 0.0 and self._slopes[1] <= 1.0
+
+    @property
+    @override
+    def _about(self) -> Hashable:
+        return type(self).__name__, self._slopes
 
     @cached_property
     def majorant(self) -> Majorant:

@@ -8,6 +8,7 @@ exact Lipschitz constant, attained at b = β.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property
 
 import torch
@@ -53,6 +54,11 @@ class PositiveConcave(Sensitivity):
     ) -> None:
         self.operator = operator
         self._activation, self._floor, self._thompson, self._linear = activation, floor, thompson, linear
+
+    @property
+    @override
+    def _about(self) -> Hashable:
+        return repr(self._activation), self._floor
 
     @property
     def _margin(self) -> float:
