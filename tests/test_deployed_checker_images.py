@@ -68,17 +68,20 @@ MODELS = {
     "normalised": headed(lambda: [wp.ConvMonDEQ(2, 2, (4, 4))], (2, 4, 4)),
     "scaled": headed(lambda: [wp.ConvLBEN(1, 2, (7, 6), stride=3, input_taps=5)], (1, 7, 6)),
     "pixel metric": headed(lambda: [wp.ConvLBEN(1, 2, (4, 5), metric="full", border=1)], (1, 4, 5)),
-    "bounded": (
+    "prescribed": (
         lambda: moved(wp.ConvLBEN(1, 2, (5, 6), gamma=2.0, out_features=3, pool=2, stride=2, border=1, metric="full")),
         (1, 5, 6),
     ),
-    "bounded tanh": (lambda: moved(wp.ConvLBEN(2, 3, (4, 4), gamma=3.0, out_features=2, activation="tanh")), (2, 4, 4)),
+    "prescribed tanh": (
+        lambda: moved(wp.ConvLBEN(2, 3, (4, 4), gamma=3.0, out_features=2, activation="tanh")),
+        (2, 4, 4),
+    ),
     "channelwise": headed(lambda: [wp.ConvNEMON(2, 3, (5, 4), mu=0.5, stride=2)], (2, 5, 4)),
     "channelwise wide": headed(lambda: [wp.ConvNEMON(1, 2, (4, 3), taps=5, activation="softplus")], (1, 4, 3)),
     "positive": headed(positive(1, 2, (5, 4), batch_norm=True, stride=2, padding=0), (1, 5, 4)),
     "positive sigmoid": headed(positive(2, 2, (4, 4), activation="sigmoid"), (2, 4, 4)),
-    "two": headed(lambda: [wp.ConvNEMON(1, 2, (4, 4)), wp.ConvMonDEQ(2, 2, (4, 4))], (1, 4, 4)),
-    "branches": (Branched, (1, 4, 3)),
+    "two equilibria": headed(lambda: [wp.ConvNEMON(1, 2, (4, 4)), wp.ConvMonDEQ(2, 2, (4, 4))], (1, 4, 4)),
+    "branches of images": (Branched, (1, 4, 3)),
 }
 BY_METRIC = (
     "circular",
@@ -88,9 +91,9 @@ BY_METRIC = (
     "one row",
     "normalised",
     "scaled",
-    "bounded",
-    "bounded tanh",
-    "two",
+    "prescribed",
+    "prescribed tanh",
+    "two equilibria",
 )
 
 
@@ -129,6 +132,7 @@ def test_honest_files_are_accepted_with_constants_that_hold(name, honest):
     assert claim["lipschitz"] <= certificate.lipschitz * (1.0 + 1e-6)
     whole, pairs = slopes(certificate.network, MODELS[name][1], "2")
     assert whole <= claim["lipschitz"] and (pairs <= np.array(claim["pairs"]) + 1e-12).all()
+    assert np.max(claim["pairs"]) <= 2.0**0.5 * claim["lipschitz"] * (1.0 + 1e-8)
     if certificate.pairs is not None:
         assert (np.array(claim["pairs"]) <= certificate.pairs.numpy() * (1.0 + 1e-6)).all()
     forge(folder, lambda claim: claim.update(lipschitz=claim["lipschitz"] * (1.0 - 1e-6)))
@@ -177,7 +181,7 @@ def one_negative(array):
 SENSITIVE = [
     (name, "sensitivity", times(0.5), "sensitivity")
     for name in MODELS
-    if name not in ("two", "branches")  # which have two of them
+    if name not in ("two equilibria", "branches of images")  # which have two of them
 ]
 FORGERIES = [
     *SENSITIVE,
@@ -194,11 +198,11 @@ FORGERIES = [
     ("scaled", "ScaledEquilibrium_relu_3.scale", times(-1.0), "options"),
     ("scaled", "Convolution_1.index", swapped, "windows"),
     ("scaled", "ScaledEquilibrium_relu_3.transfer", times(0.5), "sensitivity"),
-    ("bounded", "Linear_6.weight", times(1.5), "metric"),
-    ("bounded", "Linear_6.weight", one_larger, "metric"),
-    ("bounded", "Convolution_1.weight", times(1.5), "metric"),
-    ("bounded", "Affine_2.scale", times(1.5), ""),
-    ("bounded", "ScaledEquilibrium_relu_3.factor", times(0.5), "metric"),
+    ("prescribed", "Linear_6.weight", times(1.5), "metric"),
+    ("prescribed", "Linear_6.weight", one_larger, "metric"),
+    ("prescribed", "Convolution_1.weight", times(1.5), "metric"),
+    ("prescribed", "Affine_2.scale", one_negative, "options"),
+    ("prescribed", "ScaledEquilibrium_relu_3.factor", times(0.5), "metric"),
     ("channelwise", "kernel", times(1.5), "sensitivity"),
     ("channelwise", "ConvolvedEquilibrium_relu_2.index", swapped, "windows"),
     ("channelwise", "start", times(1.5), ""),

@@ -49,9 +49,9 @@ def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = parse(Certify, arguments, "wellposed certify")
     if is_on_graphs(options.run):
-        if (options.data, options.norm, options.method) != (None, "l2", "tightest"):
+        if (options.data, options.norm, options.method, options.deployed) != (None, "l2", "tightest", False):
             raise InputError(
-                "data, norm, method: a run on graphs is certified for its own node features, in the l2 norm"
+                "data, norm, method, deployed: a run on graphs is certified for its own node features, in the l2 norm"
             )
         with counting("graphs certified", quiet=options.json) as done:
             certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)

@@ -15,8 +15,8 @@ from wellposed.cli.train import train
 
 
 def verify(arguments: list[str]) -> int:
-    """``wellposed verify CERTIFICATE MODEL.onnx``, or the weights of a certificate that is about a weight file."""
-    if len(arguments) == 2 and arguments[1].endswith(".onnx"):
+    """``wellposed verify [--exact] CERTIFICATE MODEL.onnx``, or the weights of a certificate that is about a weight file."""
+    if "--exact" in arguments or (len(arguments) == 2 and arguments[1].endswith(".onnx")):
         from wellposed import deployed_checker
 
         return deployed_checker.main(arguments)

@@ -5,6 +5,8 @@ GᵀG ⪯ qFᵀF + r for G = κF + E, q = (1 + t)κ², r = (1 + 1/t)‖E‖², t
 C + Cᴴ − (s/γ)ŨŨᴴ ⪰ r/(sγ) at every frequency.
 """
 
+from typing import Any
+
 import numpy as np
 
 from .circulated import convolution, low_rank, metric
@@ -13,7 +15,7 @@ from .frequencies import all_semidefinite, gram
 from .image_segment import ImageSegment
 from .maps import Linear
 from .node import Node
-from .proofs import FOLDED, UNIT, Array, require, rounding_constant
+from .proofs import FOLDED, UNIT, Array, length, require, rounding_constant
 
 
 class BoundedSegment(ImageSegment):
@@ -38,17 +40,17 @@ class BoundedSegment(ImageSegment):
         factor, seen = low_rank(self.node), self.seen
         require(factor.shape == seen.shape and factor.any(), "metric", f"{self.name}: reads other rows than its W has")
         up = 1.0 + rounding_constant(factor.size + 8)
-        norm = float(np.linalg.norm(factor)) * up
-        ratio = float((seen * factor).sum()) / (norm * norm)
+        norm = length(factor) * up
+        ratio = (seen * factor).sum() / (norm * norm)
         require(ratio > 0.0, "metric", f"{self.name}: reads nothing that its W has")
-        missed = float(np.linalg.norm(seen - ratio * factor)) * up
-        missed += rounding_constant(FOLDED + 8) * (float(np.linalg.norm(seen)) + ratio * norm) * up
+        missed = length(seen - ratio * factor) * up
+        missed = missed + rounding_constant(FOLDED + 8) * (length(seen) + ratio * norm) * up
         self.square = (1.0 + missed / (ratio * norm)) * ratio**2 * up
         self._rest = missed * (missed + ratio * norm) * up
 
-    def proves(self, row: int | tuple[int, int] | slice, multipliers: Array, value: float) -> bool:
+    def proves(self, row: int | tuple[int, int] | slice, multipliers: Array, value: Any) -> bool:
         """Whether all outputs are proved to have a constant, and with them every one."""
-        s = float(multipliers[0])
+        s = multipliers[0]
         if isinstance(row, tuple) or not 1e-100 < s < 1e100 or not 1e-100 < value < 1e100:
             return False
         if not 2.0 * s * value * (1.0 - 1e-14) >= self.square:

@@ -4,7 +4,8 @@ Sorting the pairs of two vectors brings them no farther apart. So a cell contrac
 the norms of its maps, and with ρ < 1 the equilibrium is unique, and κ·driven/(1 − ρ) its constant.
 """
 
-import math
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -43,37 +44,35 @@ def _spectra(node: Node, given: Shape) -> dict[str, tuple[int, int]]:
     return {"F": (hidden, given[0]), "G": (given[0], hidden)}
 
 
-def check(node: Node) -> None:
+def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove the contraction that a node's bound of errors relies on."""
     if node.kind == "FeatureCellEquilibrium":
         norms = [norm_of(matrix) for matrix in node.numbers["W"]]
     else:
         norms = [norm_at_frequencies(node, role, size) for role, size in _spectra(node, node.shape).items()]
-    kappa, direct, through = (float(node.numbers[role]) for role in ("kappa", "direct", "through"))
-    norm = 1.0
-    for each in norms:
-        norm = up(norm * each)
+    kappa, direct, through = (node.numbers[role][()] for role in ("kappa", "direct", "through"))
+    norm = reduce(lambda first, second: up(first * second), norms)
     proved = up(kappa * up(direct + up(through * norm)))
-    contraction = float(node.numbers["contraction"])
+    contraction = node.numbers["contraction"][()]
     require(proved <= contraction, "contraction", f"{node.name}: {contraction!r} is stored, {proved!r} is proved")
 
 
-def constant(node: Node) -> float:
+def constant(node: Node) -> Any:
     """The Euclidean constant of an equilibrium in its drive, for the contraction that was proved."""
-    kappa, driven, contraction = (float(node.numbers[role]) for role in ("kappa", "driven", "contraction"))
+    kappa, driven, contraction = (node.numbers[role][()] for role in ("kappa", "driven", "contraction"))
     return kappa * driven / (1.0 - contraction) * (1.0 + 8.0 * UNIT)
 
 
-def joint(node: Node, before: Node, claim: Claim) -> float:
+def joint(node: Node, before: Node, claim: Claim) -> Any:
     """The Euclidean constant of an equilibrium together with the linear map U that drives it, if its own map is one matrix W.
 
     For z = κ·S(through·Wz + driven·Ux + …) and any ratio t let ν be the norm of κ·[through·W, driven·U/t]. Then ‖Δz‖² is at most
     ν²(‖Δz‖² + t²‖Δx‖²), so that νt/√(1 − ν²) is a constant.
     """
-    numbers, ratio = node.numbers, float(claim.take(f"{node.place}/ratio", 1)[0])
-    kappa, through, driven = (float(numbers[role]) for role in ("kappa", "through", "driven"))
+    numbers, ratio = node.numbers, claim.take(f"{node.place}/ratio", 1)[0]
+    kappa, through, driven = (numbers[role][()] for role in ("kappa", "through", "driven"))
     linear = before.kind == "Linear" and len(numbers["W"]) == 1
-    linear = linear and int(numbers["sorts_inner"]) == 0 and float(numbers["direct"]) == 0.0
+    linear = linear and int(numbers["sorts_inner"]) == 0 and numbers["direct"] == 0.0
     require(linear, "joint", f"{node.name}: its map is more than a matrix, or something else than one drives it")
     require(
         1e-30 < ratio < 1e30 and through > 1e-30, "joint", f"{node.name}: the ratio {ratio!r}, or a share, is extreme"
@@ -81,4 +80,4 @@ def joint(node: Node, before: Node, claim: Claim) -> float:
     parts = [kappa * through * numbers["W"][0], kappa * driven / ratio * before.numbers["W"]]
     norm = norm_of(np.concatenate(parts, 1))
     require(norm < 1.0, "joint", f"{node.name}: the joint map has the norm {norm!r}")
-    return norm * ratio / math.sqrt((1.0 - norm) * (1.0 + norm)) * (1.0 + 16.0 * UNIT)
+    return norm * ratio / np.sqrt((1.0 - norm) * (1.0 + norm)) * (1.0 + 16.0 * UNIT)

@@ -16,16 +16,20 @@ from .proofs import bounded, require, rounding_constant
 def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove that an equilibrium is unique, and the sensitivity that its node's bound of errors relies on."""
     require_monotone(node, True)
-    kernel, own = node.numbers["K"].copy(), np.arange(len(node.numbers["K"]))
+    kernel, own = node.numbers["K"], np.arange(len(node.numbers["K"]))
     rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
-    centre = kernel[own, own, rows, columns]
-    kernel[own, own, rows, columns] = 0.0
-    sums, diagonal, error = np.abs(kernel).sum((2, 3)), 1.0 - centre, 2.0 * rounding_constant(kernel[0].size + 16)
+    centre, others = kernel[own, own, rows, columns], np.ones(kernel.shape)
+    others[own, own, rows, columns] = 0.0
+    sums, diagonal, error = (
+        (np.abs(kernel) * others).sum((2, 3)),
+        1.0 - centre,
+        2.0 * rounding_constant(kernel[0].size + 16),
+    )
     start, reach, back = (claim.take(f"{node.place}/{part}", len(own)) for part in ("start", "reach", "back"))
     good = bounded(start, reach) and bool((back >= 0.0).all() and (back < 1e200).all() and (diagonal > 0.0).all())
     for matrix, vector, wanted in ((sums, reach, start), (sums.T, back, reach)):
         least = diagonal * vector * (1.0 - error) - matrix @ vector * (1.0 + error)
         good = good and bool((least >= wanted * (1.0 + error)).all())
-    value = float(node.numbers["sensitivity"])
-    proved = good and float(np.sqrt((back / start).max())) * (1.0 + 1e-14) <= value
+    value = node.numbers["sensitivity"][()]
+    proved = good and np.sqrt((back / start).max()) * (1.0 + 1e-14) <= value
     require(proved, "sensitivity", f"{node.name}: {value!r} is not proved")

@@ -1,7 +1,10 @@
 """Circular convolutions of images that are given by one matrix for every frequency, and their norms."""
 
+from typing import Any
+
 import numpy as np
 
+from .claim import Claim
 from .frequencies import check_turns, norm_of_gram, spectrum
 from .node import Node
 from .proofs import Array, near_one, require, rounding_constant
@@ -19,14 +22,14 @@ def shape(node: Node, given: Shape) -> Shape:
     return (len(bias), *given[1:])
 
 
-def check(node: Node) -> None:
+def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove the norm that a node's bound of errors relies on."""
-    stored, channels = float(node.numbers["norm"]), node.numbers["T"].shape[3]
+    stored, channels = node.numbers["norm"][()], node.numbers["T"].shape[3]
     proved = norm_at_frequencies(node, "T", (len(node.numbers["b"]), channels))
     require(proved <= stored, "norm", f"{node.name}: {stored!r} is stored, {proved!r} is proved")
 
 
-def norm_at_frequencies(node: Node, role: str, size: tuple[int, int]) -> float:
+def norm_at_frequencies(node: Node, role: str, size: tuple[int, int]) -> Any:
     """A proved bound of the norm of a circular convolution, which is the largest at any frequency.
 
     Args:
@@ -36,10 +39,10 @@ def norm_at_frequencies(node: Node, role: str, size: tuple[int, int]) -> float:
     """
     found = spectrum(node, role, (node.shape[1], node.shape[2]), size)
     exponent = near_one(np.abs(found))[1]
-    scaled: Array = found / 2.0**exponent
+    scaled: Array = found * 2.0**-exponent
     wide = scaled if size[0] <= size[1] else scaled.conj().swapaxes(2, 3)
     turned = wide.conj().swapaxes(2, 3)
     sizes = np.abs(wide) @ np.abs(turned)
     # Real and imaginary parts are sums of twice as many products, of at most these sizes.
-    error = 4.0 * rounding_constant(2 * max(size) + 16) * float(sizes.sum(3).max()) + 1e-290
+    error = 4.0 * rounding_constant(2 * max(size) + 16) * sizes.sum(3).max() + 1e-290
     return norm_of_gram(wide @ turned, error, exponent)

@@ -5,6 +5,7 @@ k > 0 below the Hermitian part of C at every frequency z is unique, and |Î”z| â‰
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -50,15 +51,15 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     require(((mask == 0.0) | (mask == 1.0)).all(), "options", f"{node.name}: its mask has other entries than 0 and 1")
     require(_SMALLEST < scale.min() <= scale.max() < _LARGEST, "options", f"{node.name}: its metric is not positive")
     core, sizes = convolution(node)
-    least = (1.0 + 1e-14) / (float(scale.min()) * value)
+    least = (1.0 + 1e-14) / (scale.min() * value)
     gaps = core + core.conj().swapaxes(2, 3) - 2.0 * least * np.eye(core.shape[2])
     error = 16.0 * UNIT * (sizes + least)
     require(all_semidefinite(gaps, error), "sensitivity", f"{node.name}: {value!r} is not proved")
 
 
-def sensitivity(node: Node) -> float:
+def sensitivity(node: Node) -> Any:
     """What the node's bound of errors relies on."""
-    return float(node.numbers["sensitivity"])
+    return node.numbers["sensitivity"][()]
 
 
 def metric(node: Node) -> Array:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,10 @@ class Claim:
     def states(self, node: Node, offsets: Array) -> Array:
         """The evidence of a node's equilibria for two offsets, or of something near them."""
         return self.take(f"{node.place}/states", *offsets.shape)
+
+    def convert(self, change: Callable[[Array], Array]) -> None:
+        """Change the kind of numbers that the evidence holds."""
+        self._evidence = {name: change(part) for name, part in self._evidence.items()}
 
     def require_all_used(self) -> None:
         """Refuse evidence that nothing needed."""

@@ -28,7 +28,8 @@ def correlated(kernel: Array, index: Array, state: Array) -> Array:
     """What windows with taps make of a state, shape (channels, rows, columns); there are as many windows as pixels."""
     pixels = np.concatenate([state.reshape(len(state), -1), np.zeros((len(state), 1))], 1)
     patches = pixels[:, index].swapaxes(1, 2).reshape(-1, len(index))
-    return np.asarray(kernel.reshape(len(kernel), -1) @ patches).reshape(len(kernel), *state.shape[1:])
+    found: Array = kernel.reshape(len(kernel), -1) @ patches
+    return found.reshape(len(kernel), *state.shape[1:])
 
 
 def centred(image: Shape, window: Shape) -> Array:

@@ -1,6 +1,6 @@
 """Checks a certificate against a deployed network, without the library that wrote them: numpy, onnx and safetensors only.
 
-    python -m deployed_checker CERTIFICATE.json MODEL.onnx
+    python -m deployed_checker [--exact] CERTIFICATE.json MODEL.onnx
 
 The claim names the digest of the model's file, a norm, constants, and the theorems and the evidence that prove them; what the
 network is, this program reads from the file alone: its nodes are functions of the domain ``wellposed``, each of which it
@@ -11,6 +11,7 @@ file, and whatever the file's own bound of its errors relies on.
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,13 @@ from . import euclidean
 from .claim import Claim
 from .functions import assumed
 from .model import read
-from .node import EQUILIBRIA, Node
+from .node import CHECKED, Node
 from .proofs import Array, Refuted, require
 from .shapes import OPTIONS
 
 
-def check(certificate: Path, model: Path) -> list[str]:
-    """Check everything that a certificate claims of a model.
+def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
+    """Check everything that a certificate claims of a model, in floating point, or in rational arithmetic.
 
     Returns:
         What was proved, and every option that it relies on, line by line.
@@ -35,8 +36,12 @@ def check(certificate: Path, model: Path) -> list[str]:
     try:
         claim = Claim(certificate)
         nodes = read(model, claim.model_sha256)
-        whole, pairs = constants_of(nodes, claim)
         log = [line for node in nodes for line in _described(node)]
+        if exact:
+            import_module(".exact", __package__).convert(nodes, claim)
+            log.append("every inequality is proved in rational arithmetic")
+        whole, pairs = constants_of(nodes, claim)
+        log += import_module(".graphs", __package__).ASSUMED if nodes[0].nodewise else []
         for sigma in sorted({node.sigma for node in nodes} - {""}):
             log.append(f"assumed: a runtime's {sigma} is within {assumed(sigma)}·(1 + |v|) of the function of v")
         require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz!r} is claimed, {whole!r} is proved")
@@ -58,17 +63,13 @@ def check(certificate: Path, model: Path) -> list[str]:
         raise Refuted("structure", f"{type(error).__name__}: {error}") from error
 
 
-def constants_of(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
+def constants_of(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
     """Prove what the file's bound of errors relies on, and the constants of all outputs and of their margins."""
     for node in nodes:
-        if node.kind in EQUILIBRIA:
-            import_module(EQUILIBRIA[node.kind], __package__).check(node, claim, nodes[node.sources[0]])
-        elif node.kind in ("FeatureCellEquilibrium", "ChannelCellEquilibrium"):
-            import_module(".cells", __package__).check(node)
-        elif node.kind == "Circular":
-            import_module(".circular", __package__).check(node)
+        if node.kind in CHECKED:
+            import_module(CHECKED[node.kind], __package__).check(node, claim, nodes[node.sources[0]])
     theorem = euclidean if claim.norm == "2" else import_module(".entrywise", __package__)
-    found: tuple[float, Array | None] = theorem.constants(nodes, claim)
+    found: tuple[Any, Array | None] = theorem.constants(nodes, claim)
     return found
 
 
@@ -80,11 +81,12 @@ def _described(node: Node) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """The command: 0 if everything that is claimed holds, 1 if a check failed, 2 for wrong usage."""
-    if len(arguments) != 2:
-        print("usage: python -m wellposed.deployed_checker CERTIFICATE.json MODEL.onnx", file=sys.stderr)
+    files = [Path(argument) for argument in arguments if argument != "--exact"]
+    if len(files) != 2 or len(arguments) > 3:
+        print("usage: python -m wellposed.deployed_checker [--exact] CERTIFICATE.json MODEL.onnx", file=sys.stderr)
         return 2
     try:
-        for line in check(Path(arguments[0]), Path(arguments[1])):
+        for line in check(*files, exact=len(arguments) == 3):
             print(f"ok  {line}")
     except Refuted as failure:
         print(f"FAILED  {failure}")

@@ -3,10 +3,11 @@
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from .frequencies import gram, norm_of_gram
+from .frequencies import LONGEST, gram, norm_of_gram
 from .proofs import Array, near_one
 
 Shape = tuple[int, ...]
@@ -85,12 +86,13 @@ def _along(places: Array, size: int, known: Array, extents: tuple[Extent, ...]) 
     return None
 
 
-def norm(kernel: Array, seen: Array, image: Shape, outputs: Shape) -> float:
-    """A proved bound of a convolution's norm by its matrices at every frequency; infinite where none is known."""
+def norm(kernel: Array, seen: Array, image: Shape, outputs: Shape) -> Any | None:
+    """A proved bound of a convolution's norm by its matrices at every frequency; None where none is known."""
     found = circular(seen, image, kernel.shape[2:], np.ones(outputs, bool), (same, large))
     if found is None:
-        return math.inf
+        return None
     grid, strides = found
     work = math.prod(grid) * kernel.size * (len(kernel) + math.prod(strides))
     scaled, exponent = near_one(kernel)
-    return norm_of_gram(*gram(scaled, grid, strides), exponent) if work < _WORK else math.inf
+    few = work < _WORK and max(grid) <= LONGEST
+    return norm_of_gram(*gram(scaled, grid, strides), exponent) if few else None

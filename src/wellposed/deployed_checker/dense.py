@@ -1,12 +1,12 @@
 """Equilibria z = σ(Wz + q), slopes of σ in [0, 1], in diagonal metrics."""
 
-import math
+from typing import Any
 
 import numpy as np
 
 from .claim import Claim
 from .node import Node
-from .proofs import FOLDED, Array, Refuted, near_one, require, rounding_constant, semidefinite
+from .proofs import FOLDED, Array, Refuted, like, near_one, require, rounding_constant, semidefinite
 
 _MONOTONE = (  # slopes in [0, 1] everywhere
     "relu", "identity", "hardtanh", "relu6", "leaky_relu", "tanh", "sigmoid", "softplus", "softsign", "arctan", "isru", "arcsinh",
@@ -15,12 +15,28 @@ _MONOTONE = (  # slopes in [0, 1] everywhere
 _PROJECTIONS = ("relu", "identity", "hardtanh", "relu6")  # their own resolvents for steps of any length
 
 
+class Driven:
+    """The matrix U that drives an equilibrium, with its Gram matrix UUᵀ, which many proofs share.
+
+    Attributes:
+        matrix: U over a power of two that brings it near 1.
+        exponent: of that power.
+        gram: of that matrix.
+        sizes: sums of the absolute values of the terms in it.
+    """
+
+    def __init__(self, matrix: Array) -> None:
+        self.matrix, self.exponent = near_one(matrix)
+        self.gram, self.sizes = self.matrix @ self.matrix.T, np.abs(self.matrix) @ np.abs(self.matrix).T
+
+
 def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove that an equilibrium is unique, and the sensitivity that its node's bound of errors relies on."""
-    require_monotone(node, float(node.numbers["step"]) == 1.0)
-    matrix, eye = node.numbers["W"], np.eye(len(node.numbers["W"]))
-    metric, value = claim.take(f"{node.place}/sensitivity", len(matrix)), float(node.numbers["sensitivity"])
-    if not metric_proves(matrix, eye, eye, np.abs(eye), metric, value):
+    value = node.numbers["sensitivity"][()]
+    require_monotone(node, node.numbers["step"] == 1.0)
+    matrix, eye = node.numbers["W"], like(node.numbers["W"], np.eye(len(node.numbers["W"])))
+    metric = claim.take(f"{node.place}/sensitivity", len(matrix))
+    if not metric_proves(matrix, Driven(eye), eye, eye, metric, value):
         raise Refuted("sensitivity", f"{node.name}: {value!r} is not proved")
 
 
@@ -32,11 +48,11 @@ def require_monotone(node: Node, one: bool) -> None:
 
 def metric_proves(
     matrix: Array,
-    driven: Array,
+    driven: Driven,
     seen: Array,
     size: Array,
     multipliers: Array,
-    value: float,
+    value: Any,
     direct: Array | None = None,
 ) -> bool:
     """Whether x ↦ Cz + Dx is proved ``value``-Lipschitz for z = σ(Wz + Ux + b), all slopes of σ in [0, 1].
@@ -45,23 +61,30 @@ def metric_proves(
     Condition 2, with x eliminated) for W = matrix, U = driven, C = seen, D = direct, Λ = multipliers, γ = value. Entries of U, C
     and D may be off by `FOLDED` roundings, those of C relative to ``size``.
     """
-    n, outputs = len(matrix), len(seen)
-    direct = np.zeros((outputs, driven.shape[1])) if direct is None else direct
-    if not (multipliers > 0.0).all() or not 0.0 < value < math.inf:
+    n, eye, last = len(matrix), np.eye(len(matrix)), np.eye(len(seen))
+    c, u, terms = near_one(size)[1], driven.exponent, driven.matrix.shape[1]
+    if not (multipliers > 0.0).all() or not value > 0.0 or abs(c) > 500 or abs(u) > 400:
         return False
-    c, (u_scaled, u) = near_one(size)[1], near_one(driven)
-    if abs(c) > 500 or abs(u) > 400:
+    seen, size = np.ldexp(seen, -c), np.ldexp(size, -c)
+    scale, bound = np.ldexp(multipliers, -2 * c), np.ldexp(value, -c - u)
+    if not (1e-100 < bound < 1e100 and scale.min() > 1e-100 and scale.max() < 1e100):
         return False
-    seen, size, through = np.ldexp(seen, -c), np.ldexp(size, -c), np.ldexp(direct, -c - u)
-    scale, bound = np.ldexp(multipliers, -2 * c), math.ldexp(value, -c - u)
-    if not (1e-100 < bound < 1e100 and scale.min() > 1e-100 and scale.max() < 1e100 and np.abs(through).max() < 1e100):
-        return False
-    half, terms = (scale[:, None] * part for part in (np.eye(n) - matrix, np.eye(n) + np.abs(matrix)))
-    inner, outer = np.concatenate([scale[:, None] * u_scaled, -through]) / bound, np.zeros((n + outputs, n + outputs))
-    sizes = outer.copy()
-    outer[:n, :n], outer[:n, n:], outer[n:, :n], outer[n:, n:] = half + half.T, seen.T, seen, np.eye(outputs)
-    sizes[:n, :n], sizes[:n, n:], sizes[n:, :n], sizes[n:, n:] = terms + terms.T, size.T, size, np.eye(outputs)
-    sizes = sizes + np.abs(inner) @ np.abs(inner).T
-    rounding = rounding_constant(driven.shape[1] + 24 + 2 * FOLDED)
-    lost = 1e-300 * (n + outputs) * driven.shape[1] * (1.0 + float(np.abs(inner).max()))
-    return semidefinite(outer - inner @ inner.T, rounding * float(sizes.sum(1).max()) + lost)
+    half, size_of_half = (scale[:, None] * part for part in (eye - matrix, eye + np.abs(matrix)))
+    rows = scale[:, None] / bound
+    outer, sizes = (
+        half + half.T - rows * driven.gram * rows.T,
+        size_of_half + size_of_half.T + rows * driven.sizes * rows.T,
+    )
+    largest = rows.max()
+    if direct is not None:
+        through = np.ldexp(direct, -c - u) / bound
+        crossed, sizes_crossed = through @ driven.matrix.T * rows.T, np.abs(through) @ np.abs(driven.matrix).T * rows.T
+        seen, size = seen + crossed, size + sizes_crossed
+        last, sizes_of_last = last - through @ through.T, last + np.abs(through) @ np.abs(through).T
+        largest = np.maximum(largest, np.abs(through).max())
+    else:
+        sizes_of_last = last
+    rounding = rounding_constant(terms + 28 + 2 * FOLDED)
+    lost = 1e-300 * (n + len(seen)) * terms * (1.0 + largest) ** 2
+    sizes = np.block([[sizes, size.T], [size, sizes_of_last]])
+    return semidefinite(np.block([[outer, seen.T], [seen, last]]), rounding * sizes.sum(1).max() + lost)

@@ -5,7 +5,9 @@ with slopes in [0, 1] it is A⁻¹K with A = I − M(W), which keeps W's diagona
 2021); for positive ones (I − DW)⁻¹DK. A is an M-matrix once a v > 0 has Av > 0; then Y with AY ≥ S ≥ 0 is above A⁻¹S.
 """
 
+from functools import reduce
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -13,30 +15,29 @@ from .claim import Claim
 from .maps import Linear, linear_maps, margins, scale_of
 from .metric import symmetric
 from .node import Node
-from .proofs import FOLDED, Array, Refuted, require, rounding_constant
+from .proofs import FOLDED, Array, Refuted, like, require, rounding_constant
 
 _TINY, _ROUNDED = 1e-300, 1.0 + 1e-13  # more than underflow can lose; some roundings
 
 
-def constants(nodes: list[Node], claim: Claim) -> tuple[float, Array | None]:
+def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
     """Of all outputs, and of their margins, None where no linear map ends the network."""
     require(claim.theorems and "product" not in claim.theorems, "claim", "other theorems than for this norm")
-    maps, found = linear_maps(nodes), list[tuple[float, Array | None]]()
+    maps, found = linear_maps(nodes), list[tuple[Any, Array | None]]()
     if "entrywise" in claim.theorems:
         found.append(_by_entries(nodes, maps, claim))
     if "metric" in claim.theorems:
         found.append(import_module(".from_input", __package__).constants(nodes, maps, claim))
     pairs = [part for _, part in found if part is not None]
-    return min(value for value, _ in found), np.minimum.reduce(pairs) if pairs else None
+    return min(value for value, _ in found), reduce(np.minimum, pairs) if pairs else None
 
 
-def _by_entries(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[float, Array | None]:
+def _by_entries(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[Any, Array | None]:
     size, reached = nodes[0].size, list[Array]()
+    inputs = like(nodes[0].slope, np.eye(size) if claim.norm == "1" else np.ones((size, 1)))
     for node in nodes[:-1]:
         given = [reached[source] for source in node.sources]
-        moved = (
-            _moved(node, given, nodes, claim) if given else np.eye(size) if claim.norm == "1" else np.ones((size, 1))
-        )
+        moved = _moved(node, given, nodes, claim) if given else inputs
         require(np.isfinite(moved).all(), "entrywise", f"{node.name}: nothing bounds it")
         reached.append(moved)
     last = maps[-1]
@@ -51,10 +52,10 @@ def _by_entries(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[fl
     return _whole(moved, claim.norm), symmetric(len(head), apart.max(1)) if places else None
 
 
-def _whole(moved: Array, norm: str) -> float:
+def _whole(moved: Array, norm: str) -> Any:
     if norm == "inf":
-        return float(moved.max())
-    return float(moved.sum(0).max()) * (1.0 + rounding_constant(len(moved) + 8))
+        return moved.max()
+    return moved.sum(0).max() * (1.0 + rounding_constant(len(moved) + 8))
 
 
 def _moved(node: Node, given: list[Array], nodes: list[Node], claim: Claim) -> Array:
@@ -71,10 +72,9 @@ def _moved(node: Node, given: list[Array], nodes: list[Node], claim: Claim) -> A
     if kind in ("Sandwich", "Residual"):
         inner = _through(node.numbers["G"], _through(node.numbers["H"], first))
         return inner if kind == "Sandwich" else (inner + first) * _ROUNDED
-    if kind == "GroupSort":
-        before, _, behind = (int(extent) for extent in node.numbers["split"][1:])
-        pairs = first.reshape(before, 2, behind, -1)
-        return np.broadcast_to(pairs.max(1, keepdims=True), pairs.shape).reshape(first.shape)
+    if kind in ("GroupSort", "SortedGroups"):
+        groups = first.reshape(*(int(extent) for extent in node.numbers["split"][1:]), -1)
+        return np.broadcast_to(groups.max(1, keepdims=True), groups.shape, subok=True).reshape(first.shape)
     if kind in ("Convolution", "AveragePooling", "MaximumPooling"):
         found: Array = import_module(".windows", __package__).moved(node, first)
         return found

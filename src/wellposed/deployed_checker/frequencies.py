@@ -5,16 +5,17 @@ are the complex conjugates of those at (−h, −v), and are not stored; of the 
 for v = 0 and for v = V/2, the functions of the format use the mean of one and the conjugate of the other.
 """
 
-import math
+import itertools
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from .node import Node
-from .proofs import FOLDED, UNIT, Array, Refuted, require, rounding_constant, semidefinite, up
+from .proofs import FOLDED, UNIT, Array, Refuted, like, nearest, require, rounding_constant, semidefinite, up
 
 _BITS = 256  # of fixed-point numbers
-_LONGEST = 4096  # rows or columns of an image
+LONGEST = 4096  # rows or columns of an image
 
 
 @cache
@@ -49,7 +50,7 @@ def check_turns(node: Node, image: tuple[int, ...]) -> None:
     for role, extent in zip(("turn_rows", "turn_columns"), image, strict=True):
         turn = node.numbers[role]
         require(
-            turn.shape == (2, extent) and extent <= _LONGEST, "transform", f"{node.name}: {role} is for other images"
+            turn.shape == (2, extent) and extent <= LONGEST, "transform", f"{node.name}: {role} is for other images"
         )
         right = waves(extent)
         good = (turn[0] == right.real).all() and (turn[1] == right.imag).all()
@@ -68,11 +69,12 @@ def spectrum(node: Node, role: str, image: tuple[int, ...], shape: tuple[int, ..
     numbers = node.numbers[role]
     wanted = (image[0], image[1] // 2 + 1, *shape, 2)
     require(numbers.shape == wanted, "shapes", f"{node.name}: {role} has shape {numbers.shape} instead of {wanted}")
-    found = numbers[..., 0] + 1j * numbers[..., 1]
+    i = like(numbers, np.array(1j))
+    found = numbers[..., 0] + i * numbers[..., 1]
     own = counts(image)[0] == 1.0
     mirrored = np.flip(np.roll(found, -1, 0), 0).conj()  # what is stored at (−h, v)
-    found[:, own] = (0.5 * (found + mirrored))[:, own]
-    return found
+    means: Array = np.where(own[:, None, None], 0.5 * (found + mirrored), found)
+    return means
 
 
 def counts(image: tuple[int, ...]) -> Array:
@@ -90,7 +92,7 @@ def transfer(kernel: Array, grid: tuple[int, ...], stride: tuple[int, ...] = (1,
     """
     rows, columns = kernel.shape[2:]
     down, right = np.arange(grid[0]), np.arange(grid[1] // 2 + 1)
-    found = np.zeros((len(down), len(right), *kernel.shape[:2], *stride), dtype=np.complex128)
+    parts = dict[tuple[int, ...], Any]()  # by phases
     for row in range(rows):
         for column in range(columns):
             at = row - rows // 2, column - columns // 2
@@ -99,40 +101,43 @@ def transfer(kernel: Array, grid: tuple[int, ...], stride: tuple[int, ...] = (1,
                 vertical[down * (at[0] // stride[0]) % grid[0]][:, None]
                 * horizontal[right * (at[1] // stride[1]) % grid[1]]
             )
-            taps = kernel[:, :, row, column]
-            found[..., at[0] % stride[0], at[1] % stride[1]] += phase[:, :, None, None] * taps
+            seen = like(kernel, phase[:, :, None, None]) * kernel[:, :, row, column]
+            place = at[0] % stride[0], at[1] % stride[1]
+            parts[place] = parts[place] + seen if place in parts else seen
+    phases = itertools.product(*map(range, stride))
+    found: Array = np.stack([parts.get(place, 0.0 * seen) for place in phases], -1)
     return found.reshape(*found.shape[:3], -1)
 
 
-def gram(kernel: Array, grid: tuple[int, ...], stride: tuple[int, ...]) -> tuple[Array, float]:
+def gram(kernel: Array, grid: tuple[int, ...], stride: tuple[int, ...]) -> tuple[Array, Any]:
     """U Uᴴ at every frequency for the correlation U of `transfer`, and a bound of its error in the Euclidean norm.
 
     Entries of the kernel may be off by `FOLDED` roundings.
     """
     found = transfer(kernel, grid, stride)
-    energy = float((np.abs(kernel).sum((2, 3)) ** 2).sum())  # above the square of the Frobenius norm anywhere
+    energy = (np.abs(kernel).sum((2, 3)) ** 2).sum()  # above the square of the Frobenius norm anywhere
     return found @ found.conj().swapaxes(-1, -2), 4.0 * rounding_constant(kernel[0].size + 64 + FOLDED) * energy
 
 
-def all_semidefinite(matrices: Array, error: float | Array) -> bool:
+def all_semidefinite(matrices: Array, error: Any) -> bool:
     """Whether Hermitian matrices, shape (*, n, n), give or take an error each, are proved positive semidefinite."""
     flat = matrices.reshape(-1, *matrices.shape[-2:])
-    errors = np.broadcast_to(error, matrices.shape[:-2]).reshape(-1)
+    errors = np.broadcast_to(error, matrices.shape[:-2], subok=True).reshape(-1)
     for matrix, missing in zip(flat, errors, strict=True):
         form = np.block([[matrix.real, -matrix.imag], [matrix.imag, matrix.real]])
-        if not semidefinite(0.5 * (form + form.T), float(missing) + 4.0 * UNIT * float(np.abs(form).sum(1).max())):
+        if not semidefinite(0.5 * (form + form.T), missing + 4.0 * UNIT * np.abs(form).sum(1).max()):
             return False
     return True
 
 
-def norm_of_gram(squares: Array, error: float, exponent: int) -> float:
+def norm_of_gram(squares: Array, error: Any, exponent: int) -> Any:
     """A proved bound of the largest singular value of matrices U, from U Uᴴ over 4 to a power, give or take an error."""
     if not squares.any():
-        return up(math.ldexp(math.sqrt(error), exponent)) if error else 0.0
-    eye, least, slack = np.eye(squares.shape[-1]), float(np.linalg.eigvalsh(squares)[..., -1].max()), 1e-13
+        return up(np.ldexp(np.sqrt(error), exponent) * (1.0 + 2.0 * UNIT))
+    eye, least, slack = np.eye(squares.shape[-1]), np.linalg.eigvalsh(nearest(squares))[..., -1].max(), 1e-13
     while slack < 1.0:
-        bound = (least + error) * (1.0 + slack)
+        bound = (like(squares, least) + error) * (1.0 + slack)
         if all_semidefinite(bound * eye - squares, error + 4.0 * UNIT * bound):
-            return up(math.ldexp(math.sqrt(bound) * (1.0 + 2.0 * UNIT), exponent))
+            return up(np.ldexp(np.sqrt(bound) * (1.0 + 2.0 * UNIT), exponent))
         slack *= 4.0
     raise Refuted("norm", "that of a convolution is lost to rounding")

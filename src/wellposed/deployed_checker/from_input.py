@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from .claim import Claim
+from .dense import Driven
 from .maps import Linear, margins
 from .metric import Segment, symmetric
 from .node import Node
 from .proofs import Array, require
 
 
-def constants(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[float, Array | None]:
+def constants(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[Any, Array | None]:
     """Constants in ℓ∞ or ℓ1 of all outputs and of their margins, of a network that is a segment from its input.
 
     ‖Δx‖_∞ ≤ 1 implies Σ d·Δx² ≤ Σ d for shares d > 0, an ellipsoid for each output and margin; a change of ‖Δx‖₁ ≤ 1 may be made
@@ -29,18 +30,18 @@ def constants(nodes: list[Node], maps: list[Linear], claim: Claim) -> tuple[floa
     ]
     rows = claim.take(f"{end.place}/multipliers", len(places), len(segment.matrix))
     require(len(values) == 1 + len(places) - wholes, "metric", f"{segment.name}: {len(values)} values")
+    columns = [] if largest else [Driven(part) for part in np.split(segment.driving, segment.driving.shape[1], 1)]
     each = values[0] if largest else values[0] / math.sqrt(outputs) * (1.0 - 1e-15)
-    shares = claim.take(f"{end.place}/shares", len(rows), segment.driven.shape[1]) if largest else rows
+    shares = claim.take(f"{end.place}/shares", len(rows), segment.driving.shape[1]) if largest else rows
     for place, metric, share, value in zip(places, rows, shares, [each] * wholes + list(values[1:]), strict=True):
         follows = isinstance(place, tuple) and value >= (2.0 if largest else math.sqrt(2.0)) * each * (1.0 + 1e-15)
         if follows:
             continue
         if largest:
             usable = share.min() > 1e-50 and share.max() < 1e50
-            inner = value / math.sqrt(float(share.sum())) * (1.0 - 1e-12)
-            good = usable and segment.proves(place, metric, inner, segment.driven / np.sqrt(share))
+            inner = value / np.sqrt(share.sum()) * (1.0 - 1e-12)
+            good = usable and segment.proves(place, metric, inner, Driven(segment.driving / np.sqrt(share)))
         else:
-            columns = np.split(segment.driven, segment.driven.shape[1], 1)
-            good = all(segment.proves(place, metric, float(value), column) for column in columns)
+            good = all(segment.proves(place, metric, value, column) for column in columns)
         require(good, "metric", f"{segment.name}: {value!r} is not proved for {place}")
-    return float(values[0]), symmetric(outputs, values[1:]) if len(values) > 1 else None
+    return values[0], symmetric(outputs, values[1:]) if len(values) > 1 else None

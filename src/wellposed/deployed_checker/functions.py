@@ -8,6 +8,7 @@ from pathlib import Path
 from onnx import FunctionProto, NodeProto, parser
 
 DOMAIN, OPSET, IR_VERSION, VERSION = "wellposed", 20, 10, 1
+STRUCTURE = ("edge_index", "batch")  # inputs of networks on graphs beside the features of nodes
 _HEADER = f'<opset_import: ["" : {OPSET}, "{DOMAIN}" : {VERSION}], domain: "{DOMAIN}">\n'
 
 

@@ -8,7 +8,7 @@ from . import correlation
 from .circulated import KINDS
 from .maps import Linear
 from .node import Node
-from .proofs import Array, require
+from .proofs import Array, like, require
 from .windows import by_channel
 
 
@@ -41,7 +41,8 @@ class ImageSegment:
         driven = maps[self.node.sources[0]]
         placed = nodes[driven.start]
         convolved = nodes[placed.sources[0]] if placed.kind == "Placed" else placed
-        known = convolved.kind == "Convolution" and driven.matrix.ndim == 1 and placed.shape == self.node.shape
+        known = convolved.kind == "Convolution" and driven.matrix.ndim == 1
+        known = known and placed.shape == self.node.shape and len(convolved.numbers["b"]) == self.node.shape[0]
         require(known, "metric", f"{self.name}: no convolution stands before its equilibrium")
         self.scale = driven.matrix.reshape(self.node.shape)
         before = maps[convolved.sources[0]]
@@ -57,7 +58,7 @@ class ImageSegment:
             require(index.ndim == 1, "metric", f"{self.name}: {placed.name} mixes pixels and channels")
             seen = np.concatenate([seen, np.full((1, seen.shape[1]), math.prod(image[1:]))])[index]
         mask = self.node.numbers["mask"]
-        needed = np.asarray(np.broadcast_to(mask, self.node.shape).any(0))
+        needed = np.asarray(np.broadcast_to(mask != 0.0, self.node.shape).any(0))
         found = correlation.circular(seen, image[1:], taps, needed, (correlation.same,))
         if found is None:
             found = correlation.circular(seen, image[1:], taps, needed, (correlation.larger,))
@@ -79,6 +80,9 @@ def _spread(rows: Array, state: tuple[int, ...], pool: Node | None) -> Array:
     if pool is None:
         return rows.reshape(-1, *state)
     index = pool.numbers["index"]
-    found, means = np.zeros((len(rows), state[0], math.prod(state[1:]))), rows.reshape(len(rows), state[0], -1, 1)
+    found, means = (
+        like(rows, np.zeros((len(rows), state[0], math.prod(state[1:])))),
+        rows.reshape(len(rows), state[0], -1, 1),
+    )
     found[:, :, index] = means / index.shape[1]  # its windows do not overlap
     return found.reshape(-1, *state)

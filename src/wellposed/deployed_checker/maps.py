@@ -42,7 +42,7 @@ def scale_of(node: Node) -> Array | None:
         scale = numbers["weight"] / np.sqrt(numbers["variance"] + numbers["epsilon"])
     else:
         return None
-    return np.broadcast_to(scale, node.shape).reshape(-1)
+    return np.broadcast_to(scale, node.shape, subok=True).reshape(-1)
 
 
 def linear_maps(nodes: list[Node]) -> list[Linear]:

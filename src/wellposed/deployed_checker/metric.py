@@ -1,13 +1,14 @@
 """Constants of an equilibrium with the linear maps around it, in diagonal metrics: the theorem ``"metric"``."""
 
 import math
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from .claim import Claim
-from .dense import metric_proves
+from .dense import Driven, metric_proves
 from .maps import Linear, margins
 from .node import Node
 from .proofs import Array, require, up
@@ -21,7 +22,7 @@ class Segment:
         layer: place of the equilibrium.
         name: of the node that the last edge leaves.
         matrix: W.
-        driven: U.
+        driving: U.
         seen: C.
         direct: D, or None.
         multipliers: how many a metric has.
@@ -45,11 +46,16 @@ class Segment:
             all(part.start == driven.start for part in rest), "metric", f"{end.name} adds something of another edge"
         )
         self.start, self.layer, self.name = driven.start, layer.place, end.name
-        self.matrix, self.driven, self.seen = layer.numbers["W"], driven.dense, seen.dense
+        self.matrix, self.driving, self.seen = layer.numbers["W"], driven.dense, seen.dense
         self.direct, self.multipliers = rest[0].dense if rest else None, len(self.matrix)
 
+    @cached_property
+    def driven(self) -> Driven:
+        """U with what proofs share."""
+        return Driven(self.driving)
+
     def proves(
-        self, row: int | tuple[int, int] | slice, metric: Array, value: float, driven: Array | None = None
+        self, row: int | tuple[int, int] | slice, metric: Array, value: Any, driven: Driven | None = None
     ) -> bool:
         """Whether an output, a margin, or all outputs are proved to have a constant, from all inputs or from others."""
         first, second = row if isinstance(row, tuple) else (row, None)
@@ -58,8 +64,7 @@ class Segment:
         if second is not None:
             seen, size = seen - self.seen[second], size + np.abs(self.seen[second])
             direct = None if direct is None or self.direct is None else direct - self.direct[second]
-        driven = self.driven if driven is None else driven
-        return metric_proves(self.matrix, driven, seen, size, metric, value, direct)
+        return metric_proves(self.matrix, driven or self.driven, seen, size, metric, value, direct)
 
 
 def segment_of(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> Any:
@@ -73,7 +78,7 @@ def segment_of(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -
     return Segment(nodes, maps, end)
 
 
-def constants(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> tuple[int, float, Array | None]:
+def constants(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> tuple[int, Any, Array | None]:
     """Where a segment to an edge starts, its Euclidean constant, and those of margins where there is evidence for them."""
     segment = segment_of(nodes, maps, end, claim)
     values = claim.take(f"{end.place}/values", -1)
@@ -82,14 +87,13 @@ def constants(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) ->
     require(len(places) == len(values), "metric", f"{segment.name}: {len(values)} values for {count} outputs")
     for place, metric, value in zip(places, rows, values, strict=True):
         follows = isinstance(place, tuple) and value >= up(math.sqrt(2.0) * (1.0 + 1e-15)) * values[0]
-        proved = follows or segment.proves(place, metric, float(value))
+        proved = follows or segment.proves(place, metric, value)
         require(proved, "metric", f"{segment.name}: {value!r} is not proved for {place}")
-    return segment.start, float(values[0]), symmetric(count, values[1:]) if len(values) > 1 else None
+    return segment.start, values[0], symmetric(count, values[1:]) if len(values) > 1 else None
 
 
 def symmetric(count: int, values: Array) -> Array:
     """Constants of margins as a matrix."""
-    found = np.zeros((count, count))
-    for (i, j), value in zip(margins(count), values, strict=True):
-        found[i, j] = found[j, i] = value
-    return found
+    rows, columns, place = *np.triu_indices(count, 1), np.zeros((count, count), int)
+    place[rows, columns] = place[columns, rows] = 1 + np.arange(len(values))
+    return np.concatenate([np.zeros(1), values])[place]

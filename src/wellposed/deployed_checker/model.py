@@ -2,13 +2,14 @@
 
 import hashlib
 import math
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from .claim import content_of
-from .functions import DOMAIN, IR_VERSION, OPSET, VERSION, activation, called, function
+from .functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, activation, called, function
 from .node import Node
 from .proofs import Array, Refuted, require
 from .shapes import LARGEST, set_shapes
@@ -17,9 +18,11 @@ _TYPES = {TensorProto.FLOAT: "<f4", TensorProto.DOUBLE: "<f8", TensorProto.INT64
 # Numbers of functions that are something else than float32.
 _DTYPES = {
     **dict.fromkeys(("shape", "split", "index", "limit", "finer", "sorts_inner", "sorts_outer"), "<i8"),
+    **dict.fromkeys(("partner", "lower"), "<i8"),
     **dict.fromkeys(("floor", "sensitivity", "epsilon", "overlap", "step", "goal", "norm", "kappa", "direct"), "<f8"),
     **dict.fromkeys(("through", "driven", "contraction", "turn_rows", "turn_columns"), "<f8"),
 }  # fmt: skip
+_ENTER = ("Enter", "EnterGraphs")
 _TWO = ("SumOfTwo", "DifferenceOfTwo")
 
 
@@ -35,7 +38,7 @@ def read(path: Path, digest: str) -> list[Node]:
     numbers = _numbers(model)
     nodes = _nodes(model, numbers)
     set_shapes(nodes)
-    _require_written_so(model, data, nodes[0].shape, nodes[-1].shape)
+    _require_written_so(model, data, nodes)
     return nodes
 
 
@@ -60,8 +63,8 @@ def _numbers(model: ModelProto) -> dict[str, Array]:
 def _nodes(model: ModelProto, numbers: dict[str, Array]) -> list[Node]:
     nodes: list[Node] = []
     edges: dict[str, tuple[int, str]] = {}  # of values: the node that they come from, and the bound of their error
-    names, used = {"x", *numbers}, set[str]()
-    require(len(names) == len(numbers) + 1, "names", "x is the input and no stored number")
+    names, used = {"x", *STRUCTURE, *numbers}, set[str]()
+    require(len(names) == len(numbers) + 1 + len(STRUCTURE), "names", "an input is no stored number")
     for place, entry in enumerate(model.graph.node):
         kind, given = entry.op_type, list(entry.input)
         require(entry.domain == DOMAIN, "functions", f"{kind} of the domain {entry.domain!r} is unknown")
@@ -69,22 +72,24 @@ def _nodes(model: ModelProto, numbers: dict[str, Array]) -> list[Node]:
             formal = list(function(kind).input)
         except KeyError as error:
             raise Refuted("functions", f"{kind} is unknown") from error
-        require((kind == "Enter") == (place == 0), "graph", "Enter is not the first node, or not the only one")
+        require((kind in _ENTER) == (place == 0), "graph", "Enter is not the first node, or not the only one")
         require((kind == "Leave") == (place == len(model.graph.node) - 1), "graph", "Leave is not the last node alone")
         require(len(given) == len(formal) and len(entry.output) == 2, "graph", f"{kind} takes {len(formal)}, gives 2")
         fresh = set(entry.output)
         require(
             len(fresh) == 2 and not fresh & names and "" not in fresh, "names", f"{kind} gives names that are taken"
         )
-        count = 0 if kind == "Enter" else 2 if kind in _TWO else 1
+        count = 0 if kind in _ENTER else 2 if kind in _TWO else 1
         sources = [_source(edges, *given[2 * pair : 2 * pair + 2]) for pair in range(count)]
         own: dict[str, Array] = {}
-        for role, name in zip(formal[2 * count :], given[2 * count :], strict=True) if place else ():
+        for role, name in zip(formal[2 * count :], given[2 * count :], strict=True):
+            if role in STRUCTURE or place == 0:
+                require(name == role, "graph", f"{kind} takes {name!r} where the input {role} should be")
+                continue
             require(name in numbers, "graph", f"{kind} takes {name!r} where its {role} should be")
             wanted = _DTYPES.get(role, "<f4")
             require(numbers[name].dtype == wanted, "numbers", f"{name}, the {role} of {kind}, is not in {wanted}")
             own[role] = numbers[name].astype(np.float64) if wanted == "<f4" else numbers[name]
-        require(place or given == ["x"], "graph", "Enter takes the input and nothing else")
         used |= set(given)
         names |= fresh
         edges[entry.output[0]] = place, entry.output[1]
@@ -94,7 +99,7 @@ def _nodes(model: ModelProto, numbers: dict[str, Array]) -> list[Node]:
     taken = {source for node in nodes for source in node.sources}
     require(taken == set(range(len(nodes) - 1)), "graph", "the value of a node is not used")
     require(set(numbers) <= used, "numbers", f"not used: {sorted(set(numbers) - used)}")
-    nodes[0].shape = _declared(model)
+    nodes[0].shape, nodes[0].nodewise = _declared(model), nodes[0].kind == "EnterGraphs"
     return nodes
 
 
@@ -106,24 +111,27 @@ def _source(edges: dict[str, tuple[int, str]], value: str, error: str) -> int:
 
 
 def _declared(model: ModelProto) -> tuple[int, ...]:
-    """The shape of an input."""
-    require(len(model.graph.input) == 1, "graph", "has not one input")
+    """The shape of an input, or of the features of a node."""
+    require(len(model.graph.input) > 0, "graph", "has no input")
     extents = tuple(part.dim_value for part in model.graph.input[0].type.tensor_type.shape.dim)[1:]
     require(extents and all(extent > 0 for extent in extents), "graph", "inputs of no fixed shape")
     require(math.prod(extents) <= LARGEST, "graph", "inputs are too large")
     return extents
 
 
-def _require_written_so(model: ModelProto, data: bytes, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+def _require_written_so(model: ModelProto, data: bytes, network: list[Node]) -> None:
     """Refuse a file with anything in it that was not read: written again from what was, it has the same bytes."""
     nodes = [helper.make_node(node.op_type, node.input, node.output, domain=DOMAIN) for node in model.graph.node]
     stored = [
         TensorProto(name=part.name, dims=part.dims, data_type=part.data_type, raw_data=part.raw_data)
         for part in model.graph.initializer
     ]
-    ends: list[tuple[str, list[str | int]]] = [("logits", ["batch", *outputs]), ("error_bound", ["batch"])]
+    ends: list[tuple[str, list[str | int]]] = [("logits", ["batch", *network[-1].shape]), ("error_bound", ["batch"])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *network[0].shape])]
+    if network[0].nodewise:
+        inputs = import_module(".graphs", __package__).inputs_of(network[0].shape)
     graph = helper.make_graph(
-        nodes, "network", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *inputs])],
+        nodes, "network", inputs,
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, extents) for name, extents in ends], stored,
     )  # fmt: skip
     require(tuple(model.graph.node[-1].output) == ("logits", "error_bound"), "graph", "other outputs than it leaves")

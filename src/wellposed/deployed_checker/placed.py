@@ -25,5 +25,5 @@ def moved(node: Node, given: Array) -> Array:
     """How far the entries of a node's value move at most, from how far the pixels do, in columns."""
     channels = node.size // node.numbers["index"].size
     pixels = given.reshape(channels, -1, given.shape[1])
-    pixels = np.concatenate([pixels, np.zeros_like(pixels[:, :1])], 1)
+    pixels = np.concatenate([pixels, np.zeros((channels, 1, given.shape[1]))], 1)
     return pixels[:, node.numbers["index"].reshape(-1)].reshape(node.size, -1)

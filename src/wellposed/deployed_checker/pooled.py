@@ -6,6 +6,7 @@ if Σ_ω C_ω S_ω⁻¹ C_ωᴴ ⪯ I, C_ω its transform; so if matrices P_ω w
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from .frequencies import all_semidefinite, counts, gram, waves
 from .image_segment import ImageSegment
 from .maps import Linear
 from .node import Node
-from .proofs import FOLDED, UNIT, Array, near_one, require, rounding_constant, semidefinite
+from .proofs import FOLDED, UNIT, Array, length, like, near_one, nearest, require, rounding_constant, semidefinite
 from .windows import by_channel
 
 
@@ -40,52 +41,56 @@ class PooledSegment(ImageSegment):
         self.multipliers, scale = len(self.kernel), np.broadcast_to(psi[:, 0], (len(self.kernel), 1))
         flat = (-1, self.multipliers, self.multipliers)
         self._displacement = (scale * core).reshape(flat)
-        self._sizes = (sizes * float(psi.max())).reshape(-1)
+        self._sizes = (sizes * psi.max()).reshape(-1)
         squares, self._missing = gram(self.kernel, self.grid, self.strides)
         if not self.circular:
             squares, self._missing = self._above(squares, self._missing, claim), 0.0
         self._squares = squares.reshape(flat)
 
-    def _above(self, squares: Array, missing: float, claim: Claim) -> Array:
+    def _above(self, squares: Array, missing: Any, claim: Claim) -> Array:
         """The matrix of the evidence, which is above U Uᴴ at every frequency of the larger grid."""
         found = claim.gram(self.node, self.kernel, self.strides)
-        good = all_semidefinite(found - squares, missing + 4.0 * UNIT * float(np.abs(found).sum()))
+        good = all_semidefinite(found - squares, missing + 4.0 * UNIT * np.abs(found).sum())
         require(good, "metric", f"{self.name}: no matrix above those of the convolution")
         return found[None]
 
-    def proves(self, row: int | tuple[int, int] | slice, multipliers: Array, value: float) -> bool:
+    def proves(self, row: int | tuple[int, int] | slice, multipliers: Array, value: Any) -> bool:
         """Whether an output, a margin, or all outputs are proved to have a constant."""
         (seen, size), squares = self.rows(row), self._squares
         seen, power = near_one(seen)
         if not 0.0 < value < 1e300 or not abs(power) < 300 or not abs(self.exponent) < 300:
             return False
-        weights, bound = np.ldexp(multipliers, -2 * power), math.ldexp(value, -power - self.exponent)
+        weights, bound = np.ldexp(multipliers, -2 * power), np.ldexp(value, -power - self.exponent)
         if not (1e-90 < bound < 1e90 and 1e-90 < weights.min() <= weights.max() < 1e90):
             return False
         half, through = weights[:, None] * self._displacement, weights[:, None] * squares * weights / bound**2
         condition = half + half.conj().swapaxes(1, 2) - through
-        error = 32.0 * UNIT * (float(weights.max()) * self._sizes + np.abs(through).sum(2).max(1))
-        error = error + 1.01 * float(weights.max()) ** 2 * self._missing / bound**2
-        lost = rounding_constant(FOLDED) * math.ldexp(float(size.sum()), -power)
+        error = 32.0 * UNIT * (weights.max() * self._sizes + np.abs(through).sum(2).max(1))
+        error = error + 1.01 * weights.max() ** 2 * self._missing / bound**2
+        lost = rounding_constant(FOLDED) * np.ldexp(size.sum(), -power)
         return _sums_to_one(condition, error, seen, counts(self.node.shape[1:]).reshape(-1), lost)
 
 
-def _sums_to_one(condition: Array, error: Array, image: Array, count: Array, missed: float) -> bool:
+def _sums_to_one(condition: Array, error: Array, image: Array, count: Array, missed: Any) -> bool:
     """Whether Σ C_ω S_ω⁻¹ C_ωᴴ ⪯ I is proved for C = image, which is off by so much in the Euclidean norm."""
+    least = 0.5 * float(np.linalg.eigvalsh(nearest(condition))[:, 0].min())
+    if not least > 0.0:
+        return False
     seen = _transformed(image)
-    needed = seen.conj().swapaxes(1, 2) @ np.linalg.solve(condition, seen)
+    about, behind = nearest(condition), nearest(seen)
+    needed = behind.conj().swapaxes(1, 2) @ np.linalg.solve(about, behind)
     needed = 0.5 * (needed + needed.conj().swapaxes(1, 2))
     outputs, eye = needed.shape[1], np.eye(condition.shape[1])
     left = 1.0 - float(np.linalg.eigvalsh(np.einsum("f,fab->ab", count, needed.real))[-1])
-    least = 0.5 * float(np.linalg.eigvalsh(condition)[:, 0].min())
-    if not left > 0.0 or not least > 0.0:
+    if not left > 0.0:
         return False
     # Half of what is left of the identity is shared out, evenly and in proportion to the needs.
-    share = (1.0 + 0.25 * left) * needed + 0.25 * left / float(count.sum()) * np.eye(outputs)
+    share: Any = (1.0 + 0.25 * left) * needed + 0.25 * left / float(count.sum()) * np.eye(outputs)
     # Powers of two bring both diagonal blocks near one, exactly.
     first, second = (
-        np.exp2(np.round(-0.5 * np.log2(np.abs(part).max((1, 2)))))[:, None, None] for part in (condition, share)
+        np.exp2(np.round(-0.5 * np.log2(np.abs(part).max((1, 2)))))[:, None, None] for part in (about, share)
     )
+    share = like(condition, share)
     upper = np.concatenate([condition * first**2, seen * first * second], 2)
     lower = np.concatenate([seen.conj().swapaxes(1, 2) * first * second, share * second**2], 2)
     bordered = np.concatenate([upper, lower], 1)
@@ -96,17 +101,17 @@ def _sums_to_one(condition: Array, error: Array, image: Array, count: Array, mis
         return False
     # By products with unitary matrices, and of entries that had rounded.
     lost = sum(rounding_constant(4 * extent + 64) * math.sqrt(extent) for extent in image.shape[2:])
-    lost = lost * float(np.linalg.norm(image)) * (1.0 + 1e-9)
-    limit = 1.0 - 1.01 * (lost + missed) / math.sqrt(least)
-    total = np.einsum("f,fab->ab", count, share.real)
-    rounding = rounding_constant(len(count) + 8) * float(np.einsum("f,fab->ab", count, np.abs(share)).sum(1).max())
+    lost = lost * length(image) * (1.0 + 1e-9)
+    limit = 1.0 - 1.01 * (lost + missed) / np.sqrt(like(image, least))
+    total = (count[:, None, None] * share.real).sum(0)
+    rounding = rounding_constant(len(count) + 8) * (count[:, None, None] * np.abs(share)).sum(0).sum(1).max()
     return limit > 0.0 and semidefinite(limit**2 * (1.0 - 1e-15) * np.eye(outputs) - 0.5 * (total + total.T), rounding)
 
 
 def _transformed(image: Array) -> Array:
     """The unitary transform of images, shape (outputs, channels, height, width): (frequencies, channels, outputs)."""
     down, right = (
-        waves(extent)[np.outer(np.arange(kept), np.arange(extent)) % extent].conj() / math.sqrt(extent)
+        like(image, waves(extent)[np.outer(np.arange(kept), np.arange(extent)) % extent].conj() / math.sqrt(extent))
         for kept, extent in ((image.shape[2], image.shape[2]), (image.shape[3] // 2 + 1, image.shape[3]))
     )
-    return (down @ image @ right.T).reshape(*image.shape[:2], -1).transpose(2, 1, 0)
+    return (down @ image @ right.swapaxes(0, 1)).reshape(*image.shape[:2], -1).transpose(2, 1, 0)

@@ -12,7 +12,8 @@ import numpy as np
 
 from .claim import Claim
 from .node import Node
-from .proofs import Array, Refuted, bounded, require, rounding_constant
+from .proofs import Array, Refuted, below, bounded, require, rounding_constant
+from .shapes import Shape
 
 Map = Callable[[Array], Array]
 _STEPS = 20000
@@ -29,21 +30,27 @@ _CONCAVE: dict[str, tuple[Map, Map]] = {
 }  # fmt: skip
 
 
+def shape(node: Node, given: Shape) -> Shape:
+    """The shape of a positive part, which is that of its argument."""
+    require(node.numbers["floor"] > 0.0, "options", f"{node.name}: its floor is not positive")
+    return given
+
+
 def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove that an equilibrium is unique, and the sensitivity that its node's bound of errors relies on."""
     forward, backward, terms = through(node)
-    error, floor, weights = rounding(terms), float(node.numbers["floor"]), node.numbers[_weights(node)]
+    error, floor, weights = rounding(terms), node.numbers["floor"][()], node.numbers[_weights(node)]
     require(node.sigma in _CONCAVE and (weights >= 0.0).all(), "equilibrium", f"{node.name}: σ or W is of another kind")
-    given = float(before.numbers["floor"]) if before.kind == "PositivePart" else 0.0
+    given = before.numbers["floor"][()] if before.kind == "PositivePart" else 0.0
     known = before.kind == "PositivePart" or (before.kind, before.sigma) == ("Activation", "relu")
     fits = known and -1.0 <= floor <= given and (floor > 0.0 or node.sigma == "sigmoid")
     require(fits, "floor", f"{node.name}: {floor!r} is not below what {before.name} gives, or not for this activation")
     start, reach, back = (claim.take(f"{node.place}/{part}", *node.shape) for part in ("start", "reach", "back"))
-    scale, value = slopes(node), float(node.numbers["sensitivity"])
+    scale, value = slopes(node), node.numbers["sensitivity"][()]
     good = bounded(start, reach) and bool((back >= 0.0).all() and (back < 1e200).all())
     good = good and bool((reach >= scale * (forward(reach) + start) * (1.0 + error)).all())
     good = good and bool((back >= (backward(scale * back) + reach) * (1.0 + error)).all())
-    if not good or not float(np.sqrt((scale * back / start).max())) * (1.0 + 1e-14) <= value:
+    if not good or not np.sqrt((scale * back / start).max()) * (1.0 + 1e-14) <= value:
         raise Refuted("sensitivity", f"{node.name}: {value!r} is not proved")
 
 
@@ -70,7 +77,7 @@ def rounding(terms: int) -> float:
 def slopes(node: Node) -> Array:
     """D, rounded up."""
     forward, _, terms = through(node)
-    floor, error = float(node.numbers["floor"]), rounding(terms)
+    floor, error = node.numbers["floor"][()], rounding(terms)
     sigma, slope = _CONCAVE[node.sigma]
     low = np.zeros(node.shape)
     for _ in range(_STEPS):
@@ -78,7 +85,7 @@ def slopes(node: Node) -> Array:
         following = np.maximum(low, sigma(driven - 1e-15 * np.abs(driven)) * (1.0 - 1e-14))
         if (following <= low * (1.0 + 1e-13)).all():
             break
-        low = following
+        low = below(following)
     driven = forward(low) * (1.0 - error) + floor
     least = np.maximum(driven - 1e-15 * np.abs(driven), 0.0)
     found: Array = slope(least * (1.0 - 1e-14)) * (1.0 + 1e-13) + 1e-15

@@ -23,10 +23,14 @@ _SANE = {
 }  # fmt: skip
 _ELSEWHERE = {
     "Convolution": ".windows", "AveragePooling": ".windows", "MaximumPooling": ".windows", "Placed": ".placed",
+    "GraphEquilibrium": ".graphs", "NodeSum": ".graphs", "TierEquilibrium": ".tiers",
     "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
     "ConvolvedEquilibrium": ".convolved", "PositiveConvolvedEquilibrium": ".convolved",
     "Circular": ".circular", "FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells",
+    "Sandwich": ".explicit", "Residual": ".explicit", "GroupSort": ".explicit", "SortedGroups": ".explicit",
+    "PositivePart": ".positive",
 }  # fmt: skip
+_ON_NODES = ("GraphEquilibrium", "NodeSum")
 _SAME = ("Enter", "SumOfTwo", "DifferenceOfTwo", "Activation")
 
 
@@ -35,6 +39,8 @@ def set_shapes(nodes: list[Node]) -> None:
     for node in nodes[1:]:
         given = [nodes[source].shape for source in node.sources]
         require(given == given[:1] * len(given), "shapes", f"{node.name} takes values of shapes {given}")
+        on_nodes = all(nodes[source].nodewise == (node.kind in _ON_NODES) for source in node.sources)
+        require(on_nodes, "graphs", f"{node.name} is not for values of nodes, or for these only")
         for role in OPTIONS:
             require(node.numbers.get(role, np.float64()).shape == (), "shapes", f"{node.name}: {role} is no scalar")
         node.shape = given[0] if node.kind in _SAME else _shape_of(node)(node, given[0])
@@ -47,9 +53,9 @@ def _shape_of(node: Node) -> Callable[[Node, Shape], Shape]:
         found: Callable[[Node, Shape], Shape] = import_module(_ELSEWHERE[node.kind], __package__).shape
         return found
     known = {
-        "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise, "GroupSort": _sorted,
-        "BatchNormalized": _entrywise, "Linear": _linear, "Sandwich": _explicit, "Residual": _explicit,
-        "PositivePart": _positive_part, "ReflectedEquilibrium": _equilibrium, "PositiveEquilibrium": _equilibrium,
+        "Leave": _leave, "Reshaped": _reshaped, "Affine": _entrywise, "Normalize": _entrywise,
+        "BatchNormalized": _entrywise, "Linear": _linear,
+        "ReflectedEquilibrium": _equilibrium, "PositiveEquilibrium": _equilibrium,
     }  # fmt: skip
     if node.kind not in known:
         raise Refuted("functions", f"nothing is known of {node.name}")
@@ -75,13 +81,6 @@ def _reshaped(node: Node, given: Shape) -> Shape:
     return found
 
 
-def _sorted(node: Node, given: Shape) -> Shape:
-    split = target(node.numbers["split"], node.name)
-    good = len(split) == 3 and split[1] == 2 and math.prod(split) == math.prod(given)
-    require(good and target(node.numbers["shape"], node.name) == given, "shapes", f"{node.name} sorts other pairs")
-    return given
-
-
 def _entrywise(node: Node, given: Shape) -> Shape:
     parts = [part for role, part in node.numbers.items() if role != "epsilon"]
     try:
@@ -99,25 +98,15 @@ def _entrywise(node: Node, given: Shape) -> Shape:
 
 
 def _linear(node: Node, given: Shape) -> Shape:
-    return (*given[:-1], _map(node, "W", "b", given[-1]))
+    return (*given[:-1], outputs_of(node, "W", "b", given[-1]))
 
 
-def _map(node: Node, weight: str, bias: str, inputs: int) -> int:
+def outputs_of(node: Node, weight: str, bias: str, inputs: int) -> int:
+    """How many outputs an affine map has, by the names of its numbers."""
     matrix, shift = node.numbers[weight], node.numbers[bias]
     fits = matrix.ndim == 2 and matrix.shape[1] == inputs and shift.shape == matrix.shape[:1]
     require(fits, "shapes", f"{node.name}: {weight} {matrix.shape} with {bias} {shift.shape} is no map of {inputs}")
     return len(matrix)
-
-
-def _explicit(node: Node, given: Shape) -> Shape:
-    outputs = _map(node, "G", "c", _map(node, "H", "b", given[-1]))
-    require(node.kind == "Sandwich" or outputs == given[-1], "shapes", f"{node.name} adds {outputs} to {given[-1]}")
-    return (*given[:-1], outputs)
-
-
-def _positive_part(node: Node, given: Shape) -> Shape:
-    require(node.numbers["floor"] > 0.0, "options", f"{node.name}: its floor is not positive")
-    return given
 
 
 def _equilibrium(node: Node, given: Shape) -> Shape:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,9 @@ def shape(node: Node, given: Shape) -> Shape:
             (rows, index.shape[1] // rows) for rows in range(1, index.shape[1] + 1) if index.shape[1] % rows == 0
         ]
     require(len(index) == found[1] * found[2], "shapes", f"{node.name}: {len(index)} windows for {found}")
-    padded, real = node.kind == "Convolution", np.ones(found[1:], bool)
-    around = padded and correlation.circular(index, given[1:], windows[0], real, (correlation.same,)) is not None
-    if not around and not any(_regular(index, given[1:], window, found[1:], padded) for window in windows):
+    padded, known = node.kind == "Convolution", (correlation.same, correlation.large)
+    usual = padded and correlation.circular(index, given[1:], windows[0], np.ones(found[1:], bool), known) is not None
+    if not usual and not any(_regular(index, given[1:], window, found[1:], padded) for window in windows):
         raise Refuted("windows", f"{node.name}: the windows are in no regular places")
     if node.kind == "AveragePooling":
         require(len(np.unique(index)) == index.size, "windows", f"{node.name}: the windows overlap")
@@ -76,28 +77,29 @@ def by_channel(matrix: Array, shape: tuple[int, ...]) -> Array | None:
     return rows[:, 0] if (rows == rows[:, :1]).all() else None
 
 
-def constant(node: Node, nodes: list[Node]) -> float:
+def constant(node: Node, nodes: list[Node]) -> Any:
     """The Euclidean constant of a convolution or a pooling."""
     if node.kind == "MaximumPooling":
-        return float(node.numbers["overlap"])
+        return node.numbers["overlap"][()]
     if node.kind == "AveragePooling":
-        return up(node.numbers["index"].shape[1] ** -0.5)
+        return up(np.sqrt(1.0 / node.numbers["index"].shape[1]) * (1.0 + 1e-15))
     return _norm(node, nodes[node.sources[0]].shape, np.ones(node.shape[0]))
 
 
-def scaled(nodes: list[Node], path: Linear, found: list[float]) -> float:
-    """The constant of an edge by a convolution of which each channel is scaled behind it; infinite if its path is another."""
+def scaled(nodes: list[Node], path: Linear, found: list[Any]) -> list[Any]:
+    """The constant of an edge by a convolution of which each channel is scaled behind it; none if its path is another."""
     first = nodes[path.start]
     scale, before = by_channel(path.matrix, first.shape), first.sources[0]
-    return math.inf if scale is None else up(_norm(first, nodes[before].shape, scale) * found[before])
+    return [] if scale is None else [up(_norm(first, nodes[before].shape, scale) * found[before])]
 
 
-def _norm(node: Node, given: Shape, scale: Array) -> float:
+def _norm(node: Node, given: Shape, scale: Array) -> Any:
     """Of a convolution whose channels are scaled, by the matrices of its frequencies, or by Young's inequality for its taps."""
     kernel = node.numbers["K"] * scale[:, None, None, None]
     sums, rounding = np.abs(kernel).sum((2, 3)), 1.0 + rounding_constant(kernel.size + 16 + 2 * FOLDED)
-    young = up(math.sqrt(float(sums.sum(0).max()) * float(sums.sum(1).max())) * rounding)
-    return min(young, correlation.norm(kernel, node.numbers["index"], given[1:], node.shape[1:]))
+    young = up(np.sqrt(sums.sum(0).max() * sums.sum(1).max()) * rounding)
+    found = correlation.norm(kernel, node.numbers["index"], given[1:], node.shape[1:])
+    return young if found is None else min(young, found)
 
 
 def moved(node: Node, given: Array) -> Array:
@@ -106,14 +108,16 @@ def moved(node: Node, given: Array) -> Array:
     channels = node.numbers["K"].shape[1] if node.kind == "Convolution" else node.shape[0]
     pixels = given.reshape(channels, -1, given.shape[1])
     if node.kind == "Convolution":
-        pixels = np.concatenate([pixels, np.zeros_like(pixels[:, :1])], 1)
+        pixels = np.concatenate([pixels, np.zeros((channels, 1, given.shape[1]))], 1)
         kernel = np.abs(node.numbers["K"]).reshape(len(node.numbers["K"]), channels, -1)
         found = sum(
             np.einsum("oi,iwm->owm", kernel[:, :, tap], pixels[:, index[:, tap]]) for tap in range(index.shape[1])
         )
-        return np.asarray(found).reshape(-1, given.shape[1]) * (1.0 + rounding_constant(kernel[0].size + 32)) + 1e-300
+        return found.reshape(-1, given.shape[1]) * (1.0 + rounding_constant(kernel[0].size + 32)) + 1e-300
     seen = pixels[:, index]
     found = (
-        seen.max(2) if node.kind == "MaximumPooling" else seen.mean(2) * (1.0 + rounding_constant(index.shape[1] + 8))
+        seen.max(2)
+        if node.kind == "MaximumPooling"
+        else seen.sum(2) / index.shape[1] * (1.0 + rounding_constant(index.shape[1] + 8))
     )
     return found.reshape(-1, given.shape[1])

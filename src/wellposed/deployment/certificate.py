@@ -213,7 +213,9 @@ def _metrics(
 
 def _searched(segment: Segment, metric: Array, tail: TailBound | None, last: bool) -> list[tuple[float, Array]]:
     """Constants and metrics of all outputs, and at the end of a network of every margin."""
-    matrix, driven, seen = (torch.from_numpy(np.array(part)) for part in (segment.matrix, segment.driven, segment.seen))
+    matrix, driven, seen = (
+        torch.from_numpy(np.array(part)) for part in (segment.matrix, segment.driving, segment.seen)
+    )
     several = last and len(seen) > 1
     places: list[slice | tuple[int, int]] = [slice(None), *(margins(len(seen)) if several else ())]
     known = of_tail(tail, len(places), len(matrix))

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates import certify
 from wellposed.certificates.radius import radii
-from wellposed.deployment.export import TOLERANCE, export, path_of
+from wellposed.deployment.export import TOLERANCE, export, path_of, shape_of_inputs
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import CertificateError, InputError, choices
 from wellposed.network import Network
@@ -52,15 +53,15 @@ class NetworkFolder:
         known = ", ".join(f"norm {norm}: at most {claim.lipschitz:.6g}" for norm, claim in self.claims.items())
         return f"NetworkFolder({str(self.path)!r}; {known})"
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Any) -> tuple[Tensor, Tensor]:
         """The logits, and bounds of their errors; see `DeployedNetwork`."""
         return self.network(x)
 
-    def radii(self, x: Tensor, labels: Tensor, *, norm: str = "2") -> Tensor:
+    def radii(self, x: Any, labels: Tensor, *, norm: str = "2") -> Tensor:
         """Radii within which every answer of the file that it does not refuse is the right class; shape (batch,), float64.
 
         Args:
-            x: shape (batch, *input_shape), float32.
+            x: shape (batch, *input_shape), float32, or graphs, see `DeployedNetwork`.
             labels: true classes, shape (batch,).
             norm: of perturbations, one that the folder has a certificate for.
 
@@ -167,12 +168,17 @@ def _card(
 ) -> str:
     """The card of a network, in Markdown."""
     kinds = " → ".join(block.kind for block in network.blocks)
-    shape = ", ".join(map(str, network.input_shape or ()))
+    shape = ", ".join(map(str, shape_of_inputs(network) or ()))
+    if network.takes_graphs:
+        taken = f"- inputs `x`: float32, shape (nodes, {shape}); `edge_index`: int64, shape (2, edges), sources, then targets; "
+        taken += "`batch`: int64, the graph of each node"
+    else:
+        taken = f"- input `x`: float32, shape (batch, {shape})"
     known = "".join(f"- {name}: {value}\n" for name, value in figures.items())
     checks = "\n".join(f"wellposed verify {_certificate(Path(), norm).name} {MODEL}" for norm in norms)
     return (
         f"# {kinds}\n\nAn equilibrium network with guarantees, as one ONNX file.\n\n"
-        f"- input `x`: float32, shape (batch, {shape})\n"
+        f"{taken}\n"
         "- outputs: `logits`, and `error_bound`, a bound of their Euclidean error\n"
         f"- tolerance: {tolerance:g}; where the bound is larger, it is infinite, and the answer is to be refused\n{known}\n"
         f"## Proved Lipschitz constants\n\n| norm | at most | by |\n|---|---|---|\n" + "\n".join(constants) + "\n\n"

@@ -181,7 +181,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "Mod": _plain(torch.remainder), "Equal": _plain(torch.eq), "Pow": _plain(torch.pow),
     "Conv": _plain(lambda x, kernel: torch.nn.functional.conv2d(x, kernel, padding="same")),
     "Gather": _gathered, "Split": _halved, "Where": _where, "And": _and,
-    "Flatten": lambda attributes, x: x.flatten(1),
+    "Flatten": lambda attributes, x: x.flatten(1), "TopK": _plain(lambda x, count: x.sort(dim=2)),
     "Transpose": lambda attributes, x: x.permute(attributes["perm"]),
     "Cast": lambda attributes, x: x.to(_DTYPES[attributes["to"]]),
     "CastLike": _plain(lambda x, like: x.to(like.dtype)),

@@ -11,11 +11,12 @@ from wellposed.certificates import certify
 from wellposed.deployment import export
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import check
+from wellposed.experiments.graph_robustness import is_on_graphs
 from wellposed.experiments.results import Certified, file_digest, keep_certified
 from wellposed.network import Network
 from wellposed.numerics.norm import norm_named
 from wellposed.training.folder import RunFolder
-from wellposed.training.run import load_image_run
+from wellposed.training.run import load_image_run, load_run
 
 _BATCH = 500
 _WITNESS_INPUTS = 64
@@ -33,8 +34,10 @@ def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path
     Returns:
         The path, and the network that the file computes.
     """
-    _, data, model = load_image_run(run, data_root)
     path = RunFolder(run).path / "model.onnx" if out is None else out
+    if is_on_graphs(run):
+        return path, export(load_run(run, data_root)[2], path, tolerance=tolerance)
+    _, data, model = load_image_run(run, data_root)
     return path, export(model, path, tolerance=tolerance, input_shape=tuple(data.test_x.shape[1:]))
 
 

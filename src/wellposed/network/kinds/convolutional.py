@@ -10,7 +10,6 @@ from typing_extensions import override
 from wellposed.activations import name_of
 from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
-from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
 from wellposed.maps.image import ImageInjection
 from wellposed.network.deployed import DeployedGraph, Edge, placement
 from wellposed.network.description import Description
@@ -24,7 +23,7 @@ from wellposed.operators.circular import cayley_transfer
 from wellposed.operators.fourier import real_parts
 
 
-class _ConvolutionalBlock(EquilibriumBlock):
+class ConvolutionalBlock(EquilibriumBlock):
     """What layers on images say alike of their activation and their input map."""
 
     @override
@@ -45,7 +44,12 @@ class _ConvolutionalBlock(EquilibriumBlock):
         padding = (injection.weight.shape[2] // 2, injection.weight.shape[3] // 2)
         stride = (injection.stride[0], injection.stride[1])
         driven = convolution(graph, edge, injection.weight, injection.bias, stride, padding)
-        return placed(graph, driven, self.module.state_shape, injection.border)
+        return placed(graph, driven, self._offset_shape, injection.border)
+
+    @property
+    def _offset_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the image of the state that the input drives."""
+        return self.module.state_shape
 
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
         """The description of the layer.
@@ -59,7 +63,7 @@ class _ConvolutionalBlock(EquilibriumBlock):
 
 
 @kind_of(ConvNEMON, inherited=True)
-class ChannelwiseBlock(_ConvolutionalBlock):
+class ChannelwiseBlock(ConvolutionalBlock):
     """A zero-padded convolution, with vectors that bound its sensitivity channel by channel."""
 
     @override
@@ -89,7 +93,7 @@ class ChannelwiseBlock(_ConvolutionalBlock):
 
 
 @kind_of(ConvMonDEQ, inherited=True)
-class CircularBlock(_ConvolutionalBlock):
+class CircularBlock(ConvolutionalBlock):
     """A circular convolution, with I − W ⪰ mI at every frequency."""
 
     @override
@@ -112,31 +116,13 @@ class CircularBlock(_ConvolutionalBlock):
     @override
     def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
         layer, (operator, guarantee) = self.module, self.module.materialise()
-        least, bound = _monotone(guarantee.m, value, norm)
+        least, bound = monotone_options(guarantee.m, value, norm)
         sizes = {"border": layer.injection.border, "image": list(layer.state_shape[1:])}
         tensors = {"transfer": real_parts(operator.tensors[0])}
         return Description("circular", {**options, "monotonicity": least, **sizes}, bound, tensors, in_metric=True)
 
 
-@kind_of(MultiScaleMonDEQ, inherited=True)
-class ScalesBlock(_ConvolutionalBlock):
-    """Circular convolutions of images of several sizes, with I − W ⪰ mI at every frequency."""
-
-    @override
-    def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
-        raise self.unknown("no form in deployed files for images of several sizes")
-
-    @override
-    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
-        operator, guarantee = self.module.materialise()
-        least, bound = _monotone(guarantee.m, value, norm)
-        tensors = {f"tier.{place}": real_parts(part) for place, part in enumerate(operator.own)}
-        tensors.update({f"into.{place}": real_parts(part) for place, part in enumerate(operator.into, 1)})
-        images = [list(image) for image in operator.images]
-        return Description("scales", {**options, "monotonicity": least, "images": images}, bound, tensors)
-
-
-def _monotone(m: float, value: float, norm: float) -> tuple[float, float]:
+def monotone_options(m: float, value: float, norm: float) -> tuple[float, float]:
     """A monotonicity a little below m, as the checker's proof rounds otherwise, and the constant ‖U‖₂/m that follows."""
     least = m / ROOM
     return least, max(value, norm / least * ROOM)

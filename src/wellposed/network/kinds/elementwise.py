@@ -146,14 +146,14 @@ class SortingBlock(_Nonexpansive):
 
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
-        if self.module.group != 2:
-            raise self.unknown("no form in deployed files for groups of other than two")
+        group = self.module.group
         place = len(edge.shape) + self.module.dim
         before, own, behind = (
             math.prod(part) for part in (edge.shape[:place], edge.shape[place : place + 1], edge.shape[place + 1 :])
         )
-        split = [0, before, 2, own // 2 * behind]
-        return graph.call("GroupSort", edge, shape=edge.shape, split=split, back=[0, *edge.shape])
+        split = [0, before, group, own // group * behind]
+        function = "GroupSort" if group == 2 else "SortedGroups"
+        return graph.call(function, edge, shape=edge.shape, split=split, back=[0, *edge.shape])
 
 
 class _Rounded(Block):
