@@ -2,8 +2,8 @@
 
 ``python benchmarks/training_steps.py --rival PATH`` with the path of another version's ``src``. Each side runs in a process of
 its own with one thread; the two take turns, and medians of their process CPU times are compared. Both have the same weights and
-inputs. Accuracy comes first: a solve in float64 says the true errors of values and gradients of both, and the rival's tolerance is
-the loosest one at which its values are about as exact as ours are.
+inputs. Accuracy comes first: a solve in float64 says the true errors of values and gradients of both, and the rival's tolerance
+is the loosest one at which its values are about as exact as ours are.
 """
 
 from __future__ import annotations
