@@ -5,15 +5,10 @@ Real images need half of the frequencies, as in ``torch.fft.rfft2``. Every heigh
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
-
-# Kernels with so few taps are transformed by one matrix product, which costs less than transforms of padded kernels.
-_FEW_TAPS = 25
 
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
@@ -72,11 +67,6 @@ def transfer_function(kernel: Tensor, height: int, width: int, stride: tuple[int
         raise InputError(
             f"kernel: has {rows} × {columns} taps; needs odd numbers of them, no larger than the image of {full[0]} × {full[1]}"
         )
-    if stride == (1, 1) and rows * columns <= _FEW_TAPS:
-        taps = kernel.permute(2, 3, 0, 1).reshape(rows * columns, -1)
-        real, imaginary = _phases(rows, columns, height, width, kernel.dtype, kernel.device)
-        found = torch.complex(torch.mm(real, taps), torch.mm(imaginary, taps))
-        return found.reshape(height, width // 2 + 1, *kernel.shape[:2])
     padded = torch.nn.functional.pad(kernel, (0, full[1] - columns, 0, full[0] - rows))
     centred = torch.roll(padded, (-(rows // 2), -(columns // 2)), (2, 3))
     if stride != (1, 1):
@@ -84,24 +74,6 @@ def transfer_function(kernel: Tensor, height: int, width: int, stride: tuple[int
         centred = phases.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
     # conv2d correlates: its transfer function is the conjugate of the kernel's transform.
     return torch.fft.rfft2(centred).conj().permute(2, 3, 0, 1).resolve_conj().contiguous()
-
-
-@functools.lru_cache(maxsize=64)
-def _phases(
-    rows: int, columns: int, height: int, width: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines by which every tap enters every stored frequency, shape (frequencies, taps)."""
-
-    def turns(taps: int, extent: int, frequencies: int) -> Tensor:
-        # Whole numbers of 1/extent turns, reduced before they are rounded.
-        whole = torch.outer(torch.arange(frequencies), torch.arange(taps) - taps // 2) % extent
-        return whole.double() / extent
-
-    down, across = turns(rows, height, height), turns(columns, width, width // 2 + 1)
-    total = down[:, None, :, None] + across[None, :, None, :]
-    angles = (2.0 * torch.pi * (total % 1.0)).reshape(-1, rows * columns)
-    real, imaginary = angles.cos(), angles.sin()
-    return real.to(device, dtype), imaginary.to(device, dtype)
 
 
 def image_rounding(size: tuple[int, int]) -> float:
