@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from wellposed.benchmarking.contestant import Contestant
 from wellposed.benchmarking.row import Row
 
-# Tolerances from loose to fine, eight a decade.
-LADDER = tuple(10.0 ** (-1.0 - rung / 8.0) for rung in range(50))
+# Tolerances from loose to fine, six a decade.
+LADDER = tuple(10.0 ** (-1.0 - rung / 6.0) for rung in range(38))
 _ROUNDING = 1.0 + 1e-9
 
 
