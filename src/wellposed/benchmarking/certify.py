@@ -33,8 +33,9 @@ def rows(options: Options) -> Iterator[Row]:
 CERTIFY = Benchmark(
     name="certify",
     title="Certificates",
-    explained="`certify` of an untrained monotone network on images of 784 pixels, without inputs. Each version runs in a process of "
-    "its own, on a new network each time. In place of errors stand the constants, which must not be larger.",
+    explained="`certify` of an untrained monotone network on images of 784 pixels, without inputs. Each version runs in a "
+    "process of its own, on a new network each time. In place of errors stand the constants, which must not be "
+    "larger.",
     errors=("constant", "sum over class pairs"),
     rows=rows,
 )

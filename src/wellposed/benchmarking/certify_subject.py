@@ -33,6 +33,7 @@ class Certification:
     def errors(self, *tolerances: float) -> Sequence[float]:
         """The constant of one network, and the sum of those of its class pairs."""
         found = wp.certify(self._network(0))
+        assert found.pairs is not None  # the outputs are classes
         return found.lipschitz, float(found.pairs.sum())
 
     def _network(self, seed: int) -> nn.Module:

@@ -64,7 +64,9 @@ def elsewhere(name: str, source: Path, path: Path, factory: str, arguments: dict
     """
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-P", worker.__file__, str(path), factory, json.dumps(arguments)]
-    with subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdin is not None and process.stdout is not None
 
         def ask(errors: bool, tolerances: Sequence[float]) -> Any:
@@ -87,4 +89,6 @@ def source_of(checkout: Path) -> Path:
     for folder in (checkout / "src", checkout):
         if (folder / "wellposed" / "__init__.py").exists():
             return folder.resolve()
-    raise InputError(f"against={str(checkout)!r}: no checkout of this library; give the folder that holds src/wellposed")
+    raise InputError(
+        f"against={str(checkout)!r}: no checkout of this library; give the folder that holds src/wellposed"
+    )

@@ -103,9 +103,9 @@ def _looped(weight: Tensor, bias: Tensor, drive: Tensor, turned: Tensor, head: n
 DEPLOYED = Benchmark(
     name="deployed",
     title="Deployed files",
-    explained="One input of 784 pixels through a monotone layer and a head with 10 logits. The file runs in onnxruntime and bounds the "
-    "error of each answer besides; the loop has nothing but the iteration, with precomputed factors, and a stopping rule on "
-    "the change of its iterates; the module is the layer in torch, with default options.",
+    explained="One input of 784 pixels through a monotone layer and a head with 10 logits. The file runs in onnxruntime and "
+    "bounds the error of each answer besides; the loop has nothing but the iteration, with precomputed factors, and a"
+    " stopping rule on the change of its iterates; the module is the layer in torch, with default options.",
     errors=("logits, median", "logits, worst"),
     rows=rows,
 )

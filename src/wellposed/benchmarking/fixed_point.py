@@ -46,9 +46,9 @@ def _rivals(case: Case) -> list[Contestant]:
 FIXED_POINT = Benchmark(
     name="fixed-point",
     title="`fixed_point`",
-    explained="Forward and backward of `z = tanh(Wz + Ux + b)` with 64 inputs, float32. The loops stop by the relative residual of "
-    "every sample; each rival has the loosest tolerances with which all errors are below 1e-4, ours the loosest with which "
-    "none is above the rival's.",
+    explained="Forward and backward of `z = tanh(Wz + Ux + b)` with 64 inputs, float32. The loops stop by the relative residual"
+    " of every sample; each rival has the loosest tolerances with which all errors are below 1e-4, ours the loosest "
+    "with which none is above the rival's.",
     errors=("values, median", "values, worst", "gradients, median", "gradients, worst"),
     rows=rows,
 )

@@ -49,8 +49,11 @@ class Case:
         value = settled(lambda z: cell(z, weight, offset), torch.zeros_like(cotangent))
         slopes = 1.0 - value.square()
         adjoint = settled(lambda y: cotangent + (slopes * y) @ weight, cotangent)
-        parts = [tensor.requires_grad_() for tensor in stored[:3]]
-        return cls(f"{kind}, {width} wide, batch {batch}", *parts, *stored[3:], value, slopes * adjoint)
+        for tensor in stored[:3]:
+            tensor.requires_grad_()
+        weight, inner, bias, x, cotangent = stored
+        name = f"{kind}, {width} wide, batch {batch}"
+        return cls(name, weight, inner, bias, x, cotangent, value, slopes * adjoint)
 
     def offset(self) -> Tensor:
         """Ux + b, a node of the graph."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -46,20 +47,25 @@ def rows(options: Options) -> Iterator[Row]:
     """One row per size."""
     for channels, size, batch in ((2, 6, 4),) if options.quick else _SIZES:
         torch.manual_seed(0)
-        layer = wp.ConvMonDEQ(1, channels, (size, size))
-        with torch.no_grad():
-            operator, guarantee = layer.materialise()
-            offset = torch.randn(batch, channels, size, size)
-            problem = wp.AffineProblem(operator, offset, layer.activation)
-            iteration = wp.PeacemanRachford().bind(problem, guarantee, None, offset)
-            transform = operator.cayley(guarantee.suggested_step())
-            assert isinstance(transform, Circular)
-            exact = transform.to(torch.float64).apply(offset.double())
-        own = Iterated(iteration.advance, lambda t=transform, z=offset: t.apply(z), exact)
-        plain = lambda m=transform._matrices, z=offset: bare(m, z)  # noqa: E731
-        sides = (Contestant.of("iteration", own), Contestant.of("bare ingredients", Iterated(plain, plain, exact)))
+        own, rival = _sides(wp.ConvMonDEQ(1, channels, (size, size)), torch.randn(batch, channels, size, size))
         rules = Rules(seconds=0.05 if options.quick else 4.0, turns=20)
-        yield from contest(f"{channels} × {size}², batch {batch}", sides[:1], sides[1:], rules)
+        yield from contest(f"{channels} × {size}², batch {batch}", [own], [rival], rules)
+
+
+@torch.no_grad()
+def _sides(layer: wp.ConvMonDEQ, offset: Tensor) -> tuple[Contestant, Contestant]:
+    operator, guarantee = layer.materialise()
+    step = layer.guarantee().suggested_step()
+    assert step is not None  # monotone layers have one
+    iteration = wp.PeacemanRachford().bind(
+        wp.AffineProblem(operator, offset, layer.activation), guarantee, None, offset
+    )
+    transform = operator.cayley(step)
+    assert isinstance(transform, Circular)
+    exact = transform.to(torch.float64).apply(offset.double())
+    plain = partial(bare, transform._matrices, offset)
+    own = Iterated(iteration.advance, partial(transform.apply, offset), exact)
+    return Contestant.of("iteration", own), Contestant.of("bare ingredients", Iterated(plain, plain, exact))
 
 
 def bare(matrices: Tensor, state: Tensor) -> Tensor:
@@ -72,8 +78,8 @@ def bare(matrices: Tensor, state: Tensor) -> Tensor:
 ITERATION = Benchmark(
     name="iteration",
     title="Iterations of convolutions",
-    explained="One Peaceman–Rachford iteration of a circular convolution. The rival is what no implementation in the Fourier domain can "
-    "leave out: `rfft2`, one matrix product per frequency, `irfft2`, on the same tensors.",
+    explained="One Peaceman–Rachford iteration of a circular convolution. The rival is what no implementation in the Fourier "
+    "domain can leave out: `rfft2`, one matrix product per frequency, `irfft2`, on the same tensors.",
     errors=("values, median", "values, worst"),
     rows=rows,
 )

@@ -20,7 +20,13 @@ from wellposed.benchmarking.training_subject import build, of_layer
 
 _SUBJECT = Path(training_subject.__file__)
 # Family, width, batch.
-_MONOTONE = (("MonDEQ", 40, 128), ("MonDEQ", 87, 128), ("MonDEQ", 200, 128), ("MonDEQ", 512, 128), ("ConvMonDEQ", 32, 16))
+_MONOTONE = (
+    ("MonDEQ", 40, 128),
+    ("MonDEQ", 87, 128),
+    ("MonDEQ", 200, 128),
+    ("MonDEQ", 512, 128),
+    ("ConvMonDEQ", 32, 16),
+)
 _OTHERS = (
     ("MonDEQ", 87, 128), ("NEMON", 512, 128), ("PcDEQ", 512, 128), ("ConvPcDEQ", 24, 16), ("ConvMonDEQ", 54, 16),
     ("ConvOrthogonalDEQ", 64, 128), ("OrthogonalDEQ", 400, 128),
@@ -88,10 +94,10 @@ def _name(family: str, width: int, batch: int) -> str:
 TRAINING = Benchmark(
     name="training",
     title="Training steps",
-    explained="Forward, backward and a step of Adam, float32. The rival is the algorithm of the authors of monotone equilibrium "
-    "networks, written anew from its description, at the step size of their tuner; or another version of this library, each "
-    "version in a process of its own. The rival's tolerance is the loosest with which all errors are below 1e-3, ours the "
-    "loosest with which none is above the rival's.",
+    explained="Forward, backward and a step of Adam, float32. The rival is the algorithm of the authors of monotone equilibrium"
+    " networks, written anew from its description, at the step size of their tuner; or another version of this "
+    "library, each version in a process of its own. The rival's tolerance is the loosest with which all errors are "
+    "below 1e-3, ours the loosest with which none is above the rival's.",
     errors=("values, median", "values, worst", "gradients, median", "gradients, worst"),
     rows=rows,
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from wellposed import checker
 from wellposed.cli.attack import attack
+from wellposed.cli.bench import bench
 from wellposed.cli.certify import certify
 from wellposed.cli.export import export
 from wellposed.cli.imports import import_weights
@@ -25,5 +26,5 @@ def verify(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report, "reproduce": reproduce,
-    "export": export, "verify": verify, "import": import_weights,
+    "export": export, "verify": verify, "import": import_weights, "bench": bench,
 }  # fmt: skip
