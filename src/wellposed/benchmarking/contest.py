@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import statistics
 import time
@@ -80,7 +81,7 @@ def contest(case: str, ours: Sequence[Contestant], rivals: Sequence[Contestant],
 def loosest(
     errors: Callable[[Sequence[float]], Sequence[float]], goal: Sequence[float] | None, rules: Rules
 ) -> tuple[float, ...] | None:
-    """The loosest tolerances of the ladder with which no error is above its goal, one after the other.
+    """The loosest tolerances of the ladder with which no error is above its goal, one after the other, by bisection.
 
     Args:
         errors: at given tolerances.
@@ -93,15 +94,17 @@ def loosest(
     chosen: tuple[float, ...] = ()
     for place in range(rules.tolerances):
         rest = (rules.target,) * (rules.tolerances - place - 1)
-        for rung in LADDER:
+
+        def reached(rung: float, chosen: tuple[float, ...] = chosen, rest: tuple[float, ...] = rest) -> bool:
             found = errors((*chosen, rung, *rest))
-            seen = len(found) * (place + 1) // rules.tolerances
+            seen = len(found) * (len(chosen) + 1) // rules.tolerances
             limits = (rules.target,) * len(found) if goal is None else goal
-            if no_worse(found[:seen], limits[:seen]):
-                chosen = (*chosen, rung)
-                break
-        else:
+            return no_worse(found[:seen], limits[:seen])
+
+        rung = bisect.bisect_left(LADDER, True, key=reached)
+        if rung == len(LADDER):
             return None
+        chosen = (*chosen, LADDER[rung])
     return chosen
 
 

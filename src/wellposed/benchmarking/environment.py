@@ -23,7 +23,7 @@ def environment(arguments: list[str]) -> dict[str, Any]:
     """
     return {
         "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
-        "commit": commit(Path(__file__).parent),
+        "commit": commit(Path(__file__).parents[1]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "command": " ".join(arguments),
         "threads": torch.get_num_threads(),

@@ -13,13 +13,13 @@ from wellposed.benchmarking.tables import as_markdown
 
 _TOP = """# Speed
 
-`make bench` measures this page on the CPU, `make gpu` on an NVIDIA GPU; both write records, and `python docs/speed.py` makes the page
-of them. `wellposed bench --quick --only fixed-point` shows in seconds that it works.
+`make bench` measures this page on the CPU, `make gpu` on an NVIDIA GPU; both write records, and `python docs/speed.py` makes the
+page of them. `wellposed bench --quick --only fixed-point` shows in seconds that it works.
 
 Every line is a ratio of times, ours over a named rival's: below one, ours is faster. Accuracy comes first: errors are relative,
 against float64, the median and the worst; where one of ours is above the rival's, the line says so. Then both run in turns on one
-thread; times are CPU times of a process with all of its threads; ratios are formed turn by turn, and their median and quartiles are
-given. Absolute times depend on the machine and on what else it does.
+thread; times are CPU times of a process with all of its threads; ratios are formed turn by turn, and their median and quartiles
+are given. Absolute times depend on the machine and on what else it does.
 """
 
 

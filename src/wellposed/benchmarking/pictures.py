@@ -10,8 +10,8 @@ from wellposed.errors import require
 
 COLOURS = ("#1f5f99", "#b5423c", "#5b8db8", "#c98a3d", "#6b7d5c")
 SENTENCE = (
-    "Our time over the rival's, for every case that was measured: left of the line ours is faster; bars are quartiles over the turns, "
-    "hollow marks are less exact than the rival."
+    "Our time over the rival's, for every case that was measured: left of the line ours is faster; bars are quartiles over the "
+    "turns, hollow marks are less exact than the rival."
 )
 
 
@@ -29,7 +29,7 @@ def draw(record: Record, folder: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    settings: dict[str, Any] = {
+    settings: Any = {
         "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": "wellposed",
     }  # fmt: skip
     with plt.rc_context(settings):
