@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ def epoch(device: torch.device, data_root: Path | None, *, seconds: float, tiny:
         device: to train on.
         data_root: where CIFAR-10 is; None for synthetic images.
         seconds: after which no further step begins.
-        tiny: two images.
+        tiny: two images, two channels.
 
     Returns:
         The preset, the images' name, how many there are and how many were seen, seconds, and the loss of the last step.
     """
     config = presets()[PRESET]
+    if tiny:
+        config = dataclasses.replace(config, family=dataclasses.replace(config.family, width=2))
     data = _synthetic(_TINY if tiny else _IMAGES) if data_root is None else load_images("cifar10", data_root)
     torch.manual_seed(0)
     model = build_model(config, data).to(device)

@@ -19,7 +19,8 @@ _TOP = """## On a GPU
 
 `make gpu` runs the CUDA tests, layers with 784 inputs at batches from 128 to 4096 and convolutions at the size of CIFAR's
 images, and one epoch of a preset, float32. The share of the roofline is the least time that the measured memory bandwidth and
-throughput of matrix products allow for one iteration, which must read a state and an offset and write a state, over the time that it takes.
+throughput of matrix products allow for one iteration, which must read a state and an offset and write a state, over the time
+that it takes.
 """
 
 
