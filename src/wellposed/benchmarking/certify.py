@@ -9,7 +9,7 @@ from pathlib import Path
 from wellposed.benchmarking import certify_subject
 from wellposed.benchmarking.benchmark import Benchmark, Options
 from wellposed.benchmarking.contest import Rules, contest
-from wellposed.benchmarking.contestant import OWN, elsewhere, source_of
+from wellposed.benchmarking.contestant import OWN, elsewhere, source_of, version_at
 from wellposed.benchmarking.row import Row
 
 _SUBJECT = Path(certify_subject.__file__)
@@ -25,7 +25,7 @@ def rows(options: Options) -> Iterator[Row]:
         with ExitStack() as stack:
             own, rival = (
                 stack.enter_context(elsewhere(label, source, _SUBJECT, "of_width", {"width": width}))
-                for label, source in (("certify", OWN), ("another checkout", source_of(options.against)))
+                for label, source in (("certify", OWN), (version_at(options.against), source_of(options.against)))
             )
             yield from contest(case, [own], [rival], Rules(seconds=0.5 if options.quick else 20.0))
 

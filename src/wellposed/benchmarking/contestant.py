@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.benchmarking import worker
+from wellposed.benchmarking.environment import commit
 from wellposed.errors import InputError
 
 OWN = Path(__file__).resolve().parents[2]  # the folder from which this version of the library is imported
@@ -92,3 +93,8 @@ def source_of(checkout: Path) -> Path:
     raise InputError(
         f"against={str(checkout)!r}: no checkout of this library; give the folder that holds src/wellposed"
     )
+
+
+def version_at(checkout: Path) -> str:
+    """The name of another checkout in tables, with its commit."""
+    return f"checkout at {commit(source_of(checkout))}"

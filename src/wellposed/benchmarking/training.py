@@ -13,7 +13,7 @@ import torch
 from wellposed.benchmarking import training_subject
 from wellposed.benchmarking.benchmark import Benchmark, Options
 from wellposed.benchmarking.contest import Rules, contest
-from wellposed.benchmarking.contestant import OWN, Contestant, elsewhere, source_of
+from wellposed.benchmarking.contestant import OWN, Contestant, elsewhere, source_of, version_at
 from wellposed.benchmarking.row import Row
 from wellposed.benchmarking.training_rival import names_of, original
 from wellposed.benchmarking.training_subject import build, of_layer
@@ -36,7 +36,7 @@ _QUICK = (("MonDEQ", 12, 8),)
 
 def rows(options: Options) -> Iterator[Row]:
     """Rows against the authors' algorithm, then against the other checkout."""
-    rules = Rules(tolerances=1, target=1e-3, seconds=0.2 if options.quick else 15.0)
+    rules = Rules(tolerances=1, target=1e-3, seconds=0.2 if options.quick else 6.0)
     for family, width, batch in _QUICK if options.quick else _MONOTONE:
         with tempfile.TemporaryDirectory() as folder:
             path, case = write_case(Path(folder), family, width, batch)
@@ -52,7 +52,7 @@ def rows(options: Options) -> Iterator[Row]:
             given = {"path": str(write_case(Path(folder), family, width, batch)[0])}
             own, rival = (
                 stack.enter_context(elsewhere(label, source, _SUBJECT, "of_layer", given))
-                for label, source in (("training step", OWN), ("another checkout", source_of(options.against)))
+                for label, source in (("training step", OWN), (version_at(options.against), source_of(options.against)))
             )
             yield from contest(name, [own], [rival], rules)
 
