@@ -63,7 +63,7 @@ def elsewhere(name: str, source: Path, path: Path, factory: str, arguments: dict
         factory: name of the function that makes the subject.
         arguments: of the factory.
     """
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    environment = {**importing_from(source), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-P", worker.__file__, str(path), factory, json.dumps(arguments)]
     with subprocess.Popen(
         command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -79,6 +79,12 @@ def elsewhere(name: str, source: Path, path: Path, factory: str, arguments: dict
 
         yield Contestant(name, lambda given: ask(True, given), lambda given: ask(False, given))
         process.stdin.close()
+
+
+def importing_from(source: Path) -> dict[str, str]:
+    """The environment of a process that looks for modules in a folder first."""
+    path = os.pathsep.join(filter(None, (str(source), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def source_of(checkout: Path) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from wellposed.benchmarking.contestant import OWN, is_installed
+from wellposed.benchmarking.contestant import OWN, importing_from, is_installed
 from wellposed.benchmarking.environment import environment
 from wellposed.benchmarking.gpu_epoch import epoch
 from wellposed.benchmarking.gpu_solves import solves
@@ -91,7 +91,7 @@ def cuda_tests(checkout: Path) -> str:
         done = subprocess.run(
             command,
             cwd=checkout,
-            env={**os.environ, "PYTHONPATH": str(OWN)},
+            env=importing_from(OWN),
             capture_output=True,
             text=True,
             timeout=_TESTS,
