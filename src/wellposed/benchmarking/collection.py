@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,13 +42,13 @@ def run_benchmarks(
     torch.set_num_threads(1)
     try:
         for name in names or BENCHMARKS:
-            noted, rows = environment(command), []
+            record = Record(name, environment(command), ())
             for row in BENCHMARKS[name].rows(options):
-                rows.append(row)
+                record = replace(record, rows=(*record.rows, row))
+                record.write(out / f"{name}.json")  # after every row: an interruption loses the rest only
                 count += 1
                 done(count)
-            records.append(Record(name, noted, tuple(rows)))
-            records[-1].write(out / f"{name}.json")
+            records.append(record)
     finally:
         torch.set_num_threads(threads)
     return records

@@ -49,10 +49,10 @@ def bodies(quick: bool) -> dict[str, Body]:
     """Name: one iteration, and its arguments."""
     width, channels, size, batch = (8, 2, 6, 4) if quick else (200, 24, 14, 128)
     flat = wp.OrthogonalDEQ(784, width, coupling="residual", depth=2)
-    cell, weights, drive = flat._cell(torch.randn(batch, 784), torch.float32)
-    state = torch.randn(batch, channels, size, size)
+    cell, weights, drive = flat._cell(torch.randn(batch, 784, device="cpu"), torch.float32)
+    state = torch.randn(batch, channels, size, size, device="cpu")
     return {
-        f"monotone, {width} wide": _splitting(wp.MonDEQ(784, width), torch.randn(batch, width)),
+        f"monotone, {width} wide": _splitting(wp.MonDEQ(784, width), torch.randn(batch, width, device="cpu")),
         f"monotone, {channels} × {size}²": _splitting(wp.ConvMonDEQ(1, channels, (size, size)), state),
         f"orthogonal, {width} wide": (cell, (torch.randn_like(drive), drive, *weights)),
     }

@@ -61,7 +61,7 @@ def rows(options: Options) -> Iterator[Row]:
             path = Path(folder) / "model.onnx"
             network = wp.export(model, path)
             file = DeployedNetwork(path)
-        inputs = torch.randn(10 if options.quick else 200, 1, 784)
+        inputs = torch.randn(10 if options.quick else 200, 1, 784, device="cpu")
         exact = network.exact(inputs[:, 0].double())
         own, loop, module = (
             Contestant.of(name, Answers(answer, inputs, exact))
@@ -83,7 +83,7 @@ def _factors(network: wp.Network) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     layer = network.blocks[0].module
     step = layer.guarantee().suggested_step()
     matrix = cayley(layer.operator().matrix().double(), step)
-    drive = (step * (torch.eye(len(matrix)) + matrix)).float().t().contiguous()
+    drive = (step * (torch.eye(len(matrix), device="cpu") + matrix)).float().t().contiguous()
     return layer.injection.weight.t().contiguous(), layer.injection.bias, drive, matrix.float().t().contiguous()
 
 

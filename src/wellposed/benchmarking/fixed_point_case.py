@@ -38,7 +38,7 @@ class Case:
         generator = torch.Generator().manual_seed(0)
 
         def draw(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+            return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
 
         matrix, small = draw(width, width), 0.05 if kind == "slow" else 1.0
         unit = matrix / torch.linalg.matrix_norm(matrix, 2) if kind == "normal" else torch.linalg.qr(matrix)[0]

@@ -38,7 +38,7 @@ def epoch(device: torch.device, data_root: Path | None, *, seconds: float, tiny:
     torch.manual_seed(0)
     model = build_model(config, data).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    seen, loss, start = 0, torch.zeros(()), time.perf_counter()
+    seen, loss, start = 0, torch.zeros((), device="cpu"), time.perf_counter()
     for images, labels in training_batches(data, config):
         if time.perf_counter() - start > seconds:
             break
@@ -60,8 +60,8 @@ def epoch(device: torch.device, data_root: Path | None, *, seconds: float, tiny:
 def _synthetic(images: int) -> ImageData:
     """Noise with ten classes."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(images, 3, 32, 32, generator=generator)
-    y = torch.randint(10, (images,), generator=generator)
+    x = torch.rand(images, 3, 32, 32, generator=generator, device="cpu")
+    y = torch.randint(10, (images,), generator=generator, device="cpu")
     return ImageData(
         name="synthetic images", train_x=x, train_y=y, test_x=x[:1], test_y=y[:1], mean=(0.5,) * 3, std=(0.25,) * 3
     )

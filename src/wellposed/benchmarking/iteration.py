@@ -47,7 +47,9 @@ def rows(options: Options) -> Iterator[Row]:
     """One row per size."""
     for channels, size, batch in ((2, 6, 4),) if options.quick else _SIZES:
         torch.manual_seed(0)
-        own, rival = _sides(wp.ConvMonDEQ(1, channels, (size, size)), torch.randn(batch, channels, size, size))
+        own, rival = _sides(
+            wp.ConvMonDEQ(1, channels, (size, size)), torch.randn(batch, channels, size, size, device="cpu")
+        )
         rules = Rules(seconds=0.05 if options.quick else 4.0, turns=20)
         yield from contest(f"{channels} × {size}², batch {batch}", [own], [rival], rules)
 

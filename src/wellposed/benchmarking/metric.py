@@ -30,7 +30,7 @@ class Metric:
         generator = torch.Generator().manual_seed(0)
 
         def draw(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+            return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
 
         a, b = draw(width, width) / width**0.5, draw(width, width) / width**0.5
         self._matrix = -2.0 * a.T @ a + b - b.T
@@ -38,7 +38,9 @@ class Metric:
 
     def run(self, *tolerances: float) -> float:
         """The bound, proved by Cholesky factorisations."""
-        problem = DenseMetricProblem(self._matrix, self._driven, torch.ones(len(self._matrix), dtype=torch.float64))
+        problem = DenseMetricProblem(
+            self._matrix, self._driven, torch.ones(len(self._matrix), dtype=torch.float64, device="cpu")
+        )
         found = problem.bound(self._seen)
         assert found is not None
         return float(found.value)
@@ -56,7 +58,7 @@ class Clarabel(Metric):
         cvxpy: Any = require("cvxpy", "dev")
         size = len(self._matrix)
         root = torch.linalg.cholesky(self._driven @ self._driven.T).numpy()
-        identity = torch.eye(size, dtype=torch.float64).numpy()
+        identity = torch.eye(size, dtype=torch.float64, device="cpu").numpy()
         multipliers, square = cvxpy.Variable(size), cvxpy.Variable()
         half = cvxpy.diag(multipliers) @ (identity - self._matrix.numpy())
         through = cvxpy.diag(multipliers) @ root

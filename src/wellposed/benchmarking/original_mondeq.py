@@ -31,7 +31,7 @@ class OriginalMonDEQ(nn.Module):
 
     def resolvent(self) -> Tensor:
         """The inverse, formed anew in every pass."""
-        eye = torch.eye(self.A.weight.shape[0], dtype=self.A.weight.dtype)
+        eye = torch.eye(self.A.weight.shape[0], dtype=self.A.weight.dtype, device=self.A.weight.device)
         a, b = self.A.weight, self.B.weight
         w = (1 - self.m) * eye - a.t() @ a + b - b.t()
         return torch.inverse((1 + self.alpha) * eye - self.alpha * w)
@@ -112,9 +112,9 @@ class OriginalConvMonDEQ(nn.Module):
     ) -> None:
         super().__init__()
         self.U = nn.Conv2d(channels_in, channels, 3)
-        self.A0 = nn.Parameter(torch.empty(channels, channels, 3, 3).normal_())
-        self.B0 = nn.Parameter(torch.empty(channels, channels, 3, 3).normal_())
-        self.g, self.h = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+        self.A0 = nn.Parameter(torch.empty(channels, channels, 3, 3, device="cpu").normal_())
+        self.B0 = nn.Parameter(torch.empty(channels, channels, 3, 3, device="cpu").normal_())
+        self.g, self.h = nn.Parameter(torch.ones((), device="cpu")), nn.Parameter(torch.ones((), device="cpu"))
         self.image = (image[0] + 2, image[1] + 2)
         self.m, self.alpha, self.tol, self.max_iter = m, alpha, tol, max_iter
         self.iterations = (0, 0)
@@ -156,7 +156,7 @@ class OriginalConvMonDEQ(nn.Module):
             return torch.fft.fft2(torch.roll(grid, (-1, -1), (2, 3))).conj().permute(2, 3, 0, 1).flatten(0, 1)
 
         a, b = (transfer(kernel) for kernel in self.kernels())
-        eye = torch.eye(a.shape[-1], dtype=a.dtype)
+        eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
         w = (1 - self.m) * eye - self.g * a.mH @ a + b - b.mH
         inner = (1 + self.alpha) * eye - self.alpha * w
         real, imaginary = inner.real, inner.imag

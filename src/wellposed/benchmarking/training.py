@@ -71,11 +71,11 @@ def write_case(folder: Path, family: str, width: int, batch: int) -> tuple[Path,
     """
     torch.manual_seed(0)
     layer = build(family, width)
-    x = torch.rand(batch, *layer.input_shape)
+    x = torch.rand(batch, *layer.input_shape, device="cpu")
     exact = build(family, width, dtype=torch.float64, rtol=1e-10, atol=1e-10)
     exact.load_state_dict(layer.state_dict())
     value = exact(x.double())
-    cotangent = torch.randn(value.shape, dtype=torch.float64) / value[0].numel()
+    cotangent = torch.randn(value.shape, dtype=torch.float64, device="cpu") / value[0].numel()
     value.backward(cotangent)
     gradients = {name: part.grad for name, part in exact.named_parameters() if part.grad is not None}
     case = {
