@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 from wellposed.benchmarking.contestant import Contestant
 from wellposed.benchmarking.row import Row
+from wellposed.errors import NotConvergedWarning
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Tolerances from loose to fine, six a decade.
 LADDER = tuple(10.0 ** (-1.0 - rung / 6.0) for rung in range(38))
 _ROUNDING = 1.0 + 1e-9
+
+
+def silent(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator for what tries tolerances that cannot be reached: a solve that does not converge shows in its errors."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotConvergedWarning)
+            return function(*args, **kwargs)
+
+    return wrapper
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,7 @@ class _Entry:
         self.errors = tuple(self.contestant.errors(self.tolerances))
 
 
+@silent
 def contest(case: str, ours: Sequence[Contestant], rivals: Sequence[Contestant], rules: Rules) -> list[Row]:
     """Compare each of ours with each rival; all take turns, so that what else the machine does meets all of them.
 

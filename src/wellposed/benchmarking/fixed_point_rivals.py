@@ -48,7 +48,7 @@ class FixedPoint(Solving):
         offset = self.case.offset()
         found = wp.fixed_point(
             cell, torch.zeros_like(self.case.cotangent), (self.case.weight, offset), rtol=forward, atol=0.0,
-            max_steps=MOST_STEPS, gradient=wp.Exact(rtol=backward), on_failure="raise",
+            max_steps=MOST_STEPS, gradient=wp.Exact(rtol=backward),
         )  # fmt: skip
         return self._differentiated(found.value, offset)
 
