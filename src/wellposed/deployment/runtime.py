@@ -65,8 +65,8 @@ class DeployedNetwork:
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
         shape = tuple(self._session.get_inputs()[0].shape[1:])
         tolerance = stored.get(last.input[2]) if len(last.input) > 2 else None
-        scalar = tolerance is not None and not tolerance.dims
-        if not shape or not all(isinstance(size, int) for size in shape) or not scalar:
+        fixed = bool(shape) and all(isinstance(size, int) for size in shape)
+        if not fixed or tolerance is None or tolerance.dims:
             raise InputError(f"path={str(self.path)!r}: takes inputs of no fixed shape {shape}, or stores no tolerance")
         return shape, len(inputs) > 1, float(numpy_helper.to_array(tolerance))
 
