@@ -68,7 +68,13 @@ def train(
     with quietly():
         trainer = trainer_of(folder, config.epochs, len(batches), progress=progress, **trainer_options)
         resumed = folder.checkpoint if resume else None
-        fit(trainer, ClassifierModule(model, config), batches, evaluation_batches(data, config), resumed)
+        fit(
+            trainer,
+            ClassifierModule(model, config, config.epochs * batches.steps),
+            batches,
+            evaluation_batches(data, config),
+            resumed,
+        )
     save_weights(model, config, folder.weights)
     write_json(folder.environment, _environment(time.time() - start), indent=1)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

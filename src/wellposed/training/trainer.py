@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -66,20 +65,6 @@ def trainer_of(folder: RunFolder, epochs: int, batches: int, *, progress: bool, 
         return lightning.Trainer(max_epochs=epochs, default_root_dir=folder.path, **{**own, **options})
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"accelerator, devices or strategy: Lightning refuses them ({error})") from error
-
-
-def one_cycle(trainer: lightning.Trainer, optimizer: torch.optim.Optimizer, learning_rate: float) -> dict[str, Any]:
-    """An optimizer with a one-cycle schedule over the whole of a training, as Lightning takes them.
-
-    Args:
-        trainer: knows how many steps there are.
-        optimizer: with any learning rate.
-        learning_rate: the peak.
-    """
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=learning_rate, total_steps=int(trainer.estimated_stepping_batches)
-    )
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def fit(
@@ -137,4 +122,4 @@ class _Lines(Callback):
 
 def _progress(epochs: int) -> Callback:
     """What shows progress on standard error: a bar for a person, a line every few seconds for a log."""
-    return TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else _Lines(epochs)
+    return TQDMProgressBar(refresh_rate=3) if sys.stderr.isatty() else _Lines(epochs)
