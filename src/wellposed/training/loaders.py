@@ -23,7 +23,8 @@ def load_data(config: TrainConfig, data_root: Path | None) -> Data:
     """The data set of a configuration."""
     if config.data in GRAPH_NAMES:
         return load_graphs(config.data, data_root, config.fold)
-    return load_images(config.data, data_root)
+    images = load_images(config.data, data_root)
+    return images.divided(config.validation) if config.validation else images
 
 
 def build_model(config: TrainConfig, data: Data) -> nn.Module:
@@ -41,11 +42,10 @@ def training_batches(data: Data, config: TrainConfig) -> Stretches:
     return Stretches(data.loader("train", batches), batches)
 
 
-def evaluation_batches(data: Data, config: TrainConfig) -> list[Any]:
-    """The test set and, where there is one, the validation set, in large batches."""
-    size = data.evaluation_size(config.batch_size)
-    orders = {part: SequentialSampler(range(len(data.labels_of(part)))) for part in data.evaluated}
-    return [data.loader(part, _Batches(order, size, 0)) for part, order in orders.items()]
+def evaluation_batches(data: Data, config: TrainConfig, part: str) -> Any:
+    """The samples of a part in order, in large batches."""
+    order = SequentialSampler(range(len(data.labels_of(part))))
+    return data.loader(part, _Batches(order, data.evaluation_size(config.batch_size), 0))
 
 
 class Stretches:

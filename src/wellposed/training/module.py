@@ -64,14 +64,20 @@ class ClassifierModule(SteppingModule):
             self._losses, self._samples = [], 0
 
     def validation_step(self, batch: tuple[Any, Tensor], index: int, dataloader_idx: int = 0) -> None:
-        """Loss and accuracy on held-out data: the test set and, where there is one, the validation set."""
+        """Loss and accuracy on the validation samples and, for graphs, on those to test on."""
+        self._evaluate(batch, ("validation", "test")[dataloader_idx])
+
+    def test_step(self, batch: tuple[Any, Tensor], index: int) -> None:
+        """Loss and accuracy on the test set."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: tuple[Any, Tensor], part: str) -> None:
         inputs, labels = batch
         logits = self.model(inputs)
-        part = ("test", "validation")[dataloader_idx]
         found = {"loss": nn.functional.cross_entropy(self.config.temperature * logits, labels)}
         found["accuracy"] = (logits.argmax(1) == labels).float().mean()
         for name, value in found.items():
-            shown = name == "accuracy" and part == "test"
+            shown = name == "accuracy" and part == "validation"
             self.log(f"{part}/{name}", value, prog_bar=shown, batch_size=len(labels), add_dataloader_idx=False)
 
     def optimizer(self) -> torch.optim.Optimizer:

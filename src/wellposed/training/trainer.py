@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from wellposed.errors import CheckpointError, InputError
+from wellposed.training.best_epoch import BestEpoch
 from wellposed.training.folder import RunFolder
 
 _SECONDS_BETWEEN_LINES = 5.0  # of progress, where nobody watches a bar
@@ -34,15 +35,18 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def trainer_of(folder: RunFolder, epochs: int, batches: int, *, progress: bool, **options: Any) -> lightning.Trainer:
+def trainer_of(
+    folder: RunFolder, best: BestEpoch, epochs: int, batches: int, *, progress: bool, **options: Any
+) -> lightning.Trainer:
     """The trainer of a run, which keeps the last checkpoint and the metrics in its folder.
 
     Args:
         folder: the run.
+        best: notes the epoch to keep.
         epochs: passes over the training set.
-        batches: steps of an epoch.
+        batches: Lightning's steps of an epoch.
         progress: show a progress bar.
-        options: of ``lightning.Trainer``, in the place of those here.
+        options: of ``lightning.Trainer``, in the place of those here; callbacks are added.
 
     Raises:
         InputError: Lightning refuses the options.
@@ -55,9 +59,10 @@ def trainer_of(folder: RunFolder, epochs: int, batches: int, *, progress: bool, 
         "accelerator": "auto",
         "devices": 1,
         "logger": CSVLogger(folder.path, name="", version=""),
-        "callbacks": [checkpoints, *([_progress(epochs)] if progress else [])],
+        "callbacks": [best, checkpoints, *([_progress(epochs)] if progress else []), *options.pop("callbacks", [])],
         "enable_progress_bar": progress and sys.stderr.isatty(),
         "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
         "plugins": [_AtomicCheckpoints()],
         "log_every_n_steps": min(50, batches),
     }
@@ -96,6 +101,24 @@ def fit(
         raise KeyboardInterrupt from stop
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def test(trainer: lightning.Trainer, module: lightning.LightningModule, batches: Any, epoch: int) -> dict[str, float]:
+    """Metrics on the test set, once; they stand in the row of the epoch that is kept.
+
+    Args:
+        trainer: after `fit`.
+        module: what was trained.
+        batches: to test on.
+        epoch: that is kept, counted from zero.
+    """
+    logger = trainer.logger
+    trainer.loggers = []  # its rows would be of an epoch after the last
+    (found,) = trainer.test(module, batches, verbose=False)
+    if logger is not None:
+        logger.log_metrics({**found, "epoch": epoch}, trainer.global_step)
+        logger.save()
+    return dict(found)
 
 
 class _AtomicCheckpoints(TorchCheckpointIO):
