@@ -31,6 +31,7 @@ bench: $(VENV)/.ready  ## speed against the original algorithm
 	$(BIN)/python benchmarks/convolution_cost.py
 	$(BIN)/python benchmarks/compiled_iteration.py
 	$(BIN)/python benchmarks/diagonal_metric.py
+	$(BIN)/python benchmarks/train_overhead.py
 
 figures: $(VENV)/.ready  ## the pictures of docs/families.md and docs/operators.md
 	$(BIN)/python docs/figures.py

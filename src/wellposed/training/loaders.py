@@ -16,7 +16,7 @@ from wellposed.data.graphs import GRAPH_NAMES
 from wellposed.layers.options import solving_modules
 from wellposed.training.config import TrainConfig
 
-_STEPS = 8  # of training in one of Lightning's: its bookkeeping takes a fourth of the time of a small network's step
+_STEPS = 16  # of training in one of Lightning's: its bookkeeping takes a fourth of the time of a small network's step
 
 
 def load_data(config: TrainConfig, data_root: Path | None) -> Data:
