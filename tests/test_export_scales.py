@@ -14,7 +14,7 @@ from torch import nn
 
 import wellposed as wp
 from harness.deployed_files import accepted, changed, claim_of, forge, refused, slopes, stored, written
-from wellposed.deployed_checker import check
+from wellposed.checker import check
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.float32

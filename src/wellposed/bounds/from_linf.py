@@ -53,7 +53,7 @@ class EllipsoidMetricProblem(MetricInequality):
 
     @override
     def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
-        shares = torch.ones(self._weight.shape[1], dtype=torch.float64)
+        shares = torch.ones(self._weight.shape[1], dtype=torch.float64, device="cpu")
         found = self._within(shares).bound(output)
         if found is None:
             return None
@@ -73,7 +73,7 @@ class EllipsoidMetricProblem(MetricInequality):
     def _moved(self, rows: Tensor, found: DiagonalBound, shares: Tensor) -> Tensor:
         """d·(mean of x_i²)^¼ at the optimum, which all have one mean where d is best."""
         weight, matrix, multipliers = self._weight, self._matrix, found.multipliers
-        half = multipliers[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
+        half = multipliers[:, None] * (torch.eye(len(matrix), dtype=torch.float64, device="cpu") - matrix)
         driven = multipliers[:, None] * weight
         test = half + half.t() - rows.t() @ rows - (driven / shares) @ driven.t() / found.value**2
         values, vectors = torch.linalg.eigh(0.5 * (test + test.t()))

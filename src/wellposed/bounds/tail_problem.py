@@ -93,7 +93,7 @@ class TailProblem:
         proved = [largest if found is None else found for found in singles]
         value = enlarged(largest.value * self._spread, 2)
         fallback, start = self._by_whole(value), largest.multipliers
-        pairs = torch.zeros(len(tail.rows), len(tail.rows), dtype=torch.float64) if self.classes else None
+        pairs = torch.zeros(len(tail.rows), len(tail.rows), dtype=torch.float64, device="cpu") if self.classes else None
         for first, second in self.classes:
             found = self.inequality.bound(self._margin(first, second), start)
             margin = DiagonalBound(fallback, largest.multipliers, largest.shares) if found is None else found
@@ -104,7 +104,7 @@ class TailProblem:
         return TailBound(
             block=tail.name, place=self.place, value=value, pairs=pairs,
             multipliers=torch.stack([found.multipliers for found in proved]),
-            shares=torch.stack(shares) if shares else None, folded=self.place < tail.place,
+            shares=torch.stack(shares) if shares else None,
         )  # fmt: skip
 
     def prove(self, claimed: TailBound) -> None:

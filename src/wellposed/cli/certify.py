@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,10 @@ from wellposed.experiments.verification import as_text, verify_run
 
 @dataclass(frozen=True)
 class Certify(Common):
-    """Certify a run: its Lipschitz constant, and the radius of every test image; or verify its images one by one."""
+    """Certify a run: its Lipschitz constant, and the radius of every test image; or verify its images one by one.
+
+    The run's network is written as one ONNX file, model.onnx, and beside it certificate.json, which wellposed verify checks.
+    """
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
@@ -54,7 +58,8 @@ def certify(arguments: list[str]) -> int:
                 "data, norm, method, deployed: a run on graphs is certified for its own node features, in the l2 norm"
             )
         with counting("graphs certified", quiet=options.json) as done:
-            certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
+            found = certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
+        _tell(found)
         return show_table(options.run, options)
     if options.deployed:
         return _deployed(options)
@@ -67,9 +72,16 @@ def certify(arguments: list[str]) -> int:
             options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data,
             method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
         )  # fmt: skip
+    _tell(found)
     if options.data is None and options.norm == "l2":
         return show_table(options.run, options)
     return _show(options, found, options.data, {})
+
+
+def _tell(found: Certified) -> None:
+    """Say why there is no certificate file, if there is none."""
+    if found.unfiled:
+        print(f"no certificate file was written: {found.unfiled}", file=sys.stderr)
 
 
 def _show(options: Certify, found: Certified, data: str | None, more: dict[str, Any]) -> int:
@@ -104,6 +116,7 @@ def _deployed(options: Certify) -> int:
             tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
             norm=options.norm.removeprefix("l"), done=done,
         )  # fmt: skip
+    _tell(found)
     return _show(options, found, "the deployed file", {"refused": refused})
 
 

@@ -142,7 +142,7 @@ class ImageData(Data):
         """
         count = round(share * len(self.train_y))
         check(0 < count < len(self.train_y), "validation", share, f"is {count} of {len(self.train_y)} training images")
-        order = torch.randperm(len(self.train_y), generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(len(self.train_y), generator=torch.Generator().manual_seed(0), device="cpu")
         held, rest = order[:count].sort().values, order[count:].sort().values
         return replace(
             self, train_x=self.train_x[rest], train_y=self.train_y[rest], validation_x=self.train_x[held],

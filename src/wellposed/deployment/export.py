@@ -88,7 +88,7 @@ def deployed_with_evidence(network: Network, tolerance: float) -> tuple[ModelPro
     check(
         number, "tolerance", tolerance, "must be a number, the largest error of the logits for which an answer counts"
     )
-    stored = float(torch.tensor(tolerance, dtype=torch.float32))
+    stored = float(torch.tensor(tolerance, dtype=torch.float32, device="cpu"))
     check(0.0 < stored < math.inf, "tolerance", tolerance, "must be positive and finite in float32")
     shape = shape_of_inputs(network)
     if shape is None:

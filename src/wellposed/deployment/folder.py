@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates import certify
 from wellposed.certificates.radius import radii
+from wellposed.deployment.certifying import certify_file
 from wellposed.deployment.export import TOLERANCE, export, path_of, shape_of_inputs
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import CertificateError, InputError, choices
@@ -105,8 +106,6 @@ def save(
         CertificateError: the network cannot be materialised, has no form in deployed files, or nothing is proved of it.
         InputError: an argument is unusable, or a file cannot be written.
     """
-    from wellposed.deployment.certificate import certify_file
-
     place, known = path_of("folder", folder), [norm_named(norm) for norm in norms]
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -137,9 +136,9 @@ def load(folder: str | Path) -> NetworkFolder:
         InputError: a file is missing or cannot be read.
         MissingExtraError: onnxruntime is not installed.
     """
-    from wellposed.deployed_checker import Refuted
-    from wellposed.deployed_checker.claim import Claim
-    from wellposed.deployed_checker.core import check
+    from wellposed.checker import Refuted
+    from wellposed.checker.claim import Claim
+    from wellposed.checker.core import check
 
     place = path_of("folder", folder)
     found = {norm: path for norm in NORMS if (path := _certificate(place, norm)).exists()}

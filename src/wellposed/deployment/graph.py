@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, called
-from wellposed.deployed_checker.functions import function as function_named
-from wellposed.deployed_checker.graphs import inputs_of
+from wellposed.checker.functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, called
+from wellposed.checker.functions import function as function_named
+from wellposed.checker.graphs import inputs_of
 from wellposed.deployment.sensitivity import proved_sensitivity
 from wellposed.errors import CertificateError
 from wellposed.network.deployed import DeployedGraph, Edge, Numbers
@@ -80,7 +80,7 @@ class OnnxGraph(DeployedGraph):
             input_shape: of one input.
             tolerance: the largest bound of an error for which an answer counts.
         """
-        bound = self._number("tolerance", torch.tensor(tolerance, dtype=torch.float32))
+        bound = self._number("tolerance", torch.tensor(tolerance, dtype=torch.float32, device="cpu"))
         self._append("Leave", [edge.value, edge.error, bound], [LOGITS, ERROR])
         plain = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *input_shape])
         graph = helper.make_graph(

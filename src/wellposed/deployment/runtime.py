@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates import Certificate
-from wellposed.deployed_checker.functions import STRUCTURE
+from wellposed.checker.functions import STRUCTURE
 from wellposed.deployment.export import deployed, path_of
 from wellposed.errors import InputError, require
 from wellposed.operators.graphs import Graphs
@@ -111,7 +111,7 @@ class DeployedNetwork:
         if not isinstance(certificate, Certificate):
             raise InputError(f"certificate: is a {type(certificate).__name__}; give what wellposed.certify returns")
         network = certificate.network
-        if network is None or network.dtype != torch.float32:
+        if network.dtype != torch.float32:
             return False
         written = deployed(network, tolerance=self.tolerance)
         return written.SerializeToString(deterministic=True) == self._content

@@ -11,6 +11,7 @@ from wellposed.certificates import certify
 from wellposed.deployment import export
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import check
+from wellposed.experiments.certificate_files import file_of_exported
 from wellposed.experiments.graph_robustness import is_on_graphs
 from wellposed.experiments.results import Certified, file_digest, keep_certified
 from wellposed.network import Network
@@ -34,7 +35,7 @@ def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path
     Returns:
         The path, and the network that the file computes.
     """
-    path = RunFolder(run).path / "model.onnx" if out is None else out
+    path = RunFolder(run).model if out is None else out
     if is_on_graphs(run):
         return path, export(load_run(run, data_root)[2], path, tolerance=tolerance)
     _, data, model = load_image_run(run, data_root)
@@ -44,7 +45,7 @@ def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path
 def certify_deployed(
     run: Path, *, data_root: Path | None, limit: int | None, tolerance: float, norm: str, done: Callable[[int], None]
 ) -> tuple[Certified, int]:
-    """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json``.
+    """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json`` and its certificate.
 
     Args:
         run: the run folder.
@@ -76,6 +77,9 @@ def certify_deployed(
         refused += int((~answered).sum())
         done(len(radii))
     digest = file_digest(RunFolder(run).weights)
-    found = Certified(certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {rule: radii}, digest)
+    found = Certified(
+        certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {rule: radii}, digest, certificate.method,
+        unfiled=file_of_exported(run, certificate),
+    )  # fmt: skip
     keep_certified(run, found, norm, "deployed")
     return found, refused

@@ -60,7 +60,7 @@ class PositiveConvolution(PositiveConcave):
             return upright.apply(state[None])[0]
 
         def compute() -> Tensor:
-            state = torch.zeros(upright.state_shape, dtype=torch.float64)
+            state = torch.zeros(upright.state_shape, dtype=torch.float64, device="cpu")
             for _ in range(1000):
                 image = self._activation(through(state) + floor)
                 settled = bool(((image - state).abs() <= _CLOSE * image).all())

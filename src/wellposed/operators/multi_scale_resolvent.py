@@ -104,5 +104,5 @@ def sampled_norm(function: Callable[[Tensor], Tensor], like: Tensor) -> float:
     """Root-mean-square singular value of a linear map as seen by a few fixed random states of the shape of ``like``."""
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
-        states = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+        states = torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu").to(like)
         return float(function(states).norm() / states.norm())

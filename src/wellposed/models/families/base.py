@@ -65,4 +65,4 @@ class Family(ABC):
         """
         maps = [part for part in model.modules() if isinstance(part, nn.Linear)]
         norms = [largest_singular_value(part.weight) for part in maps]
-        return torch.stack(norms).prod() if norms else torch.ones(())
+        return torch.stack(norms).prod() if norms else torch.ones((), device="cpu")

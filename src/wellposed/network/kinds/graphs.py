@@ -14,14 +14,10 @@ from wellposed.layers.graph import ADJACENCY, ImplicitGraph
 from wellposed.layers.graph_classifier import NodeSum
 from wellposed.layers.group_sort import group_sort
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Shape, kind_of
-from wellposed.network.kinds.cells import orthogonal_maps
 from wellposed.network.propagation import Own, Point, Step
-from wellposed.numerics.checkable import ROOM, checkable_norm
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import enlarged
-from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.graphs import Graphs, frobenius_norms
 from wellposed.solvers.solution import Tolerance
 
@@ -57,10 +53,6 @@ class _OnGraphs(Block):
 @kind_of(ImplicitGraph)
 class GraphLayerBlock(_OnGraphs):
     """An implicit layer on graphs."""
-
-    assumptions = (
-        "inputs are node features, in the Frobenius norm; the graph stays the same, its adjacency of norm at most one",
-    )
 
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
@@ -113,22 +105,6 @@ class GraphLayerBlock(_OnGraphs):
         exact.tolerance = Tolerance(1e-9, 1e-9)
         return exact
 
-    @override
-    def describe(self, value: float | None) -> Description:
-        layer: ImplicitGraph = self.module
-        maps = layer.orthogonal_maps
-        if value is None or not maps:
-            return super().describe(value)
-        found = orthogonal_maps(maps, 0.0)
-        norms = [
-            checkable_norm(part.weight, spectral_norm_upper_bound(part.weight))
-            for part in (layer.state_map, layer.injection)
-        ]
-        own, driven = layer.scales
-        bound = driven * norms[1] / (1.0 - own * norms[0] * ROOM) * ROOM
-        options = {**found.options, "variant": layer.variant, "norms": norms}
-        return Description("graph", options, max(value, bound), found.tensors)
-
 
 @kind_of(NodeSum)
 class NodeSumBlock(_OnGraphs):
@@ -151,10 +127,6 @@ class NodeSumBlock(_OnGraphs):
         if not self.module.by_root:
             raise self.unknown("no form in deployed files for sums that grow with the graph")
         return graph.call("NodeSum", edge, shape=edge.shape)
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description("graph", {"by_root": self.module.by_root})
 
     @override
     def _step(self, value: Tensor, graphs: Graphs, factor: float) -> tuple[Step, Tensor]:

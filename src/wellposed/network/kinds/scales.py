@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +11,12 @@ from typing_extensions import override
 from wellposed.activations import name_of
 from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.circular import interior_mask, turns
-from wellposed.network.kinds.convolutional import ConvolutionalBlock, monotone_options
+from wellposed.network.kinds.convolutional import ConvolutionalBlock
 from wellposed.network.kinds.equilibrium import STEPS, refining, stopping
-from wellposed.numerics.checkable import ROOM
 from wellposed.numerics.convolution_norms import largest_singular_value
+from wellposed.numerics.outward import REPRODUCIBLE
 from wellposed.operators.fourier import real_parts
 from wellposed.operators.multi_scale import MultiScale
 from wellposed.operators.multi_scale_resolvent import BlockCayley
@@ -46,7 +44,7 @@ class ScalesBlock(ConvolutionalBlock):
         sensitivity, edge = guarantee.offset_lipschitz(), driven
         factors = _factors(operator, step)
         pairs = zip(operator.down, operator.into, strict=True)
-        norms = [[largest_singular_value(part) * ROOM for part in pair] for pair in pairs]
+        norms = [[largest_singular_value(part) * REPRODUCIBLE for part in pair] for pair in pairs]
         for place, (shape, size) in enumerate(zip(layer.injection.tiers, operator.images, strict=True)):
             numbers = {"transfer": real_parts(operator.own[place])}
             # An error in one tier drives all that follow.
@@ -79,15 +77,6 @@ class ScalesBlock(ConvolutionalBlock):
             "Circular", half, shape=shape, transfer=real_parts(into), bias=bias[:, None, None], norm=norms[1],
             **turns(following),
         )  # fmt: skip
-
-    @override
-    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
-        operator, guarantee = self.module.materialise()
-        least, bound = monotone_options(guarantee.m, value, norm)
-        tensors = {f"tier.{place}": real_parts(part) for place, part in enumerate(operator.own)}
-        tensors.update({f"into.{place}": real_parts(part) for place, part in enumerate(operator.into, 1)})
-        images = [list(image) for image in operator.images]
-        return Description("scales", {**options, "monotonicity": least, "images": images}, bound, tensors)
 
 
 def _kept(size: Size) -> Tensor:
