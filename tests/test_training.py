@@ -121,7 +121,7 @@ def test_the_best_epoch_is_the_latest_of_equally_good_ones_and_survives_a_checkp
         state, best = best.state_dict(), BestEpoch(model, choose=True)
         best.load_state_dict(state)
     best.restore()
-    assert best.epoch == 2 and float(model.weight) == 2.0 and best.metrics["validation/accuracy"] == pytest.approx(0.8)
+    assert best.epoch == 2 and model.weight.item() == 2.0 and best.metrics["validation/accuracy"] == pytest.approx(0.8)
 
 
 def test_a_run_keeps_the_weights_of_its_best_epoch_and_tests_them_once(tmp_path, capsys, monkeypatch):
