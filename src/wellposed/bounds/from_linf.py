@@ -7,6 +7,7 @@ towards where the bound is least. Single outputs and margins are numbers, on whi
 from __future__ import annotations
 
 import math
+import time
 
 import torch
 from torch import Tensor
@@ -52,15 +53,17 @@ class EllipsoidMetricProblem(MetricInequality):
         return self._within(shares.double()).proves(output, multipliers, reduced(value / reach, len(shares) + 2))
 
     @override
-    def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
+    def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:
         shares = torch.ones(self._weight.shape[1], dtype=torch.float64)
-        found = self._within(shares).bound(output)
+        found = self._within(shares).bound(output, None, deadline)
         if found is None:
             return None
         best = _around(found, shares)
         for _ in range(_ROUNDS):
+            if time.monotonic() >= deadline:
+                break
             shares = self._moved(output, found, shares)
-            found = self._within(shares).bound(output, found.multipliers)
+            found = self._within(shares).bound(output, None, deadline)
             if found is None:
                 break
             trial = _around(found, shares)

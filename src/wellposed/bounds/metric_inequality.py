@@ -7,6 +7,7 @@ for it). λ may come from anywhere: only `proves` counts.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -52,12 +53,13 @@ class MetricInequality(ABC):
         """
 
     @abstractmethod
-    def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
+    def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:
         """A nearly least proved constant of x ↦ C z*, or None where none could be proved.
 
         Args:
             output: C, shape (outputs, features of the state).
-            start: multipliers to start from, such as those of another C.
+            start: multipliers to start from, such as those of another C, where that helps a search.
+            deadline: of `time.monotonic`, at which a search stops with what it has.
         """
 
 

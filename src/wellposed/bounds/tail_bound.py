@@ -26,6 +26,7 @@ class TailBound:
         shares: axes of the ellipsoids of ℓ∞ constants, one row for each row of multipliers, shape (rows, inputs), see
             `wellposed.bounds.from_linf`; None for other norms.
         folded: whether the first block is a normalisation that was made a part of the layer's input map.
+        left_out: see `wellposed.bounds.bound.Bound`.
     """
 
     block: str
@@ -35,6 +36,7 @@ class TailBound:
     pairs: Tensor | None
     shares: Tensor | None = None
     folded: bool = False
+    left_out: str = ""
 
     def __repr__(self) -> str:
         margins = "no class margins" if self.pairs is None else f"{len(self.pairs)} classes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.filing import filed_as, read_fields, write
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
-from wellposed.errors import CertificateError, InputError, WellposedError, check, choices
+from wellposed.errors import CertificateError, InputError, NotConvergedWarning, WellposedError, check, choices
 from wellposed.lower_bounds.witness import slope_between
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
 from wellposed.numerics.norm import Norm
@@ -40,6 +41,7 @@ class Certificate:
         lower_bound: a proved lower bound of the same constant, or None if none was looked for.
         witness: the two inputs that prove the lower bound.
         network: the network that it is about, which `evaluate` runs; None for one that was loaded without its model.
+        left_out: what the budget of `certify` did not suffice for, in words, each with the bound's name; a file does not keep it.
     """
 
     norm: Norm
@@ -52,6 +54,7 @@ class Certificate:
     lower_bound: float | None = None
     witness: tuple[Tensor, Tensor] | None = field(default=None)
     network: Network | None = field(default=None)
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -59,7 +62,8 @@ class Certificate:
     def __repr__(self) -> str:
         margins = "no class margins" if self.pairs is None else f"{len(self.pairs)} classes"
         least = "" if self.lower_bound is None else f", at least {self.lower_bound:.6g}"
-        return f"Certificate(norm {self.norm}: at most {self.lipschitz:.6g}{least}; {margins}; {self.method})"
+        missing = "".join(f"; left out: {part}" for part in self.left_out)
+        return f"Certificate(norm {self.norm}: at most {self.lipschitz:.6g}{least}; {margins}; {self.method}{missing})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Certificate):
@@ -132,19 +136,26 @@ class Certificate:
             rule: see `radius`.
             forward: whether radii are to hold for plain forward passes too, in the worst case of rounding; see `bounded_logits`.
             batch_size: inputs evaluated at a time.
+
+        Warns:
+            NotConvergedWarning: with the number of inputs whose solve did not converge; their radius is zero.
         """
         check(type(forward) is bool, "forward", forward, "must be True or False")
         network = self._about(None)
         network.require_unchanged()
         if network.takes_graphs:
-            return self.of(bounded_logits(network, x, forward=forward), labels, rule=rule)
+            result = bounded_logits(network, x, forward=forward)
+            _say_unsolved(int(result.unsolved.sum()), len(result.error))
+            return self.of(result, labels, rule=rule)
         network.check_input(x)
         check_labels(labels, len(x))
         check(type(batch_size) is int and batch_size >= 1, "batch_size", batch_size, "must be a positive integer")
-        found = []
+        found, unsolved = [], 0
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             result = bounded_logits(network, rows, forward=forward)
             found.append(self.of(result, truth, rule=rule))
+            unsolved += int(result.unsolved.sum())
+        _say_unsolved(unsolved, len(x))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
     def of(self, result: BoundedLogits, labels: Tensor, *, rule: str | None = None) -> Tensor:
@@ -266,3 +277,13 @@ class Certificate:
         if not same:
             raise CertificateError("weights_sha256: the certificate is about another network than the model now is")
         return network if known is None else known
+
+
+def _say_unsolved(count: int, inputs: int) -> None:
+    """Warn of inputs whose solve did not converge, if there are any."""
+    if count:
+        warnings.warn(
+            f"{count} of {inputs} inputs: the solve did not converge, and their radius is 0",
+            NotConvergedWarning,
+            stacklevel=3,
+        )

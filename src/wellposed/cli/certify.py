@@ -41,8 +41,9 @@ class Certify(Common):
     """Certify the answers of the exported file, each with the error that it bounds itself; writes certified-deployed.json."""
     tolerance: float | None = None
     """With --deployed: largest error of the logits for which an answer of the file counts; default: 0.001."""
-    seconds: float = 10.0
-    """For the ladder: time for one image and radius, after which it stays open."""
+    seconds: float | None = None
+    """Time for the searches of metrics together, 60 where all theorems are asked; what it did not suffice for is said.
+    For the ladder: time for one image and radius, after which it stays open; default: 10."""
 
 
 def certify(arguments: list[str]) -> int:
@@ -66,6 +67,7 @@ def certify(arguments: list[str]) -> int:
         found = certify_run(
             options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data,
             method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
+            seconds=options.seconds,
         )  # fmt: skip
     if options.data is None and options.norm == "l2":
         return show_table(options.run, options)
@@ -85,14 +87,16 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
     result = {
         "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
         "test_error": found.test_error,
-        "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares, **more,
+        "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
+        "unsolved": found.unsolved, "left_out": list(found.left_out), **more,
     }  # fmt: skip
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     text = (
         f"{options.run}{'' if data is None else f' on {data}'}: error {100 * found.test_error:.2f} %, constant "
         f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g}, certified {table}"
     )
-    return show(result, text + "".join(f", {value} {name}" for name, value in more.items()), options)
+    text += "".join(f", {value} {name}" for name, value in more.items())
+    return show(result, "; ".join([text, *found.remarks]), options)
 
 
 def _deployed(options: Certify) -> int:
@@ -116,7 +120,7 @@ def _verify(options: Certify) -> int:
     with counting("images verified", quiet=options.json) as done:
         found = verify_run(
             options.run, data_root=options.data_root, norm=norm, radii=options.eps, limit=options.limit,
-            seconds=options.seconds, done=done,
+            seconds=10.0 if options.seconds is None else options.seconds, done=done,
         )  # fmt: skip
     shares = {
         f"{radius:g}": {

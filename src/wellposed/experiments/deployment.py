@@ -73,6 +73,13 @@ def certify_deployed(
         refused += int((~answered).sum())
         done(len(radii))
     digest = file_digest(RunFolder(run).weights)
-    found = Certified(certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {rule: radii}, digest)
+    found = Certified(
+        certificate.lipschitz,
+        certificate.lower_bound,
+        wrong / max(len(y), 1),
+        {rule: radii},
+        digest,
+        left_out=certificate.left_out,
+    )
     keep_certified(run, found, norm, "deployed")
     return found, refused

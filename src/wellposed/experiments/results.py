@@ -30,6 +30,8 @@ class Certified:
         test_error: fraction of misclassified inputs.
         radii: certified radius per input and rule, zero where nothing is certified.
         weights_sha256: digest of the weight file.
+        unsolved: how many inputs have the radius zero as their solve did not converge.
+        left_out: what the budget of the certificate did not suffice for, in words.
     """
 
     lipschitz: float
@@ -37,9 +39,17 @@ class Certified:
     test_error: float
     radii: dict[str, list[float]]
     weights_sha256: str
+    unsolved: int = 0
+    left_out: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the radii must know, in words: inputs that were not solved, and searches that were left out."""
+        solves = [f"the solve did not converge for {self.unsolved} inputs, whose radius is 0"] if self.unsolved else []
+        return solves + [f"left out: {part}" for part in self.left_out]
 
     @property
     def best(self) -> list[float]:
