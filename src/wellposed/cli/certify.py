@@ -50,9 +50,9 @@ def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = parse(Certify, arguments, "wellposed certify")
     if is_on_graphs(options.run):
-        if (options.data, options.norm, options.method) != (None, "l2", "tightest"):
+        if (options.data, options.norm, options.method, options.seconds) != (None, "l2", "tightest", None):
             raise InputError(
-                "data, norm, method: a run on graphs is certified for its own node features, in the l2 norm"
+                "data, norm, method, seconds: a run on graphs is certified for its own node features, in the l2 norm"
             )
         with counting("graphs certified", quiet=options.json) as done:
             certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
@@ -106,7 +106,7 @@ def _deployed(options: Certify) -> int:
         found, refused = certify_deployed(
             options.run, data_root=options.data_root, limit=options.limit,
             tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
-            norm=options.norm.removeprefix("l"), done=done,
+            norm=options.norm.removeprefix("l"), done=done, seconds=options.seconds,
         )  # fmt: skip
     return _show(options, found, "the deployed file", {"refused": refused})
 
