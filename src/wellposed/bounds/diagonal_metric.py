@@ -90,7 +90,9 @@ class DenseMetricProblem(MetricInequality):
         least = math.sqrt(point.square)
 
         def claim(slack: float) -> DiagonalBound:
-            return DiagonalBound(math.ldexp(least * (1.0 + slack), exponent + self._exponent), multipliers)
+            return DiagonalBound(
+                math.ldexp(least * (1.0 + slack), exponent + self._exponent), multipliers, None, point.dual
+            )
 
         return least_proved(claim, lambda found: self.proves(output, found.multipliers, found.value), slack=_SLACK)
 

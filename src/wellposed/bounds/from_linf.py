@@ -19,8 +19,9 @@ from wellposed.bounds.tail_method import FlatTailMethod
 from wellposed.bounds.tail_problem import LARGEST_OUTPUT
 from wellposed.numerics.outward import enlarged, reduced
 
-_ROUNDS = 6  # of the weights d
-_ENOUGH = 1e-2  # relative improvement below which another round is not worth it
+_ROUNDS = 12  # of the weights d
+_MISSES = 3  # rounds in a row that are not worth it, after which there are no more
+_ENOUGH = 1e-4  # relative improvement below which another round is not worth it
 _SCALED = 3  # roundings of a root, its reciprocal and a product
 
 
@@ -58,31 +59,27 @@ class EllipsoidMetricProblem(MetricInequality):
         found = self._within(shares).bound(output, None, deadline)
         if found is None:
             return None
-        best = _around(found, shares)
+        best, misses = _around(found, shares), 0
         for _ in range(_ROUNDS):
             if time.monotonic() >= deadline:
                 break
-            shares = self._moved(output, found, shares)
+            shares = self._moved(found, shares)
             found = self._within(shares).bound(output, None, deadline)
             if found is None:
                 break
             trial = _around(found, shares)
             improved = best.value - trial.value
             best = trial if improved > 0.0 else best
-            if improved < _ENOUGH * best.value:
+            misses = misses + 1 if improved < _ENOUGH * best.value else 0
+            if misses == _MISSES:
                 break
         return best
 
-    def _moved(self, rows: Tensor, found: DiagonalBound, shares: Tensor) -> Tensor:
+    def _moved(self, found: DiagonalBound, shares: Tensor) -> Tensor:
         """d·(mean of x_i²)^¼ at the optimum, which all have one mean where d is best."""
-        weight, matrix, multipliers = self._weight, self._matrix, found.multipliers
-        half = multipliers[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
-        driven = multipliers[:, None] * weight
-        test = half + half.t() - rows.t() @ rows - (driven / shares) @ driven.t() / found.value**2
-        values, vectors = torch.linalg.eigh(0.5 * (test + test.t()))
-        floor = 1e-7 * float(values[-1])
-        state = vectors / values.clamp_min(floor).sqrt()
-        squares = ((driven.t() @ state) / shares[:, None]).square().sum(1)
+        assert found.dual is not None
+        driven = found.multipliers[:, None] * self._weight / shares
+        squares = ((found.dual @ driven) * driven).sum(0).clamp_min(0.0)
         moved = shares * (squares / squares.mean()).clamp(1e-4, 1e4) ** 0.25
         return (moved / moved.mean()).clamp_min(1e-4)
 

@@ -28,11 +28,13 @@ class DiagonalBound:
         value: γ.
         multipliers: λ, float64, shape (n,), or one for every channel.
         shares: the axes of the ellipsoid that the constant is about, shape (inputs,), where it is about one.
+        dual: what the search for it says of the worst changes of the state, their second moments up to a factor, shape (n, n).
     """
 
     value: float
     multipliers: Tensor
     shares: Tensor | None = None
+    dual: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"DiagonalBound({self.value:.6g}, multipliers of shape {tuple(self.multipliers.shape)})"

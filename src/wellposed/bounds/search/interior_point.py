@@ -31,12 +31,14 @@ class Point:
         square: t.
         steps: Newton steps that it took.
         gap: how much of ``square`` may be above the optimum, as a fraction.
+        dual: X ⪰ 0 with XS near zero, shape (n, n), up to a factor, where the search has one.
     """
 
     multipliers: Tensor
     square: float
     steps: int
     gap: float
+    dual: Tensor | None = None
 
 
 class Barrier(ABC):

@@ -74,7 +74,7 @@ class PrimalDualSearch:
         at, second, gap = _approach(numbers, _in_float64(numbers, rough) or at, deadline, _GAP * len(at.multipliers))
         largest = max(_largest_reciprocal(numbers, at.multipliers), at.reciprocal)
         square = (seen * self._driven) ** 2 / largest
-        return Point(at.multipliers * (seen**2 / largest), square, first + second, gap)
+        return Point(at.multipliers * (seen**2 / largest), square, first + second, gap, at.dual)
 
 
 def _approach(numbers: Numbers, at: Iterate, deadline: float, goal: float) -> tuple[Iterate, int, float]:
