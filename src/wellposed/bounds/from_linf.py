@@ -20,6 +20,7 @@ from wellposed.bounds.tail_problem import LARGEST_OUTPUT
 from wellposed.numerics.outward import enlarged, reduced
 
 _ROUNDS = 12  # of the weights d
+_POWER = 0.25  # of the ratio of moments by which they move, at first
 _MISSES = 3  # rounds in a row that are not worth it, after which there are no more
 _ENOUGH = 1e-4  # relative improvement below which another round is not worth it
 _SCALED = 3  # roundings of a root, its reciprocal and a product
@@ -59,28 +60,27 @@ class EllipsoidMetricProblem(MetricInequality):
         found = self._within(shares).bound(output, None, deadline)
         if found is None:
             return None
-        best, misses = _around(found, shares), 0
+        best, power, misses = _around(found, shares), _POWER, 0
         for _ in range(_ROUNDS):
-            if time.monotonic() >= deadline:
+            if misses == _MISSES or time.monotonic() >= deadline:
                 break
-            shares = self._moved(found, shares)
-            found = self._within(shares).bound(output, None, deadline)
-            if found is None:
-                break
-            trial = _around(found, shares)
-            improved = best.value - trial.value
-            best = trial if improved > 0.0 else best
+            trial_shares = self._moved(found, shares, power)
+            trial = self._within(trial_shares).bound(output, None, deadline)
+            around = best if trial is None else _around(trial, trial_shares)
+            improved = best.value - around.value
             misses = misses + 1 if improved < _ENOUGH * best.value else 0
-            if misses == _MISSES:
-                break
+            if trial is None or not improved > 0.0:
+                power *= 0.5  # it went too far
+            else:
+                best, found, shares = around, trial, trial_shares
         return best
 
-    def _moved(self, found: DiagonalBound, shares: Tensor) -> Tensor:
-        """d·(mean of x_i²)^¼ at the optimum, which all have one mean where d is best."""
+    def _moved(self, found: DiagonalBound, shares: Tensor, power: float) -> Tensor:
+        """d·(mean of x_i²)^power at the optimum, which all have one mean where d is best."""
         assert found.dual is not None
         driven = found.multipliers[:, None] * self._weight / shares
         squares = ((found.dual @ driven) * driven).sum(0).clamp_min(0.0)
-        moved = shares * (squares / squares.mean()).clamp(1e-4, 1e4) ** 0.25
+        moved = shares * (squares / squares.mean()).clamp(1e-4, 1e4) ** power
         return (moved / moved.mean()).clamp_min(1e-4)
 
 
