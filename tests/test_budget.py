@@ -101,7 +101,7 @@ def test_inputs_that_are_not_solved_are_counted():
 
 
 def test_tables_say_what_was_left_out_and_not_solved():
-    found = Certified(2.0, 1.0, 0.1, {"paper": [0.5, 0.0]}, "", 1, ("metric: too long",))
+    found = Certified(2.0, 1.0, 0.1, {"paper": [0.5, 0.0]}, "", unsolved=1, left_out=("metric: too long",))
     assert found.remarks == ["the solve did not converge for 1 inputs, whose radius is 0", "left out: metric: too long"]
     assert Certified(**json.loads(json.dumps(vars(found)))).remarks == found.remarks
     summary = Summary("run", 2, "images", 0.1, 2.0, 1.0, [], found.remarks)

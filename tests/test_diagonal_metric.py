@@ -146,9 +146,6 @@ def test_certificates_of_models(index, tmp_path):
             slope = (jacobians[:, i] - jacobians[:, j]).norm(dim=1).max()
             assert float(slope) <= float(certificate.pairs[i, j]) * (1 + 1e-9)
     assert certificate.check()
-    certificate.save(tmp_path / "c.json")
-    loaded = wp.Certificate.load(tmp_path / "c.json", model)
-    assert loaded.check() and loaded.lipschitz == certificate.lipschitz
     tail = certificate.tail
     for forged in (
         dataclasses.replace(tail, value=0.99 * tail.value),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from harness.deployed_files import accepted, changed, claim_of, forge, refused, slopes, stored, written
 from wellposed.activations import monotone_names
 from wellposed.errors import CertificateError, InputError
 
@@ -83,6 +84,7 @@ IMAGES = {
     "normalize": wp.Normalize((0.3, 0.1), (0.2, 0.5)),
     "sorted": wp.GroupSort(dim=-3),
     "sorted rows": wp.GroupSort(dim=-1),
+    "sorted triples": wp.GroupSort(3, dim=-2),
     "gelu": nn.GELU(),
     "silu": nn.SiLU(),
     "relu6": nn.ReLU6(),
@@ -166,8 +168,6 @@ def test_refusals(tmp_path: Path):
         wp.export(nn.Sequential(nn.Conv2d(1, 1, 3)).eval(), tmp_path / "m.onnx")
     with pytest.raises(InputError, match="path"):
         wp.export(headed(wp.MonDEQ(6, 12)).eval(), tmp_path / "none" / "m.onnx")
-    with pytest.raises(CertificateError, match="form in deployed files"):
-        wp.export(nn.Sequential(wp.GroupSort(3), nn.Linear(6, 2)).eval(), tmp_path / "m.onnx", input_shape=(6,))
     with pytest.raises(CertificateError, match="float64"):
         wp.export(wp.materialise(headed(wp.MonDEQ(6, 12)).double().eval()), tmp_path / "m.onnx")
 
@@ -252,7 +252,7 @@ def test_no_answer_where_an_entry_is_no_number(name: str, entry: float, tmp_path
 
 @pytest.mark.parametrize("name", ["ReflectedEquilibrium_tanh", "PositiveEquilibrium_tanh"])
 def test_bodies_do_not_shadow_names(name: str):
-    from wellposed.deployed_checker.functions import function
+    from wellposed.checker.functions import function
 
     nodes = function(name).node
     outer = {output for node in nodes for output in node.output}
@@ -266,7 +266,7 @@ def test_what_is_assumed_of_a_runtime(sigma: str):
     from onnx import TensorProto, helper
 
     from wellposed.activations import activation
-    from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, VERSION, assumed, called, function
+    from wellposed.checker.functions import DOMAIN, IR_VERSION, OPSET, VERSION, assumed, called, function
 
     ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n"]) for name in "vs"]
     graph = helper.make_graph([helper.make_node(sigma, ["v"], ["s"], domain=DOMAIN)], "g", ends[:1], ends[1:])
@@ -281,3 +281,25 @@ def test_what_is_assumed_of_a_runtime(sigma: str):
     found = torch.from_numpy(run.run(None, {"v": v.numpy()})[0])
     off = (found - activation(sigma)(v)).abs() / (1.0 + v.abs())
     assert float(off.max()) <= 0.5 * float(assumed(sigma)) + 1e-15
+
+
+def test_subnormal_weights_are_refused(tmp_path: Path):
+    model = headed(wp.MonDEQ(6, 12, m=0.3)).eval()
+    with torch.no_grad():
+        model[1].weight[0, 0] = 1e-40
+    with pytest.raises(CertificateError, match="Linear_3.weight: has subnormal float32 entries"):
+        wp.export(model, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("norm", ["2", "inf"])
+def test_sorted_groups_are_proved(norm: str, tmp_path: Path):
+    torch.manual_seed(11)
+    model = nn.Sequential(nn.Linear(6, 12), wp.GroupSort(3), nn.Linear(12, 12), wp.GroupSort(4), nn.Linear(12, 3))
+    certificate = written(model, tmp_path, (6,), norm=norm)
+    accepted(tmp_path)
+    claimed = claim_of(tmp_path)["lipschitz"]
+    assert slopes(certificate.network, (6,), norm)[0] <= claimed <= certificate.lipschitz * (1.0 + 1e-6)
+    forge(
+        tmp_path, model=lambda m: changed(stored(m, "SortedGroups_2.split"), lambda a: a[[0, 1, 3, 2]] + [0, 0, 0, 1])
+    )
+    refused(tmp_path, "shapes: ")

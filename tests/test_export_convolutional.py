@@ -200,11 +200,6 @@ def test_fixed_numbers_of_iterations(kind: str) -> None:
     assert bool((bound <= ORDINARY).all())
 
 
-def test_several_sizes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CertificateError, match="images of several sizes"):
-        export(wp.MultiScaleMonDEQ(1, (2, 4), (8, 8)), tmp_path / "m.onnx")
-
-
 def test_samples_are_images(tmp_path: Path) -> None:
     """A bound of a batch is one of every sample, so that a sample alone has it too."""
     model = behind(wp.ConvNEMON(1, 2, (4, 4)), (1, 4, 4))

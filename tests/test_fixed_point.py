@@ -29,7 +29,7 @@ def unrolled(weight, q, steps=400):
     return z
 
 
-SOLVERS = [wp.Picard(), wp.Averaged(0.5), wp.Anderson(), wp.Broyden(), wp.Newton(), wp.NewtonKrylov()]
+SOLVERS = [wp.Picard(), wp.Averaged(0.5), wp.Anderson(), wp.Adaptive(), wp.Broyden(), wp.Newton(), wp.NewtonKrylov()]
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
@@ -107,6 +107,19 @@ def test_named_gradients_approach_the_exact_one(gradient, tolerance):
     ).value
     for found, true in zip(torch.autograd.grad(value.sum(), (weight, q)), exact, strict=True):
         torch.testing.assert_close(found, true, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("solver", [wp.Anderson(), wp.Adaptive(rate=0.1)], ids=lambda s: type(s).__name__)
+def test_accelerated_iterations_can_be_unrolled(solver):
+    weight, q = problem()
+    value = wp.fixed_point(
+        cell, torch.zeros_like(q), (weight, q), solver=solver, gradient=wp.Unrolled(), rtol=1e-10, atol=1e-10
+    ).value
+    for found, true in zip(
+        torch.autograd.grad(value.sum(), (weight, q)), torch.autograd.grad(unrolled(weight, q).sum(), (weight, q)),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(found, true, rtol=1e-5, atol=1e-6)
 
 
 def test_cheap_gradients_are_what_they_say():

@@ -9,7 +9,7 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 
-SOLVERS = [wp.Picard(), wp.Averaged(0.7), wp.Anderson(), wp.Broyden(), wp.NewtonKrylov()]
+SOLVERS = [wp.Picard(), wp.Averaged(0.7), wp.Anderson(), wp.Broyden(), wp.NewtonKrylov(), wp.Adaptive()]
 
 
 def tensor(*shape):

@@ -45,10 +45,10 @@ def test_saved_loaded_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_verified_without_the_library(tmp_path: Path):
     wp.save(model(), tmp_path / "net", input_shape=(6,))
-    folder = Path(wp.__file__).parent / "deployed_checker"
+    folder = Path(wp.__file__).parent / "checker"
     program = (
-        f"import sys; sys.path.insert(0, {str(folder.parent)!r}); import deployed_checker; "
-        "code = deployed_checker.main(sys.argv[1:]); "
+        f"import sys; sys.path.insert(0, {str(folder.parent)!r}); import checker; "
+        "code = checker.main(sys.argv[1:]); "
         "assert not any(name.split('.')[0] in ('wellposed', 'torch') for name in sys.modules); sys.exit(code)"
     )
     files = [str(tmp_path / "net" / name) for name in ("certificate.json", "model.onnx")]

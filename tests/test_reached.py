@@ -272,3 +272,16 @@ def test_denormal_cotangents_of_general_maps():
         small = torch.autograd.grad((found.value * torch.tensor(1e-40)).sum(), weight, retain_graph=True)[0]
         large = torch.autograd.grad(found.value.sum(), weight)[0]
     torch.testing.assert_close(small / 1e-40, large, rtol=1e-3, atol=1e-4)
+
+
+def test_states_too_large_for_matrices_go_on_in_double_precision():
+    torch.manual_seed(0)
+    layer = wp.ConvMonDEQ(2, 8, (12, 12), m=0.003)
+    with torch.no_grad():
+        for part in layer.parameters():
+            part.add_(torch.randn_like(part))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = layer.solve(torch.randn(4, 2, 12, 12))
+    assert found.converged.all()
+    assert found.error_bound.max() < 1e-3

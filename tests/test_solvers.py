@@ -54,6 +54,26 @@ class TestAnderson(MapSolverCase):
         assert solution.converged.all()
 
 
+class TestAdaptive(MapSolverCase):
+    def make_solver(self):
+        return wp.Adaptive()
+
+    def test_a_slow_sample_neither_passes_early_nor_delays_the_others(self):
+        """The slow one may be the first to end, as it is accelerated; the others end where Picard ends them."""
+        rates = testing.tensor([0.1, 0.2, 0.3, 0.99], dtype=torch.float64)[:, None]
+        found, plain = (
+            wp.fixed_point(
+                lambda z, rate: 0.99 * rate * z + 1.0, testing.zeros(4, 5, dtype=torch.float64), (rates,), solver=solver,
+                batched_args=(0,), guarantee=wp.Contraction(0.9801), rtol=1e-8, atol=0.0, on_failure="raise", max_steps=20_000,
+            )
+            for solver in (wp.Adaptive(), wp.Picard())
+        )  # fmt: skip
+        true = (1.0 / (1.0 - 0.99 * rates)).expand(4, 5)
+        error = (found.value - true).norm(dim=1)
+        assert (error <= found.error_bound).all() and (error <= 1e-8 * true.norm(dim=1)).all()
+        assert found.steps[:3].tolist() == plain.steps[:3].tolist() and found.steps[3] < plain.steps[3]
+
+
 class TestBroyden(MapSolverCase):
     def make_solver(self):
         return wp.Broyden()
@@ -215,6 +235,8 @@ def test_splittings_refuse_general_maps_and_activations():
     [
         (lambda: wp.Averaged(damping=0.0), "damping=0.0"),
         (lambda: wp.Anderson(memory=0), "memory=0"),
+        (lambda: wp.Adaptive(memory=0), "memory=0"),
+        (lambda: wp.Adaptive(rate=0.0), "rate=0.0"),
         (lambda: wp.Broyden(memory=0), "memory=0"),
         (lambda: wp.PeacemanRachford(step=-1.0), "step=-1.0"),
         (lambda: wp.ForwardBackward(step=float("nan")), "step=nan"),
@@ -260,3 +282,96 @@ def test_solutions_are_shown_in_one_line():
     assert repr(wp.fixed_point(torch.cos, torch.zeros(0, 2))) == "Solution(no samples; value (0, 2) float32)"
     problem = AffineProblem(Dense(torch.eye(2)), torch.zeros(3, 2), wp.activation("tanh"))
     assert "offset=(3, 2) float32, activation=tanh" in repr(problem) and "\n" not in repr(problem)
+
+
+def test_the_default_is_picard_until_it_is_slow():
+    rates = testing.tensor([[0.3], [0.5], [0.98]], dtype=torch.float64)
+    frame = torch.linalg.qr(testing.randn(30, 30, dtype=torch.float64))[0]
+    weight = frame @ torch.diag(torch.linspace(0.0, 1.0, 30, dtype=torch.float64)) @ frame.T
+
+    def function(z, rate, q):
+        return rate * (z @ weight.T) + q
+
+    q = testing.randn(3, 30, dtype=torch.float64)
+    start = torch.zeros_like(q)
+    options = {"rtol": 1e-8, "atol": 0.0}
+    found = wp.fixed_point(function, start, (rates, q), **options)
+    plain = wp.fixed_point(function, start, (rates, q), solver=wp.Picard(), max_steps=5000, **options)
+    assert found.algorithm == "Picard, then Anderson" and plain.algorithm == "Picard"
+    assert (found.value[:2] == plain.value[:2]).all() and (found.steps[:2] == plain.steps[:2]).all()
+    assert int(found.steps[2]) < int(plain.steps[2]) // 2
+    exact = torch.linalg.solve(torch.eye(30) - 0.98 * weight, q[2])
+    assert (found.value[2] - exact).norm() <= 1e-5 * exact.norm()
+    fast = wp.fixed_point(function, start[:2], (rates[:2], q[:2].requires_grad_()), **options)
+    fast.value.sum().backward()
+    assert fast.algorithm == "Picard" == fast.adjoint_reports[0].algorithm
+    assert wp.fixed_point(function, start, (rates, q), solver=wp.Anderson(), **options).algorithm == "Anderson"
+
+
+@pytest.mark.parametrize("solver", [wp.Picard(), wp.Adaptive(), wp.Anderson()], ids=lambda s: type(s).__name__)
+def test_samples_end_where_they_would_alone(solver):
+    rates = torch.linspace(0.2, 0.97, 12, dtype=torch.float64)[:, None]
+    weight = torch.linalg.qr(testing.randn(20, 20, dtype=torch.float64))[0]
+
+    def function(z, rate):
+        return rate * torch.tanh(z @ weight.T) + 1.0
+
+    start = testing.zeros(12, 20, dtype=torch.float64)
+    options = {"solver": solver, "rtol": 1e-7, "atol": 0.0}
+    for batched in (None, (0,)):
+        together = wp.fixed_point(function, start, (rates,), batched_args=batched, **options)
+        for row in range(12):
+            alone = wp.fixed_point(function, start[:1], (rates[row : row + 1],), **options)
+            assert int(alone.steps) == int(together.steps[row])
+            torch.testing.assert_close(alone.value[0], together.value[row], rtol=1e-11, atol=1e-11)
+
+
+def test_norms_out_of_range_in_one_sample_leave_the_others_alone():
+    scales = testing.tensor([[1.0], [1e-25], [1e25], [0.0], [1.0]])
+    q = scales * testing.randn(5, 6)
+    q[4, 0] = torch.nan
+
+    def function(z, q):
+        return 0.5 * z.flip(1) + q
+
+    with pytest.warns(wp.NotConvergedWarning, match="1 of 5"):
+        found = wp.fixed_point(function, torch.zeros_like(q), (q,), solver=wp.Picard(), rtol=1e-4, atol=0.0)
+    alone = wp.fixed_point(function, torch.zeros_like(q[:1]), (q[:1],), solver=wp.Picard(), rtol=1e-4, atol=0.0)
+    assert found.converged.tolist() == [True] * 4 + [False] and found.status[4] is wp.Status.NONFINITE
+    torch.testing.assert_close(found.value[:1], alone.value)
+    exact = (q + 0.5 * q.flip(1)).double() / 0.75
+    assert ((found.value.double() - exact).norm(dim=1)[:3] <= 3e-4 * exact.norm(dim=1)[:3]).all()
+
+
+@pytest.mark.parametrize(("solver", "forward", "backward"), [(wp.Picard(), 8.5, 10), (wp.Anderson(), 70, 70)])
+def test_operations_of_a_step(solver, forward, backward):
+    """All of a step's: the map's own four and, in the adjoint equation, six."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.total += 1
+            return func(*args, **(kwargs or {}))
+
+    frame = torch.linalg.qr(testing.randn(32, 32, dtype=torch.float64))[0]
+    weight = frame @ torch.diag(torch.linspace(0.0, 0.99, 32, dtype=torch.float64)) @ frame.T
+    offset = testing.randn(8, 32, dtype=torch.float64) * 1e-3
+
+    def counted(rtol):
+        q = offset.clone().requires_grad_()
+        with Count() as first:
+            found = wp.fixed_point(
+                lambda z, w, q: torch.tanh(z @ w.T + q), torch.zeros_like(q), (weight, q), solver=solver, rtol=rtol,
+                atol=0.0, gradient=wp.Exact(rtol=rtol), max_steps=20_000,
+            )  # fmt: skip
+        with Count() as second:
+            found.value.sum().backward()
+        steps = [int(found.steps.max()), int(found.adjoint_reports[0].steps.max())]
+        return [first.total, second.total], steps
+
+    few, short = counted(1e-2)
+    many, long = counted(1e-5)
+    per_step = [(b - a) / (n - m) for a, b, m, n in zip(few, many, short, long, strict=True)]
+    assert per_step[0] <= forward and per_step[1] <= backward, per_step

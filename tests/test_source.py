@@ -19,14 +19,14 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SO
 # Rooms from the bottom upwards, see docs/architecture.md; a room imports from those before it only.
 ROOMS = (
     "errors", "numerics", "activations", "operators", "guarantee", "constraints", "solvers", "implicit", "fixed_point",
-    "maps", "layers", "network", "bounds", "lower_bounds", "generalisation", "certificates", "deployed_checker",
+    "maps", "layers", "network", "bounds", "lower_bounds", "generalisation", "certificates", "checker",
     "deployment", "verification",
-    "wellposed", "comparison", "attacks", "data", "models", "interop", "training", "checker", "experiments",
+    "wellposed", "comparison", "attacks", "data", "models", "interop", "training", "experiments",
     "falsification", "cli", "testing", "__main__",
 )  # fmt: skip
 
 # Where the kinds are, and where they are told apart at the border: they may look at classes.
-OF_KINDS = {"layers", "network", "interop", "checker", "deployed_checker"}
+OF_KINDS = {"layers", "network", "interop", "checker"}
 MOST_TYPE_TESTS = 40
 
 LONGEST_FILE, MEDIAN_FILE, LONGEST_FUNCTION = 400, 120, 60
@@ -89,7 +89,7 @@ def test_imports_go_downwards():
 
 
 def test_the_checker_imports_nothing_of_the_library():
-    assert [found for path in TREES if room_of(path).endswith("checker") for found in imported_rooms(path)] == []
+    assert [found for path in TREES if room_of(path) == "checker" for found in imported_rooms(path)] == []
 
 
 def test_files_are_short():
@@ -116,6 +116,35 @@ def test_every_room_is_in_the_map_of_the_code():
     rows = [line for line in page.splitlines() if line.startswith("|")]
     for room in {room_of(path) for path in TREES} - {"wellposed", "__main__"}:
         assert any(f"`{room}/`" in row or f"`{room}.py`" in row for row in rows), room
+
+
+MAKERS = {
+    "arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm",
+    "tensor", "zeros",
+}  # fmt: skip
+
+
+def made_anywhere(tree: ast.AST) -> list[int]:
+    """Lines that make a tensor on whatever the default device is."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "torch"
+        and node.func.attr in MAKERS
+        and not {"device", None} & {word.arg for word in node.keywords}
+    ]
+
+
+def test_tensors_are_made_on_named_devices():
+    assert made_anywhere(ast.parse("x = torch.zeros(3)")) and not made_anywhere(
+        ast.parse("torch.zeros(3, device='cpu')")
+    )
+    # The buffers of a normalisation are created where those of torch's own modules are.
+    found = {path.relative_to(SOURCE).as_posix() for path in TREES if made_anywhere(TREES[path])}
+    assert found == {"layers/normalize.py"}
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_bounds_of_positive_concave_layers(flushed):
 @pytest.mark.parametrize("dtype", SCALES)
 @pytest.mark.parametrize(
     "solver",
-    [wp.Picard(), wp.Anderson(), wp.Averaged(0.8), wp.Broyden(), wp.NewtonKrylov()],
+    [wp.Picard(), wp.Anderson(), wp.Averaged(0.8), wp.Broyden(), wp.NewtonKrylov(), wp.Adaptive(rate=0.2)],
     ids=lambda s: type(s).__name__,
 )
 def test_bounds_and_residuals_of_maps(dtype, solver):

@@ -12,6 +12,7 @@ from wellposed.certificates import pac_bayes as pac_bayes
 from wellposed.certificates import perturbation_bound as perturbation_bound
 from wellposed.certificates import well_posedness as well_posedness
 from wellposed.certificates import witness as witness
+from wellposed.deployment import certify_file as certify_file
 from wellposed.deployment import deployable as deployable
 from wellposed.deployment import export as export
 from wellposed.deployment import load as load
@@ -66,6 +67,7 @@ from wellposed.network import register as register
 from wellposed.network.embedding import Embedding as Embedding
 from wellposed.network.embedding import embed as embed
 from wellposed.operators.graphs import Graphs as Graphs
+from wellposed.solvers import Adaptive as Adaptive
 from wellposed.solvers import Anderson as Anderson
 from wellposed.solvers import Averaged as Averaged
 from wellposed.solvers import Broyden as Broyden

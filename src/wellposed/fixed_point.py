@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,13 +14,16 @@ from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Exact, Gradient, MapEquation, Settings
 from wellposed.implicit.memory import Guarded
 from wellposed.implicit.parameters import call_with, parameter_places
-from wellposed.solvers.anderson import Anderson
+from wellposed.numerics.linear_algebra import autocast_now, autocast_to, full_precision
+from wellposed.numerics.uncompiled import uncompiled
+from wellposed.solvers.adaptive import Adaptive
 from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.problem import AffineProblem
 from wellposed.solvers.solution import Solution, State, Tolerance
 
 
 @checked_options
+@uncompiled
 def fixed_point(
     f: Callable[..., Any] | AffineProblem,
     z0: State,
@@ -43,7 +47,8 @@ def fixed_point(
             costs copies, but not write into ``args``. An `AffineProblem` admits the operator splittings too.
         z0: first iterate; its first dimension is the batch. The solution does not depend on it, and gets no gradient.
         args: further arguments of f; those that are tensors are differentiated.
-        solver: the algorithm; `Anderson` by default.
+        solver: the algorithm; `Adaptive` by default: Picard for the samples where that converges well, else Anderson
+            acceleration. ``solution.algorithm`` says what ran.
         rtol: a sample is done when its error bound (residual, without a guarantee) is at most ``atol + rtol·‖z‖₂``;
             None for eps^(2/3) of the dtype.
         atol: absolute tolerance; None for eps^(2/3) of the dtype.
@@ -67,16 +72,42 @@ def fixed_point(
     """
     check_solver(solver)
     settings = Settings(
-        solver=Anderson() if solver is None else solver, tolerance=Tolerance(rtol, atol), max_steps=max_steps,
+        solver=Adaptive() if solver is None else solver, tolerance=Tolerance(rtol, atol), max_steps=max_steps,
         on_failure=on_failure, gradient=Exact() if gradient is None else gradient, certified=guarantee is not None,
     )  # fmt: skip
+    return fixed_point_with(f, z0, args, settings, guarantee=guarantee, batched_args=batched_args)
+
+
+def fixed_point_with(
+    f: Callable[..., Any] | AffineProblem,
+    z0: State,
+    args: Sequence[Any],
+    settings: Settings,
+    *,
+    guarantee: Guarantee | None = None,
+    batched_args: Sequence[int] | None = None,
+    known: Tensor | None = None,
+) -> Solution[State]:
+    """As `fixed_point`, with all options of the solve in one.
+
+    Args:
+        f: see `fixed_point`.
+        z0: see `fixed_point`.
+        args: see `fixed_point`.
+        settings: how to solve.
+        guarantee: see `fixed_point`.
+        batched_args: see `fixed_point`.
+        known: the solution, a single tensor, if it was found before; used where the gradient is implicit.
+    """
     leaves, single = _leaves_of(z0)
-    if isinstance(f, AffineProblem):
-        check(single, "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
-        return _solve_affine(f, leaves[0].detach(), guarantee, settings)  # type: ignore[return-value]
-    check(callable(f), "f", f, "must be a function of the state, or an AffineProblem")
-    function = _as_function(f, tuple(args), batched_args)
-    return _solve_map(*function, leaves, guarantee, settings, single=single)
+    around = autocast_now(leaves[0].device)  # of the map; the algorithm runs in the precision of the state
+    with full_precision(leaves[0].device):
+        if isinstance(f, AffineProblem):
+            check(single, "z0", type(z0).__name__, "an affine problem has a single tensor for its state")
+            return _solve_affine(f, leaves[0].detach(), guarantee, settings)  # type: ignore[return-value]
+        check(callable(f), "f", f, "must be a function of the state, or an AffineProblem")
+        function = _as_function(f, tuple(args), batched_args)
+        return _solve_map(*function, leaves, guarantee, settings, around, single=single, known=known)
 
 
 def _solve_map(
@@ -86,26 +117,30 @@ def _solve_map(
     leaves: tuple[Tensor, ...],
     guarantee: Guarantee | None,
     settings: Settings,
+    around: Callable[[], AbstractContextManager[Any]],
     *,
     single: bool,
+    known: Tensor | None,
 ) -> Any:
     pack, unpack = _packing(leaves)
 
     def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
         state = unpack(rows)
-        image = function(state[0], *given) if single else function(state, *given)
-        return pack(_checked_image(tuple(image) if isinstance(image, tuple | list) else (image,), rows, leaves))
+        with around():
+            image = function(state[0], *given) if single else function(state, *given)
+            parts = tuple(image) if isinstance(image, tuple | list) else (image,)
+            return pack(_checked_image(tuple(_in_precision_of(rows, part) for part in parts), rows, leaves))
 
     start = pack(tuple(leaf.detach() for leaf in leaves))
     watched = torch.is_grad_enabled() and settings.gradient.is_implicit
     equation = MapEquation(
         function=Guarded(on_rows), settings=settings, guarantee=guarantee, batched_tensors=per_sample,
-        check_captured=watched,
+        check_captured=watched, known=known if settings.gradient.is_implicit else None,
     )  # fmt: skip
     value, report = equation.run(start, (torch.zeros_like(start), *tensors))
     unpacked = unpack(value)
     whole: Any = unpacked[0] if single else unpacked
-    return Solution(*report.fields(), value=whole, adjoint_reports=equation.adjoint_reports)
+    return Solution(*report.fields(), report.algorithm, value=whole, adjoint_reports=equation.adjoint_reports)
 
 
 def _solve_affine(
@@ -115,7 +150,7 @@ def _solve_affine(
         operator=problem.operator, activation=problem.activation, guarantee=guarantee, settings=settings
     )
     value, report = equation.run(start, (*problem.operator.tensors, problem.offset, *problem.activation.tensors))
-    return Solution(*report.fields(), value=value, adjoint_reports=equation.adjoint_reports)
+    return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=equation.adjoint_reports)
 
 
 def _leaves_of(state: Any) -> tuple[tuple[Tensor, ...], bool]:
@@ -142,13 +177,18 @@ def _packing(
     sizes = [shape.numel() for shape in shapes]
 
     def pack(parts: tuple[Tensor, ...]) -> Tensor:
-        return torch.cat([part.reshape(part.shape[0], -1) for part in parts], 1)
+        return torch.cat([part.reshape(len(part), part.shape[1:].numel()) for part in parts], 1)
 
     def unpack(rows: Tensor) -> tuple[Tensor, ...]:
         split = rows.split(sizes, 1)
         return tuple(part.reshape(part.shape[0], *shape) for part, shape in zip(split, shapes, strict=True))
 
     return pack, unpack
+
+
+def _in_precision_of(rows: Tensor, part: Any) -> Any:
+    """A part of an image in the precision of the state, where autocast gave it another one."""
+    return autocast_to(rows.dtype, part) if isinstance(part, Tensor) else part
 
 
 def _checked_image(image: tuple[Tensor, ...], rows: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -189,7 +189,7 @@ class Activation(ABC):
         Raises:
             CertificateError: σ(0) is not zero.
         """
-        if float(self(torch.zeros((), dtype=torch.float64))) != 0.0:
+        if float(self(torch.zeros((), dtype=torch.float64, device="cpu"))) != 0.0:
             raise CertificateError(f"{name}: the theorem needs an activation that is zero at zero, not {self!r}")
 
     def require_monotone(self, purpose: str) -> None:

@@ -49,8 +49,10 @@ def thompson_modulus(which: str | Activation, floor: float) -> float:
         return known.modulus(floor)
 
     def elasticity(logarithm: float) -> float:
-        s = torch.tensor(floor + math.exp(logarithm), dtype=torch.float64)
-        before = torch.nextafter(s, torch.tensor(-math.inf, dtype=torch.float64))  # the left derivative, at kinks
+        s = torch.tensor(floor + math.exp(logarithm), dtype=torch.float64, device="cpu")
+        before = torch.nextafter(
+            s, torch.tensor(-math.inf, dtype=torch.float64, device="cpu")
+        )  # the left derivative, at kinks
         return float((s - floor) * sigma.derivative(before) / sigma(s))
 
     grid = [elasticity(-20.0 + 0.05 * k) for k in range(800)]

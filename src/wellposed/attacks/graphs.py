@@ -51,7 +51,10 @@ def graph_distances(model: nn.Module, data: Any, labels: Tensor, radii: Sequence
 
 def _least(exact: nn.Module | Network, clean: Any, change: Tensor, labels: Tensor) -> Tensor:
     """The norm of the smallest multiple, at most one, of a change that is found to fool, where the whole does."""
-    low, high = torch.zeros(clean.num_graphs, dtype=torch.float64), torch.ones(clean.num_graphs, dtype=torch.float64)
+    low, high = (
+        torch.zeros(clean.num_graphs, dtype=torch.float64, device="cpu"),
+        torch.ones(clean.num_graphs, dtype=torch.float64, device="cpu"),
+    )
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
         tried = with_features(clean, clean.x + middle[clean.batch, None] * change)

@@ -66,7 +66,7 @@ def adversarial_distances(
     attacks = _attacks(norm, radii, steps, restarts, carlini_wagner)
     labels = _checked_labels(model, x, labels)
     if not len(x):
-        return torch.zeros(0, dtype=torch.float64), x
+        return torch.zeros(0, dtype=torch.float64, device="cpu"), x
     judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)
     found: list[Search] = []
     training = model.training

@@ -122,14 +122,16 @@ class AffineNetwork:
         v_k is the state of a further unit z_k = 1·v_k: the best diagonal metric for W and U with that row added bounds it.
         """
         size, metric = len(self.matrix), self.metric
-        half = metric[:, None] * (torch.eye(size, dtype=torch.float64) - self.matrix)
+        half = metric[:, None] * (torch.eye(size, dtype=torch.float64, device="cpu") - self.matrix)
         factor = torch.linalg.cholesky_ex(half + half.t())[0]
-        found = torch.empty(size, dtype=torch.float64)
-        seen = torch.zeros(1, size + 1, dtype=torch.float64)
+        found = torch.empty(size, dtype=torch.float64, device="cpu")
+        seen = torch.zeros(1, size + 1, dtype=torch.float64, device="cpu")
         seen[0, -1] = 1.0
-        whole = DenseMetricProblem(self.matrix, self.weight, metric).bound(torch.eye(size, dtype=torch.float64))
+        whole = DenseMetricProblem(self.matrix, self.weight, metric).bound(
+            torch.eye(size, dtype=torch.float64, device="cpu")
+        )
         for k in range(size):
-            matrix = torch.zeros(size + 1, size + 1, dtype=torch.float64)
+            matrix = torch.zeros(size + 1, size + 1, dtype=torch.float64, device="cpu")
             matrix[:size, :size], matrix[size, :size] = self.matrix, self.matrix[k]
             weight = torch.cat([self.weight, self.weight[k : k + 1]])
             # Small enough that M stays positive definite: λ < 2/(W_k M⁻¹ W_kᵀ).

@@ -74,10 +74,6 @@ class Bound(ABC):
         require_proved(self.method, self.value, self.pairs, found.value, found.pairs)
         return found
 
-    def filed(self, network: Network) -> Bound | None:
-        """This bound, or one near it, as the checker of certificate files can follow it; None where it cannot."""
-        return None
-
 
 class BoundMethod(ABC):
     """A theorem that bounds Lipschitz constants of networks.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,13 +10,11 @@ from torch import Tensor
 
 from wellposed.bounds.bound import Bound, BoundMethod
 from wellposed.bounds.budget import Budget, OutOfBudget
-from wellposed.bounds.entrywise import Entrywise, EntrywiseBound
-from wellposed.bounds.factor import Factor
+from wellposed.bounds.entrywise import Entrywise
 from wellposed.bounds.from_l1 import Columns
 from wellposed.bounds.from_linf import Ellipsoids
 from wellposed.bounds.metric_of_tail import MetricOfTail
-from wellposed.bounds.product import ProductBound, ProductOfConstants
-from wellposed.bounds.tail_bound import TailBound
+from wellposed.bounds.product import ProductOfConstants
 from wellposed.bounds.tail_method import TailMethod
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check, choices
 from wellposed.network import Network
@@ -149,21 +146,3 @@ def _require_bound(bound: Bound, method: BoundMethod, norm: Norm) -> None:
     square = pairs is None or (pairs.ndim == 2 and pairs.shape[0] == pairs.shape[1] and bool((pairs >= 0.0).all()))
     if (bound.method, bound.norm) != (method.name, norm) or not bound.value >= 0.0 or not square:
         raise CertificateError(f"{bound!r}: is no bound of the method {method.name!r} in the norm {norm!r}")
-
-
-def restored(norm: Norm, factors: tuple[Factor, ...], tail: TailBound | None, components: bool) -> tuple[Bound, ...]:
-    """The bounds that a certificate file has evidence for; they claim nothing beyond it.
-
-    Args:
-        norm: of inputs and outputs.
-        factors: constants of the blocks, for the Euclidean norm.
-        tail: what diagonal metrics prove.
-        components: whether sensitivities entry by entry count, which are proved from the weights alone.
-    """
-    found: list[Bound] = [ProductBound.of(factors, norm)] if factors else []
-    if tail is not None:
-        method = next(method for method in _TAILS if norm in method.norms)
-        found.append(method.following(tail, factors))
-    if components:
-        found.append(EntrywiseBound(method=Entrywise.name, norm=norm, value=math.inf, reason="as filed", vectors={}))
-    return tuple(found)

@@ -25,23 +25,11 @@ from wellposed.numerics.outward import TINY, enlarged, enlarged_sum
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class EntrywiseBound(Bound):
-    """A bound by how far single entries move.
-
-    Attributes:
-        vectors: what proves it: for every layer NAME ``"NAME/m_matrix"``, v > 0 with Av > 0, and ``"NAME/moved"``, bounds of how
-            far its state moves, shape (n,), or for ℓ1 of how far the outputs move with the offset of its state, shape
-            (1 + margins, n).
-    """
-
-    vectors: dict[str, Tensor]
+    """A bound by how far single entries move, which the weights alone prove."""
 
     @override
     def proved_again(self, network: Network) -> EntrywiseBound:
         return entrywise_bound(network.blocks, self.norm)
-
-    @override
-    def filed(self, network: Network) -> EntrywiseBound:
-        return self
 
 
 class Entrywise(BoundMethod):
@@ -66,7 +54,7 @@ def entrywise_bound(blocks: Sequence[Block], norm: Norm) -> EntrywiseBound:
     # What an activation makes of two outputs is not bounded by their difference.
     linear = rows is not None and all(block.moves or block.is_identity for block in trailing)
     if rows is None:
-        rows = torch.eye(steps[-1].outputs, dtype=torch.float64)
+        rows = torch.eye(steps[-1].outputs, dtype=torch.float64, device="cpu")
     places = list(itertools.combinations(range(len(rows)), 2)) if linear else []
     # Differences of rows round once, which their sums count.
     margins = torch.cat([rows[:0], *((rows[i] - rows[j])[None] for i, j in places)]).abs()
@@ -76,12 +64,11 @@ def entrywise_bound(blocks: Sequence[Block], norm: Norm) -> EntrywiseBound:
     whole, apart = enlarged(whole, room), enlarged(apart, room)
     pairs: Tensor | None = None
     if linear and len(rows) > 1:
-        pairs = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+        pairs = torch.zeros(len(rows), len(rows), dtype=torch.float64, device="cpu")
         for (i, j), bound in zip(places, apart.tolist(), strict=True):
             pairs[i, j] = pairs[j, i] = bound
-    vectors = {name: tensor for step in steps for name, tensor in step.evidence().items()}
     return EntrywiseBound(
-        method=Entrywise.name, norm=norm, value=whole, pairs=pairs, vectors=vectors,
+        method=Entrywise.name, norm=norm, value=whole, pairs=pairs,
         reason="componentwise sensitivity, block by block",
     )  # fmt: skip
 
@@ -89,7 +76,7 @@ def entrywise_bound(blocks: Sequence[Block], norm: Norm) -> EntrywiseBound:
 def _from_largest_inputs(steps: list[EntrywiseStep], rows: Tensor, margins: Tensor) -> tuple[float, Tensor]:
     """Constants in ℓ∞ of all outputs and of margins, forwards from inputs that all move by one."""
     width = rows.shape[1]
-    reached = torch.ones(steps[0].inputs if steps else width, dtype=torch.float64)
+    reached = torch.ones(steps[0].inputs if steps else width, dtype=torch.float64, device="cpu")
     for step in steps:
         reached = step.ahead(reached)
     seen = torch.cat([rows.abs(), margins])

@@ -51,17 +51,11 @@ class CircularMetricProblem(MetricInequality):
         own = (self._counts == 1.0).reshape(stored.shape[:2])[..., None, None]
         matrices = torch.where(own, 0.5 * (stored + mirrored), stored).flatten(0, 1)
         self._size = matrices.shape[1]
-        eye = torch.eye(self._size, dtype=torch.complex128)
+        eye = torch.eye(self._size, dtype=torch.complex128, device="cpu")
         self._displacement = eye - matrices
         absolute = torch.where(own, 0.5 * (stored.abs() + mirrored.abs()), stored.abs()).flatten(0, 1)
         self._terms = absolute + eye.real
         self._gram, self._gram_error, self._exponent, self._metric = gram, gram_error, exponent, metric
-
-    @property
-    def constant_gram(self) -> Tensor | None:
-        """G where it is the same real matrix at all frequencies, shape (channels, channels)."""
-        same = self._gram.stride(0) == 0
-        return self._gram[0].real.contiguous() if same else None
 
     @override
     def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:
@@ -71,7 +65,7 @@ class CircularMetricProblem(MetricInequality):
         if not usable or not (0.0 < value < math.inf) or not bool(torch.isfinite(output).all()):
             return False
         seen, exponent = near_one(output)
-        scale = torch.ldexp(multipliers.double(), torch.tensor(-2.0 * exponent))
+        scale = torch.ldexp(multipliers.double(), torch.tensor(-2.0 * exponent, device="cpu"))
         value = math.ldexp(value, -exponent - self._exponent) if abs(exponent + self._exponent) < 1000 else 0.0
         if not (_SMALLEST < value < _LARGEST and float(scale.min()) > _SMALLEST and float(scale.max()) < _LARGEST):
             return False
@@ -91,7 +85,9 @@ class CircularMetricProblem(MetricInequality):
         total = torch.einsum("f,fab->ab", self._counts, share.real)
         absolute = torch.einsum("f,fab->ab", self._counts, share.abs())
         lost = rounding_constant(len(self._counts) + 8) * float(absolute.sum(1).max())
-        rest = reduced(limit * limit, 3) * torch.eye(len(seen), dtype=torch.float64) - 0.5 * (total + total.t())
+        rest = reduced(limit * limit, 3) * torch.eye(len(seen), dtype=torch.float64, device="cpu") - 0.5 * (
+            total + total.t()
+        )
         return is_positive_semidefinite(rest.numpy(), lost)
 
     @override
@@ -113,7 +109,9 @@ class CircularMetricProblem(MetricInequality):
         def claim(slack: float) -> DiagonalBound:
             # A larger λ leaves C room, and a t that grows more than λ lifts S off its boundary.
             value = math.ldexp(math.sqrt(point.square) * (1.0 + slack) * norm, exponent + self._exponent)
-            multipliers = torch.ldexp(point.multipliers * norm**2 * (1.0 + slack), torch.tensor(2.0 * exponent))
+            multipliers = torch.ldexp(
+                point.multipliers * norm**2 * (1.0 + slack), torch.tensor(2.0 * exponent, device="cpu")
+            )
             return DiagonalBound(value, multipliers)
 
         return least_proved(claim, lambda found: self.proves(output, found.multipliers, found.value), slack=_SLACK)
@@ -142,7 +140,7 @@ class CircularMetricProblem(MetricInequality):
             return None
         # Half of what is left of the identity is shared out: evenly, and in proportion to the needs.
         even = 0.25 * left / (self._image[0] * self._image[1])
-        return (1.0 + 0.25 * left) * needed + even * torch.eye(rows.shape[2], dtype=needed.dtype)
+        return (1.0 + 0.25 * left) * needed + even * torch.eye(rows.shape[2], dtype=needed.dtype, device="cpu")
 
     def _transformed(self, output: Tensor) -> Tensor:
         """The rows of C in the unitary transform, complex128, shape (frequencies, channels, outputs)."""
@@ -182,7 +180,7 @@ def _covers(matrix: Tensor, rows: Tensor, share: Tensor, error: Tensor) -> bool:
     """Whether [[S, C], [Cᴴ, P]] ⪰ 0 is proved at every frequency, for every S within an error of a matrix."""
     # Powers of two bring both diagonal blocks near one, exactly.
     first, second = (
-        torch.ldexp(torch.ones(len(part)), (-0.5 * part.diagonal(dim1=1, dim2=2).real.amax(1).log2()).round())
+        torch.ldexp(torch.ones(len(part), device="cpu"), (-0.5 * part.diagonal(dim1=1, dim2=2).real.amax(1).log2()).round())
         .to(torch.float64)[:, None, None]
         for part in (matrix, share)
     )  # fmt: skip
@@ -194,7 +192,7 @@ def _covers(matrix: Tensor, rows: Tensor, share: Tensor, error: Tensor) -> bool:
 def _least(matrix: Tensor, error: Tensor) -> float | None:
     """A positive lower bound of the least eigenvalue at any frequency, or None."""
     candidate = 0.5 * float(torch.linalg.eigvalsh(matrix)[:, 0].amin())
-    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype)
+    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device="cpu")
     for _ in range(6):
         if candidate > 0.0 and bool(
             are_semidefinite(matrix - candidate * eye, error + rounding_constant(2) * candidate).all()

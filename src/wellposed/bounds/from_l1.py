@@ -41,7 +41,7 @@ class ColumnMetricProblem(MetricInequality):
         self._matrix, self._metric, self._roundings = matrix, metric, roundings
         self._weight, self._exponent = near_one(weight, "U")  # U is 2 to that power times this
         self._whole = DenseMetricProblem(matrix, weight, metric, roundings=roundings)
-        self._displacement = torch.eye(len(matrix), dtype=torch.float64) - matrix
+        self._displacement = torch.eye(len(matrix), dtype=torch.float64, device="cpu") - matrix
 
     @override
     def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:
@@ -50,7 +50,7 @@ class ColumnMetricProblem(MetricInequality):
         if not usable or not (0.0 < value < math.inf) or not bool(torch.isfinite(output).all()):
             return False
         seen, exponent = near_one(output, "C")
-        least = self._constant(torch.ldexp(multipliers.double(), torch.tensor(-2.0 * exponent)), seen)
+        least = self._constant(torch.ldexp(multipliers.double(), torch.tensor(-2.0 * exponent, device="cpu")), seen)
         if least is None or abs(exponent + self._exponent) > _LARGEST_EXPONENT:
             return False
         return math.ldexp(least, exponent + self._exponent) <= value
@@ -62,7 +62,7 @@ class ColumnMetricProblem(MetricInequality):
         if found is None:
             return None
         seen, exponent = near_one(output, "C")
-        scaled = torch.ldexp(found.multipliers, torch.tensor(-2.0 * exponent))
+        scaled = torch.ldexp(found.multipliers, torch.tensor(-2.0 * exponent, device="cpu"))
         multipliers = descend(self._displacement, self._weight, seen, scaled)
         squares = self._squares(multipliers, seen)
         if squares is None or abs(exponent + self._exponent) > _LARGEST_EXPONENT:
@@ -70,7 +70,7 @@ class ColumnMetricProblem(MetricInequality):
         least = math.sqrt(max(float(squares.amax()), 0.0))
         if not least > 0.0:
             return None
-        back = torch.ldexp(multipliers, torch.tensor(2.0 * exponent))
+        back = torch.ldexp(multipliers, torch.tensor(2.0 * exponent, device="cpu"))
         hardest = squares.topk(min(_HARDEST, len(squares))).indices.tolist()
         columns = [self._column(place) for place in hardest]
 
@@ -101,12 +101,12 @@ class ColumnMetricProblem(MetricInequality):
         size = len(self._matrix)
         rounding = rounding_constant(len(seen) + 16)
         half = multipliers[:, None] * self._displacement
-        terms = multipliers[:, None] * (torch.eye(size, dtype=torch.float64) + self._matrix.abs())
+        terms = multipliers[:, None] * (torch.eye(size, dtype=torch.float64, device="cpu") + self._matrix.abs())
         normal = half + half.t() - seen.t() @ seen
         sizes = terms + terms.t() + seen.abs().t() @ seen.abs()
         least = 0.5 * float(torch.linalg.eigvalsh(normal)[0])
         error = rounding * float(sizes.sum(1).max()) + 4.0 * UNIT * abs(least)
-        eye = torch.eye(size, dtype=torch.float64)
+        eye = torch.eye(size, dtype=torch.float64, device="cpu")
         if not least > 0.0 or not is_positive_semidefinite((normal - least * eye).numpy(), error):
             return None
         driven = multipliers[:, None] * self._weight

@@ -56,7 +56,7 @@ class EllipsoidMetricProblem(MetricInequality):
 
     @override
     def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:
-        shares = torch.ones(self._weight.shape[1], dtype=torch.float64)
+        shares = torch.ones(self._weight.shape[1], dtype=torch.float64, device="cpu")
         found = self._within(shares).bound(output, None, deadline)
         if found is None:
             return None

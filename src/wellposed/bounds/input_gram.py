@@ -19,7 +19,7 @@ def circular_gram(kernel: Tensor, image: tuple[int, int], stride: int) -> tuple[
 
     Where a border of the state is kept zero a zero-padded U may as well wrap around: what the border gets does not matter.
     """
-    lines = torch.arange(image[0]), torch.arange(image[1] // 2 + 1)
+    lines = torch.arange(image[0], device="cpu"), torch.arange(image[1] // 2 + 1, device="cpu")
     return _gram(_transfer(kernel, lines, image, stride), kernel)
 
 
@@ -30,13 +30,13 @@ def constant_gram(kernel: Tensor, image: tuple[int, int], stride: int) -> tuple[
     which multiplicative steps approach, the one of least volume is taken.
     """
     grid = (image[0] + kernel.shape[2], image[1] + kernel.shape[3])
-    lines = torch.arange(grid[0]), torch.arange(grid[1] // 2 + 1)
+    lines = torch.arange(grid[0], device="cpu"), torch.arange(grid[1] // 2 + 1, device="cpu")
     transfer = _transfer(kernel, lines, grid, stride)
     norm = largest_singular_value(transfer)
     matrices, error = _gram(transfer, kernel)
     count, size = len(matrices), matrices.shape[1]
-    floor = torch.eye(size, dtype=torch.float64) * (_FLOOR * norm**2 + error)
-    weights = torch.full((count,), 1.0 / count, dtype=torch.float64)
+    floor = torch.eye(size, dtype=torch.float64, device="cpu") * (_FLOOR * norm**2 + error)
+    weights = torch.full((count,), 1.0 / count, dtype=torch.float64, device="cpu")
     for _ in range(_STEPS):
         mean = torch.einsum("f,fab->ab", weights, matrices.real) + floor
         leverage = torch.einsum("fai,ab,fbi->f", transfer.conj(), torch.linalg.inv(mean).to(transfer.dtype), transfer)
@@ -47,8 +47,8 @@ def constant_gram(kernel: Tensor, image: tuple[int, int], stride: int) -> tuple[
     largest = float(torch.linalg.eigvalsh(inner)[:, -1].amax())
     constant = largest * mean + floor
     rounding = rounding_constant(4) * float(constant.abs().sum())  # of the difference
-    if not bool(are_semidefinite(constant - matrices, torch.full((count,), error + rounding)).all()):
-        constant = torch.eye(size, dtype=torch.float64) * enlarged(norm * norm, 1)
+    if not bool(are_semidefinite(constant - matrices, torch.full((count,), error + rounding, device="cpu")).all()):
+        constant = torch.eye(size, dtype=torch.float64, device="cpu") * enlarged(norm * norm, 1)
     frequencies = image[0] * (image[1] // 2 + 1)
     return constant.to(torch.complex128).expand(frequencies, size, size), 0.0
 
@@ -61,7 +61,13 @@ def _transfer(kernel: Tensor, lines: tuple[Tensor, Tensor], grid: tuple[int, int
     """
     rows, columns = kernel.shape[2:]
     found = torch.zeros(
-        len(lines[0]) * len(lines[1]), kernel.shape[0], kernel.shape[1], stride, stride, dtype=torch.complex128
+        len(lines[0]) * len(lines[1]),
+        kernel.shape[0],
+        kernel.shape[1],
+        stride,
+        stride,
+        dtype=torch.complex128,
+        device="cpu",
     )
     for row in range(rows):
         for column in range(columns):

@@ -35,7 +35,7 @@ class MetricOfTail(TailMethod):
     reason = "best diagonal metric for the last layer and its head, times the constants of the blocks before"
 
     @override
-    def problem(self, network: Network, *, budget: Budget | None = None, fold: bool = True) -> TailProblem:
+    def problem(self, network: Network, *, budget: Budget | None = None) -> TailProblem:
         tail = tail_of(network.blocks)
         if tail is None:
             raise NotApplicable(
@@ -43,7 +43,7 @@ class MetricOfTail(TailMethod):
                 "diagonal metric, with at most one linear layer after it; or a circular convolution, with averages over windows "
                 "at most, Flatten() and one linear layer after it"
             )
-        place, std = _folded(network.blocks, tail) if fold else (tail.place, None)
+        place, std = _folded(network.blocks, tail)
         inequality = _inequality(tail.layer, std, budget or Budget())
         if inequality is None:
             raise NotApplicable(

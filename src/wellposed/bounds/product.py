@@ -43,10 +43,6 @@ class ProductBound(Bound):
             raise CertificateError("factors: they are not those of the model's blocks")
         return fresh
 
-    @override
-    def filed(self, network: Network) -> ProductBound | None:
-        return self if self.norm == "2" else None
-
     @classmethod
     def of(cls, factors: tuple[Factor, ...], norm: Norm, pairs: Tensor | None = None) -> ProductBound:
         """The bound that the constants of all blocks give."""

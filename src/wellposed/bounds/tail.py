@@ -68,8 +68,8 @@ def tail_of(blocks: Sequence[Block]) -> Tail | None:
         if not flat or not all(block.moves for block in rest):  # of images the identity would be too large
             return None
         return Tail(
-            place=place, name=name, layer=layer, rows=torch.eye(layer.state_features, dtype=torch.float64),
-            bias=torch.zeros(layer.state_features, dtype=torch.float64), has_head=False,
+            place=place, name=name, layer=layer, rows=torch.eye(layer.state_features, dtype=torch.float64, device="cpu"),
+            bias=torch.zeros(layer.state_features, dtype=torch.float64, device="cpu"), has_head=False,
         )  # fmt: skip
     between, after = rest[: heads[0]], rest[heads[0] + 1 :]
     named = [block.name for block in rest[: heads[0] + 1] if not block.moves]
@@ -103,7 +103,9 @@ def normalisation_before(blocks: Sequence[Block], place: int, inputs: int) -> tu
 def _tail(
     place: int, name: str, layer: Equilibrium, rows: Tensor, bias: Tensor | None, between: tuple[Block, ...] = ()
 ) -> Tail:
-    constant = torch.zeros(len(rows), dtype=torch.float64) if bias is None else bias.detach().double().cpu()
+    constant = (
+        torch.zeros(len(rows), dtype=torch.float64, device="cpu") if bias is None else bias.detach().double().cpu()
+    )
     return Tail(place=place, name=name, layer=layer, rows=rows, bias=constant, has_head=True, between=between)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.affine_network import affine_network
-from wellposed.bounds.bound import Bound, BoundMethod, NotApplicable
+from wellposed.bounds.bound import Bound, BoundMethod
 from wellposed.bounds.budget import Budget
 from wellposed.bounds.factor import Factor
 from wellposed.bounds.metric_inequality import MetricInequality
@@ -37,17 +36,8 @@ class MetricBound(Bound):
 
     @override
     def proved_again(self, network: Network) -> MetricBound:
-        self.source.problem(network, fold=self.tail.folded).prove(self.tail)
+        self.source.problem(network).prove(self.tail)
         return self.source.following(self.tail, self.source.before(network, self.tail))
-
-    @override
-    def filed(self, network: Network) -> MetricBound | None:
-        if not self.tail.folded:
-            return self
-        with suppress(NotApplicable):  # the checker follows a normalisation as a block of its own
-            tail = self.source.problem(network, fold=False).bound()
-            return self.source.following(tail, self.source.before(network, tail))
-        return None
 
 
 class TailMethod(BoundMethod):
@@ -60,13 +50,12 @@ class TailMethod(BoundMethod):
     reason: str
 
     @abstractmethod
-    def problem(self, network: Network, *, budget: Budget | None = None, fold: bool = True) -> TailProblem:
+    def problem(self, network: Network, *, budget: Budget | None = None) -> TailProblem:
         """The tail of a network with the inequality that proves its constants.
 
         Args:
             network: the stored numbers.
             budget: see `BoundMethod.bound`.
-            fold: whether a normalisation with several standard deviations before the layer is made a part of its input map.
 
         Raises:
             CertificateError: the network ends in something else.
@@ -109,7 +98,7 @@ class FlatTailMethod(TailMethod):
     reading: Reading
 
     @override
-    def problem(self, network: Network, *, budget: Budget | None = None, fold: bool = True) -> TailProblem:
+    def problem(self, network: Network, *, budget: Budget | None = None) -> TailProblem:
         found, tail = affine_network(network, relu_only=False), tail_of(network.blocks)
         assert tail is not None
         (budget or Budget()).require(

@@ -98,7 +98,7 @@ class TailProblem:
         proved = [largest if found is None else found for found in singles]
         value = enlarged(largest.value * self._spread, 2)
         fallback, start = self._by_whole(value), largest.multipliers
-        pairs = torch.zeros(len(tail.rows), len(tail.rows), dtype=torch.float64) if self.classes else None
+        pairs = torch.zeros(len(tail.rows), len(tail.rows), dtype=torch.float64, device="cpu") if self.classes else None
         missed, whole = 0, DiagonalBound(fallback, largest.multipliers, largest.shares)
         for first, second in self.classes:
             row = self._margin(first, second)
@@ -114,7 +114,7 @@ class TailProblem:
         return TailBound(
             block=tail.name, place=self.place, value=value, pairs=pairs,
             multipliers=torch.stack([found.multipliers for found in proved]),
-            shares=torch.stack(shares) if shares else None, folded=self.place < tail.place,
+            shares=torch.stack(shares) if shares else None,
             left_out="" if not left else f"{'; '.join(left)}: the budget of {budget.seconds:g} s was spent",
         )  # fmt: skip
 

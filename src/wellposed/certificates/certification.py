@@ -1,4 +1,4 @@
-"""`certify`: a model's Lipschitz constants as an object that can be applied, saved and checked again."""
+"""`certify`: a model's Lipschitz constants as an object that can be applied and checked again."""
 
 from __future__ import annotations
 
@@ -73,10 +73,9 @@ def certify(
     best, pairs = least(bounds)
     found = None if inputs is None else witness(network, inputs, norm=named)
     return Certificate(
-        norm=named, lipschitz=best.value, method=best.reason, bounds=bounds, pairs=pairs,
-        weights_sha256=network.weights_sha256, precision=network.precision,
-        lower_bound=None if found is None else found.lipschitz,
-        witness=None if found is None else (found.first, found.second), network=network, left_out=left_out,
+        norm=named, lipschitz=best.value, method=best.reason, network=network, bounds=bounds, pairs=pairs,
+        precision=network.precision, lower_bound=None if found is None else found.lipschitz,
+        witness=None if found is None else (found.first, found.second), left_out=left_out,
     )  # fmt: skip
 
 

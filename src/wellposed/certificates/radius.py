@@ -64,7 +64,7 @@ def radii(
     # A margin that cannot change (constant zero) and is positive is safe everywhere. A margin rounds once more, its constant
     # three times, and the quotient once.
     ratio = torch.where(margins > 0, reduced(margins / constants, 5), 0.0)
-    others = torch.arange(logits.shape[1])[None, :] != truth[:, None]
+    others = torch.arange(logits.shape[1], device="cpu")[None, :] != truth[:, None]
     radius = torch.where(others, ratio, math.inf).amin(1)
     usable = torch.isfinite(exact).all(1) & ~torch.isnan(radius)
     return torch.where(usable, radius, 0.0)

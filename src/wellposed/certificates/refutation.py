@@ -54,11 +54,11 @@ def refuted(matrix: Tensor) -> tuple[bool, TwoEquilibria | None]:
         matrix: W, float64, shape (n, n).
     """
     size = len(matrix)
-    identity = torch.eye(size, dtype=torch.float64)
+    identity = torch.eye(size, dtype=torch.float64, device="cpu")
     generator = torch.Generator().manual_seed(0)
     for start in range(_STARTS):
-        share = 0.0 if start == 0 else float(torch.rand((), generator=generator))
-        pattern = (torch.rand(size, generator=generator) < share).double()
+        share = 0.0 if start == 0 else float(torch.rand((), generator=generator, device="cpu"))
+        pattern = (torch.rand(size, generator=generator, device="cpu") < share).double()
         for _ in range(4 * size):
             inverse, failed = torch.linalg.inv_ex(identity - pattern[:, None] * matrix)
             if int(failed):
@@ -140,7 +140,7 @@ def _rounded(matrix: Tensor, active: set[int], place: int, change: Vector, betwe
     apart = math.dist(*found)
     if not max(missed) <= _ROUNDED * apart:
         return None
-    q, z, other = (torch.tensor(part, dtype=torch.float64) for part in (given, *found))
+    q, z, other = (torch.tensor(part, dtype=torch.float64, device="cpu") for part in (given, *found))
     return TwoEquilibria(q, z, other, max(missed), None)
 
 
@@ -180,14 +180,18 @@ def _is_negative(matrix: Tensor) -> bool:
     matrix, with its rounding errors, and of the computed factors, whose determinant has a sign that can be read.
     """
     size = len(matrix)
-    displacement = torch.eye(size, dtype=torch.float64) - matrix
+    displacement = torch.eye(size, dtype=torch.float64, device="cpu") - matrix
     exponents = torch.frexp(displacement.abs().amax(1))[1]
     scaled = torch.ldexp(displacement, -exponents[:, None])
     order, lower, upper = torch.linalg.lu(scaled)
     inverse, failed = torch.linalg.inv_ex(scaled)
     if int(failed) or not bool(torch.isfinite(inverse).all()):
         return False
-    factored, rounding, identity = order @ lower, rounding_constant(2 * size + 8), torch.eye(size, dtype=torch.float64)
+    factored, rounding, identity = (
+        order @ lower,
+        rounding_constant(2 * size + 8),
+        torch.eye(size, dtype=torch.float64, device="cpu"),
+    )
     tiny = size * torch.finfo(torch.float64).tiny
     for product, terms in (
         (inverse @ scaled, inverse.abs() @ (scaled.abs() + identity)),

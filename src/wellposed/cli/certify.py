@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,10 @@ from wellposed.experiments.verification import as_text, verify_run
 
 @dataclass(frozen=True)
 class Certify(Common):
-    """Certify a run: its Lipschitz constant, and the radius of every test image; or verify its images one by one."""
+    """Certify a run: its Lipschitz constant, and the radius of every test image; or verify its images one by one.
+
+    The run's network is written as one ONNX file, model.onnx, and beside it certificate.json, which wellposed verify checks.
+    """
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
@@ -50,12 +54,19 @@ def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = parse(Certify, arguments, "wellposed certify")
     if is_on_graphs(options.run):
-        if (options.data, options.norm, options.method, options.seconds) != (None, "l2", "tightest", None):
+        if (options.data, options.norm, options.method, options.deployed, options.seconds) != (
+            None,
+            "l2",
+            "tightest",
+            False,
+            None,
+        ):
             raise InputError(
-                "data, norm, method, seconds: a run on graphs is certified for its own node features, in the l2 norm"
+                "data, norm, method, deployed, seconds: a run on graphs is certified for its own node features, in the l2 norm"
             )
         with counting("graphs certified", quiet=options.json) as done:
-            certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
+            found = certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
+        _tell(found)
         return show_table(options.run, options)
     if options.deployed:
         return _deployed(options)
@@ -69,9 +80,16 @@ def certify(arguments: list[str]) -> int:
             method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
             seconds=options.seconds,
         )  # fmt: skip
+    _tell(found)
     if options.data is None and options.norm == "l2":
         return show_table(options.run, options)
     return _show(options, found, options.data, {})
+
+
+def _tell(found: Certified) -> None:
+    """Say why there is no certificate file, if there is none."""
+    if found.unfiled:
+        print(f"no certificate file was written: {found.unfiled}", file=sys.stderr)
 
 
 def _show(options: Certify, found: Certified, data: str | None, more: dict[str, Any]) -> int:
@@ -108,6 +126,7 @@ def _deployed(options: Certify) -> int:
             tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
             norm=options.norm.removeprefix("l"), done=done, seconds=options.seconds,
         )  # fmt: skip
+    _tell(found)
     return _show(options, found, "the deployed file", {"refused": refused})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from wellposed import checker
 from wellposed.cli.attack import attack
 from wellposed.cli.certify import certify
 from wellposed.cli.export import export
@@ -15,11 +14,9 @@ from wellposed.cli.train import train
 
 
 def verify(arguments: list[str]) -> int:
-    """``wellposed verify CERTIFICATE MODEL.onnx``, or the weights of a certificate that is about a weight file."""
-    if len(arguments) == 2 and arguments[1].endswith(".onnx"):
-        from wellposed import deployed_checker
+    """``wellposed verify [--exact] CERTIFICATE MODEL.onnx``."""
+    from wellposed import checker  # which takes a quarter of a second
 
-        return deployed_checker.main(arguments)
     return checker.main(arguments)
 
 

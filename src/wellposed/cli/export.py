@@ -35,8 +35,11 @@ def export(arguments: list[str]) -> int:
         "file": str(path), "sha256": file.sha256, "bytes": size, "input_shape": list(file.input_shape),
         "tolerance": file.tolerance, "network": network.digest,
     }  # fmt: skip
-    text = (
-        f"{path}: {size / 1e6:.2f} MB, input x (batch, {', '.join(map(str, file.input_shape))}) float32, outputs logits and "
-        f"error_bound (infinite above {file.tolerance:g})"
+    shape = ", ".join(map(str, file.input_shape))
+    inputs = (
+        f"inputs x (nodes, {shape}) float32, edge_index and batch"
+        if file.on_graphs
+        else f"input x (batch, {shape}) float32"
     )
+    text = f"{path}: {size / 1e6:.2f} MB, {inputs}, outputs logits and error_bound (infinite above {file.tolerance:g})"
     return show(result, text, options)

@@ -88,6 +88,18 @@ class ReproduceFalsification(Common):
     """Whether to plant faults, too."""
 
 
+@dataclass(frozen=True)
+class ReproduceForgeries(Common):
+    """Change honest deployed files at random, and judge what their checker accepts; fails if that says something false."""
+
+    trials: int = 20_000
+    """Changed files in all."""
+    seed: int = 0
+    """Of everything."""
+    subjects: tuple[str, ...] = ()
+    """Only files of these networks."""
+
+
 def reproduce(arguments: list[str]) -> int:
     """``wellposed reproduce EXPERIMENT``."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -148,7 +160,22 @@ def reproduce_falsification(arguments: list[str]) -> int:
     return 1 if found.violations or not all(fault.caught for fault in faults) else 0
 
 
+def reproduce_forgeries(arguments: list[str]) -> int:
+    """``wellposed reproduce forgeries``."""
+    from wellposed.falsification.deployed.campaign import as_text, campaign
+    from wellposed.falsification.deployed.subjects import SUBJECTS
+
+    options = parse(ReproduceForgeries, arguments, "wellposed reproduce forgeries")
+    check(options.trials >= 1, "trials", options.trials, "must be positive")
+    for subject in options.subjects:
+        choices("subjects", subject, tuple(SUBJECTS))
+    with counting("changed files", quiet=options.json) as done:
+        found = campaign(options.trials, seed=options.seed, subjects=options.subjects or tuple(SUBJECTS), done=done)
+    show([dataclasses.asdict(outcome) for outcome in found], as_text(found), options)
+    return 1 if any(outcome.reasons for outcome in found) else 0
+
+
 EXPERIMENTS: dict[str, Callable[[list[str]], int]] = {
     "presets": reproduce_presets, "graphs": reproduce_graphs, "risk": reproduce_risk,
-    "falsification": reproduce_falsification,
+    "falsification": reproduce_falsification, "forgeries": reproduce_forgeries,
 }  # fmt: skip

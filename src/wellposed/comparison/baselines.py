@@ -91,16 +91,16 @@ def _all(after: Tensor, before: Tensor) -> float:
         raise CertificateError(
             f"model: {units} units between two maps; at most {_LARGEST} for all activations, or greedy=True"
         )
-    patterns = torch.tensor(list(itertools.product([0.0, 1.0], repeat=units)), dtype=torch.float64)
+    patterns = torch.tensor(list(itertools.product([0.0, 1.0], repeat=units)), dtype=torch.float64, device="cpu")
     products = torch.einsum("ij,pj,jk->pik", after, patterns, before)
     return float(torch.linalg.matrix_norm(products, 2).max())
 
 
 def _climb(after: Tensor, before: Tensor) -> float:
-    pattern = torch.ones(len(before), dtype=torch.float64)
+    pattern = torch.ones(len(before), dtype=torch.float64, device="cpu")
     best = float(torch.linalg.matrix_norm(after @ before, 2))
     while True:
-        trials = (pattern - torch.eye(len(pattern), dtype=torch.float64)).abs()
+        trials = (pattern - torch.eye(len(pattern), dtype=torch.float64, device="cpu")).abs()
         norms = torch.linalg.matrix_norm(torch.einsum("ij,pj,jk->pik", after, trials, before), 2)
         if not float(norms.max()) > best * _GAIN:
             return best

@@ -76,13 +76,13 @@ def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
         raise InputError(f"layer={type(layer).__name__}: needs a state map and an input map that are matrices")
     matrix, weight, bias = stored.detach().double().cpu(), driven.weight.cpu(), driven.bias.cpu()
     size, inputs = weight.shape
-    eye, one = torch.eye(size, dtype=torch.float64), torch.eye(inputs, dtype=torch.float64)
-    none = torch.zeros(inputs, dtype=torch.float64)
+    eye, one = torch.eye(size, dtype=torch.float64, device="cpu"), torch.eye(inputs, dtype=torch.float64, device="cpu")
+    none = torch.zeros(inputs, dtype=torch.float64, device="cpu")
     if algorithm == "forward_backward":
         # (z, x): z ← σ((1 − α)z + α(Wz + Ux + b)).
         hidden = torch.cat([torch.cat([(1.0 - step) * eye + step * matrix, step * weight], 1), _kept(size, one)])
         shift = torch.cat([step * bias, none])
-        active = torch.arange(size + inputs) < size
+        active = torch.arange(size + inputs, device="cpu") < size
         first = torch.cat([step * weight, one])
         return Unrolled(
             first=first, hidden=hidden, first_bias=shift, bias=shift, active=active, state=slice(0, size), layer=layer
@@ -93,7 +93,7 @@ def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
     row = torch.cat([eye - 2.0 * resolvent, 4.0 * resolvent - 2.0 * eye, driven], 1)
     hidden = torch.cat([row, row, _kept(2 * size, one)])
     shift = torch.cat([2.0 * step * resolvent @ bias] * 2 + [none])
-    places = torch.arange(2 * size + inputs)
+    places = torch.arange(2 * size + inputs, device="cpu")
     active = (places >= size) & (places < 2 * size)
     first, state = torch.cat([driven, driven, one]), slice(size, 2 * size)
     return Unrolled(first=first, hidden=hidden, first_bias=shift, bias=shift, active=active, state=state, layer=layer)
@@ -101,4 +101,4 @@ def unrolled(layer: Equilibrium, algorithm: str, step: float) -> Unrolled:
 
 def _kept(before: int, one: Tensor) -> Tensor:
     """The rows that carry x on."""
-    return torch.cat([torch.zeros(len(one), before, dtype=torch.float64), one], 1)
+    return torch.cat([torch.zeros(len(one), before, dtype=torch.float64, device="cpu"), one], 1)

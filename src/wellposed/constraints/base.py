@@ -44,7 +44,7 @@ class SavedNumber(nn.Module, ABC):
 
     def get_extra_state(self) -> Tensor:
         """The number, which must travel with the weights."""
-        return torch.tensor(getattr(self, self.saved), dtype=torch.float64)
+        return torch.tensor(getattr(self, self.saved), dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Any) -> None:
         """Restore the number from a state dict."""
@@ -58,11 +58,9 @@ class Constraint(nn.Module, ABC):
 
     Attributes:
         needs_monotone: whether the theorem is about activations with slopes in [0, 1] only.
-        formula: name of the formula by which the independent checker forms W from the parameters, or None if it has none.
     """
 
     needs_monotone: bool = True
-    formula: ClassVar[str | None] = None
 
     @abstractmethod
     def materialise(self) -> tuple[Operator, Guarantee | None]:

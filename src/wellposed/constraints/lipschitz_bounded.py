@@ -35,8 +35,6 @@ class LipschitzBounded(SavedNumber, Constraint):
 
     saved = "epsilon"
 
-    formula = "lipschitz-bounded"
-
     def __init__(
         self,
         state_features: int,

@@ -76,7 +76,7 @@ def proved_lipschitz(matrix: Tensor, input_weight: Tensor, output_weight: Tensor
     factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(condition))
     if int(failed):
         raise GuaranteeError("W: 2Λ − ΛW − WᵀΛ is not positive definite in this metric")
-    identity = torch.eye(len(w), dtype=torch.float64)
+    identity = torch.eye(len(w), dtype=torch.float64, device="cpu")
     inverse = torch.linalg.solve_triangular(factor, identity, upper=False).numpy()
     left, right = inverse @ seen @ inverse.T, inverse @ driven @ inverse.T
 

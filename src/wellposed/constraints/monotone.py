@@ -56,8 +56,6 @@ class Monotone(StrongMonotonicity):
         m: strong-monotonicity constant, positive. Saved with the weights.
     """
 
-    formula = "monotone"
-
     def __init__(
         self,
         state_features: int,

@@ -127,7 +127,7 @@ def load_graphs(name: str, data_root: str | Path | None = None, fold: int = 0) -
     ]
     kept = [type(whole)(x=g.x.float(), edge_index=g.edge_index, y=g.y) for g in graphs]
     splitter = selection.StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    tenths = [torch.from_numpy(test) for _, test in splitter.split(torch.zeros(count), whole.y)]
+    tenths = [torch.from_numpy(test) for _, test in splitter.split(torch.zeros(count, device="cpu"), whole.y)]
     later = (fold + 1) % FOLDS
     rest = torch.cat([tenth for i, tenth in enumerate(tenths) if i not in (fold, later)]).sort().values
     return GraphData(name=name, graphs=kept, labels=whole.y, train=rest, validation=tenths[later], test=tenths[fold])

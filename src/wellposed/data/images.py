@@ -50,7 +50,7 @@ def _digits() -> ImageData:
     bunch = require("sklearn.datasets", "train").load_digits()
     x = torch.from_numpy((bunch.images / 16.0).astype(np.float32))[:, None]
     y = torch.from_numpy(bunch.target.astype(np.int64))
-    test = torch.arange(len(y)) % 5 == 4
+    test = torch.arange(len(y), device="cpu") % 5 == 4
     return ImageData(
         name="digits", train_x=x[~test], train_y=y[~test], test_x=x[test], test_y=y[test], mean=(0.3053,), std=(0.3761,)
     )

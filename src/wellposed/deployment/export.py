@@ -88,20 +88,24 @@ def deployed_with_evidence(network: Network, tolerance: float) -> tuple[ModelPro
     check(
         number, "tolerance", tolerance, "must be a number, the largest error of the logits for which an answer counts"
     )
-    stored = float(torch.tensor(tolerance, dtype=torch.float32))
+    stored = float(torch.tensor(tolerance, dtype=torch.float32, device="cpu"))
     check(0.0 < stored < math.inf, "tolerance", tolerance, "must be positive and finite in float32")
-    if network.takes_graphs:
-        raise CertificateError("network: takes graphs, which deployed files cannot hold")
-    if network.input_shape is None:
+    shape = shape_of_inputs(network)
+    if shape is None:
         raise InputError("input_shape=None: the network takes inputs of several shapes; say which the file is for")
     graph = OnnxGraph()
-    edge = graph.enter(network.input_shape)
+    edge = graph.enter(shape, on_graphs=network.takes_graphs)
     for place, block in enumerate(network.blocks):
         graph.allowed = stored / _constant_of(network.blocks[place + 1 :])
         edge = block.deploy(graph, edge)
-    written = graph.finish(edge, network.input_shape, stored)
+    written = graph.finish(edge, shape, stored)
     checker.check_model(written)
     return written, graph.evidence
+
+
+def shape_of_inputs(network: Network) -> tuple[int, ...] | None:
+    """The shape of one input, or of the features of one node of graphs; None where it is not known."""
+    return network.blocks[0].input_shape if network.takes_graphs else network.input_shape
 
 
 def path_of(name: str, path: object) -> Path:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wellposed.checker.metric import Segment
 from wellposed.constraints.lipschitz_condition import proved_with_feedthrough
-from wellposed.deployed_checker.metric import Segment
 from wellposed.errors import WellposedError
 
 _SLACKS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
@@ -24,7 +24,7 @@ def metric_with_feedthrough(segment: Segment, metric: NDArray[Any]) -> tuple[flo
         metric: multipliers up to a common factor, shape (n,).
     """
     assert segment.direct is not None
-    parts = (segment.matrix, segment.driven, segment.seen, metric, segment.direct)
+    parts = (segment.matrix, segment.driving, segment.seen, metric, segment.direct)
     try:
         known = proved_with_feedthrough(*(torch.from_numpy(np.array(part)) for part in parts))
     except WellposedError:
@@ -39,10 +39,10 @@ def metric_with_feedthrough(segment: Segment, metric: NDArray[Any]) -> tuple[flo
 
 
 def _least(segment: Segment, metric: NDArray[Any], value: float) -> float:
-    """The least eigenvalue of the inequality of `wellposed.deployed_checker.dense.metric_proves`, scaled by the metric."""
+    """The least eigenvalue of the inequality of `wellposed.checker.dense.metric_proves`, scaled by the metric."""
     assert segment.direct is not None
     half = metric[:, None] * (np.eye(len(metric)) - segment.matrix)
-    inner = np.concatenate([metric[:, None] * segment.driven, -segment.direct]) / value
+    inner = np.concatenate([metric[:, None] * segment.driving, -segment.direct]) / value
     whole = np.block([[half + half.T, segment.seen.T], [segment.seen, np.eye(len(segment.seen))]]) - inner @ inner.T
     root = np.concatenate([metric**-0.5, np.ones(len(segment.seen))])
     return float(np.linalg.eigvalsh(root[:, None] * whole * root)[0])

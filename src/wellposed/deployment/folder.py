@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates import certify
 from wellposed.certificates.radius import radii
-from wellposed.deployment.export import TOLERANCE, export, path_of
+from wellposed.deployment.certifying import certify_file
+from wellposed.deployment.export import TOLERANCE, export, path_of, shape_of_inputs
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import CertificateError, InputError, choices
 from wellposed.network import Network
@@ -52,15 +54,15 @@ class NetworkFolder:
         known = ", ".join(f"norm {norm}: at most {claim.lipschitz:.6g}" for norm, claim in self.claims.items())
         return f"NetworkFolder({str(self.path)!r}; {known})"
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Any) -> tuple[Tensor, Tensor]:
         """The logits, and bounds of their errors; see `DeployedNetwork`."""
         return self.network(x)
 
-    def radii(self, x: Tensor, labels: Tensor, *, norm: str = "2") -> Tensor:
+    def radii(self, x: Any, labels: Tensor, *, norm: str = "2") -> Tensor:
         """Radii within which every answer of the file that it does not refuse is the right class; shape (batch,), float64.
 
         Args:
-            x: shape (batch, *input_shape), float32.
+            x: shape (batch, *input_shape), float32, or graphs, see `DeployedNetwork`.
             labels: true classes, shape (batch,).
             norm: of perturbations, one that the folder has a certificate for.
 
@@ -104,8 +106,6 @@ def save(
         CertificateError: the network cannot be materialised, has no form in deployed files, or nothing is proved of it.
         InputError: an argument is unusable, or a file cannot be written.
     """
-    from wellposed.deployment.certificate import certify_file
-
     place, known = path_of("folder", folder), [norm_named(norm) for norm in norms]
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -136,9 +136,9 @@ def load(folder: str | Path) -> NetworkFolder:
         InputError: a file is missing or cannot be read.
         MissingExtraError: onnxruntime is not installed.
     """
-    from wellposed.deployed_checker import Refuted
-    from wellposed.deployed_checker.claim import Claim
-    from wellposed.deployed_checker.core import check
+    from wellposed.checker import Refuted
+    from wellposed.checker.claim import Claim
+    from wellposed.checker.core import check
 
     place = path_of("folder", folder)
     found = {norm: path for norm in NORMS if (path := _certificate(place, norm)).exists()}
@@ -167,12 +167,17 @@ def _card(
 ) -> str:
     """The card of a network, in Markdown."""
     kinds = " → ".join(block.kind for block in network.blocks)
-    shape = ", ".join(map(str, network.input_shape or ()))
+    shape = ", ".join(map(str, shape_of_inputs(network) or ()))
+    if network.takes_graphs:
+        taken = f"- inputs `x`: float32, shape (nodes, {shape}); `edge_index`: int64, shape (2, edges), sources, then targets; "
+        taken += "`batch`: int64, the graph of each node"
+    else:
+        taken = f"- input `x`: float32, shape (batch, {shape})"
     known = "".join(f"- {name}: {value}\n" for name, value in figures.items())
     checks = "\n".join(f"wellposed verify {_certificate(Path(), norm).name} {MODEL}" for norm in norms)
     return (
         f"# {kinds}\n\nAn equilibrium network with guarantees, as one ONNX file.\n\n"
-        f"- input `x`: float32, shape (batch, {shape})\n"
+        f"{taken}\n"
         "- outputs: `logits`, and `error_bound`, a bound of their Euclidean error\n"
         f"- tolerance: {tolerance:g}; where the bound is larger, it is infinite, and the answer is to be refused\n{known}\n"
         f"## Proved Lipschitz constants\n\n| norm | at most | by |\n|---|---|---|\n" + "\n".join(constants) + "\n\n"

@@ -8,13 +8,16 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, VERSION, called
-from wellposed.deployed_checker.functions import function as function_named
+from wellposed.checker.functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, called
+from wellposed.checker.functions import function as function_named
+from wellposed.checker.graphs import inputs_of
 from wellposed.deployment.sensitivity import proved_sensitivity
 from wellposed.errors import CertificateError
 from wellposed.network.deployed import DeployedGraph, Edge, Numbers
 
-INPUT, LOGITS, ERROR = "x", "logits", "error_bound"
+LOGITS, ERROR = "logits", "error_bound"
+_FACTORS = ("reflect", "drive", "R", "into", "out")  # of iterations, which may be off a little
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class OnnxGraph(DeployedGraph):
@@ -31,15 +34,18 @@ class OnnxGraph(DeployedGraph):
         self._numbers: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._stored: list[TensorProto] = []
         self._functions: dict[str, None] = {}
+        self._on_graphs = False
 
-    def enter(self, shape: tuple[int, ...]) -> Edge:
+    def enter(self, shape: tuple[int, ...], *, on_graphs: bool = False) -> Edge:
         """The input of the network as an edge; it is exact.
 
         Args:
-            shape: of one sample.
+            shape: of one sample, or of the features of one node.
+            on_graphs: whether the network takes graphs.
         """
         edge = Edge(value="value_0", error="error_0", shape=shape)
-        self._append("Enter", [INPUT], [edge.value, edge.error])
+        self._on_graphs, function = on_graphs, "EnterGraphs" if on_graphs else "Enter"
+        self._append(function, list(function_named(function).input), [edge.value, edge.error])
         return edge
 
     def call(self, function: str, *edges: Edge, shape: tuple[int, ...], **numbers: Numbers) -> Edge:
@@ -47,7 +53,13 @@ class OnnxGraph(DeployedGraph):
         place = len(self._nodes)
         found = Edge(value=f"value_{place}", error=f"error_{place}", shape=shape)
         taken = [name for edge in edges for name in (edge.value, edge.error)]
-        stored = [self._number(f"{function}_{place}.{name}", value) for name, value in numbers.items()]
+        formal = function_named(function).input
+        taken += [name for name in STRUCTURE if name in formal]
+        roles = formal[len(taken) :]
+        stored = [
+            self._number(f"{function}_{place}.{name}", _flushed(value) if role in _FACTORS else value)
+            for role, (name, value) in zip(roles, numbers.items(), strict=True)
+        ]
         self._append(function, [*taken, *stored], [found.value, found.error])
         return found
 
@@ -68,12 +80,13 @@ class OnnxGraph(DeployedGraph):
             input_shape: of one input.
             tolerance: the largest bound of an error for which an answer counts.
         """
-        bound = self._number("tolerance", torch.tensor(tolerance, dtype=torch.float32))
+        bound = self._number("tolerance", torch.tensor(tolerance, dtype=torch.float32, device="cpu"))
         self._append("Leave", [edge.value, edge.error, bound], [LOGITS, ERROR])
+        plain = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *input_shape])
         graph = helper.make_graph(
             self._nodes,
             "network",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *input_shape])],
+            inputs_of(input_shape) if self._on_graphs else [plain],
             [
                 helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", *edge.shape]),
                 helper.make_tensor_value_info(ERROR, TensorProto.FLOAT, ["batch"]),
@@ -100,10 +113,19 @@ class OnnxGraph(DeployedGraph):
         return self._numbers[key]
 
 
+def _flushed(value: Numbers) -> Numbers:
+    """Numbers without subnormal ones."""
+    return torch.where(value.abs() < _TINY, 0.0, value) if isinstance(value, Tensor) else value
+
+
 def _array(name: str, value: Numbers) -> NDArray[np.generic]:
     if isinstance(value, Tensor):
         if value.dtype not in (torch.float32, torch.int64):
             raise CertificateError(f"{name}: is stored in {value.dtype}; deployed networks have float32 numbers")
+        if value.dtype == torch.float32 and bool(((value != 0.0) & (value.abs() < _TINY)).any()):
+            raise CertificateError(
+                f"{name}: has subnormal float32 entries, below {_TINY:.3g}, which some machines take for zeros; set them to zero"
+            )
         return np.array(value.detach().cpu().numpy(), order="C")  # ascontiguousarray would give scalars a dimension
     found = np.array(value)
     return found if found.dtype == np.float64 else found.astype(np.int64)

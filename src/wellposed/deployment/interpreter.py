@@ -71,7 +71,7 @@ def _counted(
 ) -> list[Any]:
     """A loop whose rounds are counted, and none of which depends on the values."""
     for step in range(count):
-        given = [torch.tensor(step), True, *state]
+        given = [torch.tensor(step, device="cpu"), True, *state]
         inner = {**values, **dict(zip([entry.name for entry in body.input], given, strict=True))}
         _run_nodes(body.node, inner, functions, steps)
         state = [inner[entry.name] for entry in body.output[1:]]
@@ -90,7 +90,7 @@ def _constant(attributes: dict[str, Any]) -> Tensor:
     ((name, value),) = attributes.items()
     if name == "value":
         return _tensor(numpy_helper.to_array(value))
-    return torch.tensor(value, dtype=torch.int64 if name == "value_ints" else torch.float32)
+    return torch.tensor(value, dtype=torch.int64 if name == "value_ints" else torch.float32, device="cpu")
 
 
 def _reduced(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +104,7 @@ def _reduced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _product(x: Any, dims: tuple[int, ...], keep: bool) -> Any:
-    return torch.tensor(math.prod(x.tolist()))
+    return torch.tensor(math.prod(x.tolist()), device="cpu")
 
 
 def _reshaped(attributes: dict[str, Any], x: Any, shape: Any) -> Any:
@@ -114,12 +114,14 @@ def _reshaped(attributes: dict[str, Any], x: Any, shape: Any) -> Any:
 
 def _shape(attributes: dict[str, Any], x: Any) -> Any:
     sizes = x.shape[attributes.get("start", 0) : attributes.get("end")]
-    return torch.tensor(sizes) if isinstance(x, Tensor) else sizes  # sizes of a batch while it is followed
+    return (
+        torch.tensor(sizes, device="cpu") if isinstance(x, Tensor) else sizes
+    )  # sizes of a batch while it is followed
 
 
 def _filled(attributes: dict[str, Any], shape: Any) -> Any:
     value = numpy_helper.to_array(attributes["value"])
-    return torch.full(shape, float(value[0]), dtype=torch.float64)
+    return torch.full(shape, float(value[0]), dtype=torch.float64, device="cpu")
 
 
 def _padded(attributes: dict[str, Any], x: Any, pads: Any) -> Any:
@@ -177,11 +179,11 @@ _ENTRYWISE = ("Abs", "Neg", "Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "Sign", "At
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "Constant": _constant, "ConstantOfShape": _filled, "Shape": _shape, "Reshape": _reshaped, "Pad": _padded,
     "Slice": _sliced, "Unsqueeze": _unsqueezed, "Squeeze": _plain(lambda x, axes: x.squeeze(axes.tolist())),
-    "Range": _plain(lambda start, end, step: torch.arange(int(start), int(end), int(step))),
+    "Range": _plain(lambda start, end, step: torch.arange(int(start), int(end), int(step), device="cpu")),
     "Mod": _plain(torch.remainder), "Equal": _plain(torch.eq), "Pow": _plain(torch.pow),
     "Conv": _plain(lambda x, kernel: torch.nn.functional.conv2d(x, kernel, padding="same")),
     "Gather": _gathered, "Split": _halved, "Where": _where, "And": _and,
-    "Flatten": lambda attributes, x: x.flatten(1),
+    "Flatten": lambda attributes, x: x.flatten(1), "TopK": _plain(lambda x, count: x.sort(dim=2)),
     "Transpose": lambda attributes, x: x.permute(attributes["perm"]),
     "Cast": lambda attributes, x: x.to(_DTYPES[attributes["to"]]),
     "CastLike": _plain(lambda x, like: x.to(like.dtype)),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from wellposed.deployment.export import deployed, float32_network
-from wellposed.errors import check
+from wellposed.errors import CertificateError, check
 from wellposed.network import Network
 
 _ANY = float(torch.finfo(torch.float32).max)
@@ -37,6 +37,8 @@ def deployable(model: nn.Module | Network, steps: int = 50, *, input_shape: tupl
     """
     check(type(steps) is int and steps >= 1, "steps", steps, "must be a positive integer")
     network = float32_network(model, input_shape)
+    if network.takes_graphs:
+        raise CertificateError("network: takes graphs, which plain modules do not; export it as a file")
     found = fx.symbolic_trace(_Interpreted(network, steps))
     found.graph.eliminate_dead_code()
     for node in found.graph.nodes:

@@ -21,7 +21,7 @@ def proved_sensitivity(matrix: Tensor, metric: Tensor) -> tuple[float, Tensor]:
         matrix: W, shape (n, n).
         metric: a diagonal metric in which W is well posed, shape (n,).
     """
-    stored, eye = matrix.detach().double().cpu(), torch.eye(len(matrix), dtype=torch.float64)
+    stored, eye = matrix.detach().double().cpu(), torch.eye(len(matrix), dtype=torch.float64, device="cpu")
     found = DenseMetricProblem(stored, eye, metric).bound(eye) if len(eye) <= _LARGEST else None
     if found is not None:
         return found.value, found.multipliers

@@ -11,11 +11,13 @@ from wellposed.certificates import certify
 from wellposed.deployment import export
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import check
+from wellposed.experiments.certificate_files import file_of_exported
+from wellposed.experiments.graph_robustness import is_on_graphs
 from wellposed.experiments.results import Certified, file_digest, keep_certified
 from wellposed.network import Network
 from wellposed.numerics.norm import norm_named
 from wellposed.training.folder import RunFolder
-from wellposed.training.run import load_image_run
+from wellposed.training.run import load_image_run, load_run
 
 _BATCH = 500
 _WITNESS_INPUTS = 64
@@ -33,8 +35,10 @@ def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path
     Returns:
         The path, and the network that the file computes.
     """
+    path = RunFolder(run).model if out is None else out
+    if is_on_graphs(run):
+        return path, export(load_run(run, data_root)[2], path, tolerance=tolerance)
     _, data, model = load_image_run(run, data_root)
-    path = RunFolder(run).path / "model.onnx" if out is None else out
     return path, export(model, path, tolerance=tolerance, input_shape=tuple(data.test_x.shape[1:]))
 
 
@@ -48,7 +52,7 @@ def certify_deployed(
     done: Callable[[int], None],
     seconds: float | None = None,
 ) -> tuple[Certified, int]:
-    """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json``.
+    """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json`` and its certificate.
 
     Args:
         run: the run folder.
@@ -82,12 +86,8 @@ def certify_deployed(
         done(len(radii))
     digest = file_digest(RunFolder(run).weights)
     found = Certified(
-        certificate.lipschitz,
-        certificate.lower_bound,
-        wrong / max(len(y), 1),
-        {rule: radii},
-        digest,
-        left_out=certificate.left_out,
-    )
+        certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {rule: radii}, digest, certificate.method,
+        unfiled=file_of_exported(run, certificate), left_out=certificate.left_out,
+    )  # fmt: skip
     keep_certified(run, found, norm, "deployed")
     return found, refused

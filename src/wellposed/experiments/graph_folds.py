@@ -175,13 +175,14 @@ def _accuracies(out: Path, preset: str, seeds: int, folds: Sequence[int], part: 
             for seed in range(seeds)
         ],
         dtype=torch.float64,
+        device="cpu",
     )
 
 
 def _by_convention(test: Tensor, validation: Tensor) -> dict[str, Tensor]:
     """Accuracy per seed and fold under each convention; of equally good epochs the latest counts."""
     epochs = test.shape[2]
-    later = torch.arange(epochs, dtype=torch.float64) * 1e-6
+    later = torch.arange(epochs, dtype=torch.float64, device="cpu") * 1e-6
     common = (test.mean(1) + later).argmax(1)  # per seed
     validated = (validation + later).argmax(2)
     return {

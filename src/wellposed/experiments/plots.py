@@ -51,7 +51,7 @@ def _robustness(plt: Any, certified: Certified, attacked: Attacked | None) -> An
     limit = None if attacked is None else len(attacked.distances)
     finite = [r for r in certified.best if r < float("inf")]
     reach = 1.3 * max([*finite, *([] if attacked is None else attacked.tried), 0.1])
-    grid = torch.linspace(1e-9, reach, 240).tolist()
+    grid = torch.linspace(1e-9, reach, 240, device="cpu").tolist()
     if attacked is not None:
         values = [100 * attacked.accuracy(r) for r in grid]
         axes.plot(grid, values, color="#b5423c", label="under attack (upper bound)")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from wellposed.certificates import Certificate
 from wellposed.certificates.order import must_be_ordered
 from wellposed.errors import CertificateError, CheckpointError, InputError
 from wellposed.training.folder import RunFolder, write_json
@@ -30,6 +29,9 @@ class Certified:
         test_error: fraction of misclassified inputs.
         radii: certified radius per input and rule, zero where nothing is certified.
         weights_sha256: digest of the weight file.
+        method: how the constant was obtained; empty where that was not noted.
+        constants: what contributes to it, as names of blocks, their constants and the reasons.
+        unfiled: why there is no certificate file; empty where there is one.
         unsolved: how many inputs have the radius zero as their solve did not converge.
         left_out: what the budget of the certificate did not suffice for, in words.
     """
@@ -39,6 +41,9 @@ class Certified:
     test_error: float
     radii: dict[str, list[float]]
     weights_sha256: str
+    method: str = ""
+    constants: list[tuple[str, float, str]] = field(default_factory=list)
+    unfiled: str = ""
     unsolved: int = 0
     left_out: Sequence[str] = ()
 
@@ -58,7 +63,9 @@ class Certified:
 
     def accuracy(self, radius: float, rule: str | None = None, limit: int | None = None) -> float:
         """Fraction of the (first ``limit``) inputs certified at a radius, by the tightest rule unless one is named."""
-        values = torch.tensor((self.best if rule is None else self.radii[rule])[:limit], dtype=torch.float64)
+        values = torch.tensor(
+            (self.best if rule is None else self.radii[rule])[:limit], dtype=torch.float64, device="cpu"
+        )
         return float(((values >= radius) & (values > 0)).double().mean())
 
 
@@ -80,7 +87,7 @@ class Attacked:
 
     def accuracy(self, radius: float) -> float:
         """Fraction of the inputs that no attack found an adversarial example for within a radius."""
-        return float((torch.tensor(self.distances, dtype=torch.float64) > radius).double().mean())
+        return float((torch.tensor(self.distances, dtype=torch.float64, device="cpu") > radius).double().mean())
 
 
 def check_radii(radii: Sequence[float]) -> None:
@@ -159,11 +166,6 @@ def file_digest(path: Path) -> str:
 def is_certified(run: Path, norm: str = "2") -> bool:
     """Whether `certify_run` wrote results."""
     return in_norm(RunFolder(run).certified, norm).exists()
-
-
-def read_certificate(run: Path) -> Certificate:
-    """The certificate of a run."""
-    return Certificate.load(RunFolder(run).certificate)
 
 
 def check_consistency(certified: Certified, attacked: Attacked) -> None:

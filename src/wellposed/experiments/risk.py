@@ -124,7 +124,7 @@ def _draws(
     x, labels = samples
     found = []
     for count in range(1, draws + 1):
-        rows = torch.randint(len(labels), (_ROWS,), generator=generator)
+        rows = torch.randint(len(labels), (_ROWS,), generator=generator, device="cpu")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             logits = posterior.logits(posterior.draw(generator), x[rows])
@@ -132,7 +132,7 @@ def _draws(
         # A warning that solves did not converge does not say which, so all samples count.
         found.append(1.0 if caught else float(wrong.double().mean()))
         done(count)
-    return torch.tensor(found, dtype=torch.float64)
+    return torch.tensor(found, dtype=torch.float64, device="cpu")
 
 
 def as_text(record: RiskRecord) -> str:

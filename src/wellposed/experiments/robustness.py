@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check
+from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.results import (
     Attacked,
     Certified,
     check_radii,
     file_digest,
-    in_norm,
     keep_attacked,
     keep_certified,
 )  # fmt: skip
@@ -44,7 +45,9 @@ def certify_run(
     norm: str = "2",
     seconds: float | None = None,
 ) -> Certified:
-    """Certify a run, and write ``certificate.json`` and ``certified.json`` into its folder.
+    """Certify a run, and write ``certified.json``, ``model.onnx`` and its ``certificate.json`` into its folder.
+
+    Where the network has no form in such files, or nothing can be proved about the file, the result says why.
 
     Args:
         run: the run folder.
@@ -75,7 +78,7 @@ def certify_run(
     found = certified_on(
         batches, network, certificate, certificate.lower_bound, file_digest(RunFolder(run).weights), done
     )
-    certificate.save(in_norm(RunFolder(run).certificate, norm))
+    found = replace(found, unfiled=file_certificate(run, certificate))
     keep_certified(run, found, norm, other_data)
     return found
 
@@ -105,8 +108,16 @@ def certified_on(
         count += len(labels)
         done(count)
     return Certified(
-        certificate.lipschitz, lower_bound, wrong / max(count, 1), radii, digest, unsolved, certificate.left_out
-    )
+        certificate.lipschitz, lower_bound, wrong / max(count, 1), radii, digest, certificate.method, _constants(certificate),
+        unsolved=unsolved, left_out=certificate.left_out,
+    )  # fmt: skip
+
+
+def _constants(certificate: Certificate) -> list[tuple[str, float, str]]:
+    """The blocks' own constants, and what replaces those of the last ones where it is tighter."""
+    tail = certificate.tail
+    found = [(factor.block, factor.value, factor.reason) for factor in certificate.factors]
+    return found if tail is None else [*found, (tail.block, tail.value, "best diagonal metric, verified Cholesky")]
 
 
 def attack_run(

@@ -85,7 +85,7 @@ def verify_run(
         result = network.bounded(images)
         # The network's own evaluation may err by this at any point of a region whose points are at most r away.
         away = 1.0 if norm == "2" else math.sqrt(images[0].numel())
-        reach = torch.tensor(order, dtype=torch.float64) * away
+        reach = torch.tensor(order, dtype=torch.float64, device="cpu") * away
         allowances = enlarged(math.sqrt(2.0) * (result.elsewhere[:, None] + result.growth[:, None] * reach), 6)
         size = verifier.batch_size
         for few, truth, errors in zip(images.split(size), labels.split(size), allowances.split(size), strict=True):

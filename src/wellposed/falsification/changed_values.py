@@ -17,6 +17,7 @@ from wellposed.falsification.changed_structure import structure, swaps
 from wellposed.falsification.model_parts import Part, attributes, is_float, is_object
 from wellposed.implicit import Exact, JacobianFree, Phantom, Unrolled
 from wellposed.solvers import (
+    Adaptive,
     Anderson,
     Averaged,
     Broyden,
@@ -36,7 +37,7 @@ _WORDS = (
 )  # fmt: skip
 _WAYS: dict[str, tuple[Callable[[], Any], ...]] = {
     "solver": (
-        Anderson, Averaged, Broyden, DouglasRachford, ForwardBackward, Newton, NewtonKrylov, PeacemanRachford, Picard,
+        Adaptive, Anderson, Averaged, Broyden, DouglasRachford, ForwardBackward, Newton, NewtonKrylov, PeacemanRachford, Picard,
     ),
     "gradient": (Exact, JacobianFree, Phantom, Unrolled),
 }  # fmt: skip
@@ -79,7 +80,7 @@ def _others(value: Any) -> list[Any]:
     if isinstance(value, tuple) and all(isinstance(part, int | float) for part in value):
         return [tuple(part + 1 for part in value), value[::-1], tuple(2 * part for part in value), value[:1]]
     if value is None:
-        return [2, 1e-3, torch.ones(4, dtype=torch.float64), nn.Linear(4, 4, dtype=torch.float64)]
+        return [2, 1e-3, torch.ones(4, dtype=torch.float64, device="cpu"), nn.Linear(4, 4, dtype=torch.float64)]
     if callable(value) and not is_object(value):
 
         def steep(*given: Any, **named: Any) -> Any:

@@ -40,7 +40,9 @@ def missing_taps() -> tuple[bool, str]:
     operator: Any = layer.operator()
     kernel = operator.kernel.detach()
     sums = kernel.sum((2, 3)) / 9.0
-    sensitivity = float(torch.linalg.matrix_norm(torch.linalg.inv(torch.eye(2, dtype=torch.float64) - sums), 2))
+    sensitivity = float(
+        torch.linalg.matrix_norm(torch.linalg.inv(torch.eye(2, dtype=torch.float64, device="cpu") - sums), 2)
+    )
     claimed = layer.injection_norm() * sensitivity
 
     def evaluate(x: Tensor) -> Tensor:
@@ -76,13 +78,13 @@ def residual_left_out() -> tuple[bool, str]:
         layer.injection.bias.zero_()
         layer.constraint.get_parameter("A").fill_(0.1)
         layer.constraint.get_parameter("B").zero_()
-        head.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        head.weight.copy_(torch.tensor([[1.0], [-1.0]], device="cpu"))
     wrong = counted = trials = 0
-    for threshold in torch.linspace(1.0, 30.0, 40).tolist():
+    for threshold in torch.linspace(1.0, 30.0, 40, device="cpu").tolist():
         with torch.no_grad():
-            head.bias.copy_(torch.tensor([-threshold, threshold]))
+            head.bias.copy_(torch.tensor([-threshold, threshold], device="cpu"))
             certificate = certify(model)
-            x = 2.0 * torch.rand(500, 1, generator=generator)
+            x = 2.0 * torch.rand(500, 1, generator=generator, device="cpu")
             logits = model(x)
             labels = logits.argmax(1)
             toward = torch.where(labels == 0, -1.0, 1.0)[:, None]
@@ -116,8 +118,8 @@ def power_iteration() -> tuple[bool, str]:
     generator = torch.Generator().manual_seed(0)
     below = worst = 0
     for _ in range(50):
-        matrix = torch.randn(30, 30, generator=generator, dtype=torch.float64)
-        vector = torch.randn(30, generator=generator, dtype=torch.float64)
+        matrix = torch.randn(30, 30, generator=generator, dtype=torch.float64, device="cpu")
+        vector = torch.randn(30, generator=generator, dtype=torch.float64, device="cpu")
         for _ in range(3):
             vector = matrix.t() @ (matrix @ vector)
             vector = vector / vector.norm()
@@ -135,7 +137,7 @@ def rounding_search() -> tuple[bool, str]:
         for _ in range(30):
             model = nn.Linear(6, 2, dtype=dtype).eval()
             certificate = certify(model)
-            x = torch.randn(40, 6, dtype=dtype)
+            x = torch.randn(40, 6, dtype=dtype, device="cpu")
             with torch.no_grad():
                 labels = model(x).argmax(1)
                 radius = certificate.evaluate(x, labels, forward=True)
@@ -143,7 +145,7 @@ def rounding_search() -> tuple[bool, str]:
                 toward = torch.where(labels == 0, 1.0, -1.0)[:, None] * row / row.norm()
                 boundary = (x.double() + radius[:, None] * toward).to(dtype)
                 for _ in range(20):
-                    steps = torch.randint(-2, 3, boundary.shape).to(dtype)
+                    steps = torch.randint(-2, 3, boundary.shape, device="cpu").to(dtype)
                     near = boundary + steps * torch.finfo(dtype).eps * boundary.abs()
                     inside = (near.double() - x.double()).norm(dim=1) <= radius
                     searched += int(inside.sum())
@@ -155,11 +157,11 @@ def leaking_statistics() -> tuple[bool, str]:
     """Running statistics that go on after the prior was chosen see the samples that a PAC-Bayes bound counts."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2))
-    model(torch.randn(100, 4))  # the prior's half
+    model(torch.randn(100, 4, device="cpu"))  # the prior's half
     frozen = FrozenBuffers(model.eval())
-    model(torch.randn(100, 4))  # the other half, in evaluation mode
+    model(torch.randn(100, 4, device="cpu"))  # the other half, in evaluation mode
     frozen.check(model)
-    model.train()(torch.randn(100, 4))
+    model.train()(torch.randn(100, 4, device="cpu"))
     try:
         frozen.check(model)
     except WellposedError as error:

@@ -38,7 +38,7 @@ def constants(
         with contextlib.suppress(CertificateError):  # patterns are about one ReLU layer
             for point, direction in steep_points(affine_network(exact), first[:6]):
                 first = torch.cat([first, point.expand(len(LENGTHS), -1)])
-                lengths = float(point.norm()) * torch.tensor(LENGTHS, dtype=torch.float64)[:, None]
+                lengths = float(point.norm()) * torch.tensor(LENGTHS, dtype=torch.float64, device="cpu")[:, None]
                 second = torch.cat([second, point + lengths * direction])
         start, end = (bounded_logits(exact, points) for points in (first, second))
     except WellposedError:
@@ -94,7 +94,7 @@ def graph_trial(tally: Tally, generator: torch.Generator, tamper: Tamper) -> Non
         exact = materialise(model).exact
         start = bounded_logits(exact, data)
         steep = steepest_features(exact, data)[1]
-        for direction in (steep, torch.randn(steep.shape, generator=generator, dtype=torch.float64)):
+        for direction in (steep, torch.randn(steep.shape, generator=generator, dtype=torch.float64, device="cpu")):
             for length in LENGTHS:
                 other = with_features(data, data.x + length * float(data.x.std()) * direction)
                 apart = frobenius_norms(other.x - data.x, data.batch, data.num_graphs)

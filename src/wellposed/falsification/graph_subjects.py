@@ -33,16 +33,17 @@ def graph_subject(generator: torch.Generator) -> tuple[GraphClassifier, SimpleNa
         for parameter in model.parameters():
             if draw(2):
                 parameter.mul_(1.0 + 2.0 * draw(3))
-    sizes = torch.randint(1, 7, (_GRAPHS,), generator=generator)
+    sizes = torch.randint(1, 7, (_GRAPHS,), generator=generator, device="cpu")
     first = sizes.cumsum(0) - sizes
     ends = [
-        first[k] + torch.randint(0, int(sizes[k]), (2, int(sizes[k])), generator=generator)
+        first[k] + torch.randint(0, int(sizes[k]), (2, int(sizes[k])), generator=generator, device="cpu")
         for k in range(_GRAPHS)
         if draw(4)
     ]
     nodes = int(sizes.sum())
     spread = (1.0, 1e-3, 1e3)[draw(3)]
     return model, SimpleNamespace(
-        x=spread * torch.randn(nodes, features, generator=generator, dtype=torch.float64), edge_index=torch.cat(ends, 1),
-        batch=torch.arange(_GRAPHS).repeat_interleave(sizes), num_nodes=nodes, num_graphs=_GRAPHS,
+        x=spread * torch.randn(nodes, features, generator=generator, dtype=torch.float64, device="cpu"),
+        edge_index=torch.cat(ends, 1),
+        batch=torch.arange(_GRAPHS, device="cpu").repeat_interleave(sizes), num_nodes=nodes, num_graphs=_GRAPHS,
     )  # fmt: skip

@@ -34,7 +34,7 @@ from wellposed.layers.pcdeq import PcDEQ
 _WIDE: dict[str, Any] = {"dtype": torch.float64}
 _FLAT, _IMAGE, _COLOUR = (3,), (1, 4, 4), (2, 4, 4)
 _NODES = 4
-_EDGES = torch.tensor([[0, 1, 2, 3], [1, 2, 0, 1]])
+_EDGES = torch.tensor([[0, 1, 2, 3], [1, 2, 0, 1]], device="cpu")
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,18 @@ class KnownModel:
 
     def points(self, count: int, generator: torch.Generator) -> Tensor:
         """Random inputs, shape (count, *shape)."""
-        return torch.randn(count, *self.shape, generator=generator, dtype=torch.float64)
+        return torch.randn(count, *self.shape, generator=generator, dtype=torch.float64, device="cpu")
 
     def data(self, points: Tensor) -> Any:
         """What the model takes: the points themselves, or a batch of graphs with these node features."""
         if not self.name.startswith("ImplicitGraph"):
             return points.clone()
         count = len(points)
-        shifts = _NODES * torch.arange(count)
+        shifts = _NODES * torch.arange(count, device="cpu")
         edges = (_EDGES[:, None] + shifts[:, None]).flatten(1)
         return SimpleNamespace(
-            x=points.reshape(-1, self.shape[1]).clone(), edge_index=edges, batch=torch.arange(count).repeat_interleave(_NODES),
+            x=points.reshape(-1, self.shape[1]).clone(), edge_index=edges,
+            batch=torch.arange(count, device="cpu").repeat_interleave(_NODES),
             num_nodes=_NODES * count, num_graphs=count,
         )  # fmt: skip
 
@@ -105,7 +106,7 @@ def _image(
     def build() -> nn.Module:
         front = [kind(1, 2, (4, 4), **options, **_WIDE), *(part() for part in between)]
         with torch.no_grad():
-            value = nn.Sequential(*front).eval()(torch.zeros(1, *_IMAGE, dtype=torch.float64))
+            value = nn.Sequential(*front).eval()(torch.zeros(1, *_IMAGE, dtype=torch.float64, device="cpu"))
         return nn.Sequential(*front, nn.Flatten(), nn.Linear(math.prod(value.shape[1:]), 2, **_WIDE))
 
     return build

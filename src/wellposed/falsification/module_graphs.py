@@ -36,7 +36,7 @@ class UserModule:
 
     def points(self, count: int, generator: torch.Generator) -> Tensor:
         """Random inputs, shape (count, *shape)."""
-        return torch.randn(count, *self.shape, generator=generator, dtype=torch.float64)
+        return torch.randn(count, *self.shape, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def user_module(seed: int, *, plain: bool | None = None, construct: str | None = None) -> UserModule:
@@ -52,7 +52,7 @@ def user_module(seed: int, *, plain: bool | None = None, construct: str | None =
         torch.manual_seed(seed)
         plain = draw.random() < 0.5 if plain is None else plain
         shape = (draw.randint(2, 5),) if draw.random() < 0.7 else (draw.randint(1, 2), 4, 4)
-        w = Writer(draw, [Value("x", shape, torch.ones(3, dtype=torch.float64))])
+        w = Writer(draw, [Value("x", shape, torch.ones(3, dtype=torch.float64, device="cpu"))])
         _body(w, draw.randint(2, 7))
         ends = w.values[-1]
         if not plain:
@@ -72,7 +72,7 @@ def _body(w: Writer, length: int, statements: tuple[Statement, ...] = (*ALLOWED,
 def _nested(w: Writer) -> None:
     """A module of another class, itself written at random, as a part."""
     value = w.pick(1) if w.has(1) else w.pick(3)
-    inner = Writer(w.draw, [Value("x", value.shape, torch.ones(3, dtype=torch.float64))])
+    inner = Writer(w.draw, [Value("x", value.shape, torch.ones(3, dtype=torch.float64, device="cpu"))])
     _body(inner, w.draw.randint(1, 3), ALLOWED)
     last = inner.values[-1]
     part = w.part("block", inner.module(last.name))
@@ -84,6 +84,6 @@ def _ending(w: Writer, last: Value) -> tuple[str, Tensor]:
     if w.draw.random() < 0.3:
         return last.name, last.constants
     text = last.name if len(last.shape) == 1 else f"{last.name}.flatten(1)"
-    size = int(torch.tensor(last.shape).prod())
+    size = int(torch.tensor(last.shape, device="cpu").prod())
     head = nn.Linear(size, 2, dtype=torch.float64)
     return f"{w.part('head', head)}({text})", last.constants * norm_of(head.weight)

@@ -126,7 +126,7 @@ def tensor_constants(w: Writer) -> None:
     value = w.pick()
     count = value.shape[0]
     tail = (1,) * (len(value.shape) - 1)
-    sizes = torch.rand(count, *tail, dtype=torch.float64) + 0.5
+    sizes = torch.rand(count, *tail, dtype=torch.float64, device="cpu") + 0.5
     if w.draw.random() < 0.3:
         sizes = sizes[:1].reshape(())
     name, other = w.buffer("scale", sizes), w.buffer("mean", torch.randn_like(sizes))
@@ -196,7 +196,7 @@ def loop(w: Writer) -> None:
         norm = norm_of(layer.get_parameter("weight"))
         first_is_layer = step.endswith(f"+ {name}")
         factors = (1.0 + norm, norm if first_is_layer else 1.0, 1.0 + norm) if residual else (norm,) * 3
-        found = found * torch.tensor(factors, dtype=torch.float64)
+        found = found * torch.tensor(factors, dtype=torch.float64, device="cpu")
     w.values.append(Value(name, value.shape, found))
 
 

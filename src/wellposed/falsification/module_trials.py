@@ -22,7 +22,7 @@ from wellposed.falsification.tally import Tally
 _PAIRS = 500  # random ones of every model
 _POINTS = 40
 _OF_SOLVES = 1e-7  # relative: what the errors of solves, which are not bounded here, may add to a slope
-_VIOLATION = torch.ones(1, dtype=torch.float64)  # an error that is no refusal
+_VIOLATION = torch.ones(1, dtype=torch.float64, device="cpu")  # an error that is no refusal
 
 
 def changed_model_trial(
@@ -109,7 +109,7 @@ def _judge_claim(tally: Tally, claim: Callable[[], float], see: Callable[[], Slo
     except Exception:  # what does not run computes nothing false
         return
     tally.judge(seen.observed, claimed * (1.0 + _OF_SOLVES))
-    tally.judge(torch.tensor([0.0 if seen.steady else 1.0], dtype=torch.float64), 0.0)
+    tally.judge(torch.tensor([0.0 if seen.steady else 1.0], dtype=torch.float64, device="cpu"), 0.0)
 
 
 @cache

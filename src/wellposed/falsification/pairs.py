@@ -53,7 +53,7 @@ class Pairs:
             return
         margins = (self.change[:, :, None] - self.change[:, None, :]).abs() - math.sqrt(2.0) * self.error[:, None, None]
         each = margins / self.apart[:, None, None]
-        classes = torch.triu_indices(self.change.shape[1], self.change.shape[1], 1)
+        classes = torch.triu_indices(self.change.shape[1], self.change.shape[1], 1, device="cpu")
         for i, j in classes.t().tolist():
             tally.judge(each[:, i, j], float(certificate.pairs[i, j]))
 
@@ -62,14 +62,14 @@ def pairs_of(
     model: nn.Module | Network, inputs: int, spread: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Pairs of inputs, half of them along the gradient of a random combination of the outputs; shapes (pairs, inputs)."""
-    base = spread * torch.randn(BASES, inputs, generator=generator, dtype=torch.float64)
+    base = spread * torch.randn(BASES, inputs, generator=generator, dtype=torch.float64, device="cpu")
     steep = base.clone().requires_grad_()
     with torch.enable_grad():
         value = model(steep)
-        weights = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        weights = torch.randn(value.shape, generator=generator, dtype=torch.float64, device="cpu")
         (gradient,) = torch.autograd.grad((weights * value).sum(), steep)
     directions = []
-    for direction in (gradient, torch.randn(base.shape, generator=generator, dtype=torch.float64)):
+    for direction in (gradient, torch.randn(base.shape, generator=generator, dtype=torch.float64, device="cpu")):
         size = direction.norm(dim=1, keepdim=True)
         directions.append(torch.where(size > 0.0, direction / size.clamp_min(1e-300), torch.ones_like(direction)))
     second = [base + spread * length * direction for direction in directions for length in LENGTHS]

@@ -24,7 +24,9 @@ _POINTS = 2000  # of every certified region
 def radius_trial(subject: Subject, tally: Tally, generator: torch.Generator, tamper: Tamper) -> None:
     """Radii around inputs, against the class that the running model gives to points within them."""
     model, dtype = subject.model, next(subject.model.parameters()).dtype
-    base = (subject.spread * torch.randn(BASES, subject.inputs, generator=generator, dtype=torch.float64)).to(dtype)
+    base = (
+        subject.spread * torch.randn(BASES, subject.inputs, generator=generator, dtype=torch.float64, device="cpu")
+    ).to(dtype)
     try:
         certificate = tamper(certify(model))
         labels = model(base).argmax(1)
@@ -42,7 +44,7 @@ def radius_trial(subject: Subject, tally: Tally, generator: torch.Generator, tam
         logits = model(steep)
         others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
         (gradient,) = torch.autograd.grad((others - logits.gather(1, labels[:, None])[:, 0]).sum(), steep)
-    for direction in (gradient, torch.randn(base.shape, generator=generator).to(dtype)):
+    for direction in (gradient, torch.randn(base.shape, generator=generator, device="cpu").to(dtype)):
         unit = direction.double() / direction.double().norm(dim=1, keepdim=True).clamp_min(1e-300)
         for share in (1.0 - 1e-7, 1.0 - 1e-3, 0.7):
             points = (base.double() + share * radii[:, None] * unit).to(dtype)
@@ -73,7 +75,9 @@ def solve_trial(subject: Subject, tally: Tally, generator: torch.Generator) -> N
     if layer is None:
         return
     dtype = layer.injection.weight.dtype
-    x = (subject.spread * torch.randn(12 * BASES, subject.inputs, generator=generator, dtype=torch.float64)).to(dtype)
+    x = (
+        subject.spread * torch.randn(12 * BASES, subject.inputs, generator=generator, dtype=torch.float64, device="cpu")
+    ).to(dtype)
     kept = layer.tolerance
     try:
         exact = materialise(layer).exact.blocks[0].module
@@ -93,8 +97,8 @@ def solve_trial(subject: Subject, tally: Tally, generator: torch.Generator) -> N
 @torch.no_grad()
 def region_trial(subject: Subject, tally: Tally, norm: str, generator: torch.Generator) -> None:
     """Balls or boxes that were verified, against points in them."""
-    x = subject.spread * torch.randn(subject.inputs, generator=generator, dtype=torch.float64)
-    radius = float(subject.spread * 10.0 ** (-2.0 * torch.rand((), generator=generator)))
+    x = subject.spread * torch.randn(subject.inputs, generator=generator, dtype=torch.float64, device="cpu")
+    radius = float(subject.spread * 10.0 ** (-2.0 * torch.rand((), generator=generator, device="cpu")))
     try:
         exact = materialise(subject.model).exact
         label = int(exact(x[None]).argmax())
@@ -105,9 +109,9 @@ def region_trial(subject: Subject, tally: Tally, norm: str, generator: torch.Gen
     if verdict.status != "certified":
         tally.refused += 1
         return
-    change = torch.randn(_POINTS, subject.inputs, generator=generator, dtype=torch.float64)
+    change = torch.randn(_POINTS, subject.inputs, generator=generator, dtype=torch.float64, device="cpu")
     change = change.sign() if norm == "inf" else change / change.norm(dim=1, keepdim=True)
-    shrink = torch.rand(_POINTS, 1, generator=generator, dtype=torch.float64) ** (1.0 / subject.inputs)
+    shrink = torch.rand(_POINTS, 1, generator=generator, dtype=torch.float64, device="cpu") ** (1.0 / subject.inputs)
     shrink[: _POINTS // 2] = 1.0
     result = bounded_logits(exact, x + radius * (1.0 - 1e-12) * shrink * change)
     margin = result.logits[:, label : label + 1] - result.logits

@@ -58,7 +58,7 @@ def _sampled(run: Run, points: Tensor, random_pairs: int, noise: float) -> Slope
     shape = points.shape[1:]
     base = points[:_CENTRES].flatten(1)
     size = base.shape[1]
-    moved = base[:, None] + _STEP * torch.eye(size, dtype=base.dtype)
+    moved = base[:, None] + _STEP * torch.eye(size, dtype=base.dtype, device="cpu")
     value = _flat(run, points)
     after = _flat(run, moved.reshape(-1, *shape)).reshape(_CENTRES, size, -1)
     jacobian = (after - value[:_CENTRES, None]) / _STEP
@@ -67,7 +67,9 @@ def _sampled(run: Run, points: Tensor, random_pairs: int, noise: float) -> Slope
     second = torch.cat([base + length * steepest for length in _LENGTHS])
     if random_pairs:
         start = first[len(second) :]
-        scale = torch.tensor(_LENGTHS).double()[torch.arange(random_pairs) % len(_LENGTHS), None]
+        scale = torch.tensor(_LENGTHS, device="cpu").double()[
+            torch.arange(random_pairs, device="cpu") % len(_LENGTHS), None
+        ]
         second = torch.cat([second, start + scale * _directions(start)])
     ends = _flat(run, torch.cat([first, second]).reshape(-1, *shape))
     distances = [(second - first).norm(dim=1), (points.flatten(1)[1:] - points.flatten(1)[:-1]).norm(dim=1)]
@@ -85,13 +87,13 @@ def _flat(run: Run, points: Tensor) -> Tensor:
 
 def _neighbours(rows: Tensor, count: int) -> Tensor:
     """Points, again and again, scaled so that small and large inputs are among them."""
-    place = torch.arange(count)
-    scale = torch.tensor([1.0, 0.1, 3.0, 0.0], dtype=rows.dtype)[place // max(len(rows), 1) % 4]
+    place = torch.arange(count, device="cpu")
+    scale = torch.tensor([1.0, 0.1, 3.0, 0.0], dtype=rows.dtype, device="cpu")[place // max(len(rows), 1) % 4]
     return scale[:, None] * rows[place % len(rows)]
 
 
 def _directions(rows: Tensor) -> Tensor:
     """Unit vectors that depend on nothing but the number of rows."""
     generator = torch.Generator().manual_seed(len(rows))
-    found = torch.randn(rows.shape, generator=generator, dtype=rows.dtype)
+    found = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device="cpu")
     return found / found.norm(dim=1, keepdim=True)

@@ -34,4 +34,4 @@ class Subject:
 
 def drawing(generator: torch.Generator) -> Draw:
     """Draws whole numbers from zero on, below its argument."""
-    return lambda high: int(torch.randint(high, (1,), generator=generator))
+    return lambda high: int(torch.randint(high, (1,), generator=generator, device="cpu"))

@@ -28,7 +28,7 @@ class Tally:
 
     def judge(self, observed: Tensor, claimed: Tensor | float) -> None:
         """Count trials whose observed values must not exceed claimed ones."""
-        limit = torch.as_tensor(claimed, dtype=torch.float64).expand_as(observed)
+        limit = torch.as_tensor(claimed, dtype=torch.float64, device="cpu").expand_as(observed)
         self.trials += observed.numel()
         self.violations += int((~(observed <= limit * (1.0 + SURE))).sum())
         positive = (limit > 0.0) & torch.isfinite(observed)

@@ -109,7 +109,7 @@ def unusual(w: Writer, kind: str | None = None) -> str:
         "m2": lambda: w.part("map", torch.nn.Linear(size, 3, bias=False, dtype=torch.float64)),
         "d": lambda: w.part("drop", torch.nn.Dropout(0.5)),
         "a": lambda: w.attribute("calls", 0),
-        "b": lambda: w.buffer("state", torch.ones(())),
+        "b": lambda: w.buffer("state", torch.ones((), device="cpu")),
         "l": lambda: w.attribute("cache", []),
     }
     fields |= {key: make() for key, make in lazy.items() if "{" + key + "}" in text}

@@ -61,7 +61,7 @@ class Componentwise(Sensitivity):
         matrix = self.operator.dense().detach().double().cpu()
         comparison = -matrix.abs()
         comparison.diagonal().copy_(1.0 - matrix.diagonal())
-        ones = torch.ones(len(matrix), 1, dtype=torch.float64)
+        ones = torch.ones(len(matrix), 1, dtype=torch.float64, device="cpu")
         right, left = (torch.linalg.solve_ex(part, ones)[0][:, 0] for part in (comparison, comparison.t()))
         ratio = left / right
         return ratio if bool((ratio > 0.0).all()) else None

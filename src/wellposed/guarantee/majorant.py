@@ -77,7 +77,7 @@ def majorant(matrix: Tensor, slopes: tuple[float, float] = (0.0, 1.0)) -> Majora
     if not bool((proved > 0.0).all()):
         raise GuaranteeError("W: I − M(W) is not an M-matrix in these numbers; use float64 or a smaller mu")
     # G = X + G·R with R = I − (I − M)X; column j of G|R| is at most v·max_i |R_ij|/proved_i.
-    identity = torch.eye(size, dtype=torch.float64)
+    identity = torch.eye(size, dtype=torch.float64, device="cpu")
     remainder = (identity - away @ inverse).abs() + rounding * (away.abs() @ inverse.abs() + identity) + lost
     sensitivity = inverse.abs() + torch.outer(weights, (remainder / proved[:, None]).amax(0))
     outward = 1.0 + 2.0 * rounding

@@ -50,9 +50,9 @@ def find_metric(matrix: Tensor, start: Tensor | None = None) -> Tensor | None:
         start: a metric to try first, shape (n,).
     """
     size = len(matrix)
-    displacement = torch.eye(size, dtype=torch.float64) - matrix
+    displacement = torch.eye(size, dtype=torch.float64, device="cpu") - matrix
     balanced = 1.0 / displacement.diagonal()
-    for metric in (torch.ones(size, dtype=torch.float64), balanced, start):
+    for metric in (torch.ones(size, dtype=torch.float64, device="cpu"), balanced, start):
         if metric is not None and bool(torch.isfinite(metric).all()) and proves_well_posed(matrix, metric):
             return metric.double().cpu()
     scale = float(torch.linalg.matrix_norm(displacement, 2))
@@ -96,7 +96,7 @@ class _Barrier:
     def start(self) -> Tensor:
         """Ones, and an s that makes the matrix positive definite."""
         shift = 1.0 - torch.linalg.eigvalsh(self._h + self._h.t())[0]
-        return torch.cat([torch.ones(len(self._h), dtype=torch.float64), shift.reshape(1)])
+        return torch.cat([torch.ones(len(self._h), dtype=torch.float64, device="cpu"), shift.reshape(1)])
 
     def _room(self, point: Tensor) -> float:
         return 2.0 * len(self._h) - float(point[:-1].sum())

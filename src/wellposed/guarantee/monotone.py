@@ -79,7 +79,11 @@ class StronglyMonotone(Guarantee):
     @override
     def diagonal_metric(self) -> Tensor:
         metric = self.operator.metric
-        return torch.ones(math.prod(self.operator.state_shape), dtype=torch.float64) if metric is None else metric
+        return (
+            torch.ones(math.prod(self.operator.state_shape), dtype=torch.float64, device="cpu")
+            if metric is None
+            else metric
+        )
 
     def _weigh(self, value: Tensor) -> Tensor:
         """‖value‖_Λ/√λ_min per sample: never below the Euclidean norm."""
@@ -139,7 +143,7 @@ class ProvedMonotone(StronglyMonotone):
 def scaled_displacement(matrix: Tensor, metric: Tensor | None) -> Tensor:
     """``Λ^½(I − W)Λ^−½`` in float64 on the CPU; each entry errs by at most eight roundings."""
     stored = matrix.detach().double().cpu()
-    displacement = torch.eye(stored.shape[0], dtype=torch.float64) - stored
+    displacement = torch.eye(stored.shape[0], dtype=torch.float64, device="cpu") - stored
     if metric is None:
         return displacement
     root = metric.cpu().sqrt()

@@ -96,7 +96,7 @@ class PositiveConcave(Sensitivity):
         if stored is None:
             return None
         off = self.slopes[:, None] * stored.detach().double().cpu()
-        identity = torch.eye(len(off), dtype=torch.float64)
+        identity = torch.eye(len(off), dtype=torch.float64, device="cpu")
         proof = self.majorant
         return Comparison(proof.weights, self.slopes, (proof.sensitivity, identity - off, identity + off))
 

@@ -20,10 +20,11 @@ from wellposed.guarantee.positive import PositiveConcave
 from wellposed.guarantee.sensitivity import NormProof
 from wellposed.guarantee.subsolution import below
 from wellposed.numerics.euclidean import euclidean
-from wellposed.numerics.outward import REPRODUCIBLE, enlarged, reduced
+from wellposed.numerics.outward import enlarged, reduced
 from wellposed.operators import Operator
 
 _ROUNDS = 8  # of the power iteration on MᵀM
+_ROOM = 1.0 + 1e-11  # for the rounding of those who check the vectors again
 _CLOSE, _CLOSER = 1e-12, 1e-13  # relative changes of iterates that are taken to have settled
 
 
@@ -59,7 +60,7 @@ class PositiveConvolution(PositiveConcave):
             return upright.apply(state[None])[0]
 
         def compute() -> Tensor:
-            state = torch.zeros(upright.state_shape, dtype=torch.float64)
+            state = torch.zeros(upright.state_shape, dtype=torch.float64, device="cpu")
             for _ in range(1000):
                 image = self._activation(through(state) + floor)
                 settled = bool(((image - state).abs() <= _CLOSE * image).all())
@@ -138,8 +139,8 @@ class PositiveConvolution(PositiveConcave):
             slopes, best = self.slopes, NormProof(math.inf, *[torch.ones_like(self.slopes)] * 3)
             start = torch.ones_like(slopes)
             for _ in range(_ROUNDS):
-                reached = self._above(lambda x: slopes * (self._apply(x) + start * REPRODUCIBLE), slopes * start)  # noqa: B023
-                back = self._above(lambda w: self._apply(slopes * w, transposed=True) + reached * REPRODUCIBLE, reached)  # noqa: B023
+                reached = self._above(lambda x: slopes * (self._apply(x) + start * _ROOM), slopes * start)  # noqa: B023
+                back = self._above(lambda w: self._apply(slopes * w, transposed=True) + reached * _ROOM, reached)  # noqa: B023
                 seen = enlarged(slopes * back, 1)
                 value = enlarged(float((seen / start).amax()) ** 0.5, 2)
                 best = NormProof(value, start, reached, back) if value < best.value else best

@@ -24,7 +24,7 @@ def subsolution(matrix: Tensor, activation: Activation, floor: float) -> Tensor:
     def through(state: Tensor) -> Tensor:
         return torch.mv(weight, state)
 
-    state = torch.zeros(len(weight), dtype=torch.float64)
+    state = torch.zeros(len(weight), dtype=torch.float64, device="cpu")
     for _ in range(100):
         image = activation(through(state) + floor)
         if bool(((image - state).abs() <= _CLOSE * image).all()):
@@ -41,7 +41,9 @@ def subsolution(matrix: Tensor, activation: Activation, floor: float) -> Tensor:
         if bool(((image - state).abs() <= _CLOSE * image).all()):
             break
         jacobian = activation.derivative(driven)[:, None] * weight
-        step = torch.linalg.solve_ex(torch.eye(len(weight), dtype=torch.float64) - jacobian, image - state)[0]
+        step = torch.linalg.solve_ex(
+            torch.eye(len(weight), dtype=torch.float64, device="cpu") - jacobian, image - state
+        )[0]
         state = (state + step).nan_to_num(nan=0.0, posinf=0.0).clamp_min(0.0)
     newton = below(through, len(weight), activation, floor, state)
     return newton if bool((newton >= best).all()) else best

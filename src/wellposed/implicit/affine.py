@@ -17,6 +17,7 @@ from wellposed.implicit.equation import (
     any_wrapped,
     one_by_one,
     run_steps,
+    settled,
     solve_problem,
     with_leading_batch,
 )
@@ -39,7 +40,9 @@ class AffineEquation(Equation):
         guarantee: what is known of W, whatever tensors are given.
         settings: how to solve.
         exact_offset: see `certify`.
+        known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
+        algorithms: where forward passes leave what ran.
     """
 
     operator: Operator
@@ -47,7 +50,9 @@ class AffineEquation(Equation):
     guarantee: Guarantee | None
     settings: Settings
     exact_offset: Callable[[], ExactOffset] | None = None
+    known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
+    algorithms: list[str] = field(default_factory=list)
 
     def _parts(self, tensors: Sequence[Tensor]) -> tuple[Operator, Tensor, Activation]:
         count = len(self.operator.tensors)
@@ -56,6 +61,8 @@ class AffineEquation(Equation):
 
     @override
     def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
+        if self.known is not None:
+            return settled(self.known)
         operator, offset, activation = self._parts(tensors)
         guarantee = None if self.guarantee is None else self.guarantee.on(operator)
         problem = AffineProblem(operator, offset, activation)
@@ -138,11 +145,11 @@ class AffineEquation(Equation):
     ) -> tuple[Tensor, ...]:
         count = len(self.operator.tensors)
         if any(place is not None for _, place in tensors[:count]):
-            return one_by_one(replace(self, exact_offset=None), size, start, tensors)
+            return one_by_one(replace(self, exact_offset=None, known=None), size, start, tensors)
         rows = [with_leading_batch(tensor, place, size) for tensor, place in tensors[count:]]
         flat = [row.flatten(0, 1) for row in rows]
         first = None if start[0] is None else with_leading_batch(start[0], start[1], size).flatten(0, 1)
         # The exact offset belongs to the unbatched call; a certified solve inside vmap certifies its own offset.
-        equation = replace(self, exact_offset=None)
+        equation = replace(self, exact_offset=None, known=None)
         outputs = Implicit.apply(equation, first, *(tensor for tensor, _ in tensors[:count]), *flat)
         return tuple(output.reshape(size, -1 if output.numel() else 0, *output.shape[1:]) for output in outputs)

@@ -13,6 +13,7 @@ from typing_extensions import override
 from wellposed.guarantee import Guarantee
 from wellposed.implicit.gradient import Settings
 from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.solvers.a_posteriori import ExactOffset, certify
 from wellposed.solvers.base import Solver
@@ -27,6 +28,7 @@ class Equation(ABC):
 
     settings: Settings
     adjoint_reports: list[Report]
+    algorithms: list[str]
 
     @abstractmethod
     def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
@@ -77,7 +79,7 @@ class Equation(ABC):
         tracked = torch.is_grad_enabled() or any_wrapped(tensors)
         if gradient.is_implicit and tracked:
             value, codes, residual, steps, bound = Implicit.apply(self, start, *tensors)
-            report = Report(codes, residual, steps, bound if self.settings.certified else None)
+            report = Report(codes, residual, steps, bound if self.settings.certified else None, self.algorithms[-1])
         else:
             plain = [tensor.detach() for tensor in tensors]
             outcome = self.solve(None if start is None else start.detach(), plain)
@@ -97,7 +99,9 @@ class Implicit(PositionalFunction):
     @staticmethod
     @override
     def forward(equation: Equation, start: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return _outputs(equation.solve(start, tensors))
+        outcome = equation.solve(start, tensors)
+        equation.algorithms.append(outcome.report.algorithm)
+        return _outputs(outcome)
 
     @staticmethod
     @override
@@ -115,20 +119,29 @@ class Implicit(PositionalFunction):
         if cotangents[0] is None:
             return None, None, *(None for _ in ctx.saved_tensors[1:])
         value, *tensors = ctx.saved_tensors
-        gradients = ctx.equation.pull_back(value, tensors, cotangents[0], ctx.needs_input_grad[2:])
+        with full_precision(value.device):
+            gradients = ctx.equation.pull_back(value, tensors, cotangents[0], ctx.needs_input_grad[2:])
         return None, None, *gradients
 
     @staticmethod
     @override
     def jvp(ctx: Any, *tangents: Any) -> Any:
         value, *tensors = ctx.saved_tensors
-        return ctx.equation.push_forward(value, tensors, tangents[2:]), None, None, None, None
+        with full_precision(value.device):
+            return ctx.equation.push_forward(value, tensors, tangents[2:]), None, None, None, None
 
     @staticmethod
     @override
     def vmap(info: Any, in_dims: tuple[Any, ...], equation: Equation, start: Tensor | None, *tensors: Tensor) -> Any:
         outputs = equation.batched(info.batch_size, (start, in_dims[1]), list(zip(tensors, in_dims[2:], strict=True)))
         return outputs, (0,) * len(outputs)
+
+
+def settled(value: Tensor, batch_dims: int = 1) -> Outcome:
+    """The outcome for a value that was found before, when it was judged; of its error nothing is said again."""
+    codes = torch.zeros(value.shape[:batch_dims], dtype=torch.int8, device=value.device)
+    nothing = torch.full_like(codes, torch.inf, dtype=torch.float64)
+    return Outcome(value, Report(codes, nothing, codes.long(), nothing.clone()))
 
 
 def _outputs(outcome: Outcome) -> tuple[Tensor, ...]:

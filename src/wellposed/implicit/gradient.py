@@ -128,7 +128,8 @@ class Unrolled(Gradient):
     def attached(
         self, equation: Differentiable, value: Tensor, steps: int, start: Tensor | None, tensors: Sequence[Tensor]
     ) -> Tensor:
-        return equation.unrolled(start, tensors, steps)
+        # Of no samples there are no iterations.
+        return equation.unrolled(start, tensors, steps) if value.numel() else equation.step(value, tensors)
 
 
 _COTANGENT_SHARE = 0.1

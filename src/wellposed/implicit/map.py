@@ -11,7 +11,15 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.implicit.equation import Equation, Implicit, any_wrapped, run_steps, solve_problem, with_leading_batch
+from wellposed.implicit.equation import (
+    Equation,
+    Implicit,
+    any_wrapped,
+    run_steps,
+    settled,
+    solve_problem,
+    with_leading_batch,
+)
 from wellposed.implicit.gradient import Settings
 from wellposed.implicit.lift import lift_of, lowered
 from wellposed.numerics.linear_algebra import directional_derivative
@@ -32,7 +40,9 @@ class MapEquation(Equation):
         batched_tensors: which tensors have one row per sample and so can be restricted to some samples; None if unknown.
         check_captured: look for tensors that need a gradient but were captured by the function.
         linear: the function is affine in the state, with its first argument for an offset, as in adjoint equations.
+        known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
+        algorithms: where forward passes leave what ran.
     """
 
     function: Callable[..., Tensor]
@@ -42,22 +52,24 @@ class MapEquation(Equation):
     batched_tensors: tuple[bool, ...] | None = None
     check_captured: bool = False
     linear: bool = False
+    known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
+    algorithms: list[str] = field(default_factory=list)
 
     def _problem(self, lead: torch.Size, tensors: Sequence[Tensor]) -> MapProblem:
         function = self.function
         pending = [self.check_captured]
 
         def of(tensors: Sequence[Tensor], batch: torch.Size) -> Callable[[Tensor], Tensor]:
-            if len(batch) == 1 and not pending[0]:  # nothing to rearrange, and no operations to spend on it
-                return lambda state: function(state, *tensors)
-
             def rows_map(state: Tensor) -> Tensor:
-                shaped = state.reshape(*batch, *state.shape[1:])
+                flat = len(batch) == 1  # nothing to rearrange, and no operations to spend on it
+                shaped = state if flat else state.reshape(*batch, *state.shape[1:])
                 if pending[0]:
                     pending[0] = False
-                    return _probe(function, shaped, tensors).reshape(state.shape)
-                return function(shaped, *tensors).reshape(state.shape)
+                    image = _probe(function, shaped, tensors)
+                else:
+                    image = function(shaped, *tensors)
+                return image if flat else image.reshape(state.shape)
 
             return rows_map
 
@@ -77,6 +89,8 @@ class MapEquation(Equation):
 
     @override
     def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
+        if self.known is not None:
+            return settled(self.known, self.batch_dims)
         example, lead, rest = self._unpack(tensors)
         like = example.flatten(0, self.batch_dims - 1)
         first = None if start is None else start.flatten(0, self.batch_dims - 1)
@@ -145,7 +159,8 @@ class MapEquation(Equation):
         if image.requires_grad and image is not point:
             linear = self._linear(adjoint, value.dtype, transposed=True)
             lift = self._lift_of(cotangent)
-            outcome = linear.solve(None, (torch.zeros_like(cotangent), cotangent * lift))
+            lifted = cotangent * lift
+            outcome = linear.solve(lifted, (lifted, lifted))
             self.adjoint_reports.append(lowered(outcome.report, lift))
             outcome.report.complain(self.settings.on_failure, linear.settings.name)
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
@@ -180,7 +195,7 @@ class MapEquation(Equation):
         moved = [tensor if place is None else tensor.movedim(place, 0) for tensor, place in tensors[1:]]
         example = with_leading_batch(*tensors[0], size)
         first = None if start[0] is None else with_leading_batch(start[0], start[1], size)
-        equation = replace(self, function=function, batch_dims=self.batch_dims + 1, batched_tensors=None)
+        equation = replace(self, function=function, batch_dims=self.batch_dims + 1, batched_tensors=None, known=None)
         return Implicit.apply(equation, first, example, *moved)
 
 

@@ -76,7 +76,7 @@ def _core(t: Tensors, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
 def _metric(t: Tensors) -> tuple[str, Tensor]:
     """What Ψ depends on, and its logarithm; networks in the ordinary inner product have a number that is not used, or none."""
     if "psi" not in t:
-        return "identity", torch.zeros(1, 1, 1, dtype=torch.float64)
+        return "identity", torch.zeros(1, 1, 1, dtype=torch.float64, device="cpu")
     psi = t["psi"]
     if psi.ndim == 4 and len(psi) == 1:
         psi = psi[0]

@@ -47,7 +47,7 @@ def _linear(t: Tensors, name: str) -> dict[str, Tensor]:
     if weight is None or weight.ndim != 2:
         shape = "nothing" if weight is None else f"shape {tuple(weight.shape)}"
         raise CheckpointError(f"{name}.weight: has {shape}, must be the matrix of a linear map")
-    bias = t.get(f"{name}.bias", torch.zeros(len(weight), dtype=torch.float64))
+    bias = t.get(f"{name}.bias", torch.zeros(len(weight), dtype=torch.float64, device="cpu"))
     return {"weight": weight, "bias": bias}
 
 

@@ -46,7 +46,7 @@ def several(t: Tensors, m: float, stride: int) -> Published:
         if tier + 1 < count:
             layer[f"constraint.D.{tier}"] = unit(t[f"A_n0.{tier}"]) * root(t[f"gn.{tier}"], f"gn.{tier}")
         if tier:  # only the first tier has a bias there
-            layer[f"injection.others.{tier - 1}"] = torch.zeros(width, dtype=torch.float64)
+            layer[f"injection.others.{tier - 1}"] = torch.zeros(width, dtype=torch.float64, device="cpu")
     options = {
         "width": widths[0], "further": tuple(widths[1:]), **_taps(t, *kernels, *down), "stride": stride, "pool": 1, "m": m,
         "border": 1,

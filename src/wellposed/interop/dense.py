@@ -121,7 +121,7 @@ def _monotone(t: Tensors, m: float, gamma: float | None) -> DenseWeights:
     """(1 − m)I − AᵀA + B − Bᵀ."""
     take(t, "A", "B", *names_of_linear("U", "Wout"))
     a, b = t["A"], t["B"]
-    matrix = (1.0 - m) * torch.eye(len(a), dtype=torch.float64) - a.t() @ a + b - b.t()
+    matrix = (1.0 - m) * torch.eye(len(a), dtype=torch.float64, device="cpu") - a.t() @ a + b - b.t()
     free = Free("mondeq", {"m": m}, {"A": a, "B": b})
     return _around(matrix, t, "U", "Wout", free)
 
@@ -177,7 +177,7 @@ def _in_metric(v: Tensor, s: Tensor, psi: Tensor, m: float, gamma: float) -> tup
     for name, part in (("V", v), ("S", s)):
         if part.shape != (len(psi), len(psi)):
             raise CheckpointError(f"{name}: has shape {tuple(part.shape)}, must be {(len(psi), len(psi))}")
-    eye = torch.eye(len(psi), dtype=torch.float64)
+    eye = torch.eye(len(psi), dtype=torch.float64, device="cpu")
     matrix = eye - torch.exp(psi)[:, None] * (v.t() @ v + m * eye + s.t() - s)
     return matrix, Free("lben", {"gamma": gamma, "epsilon": relative_margin(v, m)}, {"V": v, "S": s, "psi": psi})
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
-from wellposed.fixed_point import fixed_point
+from wellposed.fixed_point import fixed_point_with
 from wellposed.guarantee import Contraction
 from wellposed.layers.implicit_layer import ImplicitLayer
-from wellposed.layers.inputs import check_samples
+from wellposed.layers.inputs import check_samples, in_precision_of
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged
-from wellposed.solvers import Picard
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers.solution import Solution
 
 # By how much a computed orthogonal map may exceed norm one while training; evidence and certificates prove it instead.
@@ -41,7 +41,7 @@ class ContractiveCell(ImplicitLayer):
 
     def get_extra_state(self) -> Tensor:
         """κ and ω, which decide what the weights mean and so must travel with them."""
-        return torch.tensor([self.kappa, self.omega], dtype=torch.float64)
+        return torch.tensor([self.kappa, self.omega], dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Any) -> None:
         """Restore κ and ω from a state dict."""
@@ -62,11 +62,6 @@ class ContractiveCell(ImplicitLayer):
     @abstractmethod
     def constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
-
-    @property
-    def reflections(self) -> int:
-        """How many layers of learned reflections the cell has in the place of GroupSort."""
-        return 0
 
     def _constants(self, contraction: float, driven: float) -> tuple[float, float]:
         """A contraction c, and what it makes of the cell's constant d in the input, d/(1 − c); rounded up.
@@ -112,7 +107,9 @@ class ContractiveCell(ImplicitLayer):
 
     def evaluation_rounding(self, dtype: torch.dtype) -> tuple[float, float, float]:
         """Error of the equilibrium by rounding in a precision: a constant, per ‖x‖ and per ‖z‖."""
-        parts = [torch.zeros(3, *shape, dtype=torch.float64) for shape in (self.input_shape, self.state_shape)]
+        parts = [
+            torch.zeros(3, *shape, dtype=torch.float64, device="cpu") for shape in (self.input_shape, self.state_shape)
+        ]
         parts[0][1].view(-1)[0] = parts[1][2].view(-1)[0] = 1.0
         none, inside, outside = self._evaluation_error(*parts).tolist()
         factor = self.constants(max(self.norm_excess(), NORM_SLACK.get(dtype, 0.0)))[0]
@@ -126,7 +123,10 @@ class ContractiveCell(ImplicitLayer):
         size += math.prod(self.input_shape) + math.prod(self.state_shape)
         return underflow(dtype, size, size) / self.kappa
 
-    def _solve(self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction) -> Solution[Tensor]:
+    def _solve(
+        self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction, known: Tensor | None = None
+    ) -> Solution[Tensor]:
+        x = in_precision_of(self, x)
         check_samples(x, self.input_shape)
         weight = self._parts[0].free
         if weight.dtype not in NORM_SLACK:
@@ -134,20 +134,20 @@ class ContractiveCell(ImplicitLayer):
         if x.dtype != weight.dtype:
             raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
         with full_precision(x.device):
-            return self._solve_in(x, z0, dtype, guarantee)
+            return self._solve_in(x, z0, dtype, guarantee, known)
 
-    def _solve_in(self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction) -> Solution[Tensor]:
+    def _solve_in(
+        self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction, known: Tensor | None
+    ) -> Solution[Tensor]:
         weight = self._parts[0].free
         rows = x.reshape(-1, *self.input_shape)
         cell, weights, drive = self._cell(rows, dtype)
         start = torch.zeros_like(drive) if z0 is None else z0.reshape(-1, *self.state_shape).to(dtype)
         if not torch._C._functorch.is_functorch_wrapped_tensor(drive) and not bool(torch.isfinite(drive).all()):
             raise InputError("x: the input or the weights have NaN or infinite entries")
-        rtol, atol = self.limits()
-        found = fixed_point(
-            cell, start.detach(), (drive, *weights), solver=Picard() if self.solver is None else self.solver,
-            rtol=rtol, atol=atol, max_steps=self.max_steps, guarantee=guarantee, gradient=self.gradient,
-            batched_args=(0,), on_failure=self.on_failure,
+        found = fixed_point_with(
+            cell, start.detach(), (drive, *weights), self.settings(*self.limits()), guarantee=guarantee,
+            batched_args=(0,), known=None if known is None else known.reshape(start.shape),
         )  # fmt: skip
         lead = x.shape[: x.ndim - len(self.input_shape)]
         report = found if len(lead) == 1 else found.reshape(lead)
@@ -158,18 +158,27 @@ class ContractiveCell(ImplicitLayer):
             bound = bound + rounding + self._underflow(weight.dtype)
         codes, residual, steps, _ = report.fields()
         return Solution(
-            codes, residual, steps, bound,
+            codes, residual, steps, bound, report.algorithm,
             value=value.reshape(*lead, *self.state_shape), adjoint_reports=found.adjoint_reports,
         )  # fmt: skip
 
     @override
+    @uncompiled
     def state(self, x: Tensor) -> Tensor:
+        return self._state(x, None)
+
+    @override
+    def state_again(self, x: Tensor, known: Tensor) -> Tensor:
+        return self._state(x, known)
+
+    def _state(self, x: Tensor, known: Tensor | None) -> Tensor:
         dtype = self._parts[0].free.dtype
         factor = self.constants(NORM_SLACK.get(dtype, 0.0))[0]
-        return self._solve(x, None, dtype, Contraction(factor)).value
+        return self._solve(x, None, dtype, Contraction(factor), known).value
 
     @override
     @checked_options
+    @uncompiled
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
         """The equilibrium with its evidence; solved in float64 for the orthogonal maps as stored.
 
@@ -179,7 +188,7 @@ class ContractiveCell(ImplicitLayer):
         """
         factor = self.constants(self.norm_excess())[0]
         found = self._solve(x, z0, torch.float64, Contraction(factor, 0.0))
-        rows = x.detach().reshape(-1, *self.input_shape)
+        rows = in_precision_of(self, x.detach()).reshape(-1, *self.input_shape)
         values = found.value.detach().double().reshape(-1, *self.state_shape)
         lost = self._underflow(x.dtype) * (1.0 + euclidean(rows) + euclidean(values))
         rounding = (self._evaluation_error(rows, values) + lost) / (1.0 - factor)

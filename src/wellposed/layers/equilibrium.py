@@ -15,7 +15,7 @@ from wellposed.constraints.base import Constraint
 from wellposed.errors import CertificateError, InputError, check, checked_options
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.constrained import ConstrainedLayer
-from wellposed.layers.inputs import check_finite, check_numbers, check_samples, check_start, diagnose
+from wellposed.layers.inputs import check_finite, check_numbers, check_samples, check_start, diagnose, in_precision_of
 from wellposed.layers.options import SolveOptions
 from wellposed.maps.base import AffineMap, InputMap
 from wellposed.maps.checks import require_kind
@@ -23,6 +23,7 @@ from wellposed.maps.linear import LinearMap, input_map
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import next_up
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers import solver_for
 from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.solution import Solution
@@ -128,11 +129,17 @@ class Equilibrium(ConstrainedLayer):
         return value, f"‖U‖₂ = {injection:.6g} times {sensitivity:.6g}, by {guarantee.lipschitz_theorem}"
 
     @override
+    @uncompiled
     def state(self, x: Tensor) -> Tensor:
         return self._run(x, None, certified=False).value
 
     @override
+    def state_again(self, x: Tensor, known: Tensor) -> Tensor:
+        return self._run(x, None, certified=False, known=known if self.gradient.is_implicit else None).value
+
+    @override
     @checked_options
+    @uncompiled
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
         """The equilibrium with its evidence: per-sample status, steps, and a rigorous bound on the error of the value.
 
@@ -146,7 +153,8 @@ class Equilibrium(ConstrainedLayer):
         """
         return self._run(x, z0, certified=True)
 
-    def _run(self, x: Tensor, z0: Tensor | None, *, certified: bool) -> Solution[Tensor]:
+    def _run(self, x: Tensor, z0: Tensor | None, *, certified: bool, known: Tensor | None = None) -> Solution[Tensor]:
+        x = in_precision_of(self, x)
         check_samples(x, self.input_shape)
         lead = x.shape[: x.ndim - len(self.input_shape)]
         stored = self.injection.stored
@@ -173,6 +181,7 @@ class Equilibrium(ConstrainedLayer):
                 guarantee=guarantee,
                 settings=settings,
                 exact_offset=exact,
+                known=None if known is None else known.reshape(-1, *self.state_shape),
             )
             start = None if z0 is None else z0.reshape(-1, *self.state_shape)
             check_finite(self, x, offset)
@@ -183,9 +192,11 @@ class Equilibrium(ConstrainedLayer):
                 diagnose(self, x, offset)  # knows the parameter's name, if it is a matter of NaN or infinity
                 raise
         if len(lead) == 1:
-            return Solution(*report.fields(), value=value, adjoint_reports=equation.adjoint_reports)
+            return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=equation.adjoint_reports)
         shaped = value.reshape(*lead, *self.state_shape)
-        return Solution(*report.reshape(lead).fields(), value=shaped, adjoint_reports=equation.adjoint_reports)
+        return Solution(
+            *report.reshape(lead).fields(), report.algorithm, value=shaped, adjoint_reports=equation.adjoint_reports
+        )
 
     def _checked_offset(self, rows: Tensor, offset: Tensor) -> ExactOffset:
         """U x + b with its error, which the offset that the input map gave must agree with."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wellposed.constraints.holding import Holding
 from wellposed.errors import check
+from wellposed.layers.inputs import in_precision_of
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import unit_of
@@ -68,6 +69,7 @@ class ExplicitBlock(Holding, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (*, in_features) to (*, out_features)."""
+        x = in_precision_of(self, x)
         with full_precision(x.device):
             inner, outer, _ = self.maps()
             value = torch.relu(nn.functional.linear(x, inner, self.bias)) @ outer.t()

@@ -112,12 +112,6 @@ class ImplicitGraph(GraphSolving):
             return self.kappa, 1.0
         return self.kappa * (1.0 - self.omega), self.kappa * self.omega
 
-    @property
-    def orthogonal_maps(self) -> dict[str, OrthogonalLinear]:
-        """Those of the state map and the injection that are orthogonal, by their names."""
-        maps = {"state_map": self.state_map, "injection": self.injection}
-        return {name: part for name, part in maps.items() if isinstance(part, OrthogonalLinear)}
-
     @override
     def norms(self, *, proved: bool) -> tuple[float, float | None]:
         weight = self.state_map.weight.detach()
@@ -144,11 +138,11 @@ class ImplicitGraph(GraphSolving):
 
     def get_extra_state(self) -> Tensor:
         """κ and ω, which decide what the weights mean and so must travel with them."""
-        return torch.tensor([self.kappa, self.omega], dtype=torch.float64)
+        return torch.tensor([self.kappa, self.omega], dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Any) -> None:
         """Refuse weights that were made with others."""
-        found = torch.as_tensor(state, dtype=torch.float64).tolist()
+        found = torch.as_tensor(state, dtype=torch.float64, device="cpu").tolist()
         if found != [self.kappa, self.omega]:
             raise InputError(
                 f"kappa, omega = {[self.kappa, self.omega]}: the checkpoint was made with {found}; build the layer so"
@@ -177,5 +171,5 @@ def require_fixing_zero(activation: Any) -> None:
     if not isinstance(activation, Activation):
         raise InputError(f"activation={activation!r}: must be an Activation or group_sort")
     activation.require_monotone("an implicit graph layer")
-    fixed = float(activation(torch.zeros(()))) == 0.0
+    fixed = float(activation(torch.zeros((), device="cpu"))) == 0.0
     check(fixed, "activation", activation, "must map zero to zero, for nodes that are padding")

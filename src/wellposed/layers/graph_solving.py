@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import InputError
-from wellposed.fixed_point import fixed_point
+from wellposed.fixed_point import fixed_point_with
 from wellposed.guarantee import GraphContraction
-from wellposed.layers.inputs import diagnose
+from wellposed.layers.compiled import value_of
+from wellposed.layers.inputs import diagnose, in_precision_of
 from wellposed.layers.options import SolvingModule
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import rounding_constant
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.operators.graph_group import GraphGroup
 from wellposed.operators.graphs import Graphs
-from wellposed.solvers import Picard
 from wellposed.solvers.solution import Report, Solution, Status
 
 
@@ -69,8 +70,27 @@ class GraphSolving(SolvingModule, ABC):
             GuaranteeError: a graph's adjacency is too large for the weights.
             NotConvergedError: a graph did not converge and ``on_failure="raise"``.
         """
-        return self._run(x, graphs, x.dtype, proved=False).value
+        x = in_precision_of(self, x)
+        if torch.compiler.is_compiling() or x.is_meta:
+            return value_of(self, x, graphs)
+        return self.evaluate(x, graphs)[0]
 
+    def shapes(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of the value and of the state, which are one thing, for node features that may have no numbers."""
+        return ((x.shape[0], self.state_features),) * 2
+
+    def evaluate(self, x: Tensor, aside: Graphs, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The state of every node, as value and as state.
+
+        Args:
+            x: node features, in the precision of the weights.
+            aside: their graphs.
+            known: the state, where an earlier call with the same numbers has found it.
+        """
+        state = self._run(x, aside, x.dtype, proved=False, known=known).value
+        return state, state
+
+    @uncompiled
     def solve(self, x: Tensor, graphs: Graphs) -> Solution[Tensor]:
         """The states with their evidence, one entry per graph: status, steps, and a rigorous bound on the Frobenius error.
 
@@ -81,7 +101,7 @@ class GraphSolving(SolvingModule, ABC):
             x: node features, shape (nodes, in_features).
             graphs: their graphs.
         """
-        return self._run(x, graphs, torch.float64, proved=True)
+        return self._run(in_precision_of(self, x), graphs, torch.float64, proved=True)
 
     def _check(self, x: Tensor, graphs: Graphs) -> None:
         if x.shape != (graphs.nodes, self.in_features):
@@ -96,7 +116,9 @@ class GraphSolving(SolvingModule, ABC):
             return  # whose numbers cannot be looked at
         diagnose(self, x, x)
 
-    def _run(self, x: Tensor, graphs: Graphs, dtype: torch.dtype, *, proved: bool) -> Solution[Tensor]:
+    def _run(
+        self, x: Tensor, graphs: Graphs, dtype: torch.dtype, *, proved: bool, known: Tensor | None = None
+    ) -> Solution[Tensor]:
         self._check(x, graphs)
         with full_precision(x.device):
             weight = self.scales[0] * self.state_map.weight.to(dtype)
@@ -110,8 +132,9 @@ class GraphSolving(SolvingModule, ABC):
             steps, numbers = codes.long(), codes.double()
             report = Report(codes, numbers.clone(), steps, numbers.clone())
             adjoint: list[Report] = []
+            algorithm = ""
             for group in graphs.groups:
-                found = self._solve_group(group, through, weight, bias, GraphContraction(group, *norms))
+                found = self._solve_group(group, through, weight, bias, GraphContraction(group, *norms), known)
                 bound = found.error_bound
                 assert bound is not None  # a guarantee was given
                 state = found.value
@@ -124,8 +147,9 @@ class GraphSolving(SolvingModule, ABC):
                 for whole, part in zip(report.fields(), (*found.fields()[:3], bound), strict=True):
                     assert whole is not None
                     whole[group.members] = part
+                algorithm = found.algorithm
                 adjoint = found.adjoint_reports if len(graphs.groups) == 1 else adjoint
-        return Solution(*report.fields(), value=value.to(x.dtype), adjoint_reports=adjoint)
+        return Solution(*report.fields(), algorithm, value=value.to(x.dtype), adjoint_reports=adjoint)
 
     def _judged(self, found: Solution[Tensor], bound: Tensor, hidden: Tensor) -> Solution[Tensor]:
         """The solution with the status that its final bound deserves, what underflow hides left out."""
@@ -139,8 +163,9 @@ class GraphSolving(SolvingModule, ABC):
         return self.limits_by_root(self.injection.weight.dtype)
 
     def _solve_group(
-        self, group: GraphGroup, through: Tensor, weight: Tensor, bias: Tensor | None, guarantee: GraphContraction
-    ) -> Solution[Tensor]:
+        self, group: GraphGroup, through: Tensor, weight: Tensor, bias: Tensor | None, guarantee: GraphContraction,
+        known: Tensor | None,
+    ) -> Solution[Tensor]:  # fmt: skip
         drive = group.propagate(group.pad(through))
         if bias is not None:
             drive = drive + group.pad(bias.expand(len(through), -1))
@@ -149,11 +174,9 @@ class GraphSolving(SolvingModule, ABC):
         def cell(state: Tensor, drive: Tensor, weight: Tensor) -> Tensor:
             return sigma(torch.add(group.propagate(state @ weight.t()), drive))
 
-        rtol, atol = self.limits()
-        return fixed_point(
-            cell, torch.zeros_like(drive).detach(), (drive, weight), rtol=rtol, atol=atol, max_steps=self.max_steps,
-            solver=Picard() if self.solver is None else self.solver, guarantee=guarantee, gradient=self.gradient,
-            on_failure=self.on_failure,
+        return fixed_point_with(
+            cell, torch.zeros_like(drive).detach(), (drive, weight), self.settings(*self.limits()), guarantee=guarantee,
+            known=None if known is None else group.pad(known),
         )  # fmt: skip
 
     @torch.no_grad()

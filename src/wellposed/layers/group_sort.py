@@ -34,7 +34,10 @@ def group_sort(value: Tensor, group: int = 2, dim: int = -1) -> Tensor:
     grouped = value.unflatten(dim, (group, -1))
     if group == 2:  # several times as fast as sorting, forwards and backwards
         first, second = grouped.detach().unbind(inner)
-        return _Swap.apply(grouped, (first > second).unsqueeze(inner), inner).flatten(inner, dim)
+        marked = (first > second).unsqueeze(inner)
+        if torch.compiler.is_compiling():  # which follows no functions with a forward derivative of their own
+            return torch.where(marked, grouped.flip(inner), grouped).flatten(inner, dim)
+        return _Swap.apply(grouped, marked, inner).flatten(inner, dim)
     return grouped.sort(dim=inner).values.flatten(inner, dim)
 
 

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError
+from wellposed.layers.compiled import value_of
+from wellposed.layers.inputs import check_samples, in_precision_of
 from wellposed.layers.options import SolveOptions, SolvingModule
 from wellposed.maps.base import AffineMap
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.solvers.solution import Solution
 
 
@@ -88,7 +91,39 @@ class ImplicitLayer(SolvingModule, ABC):
             InputError: wrong feature count or dtype, or NaN or infinity in the input or the weights.
             NotConvergedError: a sample did not converge and ``on_failure="raise"``.
         """
-        return self.readout(self.state(x), x)
+        x = in_precision_of(self, x)
+        if torch.compiler.is_compiling() or x.is_meta:
+            return value_of(self, x)
+        return self.evaluate(x)[0]
+
+    def shapes(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of the value and of the state for an input, which may have no numbers.
+
+        Raises:
+            InputError: the input is of a shape that the layer does not take.
+        """
+        check_samples(x, self.input_shape)
+        lead = x.shape[: x.ndim - len(self.input_shape)]
+        return (*lead, *self.value_shape), (*lead, *self.state_shape)
+
+    def evaluate(self, x: Tensor, aside: None = None, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The layer's value and its state, in the precision of the weights.
+
+        Args:
+            x: inputs in that precision.
+            aside: None, as the layer takes nothing else.
+            known: the state, where an earlier call with the same numbers has found it.
+        """
+        with full_precision(x.device):
+            state = self.state(x) if known is None else self.state_again(x, known)
+            return self.readout(state, x), state
+
+    def state_again(self, x: Tensor, known: Tensor) -> Tensor:
+        """The state that an earlier call with the same numbers has found, with its graph.
+
+        Layers that can do so spare themselves another solve.
+        """
+        return self.state(x)
 
     def readout(self, state: Tensor, x: Tensor) -> Tensor:
         """The layer's value, from the state and the input."""

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import InputError
+from wellposed.errors import InputError, check
+from wellposed.numerics.linear_algebra import autocast_to
 
 
 def check_samples(x: Tensor, shape: tuple[int, ...]) -> None:
@@ -40,10 +41,20 @@ def check_numbers(x: Tensor, stored: Tensor) -> None:
         raise InputError(
             f"dtype={stored.dtype}: equilibria need float32 or float64 weights; autocast around them is fine"
         )
-    if x.dtype != stored.dtype and not torch.is_autocast_enabled(x.device.type):
+    if x.dtype != stored.dtype:
         raise InputError(f"x: has dtype {x.dtype}, the weights have {stored.dtype}; convert one of them")
     if x.device != stored.device:
         raise InputError(f"x: is on {x.device}, the weights are on {stored.device}; move one of them")
+
+
+def in_precision_of(layer: nn.Module, x: Tensor) -> Tensor:
+    """The input as a layer takes it: under autocast, what other layers give in less precision is cast to the weights' dtype.
+
+    Raises:
+        InputError: it is no tensor.
+    """
+    check(isinstance(x, Tensor), "x", type(x).__name__, "must be a torch.Tensor")
+    return autocast_to(next((tensor.dtype for tensor in layer.parameters()), x.dtype), x)
 
 
 def check_start(z0: Tensor | None, expected: tuple[int, ...], dtype: torch.dtype) -> None:

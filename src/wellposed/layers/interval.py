@@ -17,10 +17,13 @@ from torch import Tensor
 from wellposed.errors import GuaranteeError
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.equilibrium import Equilibrium
+from wellposed.layers.inputs import in_precision_of
 from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers import solver_for
 
 
+@uncompiled
 def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds of the equilibria for all inputs between two, in every component; differentiable, and attained for P, U ≥ 0.
 
@@ -35,6 +38,7 @@ def state_interval(layer: Equilibrium, low: Tensor, high: Tensor) -> tuple[Tenso
     Raises:
         GuaranteeError: the layer is of another kind.
     """
+    low, high = (in_precision_of(layer, end) for end in (low, high))
     operator, guarantee = layer.materialise()
     with full_precision(low.device):
         doubled = operator.embedding()

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from wellposed.errors import check
-from wellposed.implicit import Exact, Gradient
+from wellposed.implicit import Exact, Gradient, Settings
+from wellposed.layers.compiled import Compilable
+from wellposed.solvers import Picard
 from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.solution import Tolerance, check_on_failure
 
@@ -34,7 +36,7 @@ class SolveOptions(TypedDict, total=False):
     on_failure: str
 
 
-class SolvingModule(nn.Module):
+class SolvingModule(Compilable):
     """A module that solves an equation; its options can be changed at any time.
 
     Args:
@@ -55,6 +57,13 @@ class SolvingModule(nn.Module):
         default = torch.finfo(dtype).eps ** 0.5
         rtol, atol = (default if given is None else given for given in (self.tolerance.rtol, self.tolerance.atol))
         return rtol, atol
+
+    def settings(self, rtol: float, atol: float) -> Settings:
+        """How the equation is solved, by default by `Picard`, to these tolerances."""
+        return Settings(
+            solver=Picard() if self.solver is None else self.solver, tolerance=Tolerance(rtol, atol),
+            max_steps=self.max_steps, on_failure=self.on_failure, gradient=self.gradient, certified=True,
+        )  # fmt: skip
 
     def check_options(self) -> None:
         """Refuse options that a solve cannot use.

@@ -11,12 +11,14 @@ from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.errors import InputError, check
+from wellposed.layers.compiled import Compilable, value_of
+from wellposed.layers.inputs import in_precision_of
 from wellposed.numerics.convolution_norms import largest_singular_value
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
 
 
-class OrthogonalConv2d(Holding):
+class OrthogonalConv2d(Compilable, Holding):
     """A circular convolution whose matrix at every frequency is (semi-)orthogonal, by the block Cayley transform.
 
     It keeps norms unless it has fewer outputs than inputs, where it is 1-Lipschitz. A stride s acts as the permutation of
@@ -99,16 +101,22 @@ class OrthogonalConv2d(Holding):
         Raises:
             InputError: images of another size, for which this would be another map, and not orthogonal.
         """
+        self._check_images(x)
+        below, right = (
+            s * count - n for n, count, s in zip(self.image, self.out_image, (self.stride,) * 2, strict=True)
+        )
+        wide = nn.functional.pad(x, (0, right, 0, below)) if below or right else x
+        # As torch's pixel_unshuffle, which gives empty batches another shape.
+        (height, width), side = self.out_image, self.stride
+        tiles = wide.unflatten(-1, (width, side)).unflatten(-3, (height, side))
+        return tiles.movedim((-3, -1), (-4, -3)).flatten(-5, -3) if side > 1 else wide
+
+    def _check_images(self, x: Tensor) -> None:
         if tuple(x.shape[-3:]) != (self.in_channels, *self.image):
             wanted = (self.in_channels, *self.image)
             raise InputError(
                 f"x: has shape {tuple(x.shape)}, but the convolution was made for images of shape {wanted}"
             )
-        below, right = (
-            s * count - n for n, count, s in zip(self.image, self.out_image, (self.stride,) * 2, strict=True)
-        )
-        wide = nn.functional.pad(x, (0, right, 0, below)) if below or right else x
-        return nn.functional.pixel_unshuffle(wide, self.stride) if self.stride > 1 else wide
 
     def apply_transfer(self, transfer: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
         """The convolution with Q and bias as given, of images that went through `unshuffled`."""
@@ -117,7 +125,21 @@ class OrthogonalConv2d(Holding):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, in_channels, height, width) to (batch, out_channels, ⌈height/stride⌉, ⌈width/stride⌉)."""
-        return self.apply_transfer(self.transfer(), self.bias, self.unshuffled(x))
+        x = in_precision_of(self, x)
+        if torch.compiler.is_compiling() or x.is_meta:  # compilers are wrong about complex numbers
+            return value_of(self, x)
+        return self.evaluate(x)[0]
+
+    def shapes(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of the value, and of a state of no entries."""
+        self._check_images(x)
+        return (x.shape[0], self.out_channels, *self.out_image), (0,)
+
+    def evaluate(self, x: Tensor, aside: None = None, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The value, and a state of no entries."""
+        with full_precision(x.device):
+            value = self.apply_transfer(self.transfer(), self.bias, self.unshuffled(x))
+        return value, value.new_empty(0)
 
 
 class UnitPool2d(nn.Module):

@@ -11,6 +11,7 @@ from wellposed.constraints.base import Projected
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
 from wellposed.errors import check, choices
+from wellposed.layers.inputs import in_precision_of
 from wellposed.maps.checks import check_map, require_kind
 from wellposed.numerics.linear_algebra import full_precision
 
@@ -100,7 +101,9 @@ class OrthogonalLinear(Holding, Projected):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (*, in_features) to (*, out_features)."""
-        return nn.functional.linear(x, self.weight, self.bias)
+        x = in_precision_of(self, x)
+        with full_precision(x.device):  # as a product in less precision would be far from orthogonal
+            return nn.functional.linear(x, self.weight, self.bias)
 
 
 def require_orthogonal(name: str, part: nn.Module, inputs: int, outputs: int) -> None:

@@ -39,11 +39,11 @@ class PositiveEquilibrium(Equilibrium):
     def get_extra_state(self) -> Tensor:
         """The floor, and β where it is not one: they decide what the weights mean and so must travel with them."""
         floor, sharpness = self.injection.floor, self.injection.sharpness
-        return torch.tensor(floor if sharpness == 1.0 else [floor, sharpness], dtype=torch.float64)
+        return torch.tensor(floor if sharpness == 1.0 else [floor, sharpness], dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Any) -> None:
         """Refuse weights that were trained with another floor."""
-        found = torch.as_tensor(state, dtype=torch.float64).reshape(-1).tolist()
+        found = torch.as_tensor(state, dtype=torch.float64, device="cpu").reshape(-1).tolist()
         own = self.get_extra_state().reshape(-1).tolist()
         if found != own:
             raise InputError(f"floor, sharpness = {own}: the checkpoint was made with {found}; build the layer so")

@@ -28,7 +28,7 @@ def graph_slope(model: nn.Module | Network, data: Any, *, rounds: int = 12, seed
     point = with_features(data, data.x.detach().double().cpu())
     slopes, direction = steepest_features(exact, point)
     for round_ in range(rounds):
-        noise = torch.randn(point.x.shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(point.x.shape, generator=generator, dtype=torch.float64, device="cpu")
         trial = with_features(point, point.x + 2.0 ** (2 - round_ % 6) * noise)
         steeper, along = steepest_features(exact, trial)
         better = (steeper > slopes)[point.batch, None]

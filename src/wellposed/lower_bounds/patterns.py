@@ -77,7 +77,7 @@ def ascend(matrix: Tensor, weight: Tensor, output: Tensor, pattern: Tensor, norm
     Returns:
         The pattern, and the unit vector that its Jacobian stretches most, shape (inputs,).
     """
-    identity = torch.eye(len(matrix), dtype=torch.float64)
+    identity = torch.eye(len(matrix), dtype=torch.float64, device="cpu")
     pattern, best = pattern.clone(), -1.0
     kept, along = pattern, torch.zeros_like(weight[0])
     for _ in range(_ROUNDS):

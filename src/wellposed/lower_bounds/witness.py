@@ -73,7 +73,7 @@ def _witness(exact: Network, x: Tensor, norm: Norm, rounds: int, seed: int) -> W
     for round_ in range(rounds):
         scale = spread * 2.0 ** (1 - round_ % 6)
         shape = (16, *point.shape)
-        trials = point + scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+        trials = point + scale * torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         slopes, directions = _steepest(exact, trials, norm)
         best = int(slopes.argmax())
         if float(slopes[best]) > slope:

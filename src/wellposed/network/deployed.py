@@ -39,7 +39,7 @@ class DeployedGraph(Protocol):
         """Append a node of the domain ``wellposed``.
 
         Args:
-            function: its name, see `wellposed.deployed_checker.functions`.
+            function: its name, see `wellposed.checker.functions`.
             edges: what it takes.
             shape: of one sample of what it gives.
             numbers: its numbers, in the order of the function's inputs: tensors are stored in their dtype, floats as float64,
@@ -62,7 +62,7 @@ class DeployedGraph(Protocol):
 
         Args:
             edge: a value of the network.
-            evidence: by name, see `wellposed.deployed_checker`.
+            evidence: by name, see `wellposed.checker`.
         """
 
 
@@ -89,7 +89,9 @@ def patches(
     sides, counts = [], []
     for size, taps, step, around, spread in zip(image, window, stride, padding, dilation, strict=True):
         count = (size + 2 * around - spread * (taps - 1) - 1) // step + 1
-        sides.append(torch.arange(count)[:, None] * step - around + torch.arange(taps) * spread)
+        sides.append(
+            torch.arange(count, device="cpu")[:, None] * step - around + torch.arange(taps, device="cpu") * spread
+        )
         counts.append(count)
     rows, columns = sides[0][:, None, :, None], sides[1][None, :, None, :]
     inside = (rows >= 0) & (rows < image[0]) & (columns >= 0) & (columns < image[1])
@@ -108,7 +110,7 @@ def placement(image: tuple[int, ...], size: tuple[int, ...], border: int) -> Ten
     Returns:
         Places, int64, shape (pixels of the larger image,).
     """
-    rows, columns = (torch.arange(extent) - border for extent in size)
+    rows, columns = (torch.arange(extent, device="cpu") - border for extent in size)
     rows, columns = rows[:, None], columns[None, :]
     inside = (rows >= 0) & (rows < image[0]) & (columns >= 0) & (columns < image[1])
     return torch.where(inside, rows * image[1] + columns, image[0] * image[1]).flatten()
@@ -128,7 +130,9 @@ def circular_patches(
     starts, sides = (place[2], place[0]), []
     canvas = (place[2] + image[0] + place[3], place[0] + image[1] + place[1])
     for size, whole, count, taps, start in zip(image, canvas, outputs, kernel.shape[2:], starts, strict=True):
-        seen = torch.arange(count)[:, None] * (whole // count) + torch.arange(taps) - taps // 2
+        seen = (
+            torch.arange(count, device="cpu")[:, None] * (whole // count) + torch.arange(taps, device="cpu") - taps // 2
+        )
         side = seen % whole - start
         sides.append(torch.where((side >= 0) & (side < size), side, -1))
     rows, columns = sides[0][:, None, :, None], sides[1][None, :, None, :]
@@ -146,8 +150,8 @@ def unshuffling(image: tuple[int, int], stride: int) -> Tensor:
     Returns:
         Places, int64, shape (stride², pixels that are left).
     """
-    rows, columns = (torch.arange(-(-extent // stride)) * stride for extent in image)
-    inner = torch.arange(stride)
+    rows, columns = (torch.arange(-(-extent // stride), device="cpu") * stride for extent in image)
+    inner = torch.arange(stride, device="cpu")
     rows = rows[None, None, :, None] + inner[:, None, None, None]
     columns = columns[None, None, None, :] + inner[None, :, None, None]
     inside = (rows < image[0]) & (columns < image[1])

@@ -20,7 +20,7 @@ from wellposed.operators import Operator
 from wellposed.solvers import Solver
 
 # What a module keeps beside its own attributes, and what changes nothing in what it computes.
-_LEFT_OUT = frozenset(vars(nn.Module())) | {"on_failure"}
+_LEFT_OUT = frozenset(vars(nn.Module())) | {"on_failure", "compiled_handle"}
 
 
 def digest_of(blocks: Iterable[Block]) -> str:

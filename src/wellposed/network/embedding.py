@@ -41,7 +41,7 @@ class _Chain:
 
     def __init__(self, inputs: int) -> None:
         self.W, self.U, self.b = _empty(0, 0), _empty(0, inputs), _empty(0)
-        self.read, self.direct = _empty(inputs, 0), torch.eye(inputs, dtype=torch.float64)
+        self.read, self.direct = _empty(inputs, 0), torch.eye(inputs, dtype=torch.float64, device="cpu")
         self.constant = _empty(inputs)
         self.metric, self.linear = _empty(0), 0
         self.gamma = 1.0
@@ -63,11 +63,11 @@ class _Chain:
         Returns:
             The matrix and the constant that read z_k, of shapes (hidden, n) and (hidden,).
         """
-        alive = torch.ones(len(inner), dtype=torch.bool) if own is not None else (inner != 0.0).any(1)
+        alive = torch.ones(len(inner), dtype=torch.bool, device="cpu") if own is not None else (inner != 0.0).any(1)
         constant = torch.where(alive, 0.0, shift.clamp_min(0.0))
         inner, shift, multiplier = inner[alive], shift[alive], multiplier[alive]
         old, new = len(self.W), len(inner)
-        own = torch.zeros(new, new, dtype=torch.float64) if own is None else own
+        own = torch.zeros(new, new, dtype=torch.float64, device="cpu") if own is None else own
         self.W = torch.cat([torch.cat([self.W, _empty(old, new)], 1), torch.cat([inner @ self.read, own], 1)])
         self.U = torch.cat([self.U, inner @ self.direct])
         self.b = torch.cat([self.b, inner @ self.constant + shift])
@@ -75,7 +75,7 @@ class _Chain:
         self.metric = torch.cat([self.metric, multiplier.double() / (self.gamma * self.gamma * factor)])
         self.gamma *= factor
         self.read = torch.cat([self.read, _empty(len(self.read), new)], 1)
-        units = torch.eye(len(alive), dtype=torch.float64)[:, alive]
+        units = torch.eye(len(alive), dtype=torch.float64, device="cpu")[:, alive]
         return torch.cat([_empty(len(alive), old), units], 1), constant
 
     def signal_is(self, read: Tensor, constant: Tensor) -> None:
@@ -85,7 +85,7 @@ class _Chain:
 
 
 def _empty(*shape: int) -> Tensor:
-    return torch.zeros(*shape, dtype=torch.float64)
+    return torch.zeros(*shape, dtype=torch.float64, device="cpu")
 
 
 @torch.no_grad()
@@ -144,13 +144,15 @@ def _linear(chain: _Chain, block: Any, activated: bool) -> None:
         chain.transform(weight, shift, norm)
         return
     shift = _empty(len(weight)) if shift is None else shift
-    chain.signal_is(*chain.states(weight, shift, torch.ones(len(weight)).double() / norm, norm))
+    chain.signal_is(*chain.states(weight, shift, torch.ones(len(weight), device="cpu").double() / norm, norm))
 
 
 def _signal_as_states(chain: _Chain) -> None:
     """The signal itself through ReLU: units that read it."""
     size = len(chain.read)
-    chain.signal_is(*chain.states(torch.eye(size, dtype=torch.float64), _empty(size), torch.ones(size)))
+    chain.signal_is(
+        *chain.states(torch.eye(size, dtype=torch.float64, device="cpu"), _empty(size), torch.ones(size, device="cpu"))
+    )
 
 
 def _explicit(chain: _Chain, block: ExplicitBlock) -> None:
@@ -173,7 +175,9 @@ def _monotone(chain: _Chain, block: MonDEQ) -> None:
     driven = block.injection.numbers().cpu()
     norm = max(driven.norm_bound(), _LEAST_NORM)
     factor = norm / proved_monotonicity(own)
-    chain.signal_is(*chain.states(driven.weight, driven.bias, torch.ones(len(own)).double() / norm, factor, own))
+    chain.signal_is(
+        *chain.states(driven.weight, driven.bias, torch.ones(len(own), device="cpu").double() / norm, factor, own)
+    )
 
 
 @embedder

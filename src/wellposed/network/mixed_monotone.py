@@ -69,7 +69,7 @@ class StateBoxes:
             Shapes (batch, *state_shape), twice, and (batch,).
         """
         lower, upper = torch.zeros_like(low), torch.zeros_like(high)
-        proved = torch.zeros(len(low), dtype=torch.bool)
+        proved = torch.zeros(len(low), dtype=torch.bool, device="cpu")
         for dtype, widened in _SEARCHES:
             rest = (~proved).nonzero()[:, 0]
             if not len(rest):
@@ -110,8 +110,11 @@ class StateBoxes:
         """
         embedding = self._embedding.to(offsets.dtype)
         step = (1.0 / (1.0 - self._diagonal.clamp_max(0.0))).to(offsets)
-        found, rows = torch.zeros_like(offsets), torch.arange(len(offsets))
-        box, nearest = torch.zeros_like(offsets), torch.full((len(offsets),), math.inf, dtype=offsets.dtype)
+        found, rows = torch.zeros_like(offsets), torch.arange(len(offsets), device="cpu")
+        box, nearest = (
+            torch.zeros_like(offsets),
+            torch.full((len(offsets),), math.inf, dtype=offsets.dtype, device="cpu"),
+        )
         since = torch.zeros_like(nearest)
         for count in range(_STEPS):
             image = self._activation((_driven(embedding, box) + offsets).flatten(0, 1)).unflatten(0, (-1, 2))

@@ -110,4 +110,4 @@ def same_shape(x: Tensor, value: Tensor) -> Tensor:
 
 def constant_like(value: Tensor | float | int, dtype: torch.dtype) -> Tensor:
     """A constant in the precision that torch computes with when it meets a tensor of this dtype."""
-    return value.detach().to(dtype) if isinstance(value, Tensor) else torch.tensor(value, dtype=dtype)
+    return value.detach().to(dtype) if isinstance(value, Tensor) else torch.tensor(value, dtype=dtype, device="cpu")

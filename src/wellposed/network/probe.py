@@ -68,10 +68,10 @@ def _probes(model: nn.Module, network: Network, shape: tuple[int, ...], written:
     generator = torch.Generator().manual_seed(0)
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     for count in (*_BATCHES, *_MANY) if written else _BATCHES:
-        x = torch.rand(count, *shape, generator=generator, dtype=torch.float64)
+        x = torch.rand(count, *shape, generator=generator, dtype=torch.float64, device="cpu")
         if count in _MANY:  # of many sizes, as what a forward hides may show at few inputs
-            sizes = 10.0 ** torch.linspace(-1.0, 1.5, count, dtype=torch.float64)
-            x = torch.randn(count, *shape, generator=generator, dtype=torch.float64) * sizes.reshape(
+            sizes = 10.0 ** torch.linspace(-1.0, 1.5, count, dtype=torch.float64, device="cpu")
+            x = torch.randn(count, *shape, generator=generator, dtype=torch.float64, device="cpu") * sizes.reshape(
                 -1, *[1] * len(shape)
             )
         yield torch.cat([x[:1], 2.0 - 4.0 * x[1:]]).to(
@@ -83,13 +83,13 @@ class _Paths:
     """Paths of three nodes and more, each a graph, with the attributes of a torch_geometric batch."""
 
     def __init__(self, count: int, features: int, network: Network, device: torch.device) -> None:
-        sizes = torch.arange(3, 3 + count)
-        self.batch = torch.arange(count).repeat_interleave(sizes).to(device)
+        sizes = torch.arange(3, 3 + count, device="cpu")
+        self.batch = torch.arange(count, device="cpu").repeat_interleave(sizes).to(device)
         inner = torch.nonzero(self.batch[1:] == self.batch[:-1])[:, 0]
         self.edge_index = torch.cat([torch.stack([inner, inner + 1]), torch.stack([inner + 1, inner])], 1).to(device)
         self.num_graphs, self.num_nodes = count, int(sizes.sum())
         generator = torch.Generator().manual_seed(0)
-        numbers = torch.randn(self.num_nodes, features, generator=generator, dtype=torch.float64)
+        numbers = torch.randn(self.num_nodes, features, generator=generator, dtype=torch.float64, device="cpu")
         self.x = numbers.to(device, network.dtype)
 
 

@@ -62,7 +62,7 @@ def are_semidefinite(hermitian: Tensor, errors: Tensor) -> Tensor:
         Shape (count,); False means "not proved".
     """
     if not bool(torch.isfinite(torch.view_as_real(hermitian)).all()):
-        return torch.zeros(len(hermitian), dtype=torch.bool)
+        return torch.zeros(len(hermitian), dtype=torch.bool, device="cpu")
     matrix = _real_form(hermitian)
     return _semidefinite(matrix, errors + 4.0 * UNIT * matrix.abs().sum(2).amax(1))
 

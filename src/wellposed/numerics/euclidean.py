@@ -37,6 +37,25 @@ def roughly_euclidean(value: Tensor) -> Tensor:
     return _norm(_rows(value))
 
 
+def working_norm(value: Tensor) -> Tensor:
+    """Euclidean norm of each sample in the working precision, float32 at least, to be trusted within `trusted_range`."""
+    rows = _rows(value)
+    if rows.dtype in (torch.float16, torch.bfloat16):
+        return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+    return torch.linalg.vector_norm(rows, dim=1)
+
+
+def trusted_range(dtype: torch.dtype) -> tuple[float, float]:
+    """Between which values a `working_norm` has lost nothing that matters to underflow or overflow of squares."""
+    limits = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32)
+    return 1e5 * limits.tiny**0.5, 1e-2 * limits.max**0.5
+
+
+def rowwise_where(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Whole samples of one tensor where a condition of shape (batch,) holds, of another elsewhere."""
+    return torch.where(condition.reshape(-1, *([1] * (yes.ndim - 1))), yes, no)
+
+
 def underflow(dtype: torch.dtype, entries: int, terms: int) -> float:
     """Bound on the Euclidean norm of what underflow takes from ``entries`` sums of ``terms`` products, factors included.
 

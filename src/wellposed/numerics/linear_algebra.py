@@ -73,8 +73,31 @@ def directional_derivative(
     return torch.func.vjp(transposed, torch.zeros_like(image))[1](along)[0]
 
 
+def _autocasts(device: torch.device) -> bool:
+    """Whether autocast is on for a device; there is none of tensors without numbers, and asking for it is an error."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """A context in which autocast, if it is on, is off: guarantees are about the weights' own dtype."""
-    if torch.is_autocast_enabled(device.type):
+    if _autocasts(device):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()  # entering autocast costs more than a small product
+
+
+def autocast_now(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """A way back, from inside `full_precision`, to the autocast that is on now.
+
+    Its casts are not kept for later calls: one that was made without a graph would hide a gradient.
+    """
+    kind = device.type
+    if not _autocasts(device):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(kind)
+    return lambda: torch.autocast(kind, dtype, cache_enabled=False)
+
+
+def autocast_to(dtype: torch.dtype, x: Tensor) -> Tensor:
+    """The tensor in a dtype, where autocast is on and the tensor has less precision than that."""
+    less = x.dtype != dtype and x.is_floating_point() and torch.finfo(x.dtype).eps >= torch.finfo(dtype).eps
+    return x.to(dtype) if less and _autocasts(x.device) else x

@@ -73,7 +73,9 @@ class Circular(StructuredOperator):
     def frequency_form(self) -> FrequencyForm | None:
         if self._transposed:
             return None
-        return FrequencyForm(self._transfer.detach(), self.image, torch.ones(self.channels, dtype=torch.float64))
+        return FrequencyForm(
+            self._transfer.detach(), self.image, torch.ones(self.channels, dtype=torch.float64, device="cpu")
+        )
 
     @override
     def symmetric_parts(self) -> list[tuple[Tensor, float]]:
@@ -155,7 +157,7 @@ class Circular(StructuredOperator):
 def displacement(transfer: Tensor) -> tuple[Tensor, float]:
     """I − T at every stored frequency, shape (frequencies, n, n), complex128 on the CPU, and its rounding error."""
     stored = transfer.detach().to("cpu", torch.complex128).flatten(0, 1)
-    identity = torch.eye(stored.shape[-1], dtype=stored.dtype)
+    identity = torch.eye(stored.shape[-1], dtype=stored.dtype, device="cpu")
     return identity - stored, 2.0 * UNIT * (1.0 + float(stored.abs().sum(2).amax()))
 
 

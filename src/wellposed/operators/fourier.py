@@ -16,16 +16,14 @@ COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 def to_spectrum(image: Tensor) -> Tensor:
     """Shape (batch, channels, height, width) to (frequencies, channels, batch)."""
     if not image.shape[0]:  # which some transforms refuse
-        return image.new_zeros(
-            image.shape[2] * (image.shape[3] // 2 + 1), image.shape[1], 0, dtype=COMPLEX[image.dtype]
-        )
+        return to_spectrum(torch.nn.functional.pad(image, (0, 0, 0, 0, 0, 0, 0, 1)))[:, :, :0]
     return torch.fft.rfft2(image).flatten(2).permute(2, 1, 0)
 
 
 def to_image(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
     """Shape (frequencies, channels, batch) to (batch, channels, height, width), size = (height, width)."""
     if not spectrum.shape[2]:
-        return spectrum.real.new_zeros(0, spectrum.shape[1], *size)
+        return to_image(torch.nn.functional.pad(spectrum, (0, 1)), size)[:0]
     return torch.fft.irfft2(spectrum.permute(2, 1, 0).unflatten(2, (size[0], size[1] // 2 + 1)), s=size)
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError, check, choices
+from wellposed.numerics.handles import registered
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.operators.graph_group import GraphGroup
 
 
@@ -27,8 +29,12 @@ class Graphs:
             and the source's degree: then ‖A‖₂ ≤ 1, for directed graphs too. ``"spectral"`` divides each graph's weights by a
             proved bound of their norm where that exceeds one. ``"none"`` takes the weights as they are.
         count: number of graphs; None for what ``batch`` says, which misses graphs without nodes at the end.
+
+    Attributes:
+        compiled_handle: the number by which compiled programs find these graphs.
     """
 
+    @uncompiled
     def __init__(
         self,
         edge_index: Tensor,
@@ -39,6 +45,7 @@ class Graphs:
         normalisation: str = "symmetric",
         count: int | None = None,
     ) -> None:
+        self.compiled_handle = registered(self)
         choices("normalisation", normalisation, ("symmetric", "spectral", "none"))
         check(nodes >= 1, "nodes", nodes, "must be at least 1")
         device = edge_index.device
@@ -61,7 +68,12 @@ class Graphs:
                 raise InputError("weight: products of the weights overflow; rescale them")
             self.groups = self._build(source, target, values / norms[batch[target]], guess)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.compiled_handle = registered(self)  # copies are other objects
+
     @classmethod
+    @uncompiled
     def of(cls, data: Any, *, normalisation: str = "symmetric") -> Graphs:
         """The structure of a torch_geometric ``Data`` or ``Batch``; edge attributes are not used."""
         count = getattr(data, "num_graphs", None)

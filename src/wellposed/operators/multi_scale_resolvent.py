@@ -26,28 +26,34 @@ class BlockCayley(FactorisedTransform):
         into: see `MultiScale`.
         layout: of the tiers.
         step: the step.
+
+    Attributes:
+        inverses: V for every tier, each at the frequencies of its grid.
+        left: V Kᴴ for every tier but the last.
+        right: K V.
+        middle: M, at the frequencies of the decimated grid.
     """
 
     def __init__(
         self, own: tuple[Tensor, ...], down: tuple[Tensor, ...], into: tuple[Tensor, ...], layout: Tiers, step: float
     ) -> None:
         self._layout, self._into, self._transposed = layout, into, False
-        self._inverses, self._left, self._right, self._middle = [], [], [], []
+        self.inverses, self.left, self.right, self.middle = [], [], [], []
         for index, (transfer, size) in enumerate(zip(own, layout.images, strict=True)):
             identity = torch.eye(transfer.shape[-1], dtype=transfer.dtype, device=transfer.device)
             solved = inverse((1.0 + step) * identity - step * transfer)
-            self._inverses.append(solved)
+            self.inverses.append(solved)
             if index == len(down):
                 continue
             kernel = down[index]
-            self._left.append(solved @ kernel.mH)
-            self._right.append(kernel @ solved)
+            self.left.append(solved @ kernel.mH)
+            self.right.append(kernel @ solved)
             # Q as a kernel on the full grid, decimated as an image.
-            product = (self._right[-1] @ kernel.mH).permute(2, 3, 0, 1)
+            product = (self.right[-1] @ kernel.mH).permute(2, 3, 0, 1)
             seen = decimate(torch.fft.irfft2(product, s=size), size)
             symbol = torch.fft.rfft2(seen).permute(2, 3, 0, 1)
             identity = torch.eye(symbol.shape[-1], dtype=symbol.dtype, device=symbol.device)
-            self._middle.append(inverse(identity / step + symbol))
+            self.middle.append(inverse(identity / step + symbol))
 
     @override
     def apply(self, state: Tensor) -> Tensor:
@@ -61,11 +67,11 @@ class BlockCayley(FactorisedTransform):
             spectrum = to_spectrum(part)
             if driven is not None:
                 spectrum = spectrum + act(self._into[index - 1], to_spectrum(embedded(driven, size)))
-            found = act(self._inverses[index], spectrum)
-            if index < len(self._middle):
-                seen = decimate(to_image(act(self._right[index], spectrum), size), size)
-                driven = to_image(act(self._middle[index], to_spectrum(seen)), halved(size))
-                found = found - act(self._left[index], to_spectrum(spread(driven, size)))
+            found = act(self.inverses[index], spectrum)
+            if index < len(self.middle):
+                seen = decimate(to_image(act(self.right[index], spectrum), size), size)
+                driven = to_image(act(self.middle[index], to_spectrum(seen)), halved(size))
+                found = found - act(self.left[index], to_spectrum(spread(driven, size)))
             images.append(to_image(found, size))
         return images
 
@@ -74,21 +80,21 @@ class BlockCayley(FactorisedTransform):
         for index in reversed(range(len(parts))):
             size = self._layout.images[index]
             spectrum = to_spectrum(parts[index])
-            found = act(self._inverses[index], spectrum, adjoint=True)
-            if index < len(self._middle):
-                seen = decimate(to_image(act(self._left[index], spectrum, adjoint=True), size), size)
+            found = act(self.inverses[index], spectrum, adjoint=True)
+            if index < len(self.middle):
+                seen = decimate(to_image(act(self.left[index], spectrum, adjoint=True), size), size)
                 driven = act(self._into[index], to_spectrum(images[0]), adjoint=True)
                 following = to_image(driven, self._layout.images[index + 1])
                 seen = seen - following[..., : seen.shape[-2], : seen.shape[-1]]
-                middle = to_image(act(self._middle[index], to_spectrum(seen), adjoint=True), halved(size))
-                found = found - act(self._right[index], to_spectrum(spread(middle, size)), adjoint=True)
+                middle = to_image(act(self.middle[index], to_spectrum(seen), adjoint=True), halved(size))
+                found = found - act(self.right[index], to_spectrum(spread(middle, size)), adjoint=True)
             images.insert(0, to_image(found, size))
         return images
 
     @override
     def norm_estimate(self) -> float:
         if "_rate" not in self.__dict__:
-            like = self._inverses[0].real
+            like = self.inverses[0].real
             probe = torch.empty(8, sum(self._layout.features), dtype=like.dtype, device=like.device)
             self._rate = sampled_norm(self.apply, probe)
         return self._rate
@@ -98,5 +104,5 @@ def sampled_norm(function: Callable[[Tensor], Tensor], like: Tensor) -> float:
     """Root-mean-square singular value of a linear map as seen by a few fixed random states of the shape of ``like``."""
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
-        states = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+        states = torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu").to(like)
         return float(function(states).norm() / states.norm())

@@ -92,7 +92,7 @@ class ScaledCircular(StructuredOperator):
         channels = self.transfer.shape[-1]
         wide = self._scale.detach().double().cpu().reshape(-1).expand(channels)
         core = self.transfer.detach().to("cpu", torch.complex128)
-        transfer = torch.eye(channels, dtype=core.dtype) - wide[:, None] * core
+        transfer = torch.eye(channels, dtype=core.dtype, device="cpu") - wide[:, None] * core
         return FrequencyForm(transfer, self.image, 1.0 / wide)
 
     @override

@@ -97,6 +97,8 @@ class ZeroPadded(StructuredOperator):
     @override
     def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:
         left, right = (state, cotangent) if self._transposed else (cotangent, state)
+        if not len(state):  # of which torch makes a kernel without inputs
+            return (torch.zeros_like(self._kernel),)
         rows, columns = self._padding
         padded = torch.nn.functional.pad(right, (columns, columns, rows, rows))
         # Samples take the place of channels, and channels the place of samples.
@@ -131,7 +133,9 @@ class ZeroPadded(StructuredOperator):
         """‖W‖_F²/n, exactly: every tap counts the pixels that it finds inside of the image."""
         rows, columns = (
             torch.tensor(
-                [max(extent - abs(tap - half), 0) / extent for tap in range(2 * half + 1)], dtype=torch.float64
+                [max(extent - abs(tap - half), 0) / extent for tap in range(2 * half + 1)],
+                dtype=torch.float64,
+                device="cpu",
             )
             for extent, half in zip(self.image, self._padding, strict=True)
         )

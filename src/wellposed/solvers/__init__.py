@@ -2,6 +2,7 @@
 
 from wellposed.guarantee import Guarantee
 from wellposed.guarantee.plan import Algorithms
+from wellposed.solvers.adaptive import Adaptive as Adaptive
 from wellposed.solvers.anderson import Anderson as Anderson
 from wellposed.solvers.averaged import Averaged as Averaged
 from wellposed.solvers.base import Solver as Solver
@@ -17,5 +18,5 @@ _ALGORITHMS = Algorithms[Solver](Picard(), Averaged(), ForwardBackward(), Peacem
 
 
 def solver_for(guarantee: Guarantee | None) -> Solver:
-    """The solver that a guarantee prefers, with its default options; Anderson acceleration where nothing is promised."""
+    """The solver that a guarantee prefers, with its default options; `Anderson` where nothing is promised."""
     return Anderson() if guarantee is None else guarantee.preferred(_ALGORITHMS)

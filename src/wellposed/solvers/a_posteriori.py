@@ -76,7 +76,10 @@ def certify(
     run.iterate_again(solver, max_steps)
     if continued:
         run.go_on(continued)
-    return _conclude(run.outcome, run.value, run.residual, run.bound, run.hidden, rtol, atol)
+    found = _conclude(run.outcome, run.value, run.residual, run.bound, run.hidden, rtol, atol)
+    codes = found.report.status_codes  # float64 has done what it can for a sample that is at its rounding floor
+    codes = codes.masked_fill(codes == Status.STALLED.code, Status.ROUNDING.code)
+    return dataclasses.replace(found, report=dataclasses.replace(found.report, status_codes=codes))
 
 
 class _Certification:
@@ -95,10 +98,13 @@ class _Certification:
         return self.atol + self.rtol * euclidean(self.value) + self.hidden
 
     def iterate_again(self, solver: Solver, max_steps: int) -> None:
-        """Continue samples in float64 that the working precision has finished, or left at its rounding floor."""
+        """Continue samples in float64 that the working precision has finished, or left at its rounding floor, or left at all."""
         limit = self._limit()
-        stalled = self.outcome.report.status_codes == Status.STALLED.code
-        short = (self.outcome.report.converged | stalled) & (self.bound > limit)
+        codes = self.outcome.report.status_codes
+        ended = self.outcome.report.converged | (codes == Status.STALLED.code)
+        if self.dtype != torch.float64:
+            ended |= codes == Status.MAX_STEPS.code
+        short = ended & (self.bound > limit)
         if not bool(short.any()):
             return
         rows = short.nonzero().squeeze(1)

@@ -1,9 +1,10 @@
 """Anderson acceleration (type II), one small least-squares problem per sample.
 
-The least squares are solved by QR, newest difference first, on columns of unit length: nothing depends on the scale of the
-problem (an absolute ridge turns mixing into averaging as soon as residuals are small), and differences that add nothing
-new are left out. A candidate whose residual grew is rejected: the sample mixes again from its last accepted point, now
-knowing more, and after a second rejection takes a Picard step with an empty history.
+Differences of residuals are kept in a ring, scaled to unit length, with the matrix of their inner products, of which a step
+renews one row: nothing depends on the scale of the problem (an absolute ridge turns mixing into averaging as soon as
+residuals are small), and a ridge relative to unit length keeps directions out that are lost in rounding. A candidate whose
+residual grew is rejected: the sample mixes again from its last accepted point, now knowing more, and after a second
+rejection takes a Picard step with an empty history.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing_extensions import override
 
 from wellposed.errors import check, checked_fields
 from wellposed.guarantee import Guarantee
-from wellposed.numerics.euclidean import euclidean
 from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.problem import Problem
 
 # A candidate whose residual grew more than this is rejected.
 _TOLERATED_GROWTH = 2.0
+# The ridge is this multiple of the unit roundoff where no other is asked for.
+_RIDGE = 4.0
 
 
 @checked_fields
@@ -31,7 +33,7 @@ class Anderson(Solver):
 
     Args:
         memory: number of previous differences mixed in; extra memory is 2·memory states.
-        dependence: a difference is left out when less than this fraction of its length is new; None for eps^(3/4).
+        dependence: a difference counts little when less than this fraction of its length is new; None for 2·eps^(1/2).
     """
 
     memory: int = 5
@@ -44,64 +46,87 @@ class Anderson(Solver):
 
     @override
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
-        return _AndersonIteration(problem, guarantee, torch.zeros_like(like) if start is None else start, self)
+        return AndersonIteration(problem, guarantee, torch.zeros_like(like) if start is None else start, self)
 
 
-class _AndersonIteration(Iteration):
-    rowwise = (
-        "point", "image", "_next", "_residual", "_residuals", "_images", "_kept_image", "_kept_residual", "_reference",
-        "_rejections",
+class AndersonIteration(Iteration):
+    """Anderson acceleration under way."""
+
+    rowwise: tuple[str, ...] = (
+        "point", "image", "_next", "_residual", "_size", "_residuals", "_images", "_products", "_known",
+        "_kept_image", "_kept_residual", "_reference", "_rejections",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: Anderson) -> None:
         self.problem, self.guarantee = problem, guarantee
-        self._dependence = torch.finfo(start.dtype).eps ** 0.75 if options.dependence is None else options.dependence
-        rows = start.reshape(start.shape[0], -1)
-        self.point = self.image = self._next = self._kept_image = start
-        self._residual = self._kept_residual = torch.zeros_like(rows)
-        self._residuals = rows.new_zeros(rows.shape[0], options.memory, rows.shape[1])
-        self._images = torch.zeros_like(self._residuals)
-        self._reference = rows.new_full((rows.shape[0],), torch.inf)  # residual of the last accepted point
-        self._rejections = torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device)  # in a row
-        self._started = False
+        eps = torch.finfo(start.dtype).eps
+        rows = _flat(start)
+        batch, memory = rows.shape[0], options.memory
+        self._ridge = torch.eye(memory, dtype=start.dtype, device=start.device)[None]
+        self._ridge = self._ridge * (_RIDGE * eps if options.dependence is None else max(options.dependence**2, eps))
+        self._tiny, self._taken = torch.finfo(start.dtype).tiny, 0
+        self.point = self.image = self._next = start
+        self._residual = self._kept_residual = self._kept_image = rows
+        self._residuals = rows.new_zeros(batch, memory, rows.shape[1])  # differences, of unit length
+        self._images = torch.zeros_like(self._residuals)  # differences of images, over the same lengths
+        self._products = rows.new_zeros(batch, memory, memory)  # inner products of the first
+        self._known = rows.new_zeros(batch, memory, 1)  # one for differences that count, else zero
+        self._size = self._reference = rows.new_full((batch,), torch.inf)  # residual of the last accepted point
+        self._rejections = torch.zeros(batch, dtype=torch.int64, device=rows.device)  # in a row
 
+    @override
     def advance(self) -> None:
-        previous_image = self.image
+        previous_image, previous_residual = self.image, self._residual
         self.point = self._next
         self.image = self.problem.evaluate(self.point)
-        batch = self.image.shape[0]
-        residual = (self.image - self.point).reshape(batch, -1)
-        size = euclidean(residual)
-        if self._started:  # a secant is as good from a rejected point as from an accepted one
-            self._residuals = _pushed(self._residuals, residual - self._residual)
-            self._images = _pushed(self._images, (self.image - previous_image).reshape(batch, -1))
-        self._started = True
-        self._residual = residual
-        accepted = (size <= _TOLERATED_GROWTH * self._reference) | (self._rejections >= 2)
-        self._rejections = torch.where(accepted, 0, self._rejections + 1)
-        wide = accepted.reshape(-1, *([1] * (self.image.ndim - 1)))
-        self._kept_image = torch.where(wide, self.image, self._kept_image)
-        self._kept_residual = torch.where(accepted[:, None], residual, self._kept_residual)
+        self._residual = residual = _flat(self.image - self.point)
+        self._size = size = self.norm(residual)
+        if self._taken:  # a secant is as good from a rejected point as from an accepted one
+            change = _flat(self.image - previous_image)
+            self._remember((self._taken - 1) % self._known.shape[1], residual - previous_residual, change)
+        self._taken += 1
+        accepted = self._accepts(size)
+        self._rejections = (self._rejections + 1) * ~accepted
         self._reference = torch.where(accepted, size, self._reference)
-        fallback = self._rejections >= 2
-        if bool(fallback.any()):
-            self._residuals = self._residuals * ~fallback[:, None, None]
-        self._next = self.admitted(self._kept_image - self._correction(self._kept_residual).reshape(self.image.shape))
+        wide = accepted[:, None]
+        self._kept_residual = torch.where(wide, residual, self._kept_residual)
+        self._kept_image = torch.where(wide, _flat(self.image), self._kept_image)
+        keep = (self._rejections < 2).to(residual)[:, None, None]  # else the history is emptied
+        self._known, self._products = self._known * keep, self._products * keep
+        mixed = torch.baddbmm(self._kept_image[:, None], self._weights(self._kept_residual).mT, self._images, alpha=-1)
+        self._next = self.admitted(mixed.reshape(self.image.shape))
 
-    def _correction(self, residual: Tensor) -> Tensor:
-        length = euclidean(self._residuals.flatten(0, 1)).reshape(self._residuals.shape[:2])
-        usable = (length > 0) & torch.isfinite(length) & torch.isfinite(self._images).all(2)
-        scale = torch.where(usable, length, 1.0).reciprocal()[:, :, None].to(residual)
-        columns = torch.where(usable[:, :, None], self._residuals * scale, 0.0)
-        images = torch.where(usable[:, :, None], self._images * scale, 0.0)
-        frame, triangle = torch.linalg.qr(columns.mT)
-        width = triangle.shape[1]  # the memory may exceed the size of the state: then the oldest are left out
-        new = triangle.diagonal(dim1=1, dim2=2).abs() > self._dependence
-        triangle = torch.where(new[:, :, None], triangle[:, :, :width], torch.eye(width).to(triangle))
-        right = torch.where(new, (frame.mT @ residual[:, :, None]).squeeze(2), 0.0)
-        weights = torch.linalg.solve_triangular(triangle, right[:, :, None], upper=True)
-        return torch.nan_to_num((weights * images[:, :width]).sum(1), nan=0.0, posinf=0.0, neginf=0.0)
+    @override
+    def residual_norm(self) -> Tensor:
+        return self._size
+
+    def _accepts(self, size: Tensor) -> Tensor:
+        return (size <= _TOLERATED_GROWTH * self._reference) | (self._rejections >= 2)
+
+    def _remember(self, slot: int, residual: Tensor, image: Tensor) -> None:
+        scale = self.norm(residual).clamp_min(self._tiny).reciprocal().to(residual)[:, None]
+        scaled = residual * scale
+        self._residuals = _replaced(self._residuals, slot, scaled)
+        self._images = _replaced(self._images, slot, image * scale)
+        self._known = _replaced(self._known, slot, torch.ones_like(scale))
+        row = torch.bmm(self._residuals, scaled[:, :, None]).mul_(self._known).squeeze(2)
+        self._products = _replaced(_replaced(self._products, slot, row).mT, slot, row)
+
+    def _weights(self, residual: Tensor) -> Tensor:
+        """The multiples of the differences of images to subtract, shape (batch, memory, 1)."""
+        right = torch.bmm(self._residuals, residual[:, :, None]).mul_(self._known)
+        factor, failed = torch.linalg.cholesky_ex(self._products + self._ridge)
+        weights = torch.cholesky_solve(right, factor).masked_fill((failed != 0)[:, None, None], 0.0)
+        return weights.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _pushed(history: Tensor, newest: Tensor) -> Tensor:
-    return torch.cat([newest[:, None], history[:, :-1]], 1)
+def _flat(state: Tensor) -> Tensor:
+    return state if state.ndim == 2 else state.reshape(state.shape[0], -1)
+
+
+def _replaced(ring: Tensor, slot: int, newest: Tensor) -> Tensor:
+    """The ring with one entry replaced: in its own memory, but where a graph needs the old one."""
+    if torch.is_grad_enabled():
+        ring = ring.clone()
+    ring.select(1, slot).copy_(newest)
+    return ring

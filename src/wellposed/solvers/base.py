@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor
@@ -21,12 +22,16 @@ class Iteration(ABC):
         rowwise: names of the attributes that hold one row per sample.
         image_is_free: whether judging costs no evaluation of the map, so that every step can be checked.
         guarantee: what is known of the problem, for iterations that extrapolate.
+        algorithm: what runs, for reports; empty for the name of the solver.
+        norm: Euclidean norms of samples, which loops may replace by a cheaper one while numbers are in its range.
     """
 
-    rowwise: ClassVar[tuple[str, ...]] = ("point", "image")
+    rowwise: tuple[str, ...] = ("point", "image")
     image_is_free: ClassVar[bool] = True
     problem: Problem
     guarantee: Guarantee | None = None
+    algorithm: str = ""
+    norm: Callable[[Tensor], Tensor] = staticmethod(euclidean)
     point: Tensor
     image: Tensor
 
@@ -47,6 +52,10 @@ class Iteration(ABC):
         residual = euclidean(self.image - self.point)
         bound = residual if guarantee is None else guarantee.error_bound(self.point, self.image)
         return self.image, residual, bound
+
+    def residual_norm(self) -> Tensor:
+        """‖image − point‖₂ of each sample."""
+        return self.norm(self.image - self.point)
 
     def predicted_rate(self) -> float:
         """An estimate of the contraction per step. Only asked for where the image is not free, to decide when to look."""

@@ -6,21 +6,21 @@ finished sample's value is never touched again, and once at least half of the ba
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.numerics.euclidean import euclidean, roughly_euclidean
-from wellposed.solvers.base import Solver
+from wellposed.numerics.euclidean import euclidean, roughly_euclidean, rowwise_where
+from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.residual_loop import PATIENCE, ResidualLoop
+from wellposed.solvers.solution import Outcome as Outcome
 from wellposed.solvers.solution import Report, Status
 
-# A residual that has not fallen for this many looks is at its floor, or grows, or goes in circles.
-_PATIENCE = 30
 # A residual that has not fallen for this many looks, where looks are far apart.
 _SPACED_PATIENCE = 5
 # The worst sample's error bound is about this many times the error predicted for the whole batch.
@@ -29,14 +29,6 @@ _LOOK_MARGIN = 2.0
 _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
 # From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
 _FIRST_DOUBLING = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """The value of a solve, and how it went."""
-
-    value: Tensor
-    report: Report
 
 
 @torch.no_grad()
@@ -73,8 +65,12 @@ def iterate(
         )
     if like.shape[0] == 0:
         none = torch.zeros(0, dtype=torch.int64, device=like.device)
-        return Outcome(like.clone(), Report(none.to(torch.int8), none.double(), none, None))
-    return _Loop(problem, solver, guarantee, start, like, rtol, atol, max_steps).run()
+        return Outcome(like.clone(), Report(none.to(torch.int8), none.double(), none, None, type(solver).__name__))
+    iteration = solver.bind(problem, guarantee, start, like)
+    iteration.algorithm = iteration.algorithm or type(solver).__name__
+    if guarantee is None and iteration.image_is_free:
+        return ResidualLoop(iteration, start, like, rtol, atol, max_steps).run()
+    return _Loop(iteration, guarantee, start, like, rtol, atol, max_steps).run()
 
 
 class _Loop:
@@ -82,8 +78,7 @@ class _Loop:
 
     def __init__(
         self,
-        problem: Problem,
-        solver: Solver,
+        iteration: Iteration,
         guarantee: Guarantee | None,
         start: Tensor | None,
         like: Tensor,
@@ -91,8 +86,8 @@ class _Loop:
         atol: float | Tensor,
         max_steps: int,
     ) -> None:
+        self.iteration = iteration
         self.guarantee, self.rtol, self.atol, self.max_steps = guarantee, rtol, atol, max_steps
-        self.iteration = solver.bind(problem, guarantee, start, like)
         self.start, self.like = start, like
         self.outcome: Outcome | None = None
         self.rows: Tensor | None = None  # which sample each live row is; None while all are live
@@ -109,7 +104,8 @@ class _Loop:
         else:
             self._run_looking_when_due()
         assert self.outcome is not None  # every run ends in a look that finishes all
-        return self.outcome
+        report = dataclasses.replace(self.outcome.report, algorithm=self.iteration.algorithm)
+        return Outcome(self.outcome.value, report)
 
     def _blank(self) -> Outcome:
         """An outcome to be filled in as samples finish."""
@@ -203,11 +199,11 @@ class _Loop:
             best = torch.zeros_like(image) if self.start is None else self.start
         finite = torch.isfinite(residual) & torch.isfinite(bound)
         improved = finite & (residual < least)
-        self.live_best = best = _rowwise_where(improved, image, best)
+        self.live_best = best = rowwise_where(improved, image, best)
         self.live_least = least = torch.where(improved, residual, least)
         self.live_stale = stale = torch.where(improved, 0.0, stale + 1.0)
         done = opened & candidates & within
-        tired = stale >= (_PATIENCE if self.iteration.image_is_free else _SPACED_PATIENCE)
+        tired = stale >= (PATIENCE if self.iteration.image_is_free else _SPACED_PATIENCE)
         finished = opened if step >= self.max_steps else opened & (done | tired | ~finite)
         codes = torch.full_like(stale, Status.MAX_STEPS.code, dtype=torch.int8)
         far = least > torch.finfo(residual.dtype).eps ** (1 / 3) * euclidean(best)
@@ -219,7 +215,7 @@ class _Loop:
         learnt = torch.where(torch.isfinite(learnt), learnt, 1.0)
         self.live_ratio = learnt if self.live_ratio is None else torch.where(candidates, learnt, self.live_ratio)
         if bool(finished.any()):
-            value = _rowwise_where(done, image, best)
+            value = rowwise_where(done, image, best)
             self._record(step, finished, value, torch.where(done, residual, least), codes)
             opened = opened & ~finished
             if self._shrink(opened):
@@ -270,7 +266,3 @@ def _wait(error: float, target: float, rate: float) -> int:
     if not math.isfinite(error) or error <= target or target <= 0.0:
         return 0
     return math.ceil(math.log(error / target) / -math.log(rate))
-
-
-def _rowwise_where(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    return torch.where(condition.reshape(-1, *([1] * (yes.ndim - 1))), yes, no)

@@ -88,12 +88,15 @@ class Report:
         residual: ‖f(z) − z‖₂ at the last accepted point.
         steps: iterations until this sample was finished.
         error_bound: rigorous bound on ‖value − z*‖₂, or None where no guarantee is known.
+        algorithm: what ran: the name of the solver, and of `Adaptive` what it came to, "Picard" where that was enough for
+            every sample and "Picard, then Anderson" where some were accelerated.
     """
 
     status_codes: Tensor
     residual: Tensor
     steps: Tensor
     error_bound: Tensor | None
+    algorithm: str = ""
 
     @property
     def converged(self) -> Tensor:
@@ -117,14 +120,14 @@ class Report:
         return [repr(self.status), f"at most {int(self.steps.max())} steps", f"{known} at most {most:.3g}"]
 
     def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """All attributes, in order."""
+        """All that is one number per sample, in order."""
         return self.status_codes, self.residual, self.steps, self.error_bound
 
     def reshape(self, lead: torch.Size) -> Report:
         """The report with its samples arranged in another batch shape."""
         codes, residual, steps, bound = self.fields()
         shaped_bound = None if bound is None else bound.reshape(lead)
-        return Report(codes.reshape(lead), residual.reshape(lead), steps.reshape(lead), shaped_bound)
+        return Report(codes.reshape(lead), residual.reshape(lead), steps.reshape(lead), shaped_bound, self.algorithm)
 
     def complain(self, on_failure: str, what: str, diagnose: Callable[[], None] | None = None) -> None:
         """Raise or warn if any sample did not converge.
@@ -152,6 +155,14 @@ class Report:
 def check_on_failure(on_failure: str) -> None:
     """Refuse anything but the two ways of hearing about a failure."""
     choices("on_failure", on_failure, ("warn", "raise"))
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The value of a solve, and how it went."""
+
+    value: Tensor
+    report: Report
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -128,11 +128,11 @@ class OperatorCase:
 
     def displacement(self, operator: Operator) -> Tensor:
         """Λ(I − W), Λ the scaling."""
-        scaling = torch.ones(self.state_shape(), dtype=torch.float64)
+        scaling = torch.ones(self.state_shape(), dtype=torch.float64, device="cpu")
         if operator.scaling is not None:
             scaling = scaling * operator.scaling
         matrix = self.dense(operator)
-        return scaling.flatten()[:, None] * (torch.eye(len(matrix), dtype=torch.float64) - matrix)
+        return scaling.flatten()[:, None] * (torch.eye(len(matrix), dtype=torch.float64, device="cpu") - matrix)
 
     def test_what_it_says_of_states(self) -> None:
         operator = self.make_operator()

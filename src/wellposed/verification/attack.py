@@ -21,7 +21,7 @@ def margins(network: AffineNetwork, x: Tensor, rows: Tensor, constants: Tensor) 
     offset = x @ network.weight.t() + network.bias
     state = network.layer.state(x)
     active = (state @ network.matrix.t() + offset > 0.0).double()
-    own = torch.eye(len(network.matrix), dtype=torch.float64) - active[:, :, None] * network.matrix
+    own = torch.eye(len(network.matrix), dtype=torch.float64, device="cpu") - active[:, :, None] * network.matrix
     through = solve(own.mT, rows[:, :, None])[:, :, 0]
     return (rows * state).sum(1) + constants, (through * active) @ network.weight
 
@@ -40,7 +40,7 @@ def descend(
         constants: shape (k,).
         steps: how many.
     """
-    best, points = torch.full((len(rows),), torch.inf, dtype=torch.float64), start.clone()
+    best, points = torch.full((len(rows),), torch.inf, dtype=torch.float64, device="cpu"), start.clone()
     x = start
     for step in range(steps):
         value, gradient = margins(network, x, rows, constants)

@@ -121,7 +121,7 @@ class Bounding:
         """A counterexample near the optimum of the relaxation."""
         question = self._question
         start = question.region.project((question.region.centre + change)[None])
-        constant = torch.tensor([target.constant], dtype=torch.float64)
+        constant = torch.tensor([target.constant], dtype=torch.float64, device="cpu")
         return question.counterexample(
             *descend(question.network, question.region, start, target.row[None], constant, steps=6)
         )
@@ -137,7 +137,7 @@ class Bounding:
             return known
         network = question.network
         active = (question.centre.preactivation > 0.0).double()
-        own = torch.eye(len(active), dtype=torch.float64) - active[:, None] * network.matrix
+        own = torch.eye(len(active), dtype=torch.float64, device="cpu") - active[:, None] * network.matrix
         through = torch.linalg.solve_ex(own.t(), target.row[:, None])[0][:, 0]
         gradient = ((through * active) @ network.weight).abs()
         # Not too far from equal: other inputs of the region have other gradients.

@@ -138,7 +138,7 @@ class _CentralPath:
         """The point, and the optimum of the relaxation that goes with it."""
         dual, theta, inverse = self._dual, self._theta, self._inverse
         if inverse is None:  # nothing to be seen of the primal: the middle of the region
-            inverse = torch.zeros(dual.size, dual.size, dtype=torch.float64)
+            inverse = torch.zeros(dual.size, dual.size, dtype=torch.float64, device="cpu")
             inverse[-1, -1] = 1.0
         moments = inverse / inverse[-1, -1]
         mean = dual.forms[: 2 * dual.p] @ moments[:, -1]

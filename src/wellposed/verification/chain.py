@@ -61,7 +61,7 @@ class ChainVerifier(RegionVerifier):
     def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
         start = time.monotonic()
         points = torch.stack([asked.x.reshape(asked.shape) for asked in questions])
-        labels = torch.tensor([asked.label for asked in questions])
+        labels = torch.tensor([asked.label for asked in questions], device="cpu")
         wrong = surely_misclassified(self._exact, points, labels).tolist()
         sure = self._by_constants(questions, points, labels).tolist()
         verdicts = [
@@ -87,7 +87,7 @@ class ChainVerifier(RegionVerifier):
         result = bounded_logits(self._exact, points)
         logits = result.logits.double()
         error = enlarged(math.sqrt(2.0) * result.error.double(), 2)
-        allowances = torch.tensor([asked.allowance for asked in questions], dtype=torch.float64)
+        allowances = torch.tensor([asked.allowance for asked in questions], dtype=torch.float64, device="cpu")
         margins = below(below(logits.gather(1, labels[:, None]) - logits) - error[:, None])
         margins = below(margins - allowances[:, None])
         inputs = points[0].numel()
@@ -98,11 +98,13 @@ class ChainVerifier(RegionVerifier):
         certificates = [(self._certificate, away)]
         if questions[0].region.widths is not None and self._in_boxes is not None:
             certificates.append((self._in_boxes, [asked.radius for asked in questions]))
-        sure = torch.zeros(len(questions), dtype=torch.bool)
+        sure = torch.zeros(len(questions), dtype=torch.bool, device="cpu")
         own = nn.functional.one_hot(labels, self.classes).bool()
         for certificate, reach in certificates:
             if certificate.pairs is not None:
-                lost = enlarged(certificate.pairs[labels] * torch.tensor(reach, dtype=torch.float64)[:, None], 1)
+                lost = enlarged(
+                    certificate.pairs[labels] * torch.tensor(reach, dtype=torch.float64, device="cpu")[:, None], 1
+                )
                 sure |= ((margins > lost) | own).all(1)
         return sure
 
@@ -114,7 +116,7 @@ class ChainVerifier(RegionVerifier):
             rest = [place for place, point in enumerate(found) if point is None]
             if not rest or time.monotonic() > deadline:
                 break
-            labels = torch.tensor([questions[place].label for place in rest])
+            labels = torch.tensor([questions[place].label for place in rest], device="cpu")
             inside = [questions[place].inside(points[place]) for place in rest]
             shaped = torch.stack([point.reshape(questions[0].shape) for point in inside])
             fooled = surely_misclassified(self._exact, shaped, labels).tolist()

@@ -27,7 +27,7 @@ class Dual:
         p, s, size = len(problem.lower), len(problem.widths), problem.objective.numel()
         self.problem, self.p, self.s, self.size = problem, p, s, size
         self.inputs = slice(p, size - 1)
-        one = torch.eye(size, dtype=torch.float64)
+        one = torch.eye(size, dtype=torch.float64, device="cpu")
         states = one[:p]
         self.u, self.r, self.w = problem.upper, -problem.lower, problem.widths
         scaled = (
@@ -37,7 +37,7 @@ class Dual:
         )
         self.forms = torch.cat([*scaled, one[-1:]])
         self.first, self.second, self.chart = _products(p, s)
-        self.signed = torch.ones(len(self.chart), dtype=torch.bool)
+        self.signed = torch.ones(len(self.chart), dtype=torch.bool, device="cpu")
         self.signed[0] = False
         self.signed[2 + 2 * p : 2 + 3 * p] = False
         self.parameter = size + int(self.signed.sum())
@@ -48,7 +48,7 @@ class Dual:
         """Coefficients of the products of forms, as a symmetric matrix over the forms; or the sums of their terms' sizes."""
         weights = theta.abs() @ self.chart.abs() if sizes else theta @ self.chart
         rows = len(self.forms)
-        grid = torch.zeros(rows, rows, dtype=torch.float64)
+        grid = torch.zeros(rows, rows, dtype=torch.float64, device="cpu")
         grid[self.first, self.second] = weights[:-1]
         return 0.5 * (grid + grid.t())
 
@@ -99,12 +99,12 @@ class Dual:
         block = inverse[self.inputs, self.inputs]
         first, second = self.first, self.second
         products = len(first)
-        traces = torch.empty(products + 1, dtype=torch.float64)
+        traces = torch.empty(products + 1, dtype=torch.float64, device="cpu")
         traces[:-1] = table[first, second]
         traces[-1] = block.diagonal().sum()
         by_first = table[first].t().contiguous()
         crossed = by_first[second]
-        hessian = torch.empty(products + 1, products + 1, dtype=torch.float64)
+        hessian = torch.empty(products + 1, products + 1, dtype=torch.float64, device="cpu")
         hessian[:-1, :-1] = by_first[first] * table[second].t().contiguous()[second]
         hessian[:-1, :-1].addcmul_(crossed, crossed.t()).mul_(0.5)
         hessian[:-1, -1] = hessian[-1, :-1] = reached[first, second]
@@ -138,12 +138,16 @@ def _products(p: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
         Places of the two factors, shape (products,) each, and the coefficients, shape (multipliers, products + 1), whose last
         column belongs to the identity on ξ.
     """
-    z, y, x = torch.arange(p), torch.arange(p, 2 * p), torch.arange(2 * p, 2 * p + s)
-    one = torch.tensor([2 * p + s])
+    z, y, x = (
+        torch.arange(p, device="cpu"),
+        torch.arange(p, 2 * p, device="cpu"),
+        torch.arange(2 * p, 2 * p + s, device="cpu"),
+    )
+    one = torch.tensor([2 * p + s], device="cpu")
     first = torch.cat([one, z, y, z, y, z, x, x])
     second = torch.cat([one, z, y, one.expand(p), one.expand(p), y, x, one.expand(s)])
-    chart = torch.zeros(2 + 4 * p + s, len(first) + 1, dtype=torch.float64)
-    k, j = torch.arange(p), torch.arange(s)
+    chart = torch.zeros(2 + 4 * p + s, len(first) + 1, dtype=torch.float64, device="cpu")
+    k, j = torch.arange(p, device="cpu"), torch.arange(s, device="cpu")
     at = {name: 1 + i * p + k for i, name in enumerate(("zz", "yy", "z", "y", "zy"))}
     rho, pi, tau, eta = (2 + i * p + k for i in range(4))
     chart[0, 0] = -1.0

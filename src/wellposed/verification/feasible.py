@@ -63,7 +63,7 @@ def _of_metric(dual: Dual) -> Tensor:
     z(u − z) and y(−l − y).
     """
     problem, p = dual.problem, dual.p
-    shape = torch.zeros(len(dual.signed), dtype=torch.float64)
+    shape = torch.zeros(len(dual.signed), dtype=torch.float64, device="cpu")
     shape[2 : 2 + p] = problem.metric * problem.complement * dual.u
     shape[2 + p : 2 + 2 * p] = problem.metric * problem.state * dual.r
     shape[2 + 2 * p : 2 + 3 * p] = -problem.metric * dual.u * dual.r

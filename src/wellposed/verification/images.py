@@ -109,7 +109,7 @@ def images_of(regions: Region, shape: Sequence[int]) -> Images:
         regions: with a dimension for their number in front.
         shape: of one input.
     """
-    known = torch.ones(len(regions.centre), dtype=torch.bool)
+    known = torch.ones(len(regions.centre), dtype=torch.bool, device="cpu")
     centre = regions.centre.reshape(-1, *shape)
     if regions.widths is None:
         return Balls(centre, regions.radius, known)

@@ -58,9 +58,9 @@ class IntervalVerifier(RegionVerifier):
             raise CertificateError(
                 "model: no shape of inputs is known; give it, as in wellposed.materialise(model, input_shape)"
             )
-        zeros = torch.zeros(1, math.prod(shape), dtype=torch.float64)
+        zeros = torch.zeros(1, math.prod(shape), dtype=torch.float64, device="cpu")
         point = Region(zeros, zeros[:, 0], zeros)
-        self.classes = self.margins(point, shape, torch.zeros(1, dtype=torch.long))[0].shape[1]
+        self.classes = self.margins(point, shape, torch.zeros(1, dtype=torch.long, device="cpu"))[0].shape[1]
 
     @override
     def answers(self, questions: list[RegionQuestion], last: int, seconds: float) -> list[Verdict]:
@@ -68,13 +68,15 @@ class IntervalVerifier(RegionVerifier):
         if not questions:
             return []
         start, shape = time.monotonic(), questions[0].shape
-        labels = torch.tensor([asked.label for asked in questions])
+        labels = torch.tensor([asked.label for asked in questions], device="cpu")
         points = torch.stack([asked.x for asked in questions])
         self._network.check_input(points.reshape(-1, *shape))
         still = torch.zeros_like(points)
         wrong = self.margins(Region(points, still[:, 0], still), shape, labels)[1].amin(1) < 0.0
         low = self._lower(Region.stack([asked.region for asked in questions]), shape, labels)
-        certified = low.amin(1) > torch.tensor([asked.allowance for asked in questions], dtype=torch.float64)
+        certified = low.amin(1) > torch.tensor(
+            [asked.allowance for asked in questions], dtype=torch.float64, device="cpu"
+        )
         each = (time.monotonic() - start) / len(questions)
         return [
             Verdict("misclassified", "input", seconds=each)

@@ -92,10 +92,10 @@ class PositiveVerifier(IntervalVerifier):
         """Lower bounds of the margins at one value of U x + b, shape (classes,)."""
         lower, upper, proved = self._hull.enclose(*self._part.interval(offset[None], offset[None]))
         if not bool(proved.all()):
-            return torch.full((len(self._rows),), -torch.inf, dtype=torch.float64)
+            return torch.full((len(self._rows),), -torch.inf, dtype=torch.float64, device="cpu")
         for block in self._after[:-1]:
             lower, upper = block.interval(lower, upper)
-        return self._after[-1].margins(lower, upper, torch.tensor([label]))[0][0]
+        return self._after[-1].margins(lower, upper, torch.tensor([label], device="cpu"))[0][0]
 
     def _slopes(self, rows: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Middle and half-width of rows·M̃·S, S the slopes of the positive part: the margins' slopes in U x + b.
@@ -149,8 +149,10 @@ def _rows(name: str, after: Sequence[Block]) -> Tensor:
 def _least(slopes: Tensor, matrix: Tensor) -> Tensor:
     """A proved lower bound of (I − DW)⁻¹D in every entry: any X with (I − DW)X ≤ D, as the inverse is nonnegative."""
     size = len(slopes)
-    eye, right, inner = torch.eye(size, dtype=torch.float64), torch.diag(slopes), slopes[:, None] * matrix
-    found = torch.linalg.solve_ex(eye - inner, torch.cat([right, torch.ones(size, 1, dtype=torch.float64)], 1))[0]
+    eye, right, inner = torch.eye(size, dtype=torch.float64, device="cpu"), torch.diag(slopes), slopes[:, None] * matrix
+    found = torch.linalg.solve_ex(
+        eye - inner, torch.cat([right, torch.ones(size, 1, dtype=torch.float64, device="cpu")], 1)
+    )[0]
     # A little of a positive vector less, so that rounding cannot spoil the inequality.
     candidate = found[:, :-1] - 1e-12 * float(slopes.amax()) * found[:, -1:]
     rounding = 2.0 * rounding_constant(size + 8) * (candidate.abs() + inner @ candidate.abs())

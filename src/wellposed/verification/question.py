@@ -126,7 +126,7 @@ def counterexamples(
     if not tried:
         return {}
     inside = torch.stack([questions[k].inside(points[k]) for k in tried])
-    wrong = surely_wrong(network, inside, torch.tensor([questions[k].label for k in tried])).tolist()
+    wrong = surely_wrong(network, inside, torch.tensor([questions[k].label for k in tried], device="cpu")).tolist()
     found: dict[int, Tensor] = {}
     for k, point, lost in zip(tried, inside, wrong, strict=True):
         if lost:

@@ -68,8 +68,8 @@ class Reduction:
         self.open = torch.nonzero(uncertain)[:, 0]
         self.active = torch.nonzero(active)[:, 0]
         chosen = [(unit, sign) for unit, sign in decisions.items() if bounds.lower[unit] < 0.0 < bounds.upper[unit]]
-        self.chosen = torch.tensor([unit for unit, _ in chosen], dtype=torch.long)
-        self.signs = torch.tensor([float(sign) for _, sign in chosen], dtype=torch.float64)
+        self.chosen = torch.tensor([unit for unit, _ in chosen], dtype=torch.long, device="cpu")
+        self.signs = torch.tensor([float(sign) for _, sign in chosen], dtype=torch.float64, device="cpu")
         self._solve()
 
     def _solve(self) -> None:
@@ -77,16 +77,21 @@ class Reduction:
         network, opened, active = self.network, self.open, self.active
         matrix = network.matrix
         size = len(active)
-        own = torch.eye(size, dtype=torch.float64) - matrix[active][:, active]
+        own = torch.eye(size, dtype=torch.float64, device="cpu") - matrix[active][:, active]
         right = torch.cat(
-            [matrix[active][:, opened], torch.eye(size, dtype=torch.float64), self.centre.offset[active, None]], 1
+            [
+                matrix[active][:, opened],
+                torch.eye(size, dtype=torch.float64, device="cpu"),
+                self.centre.offset[active, None],
+            ],
+            1,
         )
         solved = torch.linalg.solve_ex(own, right)[0] if size else right
         self.p = len(opened)
         self.by_open, self.by_input, self.constant = solved[:, : self.p], solved[:, self.p : -1], solved[:, -1]
         self.reach = self.region.reach(network)
         self.highest = self.bounds.upper[opened]
-        self.sizes = torch.cat([self.highest, self.reach[active], torch.ones(1, dtype=torch.float64)])
+        self.sizes = torch.cat([self.highest, self.reach[active], torch.ones(1, dtype=torch.float64, device="cpu")])
         self.solved = solved
         self.solve_error = 0.0
         if size:
@@ -116,13 +121,13 @@ class Reduction:
         active, opened = self.active, self.open
         of_active = rows[:, active]
         by_open = rows[:, opened] + of_active @ self.by_open
-        by_input = torch.zeros(len(rows), len(self.network.matrix), dtype=torch.float64)
+        by_input = torch.zeros(len(rows), len(self.network.matrix), dtype=torch.float64, device="cpu")
         by_input[:, active] = of_active @ self.by_input
         constant = of_active @ self.constant
         terms = rows[:, opened].abs() @ self.highest + of_active.abs() @ (self.solved.abs() @ self.sizes)
         error = of_active.abs().sum(1) * self.solve_error
         if units is not None:
-            by_input[torch.arange(len(rows)), units] += 1.0
+            by_input[torch.arange(len(rows), device="cpu"), units] += 1.0
             constant = constant + self.centre.offset[units]
             terms = terms + self.reach[units] + self.centre.offset[units].abs()
             error = error + self._given(units)
@@ -146,7 +151,7 @@ class Reduction:
 
     def preactivation(self, unit: int, sign: float, metric: Tensor) -> Relaxed:
         """The relaxation whose objective is the pre-activation of a unit, or its negative."""
-        goal = self._rows(self.network.matrix[unit : unit + 1], torch.tensor([unit]))
+        goal = self._rows(self.network.matrix[unit : unit + 1], torch.tensor([unit], device="cpu"))
         return self._relaxed((sign * goal[0], sign * goal[1], sign * goal[2], goal[3]), metric)
 
     def _relaxed(self, goal: tuple[Tensor, Tensor, Tensor, Tensor], metric: Tensor) -> Relaxed:
@@ -181,7 +186,9 @@ class Reduction:
         error = self.region.gram_error(network) + 3.0 * rounding_constant(len(gram) + 8)
         shift = error * float(absolute.sum()) + 2.0 * rounding_constant(size + 4) * float(covariance.diagonal().sum())
         for _ in range(20):
-            lifted = 0.5 * (covariance + covariance.t()) + 2.0 * shift * torch.eye(size, dtype=torch.float64)
+            lifted = 0.5 * (covariance + covariance.t()) + 2.0 * shift * torch.eye(
+                size, dtype=torch.float64, device="cpu"
+            )
             factor, failed = torch.linalg.cholesky_ex(lifted)
             if not int(failed):
                 return factor

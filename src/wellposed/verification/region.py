@@ -46,7 +46,7 @@ class Region:
     @classmethod
     def ball(cls, x: Tensor, radius: float) -> Self:
         """The Euclidean ball."""
-        return cls(x.detach().double().cpu().reshape(-1), torch.tensor(radius, dtype=torch.float64))
+        return cls(x.detach().double().cpu().reshape(-1), torch.tensor(radius, dtype=torch.float64, device="cpu"))
 
     @classmethod
     def box(cls, x: Tensor, radius: float, valid: tuple[float, float] | None = (0.0, 1.0)) -> Self:

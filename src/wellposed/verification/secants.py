@@ -72,7 +72,7 @@ def _applied(matrix: Tensor, vector: Tensor) -> Tensor:
 def refine(network: AffineNetwork, centre: Centre, region: Region, bounds: Bounds) -> Bounds:
     """Bounds that are at least as tight, all of them proved; for one region or several, whose bounds are of shape (*, n)."""
     matrix, size = network.matrix, len(network.matrix)
-    identity = torch.eye(size, dtype=torch.float64)
+    identity = torch.eye(size, dtype=torch.float64, device="cpu")
     rounding = rounding_constant(2 * size + 16)
     for _ in range(_ROUNDS):
         slopes = secants(centre, bounds)
@@ -107,7 +107,7 @@ def _supersolution(factor: Tensor, driven: Tensor) -> Tensor:
         driven: nonnegative, shape (*, n).
     """
     size = driven.shape[-1]
-    identity = torch.eye(size, dtype=torch.float64)
+    identity = torch.eye(size, dtype=torch.float64, device="cpu")
     guess = solve(identity - factor, torch.stack([driven, torch.ones_like(driven)], -1))
     found = torch.full_like(driven, torch.inf)
     for share in (1e-5, 1e-8, 1e-10, 1e-12):
@@ -125,7 +125,7 @@ def margin_change(network: AffineNetwork, centre: Centre, region: Region, bounds
     """
     slopes = secants(centre, bounds)
     matrix, size = network.matrix, len(network.matrix)
-    identity = torch.eye(size, dtype=torch.float64)
+    identity = torch.eye(size, dtype=torch.float64, device="cpu")
     own = identity - matrix * slopes.middle[..., None, :]
     wanted = rows * slopes.middle[..., None, :]
     found = solve(own.mT, wanted.mT).mT

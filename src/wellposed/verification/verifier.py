@@ -71,15 +71,15 @@ class Verifier(RegionVerifier):
         network = self.network
         points, labels = (
             torch.stack([asked.x for asked in questions]),
-            torch.tensor([asked.label for asked in questions]),
+            torch.tensor([asked.label for asked in questions], device="cpu"),
         )
         region = Region.stack([asked.region for asked in questions])
         centre = network.centre(region.centre)
         at_points = centre if region.widths is None else network.centre(points)
-        allowances = torch.tensor([asked.allowance for asked in questions], dtype=torch.float64)
+        allowances = torch.tensor([asked.allowance for asked in questions], dtype=torch.float64, device="cpu")
         margins = Margins.of(network, centre, region, labels, allowances)
         constants = torch.tensor(
-            [[self.pair(label, other)[0] for other in range(self.classes)] for label in labels.tolist()]
+            [[self.pair(label, other)[0] for other in range(self.classes)] for label in labels.tolist()], device="cpu"
         )
         opened = ~(margins.bases > enlarged(constants * region.radius[:, None], 1))
         opened = opened.scatter(1, labels[:, None], False)

@@ -25,7 +25,7 @@ def descend(displacement: Tensor, weight: Tensor, seen: Tensor, multipliers: Ten
         multipliers: λ with N = ΛH + HᵀΛ − CᵀC ≻ 0, shape (n,).
     """
     start = multipliers.log()
-    scales = [start + shift for shift in torch.linspace(*_SHIFTS).tolist()]
+    scales = [start + shift for shift in torch.linspace(*_SHIFTS, device="cpu").tolist()]
     best, place = min((_largest(_squares(point, displacement, weight, seen)), k) for k, point in enumerate(scales))
     kept = scales[place]
     point = kept.clone().requires_grad_()

@@ -64,4 +64,4 @@ class Family(ABC):
         """
         maps = [part for part in model.modules() if isinstance(part, nn.Linear)]
         norms = [torch.linalg.matrix_norm(part.weight, 2) for part in maps]
-        return torch.stack(norms).prod() if norms else torch.ones(())
+        return torch.stack(norms).prod() if norms else torch.ones((), device="cpu")

@@ -13,6 +13,7 @@ from wellposed.network.kinds import linear as linear
 from wellposed.network.kinds import pooling as pooling
 from wellposed.network.kinds import positive as positive
 from wellposed.network.kinds import scaled as scaled
+from wellposed.network.kinds import scales as scales
 from wellposed.network.kinds import scaling as scaling
 from wellposed.network.kinds.block import Block as Block
 from wellposed.network.kinds.block import block_of as block_of

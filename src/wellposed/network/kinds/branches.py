@@ -74,7 +74,7 @@ def _summed_edges(graph: DeployedGraph, signs: tuple[float, ...], terms: list[Ed
     """A signed sum, appended to a deployed network."""
     total = terms[0]
     if signs[0] < 0.0:
-        one = torch.ones(1)
+        one = torch.ones(1, device="cpu")
         total = graph.call("Affine", total, shape=total.shape, scale=-one, shift=0.0 * one)
     for sign, term in zip(signs[1:], terms[1:], strict=True):
         total = graph.call("SumOfTwo" if sign > 0.0 else "DifferenceOfTwo", total, term, shape=total.shape)

@@ -27,8 +27,8 @@ def interior_mask(shape: tuple[int, ...], border: int) -> Tensor:
         border: rows and columns around the image that are zero.
     """
     if border == 0:
-        return torch.ones(1, 1, 1)
-    mask = torch.zeros(1, *shape[1:])
+        return torch.ones(1, 1, 1, device="cpu")
+    mask = torch.zeros(1, *shape[1:], device="cpu")
     mask[:, border:-border, border:-border] = 1.0
     return mask
 

@@ -12,7 +12,6 @@ from wellposed.activations import Activation, name_of, of_module
 from wellposed.errors import CertificateError
 from wellposed.layers.group_sort import GroupSort
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.network.propagation import Own
@@ -72,12 +71,6 @@ class FlattenBlock(_Nonexpansive):
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         return reshaped(self, graph, edge)
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description(
-            "nonexpansive", {"dims": [self.module.start_dim, -1 if self.makes_vectors else self.module.end_dim]}
-        )
 
 
 @kind_of(Reshape)
@@ -146,14 +139,14 @@ class SortingBlock(_Nonexpansive):
 
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
-        if self.module.group != 2:
-            raise self.unknown("no form in deployed files for groups of other than two")
+        group = self.module.group
         place = len(edge.shape) + self.module.dim
         before, own, behind = (
             math.prod(part) for part in (edge.shape[:place], edge.shape[place : place + 1], edge.shape[place + 1 :])
         )
-        split = [0, before, 2, own // 2 * behind]
-        return graph.call("GroupSort", edge, shape=edge.shape, split=split, back=[0, *edge.shape])
+        split = [0, before, group, own // group * behind]
+        function = "GroupSort" if group == 2 else "SortedGroups"
+        return graph.call(function, edge, shape=edge.shape, split=split, back=[0, *edge.shape])
 
 
 class _Rounded(Block):

@@ -18,7 +18,6 @@ from wellposed.layers.frozen import frozen
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.maps.affine import Affine
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
@@ -100,7 +99,7 @@ class EquilibriumBlock(ImplicitBlock):
         driven = layer.injection.numbers().as_matrix()  # slopes of a positive part lie in [0, 1]
         if known is None or driven is None:
             return None
-        steps: list[EntrywiseStep] = [LinearStep(driven.cpu().weight, driven.roundings), SolveStep(self.name, known)]
+        steps: list[EntrywiseStep] = [LinearStep(driven.cpu().weight, driven.roundings), SolveStep(known)]
         if layer.output is not None:
             steps.append(LinearStep(layer.output.weight.detach().double().cpu()))
         return steps
@@ -171,7 +170,7 @@ class EquilibriumBlock(ImplicitBlock):
         suggested = guarantee.suggested_step() if sigma.is_own_resolvent else None
         step = 1.0 if suggested is None else suggested
         reflected = cayley(matrix.detach().double().cpu(), step)
-        drive = step * (torch.eye(len(reflected), dtype=torch.float64) + reflected)
+        drive = step * (torch.eye(len(reflected), dtype=torch.float64, device="cpu") + reflected)
         metric = known_metric(matrix.detach().double().cpu(), guarantee)
         if metric is None:
             raise self.unknown("no diagonal metric in which this state map is well posed")
@@ -183,19 +182,6 @@ class EquilibriumBlock(ImplicitBlock):
         )  # fmt: skip
         graph.prove(found, sensitivity=multipliers)
         return found
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        layer: Equilibrium = self.module
-        matrix, sigma = layer.operator().matrix(), layer.activation
-        formulas = {"state": layer.constraint.formula, "input": layer.injection.formula, "activation": name_of(sigma)}
-        if matrix is None or None in formulas.values() or not sigma.is_monotone or layer.direct is not None:
-            return super().describe(value)
-        options = {**formulas, "output": layer.output is not None}
-        tensors = {"matrix": matrix, "input": layer.injection.weight}
-        if layer.output is not None:
-            tensors["output"] = layer.output.weight
-        return Description("equilibrium", options, tensors=tensors, in_metric=True)
 
 
 class _StateBlock(EquilibriumBlock):
@@ -225,7 +211,7 @@ class _OutputBlock(Block):
 
 def stopping(steps: int) -> dict[str, Any]:
     """The arguments of a deployed iteration that say when it ends: the relative change that is enough, and the most steps."""
-    return {"stop": torch.tensor(_ENOUGH), "limit": torch.tensor(steps)}
+    return {"stop": torch.tensor(_ENOUGH, device="cpu"), "limit": torch.tensor(steps, device="cpu")}
 
 
 def refining(graph: DeployedGraph, layer: ImplicitLayer, sensitivity: float) -> dict[str, Any]:
@@ -237,12 +223,12 @@ def refining(graph: DeployedGraph, layer: ImplicitLayer, sensitivity: float) -> 
         sensitivity: how far an equilibrium may be away for a residual of one.
     """
     seen = 1.0 if layer.output is None else spectral_norm_upper_bound(layer.output.weight)
-    return {"goal": _SHARE * graph.allowed / max(sensitivity * seen, 1e-30), "finer": torch.tensor(STEPS)}
+    return {"goal": _SHARE * graph.allowed / max(sensitivity * seen, 1e-30), "finer": torch.tensor(STEPS, device="cpu")}
 
 
 def cayley(matrix: Tensor, step: float) -> Tensor:
     """``2(I + α(I − W))⁻¹ − I`` of a matrix, for a step α."""
-    eye = torch.eye(len(matrix), dtype=matrix.dtype)
+    eye = torch.eye(len(matrix), dtype=matrix.dtype, device="cpu")
     return 2.0 * inverse((1.0 + step) * eye - step * matrix) - eye
 
 
@@ -263,7 +249,7 @@ def affine_rounding(layer: Equilibrium, value: Tensor, state: Tensor) -> Own:
         return Own(own, unit * norms[0], unit * norms[1] + 16.0 * eps)
     constant = float(euclidean(layer.injection(torch.zeros_like(value[:1]))).double()) if len(value) else 0.0
     terms = driven.terms + 16.0
-    one = torch.ones(1, dtype=torch.float64)
+    one = torch.ones(1, dtype=torch.float64, device="cpu")
     by_state, by_offset = (float(operator.rounding(*pair)) for pair in ((one, 0.0 * one), (0.0 * one, one)))
     inside, outside = eps * terms * driven.absolute_norm() + by_offset * layer.injection_norm(), by_state + 16.0 * eps
     still = absolute + (eps * terms + by_offset) * constant + eps * terms * cancelled
