@@ -87,9 +87,16 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         for line in check(*files, exact=len(arguments) == 3):
-            print(f"ok  {line}")
+            _print(f"ok  {line}")
     except Refuted as failure:
-        print(f"FAILED  {failure}")
+        _print(f"FAILED  {failure}")
         return 1
-    print("the certificate holds")
+    _print("the certificate holds")
     return 0
+
+
+def _print(line: str) -> None:
+    """Print one line, whatever is in it: names in a file may hold control characters, and a terminal may know ASCII only."""
+    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    encoding = sys.stdout.encoding or "ascii"
+    print(plain.encode(encoding, "backslashreplace").decode(encoding))

@@ -24,6 +24,7 @@ _LINK = ("Circular", "Placed", "Circular", "TierEquilibrium")  # from one equili
 def shape(node: Node, given: Shape) -> Shape:
     """The shape of a state, once the numbers are shown to be for it."""
     circulated.shape(node, given)
+    require(node.numbers["drive"].shape == (), "shapes", f"{node.name}: its drive is no scalar")
     through, keep = node.numbers["K"], node.numbers["keep"]
     require(through.ndim == 5 and keep.ndim == 3, "shapes", f"{node.name}: K {through.shape}, keep {keep.shape}")
     seen = through.shape[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wellposed.cli.attack import attack
+from wellposed.cli.bench import bench
 from wellposed.cli.certify import certify
 from wellposed.cli.export import export
 from wellposed.cli.imports import import_weights
@@ -22,5 +23,5 @@ def verify(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "certify": certify, "attack": attack, "compare": compare, "report": report, "reproduce": reproduce,
-    "export": export, "verify": verify, "import": import_weights,
+    "export": export, "verify": verify, "import": import_weights, "bench": bench,
 }  # fmt: skip

@@ -28,10 +28,10 @@ from wellposed.checker.model import read
 from wellposed.checker.node import Node
 from wellposed.checker.proofs import Refuted
 from wellposed.checker.witness import SIGMA, lower_bound
-from wellposed.deployment.export import deployed_with_evidence
+from wellposed.deployment.export import content_of, deployed_with_evidence
 from wellposed.deployment.feedthrough import metric_with_feedthrough
 from wellposed.deployment.image_metrics import constant_gram_of, image_metrics, of_tail
-from wellposed.errors import CertificateError, InputError
+from wellposed.errors import CertificateError
 from wellposed.numerics.outward import REPRODUCIBLE
 
 Array = NDArray[Any]
@@ -84,9 +84,9 @@ def claimed(certificate: Certificate, path: Path) -> tuple[dict[str, Any], dict[
     Raises:
         CertificateError: nothing proves a constant of it.
         Refuted: the file is none of `wellposed.export`.
-        OSError: the file cannot be read.
+        InputError: the file cannot be read.
     """
-    data = path.read_bytes()
+    data = content_of("model_path", path)
     digest = hashlib.sha256(data).hexdigest()
     nodes = read(path, digest)
     written, found = deployed_with_evidence(certificate.network, float(nodes[-1].numbers["tolerance"]))
@@ -240,12 +240,9 @@ def write(place: Path, claim: dict[str, Any], tensors: dict[str, Array]) -> None
         tensors: the evidence.
 
     Raises:
-        InputError: no other name is left for the evidence.
         OSError: a file cannot be written.
     """
     beside = place.with_suffix(".safetensors")
-    if beside == place:
-        raise InputError(f"{place}: the evidence is written beside it under this name; choose another ending")
     data = safetensors.numpy.save({name: np.ascontiguousarray(part, np.float64) for name, part in tensors.items()})
     sealed = {**claim, "evidence": {"file": beside.name, "sha256": hashlib.sha256(data).hexdigest()}}
     digest = hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -8,7 +8,7 @@ import torch
 
 from wellposed.certificates import Certificate
 from wellposed.deployment.export import path_of
-from wellposed.errors import CertificateError, InputError
+from wellposed.errors import CertificateError, InputError, check
 
 _HOW = "certify what wp.export returned, as in wp.certify(wp.export(model, path))"
 
@@ -42,6 +42,7 @@ def certify_file(certificate: Certificate, model_path: str | Path, certificate_p
     if not isinstance(certificate, Certificate):
         raise InputError(f"certificate: is a {type(certificate).__name__}; give what wp.certify returns")
     path, place = path_of("model_path", model_path), path_of("certificate_path", certificate_path)
+    _check_names(path, place)
     if certificate.network.dtype != torch.float32:
         raise CertificateError(
             f"certificate: is about a network in float64, and {path} holds float32 numbers: those are other ones; {_HOW}"
@@ -55,3 +56,17 @@ def certify_file(certificate: Certificate, model_path: str | Path, certificate_p
         raise CertificateError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read or written ({error.strerror})") from error
+
+
+def _check_names(model: Path, certificate: Path) -> None:
+    """Refuse names under which files would overwrite each other, or which no checker takes."""
+    usable = certificate.name not in ("", "..") and not set(certificate.name) & set("\\:")
+    check(
+        usable, "certificate_path", str(certificate), "must end in the name of a file, without colons and backslashes"
+    )
+    written = (certificate, certificate.with_suffix(".safetensors"))
+    places = {path.resolve() for path in (model, *written)}
+    check(
+        len(places) == 3, "certificate_path", str(certificate),
+        "must not be the model, and its evidence with the ending .safetensors neither; choose a name such as certificate.json",
+    )  # fmt: skip

@@ -75,15 +75,15 @@ class GraphLayerBlock(_OnGraphs):
         if contraction >= 1.0:
             raise self.unknown("no form in deployed files for state maps that contract in a maximum norm only")
         # Features that are sorted in pairs; without pairs every feature is its own partner.
-        places = torch.arange(size)
+        places = torch.arange(size, device="cpu")
         partner = (places + size // 2) % size if sorts else places
         through, driven = layer.scales
-        bias = torch.zeros(size) if layer.injection.bias is None else layer.injection.bias.detach()
+        bias = torch.zeros(size, device="cpu") if layer.injection.bias is None else layer.injection.bias.detach()
         return graph.call(
             f"GraphEquilibrium_{name}", edge, shape=(size,), matrix=layer.state_map.weight.detach(),
             injection=layer.injection.weight.detach(), bias=bias, through=float(through), driven=float(driven),
-            partner=partner, lower=(places <= partner).long(), contraction=contraction, stop=torch.tensor(_ENOUGH),
-            limit=torch.tensor(min(_STEPS, 10 + math.ceil(math.log(_ENOUGH) / math.log(max(contraction, 1e-3))))),
+            partner=partner, lower=(places <= partner).long(), contraction=contraction, stop=torch.tensor(_ENOUGH, device="cpu"),
+            limit=torch.tensor(min(_STEPS, 10 + math.ceil(math.log(_ENOUGH) / math.log(max(contraction, 1e-3)))), device="cpu"),
         )  # fmt: skip
 
     @override

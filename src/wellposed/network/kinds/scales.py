@@ -50,7 +50,7 @@ class ScalesBlock(ConvolutionalBlock):
             # An error in one tier drives all that follow.
             moved = sensitivity * math.prod(first * second * sensitivity for first, second in norms[place:])
             rest = {
-                "mask": interior_mask(shape, layer.injection.border), **factors[place], "drive": torch.tensor(step),
+                "mask": interior_mask(shape, layer.injection.border), **factors[place], "drive": torch.tensor(step, device="cpu"),
                 **turns(size), "sensitivity": sensitivity, **stopping(STEPS), **refining(graph, layer, moved),
             }  # fmt: skip
             if place == len(operator.down):
@@ -67,9 +67,9 @@ class ScalesBlock(ConvolutionalBlock):
         injection, size, following = self.module.injection, operator.images[place], operator.images[place + 1]
         down, into = operator.down[place], operator.into[place]
         shape, biases = injection.tiers[place + 1], injection.others
-        bias = biases[place].detach() if biases else torch.zeros(shape[0])
+        bias = biases[place].detach() if biases else torch.zeros(shape[0], device="cpu")
         seen = graph.call(
-            "Circular", edge, shape=(shape[0], *size), transfer=real_parts(down), bias=torch.zeros(shape[0], 1, 1),
+            "Circular", edge, shape=(shape[0], *size), transfer=real_parts(down), bias=torch.zeros(shape[0], 1, 1, device="cpu"),
             norm=norms[0], **turns(size),
         )  # fmt: skip
         half = graph.call("Placed", seen, shape=shape, index=_decimation(size, following), back=[0, *shape])
@@ -82,13 +82,13 @@ class ScalesBlock(ConvolutionalBlock):
 def _kept(size: Size) -> Tensor:
     """Ones at the pixels that are every second row and column, to be broadcast over images."""
     half = halved(size)
-    return spread(torch.ones(1, *half), size)
+    return spread(torch.ones(1, *half, device="cpu"), size)
 
 
 def _decimation(size: Size, following: Size) -> Tensor:
     """Which pixels the next tier takes of an image, in its upper left corner: for zeros one place behind the last pixel."""
     (tall, wide), (high, broad) = strides(size), halved(size)
-    rows, columns = torch.arange(following[0])[:, None], torch.arange(following[1])
+    rows, columns = torch.arange(following[0], device="cpu")[:, None], torch.arange(following[1], device="cpu")
     inside = (rows < high) & (columns < broad)
     return torch.where(inside, rows * tall * size[1] + columns * wide, size[0] * size[1]).flatten()
 
@@ -104,7 +104,7 @@ def _factors(operator: MultiScale, step: float) -> list[dict[str, Tensor]]:
     )
     known, found = BlockCayley(own, down, into, operator.layout, step), list[dict[str, Tensor]]()
     for place, (inverse, size) in enumerate(zip(known.inverses, operator.images, strict=True)):
-        identity = torch.eye(inverse.shape[-1], dtype=inverse.dtype)
+        identity = torch.eye(inverse.shape[-1], dtype=inverse.dtype, device="cpu")
         parts = {"reflect": 2.0 * inverse - identity}
         if place < len(down):
             kernel = torch.fft.irfft2(known.middle[place].permute(2, 3, 0, 1), s=halved(size))
