@@ -15,7 +15,7 @@ from torch import nn
 import wellposed as wp
 from wellposed import checker, testing
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
-from wellposed.bounds.search.dense_barrier import least_square
+from wellposed.bounds.search.primal_dual import PrimalDualSearch
 from wellposed.checker import dense, frequencies, pooled, proofs
 from wellposed.numerics import convolution_norms, verified
 
@@ -140,13 +140,10 @@ def test_the_inequality_itself_from_the_stored_numbers(seed):
     ]  # fmt: skip
     assert smallest_pivot_sign(test) == 1
     gram = driven.double() @ driven.double().t()
-    point = least_square(
-        testing.eye(size, dtype=torch.float64) - matrix.double(),
-        gram,
-        head,
-        testing.ones(size, dtype=torch.float64),
-        rank=6,
+    search = PrimalDualSearch(
+        testing.eye(size, dtype=torch.float64) - matrix.double(), gram, testing.ones(size, dtype=torch.float64)
     )
+    point = search.least_square(head)
     assert found.value <= math.sqrt(point.square) * (1 + 1e-6)
 
 

@@ -51,7 +51,7 @@ class OneMatrix(wp.BoundMethod):
 
     name, norms = "one matrix", ("2",)
 
-    def bound(self, network, norm, *, largest=None):
+    def bound(self, network, norm, *, budget=None):
         return bound_of(product_of_matrices(network), self.name)
 
 
@@ -60,7 +60,7 @@ class Liar(OneMatrix):
 
     name = "liar"
 
-    def bound(self, network, norm, *, largest=None):
+    def bound(self, network, norm, *, budget=None):
         found = super().bound(network, norm)
         return dataclasses.replace(found, value=0.5 * found.value, pairs=0.5 * found.pairs)
 
@@ -70,7 +70,7 @@ class FirstMargin(OneMatrix):
 
     name = "first margin"
 
-    def bound(self, network, norm, *, largest=None):
+    def bound(self, network, norm, *, budget=None):
         found = super().bound(network, norm)
         pairs = torch.full_like(found.pairs, 1e6).fill_diagonal_(0.0)
         pairs[0, 1] = pairs[1, 0] = found.pairs[0, 1]
@@ -190,7 +190,7 @@ def test_what_is_no_method_is_refused(registered):
     class Careless(OneMatrix):
         name = "careless"
 
-        def bound(self, network, norm, *, largest=None):
+        def bound(self, network, norm, *, budget=None):
             return dataclasses.replace(super().bound(network, norm), value=math.nan)
 
     registered(Careless())

@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.bound import Bound, BoundMethod, NotApplicable
+from wellposed.bounds.budget import Budget
 from wellposed.network import Network
 from wellposed.network.entrywise import DivisionStep, EntrywiseStep
 from wellposed.network.kinds import Block
@@ -37,7 +38,7 @@ class Entrywise(BoundMethod):
     name, norms = "entrywise", ("inf", "1")
 
     @override
-    def bound(self, network: Network, norm: Norm, *, largest: int | None = None) -> EntrywiseBound:
+    def bound(self, network: Network, norm: Norm, *, budget: Budget | None = None) -> EntrywiseBound:
         return entrywise_bound(network.blocks, norm)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.bound import Bound, BoundMethod
+from wellposed.bounds.budget import Budget
 from wellposed.bounds.factor import Factor, factors_of, product
 from wellposed.errors import CertificateError
 from wellposed.network import Network
@@ -61,7 +62,7 @@ class ProductOfConstants(BoundMethod):
     name, norms = "product", NORMS
 
     @override
-    def bound(self, network: Network, norm: Norm, *, largest: int | None = None) -> ProductBound:
+    def bound(self, network: Network, norm: Norm, *, budget: Budget | None = None) -> ProductBound:
         return product_bound(network, norm)
 
 

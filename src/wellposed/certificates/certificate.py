@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from wellposed.bounds.factor import Factor, product
 from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
-from wellposed.errors import CertificateError, InputError, WellposedError, check, choices
+from wellposed.errors import CertificateError, InputError, NotConvergedWarning, WellposedError, check, choices
 from wellposed.lower_bounds.witness import slope_between
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
 from wellposed.numerics.norm import Norm
@@ -37,6 +38,7 @@ class Certificate:
         precision: of the arithmetic that radii hold for: ``"float32"``, ``"float64"``, or ``"float32, float64"`` for a mixture.
         lower_bound: a proved lower bound of the same constant, or None if none was looked for.
         witness: the two inputs that prove the lower bound.
+        left_out: what the budget of `certify` did not suffice for, in words, each with the bound's name.
     """
 
     norm: Norm
@@ -48,6 +50,7 @@ class Certificate:
     precision: str
     lower_bound: float | None = None
     witness: tuple[Tensor, Tensor] | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -55,7 +58,8 @@ class Certificate:
     def __repr__(self) -> str:
         margins = "no class margins" if self.pairs is None else f"{len(self.pairs)} classes"
         least = "" if self.lower_bound is None else f", at least {self.lower_bound:.6g}"
-        return f"Certificate(norm {self.norm}: at most {self.lipschitz:.6g}{least}; {margins}; {self.method})"
+        missing = "".join(f"; left out: {part}" for part in self.left_out)
+        return f"Certificate(norm {self.norm}: at most {self.lipschitz:.6g}{least}; {margins}; {self.method}{missing})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Certificate):
@@ -126,19 +130,26 @@ class Certificate:
             rule: see `radius`.
             forward: whether radii are to hold for plain forward passes too, in the worst case of rounding; see `bounded_logits`.
             batch_size: inputs evaluated at a time.
+
+        Warns:
+            NotConvergedWarning: with the number of inputs whose solve did not converge; their radius is zero.
         """
         check(type(forward) is bool, "forward", forward, "must be True or False")
         network = self._about(None)
         network.require_unchanged()
         if network.takes_graphs:
-            return self.of(bounded_logits(network, x, forward=forward), labels, rule=rule)
+            result = bounded_logits(network, x, forward=forward)
+            _say_unsolved(int(result.unsolved.sum()), len(result.error))
+            return self.of(result, labels, rule=rule)
         network.check_input(x)
         check_labels(labels, len(x))
         check(type(batch_size) is int and batch_size >= 1, "batch_size", batch_size, "must be a positive integer")
-        found = []
+        found, unsolved = [], 0
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             result = bounded_logits(network, rows, forward=forward)
             found.append(self.of(result, truth, rule=rule))
+            unsolved += int(result.unsolved.sum())
+        _say_unsolved(unsolved, len(x))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64, device="cpu")
 
     def of(self, result: BoundedLogits, labels: Tensor, *, rule: str | None = None) -> Tensor:
@@ -208,3 +219,13 @@ class Certificate:
         if model is not None and materialise(model, self.network.input_shape).digest != self.network.digest:
             raise CertificateError("model: is another network by now than the one that this certificate is about")
         return self.network
+
+
+def _say_unsolved(count: int, inputs: int) -> None:
+    """Warn of inputs whose solve did not converge, if there are any."""
+    if count:
+        warnings.warn(
+            f"{count} of {inputs} inputs: the solve did not converge, and their radius is 0",
+            NotConvergedWarning,
+            stacklevel=3,
+        )

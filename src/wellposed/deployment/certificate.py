@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates import Certificate
+from wellposed.certificates.certification import SECONDS
 from wellposed.checker.claim import FORMAT, Claim
 from wellposed.checker.core import constants_of
 from wellposed.checker.maps import Linear, linear_maps, margins
@@ -34,7 +36,6 @@ from wellposed.numerics.outward import REPRODUCIBLE
 
 Array = NDArray[Any]
 _STEPS = 3000  # of the iterations that find the states of two inputs
-_LARGEST = 256  # state whose margins get metrics of their own, which the certificate has none for
 
 
 class _Draft(Claim):
@@ -210,6 +211,7 @@ def _searched(segment: Segment, metric: Array, tail: TailBound | None, last: boo
     places: list[slice | tuple[int, int]] = [slice(None), *(margins(len(seen)) if several else ())]
     known = of_tail(tail, len(places), len(matrix))
     problem, rows, start = None, list[tuple[float, Array]](), torch.from_numpy(metric)
+    deadline = time.monotonic() + SECONDS
     for index, place in enumerate(places):
         if known is not None and segment.proves(place, known[index][1], known[index][0]):
             rows.append(known[index])
@@ -217,7 +219,7 @@ def _searched(segment: Segment, metric: Array, tail: TailBound | None, last: boo
         if problem is None:
             problem = DenseMetricProblem(matrix, driven, start, roundings=8)
         row = seen if isinstance(place, slice) else (seen[place[0]] - seen[place[1]])[None]
-        found = problem.bound(row, start) if len(matrix) <= _LARGEST or index == 0 else None
+        found = None if index > 0 and time.monotonic() > deadline else problem.bound(row, start)
         value = math.inf if found is None else found.value * REPRODUCIBLE
         if found is None or not segment.proves(place, found.multipliers.numpy(), value):
             if index == 0:

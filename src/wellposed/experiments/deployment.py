@@ -43,7 +43,14 @@ def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path
 
 
 def certify_deployed(
-    run: Path, *, data_root: Path | None, limit: int | None, tolerance: float, norm: str, done: Callable[[int], None]
+    run: Path,
+    *,
+    data_root: Path | None,
+    limit: int | None,
+    tolerance: float,
+    norm: str,
+    done: Callable[[int], None],
+    seconds: float | None = None,
 ) -> tuple[Certified, int]:
     """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json`` and its certificate.
 
@@ -54,6 +61,7 @@ def certify_deployed(
         tolerance: see `wellposed.export`.
         norm: of perturbations.
         done: called with the number of images that are finished.
+        seconds: for searches of metrics, see `wellposed.certify`.
 
     Returns:
         The radii, and how many images the file refused to answer for; these count as misclassified.
@@ -64,7 +72,7 @@ def certify_deployed(
     x, y = data.test_x[:limit], data.test_y[:limit]
     path, network = export_run(run, data_root=data_root, tolerance=tolerance)
     file = DeployedNetwork(path)
-    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS])
+    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], seconds=seconds)
     assert certificate.lower_bound is not None  # inputs were given
     rule = certificate.rules[-1]
     radii, wrong, refused = list[float](), 0, 0
@@ -79,7 +87,7 @@ def certify_deployed(
     digest = file_digest(RunFolder(run).weights)
     found = Certified(
         certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {rule: radii}, digest, certificate.method,
-        unfiled=file_of_exported(run, certificate),
+        unfiled=file_of_exported(run, certificate), left_out=certificate.left_out,
     )  # fmt: skip
     keep_certified(run, found, norm, "deployed")
     return found, refused

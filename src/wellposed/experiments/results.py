@@ -32,6 +32,8 @@ class Certified:
         method: how the constant was obtained; empty where that was not noted.
         constants: what contributes to it, as names of blocks, their constants and the reasons.
         unfiled: why there is no certificate file; empty where there is one.
+        unsolved: how many inputs have the radius zero as their solve did not converge.
+        left_out: what the budget of the certificate did not suffice for, in words.
     """
 
     lipschitz: float
@@ -42,9 +44,17 @@ class Certified:
     method: str = ""
     constants: list[tuple[str, float, str]] = field(default_factory=list)
     unfiled: str = ""
+    unsolved: int = 0
+    left_out: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the radii must know, in words: inputs that were not solved, and searches that were left out."""
+        solves = [f"the solve did not converge for {self.unsolved} inputs, whose radius is 0"] if self.unsolved else []
+        return solves + [f"left out: {part}" for part in self.left_out]
 
     @property
     def best(self) -> list[float]:

@@ -43,6 +43,7 @@ def certify_run(
     other_data: str | None = None,
     method: str | None = None,
     norm: str = "2",
+    seconds: float | None = None,
 ) -> Certified:
     """Certify a run, and write ``certified.json``, ``model.onnx`` and its ``certificate.json`` into its folder.
 
@@ -57,6 +58,7 @@ def certify_run(
         method: of the constant, see `wellposed.certify`.
         norm: of perturbations, see `wellposed.certify`; where it is not the Euclidean one, files are ``certified-NORM.json`` and
             ``certificate-NORM.json``.
+        seconds: for searches of metrics, see `wellposed.certify`.
 
     Raises:
         InputError: the other set has images of another size, or other classes.
@@ -70,7 +72,7 @@ def certify_run(
         data = other
     x, y = _first(data, limit)
     network = materialise(model, tuple(x.shape[1:]))
-    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], method=method)
+    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], method=method, seconds=seconds)
     batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
     assert certificate.lower_bound is not None  # inputs were given
     found = certified_on(
@@ -96,16 +98,18 @@ def certified_on(
         done: called with the number of inputs that are finished.
     """
     radii: dict[str, list[float]] = {rule: [] for rule in certificate.rules}
-    count, wrong = 0, 0
+    count, wrong, unsolved = 0, 0, 0
     for inputs, labels in batches:
         result = network.bounded(inputs)
         for rule, values in radii.items():
             values += certificate.of(result, labels, rule=rule).tolist()
         wrong += int((result.logits.argmax(1) != labels).sum())
+        unsolved += int(result.unsolved.sum())
         count += len(labels)
         done(count)
     return Certified(
-        certificate.lipschitz, lower_bound, wrong / max(count, 1), radii, digest, certificate.method, _constants(certificate)
+        certificate.lipschitz, lower_bound, wrong / max(count, 1), radii, digest, certificate.method, _constants(certificate),
+        unsolved=unsolved, left_out=certificate.left_out,
     )  # fmt: skip
 
 

@@ -196,7 +196,7 @@ class Network:
         here = torch.where(point.solved, point.errors.here, torch.inf)
         return BoundedLogits(
             logits=point.value, error=here, elsewhere=point.errors.elsewhere, growth=point.errors.growth,
-            inputs=inputs, digest=self.digest,
+            inputs=inputs, unsolved=~point.solved, digest=self.digest,
         )  # fmt: skip
 
     @cached_property
