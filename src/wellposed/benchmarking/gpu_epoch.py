@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def epoch(device: torch.device, data_root: Path | None, *, seconds: float, tiny:
     model = build_model(config, data).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     seen, loss, start = 0, torch.zeros((), device="cpu"), time.perf_counter()
-    for images, labels in training_batches(data, config):
+    for images, labels in itertools.chain.from_iterable(training_batches(data, config)):
         if time.perf_counter() - start > seconds:
             break
         optimizer.zero_grad(set_to_none=True)
