@@ -56,15 +56,10 @@ class Case:
         cotangent = torch.randn(batch, width, generator=generator, dtype=torch.float64) / width
         stored = [tensor.float() for tensor in (factor * weight, inner, bias, x, cotangent)]
         weight, inner, bias, x, cotangent = (tensor.double() for tensor in stored)
-        offset, value = x @ inner.T + bias, torch.zeros(batch, width, dtype=torch.float64)
-        for _ in range(4000):
-            previous, value = value, cell(value, weight, offset)
-            if torch.equal(previous, value):
-                break
+        offset = x @ inner.T + bias
+        value = iterated(lambda z: cell(z, weight, offset), torch.zeros_like(cotangent), 1e-13)
         slopes = 1.0 - value.square()
-        adjoint = cotangent
-        for _ in range(4000):
-            adjoint = cotangent + (slopes * adjoint) @ weight
+        adjoint = iterated(lambda y: cotangent + (slopes * y) @ weight, cotangent, 1e-13)
         parts = [tensor.requires_grad_() for tensor in stored[:3]]
         return cls(f"{kind} {width}x{batch}", *parts, *stored[3:], value, slopes * adjoint)
 
