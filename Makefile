@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test test-fast test-slow lint figures bench clean
+.PHONY: demo test test-fast test-slow lint figures bench gpu clean
 
 demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digits
 	$(BIN)/wellposed train mondeq --preset digits --out $(RUN)
@@ -26,11 +26,16 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready  ## speed against the original algorithm
-	$(BIN)/python benchmarks/splitting_speed.py
-	$(BIN)/python benchmarks/convolution_cost.py
-	$(BIN)/python benchmarks/compiled_iteration.py
-	$(BIN)/python benchmarks/diagonal_metric.py
+# AGAINST=PATH adds another checkout of this library as a rival; ONLY="fixed-point deployed" measures these only.
+bench: $(VENV)/.ready  ## docs/speed.md: speed against named rivals, half an hour on one core
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt jax
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torchdeq
+	$(BIN)/wellposed bench --out docs/records/speed $(if $(ONLY),--only $(ONLY)) $(if $(AGAINST),--against $(AGAINST))
+	$(BIN)/python docs/speed.py
+
+# Uses the Python that it is given, which must have a CUDA build of torch: make gpu PYTHON=python3.12
+gpu:  ## docs/speed.md: CUDA tests and benchmarks on one NVIDIA GPU, eight minutes at most
+	PYTHONPATH=src $(PYTHON) -m wellposed.benchmarking.gpu $(if $(DATA),--data-root $(DATA))
 
 figures: $(VENV)/.ready  ## the pictures of docs/families.md and docs/operators.md
 	$(BIN)/python docs/figures.py

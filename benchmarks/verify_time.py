@@ -31,7 +31,7 @@ def write(width: int, folder: Path) -> None:
 
 def seconds(folder: Path, *options: str) -> float:
     """Seconds that a process of its own needs to verify it."""
-    command = [sys.executable, "-m", "deployed_checker", *options, str(folder / "c.json"), str(folder / "m.onnx")]
+    command = [sys.executable, "-m", "checker", *options, str(folder / "c.json"), str(folder / "m.onnx")]
     alone, environment = Path(wp.__file__).parent, {**os.environ, "OMP_NUM_THREADS": "1"}
     begin = time.perf_counter()
     subprocess.run(command, cwd=alone, env=environment, check=True, stdout=subprocess.DEVNULL)

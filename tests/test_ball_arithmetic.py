@@ -10,14 +10,13 @@ import flint
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 import wellposed as wp
 from wellposed import checker, testing
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
-from wellposed.bounds.search.dense_barrier import least_square
-from wellposed.checker import dense, proofs, witness
+from wellposed.bounds.search.primal_dual import PrimalDualSearch
+from wellposed.checker import dense, frequencies, pooled, proofs
 from wellposed.numerics import convolution_norms, verified
 
 USERS = (
@@ -141,16 +140,25 @@ def test_the_inequality_itself_from_the_stored_numbers(seed):
     ]  # fmt: skip
     assert smallest_pivot_sign(test) == 1
     gram = driven.double() @ driven.double().t()
-    point = least_square(
-        testing.eye(size, dtype=torch.float64) - matrix.double(),
-        gram,
-        head,
-        testing.ones(size, dtype=torch.float64),
-        rank=6,
+    search = PrimalDualSearch(
+        testing.eye(size, dtype=torch.float64) - matrix.double(), gram, testing.ones(size, dtype=torch.float64)
     )
+    point = search.least_square(head)
     assert found.value <= math.sqrt(point.square) * (1 + 1e-6)
 
 
+def check_file(model, inputs, folder, seen):
+    """Certify the deployed file of a model, and let the checker prove it, which judges matrices of its own."""
+    files = [str(folder / name) for name in ("certificate.json", "model.onnx")]
+    wp.certify_file(
+        wp.certify(wp.export(model, files[1], input_shape=inputs.shape[1:]), inputs=inputs), files[1], files[0]
+    )
+    before = len(seen)
+    assert checker.main(files) == 0
+    assert len(seen) > before
+
+
+@pytest.mark.float32
 def test_all_certificates_say_what_ball_arithmetic_says(monkeypatch, tmp_path):
     """Global constants, class pairs, metrics, local certificates, convolutions and the checker: every proof is done again."""
     seen: list[tuple[np.ndarray, float]] = []
@@ -169,7 +177,7 @@ def test_all_certificates_say_what_ball_arithmetic_says(monkeypatch, tmp_path):
     for name in USERS:
         monkeypatch.setattr(importlib.import_module(f"wellposed.{name}"), "is_positive_semidefinite", recorded)
     judged = recording(proofs.semidefinite)
-    for module in (proofs, dense, witness):
+    for module in (proofs, dense, frequencies, pooled):
         monkeypatch.setattr(module, "semidefinite", judged)
     together = convolution_norms._semidefinite
 
@@ -190,12 +198,7 @@ def test_all_certificates_say_what_ball_arithmetic_says(monkeypatch, tmp_path):
     ):
         rest = () if layer.output is not None else (nn.Linear(7, 3),)
         model = nn.Sequential(layer, *rest).eval()
-        certificate = wp.certify(model, inputs=testing.rand(4, 5))
-        certificate.save(tmp_path / "certificate.json")
-        save_file({name: part.clone() for name, part in model.state_dict().items()}, tmp_path / "weights.safetensors")
-        before = len(seen)
-        assert checker.main([str(tmp_path / "certificate.json"), str(tmp_path / "weights.safetensors")]) == 0
-        assert len(seen) > before
+        check_file(model, testing.rand(4, 5), tmp_path, seen)
         if layer.output is None:
             verifier = wp.Verifier(model)
             for x in testing.rand(3, 5, dtype=torch.float64):
@@ -204,7 +207,8 @@ def test_all_certificates_say_what_ball_arithmetic_says(monkeypatch, tmp_path):
                     verifier.verify(x, label, 0.4, norm=norm)
         counts.append(len(seen))
     image = wp.ConvMonDEQ(1, 2, (3, 3), border=1)
-    wp.certify(nn.Sequential(image, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 3)).eval())
+    model = nn.Sequential(image, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 3)).eval()
+    check_file(model, testing.rand(4, 1, 3, 3), tmp_path, seen)
     counts.append(len(seen))
     assert all(later > earlier for earlier, later in itertools.pairwise([0, *counts]))
     for matrix, error in seen:

@@ -83,8 +83,22 @@ def test_a_run_is_a_folder(finished, capsys):
     for name in ("robustness", "training", "convergence"):
         assert (finished / "plots" / f"{name}.png").stat().st_size > 5000
         assert (finished / "plots" / f"{name}.svg").stat().st_size > 5000
-    for file in (folder.weights, folder.certificate, folder.certified, folder.attacked, folder.metrics):
+    for file in (folder.weights, folder.model, folder.certificate, folder.certified, folder.attacked, folder.metrics):
         assert file.stat().st_size > 0
+    assert "holds" in output_of(capsys, ["verify", str(folder.certificate), str(folder.model)]).out
+    assert "certify again" in output_of(capsys, ["verify", str(folder.certificate), str(folder.weights)], 1).out
+
+
+def test_figures_stay_where_no_certificate_file_can_be_written(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    options = ["--data", "digits", "--epochs", "1", "--width", "6", "--sharpness", "3.0"]
+    output_of(capsys, ["train", "pcdeq1", *options, "--out", str(folder.path), "--json"])
+    told = output_of(capsys, ["certify", str(folder.path), "--limit", "20", "--json"])
+    (line,) = (line for line in told.err.splitlines() if "no certificate file was written" in line)
+    assert "no form in deployed files" in line and json.loads(told.out)["lipschitz"] > 0.0
+    assert folder.certified.exists() and not folder.certificate.exists()
+    output_of(capsys, ["report", str(folder.path)])
+    assert "No certificate file was written" in (folder.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_certified_never_exceeds_attacked_and_rules_are_ordered(finished, capsys):

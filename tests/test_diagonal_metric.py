@@ -14,7 +14,7 @@ import wellposed as wp
 from harness.tails import with_tail
 from wellposed import testing
 from wellposed.bounds.diagonal_metric import DenseMetricProblem, dense_metric_problem
-from wellposed.bounds.search.dense_barrier import least_square
+from wellposed.bounds.search.primal_dual import PrimalDualSearch
 from wellposed.testing import check_refusals
 
 
@@ -108,7 +108,8 @@ def test_an_ill_posed_map_gets_no_bound():
     assert block.bound(testing.eye(3, dtype=torch.float64)) is None
     zero = testing.zeros(2, 3, dtype=torch.float64)
     assert DenseMetricProblem(0 * matrix, testing.eye(3), testing.ones(3)).bound(zero) is None
-    assert least_square(testing.eye(3).double(), 0 * matrix, zero + 1, testing.ones(3).double(), rank=3) is None
+    search = PrimalDualSearch(testing.eye(3).double(), 0 * matrix, testing.ones(3).double())
+    assert search.least_square(zero + 1) is None
 
 
 def layers():
@@ -145,9 +146,6 @@ def test_certificates_of_models(index, tmp_path):
             slope = (jacobians[:, i] - jacobians[:, j]).norm(dim=1).max()
             assert float(slope) <= float(certificate.pairs[i, j]) * (1 + 1e-9)
     assert certificate.check()
-    certificate.save(tmp_path / "c.json")
-    loaded = wp.Certificate.load(tmp_path / "c.json", model)
-    assert loaded.check() and loaded.lipschitz == certificate.lipschitz
     tail = certificate.tail
     for forged in (
         dataclasses.replace(tail, value=0.99 * tail.value),
@@ -180,7 +178,7 @@ def test_where_the_metric_applies():
     with pytest.raises(wp.InputError, match="method='sdp'"):
         wp.certify(wp.MonDEQ(5, 4), method="sdp")
     large = wp.MonDEQ(3, 300)
-    assert wp.certify(large).tail is None  # unasked only up to a size
+    assert wp.certify(large, seconds=0.0).tail is None and wp.certify(large).tail is not None
     assert dense_metric_problem(wp.ConvNEMON(1, 2, (3, 3))) is None
 
 

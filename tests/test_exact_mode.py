@@ -13,11 +13,11 @@ from torch import nn
 
 import wellposed as wp
 from harness.deployed_files import accepted, claim_of, forge, written
-from test_deployed_checker import CASES, MODELS
-from test_deployed_checker_cells import MODELS as CELLS
+from test_checker import CASES, MODELS
+from test_checker_cells import MODELS as CELLS
+from wellposed.checker import Refuted, check, exact, main, proofs, rationals
+from wellposed.checker.rationals import Rationals
 from wellposed.cli.commands import verify
-from wellposed.deployed_checker import Refuted, check, exact, main, proofs, rationals
-from wellposed.deployed_checker.rationals import Rationals
 
 flint = pytest.importorskip("flint", reason="python-flint is not installed: pip install 'wellposed[exact]'")
 pytestmark = pytest.mark.float32

@@ -252,7 +252,7 @@ def test_no_answer_where_an_entry_is_no_number(name: str, entry: float, tmp_path
 
 @pytest.mark.parametrize("name", ["ReflectedEquilibrium_tanh", "PositiveEquilibrium_tanh"])
 def test_bodies_do_not_shadow_names(name: str):
-    from wellposed.deployed_checker.functions import function
+    from wellposed.checker.functions import function
 
     nodes = function(name).node
     outer = {output for node in nodes for output in node.output}
@@ -266,7 +266,7 @@ def test_what_is_assumed_of_a_runtime(sigma: str):
     from onnx import TensorProto, helper
 
     from wellposed.activations import activation
-    from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, VERSION, assumed, called, function
+    from wellposed.checker.functions import DOMAIN, IR_VERSION, OPSET, VERSION, assumed, called, function
 
     ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n"]) for name in "vs"]
     graph = helper.make_graph([helper.make_node(sigma, ["v"], ["s"], domain=DOMAIN)], "g", ends[:1], ends[1:])

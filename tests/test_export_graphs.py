@@ -14,8 +14,8 @@ from torch_geometric.data import Batch, Data
 import wellposed as wp
 from harness.deployed_files import accepted, changed, claim_of, forge, refused, stored
 from test_graph_certificates import dense_logits, graphs_of, model_of
-from wellposed.deployed_checker import check
-from wellposed.deployment.certificate import certify_file
+from wellposed.checker import check
+from wellposed.deployment import certify_file
 from wellposed.deployment.runtime import DeployedNetwork
 
 pytest.importorskip("onnxruntime")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 import wellposed as wp
 from harness.deployed_files import accepted, changed, claim_of, forge, refused, slopes, stored, written
-from wellposed.deployed_checker import check
+from wellposed.checker import check
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.float32
@@ -107,6 +108,13 @@ def another_kernel(model: onnx.ModelProto) -> None:
     model.graph.node[4].input[2] = "other"
 
 
+def drive_by_column(model: onnx.ModelProto) -> None:
+    """Let the tier be driven with a step for each column, which its function divides bounds of samples by."""
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(8, np.float32), "steps"))
+    tier = next(node for node in model.graph.node if node.op_type.startswith("TierEquilibrium"))
+    tier.input[list(tier.input).index(TIER + "drive")] = "steps"
+
+
 CHANGES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "sensitivity": (lambda m: changed(stored(m, TIER + "sensitivity"), lambda a: 0.9 * a), "sensitivity: "),
     "state map": (lambda m: changed(stored(m, TIER + "transfer"), lambda a: a + 0.1), "sensitivity: "),
@@ -114,6 +122,7 @@ CHANGES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "another shape of those": (lambda m: stored(m, TIER + "keep").dims.insert(0, 1), "shapes: "),
     "half masked": (lambda m: changed(stored(m, TIER + "mask"), lambda a: 0.5 * a), "options: "),
     "roots of unity": (lambda m: changed(stored(m, TIER + "rows"), lambda a: a * (1 + 1e-15)), "transform: "),
+    "a step for each column": (drive_by_column, "shapes: "),
     "norm": (lambda m: changed(stored(m, "Circular_6.norm"), lambda a: 0.99 * a), "norm: "),
     "drive": (larger_drive, "lipschitz: "),
     "nothing kept": (lambda m: changed(stored(m, TIER + "keep"), lambda a: 0.0 * a), "lipschitz: "),

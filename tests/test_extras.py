@@ -10,7 +10,7 @@ import importlib, pkgutil, sys
 
 EXTRAS = {
     "lightning", "sklearn", "tyro", "tomli_w", "rich", "matplotlib", "jinja2", "foolbox", "eagerpy", "pyautoattack",
-    "torch_geometric", "scipy", "cvxpy", "hypothesis", "pytest", "PIL", "onnxruntime", "flint",
+    "torch_geometric", "torchdeq", "jax", "scipy", "cvxpy", "hypothesis", "pytest", "PIL", "onnxruntime", "flint",
 }
 
 class Missing:

@@ -13,9 +13,9 @@ from torch import nn
 
 import wellposed as wp
 from harness.deployed_files import accepted, changed, claim_of, forge, is_accepted, refused, stored, written
+from wellposed.checker import main
+from wellposed.checker.functions import called, function
 from wellposed.cli.main import run
-from wellposed.deployed_checker import main
-from wellposed.deployed_checker.functions import called, function
 from wellposed.falsification.deployed.reference import Reference
 
 pytestmark = pytest.mark.float32

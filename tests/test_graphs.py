@@ -457,7 +457,7 @@ def test_train_from_the_command_line(small_set, tmp_path, capsys, variant):
     assert command(certify) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["inputs"] == "graphs" and 0 < summary["lower_bound"] <= summary["lipschitz"] <= 1 + 1e-4
-    assert command(["verify", str(out / "certificate.json"), str(out / "weights.safetensors")]) == 0
+    assert command(["verify", str(out / "certificate.json"), str(out / "model.onnx")]) == 0
     attack = ["attack", str(out), "--data-root", str(small_set), "--eps", "0.1", "1", "5", "--steps", "6"]
     assert command(attack) == 0  # fails on any contradiction
     text = capsys.readouterr().out

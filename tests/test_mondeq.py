@@ -192,7 +192,7 @@ def test_lost_monotonicity_raises():
     layer = wp.MonDEQ(3, 8, m=1e-6)
     layer.constraint.load_state_dict(constraint.state_dict())
     with pytest.raises(wp.GuaranteeError, match="use float64"):
-        layer(testing.randn(2, 3))
+        layer.solve(testing.randn(2, 3))
 
 
 @pytest.mark.parametrize("certified", [False, True])

@@ -252,17 +252,14 @@ def test_numbers_of_registered_objects_are_a_part_of_the_digest():
     assert not wp.certify(models[0]).is_about(models[1])
 
 
-def test_what_a_loaded_certificate_is_about(tmp_path):
+def test_the_same_weights_by_the_same_names_are_no_network():
     torch.manual_seed(0)
     model = nn.Sequential(wp.MonDEQ(4, 5), nn.Identity(), nn.Linear(5, 3)).eval()
     certificate = wp.certify(model)
-    certificate.save(tmp_path / "c.json")
-    loaded = wp.Certificate.load(tmp_path / "c.json")
-    other = nn.Sequential(model[0], nn.Tanh(), model[2]).eval()  # with the same weights by the same names
-    assert loaded.is_about(model) and not loaded.is_about(other)
-    assert wp.Certificate.load(tmp_path / "c.json", model).is_about(model)
+    other = nn.Sequential(model[0], nn.Tanh(), model[2]).eval()
+    assert certificate.is_about(model) and not certificate.is_about(other)
     with pytest.raises(wp.CertificateError, match="another network"):
-        wp.Certificate.load(tmp_path / "c.json", nn.Sequential(wp.MonDEQ(4, 5), nn.Identity(), nn.Linear(5, 3)))
+        certificate.check(other)
     assert certificate.is_about(nn.Sequential(model)) and certificate.check(nn.Sequential(model))
 
 
@@ -333,10 +330,8 @@ def test_colour_normalisations_are_folded_into_the_best_metric(image, tmp_path):
     )
     model = nn.Sequential(front, *rest).eval()
     certificate = wp.certify(model, inputs=testing.rand(8, 3, 4, 4))
-    assert certificate.tail.folded and certificate.check()
+    assert certificate.tail.place == 0 and certificate.check()
     apart = wp.certify(nn.Sequential(*rest).eval())
     assert certificate.lower_bound <= certificate.lipschitz < 0.8 * apart.lipschitz / float(front.std.min())
     if not image:
         assert certificate.lipschitz < 1.5 * certificate.lower_bound
-    certificate.save(tmp_path / "c.json")
-    assert wp.Certificate.load(tmp_path / "c.json", model).check()

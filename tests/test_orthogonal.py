@@ -304,3 +304,13 @@ def test_trained_cells_reach_six_digits_within_the_predicted_steps(options):
     assert (solution.error_bound <= 1e-6 * (1 + size) * (1 + 1e-6)).all()
     factor = layer.constants(layer.norm_excess())[0]
     assert int(solution.steps.max()) <= wp.guarantee.Plan(1.0, factor).iterations(2 * float(size.max()), 0.5e-6)
+
+
+def test_witnesses_are_about_the_orthogonal_maps_that_run():
+    """Formed again in float64 they are others, by more than the constants are apart."""
+    for seed in range(30):
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Flatten(), wp.OrthogonalLinear(6, 4))
+        for norm in (2, "inf", 1):
+            certificate = wp.certify(model, norm=norm, inputs=testing.rand(5, 6))
+            assert certificate.lower_bound <= certificate.lipschitz

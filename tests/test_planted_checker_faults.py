@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from harness.deployed_files import accepted, changed, claim_of, forge, is_accepted, seal, stored, written
-from test_deployed_checker import MODELS, rename, swap_errors
-from wellposed.deployed_checker import (
+from test_checker import MODELS, rename, swap_errors
+from wellposed.checker import (
     claim,
     core,
     dense,

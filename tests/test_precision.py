@@ -17,11 +17,8 @@ def model(dtype=torch.float32):
 
 
 @pytest.mark.parametrize(("dtype", "name"), [(torch.float32, "float32"), (torch.float64, "float64")])
-def test_a_certificate_states_its_precision(dtype, name, tmp_path):
-    certificate = wp.certify(model(dtype))
-    assert certificate.precision == name
-    certificate.save(tmp_path / "c.json")
-    assert wp.Certificate.load(tmp_path / "c.json").precision == name
+def test_a_certificate_states_its_precision(dtype, name):
+    assert wp.certify(model(dtype)).precision == name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

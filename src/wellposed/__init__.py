@@ -12,6 +12,7 @@ from wellposed.certificates import pac_bayes as pac_bayes
 from wellposed.certificates import perturbation_bound as perturbation_bound
 from wellposed.certificates import well_posedness as well_posedness
 from wellposed.certificates import witness as witness
+from wellposed.deployment import certify_file as certify_file
 from wellposed.deployment import deployable as deployable
 from wellposed.deployment import export as export
 from wellposed.deployment import load as load

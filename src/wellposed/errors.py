@@ -53,7 +53,7 @@ class GuaranteeError(CertificateError, ValueError):
 
 
 class NotConvergedWarning(UserWarning):
-    """A solve ended without reaching its tolerance and the caller asked for a warning."""
+    """A solve ended without reaching its tolerance, and the caller asked for a warning or for a radius, which is then zero."""
 
 
 @contextlib.contextmanager

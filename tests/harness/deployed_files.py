@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,10 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed import deployed_checker
+from wellposed import checker
 from wellposed.certificates import Certificate
-from wellposed.deployed_checker import Refuted, check
-from wellposed.deployment import export
-from wellposed.deployment.certificate import certify_file
+from wellposed.checker import Refuted, check
+from wellposed.deployment import certify_file, export
 
 
 def written(model: nn.Module, folder: Path, shape: tuple[int, ...], *, norm: str = "2", **options: Any) -> Certificate:
@@ -122,11 +124,25 @@ def slopes(network: wp.Network, shape: tuple[int, ...], norm: str, *, count: int
 
 def run_alone(folder: Path) -> subprocess.CompletedProcess[str]:
     """The checker as a stranger runs it: a copy of its folder, by itself."""
-    shutil.copytree(Path(deployed_checker.__file__).parent, folder / "deployed_checker")
+    shutil.copytree(Path(checker.__file__).parent, folder / "checker")
     code = (
         "import runpy, sys; sys.argv[1:] = ['c.json', 'm.onnx']\n"
-        "try:\n    runpy.run_module('deployed_checker', run_name='__main__')\n"
+        "try:\n    runpy.run_module('checker', run_name='__main__')\n"
         "finally:\n    print('foreign', [n for n in sys.modules if n.split('.')[0] in ('torch', 'wellposed', 'scipy')])\n"
-        "    print('files', *{m.__file__ for n, m in sys.modules.items() if n.startswith('deployed_checker')})\n"
+        "    print('files', *{m.__file__ for n, m in sys.modules.items() if n.startswith('checker')})\n"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
+
+
+def code_lines(path):
+    """How many lines of a file are neither blank, nor comments, nor docstrings."""
+    text = Path(path).read_text(encoding="utf-8")
+    quiet = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    found = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in quiet:
+            found.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            found -= set(range(node.lineno, node.end_lineno + 1))
+    return len(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from wellposed.errors import CertificateError
 from wellposed.network import Network
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import REPRODUCIBLE
+
+if TYPE_CHECKING:
+    from wellposed.bounds.budget import Budget
 
 
 class NotApplicable(CertificateError):
@@ -34,6 +37,7 @@ class Bound(ABC):
         pairs: constants of the margins y_i − y_j, float64, shape (classes, classes); None where none follow.
         factors: constants of the blocks, for a bound that multiplies them.
         tail: what diagonal metrics prove of the network's end, for a bound that rests on it.
+        left_out: what the budget of its search did not suffice for, in words; empty where nothing was left out.
     """
 
     method: str
@@ -43,6 +47,7 @@ class Bound(ABC):
     pairs: Tensor | None = None
     factors: tuple[Factor, ...] = ()
     tail: TailBound | None = None
+    left_out: str = ""
 
     def __repr__(self) -> str:
         margins = "no class margins" if self.pairs is None else f"{len(self.pairs)} classes"
@@ -69,10 +74,6 @@ class Bound(ABC):
         require_proved(self.method, self.value, self.pairs, found.value, found.pairs)
         return found
 
-    def filed(self, network: Network) -> Bound | None:
-        """This bound, or one near it, as the checker of certificate files can follow it; None where it cannot."""
-        return None
-
 
 class BoundMethod(ABC):
     """A theorem that bounds Lipschitz constants of networks.
@@ -86,13 +87,14 @@ class BoundMethod(ABC):
     norms: ClassVar[tuple[Norm, ...]]
 
     @abstractmethod
-    def bound(self, network: Network, norm: Norm, *, largest: int | None = None) -> Bound:
+    def bound(self, network: Network, norm: Norm, *, budget: Budget | None = None) -> Bound:
         """The bound that follows for a network.
 
         Args:
             network: the stored numbers, by blocks that say what is known of them.
             norm: one of ``norms``.
-            largest: size of the largest state for which to go to the expense of a search; None where the method was asked for.
+            budget: of time for searches; None for no limit. What is left out for it is said in ``left_out``, or raised as
+                `wellposed.bounds.budget.OutOfBudget`.
 
         Raises:
             CertificateError: none follows (`NotApplicable`), or something is not known of a block.

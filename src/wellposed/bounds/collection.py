@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,13 +9,12 @@ import torch
 from torch import Tensor
 
 from wellposed.bounds.bound import Bound, BoundMethod
-from wellposed.bounds.entrywise import Entrywise, EntrywiseBound
-from wellposed.bounds.factor import Factor
+from wellposed.bounds.budget import Budget, OutOfBudget
+from wellposed.bounds.entrywise import Entrywise
 from wellposed.bounds.from_l1 import Columns
 from wellposed.bounds.from_linf import Ellipsoids
 from wellposed.bounds.metric_of_tail import MetricOfTail
-from wellposed.bounds.product import ProductBound, ProductOfConstants
-from wellposed.bounds.tail_bound import TailBound
+from wellposed.bounds.product import ProductOfConstants
 from wellposed.bounds.tail_method import TailMethod
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check, choices
 from wellposed.network import Network
@@ -25,7 +23,6 @@ from wellposed.numerics.norm import NORMS, Norm
 PRODUCT = ProductOfConstants()
 _TAILS: tuple[TailMethod, ...] = (MetricOfTail(), Ellipsoids(), Columns())
 _METHODS: list[BoundMethod] = [Entrywise(), PRODUCT, *_TAILS]
-_LARGEST = 256  # state for which the expensive ones are looked for unasked
 
 
 def bound_methods(norm: Norm | None = None) -> tuple[BoundMethod, ...]:
@@ -74,13 +71,19 @@ def unregister_bound(method: BoundMethod) -> None:
     _METHODS[:] = [other for other in _METHODS if other is not method]
 
 
-def collect(network: Network, norm: Norm, name: str | None = None) -> tuple[Bound, ...]:
+def collect(
+    network: Network, norm: Norm, name: str | None = None, budget: Budget | None = None
+) -> tuple[tuple[Bound, ...], tuple[str, ...]]:
     """What the methods prove of a network, each by itself.
 
     Args:
         network: the stored numbers.
         norm: of inputs and outputs.
-        name: of the one method to ask, whatever it costs, beside the product of the blocks' constants; None to ask all.
+        name: of the one method to ask, beside the product of the blocks' constants; None to ask all.
+        budget: of time for searches; None for no limit.
+
+    Returns:
+        The bounds, and in words what was left out for the budget.
 
     Raises:
         CertificateError: none of them applies, or the one that was asked for does not, and why; a `GuaranteeError` where weights
@@ -95,23 +98,28 @@ def collect(network: Network, norm: Norm, name: str | None = None) -> tuple[Boun
         raise InputError(f"method={name!r}: is about the norm {known}; leave it out for norm={norm!r}")
     found: list[Bound] = []
     refusals: list[str] = []
+    left_out: list[str] = []
     kinds: set[type[CertificateError]] = set()
     for method in asked:
         if name not in (None, method.name) and method is not PRODUCT:
             continue
         try:
-            bound = method.bound(network, norm, largest=_LARGEST if name is None else None)
+            bound = method.bound(network, norm, budget=budget)
         except CertificateError as error:
             refusals.append(f"{method.name}: {error}")
             kinds.add(type(error))
+            if isinstance(error, OutOfBudget):
+                left_out.append(refusals[-1])
             continue
+        if bound.left_out:
+            left_out.append(f"{method.name}: {bound.left_out}")
         _require_bound(bound, method, norm)
         found.append(replace(bound, pairs=None) if network.gives_rows else bound)
     if not found or (name is not None and all(bound.method != name for bound in found)):
         asked_for = f"norm={norm!r}" if name is None else f"method={name!r}"
         failed = GuaranteeError if GuaranteeError in kinds else CertificateError
         raise failed(f"{asked_for}: {'; '.join(refusals)}")
-    return tuple(found)
+    return tuple(found), tuple(left_out)
 
 
 def least(bounds: Sequence[Bound]) -> tuple[Bound, Tensor | None]:
@@ -138,21 +146,3 @@ def _require_bound(bound: Bound, method: BoundMethod, norm: Norm) -> None:
     square = pairs is None or (pairs.ndim == 2 and pairs.shape[0] == pairs.shape[1] and bool((pairs >= 0.0).all()))
     if (bound.method, bound.norm) != (method.name, norm) or not bound.value >= 0.0 or not square:
         raise CertificateError(f"{bound!r}: is no bound of the method {method.name!r} in the norm {norm!r}")
-
-
-def restored(norm: Norm, factors: tuple[Factor, ...], tail: TailBound | None, components: bool) -> tuple[Bound, ...]:
-    """The bounds that a certificate file has evidence for; they claim nothing beyond it.
-
-    Args:
-        norm: of inputs and outputs.
-        factors: constants of the blocks, for the Euclidean norm.
-        tail: what diagonal metrics prove.
-        components: whether sensitivities entry by entry count, which are proved from the weights alone.
-    """
-    found: list[Bound] = [ProductBound.of(factors, norm)] if factors else []
-    if tail is not None:
-        method = next(method for method in _TAILS if norm in method.norms)
-        found.append(method.following(tail, factors))
-    if components:
-        found.append(EntrywiseBound(method=Entrywise.name, norm=norm, value=math.inf, reason="as filed", vectors={}))
-    return tuple(found)

@@ -6,6 +6,7 @@ C may be one row difference of a head: then γ is a constant of a class margin.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.metric_inequality import DiagonalBound, MetricInequality, least_proved
-from wellposed.bounds.search.dense_barrier import least_square
+from wellposed.bounds.search.primal_dual import PrimalDualSearch
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.outward import rounding_constant
@@ -43,6 +44,12 @@ class DenseMetricProblem(MetricInequality):
         self._gram = driven @ driven.T
         self._absolute_gram = np.abs(driven) @ np.abs(driven).T
         self._inputs, self._roundings, self._metric = driven.shape[1], roundings, metric
+
+    @cached_property
+    def _search(self) -> PrimalDualSearch:
+        return PrimalDualSearch(
+            torch.from_numpy(self._displacement), torch.from_numpy(self._gram), self._metric.double()
+        )
 
     @override
     def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:
@@ -74,19 +81,18 @@ class DenseMetricProblem(MetricInequality):
         return is_positive_semidefinite(test, rounding * float(terms.sum(axis=1).max()) + lost)
 
     @override
-    def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
+    def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:
         seen, exponent = near_one(output, "C")
-        point = least_square(
-            torch.from_numpy(self._displacement), torch.from_numpy(self._gram), seen,
-            self._metric if start is None else start, rank=min(self._inputs, len(self._weight)),
-        )  # fmt: skip
+        point = self._search.least_square(seen, deadline)
         if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
             return None
         multipliers = torch.from_numpy(np.ldexp(point.multipliers.numpy(), 2 * exponent))
         least = math.sqrt(point.square)
 
         def claim(slack: float) -> DiagonalBound:
-            return DiagonalBound(math.ldexp(least * (1.0 + slack), exponent + self._exponent), multipliers)
+            return DiagonalBound(
+                math.ldexp(least * (1.0 + slack), exponent + self._exponent), multipliers, None, point.dual
+            )
 
         return least_proved(claim, lambda found: self.proves(output, found.multipliers, found.value), slack=_SLACK)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.bound import Bound, BoundMethod, NotApplicable
+from wellposed.bounds.budget import Budget
 from wellposed.network import Network
 from wellposed.network.entrywise import DivisionStep, EntrywiseStep
 from wellposed.network.kinds import Block
@@ -24,23 +25,11 @@ from wellposed.numerics.outward import TINY, enlarged, enlarged_sum
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class EntrywiseBound(Bound):
-    """A bound by how far single entries move.
-
-    Attributes:
-        vectors: what proves it: for every layer NAME ``"NAME/m_matrix"``, v > 0 with Av > 0, and ``"NAME/moved"``, bounds of how
-            far its state moves, shape (n,), or for ℓ1 of how far the outputs move with the offset of its state, shape
-            (1 + margins, n).
-    """
-
-    vectors: dict[str, Tensor]
+    """A bound by how far single entries move, which the weights alone prove."""
 
     @override
     def proved_again(self, network: Network) -> EntrywiseBound:
         return entrywise_bound(network.blocks, self.norm)
-
-    @override
-    def filed(self, network: Network) -> EntrywiseBound:
-        return self
 
 
 class Entrywise(BoundMethod):
@@ -49,7 +38,7 @@ class Entrywise(BoundMethod):
     name, norms = "entrywise", ("inf", "1")
 
     @override
-    def bound(self, network: Network, norm: Norm, *, largest: int | None = None) -> EntrywiseBound:
+    def bound(self, network: Network, norm: Norm, *, budget: Budget | None = None) -> EntrywiseBound:
         return entrywise_bound(network.blocks, norm)
 
 
@@ -78,9 +67,8 @@ def entrywise_bound(blocks: Sequence[Block], norm: Norm) -> EntrywiseBound:
         pairs = torch.zeros(len(rows), len(rows), dtype=torch.float64, device="cpu")
         for (i, j), bound in zip(places, apart.tolist(), strict=True):
             pairs[i, j] = pairs[j, i] = bound
-    vectors = {name: tensor for step in steps for name, tensor in step.evidence().items()}
     return EntrywiseBound(
-        method=Entrywise.name, norm=norm, value=whole, pairs=pairs, vectors=vectors,
+        method=Entrywise.name, norm=norm, value=whole, pairs=pairs,
         reason="componentwise sensitivity, block by block",
     )  # fmt: skip
 

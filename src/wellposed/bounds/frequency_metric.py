@@ -57,12 +57,6 @@ class CircularMetricProblem(MetricInequality):
         self._terms = absolute + eye.real
         self._gram, self._gram_error, self._exponent, self._metric = gram, gram_error, exponent, metric
 
-    @property
-    def constant_gram(self) -> Tensor | None:
-        """G where it is the same real matrix at all frequencies, shape (channels, channels)."""
-        same = self._gram.stride(0) == 0
-        return self._gram[0].real.contiguous() if same else None
-
     @override
     def proves(self, output: Tensor, multipliers: Tensor, value: float, shares: Tensor | None = None) -> bool:
         if multipliers.shape != (self._size,) or not multipliers.is_floating_point() or not self._fits(output):
@@ -97,7 +91,7 @@ class CircularMetricProblem(MetricInequality):
         return is_positive_semidefinite(rest.numpy(), lost)
 
     @override
-    def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
+    def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:
         if not self._fits(output) or not bool(torch.isfinite(output).all()) or not float(output.abs().max()) > 0.0:
             return None
         if not float(self._gram.abs().max()) > 0.0:
@@ -108,7 +102,7 @@ class CircularMetricProblem(MetricInequality):
             self._displacement, self._gram, self._transformed(seen) / norm, self._counts, self._size
         )
         metric = near_one(self._metric if start is None else start)[0]
-        point = minimise(barrier, metric, tolerance=_TOLERANCE)
+        point = minimise(barrier, metric, tolerance=_TOLERANCE, deadline=deadline)
         if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
             return None
 

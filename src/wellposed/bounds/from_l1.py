@@ -57,8 +57,8 @@ class ColumnMetricProblem(MetricInequality):
 
     @override
     @torch.no_grad()
-    def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
-        found = self._whole.bound(output)
+    def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:
+        found = self._whole.bound(output, None, deadline)
         if found is None:
             return None
         seen, exponent = near_one(output, "C")

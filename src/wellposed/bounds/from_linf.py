@@ -7,6 +7,7 @@ towards where the bound is least. Single outputs and margins are numbers, on whi
 from __future__ import annotations
 
 import math
+import time
 
 import torch
 from torch import Tensor
@@ -18,8 +19,10 @@ from wellposed.bounds.tail_method import FlatTailMethod
 from wellposed.bounds.tail_problem import LARGEST_OUTPUT
 from wellposed.numerics.outward import enlarged, reduced
 
-_ROUNDS = 6  # of the weights d
-_ENOUGH = 1e-2  # relative improvement below which another round is not worth it
+_ROUNDS = 12  # of the weights d
+_POWER = 0.25  # of the ratio of moments by which they move, at first
+_MISSES = 3  # rounds in a row that are not worth it, after which there are no more
+_ENOUGH = 1e-4  # relative improvement below which another round is not worth it
 _SCALED = 3  # roundings of a root, its reciprocal and a product
 
 
@@ -52,35 +55,32 @@ class EllipsoidMetricProblem(MetricInequality):
         return self._within(shares.double()).proves(output, multipliers, reduced(value / reach, len(shares) + 2))
 
     @override
-    def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
+    def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:
         shares = torch.ones(self._weight.shape[1], dtype=torch.float64, device="cpu")
-        found = self._within(shares).bound(output)
+        found = self._within(shares).bound(output, None, deadline)
         if found is None:
             return None
-        best = _around(found, shares)
+        best, power, misses = _around(found, shares), _POWER, 0
         for _ in range(_ROUNDS):
-            shares = self._moved(output, found, shares)
-            found = self._within(shares).bound(output, found.multipliers)
-            if found is None:
+            if misses == _MISSES or time.monotonic() >= deadline:
                 break
-            trial = _around(found, shares)
-            improved = best.value - trial.value
-            best = trial if improved > 0.0 else best
-            if improved < _ENOUGH * best.value:
-                break
+            trial_shares = self._moved(found, shares, power)
+            trial = self._within(trial_shares).bound(output, None, deadline)
+            around = best if trial is None else _around(trial, trial_shares)
+            improved = best.value - around.value
+            misses = misses + 1 if improved < _ENOUGH * best.value else 0
+            if trial is None or not improved > 0.0:
+                power *= 0.5  # it went too far
+            else:
+                best, found, shares = around, trial, trial_shares
         return best
 
-    def _moved(self, rows: Tensor, found: DiagonalBound, shares: Tensor) -> Tensor:
-        """d·(mean of x_i²)^¼ at the optimum, which all have one mean where d is best."""
-        weight, matrix, multipliers = self._weight, self._matrix, found.multipliers
-        half = multipliers[:, None] * (torch.eye(len(matrix), dtype=torch.float64, device="cpu") - matrix)
-        driven = multipliers[:, None] * weight
-        test = half + half.t() - rows.t() @ rows - (driven / shares) @ driven.t() / found.value**2
-        values, vectors = torch.linalg.eigh(0.5 * (test + test.t()))
-        floor = 1e-7 * float(values[-1])
-        state = vectors / values.clamp_min(floor).sqrt()
-        squares = ((driven.t() @ state) / shares[:, None]).square().sum(1)
-        moved = shares * (squares / squares.mean()).clamp(1e-4, 1e4) ** 0.25
+    def _moved(self, found: DiagonalBound, shares: Tensor, power: float) -> Tensor:
+        """d·(mean of x_i²)^power at the optimum, which all have one mean where d is best."""
+        assert found.dual is not None
+        driven = found.multipliers[:, None] * self._weight / shares
+        squares = ((found.dual @ driven) * driven).sum(0).clamp_min(0.0)
+        moved = shares * (squares / squares.mean()).clamp(1e-4, 1e4) ** power
         return (moved / moved.mean()).clamp_min(1e-4)
 
 

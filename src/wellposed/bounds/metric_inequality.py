@@ -7,6 +7,7 @@ for it). λ may come from anywhere: only `proves` counts.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,11 +28,13 @@ class DiagonalBound:
         value: γ.
         multipliers: λ, float64, shape (n,), or one for every channel.
         shares: the axes of the ellipsoid that the constant is about, shape (inputs,), where it is about one.
+        dual: what the search for it says of the worst changes of the state, their second moments up to a factor, shape (n, n).
     """
 
     value: float
     multipliers: Tensor
     shares: Tensor | None = None
+    dual: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"DiagonalBound({self.value:.6g}, multipliers of shape {tuple(self.multipliers.shape)})"
@@ -52,12 +55,13 @@ class MetricInequality(ABC):
         """
 
     @abstractmethod
-    def bound(self, output: Tensor, start: Tensor | None = None) -> DiagonalBound | None:
+    def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:
         """A nearly least proved constant of x ↦ C z*, or None where none could be proved.
 
         Args:
             output: C, shape (outputs, features of the state).
-            start: multipliers to start from, such as those of another C.
+            start: multipliers to start from, such as those of another C, where that helps a search.
+            deadline: of `time.monotonic`, at which a search stops with what it has.
         """
 
 

@@ -6,7 +6,6 @@ standard deviations before the layer is made a part of its input map.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.bound import NotApplicable
+from wellposed.bounds.budget import Budget
 from wellposed.bounds.diagonal_metric import dense_metric_problem
 from wellposed.bounds.factor import Factor, factors_of
 from wellposed.bounds.frequency_metric import circular_metric_problem
@@ -35,7 +35,7 @@ class MetricOfTail(TailMethod):
     reason = "best diagonal metric for the last layer and its head, times the constants of the blocks before"
 
     @override
-    def problem(self, network: Network, *, largest: int | None = None, fold: bool = True) -> TailProblem:
+    def problem(self, network: Network, *, budget: Budget | None = None) -> TailProblem:
         tail = tail_of(network.blocks)
         if tail is None:
             raise NotApplicable(
@@ -43,12 +43,12 @@ class MetricOfTail(TailMethod):
                 "diagonal metric, with at most one linear layer after it; or a circular convolution, with averages over windows "
                 "at most, Flatten() and one linear layer after it"
             )
-        place, std = _folded(network.blocks, tail) if fold else (tail.place, None)
-        inequality = _inequality(tail.layer, std, largest)
+        place, std = _folded(network.blocks, tail)
+        inequality = _inequality(tail.layer, std, budget or Budget())
         if inequality is None:
             raise NotApplicable(
                 f"{tail.name}: needs slopes of σ in [0, 1], and a W that is a matrix, well posed in some diagonal metric, or a "
-                "circular convolution; for large states it must be asked for by its name"
+                "circular convolution"
             )
         return TailProblem(tail=tail, place=place, inequality=inequality)
 
@@ -57,10 +57,15 @@ class MetricOfTail(TailMethod):
         return factors_of(network.blocks[: tail.place], "2")
 
 
-def _inequality(layer: Equilibrium, std: Tensor | None, largest: int | None) -> MetricInequality | None:
-    """The inequality of a layer, or None where none applies, or its search costs more than that of a state of this size."""
-    work = math.inf if largest is None else largest**3
-    if layer.state_features**3 <= work:
+def _inequality(layer: Equilibrium, std: Tensor | None, budget: Budget) -> MetricInequality | None:
+    """The inequality of a layer, or None where none applies.
+
+    Raises:
+        OutOfBudget: a search would take too long.
+    """
+    what = f"the best metric for a state of {layer.state_features}"
+    if layer.operator().matrix() is not None:
+        budget.require(float(layer.state_features) ** 3, what)
         dense = dense_metric_problem(layer, std)
         if dense is not None:
             return dense
@@ -68,7 +73,8 @@ def _inequality(layer: Equilibrium, std: Tensor | None, largest: int | None) -> 
         return None
     channels, height, width = layer.state_shape
     # Complex matrices of the channels at half of the frequencies are as much work.
-    return circular_metric_problem(layer, std) if 2 * channels**3 * height * width <= work else None
+    budget.require(2.0 * channels**3 * height * width, what)
+    return circular_metric_problem(layer, std)
 
 
 def _folded(blocks: Sequence[Block], tail: Tail) -> tuple[int, Tensor | None]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.bound import Bound, BoundMethod
+from wellposed.bounds.budget import Budget
 from wellposed.bounds.factor import Factor, factors_of, product
 from wellposed.errors import CertificateError
 from wellposed.network import Network
@@ -42,10 +43,6 @@ class ProductBound(Bound):
             raise CertificateError("factors: they are not those of the model's blocks")
         return fresh
 
-    @override
-    def filed(self, network: Network) -> ProductBound | None:
-        return self if self.norm == "2" else None
-
     @classmethod
     def of(cls, factors: tuple[Factor, ...], norm: Norm, pairs: Tensor | None = None) -> ProductBound:
         """The bound that the constants of all blocks give."""
@@ -65,7 +62,7 @@ class ProductOfConstants(BoundMethod):
     name, norms = "product", NORMS
 
     @override
-    def bound(self, network: Network, norm: Norm, *, largest: int | None = None) -> ProductBound:
+    def bound(self, network: Network, norm: Norm, *, budget: Budget | None = None) -> ProductBound:
         return product_bound(network, norm)
 
 

@@ -25,7 +25,7 @@ class TailBound:
         pairs: constants of the margins y_i − y_j from that block's input, shape (classes, classes), or None without a head.
         shares: axes of the ellipsoids of ℓ∞ constants, one row for each row of multipliers, shape (rows, inputs), see
             `wellposed.bounds.from_linf`; None for other norms.
-        folded: whether the first block is a normalisation that was made a part of the layer's input map.
+        left_out: see `wellposed.bounds.bound.Bound`.
     """
 
     block: str
@@ -34,7 +34,7 @@ class TailBound:
     multipliers: Tensor
     pairs: Tensor | None
     shares: Tensor | None = None
-    folded: bool = False
+    left_out: str = ""
 
     def __repr__(self) -> str:
         margins = "no class margins" if self.pairs is None else f"{len(self.pairs)} classes"

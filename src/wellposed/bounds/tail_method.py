@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.bounds.affine_network import affine_network
-from wellposed.bounds.bound import Bound, BoundMethod, NotApplicable
+from wellposed.bounds.bound import Bound, BoundMethod
+from wellposed.bounds.budget import Budget
 from wellposed.bounds.factor import Factor
 from wellposed.bounds.metric_inequality import MetricInequality
 from wellposed.bounds.tail import tail_of
@@ -36,17 +36,8 @@ class MetricBound(Bound):
 
     @override
     def proved_again(self, network: Network) -> MetricBound:
-        self.source.problem(network, fold=self.tail.folded).prove(self.tail)
+        self.source.problem(network).prove(self.tail)
         return self.source.following(self.tail, self.source.before(network, self.tail))
-
-    @override
-    def filed(self, network: Network) -> MetricBound | None:
-        if not self.tail.folded:
-            return self
-        with suppress(NotApplicable):  # the checker follows a normalisation as a block of its own
-            tail = self.source.problem(network, fold=False).bound()
-            return self.source.following(tail, self.source.before(network, tail))
-        return None
 
 
 class TailMethod(BoundMethod):
@@ -59,13 +50,12 @@ class TailMethod(BoundMethod):
     reason: str
 
     @abstractmethod
-    def problem(self, network: Network, *, largest: int | None = None, fold: bool = True) -> TailProblem:
+    def problem(self, network: Network, *, budget: Budget | None = None) -> TailProblem:
         """The tail of a network with the inequality that proves its constants.
 
         Args:
             network: the stored numbers.
-            largest: see `BoundMethod.bound`.
-            fold: whether a normalisation with several standard deviations before the layer is made a part of its input map.
+            budget: see `BoundMethod.bound`.
 
         Raises:
             CertificateError: the network ends in something else.
@@ -79,13 +69,20 @@ class TailMethod(BoundMethod):
         """The bound of a whole network that follows from one of its tail and the constants of the blocks before it."""
         value, pairs = tail.from_input(factors)
         return MetricBound(
-            method=self.name, norm=self.norms[0], value=value, pairs=pairs, reason=self.reason, tail=tail, source=self
+            method=self.name,
+            norm=self.norms[0],
+            value=value,
+            pairs=pairs,
+            reason=self.reason,
+            tail=tail,
+            source=self,
+            left_out=tail.left_out,
         )
 
     @override
     @torch.no_grad()
-    def bound(self, network: Network, norm: Norm, *, largest: int | None = None) -> MetricBound:
-        tail = self.problem(network, largest=largest).bound()
+    def bound(self, network: Network, norm: Norm, *, budget: Budget | None = None) -> MetricBound:
+        tail = self.problem(network, budget=budget).bound(budget or Budget())
         return self.following(tail, self.before(network, tail))
 
 
@@ -101,8 +98,11 @@ class FlatTailMethod(TailMethod):
     reading: Reading
 
     @override
-    def problem(self, network: Network, *, largest: int | None = None, fold: bool = True) -> TailProblem:
+    def problem(self, network: Network, *, budget: Budget | None = None) -> TailProblem:
         found, tail = affine_network(network, relu_only=False), tail_of(network.blocks)
         assert tail is not None
+        (budget or Budget()).require(
+            float(len(found.matrix)) ** 3, f"the best metric for a state of {len(found.matrix)}"
+        )
         inequality = self.inequality(found.matrix, found.weight, found.metric, found.roundings)
         return TailProblem(tail=tail, place=tail.place, inequality=inequality, reading=self.reading)

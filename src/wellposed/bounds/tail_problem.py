@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wellposed.bounds.bound import NotApplicable
+from wellposed.bounds.budget import Budget
 from wellposed.bounds.metric_inequality import DiagonalBound, MetricInequality
 from wellposed.bounds.tail import Tail
 from wellposed.bounds.tail_bound import TailBound
@@ -77,14 +78,18 @@ class TailProblem:
     def _spread(self) -> float:
         return math.sqrt(len(self.tail.rows)) if self.reading.spread else 1.0
 
-    def bound(self) -> TailBound:
+    def bound(self, budget: Budget | None = None) -> TailBound:
         """Nearly least constants, each in the best metric that was found.
+
+        Args:
+            budget: of time; None for no limit.
 
         Raises:
             NotApplicable: no metric was found.
         """
-        tail = self.tail
-        singles = [self.inequality.bound(tail.spread(rows)) for rows in self.wholes]
+        tail, budget = self.tail, budget or Budget()
+        singles = [self.inequality.bound(tail.spread(rows), None, budget.deadline) for rows in self.wholes]
+        left = ["the metric of all outputs was not searched for to the end"] if budget.is_spent else []
         largest = max((found for found in singles if found is not None), key=lambda found: found.value, default=None)
         failed = any(found is None and bool(rows.any()) for found, rows in zip(singles, self.wholes, strict=True))
         if largest is None or failed:
@@ -94,17 +99,23 @@ class TailProblem:
         value = enlarged(largest.value * self._spread, 2)
         fallback, start = self._by_whole(value), largest.multipliers
         pairs = torch.zeros(len(tail.rows), len(tail.rows), dtype=torch.float64, device="cpu") if self.classes else None
+        missed, whole = 0, DiagonalBound(fallback, largest.multipliers, largest.shares)
         for first, second in self.classes:
-            found = self.inequality.bound(self._margin(first, second), start)
-            margin = DiagonalBound(fallback, largest.multipliers, largest.shares) if found is None else found
+            row = self._margin(first, second)
+            found = None if budget.is_spent else self.inequality.bound(row, start, budget.deadline)
+            missed += budget.is_spent
+            margin = whole if found is None or found.value > fallback else found
             assert pairs is not None
             pairs[first, second] = pairs[second, first] = margin.value
             proved.append(margin)
+        if missed:
+            left.append(f"{missed} of {len(self.classes)} class margins have no metric of their own, or a rough one")
         shares = [found.shares for found in proved if found.shares is not None]
         return TailBound(
             block=tail.name, place=self.place, value=value, pairs=pairs,
             multipliers=torch.stack([found.multipliers for found in proved]),
-            shares=torch.stack(shares) if shares else None, folded=self.place < tail.place,
+            shares=torch.stack(shares) if shares else None,
+            left_out="" if not left else f"{'; '.join(left)}: the budget of {budget.seconds:g} s was spent",
         )  # fmt: skip
 
     def prove(self, claimed: TailBound) -> None:

@@ -1,23 +1,22 @@
-"""A model's Lipschitz constants as an object that can be applied, saved and checked again."""
+"""A model's Lipschitz constants as an object that can be applied and checked again."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.bounds.bound import Bound, require_proved
-from wellposed.bounds.collection import least, restored
+from wellposed.bounds.collection import least
 from wellposed.bounds.factor import Factor, product
 from wellposed.bounds.tail_bound import TailBound
-from wellposed.certificates.filing import filed_as, read_fields, write
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
-from wellposed.errors import CertificateError, InputError, WellposedError, check, choices
+from wellposed.errors import CertificateError, InputError, NotConvergedWarning, WellposedError, check, choices
 from wellposed.lower_bounds.witness import slope_between
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
 from wellposed.numerics.norm import Norm
@@ -33,25 +32,25 @@ class Certificate:
         lipschitz: constant of the map from the model's input to its logits, in the input's own units (pixels, when the
             model normalises inside).
         method: how it was obtained.
+        network: the network that it is about, which `evaluate` runs.
         bounds: every bound that was proved, with its evidence; the claims are the least of them.
         pairs: constants of the class margins y_i − y_j, shape (classes, classes), or None without a linear head.
-        weights_sha256: digest of the weights that it is about, as they were in the model's state dict.
         precision: of the arithmetic that radii hold for: ``"float32"``, ``"float64"``, or ``"float32, float64"`` for a mixture.
         lower_bound: a proved lower bound of the same constant, or None if none was looked for.
         witness: the two inputs that prove the lower bound.
-        network: the network that it is about, which `evaluate` runs; None for one that was loaded without its model.
+        left_out: what the budget of `certify` did not suffice for, in words, each with the bound's name.
     """
 
     norm: Norm
     lipschitz: float
     method: str
+    network: Network
     bounds: tuple[Bound, ...]
     pairs: Tensor | None
-    weights_sha256: str
     precision: str
     lower_bound: float | None = None
-    witness: tuple[Tensor, Tensor] | None = field(default=None)
-    network: Network | None = field(default=None)
+    witness: tuple[Tensor, Tensor] | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -59,13 +58,12 @@ class Certificate:
     def __repr__(self) -> str:
         margins = "no class margins" if self.pairs is None else f"{len(self.pairs)} classes"
         least = "" if self.lower_bound is None else f", at least {self.lower_bound:.6g}"
-        return f"Certificate(norm {self.norm}: at most {self.lipschitz:.6g}{least}; {margins}; {self.method})"
+        missing = "".join(f"; left out: {part}" for part in self.left_out)
+        return f"Certificate(norm {self.norm}: at most {self.lipschitz:.6g}{least}; {margins}; {self.method}{missing})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Certificate):
             return NotImplemented
-        if self.network is not None and other.network is not None and self.network.digest != other.network.digest:
-            return False
         pairs = [None if part.pairs is None else part.pairs.tolist() for part in (self, other)]
         return self._claims() == other._claims() and pairs[0] == pairs[1]
 
@@ -73,7 +71,7 @@ class Certificate:
         return hash(self._claims())
 
     def _claims(self) -> tuple[object, ...]:
-        return self.norm, self.lipschitz, self.lower_bound, self.weights_sha256, self.precision
+        return self.norm, self.lipschitz, self.lower_bound, self.network.digest, self.precision
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -132,19 +130,26 @@ class Certificate:
             rule: see `radius`.
             forward: whether radii are to hold for plain forward passes too, in the worst case of rounding; see `bounded_logits`.
             batch_size: inputs evaluated at a time.
+
+        Warns:
+            NotConvergedWarning: with the number of inputs whose solve did not converge; their radius is zero.
         """
         check(type(forward) is bool, "forward", forward, "must be True or False")
         network = self._about(None)
         network.require_unchanged()
         if network.takes_graphs:
-            return self.of(bounded_logits(network, x, forward=forward), labels, rule=rule)
+            result = bounded_logits(network, x, forward=forward)
+            _say_unsolved(int(result.unsolved.sum()), len(result.error))
+            return self.of(result, labels, rule=rule)
         network.check_input(x)
         check_labels(labels, len(x))
         check(type(batch_size) is int and batch_size >= 1, "batch_size", batch_size, "must be a positive integer")
-        found = []
+        found, unsolved = [], 0
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             result = bounded_logits(network, rows, forward=forward)
             found.append(self.of(result, truth, rule=rule))
+            unsolved += int(result.unsolved.sum())
+        _say_unsolved(unsolved, len(x))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64, device="cpu")
 
     def of(self, result: BoundedLogits, labels: Tensor, *, rule: str | None = None) -> Tensor:
@@ -158,7 +163,7 @@ class Certificate:
         Raises:
             InputError: they are logits of another network.
         """
-        if self.network is not None and result.digest not in (None, self.network.digest):
+        if result.digest not in (None, self.network.digest):
             raise InputError("result: these are logits of another network than the one that this certificate is about")
         # Errors grow with the Euclidean distance, which is at most √d times that of the ℓ∞ norm.
         growth = result.growth if self.norm != "inf" else enlarged(result.growth * math.sqrt(result.inputs), 2)
@@ -170,14 +175,10 @@ class Certificate:
         """Whether a model now is the network that this certificate is about; False also where it could not be certified.
 
         Args:
-            model: any module, or a network. For a certificate that was loaded without its model it is asked whether the weights
-                are those that it names, and everything that it claims is proved of them.
+            model: any module, or a network.
         """
         try:
-            network = materialise(model, None if self.network is None else self.network.input_shape)
-            if self.network is not None:
-                return network.digest == self.network.digest
-            return network.weights_sha256 == self.weights_sha256 and self.check(network)
+            return materialise(model, self.network.input_shape).digest == self.network.digest
         except WellposedError:
             return False
 
@@ -213,56 +214,18 @@ class Certificate:
         if not self.lower_bound <= min(proved * REPRODUCIBLE, self.lipschitz):
             raise CertificateError(f"lower_bound: {self.lower_bound!r} is claimed, the witness proves only {proved!r}")
 
-    def save(self, path: str | Path, model: nn.Module | Network | None = None) -> None:
-        """Write the certificate as JSON, and beside it the evidence for `wellposed verify`, as safetensors.
-
-        The file claims what its evidence proves. That is a little more than this certificate says, and more yet where a
-        normalisation with several standard deviations was made a part of the layer: the checker takes it as a block of its own.
-
-        Args:
-            path: of the JSON file; the evidence has its name with the ending ``.safetensors``.
-            model: the model; by default the network that was certified.
-
-        Raises:
-            CertificateError: the model is another network by now, or a file cannot be written.
-        """
-        network = self._about(model)
-        filed = [found for found in (bound.filed(network) for bound in self.bounds) if found is not None]
-        if not filed or (self.norm == "2" and not self.factors):  # which the blocks of a file are listed with
-            raise CertificateError(
-                f"norm={self.norm!r}: the checker of files can follow none of {', '.join(map(repr, self.bounds))}"
-            )
-        best, pairs = least(filed)
-        tail = next((bound.tail for bound in filed if bound.tail is not None), None)
-        write(Path(path), *filed_as(self, network, tail, best.value, pairs))
-
-    @classmethod
-    def load(cls, path: str | Path, model: nn.Module | Network | None = None) -> Certificate:
-        """Read a certificate; it holds for nothing until `check` passes on a model.
-
-        Args:
-            path: of the JSON file, with its evidence beside it.
-            model: the model that it is about, if it is at hand.
-
-        Raises:
-            CertificateError: not a certificate of this format, or changed since it was written; or the model has other weights.
-        """
-        fields = read_fields(Path(path))
-        evidence = {name: fields.pop(name) for name in ("factors", "tail", "components")}
-        found = cls(**fields, bounds=restored(fields["norm"], **evidence))
-        return found if model is None else replace(found, network=found._about(model))
-
     def _about(self, model: nn.Module | Network | None) -> Network:
         """The network that this certificate is about, which a given model must be."""
-        known = self.network
-        if model is None:
-            if known is None:
-                raise CertificateError(
-                    "model: this certificate was loaded from a file; pass the model that it is about"
-                )
-            return known
-        network = materialise(model, None if known is None else known.input_shape)
-        same = network.weights_sha256 == self.weights_sha256 if known is None else network.digest == known.digest
-        if not same:
-            raise CertificateError("weights_sha256: the certificate is about another network than the model now is")
-        return network if known is None else known
+        if model is not None and materialise(model, self.network.input_shape).digest != self.network.digest:
+            raise CertificateError("model: is another network by now than the one that this certificate is about")
+        return self.network
+
+
+def _say_unsolved(count: int, inputs: int) -> None:
+    """Warn of inputs whose solve did not converge, if there are any."""
+    if count:
+        warnings.warn(
+            f"{count} of {inputs} inputs: the solve did not converge, and their radius is 0",
+            NotConvergedWarning,
+            stacklevel=3,
+        )

@@ -1,21 +1,32 @@
-"""`certify`: a model's Lipschitz constants as an object that can be applied, saved and checked again."""
+"""`certify`: a model's Lipschitz constants as an object that can be applied and checked again."""
 
 from __future__ import annotations
+
+import math
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
+from wellposed.bounds.budget import Budget
 from wellposed.bounds.collection import collect, least
 from wellposed.certificates.certificate import Certificate
-from wellposed.errors import InputError, checked_options
+from wellposed.errors import InputError, check, checked_options
 from wellposed.lower_bounds.witness import witness
 from wellposed.network import Network, materialise
 from wellposed.numerics.norm import norm_named
 
+SECONDS = 60.0  # for the searches of metrics, unless others are given
+
 
 @checked_options
 def certify(
-    model: nn.Module | Network, *, norm: float | str = 2, inputs: Tensor | None = None, method: str | None = None
+    model: nn.Module | Network,
+    *,
+    norm: float | str = 2,
+    inputs: Tensor | None = None,
+    method: str | None = None,
+    seconds: float | None = None,
 ) -> Certificate:
     """Prove a Lipschitz constant of a model, and of every class margin where it ends in a linear layer.
 
@@ -28,10 +39,13 @@ def certify(
             symmetric normalisation.
         norm: 2, ``"inf"`` or 1, of inputs and outputs alike.
         inputs: data, shape (batch, ...), from which to search for a lower bound with its witness; None to skip that.
-        method: the one theorem to ask, whatever it costs: ``"product"`` for the product of the blocks' constants, or beside it
+        method: the one theorem to ask: ``"product"`` for the product of the blocks' constants, or beside it
             ``"metric"`` for the best diagonal metric of the last layer and its head (Euclidean), ``"entrywise"`` for
             sensitivities entry by entry (ℓ∞ and ℓ1), ``"ellipsoids"`` (ℓ∞), ``"columns"`` (ℓ1), or the name of one that was
-            registered; None for all, the metric for states of up to 256 features.
+            registered; None for all.
+        seconds: of wall-clock time for the searches of metrics together, `math.inf` for no limit. None for 60 where all theorems
+            are asked, and for no limit where one is asked by its name. ``left_out`` of the certificate says what they did not
+            suffice for, and class margins without a metric of their own get a constant from that of all outputs.
 
     Raises:
         CertificateError: a part of the model is not known, see `materialise`; its weights do not satisfy their theorem; or the
@@ -47,14 +61,21 @@ def certify(
     network = _network_for(model, inputs)
     network.require_unchanged()
     network.check_precision()
-    bounds = collect(network, named, None if method is None else str(method))
+    if seconds is not None:
+        check(
+            isinstance(seconds, Real) and seconds >= 0.0,
+            "seconds",
+            seconds,
+            "must be a number that is not negative, or None",
+        )
+    budget = Budget.of(SECONDS if method is None else math.inf) if seconds is None else Budget.of(seconds)
+    bounds, left_out = collect(network, named, None if method is None else str(method), budget)
     best, pairs = least(bounds)
     found = None if inputs is None else witness(network, inputs, norm=named)
     return Certificate(
-        norm=named, lipschitz=best.value, method=best.reason, bounds=bounds, pairs=pairs,
-        weights_sha256=network.weights_sha256, precision=network.precision,
-        lower_bound=None if found is None else found.lipschitz,
-        witness=None if found is None else (found.first, found.second), network=network,
+        norm=named, lipschitz=best.value, method=best.reason, network=network, bounds=bounds, pairs=pairs,
+        precision=network.precision, lower_bound=None if found is None else found.lipschitz,
+        witness=None if found is None else (found.first, found.second), left_out=left_out,
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""Checks a certificate file against a weight file, without the library that wrote it; see `core`."""
+"""Checks a certificate against a deployed network, one ONNX file, without the library that wrote them; see `core`."""
 
-from .core import Checker as Checker
+from .core import check as check
 from .core import main as main
 from .proofs import Refuted as Refuted

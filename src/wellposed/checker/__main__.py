@@ -1,4 +1,4 @@
-"""``python -m checker``."""
+"""``python -m checker CERTIFICATE.json MODEL.onnx``."""
 
 import sys
 

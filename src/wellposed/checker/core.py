@@ -1,100 +1,102 @@
-"""Checks a certificate file against a weight file, without the library that wrote it: numpy and safetensors only.
+"""Checks a certificate against a deployed network, without the library that wrote them: numpy, onnx and safetensors only.
 
-    python -m checker CERTIFICATE.json WEIGHTS.safetensors
+    python -m checker [--exact] CERTIFICATE.json MODEL.onnx
 
-A certificate names the blocks of a chain, a claimed Lipschitz constant for each, for all of them, and for every class margin.
-The evidence beside it holds the numbers that run and what proves the constants. This program checks digests; that the numbers are
-what the weights give, up to the rounding of their precision; every proof, again, by its own means; and that the claims follow. It
-trusts that the model is the chain of blocks that is named, evaluated by their definitions, with the numbers of the evidence.
-Kinds of blocks have modules of their own, of which only those that a certificate needs are loaded.
+The claim names the digest of the model's file, a norm, constants, and the theorems and the evidence that prove them; what the
+network is, this program reads from the file alone: its nodes are functions of the domain ``wellposed``, each of which it
+compares with the one that it knows, and which define what is computed. It proves the constants for exactly the numbers in the
+file, and whatever the file's own bound of its errors relies on.
 """
 
-import math
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from .accounting import check_accounting
-from .case import Block, Case, module_of
-from .conclusion import check_conclusion, check_lower_bound
-from .proofs import Refuted, norm_at_most, real
+import numpy as np
+
+from . import euclidean
+from .claim import Claim
+from .functions import assumed
+from .model import read
+from .node import CHECKED, Node
+from .proofs import Array, Refuted, require
+from .shapes import OPTIONS
 
 
-class Checker(Case):
-    """All checks of one certificate with its evidence, and of the weights that it should be about."""
+def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
+    """Check everything that a certificate claims of a model, in floating point, or in rational arithmetic.
 
-    def run(self) -> list[str]:
-        """Check everything.
+    Returns:
+        What was proved, and every option that it relies on, line by line.
 
-        Returns:
-            What was done, line by line.
+    Raises:
+        Refuted: the first check that fails.
+    """
+    try:
+        claim = Claim(certificate)
+        nodes = read(model, claim.model_sha256)
+        log = [line for node in nodes for line in _described(node)]
+        if exact:
+            import_module(".exact", __package__).convert(nodes, claim)
+            log.append("every inequality is proved in rational arithmetic")
+        whole, pairs = constants_of(nodes, claim)
+        log += import_module(".graphs", __package__).ASSUMED if nodes[0].nodewise else []
+        for sigma in sorted({node.sigma for node in nodes} - {""}):
+            log.append(f"assumed: a runtime's {sigma} is within {assumed(sigma)}·(1 + |v|) of the function of v")
+        require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz} is claimed, {whole} is proved")
+        log.append(f"norm {claim.norm}, by {', '.join(claim.theorems)}: constant at most {claim.lipschitz:.9g}")
+        if claim.pairs is not None:
+            fits = pairs is not None and pairs.shape == claim.pairs.shape
+            require(fits, "pairs", "nothing proves constants of margins, or of as many")
+            assert pairs is not None
+            require((pairs <= claim.pairs).all(), "pairs", "a constant of a margin is smaller than what is proved")
+            log.append(f"the margins of {len(pairs)} classes: constants at most {np.max(claim.pairs):.9g}")
+        if claim.lower_bound is not None:
+            require(claim.lower_bound <= claim.lipschitz, "lower bound", "is above the upper one")
+            log.append(import_module(".witness", __package__).check(nodes, claim))
+        claim.require_all_used()
+        return log
+    except Refuted:
+        raise
+    except Exception as error:
+        raise Refuted("structure", f"{type(error).__name__}: {error}") from error
 
-        Raises:
-            Refuted: the first check that fails.
-        """
-        try:
-            self.check_digests()
-            check_accounting(self)
-            for place, block in enumerate(self.blocks):
-                self.check_block(place, block)
-            self.check_joint()
-            check_conclusion(self)
-            check_lower_bound(self)
-        except Refuted:
-            raise
-        except Exception as error:
-            raise Refuted("structure", f"{type(error).__name__}: {error}") from error
-        return self.log
 
-    def check_block(self, place: int, block: Block) -> None:
-        """The constant of one block holds; the block that a joint bound covers needs none of its own."""
-        if self.norm != "2" and block["value"] is None:
-            return
-        value, name, kind, joint = real(block["value"]), block["name"], block["kind"], self.claim["joint"]
-        if self.norm != "2" or value < 0.0:
-            raise Refuted("block", f"{name}: the constant {value!r} is none")
-        if kind == "nonexpansive":
-            good = value >= 1.0
-        elif kind == "normalize":
-            std = self.getter(block)("std")
-            good = bool((std > 0.0).all()) and value >= math.nextafter(1.0 / float(std.min()), math.inf)
-        elif kind == "linear":
-            good = norm_at_most(self.getter(block)("weight"), value)
-        elif joint is not None and joint["place"] == place and hasattr(module_of(block), "joint"):
-            self.log.append(f"block {name}: its own constant is not used, as the joint bound covers it")
-            return
-        else:
-            good = module_of(block).prove(self, place, value)
-        if not good:
-            raise Refuted("block", f"{name}: the constant {value!r} of this {block['class']} is not proved")
-        self.log.append(f"block {name}: {block['class']}, {value:.9g}")
+def constants_of(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
+    """Prove what the file's bound of errors relies on, and the constants of all outputs and of their margins."""
+    for node in nodes:
+        if node.kind in CHECKED:
+            import_module(CHECKED[node.kind], __package__).check(node, claim, nodes[node.sources[0]])
+    theorem = euclidean if claim.norm == "2" else import_module(".entrywise", __package__)
+    found: tuple[Any, Array | None] = theorem.constants(nodes, claim)
+    return found
 
-    def check_joint(self) -> None:
-        """The constants of the last layer together with its head hold, for all outputs and for every pair of them."""
-        joint = self.claim["joint"]
-        if joint is None:
-            return
-        place = joint["place"]
-        if type(place) is not int or not 0 <= place < len(self.blocks):
-            raise Refuted("joint", f"{place!r} is no place of an equilibrium layer")
-        known, kind = module_of(self.blocks[place]), self.blocks[place]["kind"]
-        if not hasattr(known, "joint") or (self.norm != "2" and kind != "equilibrium"):
-            raise Refuted("joint", f"{place!r} is no place of an equilibrium layer")
-        known.joint(self, place)
+
+def _described(node: Node) -> list[str]:
+    """A node with what it relies on."""
+    options = [f"{role} {float(node.numbers[role]):.9g}" for role in OPTIONS if role in node.numbers]
+    return [" ".join([node.name, str(node.shape), *options])]
 
 
 def main(arguments: list[str]) -> int:
-    """The command: 0 if the certificate holds, 1 if a check failed, 2 for wrong usage."""
-    if len(arguments) != 2:
-        print("usage: wellposed verify CERTIFICATE.json WEIGHTS.safetensors", file=sys.stderr)
+    """The command: 0 if everything that is claimed holds, 1 if a check failed, 2 for wrong usage."""
+    files = [Path(argument) for argument in arguments if argument != "--exact"]
+    if len(files) != 2 or len(arguments) > 3:
+        print("usage: python -m wellposed.checker [--exact] CERTIFICATE.json MODEL.onnx", file=sys.stderr)
         return 2
     try:
-        checker = Checker(Path(arguments[0]), Path(arguments[1]))
-        for line in checker.run():
-            print(f"ok  {line}")
+        for line in check(*files, exact=len(arguments) == 3):
+            _print(f"ok  {line}")
     except Refuted as failure:
-        print(f"FAILED  {failure}")
+        _print(f"FAILED  {failure}")
         return 1
-    for line in checker.unchecked:
-        print(f"NOT CHECKED  {line}")
-    print("the certificate holds" + (", but for what was not checked" if checker.unchecked else ""))
+    _print("the certificate holds")
     return 0
+
+
+def _print(line: str) -> None:
+    """Print one line, whatever is in it: names in a file may hold control characters, and a terminal may know ASCII only."""
+    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    encoding = sys.stdout.encoding or "ascii"
+    print(plain.encode(encoding, "backslashreplace").decode(encoding))

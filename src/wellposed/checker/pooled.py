@@ -1,88 +1,96 @@
-"""Layers whose W is a circular convolution, with averages over their image and a linear head.
+"""Equilibria of images whose W is a circular convolution, with averages over the image and a linear map, in metrics of channels.
 
 W acts on every frequency ω by a matrix T_ω, so that the condition of `dense.metric_proves` with one multiplier for each channel
-falls apart: S_ω = Λ(I − T_ω) + (I − T_ω)ᴴΛ − ΛGΛ/γ² where G is above U Uᴴ. A head C, which mixes frequencies, is γ-Lipschitz
+falls apart: S_ω = Λ(I − T_ω) + (I − T_ω)ᴴΛ − ΛGΛ/γ² where G is above U Uᴴ. A map C, which mixes frequencies, is γ-Lipschitz
 if Σ_ω C_ω S_ω⁻¹ C_ωᴴ ⪯ I, C_ω its transform; so if matrices P_ω with Σ P_ω ⪯ I have [[S_ω, C_ωᴴ], [C_ω, P_ω]] ⪰ 0.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
-from .case import Case, moves_only
-from .convolution import all_semidefinite
-from .proofs import UNIT, Array, Refuted, near_one, rounding_constant, semidefinite
-from .rows import check_rows
-from .simple import window
+from .circulated import convolution, low_rank, metric
+from .claim import Claim
+from .frequencies import all_semidefinite, counts, gram, waves
+from .image_segment import ImageSegment
+from .maps import Linear
+from .node import Node
+from .proofs import FOLDED, UNIT, Array, length, like, near_one, nearest, require, rounding_constant, semidefinite
+from .windows import by_channel
 
 
-def check_pooled(
-    case: Case, place: int, image: tuple[int, int], transfer: Array, driven: tuple[Array, float, int]
-) -> None:
-    """The claims about a layer with averages over its image, if any, and a linear head.
+class PooledSegment(ImageSegment):
+    """A segment in metrics of its channels.
 
-    Args:
-        case: the certificate.
-        place: of the layer.
-        image: height and width of its state.
-        transfer: W at the stored frequencies, shape (rows, columns//2 + 1, channels, channels).
-        driven: matrices above U Uᴴ over 4 to a power, their error, and the power.
+    Attributes:
+        multipliers: how many a metric has.
+        kernel: of the convolution, with all that each channel is multiplied with; divided by 2 to the power of ``exponent``.
     """
-    later = [part for part in case.blocks[place + 1 :] if part["class"] != "Identity" or not moves_only(part)]
-    pool = later.pop(0) if later and later[0]["kind"] == "pooling" else None
-    side = 1 if pool is None else window(pool)[0]
-    if [part["kind"] for part in later] != ["nonexpansive", "linear"] or later[0].get("dims") != [1, -1]:
-        raise Refuted("joint", "the layer is not followed by averages, if any, Flatten and one linear map")
-    if pool is not None and (pool["class"] != "AvgPool2d" or window(pool) != (side, side)):
-        raise Refuted("joint", "averages over squares are known only")
-    (rows, columns), (squares, missing, exponent) = image, driven
-    own = [0] if columns % 2 else [0, columns // 2]
-    stored_for, mean = np.full(transfer.shape[:2], 2.0), transfer.copy()
-    # Of frequencies that are stored together with their mirror images the mean counts.
-    mean[:, own] = 0.5 * (transfer + np.flip(np.roll(transfer, -1, 0), 0).conj())[:, own]
-    stored_for[:, own] = 1.0
-    matrices, counts = mean.reshape(-1, *mean.shape[2:]), stored_for.reshape(-1)
-    multipliers, head = case.evidence["joint/multipliers"].astype(np.float64), case.linear_map(later[1])
-    channels, inside = matrices.shape[1], (rows // side, columns // side)
-    if head.shape[1] != channels * math.prod(inside) or multipliers.shape[1:] != (channels,):
-        raise Refuted("joint", f"a head of shape {head.shape}, multipliers of shape {multipliers.shape}")
-    eye = np.eye(channels)
 
-    def proves(row: int, seen: Array, size: Array, claimed: float) -> bool:
-        small = seen.reshape(len(seen), channels, *inside) / side**2
-        wide = np.zeros((len(seen), channels, rows, columns))
-        wide[:, :, : inside[0] * side, : inside[1] * side] = small.repeat(side, 2).repeat(side, 3)
-        wide, power = near_one(wide)
-        weights, value = np.ldexp(multipliers[row], -2 * power), math.ldexp(claimed, -power - exponent)
-        if not (1e-90 < value < 1e90 and 1e-90 < weights.min() <= weights.max() < 1e90):
+    def __init__(self, nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> None:
+        super().__init__(nodes, maps, end)
+        outer, psi = by_channel(self.scale.reshape(-1), self.node.shape), metric(self.node)
+        require(
+            outer is not None and psi.shape[1:] == (1, 1) and not low_rank(self.node).any(),
+            "metric", f"{self.node.name}: its W is no circular convolution, or not all pixels are driven alike",
+        )  # fmt: skip
+        assert outer is not None
+        self.kernel, self.exponent = near_one(self.kernel * outer[:, None, None, None])
+        core, sizes = convolution(self.node)
+        self.multipliers, scale = len(self.kernel), np.broadcast_to(psi[:, 0], (len(self.kernel), 1))
+        flat = (-1, self.multipliers, self.multipliers)
+        self._displacement = (scale * core).reshape(flat)
+        self._sizes = (sizes * psi.max()).reshape(-1)
+        squares, self._missing = gram(self.kernel, self.grid, self.strides)
+        if not self.circular:
+            squares, self._missing = self._above(squares, self._missing, claim), 0.0
+        self._squares = squares.reshape(flat)
+
+    def _above(self, squares: Array, missing: Any, claim: Claim) -> Array:
+        """The matrix of the evidence, which is above U Uᴴ at every frequency of the larger grid."""
+        found = claim.gram(self.node, self.kernel, self.strides)
+        good = all_semidefinite(found - squares, missing + 4.0 * UNIT * np.abs(found).sum())
+        require(good, "metric", f"{self.name}: no matrix above those of the convolution")
+        return found[None]
+
+    def proves(self, row: int | tuple[int, int] | slice, multipliers: Array, value: Any) -> bool:
+        """Whether an output, a margin, or all outputs are proved to have a constant."""
+        (seen, size), squares = self.rows(row), self._squares
+        seen, power = near_one(seen)
+        if not 0.0 < value < 1e300 or not abs(power) < 300 or not abs(self.exponent) < 300:
             return False
-        half, through = weights[:, None] * (eye - matrices), weights[:, None] * squares * weights / value**2
+        weights, bound = np.ldexp(multipliers, -2 * power), np.ldexp(value, -power - self.exponent)
+        if not (1e-90 < bound < 1e90 and 1e-90 < weights.min() <= weights.max() < 1e90):
+            return False
+        half, through = weights[:, None] * self._displacement, weights[:, None] * squares * weights / bound**2
         condition = half + half.conj().swapaxes(1, 2) - through
-        sizes = weights[:, None] * (eye + np.abs(matrices))
-        error = 32.0 * UNIT * (sizes + sizes.swapaxes(1, 2) + np.abs(through)).sum(2).max(1)
-        error = error + 1.01 * weights.max() ** 2 * missing / value**2
-        # Entries of differences of rows, and averages, have rounded, relative to ``size``.
-        return _sums_to_one(condition, error, wide, counts, 4.0 * math.ldexp(float(np.abs(size).sum()), -power))
-
-    check_rows(case, head, len(multipliers), proves)
+        error = 32.0 * UNIT * (weights.max() * self._sizes + np.abs(through).sum(2).max(1))
+        error = error + 1.01 * weights.max() ** 2 * self._missing / bound**2
+        lost = rounding_constant(FOLDED) * np.ldexp(size.sum(), -power)
+        return _sums_to_one(condition, error, seen, counts(self.node.shape[1:]).reshape(-1), lost)
 
 
-def _sums_to_one(condition: Array, error: Array, image: Array, counts: Array, size: float) -> bool:
-    """Whether Σ C_ω S_ω⁻¹ C_ωᴴ ⪯ I is proved for C = image, whose entries miss at most a unit in the last place of ``size``."""
+def _sums_to_one(condition: Array, error: Array, image: Array, count: Array, missed: Any) -> bool:
+    """Whether Σ C_ω S_ω⁻¹ C_ωᴴ ⪯ I is proved for C = image, which is off by so much in the Euclidean norm."""
+    least = 0.5 * float(np.linalg.eigvalsh(nearest(condition))[:, 0].min())
+    if not least > 0.0:
+        return False
     seen = _transformed(image)
-    needed = seen.conj().swapaxes(1, 2) @ np.linalg.solve(condition, seen)
+    about, behind = nearest(condition), nearest(seen)
+    needed = behind.conj().swapaxes(1, 2) @ np.linalg.solve(about, behind)
     needed = 0.5 * (needed + needed.conj().swapaxes(1, 2))
     outputs, eye = needed.shape[1], np.eye(condition.shape[1])
-    left = 1.0 - float(np.linalg.eigvalsh(np.einsum("f,fab->ab", counts, needed.real))[-1])
-    least = 0.5 * float(np.linalg.eigvalsh(condition)[:, 0].min())
-    if not left > 0.0 or not least > 0.0:
+    left = 1.0 - float(np.linalg.eigvalsh(np.einsum("f,fab->ab", count, needed.real))[-1])
+    if not left > 0.0:
         return False
     # Half of what is left of the identity is shared out, evenly and in proportion to the needs.
-    share = (1.0 + 0.25 * left) * needed + 0.25 * left / float(counts.sum()) * np.eye(outputs)
+    share: Any = (1.0 + 0.25 * left) * needed + 0.25 * left / float(count.sum()) * np.eye(outputs)
     # Powers of two bring both diagonal blocks near one, exactly.
     first, second = (
-        np.exp2(np.round(-0.5 * np.log2(np.abs(part).max((1, 2)))))[:, None, None] for part in (condition, share)
+        np.exp2(np.round(-0.5 * np.log2(np.abs(part).max((1, 2)))))[:, None, None] for part in (about, share)
     )
+    share = like(condition, share)
     upper = np.concatenate([condition * first**2, seen * first * second], 2)
     lower = np.concatenate([seen.conj().swapaxes(1, 2) * first * second, share * second**2], 2)
     bordered = np.concatenate([upper, lower], 1)
@@ -92,19 +100,18 @@ def _sums_to_one(condition: Array, error: Array, image: Array, counts: Array, si
     ):
         return False
     # By products with unitary matrices, and of entries that had rounded.
-    lost = sum(rounding_constant(4 * extent + 64) * math.sqrt(extent) for extent in image.shape[2:]) * float(
-        np.linalg.norm(image)
-    )
-    limit = 1.0 - 1.01 * (lost + 4.0 * UNIT * size) / math.sqrt(least)
-    total = np.einsum("f,fab->ab", counts, share.real)
-    rounding = rounding_constant(len(counts) + 8) * float(np.einsum("f,fab->ab", counts, np.abs(share)).sum(1).max())
+    lost = sum(rounding_constant(4 * extent + 64) * math.sqrt(extent) for extent in image.shape[2:])
+    lost = lost * length(image) * (1.0 + 1e-9)
+    limit = 1.0 - 1.01 * (lost + missed) / np.sqrt(like(image, least))
+    total = (count[:, None, None] * share.real).sum(0)
+    rounding = rounding_constant(len(count) + 8) * (count[:, None, None] * np.abs(share)).sum(0).sum(1).max()
     return limit > 0.0 and semidefinite(limit**2 * (1.0 - 1e-15) * np.eye(outputs) - 0.5 * (total + total.T), rounding)
 
 
 def _transformed(image: Array) -> Array:
     """The unitary transform of images, shape (outputs, channels, height, width): (frequencies, channels, outputs)."""
     down, right = (
-        np.exp(-2j * math.pi * (np.outer(np.arange(kept), np.arange(extent)) % extent / extent)) / math.sqrt(extent)
+        like(image, waves(extent)[np.outer(np.arange(kept), np.arange(extent)) % extent].conj() / math.sqrt(extent))
         for kept, extent in ((image.shape[2], image.shape[2]), (image.shape[3] // 2 + 1, image.shape[3]))
     )
-    return (down @ image @ right.T).reshape(*image.shape[:2], -1).transpose(2, 1, 0)
+    return (down @ image @ right.swapaxes(0, 1)).reshape(*image.shape[:2], -1).transpose(2, 1, 0)

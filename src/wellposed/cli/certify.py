@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,10 @@ from wellposed.experiments.verification import as_text, verify_run
 
 @dataclass(frozen=True)
 class Certify(Common):
-    """Certify a run: its Lipschitz constant, and the radius of every test image; or verify its images one by one."""
+    """Certify a run: its Lipschitz constant, and the radius of every test image; or verify its images one by one.
+
+    The run's network is written as one ONNX file, model.onnx, and beside it certificate.json, which wellposed verify checks.
+    """
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
@@ -41,20 +45,28 @@ class Certify(Common):
     """Certify the answers of the exported file, each with the error that it bounds itself; writes certified-deployed.json."""
     tolerance: float | None = None
     """With --deployed: largest error of the logits for which an answer of the file counts; default: 0.001."""
-    seconds: float = 10.0
-    """For the ladder: time for one image and radius, after which it stays open."""
+    seconds: float | None = None
+    """Time for the searches of metrics together, 60 where all theorems are asked; what it did not suffice for is said.
+    For the ladder: time for one image and radius, after which it stays open; default: 10."""
 
 
 def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = parse(Certify, arguments, "wellposed certify")
     if is_on_graphs(options.run):
-        if (options.data, options.norm, options.method, options.deployed) != (None, "l2", "tightest", False):
+        if (options.data, options.norm, options.method, options.deployed, options.seconds) != (
+            None,
+            "l2",
+            "tightest",
+            False,
+            None,
+        ):
             raise InputError(
-                "data, norm, method, deployed: a run on graphs is certified for its own node features, in the l2 norm"
+                "data, norm, method, deployed, seconds: a run on graphs is certified for its own node features, in the l2 norm"
             )
         with counting("graphs certified", quiet=options.json) as done:
-            certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
+            found = certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
+        _tell(found)
         return show_table(options.run, options)
     if options.deployed:
         return _deployed(options)
@@ -66,10 +78,18 @@ def certify(arguments: list[str]) -> int:
         found = certify_run(
             options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data,
             method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
+            seconds=options.seconds,
         )  # fmt: skip
+    _tell(found)
     if options.data is None and options.norm == "l2":
         return show_table(options.run, options)
     return _show(options, found, options.data, {})
+
+
+def _tell(found: Certified) -> None:
+    """Say why there is no certificate file, if there is none."""
+    if found.unfiled:
+        print(f"no certificate file was written: {found.unfiled}", file=sys.stderr)
 
 
 def _show(options: Certify, found: Certified, data: str | None, more: dict[str, Any]) -> int:
@@ -85,14 +105,16 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
     result = {
         "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
         "test_error": found.test_error,
-        "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares, **more,
+        "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
+        "unsolved": found.unsolved, "left_out": list(found.left_out), **more,
     }  # fmt: skip
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     text = (
         f"{options.run}{'' if data is None else f' on {data}'}: error {100 * found.test_error:.2f} %, constant "
         f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g}, certified {table}"
     )
-    return show(result, text + "".join(f", {value} {name}" for name, value in more.items()), options)
+    text += "".join(f", {value} {name}" for name, value in more.items())
+    return show(result, "; ".join([text, *found.remarks]), options)
 
 
 def _deployed(options: Certify) -> int:
@@ -102,8 +124,9 @@ def _deployed(options: Certify) -> int:
         found, refused = certify_deployed(
             options.run, data_root=options.data_root, limit=options.limit,
             tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
-            norm=options.norm.removeprefix("l"), done=done,
+            norm=options.norm.removeprefix("l"), done=done, seconds=options.seconds,
         )  # fmt: skip
+    _tell(found)
     return _show(options, found, "the deployed file", {"refused": refused})
 
 
@@ -116,7 +139,7 @@ def _verify(options: Certify) -> int:
     with counting("images verified", quiet=options.json) as done:
         found = verify_run(
             options.run, data_root=options.data_root, norm=norm, radii=options.eps, limit=options.limit,
-            seconds=options.seconds, done=done,
+            seconds=10.0 if options.seconds is None else options.seconds, done=done,
         )  # fmt: skip
     shares = {
         f"{radius:g}": {

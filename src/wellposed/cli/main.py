@@ -1,4 +1,4 @@
-"""``wellposed``: train, certify, attack, compare, report, reproduce, export, verify, import.
+"""``wellposed``: train, certify, attack, compare, report, reproduce, export, verify, import, bench.
 
 Exit codes: 0 success; 1 a certificate, checkpoint or solve failed; 2 unusable arguments or data; 130 interrupted.
 """
@@ -21,6 +21,7 @@ _USAGE = """usage: wellposed COMMAND [OPTIONS]      (wellposed COMMAND --help fo
   export RUN          the network as one ONNX file               wellposed export runs/mnist
   verify CERT MODEL   check a certificate file independently     wellposed verify NET/certificate.json NET/model.onnx
   import FILE         published weights as a run folder          wellposed import mon_h40_m20.0.pt --as locuslab-mondeq --m 20
+  bench               speed against named rivals                 wellposed bench --only fixed-point
 
 Results go to standard output (as JSON with --json), progress and messages to standard error.
 Exit codes: 0 success, 1 a check failed, 2 unusable arguments or data, 130 interrupted."""
@@ -62,7 +63,9 @@ def _command(name: str) -> Callable[[list[str]], int]:
     from wellposed.errors import choices, require
 
     choices(
-        "command", name, ("train", "certify", "attack", "compare", "report", "reproduce", "export", "verify", "import")
+        "command",
+        name,
+        ("train", "certify", "attack", "compare", "report", "reproduce", "export", "verify", "import", "bench"),
     )
     require("tyro", "train")
     from wellposed.cli import commands

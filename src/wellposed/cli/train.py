@@ -64,6 +64,9 @@ def train(arguments: list[str]) -> int:
         raise
     result = {"run": str(out), "seconds": round(time.time() - start, 1), **metrics}
     text = f"{out}: test accuracy {100 * metrics['test/accuracy']:.2f} % after {result['seconds']} s"
+    if options.config.validation:
+        accuracy = 100 * metrics["validation/accuracy"]
+        text += f", of epoch {metrics['epoch']:g}, which had the best validation accuracy, {accuracy:.2f} %"
     return show(result, text, options)
 
 

@@ -58,11 +58,9 @@ class Constraint(nn.Module, ABC):
 
     Attributes:
         needs_monotone: whether the theorem is about activations with slopes in [0, 1] only.
-        formula: name of the formula by which the independent checker forms W from the parameters, or None if it has none.
     """
 
     needs_monotone: bool = True
-    formula: ClassVar[str | None] = None
 
     @abstractmethod
     def materialise(self) -> tuple[Operator, Guarantee | None]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.constraints.base import ImageConstraint
-from wellposed.constraints.factorisations import factorisation_cache
+from wellposed.constraints.factorisations import factorisation_cache, formed_once
 from wellposed.constraints.monotone import StrongMonotonicity
 from wellposed.guarantee.frequencywise import FrequencywiseMonotone
 from wellposed.numerics.linear_algebra import full_precision
@@ -42,11 +42,16 @@ class CircularMonotone(StrongMonotonicity, ImageConstraint):
 
     @override
     def materialise(self) -> tuple[Circular, FrequencywiseMonotone]:
+        image, m = self.image, self.m
+
+        def form(*kernels: Tensor) -> Tensor:
+            a, b = (transfer_function(kernel, *image) for kernel in kernels)
+            return monotone_transfer(a, b, m)
+
         with full_precision(self.A.device):
-            a, b = (transfer_function(kernel, *self.image) for kernel in (self.A, self.B))
-            transfer = monotone_transfer(a, b, self.m)
+            transfer = formed_once(self, f"transfer of {image}, {m}", form, self.A, self.B)
         operator = Circular(transfer, self.image[1], factorisation_cache(self))
-        return operator, FrequencywiseMonotone(operator)
+        return operator, FrequencywiseMonotone(operator, self.m)
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

@@ -86,7 +86,7 @@ class ConvLipschitzBounded(SavedNumber, ImageConstraint):
             operator = ScaledCircular(core, scale, self.image[1], factor, cache)
             if driven is not None and factor is not None and not in_metric:
                 operator = DrivenCircular(core, scale, self.image[1], factor, driven * 0.5**0.5, cache)
-        return operator, ScaledStronglyMonotone(operator)
+        return operator, ScaledStronglyMonotone(operator, float(margin.detach()))
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

@@ -1,15 +1,20 @@
-"""Where factorisations are kept: beside the modules, not in them, so that a module that has run is the same as before."""
+"""What depends on weights alone, kept beside the modules, not in them, so that a module that has run is the same as before."""
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from wellposed.operators.cache import FactorisationCache
 
 _caches: weakref.WeakKeyDictionary[nn.Module, FactorisationCache] = weakref.WeakKeyDictionary()
+_formed: weakref.WeakKeyDictionary[nn.Module, FactorisationCache] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -17,3 +22,64 @@ def factorisation_cache(module: nn.Module) -> FactorisationCache:
     """The factorisations of one module's weights; never part of its state, its copies or its pickles."""
     with _lock:
         return _caches.setdefault(module, FactorisationCache())
+
+
+def formed_once(module: nn.Module, name: str, form: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """``form(*tensors)``, which is not formed again while the numbers in the tensors are the same.
+
+    Gradients of what was not formed again are worked out by forming it again, when they are asked for.
+
+    Args:
+        module: whose weight it is; what was formed is kept beside it.
+        name: what decides the weight beside the tensors.
+        form: forms it; it has no further arguments and no memory.
+        tensors: all that it depends on.
+    """
+    if _is_transformed(tensors):
+        return form(*tensors)
+    with _lock:
+        cache = _formed.setdefault(module, FactorisationCache())
+    entry = cache.entry(*(tensor.detach() for tensor in tensors))
+    key = ("formed", name)
+    if key not in entry:
+        value = form(*tensors)
+        kept = value.detach().clone()
+        entry.remembered(key, lambda: kept)
+        return value
+    known: Tensor = entry.remembered(key, lambda: form(*tensors))
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        recalled: Tensor = _Recalled.apply(form, known, *tensors)
+        return recalled
+    return known.clone()
+
+
+def _is_transformed(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether the tensors stand for other numbers than they hold, or operations on them are being recorded."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
+        return True
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return any(type(tensor) not in _PLAIN for tensor in tensors)
+
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+class _Recalled(torch.autograd.Function):
+    """A weight that is known, with the gradients of forming it."""
+
+    @staticmethod
+    def forward(ctx: Any, form: Callable[..., Tensor], known: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.form = form
+        ctx.save_for_backward(*tensors)
+        return known.clone()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Any:
+        again = torch.is_grad_enabled()
+        tensors = ctx.saved_tensors
+        wanted = [tensor for tensor, needed in zip(tensors, ctx.needs_input_grad[2:], strict=True) if needed]
+        with torch.enable_grad():
+            value = ctx.form(*tensors)
+            found = iter(torch.autograd.grad(value, wanted, cotangent, create_graph=again, allow_unused=True))
+        return None, None, *(next(found) if needed else None for needed in ctx.needs_input_grad[2:])

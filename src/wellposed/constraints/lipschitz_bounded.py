@@ -35,8 +35,6 @@ class LipschitzBounded(SavedNumber, Constraint):
 
     saved = "epsilon"
 
-    formula = "lipschitz-bounded"
-
     def __init__(
         self,
         state_features: int,
@@ -88,12 +86,15 @@ class LipschitzBounded(SavedNumber, Constraint):
         """
         with full_precision(self.V.device):
             identity = torch.eye(self.V.shape[0], dtype=self.V.dtype, device=self.V.device)
-            core = self.V.t() @ self.V + self.margin() * identity + (self.S.t() - self.S)
+            margin = self.margin()
+            core = self.V.t() @ self.V + margin * identity + (self.S.t() - self.S)
             if bounded is not None:
                 core = core + bounded
             matrix = identity - torch.exp(self.psi)[:, None] * core
         operator = Dense(matrix, factorisation_cache(self), self.metric().detach().double())
-        return operator, ProvedMonotone(operator)
+        # By construction it is at least the margin times the least Ψ, and typically the margin times a middle one.
+        nominal = float((margin * self.psi.mean().exp()).detach())
+        return operator, ProvedMonotone(operator, nominal)
 
     @torch.no_grad()
     def set_dense(self, matrix: Tensor, metric: Tensor, bounded: Tensor | None = None) -> None:

@@ -40,8 +40,6 @@ class LogNorm(SavedNumber, Constraint):
 
     saved = "mu"
 
-    formula = "log-norm"
-
     def __init__(
         self,
         state_features: int,

@@ -56,8 +56,6 @@ class Monotone(StrongMonotonicity):
         m: strong-monotonicity constant, positive. Saved with the weights.
     """
 
-    formula = "monotone"
-
     def __init__(
         self,
         state_features: int,
@@ -128,6 +126,10 @@ class _FormedMonotone(StronglyMonotone):
     def offset_lipschitz(self) -> float:
         """1/m, with m proved by eigenvalues rather than taken from the a-priori bound."""
         return enlarged(1.0 / min(proved_monotonicity(self.operator.dense()), self._nominal), 1)
+
+    @override
+    def estimated(self) -> StronglyMonotone:
+        return StronglyMonotone(self.operator, self._nominal)
 
     def on(self, operator: Operator) -> StronglyMonotone:
         """The transpose, and float64 copies, have the same numbers and so the same constant."""

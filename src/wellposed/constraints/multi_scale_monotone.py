@@ -78,7 +78,7 @@ class MultiScaleMonotone(StrongMonotonicity):
             own = tuple(monotone_transfer(first, second, self.m) for first, second in zip(a, b, strict=True))
             into = tuple(-2.0 * diagonal.mH for diagonal in a[1:])
         operator = MultiScale(own, tuple(down), into, self.images, factorisation_cache(self))
-        return operator, MultiScaleStronglyMonotone(operator)
+        return operator, MultiScaleStronglyMonotone(operator, self.m)
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

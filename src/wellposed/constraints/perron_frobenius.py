@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
+from wellposed.constraints.factorisations import formed_once
 from wellposed.constraints.holding import Holding
 from wellposed.errors import check
 
@@ -61,7 +62,11 @@ class RowBounded(Holding, Projected):
     @property
     def weight(self) -> Tensor:
         """The weight as it runs, with its graph."""
-        return self.formed("weight", lambda: project_rows(self.free, self.radius))
+        return self.formed("weight", self._form)
+
+    def _form(self) -> Tensor:
+        radius = self.radius
+        return formed_once(self, f"rows of {radius}", lambda free: project_rows(free, radius), self.free)
 
     @torch.no_grad()
     def project(self) -> None:

@@ -20,8 +20,6 @@ class Unconstrained(Constraint):
 
     needs_monotone = False
 
-    formula = "given"
-
     def __init__(
         self, state_features: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, TensorDataset
 from typing_extensions import override
 
-from wellposed.errors import InputError
+from wellposed.errors import InputError, check
 
 if TYPE_CHECKING:
     from wellposed.data.graphs import GraphData
@@ -21,18 +22,21 @@ class Data(ABC):
 
     Attributes:
         inputs: what one sample is: ``"images"`` or ``"graphs"``.
-        evaluated: names of the parts to evaluate on, the test set first.
         name: of the set.
     """
 
     inputs: ClassVar[str]
-    evaluated: ClassVar[tuple[str, ...]] = ("test",)
     name: str
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Shape of one image, (channels, height, width), or of the features of one node, (features,)."""
+
+    @property
+    @abstractmethod
+    def evaluated(self) -> tuple[str, ...]:
+        """Names of the parts to evaluate on after every epoch; the first is ``"validation"``, to choose an epoch with."""
 
     @property
     @abstractmethod
@@ -95,6 +99,8 @@ class ImageData(Data):
         mean: one number per channel, which models subtract from pixels.
         std: one number per channel, which models divide by.
         classes: number of classes.
+        validation_x: images held out of training to choose an epoch with, as ``train_x``; None where nothing is chosen.
+        validation_y: classes of these images, as ``train_y``.
     """
 
     inputs = "images"
@@ -107,9 +113,12 @@ class ImageData(Data):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int = 10
+    validation_x: Tensor | None = None
+    validation_y: Tensor | None = None
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.train_y)} for training, {len(self.test_y)} for testing"
+        parts = {"training": self.train_y, "validation": self.validation_y, "testing": self.test_y}
+        sizes = ", ".join(f"{len(labels)} for {use}" for use, labels in parts.items() if labels is not None)
         return f"ImageData({self.name}: {sizes}, of shape {self.shape}, {self.classes} classes)"
 
     @property
@@ -117,16 +126,44 @@ class ImageData(Data):
     def shape(self) -> tuple[int, ...]:
         return tuple(self.train_x.shape[1:])
 
+    @property
+    @override
+    def evaluated(self) -> tuple[str, ...]:
+        return () if self.validation_y is None else ("validation",)
+
+    def divided(self, share: float) -> ImageData:
+        """This set with a share of the training images held out for validation: the same ones whatever the seed of a training.
+
+        Args:
+            share: of the training images, between 0 and 1; the number is rounded.
+
+        Raises:
+            InputError: nothing would be held out, or nothing left to train on.
+        """
+        count = round(share * len(self.train_y))
+        check(0 < count < len(self.train_y), "validation", share, f"is {count} of {len(self.train_y)} training images")
+        order = torch.randperm(len(self.train_y), generator=torch.Generator().manual_seed(0), device="cpu")
+        held, rest = order[:count].sort().values, order[count:].sort().values
+        return replace(
+            self, train_x=self.train_x[rest], train_y=self.train_y[rest], validation_x=self.train_x[held],
+            validation_y=self.train_y[held],
+        )  # fmt: skip
+
     @override
     def labels_of(self, part: str) -> Tensor:
-        return {"train": self.train_y, "test": self.test_y}[part]
+        return self._samples(part)[1]
 
     @override
     def loader(self, part: str, batches: BatchSampler) -> DataLoader[Any]:
-        images = {"train": self.train_x, "test": self.test_x}[part]
         # Whole batches are indexed at once: collating image by image costs more than a training step.
-        whole: Any = TensorDataset(images, self.labels_of(part))
+        whole: Any = TensorDataset(*self._samples(part))
         return DataLoader(whole, sampler=batches, batch_size=None)
+
+    def _samples(self, part: str) -> tuple[Tensor, Tensor]:
+        """Images and classes of a part."""
+        if part == "validation" and self.validation_x is not None and self.validation_y is not None:
+            return self.validation_x, self.validation_y
+        return {"train": (self.train_x, self.train_y), "test": (self.test_x, self.test_y)}[part]
 
     @override
     def evaluation_size(self, batch_size: int) -> int:

@@ -48,7 +48,6 @@ class GraphData(Data):
     """
 
     inputs = "graphs"
-    evaluated = ("test", "validation")
     name: str
     graphs: list[Any]
     labels: Tensor
@@ -64,6 +63,14 @@ class GraphData(Data):
     @override
     def shape(self) -> tuple[int, ...]:
         return (self.graphs[0].x.shape[1],)
+
+    @property
+    @override
+    def evaluated(self) -> tuple[str, ...]:
+        return (
+            "validation",
+            "test",
+        )  # the conventions of the literature, some of which choose by the second, are compared
 
     @property
     @override

@@ -1,5 +1,6 @@
 """Networks as files that run elsewhere."""
 
+from wellposed.deployment.certifying import certify_file as certify_file
 from wellposed.deployment.export import export as export
 from wellposed.deployment.folder import NetworkFolder as NetworkFolder
 from wellposed.deployment.folder import load as load

@@ -1,10 +1,11 @@
-"""Certificates of deployed networks: claims about the numbers of one file, which `wellposed.deployed_checker` proves again."""
+"""Certificates of deployed networks: claims about the numbers of one file, which `wellposed.checker` proves again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,23 @@ from torch import Tensor
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates import Certificate
-from wellposed.deployed_checker import Refuted
-from wellposed.deployed_checker.claim import FORMAT, Claim
-from wellposed.deployed_checker.core import constants_of
-from wellposed.deployed_checker.maps import Linear, linear_maps, margins
-from wellposed.deployed_checker.metric import Segment, segment_of
-from wellposed.deployed_checker.model import read
-from wellposed.deployed_checker.node import Node
-from wellposed.deployed_checker.witness import SIGMA, lower_bound
-from wellposed.deployment.export import deployed_with_evidence
+from wellposed.certificates.certification import SECONDS
+from wellposed.checker.claim import FORMAT, Claim
+from wellposed.checker.core import constants_of
+from wellposed.checker.maps import Linear, linear_maps, margins
+from wellposed.checker.metric import Segment, segment_of
+from wellposed.checker.model import read
+from wellposed.checker.node import Node
+from wellposed.checker.proofs import Refuted
+from wellposed.checker.witness import SIGMA, lower_bound
+from wellposed.deployment.export import content_of, deployed_with_evidence
 from wellposed.deployment.feedthrough import metric_with_feedthrough
 from wellposed.deployment.image_metrics import constant_gram_of, image_metrics, of_tail
-from wellposed.errors import CertificateError, InputError
+from wellposed.errors import CertificateError
 from wellposed.numerics.outward import REPRODUCIBLE
 
 Array = NDArray[Any]
 _STEPS = 3000  # of the iterations that find the states of two inputs
-_LARGEST = 256  # state whose margins get metrics of their own, which the certificate has none for
 
 
 class _Draft(Claim):
@@ -45,19 +46,19 @@ class _Draft(Claim):
         self._evidence, self.used = tensors, set()
 
     def moved(self, node: Node, system: Array, wanted: Array) -> Array:
-        """See `wellposed.deployed_checker.claim.Claim.moved`; the vectors are found here."""
+        """See `wellposed.checker.claim.Claim.moved`; the vectors are found here."""
         room = 1e-12 * wanted.max(axis=0, initial=0.0) + 1e-280
         found = np.linalg.solve(system, wanted * REPRODUCIBLE + room)
         self.tensors[f"{node.place}/moved"] = np.ascontiguousarray(np.maximum(found, 0.0))
         return super().moved(node, system, wanted)
 
     def gram(self, node: Node, kernel: Array, strides: tuple[int, int]) -> Array:
-        """See `wellposed.deployed_checker.claim.Claim.gram`; the matrix is found here."""
+        """See `wellposed.checker.claim.Claim.gram`; the matrix is found here."""
         self.tensors[f"{node.place}/gram"] = constant_gram_of(kernel, node.shape[1:], strides)
         return super().gram(node, kernel, strides)
 
     def states(self, node: Node, offsets: Array) -> Array:
-        """See `wellposed.deployed_checker.claim.Claim.states`; they are found here."""
+        """See `wellposed.checker.claim.Claim.states`; they are found here."""
         matrix, step = node.numbers["W"], float(node.numbers.get("step", 1.0))
         sigma, state = SIGMA[node.sigma], np.zeros_like(offsets)
         if "step" in node.numbers:  # Peaceman–Rachford
@@ -73,35 +74,25 @@ class _Draft(Claim):
         return super().states(node, offsets)
 
 
-def certify_file(certificate: Certificate, model_path: str | Path, certificate_path: str | Path) -> None:
-    """Write a certificate of a deployed file: a claim in JSON, and beside it the evidence that proves it.
-
-    The claimed constants are those that `wellposed.deployed_checker` proves of the numbers in the file, a little enlarged so
-    that it proves them on any machine.
+def claimed(certificate: Certificate, path: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
+    """What a certificate claims of a deployed file, with its evidence; None where the file holds another network.
 
     Args:
-        certificate: of the network that the file holds, as `wellposed.deployment.export` returned it.
-        model_path: of the ONNX file.
-        certificate_path: of the JSON file; the evidence gets its name with the ending ``.safetensors``.
+        certificate: of a network in float32.
+        path: of the ONNX file.
 
     Raises:
-        CertificateError: the file holds another network, or nothing proves a constant of it.
-        InputError: the certificate has lost its network, or a file cannot be read or written.
+        CertificateError: nothing proves a constant of it.
+        Refuted: the file is none of `wellposed.export`.
+        InputError: the file cannot be read.
     """
-    network, path, place = certificate.network, Path(model_path), Path(certificate_path)
-    if network is None:
-        raise InputError("certificate: was loaded without its network; certify what export returned")
-    try:
-        data = path.read_bytes()
-        nodes = read(path, hashlib.sha256(data).hexdigest())
-        written, found = deployed_with_evidence(network, float(nodes[-1].numbers["tolerance"]))
-        if written.SerializeToString(deterministic=True) != data:
-            raise CertificateError(f"{path}: holds another network than the certificate is about")
-        _write(place, *_claimed(certificate, nodes, found, hashlib.sha256(data).hexdigest()))
-    except Refuted as error:
-        raise CertificateError(f"{path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read or written ({error.strerror})") from error
+    data = content_of("model_path", path)
+    digest = hashlib.sha256(data).hexdigest()
+    nodes = read(path, digest)
+    written, found = deployed_with_evidence(certificate.network, float(nodes[-1].numbers["tolerance"]))
+    if written.SerializeToString(deterministic=True) != data:
+        return None
+    return _claimed(certificate, nodes, found, digest)
 
 
 def _claimed(
@@ -220,6 +211,7 @@ def _searched(segment: Segment, metric: Array, tail: TailBound | None, last: boo
     places: list[slice | tuple[int, int]] = [slice(None), *(margins(len(seen)) if several else ())]
     known = of_tail(tail, len(places), len(matrix))
     problem, rows, start = None, list[tuple[float, Array]](), torch.from_numpy(metric)
+    deadline = time.monotonic() + SECONDS
     for index, place in enumerate(places):
         if known is not None and segment.proves(place, known[index][1], known[index][0]):
             rows.append(known[index])
@@ -227,7 +219,7 @@ def _searched(segment: Segment, metric: Array, tail: TailBound | None, last: boo
         if problem is None:
             problem = DenseMetricProblem(matrix, driven, start, roundings=8)
         row = seen if isinstance(place, slice) else (seen[place[0]] - seen[place[1]])[None]
-        found = problem.bound(row, start) if len(matrix) <= _LARGEST or index == 0 else None
+        found = None if index > 0 and time.monotonic() > deadline else problem.bound(row, start)
         value = math.inf if found is None else found.value * REPRODUCIBLE
         if found is None or not segment.proves(place, found.multipliers.numpy(), value):
             if index == 0:
@@ -239,10 +231,18 @@ def _searched(segment: Segment, metric: Array, tail: TailBound | None, last: boo
     return rows
 
 
-def _write(place: Path, claim: dict[str, Any], tensors: dict[str, Array]) -> None:
+def write(place: Path, claim: dict[str, Any], tensors: dict[str, Array]) -> None:
+    """Write a claim and its evidence, with their digests.
+
+    Args:
+        place: of the claim.
+        claim: the claim, without digests of files.
+        tensors: the evidence.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     beside = place.with_suffix(".safetensors")
-    if beside == place:
-        raise InputError(f"{place}: the evidence is written beside it under this name; choose another ending")
     data = safetensors.numpy.save({name: np.ascontiguousarray(part, np.float64) for name, part in tensors.items()})
     sealed = {**claim, "evidence": {"file": beside.name, "sha256": hashlib.sha256(data).hexdigest()}}
     digest = hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

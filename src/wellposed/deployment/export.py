@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,8 @@ def deployed_with_evidence(network: Network, tolerance: float) -> tuple[ModelPro
     check(
         number, "tolerance", tolerance, "must be a number, the largest error of the logits for which an answer counts"
     )
-    stored = float(torch.tensor(tolerance, dtype=torch.float32, device="cpu"))
+    small = abs(tolerance) < 1e39  # else it may be no float at all
+    stored = float(torch.tensor(tolerance, dtype=torch.float32, device="cpu")) if small else math.inf
     check(0.0 < stored < math.inf, "tolerance", tolerance, "must be positive and finite in float32")
     shape = shape_of_inputs(network)
     if shape is None:
@@ -120,7 +122,33 @@ def path_of(name: str, path: object) -> Path:
     """
     usable = isinstance(path, str | Path) and "\0" not in str(path) and str(path) != ""
     check(usable, name, path, "must be the path of a file, a string or a pathlib.Path")
-    return Path(path)  # type: ignore[arg-type]
+    found = Path(path)  # type: ignore[arg-type]
+    try:
+        os.fsencode(found)
+        found.exists()
+    except (OSError, ValueError) as error:  # too long, or letters that no system has in names
+        raise InputError(f"{name}={str(path)[:80]!r}: no file can have this name; choose another") from error
+    return found
+
+
+def content_of(name: str, path: Path) -> bytes:
+    """The content of a file.
+
+    Args:
+        name: of the argument, for the error.
+        path: of the file.
+
+    Raises:
+        InputError: it is no regular file, or cannot be read.
+    """
+    if path.exists() and not path.is_file():  # a pipe, which might never end
+        raise InputError(f"{name}={str(path)!r}: is no regular file; give one that wellposed.export wrote")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{name}={str(path)!r}: cannot be read ({error.strerror}); give a file that wellposed.export wrote"
+        ) from error
 
 
 def _constant_of(blocks: Sequence[Block]) -> float:

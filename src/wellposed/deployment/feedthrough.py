@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wellposed.checker.metric import Segment
 from wellposed.constraints.lipschitz_condition import proved_with_feedthrough
-from wellposed.deployed_checker.metric import Segment
 from wellposed.errors import WellposedError
 
 _SLACKS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
@@ -39,7 +39,7 @@ def metric_with_feedthrough(segment: Segment, metric: NDArray[Any]) -> tuple[flo
 
 
 def _least(segment: Segment, metric: NDArray[Any], value: float) -> float:
-    """The least eigenvalue of the inequality of `wellposed.deployed_checker.dense.metric_proves`, scaled by the metric."""
+    """The least eigenvalue of the inequality of `wellposed.checker.dense.metric_proves`, scaled by the metric."""
     assert segment.direct is not None
     half = metric[:, None] * (np.eye(len(metric)) - segment.matrix)
     inner = np.concatenate([metric[:, None] * segment.driving, -segment.direct]) / value

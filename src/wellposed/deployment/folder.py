@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from wellposed.certificates import certify
 from wellposed.certificates.radius import radii
+from wellposed.deployment.certifying import certify_file
 from wellposed.deployment.export import TOLERANCE, export, path_of, shape_of_inputs
 from wellposed.deployment.runtime import DeployedNetwork
-from wellposed.errors import CertificateError, InputError, choices
+from wellposed.errors import CertificateError, InputError, check, choices
 from wellposed.network import Network
 from wellposed.numerics.norm import NORMS, Norm, norm_named
 
@@ -92,7 +93,7 @@ def save(
 
     Args:
         model: a module or a network. One in float64 becomes its float32 network first.
-        folder: made if it is not there; files of these names are replaced.
+        folder: made if it is not there; files of these names, and certificates in other norms, are replaced.
         norms: of the certificates.
         tolerance: see `wellposed.export`.
         input_shape: of one input, where the network does not tell it.
@@ -105,15 +106,20 @@ def save(
         CertificateError: the network cannot be materialised, has no form in deployed files, or nothing is proved of it.
         InputError: an argument is unusable, or a file cannot be written.
     """
-    from wellposed.deployment.certificate import certify_file
-
-    place, known = path_of("folder", folder), [norm_named(norm) for norm in norms]
+    place = path_of("folder", folder)
+    several = isinstance(norms, Sequence) and not isinstance(norms, str) and len(norms) > 0
+    check(several, "norms", norms, "must be a sequence of norms, such as ('2', 'inf')")
+    known = [norm_named(norm) for norm in norms]
+    named = isinstance(figures, Mapping) and all(_is_text(part) for pair in figures.items() for part in pair)
+    check(figures is None or named, "figures", figures, "must be a mapping from names to texts, or None")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"folder={str(folder)!r}: cannot be made ({error.strerror})") from error
     network = export(model, place / MODEL, tolerance=tolerance, input_shape=input_shape)
     lines = []
+    for norm in NORMS:  # of a network that was here before
+        _certificate(place, norm).unlink(missing_ok=True)
     for norm in known:
         certificate = certify(network, norm=norm)
         certify_file(certificate, place / MODEL, _certificate(place, norm))
@@ -137,26 +143,35 @@ def load(folder: str | Path) -> NetworkFolder:
         InputError: a file is missing or cannot be read.
         MissingExtraError: onnxruntime is not installed.
     """
-    from wellposed.deployed_checker import Refuted
-    from wellposed.deployed_checker.claim import Claim
-    from wellposed.deployed_checker.core import check
+    from wellposed.checker import Refuted
+    from wellposed.checker.claim import Claim
+    from wellposed.checker.core import check as prove
 
     place = path_of("folder", folder)
     found = {norm: path for norm in NORMS if (path := _certificate(place, norm)).exists()}
     if not found:
         raise InputError(f"folder={str(folder)!r}: has no certificate.json; write the folder by wellposed.save")
-    network, claims = DeployedNetwork(place / MODEL), dict[Norm, Claimed]()
+    claims, digests = dict[Norm, Claimed](), set[str]()
     for norm, path in found.items():
         try:
-            check(path, place / MODEL)
+            prove(path, place / MODEL)
             claim = Claim(path)
         except Refuted as error:
             raise CertificateError(f"{path}: does not hold for {MODEL}: {error}") from error
-        if claim.norm != norm or claim.model_sha256 != network.sha256:
-            raise CertificateError(f"{path}: is about another norm or another file than its name says")
+        if claim.norm != norm:
+            raise CertificateError(f"{path}: is about another norm than its name says")
+        digests.add(claim.model_sha256)
         pairs = None if claim.pairs is None else torch.from_numpy(claim.pairs)
         claims[norm] = Claimed(norm=norm, lipschitz=claim.lipschitz, pairs=pairs)
+    network = DeployedNetwork(place / MODEL)  # which a runtime reads only once it is known for what it is
+    if digests != {network.sha256}:
+        raise CertificateError(f"{place / MODEL}: changed while its certificates were proved")
     return NetworkFolder(place, network, claims)
+
+
+def _is_text(part: object) -> bool:
+    """Whether something is a text that a file in UTF-8 can hold."""
+    return isinstance(part, str) and not any("\ud800" <= letter <= "\udfff" for letter in part)
 
 
 def _certificate(folder: Path, norm: Norm) -> Path:

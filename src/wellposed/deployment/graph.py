@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from wellposed.deployed_checker.functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, called
-from wellposed.deployed_checker.functions import function as function_named
-from wellposed.deployed_checker.graphs import inputs_of
+from wellposed.checker.functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, called
+from wellposed.checker.functions import function as function_named
+from wellposed.checker.graphs import inputs_of
 from wellposed.deployment.sensitivity import proved_sensitivity
 from wellposed.errors import CertificateError
 from wellposed.network.deployed import DeployedGraph, Edge, Numbers

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from wellposed.bounds.input_gram import constant_gram
 from wellposed.bounds.tail_bound import TailBound
-from wellposed.deployed_checker import Refuted
-from wellposed.deployed_checker.bounded import BoundedSegment
-from wellposed.deployed_checker.maps import margins
-from wellposed.deployed_checker.node import Node
-from wellposed.deployed_checker.pooled import PooledSegment
+from wellposed.checker import Refuted
+from wellposed.checker.bounded import BoundedSegment
+from wellposed.checker.maps import margins
+from wellposed.checker.node import Node
+from wellposed.checker.pooled import PooledSegment
 from wellposed.numerics.outward import REPRODUCIBLE
 
 Array = NDArray[Any]

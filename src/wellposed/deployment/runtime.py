@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from wellposed.certificates import Certificate
-from wellposed.deployed_checker.functions import STRUCTURE
-from wellposed.deployment.export import deployed, path_of
+from wellposed.checker.functions import STRUCTURE
+from wellposed.deployment.export import content_of, deployed, path_of
 from wellposed.errors import InputError, require
 from wellposed.operators.graphs import Graphs
 
@@ -39,12 +39,7 @@ class DeployedNetwork:
         import onnxruntime
 
         self.path = path_of("path", path)
-        try:
-            self._content = self.path.read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"path={str(path)!r}: cannot be read ({error.strerror}); give a file that wellposed.export wrote"
-            ) from error
+        self._content = content_of("path", self.path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         try:
@@ -69,9 +64,11 @@ class DeployedNetwork:
             raise InputError(f"path={str(self.path)!r}: has other inputs and outputs than files of wellposed.export")
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
         shape = tuple(self._session.get_inputs()[0].shape[1:])
-        if not shape or not all(isinstance(size, int) for size in shape) or last.input[2] not in stored:
+        tolerance = stored.get(last.input[2]) if len(last.input) > 2 else None
+        fixed = bool(shape) and all(isinstance(size, int) for size in shape)
+        if not fixed or tolerance is None or tolerance.dims:
             raise InputError(f"path={str(self.path)!r}: takes inputs of no fixed shape {shape}, or stores no tolerance")
-        return shape, len(inputs) > 1, float(numpy_helper.to_array(stored[last.input[2]]))
+        return shape, len(inputs) > 1, float(numpy_helper.to_array(tolerance))
 
     def __repr__(self) -> str:
         return f"DeployedNetwork({str(self.path)!r}, inputs {self.input_shape}, errors at most {self.tolerance:g})"
@@ -111,7 +108,7 @@ class DeployedNetwork:
         if not isinstance(certificate, Certificate):
             raise InputError(f"certificate: is a {type(certificate).__name__}; give what wellposed.certify returns")
         network = certificate.network
-        if network is None or network.dtype != torch.float32:
+        if network.dtype != torch.float32:
             return False
         written = deployed(network, tolerance=self.tolerance)
         return written.SerializeToString(deterministic=True) == self._content

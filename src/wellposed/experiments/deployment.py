@@ -11,6 +11,7 @@ from wellposed.certificates import certify
 from wellposed.deployment import export
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import check
+from wellposed.experiments.certificate_files import file_of_exported
 from wellposed.experiments.graph_robustness import is_on_graphs
 from wellposed.experiments.results import Certified, file_digest, keep_certified
 from wellposed.network import Network
@@ -34,7 +35,7 @@ def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path
     Returns:
         The path, and the network that the file computes.
     """
-    path = RunFolder(run).path / "model.onnx" if out is None else out
+    path = RunFolder(run).model if out is None else out
     if is_on_graphs(run):
         return path, export(load_run(run, data_root)[2], path, tolerance=tolerance)
     _, data, model = load_image_run(run, data_root)
@@ -42,9 +43,16 @@ def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path
 
 
 def certify_deployed(
-    run: Path, *, data_root: Path | None, limit: int | None, tolerance: float, norm: str, done: Callable[[int], None]
+    run: Path,
+    *,
+    data_root: Path | None,
+    limit: int | None,
+    tolerance: float,
+    norm: str,
+    done: Callable[[int], None],
+    seconds: float | None = None,
 ) -> tuple[Certified, int]:
-    """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json``.
+    """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json`` and its certificate.
 
     Args:
         run: the run folder.
@@ -53,6 +61,7 @@ def certify_deployed(
         tolerance: see `wellposed.export`.
         norm: of perturbations.
         done: called with the number of images that are finished.
+        seconds: for searches of metrics, see `wellposed.certify`.
 
     Returns:
         The radii, and how many images the file refused to answer for; these count as misclassified.
@@ -63,7 +72,7 @@ def certify_deployed(
     x, y = data.test_x[:limit], data.test_y[:limit]
     path, network = export_run(run, data_root=data_root, tolerance=tolerance)
     file = DeployedNetwork(path)
-    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS])
+    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], seconds=seconds)
     assert certificate.lower_bound is not None  # inputs were given
     rule = certificate.rules[-1]
     radii, wrong, refused = list[float](), 0, 0
@@ -76,6 +85,9 @@ def certify_deployed(
         refused += int((~answered).sum())
         done(len(radii))
     digest = file_digest(RunFolder(run).weights)
-    found = Certified(certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {rule: radii}, digest)
+    found = Certified(
+        certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {rule: radii}, digest, certificate.method,
+        unfiled=file_of_exported(run, certificate), left_out=certificate.left_out,
+    )  # fmt: skip
     keep_certified(run, found, norm, "deployed")
     return found, refused

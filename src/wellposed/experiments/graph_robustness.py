@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from wellposed.attacks.graphs import graph_distances
 from wellposed.certificates import certify
 from wellposed.errors import check
+from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.results import Attacked, Certified, check_radii, file_digest, keep_attacked, keep_certified
 from wellposed.experiments.robustness import certified_on
 from wellposed.lower_bounds.graph_witness import graph_slope
@@ -29,7 +31,9 @@ def is_on_graphs(run: Path) -> bool:
 
 
 def certify_graphs(run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None]) -> Certified:
-    """Certify a run on its test graphs, and write ``certificate.json`` and ``certified.json`` into its folder.
+    """Certify a run on its test graphs, and write ``certified.json``, ``model.onnx`` and ``certificate.json`` into its folder.
+
+    Where the network has no form in such files, or nothing can be proved about the file, the result says why.
 
     Args:
         run: the run folder.
@@ -45,7 +49,7 @@ def certify_graphs(run: Path, *, data_root: Path | None, limit: int | None, done
     certificate = certify(network)
     slope = max(graph_slope(network, graphs) for graphs, _ in batches)
     found = certified_on(batches, network, certificate, slope, file_digest(RunFolder(run).weights), done)
-    certificate.save(RunFolder(run).certificate)
+    found = replace(found, unfiled=file_certificate(run, certificate))
     keep_certified(run, found)
     return found
 

@@ -70,8 +70,15 @@ def _training(plt: Any, metrics: list[dict[str, float]]) -> Any:
     axes.set(xlabel="epoch", ylabel="loss", yscale="log")
     right = axes.twinx()
     right.spines["right"].set_visible(True)
-    right.plot(epochs, [100 * (1 - row["test/accuracy"]) for row in metrics], color="#b5423c", label="test error, %")
-    right.set(ylabel="test error, %", ylim=(0, None))
+    for part, colour in (
+        ("validation", "#b5423c"),
+        ("test", "#7a7a7a"),
+    ):  # the latter for graphs and the epoch that was kept
+        known = [row for row in metrics if f"{part}/accuracy" in row]
+        if known:
+            errors = [100 * (1 - row[f"{part}/accuracy"]) for row in known]
+            right.plot([row["epoch"] + 1 for row in known], errors, ".-", color=colour, label=f"{part} error, %")
+    right.set(ylabel="error, %", ylim=(0, None))
     lines = axes.get_lines() + right.get_lines()
     axes.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=9)
     return figure

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wellposed.errors import require
 from wellposed.experiments.plots import draw
-from wellposed.experiments.results import read_attacked, read_certificate, read_certified
+from wellposed.experiments.results import read_attacked, read_certified
 from wellposed.experiments.tables import Summary, header, summarise
 from wellposed.training.folder import RunFolder, write_text
 
@@ -32,7 +32,8 @@ def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> t
     folder = RunFolder(run)
     summary = summarise(run, radii)
     attacked = read_attacked(run)
-    pictures = draw(run, read_certified(run), attacked, data_root)
+    certified = read_certified(run)
+    pictures = draw(run, certified, attacked, data_root)
     template = jinja2.Environment(autoescape=True).from_string(
         (resources.files("wellposed.experiments") / "report.html.jinja").read_text(encoding="utf-8")
     )
@@ -41,7 +42,7 @@ def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> t
         header=header(summary),
         summary=summary,
         attacked=attacked,
-        certificate=read_certificate(run),
+        certified=certified,
         config=folder.config.read_text(encoding="utf-8"),
         environment=json.loads(folder.environment.read_text(encoding="utf-8")) if folder.environment.exists() else {},
         pictures=[

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from wellposed.certificates import Certificate
 from wellposed.certificates.order import must_be_ordered
 from wellposed.errors import CertificateError, CheckpointError, InputError
 from wellposed.training.folder import RunFolder, write_json
@@ -30,6 +29,11 @@ class Certified:
         test_error: fraction of misclassified inputs.
         radii: certified radius per input and rule, zero where nothing is certified.
         weights_sha256: digest of the weight file.
+        method: how the constant was obtained; empty where that was not noted.
+        constants: what contributes to it, as names of blocks, their constants and the reasons.
+        unfiled: why there is no certificate file; empty where there is one.
+        unsolved: how many inputs have the radius zero as their solve did not converge.
+        left_out: what the budget of the certificate did not suffice for, in words.
     """
 
     lipschitz: float
@@ -37,9 +41,20 @@ class Certified:
     test_error: float
     radii: dict[str, list[float]]
     weights_sha256: str
+    method: str = ""
+    constants: list[tuple[str, float, str]] = field(default_factory=list)
+    unfiled: str = ""
+    unsolved: int = 0
+    left_out: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the radii must know, in words: inputs that were not solved, and searches that were left out."""
+        solves = [f"the solve did not converge for {self.unsolved} inputs, whose radius is 0"] if self.unsolved else []
+        return solves + [f"left out: {part}" for part in self.left_out]
 
     @property
     def best(self) -> list[float]:
@@ -151,11 +166,6 @@ def file_digest(path: Path) -> str:
 def is_certified(run: Path, norm: str = "2") -> bool:
     """Whether `certify_run` wrote results."""
     return in_norm(RunFolder(run).certified, norm).exists()
-
-
-def read_certificate(run: Path) -> Certificate:
-    """The certificate of a run."""
-    return Certificate.load(RunFolder(run).certificate)
 
 
 def check_consistency(certified: Certified, attacked: Attacked) -> None:

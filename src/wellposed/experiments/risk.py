@@ -82,7 +82,8 @@ def certify_risk(
     posterior = Posterior(model, scale)  # from here on, nothing that the network keeps may change
     prior_error = float((model(data.test_x).argmax(1) != data.test_y).double().mean())
     if epochs:
-        _fit(PosteriorModule(posterior, samples, delta, learning_rate), training_batches(data, config), epochs)
+        batches = training_batches(data, config)
+        _fit(PosteriorModule(posterior, samples, delta, learning_rate, epochs * batches.steps), batches, epochs)
     generator = torch.Generator().manual_seed(config.seed)
     errors = _draws(posterior, (data.train_x[half:], data.train_y[half:]), draws, generator, done)
     test = _draws(posterior, (data.test_x, data.test_y), max(1, draws // 10), generator, lambda _: None)
@@ -99,7 +100,8 @@ def _prior(config: TrainConfig, data: ImageData, half: int) -> nn.Module:
 
     model = build_model(config, data)
     first = replace(data, train_x=data.train_x[:half], train_y=data.train_y[:half])
-    _fit(ClassifierModule(model, config), training_batches(first, config), config.epochs)
+    batches = training_batches(first, config)
+    _fit(ClassifierModule(model, config, config.epochs * batches.steps), batches, config.epochs)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from wellposed.attacks import adversarial_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check
+from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.results import (
     Attacked,
     Certified,
     check_radii,
     file_digest,
-    in_norm,
     keep_attacked,
     keep_certified,
 )  # fmt: skip
@@ -42,8 +43,11 @@ def certify_run(
     other_data: str | None = None,
     method: str | None = None,
     norm: str = "2",
+    seconds: float | None = None,
 ) -> Certified:
-    """Certify a run, and write ``certificate.json`` and ``certified.json`` into its folder.
+    """Certify a run, and write ``certified.json``, ``model.onnx`` and its ``certificate.json`` into its folder.
+
+    Where the network has no form in such files, or nothing can be proved about the file, the result says why.
 
     Args:
         run: the run folder.
@@ -54,6 +58,7 @@ def certify_run(
         method: of the constant, see `wellposed.certify`.
         norm: of perturbations, see `wellposed.certify`; where it is not the Euclidean one, files are ``certified-NORM.json`` and
             ``certificate-NORM.json``.
+        seconds: for searches of metrics, see `wellposed.certify`.
 
     Raises:
         InputError: the other set has images of another size, or other classes.
@@ -67,13 +72,13 @@ def certify_run(
         data = other
     x, y = _first(data, limit)
     network = materialise(model, tuple(x.shape[1:]))
-    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], method=method)
+    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], method=method, seconds=seconds)
     batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
     assert certificate.lower_bound is not None  # inputs were given
     found = certified_on(
         batches, network, certificate, certificate.lower_bound, file_digest(RunFolder(run).weights), done
     )
-    certificate.save(in_norm(RunFolder(run).certificate, norm))
+    found = replace(found, unfiled=file_certificate(run, certificate))
     keep_certified(run, found, norm, other_data)
     return found
 
@@ -93,15 +98,26 @@ def certified_on(
         done: called with the number of inputs that are finished.
     """
     radii: dict[str, list[float]] = {rule: [] for rule in certificate.rules}
-    count, wrong = 0, 0
+    count, wrong, unsolved = 0, 0, 0
     for inputs, labels in batches:
         result = network.bounded(inputs)
         for rule, values in radii.items():
             values += certificate.of(result, labels, rule=rule).tolist()
         wrong += int((result.logits.argmax(1) != labels).sum())
+        unsolved += int(result.unsolved.sum())
         count += len(labels)
         done(count)
-    return Certified(certificate.lipschitz, lower_bound, wrong / max(count, 1), radii, digest)
+    return Certified(
+        certificate.lipschitz, lower_bound, wrong / max(count, 1), radii, digest, certificate.method, _constants(certificate),
+        unsolved=unsolved, left_out=certificate.left_out,
+    )  # fmt: skip
+
+
+def _constants(certificate: Certificate) -> list[tuple[str, float, str]]:
+    """The blocks' own constants, and what replaces those of the last ones where it is tighter."""
+    tail = certificate.tail
+    found = [(factor.block, factor.value, factor.reason) for factor in certificate.factors]
+    return found if tail is None else [*found, (tail.block, tail.value, "best diagonal metric, verified Cholesky")]
 
 
 def attack_run(

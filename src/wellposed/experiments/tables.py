@@ -50,6 +50,7 @@ class Summary:
         lipschitz: upper bound of the Lipschitz constant, or None without a certificate.
         lower_bound: proved lower bound of the Lipschitz constant, or None without a certificate.
         rows: one per radius.
+        remarks: what a reader must know besides, in words; see `Certified`.
     """
 
     run: str
@@ -59,6 +60,7 @@ class Summary:
     lipschitz: float | None
     lower_bound: float | None
     rows: list[Row]
+    remarks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -83,7 +85,16 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         check_consistency(certified, attacked)
         samples = min(samples, len(attacked.distances))
     rows = [_row(certified, attacked, radius, samples) for radius in radii]
-    return Summary(str(run), samples, inputs, certified.test_error, certified.lipschitz, certified.lower_bound, rows)
+    return Summary(
+        str(run),
+        samples,
+        inputs,
+        certified.test_error,
+        certified.lipschitz,
+        certified.lower_bound,
+        rows,
+        certified.remarks,
+    )
 
 
 def _row(certified: Certified, attacked: Attacked | None, radius: float, samples: int) -> Row:
@@ -107,6 +118,7 @@ def header(summary: Summary) -> str:
     return (
         f"{summary.run}: test error {100 * summary.test_error:.2f} %, Lipschitz constant at most {summary.lipschitz:.4g}, "
         f"at least {summary.lower_bound:.4g} ({units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
+        + "".join(f"; {remark}" for remark in summary.remarks)
     )
 
 

@@ -1,4 +1,4 @@
-"""Faults of certificates and of those who read them: constants, evidence and weights that were tampered with, believing gates."""
+"""Faults of certificates and of those who read them: constants, evidence and files that were tampered with, believing gates."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import safetensors.torch
+import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
-from wellposed.certificates.filing.file import read, write
-from wellposed.checker import Checker, Refuted
+from wellposed.checker import Refuted, check
+from wellposed.deployment import export
 from wellposed.errors import WellposedError
 from wellposed.falsification.campaign import campaign
+from wellposed.falsification.deployed.files import CLAIM, MODEL, Files
 from wellposed.falsification.module_trials import changed_model_trial, user_module_trial
 from wellposed.falsification.tally import Tally
 from wellposed.layers.mondeq import MonDEQ
@@ -49,38 +51,50 @@ def _model() -> nn.Sequential:
     return nn.Sequential(Normalize((0.1,), (0.3,)), nn.Flatten(), MonDEQ(9, 8, m=0.5), nn.Linear(8, 3)).eval()
 
 
-def checked(change: Callable[[dict[str, Tensor], dict[str, Tensor]], None]) -> tuple[bool, str]:
-    """A sealed certificate whose evidence or weights were changed, as the checker sees it."""
-    model = _model()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "certificate.json"
-        certify(model).save(path)
-        content, evidence = read(path)
-        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        change(evidence, weights)
-        content = {key: value for key, value in content.items() if key not in ("format", "evidence")}
-        write(path, content, evidence)
-        safetensors.torch.save_file(weights, path.with_name("weights.safetensors"))
+def checked(change: Callable[[Files], None], *, sealed: bool = True) -> tuple[bool, str]:
+    """A deployed file with its certificate, which were changed, as the checker sees them.
+
+    Args:
+        change: of the file or of its certificate.
+        sealed: whether digests are made anew; without that the file is changed alone.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = Files.of(certify(export(_model(), folder / MODEL, input_shape=(1, 3, 3))), folder)
+        change(files)
+        if sealed:
+            files.write(folder)
+        else:
+            (folder / MODEL).write_bytes(files.model_bytes)
         try:
-            Checker(path, path.with_name("weights.safetensors")).run()
+            check(folder / CLAIM, folder / MODEL)
         except Refuted as refusal:
             return True, f"checker: {refusal}"
     return False, "checker: accepted"
 
 
-def wrong_metric(evidence: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+def wrong_metric(files: Files) -> None:
     """The multipliers of other coordinates."""
-    evidence["joint/multipliers"] = evidence["joint/multipliers"].flip(1).clone()
+    (name,) = (name for name in files.tensors if name.endswith("/multipliers"))
+    files.tensors[name] = files.tensors[name][:, ::-1]
 
 
-def swapped_evidence(evidence: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
-    """The rows of W in another order."""
-    evidence["2/matrix"] = evidence["2/matrix"].flip(0).clone()
+def swapped_rows(files: Files) -> None:
+    """The rows of W in another order, in the file that is certified."""
+    matrix = _stored(files)
+    matrix.raw_data = np.ascontiguousarray(onnx.numpy_helper.to_array(matrix)[::-1]).tobytes()
 
 
-def flipped_bit(evidence: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+def flipped_bit(files: Files) -> None:
     """The last bit of one weight."""
-    weights["2.constraint.A"].view(torch.int32).reshape(-1)[0] ^= 1
+    matrix = _stored(files)
+    matrix.raw_data = bytes([matrix.raw_data[0] ^ 1]) + matrix.raw_data[1:]
+
+
+def _stored(files: Files) -> onnx.TensorProto:
+    """W, as it is stored in a file."""
+    (matrix,) = (tensor for tensor in files.model.graph.initializer if tensor.name.endswith(".W"))
+    return matrix
 
 
 def broken_normalisation() -> tuple[bool, str]:

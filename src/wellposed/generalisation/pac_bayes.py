@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.constraints.monotone import Monotone
 from wellposed.errors import CertificateError, check, check_number, choices
 from wellposed.generalisation.pac_bayes_tightened import Norms, tightened
 from wellposed.network import Network, materialise
@@ -132,7 +133,7 @@ def _blocks(model: nn.Module | Network) -> _Blocks:
     blocks = materialise(model).blocks
     layer = blocks[-2].affine_layer if len(blocks) > 1 else None
     head = blocks[-1].linear_map
-    if head is None or layer is None or layer.constraint.formula != "monotone":
+    if head is None or layer is None or not isinstance(layer.constraint, Monotone):
         raise CertificateError("model: Theorem 3 is about one monotone layer followed by one linear layer")
     if any(list(block.module.parameters()) for block in blocks[:-2]):
         raise CertificateError("model: Theorem 3 says nothing of trained blocks before the layer")

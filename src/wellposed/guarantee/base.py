@@ -92,6 +92,13 @@ class Guarantee(ABC):
         """An M-matrix that bounds how far single entries of the equilibrium move with the offset; None where none is known."""
         return None
 
+    def estimated(self) -> Guarantee:
+        """What a solve without evidence stops by: constants that hold by construction, or estimates, which prove nothing.
+
+        By default this promise itself.
+        """
+        return self
+
     @abstractmethod
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
         """Bound on the Euclidean distance from ``image`` = f(``point``) to the equilibrium, one value per sample.

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from wellposed.guarantee.base import Guarantee
 from wellposed.guarantee.componentwise import Componentwise
 from wellposed.guarantee.majorant import Majorant, majorant
 from wellposed.guarantee.plan import Plan
+from wellposed.guarantee.typical import Typical, spectral_radius
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, enlarged_sum, error_of
 from wellposed.operators import Operator
@@ -92,6 +94,22 @@ class Channelwise(Componentwise):
     def suggested_step(self) -> float:
         """The largest step at which I − W does not amplify."""
         return 1.0 / (1.0 - float(self._sums[0].min()))
+
+    @override
+    def estimated(self) -> Guarantee:
+        """As for matrices, with channels for components."""
+        known = self.operator.coefficients()
+        assert known is not None
+
+        @torch.no_grad()
+        def compute() -> tuple[Tensor, float]:
+            kernel = known.weight.detach()
+            room = 1.0 - kernel[known.own]
+            sums = torch.where(known.own, 0.0, kernel.abs()).sum((2, 3))
+            radius = spectral_radius(lambda vector: torch.mv(sums, vector) / room, torch.ones_like(room))
+            return room[:, None, None], radius
+
+        return Typical(self, self.operator, *self.operator.remembered("typical", compute))
 
     @override
     def on(self, operator: Operator) -> Channelwise:

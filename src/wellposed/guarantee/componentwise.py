@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.guarantee.base import Comparison
+from wellposed.guarantee.base import Comparison, Guarantee
 from wellposed.guarantee.majorant import Majorant, gaps, majorant
 from wellposed.guarantee.plan import Algorithms, Plan, S
 from wellposed.guarantee.sensitivity import Sensitivity
+from wellposed.guarantee.typical import Typical, spectral_radius
 from wellposed.operators import Operator
 
 
@@ -39,6 +41,11 @@ class Componentwise(Sensitivity):
     @property
     def _is_monotone(self) -> bool:
         return self._slopes[0] >= 0.0 and self._slopes[1] <= 1.0
+
+    @property
+    @override
+    def _about(self) -> Hashable:
+        return type(self).__name__, self._slopes
 
     @cached_property
     def majorant(self) -> Majorant:
@@ -98,6 +105,24 @@ class Componentwise(Sensitivity):
     def suggested_step(self) -> float | None:
         """The largest step at which I − W does not amplify."""
         return 1.0 / (1.0 - float(self.majorant.diagonal.min())) if self._is_monotone else None
+
+    @override
+    def estimated(self) -> Guarantee:
+        """W's diagonal gives the gaps, and the rest of W, divided by them, drives."""
+        matrix = self.operator.matrix()
+        if matrix is None:
+            return self
+        operator = self.operator
+
+        @torch.no_grad()
+        def compute() -> tuple[Tensor, float]:
+            stored = matrix.detach()
+            room = gaps(stored.diagonal(), self._slopes)
+            off = stored.abs().fill_diagonal_(0.0)
+            return room, spectral_radius(lambda vector: torch.mv(off, vector) / room, torch.ones_like(room))
+
+        room, radius = operator.remembered(("typical", self._slopes), compute)
+        return Typical(self, operator, room, radius)
 
     @override
     def on(self, operator: Operator) -> Componentwise:

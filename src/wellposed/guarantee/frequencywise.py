@@ -26,12 +26,20 @@ class FrequencywiseMonotone(StronglyMonotone):
 
     Args:
         operator: W; it knows its `symmetric_parts`.
+        nominal: the constant that W has by construction, but for rounding; None where none is known.
     """
 
     theorem = "Winston & Kolter 2020, Theorem 1, for a circular convolution"
 
-    def __init__(self, operator: Operator) -> None:
-        self.operator = operator
+    def __init__(self, operator: Operator, nominal: float | None = None) -> None:
+        self.operator, self.nominal = operator, nominal
+
+    @override
+    def estimated(self) -> Self:
+        found = type(self)(self.operator, self.nominal)
+        if self.nominal is not None:
+            found.__dict__["m"] = self.nominal
+        return found
 
     @cached_property
     def m(self) -> float:  # type: ignore[override]  # on demand: it needs numbers, not graph tensors
@@ -61,7 +69,7 @@ class FrequencywiseMonotone(StronglyMonotone):
 
     def on(self, operator: Operator) -> Self:
         """The transpose, and float64 copies, have the same constant."""
-        found = type(self)(operator)
+        found = type(self)(operator, self.nominal)
         if "m" in self.__dict__:
             found.__dict__["m"] = self.m
         return found

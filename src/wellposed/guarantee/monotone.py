@@ -117,13 +117,22 @@ class StronglyMonotone(Guarantee):
 
 
 class ProvedMonotone(StronglyMonotone):
-    """Strong monotonicity with the constant that can be proved for the stored numbers, worked out when it is needed."""
+    """Strong monotonicity with the constant that can be proved for the stored numbers, worked out when it is needed.
+
+    Args:
+        operator: W; its ``metric`` is the diagonal of Λ.
+        nominal: the constant that W has by construction, but for rounding; None where none is known.
+    """
 
     theorem = "Revay, Wang & Manchester 2020, Theorem 1: splitting in a diagonal metric"
     lipschitz_theorem = "strong monotonicity in a diagonal metric: √cond(Λ)/m"
 
-    def __init__(self, operator: Operator) -> None:
-        self.operator = operator
+    def __init__(self, operator: Operator, nominal: float | None = None) -> None:
+        self.operator, self.nominal = operator, nominal
+
+    @override
+    def estimated(self) -> Guarantee:
+        return self if self.nominal is None else StronglyMonotone(self.operator, self.nominal)
 
     @cached_property
     @override
@@ -134,10 +143,10 @@ class ProvedMonotone(StronglyMonotone):
     def on(self, operator: Operator) -> StronglyMonotone:
         """The transpose in the metric Λ⁻¹, and float64 copies, have the same constant."""
         if "m" in self.__dict__:
-            known = ProvedMonotone(operator)
+            known = ProvedMonotone(operator, self.nominal)
             known.__dict__["m"] = self.m
             return known
-        return ProvedMonotone(operator)
+        return ProvedMonotone(operator, self.nominal)
 
 
 def scaled_displacement(matrix: Tensor, metric: Tensor | None) -> Tensor:

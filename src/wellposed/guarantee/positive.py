@@ -8,6 +8,7 @@ exact Lipschitz constant, attained at b = β.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property
 
 import torch
@@ -15,11 +16,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import Activation
-from wellposed.guarantee.base import Comparison
+from wellposed.guarantee.base import Comparison, Guarantee
 from wellposed.guarantee.majorant import Majorant, majorant
 from wellposed.guarantee.plan import Plan
 from wellposed.guarantee.sensitivity import Sensitivity
 from wellposed.guarantee.subsolution import subsolution
+from wellposed.guarantee.typical import TypicalConcave, spectral_radius
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, reduced
 from wellposed.operators import Operator
@@ -29,6 +31,7 @@ _ROUNDED = (
     1e-5  # and for small floors in absolute terms, so that residuals of float32 fit, but by no more than half the floor
 )
 _WITHIN = 1.0 - 1e-6  # a residual this much below the margin is below it for all its rounding
+_FLOOR_STEPS = 8  # of Picard's iteration, whose iterates from zero are all below the fixed point at the floor
 _LARGEST = 1e30  # a bound that no tolerance accepts
 
 
@@ -51,6 +54,11 @@ class PositiveConcave(Sensitivity):
     ) -> None:
         self.operator = operator
         self._activation, self._floor, self._thompson, self._linear = activation, floor, thompson, linear
+
+    @property
+    @override
+    def _about(self) -> Hashable:
+        return repr(self._activation), self._floor
 
     @property
     def _margin(self) -> float:
@@ -164,6 +172,26 @@ class PositiveConcave(Sensitivity):
         where other fixed points are.
         """
         return state if self._linear else torch.maximum(state, self.floor_state.to(state))
+
+    @override
+    def estimated(self) -> Guarantee:
+        """The fixed point at the floor and the slopes there, in the precision of W."""
+        upright = self.operator.upright()
+
+        @torch.no_grad()
+        def compute() -> tuple[Tensor, Tensor, float]:
+            like = upright.tensors[0]
+            state = torch.zeros(1, *upright.state_shape, dtype=like.dtype, device=like.device)
+            floor = torch.full_like(state, self._floor)
+            for _ in range(_FLOOR_STEPS):
+                state = self._activation(upright.affine(state, floor))
+            slopes = self._activation.derivative(upright.affine(state, floor)).clamp_min(torch.finfo(like.dtype).tiny)
+            radius = spectral_radius(lambda vector: slopes * upright.apply(vector), torch.ones_like(state))
+            return state[0], slopes[0].reciprocal(), radius
+
+        key = ("typical", repr(self._activation), self._floor)
+        state, gaps, radius = upright.remembered(key, compute)
+        return TypicalConcave(self, self.operator, gaps, radius, None if self._linear else state)
 
     @override
     def linearised(self) -> PositiveConcave:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,6 +54,11 @@ class Sensitivity(Guarantee):
     @abstractmethod
     def majorant(self) -> Majorant:
         """The proof for the operator's numbers."""
+
+    @property
+    @abstractmethod
+    def _about(self) -> Hashable:
+        """What decides the sensitivity beside the operator's numbers."""
 
     @property
     def sensitivity(self) -> Tensor:
@@ -118,7 +124,8 @@ class Sensitivity(Guarantee):
 
     @cached_property
     def _norm(self) -> float:
-        return spectral_norm_upper_bound(self.sensitivity)
+        key = ("norm of the sensitivity", self._about)
+        return self.operator.remembered(key, lambda: spectral_norm_upper_bound(self.sensitivity), oriented=True)
 
     @override
     def offset_lipschitz(self) -> float:

@@ -164,16 +164,17 @@ def solve_problem(
     exact_offset: Callable[[], ExactOffset] | None = None,
     offset: Tensor | None = None,
 ) -> Outcome:
-    """Solve for plain tensors, and certify the result where the settings say so."""
+    """Solve for plain tensors, and certify the result where the settings say so; only then is anything proved."""
     rtol, least = settings.tolerance.resolve(like.dtype)
     atol: float | Tensor = least
     if settings.offset_share > 0.0 and offset is not None:
         atol = euclidean(offset).mul_(settings.offset_share * rtol).add_(least)
-    if guarantee is not None:
-        start = guarantee.start(like) if start is None else guarantee.project(start)
+    stopping = guarantee if guarantee is None or settings.certified else guarantee.estimated()
+    if stopping is not None:
+        start = stopping.start(like) if start is None else stopping.project(start)
     continued = settings.continued and can_continue(problem, guarantee)
     most = min(settings.max_steps, ITERATIONS) if continued else settings.max_steps
-    outcome = iterate(problem, settings.solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=most)
+    outcome = iterate(problem, settings.solver, stopping, start, like, rtol=rtol, atol=atol, max_steps=most)
     if guarantee is None:
         return outcome
     left = settings.max_steps - most
@@ -190,6 +191,7 @@ def run_steps(
 ) -> Tensor:
     """A fixed number of the solver's iterations, with their graph if gradients are enabled."""
     if guarantee is not None:
+        guarantee = guarantee.estimated()
         start = guarantee.start(like) if start is None else guarantee.project(start)
     iteration = solver.bind(problem, guarantee, start, like)
     for _ in range(steps):

@@ -63,11 +63,6 @@ class ContractiveCell(ImplicitLayer):
     def constants(self, excess: float) -> tuple[float, float]:
         """Lipschitz constants of the cell in z and of the equilibrium in x, when every orthogonal map has norm ≤ 1 + excess."""
 
-    @property
-    def reflections(self) -> int:
-        """How many layers of learned reflections the cell has in the place of GroupSort."""
-        return 0
-
     def _constants(self, contraction: float, driven: float) -> tuple[float, float]:
         """A contraction c, and what it makes of the cell's constant d in the input, d/(1 − c); rounded up.
 

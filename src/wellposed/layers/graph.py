@@ -112,12 +112,6 @@ class ImplicitGraph(GraphSolving):
             return self.kappa, 1.0
         return self.kappa * (1.0 - self.omega), self.kappa * self.omega
 
-    @property
-    def orthogonal_maps(self) -> dict[str, OrthogonalLinear]:
-        """Those of the state map and the injection that are orthogonal, by their names."""
-        maps = {"state_map": self.state_map, "injection": self.injection}
-        return {name: part for name, part in maps.items() if isinstance(part, OrthogonalLinear)}
-
     @override
     def norms(self, *, proved: bool) -> tuple[float, float | None]:
         weight = self.state_map.weight.detach()

@@ -54,7 +54,7 @@ class ImplicitLayer(SolvingModule, ABC):
 
     @abstractmethod
     def state(self, x: Tensor) -> Tensor:
-        """The equilibrium to the layer's tolerance, without the evidence."""
+        """The equilibrium to the layer's tolerance, by typical errors and without the evidence."""
 
     def limits(self) -> tuple[float, float]:
         """Relative and absolute tolerance of a solve, with the defaults filled in."""
@@ -80,6 +80,9 @@ class ImplicitLayer(SolvingModule, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """The equilibrium for every input, or the layer's output map of it where it has one.
+
+        The solve stops by what is typical of such maps, or known by construction: nearly every value is within the tolerance,
+        and no proof is made. `solve` proves an error bound.
 
         Args:
             x: shape (*, in_features).

@@ -156,11 +156,6 @@ class OrthogonalDEQ(ContractiveCell):
         parts = self._parts if self.injection is None else [*self._parts, self.injection]
         return max(0.0, *(spectral_norm_upper_bound(part.weight) - 1.0 for part in parts)) + _REFLECTIONS
 
-    @property
-    @override
-    def reflections(self) -> int:
-        return 0 if self.angles is None else len(self.angles)
-
     @override
     def _described(self) -> str:
         return f"orthogonal cell, {self.coupling} coupling, κ = {self.kappa:g}, ω = {self.omega:g}"

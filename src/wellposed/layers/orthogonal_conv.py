@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.circular_monotone import circular_kernel
+from wellposed.constraints.factorisations import formed_once
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.errors import InputError, check
@@ -68,9 +69,14 @@ class OrthogonalConv2d(Compilable, Holding):
     forms = ("transfer",)
 
     def _form(self) -> Tensor:
-        with full_precision(self.free.device):
-            free = transfer_function(self.free, *self.out_image).flatten(0, 1)
+        rows, columns = self.out_image
+
+        def form(kernel: Tensor) -> Tensor:
+            free = transfer_function(kernel, rows, columns).flatten(0, 1)
             return torch.view_as_real(cayley_orthogonal(free))
+
+        with full_precision(self.free.device):
+            return formed_once(self, f"transfer of {self.out_image}", form, self.free)
 
     def check_parts(self) -> None:
         """Raise an error if an option was changed to one that the weights were not made for."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
+from wellposed.constraints.factorisations import formed_once
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
 from wellposed.errors import check, choices
@@ -73,10 +74,11 @@ class OrthogonalLinear(Holding, Projected):
     def _form(self) -> Tensor:
         with full_precision(self.free.device):
             if self.parametrisation == "cayley":
-                return cayley_orthogonal(self.free)
+                return formed_once(self, "cayley", cayley_orthogonal, self.free)
             if self.parametrisation == "bjorck":
-                return bjorck_orthogonal(self.free)
-            return (self.base @ skew_exponential(self.free))[: self.out_features, : self.in_features]
+                return formed_once(self, "bjorck", bjorck_orthogonal, self.free)
+            turned = formed_once(self, "exponential", _turned, self.base, self.free)
+            return turned[: self.out_features, : self.in_features]
 
     @torch.no_grad()
     def project(self) -> None:
@@ -104,6 +106,10 @@ class OrthogonalLinear(Holding, Projected):
         x = in_precision_of(self, x)
         with full_precision(x.device):  # as a product in less precision would be far from orthogonal
             return nn.functional.linear(x, self.weight, self.bias)
+
+
+def _turned(base: Tensor, free: Tensor) -> Tensor:
+    return base @ skew_exponential(free)
 
 
 def require_orthogonal(name: str, part: nn.Module, inputs: int, outputs: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -97,12 +97,7 @@ class InputMap(AffineMap):
 
     An input map of one's own gives its shapes, ``forward`` and `numbers`, and a layer whose ``injections`` name it; everything
     else follows from the numbers, or is refused where they do not tell.
-
-    Attributes:
-        formula: name of the formula by which the independent checker forms U from the parameters, or None if it has none.
     """
-
-    formula: ClassVar[str | None] = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

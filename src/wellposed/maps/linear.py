@@ -17,8 +17,6 @@ from wellposed.maps.base import FlatMap, InputMap
 class LinearMap(nn.Linear, FlatMap, InputMap):
     """`torch.nn.Linear` as the input map of a layer, with its options and its state dict."""
 
-    formula = "linear"
-
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> LinearMap:
         """A map with these numbers as they are, float64 on the CPU, not to be trained.

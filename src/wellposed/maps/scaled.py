@@ -44,8 +44,6 @@ class ScaledLinear(Scaled, FlatMap, InputMap):
         where: device and dtype.
     """
 
-    formula = "scaled"
-
     def __init__(
         self, in_features: int, out_features: int, log_gamma: nn.Parameter, *, bias: bool = True, **where: Any
     ) -> None:

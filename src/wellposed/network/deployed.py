@@ -39,7 +39,7 @@ class DeployedGraph(Protocol):
         """Append a node of the domain ``wellposed``.
 
         Args:
-            function: its name, see `wellposed.deployed_checker.functions`.
+            function: its name, see `wellposed.checker.functions`.
             edges: what it takes.
             shape: of one sample of what it gives.
             numbers: its numbers, in the order of the function's inputs: tensors are stored in their dtype, floats as float64,
@@ -62,7 +62,7 @@ class DeployedGraph(Protocol):
 
         Args:
             edge: a value of the network.
-            evidence: by name, see `wellposed.deployed_checker`.
+            evidence: by name, see `wellposed.checker`.
         """
 
 

@@ -38,10 +38,6 @@ class EntrywiseStep(ABC):
     def back(self, rows: Tensor) -> Tensor:
         """``rows·K``, rounded up, for nonnegative rows, shape (rows, entries behind the step)."""
 
-    def evidence(self) -> dict[str, Tensor]:
-        """Vectors that prove what `ahead` or `back` said last, by name."""
-        return {}
-
 
 class LinearStep(EntrywiseStep):
     """Multiplication by a matrix, K = |W|.
@@ -87,29 +83,22 @@ class SolveStep(EntrywiseStep):
     """The equilibrium as a function of its offset, K = A⁻¹D.
 
     Args:
-        name: of the layer.
         comparison: A, D and an upper bound of A⁻¹.
     """
 
-    def __init__(self, name: str, comparison: Comparison) -> None:
-        self._name, self._comparison = name, comparison
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
         self.inputs = self.outputs = len(comparison.scale)
-        self._moved = comparison.weights
 
     @override
     def ahead(self, reached: Tensor) -> Tensor:
         driven = enlarged(self._comparison.scale * reached, 1) + TINY
-        self._moved = self._above(driven, backwards=False)
-        return self._moved
+        return self._above(driven, backwards=False)
 
     @override
     def back(self, rows: Tensor) -> Tensor:
-        self._moved = torch.stack([self._above(row, backwards=True) for row in rows])
-        return enlarged(self._moved * self._comparison.scale, 1) + TINY * rows.any(1, keepdim=True).double()
-
-    @override
-    def evidence(self) -> dict[str, Tensor]:
-        return {f"{self._name}/m_matrix": self._comparison.weights, f"{self._name}/moved": self._moved}
+        moved = torch.stack([self._above(row, backwards=True) for row in rows])
+        return enlarged(moved * self._comparison.scale, 1) + TINY * rows.any(1, keepdim=True).double()
 
     def _above(self, wanted: Tensor, *, backwards: bool) -> Tensor:
         """A vector y ≥ 0 with Ay ≥ wanted, or Aᵀy, rounding included, near the least one."""

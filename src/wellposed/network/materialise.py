@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import threading
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wellposed.errors import CertificateError, InputError, check, failing_as_unprovable
 from wellposed.layers.graph_classifier import GraphClassifier
@@ -24,7 +23,7 @@ from wellposed.network.probe import compare_on_probes
 from wellposed.network.storing import stored, without_parametrisations
 from wellposed.network.tracing import trace
 
-Found = list[tuple[str, str | None, nn.Module]]
+Found = list[tuple[str, nn.Module]]
 
 
 def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None = None) -> Network:
@@ -90,7 +89,7 @@ def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Netwo
         require_plain_calls(model)
         check_precision((*model.named_parameters(), *model.named_buffers()))
         copied = copy.deepcopy(model)
-        changed = without_parametrisations(copied)
+        without_parametrisations(copied)
         for part in copied.modules():
             computing = computing_class(type(part))
             if computing is not type(part) and (is_leaf_class(computing) or computing is GraphClassifier):
@@ -100,17 +99,15 @@ def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Netwo
             raise CertificateError(
                 "model: does nothing to its input, as an empty Sequential; there is nothing to certify"
             )
-        paths = {name: None if path is None or _touched(path, changed) else path for name, path, _ in chain}
-        blocks = tuple((name, block) for name, _, block in chain)
         graphs = type(copied) is GraphClassifier
         try:
-            return Network(blocks, paths, weights_digest(model), input_shape=input_shape, takes_graphs=graphs)
+            return Network(chain, input_shape=input_shape, takes_graphs=graphs)
         except InputError as error:
             raise InputError(f"input_shape={input_shape}: {error}") from error
 
 
 def _chain(model: nn.Module) -> Found:
-    """The blocks of a private copy of a model: names, paths and modules."""
+    """The blocks of a private copy of a model: names and modules."""
     dtype = _dtype_of(model)
     if type(model) is GraphClassifier:
         require_unchanged("model", model)
@@ -119,39 +116,20 @@ def _chain(model: nn.Module) -> Found:
         for place, layer in enumerate(model.layers):
             again = id(layer) in known
             known[id(layer)] = block = known[id(layer)] if again else stored(f"layers.{place}", layer)
-            chain.append((f"layers.{place}", f"layers.{place}", block))
+            chain.append((f"layers.{place}", block))
         if is_leaf_class(type(model.head)) or isinstance(model.head, GraphClassifier):
-            return [*chain, ("head", "head", stored("head", model.head))]
+            return [*chain, ("head", stored("head", model.head))]
         found = trace(model.head, dtype, lambda path, module: stored(f"head.{path}", module))
-        return chain + [
-            (f"head.{name}", None if path is None else f"head.{path}", block) for name, path, block in found
-        ]
+        return [*chain, *((f"head.{name}", block) for name, block in found)]
     if is_leaf_class(type(model)):
-        return [("model", "", stored("model", model))]
+        return [("model", stored("model", model))]
     chain = trace(model, dtype, stored)
-    for name, _, module in chain:
+    for name, module in chain:
         if block_of(name, module).needs_graphs:
             raise CertificateError(f"{name}: needs graphs; certify a GraphClassifier")
     return chain
 
 
-def _touched(path: str, changed: set[str]) -> bool:
-    return any(other == path or other.startswith(f"{path}.") or not path for other in changed)
-
-
 def _dtype_of(model: nn.Module) -> torch.dtype:
     found = [tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
     return torch.float64 if torch.float64 in found else found[0] if found else torch.get_default_dtype()
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of everything in the state dict, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, Tensor):  # an extra state
-            digest.update(f"{name}|{tensor!r}|".encode())
-            continue
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

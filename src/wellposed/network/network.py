@@ -28,20 +28,16 @@ class Network:
         input_shape: of one input, where it is known; other inputs are refused. None for graphs.
         takes_graphs: whether inputs are torch_geometric batches.
         precision: of its parameters: ``"float32"``, ``"float64"``, or both.
-        weights_sha256: digest of the state dict of the model that it was made from.
     """
 
     blocks: tuple[Block, ...]
     input_shape: tuple[int, ...] | None
     takes_graphs: bool
     precision: str
-    weights_sha256: str
 
     def __init__(
         self,
         modules: Iterable[tuple[str, nn.Module]],
-        paths: dict[str, str | None],
-        weights_sha256: str,
         *,
         input_shape: tuple[int, ...] | None = None,
         takes_graphs: bool = False,
@@ -49,7 +45,7 @@ class Network:
     ) -> None:
         blocks = tuple(block_of(name, module) for name, module in modules)
         found = {
-            "blocks": blocks, "_paths": dict(paths), "weights_sha256": weights_sha256,
+            "blocks": blocks,
             "takes_graphs": takes_graphs,
             "precision": check_precision(tensors_of(blocks)) or str(dtype).removeprefix("torch."), "_shapes": {}, "_moved": {},
             "input_shape": None if takes_graphs else find_shape(blocks) if input_shape is None else input_shape,
@@ -86,10 +82,6 @@ class Network:
     def dtype(self) -> torch.dtype:
         """The precision that inputs must have; float64 if parts have both."""
         return torch.float64 if "float64" in self.precision else torch.float32
-
-    def path_of(self, name: str) -> str | None:
-        """The path of a block's module in the model that the network was made from; None if a function or a changed module."""
-        return self._paths[name]  # type: ignore[attr-defined]
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the output for inputs of a shape, both without the batch dimension.
@@ -204,7 +196,7 @@ class Network:
         here = torch.where(point.solved, point.errors.here, torch.inf)
         return BoundedLogits(
             logits=point.value, error=here, elsewhere=point.errors.elsewhere, growth=point.errors.growth,
-            inputs=inputs, digest=self.digest,
+            inputs=inputs, unsolved=~point.solved, digest=self.digest,
         )  # fmt: skip
 
     @cached_property
@@ -212,8 +204,6 @@ class Network:
         """A copy of this network on the CPU in float64, number for number, with solves to nine digits."""
         return Network(
             [(block.name, block.exact()) for block in self.blocks],
-            self._paths,  # type: ignore[attr-defined]
-            self.weights_sha256,
             input_shape=self.input_shape,
             takes_graphs=self.takes_graphs,
             dtype=torch.float64,

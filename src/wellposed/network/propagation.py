@@ -24,6 +24,7 @@ class BoundedLogits:
             tolerance, whatever they reached here.
         growth: shape (batch,).
         inputs: size of an input.
+        unsolved: for which inputs a solve did not converge, so that nothing is known of their error, boolean, shape (batch,).
         digest: of the network that they are of, see `Network.digest`.
     """
 
@@ -32,6 +33,7 @@ class BoundedLogits:
     elsewhere: Tensor
     growth: Tensor
     inputs: int
+    unsolved: Tensor
     digest: str | None = None
 
     def __repr__(self) -> str:

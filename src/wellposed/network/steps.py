@@ -15,20 +15,18 @@ class Step:
 
     Attributes:
         name: unique in the network.
-        path: of the module in its model; None for a function.
         block: the module; None for a sum.
         sources: places of the steps that it takes its inputs from; −1 is the network's input.
         signs: of the terms of a sum.
     """
 
     name: str
-    path: str | None
     block: nn.Module | None
     sources: tuple[int, ...]
     signs: tuple[float, ...] = ()
 
 
-def chain_of(found: tuple[list[Step], int]) -> list[tuple[str, str | None, nn.Module]]:
+def chain_of(found: tuple[list[Step], int]) -> list[tuple[str, nn.Module]]:
     """The steps as a chain: between two places that everything passes through, one block, or branches."""
     steps, output = found
     needed, stack = {output}, [output]
@@ -40,7 +38,7 @@ def chain_of(found: tuple[list[Step], int]) -> list[tuple[str, str | None, nn.Mo
                 stack.append(source)
     order = sorted(place for place in needed if place >= 0)
     last_use = {source: place for place in order for source in steps[place].sources}
-    chain: list[tuple[str, str | None, nn.Module]] = []
+    chain: list[tuple[str, nn.Module]] = []
     begin, held, group = -1, -1, []
     for place in order:
         group.append(place)
@@ -51,13 +49,13 @@ def chain_of(found: tuple[list[Step], int]) -> list[tuple[str, str | None, nn.Mo
     return chain
 
 
-def _block(steps: list[Step], group: list[int], begin: int) -> tuple[str, str | None, nn.Module]:
+def _block(steps: list[Step], group: list[int], begin: int) -> tuple[str, nn.Module]:
     first = steps[group[0]]
     if len(group) == 1 and first.block is not None:
-        return first.name, first.path, first.block
+        return first.name, first.block
     places = {begin: -1} | {place: index for index, place in enumerate(group)}
     inner = [
         Place(steps[place].name, tuple(places[source] for source in steps[place].sources), steps[place].signs)
         for place in group
     ]
-    return steps[group[-1]].name, None, Branches(inner, [steps[place].block for place in group])
+    return steps[group[-1]].name, Branches(inner, [steps[place].block for place in group])

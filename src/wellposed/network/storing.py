@@ -50,18 +50,15 @@ def stored(path: str, module: nn.Module) -> nn.Module:
     return _as_block(path, module)
 
 
-def without_parametrisations(model: nn.Module) -> set[str]:
-    """Replace torch's own parametrisations in a private copy of a model by the weights that they give; the modules' paths.
+def without_parametrisations(model: nn.Module) -> None:
+    """Replace torch's own parametrisations in a private copy of a model by the weights that they give.
 
     Raises:
         CertificateError: a parametrisation is not one of torch's, or changes its weight from one use to the next.
     """
-    changed = set()
     for path, module in list(model.named_modules()):
         if parametrize.is_parametrized(module):
-            changed.add(path)
             _resolve(path, module)
-    return changed
 
 
 def _resolve(path: str, module: Block) -> None:

@@ -22,7 +22,7 @@ _ALIASES = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
 
 def trace(
     model: nn.Module, dtype: torch.dtype, leaf: Callable[[str, nn.Module], nn.Module]
-) -> list[tuple[str, str | None, nn.Module]]:
+) -> list[tuple[str, nn.Module]]:
     """The chain of blocks that a model's ``forward`` is.
 
     Args:
@@ -31,7 +31,7 @@ def trace(
         leaf: what a module that is a block is stored as, from its path.
 
     Returns:
-        Name, path of the module (None for functions) and block, in order.
+        Names and blocks, in order.
 
     Raises:
         CertificateError: the model does something that is not known.
@@ -121,15 +121,14 @@ class _Reader:
         if meaning.block is None and not meaning.signs:
             return meaning.terms[0]
         block = None if meaning.block is None else self._leaf(where, meaning.block)
-        found = self._step(node.name, None, block, tuple(term.place for term in meaning.terms), meaning.signs)
+        found = self._step(node.name, block, tuple(term.place for term in meaning.terms), meaning.signs)
         if meaning.then is None:
             return found
-        return self._step(node.name, None, self._leaf(where, meaning.then), (found.place,))
+        return self._step(node.name, self._leaf(where, meaning.then), (found.place,))
 
     def _step(
         self,
         name: str,
-        path: str | None,
         block: nn.Module | None,
         sources: tuple[int, ...],
         signs: tuple[float, ...] = (),
@@ -139,7 +138,7 @@ class _Reader:
             count += 1
             unique = f"{name}@{count}"
         self._names.add(unique)
-        self._steps.append(Step(unique, path, block, sources, signs))
+        self._steps.append(Step(unique, block, sources, signs))
         return Signal(len(self._steps) - 1)
 
     def _module(self, node: fx.Node, args: tuple[Any, ...], options: dict[str, Any]) -> Signal:
@@ -154,7 +153,7 @@ class _Reader:
             self._shared.add(node)
         if path not in self._stored:
             self._stored[path] = self._leaf(path, module)
-        return self._step(path, path, self._stored[path], (args[0].place,))
+        return self._step(path, self._stored[path], (args[0].place,))
 
     def _constant(self, node: fx.Node, where: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """What a call gives that does not depend on the input, computed once."""

@@ -40,6 +40,17 @@ def inverse(matrix: Tensor) -> Tensor:
     return torch.stack([torch.linalg.inv_ex(a)[0] for a in matrix.flatten(0, -3)]).reshape(matrix.shape)
 
 
+def largest_singular_value(matrix: Tensor) -> Tensor:
+    """The spectral norm of a matrix, with its graph, from the smaller of its two Gram matrices in float64; not proved.
+
+    Args:
+        matrix: shape (rows, columns).
+    """
+    wide = matrix.double() if matrix.shape[0] <= matrix.shape[1] else matrix.double().t()
+    largest = torch.linalg.eigvalsh(wide @ wide.t())[-1]
+    return largest.clamp_min(torch.finfo(torch.float64).tiny).sqrt().to(matrix.dtype)
+
+
 _BLOCK = 64
 
 

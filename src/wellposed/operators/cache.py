@@ -41,6 +41,9 @@ class Entry:
             for kept, given in zip(self.tensors, tensors, strict=True)
         )
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._remembered
+
     def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The value of that name, computed once."""
         known = self._remembered

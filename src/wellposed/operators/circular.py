@@ -6,6 +6,7 @@ per frequency; real maps need half of the frequencies, as in ``torch.fft.rfft2``
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -46,8 +47,12 @@ class Circular(StructuredOperator):
             raise InputError(f"width={width}: the transfer function has {transfer.shape[1]} columns, not width//2 + 1")
         super().__init__(cache, transposed=transposed)
         self._transfer, self._width = transfer, width
-        matrices = transfer.flatten(0, 1)
-        self._matrices = matrices.mH if transposed else matrices
+
+    @cached_property
+    def _matrices(self) -> Tensor:
+        """The matrices that act, one per frequency."""
+        matrices = self._transfer.flatten(0, 1)
+        return matrices.mH.resolve_conj() if self._transposed else matrices
 
     @property
     def channels(self) -> int:

@@ -103,7 +103,7 @@ class _Certification:
         codes = self.outcome.report.status_codes
         ended = self.outcome.report.converged | (codes == Status.STALLED.code)
         if self.dtype != torch.float64:
-            ended |= codes == Status.MAX_STEPS.code
+            ended |= (codes == Status.MAX_STEPS.code) | (codes == Status.DIVERGED.code)
         short = ended & (self.bound > limit)
         if not bool(short.any()):
             return

@@ -26,6 +26,9 @@ class TrainConfig:
     PROTEINS or NCI1. By default the smallest."""
     fold: int = 0
     """Which tenth of a graph set is for testing; image sets have their own test images."""
+    validation: float = 0.1
+    """Share of the training images that is held out to choose the epoch with; 0 trains on all and keeps the last epoch, as
+    presets do. Graph sets are divided into tenths, one of them for this choice."""
     epochs: int = 20
     """Passes over the training set."""
     batch_size: int = 128
@@ -57,6 +60,7 @@ class TrainConfig:
         check(0 <= self.fold < FOLDS, "fold", self.fold, f"must lie in 0…{FOLDS - 1}")
         check(self.temperature > 0, "temperature", self.temperature, "must be positive")
         check(0 <= self.seed < 2**32, "seed", self.seed, "must lie in 0…2³² − 1")
+        check(0.0 <= self.validation < 1.0, "validation", self.validation, "must lie in [0, 1)")
         check(self.epochs >= 1, "epochs", self.epochs, "must be at least 1")
         check(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
         check(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be positive")
@@ -79,7 +83,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> TrainConfig:
-        """Read what `to_toml` wrote.
+        """Read what `to_toml` wrote, now or before there was a choice of the epoch: without ``validation``, it is 0.
 
         Raises:
             OptionError: an option does not exist.
@@ -89,7 +93,7 @@ class TrainConfig:
         options = dict(content.pop("family", {}))
         name = options.pop("name", MonDEQFamily.name)
         choices("family", name, tuple(FAMILIES))
-        return _construct(cls, {**content, "family": _construct(FAMILIES[name], options)})
+        return _construct(cls, {"validation": 0.0, **content, "family": _construct(FAMILIES[name], options)})
 
 
 def _construct(cls: type[Any], options: dict[str, Any]) -> Any:

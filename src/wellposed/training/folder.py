@@ -15,7 +15,8 @@ from typing import Any
 from wellposed.errors import CheckpointError
 
 _RESULTS = (
-    "checkpoints/last.ckpt", "weights.safetensors", "environment.json", "metrics.csv", "metrics-*.csv", "certificate*",
+    "checkpoints/last.ckpt", "weights.safetensors", "environment.json", "metrics.csv", "metrics-*.csv", "model.onnx",
+    "certificate*",
     "certified.json", "certified-*.json", "attacked.json", "attacked-*.json", "verified-*.json", "adversarial.json",
     "report.html",
 )  # fmt: skip
@@ -53,8 +54,13 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
+    def model(self) -> Path:
+        """The network as one ONNX file."""
+        return self.path / "model.onnx"
+
+    @property
     def certificate(self) -> Path:
-        """The certificate, JSON."""
+        """The certificate of the ONNX file, JSON."""
         return self.path / "certificate.json"
 
     @property

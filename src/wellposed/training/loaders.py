@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from wellposed.data import Data, load_graphs, load_images
 from wellposed.data.graphs import GRAPH_NAMES
 from wellposed.layers.options import solving_modules
 from wellposed.training.config import TrainConfig
 
+_STEPS = 16  # of training in one of Lightning's: its bookkeeping takes a fourth of the time of a small network's step
+
 
 def load_data(config: TrainConfig, data_root: Path | None) -> Data:
     """The data set of a configuration."""
     if config.data in GRAPH_NAMES:
         return load_graphs(config.data, data_root, config.fold)
-    return load_images(config.data, data_root)
+    images = load_images(config.data, data_root)
+    return images.divided(config.validation) if config.validation else images
 
 
 def build_model(config: TrainConfig, data: Data) -> nn.Module:
@@ -30,17 +35,41 @@ def build_model(config: TrainConfig, data: Data) -> nn.Module:
     return model
 
 
-def training_batches(data: Data, config: TrainConfig) -> Any:
+def training_batches(data: Data, config: TrainConfig) -> Stretches:
     """Batches of inputs and labels in an order that depends on the seed and the epoch alone."""
     order = RandomSampler(range(len(data.labels_of("train"))), generator=torch.Generator())
-    return data.loader("train", _Batches(order, config.batch_size, config.seed))
+    batches = _Batches(order, config.batch_size, config.seed)
+    return Stretches(data.loader("train", batches), batches)
 
 
-def evaluation_batches(data: Data, config: TrainConfig) -> list[Any]:
-    """The test set and, where there is one, the validation set, in large batches."""
-    size = data.evaluation_size(config.batch_size)
-    orders = {part: SequentialSampler(range(len(data.labels_of(part)))) for part in data.evaluated}
-    return [data.loader(part, _Batches(order, size, 0)) for part, order in orders.items()]
+def evaluation_batches(data: Data, config: TrainConfig, part: str) -> Any:
+    """The samples of a part in order, in large batches."""
+    order = SequentialSampler(range(len(data.labels_of(part))))
+    return data.loader(part, _Batches(order, data.evaluation_size(config.batch_size), 0))
+
+
+class Stretches:
+    """Batches, several at a time.
+
+    Args:
+        loader: of batches.
+        batches: the order that the loader follows.
+
+    Attributes:
+        sampler: the order, by the name under which Lightning looks for what has epochs.
+        steps: number of batches.
+    """
+
+    def __init__(self, loader: DataLoader[Any], batches: BatchSampler) -> None:
+        self._loader, self.sampler, self.steps = loader, batches, len(batches)
+
+    def __len__(self) -> int:
+        return -(-self.steps // _STEPS)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        batches = iter(self._loader)
+        while stretch := list(itertools.islice(batches, _STEPS)):
+            yield stretch
 
 
 class _Batches(BatchSampler):

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
 from wellposed.training.config import TrainConfig
-from wellposed.training.trainer import one_cycle
+from wellposed.training.stepping import SteppingModule
 from wellposed.training.worst_case import worst_logits
 
 
-class ClassifierModule(lightning.LightningModule):
-    """Training and validation of one classifier.
+class ClassifierModule(SteppingModule):
+    """Training and evaluation of one classifier.
 
     Args:
         model: maps images to logits.
         config: the run's settings.
+        steps: batches in the whole training.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        super().__init__()
+    def __init__(self, model: nn.Module, config: TrainConfig, steps: int) -> None:
+        super().__init__(steps)
         self.model = model
         self.config = config
+        self._projected = [part for part in model.modules() if isinstance(part, Projected)]
+        self._losses: list[Tensor] = []
+        self._samples = 0
 
-    def training_step(self, batch: tuple[Any, Tensor], index: int) -> Tensor:
+    def loss(self, batch: tuple[Any, Tensor]) -> Tensor:
         """Loss of one batch of inputs (images, or torch_geometric batches) and labels."""
         inputs, labels = batch
         if self.config.augment:
@@ -36,7 +39,8 @@ class ClassifierModule(lightning.LightningModule):
             worst_logits(self.model, inputs, labels, self._radius()) if self.config.box_radius else self.model(inputs)
         )
         loss = nn.functional.cross_entropy(self.config.temperature * logits, labels)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
+        self._losses.append(len(labels) * loss.detach())
+        self._samples += len(labels)
         if self.config.lipschitz_penalty > 0.0:
             constant = self.config.family.constant(self.model, self.config.penalty_norm)
             loss = loss + self.config.lipschitz_penalty * constant
@@ -44,31 +48,42 @@ class ClassifierModule(lightning.LightningModule):
 
     def _radius(self) -> float:
         """Of the boxes, which grow from points to their full size over the first half of training."""
-        share = 2.0 * self.trainer.global_step / float(self.trainer.estimated_stepping_batches)
-        return min(share, 1.0) * self.config.box_radius
+        return min(2.0 * self.share_of_training(), 1.0) * self.config.box_radius
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def finish_step(self) -> None:
         """Project constraints that are kept by projection."""
-        for part in self.model.modules():
-            if isinstance(part, Projected):
-                part.project()
+        for part in self._projected:
+            part.project()
+
+    def training_step(self, stretch: list[Any], index: int) -> None:
+        """A step for each batch of a stretch; the last one of an epoch logs the mean loss of the epoch's samples."""
+        super().training_step(stretch, index)
+        if self.trainer.is_last_batch:
+            mean = torch.stack(self._losses).sum() / self._samples
+            self.log("train/loss", mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+            self._losses, self._samples = [], 0
 
     def validation_step(self, batch: tuple[Any, Tensor], index: int, dataloader_idx: int = 0) -> None:
-        """Loss and accuracy on held-out data: the test set and, where there is one, the validation set."""
+        """Loss and accuracy on the validation samples and, for graphs, on those to test on."""
+        self._evaluate(batch, ("validation", "test")[dataloader_idx])
+
+    def test_step(self, batch: tuple[Any, Tensor], index: int) -> None:
+        """Loss and accuracy on the test set."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: tuple[Any, Tensor], part: str) -> None:
         inputs, labels = batch
         logits = self.model(inputs)
-        part = ("test", "validation")[dataloader_idx]
         found = {"loss": nn.functional.cross_entropy(self.config.temperature * logits, labels)}
         found["accuracy"] = (logits.argmax(1) == labels).float().mean()
         for name, value in found.items():
-            shown = name == "accuracy" and part == "test"
+            shown = name == "accuracy" and part == "validation"
             self.log(f"{part}/{name}", value, prog_bar=shown, batch_size=len(labels), add_dataloader_idx=False)
 
-    def configure_optimizers(self) -> Any:
-        """AdamW (Adam, without weight decay) and its one-cycle schedule."""
+    def optimizer(self) -> torch.optim.Optimizer:
+        """AdamW: Adam, without weight decay."""
         config = self.config
-        optimizer = torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        return one_cycle(self.trainer, optimizer, config.learning_rate)
+        return torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def shift_and_mirror(images: Tensor, reach: int = 4) -> Tensor:

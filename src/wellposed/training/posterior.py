@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +12,7 @@ from wellposed.generalisation.risk import gaussian_kl, gaussian_kl_upper_bound
 from wellposed.implicit.parameters import call_with, parameter_places
 from wellposed.numerics.outward import next_up
 from wellposed.training.buffers import FrozenBuffers
-from wellposed.training.trainer import one_cycle
+from wellposed.training.stepping import SteppingModule
 
 
 class Posterior(nn.Module):
@@ -81,7 +79,7 @@ class Posterior(nn.Module):
         return call_with(self._model[0], self._places, weights, (x,))
 
 
-class PosteriorModule(lightning.LightningModule):
+class PosteriorModule(SteppingModule):
     """Minimises the bound (√(L + c) + √c)², c = (KL + ln(2√n/δ))/2n (Thiemann et al. 2017; Rivasplata et al. 2019).
 
     L is the cross-entropy in bits, which is nowhere below the error; the certificate itself is about the error.
@@ -91,13 +89,14 @@ class PosteriorModule(lightning.LightningModule):
         samples: n of the bound.
         delta: its probability of failure.
         learning_rate: of Adam.
+        steps: batches in the whole training.
     """
 
-    def __init__(self, posterior: Posterior, samples: int, delta: float, learning_rate: float) -> None:
-        super().__init__()
+    def __init__(self, posterior: Posterior, samples: int, delta: float, learning_rate: float, steps: int) -> None:
+        super().__init__(steps)
         self.posterior, self._samples, self._delta, self._learning_rate = posterior, samples, delta, learning_rate
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The bound with one draw of the weights and the loss on one batch."""
         inputs, labels = batch
         logits = self.posterior.logits(self.posterior.draw(), inputs)
@@ -105,7 +104,6 @@ class PosteriorModule(lightning.LightningModule):
         complexity = (self.posterior.kl() + math.log(2.0 * self._samples**0.5 / self._delta)) / (2.0 * self._samples)
         return ((loss + complexity).sqrt() + complexity.sqrt()).square()
 
-    def configure_optimizers(self) -> Any:
-        """Adam with a one-cycle schedule."""
-        optimizer = torch.optim.Adam(self.posterior.parameters(), lr=self._learning_rate)
-        return one_cycle(self.trainer, optimizer, self._learning_rate)
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.posterior.parameters(), lr=self._learning_rate)

@@ -47,8 +47,9 @@ def train(
         KeyboardInterrupt: training was interrupted; the last checkpoint is in the folder.
     """
     lightning = require("lightning", "train")
+    from wellposed.training.best_epoch import BestEpoch
     from wellposed.training.module import ClassifierModule
-    from wellposed.training.trainer import fit, quietly, trainer_of
+    from wellposed.training.trainer import fit, quietly, test, trainer_of
 
     folder = RunFolder(out)
     folder.create()
@@ -65,13 +66,17 @@ def train(
         folder.metrics.rename(out / f"metrics-{len(earlier)}.csv")
     batches = training_batches(data, config)
     start = time.time()
+    best = BestEpoch(model, choose=config.validation > 0.0)
+    module = ClassifierModule(model, config, config.epochs * batches.steps)
     with quietly():
-        trainer = trainer_of(folder, config.epochs, len(batches), progress=progress, **trainer_options)
-        resumed = folder.checkpoint if resume else None
-        fit(trainer, ClassifierModule(model, config), batches, evaluation_batches(data, config), resumed)
+        trainer = trainer_of(folder, best, config.epochs, len(batches), progress=progress, **trainer_options)
+        parts = [evaluation_batches(data, config, part) for part in data.evaluated]
+        fit(trainer, module, batches, parts or None, folder.checkpoint if resume else None)
+        best.restore()
+        tested = test(trainer, module, evaluation_batches(data, config, "test"), best.epoch)
     save_weights(model, config, folder.weights)
     write_json(folder.environment, _environment(time.time() - start), indent=1)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {**best.metrics, **tested, "epoch": best.epoch + 1.0}
 
 
 def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from wellposed.errors import CheckpointError, InputError
+from wellposed.training.best_epoch import BestEpoch
 from wellposed.training.folder import RunFolder
 
 _SECONDS_BETWEEN_LINES = 5.0  # of progress, where nobody watches a bar
@@ -35,15 +35,18 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def trainer_of(folder: RunFolder, epochs: int, batches: int, *, progress: bool, **options: Any) -> lightning.Trainer:
+def trainer_of(
+    folder: RunFolder, best: BestEpoch, epochs: int, batches: int, *, progress: bool, **options: Any
+) -> lightning.Trainer:
     """The trainer of a run, which keeps the last checkpoint and the metrics in its folder.
 
     Args:
         folder: the run.
+        best: notes the epoch to keep.
         epochs: passes over the training set.
-        batches: steps of an epoch.
+        batches: Lightning's steps of an epoch.
         progress: show a progress bar.
-        options: of ``lightning.Trainer``, in the place of those here.
+        options: of ``lightning.Trainer``, in the place of those here; callbacks are added.
 
     Raises:
         InputError: Lightning refuses the options.
@@ -56,9 +59,10 @@ def trainer_of(folder: RunFolder, epochs: int, batches: int, *, progress: bool, 
         "accelerator": "auto",
         "devices": 1,
         "logger": CSVLogger(folder.path, name="", version=""),
-        "callbacks": [checkpoints, *([_progress(epochs)] if progress else [])],
+        "callbacks": [best, checkpoints, *([_progress(epochs)] if progress else []), *options.pop("callbacks", [])],
         "enable_progress_bar": progress and sys.stderr.isatty(),
         "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
         "plugins": [_AtomicCheckpoints()],
         "log_every_n_steps": min(50, batches),
     }
@@ -66,20 +70,6 @@ def trainer_of(folder: RunFolder, epochs: int, batches: int, *, progress: bool, 
         return lightning.Trainer(max_epochs=epochs, default_root_dir=folder.path, **{**own, **options})
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"accelerator, devices or strategy: Lightning refuses them ({error})") from error
-
-
-def one_cycle(trainer: lightning.Trainer, optimizer: torch.optim.Optimizer, learning_rate: float) -> dict[str, Any]:
-    """An optimizer with a one-cycle schedule over the whole of a training, as Lightning takes them.
-
-    Args:
-        trainer: knows how many steps there are.
-        optimizer: with any learning rate.
-        learning_rate: the peak.
-    """
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=learning_rate, total_steps=int(trainer.estimated_stepping_batches)
-    )
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def fit(
@@ -113,6 +103,24 @@ def fit(
         raise KeyboardInterrupt
 
 
+def test(trainer: lightning.Trainer, module: lightning.LightningModule, batches: Any, epoch: int) -> dict[str, float]:
+    """Metrics on the test set, once; they stand in the row of the epoch that is kept.
+
+    Args:
+        trainer: after `fit`.
+        module: what was trained.
+        batches: to test on.
+        epoch: that is kept, counted from zero.
+    """
+    logger = trainer.logger
+    trainer.loggers = []  # its rows would be of an epoch after the last
+    (found,) = trainer.test(module, batches, verbose=False)
+    if logger is not None:
+        logger.log_metrics({**found, "epoch": epoch}, trainer.global_step)
+        logger.save()
+    return dict(found)
+
+
 class _AtomicCheckpoints(TorchCheckpointIO):
     """A kill in the middle of writing leaves the earlier checkpoint."""
 
@@ -137,4 +145,4 @@ class _Lines(Callback):
 
 def _progress(epochs: int) -> Callback:
     """What shows progress on standard error: a bar for a person, a line every few seconds for a log."""
-    return TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else _Lines(epochs)
+    return TQDMProgressBar(refresh_rate=3) if sys.stderr.isatty() else _Lines(epochs)

@@ -77,6 +77,12 @@ class Dual:
         highest, determinant = self.highest(theta)
         return -weight * highest - determinant - float(positive.log().sum())
 
+    def _charted(self, rows: Tensor) -> Tensor:
+        """The chart times a matrix whose rows are about the products, by its few entries."""
+        sizes = [1, *[self.p] * 5, self.s, self.s, 1]
+        one, zz, yy, z, y, zy, xx, x, identity = rows.split(sizes)
+        return torch.cat([-one, identity - one, zz - z, yy - y, -zy, z + y - one, xx - x])
+
     def derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Gradient of the barrier, factor of its scaled Hessian with the scale, and F⁻¹; None at the limit of float64.
 
@@ -96,15 +102,15 @@ class Dual:
         traces = torch.empty(products + 1, dtype=torch.float64, device="cpu")
         traces[:-1] = table[first, second]
         traces[-1] = block.diagonal().sum()
-        by_first, by_second = table[first], table[second]
+        by_first = table[first].t().contiguous()
+        crossed = by_first[second]
         hessian = torch.empty(products + 1, products + 1, dtype=torch.float64, device="cpu")
-        hessian[:-1, :-1] = 0.5 * (
-            by_first[:, first] * by_second[:, second] + by_first[:, second] * by_second[:, first]
-        )
+        hessian[:-1, :-1] = by_first[first] * table[second].t().contiguous()[second]
+        hessian[:-1, :-1].addcmul_(crossed, crossed.t()).mul_(0.5)
         hessian[:-1, -1] = hessian[-1, :-1] = reached[first, second]
         hessian[-1, -1] = block.square().sum()
         gradient = -(self.chart @ traces)
-        full = self.chart @ hessian @ self.chart.t()
+        full = self._charted(self._charted(hessian).t().contiguous())
         inverse_theta = 1.0 / theta[self.signed]
         gradient[self.signed] -= inverse_theta
         full.diagonal()[self.signed] += inverse_theta.square()

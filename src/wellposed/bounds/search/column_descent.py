@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-_STEPS = 100
-_RATE = 0.05  # of the logarithms of multipliers
-_SHARPNESS = 20.0  # of the smooth maximum over the columns
+_STEPS = 200
+_RATE = 0.05  # of the logarithms of multipliers, at first
+_DECAY = 0.97  # of the rate from one step to the next, in the second half
+_SHARPNESS = 20.0  # of the smooth maximum over the columns, at first
+_SHARPER = 1.05  # from one step to the next, in the second half
 _SHIFTS = (0.0, 3.0, 13)  # of the logarithms that are tried first: the least, the largest, and how many
 
 
@@ -28,7 +30,9 @@ def descend(displacement: Tensor, weight: Tensor, seen: Tensor, multipliers: Ten
     kept = scales[place]
     point = kept.clone().requires_grad_()
     optimizer = torch.optim.Adam([point], lr=_RATE)
-    for _ in range(_STEPS):
+    for step in range(_STEPS):
+        late = max(0, step - _STEPS // 2)
+        optimizer.param_groups[0]["lr"] = _RATE * _DECAY**late
         with torch.enable_grad():
             squares = _squares(point, displacement, weight, seen)
             if squares is None:  # outside of where N is positive definite
@@ -38,7 +42,8 @@ def descend(displacement: Tensor, weight: Tensor, seen: Tensor, multipliers: Ten
             value = _largest(squares)
             if value < best:
                 best, kept = value, point.detach().clone()
-            loss = torch.logsumexp(_SHARPNESS * squares.clamp_min(1e-300).log(), 0)
+            sharpness = _SHARPNESS * _SHARPER**late
+            loss = torch.logsumexp(sharpness * squares.clamp_min(1e-300).log(), 0) / sharpness
             optimizer.zero_grad()
             loss.backward()
         optimizer.step()

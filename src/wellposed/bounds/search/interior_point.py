@@ -3,13 +3,14 @@
 It finds the least t = γ² with S(λ, t) = ΛH + HᵀΛ − CᵀC − ΛGΛ/t ⪰ 0, H = I − W and G = UUᵀ: the Schur complement of Condition 2 of
 Revay, Wang & Manchester (2020). The derivative of S along λ_i has rank two, so gradient and Hessian of the barrier
 −log det S − r·log t, r the rank of G, are a few products of matrices of the size of W: no semidefinite program of the size of
-the input is ever formed. How S is held is the barrier's affair: `dense_barrier` or `frequency_barrier`. What is returned proves
+the input is ever formed. How S is held is the barrier's affair: `frequency_barrier` has one. What is returned proves
 nothing.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -30,12 +31,14 @@ class Point:
         square: t.
         steps: Newton steps that it took.
         gap: how much of ``square`` may be above the optimum, as a fraction.
+        dual: X ⪰ 0 with XS near zero, shape (n, n), up to a factor, where the search has one.
     """
 
     multipliers: Tensor
     square: float
     steps: int
     gap: float
+    dual: Tensor | None = None
 
 
 class Barrier(ABC):
@@ -60,13 +63,14 @@ class Barrier(ABC):
         """Gradient and Hessian, λ first, then t; shapes (n + 1,) and (n + 1, n + 1)."""
 
 
-def minimise(barrier: Barrier, metric: Tensor, *, tolerance: float = 1e-6) -> Point | None:
+def minimise(barrier: Barrier, metric: Tensor, *, tolerance: float = 1e-6, deadline: float = math.inf) -> Point | None:
     """The least t, to a relative tolerance.
 
     Args:
         barrier: of the problem.
         metric: positive λ with ΛH + HᵀΛ ≻ 0 to start from, float64, shape (n,).
         tolerance: relative gap to the optimum at which to stop.
+        deadline: of `time.monotonic`, at which to stop with what there is.
 
     Returns:
         None where ΛH + HᵀΛ is not positive definite at the start.
@@ -79,7 +83,7 @@ def minimise(barrier: Barrier, metric: Tensor, *, tolerance: float = 1e-6) -> Po
         return None
     weight = barrier.parameter / square
     steps = 0
-    while steps < _LARGEST_STEPS:
+    while steps < _LARGEST_STEPS and time.monotonic() < deadline:
         steps += 1
         try:
             gradient, hessian = barrier.derivatives(multipliers, square)

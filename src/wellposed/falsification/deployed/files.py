@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from wellposed.certificates import Certificate
-from wellposed.deployed_checker import Refuted, check
-from wellposed.deployed_checker.claim import Claim
-from wellposed.deployed_checker.core import constants_of
-from wellposed.deployed_checker.model import read
-from wellposed.deployed_checker.node import Node
-from wellposed.deployment.certificate import certify_file
+from wellposed.checker import Refuted, check
+from wellposed.checker.claim import Claim
+from wellposed.checker.core import constants_of
+from wellposed.checker.model import read
+from wellposed.checker.node import Node
+from wellposed.deployment import certify_file
 
 Array = NDArray[Any]
 Rewrite = Callable[[bytes], bytes]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from wellposed.deployed_checker.functions import activation, called, function
+from wellposed.checker.functions import activation, called, function
 from wellposed.falsification.deployed.files import MODEL, Files, Impossible
 
 _KINDS = (

@@ -12,11 +12,11 @@ from torch import Tensor
 from wellposed.bounds.from_l1 import ColumnMetricProblem
 from wellposed.bounds.from_linf import EllipsoidMetricProblem
 from wellposed.bounds.metric_inequality import DiagonalBound
-from wellposed.deployed_checker import Refuted
-from wellposed.deployed_checker.maps import linear_maps, margins
-from wellposed.deployed_checker.metric import Segment
-from wellposed.deployed_checker.node import Node
-from wellposed.deployed_checker.positive import slopes
+from wellposed.checker import Refuted
+from wellposed.checker.maps import linear_maps, margins
+from wellposed.checker.metric import Segment
+from wellposed.checker.node import Node
+from wellposed.checker.positive import slopes
 from wellposed.deployment import certificate as prover
 from wellposed.deployment.image_metrics import image_metrics
 from wellposed.deployment.sensitivity import proved_sensitivity

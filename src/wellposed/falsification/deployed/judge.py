@@ -65,14 +65,16 @@ class Judge:
         if model not in self._jacobians_of:
             reference = Reference(ModelProto.FromString(model))
             generator = torch.Generator().manual_seed(0)
-            sizes = torch.logspace(-2.0, 1.5, _POINTS, dtype=torch.float64).reshape(
+            sizes = torch.logspace(-2.0, 1.5, _POINTS, dtype=torch.float64, device="cpu").reshape(
                 -1, *[1] * len(reference.input_shape)
             )
-            x = sizes * torch.randn(_POINTS, *reference.input_shape, generator=generator, dtype=torch.float64)
+            x = sizes * torch.randn(
+                _POINTS, *reference.input_shape, generator=generator, dtype=torch.float64, device="cpu"
+            )
             found = reference.jacobians(x)
             for step in range(_STEPS):
                 best = torch.nan_to_num(_norms(found, "2")).topk(8).indices
-                noise = torch.randn(len(best), *x.shape[1:], generator=generator, dtype=torch.float64)
+                noise = torch.randn(len(best), *x.shape[1:], generator=generator, dtype=torch.float64, device="cpu")
                 moved = x[best] * (1.0 + 0.3**step * noise)
                 x, found = torch.cat([x, moved]), torch.cat([found, reference.jacobians(moved)])
             kept = [part for part in self._jacobians_of if part == self.honest.model_bytes]
@@ -124,7 +126,9 @@ class Judge:
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         session = onnxruntime.InferenceSession(files.model_bytes, options)
         reference, generator = Reference(files.model), torch.Generator().manual_seed(1)
-        x = torch.cat([scale * torch.randn(4, *reference.input_shape, generator=generator) for scale in _SCALES])
+        x = torch.cat(
+            [scale * torch.randn(4, *reference.input_shape, generator=generator, device="cpu") for scale in _SCALES]
+        )
         logits, bound = (torch.from_numpy(part).double() for part in session.run(None, {"x": x.numpy()}))
         exact = reference(x.double()).detach().flatten(1)
         apart = (logits.flatten(1) - exact).norm(dim=1)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from onnx import TensorProto, helper, numpy_helper
 
-from wellposed.deployed_checker.shapes import OPTIONS
+from wellposed.checker.shapes import OPTIONS
 from wellposed.falsification.deployed.files import Array, Files, Impossible
 
 _FACTORS = (0.5, 0.9, 0.999, 1.0 - 1e-6, 1.001, 1.1, 2.0)

@@ -59,7 +59,7 @@ class Reference:
         formal = {part.name: list(part.input) for part in model.functions}
         self.input_shape = tuple(part.dim_value for part in model.graph.input[0].type.tensor_type.shape.dim)[1:]
         self._calls: list[tuple[Node, list[str], str]] = []
-        self.unsolved = torch.zeros(0, dtype=torch.bool)
+        self.unsolved = torch.zeros(0, dtype=torch.bool, device="cpu")
         for entry in model.graph.node:
             kind, _, sigma = entry.op_type.partition("_")
             given = list(zip(formal[entry.op_type], entry.input, strict=True))
@@ -71,7 +71,7 @@ class Reference:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The logits of a batch, differentiable."""
-        known, self.unsolved = {"x": x}, torch.zeros(len(x), dtype=torch.bool)
+        known, self.unsolved = {"x": x}, torch.zeros(len(x), dtype=torch.bool, device="cpu")
         for node, sources, output in self._calls:
             value = KINDS[node.kind](node, *[known[name] for name in sources])
             if node.kind.endswith("Equilibrium"):
@@ -133,7 +133,7 @@ def _explicit(node: Node, x: Tensor) -> Tensor:
 
 def _seen(node: Node, x: Tensor) -> Tensor:
     """Pixels in windows, shape (batch, channels, windows, taps); zero behind the last pixel."""
-    pixels = torch.cat([x.flatten(2), torch.zeros(*x.shape[:2], 1, dtype=x.dtype)], 2)
+    pixels = torch.cat([x.flatten(2), torch.zeros(*x.shape[:2], 1, dtype=x.dtype, device="cpu")], 2)
     return pixels[:, :, node.numbers["index"]]
 
 
@@ -159,7 +159,7 @@ def _state_map(node: Node, shape: torch.Size) -> Tensor:
     if "W" in node.numbers:
         return node.numbers["W"]
     size = shape.numel()
-    basis = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
+    basis = torch.eye(size, dtype=torch.float64, device="cpu").reshape(size, *shape)
     if "K" in node.numbers:
         return _convolve(node, basis).flatten(1).t()
     moved = _circulate(basis, node.numbers["T"])
@@ -177,7 +177,7 @@ def _circulate(x: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _placed(node: Node, x: Tensor) -> Tensor:
-    pixels = torch.cat([x.flatten(2), torch.zeros(*x.shape[:2], 1, dtype=x.dtype)], 2)
+    pixels = torch.cat([x.flatten(2), torch.zeros(*x.shape[:2], 1, dtype=x.dtype, device="cpu")], 2)
     return pixels[:, :, node.numbers["index"]].reshape(len(x), *node.numbers["shape"].tolist()[1:])
 
 
@@ -194,7 +194,7 @@ def _maps_of_cell(node: Node, z: Tensor) -> Tensor:
         for matrix, bias in zip(numbers["W"], numbers["b"], strict=True):
             z = _in_pairs(z @ matrix.t() + bias, numbers["sorts_inner"])
         return z
-    hidden = _in_pairs(_circulate(z, numbers["F"]) + numbers["a"], torch.tensor(True))
+    hidden = _in_pairs(_circulate(z, numbers["F"]) + numbers["a"], torch.tensor(True, device="cpu"))
     return _in_pairs(_circulate(hidden, numbers["G"]) + numbers["b"], numbers["sorts_inner"])
 
 
@@ -218,8 +218,8 @@ def _cell(node: Node, h: Tensor) -> tuple[Tensor, Tensor]:
 
 def _equilibrium(node: Node, q: Tensor) -> tuple[Tensor, Tensor]:
     """The solution of z = σ(Wz + q), and for which samples it was not found to float64's precision."""
-    mask = torch.broadcast_to(node.numbers.get("mask", torch.ones(())), q.shape[1:]).flatten()
-    own, eye = Masked(node, mask), torch.eye(q[0].numel(), dtype=torch.float64)
+    mask = torch.broadcast_to(node.numbers.get("mask", torch.ones((), device="cpu")), q.shape[1:]).flatten()
+    own, eye = Masked(node, mask), torch.eye(q[0].numel(), dtype=torch.float64, device="cpu")
     matrix, offset = _state_map(node, q.shape[1:]), q.flatten(1)
     with torch.no_grad():
         if node.kind.startswith("Positive"):
@@ -245,7 +245,7 @@ def _newton(own: Masked, matrix: Tensor, state: Tensor, offset: Tensor) -> Tenso
     with torch.enable_grad():
         argument = (state @ matrix.t() + offset).detach().requires_grad_()
         slope = torch.autograd.grad(own(argument).sum(), argument)[0]
-    system = torch.eye(len(matrix), dtype=torch.float64) - slope[:, :, None] * matrix
+    system = torch.eye(len(matrix), dtype=torch.float64, device="cpu") - slope[:, :, None] * matrix
     return state + torch.linalg.solve(system, (image - state)[:, :, None])[:, :, 0]
 
 

@@ -52,7 +52,7 @@ class Subject:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = export(self.model().eval(), folder / MODEL, input_shape=self.shape)
-            inputs = torch.randn(4, *self.shape) if norm == self.norms[0] else None
+            inputs = torch.randn(4, *self.shape, device="cpu") if norm == self.norms[0] else None
         return Files.of(wp.certify(network, norm=norm, inputs=inputs), folder)
 
 
@@ -84,7 +84,7 @@ def _headed(layers: Callable[[], list[nn.Module]], shape: tuple[int, ...]) -> Su
     def model() -> nn.Module:
         parts = nn.Sequential(*map(_moved, layers()))
         with torch.no_grad():
-            features = parts(torch.randn(8, *shape))[0].numel()
+            features = parts(torch.randn(8, *shape, device="cpu"))[0].numel()
         return nn.Sequential(parts, nn.Flatten(), nn.Linear(features, 3))
 
     return Subject(model, shape, ("2",))

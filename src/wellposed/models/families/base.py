@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wellposed.data.base import Data
 from wellposed.errors import check
 from wellposed.models.classifier import classifier
+from wellposed.numerics.linear_algebra import largest_singular_value
 
 
 @dataclass(frozen=True)
@@ -63,5 +64,5 @@ class Family(ABC):
             norm: of inputs and outputs, one of ``penalty_norms``.
         """
         maps = [part for part in model.modules() if isinstance(part, nn.Linear)]
-        norms = [torch.linalg.matrix_norm(part.weight, 2) for part in maps]
+        norms = [largest_singular_value(part.weight) for part in maps]
         return torch.stack(norms).prod() if norms else torch.ones((), device="cpu")

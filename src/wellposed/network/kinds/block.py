@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, WellposedError
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.layers.plain import is_plain
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep
 from wellposed.network.propagation import Own, Point, Step
 from wellposed.numerics.euclidean import euclidean, product_underflow
@@ -49,7 +47,6 @@ class Block:
         makes_vectors: whether it makes one vector of each image.
         needs_graphs: whether its inputs are node features of graphs.
         is_implicit: whether its value is an equilibrium, or an output map of one.
-        assumptions: what claims about a network with such a block take for granted, in words.
     """
 
     moves: bool = False
@@ -62,7 +59,6 @@ class Block:
     makes_vectors: bool = False
     needs_graphs: bool = False
     is_implicit: bool = False
-    assumptions: tuple[str, ...] = ()
 
     def __init__(self, name: str, module: Any) -> None:
         self.name, self.module = name, module
@@ -215,22 +211,6 @@ class Block:
         return (self,)
 
     # How it is written down
-
-    @property
-    def computes_as(self) -> str | None:
-        """Name of the class of torch or of this library whose values the module computes; None for a ``forward`` of its own."""
-        named = next(
-            kind for kind in type(self.module).__mro__ if kind.__module__.partition(".")[0] in ("torch", "wellposed")
-        )
-        return named.__name__ if is_plain(self.module, named) else None
-
-    def describe(self, value: float | None) -> Description:
-        """What a certificate file says of the block: by default that the checker has no proof for it, unless by its class alone.
-
-        Args:
-            value: a proved Euclidean Lipschitz constant of the block; None in norms in which files give blocks none.
-        """
-        return Description("nonexpansive") if self.nonexpansive else Description()
 
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         """Append the block to a deployed network.

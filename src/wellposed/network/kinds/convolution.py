@@ -14,13 +14,11 @@ from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.maps.checks import plain_convolution
 from wellposed.maps.convolution import Convolution
 from wellposed.network.deployed import DeployedGraph, Edge, patches, unshuffling
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.kinds.circular import checkable_excess, on_grid, turns
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.kinds.linear import require_weight
 from wellposed.network.propagation import Own
-from wellposed.numerics.checkable import ROOM
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import enlarged, next_up
@@ -56,9 +54,9 @@ class ConvolutionBlock(Block):
         by_input, by_output = sums.sum(0).amax(), sums.sum(1).amax()
         operations = taps.shape[2] + max(sums.shape) + 2  # the sums over taps and channels, their product and its root
         if norm == "2":
-            value = enlarged(float((by_input * by_output).sqrt()), operations) * ROOM
+            value = enlarged(float((by_input * by_output).sqrt()), operations)
             return value, "geometric mean of the sums over taps, for images of any size"
-        value = enlarged(float(by_output if norm == "inf" else by_input), operations) * ROOM
+        value = enlarged(float(by_output if norm == "inf" else by_input), operations)
         return value, "largest sum over taps, for images of any size"
 
     def _numbers(self, image: Tensor) -> Convolution | None:
@@ -96,10 +94,6 @@ class ConvolutionBlock(Block):
         if not isinstance(module.padding, tuple) or len(edge.shape) != 3:
             raise self.unknown("no form in deployed files for padding by name, or for rows of images")
         return convolution(graph, edge, module.weight, module.bias, module.stride, module.padding, module.dilation)
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description("convolution")
 
 
 def convolution(
@@ -181,13 +175,3 @@ class OrthogonalConvolutionBlock(Block):
             "Circular", edge, shape=(module.out_channels, *module.out_image), transfer=on_grid(module),
             bias=bias[:, None, None], norm=next_up(1.0 + excess), **turns(module.out_image),
         )  # fmt: skip
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        excess = checkable_excess(0.0 if value is None else value - 1.0, self.module.out_channels)
-        options = {
-            "shapes": [], "grids": [list(self.module.out_image)], "parametrisation": "circular", "excess": excess
-        }  # fmt: skip
-        return Description(
-            "orthogonal", options, None if value is None else 1.0 + excess, {"matrix": self.module.transfer()}
-        )

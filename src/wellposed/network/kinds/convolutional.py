@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from typing_extensions import override
 
@@ -12,12 +10,10 @@ from wellposed.layers.conv_mondeq import ConvMonDEQ
 from wellposed.layers.conv_nemon import ConvNEMON
 from wellposed.maps.image import ImageInjection
 from wellposed.network.deployed import DeployedGraph, Edge, placement
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.circular import interior_mask, turns
 from wellposed.network.kinds.convolution import convolution, same_size
 from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, refining, stopping
-from wellposed.numerics.checkable import ROOM, checkable_convolution_norm
 from wellposed.numerics.outward import REPRODUCIBLE
 from wellposed.operators.circular import cayley_transfer
 from wellposed.operators.fourier import real_parts
@@ -25,18 +21,6 @@ from wellposed.operators.fourier import real_parts
 
 class ConvolutionalBlock(EquilibriumBlock):
     """What layers on images say alike of their activation and their input map."""
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        layer = self.module
-        sigma = name_of(layer.activation.interior)
-        if value is None or sigma is None or not layer.activation.is_monotone:
-            return super().describe(value)
-        norm = checkable_convolution_norm(layer.injection.weight, layer.injection_norm())
-        options = {
-            "activation": sigma, "input_image": list(layer.input_shape[1:]), "stride": layer.injection.stride[0]
-        }  # fmt: skip
-        return self._described(options, value, norm)
 
     @override
     def _deployed_offset(self, graph: DeployedGraph, edge: Edge) -> Edge:
@@ -50,16 +34,6 @@ class ConvolutionalBlock(EquilibriumBlock):
     def _offset_shape(self) -> tuple[int, ...]:
         """Channels, height and width of the image of the state that the input drives."""
         return self.module.state_shape
-
-    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
-        """The description of the layer.
-
-        Args:
-            options: what is said of the activation and the input map.
-            value: a proved constant of the layer.
-            norm: of the input map, as the checker proves it.
-        """
-        raise NotImplementedError
 
 
 @kind_of(ConvNEMON, inherited=True)
@@ -84,13 +58,6 @@ class ChannelwiseBlock(ConvolutionalBlock):
         graph.prove(found, start=proof.start, reach=proof.reach, back=proof.back)
         return found
 
-    @override
-    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
-        operator, guarantee = self.module.materialise()
-        proof = guarantee.norm_proof
-        tensors = {"matrix": operator.tensors[0], "start": proof.start, "reach": proof.reach, "back": proof.back}
-        return Description("channels", options, max(value, norm * proof.value * ROOM), tensors)
-
 
 @kind_of(ConvMonDEQ, inherited=True)
 class CircularBlock(ConvolutionalBlock):
@@ -112,20 +79,6 @@ class CircularBlock(ConvolutionalBlock):
             drive=torch.tensor(step, device="cpu"), **turns(form.image), sensitivity=sensitivity, **stopping(STEPS),
             **refining(graph, self.module, sensitivity),
         )  # fmt: skip
-
-    @override
-    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
-        layer, (operator, guarantee) = self.module, self.module.materialise()
-        least, bound = monotone_options(guarantee.m, value, norm)
-        sizes = {"border": layer.injection.border, "image": list(layer.state_shape[1:])}
-        tensors = {"transfer": real_parts(operator.tensors[0])}
-        return Description("circular", {**options, "monotonicity": least, **sizes}, bound, tensors, in_metric=True)
-
-
-def monotone_options(m: float, value: float, norm: float) -> tuple[float, float]:
-    """A monotonicity a little below m, as the checker's proof rounds otherwise, and the constant ‖U‖₂/m that follows."""
-    least = m / ROOM
-    return least, max(value, norm / least * ROOM)
 
 
 def placed(graph: DeployedGraph, edge: Edge, shape: tuple[int, ...], border: int) -> Edge:

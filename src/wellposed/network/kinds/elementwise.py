@@ -12,7 +12,6 @@ from wellposed.activations import Activation, name_of, of_module
 from wellposed.errors import CertificateError
 from wellposed.layers.group_sort import GroupSort
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.pointwise import Elementwise, Reshape
 from wellposed.network.propagation import Own
@@ -72,12 +71,6 @@ class FlattenBlock(_Nonexpansive):
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         return reshaped(self, graph, edge)
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description(
-            "nonexpansive", {"dims": [self.module.start_dim, -1 if self.makes_vectors else self.module.end_dim]}
-        )
 
 
 @kind_of(Reshape)

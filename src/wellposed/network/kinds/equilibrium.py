@@ -18,7 +18,6 @@ from wellposed.layers.frozen import frozen
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.maps.affine import Affine
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep, SolveStep
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.implicit import EXACT_STEPS, ImplicitBlock
@@ -100,7 +99,7 @@ class EquilibriumBlock(ImplicitBlock):
         driven = layer.injection.numbers().as_matrix()  # slopes of a positive part lie in [0, 1]
         if known is None or driven is None:
             return None
-        steps: list[EntrywiseStep] = [LinearStep(driven.cpu().weight, driven.roundings), SolveStep(self.name, known)]
+        steps: list[EntrywiseStep] = [LinearStep(driven.cpu().weight, driven.roundings), SolveStep(known)]
         if layer.output is not None:
             steps.append(LinearStep(layer.output.weight.detach().double().cpu()))
         return steps
@@ -183,19 +182,6 @@ class EquilibriumBlock(ImplicitBlock):
         )  # fmt: skip
         graph.prove(found, sensitivity=multipliers)
         return found
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        layer: Equilibrium = self.module
-        matrix, sigma = layer.operator().matrix(), layer.activation
-        formulas = {"state": layer.constraint.formula, "input": layer.injection.formula, "activation": name_of(sigma)}
-        if matrix is None or None in formulas.values() or not sigma.is_monotone or layer.direct is not None:
-            return super().describe(value)
-        options = {**formulas, "output": layer.output is not None}
-        tensors = {"matrix": matrix, "input": layer.injection.weight}
-        if layer.output is not None:
-            tensors["output"] = layer.output.weight
-        return Description("equilibrium", options, tensors=tensors, in_metric=True)
 
 
 class _StateBlock(EquilibriumBlock):

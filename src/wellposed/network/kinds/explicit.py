@@ -10,16 +10,10 @@ from wellposed.layers import SLL, Residual, Sandwich
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.maps.affine import Matrix
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.propagation import Own
-from wellposed.numerics.checkable import ROOM, checkable_norm
 from wellposed.numerics.norm import Norm
-from wellposed.numerics.outward import UNIT, above, below
-from wellposed.numerics.verified import spectral_norm_upper_bound
-
-_DIFFERENCE = 9.0 * UNIT  # what the checker takes for the rounding of G + HᵀT, relative to ‖G‖, and a little more
-_SMALLEST = 1e-300  # keeps a norm positive
+from wellposed.numerics.outward import above, below
 
 
 @kind_of(ExplicitBlock, inherited=True)
@@ -69,14 +63,6 @@ class ExplicitLayerBlock(Block):
     def likely_shape(self) -> Shape | None:
         return (self.module.in_features,)
 
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description() if value is None else self._described(value)
-
-    def _described(self, value: float) -> Description:
-        """The description of a layer with a Euclidean constant; that the checker has no proof, for a class of one's own."""
-        return Description()
-
 
 @kind_of(Sandwich)
 class SandwichBlock(ExplicitLayerBlock):
@@ -85,12 +71,6 @@ class SandwichBlock(ExplicitLayerBlock):
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         return _explicit("Sandwich", self.module, graph, edge, self.module.log_scale.detach().double().exp())
-
-    @override
-    def _described(self, value: float) -> Description:
-        inner, outer, _ = self.module.maps()
-        norm = checkable_norm(self.module.balanced(), (2.0 * value) ** 0.5)
-        return Description("explicit", value=0.5 * norm**2 * ROOM, tensors={"inner": inner, "outer": outer})
 
 
 @kind_of(SLL)
@@ -101,17 +81,6 @@ class SLLBlock(ExplicitLayerBlock):
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         return _explicit("Residual", self.module, graph, edge, self.module.maps()[2])
 
-    @override
-    def _described(self, value: float) -> Description:
-        stored = dict(zip(("inner", "outer", "scale"), self.module.maps(), strict=True))
-        inner, outer, scale = (part.double().cpu() for part in stored.values())
-        proved = _norm(scale.sqrt()[:, None] * inner) * ROOM
-        missed = _norm(outer + inner.t() * scale) + _DIFFERENCE * float(outer.norm()) + _SMALLEST
-        size = _norm(inner)
-        bound = max(value, max(1.0, proved**2 - 1.0) + missed * size) * ROOM
-        del stored["inner"]  # H is the parameter itself
-        return Description("explicit", {"norms": [proved, missed, size]}, bound, stored)
-
 
 @kind_of(Residual)
 class ResidualBlock(ExplicitLayerBlock):
@@ -121,12 +90,6 @@ class ResidualBlock(ExplicitLayerBlock):
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         return _explicit("Residual", self.module, graph, edge, torch.zeros(len(self.module.bias), device="cpu"))
 
-    @override
-    def _described(self, value: float) -> Description:
-        inner, outer, _ = self.module.maps()
-        first, second = _norm(inner), _norm(outer)
-        return Description("explicit", {"norms": [first, second]}, max(value, 1.0 + first * second) * ROOM)
-
 
 def _explicit(function: str, layer: ExplicitBlock, graph: DeployedGraph, edge: Edge, scale: Tensor) -> Edge:
     """A layer, appended to a deployed network, with the scale of its hidden units that proves its constant."""
@@ -135,8 +98,3 @@ def _explicit(function: str, layer: ExplicitBlock, graph: DeployedGraph, edge: E
     found = graph.call(function, edge, shape=(*edge.shape[:-1], len(outer)), H=inner, b=layer.bias, G=outer, c=none)
     graph.prove(found, scale=scale)
     return found
-
-
-def _norm(matrix: Tensor) -> float:
-    """A norm of a matrix that the checker can prove."""
-    return checkable_norm(matrix, spectral_norm_upper_bound(matrix))

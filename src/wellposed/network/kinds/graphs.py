@@ -14,14 +14,10 @@ from wellposed.layers.graph import ADJACENCY, ImplicitGraph
 from wellposed.layers.graph_classifier import NodeSum
 from wellposed.layers.group_sort import group_sort
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Shape, kind_of
-from wellposed.network.kinds.cells import orthogonal_maps
 from wellposed.network.propagation import Own, Point, Step
-from wellposed.numerics.checkable import ROOM, checkable_norm
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import enlarged
-from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators.graphs import Graphs, frobenius_norms
 from wellposed.solvers.solution import Tolerance
 
@@ -58,10 +54,6 @@ class _OnGraphs(Block):
 class GraphLayerBlock(_OnGraphs):
     """An implicit layer on graphs."""
 
-    assumptions = (
-        "inputs are node features, in the Frobenius norm; the graph stays the same, its adjacency of norm at most one",
-    )
-
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
         return self.module.lipschitz() if norm == "2" else super().constant(norm)
@@ -83,15 +75,15 @@ class GraphLayerBlock(_OnGraphs):
         if contraction >= 1.0:
             raise self.unknown("no form in deployed files for state maps that contract in a maximum norm only")
         # Features that are sorted in pairs; without pairs every feature is its own partner.
-        places = torch.arange(size)
+        places = torch.arange(size, device="cpu")
         partner = (places + size // 2) % size if sorts else places
         through, driven = layer.scales
-        bias = torch.zeros(size) if layer.injection.bias is None else layer.injection.bias.detach()
+        bias = torch.zeros(size, device="cpu") if layer.injection.bias is None else layer.injection.bias.detach()
         return graph.call(
             f"GraphEquilibrium_{name}", edge, shape=(size,), matrix=layer.state_map.weight.detach(),
             injection=layer.injection.weight.detach(), bias=bias, through=float(through), driven=float(driven),
-            partner=partner, lower=(places <= partner).long(), contraction=contraction, stop=torch.tensor(_ENOUGH),
-            limit=torch.tensor(min(_STEPS, 10 + math.ceil(math.log(_ENOUGH) / math.log(max(contraction, 1e-3))))),
+            partner=partner, lower=(places <= partner).long(), contraction=contraction, stop=torch.tensor(_ENOUGH, device="cpu"),
+            limit=torch.tensor(min(_STEPS, 10 + math.ceil(math.log(_ENOUGH) / math.log(max(contraction, 1e-3)))), device="cpu"),
         )  # fmt: skip
 
     @override
@@ -112,22 +104,6 @@ class GraphLayerBlock(_OnGraphs):
         exact = super().exact()
         exact.tolerance = Tolerance(1e-9, 1e-9)
         return exact
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        layer: ImplicitGraph = self.module
-        maps = layer.orthogonal_maps
-        if value is None or not maps:
-            return super().describe(value)
-        found = orthogonal_maps(maps, 0.0)
-        norms = [
-            checkable_norm(part.weight, spectral_norm_upper_bound(part.weight))
-            for part in (layer.state_map, layer.injection)
-        ]
-        own, driven = layer.scales
-        bound = driven * norms[1] / (1.0 - own * norms[0] * ROOM) * ROOM
-        options = {**found.options, "variant": layer.variant, "norms": norms}
-        return Description("graph", options, max(value, bound), found.tensors)
 
 
 @kind_of(NodeSum)
@@ -151,10 +127,6 @@ class NodeSumBlock(_OnGraphs):
         if not self.module.by_root:
             raise self.unknown("no form in deployed files for sums that grow with the graph")
         return graph.call("NodeSum", edge, shape=edge.shape)
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description("graph", {"by_root": self.module.by_root})
 
     @override
     def _step(self, value: Tensor, graphs: Graphs, factor: float) -> tuple[Step, Tensor]:

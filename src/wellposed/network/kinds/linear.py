@@ -14,18 +14,16 @@ from wellposed.maps.affine import Matrix
 from wellposed.maps.checks import check_map
 from wellposed.maps.linear import LinearMap
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.entrywise import EntrywiseStep, LinearStep
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.propagation import Own
-from wellposed.numerics.checkable import checkable_norm
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import enlarged_sum, next_up
 from wellposed.numerics.verified import spectral_norm_upper_bound, to_float64
 
 
-@kind_of(nn.Linear, LinearMap)
+@kind_of(nn.Linear, LinearMap, OrthogonalLinear)
 class LinearBlock(Block):
     """``y = Wx + b``, W of shape (outputs, inputs)."""
 
@@ -82,24 +80,6 @@ class LinearBlock(Block):
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         return linear(graph, edge, self.module.weight, self.module.bias)
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description("linear", value=None if value is None else checkable_norm(self.module.weight, value))
-
-
-@kind_of(OrthogonalLinear)
-class OrthogonalLinearBlock(LinearBlock):
-    """``y = Qx + b`` with orthonormal rows or columns of Q, of shape (outputs, inputs)."""
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        module: OrthogonalLinear = self.module
-        excess = max(0.0, checkable_norm(module.weight, 1.0 if value is None else value) - 1.0)
-        options = {
-            "shapes": [[module.out_features, module.in_features]], "parametrisation": module.parametrisation, "excess": excess
-        }  # fmt: skip
-        return Description("orthogonal", options, None if value is None else 1.0 + excess, {"matrix": module.weight})
 
 
 def linear(graph: DeployedGraph, edge: Edge, weight: Tensor, bias: Tensor | None) -> Edge:

@@ -12,7 +12,6 @@ from typing_extensions import override
 from wellposed.errors import CertificateError
 from wellposed.layers.orthogonal_conv import UnitPool2d
 from wellposed.network.deployed import DeployedGraph, Edge, patches
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, Shape, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.propagation import Own
@@ -92,11 +91,6 @@ class AveragePoolingBlock(_Windows):
             raise self.unknown("no form in deployed files but for disjoint windows of images")
         return averaged(graph, edge, window)
 
-    @override
-    def describe(self, value: float | None) -> Description:
-        window = self.window
-        return Description() if window is None else Description("pooling", {"window": list(window)})
-
 
 @kind_of(nn.MaxPool2d)
 class MaximumPoolingBlock(_Windows):
@@ -132,11 +126,6 @@ class MaximumPoolingBlock(_Windows):
         factor = self.constant("2")[0]
         return graph.call("MaximumPooling", edge, shape=shape, index=index, back=[0, *shape], overlap=factor)
 
-    @override
-    def describe(self, value: float | None) -> Description:
-        module = self.module
-        return Description("pooling", {"window": list(pair(module.kernel_size)), "stride": list(pair(module.stride))})
-
 
 @kind_of(UnitPool2d)
 class UnitPoolingBlock(Block):
@@ -161,10 +150,6 @@ class UnitPoolingBlock(Block):
         means = averaged(graph, edge, (size, size))
         scale = torch.full((1,), float(size), device="cpu")
         return graph.call("Affine", means, shape=means.shape, scale=scale, shift=0.0 * scale)
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description("pooling", {"window": [self.module.window, self.module.window]})
 
 
 def averaged(graph: DeployedGraph, edge: Edge, window: tuple[int, int]) -> Edge:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import override
 
 from wellposed.activations import name_of
@@ -13,12 +11,10 @@ from wellposed.layers.pcdeq import PcDEQ
 from wellposed.maps.convolution import Convolution
 from wellposed.maps.positive_convolution import PositiveConv2d
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.convolution import convolution, same_size
 from wellposed.network.kinds.equilibrium import STEPS, EquilibriumBlock, refining, stopping
 from wellposed.network.kinds.scaling import batch_normalised
-from wellposed.numerics.checkable import ROOM, checkable_convolution_norm, checkable_norm
 from wellposed.numerics.outward import REPRODUCIBLE
 
 
@@ -59,31 +55,6 @@ class PositiveBlock(EquilibriumBlock):
         proof = guarantee.norm_proof
         graph.prove(found, start=proof.start, reach=proof.reach, back=proof.back)
         return found
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        layer, injection = self.module, self.module.injection
-        operator, guarantee = layer.materialise()
-        numbers = injection.numbers()
-        image = numbers.as_convolution()
-        options: dict[str, Any] = {
-            "activation": name_of(layer.activation), "parametrisation": layer.constraint.parametrisation,
-            "batch_norm": injection.norm is not None, "image": image is not None,
-        }  # fmt: skip
-        if injection.norm is not None:
-            options["epsilon"] = injection.norm.eps
-        if image is not None:
-            options.update(input_image=list(image.image), stride=image.stride[0], padding=image.padding[0])
-        tensors = {
-            "matrix": operator.tensors[0], "floor": guarantee.floor_state, "perron": guarantee.contraction_weights
-        }  # fmt: skip
-        if value is None:  # the sensitivity is bounded entry by entry
-            return Description("positive", options, tensors=tensors)
-        proof = guarantee.norm_proof
-        checkable = checkable_norm if image is None else checkable_convolution_norm
-        norm = checkable(numbers.weight, layer.injection_norm())
-        tensors.update(start=proof.start, reach=proof.reach, back=proof.back)
-        return Description("positive", options, max(value, norm * proof.value * ROOM), tensors)
 
 
 @kind_of(ConvPcDEQ, inherited=True)

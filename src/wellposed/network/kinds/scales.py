@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +11,12 @@ from typing_extensions import override
 from wellposed.activations import name_of
 from wellposed.layers.multi_scale_mondeq import MultiScaleMonDEQ
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import kind_of
 from wellposed.network.kinds.circular import interior_mask, turns
-from wellposed.network.kinds.convolutional import ConvolutionalBlock, monotone_options
+from wellposed.network.kinds.convolutional import ConvolutionalBlock
 from wellposed.network.kinds.equilibrium import STEPS, refining, stopping
-from wellposed.numerics.checkable import ROOM
 from wellposed.numerics.convolution_norms import largest_singular_value
+from wellposed.numerics.outward import REPRODUCIBLE
 from wellposed.operators.fourier import real_parts
 from wellposed.operators.multi_scale import MultiScale
 from wellposed.operators.multi_scale_resolvent import BlockCayley
@@ -46,13 +44,13 @@ class ScalesBlock(ConvolutionalBlock):
         sensitivity, edge = guarantee.offset_lipschitz(), driven
         factors = _factors(operator, step)
         pairs = zip(operator.down, operator.into, strict=True)
-        norms = [[largest_singular_value(part) * ROOM for part in pair] for pair in pairs]
+        norms = [[largest_singular_value(part) * REPRODUCIBLE for part in pair] for pair in pairs]
         for place, (shape, size) in enumerate(zip(layer.injection.tiers, operator.images, strict=True)):
             numbers = {"transfer": real_parts(operator.own[place])}
             # An error in one tier drives all that follow.
             moved = sensitivity * math.prod(first * second * sensitivity for first, second in norms[place:])
             rest = {
-                "mask": interior_mask(shape, layer.injection.border), **factors[place], "drive": torch.tensor(step),
+                "mask": interior_mask(shape, layer.injection.border), **factors[place], "drive": torch.tensor(step, device="cpu"),
                 **turns(size), "sensitivity": sensitivity, **stopping(STEPS), **refining(graph, layer, moved),
             }  # fmt: skip
             if place == len(operator.down):
@@ -69,9 +67,9 @@ class ScalesBlock(ConvolutionalBlock):
         injection, size, following = self.module.injection, operator.images[place], operator.images[place + 1]
         down, into = operator.down[place], operator.into[place]
         shape, biases = injection.tiers[place + 1], injection.others
-        bias = biases[place].detach() if biases else torch.zeros(shape[0])
+        bias = biases[place].detach() if biases else torch.zeros(shape[0], device="cpu")
         seen = graph.call(
-            "Circular", edge, shape=(shape[0], *size), transfer=real_parts(down), bias=torch.zeros(shape[0], 1, 1),
+            "Circular", edge, shape=(shape[0], *size), transfer=real_parts(down), bias=torch.zeros(shape[0], 1, 1, device="cpu"),
             norm=norms[0], **turns(size),
         )  # fmt: skip
         half = graph.call("Placed", seen, shape=shape, index=_decimation(size, following), back=[0, *shape])
@@ -80,26 +78,17 @@ class ScalesBlock(ConvolutionalBlock):
             **turns(following),
         )  # fmt: skip
 
-    @override
-    def _described(self, options: dict[str, Any], value: float, norm: float) -> Description:
-        operator, guarantee = self.module.materialise()
-        least, bound = monotone_options(guarantee.m, value, norm)
-        tensors = {f"tier.{place}": real_parts(part) for place, part in enumerate(operator.own)}
-        tensors.update({f"into.{place}": real_parts(part) for place, part in enumerate(operator.into, 1)})
-        images = [list(image) for image in operator.images]
-        return Description("scales", {**options, "monotonicity": least, "images": images}, bound, tensors)
-
 
 def _kept(size: Size) -> Tensor:
     """Ones at the pixels that are every second row and column, to be broadcast over images."""
     half = halved(size)
-    return spread(torch.ones(1, *half), size)
+    return spread(torch.ones(1, *half, device="cpu"), size)
 
 
 def _decimation(size: Size, following: Size) -> Tensor:
     """Which pixels the next tier takes of an image, in its upper left corner: for zeros one place behind the last pixel."""
     (tall, wide), (high, broad) = strides(size), halved(size)
-    rows, columns = torch.arange(following[0])[:, None], torch.arange(following[1])
+    rows, columns = torch.arange(following[0], device="cpu")[:, None], torch.arange(following[1], device="cpu")
     inside = (rows < high) & (columns < broad)
     return torch.where(inside, rows * tall * size[1] + columns * wide, size[0] * size[1]).flatten()
 
@@ -115,7 +104,7 @@ def _factors(operator: MultiScale, step: float) -> list[dict[str, Tensor]]:
     )
     known, found = BlockCayley(own, down, into, operator.layout, step), list[dict[str, Tensor]]()
     for place, (inverse, size) in enumerate(zip(known.inverses, operator.images, strict=True)):
-        identity = torch.eye(inverse.shape[-1], dtype=inverse.dtype)
+        identity = torch.eye(inverse.shape[-1], dtype=inverse.dtype, device="cpu")
         parts = {"reflect": 2.0 * inverse - identity}
         if place < len(down):
             kernel = torch.fft.irfft2(known.middle[place].permute(2, 3, 0, 1), s=halved(size))

@@ -12,12 +12,10 @@ from wellposed.errors import CertificateError
 from wellposed.layers.normalize import Normalize
 from wellposed.maps.batch_norm import batch_norm_map, require_fixed
 from wellposed.network.deployed import DeployedGraph, Edge
-from wellposed.network.description import Description
 from wellposed.network.kinds.block import Block, Interval, kind_of
 from wellposed.network.kinds.elementwise import few_roundings
 from wellposed.network.pointwise import Rescale, Shift
 from wellposed.network.propagation import Own
-from wellposed.numerics.checkable import ROOM
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import TINY, above, below, enlarged, next_up, rounding_constant
@@ -103,10 +101,6 @@ class NormalizeBlock(_Scaled):
             raise CertificateError(f"{self.name}: channels differ, and no Flatten() makes one vector of each image")
         return module.spread(inputs)
 
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description("normalize")
-
     @property
     @override
     def channels(self) -> int | None:
@@ -124,7 +118,7 @@ class BatchNormBlock(_Scaled):
     @override
     def constant(self, norm: Norm) -> tuple[float, str]:
         scale, _ = batch_norm_map(self.module)
-        return enlarged(float(scale.abs().max()), 4) * ROOM, "largest scale of the batch normalisation"
+        return enlarged(float(scale.abs().max()), 4), "largest scale of the batch normalisation"
 
     @property
     @override
@@ -155,10 +149,6 @@ class BatchNormBlock(_Scaled):
     @override
     def deploy(self, graph: DeployedGraph, edge: Edge) -> Edge:
         return batch_normalised(graph, edge, self.module)
-
-    @override
-    def describe(self, value: float | None) -> Description:
-        return Description("batch-norm", {"epsilon": self.module.eps})
 
 
 def batch_normalised(graph: DeployedGraph, edge: Edge, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Edge:

@@ -1,0 +1,87 @@
+"""True errors of ``layer(x)``, which stops by what is typical and proves nothing: ``python benchmarks/forward_errors.py``.
+
+Every family is run at its initial weights, at larger ones and with a small margin; values are compared with solves in float64
+whose errors are bounded. At most one sample in a thousand may exceed its tolerance, and none may exceed three times of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+import wellposed as wp
+
+MOST_BEYOND, LARGEST = 1e-3, 3.0
+FAMILIES: dict[str, Callable[..., torch.nn.Module]] = {
+    "MonDEQ": lambda margin, **o: wp.MonDEQ(20, 48, m=margin, **o),
+    "LBEN": lambda margin, **o: wp.LBEN(20, 32, **o),
+    "NEMON": lambda margin, **o: wp.NEMON(20, 48, mu=1.0 - margin, **o),
+    "NEMON gelu": lambda margin, **o: wp.NEMON(20, 48, mu=0.8 * (1.0 - margin), activation="gelu", **o),
+    "PcDEQ": lambda margin, **o: wp.PcDEQ(20, 48, floor=0.1 * margin, **o),
+    "PcDEQ sigmoid": lambda margin, **o: wp.PcDEQ(20, 48, activation="sigmoid", **o),
+    "ConvMonDEQ": lambda margin, **o: wp.ConvMonDEQ(1, 4, (6, 6), m=margin, **o),
+    "ConvLBEN": lambda margin, **o: wp.ConvLBEN(1, 4, (6, 6), **o),
+    "ConvNEMON": lambda margin, **o: wp.ConvNEMON(1, 4, (6, 6), mu=1.0 - margin, **o),
+    "ConvPcDEQ": lambda margin, **o: wp.ConvPcDEQ(1, 4, (6, 6), floor=0.1 * margin, **o),
+    "OrthogonalDEQ": lambda margin, **o: wp.OrthogonalDEQ(20, 48, **o),
+    "ConvOrthogonalDEQ": lambda margin, **o: wp.ConvOrthogonalDEQ(2, 4, (6, 6), **o),
+}
+
+
+def layers(family: str) -> Iterator[tuple[torch.nn.Module, torch.nn.Module]]:
+    """A layer in float32 and the same one in float64, for several weights."""
+    for seed, (scale, margin) in enumerate((s, m) for m in (1.0, 0.1) for s in (1.0, 2.0, 4.0)):
+        torch.manual_seed(seed)
+        layer = FAMILIES[family](margin, dtype=torch.float32)
+        with torch.no_grad():
+            for name, parameter in layer.named_parameters():
+                if not name.endswith("bias"):
+                    parameter.mul_(scale)
+        exact = FAMILIES[family](margin, dtype=torch.float64, rtol=1e-9, atol=1e-9)
+        exact.load_state_dict(layer.state_dict())
+        yield layer.eval(), exact.eval()
+
+
+@torch.no_grad()
+def ratios(layer: torch.nn.Module, exact: torch.nn.Module, x: Tensor) -> Tensor:
+    """True error over tolerance of every sample."""
+    value, true = layer.state(x).double().flatten(1), exact.solve(x.double()).value.flatten(1)
+    rtol, atol = layer.limits()
+    return (value - true).norm(dim=1) / (atol + rtol * true.norm(dim=1))
+
+
+def main() -> None:
+    """Print one line per family; exit with an error where one errs more often than it may."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=100_000, help="of every family")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    failed = []
+    for family in arguments.families:
+        found = []
+        for layer, exact in layers(family):
+            left = arguments.samples // 6 + 1
+            while left > 0:
+                count = min(left, 1000)
+                size = 10.0 ** torch.empty(count, *[1] * len(layer.input_shape)).uniform_(-1.0, 1.0)
+                found.append(ratios(layer, exact, size * torch.randn(count, *layer.input_shape)))
+                left -= count
+        every = torch.cat(found)
+        beyond, worst = float((every > 1.0).double().mean()), float(every.max())
+        kept = beyond <= MOST_BEYOND and worst <= LARGEST
+        failed += [] if kept else [family]
+        print(
+            f"{family:18s} {len(every)} samples: {beyond:.2e} beyond the tolerance, worst {worst:.3f}, "
+            f"median {float(every.median()):.3f}{'' if kept else '   TOO MANY'}",
+            flush=True,
+        )
+    if failed:
+        raise SystemExit(f"too inexact: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""A primal-dual method for the best diagonal metric of any W, as n × n matrices.
+
+With λ divided by γ² and τ = 1/γ² the inequality of `wellposed.bounds.metric_inequality` is S(λ, τ) = ΛH + HᵀΛ − ΛGΛ − τCᵀC ⪰ 0,
+H = I − W and G = UUᵀ, and the largest τ is a concave problem with as many unknowns as W has rows: where it is feasible does not
+depend on C but through τ, so that all C of a network start from the same point. Steps keep S ≻ 0 and a dual X ≻ 0, whose product
+goes to zero; the first ones in float32. Every iterate is feasible, wherever the search stops; none proves anything.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wellposed.bounds.search.interior_point import Point
+from wellposed.bounds.search.primal_dual_step import Iterate, Newton, Numbers
+
+_GAP = 2e-10  # to the optimum, relative and for every row of W, at which the search stops
+_ROUGH_GAP = 1e-2  # up to which float32 does
+_RAY = 0.75  # of the largest multiple of the first metric with ΛH + HᵀΛ ⪰ ΛGΛ, where searches start
+_START = 0.97  # of the largest τ there
+_LARGEST_STEPS = 100
+
+
+class PrimalDualSearch:
+    """Searches for one layer; all arguments float64.
+
+    Args:
+        displacement: H, shape (n, n).
+        gram: G, shape (n, n).
+        metric: positive λ with M(λ) = ΛH + HᵀΛ ≻ 0 to start from, shape (n,).
+    """
+
+    def __init__(self, displacement: Tensor, gram: Tensor, metric: Tensor) -> None:
+        self._displacement, self._metric = displacement, metric
+        self._driven = float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0.0)) ** 0.5 if len(gram) else 0.0
+        self._gram = gram / self._driven**2 if self._driven > 0.0 else gram
+
+    @cached_property
+    def _begin(self) -> Tensor | None:
+        """A multiple of the metric with ΛH + HᵀΛ ≻ ΛGΛ; None where M is not positive definite."""
+        metric = self._metric
+        half = metric[:, None] * self._displacement
+        factor, failed = torch.linalg.cholesky_ex(half + half.t())
+        if int(failed) or not bool((metric > 0.0).all()):
+            return None
+        through = torch.linalg.solve_triangular(factor, metric[:, None] * self._gram * metric, upper=False)
+        through = torch.linalg.solve_triangular(factor, through.t(), upper=False)
+        return metric * (_RAY / float(torch.linalg.eigvalsh(0.5 * (through + through.t()))[-1]))
+
+    def least_square(self, output: Tensor, deadline: float = math.inf) -> Point | None:
+        """The least t = γ² and its metric.
+
+        Args:
+            output: C, shape (outputs, n).
+            deadline: of `time.monotonic`, at which the search stops with what it has.
+
+        Returns:
+            None where M(λ) is not positive definite at the start, or C or U is zero.
+        """
+        seen = float(torch.linalg.matrix_norm(output, 2))
+        if not (seen > 0.0 and self._driven > 0.0 and math.isfinite(seen * self._driven)) or self._begin is None:
+            return None
+        scaled = output / seen
+        numbers = Numbers(self._displacement, self._gram, scaled.t().contiguous(), scaled.t() @ scaled)
+        at = _start(numbers, self._begin)
+        if at is None:
+            return None
+        rough, first, _ = _approach(*_in_float32(numbers, at), deadline, _ROUGH_GAP)
+        at, second, gap = _approach(numbers, _in_float64(numbers, rough) or at, deadline, _GAP * len(at.multipliers))
+        largest = max(_largest_reciprocal(numbers, at.multipliers), at.reciprocal)
+        square = (seen * self._driven) ** 2 / largest
+        return Point(at.multipliers * (seen**2 / largest), square, first + second, gap, at.dual)
+
+
+def _approach(numbers: Numbers, at: Iterate, deadline: float, goal: float) -> tuple[Iterate, int, float]:
+    """An iterate with a relative gap as small as the goal, or as it gets, the number of steps there, and its gap."""
+    steps, length, gap = 0, 0.5, math.inf
+    while steps < _LARGEST_STEPS and time.monotonic() < deadline:
+        newton = Newton.at(numbers, at)
+        if newton is None:
+            break
+        gap = newton.gap / at.reciprocal
+        moved = None if gap <= goal else newton.step(length)
+        if moved is None:  # there, or at the limit of the precision
+            break
+        at, length = moved
+        steps += 1
+    return at, steps, gap
+
+
+def _condition(numbers: Numbers, multipliers: Tensor) -> Tensor:
+    """ΛH + HᵀΛ − ΛGΛ."""
+    half = multipliers[:, None] * (numbers.displacement - 0.5 * numbers.gram * multipliers)
+    return half + half.t()
+
+
+def _largest_reciprocal(numbers: Numbers, multipliers: Tensor) -> float:
+    """The largest τ with S ⪰ 0 for a λ; zero where there is none."""
+    factor, failed = torch.linalg.cholesky_ex(_condition(numbers, multipliers))
+    if int(failed):
+        return 0.0
+    through = torch.linalg.solve_triangular(factor, numbers.output, upper=False)
+    return 1.0 / float(torch.linalg.matrix_norm(through, 2)) ** 2
+
+
+def _start(numbers: Numbers, multipliers: Tensor) -> Iterate | None:
+    """An iterate with some λ, whose X is a multiple of S⁻¹; None where it is not inside."""
+    reciprocal = _START * _largest_reciprocal(numbers, multipliers)
+    if not 0.0 < reciprocal < math.inf:
+        return None
+    slack = _condition(numbers, multipliers) - reciprocal * numbers.seen
+    factor, failed = torch.linalg.cholesky_ex(slack)
+    if int(failed):
+        return None
+    inverse = torch.cholesky_inverse(factor)
+    return Iterate(multipliers, reciprocal, slack, inverse / float((inverse * numbers.seen).sum()))
+
+
+def _in_float32(numbers: Numbers, at: Iterate) -> tuple[Numbers, Iterate]:
+    lower = Numbers(**{name: part.float() for name, part in vars(numbers).items()})
+    return lower, replace(at, multipliers=at.multipliers.float(), slack=at.slack.float(), dual=at.dual.float())
+
+
+def _in_float64(numbers: Numbers, rough: Iterate) -> Iterate | None:
+    """An iterate of float32 as one of float64; None where it is not inside."""
+    multipliers, dual = rough.multipliers.double(), rough.dual.double()
+    slack = _condition(numbers, multipliers) - rough.reciprocal * numbers.seen
+    inside = all(int(torch.linalg.cholesky_ex(part)[1]) == 0 for part in (slack, dual))
+    return Iterate(multipliers, rough.reciprocal, slack, dual) if inside else None

@@ -1,0 +1,99 @@
+"""Constants of an equilibrium with the linear maps around it, in diagonal metrics: the theorem ``"metric"``."""
+
+import math
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from .claim import Claim
+from .dense import Driven, metric_proves
+from .maps import Linear, margins
+from .node import Node
+from .proofs import Array, require, up
+
+
+class Segment:
+    """From the edge before an equilibrium's input map to an edge behind it, by linear maps only.
+
+    Attributes:
+        start: place of the node that the first edge leaves.
+        layer: place of the equilibrium.
+        name: of the node that the last edge leaves.
+        matrix: W.
+        driving: U.
+        seen: C.
+        direct: D, or None.
+        multipliers: how many a metric has.
+    """
+
+    def __init__(self, nodes: list[Node], maps: list[Linear], end: Node) -> None:
+        parts, self.direct = [maps[end.place]], None
+        if end.kind in ("SumOfTwo", "DifferenceOfTwo"):
+            parts = [maps[source] for source in end.sources]
+            sign = 1.0 if end.kind == "SumOfTwo" else -1.0
+            parts[1] = Linear(parts[1].start, sign * parts[1].matrix)
+        known = [part for part in parts if nodes[part.start].kind == "ReflectedEquilibrium"]
+        require(
+            len(known) >= 1, "metric", f"no equilibrium stands before {end.name}, with nothing but a linear map between"
+        )
+        seen = max(known, key=lambda part: part.start)
+        layer = nodes[seen.start]
+        driven = maps[layer.sources[0]]
+        rest = [part for part in parts if part is not seen]
+        require(
+            all(part.start == driven.start for part in rest), "metric", f"{end.name} adds something of another edge"
+        )
+        self.start, self.layer, self.name = driven.start, layer.place, end.name
+        self.matrix, self.driving, self.seen = layer.numbers["W"], driven.dense, seen.dense
+        self.direct, self.multipliers = rest[0].dense if rest else None, len(self.matrix)
+
+    @cached_property
+    def driven(self) -> Driven:
+        """U with what proofs share."""
+        return Driven(self.driving)
+
+    def proves(
+        self, row: int | tuple[int, int] | slice, metric: Array, value: Any, driven: Driven | None = None
+    ) -> bool:
+        """Whether an output, a margin, or all outputs are proved to have a constant, from all inputs or from others."""
+        first, second = row if isinstance(row, tuple) else (row, None)
+        seen, size = (np.atleast_2d(part[first]) for part in (self.seen, np.abs(self.seen)))
+        direct = None if self.direct is None else np.atleast_2d(self.direct[first])
+        if second is not None:
+            seen, size = seen - self.seen[second], size + np.abs(self.seen[second])
+            direct = None if direct is None or self.direct is None else direct - self.direct[second]
+        return metric_proves(self.matrix, driven or self.driven, seen, size, metric, value, direct)
+
+
+def segment_of(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> Any:
+    """The segment that ends in an edge: of vectors, or of images, `image_segment.ImageSegment`."""
+    first = nodes[maps[end.place].start]
+    layer = nodes[first.sources[0]] if first.kind == "AveragePooling" else first
+    if layer.kind == "ScaledEquilibrium" and layer.numbers["G"].any():
+        return import_module(".bounded", __package__).BoundedSegment(nodes, maps, end, claim)
+    if layer.kind in ("CirculatedEquilibrium", "ScaledEquilibrium"):
+        return import_module(".pooled", __package__).PooledSegment(nodes, maps, end, claim)
+    return Segment(nodes, maps, end)
+
+
+def constants(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> tuple[int, Any, Array | None]:
+    """Where a segment to an edge starts, its Euclidean constant, and those of margins where there is evidence for them."""
+    segment = segment_of(nodes, maps, end, claim)
+    values = claim.take(f"{end.place}/values", -1)
+    rows, count = claim.take(f"{end.place}/multipliers", len(values), segment.multipliers), len(segment.seen)
+    places: list[slice | tuple[int, int]] = [slice(None), *(margins(count) if len(values) > 1 else ())]
+    require(len(places) == len(values), "metric", f"{segment.name}: {len(values)} values for {count} outputs")
+    for place, metric, value in zip(places, rows, values, strict=True):
+        follows = isinstance(place, tuple) and value >= up(math.sqrt(2.0) * (1.0 + 1e-15)) * values[0]
+        proved = follows or segment.proves(place, metric, value)
+        require(proved, "metric", f"{segment.name}: {value} is not proved for {place}")
+    return segment.start, values[0], symmetric(count, values[1:]) if len(values) > 1 else None
+
+
+def symmetric(count: int, values: Array) -> Array:
+    """Constants of margins as a matrix."""
+    rows, columns, place = *np.triu_indices(count, 1), np.zeros((count, count), int)
+    place[rows, columns] = place[columns, rows] = 1 + np.arange(len(values))
+    return np.concatenate([np.zeros(1), values])[place]

@@ -1,7 +1,0 @@
-"""``python -m deployed_checker CERTIFICATE.json MODEL.onnx``."""
-
-import sys
-
-from .core import main
-
-sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,139 @@
+"""Training steps prove nothing; solves in evaluation prove once for the same weights; weights are formed once."""
+
+import sys
+
+import pytest
+import torch
+
+import wellposed as wp
+from wellposed import testing
+from wellposed.layers.orthogonal_linear import OrthogonalLinear
+from wellposed.numerics import convolution_norms, verified
+
+FAMILIES = {
+    "MonDEQ": lambda: wp.MonDEQ(5, 8),
+    "LBEN": lambda: wp.LBEN(5, 8),
+    "NEMON": lambda: wp.NEMON(5, 8),
+    "NEMON of any slopes": lambda: wp.NEMON(5, 8, activation="gelu"),
+    "PcDEQ": lambda: wp.PcDEQ(5, 8),
+    "ConvMonDEQ": lambda: wp.ConvMonDEQ(1, 4, (6, 6)),
+    "MultiScaleMonDEQ": lambda: wp.MultiScaleMonDEQ(1, (3, 2), (6, 6)),
+    "ConvLBEN": lambda: wp.ConvLBEN(1, 4, (6, 6)),
+    "ConvNEMON": lambda: wp.ConvNEMON(1, 4, (6, 6)),
+    "ConvPcDEQ": lambda: wp.ConvPcDEQ(1, 4, (6, 6)),
+    "OrthogonalDEQ": lambda: wp.OrthogonalDEQ(5, 8),
+    "ConvOrthogonalDEQ": lambda: wp.ConvOrthogonalDEQ(2, 4, (6, 6)),
+}
+# Where proofs are made: what all of them come down to, wherever it was imported from.
+_MAJORANTS, _BELOW = (sys.modules[f"wellposed.guarantee.{name}"] for name in ("majorant", "subsolution"))
+PROOFS = (
+    (verified, "symmetric_part_lower_bound"), (verified, "spectral_norm_upper_bound"), (verified, "is_positive_semidefinite"),
+    (convolution_norms, "least_eigenvalues"), (convolution_norms, "largest_singular_value"), (_MAJORANTS, "majorant"),
+    (_BELOW, "subsolution"), (_BELOW, "below"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def proofs(monkeypatch):
+    """The names of the proofs that were made so far."""
+
+    made = []
+    for module, name in PROOFS:
+        original = getattr(module, name)
+
+        def counted(*args, original=original, name=name, **options):
+            made.append(name)
+            return original(*args, **options)
+
+        for loaded in [m for key, m in sys.modules.items() if key.startswith("wellposed")]:
+            if getattr(loaded, name, None) is original:
+                monkeypatch.setattr(loaded, name, counted)
+    return made
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_steps_prove_nothing(family, proofs):
+    layer = FAMILIES[family]()
+    x = testing.rand(3, *layer.input_shape)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        layer(x).square().sum().backward()
+        optimizer.step()
+    assert not proofs
+    layer.solve(x)
+    assert proofs or family == "MonDEQ"  # whose constant is known by construction, its rounding included
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("family", [name for name in FAMILIES if "Orthogonal" not in name])
+def test_solves_prove_once_for_the_same_weights(family, proofs):
+    layer = FAMILIES[family]().eval()
+    x = testing.rand(3, *layer.input_shape)
+    with torch.no_grad():
+        first = layer.solve(x)
+        count = len(proofs)
+        second = layer.solve(x)
+    assert proofs[count:] == []
+    assert torch.equal(first.value, second.value)
+
+
+def change_by_copy(parameter):
+    with torch.no_grad():
+        parameter.copy_(0.5 * parameter)
+
+
+def change_by_data(parameter):
+    parameter.data.mul_(0.5)
+
+
+def change_by_optimizer(parameter):
+    parameter.grad = torch.ones_like(parameter)
+    torch.optim.SGD([parameter], lr=0.1).step()
+    parameter.grad = None
+
+
+@pytest.mark.parametrize("change", [change_by_copy, change_by_data, change_by_optimizer])
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("make", [FAMILIES["OrthogonalDEQ"], FAMILIES["ConvOrthogonalDEQ"], FAMILIES["ConvMonDEQ"]])
+def test_changed_weights_are_formed_again(make, change, tracked):
+    layer = make()
+    x = testing.rand(3, *layer.input_shape)
+    with torch.set_grad_enabled(tracked):
+        before = layer(x), layer(x)
+        for parameter in layer.parameters():
+            change(parameter)
+        after = layer(x)
+        fresh = make()
+        fresh.load_state_dict(layer.state_dict())
+        expected = fresh(x)
+    assert torch.equal(*before)
+    torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(after, before[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [FAMILIES["OrthogonalDEQ"], FAMILIES["ConvMonDEQ"], lambda: wp.OrthogonalDEQ(5, 8, parametrisation="bjorck")],
+)
+def test_recalled_weights_have_the_gradients_of_formed_ones(make):
+    layer = make()
+    x = testing.rand(3, *layer.input_shape)
+    found = [torch.autograd.grad(layer(x).square().sum(), list(layer.parameters())) for _ in range(2)]
+    for formed, recalled in zip(*found, strict=True):
+        torch.testing.assert_close(formed, recalled)
+
+
+@pytest.mark.parametrize("parametrisation", ["cayley", "bjorck", "exponential"])
+def test_recalled_weights_have_second_derivatives(parametrisation):
+    part = OrthogonalLinear(3, 3, parametrisation=parametrisation, dtype=torch.float64)
+    free = (part.free.detach() + 0.1 * testing.randn(3, 3).double()).requires_grad_()
+    x = torch.eye(3, dtype=torch.float64)
+
+    def value(free):
+        torch.func.functional_call(part, {"free": free.detach()}, x)  # these numbers are known from now on
+        return torch.func.functional_call(part, {"free": free}, x)
+
+    assert torch.autograd.gradcheck(value, (free,))
+    assert torch.autograd.gradgradcheck(value, (free,))
