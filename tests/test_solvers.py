@@ -308,6 +308,19 @@ def test_the_default_is_picard_until_it_is_slow():
     assert wp.fixed_point(function, start, (rates, q), solver=wp.Anderson(), **options).algorithm == "Anderson"
 
 
+def test_acceleration_that_does_not_help_is_given_up_unless_picard_diverges():
+    weight = torch.linalg.qr(testing.randn(60, 60, dtype=torch.float64))[0]
+    q = testing.randn(3, 60, dtype=torch.float64)
+    options = {"rtol": 1e-6, "atol": 0.0, "max_steps": 5000, "on_failure": "raise"}
+    slow = [
+        wp.fixed_point(lambda z, q: 0.99 * (z @ weight.T) + q, torch.zeros_like(q), (q,), solver=solver, **options)
+        for solver in (None, wp.Picard())
+    ]
+    assert (slow[0].steps <= 1.2 * slow[1].steps).all()
+    expansive = wp.fixed_point(lambda z, q: q - 1.5 * torch.tanh(z) - 0.5 * z, torch.zeros_like(q), (q,), **options)
+    assert expansive.algorithm == "Picard, then Anderson"
+
+
 @pytest.mark.parametrize("solver", [wp.Picard(), wp.Adaptive(), wp.Anderson()], ids=lambda s: type(s).__name__)
 def test_samples_end_where_they_would_alone(solver):
     rates = torch.linspace(0.2, 0.97, 12, dtype=torch.float64)[:, None]

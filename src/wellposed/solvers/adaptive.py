@@ -16,12 +16,14 @@ from wellposed.solvers.problem import Problem
 
 # Rates are looked at after so many steps, and again at every doubling; each is that of the steps since half of them.
 _FIRST_REVIEW = 8
+# A sample goes back to Picard for good where a step of Anderson is not worth so many of Picard.
+_SPEED_UP = 1.5
 
 
 @checked_fields
 @dataclass(frozen=True)
 class Adaptive(Solver):
-    """Picard while its observed rate is good, else Anderson acceleration with its safeguard; each sample on its own.
+    """Picard while its observed rate is good, else Anderson acceleration where that is faster; each sample on its own.
 
     Args:
         rate: a sample whose residual falls by less than this factor per step is accelerated from then on.
@@ -41,7 +43,7 @@ class Adaptive(Solver):
 
 
 class _AdaptiveIteration(AndersonIteration):
-    rowwise: tuple[str, ...] = ("point", "image", "_then", "_accelerated")
+    rowwise: tuple[str, ...] = ("point", "image", "_then", "_accelerated", "_plain_rate")
 
     def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: Adaptive) -> None:
         self.problem, self.guarantee, self._options = problem, guarantee, options
@@ -50,6 +52,7 @@ class _AdaptiveIteration(AndersonIteration):
             (start.shape[0],), torch.inf
         )  # residual when half of the steps to the review were done
         self._accelerated = torch.zeros_like(self._then, dtype=torch.bool)
+        self._plain_rate = self._then  # of those that were ever accelerated, before that; else infinite
         self._steps, self._review, self._mixes = 0, _FIRST_REVIEW, False
         self.algorithm = "Picard"
 
@@ -68,19 +71,24 @@ class _AdaptiveIteration(AndersonIteration):
 
     def _judge_rates(self) -> None:
         now, half = self.residual_norm(), self._review // 2
-        self._then, slow = now, now > self._then * self._options.rate**half
-        self._accelerated = self._accelerated | slow
-        self._review *= 2
-        if not self._mixes and bool(slow.any()):
+        rate = (now / self._then) ** (1.0 / half)
+        useless = (self._plain_rate < 1.0) & ~(rate <= self._plain_rate**_SPEED_UP)
+        slow = (self._plain_rate == torch.inf) & (rate > self._options.rate)
+        self._plain_rate = torch.where(slow, rate, self._plain_rate)
+        self._accelerated = (self._accelerated & ~useless) | slow
+        self._then, self._review = now, 2 * self._review
+        mixes = bool(self._accelerated.any())
+        if mixes and not self._mixes:
             self._begin_mixing()
+        self._mixes = mixes
 
     def _begin_mixing(self) -> None:
         point, image, size = self.point, self.image, self.residual_norm()
         AndersonIteration.__init__(self, self.problem, self.guarantee, image, Anderson(self._options.memory))
-        self.rowwise = (*AndersonIteration.rowwise, "_then", "_accelerated")
+        self.rowwise = (*AndersonIteration.rowwise, "_then", "_accelerated", "_plain_rate")
         self.point, self._size, self._reference, self._taken = point, size, size, 1
         self._residual = self._kept_residual = (image - point).reshape(self._residual.shape)
-        self._mixes, self.algorithm = True, "Picard, then Anderson"
+        self.algorithm = "Picard, then Anderson"
 
     @override
     def residual_norm(self) -> Tensor:
