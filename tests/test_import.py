@@ -90,7 +90,7 @@ def test_runs_are_certified_attacked_and_verified(layout, tmp_path, capsys):
     torch.testing.assert_close(state, expected, rtol=1e-4, atol=1e-4)
     assert command(["certify", str(out), "--limit", "20", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["lipschitz"] > 0.0
-    assert command(["verify", str(out / "certificate.json"), str(out / "weights.safetensors")]) == 0
+    assert command(["verify", str(out / "certificate.json"), str(out / "model.onnx")]) == 0
     assert "the certificate holds" in capsys.readouterr().out
     assert command(["certify", str(out), "--limit", "5", "--method", "ladder", "--eps", "0.01", "--json"]) == 0
 

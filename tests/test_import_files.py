@@ -85,7 +85,7 @@ def test_chains_of_linear_maps_and_relu_are_explicit_networks(first, sizes, pref
     expected = network.double()(((x.double() - images.mean[0]) / images.std[0]).flatten(1))
     torch.testing.assert_close(model(x).double(), expected, rtol=1e-5, atol=1e-5)
     assert command(["certify", str(out), "--limit", "5", "--json"]) == 0
-    assert command(["verify", str(out / "certificate.json"), str(out / "weights.safetensors")]) == 0
+    assert command(["verify", str(out / "certificate.json"), str(out / "model.onnx")]) == 0
     capsys.readouterr()
 
 

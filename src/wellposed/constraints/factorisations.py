@@ -43,7 +43,8 @@ def formed_once(module: nn.Module, name: str, form: Callable[..., Tensor], *tens
     key = ("formed", name)
     if key not in entry:
         value = form(*tensors)
-        kept = value.detach().clone()
+        with torch.inference_mode(False):  # it may be needed for a gradient later
+            kept = value.detach().clone()
         entry.remembered(key, lambda: kept)
         return value
     known: Tensor = entry.remembered(key, lambda: form(*tensors))

@@ -93,7 +93,8 @@ class LipschitzBounded(SavedNumber, Constraint):
             matrix = identity - torch.exp(self.psi)[:, None] * core
         operator = Dense(matrix, factorisation_cache(self), self.metric().detach().double())
         # By construction it is at least the margin times the least Ψ, and typically the margin times a middle one.
-        nominal = float((margin * self.psi.mean().exp()).detach())
+        middle = (margin * self.psi.mean().exp()).detach()
+        nominal = None if torch._C._functorch.is_functorch_wrapped_tensor(middle) else float(middle)
         return operator, ProvedMonotone(operator, nominal)
 
     @torch.no_grad()

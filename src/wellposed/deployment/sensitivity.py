@@ -12,6 +12,7 @@ from wellposed.guarantee.monotone import proved_monotonicity
 from wellposed.numerics.outward import REPRODUCIBLE
 
 _LARGEST = 256  # state for which a search for the best metric is worth its time
+_ROUNDINGS = 300  # more than a checker counts for entries that may have been folded
 
 
 def proved_sensitivity(matrix: Tensor, metric: Tensor) -> tuple[float, Tensor]:
@@ -22,7 +23,7 @@ def proved_sensitivity(matrix: Tensor, metric: Tensor) -> tuple[float, Tensor]:
         metric: a diagonal metric in which W is well posed, shape (n,).
     """
     stored, eye = matrix.detach().double().cpu(), torch.eye(len(matrix), dtype=torch.float64, device="cpu")
-    found = DenseMetricProblem(stored, eye, metric).bound(eye) if len(eye) <= _LARGEST else None
+    found = DenseMetricProblem(stored, eye, metric, roundings=_ROUNDINGS).bound(eye) if len(eye) <= _LARGEST else None
     if found is not None:
         return found.value, found.multipliers
     distortion = math.sqrt(float(metric.max() / metric.min()))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_INTERNAL = frozenset(vars(nn.Module())) - {"training"}
+_INTERNAL = (frozenset(vars(nn.Module())) - {"training"}) | {"compiled_handle"}  # a number that differs for every copy
 _LIBRARIES = ("wellposed", "torch")
 
 
