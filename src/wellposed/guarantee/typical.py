@@ -97,11 +97,16 @@ class Typical(Guarantee):
 
     @override
     def start(self, like: Tensor) -> Tensor | None:
-        return None if self._start is None else self._start.to(like).expand_as(like)
+        return None if self._start is None else self._least(like).expand_as(like)
 
     @override
     def project(self, state: Tensor) -> Tensor:
-        return state if self._start is None else torch.maximum(state, self._start.to(state))
+        return state if self._start is None else torch.maximum(state, self._least(state))
+
+    def _least(self, like: Tensor) -> Tensor:
+        """Where iterations begin, as a tensor that a gradient may need, though it may have been formed in inference mode."""
+        assert self._start is not None
+        return self._start.to(like).clone()
 
     @override
     def on(self, operator: Operator) -> Guarantee:
