@@ -33,13 +33,9 @@ def bench(arguments: list[str]) -> int:
     check(options.threads in (None, 1), "threads", options.threads, "benchmarks run on one thread")
     how = Options(options.quick, options.against)
     with counting("rows measured", quiet=options.json) as done:
-        only = ["--only", *options.only] if options.only else []
-        command = [
-            "wellposed",
-            "bench",
-            *only,
-            *(["--quick"] if options.quick else []),
-        ]  # folders are each machine's own
+        # Folders are each machine's own.
+        quick, only = ["--quick"] * options.quick, ["--only", *options.only] if options.only else []
+        command = ["wellposed", "bench", *quick, *only]
         records = run_benchmarks(options.only, how, options.out, command=command, done=done)
     text = "\n\n".join(
         f"{BENCHMARKS[record.benchmark].title}\n\n{as_markdown(BENCHMARKS[record.benchmark], record)}"
