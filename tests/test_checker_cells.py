@@ -11,7 +11,19 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.deployed_files import accepted, changed, claim_of, forge, is_accepted, refused, slopes, stored, written
+from harness.deployed_files import (
+    accepted,
+    changed,
+    claim_of,
+    forge,
+    is_accepted,
+    refused,
+    set_to,
+    slopes,
+    stored,
+    times,
+    written,
+)
 from wellposed.checker import Refuted
 from wellposed.checker.circular import norm_at_frequencies
 from wellposed.checker.functions import function
@@ -78,14 +90,6 @@ def honest(tmp_path, tmp_path_factory):
         return tmp_path, certificate
 
     return copied
-
-
-def set_to(value):
-    return lambda array: np.full_like(array, value)
-
-
-def times(factor):
-    return lambda array: array * factor
 
 
 def one_more(array):

@@ -11,7 +11,19 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.deployed_files import accepted, changed, claim_of, forge, is_accepted, refused, slopes, stored, written
+from harness.deployed_files import (
+    accepted,
+    changed,
+    claim_of,
+    forge,
+    is_accepted,
+    refused,
+    set_to,
+    slopes,
+    stored,
+    times,
+    written,
+)
 from wellposed.checker import correlation
 from wellposed.checker.circulated import convolution
 from wellposed.checker.frequencies import gram, norm_of_gram, waves
@@ -144,14 +156,6 @@ def test_other_norms_are_refused_by_name(norm, honest, tmp_path):
     _, certificate = honest("channelwise")
     with pytest.raises(CertificateError, match="ConvNEMON"):
         wp.certify(certificate.network, norm=norm)
-
-
-def set_to(value):
-    return lambda array: np.full_like(array, value)
-
-
-def times(factor):
-    return lambda array: array * factor
 
 
 def one_more(array):

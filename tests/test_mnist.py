@@ -54,6 +54,7 @@ def test_small_lipschitz_constant_at_the_published_error(smooth):
     certified = read_certified(smooth)
     assert certified.test_error <= 0.044
     assert certified.lipschitz * _DEVIATION <= 3.84
+    assert len({name for name, _, _ in certified.constants}) >= 3
 
 
 def test_certified_accuracy_beats_the_published_one(smooth):

@@ -41,25 +41,35 @@ class OriginalMonDEQ(nn.Module):
         """The resolvent, given transposed or not, on rows."""
         return z @ v
 
+    @staticmethod
+    def activate(z: Tensor) -> Tensor:
+        """ReLU."""
+        return torch.relu(z)
+
     def forward(self, x: Tensor) -> Tensor:
         """Peaceman–Rachford, and one application of the layer with its graph."""
         v = self.resolvent()
         with torch.no_grad():
-            bias = self.U(x)
-            z = u = torch.zeros_like(bias)
-            count = 0
-            while count < self.max_iter:
-                count += 1
-                u_half = 2 * z - u
-                z_half = self.resolve(v.t(), u_half + self.alpha * bias)
-                u = 2 * z_half - u_half
-                new = torch.relu(u)
-                change = torch.linalg.vector_norm(new - z) / (1e-6 + torch.linalg.vector_norm(new))
-                z = new
-                if change.item() <= self.tol:
-                    break
+            z, count = _iterated(self, v.t(), self.U(x))
         output = torch.relu(self.multiply(z) + self.U(x))
         return _Adjoint.apply(output, self, v.detach(), (output > 0).to(output.dtype), count)
+
+
+def _iterated(layer: Any, v: Tensor, bias: Tensor) -> tuple[Tensor, int]:
+    """The equilibrium by Peaceman–Rachford, with the stopping rule of the original, and how many steps it took."""
+    z = u = torch.zeros_like(bias)
+    count = 0
+    while count < layer.max_iter:
+        count += 1
+        u_half = 2 * z - u
+        z_half = layer.resolve(v, u_half + layer.alpha * bias)
+        u = 2 * z_half - u_half
+        new = layer.activate(u)
+        change = torch.linalg.vector_norm(new - z) / (1e-6 + torch.linalg.vector_norm(new))
+        z = new
+        if change.item() <= layer.tol:
+            break
+    return z, count
 
 
 class _Adjoint(torch.autograd.Function):
@@ -181,18 +191,6 @@ class OriginalConvMonDEQ(nn.Module):
         """Peaceman–Rachford, and one application of the layer with its graph."""
         v = self.resolvent()
         with torch.no_grad():
-            bias = self.injected(x)
-            z = u = torch.zeros_like(bias)
-            count = 0
-            while count < self.max_iter:
-                count += 1
-                u_half = 2 * z - u
-                z_half = self.resolve(v, u_half + self.alpha * bias)
-                u = 2 * z_half - u_half
-                new = self.activate(u)
-                change = torch.linalg.vector_norm(new - z) / (1e-6 + torch.linalg.vector_norm(new))
-                z = new
-                if change.item() <= self.tol:
-                    break
+            z, count = _iterated(self, v, self.injected(x))
         output = self.activate(self.multiply(z) + self.injected(x))
         return _Adjoint.apply(output, self, v.detach().mT, (output > 0).to(output.dtype), count)

@@ -46,6 +46,26 @@ def newton(problem: AffineProblem, start: Tensor, steps: int) -> tuple[Tensor, T
     return values, counts
 
 
+def further_step(problem: AffineProblem, value: Tensor) -> Tensor:
+    """The Euclidean norm of the Newton step at a value, which estimates its distance from the equilibrium; infinite without one.
+
+    Args:
+        problem: in float64.
+        value: shape (batch, *state), float64.
+    """
+    sizes, matrix = torch.empty(len(value), dtype=value.dtype, device=value.device), problem.operator.dense()
+    for rows in rows_at_a_time(len(value), len(matrix), value.device):
+        flat, state = FlatProblem.of(problem.select(rows), matrix), value[rows].flatten(1)
+        driven = flat.driven(state)
+        sizes[rows] = euclidean(_step(flat, driven, flat.image(driven) - state))
+    return sizes.nan_to_num(nan=torch.inf)
+
+
+def _step(problem: FlatProblem, driven: Tensor, residual: Tensor) -> Tensor:
+    """The d with (I − DW)d = residual, D the slopes at pre-activations."""
+    return solve(problem.system(problem.slopes(driven)), residual[:, :, None]).squeeze(2)
+
+
 def _solved(problem: FlatProblem, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     value, residual, used = _polished(problem, start, min(steps, _FULL_STEPS))
     counts = torch.full((len(start),), used, dtype=torch.int64, device=start.device)
@@ -76,7 +96,7 @@ def _polished(problem: FlatProblem, value: Tensor, steps: int) -> tuple[Tensor, 
         stuck = ~better & (least <= 1e-12 * (1.0 + euclidean(best)))
         if step == steps or bool((settled | stuck).all()):
             break
-        value = value + solve(problem.system(problem.slopes(driven)), residual[:, :, None]).squeeze(2)
+        value = value + _step(problem, driven, residual)
         value = torch.where(torch.isfinite(value), value, best)
     return best, least, step
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from wellposed.falsification.deployed.files import CLAIM, EVIDENCE, Files, Impossible
+from wellposed.falsification.deployed.files import CLAIM, EVIDENCE, Files, Impossible, flipped
 
 _FACTORS = (0.0, 0.5, 0.9, 0.99, 1.0 - 1e-7, 1.01, 2.0)
 
@@ -68,7 +68,7 @@ def evidence_bytes(rng: Generator, files: Files) -> None:
         header, rest = found[8 : 8 + length], found[8 + length :]
         place = int(own.integers(len(found)))
         if kind == 0:
-            return found[:place] + bytes([found[place] ^ 1 << int(own.integers(8))]) + found[place + 1 :]
+            return flipped(found, place, int(own.integers(8)))
         if kind == 1:
             return found[:place]
         if kind == 2:

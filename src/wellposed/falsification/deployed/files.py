@@ -108,3 +108,8 @@ def proved(files: Files, folder: Path) -> tuple[float, Array | None] | None:
         return None
     except Exception:  # which the checker refuses, too
         return None
+
+
+def flipped(content: bytes, place: int, bit: int) -> bytes:
+    """Bytes with one bit of one of them changed."""
+    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from wellposed.checker.functions import activation, called, function
-from wellposed.falsification.deployed.files import MODEL, Files, Impossible
+from wellposed.falsification.deployed.files import MODEL, Files, Impossible, flipped
 
 _KINDS = (
     "Affine", "Normalize", "Linear", "SumOfTwo", "DifferenceOfTwo", "AveragePooling", "MaximumPooling", "Sandwich", "Residual",
@@ -186,7 +186,7 @@ def data(rng: Generator, files: Files) -> None:
         own = np.random.default_rng(seed)
         place = int(own.integers(len(found)))
         if kind == 0:
-            return found[:place] + bytes([found[place] ^ 1 << int(own.integers(8))]) + found[place + 1 :]
+            return flipped(found, place, int(own.integers(8)))
         if kind == 1:
             return found[:place]
         if kind == 2:
