@@ -11,6 +11,7 @@ import importlib, pkgutil, sys
 EXTRAS = {
     "lightning", "sklearn", "tyro", "tomli_w", "rich", "matplotlib", "jinja2", "foolbox", "eagerpy", "pyautoattack",
     "torch_geometric", "torchdeq", "jax", "scipy", "cvxpy", "hypothesis", "pytest", "PIL", "onnxruntime", "flint",
+    "joblib", "ray",
 }
 
 class Missing:

@@ -48,11 +48,19 @@ class Certify(Common):
     seconds: float | None = None
     """Time for the searches of metrics together, 60 where all theorems are asked; what it did not suffice for is said.
     For the ladder: time for one image and radius, after which it stays open; default: 10."""
+    jobs: int = 1
+    """With the ladder: processes of this machine."""
+    ray: str | None = None
+    """With the ladder: address of a Ray cluster that does the work instead, auto or HOST:6379."""
 
 
 def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = parse(Certify, arguments, "wellposed certify")
+    if (options.jobs, options.ray) != (1, None) and (options.method != "ladder" or options.deployed):
+        raise InputError(
+            f"jobs={options.jobs!r}, ray={options.ray!r}: only --method ladder is spread; leave these options out"
+        )
     if is_on_graphs(options.run):
         if (options.data, options.norm, options.method, options.deployed, options.seconds) != (
             None,
@@ -139,7 +147,7 @@ def _verify(options: Certify) -> int:
     with counting("images verified", quiet=options.json) as done:
         found = verify_run(
             options.run, data_root=options.data_root, norm=norm, radii=options.eps, limit=options.limit,
-            seconds=10.0 if options.seconds is None else options.seconds, done=done,
+            seconds=10.0 if options.seconds is None else options.seconds, done=done, jobs=options.jobs, ray=options.ray,
         )  # fmt: skip
     shares = {
         f"{radius:g}": {
