@@ -6,10 +6,13 @@ import contextlib
 import functools
 import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+
+import wellposed
 
 from wellposed.errors import InputError, WellposedError, check, require
 
@@ -111,7 +114,11 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
         return
     try:
         _require_answer(address)
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        # The machines run this very library, whatever version they have.
+        ray.init(
+            address=address, log_to_driver=False, logging_level="error",
+            runtime_env={"py_modules": [str(Path(wellposed.__file__).parent)]},
+        )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"ray={address!r}: no cluster answers there ({error}); start one with `ray start --head`, and let this machine "
