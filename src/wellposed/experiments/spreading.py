@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +17,6 @@ from typing import Any, TypeVar
 import torch
 
 import wellposed
-
 from wellposed.errors import InputError, WellposedError, check, require
 
 _Item = TypeVar("_Item")
@@ -57,7 +60,7 @@ def _by_joblib(
     joblib: ModuleType, function: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
 ) -> _Placed[_Result]:
     parallel = joblib.Parallel(
-        n_jobs=jobs, return_as="generator_unordered", batch_size=1, initializer=_keep, initargs=(function,)
+        n_jobs=jobs, return_as="generator_unordered", batch_size=1, initializer=_keep, initargs=(function, os.getpid())
     )
     results = parallel(joblib.delayed(_by_kept)(place, item) for place, item in enumerate(items))
     try:
@@ -125,7 +128,8 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
             "join it with `ray start --address=HOST:6379`"
         ) from error
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):  # whatever it is told, Ray prints the last words of a lost machine
+            yield
     finally:
         ray.shutdown()
 
@@ -144,8 +148,16 @@ def _require_answer(address: str) -> None:
 _kept: list[Callable[[Any], Any]] = []  # what a process of joblib got when it began
 
 
-def _keep(function: Callable[[Any], Any]) -> None:
+def _keep(function: Callable[[Any], Any], parent: int) -> None:
     _kept[:] = [function]
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after the one that began it: joblib's would wait for further work for minutes."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _by_kept(place: int, item: Any) -> tuple[int, Any]:
