@@ -127,11 +127,12 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
             f"ray={address!r}: no cluster answers there ({error}); start one with `ray start --head`, and let this machine "
             "join it with `ray start --address=HOST:6379`"
         ) from error
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # whatever it is told, Ray prints the last words of a lost machine
+    # Whatever it is told, Ray prints the last words of a lost machine, some of them when it is shut down.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _require_answer(address: str) -> None:
