@@ -31,8 +31,10 @@ def _sorted(node: Node, given: Shape) -> Shape:
     return given
 
 
-def constant(node: Node, claim: Claim) -> Any:
-    """The Euclidean constant of a layer, with the scale of the evidence."""
+def constant(node: Node, nodes: list[Node], claim: Claim) -> Any:
+    """The Euclidean constant of a layer, with the scale of the evidence; sorting brings nothing farther apart."""
+    if node.kind in ("GroupSort", "SortedGroups"):
+        return node.slope
     inner, outer = node.numbers["H"], node.numbers["G"]
     scale = claim.take(f"{node.place}/scale", len(inner))
     if node.kind == "Sandwich":

@@ -2,7 +2,6 @@
 
 import math
 from functools import cached_property
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -71,11 +70,8 @@ def segment_of(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -
     """The segment that ends in an edge: of vectors, or of images, `image_segment.ImageSegment`."""
     first = nodes[maps[end.place].start]
     layer = nodes[first.sources[0]] if first.kind == "AveragePooling" else first
-    if layer.kind == "ScaledEquilibrium" and layer.numbers["G"].any():
-        return import_module(".bounded", __package__).BoundedSegment(nodes, maps, end, claim)
-    if layer.kind in ("CirculatedEquilibrium", "ScaledEquilibrium"):
-        return import_module(".pooled", __package__).PooledSegment(nodes, maps, end, claim)
-    return Segment(nodes, maps, end)
+    of_images = getattr(layer.module, "segment", None)
+    return of_images(layer, nodes, maps, end, claim) if of_images else Segment(nodes, maps, end)
 
 
 def constants(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> tuple[int, Any, Array | None]:
