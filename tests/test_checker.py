@@ -295,9 +295,12 @@ class TestClaims:
 
     def test_keys_that_occur_twice_are_refused_under_a_right_digest(self, honest):
         folder, _ = honest("mondeq")
-        text = json.dumps(claim_of(folder))
-        (folder / "c.json").write_text(text.replace('"theorems"', '"lipschitz": 1.0, "theorems"', 1))
-        refused(folder, "twice")
+        text = json.dumps(claim_of(folder), indent=1)
+        for again in ("1.0", str(claim_of(folder)["lipschitz"])):
+            (folder / "c.json").write_text(text.replace('"theorems"', f'"lipschitz": {again},\n "theorems"', 1))
+            refused(folder, "written as the format says")
+        (folder / "c.json").write_text(text)
+        accepted(folder)
 
     def test_evidence_is_a_regular_file(self, honest):
         folder, _ = honest("mondeq")

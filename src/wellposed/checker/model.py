@@ -29,14 +29,15 @@ def read(path: Path, digest: str) -> list[Node]:
         raise Refuted("model", f"no ONNX ({type(error).__name__})") from error
     numbers, entries = {part.name: _array(part) for part in model.graph.initializer}, list(model.graph.node)
     require(len(entries) > 1 and len(model.graph.input) > 0, "graph", "is empty")
+    edges = {*_INPUTS, *_OUTPUTS, *(name for place in range(len(entries)) for name in _edge(place))}
+    require(not edges & set(numbers), "names", "a number is named like an edge")
     nodes = [_node(place, entry, numbers) for place, entry in enumerate(entries)]
     ends = [node.kind in ("Enter", "EnterGraphs", "Leave") for node in nodes]
     require(nodes[-1].kind == "Leave" and ends == [True] + [False] * (len(nodes) - 2) + [True], "graph", "other ends")
     taken = {source for node in nodes for source in node.sources}
     require(taken == set(range(len(nodes) - 1)), "graph", "the value of a node is not used")
-    used = {name for entry in entries for name in entry.input} | {name for entry in entries for name in entry.output}
-    edges = {*_INPUTS, *(name for node in nodes for name in (*_edge(node.place), *_OUTPUTS))}
-    require(not edges & set(numbers) and set(numbers) <= used, "numbers", "not used, or named like an edge")
+    used = {name for entry in entries for name in entry.input}
+    require(set(numbers) <= used, "numbers", f"not used: {sorted(set(numbers) - used)}")
     extents = tuple(part.dim_value for part in model.graph.input[0].type.tensor_type.shape.dim)[1:]
     fixed = extents and all(extent > 0 for extent in extents) and math.prod(extents) <= LARGEST
     require(fixed, "graph", "inputs of no fixed shape, or too large")
@@ -44,7 +45,7 @@ def read(path: Path, digest: str) -> list[Node]:
     set_shapes(nodes)
     stored = {part.name: part for part in model.graph.initializer}
     again = assembled(entries, [_plain(part) for part in stored.values()], extents, nodes[-1].shape)
-    require(again.SerializeToString(deterministic=True) == data, "model", "is not written as the format says")
+    require(again.SerializeToString(deterministic=True) == data, "model", "has parts that are not of this format")
     return nodes
 
 
@@ -116,5 +117,9 @@ def _node(place: int, entry: NodeProto, numbers: dict[str, Array]) -> Node:
     edges = [end for source in sources for end in _edge(source)]
     again = helper.make_node(name, [*edges, *rest], _OUTPUTS if kind == "Leave" else _edge(place), domain=DOMAIN)
     same = again.SerializeToString(deterministic=True) == entry.SerializeToString(deterministic=True)
-    require(same, "graph", f"{name}, node {place}, has another edge than its own, or the bound of the error of another value")
+    require(
+        same,
+        "graph",
+        f"{name}, node {place}, has another edge than its own, or the bound of the error of another value",
+    )
     return Node(place, kind, sigma, float(slope), sources, own)
