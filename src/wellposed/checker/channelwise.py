@@ -12,7 +12,8 @@ from .convolved import shape as shape
 from .dense import constant as constant
 from .dense import require_monotone
 from .node import Node
-from .proofs import bounded, require, rounding_constant
+from .proofs import require, rounding_constant
+from .vectors import bounded
 
 
 def check(node: Node, claim: Claim, before: Node) -> None:

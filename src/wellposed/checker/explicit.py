@@ -11,8 +11,9 @@ import numpy as np
 
 from .claim import Claim
 from .node import Node
-from .proofs import UNIT, bounded, length, norm_of, require, up
+from .proofs import UNIT, norm_of, require, up
 from .shapes import Shape, outputs_of, target
+from .vectors import bounded, length
 
 
 def shape(node: Node, given: Shape) -> Shape:

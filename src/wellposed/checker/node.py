@@ -12,7 +12,8 @@ from .proofs import Array, Refuted
 _MODULES = {
     kind: module
     for module, kinds in {
-        ".plain": "Enter Leave Reshaped SumOfTwo DifferenceOfTwo Activation",
+        ".plain": "Enter Leave Reshaped Activation",
+        ".sums": "SumOfTwo DifferenceOfTwo",
         ".affine": "Affine Normalize BatchNormalized Linear",
         ".dense": "ReflectedEquilibrium",
         ".positive": "PositivePart PositiveEquilibrium PositiveConvolvedEquilibrium",

@@ -1,4 +1,4 @@
-"""Kinds of nodes that hand entries on, one by one or in sums, in the same shape or in another."""
+"""Kinds of nodes that hand entries on one by one, in the same shape or in another."""
 
 import math
 from typing import Any

@@ -14,8 +14,9 @@ import numpy as np
 from . import dense
 from .claim import Claim
 from .node import Node
-from .proofs import Array, Refuted, below, bounded, require, rounding_constant
+from .proofs import Array, Refuted, require, rounding_constant
 from .shapes import Shape
+from .vectors import below, bounded
 
 Map = Callable[[Array], Array]
 _STEPS = 20000
