@@ -129,7 +129,7 @@ class Judge:
         x = torch.cat(
             [scale * torch.randn(4, *reference.input_shape, generator=generator, device="cpu") for scale in _SCALES]
         )
-        logits, bound = (torch.from_numpy(part).double() for part in session.run(None, {"x": x.numpy()}))
+        logits, bound = (torch.from_numpy(part).double() for part in session.run(None, reference.feeds(x)))
         exact = reference(x.double()).detach().flatten(1)
         apart = (logits.flatten(1) - exact).norm(dim=1)
         allowed = bound + 1e-10 * (1.0 + exact.norm(dim=1))
