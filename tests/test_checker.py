@@ -465,6 +465,22 @@ class TestModels:
         assert (folder / "m.onnx").read_bytes() != before
         assert not is_accepted(folder)
 
+    @pytest.mark.parametrize(
+        "name", ["", "x", "logits", "error_2", "_inlfunc_Linear_product", "Linear_3.weight\n", "tolerance2"]
+    )
+    def test_numbers_are_named_like_nothing_else(self, name, honest):
+        folder, _ = honest("mondeq")
+
+        def change(model):
+            tensor = stored(model, "bias")
+            for node in model.graph.node:
+                for place, given in enumerate(node.input):
+                    node.input[place] = name if given == tensor.name else given
+            tensor.name = name
+
+        forge(folder, model=change)
+        refused(folder, "names: ")
+
     def test_bytes_behind_the_model_are_refused(self, honest):
         folder, _ = honest("mondeq")
         data = (folder / "m.onnx").read_bytes() + b"\xa2\x1f\x01\x00"  # an unknown field

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .shapes import LARGEST, Shape, set_shapes, stored_as
 
 _TYPES = {TensorProto.FLOAT: "<f4", TensorProto.DOUBLE: "<f8", TensorProto.INT64: "<i8"}
 _INPUTS, _OUTPUTS = ("x", *STRUCTURE), ("logits", "error_bound")
+_NAME = re.compile(r"[A-Z]\w*\.\w+|tolerance", re.ASCII)  # of stored numbers
 _SOURCES = {"Enter": 0, "EnterGraphs": 0, "SumOfTwo": 2, "DifferenceOfTwo": 2}  # edges that nodes take, if not one
 
 
@@ -29,8 +31,8 @@ def read(path: Path, digest: str) -> list[Node]:
         raise Refuted("model", f"no ONNX ({type(error).__name__})") from error
     numbers, entries = {part.name: _array(part) for part in model.graph.initializer}, list(model.graph.node)
     require(len(entries) > 1 and len(model.graph.input) > 0, "graph", "is empty")
-    edges = {*_INPUTS, *_OUTPUTS, *(name for place in range(len(entries)) for name in _edge(place))}
-    require(not edges & set(numbers), "names", "a number is named like an edge")
+    odd = [name for name in numbers if not _NAME.fullmatch(name)]
+    require(not odd, "names", f"numbers may not be named {odd}, like inputs, edges or what runtimes name themselves")
     nodes = [_node(place, entry, numbers) for place, entry in enumerate(entries)]
     ends = [node.kind in ("Enter", "EnterGraphs", "Leave") for node in nodes]
     require(nodes[-1].kind == "Leave" and ends == [True] + [False] * (len(nodes) - 2) + [True], "graph", "other ends")
