@@ -17,6 +17,7 @@ from harness.deployed_files import accepted, changed, claim_of, forge, is_accept
 from test_checker import MODELS, rename, swap_errors
 from wellposed.checker import (
     affine,
+    circulated,
     claim,
     core,
     dense,
@@ -24,10 +25,12 @@ from wellposed.checker import (
     euclidean,
     explicit,
     from_input,
+    graphs,
     metric,
     model,
     positive,
     proofs,
+    tiers,
     windows,
     witness,
 )
@@ -265,6 +268,12 @@ def test_rounding_of_norms_counts(monkeypatch):
             ("evidence: numbers",),
         ),
         (believing(windows, "_regular"), "image", ("numbers: windows and shapes",)),
+        (without(graphs, "contraction", "sorts"), "graphs", ("numbers: options",)),
+        (
+            both(believing(circulated, "all_semidefinite"), believing(tiers, "all_semidefinite")),
+            "several scales",
+            ("numbers: options",),
+        ),
     ],
 )
 def test_the_campaign_notices_faults(plant, subject, kinds, monkeypatch):
