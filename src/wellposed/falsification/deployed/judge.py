@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,18 @@ class Judge:
         """Constants below those of an honest proof, by the evidence of the honest file or by new evidence."""
         known, same = self.honest.claim, files.model_bytes == self.honest.model_bytes
         if same and files.claim["norm"] == known["norm"]:
-            less = _less(files.claim, known["lipschitz"], known["pairs"], _SAME)
+            whole, pairs, room = known["lipschitz"], known["pairs"], _SAME
         else:
             again = by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
-            less = ["nothing is known"] if again is None else _less(files.claim, *again, _SEARCHED)
-        if not less:
+            (whole, pairs), room = (math.inf, None) if again is None else again, _SEARCHED
+        if not _less(files.claim, whole, pairs, room):
             return []
         try:
             found, _ = self.proof(files, folder)
         except Impossible:
             return []  # slopes are all that is known
-        return _less(files.claim, found["lipschitz"], found["pairs"], _SEARCHED)
+        both = [np.array(part) for part in (pairs, found["pairs"]) if part is not None]
+        return _less(files.claim, min(whole, found["lipschitz"]), np.min(both, axis=0) if both else None, _SEARCHED)
 
     def proof(self, files: Files, folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         """An honest proof of files that were written to a folder, see `honest.proof`."""

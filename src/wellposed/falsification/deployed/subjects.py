@@ -73,8 +73,10 @@ def _normalised() -> nn.Module:
 
 
 def _on_graphs() -> nn.Module:
-    options = {"variant": "lipschitz", "activation": "group_sort", "kappa": 1.0, "omega": 0.4}
-    layers = (wp.ImplicitGraph(3, 4, **options), wp.ImplicitGraph(4, 4, **options), NodeSum(by_root=True))
+    def layer(features: int) -> nn.Module:
+        return wp.ImplicitGraph(features, 4, variant="lipschitz", activation="group_sort", kappa=1.0, omega=0.4)
+
+    layers = (layer(3), layer(4), NodeSum(by_root=True))
     return GraphClassifier(layers, nn.Linear(4, 3))
 
 
