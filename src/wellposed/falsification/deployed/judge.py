@@ -86,7 +86,7 @@ class Judge:
         """Constants below those of an honest proof, by the evidence of the honest file or by new evidence."""
         known = self.honest.claim
         if files.model_bytes == self.honest.model_bytes and files.claim["norm"] == known["norm"]:
-            again = known["lipschitz"], known["pairs"]
+            again: tuple[Any, Any] | None = (known["lipschitz"], known["pairs"])
             less = _less(files.claim, *again, _SAME)
         else:
             again = by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
