@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +84,21 @@ class Judge:
 
     def _less_than_honest(self, files: Files, folder: Path) -> list[str]:
         """Constants below those of an honest proof, by the evidence of the honest file or by new evidence."""
-        known, same = self.honest.claim, files.model_bytes == self.honest.model_bytes
-        if same and files.claim["norm"] == known["norm"]:
-            whole, pairs, room = known["lipschitz"], known["pairs"], _SAME
+        known = self.honest.claim
+        if files.model_bytes == self.honest.model_bytes and files.claim["norm"] == known["norm"]:
+            again: tuple[Any, Any] | None = (known["lipschitz"], known["pairs"])
+            less = _less(files.claim, *again, _SAME)
         else:
             again = by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
-            (whole, pairs), room = (math.inf, None) if again is None else again, _SEARCHED
-        if not _less(files.claim, whole, pairs, room):
+            less = ["nothing is known"] if again is None else _less(files.claim, *again, _SEARCHED)
+        if not less:
             return []
         try:
             found, _ = self.proof(files, folder)
         except Impossible:
             return []  # slopes are all that is known
-        both = [np.array(part) for part in (pairs, found["pairs"]) if part is not None]
-        return _less(files.claim, min(whole, found["lipschitz"]), np.min(both, axis=0) if both else None, _SEARCHED)
+        less = _less(files.claim, found["lipschitz"], found["pairs"], _SEARCHED)
+        return less and _less(files.claim, *again, _SEARCHED) if again is not None else less
 
     def proof(self, files: Files, folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         """An honest proof of files that were written to a folder, see `honest.proof`."""
