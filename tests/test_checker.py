@@ -125,7 +125,7 @@ def honest(tmp_path, tmp_path_factory):
 
 
 # What the checker loads for a dense network, without blank lines, comments and docstrings; and with the bodies of its functions.
-LINES_OF_PROGRAM, LINES_IN_ALL = 712, 924
+LINES_OF_PROGRAM, LINES_IN_ALL = 714, 926
 
 
 def body_lines(name):

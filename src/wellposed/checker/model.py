@@ -17,7 +17,7 @@ from .shapes import LARGEST, Shape, set_shapes, stored_as
 
 _TYPES: dict[int, str] = {TensorProto.FLOAT: "<f4", TensorProto.DOUBLE: "<f8", TensorProto.INT64: "<i8"}
 _INPUTS, _OUTPUTS = ("x", *STRUCTURE), ("logits", "error_bound")
-_NAME = re.compile(r"[A-Z]\w*\.\w+|tolerance", re.ASCII)  # of stored numbers
+_NAME = re.compile(r"[A-Z]\w*(\.\w+)+|tolerance", re.ASCII)  # of stored numbers
 _SOURCES = {"Enter": 0, "EnterGraphs": 0, "SumOfTwo": 2, "DifferenceOfTwo": 2}  # edges that nodes take, if not one
 
 
