@@ -85,12 +85,13 @@ class Judge:
     def _less_than_honest(self, files: Files, folder: Path) -> list[str]:
         """Constants below those of an honest proof, by the evidence of the honest file or by new evidence."""
         known = self.honest.claim
-        if files.model_bytes == self.honest.model_bytes and files.claim["norm"] == known["norm"]:
-            again: tuple[Any, Any] | None = (known["lipschitz"], known["pairs"])
-            less = _less(files.claim, *again, _SAME)
-        else:
-            again = by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
-            less = ["nothing is known"] if again is None else _less(files.claim, *again, _SEARCHED)
+        same = files.model_bytes == self.honest.model_bytes and files.claim["norm"] == known["norm"]
+        by_old = (
+            (known["lipschitz"], known["pairs"])
+            if same
+            else by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
+        )
+        less = ["nothing is known"] if by_old is None else _less(files.claim, *by_old, _SAME if same else _SEARCHED)
         if not less:
             return []
         try:
@@ -98,7 +99,7 @@ class Judge:
         except Impossible:
             return []  # slopes are all that is known
         less = _less(files.claim, found["lipschitz"], found["pairs"], _SEARCHED)
-        return less and _less(files.claim, *again, _SEARCHED) if again is not None else less
+        return less if by_old is None or not less else _less(files.claim, *by_old, _SEARCHED)
 
     def proof(self, files: Files, folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         """An honest proof of files that were written to a folder, see `honest.proof`."""
