@@ -86,7 +86,7 @@ class Judge:
         """Constants below those of an honest proof, by the evidence of the honest file or by new evidence."""
         known = self.honest.claim
         same = files.model_bytes == self.honest.model_bytes and files.claim["norm"] == known["norm"]
-        by_old = (
+        by_old: tuple[float, Any] | None = (
             (known["lipschitz"], known["pairs"])
             if same
             else by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
