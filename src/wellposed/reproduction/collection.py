@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wellposed.errors import choices
-from wellposed.reproduction.papers import monotone
+from wellposed.reproduction.papers import lben, monotone
 from wellposed.reproduction.recipe import Recipe
 
 
@@ -30,9 +30,16 @@ PAPERS: dict[str, Paper] = {
         "Pabbaraju, Winston & Kolter, *Estimating Lipschitz constants of monotone deep equilibrium models*, ICLR 2021",
         "The hyper-parameters of its sweeps were not published; ours are the same for all networks of a figure.",
     ),
+    "lben": Paper(
+        "Lipschitz-bounded equilibrium networks",
+        "Revay, Wang & Manchester, *Lipschitz bounded equilibrium networks*, 2020, arXiv 2010.01732",
+        "Published numbers are those of the authors' result files, of one seed each. γ and other constants are per normalised "
+        "pixel, as published; radii are in pixels from 0 to 1. The baselines that the paper trains by Lipschitz-margin training "
+        "(Tsuzuku, Sato & Sugiyama 2018) are left out, as this library has no such training.",
+    ),
 }
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*monotone.RECIPES,)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*monotone.RECIPES, *lben.RECIPES)}
 
 
 def recipes_of(paper: str) -> list[Recipe]:
