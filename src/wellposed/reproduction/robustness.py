@@ -9,7 +9,7 @@ from typing import Any
 
 from wellposed.certificates import certify
 from wellposed.experiments.results import Attacked, check_consistency
-from wellposed.experiments.robustness import attacked_on, certified_on
+from wellposed.experiments.robustness import attacked_on, certified_on, plainly_attacked_on
 from wellposed.network import materialise
 from wellposed.reproduction.cell import Workspace
 from wellposed.training.run import load_image_run
@@ -29,15 +29,15 @@ def robustness(
         run: its folder.
         radii: in pixel units.
         limit: only the first so many test images; None for all.
-        attack: ``images`` to attack, ``steps`` of projected gradients, ``radii``, and whether ``auto``, AutoAttack at the same
-            radii; None for no attack.
+        attack: ``images`` to attack, ``steps`` of projected gradients, ``radii``, whether ``auto``, AutoAttack at the same
+            radii, and names of ``plain`` perturbations, see `plain_distances`; None for no attack.
         norm: of perturbations.
 
     Returns:
         ``lipschitz`` by the best bound, ``product`` of norms and ``lower_bound``, all from pixels to logits, and ``deviation``,
         times which they are per normalised input; ``unsolved`` inputs; ``certified`` accuracies in % by rule, one for each
         radius; and where there is an attack, ``attacked`` accuracies in % at its own radii with ``certified_of_attacked``, the
-        certified ones of the same images by the best rule.
+        certified ones of the same images by the best rule, and ``plainly_attacked`` accuracies in % by perturbation.
 
     Raises:
         CertificateError: the network has no certificate, or an attack contradicts it.
@@ -60,6 +60,11 @@ def robustness(
         check_consistency(found, attacked)
         measured["attacked"] = [100.0 * attacked.accuracy(radius) for radius in tried]
         measured["certified_of_attacked"] = [100.0 * found.accuracy(radius, limit=few) for radius in tried]
+        measured["plainly_attacked"] = {}
+        for name in attack.get("plain", ()):
+            plainly = plainly_attacked_on(model, x[:few], y[:few], tried, name=name, norm=norm)
+            check_consistency(found, plainly)
+            measured["plainly_attacked"][name] = [100.0 * plainly.accuracy(radius) for radius in tried]
         if attack.get("auto"):
             few = min(few, SAMPLES_OF_AUTO_ATTACK)
             strong = attacked_on(model, x[:few], y[:few], tried, norm=norm, steps=attack["steps"], auto=True)
