@@ -35,6 +35,23 @@ def image_classifier(
     }
 
 
+def accuracy(workspace: Workspace, *, config: dict[str, Any], limit: int | None) -> dict[str, Any]:
+    """Train a classifier of images about which nothing is certified; what `facts` says of it.
+
+    Args:
+        workspace: of the recipe.
+        config: of the training, see `settings_of`.
+        limit: only the first so many test images.
+    """
+    return facts(workspace, trained(workspace, TrainConfig.from_dict(config)), limit)
+
+
+def best_rule(measured: dict[str, Any]) -> list[float]:
+    """Certified accuracies in % by the tightest rule of what `robustness` gave, one for each radius."""
+    *_, values = measured["certified"].values()
+    return list(values)
+
+
 def by_seed(records: Sequence[Any]) -> list[list[Any]]:
     """Records of one setting together, which differ in the seed alone, in the order in which they come."""
     groups: dict[str, list[Any]] = {}

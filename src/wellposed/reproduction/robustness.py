@@ -35,9 +35,10 @@ def robustness(
 
     Returns:
         ``lipschitz`` by the best bound, ``product`` of norms and ``lower_bound``, all from pixels to logits, and ``deviation``,
-        times which they are per normalised input; ``unsolved`` inputs; ``certified`` accuracies in % by rule, one for each
-        radius; and where there is an attack, ``attacked`` accuracies in % at its own radii with ``certified_of_attacked``, the
-        certified ones of the same images by the best rule, and ``plainly_attacked`` accuracies in % by perturbation.
+        the least that pixels are divided by: where it is the only one, constants times it are per normalised input;
+        ``unsolved`` inputs; ``certified`` accuracies in % by rule, one for each radius; and where there is an attack,
+        ``attacked`` accuracies in % at its own radii with ``certified_of_attacked``, the certified ones of the same images by the
+        best rule, and ``plainly_attacked`` accuracies in % by perturbation.
 
     Raises:
         CertificateError: the network has no certificate, or an attack contradicts it.
@@ -51,7 +52,7 @@ def robustness(
     found = certified_on(batches, network, certificate, certificate.lower_bound, "", lambda _: None)
     measured: dict[str, Any] = {
         "lipschitz": found.lipschitz, "product": certify(network, norm=norm, method="product").lipschitz,
-        "lower_bound": found.lower_bound, "deviation": float(data.std[0]), "unsolved": found.unsolved, "radii": list(radii),
+        "lower_bound": found.lower_bound, "deviation": min(data.std), "unsolved": found.unsolved, "radii": list(radii),
         "certified": {rule: [100.0 * found.accuracy(radius, rule) for radius in radii] for rule in found.radii},
     }  # fmt: skip
     if attack is not None:
