@@ -14,7 +14,7 @@ import torch
 
 from wellposed.errors import CertificateError, CheckpointError, check
 from wellposed.experiments.results import Attacked, check_radii, file_digest, read_attacked
-from wellposed.network import materialise
+from wellposed.network import Network, materialise
 from wellposed.numerics.outward import enlarged
 from wellposed.training.folder import RunFolder, write_json
 from wellposed.training.run import load_image_run
@@ -78,28 +78,52 @@ def verify_run(
     network = materialise(model)
     verifier = verifier_of(network)
     order = sorted(set(radii))
-    status: list[list[str]] = [[] for _ in order]
-    methods: list[list[str]] = [[] for _ in order]
-    count = 0
-    for images, labels in zip(data.test_x[:limit].split(500), data.test_y[:limit].split(500), strict=True):
-        result = network.bounded(images)
-        # The network's own evaluation may err by this at any point of a region whose points are at most r away.
-        away = 1.0 if norm == "2" else math.sqrt(images[0].numel())
-        reach = torch.tensor(order, dtype=torch.float64, device="cpu") * away
-        allowances = enlarged(math.sqrt(2.0) * (result.elsewhere[:, None] + result.growth[:, None] * reach), 6)
-        size = verifier.batch_size
-        for few, truth, errors in zip(images.split(size), labels.split(size), allowances.split(size), strict=True):
-            for place, verdicts in enumerate(_verdicts(verifier, few, truth, order, norm, errors, seconds)):
-                status[place] += [verdict.status for verdict in verdicts]
-                methods[place] += [verdict.method for verdict in verdicts]
-            count += len(few)
-            done(count)
+    x, y = data.test_x[:limit], data.test_y[:limit]
+    status, methods = verdicts_on(network, verifier, x, y, order, norm=norm, seconds=seconds, done=done)
     found = Verified(norm, order, status, methods, time.monotonic() - start, file_digest(RunFolder(run).weights))
     attacked = read_attacked(run, norm)
     if attacked is not None:
         check_verdicts(found, attacked)
     write_json(run / f"verified-{norm}.json", asdict(found))
     return found
+
+
+def verdicts_on(
+    network: Network, verifier: RegionVerifier, x: torch.Tensor, y: torch.Tensor, radii: Sequence[float], *, norm: str,
+    seconds: float, done: Callable[[int], None],
+) -> tuple[list[list[str]], list[list[str]]]:  # fmt: skip
+    """Verdicts on images at increasing radii, which count the errors of the network's own evaluation.
+
+    Args:
+        network: what runs.
+        verifier: of it.
+        x: images, shape (batch, ...).
+        y: their classes, shape (batch,).
+        radii: of the regions, increasing.
+        norm: ``"2"`` or ``"inf"``.
+        seconds: per image and radius, after which to give up.
+        done: called with the number of images that are finished.
+
+    Returns:
+        For every radius the status of every image, and what decided it, see `Verdict`.
+    """
+    status: list[list[str]] = [[] for _ in radii]
+    methods: list[list[str]] = [[] for _ in radii]
+    count = 0
+    for images, labels in zip(x.split(500), y.split(500), strict=True):
+        result = network.bounded(images)
+        # The network's own evaluation may err by this at any point of a region whose points are at most r away.
+        away = 1.0 if norm == "2" else math.sqrt(images[0].numel())
+        reach = torch.tensor(radii, dtype=torch.float64, device="cpu") * away
+        allowances = enlarged(math.sqrt(2.0) * (result.elsewhere[:, None] + result.growth[:, None] * reach), 6)
+        size = verifier.batch_size
+        for few, truth, errors in zip(images.split(size), labels.split(size), allowances.split(size), strict=True):
+            for place, verdicts in enumerate(_verdicts(verifier, few, truth, list(radii), norm, errors, seconds)):
+                status[place] += [verdict.status for verdict in verdicts]
+                methods[place] += [verdict.method for verdict in verdicts]
+            count += len(few)
+            done(count)
+    return status, methods
 
 
 def _verdicts(

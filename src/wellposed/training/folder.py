@@ -17,7 +17,8 @@ from wellposed.errors import CheckpointError
 _RESULTS = (
     "checkpoints/last.ckpt", "weights.safetensors", "environment.json", "metrics.csv", "metrics-*.csv", "model.onnx",
     "certificate*",
-    "certified.json", "certified-*.json", "attacked.json", "attacked-*.json", "verified-*.json", "adversarial.json",
+    "certified.json", "certified-*.json", "attacked.json", "attacked-*.json", "verified-*.json", "adversarial.json", "slope.json",
+    "slope-*.json",
     "report.html",
 )  # fmt: skip
 
@@ -67,6 +68,11 @@ class RunFolder:
     def certified(self) -> Path:
         """Certified accuracy per radius, JSON."""
         return self.path / "certified.json"
+
+    @property
+    def slope(self) -> Path:
+        """Error and certified slope of a network that estimates numbers, JSON."""
+        return self.path / "slope.json"
 
     @property
     def attacked(self) -> Path:
