@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.certificates import certify
+from wellposed.errors import CertificateError
 from wellposed.experiments.results import Attacked, check_consistency
 from wellposed.experiments.robustness import attacked_on, certified_on, plainly_attacked_on
-from wellposed.network import materialise
+from wellposed.network import Network, materialise
 from wellposed.reproduction.cell import Workspace
 from wellposed.training.run import load_image_run
 
@@ -34,8 +35,9 @@ def robustness(
         norm: of perturbations.
 
     Returns:
-        ``lipschitz`` by the best bound, ``product`` of norms and ``lower_bound``, all from pixels to logits, and ``deviation``,
-        the least that pixels are divided by: where it is the only one, constants times it are per normalised input;
+        ``lipschitz`` by the best bound, ``product`` of norms, None where a block has none, and ``lower_bound``, all from pixels
+        to logits, and ``deviation``, the least that pixels are divided by: where it is the only one, constants times it are per
+        normalised input;
         ``unsolved`` inputs; ``certified`` accuracies in % by rule, one for each radius; and where there is an attack,
         ``attacked`` accuracies in % at its own radii with ``certified_of_attacked``, the certified ones of the same images by the
         best rule, and ``plainly_attacked`` accuracies in % by perturbation.
@@ -51,7 +53,7 @@ def robustness(
     batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
     found = certified_on(batches, network, certificate, certificate.lower_bound, "", lambda _: None)
     measured: dict[str, Any] = {
-        "lipschitz": found.lipschitz, "product": certify(network, norm=norm, method="product").lipschitz,
+        "lipschitz": found.lipschitz, "product": _product(network, norm),
         "lower_bound": found.lower_bound, "deviation": min(data.std), "unsolved": found.unsolved, "radii": list(radii),
         "certified": {rule: [100.0 * found.accuracy(radius, rule) for radius in radii] for rule in found.radii},
     }  # fmt: skip
@@ -75,3 +77,11 @@ def robustness(
             measured["auto_attacked"] = [100.0 * least.accuracy(radius) for radius in tried]
             measured["certified_of_auto_attacked"] = [100.0 * found.accuracy(radius, limit=few) for radius in tried]
     return measured
+
+
+def _product(network: Network, norm: str) -> float | None:
+    """The product of the blocks' constants, or None where one has none in that norm."""
+    try:
+        return certify(network, norm=norm, method="product").lipschitz
+    except CertificateError:
+        return None

@@ -66,7 +66,7 @@ def curves(records: Sequence[Record]) -> View:
     return [
         Table("Error under Euclidean attacks, radii in normalised pixels", table),
         Figure(
-            "lben-attacks-step", "Error under one gradient step: small bounds γ lose least as the step grows.", axes,
+            "lben-attacks-step", "Error under one gradient step of growing size.", axes,
             "error, %", stepped,
         ),
         Figure(

@@ -102,8 +102,8 @@ def bounds(records: Sequence[Record]) -> View:
     pairs = [(low, error) for error, low in known if error is not None]
     series.append(Series("lower bound", [low for low, _ in pairs], [error for _, error in pairs], published=True))
     sentence = (
-        "Test error of dense networks on MNIST against their Lipschitz constant: a larger bound γ buys accuracy, and the "
-        "certified constant is close to the proved lower bound."
+        "Test error of dense networks on MNIST against their Lipschitz constant: each network lies between its "
+        "proved lower bound and its certified constant."
     )
     picture = Figure(
         "lben-bounds", sentence, "Lipschitz constant per normalised pixel", "test error, %", series, True, True
@@ -127,7 +127,7 @@ def widths(records: Sequence[Record]) -> View:
     series.append(
         Series("γ = 1", [size for size, _ in known], [float(e) for _, e in known if e is not None], published=True)
     )
-    sentence = "Test error of 1-Lipschitz networks on MNIST falls with their width, at the same certified constant."
+    sentence = "Test error of 1-Lipschitz networks on MNIST over their width, at the same certified constant."
     return [
         Table("Error and Lipschitz constant by width, γ = 1", table),
         Figure("lben-widths", sentence, "width of the state", "test error, %", series),

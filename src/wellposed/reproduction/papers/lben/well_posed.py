@@ -114,7 +114,7 @@ def conditions(records: Sequence[Record]) -> View:
     series = [Series(words, scales, [record.measured[key] for record in drawn]) for key, words in CONDITIONS.items()]
     sentence = (
         "Share of badly scaled random matrices for which each condition proves that equilibria are unique: the metric of the "
-        "LBEN paper admits the most, close to all those that nothing refutes."
+        "LBEN paper admits all that the others admit; no condition could admit more than those that are not refuted."
     )
     return [
         Table("Networks without a Lipschitz bound", table),

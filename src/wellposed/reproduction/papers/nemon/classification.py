@@ -67,7 +67,7 @@ def constants(records: Sequence[Record]) -> View:
         Series("certified", [point[1] for point in points], accuracies),
         Series("proved lower bound", [point[2] for point in points], accuracies),
     ]
-    sentence = "Accuracy on MNIST against the ℓ∞ Lipschitz constant from pixels to logits: λ trades one for the other."
+    sentence = "Accuracy on MNIST against the ℓ∞ Lipschitz constant from pixels to logits, by λ."
     return [
         Table("Error and ℓ∞ constant by λ", table),
         Figure("nemon-constants", sentence, "ℓ∞ constant per pixel", "accuracy, %", series, logarithmic_x=True),

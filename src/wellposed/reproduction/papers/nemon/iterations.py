@@ -89,7 +89,7 @@ def view(records: Sequence[Record]) -> View:
     return [
         Table("Iterations and time", table),
         Figure(
-            "nemon-iterations", "Iterations until an error is proved: eliminating the diagonal needs the fewest.", axis,
+            "nemon-iterations", "Iterations until an error is proved, by algorithm.", axis,
             "iterations", counts, True, True,
         ),
         Figure(

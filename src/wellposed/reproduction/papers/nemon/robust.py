@@ -70,6 +70,17 @@ def cells(quick: bool) -> list[Cell]:
     return [Cell(boxes, {"config": config, **measured}) for config in configs]
 
 
+def mean_of_attacked(measured: Sequence[dict[str, Any]], key: str) -> list[float]:
+    """Certified or attacked accuracies in % of the images that were attacked, a mean over networks, one for each radius.
+
+    Args:
+        measured: by `boxes`.
+        key: ``"certified"`` or ``"attacked"``.
+    """
+    rows = [found["certified_of_attacked" if key == "certified" else key] for found in measured]
+    return [sum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
 def view(records: Sequence[Record]) -> View:
     """Accuracies over the radius."""
     table, series = [], []
@@ -92,14 +103,12 @@ def view(records: Sequence[Record]) -> View:
                 for place, radius in enumerate(radii)
             ]  # fmt: skip
             table += rows
-            series.append(Series(f"{name}, {words}", radii, [row.mean for row in rows]))
+            series.append(Series(f"{name}, {words}", radii, mean_of_attacked(measured, key)))
             if published:
                 series.append(
                     Series(f"{name}, {words}", radii, [published[radius] for radius in radii], published=True)
                 )
-    sentence = (
-        "Accuracy over the ℓ∞ radius: certified by intervals, and under projected gradients, which are never below it."
-    )
+    sentence = "Accuracy of the same images over the ℓ∞ radius: certified by intervals, and under projected gradients."
     return [
         Table("Robust training", table),
         Figure("nemon-robust", sentence, "ℓ∞ radius, pixels in [0, 1]", "accuracy, %", series),
