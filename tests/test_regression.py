@@ -103,8 +103,6 @@ def test_a_function_is_estimated_and_its_slope_certified(tmp_path, capsys):
         "25",
         "--width",
         "30",
-        "--mu",
-        "0.5",
         "--learning-rate",
         "0.03",
     ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wellposed.attacks.search import Judge, Search
 from wellposed.errors import choices, require
-from wellposed.numerics.norm import norm_named
+from wellposed.numerics.norm import Norm, norm_named
 
 _BATCH = 1000
 _WITHIN = 1.0 - 1e-6  # float32 goes a little beyond the size that it is told
@@ -35,7 +35,7 @@ def _gradient_step(model: nn.Module, images: Tensor, labels: Tensor, size: float
     return found.detach()
 
 
-PLAIN: dict[str, tuple[tuple[str, ...], Callable[[nn.Module, Tensor, Tensor, float, str], Tensor]]] = {
+PLAIN: dict[str, tuple[tuple[Norm, ...], Callable[[nn.Module, Tensor, Tensor, float, str], Tensor]]] = {
     "noise": (("inf",), _noise),
     "inversion": (("inf",), _inversion),
     "gradient-step": (("2", "inf"), _gradient_step),

@@ -67,7 +67,7 @@ def random_matrices(workspace: Workspace, *, scale: float, size: int, count: int
 def trained_network(workspace: Workspace, *, config: dict[str, Any], limit: int | None) -> dict[str, Any]:
     """Train one network and decide whether its equilibria are unique."""
     run = trained(workspace, TrainConfig.from_dict(config))
-    layer = next(implicit_layers(load_run(run, workspace.data_root)[2]))
+    layer: Any = next(implicit_layers(load_run(run, workspace.data_root)[2]))
     verdict = well_posedness(layer)
     matrix = layer.operator().dense().detach().double().cpu()
     witness = verdict.witness

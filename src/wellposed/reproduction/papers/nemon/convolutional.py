@@ -73,11 +73,11 @@ def cifar_view(records: Sequence[Record]) -> View:
 
 RECIPES = (
     Recipe(
-        "nemon-mnist-conv", "nemon", "MNIST, convolutional", "certified and attacked accuracy, 64 channels", ("mnist",), 90.0, True,
+        "nemon-mnist-conv", "nemon", "MNIST, convolutional", "accuracy, certified and attacked", ("mnist",), 90.0, True,
         mnist_cells, mnist_view,
     ),
     Recipe(
-        "nemon-cifar-conv", "nemon", "CIFAR-10, convolutional", "certified and attacked accuracy of 81 channels", (JPEG,), 150.0,
+        "nemon-cifar-conv", "nemon", "CIFAR-10, convolutional", "accuracy, certified and attacked", (JPEG,), 150.0,
         True, cifar_cells, cifar_view,
     ),
 )  # fmt: skip
