@@ -128,7 +128,7 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
         more: further entries of the result.
     """
     shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
-    result = {
+    result: dict[str, Any] = {
         "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
         "test_error": found.test_error,
         "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
@@ -140,6 +140,11 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
         f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g}, certified {table}"
     )
     text += "".join(f", {value} {name}" for name, value in more.items())
+    if "float64" in found.radii:
+        result["float64"] = {f"{radius:g}": found.accuracy(radius, "float64") for radius in options.eps}
+        text += ", in float64 " + ", ".join(
+            f"{100 * share:.2f} % at {radius}" for radius, share in result["float64"].items()
+        )
     return show(result, "; ".join([text, *found.remarks]), options)
 
 
