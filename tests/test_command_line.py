@@ -298,7 +298,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert run(["train", "mondeq", "--data", "digits", "--out", str(whole), "--json", *QUICK]) == 0
     code = (
-        "import os\nimport wellposed.training.run as r\nfrom wellposed.training.module import ClassifierModule as C\n"
+        "import os\nimport wellposed.training.run as r\nfrom wellposed.training.module import TaskModule as C\n"
         "original = C.on_train_epoch_start\n"
         "def stop(self):\n    if self.current_epoch == 3: os._exit(9)\n    original(self)\n"
         "C.on_train_epoch_start = stop\nfrom wellposed.cli.main import run\n"

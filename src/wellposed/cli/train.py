@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from wellposed.cli.options import Common, parse, show
+from wellposed.data.tasks import in_words
 from wellposed.errors import InputError, choices
 from wellposed.models.families import FAMILIES
 from wellposed.training.config import TrainConfig, presets, read_config
@@ -18,7 +19,7 @@ from wellposed.training.config import TrainConfig, presets, read_config
 
 @dataclass(frozen=True)
 class Train(Common):
-    """Train a classifier into a run folder."""
+    """Train a model into a run folder."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     out: Path | None = None
@@ -63,10 +64,9 @@ def train(arguments: list[str]) -> int:
         print(f"wellposed: interrupted; continue with the same command and --resume --out {out}", file=sys.stderr)
         raise
     result = {"run": str(out), "seconds": round(time.time() - start, 1), **metrics}
-    text = f"{out}: test accuracy {100 * metrics['test/accuracy']:.2f} % after {result['seconds']} s"
+    text = f"{out}: test {in_words(metrics, 'test')} after {result['seconds']} s"
     if options.config.validation:
-        accuracy = 100 * metrics["validation/accuracy"]
-        text += f", of epoch {metrics['epoch']:g}, which had the best validation accuracy, {accuracy:.2f} %"
+        text += f", of epoch {metrics['epoch']:g}, which had the best validation {in_words(metrics, 'validation')}"
     return show(result, text, options)
 
 

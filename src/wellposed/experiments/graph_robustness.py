@@ -26,8 +26,13 @@ _BATCH = 100
 
 def is_on_graphs(run: Path) -> bool:
     """Whether a run is about graphs; False where there is no run."""
+    return inputs_of_run(run) == "graphs"
+
+
+def inputs_of_run(run: Path) -> str:
+    """What one sample of a run is: ``"images"``, which it also is where there is no run, ``"vectors"`` or ``"graphs"``."""
     config = RunFolder(run).config
-    return config.exists() and read_config(config).family.domain == "graphs"
+    return read_config(config).inputs if config.exists() else "images"
 
 
 def certify_graphs(run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None]) -> Certified:

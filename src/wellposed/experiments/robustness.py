@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.attacks import adversarial_distances
+from wellposed.attacks import adversarial_distances, plain_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check
@@ -200,6 +200,24 @@ def attacked_on(
         model, x, y, radii, norm=norm, steps=steps, auto=auto, is_fooled=_judge(_exact(model))
     )
     return Attacked(distances.tolist(), steps, list(radii), "")
+
+
+def plainly_attacked_on(
+    model: nn.Module, x: Tensor, y: Tensor, radii: Sequence[float], *, name: str, norm: str
+) -> Attacked:
+    """The smallest sizes at which a perturbation that is not searched for fools a model, judged as attacks on runs are.
+
+    Args:
+        model: maps pixels to logits, in eval mode.
+        x: images, shape (batch, ...).
+        y: classes, shape (batch,).
+        radii: sizes to try.
+        name: of the perturbation, see `plain_distances`.
+        norm: of its size.
+    """
+    check_radii(radii)
+    distances = plain_distances(model, x, y, radii, name=name, norm=norm, is_fooled=_judge(_exact(model)))
+    return Attacked(distances.tolist(), 0, list(radii), "")
 
 
 def _judge(exact: Network | nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wellposed.certificates.order import must_be_ordered
+from wellposed.errors import InputError
 from wellposed.experiments.results import (
     Attacked,
     Certified,
@@ -75,7 +76,11 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
     """
     attacked = read_attacked(run)
     config = RunFolder(run).config
-    inputs = read_config(config).family.domain if config.exists() else "images"
+    inputs = read_config(config).inputs if config.exists() else "images"
+    if inputs == "vectors":
+        raise InputError(
+            f"{run}: estimates numbers, and has no accuracy; `wellposed certify {run}` says what is known of it"
+        )
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
         return Summary(str(run), len(attacked.distances), inputs, 1.0 - attacked.accuracy(0.0), None, None, rows)

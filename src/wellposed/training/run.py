@@ -29,7 +29,7 @@ def train(
     progress: bool = True,
     **trainer_options: Any,
 ) -> dict[str, float]:
-    """Train a classifier into a run folder.
+    """Train a model into a run folder.
 
     Args:
         config: the settings.
@@ -48,7 +48,7 @@ def train(
     """
     lightning = require("lightning", "train")
     from wellposed.training.best_epoch import BestEpoch
-    from wellposed.training.module import ClassifierModule
+    from wellposed.training.module import TaskModule
     from wellposed.training.trainer import fit, quietly, test, trainer_of
 
     folder = RunFolder(out)
@@ -66,8 +66,8 @@ def train(
         folder.metrics.rename(out / f"metrics-{len(earlier)}.csv")
     batches = training_batches(data, config)
     start = time.time()
-    best = BestEpoch(model, choose=config.validation > 0.0)
-    module = ClassifierModule(model, config, config.epochs * batches.steps)
+    best = BestEpoch(model, choose=config.validation > 0.0, task=data.task)
+    module = TaskModule(model, config, config.epochs * batches.steps, data.task)
     with quietly():
         trainer = trainer_of(folder, best, config.epochs, len(batches), progress=progress, **trainer_options)
         parts = [evaluation_batches(data, config, part) for part in data.evaluated]

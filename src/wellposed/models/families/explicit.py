@@ -71,6 +71,7 @@ class ConvolutionalFamily(_Layered):
     """Explicit convolutional network with ReLU; every second layer halves the image."""
 
     name: ClassVar[str] = "convolutional"
+    domains: ClassVar[tuple[str, ...]] = ("images",)
 
     width: int = 32
     """Channels."""
