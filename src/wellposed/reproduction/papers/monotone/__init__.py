@@ -1,5 +1,8 @@
 """Lipschitz constants of monotone equilibrium networks (Pabbaraju, Winston & Kolter 2021)."""
 
-from wellposed.reproduction.papers.monotone.dense import RECIPES as _DENSE
+from wellposed.reproduction.papers.monotone import attacked, certified, deep, dense, risk, unrolling, widths
 
-RECIPES = (*_DENSE,)
+RECIPES = (
+    *deep.RECIPES, *dense.RECIPES, *risk.RECIPES, *certified.RECIPES, *attacked.RECIPES, *widths.RECIPES, *unrolling.RECIPES,
+    risk.FIGURE_8,
+)  # fmt: skip
