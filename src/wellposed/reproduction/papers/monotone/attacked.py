@@ -81,10 +81,10 @@ def published_attack(workspace: Workspace, run: Path, images: int, steps: int) -
 def cells(quick: bool) -> list[Cell]:
     """Networks of Figures 1a and 1b."""
     depths, monotonicities, seeds = ((3,), (20.0,), (0,)) if quick else (DEPTHS, MONOTONICITIES, SEEDS)
-    extent = {"images": 20 if quick else IMAGES, "steps": 10 if quick else STEPS}
+    extent = {"images": 10 if quick else IMAGES, "steps": STEPS}
     configs = [deep_config(depth, seed, quick=quick) for depth in depths for seed in seeds]
     configs += [dense_config(40, m, seed, quick=quick) for m in monotonicities for seed in seeds]
-    strong = {"images": 5 if quick else 100, "steps": extent["steps"]}
+    strong = {"images": 2 if quick else 100, "steps": STEPS}
     auto = Cell(auto_attacked_network, {"config": settings_of(dense_config(40, 20.0, 0, quick=quick)), **strong})
     return [*(Cell(attacked_network, {"config": settings_of(config), **extent}) for config in configs), auto]
 

@@ -84,7 +84,7 @@ def explicit_cells(quick: bool) -> list[Cell]:
 def monotone_cells(quick: bool) -> list[Cell]:
     """Both kinds for every m, with one seed: a training takes minutes."""
     if quick:
-        family = {"width": 4, "m": 20.0, "stride": 4, "pool": 1}
+        family = {"width": 4, "m": 20.0, "stride": 4, "pool": 2}
         config = preset_with("mondeq-conv", family=family, epochs=1, batch_size=256)
         return [Cell(image_network, {"config": settings_of(config), "limit": _QUICK_IMAGES})]
     configs = [preset_with("mondeq-conv", family={"m": m}, epochs=2) for m in MONOTONICITIES]
