@@ -33,7 +33,7 @@ def workspace(tmp_path_factory):
     return Workspace(tmp_path_factory.mktemp("recipes"), None)
 
 
-def on_digits(family, epochs=3):
+def on_digits(family, epochs=20):
     return settings_of(TrainConfig(family, "digits", epochs=epochs, validation=0.0))
 
 
@@ -69,7 +69,9 @@ def test_greedy_seqlip_of_convolutions_is_that_of_their_matrices():
     for place, weight in ((0, first), (2, second), (4, body[5].weight)):
         dense_chain[place].weight.data = weight.detach()
     greedy = seqlip(dense_chain, greedy=True).value
-    product = math.prod(float(torch.linalg.matrix_norm(weight, 2)) for weight in (first, second, body[5].weight))
+    product = math.prod(
+        float(torch.linalg.matrix_norm(weight.detach(), 2)) for weight in (first, second, body[5].weight)
+    )
     whole = image_seqlip(body, (1, 6, 6), rank=40).value
     truncated = image_seqlip(body, (1, 6, 6), rank=4).value
     assert (
@@ -151,7 +153,7 @@ def test_dense_and_deep_networks_are_bounded_and_certified(workspace):
     found = record_of(workspace, Cell(dense.dense_network, {"config": config, "limit": 60})).measured
     assert found["lower_bound"] <= found["lipschitz"] <= found["product"] and found["test_error"] < 60.0
     for depth in (2, 4):
-        config = on_digits(FeedForwardFamily(width=8, depth=depth), epochs=10)
+        config = on_digits(FeedForwardFamily(width=8, depth=depth))
         found = record_of(workspace, Cell(deep.deep_network, {"config": config, "limit": 100})).measured
         assert found["lower_bound"] <= found["lipschitz"] <= found["product"]
         assert found["seqlip"] <= found["product"] * (1 + 1e-6)
@@ -161,7 +163,7 @@ def test_dense_and_deep_networks_are_bounded_and_certified(workspace):
 
 
 def test_attacks_are_no_better_than_certificates(workspace):
-    config = on_digits(MonDEQFamily(width=8, m=5.0), epochs=10)
+    config = on_digits(MonDEQFamily(width=8, m=5.0))
     found = attacked.attacked_network(workspace, config=config, images=20, steps=20)
     for certified, strong, plain in zip(
         found["certified_of_attacked"], found["attacked"], found["projected"], strict=True
@@ -171,7 +173,7 @@ def test_attacks_are_no_better_than_certificates(workspace):
 
 
 def test_convolutional_networks_are_bounded(workspace):
-    config = on_digits(ConvolutionalFamily(width=3, depth=2))
+    config = on_digits(ConvolutionalFamily(width=3, depth=2, hidden=6))
     found = images.convolutional_network(workspace, config=config, limit=50, rank=8)
     assert 0.0 < found["lower_bound"] <= found["product"] and found["seqlip"] <= found["product"] * (1 + 1e-6)
 
@@ -207,7 +209,7 @@ def few_digits(monkeypatch):
 
 
 def test_networks_trained_to_a_margin(few_digits, workspace):
-    explicit = margins.explicit_to_margin(workspace, depth=3, width=10, samples=200, epochs=150, seed=0)
+    explicit = margins.explicit_to_margin(workspace, depth=3, width=10, samples=200, epochs=2000, seed=0)
     assert explicit["reached"] and explicit["margin_error"] < 0.1 and explicit["test_error"] < 30.0
     assert explicit["log10"]["published"] < explicit["log10"]["repaired"]
     monotone = margins.monotone_to_margin(workspace, m=1.0, width=10, samples=200, epochs=3, seed=0, steps=[0.1, 50.0])

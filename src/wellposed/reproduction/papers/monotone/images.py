@@ -74,7 +74,7 @@ def explicit_cells(quick: bool) -> list[Cell]:
     cells = []
     for depth in depths:
         for seed in seeds:
-            family = ConvolutionalFamily(width=width, depth=depth)
+            family = ConvolutionalFamily(width=width, depth=depth, hidden=50)
             config = TrainConfig(family, "mnist", epochs=1 if quick else 3, validation=0.0, seed=seed)
             extent = {"limit": _QUICK_IMAGES, "rank": 10} if quick else {"limit": None, "rank": 40}
             cells.append(Cell(convolutional_network, {"config": settings_of(config), **extent}))

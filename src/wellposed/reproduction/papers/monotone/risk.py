@@ -42,7 +42,7 @@ def monotone_cells(quick: bool) -> list[Cell]:
 
 
 def _extent(quick: bool) -> dict[str, Any]:
-    return {"width": 40, "samples": 1024 if quick else 4096, "epochs": 30 if quick else 1000}
+    return {"width": 40, "samples": 256 if quick else 4096, "epochs": 500 if quick else 1000}
 
 
 def _remark(group: Sequence[Record]) -> str:
