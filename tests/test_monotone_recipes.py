@@ -77,7 +77,7 @@ def test_greedy_seqlip_of_convolutions_is_that_of_their_matrices():
     assert (
         whole == pytest.approx(greedy, rel=0.1) and truncated <= product * (1 + 1e-9) and whole <= product * (1 + 1e-9)
     )
-    assert truncated >= 0.5 * whole
+    assert truncated >= 0.9 * whole  # what is left out counts by its norm
     with pytest.raises(wp.CertificateError):
         image_seqlip(nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), (2,))
 
@@ -208,21 +208,23 @@ def few_digits(monkeypatch):
     return data
 
 
-def test_networks_trained_to_a_margin(few_digits, workspace):
-    explicit = margins.explicit_to_margin(workspace, depth=3, width=10, samples=200, epochs=2000, seed=0)
+def test_networks_trained_to_a_margin(few_digits, workspace, monkeypatch):
+    monkeypatch.setattr(margins, "_LIMIT", 300)  # a step of 10⁻⁴ takes a thousand iterations to change by 10⁻³
+    explicit = margins.explicit_to_margin(workspace, depth=3, width=10, samples=200, gamma=2.0, epochs=500, seed=0)
     assert explicit["reached"] and explicit["margin_error"] < 0.1 and explicit["test_error"] < 30.0
     assert explicit["log10"]["published"] < explicit["log10"]["repaired"]
-    monotone = margins.monotone_to_margin(workspace, m=1.0, width=10, samples=200, epochs=3, seed=0, steps=[0.1, 50.0])
+    extent = {"width": 10, "samples": 200, "gamma": 10.0, "epochs": 3}
+    monotone = margins.monotone_to_margin(workspace, m=1.0, **extent, seed=0, steps=[0.1, 1e-4])
     assert not monotone["reached"] and monotone["epochs"] == 3 and monotone["margin_error"] >= 0.1
     assert monotone["log10"]["tightened"] < monotone["log10"]["repaired"]
     assert monotone["unrolled_log10"][0] > 0.0 and monotone["unrolled_log10"][1] is None
     records = [
         Record("explicit_to_margin", {"depth": 3}, explicit),
-        Record("monotone_to_margin", {"m": 1.0, "steps": [0.1, 50.0]}, monotone),
+        Record("monotone_to_margin", {"m": 1.0, "steps": [0.1, 1e-4]}, monotone),
     ]
     shown = risk.figure_8(records)
     rows = {(row.setting, row.name): row for part in shown if isinstance(part, Table) for row in part.quantities}
-    assert rows["α = 50", "log₁₀ of the bound, unrolled"].remark == "The iterations do not settle."
+    assert rows["α = 0.0001", "log₁₀ of the bound, unrolled"].remark == "The iterations do not settle."
     assert rows["m = 1", "test error, %"].remark.startswith("The margin was not reached")
     assert {part.name for part in shown if isinstance(part, Figure)} == {
         "monotone-fig8a",

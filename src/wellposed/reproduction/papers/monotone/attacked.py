@@ -91,7 +91,7 @@ def cells(quick: bool) -> list[Cell]:
 
 def _setting(record: Record) -> str:
     family = family_of(record)
-    return f"m = {family['m']:g}" if "m" in family else f"d = {depth_of(record)}"
+    return f"m = {family['m']:g}" if "m" in family else f"d = {depth_of(record):g}"
 
 
 def _rows(setting: str, group: Sequence[Record]) -> list[Quantity]:

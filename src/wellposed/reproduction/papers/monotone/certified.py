@@ -65,7 +65,7 @@ def view(records: Sequence[Record]) -> View:
     rows: list[Quantity] = []
     lines: list[Series] = []
     for depth, group in grouped(of_task(records, deep_network), depth_of).items():
-        found = _shown(f"d = {depth}", "LipSDP", group)
+        found = _shown(f"d = {depth:g}", "LipSDP", group)
         rows, lines = rows + found[0], lines + found[1][:1]
     for m, group in grouped(of_task(records, dense_network), lambda record: family_of(record)["m"]).items():
         found = _shown(f"m = {m:g}", "‖U‖‖W_o‖/m", group)

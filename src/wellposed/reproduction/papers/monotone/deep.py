@@ -51,8 +51,7 @@ def deep_network(workspace: Workspace, *, config: dict[str, Any], limit: int | N
     """
     run = trained(workspace, TrainConfig.from_dict(config))
     _, data, model = load_image_run(run, workspace.data_root)
-    assert isinstance(model, torch.nn.Sequential)  # of this family
-    body = torch.nn.Sequential(*model[2:])  # behind normalisation and flattening
+    body = torch.nn.Sequential(*list(model.children())[2:])  # behind normalisation and flattening
     per_pixel = enlarged(1.0 / data.std[0], 8)
     x, y = data.test_x[:limit], data.test_y[:limit]
     network = materialise(model, tuple(x.shape[1:]))
@@ -93,9 +92,9 @@ def deep_cells(quick: bool) -> list[Cell]:
     return [deep_cell(depth, seed, quick=quick) for depth in depths for seed in seeds]
 
 
-def depth_of(record: Record) -> int:
+def depth_of(record: Record) -> float:
     """Linear maps of a record's explicit network, which is what the paper calls its depth."""
-    return int(family_of(record)["depth"]) + 1
+    return float(family_of(record)["depth"] + 1)
 
 
 def constants(records: Sequence[Record]) -> View:
@@ -103,7 +102,7 @@ def constants(records: Sequence[Record]) -> View:
     groups = grouped(records, depth_of)
     quantities = [
         quantity(
-            group, f"d = {depth}, h = {WIDTH}", f"constant per normalised pixel, {name}", per_normalised(key),
+            group, f"d = {depth:g}, h = {WIDTH}", f"constant per normalised pixel, {name}", per_normalised(key),
             published=PUBLISHED.get(depth) if key == "lipschitz" else None,
             remark="A greedy search can miss the maximum: this certifies nothing." if key == "seqlip" else "",
         )

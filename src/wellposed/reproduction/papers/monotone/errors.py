@@ -41,7 +41,7 @@ def view(records: Sequence[Record]) -> View:
     dense = grouped(of_task(records, dense_network), lambda record: float(family_of(record)["m"]))
     deep = grouped(of_task(records, deep_network), depth_of)
     kinds = grouped(of_task(records, images.image_network), lambda record: family_of(record)["name"])
-    rows = _rows("dense, h = 40, m = {:g}", dense, PUBLISHED) + _rows("explicit, d = {}", deep, {})
+    rows = _rows("dense, h = 40, m = {:g}", dense, PUBLISHED) + _rows("explicit, d = {:g}", deep, {})
     lines: list[Series] = []
     for kind, members in kinds.items():
         groups = grouped(members, lambda record: float(family_of(record)["m"]))

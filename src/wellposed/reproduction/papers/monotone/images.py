@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ PUBLISHED = {
 }  # of m = 20
 KINDS = {"mondeq-conv": "single convolution", "mondeq-multi": "two tiers"}
 EXPLICIT_BOUNDS = (
-    ("product of norms (AutoLip)", "product"), ("greedy SeqLip, an estimate from below", "seqlip"),
+    ("product of norms (AutoLip)", "product"), ("greedy SeqLip, an estimate", "seqlip"),
     ("proved lower bound", "lower_bound"),
 )  # fmt: skip
 
@@ -94,17 +94,21 @@ def monotone_cells(quick: bool) -> list[Cell]:
     return [Cell(image_network, {"config": settings_of(config), "limit": None}) for config in configs]
 
 
+def _measured(key: str) -> Callable[[dict[str, Any]], float]:
+    return lambda measured: float(measured[key])
+
+
 def explicit_constants(records: Sequence[Record]) -> View:
     """Bounds of explicit networks over the number of convolutions."""
-    groups = grouped(records, lambda record: int(family_of(record)["depth"]))
+    groups = grouped(records, lambda record: float(family_of(record)["depth"]))
     rows = [
         quantity(
-            group, f"{depth} convolutions", f"constant per normalised pixel, {name}", lambda measured, key=key: measured[key],
+            group, f"{depth:g} convolutions", f"constant per normalised pixel, {name}", _measured(key),
             remark="A greedy search by the largest singular values: this certifies nothing." if key == "seqlip" else "",
         )
         for depth, group in groups.items() for name, key in EXPLICIT_BOUNDS
     ]  # fmt: skip
-    lines = [curve(name, groups, lambda measured, key=key: measured[key]) for name, key in EXPLICIT_BOUNDS]
+    lines = [curve(name, groups, _measured(key)) for name, key in EXPLICIT_BOUNDS]
     sentence = (
         "Lipschitz bounds of explicit convolutional networks over their depth: the product of norms, the greedy estimate of "
         "SeqLip, which is no certificate, and the proved lower bound."

@@ -21,14 +21,14 @@ from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.reproduction.cell import Workspace
 from wellposed.solvers.solution import Tolerance
 
-GAMMA, DELTA, SHARE = 10.0, 0.1, 0.1
+DELTA, SHARE = 0.1, 0.1
 VERSIONS_OF_THEOREM_3 = ("published", "repaired", "tightened")
 _BATCH, _RATE_EXPLICIT, _RATE_MONOTONE = 128, 3e-3, 1e-2
 _TOLERANCE, _LIMIT, _IMAGES = 1e-3, 2000, 100  # of unrolled iterations, see `unrolling`
 
 
 def explicit_to_margin(
-    workspace: Workspace, *, depth: int, width: int, samples: int, epochs: int, seed: int
+    workspace: Workspace, *, depth: int, width: int, samples: int, gamma: float, epochs: int, seed: int
 ) -> dict[str, Any]:
     """Train an explicit network without biases until less than a tenth of its samples have a margin below γ, and bound its risk.
 
@@ -40,17 +40,25 @@ def explicit_to_margin(
     sizes = [math.prod(data.shape), *[width] * (depth - 1)]
     hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b, bias=False), nn.ReLU())]
     model = classifier((*hidden, nn.Linear(sizes[-1], data.classes, bias=False)), data.mean, data.std)
-    found, radius = _trained_to_margin(model, data, samples, epochs, seed, _RATE_EXPLICIT)
+    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, _RATE_EXPLICIT)
     weights = [part.weight for part in model.modules() if isinstance(part, nn.Linear)]
     bounds = {
-        version: neyshabur_log10(weights, samples, radius=radius, gamma=GAMMA, delta=DELTA, version=version)
+        version: neyshabur_log10(weights, samples, radius=radius, gamma=gamma, delta=DELTA, version=version)
         for version in VERSIONS
     }
     return {**found, "log10": {version: _with_loss(found, bound) for version, bound in bounds.items()}}
 
 
 def monotone_to_margin(
-    workspace: Workspace, *, m: float, width: int, samples: int, epochs: int, seed: int, steps: Sequence[float]
+    workspace: Workspace,
+    *,
+    m: float,
+    width: int,
+    samples: int,
+    gamma: float,
+    epochs: int,
+    seed: int,
+    steps: Sequence[float],
 ) -> dict[str, Any]:
     """Train a dense monotone network until less than a tenth of its samples have a margin below γ, and bound its risk.
 
@@ -62,17 +70,17 @@ def monotone_to_margin(
     torch.manual_seed(seed)
     body = MonDEQFamily(width=width, m=m).build(data.shape, data.classes)
     model = classifier(body, data.mean, data.std)
-    found, radius = _trained_to_margin(model, data, samples, epochs, seed, _RATE_MONOTONE)
+    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, _RATE_MONOTONE)
     x, y = data.train_x[:samples], data.train_y[:samples]
     for module in solving_modules(model):
         module.tolerance = Tolerance()
     logits = _logits(model, x)
     log10 = {
-        version: math.log10(pac_bayes(model, logits, y, radius=radius, gamma=GAMMA, delta=DELTA, version=version).value)
+        version: math.log10(pac_bayes(model, logits, y, radius=radius, gamma=gamma, delta=DELTA, version=version).value)
         for version in VERSIONS_OF_THEOREM_3
     }
     inputs = _normalised(model, x[:_IMAGES])
-    unrolled_bounds = [_unrolled(body, inputs, step, samples, radius) for step in steps]
+    unrolled_bounds = [_unrolled(body, inputs, step, samples, radius, gamma) for step in steps]
     shown = [None if bound is None else _with_loss(found, bound) for bound in unrolled_bounds]
     return {**found, "log10": log10, "unrolled_log10": shown}
 
@@ -82,7 +90,7 @@ def _data(workspace: Workspace) -> ImageData:
 
 
 def _trained_to_margin(
-    model: nn.Sequential, data: ImageData, samples: int, epochs: int, seed: int, rate: float
+    model: nn.Sequential, data: ImageData, samples: int, gamma: float, epochs: int, seed: int, rate: float
 ) -> tuple[dict[str, Any], float]:
     """Train by Adam until the margin is reached, or the epochs are over.
 
@@ -99,10 +107,10 @@ def _trained_to_margin(
         model.train()
         for rows in torch.randperm(samples, generator=generator, device="cpu").split(_BATCH):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
             optimizer.step()
         model.eval()
-        error = _margin_error(_logits(model, x), y)
+        error = _margin_error(_logits(model, x), y, gamma)
     predictions = _logits(model, data.test_x).argmax(1)
     counts = torch.bincount(data.test_y)
     found = {
@@ -118,11 +126,11 @@ def _logits(model: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([model(part) for part in x.split(1000)])
 
 
-def _margin_error(logits: Tensor, labels: Tensor) -> float:
+def _margin_error(logits: Tensor, labels: Tensor, gamma: float) -> float:
     """The share of samples whose margin is at most γ."""
     truth = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -math.inf).amax(1)
-    return float((truth - others <= GAMMA).double().mean())
+    return float((truth - others <= gamma).double().mean())
 
 
 @torch.no_grad()
@@ -139,7 +147,9 @@ def _with_loss(found: dict[str, Any], complexity_log10: float) -> float:
 
 
 @torch.no_grad()
-def _unrolled(body: tuple[nn.Module, ...], inputs: Tensor, step: float, samples: int, radius: float) -> float | None:
+def _unrolled(
+    body: tuple[nn.Module, ...], inputs: Tensor, step: float, samples: int, radius: float, gamma: float
+) -> float | None:
     """log₁₀ of the complexity of Appendix E; None where the iterations do not settle."""
     layer: Any
     head: Any
@@ -153,5 +163,5 @@ def _unrolled(body: tuple[nn.Module, ...], inputs: Tensor, step: float, samples:
     squares = sum(float(part.double().square().sum()) for part in parts)
     return unrolled_log10(
         (spectral[0], spectral[1], spectral[2], spectral[3]), squares, layer.state_features, samples, depth=depth, step=step,
-        radius=radius, gamma=GAMMA, delta=DELTA,
+        radius=radius, gamma=gamma, delta=DELTA,
     )  # fmt: skip

@@ -36,7 +36,8 @@ def unrolled_bounds(
     """
     run = trained(workspace, TrainConfig.from_dict(config))
     _, data, model = load_image_run(run, workspace.data_root)
-    normalise, flatten, layer, head = model.children()
+    parts: list[Any] = list(model.children())
+    normalise, flatten, layer, head = parts
     x = flatten(normalise(data.test_x[:images])).detach().double()
     head_norm = spectral_norm_upper_bound(head.weight.detach().double())
     depths, bounds = [], []
