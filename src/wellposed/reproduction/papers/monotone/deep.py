@@ -35,7 +35,9 @@ WIDTH = 40
 _BATCH = 1000
 _WITNESS_INPUTS = 64
 _LEGEND = {3: 14.15, 4: 23.46, 5: 51.59, 6: 82.41, 7: 199.19, 8: 557.46}
-PUBLISHED = {depth: Published(value, "legend of Fig. 4a", 0.005, UNKNOWN_TRAINING) for depth, value in _LEGEND.items()}
+PUBLISHED = {
+    float(depth): Published(value, "legend of Fig. 4a", 0.005, UNKNOWN_TRAINING) for depth, value in _LEGEND.items()
+}
 BOUNDS = (
     ("product of norms (AutoLip, naive)", "product"), ("greedy SeqLip, an estimate from below", "seqlip"),
     ("LipSDP", "lipschitz"), ("proved lower bound", "lower_bound"),
