@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from wellposed.data import load_images
 from wellposed.errors import CheckpointError
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.reproduction.cell import Workspace, digest_of
@@ -59,20 +60,22 @@ def trained(workspace: Workspace, config: TrainConfig) -> Path:
 
 
 @torch.no_grad()
-def facts(workspace: Workspace, run: Path, limit: int | None = None) -> dict[str, Any]:
+def facts(workspace: Workspace, run: Path, limit: int | None = None, data: str | None = None) -> dict[str, Any]:
     """What every table says of a trained image classifier.
 
     Args:
         workspace: of the recipe.
         run: its folder.
         limit: only the first so many test images.
+        data: another set whose test images to take; None for the run's own.
 
     Returns:
         ``test_error`` in %, ``majority_error`` in % of always naming the commonest class, ``classes_named`` of the predictions,
         ``parameters``, ``iterations`` of a solve on average, None without one, and ``microseconds`` of an input's evaluation.
     """
-    _, data, model = load_image_run(run, workspace.data_root)
-    x, y = data.test_x[:limit], data.test_y[:limit]
+    _, own, model = load_image_run(run, workspace.data_root)
+    images = own if data is None else load_images(data, workspace.data_root)
+    x, y = images.test_x[:limit], images.test_y[:limit]
     begun = time.process_time()
     predictions = torch.cat([model(part).argmax(1) for part in x.split(_BATCH)])
     seconds = time.process_time() - begun

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.certificates import certify
+from wellposed.data import load_images
 from wellposed.errors import CertificateError
 from wellposed.experiments.results import Attacked, check_consistency
 from wellposed.experiments.robustness import attacked_on, certified_on, plainly_attacked_on
@@ -21,7 +22,8 @@ SAMPLES_OF_AUTO_ATTACK = 100  # images: it takes seconds for each
 
 
 def robustness(
-    workspace: Workspace, run: Path, *, radii: Sequence[float], limit: int | None, attack: dict[str, Any] | None, norm: str = "2"
+    workspace: Workspace, run: Path, *, radii: Sequence[float], limit: int | None, attack: dict[str, Any] | None, norm: str = "2",
+    data: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Certify and attack a trained image classifier.
 
@@ -33,6 +35,7 @@ def robustness(
         attack: ``images`` to attack, ``steps`` of projected gradients, ``radii``, whether ``auto``, AutoAttack at the same
             radii, and names of ``plain`` perturbations, see `plain_distances`; None for no attack.
         norm: of perturbations.
+        data: another set whose test images to take; None for the run's own.
 
     Returns:
         ``lipschitz`` by the best bound, ``product`` of norms, None where a block has none, and ``lower_bound``, all from pixels
@@ -45,8 +48,9 @@ def robustness(
     Raises:
         CertificateError: the network has no certificate, or an attack contradicts it.
     """
-    _, data, model = load_image_run(run, workspace.data_root)
-    x, y = data.test_x[:limit], data.test_y[:limit]
+    _, own, model = load_image_run(run, workspace.data_root)
+    images = own if data is None else load_images(data, workspace.data_root)
+    x, y = images.test_x[:limit], images.test_y[:limit]
     network = materialise(model, tuple(x.shape[1:]))
     certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS])
     assert certificate.lower_bound is not None  # inputs were given
@@ -54,7 +58,7 @@ def robustness(
     found = certified_on(batches, network, certificate, certificate.lower_bound, "", lambda _: None)
     measured: dict[str, Any] = {
         "lipschitz": found.lipschitz, "product": _product(network, norm),
-        "lower_bound": found.lower_bound, "deviation": min(data.std), "unsolved": found.unsolved, "radii": list(radii),
+        "lower_bound": found.lower_bound, "deviation": min(own.std), "unsolved": found.unsolved, "radii": list(radii),
         "certified": {rule: [100.0 * found.accuracy(radius, rule) for radius in radii] for rule in found.radii},
     }  # fmt: skip
     if attack is not None:
