@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wellposed.errors import choices
-from wellposed.reproduction.papers import monotone
+from wellposed.reproduction.papers import monotone, orthogonal
 from wellposed.reproduction.recipe import Recipe
 
 
@@ -30,9 +30,15 @@ PAPERS: dict[str, Paper] = {
         "Pabbaraju, Winston & Kolter, *Estimating Lipschitz constants of monotone deep equilibrium models*, ICLR 2021",
         "The hyper-parameters of its sweeps were not published; ours are the same for all networks of a figure.",
     ),
+    "orthogonal": Paper(
+        "Orthogonal equilibrium networks",
+        "Singh & Lou, *1-Lipschitz deep equilibrium models*",
+        "The paper states neither its protocol nor what stands behind ±; its code is that of implicit graph networks (Gu et al. "
+        "2020) with other weights, whose script reports the best epoch of every fold on the graphs that it tests on.",
+    ),
 }
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*monotone.RECIPES,)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*monotone.RECIPES, *orthogonal.RECIPES)}
 
 
 def recipes_of(paper: str) -> list[Recipe]:

@@ -12,6 +12,7 @@ from filelock import FileLock
 from torch import nn
 
 from wellposed.errors import CheckpointError
+from wellposed.experiments.learning import Learned, learned
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.reproduction.cell import Workspace, digest_of
 from wellposed.training.config import TrainConfig, presets, read_config
@@ -76,11 +77,11 @@ def facts(workspace: Workspace, run: Path, limit: int | None = None) -> dict[str
     begun = time.process_time()
     predictions = torch.cat([model(part).argmax(1) for part in x.split(_BATCH)])
     seconds = time.process_time() - begun
-    counts = torch.bincount(y)
+    what = learned(predictions, y)
     return {
-        "test_error": 100.0 * float((predictions != y).double().mean()),
-        "majority_error": 100.0 * (1.0 - float(counts.max()) / len(y)),
-        "classes_named": len(predictions.unique()),
+        "test_error": 100.0 * what.error,
+        "majority_error": 100.0 * what.majority_error,
+        "classes_named": what.classes_named,
         "parameters": sum(part.numel() for part in model.parameters()),
         "iterations": _iterations(model, x[:_BATCH]),
         "microseconds": 1e6 * seconds / len(y),
@@ -105,8 +106,4 @@ def _iterations(model: nn.Module, x: torch.Tensor) -> float | None:
 
 def learned_nothing(measured: dict[str, Any]) -> str:
     """A sentence about a network that names one class, or errs no less than whoever always names the commonest; else empty."""
-    if measured["classes_named"] == 1:
-        return "Its predictions are constant: it has learned nothing, and whatever is certified of it says nothing."
-    if measured["test_error"] >= measured["majority_error"]:
-        return "It errs no less often than whoever always names the commonest class."
-    return ""
+    return Learned(measured["test_error"], measured["majority_error"], measured["classes_named"]).remark
