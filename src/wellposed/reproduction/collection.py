@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wellposed.errors import choices
-from wellposed.reproduction.papers import monotone, orthogonal
+from wellposed.reproduction.papers import monotone, orthogonal, pcdeq
 from wellposed.reproduction.recipe import Recipe
 
 
@@ -30,6 +30,13 @@ PAPERS: dict[str, Paper] = {
         "Pabbaraju, Winston & Kolter, *Estimating Lipschitz constants of monotone deep equilibrium models*, ICLR 2021",
         "The hyper-parameters of its sweeps were not published; ours are the same for all networks of a figure.",
     ),
+    "pcdeq": Paper(
+        "Positive concave equilibrium networks",
+        "Gabor, Piotrowski & Cavalcante, *Positive concave deep equilibrium models*, ICML 2024",
+        "The numbers of its tables and figures are not at hand, so that none is compared with. Architectures and settings are "
+        "those of its published program, except that offsets have a floor of 0.01, that the learning rate follows one cycle, and "
+        "that a solve ends by a bound of each sample's error.",
+    ),
     "orthogonal": Paper(
         "Orthogonal equilibrium networks",
         "Singh & Lou, *1-Lipschitz deep equilibrium models*",
@@ -38,7 +45,9 @@ PAPERS: dict[str, Paper] = {
     ),
 }
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*monotone.RECIPES, *orthogonal.RECIPES)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (*monotone.RECIPES, *pcdeq.RECIPES, *orthogonal.RECIPES)
+}
 
 
 def recipes_of(paper: str) -> list[Recipe]:
