@@ -20,6 +20,7 @@ from wellposed.training.run import load_run
 _INPUTS = 200  # for which iterations are counted
 _COLOURS = ("#1f5f99", "#b5423c", "#6b7d5c", "#c98a3d", "#5b8db8", "#7d5c7a", "#9aa5b1", "#2f2f2f")
 _MARKERS = "osD^vP*X"
+_LEGEND = 90  # letters that its rows have room for
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ def _draw(entries: Sequence[Compared], radius: float, folder: Path) -> Path:
         for axes in panels[:, 0]:
             axes.set_ylabel(f"accuracy at radius {radius:g}, %")
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        columns = max(1, min(4, _LEGEND // max(map(len, labels))))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
         for ending in ("png", "svg"):
             figure.savefig(folder / f"compare.{ending}", dpi=150, metadata={"Date": None} if ending == "svg" else None)
         plt.close(figure)

@@ -248,7 +248,7 @@ def accuracies_by_epoch(runs: Mapping[Place, FoldRun], part: str) -> dict[str, T
     Raises:
         InputError: a run is missing.
     """
-    seeds, folds = (sorted({place[part] for place in runs}) for part in (1, 2))
+    seeds, folds = sorted({seed for _, seed, _ in runs}), sorted({fold for *_, fold in runs})
     for place in ((p, s, f) for p in PRESETS for s in seeds for f in folds):
         if place not in runs:
             raise InputError(f"runs: have none of the variant {place[0]} with seed {place[1]} on fold {place[2]}")
