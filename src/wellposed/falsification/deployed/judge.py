@@ -84,19 +84,22 @@ class Judge:
 
     def _less_than_honest(self, files: Files, folder: Path) -> list[str]:
         """Constants below those of an honest proof, by the evidence of the honest file or by new evidence."""
-        known, same = self.honest.claim, files.model_bytes == self.honest.model_bytes
-        if same and files.claim["norm"] == known["norm"]:
-            less = _less(files.claim, known["lipschitz"], known["pairs"], _SAME)
-        else:
-            again = by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
-            less = ["nothing is known"] if again is None else _less(files.claim, *again, _SEARCHED)
+        known = self.honest.claim
+        same = files.model_bytes == self.honest.model_bytes and files.claim["norm"] == known["norm"]
+        by_old = (
+            (known["lipschitz"], known["pairs"])
+            if same
+            else by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
+        )
+        less = ["nothing is known"] if by_old is None else _less(files.claim, *by_old, _SAME if same else _SEARCHED)
         if not less:
             return []
         try:
             found, _ = self.proof(files, folder)
         except Impossible:
             return []  # slopes are all that is known
-        return _less(files.claim, found["lipschitz"], found["pairs"], _SEARCHED)
+        less = _less(files.claim, found["lipschitz"], found["pairs"], _SEARCHED)
+        return less if by_old is None or not less else _less(files.claim, *by_old, _SEARCHED)
 
     def proof(self, files: Files, folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         """An honest proof of files that were written to a folder, see `honest.proof`."""
