@@ -170,19 +170,26 @@ def attack_run(
     )
     keep_attacked(run, found, norm)
     if norm == "2":
-        with torch.no_grad():
-            predictions = exact(examples.double()).argmax(1)
-        nearest = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:_SHOWN]
-        shown = [
-            {
-                "index": i, "distance": float(distances[i]), "label": int(y[i]), "prediction": int(predictions[i]),
-                "image": x[i, 0].tolist(), "adversarial": examples[i, 0].tolist(),
-            }
-            for i in nearest.tolist()
-            if 0.0 < float(distances[i]) < float("inf")
-        ]  # fmt: skip
-        write_json(RunFolder(run).adversarial, shown)
+        write_json(RunFolder(run).adversarial, _nearest(exact, (x, y), distances, examples))
     return found
+
+
+@torch.no_grad()
+def _nearest(
+    exact: Network | nn.Module, data: tuple[Tensor, Tensor], distances: Tensor, examples: Tensor
+) -> list[dict[str, Any]]:
+    """The nearest adversarial examples beside their images, as reports show them."""
+    x, y = data
+    predictions = exact(examples.double()).argmax(1)
+    nearest = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:_SHOWN]
+    return [
+        {
+            "index": i, "distance": float(distances[i]), "label": int(y[i]), "prediction": int(predictions[i]),
+            "image": x[i, 0].tolist(), "adversarial": examples[i, 0].tolist(),
+        }
+        for i in nearest.tolist()
+        if 0.0 < float(distances[i]) < float("inf")
+    ]  # fmt: skip
 
 
 def attacked_on(
