@@ -13,7 +13,7 @@ from typing import Any
 
 from wellposed.errors import CheckpointError
 from wellposed.experiments.environment import environment
-from wellposed.training.folder import make_folder, write_json
+from wellposed.training.folder import make_folder, write_whole
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,6 @@ def record_of(workspace: Workspace, cell: Cell) -> Record:
     record = Record(cell.task, dict(cell.settings), measured, {**environment([cell.task]), **spent})
     write_whole(path, asdict(record))
     return record
-
-
-def write_whole(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all, whoever reads it meanwhile and whenever the program is stopped.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    write_json(unfinished, content, indent=1)
-    unfinished.replace(path)
 
 
 def record_path(workspace: Workspace, cell: Cell) -> Path:
