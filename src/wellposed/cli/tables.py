@@ -11,19 +11,23 @@ import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.errors import InputError
+from wellposed.experiments.comparison import Compared, compared, write_comparison
+from wellposed.experiments.comparison import as_text as comparison_text
 from wellposed.experiments.report import write_report
-from wellposed.experiments.results import RADII
+from wellposed.experiments.results import RADII, check_radii
 from wellposed.experiments.tables import as_text, summarise
 
 
 @dataclass(frozen=True)
 class Compare(Common):
-    """One table for several certified runs."""
+    """One table, one picture and one page for several runs that were certified or attacked."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run folders."""
     eps: tuple[float, ...] = RADII
-    """Euclidean radii of the table."""
+    """Euclidean radii; the table and the picture are about the middle one, the page has them all."""
+    out: Path | None = None
+    """Folder for compare.html, which needs no other file, and its picture."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,18 @@ def compare(arguments: list[str]) -> int:
     options = parse(Compare, arguments, "wellposed compare")
     if not options.runs:
         raise InputError("runs=(): give at least one run folder")
-    summaries = [summarise(run, options.eps) for run in options.runs]
-    return show([dataclasses.asdict(s) for s in summaries], "\n\n".join(as_text(s) for s in summaries), options)
+    check_radii(options.eps)
+    radius = options.eps[len(options.eps) // 2]
+    entries = [compared(run, options.eps, options.data_root) for run in options.runs]
+    texts = [comparison_text(entries, radius), *(as_text(entry.summary) for entry in entries)]
+    if options.out is not None:
+        texts.append(str(write_comparison(entries, radius, options.out).resolve()))
+    found = [{**dataclasses.asdict(entry.summary), **_beside(entry)} for entry in entries]
+    return show(found, "\n\n".join(texts), options)
+
+
+def _beside(entry: Compared) -> dict[str, Any]:
+    return {"parameters": entry.parameters, "iterations": entry.iterations, "seconds": entry.seconds}
 
 
 def report(arguments: list[str]) -> int:

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.graphs import graph_distances
 from wellposed.certificates import certify
 from wellposed.errors import check
 from wellposed.experiments.certificate_files import file_certificate
+from wellposed.experiments.learning import learned
 from wellposed.experiments.results import Attacked, Certified, check_radii, file_digest, keep_attacked, keep_certified
 from wellposed.experiments.robustness import certified_on
 from wellposed.lower_bounds.graph_witness import graph_slope
@@ -82,10 +84,14 @@ def attack_graphs(
     check(steps >= 1, "steps", steps, "must be at least 1")
     model, batches = _loaded(run, data_root, limit)
     distances: list[float] = []
+    with torch.no_grad():
+        predictions = torch.cat([model(graphs).argmax(1) for graphs, _ in batches])
+    what = learned(predictions, torch.cat([labels for _, labels in batches]))
     for graphs, labels in batches:
         distances += graph_distances(model, graphs, labels, radii, steps=steps).tolist()
         done(len(distances))
-    found = Attacked(distances, steps, list(radii), file_digest(RunFolder(run).weights))
+    digest = file_digest(RunFolder(run).weights)
+    found = Attacked(distances, steps, list(radii), digest, what.majority_error, what.classes_named)
     keep_attacked(run, found)
     return found
 

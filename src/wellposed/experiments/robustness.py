@@ -16,6 +16,7 @@ from wellposed.certificates import Certificate, certify
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check
 from wellposed.experiments.certificate_files import file_certificate
+from wellposed.experiments.learning import learned
 from wellposed.experiments.results import (
     Attacked,
     Certified,
@@ -98,18 +99,19 @@ def certified_on(
         done: called with the number of inputs that are finished.
     """
     radii: dict[str, list[float]] = {rule: [] for rule in certificate.rules}
-    count, wrong, unsolved = 0, 0, 0
+    predictions, truth, unsolved = [], [], 0
     for inputs, labels in batches:
         result = network.bounded(inputs)
         for rule, values in radii.items():
             values += certificate.of(result, labels, rule=rule).tolist()
-        wrong += int((result.logits.argmax(1) != labels).sum())
+        predictions.append(result.logits.argmax(1))
+        truth.append(labels)
         unsolved += int(result.unsolved.sum())
-        count += len(labels)
-        done(count)
+        done(sum(map(len, truth)))
+    what = learned(torch.cat(predictions), torch.cat(truth))
     return Certified(
-        certificate.lipschitz, lower_bound, wrong / max(count, 1), radii, digest, certificate.method, _constants(certificate),
-        unsolved=unsolved, left_out=certificate.left_out,
+        certificate.lipschitz, lower_bound, what.error, radii, digest, certificate.method, _constants(certificate),
+        unsolved=unsolved, left_out=certificate.left_out, majority_error=what.majority_error, classes_named=what.classes_named,
     )  # fmt: skip
 
 
@@ -156,22 +158,38 @@ def attack_run(
         model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto, done=done,
         is_fooled=_judge(exact),
     )  # fmt: skip
-    found = Attacked(distances.tolist(), steps, list(radii), file_digest(RunFolder(run).weights))
+    with torch.no_grad():
+        what = learned(torch.cat([exact(part.double()).argmax(1) for part in x.split(_BATCH)]), y)
+    found = Attacked(
+        distances.tolist(),
+        steps,
+        list(radii),
+        file_digest(RunFolder(run).weights),
+        what.majority_error,
+        what.classes_named,
+    )
     keep_attacked(run, found, norm)
     if norm == "2":
-        with torch.no_grad():
-            predictions = exact(examples.double()).argmax(1)
-        nearest = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:_SHOWN]
-        shown = [
-            {
-                "index": i, "distance": float(distances[i]), "label": int(y[i]), "prediction": int(predictions[i]),
-                "image": x[i, 0].tolist(), "adversarial": examples[i, 0].tolist(),
-            }
-            for i in nearest.tolist()
-            if 0.0 < float(distances[i]) < float("inf")
-        ]  # fmt: skip
-        write_json(RunFolder(run).adversarial, shown)
+        write_json(RunFolder(run).adversarial, _nearest(exact, (x, y), distances, examples))
     return found
+
+
+@torch.no_grad()
+def _nearest(
+    exact: Network | nn.Module, data: tuple[Tensor, Tensor], distances: Tensor, examples: Tensor
+) -> list[dict[str, Any]]:
+    """The nearest adversarial examples beside their images, as reports show them."""
+    x, y = data
+    predictions = exact(examples.double()).argmax(1)
+    nearest = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:_SHOWN]
+    return [
+        {
+            "index": i, "distance": float(distances[i]), "label": int(y[i]), "prediction": int(predictions[i]),
+            "image": x[i, 0].tolist(), "adversarial": examples[i, 0].tolist(),
+        }
+        for i in nearest.tolist()
+        if 0.0 < float(distances[i]) < float("inf")
+    ]  # fmt: skip
 
 
 def attacked_on(

@@ -83,7 +83,9 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         )
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
-        return Summary(str(run), len(attacked.distances), inputs, 1.0 - attacked.accuracy(0.0), None, None, rows)
+        return Summary(
+            str(run), len(attacked.distances), inputs, 1.0 - attacked.accuracy(0.0), None, None, rows, attacked.remarks
+        )
     certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
@@ -117,13 +119,14 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
 
 def header(summary: Summary) -> str:
     """One line about a run."""
+    said = "".join(f"; {remark}" for remark in summary.remarks)
     if summary.lipschitz is None or summary.lower_bound is None:
-        return f"{summary.run}: test error {100 * summary.test_error:.2f} %, no certificate"
+        return f"{summary.run}: test error {100 * summary.test_error:.2f} %, no certificate{said}"
     units = "pixel units" if summary.inputs == "images" else "units of node features"
     return (
         f"{summary.run}: test error {100 * summary.test_error:.2f} %, Lipschitz constant at most {summary.lipschitz:.4g}, "
         f"at least {summary.lower_bound:.4g} ({units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
-        + "".join(f"; {remark}" for remark in summary.remarks)
+        + said
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wellposed.errors import choices
-from wellposed.reproduction.papers import lben, monotone, nemon
+from wellposed.reproduction.papers import lben, monotone, nemon, orthogonal, pcdeq
 from wellposed.reproduction.recipe import Recipe
 
 
@@ -47,9 +47,24 @@ PAPERS: dict[str, Paper] = {
         "feed-forward networks of the second paper, trained by intervals, are left out, as this library trains only its "
         "equilibrium networks so. Inversion moves every pixel x towards 1 − x by at most the amplitude.",
     ),
+    "pcdeq": Paper(
+        "Positive concave equilibrium networks",
+        "Gabor, Piotrowski & Cavalcante, *Positive concave deep equilibrium models*, ICML 2024",
+        "The numbers of its tables and figures are not at hand, so that none is compared with. Architectures and settings are "
+        "those of its published program, except that offsets have a floor of 0.01, that the learning rate follows one cycle, and "
+        "that a solve ends by a bound of each sample's error.",
+    ),
+    "orthogonal": Paper(
+        "Orthogonal equilibrium networks",
+        "Singh & Lou, *1-Lipschitz deep equilibrium models*",
+        "The paper states neither its protocol nor what stands behind ±; its code is that of implicit graph networks (Gu et al. "
+        "2020) with other weights, whose script reports the best epoch of every fold on the graphs that it tests on.",
+    ),
 }
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*monotone.RECIPES, *lben.RECIPES, *nemon.RECIPES)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for paper in (monotone, lben, nemon, orthogonal, pcdeq) for recipe in paper.RECIPES
+}
 
 
 def recipes_of(paper: str) -> list[Recipe]:
