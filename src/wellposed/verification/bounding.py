@@ -24,6 +24,7 @@ from wellposed.verification.secants import refine
 
 _ROUNDS = 6  # of the weights of pixels
 _HOPELESS = 0.05  # share of what is missing that a round must gain
+_ROUGH = 0.5  # tolerance of a round that is only meant to move the weights
 _LOOSE = 0.03  # tolerance of bounds that are only meant to shrink others
 
 
@@ -76,8 +77,9 @@ class Bounding:
             goal = 1e-9 * (1.0 + abs(float(problem.objective[-1])))
             last = round_ == rounds - 1
             multipliers = minimise(
-                problem, target=goal, tolerance=1e-3 if rounds == 1 else _LOOSE, initial=initial, give_up=last
-            )
+                problem, target=goal, tolerance=1e-3 if rounds == 1 else _LOOSE, initial=initial,
+                give_up=math.inf if last else _ROUGH,
+            )  # fmt: skip
             if multipliers.bound > 0.0 and proved(problem, multipliers) > 0.0:
                 self._remember(target, shares)
                 return Outcome(True)

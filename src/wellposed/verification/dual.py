@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from wellposed.verification.relaxation import Relaxed
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Inside:
+    """Multipliers where F is positive definite but for its last row, which t decides.
+
+    Attributes:
+        theta: θ, with zero in the place of t.
+        highest: the largest t for them.
+        barrier: −log det of F without its last row, less the logarithms of the multipliers that must be positive.
+        factor: the Cholesky factor of F without its last row.
+        reach: the last row of F, through the inverse of the factor.
+    """
+
+    theta: Tensor
+    highest: float
+    barrier: float
+    factor: Tensor
+    reach: Tensor
+
+    def __repr__(self) -> str:
+        return f"Inside(highest={self.highest:.6g})"
 
 
 class Dual:
@@ -58,24 +81,21 @@ class Dual:
         found.diagonal()[self.inputs] += theta[1]
         return found
 
-    def highest(self, theta: Tensor) -> tuple[float, float]:
-        """The largest t for the other multipliers, and log det of F without its last row; (−∞, 0) outside."""
+    def at(self, theta: Tensor) -> Inside | None:
+        """What the barrier needs of these multipliers, whatever their t; None outside."""
+        positive = theta[self.signed]
+        if not float(positive.min()) > 0.0:
+            return None
         rest = theta.clone()
         rest[0] = 0.0
         found = self.matrix(rest)
         factor, failed = torch.linalg.cholesky_ex(found[:-1, :-1])
         if int(failed):
-            return -math.inf, 0.0
-        reach = torch.linalg.solve_triangular(factor, found[:-1, -1:], upper=False)
-        return float(found[-1, -1]) - float(reach.square().sum()), 2.0 * float(factor.diagonal().log().sum())
-
-    def value(self, theta: Tensor, weight: float) -> float:
-        """−weight·t plus the barrier, at the t that is best for the other multipliers; infinite outside."""
-        positive = theta[self.signed]
-        if bool((positive <= 0.0).any()):
-            return math.inf
-        highest, determinant = self.highest(theta)
-        return -weight * highest - determinant - float(positive.log().sum())
+            return None
+        reach = torch.linalg.solve_triangular(factor, found[:-1, -1:], upper=False)[:, 0]
+        highest = float(found[-1, -1]) - float(reach.square().sum())
+        barrier = -2.0 * float(factor.diagonal().log().sum()) - float(positive.log().sum())
+        return Inside(rest, highest, barrier, factor, reach) if math.isfinite(highest) else None
 
     def _charted(self, rows: Tensor) -> Tensor:
         """The chart times a matrix whose rows are about the products, by its few entries."""
@@ -83,14 +103,16 @@ class Dual:
         one, zz, yy, z, y, zy, xx, x, identity = rows.split(sizes)
         return torch.cat([-one, identity - one, zz - z, yy - y, -zy, z + y - one, xx - x])
 
-    def derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    def derivatives(self, inside: Inside, weight: float) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Gradient of the barrier, factor of its scaled Hessian with the scale, and F⁻¹; None at the limit of float64.
 
-        Each F_i is a few products of forms, so that traces of their products are products of entries of one table.
+        With the weight of t, the barrier is least along t at 1/weight below the highest. Each F_i is a few products of forms, so
+        that traces of their products are products of entries of one table.
         """
-        lower, failed = torch.linalg.cholesky_ex(self.matrix(theta))
-        if int(failed):
-            return None
+        theta = inside.theta
+        lower = torch.zeros(self.size, self.size, dtype=torch.float64, device="cpu")
+        lower[:-1, :-1], lower[-1, :-1] = inside.factor, inside.reach
+        lower[-1, -1] = weight**-0.5
         inverse = torch.cholesky_inverse(lower)
         moved = self.forms @ inverse
         table = moved @ self.forms.t()
