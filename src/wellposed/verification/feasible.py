@@ -11,7 +11,7 @@ _BALLS = tuple(10.0 ** (power / 2) for power in range(-10, 9))  # of the ball, o
 
 
 def feasible(dual: Dual) -> Inside:
-    """Multipliers inside: the bound in a diagonal metric λ, moved inside, at the best ratio to that of the ball and the best scale.
+    """Multipliers inside: the bound in a diagonal metric λ, moved inside, at the best scale and ratio to that of the ball.
 
     Raises:
         ArithmeticError: none were found, for lack of digits.
