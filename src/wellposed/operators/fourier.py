@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 
+_FEW_TAPS = 9  # up to which a sum over taps in float32 is no less exact than a transform
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
@@ -65,6 +66,8 @@ def transfer_function(kernel: Tensor, height: int, width: int, stride: tuple[int
         raise InputError(
             f"kernel: has {rows} × {columns} taps; needs odd numbers of them, no larger than the image of {full[0]} × {full[1]}"
         )
+    if stride == (1, 1) and kernel.dtype == torch.float32 and rows * columns <= _FEW_TAPS:
+        return _summed(kernel, height, width)
     padded = torch.nn.functional.pad(kernel, (0, full[1] - columns, 0, full[0] - rows))
     centred = torch.roll(padded, (-(rows // 2), -(columns // 2)), (2, 3))
     if stride != (1, 1):
@@ -72,6 +75,19 @@ def transfer_function(kernel: Tensor, height: int, width: int, stride: tuple[int
         centred = phases.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
     # conv2d correlates: its transfer function is the conjugate of the kernel's transform.
     return torch.fft.rfft2(centred).conj().permute(2, 3, 0, 1).resolve_conj().contiguous()
+
+
+def _summed(kernel: Tensor, height: int, width: int) -> Tensor:
+    """`transfer_function` as a sum over taps: two matrix products, and as exact as the transform, for few taps."""
+    outputs, inputs, rows, columns = kernel.shape
+    where = {"dtype": torch.float64, "device": kernel.device}
+    down, across = (torch.arange(taps, **where) - taps // 2 for taps in (rows, columns))
+    turns = (torch.arange(height, **where)[:, None] * down % height) / height
+    turns_across = (torch.arange(width // 2 + 1, **where)[:, None] * across % width) / width
+    angles = 2.0 * torch.pi * (turns[:, None, :, None] + turns_across[None, :, None, :]).reshape(-1, rows * columns)
+    taps = kernel.flatten(2).permute(2, 0, 1).flatten(1)
+    real, imaginary = (part.to(kernel.dtype) @ taps for part in (angles.cos(), angles.sin()))
+    return torch.complex(real, imaginary).reshape(height, width // 2 + 1, outputs, inputs)
 
 
 def image_rounding(size: tuple[int, int]) -> float:
