@@ -9,14 +9,7 @@ import pytest
 from harness import golden
 
 # Key: (how much more is allowed, relative and at most 1e-6; the proof that demands it).
-_SUMMED = (
-    "W in float32 is a sum over taps, no further from that of float64 (test_operators.py): it rounds to other numbers"
-)
-LOOSENED: dict[str, tuple[float, str]] = {
-    f"{name}/float32/2, product/{kind}/upper": (1e-7, _SUMMED)
-    for name in ("conv mondeq", "conv mondeq without pooling")
-    for kind in ("lipschitz", "pairs")
-}
+LOOSENED: dict[str, tuple[float, str]] = {}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 
-_FEW_TAPS = 9  # up to which a sum over taps in float32 is no less exact than a transform
+_FEW_TAPS = 9  # up to which a sum over taps in float32 is no less exact than a transform,
+_MANY_PIXELS = 64  # of at least so many pixels
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
@@ -76,9 +77,9 @@ def transfer_function(kernel: Tensor, height: int, width: int, stride: tuple[int
 
 
 def summed_transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
-    """`transfer_function` of stride one, for few taps in float32 as a sum over them: quicker, and no less exact."""
+    """`transfer_function` of stride one; in float32 for few taps and many pixels a sum over taps: quicker, and no less exact."""
     outputs, inputs, rows, columns = kernel.shape
-    if kernel.dtype != torch.float32 or rows * columns > _FEW_TAPS:
+    if kernel.dtype != torch.float32 or rows * columns > _FEW_TAPS or height * width < _MANY_PIXELS:
         return transfer_function(kernel, height, width)
     where = {"dtype": torch.float64, "device": kernel.device}
     down, across = (torch.arange(taps, **where) - taps // 2 for taps in (rows, columns))
