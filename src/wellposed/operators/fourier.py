@@ -11,7 +11,7 @@ from torch import Tensor
 from wellposed.errors import InputError
 
 _FEW_TAPS = 9  # up to which a sum over taps in float32 is no less exact than a transform,
-_MANY_PIXELS = 64  # of at least so many pixels
+_MANY_PIXELS = 196  # of at least so many pixels
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
