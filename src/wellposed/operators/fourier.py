@@ -81,10 +81,12 @@ def summed_transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
     outputs, inputs, rows, columns = kernel.shape
     if kernel.dtype != torch.float32 or rows * columns > _FEW_TAPS or height * width < _MANY_PIXELS:
         return transfer_function(kernel, height, width)
-    where = {"dtype": torch.float64, "device": kernel.device}
-    down, across = (torch.arange(taps, **where) - taps // 2 for taps in (rows, columns))
-    turns = (torch.arange(height, **where)[:, None] * down % height) / height
-    turns_across = (torch.arange(width // 2 + 1, **where)[:, None] * across % width) / width
+    down, across, up, along = (
+        torch.arange(count, dtype=torch.float64, device=kernel.device)
+        for count in (rows, columns, height, width // 2 + 1)
+    )
+    turns = (up[:, None] * (down - rows // 2) % height) / height
+    turns_across = (along[:, None] * (across - columns // 2) % width) / width
     angles = 2.0 * torch.pi * (turns[:, None, :, None] + turns_across[None, :, None, :]).reshape(-1, rows * columns)
     taps = kernel.flatten(2).permute(2, 0, 1).flatten(1)
     real, imaginary = (part.to(kernel.dtype) @ taps for part in (angles.cos(), angles.sin()))
