@@ -22,7 +22,6 @@ from wellposed.solvers.base import Iteration
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
 
-
 # Changes of iterates are taken to shrink by this share at least.
 _LEAST_SHRINKING = 1e-12
 
