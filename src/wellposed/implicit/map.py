@@ -113,8 +113,12 @@ class MapEquation(Equation):
         if not any(tensor.requires_grad for tensor in rest):
             return outcome
         evaluation = Evaluation(self.function, outcome.value, rest, [tensor.requires_grad for tensor in rest])
+        try:
+            image = evaluation.image()
+        except (InputError, RuntimeError):  # there is no graph of this map: backward passes will say so, if there are any
+            return outcome
         self.evaluations.append(evaluation)
-        return Outcome(evaluation.image(), report)
+        return Outcome(image, report)
 
     @override
     def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:
