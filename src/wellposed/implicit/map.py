@@ -115,7 +115,10 @@ class MapEquation(Equation):
         evaluation = Evaluation(self.function, outcome.value, rest, [tensor.requires_grad for tensor in rest])
         try:
             image = evaluation.image()
-        except (InputError, RuntimeError):  # there is no graph of this map: backward passes will say so, if there are any
+        except (
+            InputError,
+            RuntimeError,
+        ):  # there is no graph of this map: backward passes will say so, if there are any
             return outcome
         self.evaluations.append(evaluation)
         return Outcome(image, report)
