@@ -42,6 +42,14 @@ class Evaluated:
         return median_and_worst(self.run(), self._true)
 
 
+def _solving(layer: Any) -> Callable[[Tensor], Tensor]:
+    def value(x: Tensor) -> Tensor:
+        found: Tensor = layer.solve(x).value
+        return found
+
+    return value
+
+
 def rows(options: Options) -> Iterator[Row]:
     """One row per layer."""
     rules = Rules(tolerances=0, seconds=0.2 if options.quick else 6.0)
@@ -53,7 +61,7 @@ def rows(options: Options) -> Iterator[Row]:
         exact.load_state_dict(layer.state_dict())
         with torch.no_grad():
             true = exact(x.double())
-        own = Contestant.of("solve", Evaluated(lambda given, layer=layer: layer.solve(given).value, x, true))
+        own = Contestant.of("solve", Evaluated(_solving(layer), x, true))
         rival = Contestant.of("layer(x)", Evaluated(layer, x, true))
         yield from contest(f"{family}, {width} wide, batch {_BATCH}", [own], [rival], rules)
 

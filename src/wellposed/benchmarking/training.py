@@ -98,8 +98,9 @@ def write_case(
     value.backward(cotangent)
     gradients = {name: part.grad for name, part in exact.named_parameters() if part.grad is not None}
     case = {
-        "family": family, "width": width, "options": given, "x": x, "cotangent": cotangent.float(), "state": dict(layer.state_dict()),
-        "value": value.detach(), "gradients": {name: found for name, found in gradients.items() if found.norm() > 0},
+        "family": family, "width": width, "options": given, "x": x, "cotangent": cotangent.float(),
+        "state": dict(layer.state_dict()), "value": value.detach(),
+        "gradients": {name: found for name, found in gradients.items() if found.norm() > 0},
     }  # fmt: skip
     path = folder / "case.pt"
     torch.save(case, path)
