@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -256,11 +258,13 @@ def test_what_is_kept_for_the_backward_pass_is_one_evaluation_whatever_the_itera
 
     state = testing.zeros(50, 40).requires_grad_()
     one, _ = kept_bytes(lambda: f(state, weight, offset))
+
+    def solved(rtol):
+        return wp.fixed_point(f, testing.zeros(50, 40), (weight, offset), rtol=rtol, solver=solver)
+
     steps, sizes = [], []
     for rtol in (1e-2, 1e-6):
-        size, found = kept_bytes(
-            lambda: wp.fixed_point(f, testing.zeros(50, 40), (weight, offset), rtol=rtol, solver=solver)
-        )
+        size, found = kept_bytes(functools.partial(solved, rtol))
         steps.append(int(found.steps.max()))
         sizes.append(size)
     assert steps[1] >= steps[0] + 3

@@ -22,7 +22,7 @@ ROOMS = (
     "maps", "layers", "network", "bounds", "lower_bounds", "generalisation", "certificates", "checker",
     "deployment", "verification",
     "wellposed", "comparison", "attacks", "data", "models", "interop", "training", "experiments",
-    "falsification", "benchmarking", "cli", "testing", "__main__",
+    "falsification", "benchmarking", "reproduction", "cli", "testing", "__main__",
 )  # fmt: skip
 
 # Where the kinds are, and where they are told apart at the border: they may look at classes.

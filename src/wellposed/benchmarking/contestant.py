@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.benchmarking import worker
-from wellposed.benchmarking.environment import commit
 from wellposed.errors import InputError
+from wellposed.experiments.environment import commit
 
 OWN = Path(__file__).resolve().parents[2]  # the folder from which this version of the library is imported
 

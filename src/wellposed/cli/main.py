@@ -67,6 +67,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         name,
         ("train", "certify", "attack", "compare", "report", "reproduce", "export", "verify", "import", "bench"),
     )
+    if name == "verify":  # which works without any extra
+        from wellposed import checker
+
+        return checker.main
     require("tyro", "train")
     from wellposed.cli import commands
 

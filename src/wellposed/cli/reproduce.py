@@ -11,6 +11,7 @@ import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
+from wellposed.cli.recipes import recipes
 from wellposed.errors import check, choices
 from wellposed.experiments.graph_folds import as_text as folds_text
 from wellposed.experiments.graph_folds import run_folds
@@ -100,13 +101,21 @@ class ReproduceForgeries(Common):
     """Only files of these networks."""
 
 
+_USAGE = """usage: wellposed reproduce NAME [OPTIONS]      (wellposed reproduce NAME --help for the options)
+       wellposed reproduce --list               every figure and table of the papers, with its data and hours
+       wellposed reproduce all --quick          all of them in small
+
+further experiments: """
+
+
 def reproduce(arguments: list[str]) -> int:
-    """``wellposed reproduce EXPERIMENT``."""
+    """``wellposed reproduce NAME``."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: wellposed reproduce EXPERIMENT [OPTIONS]\n\nexperiments: {', '.join(EXPERIMENTS)}")
+        print(_USAGE + ", ".join(EXPERIMENTS))
         return 0 if arguments else 2
-    choices("experiment", arguments[0], tuple(EXPERIMENTS))
-    return EXPERIMENTS[arguments[0]](arguments[1:])
+    if arguments[0] in EXPERIMENTS:
+        return EXPERIMENTS[arguments[0]](arguments[1:])
+    return recipes(arguments)
 
 
 def reproduce_presets(arguments: list[str]) -> int:

@@ -154,7 +154,7 @@ def attack_run(
     exact = _exact(model)
     distances, examples = adversarial_distances(
         model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto, done=done,
-        is_fooled=lambda images, truth: _is_fooled(exact, images.double(), truth),
+        is_fooled=_judge(exact),
     )  # fmt: skip
     found = Attacked(distances.tolist(), steps, list(radii), file_digest(RunFolder(run).weights))
     keep_attacked(run, found, norm)
@@ -172,6 +172,39 @@ def attack_run(
         ]  # fmt: skip
         write_json(RunFolder(run).adversarial, shown)
     return found
+
+
+def attacked_on(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    radii: Sequence[float],
+    *,
+    norm: str = "2",
+    steps: int = 40,
+    auto: bool = False,
+) -> Attacked:
+    """The smallest adversarial distances found at inputs, judged as those of runs are.
+
+    Args:
+        model: maps pixels to logits, in eval mode.
+        x: images, shape (batch, ...).
+        y: classes, shape (batch,).
+        radii: see `adversarial_distances`.
+        norm: of perturbations.
+        steps: see `adversarial_distances`.
+        auto: see `adversarial_distances`.
+    """
+    check_radii(radii)
+    distances, _ = adversarial_distances(
+        model, x, y, radii, norm=norm, steps=steps, auto=auto, is_fooled=_judge(_exact(model))
+    )
+    return Attacked(distances.tolist(), steps, list(radii), "")
+
+
+def _judge(exact: Network | nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """Judges candidates by the network in float64."""
+    return lambda images, truth: _is_fooled(exact, images.double(), truth)
 
 
 def _exact(model: nn.Module) -> Network | nn.Module:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from wellposed.errors import CheckpointError
 _RESULTS = (
     "checkpoints/last.ckpt", "weights.safetensors", "environment.json", "metrics.csv", "metrics-*.csv", "model.onnx",
     "certificate*",
-    "certified.json", "certified-*.json", "attacked.json", "attacked-*.json", "verified-*.json", "adversarial.json",
+    "certified.json", "certified-*.json", "attacked.json", "attacked-*.json", "verified-*.json", "verified-*.partial.jsonl",
+    "adversarial.json",
     "report.html",
 )  # fmt: skip
 
@@ -138,6 +140,17 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         CheckpointError: it cannot be written.
     """
     write_text(path, json.dumps(content, indent=indent))
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all, whoever reads it meanwhile and whenever the program is stopped.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    write_json(unfinished, content, indent=1)
+    unfinished.replace(path)
 
 
 def unwritable(path: Path, error: OSError) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""Where and with what a benchmark was measured."""
+"""Where and with what something was measured."""
 
 from __future__ import annotations
 

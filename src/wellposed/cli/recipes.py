@@ -1,0 +1,102 @@
+"""``wellposed reproduce NAME``: the figures and tables of the papers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from wellposed.cli.options import Common, parse, show
+from wellposed.cli.progress import counting
+from wellposed.errors import InputError, choices
+from wellposed.reproduction.cell import Workspace
+from wellposed.reproduction.collection import PAPERS, RECIPES
+from wellposed.reproduction.pages import as_text
+from wellposed.reproduction.pictures import draw
+from wellposed.reproduction.recipe import Recipe, result_path, run_recipe
+from wellposed.reproduction.view import Figure
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Recipes(Common):
+    """Run the recipes of published figures and tables; what an earlier call finished is not done again."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Recipes, papers (all recipes of each), or all."""
+    list: bool = False
+    """List every recipe: its name, figure or table, data, CPU hours and whether it wants a GPU."""
+    quick: bool = False
+    """In small: at most two minutes for each."""
+    jobs: int = 1
+    """Processes of this machine."""
+    ray: str | None = None
+    """Address of a Ray cluster that does the work instead, auto or HOST:6379; its machines share the folder."""
+    out: Path = Path("runs/reproduce")
+    """Folder of networks, records, results and pictures."""
+
+
+def recipes(arguments: list[str]) -> int:
+    """``wellposed reproduce NAME …`` and ``wellposed reproduce --list``."""
+    options = parse(Recipes, arguments, "wellposed reproduce")
+    if options.list:
+        rows = [_row(recipe) for recipe in RECIPES.values()]
+        return show(rows, _listing(rows), options)
+    chosen = _chosen(options.names)
+    workspace = Workspace(options.out, options.data_root)
+    results, texts = {}, []
+    for recipe in chosen:
+        if recipe.missing:
+            texts.append(f"{recipe.name}: not run, {recipe.missing}")
+            continue
+        with counting(f"{recipe.name}: measurements", quiet=options.json) as done:
+            records = run_recipe(recipe, workspace, quick=options.quick, jobs=options.jobs, ray=options.ray, done=done)
+        view = recipe.view(records)
+        for part in view:
+            if isinstance(part, Figure):
+                draw(part, options.out / "figures")
+        results[recipe.name] = [dataclasses.asdict(record) for record in records]
+        texts.append(
+            f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n{as_text(view)}\n\n"
+            f"{result_path(options.out, recipe, quick=options.quick)}"
+        )
+    return show(results, "\n\n\n".join(texts), options)
+
+
+def _chosen(names: tuple[str, ...]) -> list[Recipe]:
+    """The recipes that names stand for, each once.
+
+    Raises:
+        InputError: none was named.
+        OptionError: there is none of that name.
+    """
+    if not names:
+        raise InputError("names=(): give a recipe; `wellposed reproduce --list` shows them")
+    found: dict[str, Recipe] = {}
+    for name in names:
+        choices("names", name, (ALL, *PAPERS, *RECIPES))
+        found |= {key: recipe for key, recipe in RECIPES.items() if name in (ALL, recipe.paper, key)}
+    return list(found.values())
+
+
+def _row(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": recipe.name, "paper": PAPERS[recipe.paper].reference, "shows": recipe.shows, "title": recipe.title,
+        "data": list(recipe.data), "cpu_hours": recipe.cpu_hours, "gpu": recipe.gpu, "missing": recipe.missing,
+    }  # fmt: skip
+
+
+def _listing(rows: list[dict[str, Any]]) -> str:
+    """The recipes as aligned text, under the reference of their paper."""
+    lines: list[str] = []
+    width = max(len(row["name"]) for row in rows)
+    for place, row in enumerate(rows):
+        if place == 0 or row["paper"] != rows[place - 1]["paper"]:
+            lines += [*([""] if lines else []), row["paper"].replace("*", "")]
+        hours = row["missing"] or f"{row['cpu_hours']:g} CPU hours{', GPU' if row['gpu'] else ''}"
+        lines.append(f"  {row['name']:<{width}}  {row['shows']}: {row['title']}; {', '.join(row['data'])}; {hours}")
+    return "\n".join(lines)

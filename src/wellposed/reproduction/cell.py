@@ -1,0 +1,123 @@
+"""One independent piece of a recipe's work, and the record of what it measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wellposed.errors import CheckpointError
+from wellposed.experiments.environment import environment
+from wellposed.training.folder import make_folder, write_whole
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the work is done.
+
+    Attributes:
+        out: folder of trained networks and records; what is finished there is not done again.
+        data_root: see `wellposed.data.load_images`.
+    """
+
+    out: Path
+    data_root: Path | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measurement: a function, and the settings that decide its outcome.
+
+    Attributes:
+        measure: called with the workspace and the settings; a function of a module, whose result JSON can hold.
+        settings: its keyword arguments, which JSON can hold.
+    """
+
+    measure: Callable[..., dict[str, Any]]
+    settings: Mapping[str, Any]
+
+    @property
+    def task(self) -> str:
+        """The name of what is measured."""
+        return self.measure.__name__
+
+    @property
+    def name(self) -> str:
+        """A name of the record's file: the task and a digest of the settings."""
+        return f"{self.task}-{digest_of([self.measure.__module__, self.task, dict(self.settings)])}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a cell measured, and under which circumstances.
+
+    Attributes:
+        task: name of the measurement.
+        settings: what decided it.
+        measured: the result.
+        circumstances: versions, commit, date, threads, CPU hours, seconds and machine.
+    """
+
+    task: str
+    settings: dict[str, Any]
+    measured: dict[str, Any]
+    circumstances: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cpu_hours(self) -> float:
+        """CPU time that the measurement took, in hours."""
+        return float(self.circumstances["cpu_hours"])
+
+
+def digest_of(content: Any) -> str:
+    """Sixteen hexadecimal digits that name what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def record_of(workspace: Workspace, cell: Cell) -> Record:
+    """Measure a cell, or read what an earlier call measured in the same workspace.
+
+    Raises:
+        CheckpointError: the record cannot be written.
+    """
+    path = record_path(workspace, cell)
+    found = read_record(path)
+    if found is not None:
+        return found
+    make_folder(path.parent)
+    begun, processor = time.monotonic(), _cpu_seconds()
+    measured = cell.measure(workspace, **cell.settings)
+    spent = {"cpu_hours": round((_cpu_seconds() - processor) / 3600, 5), "seconds": round(time.monotonic() - begun, 2)}
+    record = Record(cell.task, dict(cell.settings), measured, {**environment([cell.task]), **spent})
+    write_whole(path, asdict(record))
+    return record
+
+
+def record_path(workspace: Workspace, cell: Cell) -> Path:
+    """The file of a cell's record."""
+    return workspace.out / "cells" / f"{cell.name}.json"
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in a file; None where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); delete it to measure again") from error
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and its finished children, so that training in other processes counts."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system

@@ -1,0 +1,189 @@
+"""A page for each paper, from the results of its recipes alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from wellposed.errors import CheckpointError
+from wellposed.reproduction.cell import Record
+from wellposed.reproduction.collection import PAPERS, Paper, recipes_of
+from wellposed.reproduction.pictures import draw
+from wellposed.reproduction.recipe import QUICK, Recipe, command_of, result_path
+from wellposed.reproduction.view import Figure, Quantity, Table, View
+
+
+def read_result(path: Path) -> list[Record]:
+    """The records of a recipe's result.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        return [Record(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["records"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); run its recipe again") from error
+
+
+def result_of(recipe: Recipe, folder: Path) -> tuple[list[Record], bool] | None:
+    """A recipe's records, and whether they are of the quick run, which stands in while there is no full one; None for neither."""
+    for quick in (False, True):
+        path = result_path(folder, recipe, quick=quick)
+        if path.exists():
+            return read_result(path), quick
+    return None
+
+
+def page(key: str, folder: Path, figures: str) -> str:
+    """The page of a paper in Markdown.
+
+    Args:
+        key: of the paper.
+        folder: of the results.
+        figures: where the page finds its pictures.
+    """
+    paper, recipes = PAPERS[key], recipes_of(key)
+    parts = [_part(recipe, folder, figures) for recipe in recipes]
+    return "\n\n".join([f"# {paper.title}", _introduction(paper), _overview(recipes, folder), *parts]) + "\n"
+
+
+def write_pages(folder: Path, docs: Path) -> None:
+    """Write ``docs/papers/KEY.md`` for every paper, and the pictures into ``docs/figures``.
+
+    Args:
+        folder: of the results.
+        docs: the folder ``docs``.
+    """
+    (docs / "papers").mkdir(parents=True, exist_ok=True)
+    for key in PAPERS:
+        (docs / "papers" / f"{key}.md").write_text(page(key, folder, "../figures"), encoding="utf-8")
+        for recipe in recipes_of(key):
+            found = result_of(recipe, folder)
+            for part in recipe.view(found[0]) if found else ():
+                if isinstance(part, Figure):
+                    draw(part, docs / "figures")
+
+
+def _introduction(paper: Paper) -> str:
+    return (
+        f"{paper.reference}. {paper.about}\n\n"
+        "Every number below is rendered from the records of runs in `docs/records/papers`; `python docs/papers.py` makes this "
+        "page of them. ± is the standard deviation over seeds. A verdict compares the mean with the published value: "
+        "*reproduced* within the greater of that spread and the precision with which the value was published."
+    )
+
+
+def _overview(recipes: Sequence[Recipe], folder: Path) -> str:
+    lines = ["| in the paper | what | command | state |", "|---|---|---|---|"]
+    for recipe in recipes:
+        lines.append(
+            f"| {recipe.shows} | {recipe.title} | `{command_of(recipe, quick=False)}` | {state_of(recipe, folder)} |"
+        )
+    return "\n".join(lines)
+
+
+def state_of(recipe: Recipe, folder: Path) -> str:
+    """Whether a recipe was run, and what the run takes."""
+    if recipe.missing:
+        return f"cannot be run: {recipe.missing}"
+    found = result_of(recipe, folder)
+    hours = f"{recipe.cpu_hours:g} CPU hours" + (", wants a GPU" if recipe.gpu else "")
+    if found is None:
+        return f"not run, {hours}"
+    records, quick = found
+    spent = sum(record.cpu_hours for record in records)
+    return f"quick run only; the full one was not run, {hours}" if quick else f"run in {spent:.2g} CPU hours"
+
+
+def _part(recipe: Recipe, folder: Path, figures: str) -> str:
+    head = f"## {recipe.shows}: {recipe.title}\n\n```\n{command_of(recipe, quick=False)}\n```"
+    found = result_of(recipe, folder)
+    if found is None:
+        return f"{head}\n\n{state_of(recipe, folder).capitalize()}."
+    records, quick = found
+    warning = f"\n\n**Of the {QUICK} run only, which is too small to compare with the paper.**" if quick else ""
+    shown = as_markdown(recipe.view(records), figures, compare=not quick)
+    return f"{head}{warning}\n\n{shown}\n\n{_measured(records)}"
+
+
+def _measured(records: Sequence[Record]) -> str:
+    """Commits, dates, threads and CPU time behind a part."""
+
+    def values(key: str) -> str:
+        return ", ".join(sorted({str(record.circumstances[key]) for record in records}))
+
+    spent = sum(record.cpu_hours for record in records)
+    return (
+        f"{len(records)} measurements, {spent:.2g} CPU hours, {values('date')}, commit {values('commit')}, "
+        f"threads: {values('threads')}, {values('processor')}."
+    )
+
+
+def as_markdown(view: View, figures: str, *, compare: bool = True) -> str:
+    """Tables and figures in Markdown.
+
+    Args:
+        view: what to show.
+        figures: the folder of the pictures, as the page names it.
+        compare: whether to give verdicts.
+    """
+    parts = []
+    for part in view:
+        if isinstance(part, Table):
+            parts.append(_table(part, compare))
+        else:
+            parts.append(f"![{part.sentence}]({figures}/{part.name}.svg)\n\n{part.sentence}")
+    return "\n\n".join(parts)
+
+
+def _table(table: Table, compare: bool) -> str:
+    rows = table.quantities
+    has_published = any(row.published is not None for row in rows)
+    has_remarks = any(row.remark for row in rows)
+    header = ["setting", "quantity", *(["published"] if has_published else []), "here", "seeds"]
+    header += (["verdict"] if has_published and compare else []) + (["remark"] if has_remarks else [])
+    lines = [f"**{table.title}**", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in rows:
+        published = "–" if row.published is None else f"{row.published.value:g} ({row.published.source})"
+        cells = [
+            row.setting,
+            row.name,
+            *([published] if has_published else []),
+            measured_text(row),
+            str(len(row.values)),
+        ]
+        cells += ([row.verdict or "–"] if has_published and compare else []) + ([row.remark] if has_remarks else [])
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def measured_text(row: Quantity) -> str:
+    """Mean and spread of a quantity, with four digits; a dash where nothing was measured."""
+    if not row.values:
+        return "–"
+    return f"{row.mean:.4g}" + (f" ± {row.spread:.2g}" if len(row.values) > 1 else "")
+
+
+def as_text(view: View) -> str:
+    """Tables as aligned text, and the figures' sentences."""
+    parts = []
+    for part in view:
+        if not isinstance(part, Table):
+            parts.append(f"figure {part.name}: {part.sentence}")
+            continue
+        lines = [part.title]
+        widths = [
+            max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, part.quantities), strict=True)
+        ]
+        for row in part.quantities:
+            lines.append(
+                "  " + "  ".join(cell.ljust(width) for cell, width in zip(_cells(row), widths, strict=True)).rstrip()
+            )
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _cells(row: Quantity) -> tuple[str, ...]:
+    published = "" if row.published is None else f"published {row.published.value:g}"
+    return row.setting, row.name, measured_text(row), published, row.remark

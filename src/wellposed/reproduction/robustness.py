@@ -1,0 +1,71 @@
+"""Certified and attacked accuracy of a recipe's network, on the same images, with certified ≤ attacked checked for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wellposed.certificates import certify
+from wellposed.experiments.results import Attacked, check_consistency
+from wellposed.experiments.robustness import attacked_on, certified_on
+from wellposed.network import materialise
+from wellposed.reproduction.cell import Workspace
+from wellposed.training.run import load_image_run
+
+_BATCH = 1000
+_WITNESS_INPUTS = 64
+SAMPLES_OF_AUTO_ATTACK = 100  # images: it takes seconds for each
+
+
+def robustness(
+    workspace: Workspace, run: Path, *, radii: Sequence[float], limit: int | None, attack: dict[str, Any] | None, norm: str = "2"
+) -> dict[str, Any]:  # fmt: skip
+    """Certify and attack a trained image classifier.
+
+    Args:
+        workspace: of the recipe.
+        run: its folder.
+        radii: in pixel units.
+        limit: only the first so many test images; None for all.
+        attack: ``images`` to attack, ``steps`` of projected gradients, ``radii``, and whether ``auto``, AutoAttack at the same
+            radii; None for no attack.
+        norm: of perturbations.
+
+    Returns:
+        ``lipschitz`` by the best bound, ``product`` of norms and ``lower_bound``, all from pixels to logits, and ``deviation``,
+        times which they are per normalised input; ``unsolved`` inputs; ``certified`` accuracies in % by rule, one for each
+        radius; and where there is an attack, ``attacked`` accuracies in % at its own radii with ``certified_of_attacked``, the
+        certified ones of the same images by the best rule.
+
+    Raises:
+        CertificateError: the network has no certificate, or an attack contradicts it.
+    """
+    _, data, model = load_image_run(run, workspace.data_root)
+    x, y = data.test_x[:limit], data.test_y[:limit]
+    network = materialise(model, tuple(x.shape[1:]))
+    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS])
+    assert certificate.lower_bound is not None  # inputs were given
+    batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
+    found = certified_on(batches, network, certificate, certificate.lower_bound, "", lambda _: None)
+    measured: dict[str, Any] = {
+        "lipschitz": found.lipschitz, "product": certify(network, norm=norm, method="product").lipschitz,
+        "lower_bound": found.lower_bound, "deviation": float(data.std[0]), "unsolved": found.unsolved, "radii": list(radii),
+        "certified": {rule: [100.0 * found.accuracy(radius, rule) for radius in radii] for rule in found.radii},
+    }  # fmt: skip
+    if attack is not None:
+        tried, few = attack["radii"], attack["images"]
+        attacked = attacked_on(model, x[:few], y[:few], tried, norm=norm, steps=attack["steps"])
+        check_consistency(found, attacked)
+        measured["attacked"] = [100.0 * attacked.accuracy(radius) for radius in tried]
+        measured["certified_of_attacked"] = [100.0 * found.accuracy(radius, limit=few) for radius in tried]
+        if attack.get("auto"):
+            few = min(few, SAMPLES_OF_AUTO_ATTACK)
+            strong = attacked_on(model, x[:few], y[:few], tried, norm=norm, steps=attack["steps"], auto=True)
+            check_consistency(found, strong)
+            nearest = [min(pair) for pair in zip(strong.distances, attacked.distances[:few], strict=True)]
+            least: Attacked = replace(strong, distances=nearest)
+            measured["auto_attacked"] = [100.0 * least.accuracy(radius) for radius in tried]
+            measured["certified_of_auto_attacked"] = [100.0 * found.accuracy(radius, limit=few) for radius in tried]
+    return measured

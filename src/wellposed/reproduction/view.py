@@ -1,0 +1,134 @@
+"""What a recipe shows of its records: tables of quantities beside published values, and curves; data only, drawn elsewhere."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["lower", "higher", "equal"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that a paper states.
+
+    Attributes:
+        value: the number, in the unit of the quantity that it is compared with.
+        source: where it stands: paper, table or figure.
+        tolerance: how far a measured mean may be from it and still count as the same, in the same unit; at least half of the last
+            digit that was printed.
+        incomparable: why the two must not be compared, as a clause that follows "because"; empty where they may.
+    """
+
+    value: float
+    source: str
+    tolerance: float
+    incomparable: str = ""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number of one setting: measured by several seeds, and perhaps published.
+
+    Attributes:
+        setting: which network, such as ``"h = 40, m = 20"``.
+        name: what is measured, with its unit.
+        values: one per seed; empty where nothing was measured.
+        better: which direction is better, or ``"equal"`` where neither is.
+        published: the paper's value, or None.
+        remark: what a reader must know besides, or why the value deviates; a sentence.
+    """
+
+    setting: str
+    name: str
+    values: Sequence[float]
+    better: Better
+    published: Published | None = None
+    remark: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds; zero of a single one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    @property
+    def verdict(self) -> str:
+        """How the measured mean compares with the published value, in words."""
+        if self.published is None:
+            return ""
+        if not self.values:
+            return "not run"
+        if self.published.incomparable:
+            return f"not comparable because {self.published.incomparable}"
+        difference = self.mean - self.published.value
+        if abs(difference) <= max(self.published.tolerance, self.spread):
+            return "reproduced"
+        if self.better == "equal" or math.isnan(difference):
+            return "not reached"
+        return "better" if (difference < 0) == (self.better == "lower") else "not reached"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Quantities under a title.
+
+    Attributes:
+        title: what they are.
+        quantities: the rows.
+    """
+
+    title: str
+    quantities: Sequence[Quantity]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve of a figure.
+
+    Attributes:
+        label: in the legend.
+        x: abscissae.
+        y: means.
+        spread: standard deviations, one per point; empty for none.
+        published: whether these are a paper's numbers, which are drawn as crosses.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    spread: Sequence[float] = ()
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Curves with one sentence on what they show.
+
+    Attributes:
+        name: of the files, without ending.
+        sentence: what the figure shows.
+        x: label of the abscissa, with its unit.
+        y: label of the ordinate, with its unit.
+        series: the curves.
+        logarithmic: whether the ordinate is logarithmic.
+        logarithmic_x: whether the abscissa is.
+    """
+
+    name: str
+    sentence: str
+    x: str
+    y: str
+    series: Sequence[Series]
+    logarithmic: bool = False
+    logarithmic_x: bool = False
+
+
+View = Sequence[Table | Figure]

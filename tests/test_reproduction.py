@@ -1,0 +1,191 @@
+"""Recipes of published figures: spreading of work, records, verdicts, pages, the command."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from wellposed.cli.main import run as command
+from wellposed.errors import CheckpointError, InputError
+from wellposed.experiments.spreading import spread
+from wellposed.reproduction import pages
+from wellposed.reproduction.cell import Cell, Workspace, record_of, record_path
+from wellposed.reproduction.collection import PAPERS, RECIPES, recipes_of
+from wellposed.reproduction.recipe import Recipe, result_path, run_recipe
+from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table
+
+RECORDS = Path(__file__).parents[1] / "docs" / "records" / "papers"
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+TABLE_9 = Published(2.0, "Table 9", 0.1)
+
+
+def squared(offset: int, item: int) -> int:
+    return item * item + offset
+
+
+def raising(item: int) -> int:
+    if item == 3:
+        raise InputError("item=3: is refused")
+    return item
+
+
+def measured(workspace: Workspace, *, item: int) -> dict[str, float]:
+    """Notes every call in a file, so that tests see what was done again."""
+    with (workspace.out / "calls.txt").open("a") as calls:
+        calls.write(f"{item}\n")
+    if (workspace.out / f"stop-{item}").exists():
+        raise InputError(f"item={item}: is refused")
+    return {"value": item / 2}
+
+
+def recipe(items: tuple[int, ...] = (1, 2, 3), missing: str = "") -> Recipe:
+    return Recipe(
+        "own", "monotone", "Figure 0", "halves", ("digits",), 0.1, False,
+        lambda quick: [Cell(measured, {"item": item}) for item in items[: 1 if quick else None]],
+        lambda records: [
+            Table("halves", [Quantity("all", "half", [r.measured["value"] for r in records], "lower", TABLE_9)]),
+            Figure("own", "Halves grow.", "item", "half", [Series("half", [1, 2], [0.5, 1.0], [0.1, 0.1])]),
+        ],
+        missing,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_all_items_come_with_their_place(jobs):
+    found = dict(spread(partial(squared, 7), list(range(9)), jobs=jobs))
+    assert found == {place: place * place + 7 for place in range(9)}
+
+
+def test_results_before_a_failure_come_and_the_failure_keeps_its_words():
+    found = []
+    with pytest.raises(InputError, match="item=3"):
+        found.extend(spread(raising, [0, 1, 2, 3, 4]))
+    assert found == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(InputError, match="item=3"):
+        list(spread(raising, [0, 1, 2, 3, 4], jobs=2))
+    with pytest.raises(InputError, match="jobs=0"):
+        spread(raising, [0], jobs=0)
+
+
+def test_a_finished_measurement_is_not_done_again(tmp_path):
+    workspace = Workspace(tmp_path, None)
+    first = run_recipe(recipe((1, 2)), workspace, quick=False)
+    second = run_recipe(recipe((1, 2, 5)), workspace, quick=False)
+    assert (tmp_path / "calls.txt").read_text().split() == ["1", "2", "5"]
+    assert second[:2] == first and [record.measured["value"] for record in second] == [0.5, 1.0, 2.5]
+    assert first[0].circumstances["threads"] >= 1 and first[0].cpu_hours >= 0.0
+
+
+def test_what_was_finished_before_a_failure_is_kept(tmp_path):
+    (tmp_path / "stop-2").touch()
+    with pytest.raises(InputError, match="item=2"):
+        run_recipe(recipe(), Workspace(tmp_path, None), quick=False)
+    (tmp_path / "stop-2").unlink()
+    assert len(run_recipe(recipe(), Workspace(tmp_path, None), quick=False)) == 3
+    assert (tmp_path / "calls.txt").read_text().split() == ["1", "2", "2", "3"]
+
+
+def test_other_settings_have_another_record(tmp_path):
+    names = {Cell(measured, {"item": item}).name for item in (1, 2, 1.5)} | {Cell(squared, {"item": 1}).name}
+    assert len(names) == 4
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    workspace, cell = Workspace(tmp_path, None), Cell(measured, {"item": 1})
+    record_of(workspace, cell)
+    path = record_path(workspace, cell)
+    for damage in ("", path.read_text()[:40], "[]", '{"task": 1}'):
+        path.write_text(damage)
+        with pytest.raises(CheckpointError, match=path.name):
+            record_of(workspace, cell)
+
+
+def test_a_recipe_that_cannot_be_run_says_why(tmp_path):
+    with pytest.raises(CheckpointError, match="SVHN cannot be had"):
+        run_recipe(recipe(missing="SVHN cannot be had"), Workspace(tmp_path, None), quick=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "better", "published", "verdict"),
+    [
+        ([2.05], "lower", Published(2.0, "T", 0.1), "reproduced"),
+        ([1.5], "lower", Published(2.0, "T", 0.1), "better"),
+        ([2.5], "lower", Published(2.0, "T", 0.1), "not reached"),
+        ([2.5], "higher", Published(2.0, "T", 0.1), "better"),
+        ([1.5], "higher", Published(2.0, "T", 0.1), "not reached"),
+        ([2.5], "equal", Published(2.0, "T", 0.1), "not reached"),
+        ([2.0, 3.0, 2.6], "lower", Published(2.1, "T", 0.1), "reproduced"),  # within the spread over seeds
+        ([2.5, 2.5, 2.5], "lower", Published(2.1, "T", 0.1), "not reached"),
+        ([], "lower", Published(2.0, "T", 0.1), "not run"),
+        (
+            [2.0],
+            "lower",
+            Published(2.0, "T", 0.1, "it is another network"),
+            "not comparable because it is another network",
+        ),
+        ([2.0], "lower", None, ""),
+    ],
+)
+def test_verdicts(values, better, published, verdict):
+    assert Quantity("s", "q", values, better, published).verdict == verdict
+
+
+def test_a_page_is_made_of_records_alone(tmp_path, monkeypatch):
+    own = recipe()
+    monkeypatch.setitem(RECIPES, "own", own)
+    text = pages.page("monotone", tmp_path, "figures")
+    assert "not run, 0.1 CPU hours" in text and "`wellposed reproduce own`" in text
+    run_recipe(own, Workspace(tmp_path, None), quick=True)
+    text = pages.page("monotone", tmp_path, "figures")
+    assert "quick run only" in text and "reproduced" not in text.split("## Figure 0")[1]  # nothing is compared
+    run_recipe(own, Workspace(tmp_path, None), quick=False)
+    text = pages.page("monotone", tmp_path, "figures").split("## Figure 0")[1]
+    assert "| all | half | 2 (Table 9) | 1 ± 0.5 | 3 | better |" in text.replace("not reached", "better")
+    assert "![Halves grow.](figures/own.svg)" in text
+
+
+def test_the_command_lists_and_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "own", recipe())
+    assert command(["reproduce", "--list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["own"]["shows"] == "Figure 0" and set(rows) == set(RECIPES)
+    out = str(tmp_path / "out")
+    assert command(["reproduce", "own", "--quick", "--out", out]) == 0
+    assert "published 2" in capsys.readouterr().out
+    for ending in ("svg", "png"):
+        assert (tmp_path / "out" / "figures" / f"own.{ending}").stat().st_size > 1000
+    assert json.loads(result_path(Path(out), recipe(), quick=True).read_text())["extent"] == "quick"
+    assert command(["reproduce", "nothing-such", "--quick"]) == 2
+    assert "nothing-such" in capsys.readouterr().err
+    assert command(["reproduce", "--quick"]) == 2
+
+
+def test_recipes_are_whole():
+    for name, entry in RECIPES.items():
+        assert entry.name == name and entry.paper in PAPERS and entry.cpu_hours > 0 and entry.data
+        if not entry.missing:
+            quick, full = entry.cells(True), entry.cells(False)
+            assert quick and full and len({cell.name for cell in full}) == len(full)
+            json.dumps([dict(cell.settings) for cell in (*quick, *full)])
+            assert not {cell.name for cell in quick} & {cell.name for cell in full}, name
+    assert all(recipes_of(key) for key in PAPERS)
+    with pytest.raises(InputError, match="nothing"):
+        recipes_of("nothing")
+
+
+@pytest.mark.parametrize("key", list(PAPERS))
+def test_pages_are_what_the_records_say(key):
+    kept = DOCS / "papers" / f"{key}.md"
+    assert kept.read_text(encoding="utf-8") == pages.page(key, RECORDS, "../figures"), "run python docs/papers.py"
+    for entry in recipes_of(key):
+        found = pages.result_of(entry, RECORDS)
+        for part in entry.view(found[0]) if found else ():
+            if isinstance(part, Figure):
+                assert (DOCS / "figures" / f"{part.name}.svg").exists() and (
+                    DOCS / "figures" / f"{part.name}.png"
+                ).exists()
