@@ -18,7 +18,7 @@ class Bench(Common):
     """Time this library against its rivals, accuracy first, in turns, on one thread; rivals that are missing are named."""
 
     only: tuple[str, ...] = ()
-    """Only these benchmarks: fixed-point, training, deployed, certify, metric, iteration, compiled."""
+    """Only these benchmarks: fixed-point, training, evaluation, deployed, certify, metric, iteration, compiled."""
     quick: bool = False
     """Small cases and a few turns: seconds, to see that everything works."""
     against: Path | None = None
