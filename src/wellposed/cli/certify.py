@@ -5,20 +5,18 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
-from wellposed.deployment.export import TOLERANCE
 from wellposed.errors import InputError
-from wellposed.experiments.deployment import certify_deployed
-from wellposed.experiments.graph_robustness import certify_graphs, is_on_graphs
-from wellposed.experiments.results import RADII, Certified
-from wellposed.experiments.robustness import certify_run
-from wellposed.experiments.verification import as_text, verify_run
+from wellposed.experiments.radii import RADII
+
+if TYPE_CHECKING:
+    from wellposed.experiments.results import Certified
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,9 @@ class Certify(Common):
 def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = parse(Certify, arguments, "wellposed certify")
+    from wellposed.experiments.graph_robustness import certify_graphs, is_on_graphs
+    from wellposed.experiments.robustness import certify_run
+
     if is_on_graphs(options.run):
         if (options.data, options.norm, options.method, options.deployed, options.seconds) != (
             None,
@@ -118,6 +119,9 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
 
 
 def _deployed(options: Certify) -> int:
+    from wellposed.deployment.export import TOLERANCE
+    from wellposed.experiments.deployment import certify_deployed
+
     if options.data is not None or options.method != "tightest":
         raise InputError("data, method: --deployed certifies the run's own test images by the tightest constants")
     with counting("images certified", quiet=options.json) as done:
@@ -131,6 +135,8 @@ def _deployed(options: Certify) -> int:
 
 
 def _verify(options: Certify) -> int:
+    from wellposed.experiments.verification import as_text, verify_run
+
     if options.data is not None:
         raise InputError(f"data={options.data!r}: the ladder verifies the run's own test images; leave this option out")
     if options.norm == "l1":

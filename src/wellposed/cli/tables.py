@@ -11,9 +11,7 @@ import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.errors import InputError
-from wellposed.experiments.report import write_report
-from wellposed.experiments.results import RADII
-from wellposed.experiments.tables import as_text, summarise
+from wellposed.experiments.radii import RADII
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class Report(Common):
 def compare(arguments: list[str]) -> int:
     """``wellposed compare RUN RUN …``."""
     options = parse(Compare, arguments, "wellposed compare")
+    from wellposed.experiments.tables import as_text, summarise
+
     if not options.runs:
         raise InputError("runs=(): give at least one run folder")
     summaries = [summarise(run, options.eps) for run in options.runs]
@@ -48,6 +48,9 @@ def compare(arguments: list[str]) -> int:
 def report(arguments: list[str]) -> int:
     """``wellposed report RUN``."""
     options = parse(Report, arguments, "wellposed report")
+    from wellposed.experiments.report import write_report
+    from wellposed.experiments.tables import as_text
+
     page, summary = write_report(options.run, options.eps, options.data_root)
     return show(
         {"report": str(page), **dataclasses.asdict(summary)}, f"{as_text(summary)}\n\n{page.resolve()}", options
@@ -56,5 +59,7 @@ def report(arguments: list[str]) -> int:
 
 def show_table(run: Path, options: Any) -> int:
     """Print the table of a run."""
+    from wellposed.experiments.tables import as_text, summarise
+
     summary = summarise(run, options.eps)
     return show(dataclasses.asdict(summary), as_text(summary), options)

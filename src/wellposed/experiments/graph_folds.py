@@ -11,7 +11,6 @@ What stands in the literature's tables depends on how the epoch is chosen. All f
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,8 @@ from torch import Tensor
 from wellposed.data.graphs import FOLDS, GRAPH_NAMES
 from wellposed.errors import CheckpointError, InputError, check, choices
 from wellposed.training.config import TrainConfig, presets, read_config
-from wellposed.training.folder import RunFolder, read_metrics, write_json
+from wellposed.training.files import write_json
+from wellposed.training.folder import RunFolder, read_environment, read_metrics
 from wellposed.training.run import train
 
 PRESETS = ("ignn", "ignn-orthogonal", "ignn-lipschitz")
@@ -85,7 +85,7 @@ def run_folds(
     minutes: float | None,
     epochs: int | None = None,
     dropout: float | None = None,
-    done: Callable[[int], None],
+    done: Callable[[int, int], None],
 ) -> FoldSummary:
     """Train every variant on every fold with every seed, skipping what an earlier call finished, and summarise.
 
@@ -98,7 +98,7 @@ def run_folds(
         minutes: begin no further fold after so long.
         epochs: instead of the presets' own number.
         dropout: instead of the presets' own, in the head of the two variants that have one.
-        done: called with the number of finished runs.
+        done: called with the number of finished runs, and with that of all.
     """
     choices("data", data, GRAPH_NAMES)
     check(seeds >= 1, "seeds", seeds, "must be at least 1")
@@ -112,9 +112,9 @@ def run_folds(
                 config = dataclasses.replace(_recipe(preset, epochs, dropout), data=data, seed=seed, fold=fold)
                 folder = _folder(out, preset, seed, fold)
                 if not _is_finished(folder, config):
-                    train(config, folder, data_root=data_root, progress=False)
+                    train(config, folder, data_root=data_root)
                 finished += 1
-                done(finished)
+                done(finished, folds * seeds * len(PRESETS))
     summary = summarise_folds(data, out, seeds, folds)
     write_json(out / "folds.json", asdict(summary), indent=1)
     return summary
@@ -159,8 +159,7 @@ def summarise_folds(data: str, out: Path, seeds: int, folds: int = FOLDS) -> Fol
         chosen[preset] = _by_convention(test, validation)
         for fold in complete:
             for seed in range(seeds):
-                record = RunFolder(_folder(out, preset, seed, fold)).environment
-                seconds += float(json.loads(record.read_text(encoding="utf-8"))["seconds"])
+                seconds += float(read_environment(_folder(out, preset, seed, fold))["seconds"])
     lines = [_line(chosen, preset, convention) for convention in CONVENTIONS for preset in PRESETS]
     recipe = read_config(RunFolder(_folder(out, PRESETS[0], 0, complete[0])).config)
     dropout = float(getattr(recipe.family, "dropout", 0.0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -12,11 +11,13 @@ from pathlib import Path
 
 import torch
 
-from wellposed.errors import CertificateError, CheckpointError, check
-from wellposed.experiments.results import Attacked, check_radii, file_digest, read_attacked
+from wellposed.errors import CertificateError, CheckpointError, check, check_fields
+from wellposed.experiments.radii import check_radii
+from wellposed.experiments.results import Attacked, read_attacked
 from wellposed.network import materialise
 from wellposed.numerics.outward import enlarged
-from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.files import file_digest, read_json, write_json
+from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run
 from wellposed.verification import RegionVerifier, Verdict, verifier_of
 
@@ -41,6 +42,12 @@ class Verified:
     seconds: float
     weights_sha256: str
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        counts = {len(row) for row in (*self.status, *self.methods)}
+        fits = len(self.status) == len(self.methods) == len(self.radii) > 0 and len(counts) == 1
+        check(fits, "status", len(self.status), "must have as many verdicts at every radius")
+
     def share(self, status: str, place: int) -> float:
         """Fraction of the inputs with a status at the radius of that place."""
         return self.status[place].count(status) / len(self.status[place])
@@ -54,7 +61,7 @@ def verify_run(
     radii: Sequence[float],
     limit: int | None,
     seconds: float,
-    done: Callable[[int], None],
+    done: Callable[[int, int], None],
 ) -> Verified:
     """Verify a run's test images and write ``verified-NORM.json`` into its folder.
 
@@ -65,7 +72,7 @@ def verify_run(
         radii: of the regions.
         limit: only the first so many test images; None for all.
         seconds: per image and radius, after which to give up.
-        done: called with the number of images that are finished.
+        done: called with the number of images that are finished, and with that of all.
 
     Raises:
         CertificateError: the model is of a kind that this verification is not about, or a verdict contradicts an attack.
@@ -93,7 +100,7 @@ def verify_run(
                 status[place] += [verdict.status for verdict in verdicts]
                 methods[place] += [verdict.method for verdict in verdicts]
             count += len(few)
-            done(count)
+            done(count, len(data.test_y[:limit]))
     found = Verified(norm, order, status, methods, time.monotonic() - start, file_digest(RunFolder(run).weights))
     attacked = read_attacked(run, norm)
     if attacked is not None:
@@ -135,8 +142,9 @@ def read_verified(run: Path, norm: str) -> Verified | None:
     path = run / f"verified-{norm}.json"
     if not path.exists():
         return None
+    content = read_json(path, f"run `wellposed certify {run} --method ladder`")
     try:
-        found = Verified(**json.loads(path.read_text(encoding="utf-8")))
+        found = Verified(**content)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: corrupt ({error}); verify the run again") from error
     return found if found.weights_sha256 == file_digest(RunFolder(run).weights) else None

@@ -15,7 +15,8 @@ from wellposed.errors import CheckpointError
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.reproduction.cell import Workspace, digest_of
 from wellposed.training.config import TrainConfig, presets, read_config
-from wellposed.training.folder import RunFolder, make_folder
+from wellposed.training.files import make_folder
+from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run, train
 
 _BATCH = 1000
@@ -52,7 +53,7 @@ def trained(workspace: Workspace, config: TrainConfig) -> Path:
     with FileLock(folder.path.with_suffix(".lock")):
         if not folder.environment.exists():  # written last
             resumed = folder.checkpoint.exists() and folder.config.exists() and read_config(folder.config) == config
-            train(config, folder.path, data_root=workspace.data_root, progress=False, resume=resumed)
+            train(config, folder.path, data_root=workspace.data_root, resume=resumed)
         elif read_config(folder.config) != config:
             raise CheckpointError(f"{folder.path}: a run with other settings; delete it")
     return folder.path
