@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Of `wellposed.models.families.FAMILIES`, whose import takes seconds.
 FAMILY_NAMES = (
     "mondeq", "lben", "nemon", "pcdeq1", "pcdeq2", "orthogonal", "ignn", "mondeq-conv", "mondeq-multi", "lben-conv", "nemon-conv",
-    "pcdeq-conv", "pcdeq-multi", "orthogonal-conv", "deq", "ffn", "cnn", "sandwich", "sll", "cayley",
+    "pcdeq-conv", "pcdeq-multi", "orthogonal-conv", "deq", "feedforward", "convolutional", "sandwich", "sll", "cayley",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wellposed.errors import DataError
+from wellposed.writing import written_whole
 
 ENVIRONMENT_VARIABLE = "WELLPOSED_DATA"
 ANEW = "move it away and run again to download the published one"
@@ -45,20 +46,16 @@ def download(url: str, path: Path) -> None:
     Raises:
         DataError: it cannot be had; the message says what to put where.
     """
-    partial = path.with_name(f"{path.name}.part{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(fetch(url))
-        partial.replace(path)
+        with written_whole(path) as unfinished:
+            unfinished.write_bytes(fetch(url))
     except OSError as error:
         root = path.parents[2]
         raise DataError(
             f"{path}: not found, and downloading it failed ({error}). Put the file there, or point --data-root or "
             f"{ENVIRONMENT_VARIABLE} to a folder that has {path.relative_to(root)}"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def published(path: Path, digest: str, mend: str) -> bytes:

@@ -33,6 +33,7 @@ from wellposed.deployment.feedthrough import metric_with_feedthrough
 from wellposed.deployment.image_metrics import constant_gram_of, image_metrics, of_tail
 from wellposed.errors import CertificateError
 from wellposed.numerics.outward import REPRODUCIBLE
+from wellposed.writing import written_whole
 
 Array = NDArray[Any]
 _STEPS = 3000  # of the iterations that find the states of two inputs
@@ -246,5 +247,6 @@ def write(place: Path, claim: dict[str, Any], tensors: dict[str, Array]) -> None
     data = safetensors.numpy.save({name: np.ascontiguousarray(part, np.float64) for name, part in tensors.items()})
     sealed = {**claim, "evidence": {"file": beside.name, "sha256": hashlib.sha256(data).hexdigest()}}
     digest = hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    beside.write_bytes(data)
-    place.write_text(json.dumps({**sealed, "sha256": digest}, indent=1), encoding="utf-8")
+    with written_whole(beside) as evidence, written_whole(place) as text:
+        evidence.write_bytes(data)
+        text.write_text(json.dumps({**sealed, "sha256": digest}, indent=1), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from wellposed.errors import CheckpointError, require
 from wellposed.experiments.results import Attacked, Certified
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.solvers.solution import Tolerance
-from wellposed.training.files import make_folder, read_json
+from wellposed.training.files import make_folder, read_json, write_bytes
 from wellposed.training.folder import RunFolder, read_metrics
 from wellposed.training.run import load_image_run
 
@@ -41,7 +42,9 @@ def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: 
         figures["adversarial"] = _adversarial(plt, shown)
     for name, figure in figures.items():
         for suffix in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{suffix}", dpi=150, bbox_inches="tight")
+            picture = io.BytesIO()
+            figure.savefig(picture, format=suffix, dpi=150, bbox_inches="tight")
+            write_bytes(folder / f"{name}.{suffix}", picture.getvalue())
         plt.close(figure)
     return {name: folder / f"{name}.svg" for name in figures}
 

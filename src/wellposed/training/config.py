@@ -145,7 +145,10 @@ def read_config(path: Path) -> TrainConfig:
                 mend = "restore it or, if you changed it on purpose, delete its first line"
                 raise CheckpointError(f"{path}: its content is not that of its SHA-256; {mend}")
             text = rest
-        return TrainConfig.from_dict(tomllib.loads(text))
+        content = tomllib.loads(text)
+        if "family" not in content:
+            raise InputError("it names no family")
+        return TrainConfig.from_dict(content)
     except CheckpointError:
         raise
     except (OSError, ValueError, WellposedError) as error:

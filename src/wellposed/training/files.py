@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from wellposed.errors import CheckpointError
+from wellposed.writing import written_whole
 
 DIGEST, NOT_FINITE = "sha256", "not_finite"
 
@@ -35,35 +33,17 @@ def make_folder(path: Path) -> None:
         raise unwritable(path, error) from error
 
 
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Another name to write a file under, which takes its own once it is finished; nothing is left if writing fails.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    unfinished = path.with_name(f"{path.name}.part{os.getpid()}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all.
 
     Raises:
         CheckpointError: it cannot be written.
     """
-    with whole(path) as unfinished:
-        unfinished.write_bytes(content)
+    try:
+        with written_whole(path) as unfinished:
+            unfinished.write_bytes(content)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def write_text(path: Path, content: str) -> None:
@@ -78,7 +58,8 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """Write a JSON file, on one line or with an indentation, with its digest in the entry ``sha256``.
 
-    JSON has no infinite numbers: null takes their place, and the entry ``not_finite`` says which numbers these were.
+    The digest is of the text before it. JSON has no infinite numbers: null takes their place, and the entry ``not_finite`` says
+    which numbers these were.
 
     Args:
         path: of the file.
@@ -89,8 +70,11 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         CheckpointError: it cannot be written.
     """
     plain = strict(content)
-    sealed = {**plain, DIGEST: _digest(plain)} if isinstance(plain, dict) else plain
-    write_text(path, json.dumps(sealed, indent=indent, allow_nan=False))
+    text = json.dumps(plain, indent=indent, allow_nan=False)
+    if isinstance(plain, dict):
+        body = text.removesuffix("}").rstrip()
+        text = f'{body}, "{DIGEST}": "{hashlib.sha256(body.encode()).hexdigest()}"}}'
+    write_text(path, text)
 
 
 def read_json(path: Path, mend: str) -> Any:
@@ -104,14 +88,16 @@ def read_json(path: Path, mend: str) -> Any:
         CheckpointError: it is not there, or damaged.
     """
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        content = json.loads(text)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: not there yet; {mend} first") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: corrupt ({error}); {mend} again") from error
     if type(content) is dict and DIGEST in content:
-        claimed = content.pop(DIGEST)
-        if claimed != _digest(content):
+        del content[DIGEST]
+        body, _, end = text.rpartition(f', "{DIGEST}": ')
+        if end != f'"{hashlib.sha256(body.encode()).hexdigest()}"}}':
             raise CheckpointError(f"{path}: corrupt (its content is not that of its SHA-256); {mend} again")
         for place, number in content.pop(NOT_FINITE, {}).items():
             _put(content, place.split("/"), float(number))
@@ -147,11 +133,6 @@ def _put(content: Any, place: list[str], number: float) -> None:
     for part in outer:
         content = content[part]
     content[last] = number
-
-
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
