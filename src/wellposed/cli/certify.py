@@ -14,6 +14,7 @@ from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
 from wellposed.errors import InputError
 from wellposed.experiments.radii import RADII
+from wellposed.training.writer import one_writer
 
 if TYPE_CHECKING:
     from wellposed.experiments.results import Certified
@@ -51,6 +52,11 @@ class Certify(Common):
 def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = parse(Certify, arguments, "wellposed certify")
+    with one_writer(options.run):
+        return _certify(options)
+
+
+def _certify(options: Certify) -> int:
     from wellposed.experiments.graph_robustness import certify_graphs, is_on_graphs
     from wellposed.experiments.robustness import certify_run
 

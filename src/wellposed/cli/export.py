@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from wellposed.cli.options import Common, parse, show
+from wellposed.training.writer import one_writer
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Export(Common):
 def export(arguments: list[str]) -> int:
     """``wellposed export RUN``."""
     options = parse(Export, arguments, "wellposed export")
+    with one_writer(options.run):
+        return _export(options)
+
+
+def _export(options: Export) -> int:
     from wellposed.deployment.export import TOLERANCE
     from wellposed.deployment.runtime import DeployedNetwork
     from wellposed.experiments.deployment import export_run

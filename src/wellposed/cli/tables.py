@@ -12,6 +12,7 @@ import tyro
 from wellposed.cli.options import Common, parse, show
 from wellposed.errors import InputError
 from wellposed.experiments.radii import RADII
+from wellposed.training.writer import one_writer
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def report(arguments: list[str]) -> int:
     from wellposed.experiments.report import write_report
     from wellposed.experiments.tables import as_text
 
-    page, summary = write_report(options.run, options.eps, options.data_root)
+    with one_writer(options.run):
+        page, summary = write_report(options.run, options.eps, options.data_root)
     return show(
         {"report": str(page), **dataclasses.asdict(summary)}, f"{as_text(summary)}\n\n{page.resolve()}", options
     )

@@ -47,6 +47,7 @@ class Summary:
         samples: number of test inputs behind the rows.
         inputs: what they are, ``"images"`` or ``"graphs"``.
         test_error: on all certified inputs; on the attacked ones, without a certificate.
+        tested: number of the inputs behind ``test_error``.
         lipschitz: upper bound of the Lipschitz constant, or None without a certificate.
         lower_bound: proved lower bound of the Lipschitz constant, or None without a certificate.
         rows: one per radius.
@@ -57,6 +58,7 @@ class Summary:
     samples: int
     inputs: str
     test_error: float
+    tested: int
     lipschitz: float | None
     lower_bound: float | None
     rows: list[Row]
@@ -78,7 +80,16 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
     inputs = read_config(config).family.domain if config.exists() else "images"
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
-        return Summary(str(run), len(attacked.distances), inputs, 1.0 - attacked.accuracy(0.0), None, None, rows)
+        return Summary(
+            str(run),
+            len(attacked.distances),
+            inputs,
+            1.0 - attacked.accuracy(0.0),
+            len(attacked.distances),
+            None,
+            None,
+            rows,
+        )
     certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
@@ -90,6 +101,7 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         samples,
         inputs,
         certified.test_error,
+        len(certified.best),
         certified.lipschitz,
         certified.lower_bound,
         rows,
@@ -112,11 +124,12 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
 
 def header(summary: Summary) -> str:
     """One line about a run."""
+    error = f"test error {100 * summary.test_error:.2f} % on {summary.tested} {summary.inputs}"
     if summary.lipschitz is None or summary.lower_bound is None:
-        return f"{summary.run}: test error {100 * summary.test_error:.2f} %, no certificate"
+        return f"{summary.run}: {error}, no certificate"
     units = "pixel units" if summary.inputs == "images" else "units of node features"
     return (
-        f"{summary.run}: test error {100 * summary.test_error:.2f} %, Lipschitz constant at most {summary.lipschitz:.4g}, "
+        f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g}, "
         f"at least {summary.lower_bound:.4g} ({units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
         + "".join(f"; {remark}" for remark in summary.remarks)
     )

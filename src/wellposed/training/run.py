@@ -17,7 +17,7 @@ from wellposed.layers.options import solving_modules
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.checkpoint import load_weights, read_weights, save_weights
 from wellposed.training.config import TrainConfig, read_config, write_config
-from wellposed.training.files import file_digest, write_json
+from wellposed.training.files import file_digest, make_folder, write_json
 from wellposed.training.folder import RunFolder, read_environment
 from wellposed.training.loaders import build_model, evaluation_batches, load_data, training_batches
 from wellposed.training.writer import is_main_process, one_writer
@@ -62,6 +62,8 @@ def train(
         _check_resumable(folder, config)
         if folder.is_finished:
             return _found_finished(folder)
+    if is_main_process():
+        make_folder(out)
     with one_writer(out), same_generators_and_seed():
         return _train(config, folder, load_data(config, data_root), resume, done, trainer_options)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wellposed.errors import CheckpointError
-from wellposed.training.files import make_folder, unwritable, write_text
+from wellposed.training.files import unwritable, write_text
 
 _LOCK, _OWNER = ".writer.lock", ".writer.json"
 # What launchers tell a process about its place among those that train together, wherever one of them says it.
@@ -24,7 +24,7 @@ def is_main_process() -> bool:
 
 @contextlib.contextmanager
 def one_writer(path: Path) -> Iterator[None]:
-    """Hold a run folder, which is made, so that no other process writes to it meanwhile.
+    """Hold a run folder, so that no other process writes to it meanwhile; one that is not there needs no holding.
 
     The operating system lets go of the folder when a process ends, however it ends. A file beside the lock names the process
     and its host, for others and for hosts that share a file system without locks. Processes that train together with the main
@@ -36,12 +36,11 @@ def one_writer(path: Path) -> Iterator[None]:
     Raises:
         CheckpointError: another process holds the folder, or it cannot be written to.
     """
-    if not is_main_process():
+    if not is_main_process() or not path.is_dir():
         yield
         return
     from filelock import FileLock, Timeout
 
-    make_folder(path)
     owner = path / _OWNER
     lock = FileLock(path / _LOCK, timeout=0)
     try:
