@@ -49,7 +49,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; run make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch numpy
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,attack,auto,graph,deploy,exact,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,attack,auto,graph,deploy,exact,cluster,dev]'
 	touch $@
 
 clean:  ## remove what was made

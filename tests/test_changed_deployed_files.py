@@ -14,7 +14,9 @@ from wellposed.falsification.deployed.subjects import SUBJECTS
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.float32
 TRIALS = 2000
-SLOW = ("scaled", "bounded on images", "channelwise", "positive on images", "cells on images")  # to judge
+SLOW = (  # to judge
+    "scaled", "bounded on images", "channelwise", "positive on images", "cells on images", "several scales", "graphs",
+)  # fmt: skip
 
 
 @pytest.mark.timeout(900)

@@ -125,7 +125,7 @@ def honest(tmp_path, tmp_path_factory):
 
 
 # What the checker loads for a dense network, without blank lines, comments and docstrings; and with the bodies of its functions.
-LINES_OF_PROGRAM, LINES_IN_ALL = 787, 1009
+LINES_OF_PROGRAM, LINES_IN_ALL = 714, 926
 
 
 def body_lines(name):
@@ -295,9 +295,12 @@ class TestClaims:
 
     def test_keys_that_occur_twice_are_refused_under_a_right_digest(self, honest):
         folder, _ = honest("mondeq")
-        text = json.dumps(claim_of(folder))
-        (folder / "c.json").write_text(text.replace('"theorems"', '"lipschitz": 1.0, "theorems"', 1))
-        refused(folder, "twice")
+        text = json.dumps(claim_of(folder), indent=1)
+        for again in ("1.0", str(claim_of(folder)["lipschitz"])):
+            (folder / "c.json").write_text(text.replace('"theorems"', f'"lipschitz": {again},\n "theorems"', 1))
+            refused(folder, "written as the format says")
+        (folder / "c.json").write_text(text)
+        accepted(folder)
 
     def test_evidence_is_a_regular_file(self, honest):
         folder, _ = honest("mondeq")
@@ -461,6 +464,22 @@ class TestModels:
         forge(folder, model=MODEL_FORGERIES[name])
         assert (folder / "m.onnx").read_bytes() != before
         assert not is_accepted(folder)
+
+    @pytest.mark.parametrize(
+        "name", ["", "x", "logits", "error_2", "_inlfunc_Linear_product", "Linear_3.weight\n", "tolerance2"]
+    )
+    def test_numbers_are_named_like_nothing_else(self, name, honest):
+        folder, _ = honest("mondeq")
+
+        def change(model):
+            tensor = stored(model, "bias")
+            for node in model.graph.node:
+                for place, given in enumerate(node.input):
+                    node.input[place] = name if given == tensor.name else given
+            tensor.name = name
+
+        forge(folder, model=change)
+        refused(folder, "names: ")
 
     def test_bytes_behind_the_model_are_refused(self, honest):
         folder, _ = honest("mondeq")

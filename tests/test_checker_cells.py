@@ -179,7 +179,7 @@ def change_of_cell(model, role, change):
     if sum(list(part.input).count(name) for part in model.graph.node) > 1:
         tensor = model.graph.initializer.add()
         tensor.CopyFrom(next(other for other in model.graph.initializer if other.name == name))
-        tensor.name = node.input[index] = "own"
+        tensor.name = node.input[index] = "Cell.own"
     changed(tensor, change)
 
 

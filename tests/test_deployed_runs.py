@@ -37,6 +37,11 @@ def test_export_and_certified_accuracy_of_the_file(trained: Path, capsys: pytest
     found = json.loads((trained / "certified-deployed.json").read_text())
     assert deployed["refused"] == 0 and deployed["samples"] == 150
     ours, theirs = (np.array(list(part["radii"].values())[-1]) for part in (found, own))
+    exact = np.array(found["radii"]["float64"])
+    assert (ours <= exact).all() and (theirs <= exact + 1e-9).all()
+    for radius in ("0.1", "0.3"):  # of which the file's answers lose at most 0.3 points
+        assert deployed["float64"][radius] == pytest.approx((exact >= float(radius)).mean())
+        assert 0.0 <= deployed["float64"][radius] - deployed["certified"][radius] <= 0.003
     assert (ours <= theirs + 1e-4).all() and np.abs(ours - theirs).max() < 5e-3
 
 

@@ -17,7 +17,7 @@ from test_checker import CASES, MODELS
 from test_checker_cells import MODELS as CELLS
 from wellposed.checker import Refuted, check, exact, main, proofs, rationals
 from wellposed.checker.rationals import Rationals
-from wellposed.cli.commands import verify
+from wellposed.cli.main import run
 
 flint = pytest.importorskip("flint", reason="python-flint is not installed: pip install 'wellposed[exact]'")
 pytestmark = pytest.mark.float32
@@ -263,7 +263,7 @@ class TestCommand:
     def test_both_commands_take_the_option(self, tmp_path, capsys):
         of_model("alone", tmp_path)
         files = [str(tmp_path / "c.json"), str(tmp_path / "m.onnx")]
-        for command in (main, verify):
+        for command in (main, lambda arguments: run(["verify", *arguments])):
             assert command(["--exact", *files]) == 0 and "rational" in capsys.readouterr().out
             assert command(files) == 0 and "rational" not in capsys.readouterr().out
         for arguments in (["--exact"], ["--exact", files[0]], [*files, files[0]], ["--exact", "--exact", files[0]]):

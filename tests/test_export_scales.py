@@ -102,17 +102,17 @@ def another_kernel(model: onnx.ModelProto) -> None:
     """Let the tier have another K than what drives the next one."""
     tensor = onnx.TensorProto()
     tensor.CopyFrom(stored(model, TIER + "down"))
-    tensor.name = "other"
+    tensor.name = "Tier.other"
     changed(tensor, lambda a: 0.5 * a)
     model.graph.initializer.append(tensor)
-    model.graph.node[4].input[2] = "other"
+    model.graph.node[4].input[2] = "Tier.other"
 
 
 def drive_by_column(model: onnx.ModelProto) -> None:
     """Let the tier be driven with a step for each column, which its function divides bounds of samples by."""
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(8, np.float32), "steps"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(8, np.float32), "Tier.steps"))
     tier = next(node for node in model.graph.node if node.op_type.startswith("TierEquilibrium"))
-    tier.input[list(tier.input).index(TIER + "drive")] = "steps"
+    tier.input[list(tier.input).index(TIER + "drive")] = "Tier.steps"
 
 
 CHANGES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {

@@ -11,6 +11,7 @@ import importlib, pkgutil, sys
 EXTRAS = {
     "lightning", "sklearn", "tyro", "tomli_w", "rich", "matplotlib", "jinja2", "foolbox", "eagerpy", "pyautoattack",
     "torch_geometric", "torchdeq", "jax", "scipy", "cvxpy", "hypothesis", "pytest", "PIL", "onnxruntime", "flint",
+    "joblib", "ray",
 }
 
 class Missing:
@@ -38,6 +39,20 @@ model = torch.nn.Sequential(wellposed.MonDEQ(4, 3), torch.nn.Linear(3, 2))
 model(torch.rand(5, 4)).sum().backward()
 assert wellposed.certify(model, inputs=torch.rand(5, 4)).check()
 """
+VERIFIED = """
+import pathlib, runpy, tempfile
+import torch
+from wellposed.cli.main import run
+
+with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    files = [str(folder / part) for part in ("certificate.json", "model.onnx")]
+    network = wellposed.export(torch.nn.Sequential(wellposed.MonDEQ(4, 3), torch.nn.Linear(3, 2)).eval(), files[1])
+    wellposed.certify_file(wellposed.certify(network), files[1], files[0])
+    assert run(["verify", *files]) == 0 and run(["verify", files[0]]) == 2 and run(["verify", files[1], files[0]]) == 1
+    sys.argv[1:] = files
+    runpy.run_module("wellposed.checker", run_name="__main__")
+"""
 NEEDS_EXTRAS = """
 import torch
 from wellposed.attacks import adversarial_distances
@@ -61,6 +76,12 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_the_library_imports_none_of_the_extras_and_works_without_them():
     done = run(EVERY_MODULE + TRAINED_AND_CERTIFIED)
     assert done.returncode == 0, done.stderr
+
+
+def test_certificates_are_verified_without_extras():
+    done = run("import wellposed" + VERIFIED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the certificate holds") == 2
 
 
 def test_missing_extras_are_named():

@@ -10,11 +10,11 @@ import pytest
 
 from wellposed.cli.main import run as command
 from wellposed.errors import CheckpointError, InputError
+from wellposed.experiments.spreading import spread
 from wellposed.reproduction import pages
 from wellposed.reproduction.cell import Cell, Workspace, record_of, record_path
 from wellposed.reproduction.collection import PAPERS, RECIPES, recipes_of
 from wellposed.reproduction.recipe import Recipe, result_path, run_recipe
-from wellposed.reproduction.spreading import spread
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table
 
 RECORDS = Path(__file__).parents[1] / "docs" / "records" / "papers"

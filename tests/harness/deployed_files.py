@@ -92,7 +92,7 @@ def seal(folder: Path, content: dict[str, Any]) -> None:
     """Write a claim with its digest."""
     content.pop("sha256", None)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    (folder / "c.json").write_text(json.dumps({**content, "sha256": digest}))
+    (folder / "c.json").write_text(json.dumps({**content, "sha256": digest}, indent=1))
 
 
 def stored(model: onnx.ModelProto, words: str) -> onnx.TensorProto:

@@ -15,7 +15,8 @@ from .frequencies import all_semidefinite, gram
 from .image_segment import ImageSegment
 from .maps import Linear
 from .node import Node
-from .proofs import FOLDED, UNIT, Array, length, require, rounding_constant
+from .proofs import FOLDED, UNIT, Array, require, rounding_constant
+from .vectors import length
 
 
 class BoundedSegment(ImageSegment):

@@ -14,7 +14,7 @@ from .claim import Claim
 from .frequencies import check_turns, spectrum
 from .node import Node
 from .proofs import UNIT, norm_of, require, up
-from .shapes import Shape, require_sane
+from .shapes import Shape
 
 
 def shape(node: Node, given: Shape) -> Shape:
@@ -34,7 +34,6 @@ def shape(node: Node, given: Shape) -> Shape:
         check_turns(node, (given[1], given[2]))
         for role, size in _spectra(node, given).items():
             spectrum(node, role, (given[1], given[2]), size)
-    require_sane(node)
     return given
 
 
@@ -57,13 +56,21 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     require(proved <= contraction, "contraction", f"{node.name}: {contraction} is stored, {proved} is proved")
 
 
-def constant(node: Node) -> Any:
+def constant(node: Node, nodes: list[Node], claim: Claim) -> Any:
     """The Euclidean constant of an equilibrium in its drive, for the contraction that was proved."""
     kappa, driven, contraction = (node.numbers[role][()] for role in ("kappa", "driven", "contraction"))
     return kappa * driven / (1.0 - contraction) * (1.0 + 8.0 * UNIT)
 
 
-def joint(node: Node, before: Node, claim: Claim) -> Any:
+def joint(node: Node, nodes: list[Node], found: list[Any], claim: Claim) -> list[Any]:
+    """The constant of an equilibrium together with the map that drives it, if there is a ratio for it."""
+    if node.kind != "FeatureCellEquilibrium" or not claim.has(f"{node.place}/ratio"):
+        return []
+    before = nodes[node.sources[0]]
+    return [up(_with_drive(node, before, claim) * found[before.sources[0]])]
+
+
+def _with_drive(node: Node, before: Node, claim: Claim) -> Any:
     """The Euclidean constant of an equilibrium together with the linear map U that drives it, if its own map is one matrix W.
 
     For z = κ·S(through·Wz + driven·Ux + …) and any ratio t let ν be the norm of κ·[through·W, driven·U/t]. Then ‖Δz‖² is at most

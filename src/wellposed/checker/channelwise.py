@@ -8,9 +8,12 @@ y > 0 A is an M-matrix, and states are unique; Aᵀt ≥ y and t ≤ κ²s show 
 import numpy as np
 
 from .claim import Claim
+from .convolved import shape as shape
+from .dense import constant as constant
 from .dense import require_monotone
 from .node import Node
-from .proofs import bounded, require, rounding_constant
+from .proofs import require, rounding_constant
+from .vectors import bounded
 
 
 def check(node: Node, claim: Claim, before: Node) -> None:

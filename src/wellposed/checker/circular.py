@@ -8,7 +8,7 @@ from .claim import Claim
 from .frequencies import check_turns, norm_of_gram, spectrum
 from .node import Node
 from .proofs import Array, near_one, require, rounding_constant
-from .shapes import Shape, require_sane
+from .shapes import Shape
 
 
 def shape(node: Node, given: Shape) -> Shape:
@@ -16,7 +16,6 @@ def shape(node: Node, given: Shape) -> Shape:
     bias = node.numbers["b"]
     fits = len(given) == 3 and bias.ndim == 3 and bias.shape[1:] == (1, 1)
     require(fits, "shapes", f"{node.name}: a bias {bias.shape} for {given}")
-    require_sane(node)
     check_turns(node, (given[1], given[2]))
     spectrum(node, "T", (given[1], given[2]), (len(bias), given[0]))
     return (len(bias), *given[1:])
@@ -27,6 +26,11 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     stored, channels = node.numbers["norm"][()], node.numbers["T"].shape[3]
     proved = norm_at_frequencies(node, "T", (len(node.numbers["b"]), channels))
     require(proved <= stored, "norm", f"{node.name}: {stored} is stored, {proved} is proved")
+
+
+def constant(node: Node, nodes: list[Node], claim: Claim) -> Any:
+    """The Euclidean constant of a convolution, which was proved."""
+    return node.numbers["norm"][()]
 
 
 def norm_at_frequencies(node: Node, role: str, size: tuple[int, int]) -> Any:

@@ -5,16 +5,18 @@ k > 0 below the Hermitian part of C at every frequency z is unique, and |Î”z| â‰
 """
 
 import math
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from .claim import Claim
+from .dense import constant as constant
 from .dense import require_monotone
 from .frequencies import all_semidefinite, check_turns, spectrum
 from .node import Node
 from .proofs import UNIT, Array, require
-from .shapes import Shape, require_sane, target
+from .shapes import Shape, target
 
 KINDS = ("CirculatedEquilibrium", "ScaledEquilibrium")
 _SMALLEST, _LARGEST = 1e-30, 1e30  # of steps and metrics
@@ -24,7 +26,6 @@ def shape(node: Node, given: Shape) -> Shape:
     """The shape of a state, once the numbers are shown to be for it."""
     numbers, size = node.numbers, (given[0], given[0])
     require(len(given) == 3, "shapes", f"{node.name}: states {given} are no images")
-    require_sane(node)
     check_turns(node, given[1:])
     for role in ("T", "R"):
         spectrum(node, role, given[1:], size)
@@ -55,6 +56,19 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     gaps = core + core.conj().swapaxes(2, 3) - 2.0 * least * np.eye(core.shape[2])
     error = 16.0 * UNIT * (sizes + least)
     require(all_semidefinite(gaps, error), "sensitivity", f"{node.name}: {value} is not proved")
+
+
+def joint(node: Node, nodes: list[Node], found: list[Any], claim: Claim) -> list[Any]:
+    """The constant of an equilibrium together with those in other sizes that drive it, if that is proved."""
+    driven = node.kind == "CirculatedEquilibrium" and nodes[node.sources[0]].kind == "Circular"
+    return list(import_module(".tiers", __package__).together(nodes, node, found)) if driven else []
+
+
+def segment(node: Node, *parts: Any) -> Any:
+    """The segment around an equilibrium, see `metric.segment_of`."""
+    if "G" in node.numbers and node.numbers["G"].any():
+        return import_module(".bounded", __package__).BoundedSegment(*parts)
+    return import_module(".pooled", __package__).PooledSegment(*parts)
 
 
 def sensitivity(node: Node) -> Any:

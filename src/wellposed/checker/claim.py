@@ -16,7 +16,15 @@ from .node import Node
 from .proofs import Array, Refuted, require
 
 FORMAT, NORMS, THEOREMS = "wellposed-certificate/6", ("2", "inf", "1"), ("product", "metric", "entrywise")
-_KEYS = {"format", "model_sha256", "norm", "lipschitz", "pairs", "theorems", "lower_bound", "evidence", "sha256"}
+_KEYS = {
+    "model_sha256",
+    "norm",
+    "lipschitz",
+    "pairs",
+    "theorems",
+    "lower_bound",
+    "evidence",
+}  # beside format and digest
 _CLAIM, _EVIDENCE = 1 << 26, 1 << 30  # bytes, at most
 
 
@@ -42,6 +50,13 @@ def number(value: Any, least: float = 0.0) -> float:
     return float(value)
 
 
+def sealed(content: dict[str, Any]) -> str:
+    """The text of a claim of this format, with its digest, in the one way in which it may be written."""
+    claim = {"format": FORMAT, **content}
+    digest = hashlib.sha256(json.dumps(claim, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return json.dumps({**claim, "sha256": digest}, indent=1)
+
+
 class Claim:
     """A claim with its evidence.
 
@@ -57,17 +72,21 @@ class Claim:
 
     def __init__(self, path: Path) -> None:
         path = path.resolve()
-        content = self._content(path)
-        found = content.get("format")
-        require(found == FORMAT, "format", f"{found!r} is not {FORMAT}: certify again, which writes an ONNX file too")
-        require(set(content) == _KEYS, "claim", f"needs the keys of the format {FORMAT}")
-        rest = {key: value for key, value in content.items() if key != "sha256"}
-        own = hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-        require(own == content["sha256"], "claim digest", "the claim was changed after it was written")
-        self.norm, self.theorems, self.model_sha256 = content["norm"], content["theorems"], content["model_sha256"]
+        text = content_of(path, _CLAIM)
+        try:
+            content = dict(json.loads(text.decode("utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise Refuted("claim", f"no JSON object ({error})") from error
+        found = content.pop("format", None), content.pop("sha256", None)
         require(
-            self.norm in NORMS and type(self.model_sha256) is str, "claim", f"unknown norm {self.norm!r}, or no digest"
+            found[0] == FORMAT, "format", f"{found[0]!r} is not {FORMAT}: certify again, which writes an ONNX file too"
         )
+        require(set(content) == _KEYS, "claim", f"needs the keys of the format {FORMAT}")
+        same = sealed(content).encode() == text
+        require(same, "claim digest", "was changed after it was written, or is not written as the format says")
+        self.norm, self.theorems, self.model_sha256 = content["norm"], content["theorems"], content["model_sha256"]
+        good = self.norm in NORMS and type(self.model_sha256) is str
+        require(good, "claim", f"unknown norm {self.norm!r}, or no digest")
         named = type(self.theorems) is list and all(theorem in THEOREMS for theorem in self.theorems)
         require(named and len(set(self.theorems)) == len(self.theorems), "claim", f"unknown theorems {self.theorems!r}")
         self.lipschitz, self.pairs = number(content["lipschitz"]), None
@@ -78,23 +97,6 @@ class Claim:
             require(square, "claim", "pairs are no square matrix")
             self.pairs = np.array([[number(value) for value in row] for row in rows])
         self._evidence, self.used = self._tensors(path, content["evidence"]), set[str]()
-
-    @staticmethod
-    def _content(path: Path) -> dict[str, Any]:
-        def strict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            require(len({key for key, _ in pairs}) == len(pairs), "claim", "a key occurs twice")
-            return dict(pairs)
-
-        def refuse(text: str) -> Any:
-            raise Refuted("claim", f"{text} is no number")
-
-        data = content_of(path, _CLAIM)
-        try:
-            content = json.loads(data.decode("utf-8"), object_pairs_hook=strict, parse_constant=refuse)
-        except (ValueError, RecursionError) as error:
-            raise Refuted("claim", f"no JSON ({error})") from error
-        require(type(content) is dict, "claim", "no object")
-        return dict(content)
 
     @staticmethod
     def _tensors(path: Path, named: Any) -> dict[str, Array]:

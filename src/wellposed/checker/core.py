@@ -19,9 +19,9 @@ from . import euclidean
 from .claim import Claim
 from .functions import assumed
 from .model import read
-from .node import CHECKED, Node
+from .node import Node
 from .proofs import Array, Refuted, require
-from .shapes import OPTIONS
+from .shapes import SCALARS
 
 
 def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
@@ -65,9 +65,9 @@ def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
 
 def constants_of(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
     """Prove what the file's bound of errors relies on, and the constants of all outputs and of their margins."""
-    for node in nodes:
-        if node.kind in CHECKED:
-            import_module(CHECKED[node.kind], __package__).check(node, claim, nodes[node.sources[0]])
+    for node in nodes[1:]:
+        if prove := getattr(node.module, "check", None):
+            prove(node, claim, nodes[node.sources[0]])
     theorem = euclidean if claim.norm == "2" else import_module(".entrywise", __package__)
     found: tuple[Any, Array | None] = theorem.constants(nodes, claim)
     return found
@@ -75,7 +75,7 @@ def constants_of(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
 
 def _described(node: Node) -> list[str]:
     """A node with what it relies on."""
-    options = [f"{role} {float(node.numbers[role]):.9g}" for role in OPTIONS if role in node.numbers]
+    options = [f"{role} {float(node.numbers[role]):.9g}" for role in SCALARS if role in node.numbers]
     return [" ".join([node.name, str(node.shape), *options])]
 
 

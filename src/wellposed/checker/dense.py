@@ -7,6 +7,7 @@ import numpy as np
 from .claim import Claim
 from .node import Node
 from .proofs import FOLDED, Array, Refuted, like, near_one, require, rounding_constant, semidefinite
+from .shapes import Shape
 
 _MONOTONE = (  # slopes in [0, 1] everywhere
     "relu", "identity", "hardtanh", "relu6", "leaky_relu", "tanh", "sigmoid", "softplus", "softsign", "arctan", "isru", "arcsinh",
@@ -28,6 +29,18 @@ class Driven:
     def __init__(self, matrix: Array) -> None:
         self.matrix, self.exponent = near_one(matrix)
         self.gram, self.sizes = self.matrix @ self.matrix.T, np.abs(self.matrix) @ np.abs(self.matrix).T
+
+
+def shape(node: Node, given: Shape) -> Shape:
+    """The shape of a state, for which W and the matrices of the iteration are."""
+    square = [node.numbers[role].shape for role in ("W", "reflect", "drive") if role in node.numbers]
+    require(set(square) == {2 * given}, "shapes", f"{node.name}: {square} for states {given}")
+    return given
+
+
+def constant(node: Node, nodes: list[Node], claim: Claim) -> Any:
+    """The Euclidean constant of an equilibrium, which was proved."""
+    return node.numbers["sensitivity"][()]
 
 
 def check(node: Node, claim: Claim, before: Node) -> None:

@@ -8,15 +8,11 @@ import numpy as np
 
 from .claim import Claim
 from .maps import Linear, linear_maps
-from .node import CONTRACTIONS, EQUILIBRIA, Node
-from .proofs import FOLDED, Array, Refuted, near_one, norm_of, require, rounding_constant, up
+from .node import Node
+from .proofs import FOLDED, Array, near_one, norm_of, require, rounding_constant, up
 
 _ROUNDED = 1.0 + 1e-13
 _ROOT_OF_TWO = 1.4142135623730951  # above it
-# Apart from the slope of an activation.
-_NONEXPANSIVE = (
-    "Enter", "Reshaped", "GroupSort", "SortedGroups", "PositivePart", "Activation", "Placed", "EnterGraphs", "NodeSum",
-)  # fmt: skip
 
 
 def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
@@ -26,17 +22,15 @@ def constants(nodes: list[Node], claim: Claim) -> tuple[Any, Array | None]:
     )
     maps, found, pairs = linear_maps(nodes), list[Any](), None
     for node in nodes[:-1]:
-        path, known = maps[node.place], _constant(node, nodes, found, claim)
+        path, own = maps[node.place], node.module.constant(node, nodes, claim)
+        known = (
+            [] if own is None else [up(own * sum(found[source] for source in node.sources)) if node.sources else own]
+        )
         if path.start != node.place:
-            known.append(up(_norm(path) * found[path.start]))
-            if nodes[path.start].kind == "Convolution":
-                known += import_module(".windows", __package__).scaled(nodes, path, found)
-        if node.kind == "CirculatedEquilibrium" and nodes[node.sources[0]].kind == "Circular":
-            known += import_module(".tiers", __package__).joint(nodes, node, found)
-        if claim.has(f"{node.place}/ratio") and node.kind == "FeatureCellEquilibrium":
-            before = nodes[node.sources[0]]
-            own = import_module(".cells", __package__).joint(node, before, claim)
-            known.append(up(own * found[before.sources[0]]))
+            behind = getattr(nodes[path.start].module, "behind", None)
+            known += [up(_norm(path) * found[path.start]), *(behind(nodes, path, found) if behind else ())]
+        joint = getattr(node.module, "joint", None)
+        known += joint(node, nodes, found, claim) if joint else []
         if claim.has(f"{node.place}/values") and "metric" in claim.theorems:
             start, value, pairs = import_module(".metric", __package__).constants(nodes, maps, node, claim)
             known.append(up(value * found[start]))
@@ -55,33 +49,6 @@ def _norm(path: Linear) -> Any:
     if path.matrix.ndim == 2:
         return norm_of(path.matrix)
     return np.abs(path.matrix).max() * _ROUNDED
-
-
-def _constant(node: Node, nodes: list[Node], found: list[Any], claim: Claim) -> list[Any]:
-    """The constant of an edge that follows from those of the edges that its node takes; none for a linear map."""
-    kind, numbers, given = node.kind, node.numbers, [found[source] for source in node.sources]
-    moved = sum(given)
-    if kind in ("SumOfTwo", "DifferenceOfTwo"):
-        return [up(moved)]
-    if kind in ("Affine", "Normalize", "BatchNormalized") or (kind == "Linear" and len(node.shape) == 1):
-        return []
-    if kind in ("Convolution", "AveragePooling", "MaximumPooling"):
-        own = import_module(".windows", __package__).constant(node, nodes)
-    elif kind == "Linear":
-        own = norm_of(numbers["W"])
-    elif kind in ("Sandwich", "Residual"):
-        own = import_module(".explicit", __package__).constant(node, claim)
-    elif kind in EQUILIBRIA:
-        own = numbers["sensitivity"][()]  # which was proved
-    elif kind == "Circular":
-        own = numbers["norm"][()]  # which was proved
-    elif kind in CONTRACTIONS:
-        own = import_module(CONTRACTIONS[kind], __package__).constant(node)
-    elif kind in _NONEXPANSIVE:
-        own = node.slope
-    else:
-        raise Refuted("constant", f"nothing proves one of {node.name}")
-    return [up(own * moved) if given else own]
 
 
 def _margins(head: Array, before: Any) -> Array:

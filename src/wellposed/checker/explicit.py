@@ -11,8 +11,9 @@ import numpy as np
 
 from .claim import Claim
 from .node import Node
-from .proofs import UNIT, bounded, length, norm_of, require, up
+from .proofs import UNIT, norm_of, require, up
 from .shapes import Shape, outputs_of, target
+from .vectors import bounded, length
 
 
 def shape(node: Node, given: Shape) -> Shape:
@@ -31,8 +32,10 @@ def _sorted(node: Node, given: Shape) -> Shape:
     return given
 
 
-def constant(node: Node, claim: Claim) -> Any:
-    """The Euclidean constant of a layer, with the scale of the evidence."""
+def constant(node: Node, nodes: list[Node], claim: Claim) -> Any:
+    """The Euclidean constant of a layer, with the scale of the evidence; sorting brings nothing farther apart."""
+    if node.kind in ("GroupSort", "SortedGroups"):
+        return node.slope
     inner, outer = node.numbers["H"], node.numbers["G"]
     scale = claim.take(f"{node.place}/scale", len(inner))
     if node.kind == "Sandwich":

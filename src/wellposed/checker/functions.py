@@ -18,15 +18,20 @@ def _texts() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     lines = Path(__file__).with_name("functions.txt").read_text(encoding="utf-8").splitlines()
     known = {line.split()[0][1:]: (line.split()[1], line.split()[2]) for line in lines if line.startswith("@")}
     text = "\n".join(line for line in lines if not line.startswith(("#", "@")))
-    found = [part.strip() for part in re.split(r"\n\n+", text) if part.strip()]
-    return {part.split(" ", 1)[0]: part for part in found}, known
+    found = {part.split(" ", 1)[0]: part for part in re.split(r"\n\n+", text.strip())}
+    for name in [name for name in found if "{sigma}" in name]:
+        body = found.pop(name)
+        for sigma, (inexact, slope) in known.items():
+            own = body.replace("{sigma}", sigma).replace("{inexact}", inexact).replace("{slope}", slope)
+            found[name.replace("{sigma}", sigma)] = own
+    return found, known
 
 
 def activation(name: str) -> tuple[str, str, str] | None:
     """The kind, the activation, and the text of its largest slope, of a function that depends on an activation."""
     kind, _, sigma = name.partition("_")
     texts, known = _texts()
-    return (kind, sigma, known[sigma][1]) if sigma in known and f"{kind}_{{sigma}}" in texts else None
+    return (kind, sigma, known[sigma][1]) if name in texts and sigma in known else None
 
 
 def assumed(sigma: str) -> str:
@@ -44,17 +49,10 @@ def function(name: str) -> FunctionProto:
     Raises:
         KeyError: there is none of that name.
     """
-    texts, known = _texts()
-    text, sloped = texts.get(name), activation(name)
-    if sloped is not None:
-        kind, sigma, slope = sloped
-        text = texts[f"{kind}_{{sigma}}"]
-        text = text.replace("{sigma}", sigma).replace("{inexact}", known[sigma][0]).replace("{slope}", slope)
-    if text is None or "{" in name:
-        raise KeyError(name)
-    found = parser.parse_function(_HEADER + text)
+    texts, _ = _texts()
+    found = parser.parse_function(_HEADER + texts[name])
     for node in _nodes(found.node):
-        if node.op_type in texts or f"{node.op_type.partition('_')[0]}_{{sigma}}" in texts:
+        if node.op_type in texts:
             node.domain = DOMAIN
     return found
 

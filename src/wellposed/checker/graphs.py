@@ -13,7 +13,7 @@ from .claim import Claim
 from .functions import STRUCTURE
 from .node import Node
 from .proofs import UNIT, norm_of, require, up
-from .shapes import Shape, require_sane
+from .shapes import Shape
 
 ASSUMED = ["assumed: inputs are features of nodes, in the Frobenius norm of each graph; its edges stay the same"]
 
@@ -34,7 +34,6 @@ def shape(node: Node, given: Shape) -> Shape:
     numbers, size, node.nodewise = node.numbers, len(node.numbers["b"]), True
     fits = numbers["b"].ndim == 1 and numbers["Q"].shape == (size, size) and numbers["P"].shape == (size, *given)
     require(fits, "shapes", f"{node.name}: maps {numbers['Q'].shape} and {numbers['P'].shape} for {given}")
-    require_sane(node)
     partner, lower, places = numbers["partner"], numbers["lower"], np.arange(size)
     inside = partner.shape == lower.shape == (size,) and partner.min() >= 0 and partner.max() < size
     require(inside, "sorts", f"{node.name}: there are no such features")
@@ -46,12 +45,16 @@ def shape(node: Node, given: Shape) -> Shape:
 
 def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove the contraction that a node's bound of errors relies on."""
+    if node.kind != "GraphEquilibrium":
+        return
     require(node.slope <= 1.0, "equilibrium", f"{node.name}: slopes of {node.sigma} are larger than one")
     proved, stored = up(node.numbers["through"][()] * norm_of(node.numbers["Q"])), node.numbers["contraction"][()]
     require(proved <= stored, "contraction", f"{node.name}: {stored} is stored, {proved} is proved")
 
 
-def constant(node: Node) -> Any:
-    """The constant of an equilibrium in the features of nodes, for the contraction that was proved."""
+def constant(node: Node, nodes: list[Node], claim: Claim) -> Any:
+    """The constant of a sum, or of an equilibrium in the features of nodes, for the contraction that was proved."""
+    if node.kind != "GraphEquilibrium":
+        return node.slope
     driven, contraction = (node.numbers[role][()] for role in ("driven", "contraction"))
     return driven * norm_of(node.numbers["P"]) / (1.0 - contraction) * (1.0 + 8.0 * UNIT)

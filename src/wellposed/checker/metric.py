@@ -2,7 +2,6 @@
 
 import math
 from functools import cached_property
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -29,25 +28,16 @@ class Segment:
     """
 
     def __init__(self, nodes: list[Node], maps: list[Linear], end: Node) -> None:
-        parts, self.direct = [maps[end.place]], None
-        if end.kind in ("SumOfTwo", "DifferenceOfTwo"):
-            parts = [maps[source] for source in end.sources]
-            sign = 1.0 if end.kind == "SumOfTwo" else -1.0
-            parts[1] = Linear(parts[1].start, sign * parts[1].matrix)
-        known = [part for part in parts if nodes[part.start].kind == "ReflectedEquilibrium"]
-        require(
-            len(known) >= 1, "metric", f"no equilibrium stands before {end.name}, with nothing but a linear map between"
-        )
-        seen = max(known, key=lambda part: part.start)
+        self._set(nodes, maps, end, maps[end.place])
+
+    def _set(self, nodes: list[Node], maps: list[Linear], end: Node, seen: Linear, direct: Array | None = None) -> None:
         layer = nodes[seen.start]
+        known = layer.kind == "ReflectedEquilibrium"
+        require(known, "metric", f"no equilibrium stands before {end.name}, with nothing but a linear map between")
         driven = maps[layer.sources[0]]
-        rest = [part for part in parts if part is not seen]
-        require(
-            all(part.start == driven.start for part in rest), "metric", f"{end.name} adds something of another edge"
-        )
         self.start, self.layer, self.name = driven.start, layer.place, end.name
         self.matrix, self.driving, self.seen = layer.numbers["W"], driven.dense, seen.dense
-        self.direct, self.multipliers = rest[0].dense if rest else None, len(self.matrix)
+        self.direct, self.multipliers = direct, len(self.matrix)
 
     @cached_property
     def driven(self) -> Driven:
@@ -71,11 +61,8 @@ def segment_of(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -
     """The segment that ends in an edge: of vectors, or of images, `image_segment.ImageSegment`."""
     first = nodes[maps[end.place].start]
     layer = nodes[first.sources[0]] if first.kind == "AveragePooling" else first
-    if layer.kind == "ScaledEquilibrium" and layer.numbers["G"].any():
-        return import_module(".bounded", __package__).BoundedSegment(nodes, maps, end, claim)
-    if layer.kind in ("CirculatedEquilibrium", "ScaledEquilibrium"):
-        return import_module(".pooled", __package__).PooledSegment(nodes, maps, end, claim)
-    return Segment(nodes, maps, end)
+    of_images = getattr(layer.module, "segment", None)
+    return of_images(layer, nodes, maps, end, claim) if of_images else Segment(nodes, maps, end)
 
 
 def constants(nodes: list[Node], maps: list[Linear], end: Node, claim: Claim) -> tuple[int, Any, Array | None]:

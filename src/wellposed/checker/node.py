@@ -2,20 +2,33 @@
 
 import math
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
-from .proofs import Array
+from .proofs import Array, Refuted
 
-# Kinds of equilibria whose bounds of errors rely on a sensitivity, and the modules that prove it.
-EQUILIBRIA = {
-    "ReflectedEquilibrium": ".dense", "PositiveEquilibrium": ".positive", "ConvolvedEquilibrium": ".channelwise",
-    "PositiveConvolvedEquilibrium": ".positive", "CirculatedEquilibrium": ".circulated", "ScaledEquilibrium": ".circulated",
-    "TierEquilibrium": ".tiers",
-}  # fmt: skip
-# Those of contractions, whose constants depend on more than one number.
-CONTRACTIONS = {"FeatureCellEquilibrium": ".cells", "ChannelCellEquilibrium": ".cells", "GraphEquilibrium": ".graphs"}
-# All kinds whose bounds of errors rely on something that is proved.
-CHECKED = {**EQUILIBRIA, **CONTRACTIONS, "Circular": ".circular"}
+# The modules that know the kinds of nodes: by their functions "shape" and, where there is something to say, "check" (what the
+# bound of errors relies on), "constant" (Euclidean, from an edge to the next), "joint" (with what stands before) and "segment".
+_MODULES = {
+    kind: module
+    for module, kinds in {
+        ".plain": "Enter Leave Reshaped Activation",
+        ".sums": "SumOfTwo DifferenceOfTwo",
+        ".affine": "Affine Normalize BatchNormalized Linear",
+        ".dense": "ReflectedEquilibrium",
+        ".positive": "PositivePart PositiveEquilibrium PositiveConvolvedEquilibrium",
+        ".explicit": "Sandwich Residual GroupSort SortedGroups",
+        ".windows": "Convolution AveragePooling MaximumPooling",
+        ".placed": "Placed",
+        ".circular": "Circular",
+        ".channelwise": "ConvolvedEquilibrium",
+        ".circulated": "CirculatedEquilibrium ScaledEquilibrium",
+        ".tiers": "TierEquilibrium",
+        ".cells": "FeatureCellEquilibrium ChannelCellEquilibrium",
+        ".graphs": "EnterGraphs GraphEquilibrium NodeSum",
+    }.items()
+    for kind in kinds.split()
+}
 
 
 @dataclass
@@ -51,3 +64,10 @@ class Node:
     def size(self) -> int:
         """How many entries a sample of its value has."""
         return math.prod(self.shape)
+
+    @property
+    def module(self) -> Any:
+        """The module that knows its kind."""
+        if self.kind not in _MODULES:
+            raise Refuted("functions", f"nothing is known of {self.name}")
+        return import_module(_MODULES[self.kind], __package__)

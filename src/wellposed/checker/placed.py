@@ -1,9 +1,11 @@
 """Images whose pixels are put into other places: zeros around them, and pixels that become channels."""
 
 import math
+from typing import Any
 
 import numpy as np
 
+from .claim import Claim
 from .node import Node
 from .proofs import Array, require
 from .shapes import Shape, target
@@ -19,6 +21,11 @@ def shape(node: Node, given: Shape) -> Shape:
     good = index.min() >= 0 and index.max() <= pixels and len(np.unique(inside)) == inside.size
     require(good, "places", f"{node.name}: a pixel is put into two places, or there is none such")
     return found
+
+
+def constant(node: Node, nodes: list[Node], claim: Claim) -> Any:
+    """The Euclidean constant of pixels none of which is put into two places."""
+    return node.slope
 
 
 def moved(node: Node, given: Array) -> Array:

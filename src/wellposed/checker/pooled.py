@@ -16,7 +16,8 @@ from .frequencies import all_semidefinite, counts, gram, waves
 from .image_segment import ImageSegment
 from .maps import Linear
 from .node import Node
-from .proofs import FOLDED, UNIT, Array, length, like, near_one, nearest, require, rounding_constant, semidefinite
+from .proofs import FOLDED, UNIT, Array, like, near_one, nearest, require, rounding_constant, semidefinite
+from .vectors import length
 from .windows import by_channel
 
 

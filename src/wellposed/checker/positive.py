@@ -7,13 +7,16 @@ an M-matrix, with t ≥ Wᵀ(Dt) + y and Dt ≤ k²s changes are at most k‖Δq
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 
+from . import dense
 from .claim import Claim
 from .node import Node
-from .proofs import Array, Refuted, below, bounded, require, rounding_constant
+from .proofs import Array, Refuted, require, rounding_constant
 from .shapes import Shape
+from .vectors import below, bounded
 
 Map = Callable[[Array], Array]
 _STEPS = 20000
@@ -31,13 +34,25 @@ _CONCAVE: dict[str, tuple[Map, Map]] = {
 
 
 def shape(node: Node, given: Shape) -> Shape:
-    """The shape of a positive part, which is that of its argument."""
+    """The shape of a state, or of a positive part, which is that of its argument."""
+    if node.kind == "PositiveConvolvedEquilibrium":
+        found: Shape = import_module(".convolved", __package__).shape(node, given)
+        return found
+    if node.kind == "PositiveEquilibrium":
+        return dense.shape(node, given)
     require(node.numbers["floor"] > 0.0, "options", f"{node.name}: its floor is not positive")
     return given
 
 
+def constant(node: Node, nodes: list[Node], claim: Claim) -> Any:
+    """The Euclidean constant of an equilibrium, which was proved, or of a positive part."""
+    return node.slope if node.kind == "PositivePart" else dense.constant(node, nodes, claim)
+
+
 def check(node: Node, claim: Claim, before: Node) -> None:
     """Prove that an equilibrium is unique, and the sensitivity that its node's bound of errors relies on."""
+    if node.kind == "PositivePart":
+        return
     forward, backward, terms = through(node)
     error, floor, weights = rounding(terms), node.numbers["floor"][()], node.numbers[_weights(node)]
     require(node.sigma in _CONCAVE and (weights >= 0.0).all(), "equilibrium", f"{node.name}: σ or W is of another kind")

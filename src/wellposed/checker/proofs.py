@@ -51,21 +51,6 @@ def nearest(array: Any) -> Array:
     return array.nearest() if exactly(array) else array
 
 
-def below(array: Any) -> Array:
-    """Numbers at most those of an array, near them; rational ones become short."""
-    return array.below() if exactly(array) else array
-
-
-def bounded(*vectors: Array) -> bool:
-    """Whether the entries are positive, and neither so small nor so large that products with them lose what they prove."""
-    return all(bool((vector > 1e-100).all() and (vector < 1e100).all()) for vector in vectors)
-
-
-def length(array: Array) -> Any:
-    """The Euclidean norm of all entries."""
-    return np.sqrt((array * array).sum())
-
-
 def rounding_constant(terms: int) -> float:
     """Higham's constant γ: relative rounding error of a sum of products of so many terms, in any order."""
     return terms * UNIT / (1.0 - terms * UNIT)

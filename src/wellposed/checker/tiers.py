@@ -13,6 +13,7 @@ import numpy as np
 
 from . import circulated
 from .claim import Claim
+from .dense import constant as constant
 from .frequencies import all_semidefinite, spectrum
 from .node import Node
 from .proofs import UNIT, Array, like, nearest, require, rounding_constant, up
@@ -41,7 +42,7 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     circulated.check(node, claim, before)  # for I − T alone, of which I − W has more
 
 
-def joint(nodes: list[Node], last: Node, found: list[Any]) -> list[Any]:
+def together(nodes: list[Node], last: Node, found: list[Any]) -> list[Any]:
     """The constant of an equilibrium together with those that drive it, if that is proved.
 
     Args:

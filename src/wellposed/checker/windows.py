@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import correlation
+from .claim import Claim
 from .maps import Linear
 from .node import Node
 from .proofs import FOLDED, Array, Refuted, require, rounding_constant, up
@@ -77,7 +78,7 @@ def by_channel(matrix: Array, shape: tuple[int, ...]) -> Array | None:
     return rows[:, 0] if (rows == rows[:, :1]).all() else None
 
 
-def constant(node: Node, nodes: list[Node]) -> Any:
+def constant(node: Node, nodes: list[Node], claim: Claim) -> Any:
     """The Euclidean constant of a convolution or a pooling."""
     if node.kind == "MaximumPooling":
         return node.numbers["overlap"][()]
@@ -86,9 +87,11 @@ def constant(node: Node, nodes: list[Node]) -> Any:
     return _norm(node, nodes[node.sources[0]].shape, np.ones(node.shape[0]))
 
 
-def scaled(nodes: list[Node], path: Linear, found: list[Any]) -> list[Any]:
+def behind(nodes: list[Node], path: Linear, found: list[Any]) -> list[Any]:
     """The constant of an edge by a convolution of which each channel is scaled behind it; none if its path is another."""
     first = nodes[path.start]
+    if first.kind != "Convolution":
+        return []
     scale, before = by_channel(path.matrix, first.shape), first.sources[0]
     return [] if scale is None else [up(_norm(first, nodes[before].shape, scale) * found[before])]
 

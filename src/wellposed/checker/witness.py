@@ -9,7 +9,8 @@ import numpy as np
 from .claim import Claim
 from .maps import scale_of
 from .node import Node
-from .proofs import UNIT, Array, Refuted, length, norm_of, require, rounding_constant
+from .proofs import UNIT, Array, Refuted, norm_of, require, rounding_constant
+from .vectors import length
 
 SIGMA: dict[str, Callable[[Array], Array]] = {
     "relu": lambda v: np.maximum(v, 0.0), "leaky_relu": lambda v: np.where(v > 0.0, v, 0.01 * v),

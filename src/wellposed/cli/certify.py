@@ -47,11 +47,19 @@ class Certify(Common):
     seconds: float | None = None
     """Time for the searches of metrics together, 60 where all theorems are asked; what it did not suffice for is said.
     For the ladder: time for one image and radius, after which it stays open; default: 10."""
+    jobs: int = 1
+    """With the ladder: processes of this machine."""
+    ray: str | None = None
+    """With the ladder: address of a Ray cluster that does the work instead, auto or HOST:6379."""
 
 
 def certify(arguments: list[str]) -> int:
     """``wellposed certify RUN``."""
     options = parse(Certify, arguments, "wellposed certify")
+    if (options.jobs, options.ray) != (1, None) and (options.method != "ladder" or options.deployed):
+        raise InputError(
+            f"jobs={options.jobs!r}, ray={options.ray!r}: only --method ladder is spread; leave these options out"
+        )
     with one_writer(options.run):
         return _certify(options)
 
@@ -109,7 +117,7 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
         more: further entries of the result.
     """
     shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
-    result = {
+    result: dict[str, Any] = {
         "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
         "test_error": found.test_error,
         "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
@@ -121,6 +129,11 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
         f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g}, certified {table}"
     )
     text += "".join(f", {value} {name}" for name, value in more.items())
+    if "float64" in found.radii:
+        result["float64"] = {f"{radius:g}": found.accuracy(radius, "float64") for radius in options.eps}
+        text += ", in float64 " + ", ".join(
+            f"{100 * share:.2f} % at {radius}" for radius, share in result["float64"].items()
+        )
     return show(result, "; ".join([text, *found.remarks]), options)
 
 
@@ -151,7 +164,7 @@ def _verify(options: Certify) -> int:
     with counting("images verified", quiet=options.json) as done:
         found = verify_run(
             options.run, data_root=options.data_root, norm=norm, radii=options.eps, limit=options.limit,
-            seconds=10.0 if options.seconds is None else options.seconds, done=done,
+            seconds=10.0 if options.seconds is None else options.seconds, done=done, jobs=options.jobs, ray=options.ray,
         )  # fmt: skip
     shares = {
         f"{radius:g}": {

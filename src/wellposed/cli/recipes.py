@@ -32,7 +32,7 @@ class Recipes(Common):
     jobs: int = 1
     """Processes of this machine."""
     ray: str | None = None
-    """Address of a Ray cluster that does the work instead, such as auto or ray://host:10001."""
+    """Address of a Ray cluster that does the work instead, auto or HOST:6379; its machines share the folder."""
     out: Path = Path("runs/reproduce")
     """Folder of networks, records, results and pictures."""
 

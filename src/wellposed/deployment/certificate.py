@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from wellposed.bounds.diagonal_metric import DenseMetricProblem
 from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates import Certificate
 from wellposed.certificates.certification import SECONDS
-from wellposed.checker.claim import FORMAT, Claim
+from wellposed.checker.claim import Claim, sealed
 from wellposed.checker.core import constants_of
 from wellposed.checker.maps import Linear, linear_maps, margins
 from wellposed.checker.metric import Segment, segment_of
@@ -119,7 +118,7 @@ def _claimed(
     draft = _Draft(certificate.norm, theorems, tensors)
     whole, pairs = constants_of(nodes, draft)
     claim = {
-        "format": FORMAT, "model_sha256": digest, "norm": certificate.norm, "lipschitz": whole * REPRODUCIBLE,
+        "model_sha256": digest, "norm": certificate.norm, "lipschitz": whole * REPRODUCIBLE,
         "pairs": None if pairs is None else (pairs * REPRODUCIBLE).tolist(), "theorems": theorems, "lower_bound": None,
     }  # fmt: skip
     claim["lower_bound"] = _lower_bound(certificate, nodes, draft)
@@ -245,8 +244,7 @@ def write(place: Path, claim: dict[str, Any], tensors: dict[str, Array]) -> None
     """
     beside = place.with_suffix(".safetensors")
     data = safetensors.numpy.save({name: np.ascontiguousarray(part, np.float64) for name, part in tensors.items()})
-    sealed = {**claim, "evidence": {"file": beside.name, "sha256": hashlib.sha256(data).hexdigest()}}
-    digest = hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    named = {"file": beside.name, "sha256": hashlib.sha256(data).hexdigest()}
     with written_whole(beside) as evidence, written_whole(place) as text:
         evidence.write_bytes(data)
-        text.write_text(json.dumps({**sealed, "sha256": digest}, indent=1), encoding="utf-8")
+        text.write_bytes(sealed({**claim, "evidence": named}).encode())

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from wellposed.checker.functions import DOMAIN, IR_VERSION, OPSET, STRUCTURE, VERSION, called
+from wellposed.checker.functions import DOMAIN, STRUCTURE
 from wellposed.checker.functions import function as function_named
-from wellposed.checker.graphs import inputs_of
+from wellposed.checker.model import assembled
 from wellposed.deployment.sensitivity import proved_sensitivity
 from wellposed.errors import CertificateError
 from wellposed.network.deployed import DeployedGraph, Edge, Numbers
@@ -33,8 +33,6 @@ class OnnxGraph(DeployedGraph):
         self._nodes: list[NodeProto] = []
         self._numbers: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._stored: list[TensorProto] = []
-        self._functions: dict[str, None] = {}
-        self._on_graphs = False
 
     def enter(self, shape: tuple[int, ...], *, on_graphs: bool = False) -> Edge:
         """The input of the network as an edge; it is exact.
@@ -44,7 +42,7 @@ class OnnxGraph(DeployedGraph):
             on_graphs: whether the network takes graphs.
         """
         edge = Edge(value="value_0", error="error_0", shape=shape)
-        self._on_graphs, function = on_graphs, "EnterGraphs" if on_graphs else "Enter"
+        function = "EnterGraphs" if on_graphs else "Enter"
         self._append(function, list(function_named(function).input), [edge.value, edge.error])
         return edge
 
@@ -82,25 +80,9 @@ class OnnxGraph(DeployedGraph):
         """
         bound = self._number("tolerance", torch.tensor(tolerance, dtype=torch.float32, device="cpu"))
         self._append("Leave", [edge.value, edge.error, bound], [LOGITS, ERROR])
-        plain = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *input_shape])
-        graph = helper.make_graph(
-            self._nodes,
-            "network",
-            inputs_of(input_shape) if self._on_graphs else [plain],
-            [
-                helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", *edge.shape]),
-                helper.make_tensor_value_info(ERROR, TensorProto.FLOAT, ["batch"]),
-            ],
-            self._stored,
-        )
-        imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
-        functions = [function_named(name) for name in self._functions]
-        return helper.make_model(
-            graph, functions=functions, opset_imports=imports, ir_version=IR_VERSION, producer_name="wellposed"
-        )
+        return assembled(self._nodes, self._stored, input_shape, edge.shape)
 
     def _append(self, function: str, inputs: list[str], outputs: list[str]) -> None:
-        self._functions.update(dict.fromkeys(called(function)))
         self._nodes.append(helper.make_node(function, inputs, outputs, domain=DOMAIN))
 
     def _number(self, name: str, value: Numbers) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -190,6 +191,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "Concat": lambda attributes, *parts: torch.cat(parts, attributes["axis"]),
     "Clip": _plain(torch.clamp), "Relu": _plain(torch.relu), "Identity": _plain(lambda x: x),
     "Add": _plain(torch.add), "Sub": _plain(torch.sub), "Mul": _plain(torch.mul), "Div": _divided,
+    "Sum": _plain(lambda *parts: functools.reduce(torch.add, parts)),
     "Max": _plain(torch.maximum), "Min": _plain(torch.minimum), "MatMul": _plain(torch.matmul),
     "Less": _plain(torch.lt), "LessOrEqual": _plain(torch.le), "Greater": _plain(torch.gt), "GreaterOrEqual": _plain(torch.ge),
     "Or": _plain(torch.logical_or), "Not": _plain(torch.logical_not),

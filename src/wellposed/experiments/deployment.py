@@ -65,7 +65,8 @@ def certify_deployed(
         seconds: for searches of metrics, see `wellposed.certify`.
 
     Returns:
-        The radii, and how many images the file refused to answer for; these count as misclassified.
+        The radii, with those of the same numbers' answers in float64 from which no error is subtracted, and how many images the
+        file refused to answer for; these count as misclassified.
     """
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
     norm = norm_named(norm)
@@ -75,19 +76,21 @@ def certify_deployed(
     file = DeployedNetwork(path)
     certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], seconds=seconds)
     assert certificate.lower_bound is not None  # inputs were given
-    rule = certificate.rules[-1]
-    radii, wrong, refused = list[float](), 0, 0
+    rule, exact = certificate.rules[-1], network.exact
+    radii, unrounded, wrong, refused = list[float](), list[float](), 0, 0
     for rows, labels in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
         logits, error = file(rows)
         elsewhere = torch.full_like(error, file.tolerance)
         radii += certificate.radius(logits, labels, rule=rule, logit_error=error, elsewhere=elsewhere).tolist()
+        unrounded += certificate.radius(exact(rows.double()), labels, rule=rule).tolist()
         answered = torch.isfinite(error)
         wrong += int((~answered | (logits.argmax(1) != labels)).sum())
         refused += int((~answered).sum())
         done(len(radii), len(y))
     digest = file_digest(RunFolder(run).weights)
     found = Certified(
-        certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {rule: radii}, digest, certificate.method,
+        certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {"float64": unrounded, rule: radii}, digest,
+        certificate.method,
         unfiled=file_of_exported(run, certificate), left_out=certificate.left_out,
     )  # fmt: skip
     keep_certified(run, found, norm, "deployed")

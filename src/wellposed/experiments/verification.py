@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import time
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from wellposed.errors import CertificateError, CheckpointError, check, check_fields
+from wellposed.experiments.image_verdicts import ImageVerdicts, Outcome
 from wellposed.experiments.radii import check_radii
 from wellposed.experiments.results import Attacked, read_attacked
+from wellposed.experiments.spreading import spread
+from wellposed.experiments.verdict_journal import VerdictJournal
 from wellposed.network import materialise
-from wellposed.numerics.outward import enlarged
 from wellposed.training.files import file_digest, read_json, write_json
 from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run
-from wellposed.verification import RegionVerifier, Verdict, verifier_of
+from wellposed.verification import verifier_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Verified:
         radii: of the regions, pixels in [0, 1].
         status: per radius, the status of every input; see `Verdict`.
         methods: per radius, what decided.
-        seconds: spent on everything, on one process.
+        seconds: spent on the images, by all processes and calls together.
         weights_sha256: digest of the weight file.
     """
 
@@ -62,8 +64,12 @@ def verify_run(
     limit: int | None,
     seconds: float,
     done: Callable[[int, int], None],
+    jobs: int = 1,
+    ray: str | None = None,
 ) -> Verified:
     """Verify a run's test images and write ``verified-NORM.json`` into its folder.
+
+    Verdicts are kept as they come in ``verified-NORM.partial.jsonl``: a call that was stopped, however it was, goes on there.
 
     Args:
         run: the run folder.
@@ -73,68 +79,71 @@ def verify_run(
         limit: only the first so many test images; None for all.
         seconds: per image and radius, after which to give up.
         done: called with the number of images that are finished, and with that of all.
+        jobs: see `spread`.
+        ray: see `spread`; the cluster needs no folder that its machines share.
 
     Raises:
         CertificateError: the model is of a kind that this verification is not about, or a verdict contradicts an attack.
+        InputError: an argument is unusable, or no Ray cluster answers.
     """
     check_radii(radii)
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
     check(seconds > 0.0, "seconds", seconds, "must be positive")
-    start = time.monotonic()
+    check(jobs >= 1, "jobs", jobs, "must be at least 1")
+    digest = file_digest(RunFolder(run).weights)
     _, data, model = load_image_run(run, data_root)
     network = materialise(model)
-    verifier = verifier_of(network)
-    order = sorted(set(radii))
-    status: list[list[str]] = [[] for _ in order]
-    methods: list[list[str]] = [[] for _ in order]
-    count = 0
-    for images, labels in zip(data.test_x[:limit].split(500), data.test_y[:limit].split(500), strict=True):
-        result = network.bounded(images)
-        # The network's own evaluation may err by this at any point of a region whose points are at most r away.
-        away = 1.0 if norm == "2" else math.sqrt(images[0].numel())
-        reach = torch.tensor(order, dtype=torch.float64, device="cpu") * away
-        allowances = enlarged(math.sqrt(2.0) * (result.elsewhere[:, None] + result.growth[:, None] * reach), 6)
-        size = verifier.batch_size
-        for few, truth, errors in zip(images.split(size), labels.split(size), allowances.split(size), strict=True):
-            for place, verdicts in enumerate(_verdicts(verifier, few, truth, order, norm, errors, seconds)):
-                status[place] += [verdict.status for verdict in verdicts]
-                methods[place] += [verdict.method for verdict in verdicts]
-            count += len(few)
-            done(count, len(data.test_y[:limit]))
-    found = Verified(norm, order, status, methods, time.monotonic() - start, file_digest(RunFolder(run).weights))
+    work = ImageVerdicts(network, verifier_of(network), norm, sorted(set(radii)), seconds)
+    about = {
+        "weights_sha256": digest, "data_sha256": data_digest(data.test_x, data.test_y), "norm": norm,
+        "radii": work.radii, "seconds": seconds,
+    }  # fmt: skip
+    journal = VerdictJournal(run / f"verified-{norm}.partial.jsonl", about)
+    outcomes = _outcomes(work, data.test_x[:limit], data.test_y[:limit], journal, done, jobs, ray)
+    places = range(len(work.radii))
+    found = Verified(
+        norm, work.radii,
+        status=[[status for outcome in outcomes for status in outcome.status[place]] for place in places],
+        methods=[[method for outcome in outcomes for method in outcome.methods[place]] for place in places],
+        seconds=sum(outcome.seconds for outcome in outcomes), weights_sha256=digest,
+    )  # fmt: skip
     attacked = read_attacked(run, norm)
     if attacked is not None:
         check_verdicts(found, attacked)
     write_json(run / f"verified-{norm}.json", asdict(found))
+    journal.remove()
     return found
 
 
-def _verdicts(
-    verifier: RegionVerifier,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    radii: list[float],
-    norm: str,
-    allowances: torch.Tensor,
-    seconds: float,
-) -> list[list[Verdict]]:
-    """Verdicts on all images at increasing radii; what is falsified at one is so at every larger one."""
-    found: list[list[Verdict]] = []
-    for place, radius in enumerate(radii):
-        unknown = Verdict("unknown", "input")
-        before = found[-1] if found else [unknown] * len(images)
-        settled = [verdict.status in ("falsified", "misclassified") for verdict in before]
-        verdicts = [verdict if kept else unknown for verdict, kept in zip(before, settled, strict=True)]
-        usable = torch.isfinite(allowances[:, place]).tolist()
-        ask = [k for k in range(len(images)) if usable[k] and not settled[k]]
-        answers = verifier.verify_batch(
-            images[ask], labels[ask].tolist(), radius, norm=norm, allowances=allowances[ask, place].tolist(),
-            seconds=seconds,
-        )  # fmt: skip
-        for k, verdict in zip(ask, answers, strict=True):
-            verdicts[k] = verdict
-        found.append(verdicts)
-    return found
+def _outcomes(
+    work: ImageVerdicts, images: Tensor, labels: Tensor, journal: VerdictJournal, done: Callable[[int, int], None],
+    jobs: int,
+    ray: str | None,
+) -> list[Outcome]:  # fmt: skip
+    """Outcomes of all images in their order, those that the journal does not have by work that is spread."""
+    size = work.together
+    pieces = list(zip(images.split(size), labels.split(size), strict=True))
+    found = [journal.outcome(size * place, len(few), len(work.radii)) for place, (few, _) in enumerate(pieces)]
+    missing = [place for place, outcome in enumerate(found) if outcome is None]
+    count = len(images) - sum(len(pieces[place][1]) for place in missing)
+    # Of a slice, which is a view of all images, everything would be sent.
+    items = [(pieces[place][0].clone(), pieces[place][1].clone()) for place in missing]
+    with closing(spread(work, items, jobs=jobs, ray=ray)) as finished:
+        for item, outcome in finished:
+            place = missing[item]
+            journal.keep(size * place, outcome)
+            found[place] = outcome
+            count += len(pieces[place][1])
+            done(count, len(images))
+    return [outcome for outcome in found if outcome is not None]
+
+
+def data_digest(*tensors: Tensor) -> str:
+    """SHA-256 of the numbers of tensors, one after the other."""
+    numbers = hashlib.sha256()
+    for tensor in tensors:
+        numbers.update(tensor.contiguous().numpy().tobytes())
+    return numbers.hexdigest()
 
 
 def read_verified(run: Path, norm: str) -> Verified | None:

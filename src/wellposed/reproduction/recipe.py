@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from wellposed.errors import CheckpointError
+from wellposed.experiments.spreading import spread
 from wellposed.reproduction.cell import Cell, Record, Workspace, record_of
-from wellposed.reproduction.spreading import spread
 from wellposed.reproduction.view import View
 from wellposed.training.files import make_folder, write_json
 
@@ -73,9 +74,10 @@ def run_recipe(
     )
     cells = list(recipe.cells(quick))
     records: list[Record | None] = [None] * len(cells)
-    for count, (place, record) in enumerate(spread(partial(record_of, workspace), cells, jobs=jobs, ray=ray), 1):
-        records[place] = record
-        done(count, len(cells))
+    with closing(spread(partial(record_of, workspace), cells, jobs=jobs, ray=ray)) as measured:
+        for count, (place, record) in enumerate(measured, 1):
+            records[place] = record
+            done(count, len(cells))
     found = [record for record in records if record is not None]
     content = {
         "recipe": recipe.name, "extent": QUICK if quick else FULL, "command": command_of(recipe, quick=quick),

@@ -17,7 +17,8 @@ from wellposed.training.files import file_digest, read_json, unwritable
 _RESULTS = (
     "checkpoints/last.ckpt", "weights.safetensors", "environment.json", "metrics.csv", "metrics-*.csv", "model.onnx",
     "certificate*",
-    "certified.json", "certified-*.json", "attacked.json", "attacked-*.json", "verified-*.json", "adversarial.json",
+    "certified.json", "certified-*.json", "attacked.json", "attacked-*.json", "verified-*.json", "verified-*.partial.jsonl",
+    "adversarial.json",
     "report.html",
 )  # fmt: skip
 _ENVIRONMENT = {"torch", "python", "machine", "threads", "seconds", "metrics", "files", "imported", "layout"}

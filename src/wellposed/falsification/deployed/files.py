@@ -81,7 +81,7 @@ class Files:
             self.claim["evidence"]["sha256"] = hashlib.sha256(content[EVIDENCE]).hexdigest()
         self.claim.pop("sha256", None)
         text = json.dumps(self.claim, sort_keys=True, separators=(",", ":")).encode()
-        sealed = json.dumps({**self.claim, "sha256": hashlib.sha256(text).hexdigest()}).encode()
+        sealed = json.dumps({**self.claim, "sha256": hashlib.sha256(text).hexdigest()}, indent=1).encode()
         content[CLAIM] = self.rewrites.get(CLAIM, bytes)(sealed)
         for name, data in content.items():
             (folder / name).write_bytes(data)

@@ -45,8 +45,18 @@ class Judge:
             return [f"the file cannot be evaluated ({type(error).__name__}: {str(error)[:200]})"]
 
     def _faults(self, files: Files, folder: Path) -> list[str]:
-        norm, claim, found = files.claim["norm"], files.claim, list[str]()
-        jacobians = self._jacobians(files.model_bytes)
+        found = self._steeper(files.claim, self._jacobians(files.model_bytes))
+        found += self._less_than_honest(files, folder)
+        found += self._lower_bound(files)
+        if files.model_bytes != self.honest.model_bytes:
+            found += self._errors(files)
+        return found
+
+    def _steeper(self, claim: dict[str, Any], jacobians: Tensor) -> list[str]:
+        """Slopes above the claim; there is none to compare with where no input could be solved, as for an offset of 1e38."""
+        norm, found = claim["norm"], list[str]()
+        if not len(jacobians):
+            return found
         seen = float(_norms(jacobians, norm).max())
         if not claim["lipschitz"] >= seen * (1.0 - _SHARE):
             found.append(f"{claim['lipschitz']!r} is claimed, a slope is {seen!r}")
@@ -54,10 +64,6 @@ class Judge:
             steep = _norms_of_rows(jacobians[:, :, None] - jacobians[:, None], norm).amax(0).numpy()
             if not (np.array(claim["pairs"]) >= steep * (1.0 - _SHARE)).all():
                 found.append("a margin is steeper than is claimed")
-        found += self._less_than_honest(files, folder)
-        found += self._lower_bound(files)
-        if files.model_bytes != self.honest.model_bytes:
-            found += self._errors(files)
         return found
 
     def _jacobians(self, model: bytes) -> Tensor:
@@ -84,19 +90,22 @@ class Judge:
 
     def _less_than_honest(self, files: Files, folder: Path) -> list[str]:
         """Constants below those of an honest proof, by the evidence of the honest file or by new evidence."""
-        known, same = self.honest.claim, files.model_bytes == self.honest.model_bytes
-        if same and files.claim["norm"] == known["norm"]:
-            less = _less(files.claim, known["lipschitz"], known["pairs"], _SAME)
-        else:
-            again = by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
-            less = ["nothing is known"] if again is None else _less(files.claim, *again, _SEARCHED)
+        known = self.honest.claim
+        same = files.model_bytes == self.honest.model_bytes and files.claim["norm"] == known["norm"]
+        by_old: tuple[float, Any] | None = (
+            (known["lipschitz"], known["pairs"])
+            if same
+            else by_evidence(files.nodes(folder), files.claim["norm"], self.honest)
+        )
+        less = ["nothing is known"] if by_old is None else _less(files.claim, *by_old, _SAME if same else _SEARCHED)
         if not less:
             return []
         try:
             found, _ = self.proof(files, folder)
         except Impossible:
             return []  # slopes are all that is known
-        return _less(files.claim, found["lipschitz"], found["pairs"], _SEARCHED)
+        less = _less(files.claim, found["lipschitz"], found["pairs"], _SEARCHED)
+        return less if by_old is None or not less else _less(files.claim, *by_old, _SEARCHED)
 
     def proof(self, files: Files, folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         """An honest proof of files that were written to a folder, see `honest.proof`."""
@@ -129,7 +138,7 @@ class Judge:
         x = torch.cat(
             [scale * torch.randn(4, *reference.input_shape, generator=generator, device="cpu") for scale in _SCALES]
         )
-        logits, bound = (torch.from_numpy(part).double() for part in session.run(None, {"x": x.numpy()}))
+        logits, bound = (torch.from_numpy(part).double() for part in session.run(None, reference.feeds(x)))
         exact = reference(x.double()).detach().flatten(1)
         apart = (logits.flatten(1) - exact).norm(dim=1)
         allowed = bound + 1e-10 * (1.0 + exact.norm(dim=1))

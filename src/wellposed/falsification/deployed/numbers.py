@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from onnx import TensorProto, helper, numpy_helper
 
-from wellposed.checker.shapes import OPTIONS
+from wellposed.checker.shapes import SCALARS
 from wellposed.falsification.deployed.files import Array, Files, Impossible
 
 _FACTORS = (0.5, 0.9, 0.999, 1.0 - 1e-6, 1.001, 1.1, 2.0)
@@ -131,7 +131,7 @@ def option(rng: Generator, files: Files) -> None:
     """A single number that decides something: a sensitivity, a floor, the ε of a normalisation, an overlap, a tolerance."""
     tensor, array = chosen(rng, files, lambda found: found.ndim == 0)
     if rng.random() < 0.5:  # one of those that constants rest on
-        known = [part for part in files.model.graph.initializer if part.name.rpartition(".")[2] in ("lowest", *OPTIONS)]
+        known = [part for part in files.model.graph.initializer if part.name.rpartition(".")[2] in ("lowest", *SCALARS)]
         tensor = known[rng.integers(len(known))]
         array = numpy_helper.to_array(tensor)
     factor = rng.choice([*_FACTORS, 0.0, -1.0, 1e-3, 1e3, 1e6])

@@ -15,6 +15,7 @@ from onnx import ModelProto, numpy_helper
 from torch import Tensor
 
 from wellposed.activations import activation
+from wellposed.falsification.deployed import graph_reference
 
 _STEPS, _NEWTON, _CARRIED, _UNSOLVED = 400, 8, 60, 1e-11
 
@@ -57,14 +58,16 @@ class Reference:
     def __init__(self, model: ModelProto) -> None:
         stored = {part.name: numpy_helper.to_array(part) for part in model.graph.initializer}
         formal = {part.name: list(part.input) for part in model.functions}
-        self.input_shape = tuple(part.dim_value for part in model.graph.input[0].type.tensor_type.shape.dim)[1:]
+        self._on_graphs = model.graph.node[0].op_type == "EnterGraphs"
+        shape = tuple(part.dim_value for part in model.graph.input[0].type.tensor_type.shape.dim)[1:]
+        self.input_shape = (graph_reference.NODES, *shape) if self._on_graphs else shape
         self._calls: list[tuple[Node, list[str], str]] = []
         self.unsolved = torch.zeros(0, dtype=torch.bool, device="cpu")
         for entry in model.graph.node:
             kind, _, sigma = entry.op_type.partition("_")
             given = list(zip(formal[entry.op_type], entry.input, strict=True))
             numbers = {role: _tensor(stored[name]) for role, name in given if name in stored}
-            sources = [name for role, name in given if name not in stored][::2]
+            sources = [name for role, name in given if name not in stored and role not in ("edge_index", "batch")][::2]
             self._calls.append((Node(kind, sigma, numbers), sources, entry.output[0]))
             if kind not in KINDS:
                 raise Unknown(kind)
@@ -79,6 +82,10 @@ class Reference:
                 self.unsolved = self.unsolved | unsolved
             known[output] = value
         return known["logits"]
+
+    def feeds(self, x: Tensor) -> dict[str, np.ndarray]:
+        """A batch in float32 as a runtime takes it."""
+        return graph_reference.feeds(x) if self._on_graphs else {"x": x.numpy()}
 
     def jacobians(self, x: Tensor) -> Tensor:
         """Derivatives of the logits, shape (batch, outputs, inputs); NaN where an equilibrium did not get exact."""
@@ -160,9 +167,12 @@ def _state_map(node: Node, shape: torch.Size) -> Tensor:
         return node.numbers["W"]
     size = shape.numel()
     basis = torch.eye(size, dtype=torch.float64, device="cpu").reshape(size, *shape)
-    if "K" in node.numbers:
+    if "T" not in node.numbers:
         return _convolve(node, basis).flatten(1).t()
     moved = _circulate(basis, node.numbers["T"])
+    if node.kind == "TierEquilibrium":
+        through = _circulate(basis, node.numbers["K"])  # rows are images of a basis
+        moved = moved - ((through * node.numbers["keep"]).flatten(1) @ through.flatten(1).t()).reshape(basis.shape)
     if node.kind == "ScaledEquilibrium":
         rows = node.numbers["G"]
         moved = basis - node.numbers["scale"] * (moved + (basis.flatten(1) @ rows.t() @ rows).reshape(basis.shape))
@@ -260,5 +270,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "ConvolvedEquilibrium": _equilibrium, "PositiveConvolvedEquilibrium": _equilibrium,
     "CirculatedEquilibrium": _equilibrium, "ScaledEquilibrium": _equilibrium, "Placed": _placed,
     "Circular": lambda node, x: _circulate(x, node.numbers["T"]) + node.numbers["b"],
+    "TierEquilibrium": _equilibrium, "EnterGraphs": lambda node, x: x, "GraphEquilibrium": graph_reference.equilibrium,
+    "NodeSum": graph_reference.node_sum,
     "FeatureCellEquilibrium": _cell, "ChannelCellEquilibrium": _cell,
 }  # fmt: skip

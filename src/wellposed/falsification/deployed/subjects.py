@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import wellposed as wp
 from wellposed.deployment import export
 from wellposed.falsification.deployed.files import MODEL, Files
+from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 
 
 class Branched(nn.Module):
@@ -34,12 +35,12 @@ class Subject:
 
     Attributes:
         model: makes it.
-        shape: of one input.
+        shape: of one input; None for networks on graphs.
         norms: of the certificates.
     """
 
     model: Callable[[], nn.Module]
-    shape: tuple[int, ...] = (6,)
+    shape: tuple[int, ...] | None = (6,)
     norms: tuple[str, ...] = ("2", "inf", "1")
 
     def files(self, norm: str, folder: Path) -> Files:
@@ -52,7 +53,8 @@ class Subject:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = export(self.model().eval(), folder / MODEL, input_shape=self.shape)
-            inputs = torch.randn(4, *self.shape, device="cpu") if norm == self.norms[0] else None
+            given = norm == self.norms[0] and self.shape is not None
+            inputs = torch.randn(4, *(self.shape or ()), device="cpu") if given else None
         return Files.of(wp.certify(network, norm=norm, inputs=inputs), folder)
 
 
@@ -68,6 +70,14 @@ def _image() -> nn.Module:
 
 def _normalised() -> nn.Module:
     return nn.Sequential(wp.Normalize((0.1, 0.2), (0.3, 0.4)), nn.Flatten(), wp.MonDEQ(8, 4), nn.Linear(4, 3))
+
+
+def _on_graphs() -> nn.Module:
+    def layer(features: int) -> nn.Module:
+        return wp.ImplicitGraph(features, 4, variant="lipschitz", activation="group_sort", kappa=1.0, omega=0.4)
+
+    layers = (layer(3), layer(4), NodeSum(by_root=True))
+    return GraphClassifier(layers, nn.Linear(4, 3))
 
 
 def _moved(module: nn.Module) -> nn.Module:
@@ -108,6 +118,8 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "channelwise": _headed(lambda: [wp.ConvNEMON(1, 2, (4, 3), mu=0.5)], (1, 4, 3)),
     "positive on images": _headed(lambda: [wp.ConvPcDEQ(1, 2, (4, 3))], (1, 4, 3)),
+    "several scales": _headed(lambda: [wp.MultiScaleMonDEQ(1, (1, 2), (2, 4))], (1, 2, 4)),
+    "graphs": Subject(_on_graphs, None, ("2",)),
     "cells": _headed(lambda: [wp.OrthogonalDEQ(5, 6, coupling="convex", omega=0.4, depth=2)], (5,)),
     "joint cells": _headed(lambda: [wp.OrthogonalDEQ(3, 6, coupling="joint", kappa=0.8)], (3,)),
     "orthogonal": _headed(lambda: [wp.OrthogonalConv2d(2, 4, (5, 6), stride=2), wp.GroupSort(dim=-3)], (2, 5, 6)),
