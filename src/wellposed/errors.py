@@ -137,6 +137,8 @@ def _fits(value: Any, hint: Any, finite: bool) -> bool:
         fixed = origin is tuple and Ellipsis not in arguments
         kinds = arguments if fixed else arguments[:1] * len(value)
         return len(kinds) == len(value) and all(map(_fits, value, kinds, [finite] * len(value)))
+    if hint is Any:
+        return True
     if hint is float:
         good = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
         return good and (math.isfinite(value) or not finite)

@@ -102,7 +102,7 @@ def _attacks(
 ) -> list[tuple[Any, list[Any]]]:
     """The attacks of foolbox, with the radii to run each at; None for one that looks for the smallest."""
     for name, value, least in (("steps", steps, 1), ("restarts", restarts, 1), ("carlini_wagner", carlini_wagner, 0)):
-        check(type(value) is int and value >= least, name, value, f"must be an integer of at least {least}")
+        check(isinstance(value, int) and value >= least, name, value, f"must be an integer of at least {least}")
     check(norm == "2" or not carlini_wagner, "carlini_wagner", carlini_wagner, "is Euclidean")
     for radius in radii:
         check_number("radii", radius, 0.0, math.inf, "must be positive and finite")

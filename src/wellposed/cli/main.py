@@ -6,7 +6,6 @@ Exit codes: 0 success; 1 a certificate or a solve failed; 2 unusable arguments, 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -39,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows fewer characters shows their codes
-            stream.reconfigure(errors="backslashreplace")
+        change = getattr(stream, "reconfigure", None)
+        if change is not None:  # a terminal that knows fewer characters shows their codes
+            change(errors="backslashreplace")
     try:
         code = _dispatched(arguments)
         sys.stdout.flush()

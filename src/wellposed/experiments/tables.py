@@ -47,22 +47,22 @@ class Summary:
         samples: number of test inputs behind the rows.
         inputs: what they are, ``"images"`` or ``"graphs"``.
         test_error: on all certified inputs; on the attacked ones, without a certificate.
-        tested: number of the inputs behind ``test_error``.
         lipschitz: upper bound of the Lipschitz constant, or None without a certificate.
         lower_bound: proved lower bound of the Lipschitz constant, or None without a certificate.
         rows: one per radius.
         remarks: what a reader must know besides, in words; see `Certified`.
+        tested: number of inputs behind ``test_error``; zero where that was not noted.
     """
 
     run: str
     samples: int
     inputs: str
     test_error: float
-    tested: int
     lipschitz: float | None
     lower_bound: float | None
     rows: list[Row]
     remarks: Sequence[str] = ()
+    tested: int = 0
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -80,16 +80,8 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
     inputs = read_config(config).family.domain if config.exists() else "images"
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
-        return Summary(
-            str(run),
-            len(attacked.distances),
-            inputs,
-            1.0 - attacked.accuracy(0.0),
-            len(attacked.distances),
-            None,
-            None,
-            rows,
-        )
+        count, wrong = len(attacked.distances), 1.0 - attacked.accuracy(0.0)
+        return Summary(str(run), count, inputs, wrong, None, None, rows, tested=count)
     certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
@@ -101,11 +93,11 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         samples,
         inputs,
         certified.test_error,
-        len(certified.best),
         certified.lipschitz,
         certified.lower_bound,
         rows,
         certified.remarks,
+        len(certified.best),
     )
 
 
@@ -124,7 +116,8 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
 
 def header(summary: Summary) -> str:
     """One line about a run."""
-    error = f"test error {100 * summary.test_error:.2f} % on {summary.tested} {summary.inputs}"
+    error = f"test error {100 * summary.test_error:.2f} %"
+    error += f" on {summary.tested} {summary.inputs}" if summary.tested else ""
     if summary.lipschitz is None or summary.lower_bound is None:
         return f"{summary.run}: {error}, no certificate"
     units = "pixel units" if summary.inputs == "images" else "units of node features"

@@ -94,7 +94,7 @@ def read_json(path: Path, mend: str) -> Any:
         raise CheckpointError(f"{path}: not there yet; {mend} first") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: corrupt ({error}); {mend} again") from error
-    if type(content) is dict and DIGEST in content:
+    if isinstance(content, dict) and DIGEST in content:
         del content[DIGEST]
         body, _, end = text.rpartition(f', "{DIGEST}": ')
         if end != f'"{hashlib.sha256(body.encode()).hexdigest()}"}}':

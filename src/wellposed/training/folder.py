@@ -110,9 +110,9 @@ def read_environment(path: Path) -> dict[str, Any]:
     folder = RunFolder(path)
     content = read_json(folder.environment, f"finish training with `wellposed train` and `--out {path}`")
     if (
-        type(content) is not dict
+        not isinstance(content, dict)
         or set(content) - _ENVIRONMENT
-        or type(content.get("seconds", 0.0)) not in (int, float)
+        or not isinstance(content.get("seconds", 0.0), int | float)
     ):
         raise CheckpointError(f"{folder.environment}: corrupt (not what a run writes); train again")
     return content
