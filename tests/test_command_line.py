@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import wellposed as wp
 from harness.results import unseal_config, unsealed
 from wellposed import testing
 from wellposed.cli.main import run
+from wellposed.data import load_images
 from wellposed.training.folder import RunFolder, read_metrics
 
 pytestmark = pytest.mark.float32
@@ -303,7 +305,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert run(["train", "mondeq", "--data", "digits", "--out", str(whole), "--json", *QUICK]) == 0
     code = (
-        "import os\nimport wellposed.training.run as r\nfrom wellposed.training.module import ClassifierModule as C\n"
+        "import os\nimport wellposed.training.run as r\nfrom wellposed.training.module import TaskModule as C\n"
         "original = C.on_train_epoch_start\n"
         "def stop(self):\n    if self.current_epoch == 3: os._exit(9)\n    original(self)\n"
         "C.on_train_epoch_start = stop\nfrom wellposed.cli.main import run\n"
@@ -354,3 +356,27 @@ def test_a_header_of_any_length_is_no_pickle(trained, tmp_path):
     torch.save({"a": testing.zeros(1)}, path)
     with pytest.raises(wp.WellposedError, match="a pickle"):
         read_weights(path)
+
+
+def test_runs_are_compared_on_one_page(finished, tmp_path, capsys):
+    other = tmp_path / "nothing learned"
+    shutil.copytree(finished, other)
+    content = json.loads((other / "certified.json").read_text())
+    commonest = int(load_images("digits").test_y[:60].bincount().max())
+    assert content["classes_named"] > 5 and content["majority_error"] == pytest.approx(1 - commonest / 60)
+    (other / "certified.json").write_text(json.dumps({**content, "classes_named": 1}))
+    (other / "attacked.json").unlink()
+    out = tmp_path / "compared"
+    arguments = ["compare", str(finished), str(other), "--eps", "0.05", "0.1", "0.3", "--out", str(out)]
+    first, *_ = text = output_of(capsys, arguments).out.splitlines()
+    assert "certified at 0.1, %" in first and "predictions are constant" in text[2] and "constant" not in text[1]
+    rows = json.loads(output_of(capsys, [*arguments, "--json"]).out)
+    assert rows[0]["parameters"] == 64 * 12 + 12 + 2 * 12 * 12 + 12 * 10 + 10  # U, b, A, B and the head
+    assert 0 < rows[0]["iterations"] < 100
+    assert rows[0]["seconds"] == json.loads((finished / "environment.json").read_text())["seconds"]
+    assert f"{100 * rows[0]['rows'][1]['certified']:.2f}" in text[1] and rows[1]["rows"][1]["attacked"] is None
+    page = (out / "compare.html").read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:)', page) and page.count("predictions are constant") == 2
+    assert (out / "compare.png").stat().st_size > 5000
+    output_of(capsys, ["report", str(other)])
+    assert "predictions are constant" in (other / "report.html").read_text(encoding="utf-8")

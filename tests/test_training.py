@@ -13,7 +13,7 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
-from wellposed.data import load_images
+from wellposed.data import Classification, load_images
 from wellposed.models.families import MonDEQFamily
 from wellposed.numerics.linear_algebra import largest_singular_value
 from wellposed.training.best_epoch import BestEpoch
@@ -113,12 +113,12 @@ def test_a_run_is_a_bare_loop(tmp_path):
 
 def test_the_best_epoch_is_the_latest_of_equally_good_ones_and_survives_a_checkpoint():
     model = nn.Linear(1, 1)
-    best = BestEpoch(model, choose=True)
+    best = BestEpoch(model, choose=True, task=Classification(2))
     for epoch, accuracy in enumerate([0.5, 0.8, 0.8, 0.6, 0.7]):
         nn.init.constant_(model.weight, epoch)
         metrics = {"validation/accuracy": torch.tensor(accuracy)}
         best.on_train_epoch_end(SimpleNamespace(callback_metrics=metrics, current_epoch=epoch), None)
-        state, best = best.state_dict(), BestEpoch(model, choose=True)
+        state, best = best.state_dict(), BestEpoch(model, choose=True, task=Classification(2))
         best.load_state_dict(state)
     best.restore()
     assert best.epoch == 2 and model.weight.item() == 2.0 and best.metrics["validation/accuracy"] == pytest.approx(0.8)

@@ -1,9 +1,9 @@
-"""``wellposed certify``: constants and radii of a run, or its images one by one."""
+"""``wellposed certify``: constants and radii of a run, its images one by one, or how steep its estimates are."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +17,15 @@ from wellposed.experiments.radii import RADII
 from wellposed.training.writer import one_writer
 
 if TYPE_CHECKING:
+    from wellposed.experiments.regression import Estimate
     from wellposed.experiments.results import Certified
 
 
 @dataclass(frozen=True)
 class Certify(Common):
     """Certify a run: its Lipschitz constant, and the radius of every test image; or verify its images one by one.
+
+    Of a run by regression, the error on its test inputs and its Lipschitz constant.
 
     The run's network is written as one ONNX file, model.onnx, and beside it certificate.json, which wellposed verify checks.
     """
@@ -60,29 +63,52 @@ def certify(arguments: list[str]) -> int:
         raise InputError(
             f"jobs={options.jobs!r}, ray={options.ray!r}: only --method ladder is spread; leave these options out"
         )
+    from wellposed.experiments.graph_robustness import inputs_of_run
+
+    by_inputs = {"images": _images, "vectors": _vectors, "graphs": _graphs}
     with one_writer(options.run):
-        return _certify(options)
+        return by_inputs[inputs_of_run(options.run)](options)
 
 
-def _certify(options: Certify) -> int:
-    from wellposed.experiments.graph_robustness import certify_graphs, is_on_graphs
+def _graphs(options: Certify) -> int:
+    from wellposed.experiments.graph_robustness import certify_graphs
+
+    if (options.data, options.norm, options.method, options.deployed, options.seconds) != (
+        None,
+        "l2",
+        "tightest",
+        False,
+        None,
+    ):
+        raise InputError(
+            "data, norm, method, deployed, seconds: a run on graphs is certified for its own node features, in the l2 norm"
+        )
+    with counting("graphs certified", quiet=options.json) as done:
+        found = certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
+    _tell(found)
+    return show_table(options.run, options)
+
+
+def _vectors(options: Certify) -> int:
+    from wellposed.experiments.regression import as_text, certify_estimates
+
+    if options.data is not None or options.deployed or options.method == "ladder":
+        raise InputError(
+            "data, deployed, method: a network that estimates numbers gets a slope, on its own test inputs"
+        )
+    with counting("inputs estimated", quiet=options.json) as done:
+        found = certify_estimates(
+            options.run, data_root=options.data_root, limit=options.limit, done=done,
+            method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
+            seconds=options.seconds,
+        )  # fmt: skip
+    _tell(found)
+    return show({"run": str(options.run), **asdict(found)}, as_text(options.run, found), options)
+
+
+def _images(options: Certify) -> int:
     from wellposed.experiments.robustness import certify_run
 
-    if is_on_graphs(options.run):
-        if (options.data, options.norm, options.method, options.deployed, options.seconds) != (
-            None,
-            "l2",
-            "tightest",
-            False,
-            None,
-        ):
-            raise InputError(
-                "data, norm, method, deployed, seconds: a run on graphs is certified for its own node features, in the l2 norm"
-            )
-        with counting("graphs certified", quiet=options.json) as done:
-            found = certify_graphs(options.run, data_root=options.data_root, limit=options.limit, done=done)
-        _tell(found)
-        return show_table(options.run, options)
     if options.deployed:
         return _deployed(options)
     if options.tolerance is not None:
@@ -101,7 +127,7 @@ def _certify(options: Certify) -> int:
     return _show(options, found, options.data, {})
 
 
-def _tell(found: Certified) -> None:
+def _tell(found: Certified | Estimate) -> None:
     """Say why there is no certificate file, if there is none."""
     if found.unfiled:
         print(f"no certificate file was written: {found.unfiled}", file=sys.stderr)

@@ -57,15 +57,16 @@ def train(arguments: list[str]) -> int:
 
 def _text(out: Path, result: dict[str, Any], config: TrainConfig) -> str:
     """What training gave, in words."""
+    from wellposed.data.tasks import in_words
+
     if result["finished_before"]:
         text = f"{out}: this run is finished, and nothing was changed"
     else:
         text = f"{out}: trained in {result['seconds']} s"
-    if "test/accuracy" in result:
-        text += f"; test accuracy {100 * result['test/accuracy']:.2f} %"
-    if config.validation and "validation/accuracy" in result:
-        accuracy = 100 * result["validation/accuracy"]
-        text += f", of epoch {result['epoch']:g}, which had the best validation accuracy, {accuracy:.2f} %"
+    if "epoch" in result:
+        text += f"; test {in_words(result, 'test')}"
+        if config.validation:
+            text += f", of epoch {result['epoch']:g}, which had the best validation {in_words(result, 'validation')}"
     return text
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wellposed.errors import InputError, check, choices
+from wellposed.errors import InputError, check, check_number, choices
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
@@ -49,6 +49,29 @@ class Unrolled:
         for _ in range(depth - 1):
             value = self._active(value @ self.hidden.t() + self.bias)
         return value[:, self.state]
+
+    def depth_within(self, x: Tensor, tolerance: float, limit: int) -> int | None:
+        """How many iterations from zero the published stopping rule takes: until ‖Δz‖ ≤ tolerance·(10⁻⁶ + ‖z‖) over a batch.
+
+        The rule is about changes, and says nothing of the error.
+
+        Args:
+            x: shape (batch, inputs), float64.
+            tolerance: relative, positive.
+            limit: on the iterations.
+
+        Returns:
+            The number, or None where the limit is not enough.
+        """
+        check_number("tolerance", tolerance, 0.0, math.inf, "must be positive")
+        value, before = self._active(x @ self.first.t() + self.first_bias), None
+        for depth in range(1, limit + 1):
+            state = value[:, self.state]
+            moved = state if before is None else state - before
+            if float(moved.norm()) <= tolerance * (1e-6 + float(state.norm())):
+                return depth
+            before, value = state, self._active(value @ self.hidden.t() + self.bias)
+        return None
 
     def _active(self, value: Tensor) -> Tensor:
         return torch.where(self.active, self.layer.activation(value), value)

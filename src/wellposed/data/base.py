@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, TensorDataset
 from typing_extensions import override
 
+from wellposed.data.tasks import Classification, Task
 from wellposed.errors import InputError, check
 
 if TYPE_CHECKING:
     from wellposed.data.graphs import GraphData
+    from wellposed.data.vectors import VectorData
 
 
 class Data(ABC):
     """A set of labelled samples, divided into a part to train on, named ``"train"``, and parts to evaluate on.
 
     Attributes:
-        inputs: what one sample is: ``"images"`` or ``"graphs"``.
+        inputs: what one sample is: ``"images"``, ``"vectors"`` or ``"graphs"``.
         name: of the set.
     """
 
@@ -31,7 +33,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Shape of one image, (channels, height, width), or of the features of one node, (features,)."""
+        """Shape of one image, (channels, height, width), or of a vector or the features of one node, (features,)."""
 
     @property
     @abstractmethod
@@ -40,12 +42,12 @@ class Data(ABC):
 
     @property
     @abstractmethod
-    def classes(self) -> int:
-        """Number of classes."""
+    def task(self) -> Task:
+        """What networks learn of it."""
 
     @abstractmethod
     def labels_of(self, part: str) -> Tensor:
-        """Classes of the samples of a part, int64, shape (samples,)."""
+        """What the outputs are compared with, for the samples of a part: see `task`."""
 
     @abstractmethod
     def loader(self, part: str, batches: BatchSampler) -> DataLoader[Any]:
@@ -71,6 +73,28 @@ class Data(ABC):
         """
         self._refuse(argument, "images")
 
+    def as_vectors(self, argument: str) -> VectorData:
+        """This set, if it is one of vectors.
+
+        Args:
+            argument: what asked for it, for the error: name and value of an argument.
+
+        Raises:
+            InputError: it has other samples.
+        """
+        self._refuse(argument, "vectors")
+
+    def as_tensors(self, argument: str) -> TensorData:
+        """This set, if its samples are tensors of one shape.
+
+        Args:
+            argument: what asked for it, for the error: name and value of an argument.
+
+        Raises:
+            InputError: it has other samples.
+        """
+        self._refuse(argument, "images or vectors")
+
     def as_graphs(self, argument: str) -> GraphData:
         """This set, if it is one of graphs.
 
@@ -87,23 +111,20 @@ class Data(ABC):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class ImageData(Data):
-    """A set of labelled images.
+class TensorData(Data):
+    """A set of samples that are tensors of one shape.
 
     Attributes:
         name: of the set.
-        train_x: training images, float32 pixels in [0, 1], shape (samples, channels, height, width).
-        train_y: classes of the training images, int64, shape (samples,).
-        test_x: test images, as ``train_x``.
-        test_y: classes of the test images, as ``train_y``.
-        mean: one number per channel, which models subtract from pixels.
-        std: one number per channel, which models divide by.
-        classes: number of classes.
-        validation_x: images held out of training to choose an epoch with, as ``train_x``; None where nothing is chosen.
-        validation_y: classes of these images, as ``train_y``.
+        train_x: training inputs, float32, shape (samples, ...).
+        train_y: what their outputs are compared with, shape (samples, ...); see `task`.
+        test_x: test inputs, as ``train_x``.
+        test_y: as ``train_y``.
+        mean: one number per channel of an image or per entry of a vector, which models subtract from inputs.
+        std: as many numbers, which models divide by.
+        validation_x: inputs held out of training to choose an epoch with, as ``train_x``; None where nothing is chosen.
+        validation_y: as ``train_y``.
     """
-
-    inputs = "images"
 
     name: str
     train_x: Tensor
@@ -112,14 +133,13 @@ class ImageData(Data):
     test_y: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    classes: int = 10
     validation_x: Tensor | None = None
     validation_y: Tensor | None = None
 
     def __repr__(self) -> str:
         parts = {"training": self.train_y, "validation": self.validation_y, "testing": self.test_y}
         sizes = ", ".join(f"{len(labels)} for {use}" for use, labels in parts.items() if labels is not None)
-        return f"ImageData({self.name}: {sizes}, of shape {self.shape}, {self.classes} classes)"
+        return f"{type(self).__name__}({self.name}: {sizes}, of shape {self.shape}, {self.task})"
 
     @property
     @override
@@ -131,17 +151,22 @@ class ImageData(Data):
     def evaluated(self) -> tuple[str, ...]:
         return () if self.validation_y is None else ("validation",)
 
-    def divided(self, share: float) -> ImageData:
-        """This set with a share of the training images held out for validation: the same ones whatever the seed of a training.
+    def divided(self, share: float) -> Self:
+        """This set with a share of the training samples held out for validation: the same ones whatever the seed of a training.
 
         Args:
-            share: of the training images, between 0 and 1; the number is rounded.
+            share: of the training samples, between 0 and 1; the number is rounded.
 
         Raises:
             InputError: nothing would be held out, or nothing left to train on.
         """
         count = round(share * len(self.train_y))
-        check(0 < count < len(self.train_y), "validation", share, f"is {count} of {len(self.train_y)} training images")
+        check(
+            0 < count < len(self.train_y),
+            "validation",
+            share,
+            f"is {count} of {len(self.train_y)} training {self.inputs}",
+        )
         order = torch.randperm(len(self.train_y), generator=torch.Generator().manual_seed(0), device="cpu")
         held, rest = order[:count].sort().values, order[count:].sort().values
         return replace(
@@ -155,12 +180,12 @@ class ImageData(Data):
 
     @override
     def loader(self, part: str, batches: BatchSampler) -> DataLoader[Any]:
-        # Whole batches are indexed at once: collating image by image costs more than a training step.
+        # Whole batches are indexed at once: collating sample by sample costs more than a training step.
         whole: Any = TensorDataset(*self._samples(part))
         return DataLoader(whole, sampler=batches, batch_size=None)
 
     def _samples(self, part: str) -> tuple[Tensor, Tensor]:
-        """Images and classes of a part."""
+        """Inputs of a part, and what their outputs are compared with."""
         if part == "validation" and self.validation_x is not None and self.validation_y is not None:
             return self.validation_x, self.validation_y
         return {"train": (self.train_x, self.train_y), "test": (self.test_x, self.test_y)}[part]
@@ -168,6 +193,28 @@ class ImageData(Data):
     @override
     def evaluation_size(self, batch_size: int) -> int:
         return 1000
+
+    @override
+    def as_tensors(self, argument: str) -> TensorData:
+        return self
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class ImageData(TensorData):
+    """A set of labelled images: float32 pixels in [0, 1], shape (samples, channels, height, width), and int64 classes.
+
+    Attributes:
+        classes: number of classes.
+    """
+
+    inputs = "images"
+
+    classes: int = 10
+
+    @property
+    @override
+    def task(self) -> Task:
+        return Classification(self.classes)
 
     @override
     def as_images(self, argument: str) -> ImageData:

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from wellposed.data.base import Data
 from wellposed.data.files import ENVIRONMENT_VARIABLE, data_folder, fetch, readable
+from wellposed.data.tasks import Classification, Task
 from wellposed.errors import DataError, check, choices, require
 
 FOLDS = 10
@@ -74,9 +75,14 @@ class GraphData(Data):
         )  # the conventions of the literature, some of which choose by the second, are compared
 
     @property
-    @override
     def classes(self) -> int:
+        """Number of classes."""
         return int(self.labels.max()) + 1
+
+    @property
+    @override
+    def task(self) -> Task:
+        return Classification(self.classes)
 
     @override
     def labels_of(self, part: str) -> Tensor:

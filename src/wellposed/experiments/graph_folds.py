@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,35 @@ from torch import Tensor
 
 from wellposed.data.graphs import FOLDS, GRAPH_NAMES
 from wellposed.errors import CheckpointError, InputError, check, choices
+from wellposed.experiments.learning import Learned, learned
 from wellposed.training.config import TrainConfig, presets, read_config
 from wellposed.training.files import write_json
 from wellposed.training.folder import RunFolder, read_environment, read_metrics
-from wellposed.training.run import train
+from wellposed.training.run import load_run, train
 
 PRESETS = ("ignn", "ignn-orthogonal", "ignn-lipschitz")
 CONVENTIONS = ("best per fold", "best common", "last", "validated")
+Place = tuple[str, int, int]  # preset, seed and fold
+_PRINTED = 0.05  # half of the last digit that is printed
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """What one variant showed on one fold with one seed.
+
+    Attributes:
+        test: accuracy on the tenth to test on after every epoch, in %.
+        validation: the same on the tenth to choose an epoch with.
+        majority: accuracy on the former tenth of whoever always names the commonest class of the graphs trained on, in %.
+        classes_named: by the network of the epoch that the run keeps, on the tenth to test on.
+        seconds: of training.
+    """
+
+    test: list[float]
+    validation: list[float]
+    majority: float
+    classes_named: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,8 @@ class FoldSummary:
         seeds: number of seeds.
         seconds: training time of the runs that stand behind the lines.
         lines: one per variant and convention.
+        majority: accuracy of whoever always names the commonest class, a mean over folds in %; None where that was not noted.
+        constant: how many of the runs end with constant predictions, by variant.
     """
 
     data: str
@@ -73,6 +97,17 @@ class FoldSummary:
     seeds: int
     seconds: float
     lines: list[Line]
+    majority: float | None = None
+    constant: dict[str, int] = field(default_factory=dict)
+
+    def remark(self, line: Line) -> str:
+        """What a reader must know of a line, in words: constant predictions, or no gain over the commonest class; else empty."""
+        parts = []
+        if self.majority is not None and line.mean <= self.majority + _PRINTED:
+            parts.append("no better than the larger class")
+        if line.convention == "last" and self.constant.get(line.preset):
+            parts.append(f"predictions constant in {self.constant[line.preset]} of {self.folds * self.seeds} runs")
+        return "; ".join(parts)
 
 
 def run_folds(
@@ -103,19 +138,23 @@ def run_folds(
     choices("data", data, GRAPH_NAMES)
     check(seeds >= 1, "seeds", seeds, "must be at least 1")
     check(1 <= folds <= FOLDS, "folds", folds, f"must lie in 1…{FOLDS}")
-    start, finished = time.monotonic(), 0
+    start = time.monotonic()
+    runs: dict[Place, FoldRun] = {}
     for fold in range(folds):
-        if minutes is not None and fold > 0 and time.monotonic() - start > 60.0 * minutes:
-            break
-        for seed in range(seeds):
-            for preset in PRESETS:
-                config = dataclasses.replace(_recipe(preset, epochs, dropout), data=data, seed=seed, fold=fold)
-                folder = _folder(out, preset, seed, fold)
-                if not _is_finished(folder, config):
-                    train(config, folder, data_root=data_root)
-                finished += 1
-                done(finished, folds * seeds * len(PRESETS))
-    summary = summarise_folds(data, out, seeds, folds)
+        configs = {
+            (preset, seed, fold): dataclasses.replace(_recipe(preset, epochs, dropout), data=data, seed=seed, fold=fold)
+            for seed in range(seeds) for preset in PRESETS
+        }  # fmt: skip
+        late = minutes is not None and fold > 0 and time.monotonic() - start > 60.0 * minutes
+        if late and not all(_is_finished(_folder(out, place), config) for place, config in configs.items()):
+            continue
+        for place, config in configs.items():
+            folder = _folder(out, place)
+            if not _is_finished(folder, config):
+                train(config, folder, data_root=data_root)
+            runs[place] = read_fold(folder, data_root)
+            done(len(runs), folds * seeds * len(PRESETS))
+    summary = summarise_folds(data, config.epochs, float(getattr(config.family, "dropout", 0.0)), runs)
     write_json(out / "folds.json", asdict(summary), indent=1)
     return summary
 
@@ -127,7 +166,8 @@ def _recipe(preset: str, epochs: int | None, dropout: float | None) -> TrainConf
     return dataclasses.replace(config, family=family, epochs=config.epochs if epochs is None else epochs)
 
 
-def _folder(out: Path, preset: str, seed: int, fold: int) -> Path:
+def _folder(out: Path, place: Place) -> Path:
+    preset, seed, fold = place
     return out / f"{preset}-seed{seed}-fold{fold}"
 
 
@@ -140,42 +180,86 @@ def _is_finished(folder: Path, config: TrainConfig) -> bool:
     return True
 
 
-def summarise_folds(data: str, out: Path, seeds: int, folds: int = FOLDS) -> FoldSummary:
-    """Summarise the finished runs in a folder, of the first so many folds.
+@torch.no_grad()
+def read_fold(run: Path, data_root: Path | None) -> FoldRun:
+    """What a finished run on graphs showed.
+
+    Args:
+        run: its folder.
+        data_root: see `load_graphs`.
 
     Raises:
-        InputError: not even one fold is complete.
+        CheckpointError: not a finished run.
+        InputError: the run is about images.
     """
-    complete = [
-        fold
-        for fold in range(folds)
-        if all(RunFolder(_folder(out, p, s, fold)).environment.exists() for p in PRESETS for s in range(seeds))
-    ]
-    if not complete:
-        raise InputError(f"out={str(out)!r}: no fold of {data} is finished for every variant and seed")
-    chosen, seconds = {}, 0.0
-    for preset in PRESETS:
-        test, validation = (_accuracies(out, preset, seeds, complete, part) for part in ("test", "validation"))
-        chosen[preset] = _by_convention(test, validation)
-        for fold in complete:
-            for seed in range(seeds):
-                seconds += float(read_environment(_folder(out, preset, seed, fold))["seconds"])
+    _, data, model = load_run(run, data_root)
+    graphs = data.as_graphs(f"run={str(run)!r}")
+    batch, labels = graphs.batch(graphs.test)
+    commonest = graphs.labels_of("train").bincount().argmax()
+    found: Learned = learned(model(batch).argmax(1), labels)
+    rows = read_metrics(run)
+    test, validation = ([round(100.0 * row[f"{part}/accuracy"], 4) for row in rows] for part in ("test", "validation"))
+    seconds = float(read_environment(run)["seconds"])
+    majority = 100.0 * float((labels == commonest).double().mean())
+    return FoldRun(test, validation, majority, found.classes_named, seconds)
+
+
+def summarise_folds(data: str, epochs: int, dropout: float, runs: Mapping[Place, FoldRun]) -> FoldSummary:
+    """Summarise runs: every variant with the same seeds on the same folds.
+
+    Args:
+        data: name of the graph set.
+        epochs: of every run.
+        dropout: in the head of the two variants that have one.
+        runs: at least one fold.
+    """
+    chosen = chosen_accuracies(runs)
+    seeds, folds = (len({place[part] for place in runs}) for part in (1, 2))
     lines = [_line(chosen, preset, convention) for convention in CONVENTIONS for preset in PRESETS]
-    recipe = read_config(RunFolder(_folder(out, PRESETS[0], 0, complete[0])).config)
-    dropout = float(getattr(recipe.family, "dropout", 0.0))
-    return FoldSummary(data, recipe.epochs, dropout, len(complete), seeds, seconds, lines)
-
-
-def _accuracies(out: Path, preset: str, seeds: int, folds: Sequence[int], part: str) -> Tensor:
-    """Shape (seeds, folds, epochs), in %."""
-    return 100.0 * torch.tensor(
-        [
-            [[row[f"{part}/accuracy"] for row in read_metrics(_folder(out, preset, seed, fold))] for fold in folds]
-            for seed in range(seeds)
-        ],
-        dtype=torch.float64,
-        device="cpu",
+    majority = sum(run.majority for run in runs.values()) / len(runs)
+    constant = {
+        preset: sum(run.classes_named == 1 for (name, *_), run in runs.items() if name == preset) for preset in PRESETS
+    }
+    return FoldSummary(
+        data, epochs, dropout, folds, seeds, sum(run.seconds for run in runs.values()), lines, majority, constant
     )
+
+
+def chosen_accuracies(runs: Mapping[Place, FoldRun]) -> dict[str, dict[str, Tensor]]:
+    """Accuracies in % by variant and convention, each of shape (seeds, folds).
+
+    Args:
+        runs: every variant with the same seeds on the same folds.
+
+    Raises:
+        InputError: a run is missing.
+    """
+    test, validation = (accuracies_by_epoch(runs, part) for part in ("test", "validation"))
+    return {preset: _by_convention(test[preset], validation[preset]) for preset in PRESETS}
+
+
+def accuracies_by_epoch(runs: Mapping[Place, FoldRun], part: str) -> dict[str, Tensor]:
+    """Accuracies in % after every epoch by variant, each of shape (seeds, folds, epochs).
+
+    Args:
+        runs: every variant with the same seeds on the same folds.
+        part: ``"test"`` or ``"validation"``.
+
+    Raises:
+        InputError: a run is missing.
+    """
+    seeds, folds = sorted({seed for _, seed, _ in runs}), sorted({fold for *_, fold in runs})
+    for place in ((p, s, f) for p in PRESETS for s in seeds for f in folds):
+        if place not in runs:
+            raise InputError(f"runs: have none of the variant {place[0]} with seed {place[1]} on fold {place[2]}")
+    return {
+        preset: torch.tensor(
+            [[getattr(runs[preset, seed, fold], part) for fold in folds] for seed in seeds],
+            dtype=torch.float64,
+            device="cpu",
+        )
+        for preset in PRESETS
+    }
 
 
 def _by_convention(test: Tensor, validation: Tensor) -> dict[str, Tensor]:
@@ -215,12 +299,14 @@ def as_text(summary: FoldSummary) -> str:
         f"{summary.data}: {summary.epochs} epochs, {summary.folds} folds, {summary.seeds} seeds, "
         f"{summary.seconds / 60:.0f} minutes of training; "
         "accuracy in %, ± over folds; paired difference to ignn with its standard error",
+        *([] if summary.majority is None else [f"always naming the larger class: {summary.majority:.1f}"]),
         f"{'convention':<14} {'variant':<16} {'accuracy':>14} {'difference':>16}",
     ]
     for line in summary.lines:
-        difference = _paired(line)
+        difference, remark = _paired(line), summary.remark(line)
         accuracy = f"{line.mean:.1f} ± {line.deviation:.1f}"
-        lines.append(f"{line.convention:<14} {line.preset:<16} {accuracy:>14} {difference:>16}")
+        row = f"{line.convention:<14} {line.preset:<16} {accuracy:>14} {difference:>16}"
+        lines.append(f"{row}  {remark}" if remark else row)
     return "\n".join(lines)
 
 
@@ -232,8 +318,12 @@ def as_markdown(summary: FoldSummary) -> str:
         for convention in CONVENTIONS:
             (line,) = (line for line in summary.lines if (line.preset, line.convention) == (preset, convention))
             paired = _paired(line)
-            cells.append(f"{line.mean:.1f} ± {line.deviation:.1f}" + (f" ({paired})" if paired else ""))
+            remark = summary.remark(line)
+            words = f"{line.mean:.1f} ± {line.deviation:.1f}" + (f" ({paired})" if paired else "")
+            cells.append(f"{words}: {remark}" if remark else words)
         lines.append(f"| `{preset}` | " + " | ".join(cells) + " |")
+    if summary.majority is not None:
+        lines.append("| always the larger class |" + f" {summary.majority:.1f} |" * len(CONVENTIONS))
     recipe = f"{summary.epochs} epochs, dropout {summary.dropout:g}"
     minutes = f"{summary.seconds / 60:.0f} minutes of training on one core"
     return "\n".join([*lines, "", f"{recipe}; {summary.folds} folds, seeds for each: {summary.seeds}; {minutes}."])

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.graphs import graph_distances
 from wellposed.certificates import certify
 from wellposed.errors import check
 from wellposed.experiments.certificate_files import file_certificate
+from wellposed.experiments.learning import learned
 from wellposed.experiments.radii import check_radii
 from wellposed.experiments.results import Attacked, Certified, keep_attacked, keep_certified
 from wellposed.experiments.robustness import certified_on
@@ -28,8 +30,13 @@ _BATCH = 100
 
 def is_on_graphs(run: Path) -> bool:
     """Whether a run is about graphs; False where there is no run."""
+    return inputs_of_run(run) == "graphs"
+
+
+def inputs_of_run(run: Path) -> str:
+    """What one sample of a run is: ``"images"``, which it also is where there is no run, ``"vectors"`` or ``"graphs"``."""
     config = RunFolder(run).config
-    return config.exists() and read_config(config).family.domain == "graphs"
+    return read_config(config).inputs if config.exists() else "images"
 
 
 def certify_graphs(
@@ -84,11 +91,14 @@ def attack_graphs(
     check(steps >= 1, "steps", steps, "must be at least 1")
     model, batches = _loaded(run, data_root, limit)
     distances: list[float] = []
-    total = sum(len(labels) for _, labels in batches)
+    with torch.no_grad():
+        predictions = torch.cat([model(graphs).argmax(1) for graphs, _ in batches])
+    what = learned(predictions, torch.cat([labels for _, labels in batches]))
     for graphs, labels in batches:
         distances += graph_distances(model, graphs, labels, radii, steps=steps).tolist()
-        done(len(distances), total)
-    found = Attacked(distances, steps, list(radii), file_digest(RunFolder(run).weights))
+        done(len(distances), len(predictions))
+    digest = file_digest(RunFolder(run).weights)
+    found = Attacked(distances, steps, list(radii), digest, what.majority_error, what.classes_named)
     keep_attacked(run, found)
     return found
 

@@ -34,6 +34,7 @@ class Record:
         certified: fraction of the test set certified at each radius of `RADII`.
         seconds: of training.
         environment: versions and machine.
+        remarks: what a reader must know besides, in words; see `Certified`.
     """
 
     preset: str
@@ -47,6 +48,7 @@ class Record:
     certified: list[float]
     seconds: float
     environment: dict[str, object]
+    remarks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -105,7 +107,7 @@ def _record(name: str, run: RunFolder, data_root: Path | None) -> Record:
     return Record(
         name, config.family.name, config.family.width, config.seed, certified.test_error, certified.lipschitz,
         certified.lower_bound, deviation, [certified.accuracy(radius) for radius in RADII],
-        seconds, kept,
+        seconds, kept, certified.remarks,
     )  # fmt: skip
 
 
@@ -115,12 +117,15 @@ def as_markdown(records: Sequence[Record]) -> str:
         "preset", "test error, %", "Lipschitz constant per pixel", "at least", "per normalised pixel",
         *(f"certified at {radius:g}, %" for radius in RADII), "training, s",
     ]  # fmt: skip
+    remarked = any(record.remarks for record in records)
+    header += ["remarks"] if remarked else []
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for record in records:
         cells = [
             f"`{record.preset}`", f"{100 * record.test_error:.2f}", f"{record.lipschitz:.7g}", f"{record.lower_bound:.4g}",
             f"{record.lipschitz * record.deviation:.4g}" if record.deviation != 1.0 else "–",
             *(f"{100 * share:.2f}" for share in record.certified), f"{record.seconds:.0f}",
+            *(["; ".join(record.remarks)] if remarked else []),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import torch
 
 from wellposed.certificates.order import must_be_ordered
 from wellposed.errors import CertificateError, CheckpointError, InputError, check, check_fields
+from wellposed.experiments.learning import Learned
 from wellposed.training.files import file_digest, read_json, write_json
 from wellposed.training.folder import RunFolder
 
@@ -32,6 +33,8 @@ class Certified:
         unfiled: why there is no certificate file; empty where there is one.
         unsolved: how many inputs have the radius zero as their solve did not converge.
         left_out: what the budget of the certificate did not suffice for, in words.
+        majority_error: see `Learned`; None where that was not noted.
+        classes_named: see `Learned`; None where that was not noted.
     """
 
     lipschitz: float
@@ -44,6 +47,8 @@ class Certified:
     unfiled: str = ""
     unsolved: int = 0
     left_out: Sequence[str] = ()
+    majority_error: float | None = None
+    classes_named: int | None = None
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -60,9 +65,10 @@ class Certified:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader of the radii must know, in words: inputs that were not solved, and searches that were left out."""
+        """What a reader of the radii must know, in words: nothing learned, inputs not solved, searches left out."""
+        nothing = _nothing_learned(self.test_error, self.majority_error, self.classes_named)
         solves = [f"the solve did not converge for {self.unsolved} inputs, whose radius is 0"] if self.unsolved else []
-        return solves + [f"left out: {part}" for part in self.left_out]
+        return nothing + solves + [f"left out: {part}" for part in self.left_out]
 
     @property
     def best(self) -> list[float]:
@@ -86,12 +92,16 @@ class Attacked:
         steps: steps of projected gradient descent.
         tried: radii of projected gradient descent.
         weights_sha256: digest of the weight file.
+        majority_error: see `Learned`; None where that was not noted.
+        classes_named: see `Learned`; None where that was not noted.
     """
 
     distances: list[float]
     steps: int
     tried: list[float]
     weights_sha256: str
+    majority_error: float | None = None
+    classes_named: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, finite=False)
@@ -102,9 +112,22 @@ class Attacked:
             "must not be negative",
         )
 
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the distances must know, in words: that nothing was learned."""
+        return _nothing_learned(1.0 - self.accuracy(0.0), self.majority_error, self.classes_named)
+
     def accuracy(self, radius: float) -> float:
         """Fraction of the inputs that no attack found an adversarial example for within a radius."""
         return float((torch.tensor(self.distances, dtype=torch.float64, device="cpu") > radius).double().mean())
+
+
+def _nothing_learned(error: float, majority_error: float | None, classes_named: int | None) -> list[str]:
+    """`Learned.remark` as a part of a line, where there is one."""
+    if majority_error is None or classes_named is None:
+        return []
+    words = Learned(error, majority_error, classes_named).remark.removesuffix(".")
+    return [words[0].lower() + words[1:]] if words else []
 
 
 def keep_certified(run: Path, found: Certified, norm: str = "2", other_data: str | None = None) -> None:

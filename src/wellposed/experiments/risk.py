@@ -113,12 +113,12 @@ def _measured(
 
 def _prior(config: TrainConfig, data: ImageData, half: int) -> nn.Module:
     """The network that the prior is around, trained on the first samples only."""
-    from wellposed.training.module import ClassifierModule
+    from wellposed.training.module import TaskModule
 
     model = build_model(config, data)
     first = replace(data, train_x=data.train_x[:half], train_y=data.train_y[:half])
     batches = training_batches(first, config)
-    _fit(ClassifierModule(model, config, config.epochs * batches.steps), batches, config.epochs)
+    _fit(TaskModule(model, config, config.epochs * batches.steps, data.task), batches, config.epochs)
     return model
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.attacks import adversarial_distances
+from wellposed.attacks import adversarial_distances, plain_distances
 from wellposed.certificates import Certificate, certify
 from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check
 from wellposed.experiments.certificate_files import file_certificate
+from wellposed.experiments.learning import learned
 from wellposed.experiments.radii import check_radii
 from wellposed.experiments.results import Attacked, Certified, keep_attacked, keep_certified
 from wellposed.network import Network, materialise, surely_misclassified
@@ -98,18 +99,19 @@ def certified_on(
         done: called with the number of inputs that are finished.
     """
     radii: dict[str, list[float]] = {rule: [] for rule in certificate.rules}
-    count, wrong, unsolved = 0, 0, 0
+    predictions, truth, unsolved = [], [], 0
     for inputs, labels in batches:
         result = network.bounded(inputs)
         for rule, values in radii.items():
             values += certificate.of(result, labels, rule=rule).tolist()
-        wrong += int((result.logits.argmax(1) != labels).sum())
+        predictions.append(result.logits.argmax(1))
+        truth.append(labels)
         unsolved += int(result.unsolved.sum())
-        count += len(labels)
-        done(count)
+        done(sum(map(len, truth)))
+    what = learned(torch.cat(predictions), torch.cat(truth))
     return Certified(
-        certificate.lipschitz, lower_bound, wrong / max(count, 1), radii, digest, certificate.method, _constants(certificate),
-        unsolved=unsolved, left_out=certificate.left_out,
+        certificate.lipschitz, lower_bound, what.error, radii, digest, certificate.method, _constants(certificate),
+        unsolved=unsolved, left_out=certificate.left_out, majority_error=what.majority_error, classes_named=what.classes_named,
     )  # fmt: skip
 
 
@@ -157,22 +159,38 @@ def attack_run(
         done=lambda count: done(count, len(x)),
         is_fooled=_judge(exact),
     )  # fmt: skip
-    found = Attacked(distances.tolist(), steps, list(radii), file_digest(RunFolder(run).weights))
+    with torch.no_grad():
+        what = learned(torch.cat([exact(part.double()).argmax(1) for part in x.split(_BATCH)]), y)
+    found = Attacked(
+        distances.tolist(),
+        steps,
+        list(radii),
+        file_digest(RunFolder(run).weights),
+        what.majority_error,
+        what.classes_named,
+    )
     keep_attacked(run, found, norm)
     if norm == "2":
-        with torch.no_grad():
-            predictions = exact(examples.double()).argmax(1)
-        nearest = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:_SHOWN]
-        shown = [
-            {
-                "index": i, "distance": float(distances[i]), "label": int(y[i]), "prediction": int(predictions[i]),
-                "image": x[i, 0].tolist(), "adversarial": examples[i, 0].tolist(),
-            }
-            for i in nearest.tolist()
-            if 0.0 < float(distances[i]) < float("inf")
-        ]  # fmt: skip
-        write_json(RunFolder(run).adversarial, {"examples": shown})
+        write_json(RunFolder(run).adversarial, {"examples": _nearest(exact, (x, y), distances, examples)})
     return found
+
+
+@torch.no_grad()
+def _nearest(
+    exact: Network | nn.Module, data: tuple[Tensor, Tensor], distances: Tensor, examples: Tensor
+) -> list[dict[str, Any]]:
+    """The nearest adversarial examples beside their images, as reports show them."""
+    x, y = data
+    predictions = exact(examples.double()).argmax(1)
+    nearest = torch.argsort(torch.where(distances > 0, distances, torch.inf))[:_SHOWN]
+    return [
+        {
+            "index": i, "distance": float(distances[i]), "label": int(y[i]), "prediction": int(predictions[i]),
+            "image": x[i, 0].tolist(), "adversarial": examples[i, 0].tolist(),
+        }
+        for i in nearest.tolist()
+        if 0.0 < float(distances[i]) < float("inf")
+    ]  # fmt: skip
 
 
 def attacked_on(
@@ -201,6 +219,24 @@ def attacked_on(
         model, x, y, radii, norm=norm, steps=steps, auto=auto, is_fooled=_judge(_exact(model))
     )
     return Attacked(distances.tolist(), steps, list(radii), "")
+
+
+def plainly_attacked_on(
+    model: nn.Module, x: Tensor, y: Tensor, radii: Sequence[float], *, name: str, norm: str
+) -> Attacked:
+    """The smallest sizes at which a perturbation that is not searched for fools a model, judged as attacks on runs are.
+
+    Args:
+        model: maps pixels to logits, in eval mode.
+        x: images, shape (batch, ...).
+        y: classes, shape (batch,).
+        radii: sizes to try.
+        name: of the perturbation, see `plain_distances`.
+        norm: of its size.
+    """
+    check_radii(radii)
+    distances = plain_distances(model, x, y, radii, name=name, norm=norm, is_fooled=_judge(_exact(model)))
+    return Attacked(distances.tolist(), 0, list(radii), "")
 
 
 def _judge(exact: Network | nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

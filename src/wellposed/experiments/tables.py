@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wellposed.certificates.order import must_be_ordered
+from wellposed.errors import InputError
 from wellposed.experiments.results import (
     Attacked,
     Certified,
@@ -77,11 +78,15 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
     """
     attacked = read_attacked(run)
     config = RunFolder(run).config
-    inputs = read_config(config).family.domain if config.exists() else "images"
+    inputs = read_config(config).inputs if config.exists() else "images"
+    if inputs == "vectors":
+        raise InputError(
+            f"{run}: estimates numbers, and has no accuracy; `wellposed certify {run}` says what is known of it"
+        )
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
         count, wrong = len(attacked.distances), 1.0 - attacked.accuracy(0.0)
-        return Summary(str(run), count, inputs, wrong, None, None, rows, tested=count)
+        return Summary(str(run), count, inputs, wrong, None, None, rows, attacked.remarks, count)
     certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
@@ -116,15 +121,16 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
 
 def header(summary: Summary) -> str:
     """One line about a run."""
+    said = "".join(f"; {remark}" for remark in summary.remarks)
     error = f"test error {100 * summary.test_error:.2f} %"
     error += f" on {summary.tested} {summary.inputs}" if summary.tested else ""
     if summary.lipschitz is None or summary.lower_bound is None:
-        return f"{summary.run}: {error}, no certificate"
+        return f"{summary.run}: {error}, no certificate{said}"
     units = "pixel units" if summary.inputs == "images" else "units of node features"
     return (
         f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g}, "
         f"at least {summary.lower_bound:.4g} ({units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
-        + "".join(f"; {remark}" for remark in summary.remarks)
+        + said
     )
 
 

@@ -100,19 +100,30 @@ def verify_run(
     }  # fmt: skip
     journal = VerdictJournal(run / f"verified-{norm}.partial.jsonl", about)
     outcomes = _outcomes(work, data.test_x[:limit], data.test_y[:limit], journal, done, jobs, ray)
-    places = range(len(work.radii))
-    found = Verified(
-        norm, work.radii,
-        status=[[status for outcome in outcomes for status in outcome.status[place]] for place in places],
-        methods=[[method for outcome in outcomes for method in outcome.methods[place]] for place in places],
-        seconds=sum(outcome.seconds for outcome in outcomes), weights_sha256=digest,
-    )  # fmt: skip
+    found = verified_of(work, outcomes, digest)
     attacked = read_attacked(run, norm)
     if attacked is not None:
         check_verdicts(found, attacked)
     write_json(run / f"verified-{norm}.json", asdict(found))
     journal.remove()
     return found
+
+
+def verified_of(work: ImageVerdicts, outcomes: Sequence[Outcome], digest: str = "") -> Verified:
+    """The outcomes of pieces of work together.
+
+    Args:
+        work: whose outcomes they are.
+        outcomes: in the order of the images.
+        digest: of the weight file.
+    """
+    places = range(len(work.radii))
+    return Verified(
+        work.norm, work.radii,
+        status=[[status for outcome in outcomes for status in outcome.status[place]] for place in places],
+        methods=[[method for outcome in outcomes for method in outcome.methods[place]] for place in places],
+        seconds=sum(outcome.seconds for outcome in outcomes), weights_sha256=digest,
+    )  # fmt: skip
 
 
 def _outcomes(

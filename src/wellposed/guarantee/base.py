@@ -119,6 +119,18 @@ class Guarantee(ABC):
             size: at least the Euclidean norm of each sample's defect, shape (batch,); larger if ``defect`` is inexact.
         """
 
+    def rounding(self, operator: Operator, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
+        """How much larger the size of a defect is, for `defect_bound`, for the rounding of W z + q; one value per sample.
+
+        By default that rounding in the Euclidean norm.
+
+        Args:
+            operator: W, as it is evaluated.
+            state_norm: Euclidean norms of z, shape (batch,).
+            offset_norm: those of q.
+        """
+        return operator.rounding(state_norm, offset_norm)
+
     @abstractmethod
     def on(self, operator: Operator) -> Guarantee:
         """This promise for the transpose, another precision or another copy of the operator that it was made for."""

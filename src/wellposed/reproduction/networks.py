@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import nn
 
+from wellposed.data import load_images
 from wellposed.errors import CheckpointError
-from wellposed.layers.implicit_layer import implicit_layers
+from wellposed.experiments.iterations import iterations
+from wellposed.experiments.learning import Learned, learned
 from wellposed.reproduction.cell import Workspace, digest_of
+from wellposed.reproduction.watching import EveryEpoch
 from wellposed.training.config import TrainConfig, presets, read_config
 from wellposed.training.files import make_folder
 from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run, train
 
 _BATCH = 1000
+_EPOCHS = "epochs.json"
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
@@ -41,73 +45,74 @@ def preset_with(name: str, *, family: dict[str, Any] | None = None, **changes: A
     return dataclasses.replace(config, family=dataclasses.replace(config.family, **(family or {})), **changes)
 
 
-def trained(workspace: Workspace, config: TrainConfig) -> Path:
+def trained(workspace: Workspace, config: TrainConfig, watched: int = 0) -> Path:
     """The run folder of a trained network, which is trained once however many recipes and processes ask for it.
+
+    Args:
+        workspace: of the recipe.
+        config: the settings.
+        watched: on how many test images to measure the network after every epoch; `epochs_of` reads what was found.
 
     Raises:
         CheckpointError: the folder holds another run.
     """
-    name = f"{config.family.name}-{config.data}-{digest_of(settings_of(config))}"
+    name = (
+        f"{config.family.name}-{config.data}-{digest_of(settings_of(config))}{f'-watched-{watched}' if watched else ''}"
+    )
     folder = RunFolder(workspace.out / "runs" / name)
     make_folder(folder.path.parent)
     with FileLock(folder.path.with_suffix(".lock")):
         if not folder.environment.exists():  # written last
             resumed = folder.checkpoint.exists() and folder.config.exists() and read_config(folder.config) == config
-            train(config, folder.path, data_root=workspace.data_root, resume=resumed)
+            watchers = [_watcher(workspace, config, folder.path, watched)] if watched else []
+            train(config, folder.path, data_root=workspace.data_root, resume=resumed, callbacks=watchers)
         elif read_config(folder.config) != config:
             raise CheckpointError(f"{folder.path}: a run with other settings; delete it")
     return folder.path
 
 
+def _watcher(workspace: Workspace, config: TrainConfig, run: Path, images: int) -> EveryEpoch:
+    data = load_images(config.data, workspace.data_root)
+    return EveryEpoch(run / _EPOCHS, data.test_x[:images], data.test_y[:images])
+
+
+def epochs_of(run: Path) -> list[dict[str, float]]:
+    """What was measured after every epoch of a watched run, see `wellposed.reproduction.watching.measured`."""
+    found: list[dict[str, float]] = json.loads((run / _EPOCHS).read_text(encoding="utf-8"))
+    return found
+
+
 @torch.no_grad()
-def facts(workspace: Workspace, run: Path, limit: int | None = None) -> dict[str, Any]:
+def facts(workspace: Workspace, run: Path, limit: int | None = None, data: str | None = None) -> dict[str, Any]:
     """What every table says of a trained image classifier.
 
     Args:
         workspace: of the recipe.
         run: its folder.
         limit: only the first so many test images.
+        data: another set whose test images to take; None for the run's own.
 
     Returns:
         ``test_error`` in %, ``majority_error`` in % of always naming the commonest class, ``classes_named`` of the predictions,
         ``parameters``, ``iterations`` of a solve on average, None without one, and ``microseconds`` of an input's evaluation.
     """
-    _, data, model = load_image_run(run, workspace.data_root)
-    x, y = data.test_x[:limit], data.test_y[:limit]
+    _, own, model = load_image_run(run, workspace.data_root)
+    images = own if data is None else load_images(data, workspace.data_root)
+    x, y = images.test_x[:limit], images.test_y[:limit]
     begun = time.process_time()
     predictions = torch.cat([model(part).argmax(1) for part in x.split(_BATCH)])
     seconds = time.process_time() - begun
-    counts = torch.bincount(y)
+    what = learned(predictions, y)
     return {
-        "test_error": 100.0 * float((predictions != y).double().mean()),
-        "majority_error": 100.0 * (1.0 - float(counts.max()) / len(y)),
-        "classes_named": len(predictions.unique()),
+        "test_error": 100.0 * what.error,
+        "majority_error": 100.0 * what.majority_error,
+        "classes_named": what.classes_named,
         "parameters": sum(part.numel() for part in model.parameters()),
-        "iterations": _iterations(model, x[:_BATCH]),
+        "iterations": iterations(model, x[:_BATCH]),
         "microseconds": 1e6 * seconds / len(y),
     }
 
 
-def _iterations(model: nn.Module, x: torch.Tensor) -> float | None:
-    """Iterations of the solves of all implicit layers together, a mean over samples; None where there is none."""
-    found = []
-
-    def count(layer: Any, inputs: Any, output: Any) -> None:
-        found.append(float(layer.solve(*inputs).steps.double().mean()))
-
-    hooks = [layer.register_forward_hook(count) for layer in implicit_layers(model)]
-    try:
-        model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sum(found) if found else None
-
-
 def learned_nothing(measured: dict[str, Any]) -> str:
     """A sentence about a network that names one class, or errs no less than whoever always names the commonest; else empty."""
-    if measured["classes_named"] == 1:
-        return "Its predictions are constant: it has learned nothing, and whatever is certified of it says nothing."
-    if measured["test_error"] >= measured["majority_error"]:
-        return "It errs no less often than whoever always names the commonest class."
-    return ""
+    return Learned(measured["test_error"], measured["majority_error"], measured["classes_named"]).remark

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.certificates import certify
+from wellposed.data import load_images
+from wellposed.errors import CertificateError
 from wellposed.experiments.results import Attacked, check_consistency
-from wellposed.experiments.robustness import attacked_on, certified_on
-from wellposed.network import materialise
+from wellposed.experiments.robustness import attacked_on, certified_on, plainly_attacked_on
+from wellposed.network import Network, materialise
 from wellposed.reproduction.cell import Workspace
 from wellposed.training.run import load_image_run
 
@@ -20,7 +22,8 @@ SAMPLES_OF_AUTO_ATTACK = 100  # images: it takes seconds for each
 
 
 def robustness(
-    workspace: Workspace, run: Path, *, radii: Sequence[float], limit: int | None, attack: dict[str, Any] | None, norm: str = "2"
+    workspace: Workspace, run: Path, *, radii: Sequence[float], limit: int | None, attack: dict[str, Any] | None, norm: str = "2",
+    data: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Certify and attack a trained image classifier.
 
@@ -29,29 +32,33 @@ def robustness(
         run: its folder.
         radii: in pixel units.
         limit: only the first so many test images; None for all.
-        attack: ``images`` to attack, ``steps`` of projected gradients, ``radii``, and whether ``auto``, AutoAttack at the same
-            radii; None for no attack.
+        attack: ``images`` to attack, ``steps`` of projected gradients, ``radii``, whether ``auto``, AutoAttack at the same
+            radii, and names of ``plain`` perturbations, see `plain_distances`; None for no attack.
         norm: of perturbations.
+        data: another set whose test images to take; None for the run's own.
 
     Returns:
-        ``lipschitz`` by the best bound, ``product`` of norms and ``lower_bound``, all from pixels to logits, and ``deviation``,
-        times which they are per normalised input; ``unsolved`` inputs; ``certified`` accuracies in % by rule, one for each
-        radius; and where there is an attack, ``attacked`` accuracies in % at its own radii with ``certified_of_attacked``, the
-        certified ones of the same images by the best rule.
+        ``lipschitz`` by the best bound, ``product`` of norms, None where a block has none, and ``lower_bound``, all from pixels
+        to logits, and ``deviation``, the least that pixels are divided by: where it is the only one, constants times it are per
+        normalised input;
+        ``unsolved`` inputs; ``certified`` accuracies in % by rule, one for each radius; and where there is an attack,
+        ``attacked`` accuracies in % at its own radii with ``certified_of_attacked``, the certified ones of the same images by the
+        best rule, and ``plainly_attacked`` accuracies in % by perturbation.
 
     Raises:
         CertificateError: the network has no certificate, or an attack contradicts it.
     """
-    _, data, model = load_image_run(run, workspace.data_root)
-    x, y = data.test_x[:limit], data.test_y[:limit]
+    _, own, model = load_image_run(run, workspace.data_root)
+    images = own if data is None else load_images(data, workspace.data_root)
+    x, y = images.test_x[:limit], images.test_y[:limit]
     network = materialise(model, tuple(x.shape[1:]))
     certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS])
     assert certificate.lower_bound is not None  # inputs were given
     batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
     found = certified_on(batches, network, certificate, certificate.lower_bound, "", lambda _: None)
     measured: dict[str, Any] = {
-        "lipschitz": found.lipschitz, "product": certify(network, norm=norm, method="product").lipschitz,
-        "lower_bound": found.lower_bound, "deviation": float(data.std[0]), "unsolved": found.unsolved, "radii": list(radii),
+        "lipschitz": found.lipschitz, "product": _product(network, norm),
+        "lower_bound": found.lower_bound, "deviation": min(own.std), "unsolved": found.unsolved, "radii": list(radii),
         "certified": {rule: [100.0 * found.accuracy(radius, rule) for radius in radii] for rule in found.radii},
     }  # fmt: skip
     if attack is not None:
@@ -60,6 +67,11 @@ def robustness(
         check_consistency(found, attacked)
         measured["attacked"] = [100.0 * attacked.accuracy(radius) for radius in tried]
         measured["certified_of_attacked"] = [100.0 * found.accuracy(radius, limit=few) for radius in tried]
+        measured["plainly_attacked"] = {}
+        for name in attack.get("plain", ()):
+            plainly = plainly_attacked_on(model, x[:few], y[:few], tried, name=name, norm=norm)
+            check_consistency(found, plainly)
+            measured["plainly_attacked"][name] = [100.0 * plainly.accuracy(radius) for radius in tried]
         if attack.get("auto"):
             few = min(few, SAMPLES_OF_AUTO_ATTACK)
             strong = attacked_on(model, x[:few], y[:few], tried, norm=norm, steps=attack["steps"], auto=True)
@@ -69,3 +81,11 @@ def robustness(
             measured["auto_attacked"] = [100.0 * least.accuracy(radius) for radius in tried]
             measured["certified_of_auto_attacked"] = [100.0 * found.accuracy(radius, limit=few) for radius in tried]
     return measured
+
+
+def _product(network: Network, norm: str) -> float | None:
+    """The product of the blocks' constants, or None where one has none in that norm."""
+    try:
+        return certify(network, norm=norm, method="product").lipschitz
+    except CertificateError:
+        return None

@@ -7,23 +7,26 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from wellposed.data import Task
+
 
 class BestEpoch(Callback):
-    """The epoch with the best validation accuracy, the latest of equally good ones; without a choice, the last epoch.
+    """The epoch with the best score on validation samples, the latest of equally good ones; without a choice, the last epoch.
 
     Lightning keeps its state in checkpoints, so that a resumed run chooses among all epochs.
 
     Args:
         model: what is trained.
         choose: whether there is a choice.
+        task: what the score is.
 
     Attributes:
         epoch: counted from zero.
         metrics: of that epoch.
     """
 
-    def __init__(self, model: nn.Module, *, choose: bool) -> None:
-        self._model, self._choose = model, choose
+    def __init__(self, model: nn.Module, *, choose: bool, task: Task) -> None:
+        self._model, self._choose, self._task = model, choose, task
         self.epoch = 0
         self.metrics: dict[str, float] = {}
         self._weights: dict[str, Tensor] = {}
@@ -32,7 +35,8 @@ class BestEpoch(Callback):
         """Note this epoch, unless an earlier one was better."""
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._choose:
-            if self.metrics and found["validation/accuracy"] < self.metrics["validation/accuracy"]:
+            score = f"validation/{self._task.score}"
+            if self.metrics and self._task.is_worse(found[score], self.metrics[score]):
                 return
             self._weights = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
         self.epoch, self.metrics = trainer.current_epoch, found

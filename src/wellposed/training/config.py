@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wellposed.data.graphs import FOLDS, GRAPH_NAMES
-from wellposed.data.images import IMAGE_NAMES
+from wellposed.data.collection import NAMES, inputs_of
+from wellposed.data.graphs import FOLDS
 from wellposed.errors import (
     CheckpointError,
     InputError,
@@ -35,12 +35,12 @@ class TrainConfig:
     family: Family = field(default_factory=MonDEQFamily)
     """The layer and its hyper-parameters."""
     data: str = ""
-    """Data set: digits, mnist, fashion-mnist, cifar10, cifar10-jpeg, cifar10-lossless or svhn; for graphs MUTAG, PTC_MR, COX2,
-    PROTEINS or NCI1. By default the smallest."""
+    """Data set: digits, mnist, fashion-mnist, cifar10, cifar10-jpeg, cifar10-lossless or svhn; function-estimation, a function of
+    one number, by regression; for graphs MUTAG, PTC_MR, COX2, PROTEINS or NCI1. By default the smallest."""
     fold: int = 0
     """Which tenth of a graph set is for testing; image sets have their own test images."""
     validation: float = 0.1
-    """Share of the training images that is held out to choose the epoch with; 0 trains on all and keeps the last epoch, as
+    """Share of the training samples that is held out to choose the epoch with; 0 trains on all and keeps the last epoch, as
     presets do. Graph sets are divided into tenths, one of them for this choice."""
     epochs: int = 20
     """Passes over the training set."""
@@ -66,11 +66,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        known = GRAPH_NAMES if self.family.domain == "graphs" else IMAGE_NAMES
+        known = tuple(name for inputs in self.family.domains for name in NAMES[inputs])
         if not self.data:
             object.__setattr__(self, "data", known[0])
         choices("data", self.data, known)
-        check(not self.augment or known is IMAGE_NAMES, "augment", self.augment, "is for images")
+        check(not self.augment or self.inputs == "images", "augment", self.augment, "is for images")
+        plain = self.inputs == "images" or not self.box_radius
+        check(plain, "box_radius", self.box_radius, "is for images, whose pixels lie in [0, 1]")
         check(0 <= self.fold < FOLDS, "fold", self.fold, f"must lie in 0…{FOLDS - 1}")
         check(self.temperature > 0, "temperature", self.temperature, "must be positive")
         check(0 <= self.seed < 2**32, "seed", self.seed, "must lie in 0…2³² − 1")
@@ -87,6 +89,11 @@ class TrainConfig:
         known_norms = self.family.penalty_norms
         words = f"no such constant is known for {self.family.name}, only {', '.join(known_norms)}"
         check(self.penalty_norm in known_norms, "penalty_norm", self.penalty_norm, words)
+
+    @property
+    def inputs(self) -> str:
+        """What one sample of its data is: ``"images"``, ``"vectors"`` or ``"graphs"``."""
+        return inputs_of(self.data)
 
     def to_toml(self) -> str:
         """The settings as TOML, with the family's name beside its options."""

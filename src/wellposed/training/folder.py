@@ -18,7 +18,7 @@ _RESULTS = (
     "checkpoints/last.ckpt", "weights.safetensors", "environment.json", "metrics.csv", "metrics-*.csv", "model.onnx",
     "certificate*",
     "certified.json", "certified-*.json", "attacked.json", "attacked-*.json", "verified-*.json", "verified-*.partial.jsonl",
-    "adversarial.json",
+    "adversarial.json", "slope.json", "slope-*.json",
     "report.html",
 )  # fmt: skip
 _ENVIRONMENT = {"torch", "python", "machine", "threads", "seconds", "metrics", "files", "imported", "layout"}
@@ -69,6 +69,11 @@ class RunFolder:
     def certified(self) -> Path:
         """Certified accuracy per radius, JSON."""
         return self.path / "certified.json"
+
+    @property
+    def slope(self) -> Path:
+        """Error and certified slope of a network that estimates numbers, JSON."""
+        return self.path / "slope.json"
 
     @property
     def attacked(self) -> Path:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
-from wellposed.data import Data, load_graphs, load_images
-from wellposed.data.graphs import GRAPH_NAMES
+from wellposed.data import Data
+from wellposed.data.collection import load
 from wellposed.layers.options import solving_modules
 from wellposed.training.config import TrainConfig
 
@@ -21,10 +21,7 @@ _STEPS = 16  # of training in one of Lightning's: its bookkeeping takes a fourth
 
 def load_data(config: TrainConfig, data_root: Path | None) -> Data:
     """The data set of a configuration."""
-    if config.data in GRAPH_NAMES:
-        return load_graphs(config.data, data_root, config.fold)
-    images = load_images(config.data, data_root)
-    return images.divided(config.validation) if config.validation else images
+    return load(config.data, data_root, fold=config.fold, validation=config.validation)
 
 
 def build_model(config: TrainConfig, data: Data) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The Lightning module: cross-entropy, Adam with a one-cycle schedule, accuracy."""
+"""The Lightning module: the loss and the score of a task, Adam with a one-cycle schedule."""
 
 from __future__ import annotations
 
@@ -8,38 +8,44 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
+from wellposed.data import Task
+from wellposed.errors import check
 from wellposed.training.config import TrainConfig
 from wellposed.training.loaders import epoch_seed
 from wellposed.training.stepping import SteppingModule
 from wellposed.training.worst_case import worst_logits
 
 
-class ClassifierModule(SteppingModule):
-    """Training and evaluation of one classifier.
+class TaskModule(SteppingModule):
+    """Training and evaluation of one model.
 
     Args:
-        model: maps images to logits.
+        model: maps inputs to outputs.
         config: the run's settings.
         steps: batches in the whole training.
+        task: what the outputs are compared with, and how.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, steps: int) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, steps: int, task: Task) -> None:
         super().__init__(steps)
+        scaled = config.temperature != 1.0
+        check(task.has_logits or not scaled, "temperature", config.temperature, "is a factor on logits of classes")
         self.model = model
         self.config = config
+        self.task = task
         self._projected = [part for part in model.modules() if isinstance(part, Projected)]
         self._losses: list[Tensor] = []
         self._samples = 0
 
     def loss(self, batch: tuple[Any, Tensor]) -> Tensor:
-        """Loss of one batch of inputs (images, or torch_geometric batches) and labels."""
+        """Loss of one batch of inputs (tensors, or torch_geometric batches) and targets."""
         inputs, labels = batch
         if self.config.augment:
             inputs = shift_and_mirror(inputs)
         logits = (
             worst_logits(self.model, inputs, labels, self._radius()) if self.config.box_radius else self.model(inputs)
         )
-        loss = nn.functional.cross_entropy(self.config.temperature * logits, labels)
+        loss = self.task.loss(self.config.temperature * logits, labels)
         self._losses.append(len(labels) * loss.detach())
         self._samples += len(labels)
         if self.config.lipschitz_penalty > 0.0:
@@ -69,20 +75,20 @@ class ClassifierModule(SteppingModule):
             self._losses, self._samples = [], 0
 
     def validation_step(self, batch: tuple[Any, Tensor], index: int, dataloader_idx: int = 0) -> None:
-        """Loss and accuracy on the validation samples and, for graphs, on those to test on."""
+        """Loss and score on the validation samples and, for graphs, on those to test on."""
         self._evaluate(batch, ("validation", "test")[dataloader_idx])
 
     def test_step(self, batch: tuple[Any, Tensor], index: int) -> None:
-        """Loss and accuracy on the test set."""
+        """Loss and score on the test set."""
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: tuple[Any, Tensor], part: str) -> None:
         inputs, labels = batch
         logits = self.model(inputs)
-        found = {"loss": nn.functional.cross_entropy(self.config.temperature * logits, labels)}
-        found["accuracy"] = (logits.argmax(1) == labels).float().mean()
+        found = {"loss": self.task.loss(self.config.temperature * logits, labels)}
+        found[self.task.score] = self.task.score_of(logits, labels)
         for name, value in found.items():
-            shown = name == "accuracy" and part == "validation"
+            shown = name == self.task.score and part == "validation"
             self.log(f"{part}/{name}", value, prog_bar=shown, batch_size=len(labels), add_dataloader_idx=False)
 
     def optimizer(self) -> torch.optim.Optimizer:

@@ -34,7 +34,7 @@ def train(
     done: Progress | None = None,
     **trainer_options: Any,
 ) -> dict[str, float]:
-    """Train a classifier into a run folder, which no other process writes to meanwhile.
+    """Train a model into a run folder, which no other process writes to meanwhile.
 
     The random generators of torch, numpy and Python are afterwards as they were. Of processes that train one network together,
     as Lightning's strategy ``ddp`` starts them, the main one alone writes.
@@ -89,7 +89,7 @@ def _train(
     import lightning
 
     from wellposed.training.best_epoch import BestEpoch
-    from wellposed.training.module import ClassifierModule
+    from wellposed.training.module import TaskModule
     from wellposed.training.trainer import fit, quietly, test, trainer_of
 
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -98,9 +98,8 @@ def _train(
         _prepare(config, folder, resume)
     batches = training_batches(data, config)
     start = time.time()
-    best = BestEpoch(model, choose=config.validation > 0.0)
-    steps = config.epochs * batches.steps
-    module = ClassifierModule(model, config, steps)
+    best = BestEpoch(model, choose=config.validation > 0.0, task=data.task)
+    module = TaskModule(model, config, config.epochs * batches.steps, data.task)
     with quietly():
         trainer = trainer_of(folder, best, config.epochs, len(batches), done=done, **options)
         parts = [evaluation_batches(data, config, part) for part in data.evaluated]

@@ -91,7 +91,7 @@ def changed(rng: Generator, kind: str, honest: Files) -> tuple[str, Files]:
             continue
         if rng.random() < 0.25:
             with contextlib.suppress(
-                Impossible, ValueError, TypeError, KeyError, IndexError
+                Impossible, ArithmeticError, ValueError, TypeError, KeyError, IndexError
             ):  # of what the first one left
                 CHANGES[str(rng.choice(list(CHANGES)))](rng, files)
         return kind, files

@@ -20,7 +20,7 @@ class Family(ABC):
     """Hyper-parameters of one family of networks; a dataclass that checks itself before anything is built."""
 
     name: ClassVar[str]
-    domain: ClassVar[str] = "images"  # or graphs
+    domains: ClassVar[tuple[str, ...]] = ("images", "vectors")  # what its networks take: these or graphs
     scales_input: ClassVar[bool] = True  # whether pixels are divided by their standard deviation
     has_intervals: ClassVar[bool] = False  # whether its networks can be trained by bounds of intervals
     penalty_norms: ClassVar[tuple[str, ...]] = ("2",)  # in which `constant` is known
@@ -41,18 +41,18 @@ class Family(ABC):
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
-        """The blocks from flat inputs (node features, for graphs) to logits, with fresh weights; the limit on steps is set later.
+        """The blocks from flat inputs (node features, for graphs) to outputs, with fresh weights; the limit on steps comes later.
 
         Args:
-            shape: of one image, (channels, height, width), before it was flattened; of one node's features, (features,).
-            classes: number of logits.
+            shape: of one image, (channels, height, width), before it was flattened; or (features,) of a vector or of a node.
+            classes: number of outputs: of logits, where they are classes.
         """
 
     def model(self, data: Data) -> nn.Module:
-        """The whole model for a data set, with fresh weights: for images, `classifier` around the blocks of `build`."""
-        images = data.as_images(f"data={data.name!r}")
-        std = images.std if self.scales_input else (1.0,) * len(images.std)
-        return classifier(self.build(images.shape, images.classes), images.mean, std)
+        """The whole model for a data set, with fresh weights: of images and vectors, `classifier` around `build`."""
+        samples = data.as_tensors(f"data={data.name!r}")
+        std = samples.std if self.scales_input else (1.0,) * len(samples.std)
+        return classifier(self.build(samples.shape, samples.task.outputs), samples.mean, std, samples.shape)
 
     def constant(self, model: nn.Module, norm: str) -> Tensor:
         """A Lipschitz constant to make small in training, with its graph; rounding is not counted.

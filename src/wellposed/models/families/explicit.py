@@ -71,18 +71,33 @@ class ConvolutionalFamily(_Layered):
     """Explicit convolutional network with ReLU; every second layer halves the image."""
 
     name: ClassVar[str] = "convolutional"
+    domains: ClassVar[tuple[str, ...]] = ("images",)
 
     width: int = 32
     """Channels."""
+    widths: tuple[int, ...] = ()
+    """Channels of every convolution, where they differ; then width and depth say nothing."""
+    hidden: int = 0
+    """Units of a hidden layer between the whole last image and the logits; 0 for averages and a linear head."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "widths", tuple(self.widths))  # TOML has lists
+        check(all(width > 0 for width in self.widths), "widths", self.widths, "must be positive")
+        check(self.hidden >= 0, "hidden", self.hidden, "must not be negative")
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
         parts: list[nn.Module] = [nn.Unflatten(1, shape)]
-        channels = shape[0]
-        for index in range(self.depth):
-            parts += [nn.Conv2d(channels, self.width, 3, stride=1 + index % 2, padding=1), nn.ReLU()]
-            channels = self.width
-        return (*parts, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * self.width, classes))
+        sizes = [shape[0], *(self.widths or [self.width] * self.depth)]
+        for index, (before, after) in enumerate(itertools.pairwise(sizes)):
+            parts += [nn.Conv2d(before, after, 3, stride=1 + index % 2, padding=1), nn.ReLU()]
+        if not self.hidden:
+            return (*parts, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * sizes[-1], classes))
+        halved = 2 ** ((len(sizes) - 1) // 2)
+        rows, columns = (-(-extent // halved) for extent in shape[1:])
+        linear = nn.Linear(sizes[-1] * rows * columns, self.hidden)
+        return (*parts, nn.Flatten(), linear, nn.ReLU(), nn.Linear(self.hidden, classes))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class IGNNFamily(Family):
     """Implicit graph network (Gu et al. 2020), with its orthogonal and its 1-Lipschitz variant."""
 
     name: ClassVar[str] = "ignn"
-    domain: ClassVar[str] = "graphs"
+    domains: ClassVar[tuple[str, ...]] = ("graphs",)
 
     width: int = 64
     """Features of a node's state."""
@@ -67,5 +67,5 @@ class IGNNFamily(Family):
 
     @override
     def model(self, data: Data) -> nn.Module:
-        *layers, head = self.build(data.shape, data.classes)
+        *layers, head = self.build(data.shape, data.task.outputs)
         return GraphClassifier(tuple(layers), head)

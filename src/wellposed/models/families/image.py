@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 from typing_extensions import override
@@ -16,6 +17,8 @@ from wellposed.models.families.base import Family
 @dataclass(frozen=True)
 class ConvFamily(Family):
     """One equilibrium layer on images, then averages over windows and a linear head."""
+
+    domains: ClassVar[tuple[str, ...]] = ("images",)
 
     width: int = 32
     """Channels of the state."""

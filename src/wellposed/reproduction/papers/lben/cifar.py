@@ -1,0 +1,162 @@
+"""CIFAR-10: convolutional networks with 81 channels over γ and over kinds of metric, and dense ones; SVHN."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from wellposed.models.families import ConvolutionalFamily
+from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.measurements import accuracy, best_rule, by_seed, image_classifier
+from wellposed.reproduction.networks import learned_nothing, preset_with, settings_of
+from wellposed.reproduction.papers.lben.bounds import SOURCE
+from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, UNCONSTRAINED, label, mnist
+from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
+from wellposed.training.config import TrainConfig
+
+RADII = (0.05, 0.1, 0.2)  # Euclidean, pixels in [0, 1]
+JPEG, LOSSLESS = "cifar10-jpeg", "cifar10-lossless"  # all images, recompressed; and few, as published
+_COMPRESSED = "the images here are recompressed by JPEG"
+GAMMAS = (1.0, 2.0, 3.0, 5.0, 50.0, 0.0)
+DENSE = (0.2, 0.3, 0.4, 0.5, 0.8, 1.0, 5.0, 0.0, MONDEQ)
+
+# Test error in %, and the lower bound of the constant per normalised pixel.
+PUBLISHED: dict[str, tuple[float, float]] = {
+    "full, γ = 1": (36.22, 0.596), "full, γ = 2": (32.26, 0.921), "full, γ = 3": (31.31, 1.139), "full, γ = 5": (29.94, 1.391),
+    "full, γ = 50": (28.47, 2.890), "full, γ = ∞": (31.14, 27.86), "identity, γ = 1": (36.37, 0.601),
+    "identity, γ = 2": (32.83, 0.921), "identity, γ = 3": (31.57, 1.131), "identity, γ = 5": (30.26, 1.420),
+    "identity, γ = 50": (28.89, 2.583), "identity, γ = ∞": (30.77, 27.42), "explicit": (33.06, 8.775),
+}  # fmt: skip
+PUBLISHED_DENSE: dict[str, tuple[float, float]] = {
+    "γ = 0.2": (53.76, 0.176), "γ = 0.3": (52.20, 0.248), "γ = 0.4": (51.25, 0.348), "γ = 0.5": (50.91, 0.417),
+    "γ = 0.8": (50.94, 0.617), "γ = 1": (49.96, 0.745), "γ = 5": (50.90, 1.57), "γ = ∞": (49.42, 2.25),
+    "monDEQ": (49.72, 2.29), "unconstrained": (50.27, 2.73),
+}  # fmt: skip
+PUBLISHED_SVHN: dict[str, tuple[float, float]] = {
+    "identity, γ = 1": (30.37, 0.592), "identity, γ = 2": (19.23, 1.081), "identity, γ = 3": (17.64, 1.424),
+    "identity, γ = 5": (16.35, 1.911),
+}  # fmt: skip
+
+
+def convolutional(gamma: float, metric: str, *, quick: bool, data: str = JPEG, width: int = 81) -> TrainConfig:
+    """A convolutional network in the published setting."""
+    family: dict[str, Any] = {"gamma": gamma, "metric": metric, "width": 4 if quick else width}
+    if quick:
+        family |= {"stride": 4, "border": 0}
+    return preset_with(
+        "papers/cifar10-lben-conv", family=family, data=LOSSLESS if quick else data, epochs=1 if quick else 25
+    )
+
+
+def explicit(quick: bool) -> TrainConfig:
+    """The published baseline: one explicit convolution."""
+    config = convolutional(0.0, "identity", quick=quick)
+    return dataclasses.replace(config, family=ConvolutionalFamily(width=4 if quick else 81, depth=1))
+
+
+def conv_cells(quick: bool) -> list[Cell]:
+    """Every γ in the metrics of the table, and the explicit network."""
+    kinds = [(50.0, "channels")] if quick else [(gamma, metric) for metric in ("full", "identity") for gamma in GAMMAS]
+    configs = [convolutional(gamma, metric, quick=quick) for gamma, metric in kinds]
+    return [*(_cell(config, quick) for config in configs), _uncertified(explicit(quick), quick)]
+
+
+def svhn_cells(quick: bool) -> list[Cell]:
+    """Four γ in the identity metric, 40 channels."""
+    gammas = (5.0,) if quick else (1.0, 2.0, 3.0, 5.0)
+    configs = [convolutional(gamma, "identity", quick=False, data="svhn", width=40) for gamma in gammas]
+    return [_cell(dataclasses.replace(config, epochs=1 if quick else config.epochs), quick) for config in configs]
+
+
+def dense_cells(quick: bool) -> list[Cell]:
+    """Dense networks of width 80 over γ."""
+    kinds = (1.0,) if quick else DENSE
+    data = LOSSLESS if quick else JPEG
+    configs = [dataclasses.replace(mnist(kind, seed=0, quick=quick), data=data) for kind in (*kinds, UNCONSTRAINED)]
+    return [*(_cell(config, quick) for config in configs[:-1]), _uncertified(configs[-1], quick)]
+
+
+def _cell(config: TrainConfig, quick: bool) -> Cell:
+    measured = {"config": settings_of(config), "radii": RADII, "limit": LIMIT_QUICK if quick else None}
+    return Cell(image_classifier, measured)
+
+
+def _uncertified(config: TrainConfig, quick: bool) -> Cell:
+    return Cell(accuracy, {"config": settings_of(config), "limit": LIMIT_QUICK if quick else None})
+
+
+def name_of(config: dict[str, Any]) -> str:
+    """What the tables call a network: its metric where it is convolutional, and γ."""
+    family = config["family"]
+    return f"{family['metric']}, {label(config)}" if family["name"] == "lben-conv" else label(config)
+
+
+def _view(
+    records: Sequence[Record], title: str, picture: str, known: dict[str, tuple[float, float]], differs: str
+) -> View:
+    table, shown = [], []
+    for group in by_seed(records):
+        name = name_of(group[0].settings["config"])
+        error = Published(known[name][0], SOURCE, 0.005, differs) if name in known else None
+        lower = Published(known[name][1], SOURCE, 0.0005, differs) if name in known else None
+        remark = " ".join(sorted({learned_nothing(record.measured) for record in group} - {""}))
+        table.append(Quantity(name, "test error, %", [r.measured["test_error"] for r in group], "lower", error, remark))
+        if "lipschitz" not in group[0].measured:
+            continue
+        shown.append(table[-1].mean)
+        table += [
+            Quantity(name, "constant per pixel, at most", [r.measured["lipschitz"] for r in group], "lower"),
+            Quantity(name, "constant per pixel, at least", [r.measured["lower_bound"] for r in group], "equal"),
+            Quantity(
+                name, "constant per normalised pixel, at least",
+                [r.measured["lower_bound"] * r.measured["deviation"] for r in group], "equal", lower,
+            ),
+        ]  # fmt: skip
+        table += [
+            Quantity(name, f"certified at {radius:g}, %", [best_rule(r.measured)[k] for r in group], "higher")
+            for k, radius in enumerate(RADII)
+        ]
+    constants = [row for row in table if row.name == "constant per pixel, at most"]
+    series = [Series("one network each", [row.mean for row in constants], shown)]
+    sentence = f"{title}: test error against the certified constant of every network."
+    return [
+        Table(title, table),
+        Figure(
+            picture, sentence, "certified Lipschitz constant per pixel", "test error, %", series, logarithmic_x=True
+        ),
+    ]
+
+
+def conv_view(records: Sequence[Record]) -> View:
+    """Errors and constants of convolutional networks."""
+    return _view(records, "Convolutional networks on CIFAR-10", "lben-cifar-conv", PUBLISHED, _COMPRESSED)
+
+
+def dense_view(records: Sequence[Record]) -> View:
+    """Errors and constants of dense networks."""
+    return _view(records, "Dense networks on CIFAR-10", "lben-cifar-dense", PUBLISHED_DENSE, _COMPRESSED)
+
+
+def svhn_view(records: Sequence[Record]) -> View:
+    """Errors and constants on SVHN."""
+    return _view(records, "Convolutional networks on SVHN", "lben-svhn", PUBLISHED_SVHN, "")
+
+
+RECIPES = (
+    Recipe(
+        "lben-cifar-conv", "lben", "CIFAR-10, convolutional", "error and constant of 81 channels over γ and metric", (JPEG,),
+        400.0, True, conv_cells, conv_view,
+    ),
+    Recipe(
+        "lben-cifar-dense", "lben", "CIFAR-10, dense", "error and constant of width 80 over γ", (JPEG,), 1.0, False,
+        dense_cells, dense_view,
+    ),
+    Recipe(
+        "lben-svhn", "lben", "SVHN, convolutional", "error and constant of 40 channels over γ", ("svhn",), 60.0, True,
+        svhn_cells, svhn_view,
+        "SVHN could not be downloaded where the records were made; `wellposed train lben-conv --data svhn` trains on it where "
+        "SVHN/train_32x32.mat and SVHN/test_32x32.mat are in the data folder",
+    ),
+)  # fmt: skip

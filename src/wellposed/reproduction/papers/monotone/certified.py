@@ -1,0 +1,86 @@
+"""Figure 4a: certified accuracy of explicit and monotone networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.papers.monotone.deep import deep_cell, deep_network, depth_of
+from wellposed.reproduction.papers.monotone.dense import RADII, dense_cell, dense_network
+from wellposed.reproduction.papers.monotone.showing import (
+    SEEDS,
+    family_of,
+    grouped,
+    mean_curve,
+    of_task,
+    quantity,
+    remark_on,
+)  # fmt: skip
+from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
+
+DEPTHS = (3, 4, 5, 6, 7, 8)
+MONOTONICITIES = (0.1, 20.0)
+IN_TABLE = (0, 4, 9)  # places of radii; the figure has all
+RULES = {"paper": "margin/(2L)", "sqrt2": "margin/(√2 L)", "pairs": "class pairs"}
+_TEXT = "Section 5.3"
+PUBLISHED = {"d = 3": Published(4.0, _TEXT, 0.5), "m = 20": Published(51.0, _TEXT, 0.5)}  # at the last radius
+
+
+def cells(quick: bool) -> list[Cell]:
+    """Explicit networks of Figure 1a and monotone ones of Figure 1b, whose records they share."""
+    depths, monotonicities, seeds = ((3, 6), (20.0,), (0,)) if quick else (DEPTHS, MONOTONICITIES, SEEDS)
+    return [
+        *(deep_cell(depth, seed, quick=quick) for depth in depths for seed in seeds),
+        *(dense_cell(40, m, seed, quick=quick) for m in monotonicities for seed in seeds),
+    ]
+
+
+def _shown(setting: str, bound: str, group: Sequence[Record]) -> tuple[list[Quantity], list[Series]]:
+    """Rows and curves of one kind of network, one for each rule."""
+    rows, lines = [], []
+    for rule in group[0].measured["certified"]:
+        means = mean_curve("", RADII, [record.measured["certified"][rule] for record in group])
+        lines.append(Series(f"{setting}, {RULES[rule]}", RADII, means.y, means.spread))
+        for place in IN_TABLE:
+            radius = RADII[place]
+            published = PUBLISHED.get(setting) if rule == "paper" and place == len(RADII) - 1 else None
+            values = [record.measured["certified"][rule][place] for record in group]
+            name = f"certified accuracy at {radius:g}, %, {RULES[rule]}"
+            rows.append(Quantity(setting, name, values, "higher", published, remark_on(group)))
+    rows.append(quantity(group, setting, "test error, %", lambda measured: measured["test_error"]))
+    rows.append(
+        quantity(
+            group,
+            setting,
+            f"constant per pixel, {bound}",
+            lambda measured: measured["product" if "m =" in setting else "lipschitz"],
+        )
+    )
+    return rows, lines
+
+
+def view(records: Sequence[Record]) -> View:
+    """Certified accuracies over the radius, by rule."""
+    rows: list[Quantity] = []
+    lines: list[Series] = []
+    for depth, group in grouped(of_task(records, deep_network), depth_of).items():
+        found = _shown(f"d = {depth:g}", "LipSDP", group)
+        rows, lines = rows + found[0], lines + found[1][:1]
+    for m, group in grouped(of_task(records, dense_network), lambda record: family_of(record)["m"]).items():
+        found = _shown(f"m = {m:g}", "‖U‖‖W_o‖/m", group)
+        rows, lines = rows + found[0], lines + found[1]
+    sentence = (
+        "Certified accuracy over the Euclidean radius: explicit networks by LipSDP and the published rule margin/(2L), monotone "
+        "ones by that rule with ‖U‖‖W_o‖/m, by margin/(√2 L) with the best constant, and by constants of class pairs."
+    )
+    picture = Figure("monotone-fig4a", sentence, "radius, pixels in [0, 1]", "certified accuracy, %", lines)
+    return [Table("Certified accuracy", rows), picture]
+
+
+RECIPES = (
+    Recipe(
+        "monotone-fig4a", "monotone", "Figure 4a", "Certified accuracy of explicit and monotone networks", ("mnist",), 0.3,
+        False, cells, view,
+    ),
+)  # fmt: skip

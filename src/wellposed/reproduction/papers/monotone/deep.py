@@ -1,0 +1,127 @@
+"""Figure 1a: Lipschitz bounds of explicit networks over their depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from wellposed.certificates import certify
+from wellposed.certificates.radius import radii
+from wellposed.comparison.baselines import lipsdp, seqlip
+from wellposed.experiments.results import Certified
+from wellposed.models.families import FeedForwardFamily
+from wellposed.network import materialise
+from wellposed.numerics.outward import enlarged
+from wellposed.reproduction.cell import Cell, Record, Workspace
+from wellposed.reproduction.networks import facts, settings_of, trained
+from wellposed.reproduction.papers.monotone.dense import QUICK_LIMIT, RADII, per_normalised
+from wellposed.reproduction.papers.monotone.showing import (
+    SEEDS,
+    UNKNOWN_TRAINING,
+    curve,
+    family_of,
+    grouped,
+    quantity,
+)  # fmt: skip
+from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.view import Figure, Published, Table, View
+from wellposed.training.config import TrainConfig
+from wellposed.training.run import load_image_run
+
+DEPTHS = (3, 4, 5, 6, 7, 8, 10, 12, 14)
+WIDTH = 40
+_BATCH = 1000
+_WITNESS_INPUTS = 64
+_LEGEND = {3: 14.15, 4: 23.46, 5: 51.59, 6: 82.41, 7: 199.19, 8: 557.46}
+PUBLISHED = {
+    float(depth): Published(value, "legend of Fig. 4a", 0.005, UNKNOWN_TRAINING) for depth, value in _LEGEND.items()
+}
+BOUNDS = (
+    ("product of norms (AutoLip, naive)", "product"), ("greedy SeqLip, an estimate from below", "seqlip"),
+    ("LipSDP", "lipschitz"), ("proved lower bound", "lower_bound"),
+)  # fmt: skip
+
+
+def deep_network(workspace: Workspace, *, config: dict[str, Any], limit: int | None) -> dict[str, Any]:
+    """Train an explicit network, bound its constant by published methods, and certify inputs by LipSDP.
+
+    Returns:
+        What `facts` says; ``product``, ``seqlip``, ``lipschitz`` (LipSDP) and ``lower_bound``, from pixels to logits, and
+        ``deviation``, times which they are per normalised input; ``certified`` accuracies in % at `RADII` by rule.
+    """
+    run = trained(workspace, TrainConfig.from_dict(config))
+    _, data, model = load_image_run(run, workspace.data_root)
+    body = torch.nn.Sequential(*list(model.children())[2:])  # behind normalisation and flattening
+    per_pixel = enlarged(1.0 / data.std[0], 8)
+    x, y = data.test_x[:limit], data.test_y[:limit]
+    network = materialise(model, tuple(x.shape[1:]))
+    product = certify(network, method="product", inputs=x[:_WITNESS_INPUTS])
+    assert product.lower_bound is not None  # inputs were given
+    constant = min(enlarged(lipsdp(body) * per_pixel, 1), product.lipschitz)
+    found: dict[str, list[float]] = {"paper": [], "sqrt2": []}
+    for part, labels in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
+        result = network.bounded(part)
+        for rule, values in found.items():
+            values += radii(
+                result.logits, labels, constant, None, rule, result.error, result.elsewhere, result.growth
+            ).tolist()
+    certified = Certified(constant, product.lower_bound, 0.0, found, "")
+    return {
+        **facts(workspace, run, limit), "lipschitz": constant, "product": product.lipschitz,
+        "seqlip": seqlip(body, greedy=True).value * per_pixel, "lower_bound": product.lower_bound, "deviation": data.std[0],
+        "radii": list(RADII),
+        "certified": {rule: [100.0 * certified.accuracy(radius, rule) for radius in RADII] for rule in found},
+    }  # fmt: skip
+
+
+def deep_config(depth: int, seed: int, *, quick: bool, width: int = WIDTH) -> TrainConfig:
+    """The training of an explicit network of so many linear maps, the same for every figure."""
+    family = FeedForwardFamily(width=width, depth=depth - 1)
+    return TrainConfig(family, "mnist", epochs=1 if quick else 15, learning_rate=3e-3, seed=seed, validation=0.0)
+
+
+def deep_cell(depth: int, seed: int, *, quick: bool, width: int = WIDTH) -> Cell:
+    """The measurement of an explicit network of so many linear maps."""
+    config = settings_of(deep_config(depth, seed, quick=quick, width=width))
+    return Cell(deep_network, {"config": config, "limit": QUICK_LIMIT if quick else None})
+
+
+def deep_cells(quick: bool) -> list[Cell]:
+    """Networks of every depth and seed."""
+    depths, seeds = ((3, 6), (0,)) if quick else (DEPTHS, SEEDS)
+    return [deep_cell(depth, seed, quick=quick) for depth in depths for seed in seeds]
+
+
+def depth_of(record: Record) -> float:
+    """Linear maps of a record's explicit network, which is what the paper calls its depth."""
+    return float(family_of(record)["depth"] + 1)
+
+
+def constants(records: Sequence[Record]) -> View:
+    """Bounds over the depth."""
+    groups = grouped(records, depth_of)
+    quantities = [
+        quantity(
+            group, f"d = {depth:g}, h = {WIDTH}", f"constant per normalised pixel, {name}", per_normalised(key),
+            published=PUBLISHED.get(depth) if key == "lipschitz" else None,
+            remark="A greedy search can miss the maximum: this certifies nothing." if key == "seqlip" else "",
+        )
+        for depth, group in groups.items() for name, key in BOUNDS
+    ]  # fmt: skip
+    series = [curve(name, groups, per_normalised(key)) for name, key in BOUNDS]
+    sentence = (
+        "Lipschitz bounds of explicit networks over their depth (linear maps): the product of norms, the greedy estimate of "
+        "SeqLip, which is no certificate, LipSDP, and the proved lower bound."
+    )
+    picture = Figure("monotone-fig1a", sentence, "depth", "Lipschitz constant per normalised pixel", series, True)
+    return [Table("Lipschitz constants", quantities), picture]
+
+
+RECIPES = (
+    Recipe(
+        "monotone-fig1a", "monotone", "Figure 1a", "Lipschitz bounds of explicit networks over depth", ("mnist",), 0.3, False,
+        deep_cells, constants,
+    ),
+)  # fmt: skip

@@ -1,0 +1,60 @@
+"""Figure 5: test errors of the networks whose constants Figure 1 shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.papers.monotone import images
+from wellposed.reproduction.papers.monotone.deep import deep_cells, deep_network, depth_of
+from wellposed.reproduction.papers.monotone.dense import dense_network, sweep_cells
+from wellposed.reproduction.papers.monotone.showing import curve, family_of, grouped, of_task, quantity
+from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
+
+WIDTH = 40
+PUBLISHED = {0.5: Published(2.4, "Fig. 5a", 0.05), 20.0: Published(4.2, "Fig. 5a", 0.05)}
+
+
+def cells(quick: bool) -> list[Cell]:
+    """Monotone networks with h = 40, explicit ones over depth, and convolutional ones."""
+    dense = [cell for cell in sweep_cells(quick) if cell.settings["config"]["family"]["width"] == WIDTH]
+    return [*dense, *deep_cells(quick), *images.monotone_cells(quick)]
+
+
+def _error(measured: dict[str, Any]) -> float:
+    return float(measured["test_error"])
+
+
+def _rows(
+    setting: str, groups: Mapping[float, Sequence[Record]], published: Mapping[float, Published]
+) -> list[Quantity]:
+    return [
+        quantity(group, setting.format(key), "test error, %", _error, published=published.get(key))
+        for key, group in groups.items()
+    ]
+
+
+def view(records: Sequence[Record]) -> View:
+    """Test errors over m, and over the depth."""
+    dense = grouped(of_task(records, dense_network), lambda record: float(family_of(record)["m"]))
+    deep = grouped(of_task(records, deep_network), depth_of)
+    kinds = grouped(of_task(records, images.image_network), lambda record: family_of(record)["name"])
+    rows = _rows("dense, h = 40, m = {:g}", dense, PUBLISHED) + _rows("explicit, d = {:g}", deep, {})
+    lines: list[Series] = []
+    for kind, members in kinds.items():
+        groups = grouped(members, lambda record: float(family_of(record)["m"]))
+        rows += _rows(images.KINDS[kind] + ", m = {:g}", groups, {})
+        lines.append(curve(images.KINDS[kind], groups, _error))
+    of_dense, of_images = (f"Test errors of {kind} monotone networks over m." for kind in ("dense", "convolutional"))
+    return [
+        Table("Test errors", rows),
+        Figure("monotone-fig5a", of_dense, "m", "test error, %", [curve("h = 40", dense, _error)]),
+        Figure("monotone-fig5b", of_images, "m", "test error, %", lines),
+    ]
+
+
+RECIPES = (
+    Recipe("monotone-fig5", "monotone", "Figure 5", "Test errors over m", ("mnist",), 1.1, False, cells, view),
+)  # fmt: skip

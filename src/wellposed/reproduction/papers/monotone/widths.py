@@ -1,0 +1,57 @@
+"""Figure 6: Lipschitz bounds of explicit and monotone networks over their width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.papers.monotone import deep, dense
+from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, family_of, grouped, of_task, quantity
+from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.view import Figure, Table, View
+
+WIDTHS = (20, 40, 60, 80, 100)
+DEPTH = 5
+M = 1.0
+
+
+def cells(quick: bool) -> list[Cell]:
+    """Explicit networks of five linear maps, and monotone ones with m = 1, of every width."""
+    widths, seeds = ((20, 60), (0,)) if quick else (WIDTHS, SEEDS)
+    return [
+        *(deep.deep_cell(DEPTH, seed, quick=quick, width=width) for width in widths for seed in seeds),
+        *(dense.dense_cell(width, M, seed, quick=quick) for width in widths for seed in seeds),
+    ]
+
+
+def view(records: Sequence[Record]) -> View:
+    """Bounds over the width, one figure for each kind of network."""
+    kinds = (
+        ("a", f"explicit, d = {DEPTH}", deep.deep_network, deep.BOUNDS),
+        ("b", f"monotone, m = {M:g}", dense.dense_network, dense.BOUNDS),
+    )
+    rows, figures = [], []
+    for letter, kind, measure, bounds in kinds:
+        groups = grouped(of_task(records, measure), lambda record: family_of(record)["width"])
+        for width, group in groups.items():
+            for name, key in bounds:
+                row = quantity(
+                    group,
+                    f"{kind}, h = {width}",
+                    f"constant per normalised pixel, {name}",
+                    dense.per_normalised(key),
+                )
+                rows.append(row)
+        lines = [curve(name, groups, dense.per_normalised(key)) for name, key in bounds]
+        sentence = f"Lipschitz bounds over the width of networks ({kind}), with a proved lower bound."
+        figures.append(
+            Figure(f"monotone-fig6{letter}", sentence, "width", "Lipschitz constant per normalised pixel", lines)
+        )
+    return [Table("Lipschitz constants", rows), *figures]
+
+
+RECIPES = (
+    Recipe(
+        "monotone-fig6", "monotone", "Figure 6", "Lipschitz bounds over the width", ("mnist",), 0.4, False, cells, view
+    ),
+)

@@ -1,0 +1,115 @@
+"""MNIST: accuracy against the ℓ∞ constant over λ, and accuracy under noise, inversion and projected gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.measurements import best_rule, by_seed, image_classifier
+from wellposed.reproduction.networks import learned_nothing
+from wellposed.reproduction.papers.nemon.networks import FOLLOW_UP, LIMIT_QUICK, PENALTIES, SEEDS, label, mnist
+from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
+
+RADII = (0.01, 0.02, 0.05)
+AMPLITUDES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # ℓ∞, pixels in [0, 1]
+ATTACKS = {"noise": "uniform noise", "inversion": "inversion of the image", "gradients": "projected gradients"}
+_PLAIN_ERROR = Published(2.27, FOLLOW_UP, 0.16)  # a mean over seeds with its deviation, λ = 0
+
+
+def penalty_cells(quick: bool) -> list[Cell]:
+    """Networks of every λ and seed."""
+    penalties, seeds = (PENALTIES[::2], (0,)) if quick else (PENALTIES, SEEDS)
+    limit = LIMIT_QUICK if quick else None
+    return [
+        Cell(image_classifier, {
+            "config": mnist(penalty, seed=seed, quick=quick), "radii": RADII, "limit": limit, "norm": "inf",
+        })
+        for penalty in penalties for seed in seeds
+    ]  # fmt: skip
+
+
+def attack_cells(quick: bool) -> list[Cell]:
+    """Networks of every λ, one seed each, all attacked at the same amplitudes."""
+    penalties, amplitudes = (PENALTIES[2:3], AMPLITUDES[1:3]) if quick else (PENALTIES, AMPLITUDES)
+    attack = {
+        "images": 100 if quick else 1000, "steps": 5 if quick else 40, "radii": amplitudes, "plain": ["noise", "inversion"],
+    }  # fmt: skip
+    limit = LIMIT_QUICK if quick else 1000
+    return [
+        Cell(image_classifier, {
+            "config": mnist(penalty, seed=0, quick=quick), "radii": RADII, "limit": limit, "attack": attack, "norm": "inf",
+        })
+        for penalty in penalties
+    ]  # fmt: skip
+
+
+def constants(records: Sequence[Record]) -> View:
+    """Errors, constants and certified accuracies over λ."""
+    table, points = [], []
+    for group in by_seed(records):
+        config = group[0].settings["config"]
+        name, measured = label(config), [record.measured for record in group]
+        remark = " ".join(sorted({learned_nothing(found) for found in measured} - {""}))
+        published = None if config["lipschitz_penalty"] else _PLAIN_ERROR
+        table += [
+            Quantity(name, "test error, %", [found["test_error"] for found in measured], "lower", published, remark),
+            Quantity(name, "ℓ∞ constant per pixel, at most", [found["lipschitz"] for found in measured], "lower"),
+            Quantity(name, "ℓ∞ constant per pixel, at least", [found["lower_bound"] for found in measured], "lower"),
+        ]
+        points.append([row.mean for row in table[-3:]])
+        table += [
+            Quantity(name, f"certified at {radius:g}, %", [best_rule(found)[place] for found in measured], "higher")
+            for place, radius in enumerate(RADII)
+        ]
+    accuracies = [100.0 - point[0] for point in points]
+    series = [
+        Series("certified", [point[1] for point in points], accuracies),
+        Series("proved lower bound", [point[2] for point in points], accuracies),
+    ]
+    sentence = "Accuracy on MNIST against the ℓ∞ Lipschitz constant from pixels to logits, by λ."
+    return [
+        Table("Error and ℓ∞ constant by λ", table),
+        Figure("nemon-constants", sentence, "ℓ∞ constant per pixel", "accuracy, %", series, logarithmic_x=True),
+    ]
+
+
+def curves(records: Sequence[Record]) -> View:
+    """Accuracy over the amplitude of each attack, and the certified one."""
+    table = []
+    by_attack: dict[str, list[Series]] = {words: [] for words in (*ATTACKS.values(), "certified")}
+    for record in records:
+        name, amplitudes = label(record.settings["config"]), list(record.settings["attack"]["radii"])
+        found = record.measured
+        shares = {ATTACKS[key]: values for key, values in found["plainly_attacked"].items()}
+        shares |= {ATTACKS["gradients"]: found["attacked"], "certified": found["certified_of_attacked"]}
+        for words, values in shares.items():
+            by_attack[words].append(Series(f"{name}, {words}", amplitudes, values))
+            table += [
+                Quantity(name, f"accuracy at {size:g}, {words}, %", [value], "higher")
+                for size, value in zip(amplitudes, values, strict=True)
+            ]
+    axes = ("ℓ∞ amplitude, pixels in [0, 1]", "accuracy, %")
+    return [
+        Table("Accuracy under ℓ∞ perturbations", table),
+        Figure(
+            "nemon-noise", "Accuracy under uniform noise and under inversion of the image, by λ.", *axes,
+            [*by_attack[ATTACKS["noise"]], *by_attack[ATTACKS["inversion"]]],
+        ),
+        Figure(
+            "nemon-gradients", "Accuracy under projected gradients and certified accuracy by global constants, by λ.", *axes,
+            [*by_attack[ATTACKS["gradients"]], *by_attack["certified"]],
+        ),
+    ]  # fmt: skip
+
+
+RECIPES = (
+    Recipe(
+        "nemon-constants", "nemon", "MNIST, accuracy and constant", "accuracy against the ℓ∞ constant over λ, n = 100",
+        ("mnist",), 0.7, False, penalty_cells, constants,
+    ),
+    Recipe(
+        "nemon-attacks", "nemon", "MNIST, attacks", "accuracy under noise, inversion and projected gradients over the amplitude",
+        ("mnist",), 0.5, False, attack_cells, curves,
+    ),
+)  # fmt: skip

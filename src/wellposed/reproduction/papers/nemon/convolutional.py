@@ -1,0 +1,83 @@
+"""Convolutional networks in the published settings, on MNIST and on CIFAR-10."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.measurements import by_seed
+from wellposed.reproduction.networks import learned_nothing, preset_with, settings_of
+from wellposed.reproduction.papers.nemon.networks import LIMIT_QUICK
+from wellposed.reproduction.papers.nemon.robust import boxes, mean_of_attacked
+from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.view import Figure, Quantity, Series, Table, View
+
+RADII = (0.002, 0.005, 0.01, 0.02)
+JPEG, LOSSLESS = "cifar10-jpeg", "cifar10-lossless"
+
+
+def _cells(preset: str, quick: bool, **changes: Any) -> list[Cell]:
+    small: dict[str, Any] = {"width": 4, "taps": 3, "stride": 4, "pool": 2} if quick else {}
+    if quick:
+        changes["epochs"] = 1
+    return [
+        Cell(boxes, {
+            "config": settings_of(preset_with(preset, family=small, **changes)), "radii": RADII,
+            "limit": LIMIT_QUICK if quick else None, "images": 50 if quick else 1000, "steps": 5 if quick else 40,
+        })
+    ]  # fmt: skip
+
+
+def mnist_cells(quick: bool) -> list[Cell]:
+    """64 channels with 5 × 5 taps."""
+    return _cells("papers/mnist-nemon-conv", quick)
+
+
+def cifar_cells(quick: bool) -> list[Cell]:
+    """81 channels with 5 × 5 taps."""
+    return _cells("papers/cifar10-nemon-conv", quick, data=LOSSLESS if quick else JPEG)
+
+
+def _view(records: Sequence[Record], title: str, picture: str) -> View:
+    table, series = [], []
+    for group in by_seed(records):
+        family, measured = group[0].settings["config"]["family"], [record.measured for record in group]
+        name = f"{family['width']} channels"
+        remark = " ".join(sorted({learned_nothing(found) for found in measured} - {""}))
+        table.append(
+            Quantity(name, "test error, %", [found["test_error"] for found in measured], "lower", None, remark)
+        )
+        for key, words in (("certified", "certified"), ("attacked", "under projected gradients")):
+            rows = [
+                Quantity(
+                    name, f"accuracy at {radius:g}, {words}, %", [found[key][place] for found in measured], "higher"
+                )
+                for place, radius in enumerate(RADII)
+            ]
+            table += rows
+            series.append(Series(f"{name}, {words}", RADII, mean_of_attacked(measured, key)))
+    sentence = f"{title}: accuracy over the ℓ∞ radius, certified by intervals and under projected gradients."
+    return [Table(title, table), Figure(picture, sentence, "ℓ∞ radius, pixels in [0, 1]", "accuracy, %", series)]
+
+
+def mnist_view(records: Sequence[Record]) -> View:
+    """Error and accuracies on MNIST."""
+    return _view(records, "Convolutional network on MNIST", "nemon-mnist-conv")
+
+
+def cifar_view(records: Sequence[Record]) -> View:
+    """Error and accuracies on CIFAR-10."""
+    return _view(records, "Convolutional network on CIFAR-10", "nemon-cifar-conv")
+
+
+RECIPES = (
+    Recipe(
+        "nemon-mnist-conv", "nemon", "MNIST, convolutional", "accuracy, certified and attacked", ("mnist",), 90.0, True,
+        mnist_cells, mnist_view,
+    ),
+    Recipe(
+        "nemon-cifar-conv", "nemon", "CIFAR-10, convolutional", "accuracy, certified and attacked", (JPEG,), 150.0,
+        True, cifar_cells, cifar_view,
+    ),
+)  # fmt: skip

@@ -1,0 +1,123 @@
+"""Robust training: certified accuracy by embedded intervals beside accuracy under projected gradients, over ℓ∞ radii."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from wellposed.experiments.image_verdicts import ImageVerdicts
+from wellposed.experiments.robustness import attacked_on
+from wellposed.experiments.verification import check_verdicts, verified_of
+from wellposed.network import materialise
+from wellposed.reproduction.cell import Cell, Record, Workspace
+from wellposed.reproduction.measurements import by_seed
+from wellposed.reproduction.networks import facts, preset_with, settings_of, trained
+from wellposed.reproduction.papers.nemon.networks import FOLLOW_UP, LIMIT_QUICK, mnist
+from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
+from wellposed.training.config import TrainConfig
+from wellposed.training.run import load_image_run
+from wellposed.verification import IntervalVerifier
+
+RADII = (0.01, 0.02, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3)
+BOX = 0.1  # of training
+_BATCH = 500
+_PLAIN_CLEAN, _ROBUST_CLEAN = 2.27, 4.58  # published errors in %
+# Accuracies in % at the radii, of one training or, for plain networks, means.
+CERTIFIED = (94.71, 94.06, 91.29, 87.20, 83.68, 56.68, 12.08, 0.18)
+ATTACKED = (94.92, 94.30, 92.15, 89.15, 86.58, 74.36, 47.05, 6.29)
+PLAIN_ATTACKED = (95.59, 91.49, 54.75, 19.12, 8.04, 0.76, 0.05, 0.0)
+
+
+def boxes(
+    workspace: Workspace, *, config: dict[str, Any], radii: Sequence[float], limit: int | None, images: int, steps: int
+) -> dict[str, Any]:
+    """Train one network; certify boxes by intervals, and attack the first images.
+
+    Returns:
+        What `facts` says, with ``certified`` accuracies in %, ``attacked`` ones of the first images, and
+        ``certified_of_attacked``, those of the same images.
+
+    Raises:
+        CertificateError: an attack contradicts a verdict.
+    """
+    run = trained(workspace, TrainConfig.from_dict(config))
+    _, data, model = load_image_run(run, workspace.data_root)
+    x, y = data.test_x[:limit], data.test_y[:limit]
+    network = materialise(model)
+    work = ImageVerdicts(network, IntervalVerifier(network), "inf", list(radii), seconds=60.0)
+    found = verified_of(work, [work(few) for few in zip(x.split(_BATCH), y.split(_BATCH), strict=True)])
+    attacked = attacked_on(model, x[:images], y[:images], radii, norm="inf", steps=steps)
+    check_verdicts(found, attacked)
+    shares = [[verdict == "certified" for verdict in row] for row in found.status]
+    return {
+        **facts(workspace, run, limit), "certified": [100.0 * sum(row) / len(row) for row in shares],
+        "certified_of_attacked": [100.0 * sum(row[:images]) / images for row in shares],
+        "attacked": [100.0 * attacked.accuracy(radius) for radius in radii],
+    }  # fmt: skip
+
+
+def cells(quick: bool) -> list[Cell]:
+    """A network trained plainly, and one trained for boxes."""
+    robust = preset_with(
+        "nemon-certified", family={"width": 20 if quick else 100}, box_radius=BOX, epochs=1 if quick else 20
+    )
+    measured = {
+        "radii": RADII[1:5:2] if quick else RADII, "limit": LIMIT_QUICK if quick else None, "images": 100 if quick else 1000,
+        "steps": 5 if quick else 40,
+    }  # fmt: skip
+    configs = [mnist(0.0, seed=0, quick=quick), settings_of(robust)]
+    return [Cell(boxes, {"config": config, **measured}) for config in configs]
+
+
+def mean_of_attacked(measured: Sequence[dict[str, Any]], key: str) -> list[float]:
+    """Certified or attacked accuracies in % of the images that were attacked, a mean over networks, one for each radius.
+
+    Args:
+        measured: by `boxes`.
+        key: ``"certified"`` or ``"attacked"``.
+    """
+    rows = [found["certified_of_attacked" if key == "certified" else key] for found in measured]
+    return [sum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
+def view(records: Sequence[Record]) -> View:
+    """Accuracies over the radius."""
+    table, series = [], []
+    for group in by_seed(records):
+        config, measured = group[0].settings["config"], [record.measured for record in group]
+        radii, robust = list(group[0].settings["radii"]), bool(config["box_radius"])
+        name = f"trained for boxes of {config['box_radius']:g}" if robust else "plain"
+        clean = Published(_ROBUST_CLEAN if robust else _PLAIN_CLEAN, FOLLOW_UP, 0.005 if robust else 0.16)
+        table.append(Quantity(name, "test error, %", [found["test_error"] for found in measured], "lower", clean))
+        for key, words, known in (
+            ("certified", "certified", CERTIFIED if robust else ()),
+            ("attacked", "under projected gradients", ATTACKED if robust else PLAIN_ATTACKED),
+        ):
+            published = dict(zip(RADII, known, strict=False))
+            rows = [
+                Quantity(
+                    name, f"accuracy at {radius:g}, {words}, %", [found[key][place] for found in measured], "higher",
+                    Published(published[radius], FOLLOW_UP, 0.005) if radius in published else None,
+                )
+                for place, radius in enumerate(radii)
+            ]  # fmt: skip
+            table += rows
+            series.append(Series(f"{name}, {words}", radii, mean_of_attacked(measured, key)))
+            if published:
+                series.append(
+                    Series(f"{name}, {words}", radii, [published[radius] for radius in radii], published=True)
+                )
+    sentence = "Accuracy of the same images over the ℓ∞ radius: certified by intervals, and under projected gradients."
+    return [
+        Table("Robust training", table),
+        Figure("nemon-robust", sentence, "ℓ∞ radius, pixels in [0, 1]", "accuracy, %", series),
+    ]
+
+
+RECIPES = (
+    Recipe(
+        "nemon-robust", "nemon", "robust training (Davydov et al. 2022)", "certified and attacked accuracy over ℓ∞ radii",
+        ("mnist",), 0.4, False, cells, view,
+    ),
+)  # fmt: skip
