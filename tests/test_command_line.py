@@ -361,7 +361,7 @@ def test_a_header_of_any_length_is_no_pickle(trained, tmp_path):
 def test_runs_are_compared_on_one_page(finished, tmp_path, capsys):
     other = tmp_path / "nothing learned"
     shutil.copytree(finished, other)
-    content = json.loads((other / "certified.json").read_text())
+    content = unsealed(other / "certified.json")
     commonest = int(load_images("digits").test_y[:60].bincount().max())
     assert content["classes_named"] > 5 and content["majority_error"] == pytest.approx(1 - commonest / 60)
     (other / "certified.json").write_text(json.dumps({**content, "classes_named": 1}))

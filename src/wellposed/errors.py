@@ -137,14 +137,16 @@ def _fits(value: Any, hint: Any, finite: bool) -> bool:
         fixed = origin is tuple and Ellipsis not in arguments
         kinds = arguments if fixed else arguments[:1] * len(value)
         return len(kinds) == len(value) and all(map(_fits, value, kinds, [finite] * len(value)))
-    if hint is Any:
-        return True
     if hint is float:
         good = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
         return good and (math.isfinite(value) or not finite)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return not isinstance(hint, type) or isinstance(value, hint)
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    return value is None if hint is types.NoneType else True
 
 
 def _named(hint: Any) -> str:

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -31,8 +32,8 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     parameters = [(part, part.grad, part.requires_grad) for part in model.parameters()]
     for parameter, _, _ in parameters:
         parameter.grad = None
-    known = logging.root.manager.loggerDict.values()
-    levels = [(logger, logger.level) for logger in (logging.root, *known) if isinstance(logger, logging.Logger)]
+    known: Any = list(logging.root.manager.loggerDict.values())
+    levels = [(logger, logger.level) for logger in (logging.root, *known) if hasattr(logger, "level")]
     tracer = sys.gettrace()
     model.eval()
     try:
