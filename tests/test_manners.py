@@ -115,7 +115,7 @@ def test_a_finished_run_is_left_as_it_is(finished, capsys):
 
 STOPPED = """
 import os, sys
-from wellposed.training.module import ClassifierModule as C
+from wellposed.training.module import TaskModule as C
 original = C.on_train_epoch_start
 def stop(self):
     if self.current_epoch == 2: os._exit(9)
