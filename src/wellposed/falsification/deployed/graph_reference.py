@@ -52,7 +52,8 @@ def equilibrium(node: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         missed = (step(state) - state).abs().flatten(1).amax(1)
     for _ in range(_CARRIED):
         state = step(state)
-    return state, ~(missed <= _UNSOLVED * (1.0 + drive.detach().abs().flatten(1).amax(1)))
+    size = 1.0 + drive.detach().abs().flatten(1).amax(1) + state.detach().abs().flatten(1).amax(1)
+    return state, ~(missed <= _UNSOLVED * size)
 
 
 def node_sum(node: Any, x: Tensor) -> Tensor:

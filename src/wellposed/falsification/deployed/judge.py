@@ -53,10 +53,10 @@ class Judge:
         return found
 
     def _steeper(self, claim: dict[str, Any], jacobians: Tensor) -> list[str]:
-        """Slopes above the claim; there is none to compare with where no input could be solved, as for an offset of 1e38."""
+        """Slopes above the claim; that no equilibrium could be found at all is a fault, too."""
         norm, found = claim["norm"], list[str]()
         if not len(jacobians):
-            return found
+            return ["no equilibrium could be found"]
         seen = float(_norms(jacobians, norm).max())
         if not claim["lipschitz"] >= seen * (1.0 - _SHARE):
             found.append(f"{claim['lipschitz']!r} is claimed, a slope is {seen!r}")

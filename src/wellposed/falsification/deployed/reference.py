@@ -223,7 +223,8 @@ def _cell(node: Node, h: Tensor) -> tuple[Tensor, Tensor]:
         missed = (step(state) - state).abs().flatten(1).amax(1)
     for _ in range(_CARRIED):
         state = step(state)
-    return state, ~(missed <= _UNSOLVED * (1.0 + h.detach().abs().flatten(1).amax(1)))
+    size = 1.0 + h.detach().abs().flatten(1).amax(1) + state.detach().abs().flatten(1).amax(1)
+    return state, ~(missed <= _UNSOLVED * size)
 
 
 def _equilibrium(node: Node, q: Tensor) -> tuple[Tensor, Tensor]:
