@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +13,9 @@ from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
 from wellposed.errors import InputError
 from wellposed.experiments.graph_robustness import attack_graphs, is_on_graphs
-from wellposed.experiments.results import RADII
 from wellposed.experiments.robustness import attack_run
 from wellposed.experiments.verification import check_verdicts, read_verified
+from wellposed.training.about import about_run, radii_for
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,10 @@ class Attack(Common):
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
-    eps: tuple[float, ...] = RADII
-    """Radii, pixels in [0, 1]."""
+    eps: tuple[float, ...] = ()
+    """Radii, in the units of the inputs; defaults as those of certify."""
+    data: str | None = None
+    """Where a user's own data of the run are now."""
     norm: Literal["l2", "linf", "l1"] = "l2"
     """Norm of the perturbations."""
     limit: int | None = 500
@@ -44,6 +46,7 @@ class Attack(Common):
 def attack(arguments: list[str]) -> int:
     """``wellposed attack RUN``."""
     options = parse(Attack, arguments, "wellposed attack")
+    options = replace(options, eps=radii_for(options.run, options.eps))
     if is_on_graphs(options.run):
         if options.norm != "l2" or options.carlini_wagner or options.auto:
             raise InputError(
@@ -60,10 +63,11 @@ def attack(arguments: list[str]) -> int:
             )
         return show_table(options.run, options)
     norm = options.norm.removeprefix("l")
-    with counting("images attacked", quiet=options.json) as done:
+    with counting("inputs attacked", quiet=options.json) as done:
         found = attack_run(
             options.run, data_root=options.data_root, radii=options.eps, limit=options.limit, steps=options.steps, done=done,
             norm=norm, restarts=options.restarts, carlini_wagner=options.carlini_wagner, auto=options.auto,
+            own_data=options.data,
         )  # fmt: skip
     verified = read_verified(options.run, norm)
     if verified is not None:
@@ -74,5 +78,7 @@ def attack(arguments: list[str]) -> int:
     result = {"run": str(options.run), "norm": options.norm, "samples": len(found.distances), "attacked": shares}
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     return show(
-        result, f"{options.run}: accuracy under {options.norm} attacks {table}, {len(found.distances)} images", options
+        result,
+        f"{options.run}: accuracy under {options.norm} attacks {table}, {len(found.distances)} {about_run(options.run).inputs}",
+        options,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +15,13 @@ from wellposed.cli.tables import show_table
 from wellposed.deployment.export import TOLERANCE
 from wellposed.errors import InputError
 from wellposed.experiments.deployment import certify_deployed
-from wellposed.experiments.graph_robustness import certify_graphs, inputs_of_run
+from wellposed.experiments.graph_robustness import certify_graphs
 from wellposed.experiments.regression import Estimate, certify_estimates
 from wellposed.experiments.regression import as_text as estimate_as_text
-from wellposed.experiments.results import RADII, Certified
-from wellposed.experiments.robustness import certify_run
+from wellposed.experiments.results import Certified
+from wellposed.experiments.robustness import certify_run, told_apart
 from wellposed.experiments.verification import as_text, verify_run
+from wellposed.training.about import about_run, radii_for
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Certify(Common):
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
-    eps: tuple[float, ...] = RADII
-    """Euclidean radii of the table, pixels in [0, 1]."""
+    eps: tuple[float, ...] = ()
+    """Euclidean radii of the table, in the units of the inputs; default: 0.05 to 0.5 for pixels, and for tables of your own as
+    much of the least standard deviation of a column."""
     limit: int | None = None
     """Only the first so many test images."""
     data: str | None = None
-    """Test images of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json."""
+    """Test inputs of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json. Of a run
+    on data of your own: where they are now, or another such file."""
     method: Literal["tightest", "product", "metric", "ladder"] = "tightest"
     """product of the blocks' constants; metric, the best diagonal metric for the last layer and its head; or the tightest.
     ladder verifies image by image, up to branch and bound."""
@@ -65,8 +68,11 @@ def certify(arguments: list[str]) -> int:
         raise InputError(
             f"jobs={options.jobs!r}, ray={options.ray!r}: only --method ladder is spread; leave these options out"
         )
-    by_inputs = {"images": _images, "vectors": _vectors, "graphs": _graphs}
-    return by_inputs[inputs_of_run(options.run)](options)
+    options = replace(options, eps=radii_for(options.run, options.eps))
+    about = about_run(options.run)
+    if about.inputs == "graphs":
+        return _graphs(options)
+    return _classes(options) if about.has_logits else _numbers(options)
 
 
 def _graphs(options: Certify) -> int:
@@ -86,8 +92,9 @@ def _graphs(options: Certify) -> int:
     return show_table(options.run, options)
 
 
-def _vectors(options: Certify) -> int:
-    if options.data is not None or options.deployed or options.method == "ladder":
+def _numbers(options: Certify) -> int:
+    moved, other = told_apart(options.run, options.data)
+    if other is not None or options.deployed or options.method == "ladder":
         raise InputError(
             "data, deployed, method: a network that estimates numbers gets a slope, on its own test inputs"
         )
@@ -95,29 +102,30 @@ def _vectors(options: Certify) -> int:
         found = certify_estimates(
             options.run, data_root=options.data_root, limit=options.limit, done=done,
             method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
-            seconds=options.seconds,
+            seconds=options.seconds, own_data=moved,
         )  # fmt: skip
     _tell(found)
     return show({"run": str(options.run), **asdict(found)}, estimate_as_text(options.run, found), options)
 
 
-def _images(options: Certify) -> int:
+def _classes(options: Certify) -> int:
     if options.deployed:
         return _deployed(options)
     if options.tolerance is not None:
         raise InputError(f"tolerance={options.tolerance!r}: is about a deployed file; add --deployed, or leave it out")
     if options.method == "ladder":
         return _verify(options)
-    with counting("images certified", quiet=options.json) as done:
+    _, other = told_apart(options.run, options.data)
+    with counting("inputs certified", quiet=options.json) as done:
         found = certify_run(
             options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data,
             method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
             seconds=options.seconds,
         )  # fmt: skip
     _tell(found)
-    if options.data is None and options.norm == "l2":
+    if other is None and options.norm == "l2":
         return show_table(options.run, options)
-    return _show(options, found, options.data, {})
+    return _show(options, found, other, {})
 
 
 def _tell(found: Certified | Estimate) -> None:
@@ -157,20 +165,22 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
 
 
 def _deployed(options: Certify) -> int:
-    if options.data is not None or options.method != "tightest":
+    moved, other = told_apart(options.run, options.data)
+    if other is not None or options.method != "tightest":
         raise InputError("data, method: --deployed certifies the run's own test images by the tightest constants")
     with counting("images certified", quiet=options.json) as done:
         found, refused = certify_deployed(
             options.run, data_root=options.data_root, limit=options.limit,
             tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
-            norm=options.norm.removeprefix("l"), done=done, seconds=options.seconds,
+            norm=options.norm.removeprefix("l"), done=done, seconds=options.seconds, own_data=moved,
         )  # fmt: skip
     _tell(found)
     return _show(options, found, "the deployed file", {"refused": refused})
 
 
 def _verify(options: Certify) -> int:
-    if options.data is not None:
+    moved, other = told_apart(options.run, options.data)
+    if other is not None:
         raise InputError(f"data={options.data!r}: the ladder verifies the run's own test images; leave this option out")
     if options.norm == "l1":
         raise InputError("norm='l1': the ladder verifies l2 balls and linf boxes")
@@ -179,6 +189,7 @@ def _verify(options: Certify) -> int:
         found = verify_run(
             options.run, data_root=options.data_root, norm=norm, radii=options.eps, limit=options.limit,
             seconds=10.0 if options.seconds is None else options.seconds, done=done, jobs=options.jobs, ray=options.ray,
+            own_data=moved,
         )  # fmt: skip
     shares = {
         f"{radius:g}": {

@@ -14,8 +14,9 @@ from wellposed.errors import InputError
 from wellposed.experiments.comparison import Compared, compared, write_comparison
 from wellposed.experiments.comparison import as_text as comparison_text
 from wellposed.experiments.report import write_report
-from wellposed.experiments.results import RADII, check_radii
+from wellposed.experiments.results import check_radii
 from wellposed.experiments.tables import as_text, summarise
+from wellposed.training.about import radii_for
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,10 @@ class Compare(Common):
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run folders."""
-    eps: tuple[float, ...] = RADII
+    eps: tuple[float, ...] = ()
     """Euclidean radii; the table and the picture are about the middle one, the page has them all."""
+    data: str | None = None
+    """Where the runs' own data, of a user, are now."""
     out: Path | None = None
     """Folder for compare.html, which needs no other file, and its picture."""
 
@@ -36,8 +39,10 @@ class Report(Common):
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
-    eps: tuple[float, ...] = RADII
+    eps: tuple[float, ...] = ()
     """Euclidean radii of the table."""
+    data: str | None = None
+    """Where the run's own data, of a user, are now."""
 
 
 def compare(arguments: list[str]) -> int:
@@ -45,9 +50,10 @@ def compare(arguments: list[str]) -> int:
     options = parse(Compare, arguments, "wellposed compare")
     if not options.runs:
         raise InputError("runs=(): give at least one run folder")
-    check_radii(options.eps)
-    radius = options.eps[len(options.eps) // 2]
-    entries = [compared(run, options.eps, options.data_root) for run in options.runs]
+    eps = radii_for(options.runs[0], options.eps)
+    check_radii(eps)
+    radius = eps[len(eps) // 2]
+    entries = [compared(run, eps, options.data_root, options.data) for run in options.runs]
     texts = [comparison_text(entries, radius), *(as_text(entry.summary) for entry in entries)]
     if options.out is not None:
         texts.append(str(write_comparison(entries, radius, options.out).resolve()))
@@ -62,7 +68,8 @@ def _beside(entry: Compared) -> dict[str, Any]:
 def report(arguments: list[str]) -> int:
     """``wellposed report RUN``."""
     options = parse(Report, arguments, "wellposed report")
-    page, summary = write_report(options.run, options.eps, options.data_root)
+    eps = radii_for(options.run, options.eps)
+    page, summary = write_report(options.run, eps, options.data_root, options.data)
     return show(
         {"report": str(page), **dataclasses.asdict(summary)}, f"{as_text(summary)}\n\n{page.resolve()}", options
     )

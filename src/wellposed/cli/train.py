@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -14,6 +14,7 @@ from wellposed.cli.options import Common, parse, show
 from wellposed.data.tasks import in_words
 from wellposed.errors import InputError, choices
 from wellposed.models.families import FAMILIES
+from wellposed.training.about import about_run
 from wellposed.training.config import TrainConfig, presets, read_config
 
 
@@ -32,6 +33,8 @@ class Train(Common):
     """Lightning devices: a number, or auto."""
     strategy: str = "auto"
     """Lightning strategy: auto, ddp, fsdp, …"""
+    logger: Literal["csv", "tensorboard"] = "csv"
+    """tensorboard: also to tensorboard/ in the run folder; the metrics are in metrics.csv always."""
 
 
 def train(arguments: list[str]) -> int:
@@ -52,12 +55,12 @@ def train(arguments: list[str]) -> int:
         saved = Path(rest[rest.index("--out") + 1]) / "config.toml"
         config = read_config(saved) if saved.exists() else config
     options = parse(Train, rest, f"wellposed train {family} [--preset NAME]", Train(config=config))
-    out = Path("runs") / f"{family}-{options.config.data}" if options.out is None else options.out
+    out = Path("runs") / f"{family}-{Path(options.config.data).stem}" if options.out is None else options.out
     start = time.time()
     try:
         metrics = train_run(
             options.config, out, data_root=options.data_root, resume=options.resume, progress=not options.json,
-            accelerator=options.accelerator, strategy=options.strategy,
+            accelerator=options.accelerator, strategy=options.strategy, logger=options.logger,
             devices=int(options.devices) if options.devices.isdigit() else options.devices,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -67,6 +70,8 @@ def train(arguments: list[str]) -> int:
     text = f"{out}: test {in_words(metrics, 'test')} after {result['seconds']} s"
     if options.config.validation:
         text += f", of epoch {metrics['epoch']:g}, which had the best validation {in_words(metrics, 'validation')}"
+    if options.config.is_own:
+        text += "".join(f"; {remark}" for remark in about_run(out).remarks)
     return show(result, text, options)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from wellposed.certificates.order import must_be_ordered
 from wellposed.data import load_images
 from wellposed.errors import CheckpointError, choices
-from wellposed.experiments.results import RADII, file_digest, is_certified, read_certified
+from wellposed.experiments.results import file_digest, is_certified, read_certified
 from wellposed.experiments.robustness import certify_run
+from wellposed.training.about import RADII
 from wellposed.training.config import presets, read_config
 from wellposed.training.folder import RunFolder, write_json
 from wellposed.training.run import train

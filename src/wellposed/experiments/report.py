@@ -22,8 +22,16 @@ _TITLES = {
 }
 
 
-def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> tuple[Path, Summary]:
+def write_report(
+    run: Path, radii: Sequence[float], data_root: Path | None, own_data: str | None = None
+) -> tuple[Path, Summary]:
     """Draw the plots and write ``report.html`` into the run's folder.
+
+    Args:
+        run: the run folder.
+        radii: Euclidean radii of the table.
+        data_root: see `load_images`.
+        own_data: see `load_run`.
 
     Returns:
         The page and the numbers on it.
@@ -33,7 +41,7 @@ def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> t
     summary = summarise(run, radii)
     attacked = read_attacked(run)
     certified = read_certified(run)
-    pictures = draw(run, certified, attacked, data_root)
+    pictures = draw(run, certified, attacked, data_root, own_data)
     template = jinja2.Environment(autoescape=True).from_string(
         (resources.files("wellposed.experiments") / "report.html.jinja").read_text(encoding="utf-8")
     )

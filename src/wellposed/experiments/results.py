@@ -16,7 +16,6 @@ from wellposed.errors import CertificateError, CheckpointError, InputError
 from wellposed.experiments.learning import Learned
 from wellposed.training.folder import RunFolder, write_json
 
-RADII = (0.05, 0.1, 0.2, 0.3, 0.5)  # of tables, unless others are given
 _Result = TypeVar("_Result", "Certified", "Attacked")
 
 
@@ -37,6 +36,7 @@ class Certified:
         left_out: what the budget of the certificate did not suffice for, in words.
         majority_error: see `Learned`; None where that was not noted.
         classes_named: see `Learned`; None where that was not noted.
+        said: what a reader must know of the inputs, in words.
     """
 
     lipschitz: float
@@ -51,6 +51,7 @@ class Certified:
     left_out: Sequence[str] = ()
     majority_error: float | None = None
     classes_named: int | None = None
+    said: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -60,7 +61,7 @@ class Certified:
         """What a reader of the radii must know, in words: nothing learned, inputs not solved, searches left out."""
         nothing = _nothing_learned(self.test_error, self.majority_error, self.classes_named)
         solves = [f"the solve did not converge for {self.unsolved} inputs, whose radius is 0"] if self.unsolved else []
-        return nothing + solves + [f"left out: {part}" for part in self.left_out]
+        return list(self.said) + nothing + solves + [f"left out: {part}" for part in self.left_out]
 
     @property
     def best(self) -> list[float]:

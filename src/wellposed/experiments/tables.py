@@ -16,8 +16,7 @@ from wellposed.experiments.results import (
     read_attacked,
     read_certified,
 )
-from wellposed.training.config import read_config
-from wellposed.training.folder import RunFolder
+from wellposed.training.about import about_run
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Row:
     """Accuracy at one radius, all on the same inputs.
 
     Attributes:
-        radius: Euclidean, pixels in [0, 1]; of node features for graphs.
+        radius: Euclidean, in the units of the summary.
         clean: accuracy without perturbation.
         paper: certified by margin/(2L), or None without a certificate.
         certified: certified by the tightest rule that the certificate supports: class pairs, else margin/(√2 L).
@@ -46,12 +45,13 @@ class Summary:
     Attributes:
         run: its folder.
         samples: number of test inputs behind the rows.
-        inputs: what they are, ``"images"`` or ``"graphs"``.
+        inputs: what they are, ``"images"``, ``"vectors"`` or ``"graphs"``.
         test_error: on all certified inputs; on the attacked ones, without a certificate.
         lipschitz: upper bound of the Lipschitz constant, or None without a certificate.
         lower_bound: proved lower bound of the Lipschitz constant, or None without a certificate.
         rows: one per radius.
         remarks: what a reader must know besides, in words; see `Certified`.
+        units: of radii and constants, in words.
     """
 
     run: str
@@ -62,6 +62,7 @@ class Summary:
     lower_bound: float | None
     rows: list[Row]
     remarks: Sequence[str] = ()
+    units: str = "pixel units"
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -75,17 +76,17 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         CertificateError: an attack broke a certificate.
     """
     attacked = read_attacked(run)
-    config = RunFolder(run).config
-    inputs = read_config(config).inputs if config.exists() else "images"
-    if inputs == "vectors":
+    about = about_run(run)
+    if not about.has_logits:
         raise InputError(
             f"{run}: estimates numbers, and has no accuracy; `wellposed certify {run}` says what is known of it"
         )
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
         return Summary(
-            str(run), len(attacked.distances), inputs, 1.0 - attacked.accuracy(0.0), None, None, rows, attacked.remarks
-        )
+            str(run), len(attacked.distances), about.inputs, 1.0 - attacked.accuracy(0.0), None, None, rows,
+            [*about.remarks, *attacked.remarks], about.units,
+        )  # fmt: skip
     certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
@@ -95,12 +96,13 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
     return Summary(
         str(run),
         samples,
-        inputs,
+        about.inputs,
         certified.test_error,
         certified.lipschitz,
         certified.lower_bound,
         rows,
-        certified.remarks,
+        [*about.remarks, *certified.remarks],
+        about.units,
     )
 
 
@@ -121,11 +123,11 @@ def header(summary: Summary) -> str:
     """One line about a run."""
     said = "".join(f"; {remark}" for remark in summary.remarks)
     if summary.lipschitz is None or summary.lower_bound is None:
-        return f"{summary.run}: test error {100 * summary.test_error:.2f} %, no certificate{said}"
-    units = "pixel units" if summary.inputs == "images" else "units of node features"
+        units = "" if summary.inputs == "images" else f" ({summary.units})"
+        return f"{summary.run}: test error {100 * summary.test_error:.2f} %, no certificate{units}{said}"
     return (
         f"{summary.run}: test error {100 * summary.test_error:.2f} %, Lipschitz constant at most {summary.lipschitz:.4g}, "
-        f"at least {summary.lower_bound:.4g} ({units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
+        f"at least {summary.lower_bound:.4g} ({summary.units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
         + said
     )
 

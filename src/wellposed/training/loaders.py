@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
-from wellposed.data import Data
+from wellposed.data import Data, TensorData, load_file
 from wellposed.data.collection import load
 from wellposed.layers.options import solving_modules
 from wellposed.training.config import TrainConfig
@@ -20,8 +21,29 @@ _STEPS = 16  # of training in one of Lightning's: its bookkeeping takes a fourth
 
 
 def load_data(config: TrainConfig, data_root: Path | None) -> Data:
-    """The data set of a configuration."""
-    return load(config.data, data_root, fold=config.fold, validation=config.validation)
+    """The data set of a configuration.
+
+    Raises:
+        InputError: the configuration is not about such samples.
+        DataError: its files cannot be had or used.
+    """
+    if not config.is_own:
+        return load(config.data, data_root, fold=config.fold, validation=config.validation)
+    data = load_file(Path(config.data), task=config.task, target=config.target)
+    config.check_inputs(data.inputs)
+    return held_out(data, config.validation)
+
+
+def held_out(data: TensorData, validation: float) -> TensorData:
+    """A user's own set with samples to choose an epoch by: its own validation part, or a share of the training samples.
+
+    Args:
+        data: the set.
+        validation: the share, for sets without such a part; 0 to choose nothing.
+    """
+    if not validation:
+        return replace(data, validation_x=None, validation_y=None)
+    return data if data.validation_x is not None else data.divided(validation)
 
 
 def build_model(config: TrainConfig, data: Data) -> nn.Module:
