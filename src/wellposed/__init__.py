@@ -1,5 +1,8 @@
 """Equilibrium networks with guarantees."""
 
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
 from wellposed.activations import Activation as Activation
 from wellposed.activations import activation as activation
 from wellposed.bounds import Bound as Bound
@@ -83,3 +86,21 @@ from wellposed.solvers.solution import Solution as Solution
 from wellposed.solvers.solution import Status as Status
 from wellposed.verification import Verdict as Verdict
 from wellposed.verification import Verifier as Verifier
+
+_LATER = {  # imported at its first use: training needs an extra, and the core needs none of it
+    "train": "wellposed.experiments.own_training", "Trained": "wellposed.experiments.own_training",
+    "TrainingModule": "wellposed.training.own", "TrainingData": "wellposed.training.own",
+    "normalised": "wellposed.models.classifier",
+}  # fmt: skip
+_ROOMS_LATER = {
+    "losses": "wellposed.training.losses", "families": "wellposed.models.families", "data": "wellposed.data",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> _Any:
+    """What belongs to training, from the rooms above the core."""
+    if name in _ROOMS_LATER:
+        return _import_module(_ROOMS_LATER[name])
+    if name in _LATER:
+        return getattr(_import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

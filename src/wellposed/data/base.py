@@ -155,6 +155,10 @@ class TensorData(Data):
     validation_y: Tensor | None = None
     source: Source | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """This set itself, which nothing changes: copies of what holds it share its samples."""
+        return self
+
     def __repr__(self) -> str:
         parts = {"training": self.train_y, "validation": self.validation_y, "testing": self.test_y}
         sizes = ", ".join(f"{len(labels)} for {use}" for use, labels in parts.items() if labels is not None)

@@ -56,15 +56,41 @@ def build_model(config: TrainConfig, data: Data) -> nn.Module:
 
 def training_batches(data: Data, config: TrainConfig) -> Stretches:
     """Batches of inputs and labels in an order that depends on the seed and the epoch alone."""
-    order = RandomSampler(range(len(data.labels_of("train"))), generator=torch.Generator())
-    batches = _Batches(order, config.batch_size, config.seed)
+    batches = _shuffled(data, config.batch_size, config.seed)
     return Stretches(data.loader("train", batches), batches)
+
+
+def training_loader(data: Data, batch_size: int, seed: int) -> DataLoader[Any]:
+    """The training samples in an order that depends on the seed and the epoch alone.
+
+    Args:
+        data: the set.
+        batch_size: samples in one batch.
+        seed: of the order.
+    """
+    return data.loader("train", _shuffled(data, batch_size, seed))
+
+
+def _shuffled(data: Data, batch_size: int, seed: int) -> _Batches:
+    order = RandomSampler(range(len(data.labels_of("train"))), generator=torch.Generator())
+    return _Batches(order, batch_size, seed)
 
 
 def evaluation_batches(data: Data, config: TrainConfig, part: str) -> Any:
     """The samples of a part in order, in large batches."""
+    return evaluation_loader(data, config.batch_size, part)
+
+
+def evaluation_loader(data: Data, batch_size: int, part: str) -> DataLoader[Any]:
+    """The samples of a part in order.
+
+    Args:
+        data: the set.
+        batch_size: samples in a batch of training; batches to evaluate may be larger.
+        part: its name.
+    """
     order = SequentialSampler(range(len(data.labels_of(part))))
-    return data.loader(part, _Batches(order, data.evaluation_size(config.batch_size), 0))
+    return data.loader(part, _Batches(order, data.evaluation_size(batch_size), 0))
 
 
 class Stretches:

@@ -57,19 +57,10 @@ def train(
     folder.create()
     if resume:
         _check_resumable(folder, config)
-        if config.is_own:
-            own_path(out, config.data, None)
     data = load_data(config, data_root)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, data)
-    if not resume:
-        folder.clear_results()
-    folder.config.write_text(config.to_toml(), encoding="utf-8")
-    if config.is_own:
-        keep_about(out, data.as_tensors("data"))
-    if resume and folder.metrics.exists():  # the logger starts a new file; `read_metrics` joins them
-        earlier = sorted(out.glob("metrics-*.csv"))
-        folder.metrics.rename(out / f"metrics-{len(earlier)}.csv")
+    _begin(folder, config, data, resume=resume)
     batches = training_batches(data, config)
     start = time.time()
     best = BestEpoch(model, choose=config.validation > 0.0, task=data.task)
@@ -89,6 +80,18 @@ def train(
     return {**best.metrics, **tested, "epoch": best.epoch + 1.0}
 
 
+def _begin(folder: RunFolder, config: TrainConfig, data: Data, *, resume: bool) -> None:
+    """Bring the folder to what it is before the first step: settings, what is to be said of own data, no earlier results."""
+    if not resume:
+        folder.clear_results()
+    folder.config.write_text(config.to_toml(), encoding="utf-8")
+    if config.is_own:
+        keep_about(folder.path, data.as_tensors("data"))
+    if resume and folder.metrics.exists():  # the logger starts a new file; `read_metrics` joins them
+        earlier = sorted(folder.path.glob("metrics-*.csv"))
+        folder.metrics.rename(folder.path / f"metrics-{len(earlier)}.csv")
+
+
 def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
     """Refuse to go on with a run that has no checkpoint, or has other settings."""
     if not folder.checkpoint.exists():
@@ -97,6 +100,8 @@ def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
         raise CheckpointError(
             f"{folder.config}: these settings differ from those of the run to resume; give the same, or none"
         )
+    if config.is_own:
+        own_path(folder.path, config.data, None)
 
 
 def _environment(seconds: float) -> dict[str, object]:
