@@ -49,12 +49,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--inputs", type=int, default=50)
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 3.0, 10.0])
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES))
     options = parser.parse_args()
     torch.set_num_threads(1)
     columns = [(scale, dtype) for dtype in (torch.float64, torch.float32) for scale in options.scales]
     print("| family | " + " | ".join(f"{str(dtype)[6:]}, × {scale:g}" for scale, dtype in columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
-    for name, (shape, make) in FAMILIES.items():
+    for name in options.families:
+        shape, make = FAMILIES[name]
         cells = []
         for scale, dtype in columns:
             reached = total = 0

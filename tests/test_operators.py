@@ -12,7 +12,7 @@ import wellposed as wp
 from wellposed import testing
 from wellposed.numerics.convolution_norms import largest_singular_value
 from wellposed.operators import Circular, Dense, DrivenCircular, MultiScale, ScaledCircular, ZeroPadded
-from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
+from wellposed.operators.fourier import summed_transfer_function, to_image, to_spectrum, transfer_function
 from wellposed.operators.tiers import decimate, halved, spread
 from wellposed.testing import OperatorCase
 
@@ -381,3 +381,21 @@ def test_decimation_and_spreading_are_adjoint(size):
     other = torch.randn_like(small)
     torch.testing.assert_close((small * other).sum(), (image * spread(other, size)).sum(), rtol=1e-13, atol=1e-13)
     assert torch.equal(decimate(spread(other, size), size), other)
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("image", [(30, 30), (14, 14), (16, 16), (28, 28)])
+def test_transfer_functions_summed_over_taps_are_as_exact_as_transforms(image):
+    kernel = testing.randn(24, 16, 3, 3, dtype=torch.float32)
+    exact = transfer_function(kernel.double(), *image)
+    summed, transformed = (
+        float((found(kernel, *image).to(exact.dtype) - exact).norm())
+        for found in (summed_transfer_function, transfer_function)
+    )
+    assert 0.0 < summed <= transformed
+    for other, size in (
+        (testing.randn(2, 2, 5, 5, dtype=torch.float32), image),
+        (kernel, (6, 5)),
+        (kernel.double(), image),
+    ):
+        assert torch.equal(summed_transfer_function(other, *size), transfer_function(other, *size))

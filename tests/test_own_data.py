@@ -141,7 +141,7 @@ def test_a_moved_a_changed_and_another_file(trained, tmp_path, capsys):
     copy = tmp_path / "run"
     run(["certify", str(folder)])
     shutil.copytree(folder, copy)
-    config = (copy / "config.toml").read_text(encoding="utf-8")
+    config = (copy / "config.toml").read_text(encoding="utf-8").partition("\n")[2]
     (copy / "config.toml").write_text(config.replace(str(file), str(tmp_path / "gone.csv")), encoding="utf-8")
     for command in ("certify", "attack", "export", "report"):
         told = output_of(capsys, [command, copy], 2).err

@@ -8,7 +8,6 @@ the margin has a gradient that does not vanish where the network is sure. Gradie
 from __future__ import annotations
 
 import functools
-import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.auto import auto_attack
+from wellposed.attacks.leaving import unchanged
 from wellposed.attacks.search import Judge, Search
 from wellposed.certificates.radius import check_labels
 from wellposed.errors import InputError, check, check_number, require
@@ -43,7 +43,8 @@ def adversarial_distances(
     """Attack every input with a minimal-norm attack and with projected gradient descent at each radius.
 
     Args:
-        model: maps inputs, pixels in [0, 1] unless a box is given, to logits; attacked in eval mode.
+        model: maps inputs (pixels unless a box is given) to logits; attacked in eval mode. Its modes and gradients and the global
+            random generators and loggers, are afterwards as they were.
         x: inputs, shape (batch, ...).
         labels: true classes, shape (batch,).
         radii: in pixel units, for projected gradient descent.
@@ -54,8 +55,7 @@ def adversarial_distances(
         auto: whether to run `auto_attack` too, at each radius on the inputs that have withstood all others.
         is_fooled: judges candidates; by default the model's largest logit decides. A stricter judge counts the errors of solves.
         done: called with the number of inputs finished so far.
-        box: least and largest values that inputs may have, each of a shape that is broadcast to that of one input; None for the
-            pixels' 0 and 1. Radii are in the inputs' units.
+        box: least and largest values that inputs may have, of shapes that are broadcast to theirs; None for 0 and 1.
 
     Returns:
         Distances of shape (batch,), float64: zero for misclassified inputs, infinite where no attack succeeded; and the
@@ -66,26 +66,22 @@ def adversarial_distances(
         InputError: inputs outside the box, or AutoAttack for other inputs than images.
     """
     norm = norm_named(norm)
-    check(not auto or x.ndim == 4, "auto", auto, "AutoAttack is for images")
-    low, high = (torch.tensor(0.0, device="cpu"), torch.tensor(1.0, device="cpu")) if box is None else box
-    attacks = _attacks(norm, radii, steps, restarts, carlini_wagner)
-    labels = _checked_labels(model, x, labels, (low, high))
-    if not len(x):
-        return torch.zeros(0, dtype=torch.float64, device="cpu"), x
+    edges = (torch.tensor(0.0, device="cpu"), torch.tensor(1.0, device="cpu")) if box is None else box
     judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)
     found: list[Search] = []
-    training = model.training
-    model.eval()
-    torch.manual_seed(0)
-    try:
-        for images, truth in zip(x.split(_BATCH), labels.split(_BATCH), strict=True):
-            found.append(Search(judge, images, truth, float(norm), (low, high)))
-            _attack(model, found[-1], attacks, (low, high))
+    with unchanged(model):
+        attacks = _attacks(norm, radii, steps, restarts, carlini_wagner)
+        check(not auto or x.ndim == 4, "auto", auto, "AutoAttack is for images")
+        labels = _checked_labels(model, x, labels, edges)
+        if not len(x):
+            return torch.zeros(0, dtype=torch.float64, device="cpu"), x
+        torch.manual_seed(0)
+        for images, truth in zip(x.detach().split(_BATCH), labels.split(_BATCH), strict=True):
+            found.append(Search(judge, images, truth, float(norm), edges))
+            _attack(model, found[-1], attacks, edges)
             for radius in radii if auto else ():
                 found[-1].press(functools.partial(auto_attack, model, norm=norm), radius)
             done(sum(len(search.best) for search in found))
-    finally:
-        model.train(training)
     return torch.cat([search.best for search in found]), torch.cat([search.examples for search in found])
 
 
@@ -110,12 +106,12 @@ def _attacks(
     norm: str, radii: Sequence[float], steps: int, restarts: int, carlini_wagner: int
 ) -> list[tuple[Any, list[Any]]]:
     """The attacks of foolbox, with the radii to run each at; None for one that looks for the smallest."""
-    check(restarts >= 1, "restarts", restarts, "must be at least 1")
-    check(carlini_wagner >= 0 and (norm == "2" or not carlini_wagner), "carlini_wagner", carlini_wagner, "is Euclidean")
+    for name, value, least in (("steps", steps, 1), ("restarts", restarts, 1), ("carlini_wagner", carlini_wagner, 0)):
+        check(isinstance(value, int) and value >= least, name, value, f"must be an integer of at least {least}")
+    check(norm == "2" or not carlini_wagner, "carlini_wagner", carlini_wagner, "is Euclidean")
     for radius in radii:
         check_number("radii", radius, 0.0, math.inf, "must be positive and finite")
     known = require("foolbox", "attack").attacks
-    logging.getLogger().setLevel(logging.WARNING)  # importing foolbox sets it to INFO
     nearest, descent = {
         "2": (known.L2DeepFoolAttack, known.L2ProjectedGradientDescentAttack),
         "inf": (known.LinfDeepFoolAttack, known.LinfProjectedGradientDescentAttack),

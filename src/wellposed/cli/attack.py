@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +12,8 @@ from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
 from wellposed.errors import InputError
-from wellposed.experiments.graph_robustness import attack_graphs, is_on_graphs
-from wellposed.experiments.robustness import attack_run
-from wellposed.experiments.verification import check_verdicts, read_verified
-from wellposed.training.about import about_run, radii_for
+from wellposed.experiments.radii import radii_for
+from wellposed.training.writer import one_writer
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Attack(Common):
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
-    eps: tuple[float, ...] = ()
+    eps: tuple[float, ...] | None = None
     """Radii, in the units of the inputs; defaults as those of certify."""
     data: str | None = None
     """Where a user's own data of the run are now."""
@@ -46,7 +44,16 @@ class Attack(Common):
 def attack(arguments: list[str]) -> int:
     """``wellposed attack RUN``."""
     options = parse(Attack, arguments, "wellposed attack")
-    options = replace(options, eps=radii_for(options.run, options.eps))
+    with one_writer(options.run):
+        return _attack(options, radii_for(options.run, options.eps))
+
+
+def _attack(options: Attack, radii: tuple[float, ...]) -> int:
+    from wellposed.experiments.graph_robustness import attack_graphs, is_on_graphs
+    from wellposed.experiments.robustness import attack_run
+    from wellposed.experiments.verification import check_verdicts, read_verified
+    from wellposed.training.about import about_run
+
     if is_on_graphs(options.run):
         if options.norm != "l2" or options.carlini_wagner or options.auto:
             raise InputError(
@@ -56,7 +63,7 @@ def attack(arguments: list[str]) -> int:
             attack_graphs(
                 options.run,
                 data_root=options.data_root,
-                radii=options.eps,
+                radii=radii,
                 limit=options.limit,
                 steps=options.steps,
                 done=done,
@@ -65,7 +72,7 @@ def attack(arguments: list[str]) -> int:
     norm = options.norm.removeprefix("l")
     with counting("inputs attacked", quiet=options.json) as done:
         found = attack_run(
-            options.run, data_root=options.data_root, radii=options.eps, limit=options.limit, steps=options.steps, done=done,
+            options.run, data_root=options.data_root, radii=radii, limit=options.limit, steps=options.steps, done=done,
             norm=norm, restarts=options.restarts, carlini_wagner=options.carlini_wagner, auto=options.auto,
             own_data=options.data,
         )  # fmt: skip
@@ -74,7 +81,7 @@ def attack(arguments: list[str]) -> int:
         check_verdicts(verified, found)
     if norm == "2":
         return show_table(options.run, options)
-    shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
+    shares = {f"{radius:g}": found.accuracy(radius) for radius in radii}
     result = {"run": str(options.run), "norm": options.norm, "samples": len(found.distances), "attacked": shares}
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     return show(

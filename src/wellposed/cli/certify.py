@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
-from wellposed.deployment.export import TOLERANCE
 from wellposed.errors import InputError
-from wellposed.experiments.deployment import certify_deployed
-from wellposed.experiments.graph_robustness import certify_graphs
-from wellposed.experiments.regression import Estimate, certify_estimates
-from wellposed.experiments.regression import as_text as estimate_as_text
-from wellposed.experiments.results import Certified
-from wellposed.experiments.robustness import certify_run, told_apart
-from wellposed.experiments.verification import as_text, verify_run
-from wellposed.training.about import about_run, radii_for
+from wellposed.experiments.radii import radii_for
+from wellposed.training.writer import one_writer
+
+if TYPE_CHECKING:
+    from wellposed.experiments.regression import Estimate
+    from wellposed.experiments.results import Certified
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Certify(Common):
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
-    eps: tuple[float, ...] = ()
+    eps: tuple[float, ...] | None = None
     """Euclidean radii of the table, in the units of the inputs; default: 0.05 to 0.5 for pixels, and for tables of your own as
     much of the least standard deviation of a column."""
     limit: int | None = None
@@ -68,14 +65,18 @@ def certify(arguments: list[str]) -> int:
         raise InputError(
             f"jobs={options.jobs!r}, ray={options.ray!r}: only --method ladder is spread; leave these options out"
         )
-    options = replace(options, eps=radii_for(options.run, options.eps))
-    about = about_run(options.run)
-    if about.inputs == "graphs":
-        return _graphs(options)
-    return _classes(options) if about.has_logits else _numbers(options)
+    from wellposed.training.about import about_run
+
+    with one_writer(options.run):
+        about = about_run(options.run)
+        if about.inputs == "graphs":
+            return _graphs(options)
+        return _classes(options) if about.has_logits else _numbers(options)
 
 
 def _graphs(options: Certify) -> int:
+    from wellposed.experiments.graph_robustness import certify_graphs
+
     if (options.data, options.norm, options.method, options.deployed, options.seconds) != (
         None,
         "l2",
@@ -93,6 +94,9 @@ def _graphs(options: Certify) -> int:
 
 
 def _numbers(options: Certify) -> int:
+    from wellposed.experiments.regression import as_text, certify_estimates
+    from wellposed.experiments.robustness import told_apart
+
     moved, other = told_apart(options.run, options.data)
     if other is not None or options.deployed or options.method == "ladder":
         raise InputError(
@@ -105,10 +109,12 @@ def _numbers(options: Certify) -> int:
             seconds=options.seconds, own_data=moved,
         )  # fmt: skip
     _tell(found)
-    return show({"run": str(options.run), **asdict(found)}, estimate_as_text(options.run, found), options)
+    return show({"run": str(options.run), **asdict(found)}, as_text(options.run, found), options)
 
 
 def _classes(options: Certify) -> int:
+    from wellposed.experiments.robustness import certify_run, told_apart
+
     if options.deployed:
         return _deployed(options)
     if options.tolerance is not None:
@@ -143,7 +149,8 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
         data: name of the data or of what was certified; None for the run's own.
         more: further entries of the result.
     """
-    shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
+    radii = radii_for(options.run, options.eps)
+    shares = {f"{radius:g}": found.accuracy(radius) for radius in radii}
     result: dict[str, Any] = {
         "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
         "test_error": found.test_error,
@@ -157,7 +164,7 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
     )
     text += "".join(f", {value} {name}" for name, value in more.items())
     if "float64" in found.radii:
-        result["float64"] = {f"{radius:g}": found.accuracy(radius, "float64") for radius in options.eps}
+        result["float64"] = {f"{radius:g}": found.accuracy(radius, "float64") for radius in radii}
         text += ", in float64 " + ", ".join(
             f"{100 * share:.2f} % at {radius}" for radius, share in result["float64"].items()
         )
@@ -165,6 +172,10 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
 
 
 def _deployed(options: Certify) -> int:
+    from wellposed.deployment.export import TOLERANCE
+    from wellposed.experiments.deployment import certify_deployed
+    from wellposed.experiments.robustness import told_apart
+
     moved, other = told_apart(options.run, options.data)
     if other is not None or options.method != "tightest":
         raise InputError("data, method: --deployed certifies the run's own test images by the tightest constants")
@@ -179,6 +190,9 @@ def _deployed(options: Certify) -> int:
 
 
 def _verify(options: Certify) -> int:
+    from wellposed.experiments.robustness import told_apart
+    from wellposed.experiments.verification import as_text, verify_run
+
     moved, other = told_apart(options.run, options.data)
     if other is not None:
         raise InputError(f"data={options.data!r}: the ladder verifies the run's own test images; leave this option out")
@@ -187,7 +201,7 @@ def _verify(options: Certify) -> int:
     norm = options.norm.removeprefix("l")
     with counting("images verified", quiet=options.json) as done:
         found = verify_run(
-            options.run, data_root=options.data_root, norm=norm, radii=options.eps, limit=options.limit,
+            options.run, data_root=options.data_root, norm=norm, radii=radii_for(options.run, options.eps), limit=options.limit,
             seconds=10.0 if options.seconds is None else options.seconds, done=done, jobs=options.jobs, ray=options.ray,
             own_data=moved,
         )  # fmt: skip

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.errors import InputError
-from wellposed.experiments.comparison import Compared, compared, write_comparison
-from wellposed.experiments.comparison import as_text as comparison_text
-from wellposed.experiments.report import write_report
-from wellposed.experiments.results import check_radii
-from wellposed.experiments.tables import as_text, summarise
-from wellposed.training.about import radii_for
+from wellposed.experiments.radii import radii_for
+from wellposed.training.writer import one_writer
+
+if TYPE_CHECKING:
+    from wellposed.experiments.comparison import Compared
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Compare(Common):
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run folders."""
-    eps: tuple[float, ...] = ()
+    eps: tuple[float, ...] | None = None
     """Euclidean radii; the table and the picture are about the middle one, the page has them all."""
     data: str | None = None
     """Where the runs' own data, of a user, are now."""
@@ -39,7 +38,7 @@ class Report(Common):
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
-    eps: tuple[float, ...] = ()
+    eps: tuple[float, ...] | None = None
     """Euclidean radii of the table."""
     data: str | None = None
     """Where the run's own data, of a user, are now."""
@@ -48,10 +47,13 @@ class Report(Common):
 def compare(arguments: list[str]) -> int:
     """``wellposed compare RUN RUN …``."""
     options = parse(Compare, arguments, "wellposed compare")
+    from wellposed.experiments.comparison import as_text as comparison_text
+    from wellposed.experiments.comparison import compared, write_comparison
+    from wellposed.experiments.tables import as_text
+
     if not options.runs:
         raise InputError("runs=(): give at least one run folder")
     eps = radii_for(options.runs[0], options.eps)
-    check_radii(eps)
     radius = eps[len(eps) // 2]
     entries = [compared(run, eps, options.data_root, options.data) for run in options.runs]
     texts = [comparison_text(entries, radius), *(as_text(entry.summary) for entry in entries)]
@@ -68,8 +70,12 @@ def _beside(entry: Compared) -> dict[str, Any]:
 def report(arguments: list[str]) -> int:
     """``wellposed report RUN``."""
     options = parse(Report, arguments, "wellposed report")
-    eps = radii_for(options.run, options.eps)
-    page, summary = write_report(options.run, eps, options.data_root, options.data)
+    from wellposed.experiments.report import write_report
+    from wellposed.experiments.tables import as_text
+
+    with one_writer(options.run):
+        eps = radii_for(options.run, options.eps)
+        page, summary = write_report(options.run, eps, options.data_root, options.data)
     return show(
         {"report": str(page), **dataclasses.asdict(summary)}, f"{as_text(summary)}\n\n{page.resolve()}", options
     )
@@ -77,5 +83,7 @@ def report(arguments: list[str]) -> int:
 
 def show_table(run: Path, options: Any) -> int:
     """Print the table of a run."""
-    summary = summarise(run, options.eps)
+    from wellposed.experiments.tables import as_text, summarise
+
+    summary = summarise(run, radii_for(run, options.eps))
     return show(dataclasses.asdict(summary), as_text(summary), options)

@@ -12,7 +12,7 @@ from wellposed.constraints.monotone import StrongMonotonicity
 from wellposed.guarantee.frequencywise import FrequencywiseMonotone
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.circular import Circular
-from wellposed.operators.fourier import transfer_function
+from wellposed.operators.fourier import summed_transfer_function
 
 
 class CircularMonotone(StrongMonotonicity, ImageConstraint):
@@ -45,7 +45,7 @@ class CircularMonotone(StrongMonotonicity, ImageConstraint):
         image, m = self.image, self.m
 
         def form(*kernels: Tensor) -> Tensor:
-            a, b = (transfer_function(kernel, *image) for kernel in kernels)
+            a, b = (summed_transfer_function(kernel, *image) for kernel in kernels)
             return monotone_transfer(a, b, m)
 
         with full_precision(self.A.device):

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import math
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wellposed.data.base import ImageData
-from wellposed.data.files import download
+from wellposed.data.files import ANEW, download, readable
 from wellposed.errors import DataError, OwnFileWarning
 
 _CLASSES = 10
@@ -77,21 +76,18 @@ def _pixels(array: np.ndarray) -> Tensor:
 def _read(folder: Path, file: str, entry: _IdxSet) -> bytes:
     path, plain = folder / file, folder / file.removesuffix(".gz")
     if not path.exists() and plain.exists():
-        return plain.read_bytes()  # unpacked by hand: the parser checks its structure
+        with readable(plain, "a readable file", ANEW):
+            return plain.read_bytes()  # unpacked by hand: the parser checks its structure
     if not path.exists():
         download(entry.url + file, path)
-    content = path.read_bytes()
+    with readable(path, "a readable file", ANEW):
+        content = path.read_bytes()
     found, known = hashlib.sha256(content).hexdigest(), entry.sha256[file]
     if found != known:
-        warnings.warn(
-            f"{path}: another file than the published one: SHA-256 {found}, published {known}; every result is about this file",
-            OwnFileWarning,
-            stacklevel=4,
-        )
-    try:
+        words = f"{path}: another file than the published one: SHA-256 {found}, published {known}; results are about this file"
+        warnings.warn(words, OwnFileWarning, stacklevel=4)
+    with readable(path, "a gzip file", ANEW):
         return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a readable gzip file ({error})") from error
 
 
 def _check_pair(folder: Path, split: str, parts: dict[str, NDArray[np.uint8]]) -> None:

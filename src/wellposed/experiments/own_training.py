@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wellposed.certificates import Certificate, certify
 from wellposed.data import TensorData, from_arrays, load_file
 from wellposed.errors import InputError, check, checked_options, choices, require
+from wellposed.experiments.radii import radii_of
 from wellposed.experiments.robustness import certified_on
 from wellposed.experiments.tables import Row, Summary, as_text
 from wellposed.layers.options import solving_modules
@@ -76,12 +77,12 @@ class Trained(nn.Module):
         found = certified_on(batches, certificate.network, certificate, certificate.lower_bound, "", lambda count: None)
         rows = [
             Row(radius, 1.0 - found.test_error, found.accuracy(radius, "paper"), found.accuracy(radius), None)
-            for radius in radii or about.radii
+            for radius in radii or radii_of(about)
         ]
         return as_text(
             Summary(
                 self.data.name, len(y), about.inputs, found.test_error, found.lipschitz, found.lower_bound, rows,
-                [*about.remarks, *found.remarks], about.units,
+                [*about.remarks, *found.remarks], len(y), about.units,
             )
         )  # fmt: skip
 
@@ -101,7 +102,6 @@ def train(
     patience: int = 0,
     loss: Any = None,
     seed: int = 0,
-    progress: bool = False,
     trainer: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train a model on a user's own data, and keep the epoch with the best score on validation samples.
@@ -121,7 +121,6 @@ def train(
         patience: stop after so many epochs without a better score; 0 for never.
         loss: see `TrainingModule`; `wellposed.losses` has parts of one.
         seed: of the fresh weights of a family and of the order of the samples.
-        progress: show a progress bar.
         trainer: options of ``lightning.Trainer``: devices, logger, callbacks, …
 
     Raises:
@@ -134,16 +133,16 @@ def train(
         True
     """
     lightning = require("lightning", "train")
-    check(epochs >= 1, "epochs", epochs, "must be at least 1")
-    check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
-    check(0.0 <= validation < 1.0, "validation", validation, "must lie in [0, 1)")
-    check(patience == 0 or validation > 0.0, "patience", patience, "needs validation samples")
-    samples = held_out(data_set(data, task, target), validation)
-    lightning.seed_everything(seed, workers=True, verbose=False)
-    module, own = _model(model, samples)
+    check(epochs >= 1 and batch_size >= 1, "epochs, batch_size", (epochs, batch_size), "must be at least 1")
+    samples = _samples(data, task, target, validation, patience)
+    from wellposed.training.trainer import same_generators_and_seed
+
     steps = {"learning_rate": learning_rate, "weight_decay": weight_decay, "loss": loss}
-    options = {"logger": False, "progress": progress, **(trainer or {})}
-    metrics, epoch = _fitted(module, samples, epochs, patience, (batch_size, seed), steps, options)
+    options = {"logger": False, "done": None, **(trainer or {})}
+    with same_generators_and_seed():
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        module, own = _model(model, samples)
+        metrics, epoch = _fitted(module, samples, epochs, patience, (batch_size, seed), steps, options)
     for part in () if own else solving_modules(module):
         part.tolerance = Tolerance()  # the family's is for training
     return Trained(module.cpu(), samples, metrics, epoch)
@@ -182,6 +181,13 @@ def _fitted(
         best.restore()
         tested = test(trainer, module, loaders.test_dataloader(), best.epoch)
     return {**best.metrics, **tested}, best.epoch + 1
+
+
+def _samples(data: OwnData, task: str, target: str, validation: float, patience: int) -> TensorData:
+    """The data set, with its validation part."""
+    check(0.0 <= validation < 1.0, "validation", validation, "must lie in [0, 1)")
+    check(patience == 0 or validation > 0.0, "patience", patience, "needs validation samples")
+    return held_out(data_set(data, task, target), validation)
 
 
 def data_set(data: OwnData, task: str = "classification", target: str = "") -> TensorData:
@@ -229,12 +235,12 @@ def _model(model: nn.Module | Family | str, samples: TensorData) -> tuple[nn.Mod
             f"model: is a {type(model).__name__}; needs a torch.nn.Module, a family's settings or its name"
         )
     check(
-        data.inputs in model.domains,
+        samples.inputs in model.domains,
         "model",
         model.name,
-        f"takes {' or '.join(model.domains)}, and the data are {data.inputs}",
+        f"takes {' or '.join(model.domains)}, and the data are {samples.inputs}",
     )
-    module = model.model(data)
+    module = model.model(samples)
     for part in solving_modules(module):
         part.max_steps = model.max_steps
     return module, False

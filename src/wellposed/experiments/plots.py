@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import require
+from wellposed.errors import CheckpointError, require
 from wellposed.experiments.results import Attacked, Certified
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.about import AboutData, about_run
+from wellposed.training.files import make_folder, read_json, write_bytes
 from wellposed.training.folder import RunFolder, read_metrics
 from wellposed.training.run import load_classifier_run
 
@@ -33,7 +34,7 @@ def draw(
 
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path"})
     folder = run / "plots"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     figures = {"robustness": _robustness(plt, certified, attacked, about_run(run))}
     if metrics := read_metrics(run):
         figures["training"] = _training(plt, metrics)
@@ -41,11 +42,13 @@ def draw(
     if any(True for _ in implicit_layers(model)):
         figures["convergence"] = _convergence(plt, model, data.test_x[:200])
     examples = RunFolder(run).adversarial
-    if examples.exists() and (shown := json.loads(examples.read_text(encoding="utf-8"))):
+    if examples.exists() and (shown := _examples(examples)):
         figures["adversarial"] = _adversarial(plt, shown)
     for name, figure in figures.items():
         for suffix in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{suffix}", dpi=150, bbox_inches="tight")
+            picture = io.BytesIO()
+            figure.savefig(picture, format=suffix, dpi=150, bbox_inches="tight")
+            write_bytes(folder / f"{name}.{suffix}", picture.getvalue())
         plt.close(figure)
     return {name: folder / f"{name}.svg" for name in figures}
 
@@ -54,7 +57,7 @@ def _robustness(plt: Any, certified: Certified, attacked: Attacked | None, about
     figure, axes = plt.subplots(figsize=(6.4, 3.8))
     limit = None if attacked is None else len(attacked.distances)
     finite = [r for r in certified.best if r < float("inf")]
-    reach = 1.3 * max([*finite, *([] if attacked is None else attacked.tried), about.radii[1]])
+    reach = 1.3 * max([*finite, *([] if attacked is None else attacked.tried), 0.1 * about.scale])
     grid = torch.linspace(1e-9 * reach, reach, 240, device="cpu").tolist()
     if attacked is not None:
         values = [100 * attacked.accuracy(r) for r in grid]
@@ -113,6 +116,22 @@ def _convergence(plt: Any, model: nn.Module, images: Tensor) -> Any:
     axes.set(xlabel="iterations (mean over 200 test inputs)", yscale="log", ylabel="relative error")
     axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def _examples(path: Path) -> list[dict[str, Any]]:
+    """What attacking a run noted of the nearest adversarial examples.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    content = read_json(path, f"run `wellposed attack {path.parent}`")
+    found = content.get("examples") if isinstance(content, dict) else content  # a list, before files had digests
+    keys = {"index", "distance", "label", "prediction", "image", "adversarial"}
+    if not isinstance(found, list) or not all(isinstance(entry, dict) and set(entry) == keys for entry in found):
+        raise CheckpointError(
+            f"{path}: corrupt (not what an attack writes); run `wellposed attack {path.parent}` again"
+        )
+    return found
 
 
 def _adversarial(plt: Any, shown: list[dict[str, Any]]) -> Any:

@@ -19,19 +19,14 @@ from wellposed.data.own import Evaluation, load_to_evaluate, source_digest
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check
 from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.learning import learned
-from wellposed.experiments.results import (
-    Attacked,
-    Certified,
-    check_radii,
-    file_digest,
-    keep_attacked,
-    keep_certified,
-)  # fmt: skip
+from wellposed.experiments.radii import check_radii
+from wellposed.experiments.results import Attacked, Certified, keep_attacked, keep_certified
 from wellposed.network import Network, materialise, surely_misclassified
 from wellposed.numerics.norm import norm_named
 from wellposed.training.about import about_run
 from wellposed.training.config import TrainConfig
-from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.files import file_digest, write_json
+from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_classifier_run
 
 _BATCH = 1000
@@ -44,7 +39,7 @@ def certify_run(
     *,
     data_root: Path | None,
     limit: int | None,
-    done: Callable[[int], None],
+    done: Callable[[int, int], None],
     other_data: str | None = None,
     method: str | None = None,
     norm: str = "2",
@@ -58,7 +53,7 @@ def certify_run(
         run: the run folder.
         data_root: see `load_images`.
         limit: only the first so many test images; None for all.
-        done: called with the number of images that are finished.
+        done: called with the number of images that are finished, and with that of all.
         other_data: name or file of another set whose test inputs to take; the results go to ``certified-NAME.json`` then. The
             file of a user's own data that the run was trained on is no other set, wherever it is.
         method: of the constant, see `wellposed.certify`.
@@ -82,7 +77,12 @@ def certify_run(
     batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
     assert certificate.lower_bound is not None  # inputs were given
     found = certified_on(
-        batches, network, certificate, certificate.lower_bound, file_digest(RunFolder(run).weights), done
+        batches,
+        network,
+        certificate,
+        certificate.lower_bound,
+        file_digest(RunFolder(run).weights),
+        lambda count: done(count, len(y)),
     )
     found = replace(found, unfiled=file_certificate(run, certificate), said=samples.remarks)
     keep_certified(run, found, norm, other_data)
@@ -101,7 +101,7 @@ def told_apart(run: Path, given: str | None) -> tuple[str | None, str | None]:
     """
     if given is None or not is_own(given):
         return None, given
-    own = Path(given).exists() and source_digest(Path(given)) == about_run(run).sha256
+    own = Path(given).exists() and source_digest(Path(given)) == about_run(run).data_sha256
     return (given, None) if own else (None, given)
 
 
@@ -164,7 +164,7 @@ def attack_run(
     radii: Sequence[float],
     limit: int | None,
     steps: int,
-    done: Callable[[int], None],
+    done: Callable[[int, int], None],
     norm: str = "2",
     restarts: int = 1,
     carlini_wagner: int = 0,
@@ -179,7 +179,7 @@ def attack_run(
         radii: see `adversarial_distances`.
         limit: only the first so many test images; None for all.
         steps: see `adversarial_distances`.
-        done: called with the number of images that are finished.
+        done: called with the number of images that are finished, and with that of all.
         norm: of perturbations.
         restarts: see `adversarial_distances`.
         carlini_wagner: see `adversarial_distances`.
@@ -192,7 +192,8 @@ def attack_run(
     x, y = _first(Evaluation(data.test_x, data.test_y), limit)
     exact = _exact(model)
     distances, examples = adversarial_distances(
-        model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto, done=done,
+        model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto,
+        done=lambda count: done(count, len(x)),
         is_fooled=_judge(exact), box=data.box,
     )  # fmt: skip
     with torch.no_grad():
@@ -207,7 +208,7 @@ def attack_run(
     )
     keep_attacked(run, found, norm)
     if norm == "2" and data.inputs == "images":
-        write_json(RunFolder(run).adversarial, _nearest(exact, (x, y), distances, examples))
+        write_json(RunFolder(run).adversarial, {"examples": _nearest(exact, (x, y), distances, examples)})
     return found
 
 

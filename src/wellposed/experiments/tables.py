@@ -51,6 +51,7 @@ class Summary:
         lower_bound: proved lower bound of the Lipschitz constant, or None without a certificate.
         rows: one per radius.
         remarks: what a reader must know besides, in words; see `Certified`.
+        tested: number of inputs behind ``test_error``; zero where that was not noted.
         units: of radii and constants, in words.
     """
 
@@ -62,6 +63,7 @@ class Summary:
     lower_bound: float | None
     rows: list[Row]
     remarks: Sequence[str] = ()
+    tested: int = 0
     units: str = "pixel units"
 
     def __post_init__(self) -> None:
@@ -83,10 +85,9 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         )
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
-        return Summary(
-            str(run), len(attacked.distances), about.inputs, 1.0 - attacked.accuracy(0.0), None, None, rows,
-            [*about.remarks, *attacked.remarks], about.units,
-        )  # fmt: skip
+        count, wrong = len(attacked.distances), 1.0 - attacked.accuracy(0.0)
+        said = [*about.remarks, *attacked.remarks]
+        return Summary(str(run), count, about.inputs, wrong, None, None, rows, said, count, about.units)
     certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
@@ -102,6 +103,7 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         certified.lower_bound,
         rows,
         [*about.remarks, *certified.remarks],
+        len(certified.best),
         about.units,
     )
 
@@ -122,11 +124,13 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
 def header(summary: Summary) -> str:
     """One line about a run."""
     said = "".join(f"; {remark}" for remark in summary.remarks)
+    error = f"test error {100 * summary.test_error:.2f} %"
+    error += f" on {summary.tested} {summary.inputs}" if summary.tested else ""
     if summary.lipschitz is None or summary.lower_bound is None:
         units = "" if summary.inputs == "images" else f" ({summary.units})"
-        return f"{summary.run}: test error {100 * summary.test_error:.2f} %, no certificate{units}{said}"
+        return f"{summary.run}: {error}, no certificate{units}{said}"
     return (
-        f"{summary.run}: test error {100 * summary.test_error:.2f} %, Lipschitz constant at most {summary.lipschitz:.4g}, "
+        f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g}, "
         f"at least {summary.lower_bound:.4g} ({summary.units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
         + said
     )

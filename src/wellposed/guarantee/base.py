@@ -34,11 +34,13 @@ class Guarantee(ABC):
         theorem: name and source of the statement that the equilibrium exists, is unique and is reached.
         lipschitz_theorem: name and source of the statement behind `offset_lipschitz`.
         is_concave: whether the map is increasing and concave above `start`: then undamped Newton steps converge from one side.
+        stops_by_changes: whether a splitting may take the limit of its iterates from their last changes, which proves nothing.
     """
 
     theorem: str
     lipschitz_theorem: str
     is_concave: bool = False
+    stops_by_changes: bool = False
 
     def preferred(self, among: Algorithms[S]) -> S:
         """The algorithm that this guarantee serves best; Picard's iteration unless a subclass says otherwise."""
@@ -118,6 +120,18 @@ class Guarantee(ABC):
             defect: shape (batch, *state).
             size: at least the Euclidean norm of each sample's defect, shape (batch,); larger if ``defect`` is inexact.
         """
+
+    def rounding(self, operator: Operator, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
+        """How much larger the size of a defect is, for `defect_bound`, for the rounding of W z + q; one value per sample.
+
+        By default that rounding in the Euclidean norm.
+
+        Args:
+            operator: W, as it is evaluated.
+            state_norm: Euclidean norms of z, shape (batch,).
+            offset_norm: those of q.
+        """
+        return operator.rounding(state_norm, offset_norm)
 
     @abstractmethod
     def on(self, operator: Operator) -> Guarantee:

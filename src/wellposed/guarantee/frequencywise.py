@@ -37,6 +37,7 @@ class FrequencywiseMonotone(StronglyMonotone):
     @override
     def estimated(self) -> Self:
         found = type(self)(self.operator, self.nominal)
+        found.stops_by_changes = True
         if self.nominal is not None:
             found.__dict__["m"] = self.nominal
         return found
@@ -138,6 +139,15 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
         rounding = (size - euclidean(defect)).clamp_min(0.0)
         weighed = enlarged(euclidean(defect / self._scale), 2, unit_of(defect.dtype))
         return (weighed + largest * rounding) / self.m
+
+    @override
+    def rounding(self, operator: Operator, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
+        """As `defect_bound` weighs it with the largest Λ, its norm with the true Λ over that."""
+        plain = super().rounding(operator, state_norm, offset_norm)
+        weighed = operator.weighed_rounding(state_norm, offset_norm)
+        if weighed is None or operator.transposed:
+            return plain
+        return torch.minimum(plain, enlarged(weighed / self._extremes[1], 1))
 
     def offset_lipschitz(self) -> float:
         """Max Λ/m."""

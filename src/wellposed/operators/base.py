@@ -193,6 +193,10 @@ class Operator(Transform):
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         """Per-sample bound on the rounding error of ``affine`` in the Euclidean norm."""
 
+    def weighed_rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor | None:
+        """Per-sample bound on ‖Λ·error‖₂ for the rounding error of ``affine``, Λ the `scaling`; None where none is known."""
+        return None
+
     @abstractmethod
     def dense(self) -> Tensor:
         """The matrix of the map on the flattened state, shape (n, n), formed if need be."""

@@ -119,14 +119,15 @@ class Circular(StructuredOperator):
         entry = self._entry()
 
         def compute() -> Tensor:
-            return torch.view_as_real(entry.tensor).double().square().sum((2, 3, 4))
+            parts = torch.view_as_real(entry.tensor).flatten(2)
+            return torch.linalg.vector_norm(parts, dim=2, dtype=torch.float64).square()
 
         return entry.remembered("squares", compute)
 
     @override
     def norm_upper_bound(self) -> float:
         # The norm of the map is the largest one at any frequency.
-        return enlarged_norm(float(self._squares().amax()) ** 0.5, 2 * self.channels**2)
+        return enlarged_norm(float(self._squares().amax()) ** 0.5, 2 * self.channels**2 + 4)
 
     @override
     def trace(self) -> float:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 
+_FEW_TAPS = 9  # up to which a sum over taps in float32 is no less exact than a transform,
+_MANY_PIXELS = 196  # of at least so many pixels
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
@@ -72,6 +74,23 @@ def transfer_function(kernel: Tensor, height: int, width: int, stride: tuple[int
         centred = phases.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
     # conv2d correlates: its transfer function is the conjugate of the kernel's transform.
     return torch.fft.rfft2(centred).conj().permute(2, 3, 0, 1).resolve_conj().contiguous()
+
+
+def summed_transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
+    """`transfer_function` of stride one; in float32 for few taps and many pixels a sum over taps: quicker, and no less exact."""
+    outputs, inputs, rows, columns = kernel.shape
+    if kernel.dtype != torch.float32 or rows * columns > _FEW_TAPS or height * width < _MANY_PIXELS:
+        return transfer_function(kernel, height, width)
+    down, across, up, along = (
+        torch.arange(count, dtype=torch.float64, device=kernel.device)
+        for count in (rows, columns, height, width // 2 + 1)
+    )
+    turns = (up[:, None] * (down - rows // 2) % height) / height
+    turns_across = (along[:, None] * (across - columns // 2) % width) / width
+    angles = 2.0 * torch.pi * (turns[:, None, :, None] + turns_across[None, :, None, :]).reshape(-1, rows * columns)
+    taps = kernel.flatten(2).permute(2, 0, 1).flatten(1)
+    real, imaginary = (part.to(kernel.dtype) @ taps for part in (angles.cos(), angles.sin()))
+    return torch.complex(real, imaginary).reshape(height, width // 2 + 1, outputs, inputs)
 
 
 def image_rounding(size: tuple[int, int]) -> float:

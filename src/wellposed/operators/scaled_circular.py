@@ -166,6 +166,15 @@ class ScaledCircular(StructuredOperator):
         largest = 2.0 + float(self._squares()[1].amax()) * self.displacement_norm()
         return unit * self.rounding_terms() * (largest * state_norm + offset_norm) * FIRST_ORDER
 
+    @override
+    def weighed_rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor | None:
+        """Ψ, which multiplies what convolutions and products err by, is undone; a few roundings of sums are not."""
+        if self._transposed:
+            return None
+        largest = 1.0 / float(self._squares()[1].amin())
+        convolved = self.rounding_terms() * self.displacement_norm() * state_norm
+        return unit_of(self.dtype) * (convolved + 16.0 * largest * (state_norm + offset_norm)) * FIRST_ORDER
+
     def rounding_terms(self) -> float:
         """Roundings that a number can go through."""
         transforms = 2.0 * image_rounding(self.image) + 4.0 * (self.transfer.shape[2] + 4)

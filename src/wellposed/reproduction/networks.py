@@ -18,7 +18,8 @@ from wellposed.experiments.learning import Learned, learned
 from wellposed.reproduction.cell import Workspace, digest_of
 from wellposed.reproduction.watching import EveryEpoch
 from wellposed.training.config import TrainConfig, presets, read_config
-from wellposed.training.folder import RunFolder, make_folder
+from wellposed.training.files import make_folder
+from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run, train
 
 _BATCH = 1000
@@ -64,9 +65,7 @@ def trained(workspace: Workspace, config: TrainConfig, watched: int = 0) -> Path
         if not folder.environment.exists():  # written last
             resumed = folder.checkpoint.exists() and folder.config.exists() and read_config(folder.config) == config
             watchers = [_watcher(workspace, config, folder.path, watched)] if watched else []
-            train(
-                config, folder.path, data_root=workspace.data_root, progress=False, resume=resumed, callbacks=watchers
-            )
+            train(config, folder.path, data_root=workspace.data_root, resume=resumed, callbacks=watchers)
         elif read_config(folder.config) != config:
             raise CheckpointError(f"{folder.path}: a run with other settings; delete it")
     return folder.path

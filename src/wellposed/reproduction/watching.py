@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wellposed.experiments.iterations import iterations_of_training
 from wellposed.layers.constrained import ConstrainedLayer
 from wellposed.operators import Operator
-from wellposed.reproduction.cell import write_whole
+from wellposed.training.files import write_json
 
 _ROUNDS = 300  # of the power iteration
 _SETTLED = 1e-6
@@ -44,7 +44,7 @@ class EveryEpoch(Callback):
             self.rows.append(measured(model, self._images.to(device), self._labels.to(device)))
         finally:
             model.train(was_training)
-        write_whole(self._path, self.rows)
+        write_json(self._path, self.rows, indent=1)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -179,7 +179,7 @@ def _refine(
     evaluation = (euclidean(u) + size + absolute) * (16.0 * UNIT / least)
     through = accurate.operator.affine(value, accurate.offset)
     defect = accurate.activation.defect(value, through, u, step)
-    rounding = accurate.operator.rounding(size, euclidean(accurate.offset)) + offset_error + evaluation
+    rounding = promise.rounding(accurate.operator, size, euclidean(accurate.offset)) + offset_error + evaluation
     rounded = value.to(dtype)
     bound = promise.defect_bound(defect, euclidean(defect) + rounding) + evaluation
     if dtype != torch.float64:

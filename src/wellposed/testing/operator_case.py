@@ -185,6 +185,11 @@ class OperatorCase:
         assert (error <= bound).all()
         size = operator.norm_upper_bound() * z.flatten(1).norm(dim=1) + q.flatten(1).norm(dim=1)
         assert (bound <= 1e-4 * size).all()
+        weighed = operator.weighed_rounding(z.flatten(1).norm(dim=1), q.flatten(1).norm(dim=1))
+        if weighed is not None:
+            assert operator.scaling is not None
+            scaled = operator.scaling.double() * (operator.affine(z, q).double() - exact.affine(z.double(), q.double()))
+            assert (scaled.flatten(1).norm(dim=1) <= weighed).all()
 
     def test_changed_weights_are_noticed_however_they_change(self) -> None:
         operator, z = self.make_operator(), self.states()

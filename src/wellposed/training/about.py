@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from wellposed.data import TensorData
 from wellposed.data.own import source_digest
 from wellposed.errors import CheckpointError, DataError
 from wellposed.training.config import read_config
-from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.files import read_json, write_json
+from wellposed.training.folder import RunFolder
 
-RADII = (0.05, 0.1, 0.2, 0.3, 0.5)  # of tables of results about pixels, unless others are given
 _UNITS = {"images": "pixel units", "graphs": "units of node features", "vectors": "the inputs' own units"}
 
 
@@ -25,8 +24,8 @@ class AboutData:
         inputs: what one sample is: ``"images"``, ``"vectors"`` or ``"graphs"``.
         has_logits: whether the network tells classes apart.
         units: of inputs, and so of radii and constants, in words.
-        radii: Euclidean radii of tables unless others are given.
-        sha256: of a user's own file; empty for sets that are known by name.
+        scale: of radii, in those units: 1 for pixels; for tables the least standard deviation of a column that varies.
+        data_sha256: of a user's own file; empty for sets that are known by name.
         classes: names of the classes of a user's own file; empty where they have none.
         remarks: what a reader must know besides, in words.
     """
@@ -34,8 +33,8 @@ class AboutData:
     inputs: str
     has_logits: bool
     units: str
-    radii: Sequence[float] = RADII
-    sha256: str = ""
+    scale: float = 1.0
+    data_sha256: str = ""
     classes: Sequence[str] = ()
     remarks: Sequence[str] = ()
 
@@ -45,16 +44,15 @@ def described(data: TensorData) -> AboutData:
     source = data.source
     units = _UNITS["images"] if data.inputs == "images" else f"{data.units} in {data.name}"
     known = (source.sha256, source.classes, source.remarks) if source is not None else ("", (), ())
-    return AboutData(data.inputs, data.task.has_logits, units, _radii(data), *known)
+    return AboutData(data.inputs, data.task.has_logits, units, _scale(data), *known)
 
 
-def _radii(data: TensorData) -> tuple[float, ...]:
-    """For images the usual ones; for tables the same, times the least standard deviation of a column that varies."""
+def _scale(data: TensorData) -> float:
+    """Of radii of interest; see `AboutData`."""
     low, high = data.box
     if data.inputs == "images":
-        return RADII
-    least = min((std for std, varies in zip(data.std, (high > low).tolist(), strict=True) if varies), default=1.0)
-    return tuple(float(f"{radius * least:.2g}") for radius in RADII)
+        return 1.0
+    return min((std for std, varies in zip(data.std, (high > low).tolist(), strict=True) if varies), default=1.0)
 
 
 def keep_about(run: Path, data: TensorData) -> None:
@@ -79,14 +77,9 @@ def about_run(run: Path) -> AboutData:
     if not config.is_own:
         return AboutData(config.inputs, config.inputs != "vectors", _UNITS[config.inputs])
     try:
-        return AboutData(**json.loads(folder.data.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder.data}: missing or corrupt ({error}); train the run again") from error
-
-
-def radii_for(run: Path, given: Sequence[float]) -> tuple[float, ...]:
-    """The radii of a run's tables: those that were given, else those that suit its data."""
-    return tuple(given or about_run(run).radii)
+        return AboutData(**read_json(folder.data, f"run `wellposed train` for {run}"))
+    except TypeError as error:
+        raise CheckpointError(f"{folder.data}: corrupt ({error}); train the run again") from error
 
 
 def own_path(run: Path, configured: str, given: str | None) -> Path:
@@ -103,7 +96,7 @@ def own_path(run: Path, configured: str, given: str | None) -> Path:
     path = Path(given or configured)
     if not path.exists():
         raise DataError(f"{path}: the data of {run} are not there any more; say where by --data")
-    if source_digest(path) != about_run(run).sha256:
+    if source_digest(path) != about_run(run).data_sha256:
         mend = "give those by --data" if given is None else "give those"
         raise DataError(f"{path}: has another SHA-256 than the data that {run} was trained on; {mend}")
     return path

@@ -24,6 +24,7 @@ from wellposed.verification.secants import refine
 
 _ROUNDS = 6  # of the weights of pixels
 _HOPELESS = 0.05  # share of what is missing that a round must gain
+_ROUGH = 0.1  # tolerance of a round that is only meant to move the weights
 _LOOSE = 0.03  # tolerance of bounds that are only meant to shrink others
 
 
@@ -67,7 +68,6 @@ class Bounding:
         network, region = question.network, question.region
         shares = self._ellipsoid(target)
         rounds = 1 if region.widths is None else _ROUNDS
-        initial: Multipliers | None = None
         reached = -math.inf
         for round_ in range(rounds):
             reduction = Reduction(network, question.centre, region, self.bounds, decisions, shares)
@@ -76,8 +76,9 @@ class Bounding:
             goal = 1e-9 * (1.0 + abs(float(problem.objective[-1])))
             last = round_ == rounds - 1
             multipliers = minimise(
-                problem, target=goal, tolerance=1e-3 if rounds == 1 else _LOOSE, initial=initial, give_up=last
-            )
+                problem, target=goal, tolerance=1e-3 if rounds == 1 else _LOOSE,
+                give_up=math.inf if last else _ROUGH,
+            )  # fmt: skip
             if multipliers.bound > 0.0 and proved(problem, multipliers) > 0.0:
                 self._remember(target, shares)
                 return Outcome(True)
@@ -89,7 +90,7 @@ class Bounding:
             gained, reached = multipliers.bound - reached, max(reached, multipliers.bound)
             if last or gained < -_HOPELESS * multipliers.bound:
                 break
-            shares, initial = self._reweighted(shares, lift, multipliers), multipliers
+            shares = self._reweighted(shares, lift, multipliers)
         self._remember(target, shares)
         split = int(reduction.open[int(multipliers.conflict.argmax())]) if len(reduction.open) else None
         return Outcome(False, None, multipliers.bound, split)

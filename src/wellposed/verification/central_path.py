@@ -1,20 +1,17 @@
-"""Multipliers of the semidefinite relaxation by an interior-point method on its dual, which proves nothing."""
+"""Multipliers of the semidefinite relaxation by an interior-point method on it and its dual, which proves nothing."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from wellposed.verification.dual import Dual
 from wellposed.verification.feasible import feasible
+from wellposed.verification.primal_dual import Iterate, Newton
 from wellposed.verification.relaxation import Multipliers, Relaxed
 
-_CENTRED = 0.6  # Newton decrement at which a point counts as near the central path
-_SHARE = 0.9  # of the way to the optimum, as the tangent of the central path has it
+_HURRY = 0.4  # times the weight of t whose central point is as far from the optimum as the start
 _LARGEST_STEPS = 60
+_FEASIBLE = 1e-3  # share of what was missing of the primal at the start, up to which its objective counts
 _TOLERANCE = 1e-4  # relative gap at which to stop, where the sign of the bound stays open
 
 
@@ -23,8 +20,7 @@ def minimise(
     *,
     target: float | None = None,
     tolerance: float = _TOLERANCE,
-    give_up: bool = False,
-    initial: Multipliers | None = None,
+    give_up: float = 0.0,
 ) -> Multipliers:
     """The largest lower bound of the objective that the relaxation gives.
 
@@ -32,119 +28,53 @@ def minimise(
         problem: the forms.
         target: stop as soon as the bound is above this; None to go on to the tolerance.
         tolerance: relative to the size of the bound.
-        give_up: stop too as soon as the bound cannot come above the target.
-        initial: where to start, the solution of a problem of the same shape.
+        give_up: the tolerance as soon as the bound cannot come above the target.
 
     Raises:
         ArithmeticError: the numbers are too far apart for float64.
     """
-    path = _CentralPath(Dual(problem), initial)
+    dual = Dual(problem)
+    at = _begin(dual)
+    best, highest, reachable = at, -math.inf, math.inf
+    lengths = 0.5, 0.5
     for _ in range(_LARGEST_STEPS):
-        step = path.newton()
-        if step is None or (target is not None and path.highest > target):
+        newton = Newton.at(dual, at)
+        if newton is None:
             break
-        if step.decrement >= _CENTRED:
-            if not path.centre(step):
-                break
-            continue
-        gap = path.gap()
-        path.reachable = min(path.reachable, path.highest + gap)
-        hopeless = give_up and target is not None and path.reachable < target
-        if hopeless or gap <= tolerance * (abs(path.highest) + 1e-12):
+        best, highest = at, newton.highest
+        if at.missing < _FEASIBLE:
+            reachable = min(reachable, float(at.theta[0]) + newton.gap)
+        if target is not None and highest > target:
             break
-        path.follow(step)
-    return path.multipliers()
+        hopeless = target is not None and reachable < target
+        goal = max(tolerance, give_up if hopeless else 0.0) * (abs(highest) + 1e-12)
+        if reachable - highest <= goal:
+            break
+        moved = newton.step(lengths)
+        if moved is None:
+            break
+        at, lengths = moved
+    return _multipliers(dual, best, highest, reachable)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class _Newton:
-    """Newton's direction at a point with its decrement, and the tangent of the central path; shapes of the multipliers."""
-
-    direction: Tensor
-    decrement: float
-    tangent: Tensor
-
-    def __repr__(self) -> str:
-        return f"Newton(decrement={self.decrement:.3g})"
+def _begin(dual: Dual) -> Iterate:
+    """The iterate to start from, as far from the optimum as an input of the region suggests."""
+    problem = dual.problem
+    inside = feasible(dual)
+    somewhere = float(problem.objective[: dual.p] @ problem.state + problem.objective[-1])
+    missing = max(abs(somewhere - inside.highest), 1e-12)
+    return Iterate.start(dual, inside, _HURRY * dual.parameter / missing)
 
 
-class _CentralPath:
-    """Multipliers on their way to the optimum, with the weight of t in the sum of it and the barrier.
-
-    Attributes:
-        highest: the largest t for the other multipliers.
-        reachable: no multipliers give more than about this.
-    """
-
-    def __init__(self, dual: Dual, initial: Multipliers | None) -> None:
-        self._dual, problem = dual, dual.problem
-        self._move(feasible(dual) if initial is None else initial.values.clone())
-        if not math.isfinite(self.highest):
-            self._move(feasible(dual))
-        somewhere = float(problem.objective[: dual.p] @ problem.state + problem.objective[-1])  # in the region
-        away = somewhere if initial is None else min(somewhere, initial.reachable)
-        self._weight = dual.parameter / max(away - self.highest, 1e-3 * abs(somewhere - self.highest), 1e-12)
-        self.reachable = math.inf
-        self._inverse: Tensor | None = None
-
-    def _move(self, theta: Tensor) -> None:
-        self._theta, self.highest = theta, self._dual.highest(theta)[0]
-
-    def newton(self) -> _Newton | None:
-        """The step from here; None at the limit of float64."""
-        # Along t the barrier has its least value here; holding that on to every step takes away the stiffest direction.
-        self._theta[0] = self.highest - 1.0 / self._weight
-        found = self._dual.derivatives(self._theta)
-        if found is None:
-            return None
-        gradient, factor, scale, self._inverse = found
-        whole, unit = gradient.clone(), torch.zeros_like(gradient)
-        whole[0] -= self._weight
-        unit[0] = 1.0
-        direction, tangent = (
-            scale * torch.cholesky_solve((scale * part)[:, None], factor)[:, 0] for part in (-whole, unit)
-        )
-        decrement = max(-float(whole @ direction), 0.0) ** 0.5
-        return _Newton(direction, decrement, tangent) if math.isfinite(decrement) else None
-
-    def centre(self, step: _Newton) -> bool:
-        """Move towards the central path by the longest step that does enough; False where none does."""
-        before, length = self._dual.value(self._theta, self._weight), 1.0
-        while length > 1e-8:
-            trial = self._theta + length * step.direction
-            if self._dual.value(trial, self._weight) < before - 0.05 * length * step.decrement**2:
-                self._move(trial)
-                return True
-            length *= 0.6
-        return False
-
-    def gap(self) -> float:
-        """How much of the optimum may be missing, at a point near the central path."""
-        return (self._dual.parameter + 2.0 * self._dual.parameter**0.5) / self._weight
-
-    def follow(self, step: _Newton) -> None:
-        """Move along the tangent of the central path, and give t the weight that belongs to the point there."""
-        share = _SHARE
-        while share > 0.1:
-            trial = self._theta + share * self._weight * step.tangent
-            if math.isfinite(self._dual.value(trial, 0.0)):
-                self._weight /= 1.0 - share
-                self._move(trial)
-                return
-            share *= 0.7
-        self._weight *= 2.0
-
-    def multipliers(self) -> Multipliers:
-        """The point, and the optimum of the relaxation that goes with it."""
-        dual, theta, inverse = self._dual, self._theta, self._inverse
-        if inverse is None:  # nothing to be seen of the primal: the middle of the region
-            inverse = torch.zeros(dual.size, dual.size, dtype=torch.float64, device="cpu")
-            inverse[-1, -1] = 1.0
-        moments = inverse / inverse[-1, -1]
-        mean = dual.forms[: 2 * dual.p] @ moments[:, -1]
-        tau = theta[2 + 2 * dual.p : 2 + 3 * dual.p]
-        return Multipliers(
-            values=theta, bound=self.highest, reachable=self.reachable, direction=moments[dual.inputs, -1],
-            conflict=tau.abs() * mean[: dual.p].clamp_min(0.0) * mean[dual.p :].clamp_min(0.0),
-            squares=moments[dual.inputs, dual.inputs],
-        )  # fmt: skip
+def _multipliers(dual: Dual, at: Iterate, highest: float, reachable: float) -> Multipliers:
+    """The iterate, and the optimum of the relaxation that goes with it."""
+    theta = at.theta.clone()
+    theta[0] = highest
+    moments = at.moments / at.moments[-1, -1]
+    mean = dual.forms[: 2 * dual.p] @ moments[:, -1]
+    tau = theta[2 + 2 * dual.p : 2 + 3 * dual.p]
+    return Multipliers(
+        values=theta, bound=highest, reachable=reachable, direction=moments[dual.inputs, -1],
+        conflict=tau.abs() * mean[: dual.p].clamp_min(0.0) * mean[dual.p :].clamp_min(0.0),
+        squares=moments[dual.inputs, dual.inputs],
+    )  # fmt: skip

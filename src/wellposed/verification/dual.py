@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from wellposed.verification.relaxation import Relaxed
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Inside:
+    """Multipliers where F is positive definite but for its last row, which t decides.
+
+    Attributes:
+        theta: θ, with zero in the place of t.
+        highest: the largest t for them.
+        barrier: −log det of F without its last row, less the logarithms of the multipliers that must be positive.
+        factor: the Cholesky factor of F without its last row.
+        reach: the last row of F, through the inverse of the factor.
+    """
+
+    theta: Tensor
+    highest: float
+    barrier: float
+    factor: Tensor
+    reach: Tensor
+
+    def __repr__(self) -> str:
+        return f"Inside(highest={self.highest:.6g})"
 
 
 class Dual:
@@ -58,75 +81,60 @@ class Dual:
         found.diagonal()[self.inputs] += theta[1]
         return found
 
-    def highest(self, theta: Tensor) -> tuple[float, float]:
-        """The largest t for the other multipliers, and log det of F without its last row; (−∞, 0) outside."""
+    def at(self, theta: Tensor) -> Inside | None:
+        """What the barrier needs of these multipliers, whatever their t; None outside."""
+        positive = theta[self.signed]
+        if not float(positive.min()) > 0.0:
+            return None
         rest = theta.clone()
         rest[0] = 0.0
         found = self.matrix(rest)
         factor, failed = torch.linalg.cholesky_ex(found[:-1, :-1])
         if int(failed):
-            return -math.inf, 0.0
-        reach = torch.linalg.solve_triangular(factor, found[:-1, -1:], upper=False)
-        return float(found[-1, -1]) - float(reach.square().sum()), 2.0 * float(factor.diagonal().log().sum())
-
-    def value(self, theta: Tensor, weight: float) -> float:
-        """−weight·t plus the barrier, at the t that is best for the other multipliers; infinite outside."""
-        positive = theta[self.signed]
-        if bool((positive <= 0.0).any()):
-            return math.inf
-        highest, determinant = self.highest(theta)
-        return -weight * highest - determinant - float(positive.log().sum())
-
-    def _charted(self, rows: Tensor) -> Tensor:
-        """The chart times a matrix whose rows are about the products, by its few entries."""
-        sizes = [1, *[self.p] * 5, self.s, self.s, 1]
-        one, zz, yy, z, y, zy, xx, x, identity = rows.split(sizes)
-        return torch.cat([-one, identity - one, zz - z, yy - y, -zy, z + y - one, xx - x])
-
-    def derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """Gradient of the barrier, factor of its scaled Hessian with the scale, and F⁻¹; None at the limit of float64.
-
-        Each F_i is a few products of forms, so that traces of their products are products of entries of one table.
-        """
-        lower, failed = torch.linalg.cholesky_ex(self.matrix(theta))
-        if int(failed):
             return None
-        inverse = torch.cholesky_inverse(lower)
-        moved = self.forms @ inverse
-        table = moved @ self.forms.t()
-        reach = moved[:, self.inputs]
-        reached = reach @ reach.t()
-        block = inverse[self.inputs, self.inputs]
-        first, second = self.first, self.second
-        products = len(first)
-        traces = torch.empty(products + 1, dtype=torch.float64, device="cpu")
-        traces[:-1] = table[first, second]
-        traces[-1] = block.diagonal().sum()
-        by_first = table[first].t().contiguous()
-        crossed = by_first[second]
-        hessian = torch.empty(products + 1, products + 1, dtype=torch.float64, device="cpu")
-        hessian[:-1, :-1] = by_first[first] * table[second].t().contiguous()[second]
-        hessian[:-1, :-1].addcmul_(crossed, crossed.t()).mul_(0.5)
-        hessian[:-1, -1] = hessian[-1, :-1] = reached[first, second]
-        hessian[-1, -1] = block.square().sum()
-        gradient = -(self.chart @ traces)
-        full = self._charted(self._charted(hessian).t().contiguous())
-        inverse_theta = 1.0 / theta[self.signed]
-        gradient[self.signed] -= inverse_theta
-        full.diagonal()[self.signed] += inverse_theta.square()
-        factored = _factored(full)
-        return None if factored is None else (gradient, *factored, inverse)
+        reach = torch.linalg.solve_triangular(factor, found[:-1, -1:], upper=False)[:, 0]
+        highest = float(found[-1, -1]) - float(reach.square().sum())
+        barrier = -2.0 * float(factor.diagonal().log().sum()) - float(positive.log().sum())
+        return Inside(rest, highest, barrier, factor, reach) if math.isfinite(highest) else None
 
+    def _traces(self, table: Tensor, identity: Tensor) -> Tensor:
+        """Traces of a matrix with all F_i, from its table of the forms and its trace over ξ."""
+        return self.chart @ torch.cat([table[self.first, self.second], identity[None]])
 
-def _factored(hessian: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The Cholesky factor of a Hessian with a diagonal of ones, raised a little if rounding left it indefinite, and its scale."""
-    scale = hessian.diagonal().clamp_min(1e-300).rsqrt()
-    scaled = scale[:, None] * hessian * scale
-    factor, failed = torch.linalg.cholesky_ex(scaled)
-    if int(failed):
-        scaled.diagonal().add_(1e-9)
-        factor, failed = torch.linalg.cholesky_ex(scaled)
-    return None if int(failed) else (factor, scale)
+    def along(self, symmetric: Tensor) -> Tensor:
+        """Traces of a symmetric matrix with all F_i."""
+        return self._traces((self.forms @ symmetric) @ self.forms.t(), symmetric.diagonal()[self.inputs].sum())
+
+    def _factors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the two forms whose product's symmetric part is F_i, but for the identity in that of κ.
+
+        Args:
+            rows: one for each form.
+        """
+        z, y, x, one = rows.split([self.p, self.p, self.s, 1])
+        return (
+            torch.cat([one, one, z, y, z, one.expand(self.p, -1), x]),
+            torch.cat([-one, -one, z - one, y - one, -y, z + y - one, x - one]),
+        )
+
+    def curvature(self, first: Tensor, second: Tensor) -> Tensor:
+        """Traces of F_i·first·F_j·second, for two symmetric matrices, by sums of products of entries of two tables."""
+        moved = self.forms @ first, self.forms @ second
+        tables = []
+        for rows in moved:
+            left, right = self._factors(rows @ self.forms.t())
+            tables.append((*self._factors(left.t()), self._factors(right.t())[1]))
+        (left, mixed, right), (other_left, other_mixed, other_right) = tables
+        found = mixed * other_mixed.t()
+        found = found + found.t()
+        found.addcmul_(left, other_right).addcmul_(right, other_left).mul_(0.25)
+        reached = moved[0][:, self.inputs] @ moved[1][:, self.inputs].t()
+        identity = (first[self.inputs, self.inputs] * second[self.inputs, self.inputs]).sum()
+        of_ball = self._traces(0.5 * (reached + reached.t()), identity)
+        found[1] += of_ball
+        found[:, 1] += of_ball
+        found[1, 1] -= identity
+        return found
 
 
 def _products(p: int, s: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from wellposed.verification.dual import Dual
+from wellposed.verification.dual import Dual, Inside
 
-_SCALES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # of the multipliers of units and ranges
-_BALLS = (1e-3, 1e-2, 1e-1, 1.0)  # of the multiplier of the ball
-_REFINEMENTS = (2.0, 1.4)  # of the best of them
+_BALLS = tuple(10.0 ** (power / 2) for power in range(-10, 9))  # of the ball, over those of units and ranges
 
 
-class _Trial(NamedTuple):
-    """The t that is best for some multipliers, −∞ outside, with their scale and that of the ball."""
-
-    highest: float
-    scale: float
-    ball: float
-    theta: Tensor
-
-
-def feasible(dual: Dual) -> Tensor:
-    """Multipliers inside: the bound in a diagonal metric λ, at the best of a few scales, moved inside.
+def feasible(dual: Dual) -> Inside:
+    """Multipliers inside: the bound in a diagonal metric λ, moved inside, at the best scale and ratio to that of the ball.
 
     Raises:
         ArithmeticError: none were found, for lack of digits.
@@ -34,26 +20,35 @@ def feasible(dual: Dual) -> Tensor:
     size = float((problem.objective[:p].abs() * dual.u).sum() + problem.objective[dual.inputs].norm())
     size = max(size, 1e-9 * (1.0 + abs(float(problem.objective[-1]))), 1e-150)
     for shape in (_of_metric(dual), dual.signed.double()):  # without the metric F is positive definite at every scale
-        reference = size / max(float(shape[2:].abs().amax()), 1e-300) if p + dual.s else 1.0
-        best = _best([_trial(dual, shape, scale * reference, ball * size) for scale in _SCALES for ball in _BALLS])
-        if best.highest == -math.inf:
-            continue
-        for factor in _REFINEMENTS:
-            changes = ((factor, 1.0), (1.0 / factor, 1.0), (1.0, factor), (1.0, 1.0 / factor))
-            best = _best([best, *(_trial(dual, shape, best.scale * a, best.ball * b) for a, b in changes)])
-        return best.theta
+        shape = shape / max(float(shape[2:].abs().amax()), 1e-300) if p + dual.s else shape
+        found = dual.at(_best_scale(dual, shape, size))
+        if found is not None:
+            return found
     raise ArithmeticError("the numbers of this relaxation are too far apart for float64")
 
 
-def _trial(dual: Dual, shape: Tensor, scale: float, ball: float) -> _Trial:
-    theta = shape * scale
-    theta[1] = ball
-    theta[0] = highest = dual.highest(theta)[0]
-    return _Trial(highest if math.isfinite(highest) else -math.inf, scale, ball, theta)
+def _best_scale(dual: Dual, shape: Tensor, size: float) -> Tensor:
+    """The multiple s > 0 of a direction, with some multiplier of the ball, that lets t be largest.
 
-
-def _best(trials: list[_Trial]) -> _Trial:
-    return max(trials, key=lambda trial: trial.highest)
+    F is sM + O with the objective O in its last row only. Without that row, M = LLᵀ, and with the last rows m of M and o of O
+    through L⁻¹, t is at most s(m̂ − ‖m‖²) + ô − 2m·o − ‖o‖²/s.
+    """
+    shape = shape.clone()
+    shape[0] = shape[1] = 0.0
+    matrix = dual.matrix(shape) - dual.objective
+    balls = torch.tensor(_BALLS, dtype=torch.float64, device="cpu")
+    grid = matrix[:-1, :-1].repeat(len(balls), 1, 1)
+    grid.diagonal(dim1=1, dim2=2)[:, dual.inputs] += balls[:, None]
+    factors, failed = torch.linalg.cholesky_ex(grid)
+    last = torch.stack([matrix[:-1, -1], dual.objective[:-1, -1]], 1).expand(len(balls), -1, -1)
+    own, goal = torch.linalg.solve_triangular(factors, last, upper=False).unbind(2)
+    falling = (balls - matrix[-1, -1] + own.square().sum(1)).clamp_min(1e-300)
+    pulled = goal.square().sum(1)
+    highest = -2.0 * ((own * goal).sum(1) + (falling * pulled).sqrt())
+    best = int(torch.where((failed == 0) & torch.isfinite(highest), highest, -torch.inf).argmax())
+    shape[1] = balls[best]
+    scale = float((pulled[best] / falling[best]).sqrt())
+    return shape * min(max(scale, 1e-6 * size), 1e6 * size)
 
 
 def _of_metric(dual: Dual) -> Tensor:

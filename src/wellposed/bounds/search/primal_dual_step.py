@@ -122,8 +122,8 @@ class Newton:
         linear = half.add(half.t()).sub_(numbers.seen, alpha=float(direction[-1]))
         curved = self._curved(direction)
         falling = max(-float(direction[-1]) / at.reciprocal, 1e-300)
-        first = _longest(guess, at.slack, linear, curved, largest=0.9 / falling)
-        second = _longest(guess, at.dual, change)
+        first = longest(guess, at.slack, linear, curved, largest=0.9 / falling)
+        second = longest(guess, at.dual, change)
         if first is None or second is None:
             return None
         kept = 0.99 if min(first, second) > 0.9 else 0.95
@@ -139,7 +139,7 @@ def _symmetric(matrix: Tensor) -> Tensor:
     return 0.5 * (matrix + matrix.t())
 
 
-def _longest(
+def longest(
     guess: float, matrix: Tensor, linear: Tensor, curved: Tensor | None = None, largest: float = 1.0
 ) -> float | None:
     """The largest of some lengths x, at most a given one, with A + xB − x²C ≻ 0, or None, from a guess on."""
