@@ -76,6 +76,8 @@ if TYPE_CHECKING:
     from wellposed.network import register as register
     from wellposed.network.embedding import Embedding as Embedding
     from wellposed.network.embedding import embed as embed
+    from wellposed.network.wrapping import Wrapped as Wrapped
+    from wellposed.network.wrapping import wrap as wrap
     from wellposed.operators.graphs import Graphs as Graphs
     from wellposed.solvers import Adaptive as Adaptive
     from wellposed.solvers import Anderson as Anderson
@@ -141,6 +143,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "layers.explicit": ("ExplicitBlock",),
     "layers.implicit_layer": ("ImplicitLayer",),
     "network": ("Block", "Elementwise", "Network", "Own", "materialise", "register"),
+    "network.wrapping": ("Wrapped", "wrap"),
     "network.embedding": ("Embedding", "embed"),
     "operators.graphs": ("Graphs",),
     "solvers": (

@@ -44,6 +44,11 @@ class Attack(Common):
 def attack(arguments: list[str]) -> int:
     """``wellposed attack RUN``."""
     options = parse(Attack, arguments, "wellposed attack")
+    from wellposed.experiments.network_folders import refuse_network_folder
+
+    refuse_network_folder(
+        options.run, "attack", "needs gradients, which its file has not: attack the run that it is of"
+    )
     with one_writer(options.run):
         return _attack(options, radii_for(options.run, options.eps))
 

@@ -31,7 +31,7 @@ class Certify(Common):
     """
 
     run: tyro.conf.Positional[Path] = Path()
-    """The run folder."""
+    """The run folder; or a network folder of wellposed.save, with --data."""
     eps: tuple[float, ...] | None = None
     """Euclidean radii of the table, in the units of the inputs; default: 0.05 to 0.5 for pixels, and for tables of your own as
     much of the least standard deviation of a column."""
@@ -40,6 +40,8 @@ class Certify(Common):
     data: str | None = None
     """Test inputs of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json. Of a run
     on data of your own: where they are now, or another such file."""
+    target: str = ""
+    """Of a network folder and a table: the column with the classes."""
     method: Literal["tightest", "product", "metric", "ladder"] = "tightest"
     """product of the blocks' constants; metric, the best diagonal metric for the last layer and its head; or the tightest.
     ladder verifies image by image, up to branch and bound."""
@@ -65,8 +67,20 @@ def certify(arguments: list[str]) -> int:
         raise InputError(
             f"jobs={options.jobs!r}, ray={options.ray!r}: only --method ladder is spread; leave these options out"
         )
+    from wellposed.experiments.network_folders import certify_folder, is_network_folder
+    from wellposed.experiments.tables import as_text
     from wellposed.training.about import about_run
 
+    if is_network_folder(options.run):
+        if options.deployed or options.method != "tightest":
+            raise InputError(
+                "deployed, method: a network folder is certified as it stands, by what its certificates claim"
+            )
+        found = certify_folder(
+            options.run, options.data, target=options.target, norm=options.norm.removeprefix("l"), radii=options.eps,
+            limit=options.limit,
+        )  # fmt: skip
+        return show(asdict(found), as_text(found), options)
     with one_writer(options.run):
         about = about_run(options.run)
         if about.inputs == "graphs":

@@ -70,9 +70,13 @@ def _beside(entry: Compared) -> dict[str, Any]:
 def report(arguments: list[str]) -> int:
     """``wellposed report RUN``."""
     options = parse(Report, arguments, "wellposed report")
+    from wellposed.experiments.network_folders import refuse_network_folder
     from wellposed.experiments.report import write_report
     from wellposed.experiments.tables import as_text
 
+    refuse_network_folder(
+        options.run, "report", "draws what runs note; its card.md says what is known, certify --data the rest"
+    )
     with one_writer(options.run):
         eps = radii_for(options.run, options.eps)
         page, summary = write_report(options.run, eps, options.data_root, options.data)

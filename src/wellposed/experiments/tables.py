@@ -126,9 +126,11 @@ def header(summary: Summary) -> str:
     said = "".join(f"; {remark}" for remark in summary.remarks)
     error = f"test error {100 * summary.test_error:.2f} %"
     error += f" on {summary.tested} {summary.inputs}" if summary.tested else ""
-    if summary.lipschitz is None or summary.lower_bound is None:
+    if summary.lipschitz is None:
         units = "" if summary.inputs == "images" else f" ({summary.units})"
         return f"{summary.run}: {error}, no certificate{units}{said}"
+    if summary.lower_bound is None:
+        return f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g} ({summary.units}){said}"
     return (
         f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g}, "
         f"at least {summary.lower_bound:.4g} ({summary.units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"

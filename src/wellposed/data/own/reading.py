@@ -59,12 +59,12 @@ def load_file(path: Path, *, task: str = "classification", target: str = "") -> 
     return assembled(parts, name=path.name, task=task, source=Source(str(path), source_digest(path), names))
 
 
-def load_to_evaluate(path: Path, *, classes: int, target: str = "", names: Sequence[str] = ()) -> Evaluation:
+def load_to_evaluate(path: Path, *, classes: int | None, target: str = "", names: Sequence[str] = ()) -> Evaluation:
     """Samples of a user's own file for a network that is finished: its test part or, where it has none, all that it has.
 
     Args:
         path: see `load_file`.
-        classes: number of classes that the network tells apart; the file need not have samples of all.
+        classes: number of classes that the network tells apart, of which the file need not have all; None to leave that open.
         target: see `load_file`.
         names: names of the classes in their order; empty where they are numbers, or the file's own in order.
 
@@ -75,7 +75,7 @@ def load_to_evaluate(path: Path, *, classes: int, target: str = "", names: Seque
     parts, _ = _parts(path, "classification", target, tuple(names))
     part = "test" if "test" in parts else "train"
     x, y = tensors_of(parts[part], "classification")
-    if int(y.max()) >= classes:
+    if classes is not None and int(y.max()) >= classes:
         raise DataError(
             f"{parts[part].y_name}: has the label {int(y.max())}; the network has the classes 0…{classes - 1}"
         )
