@@ -16,7 +16,7 @@ from wellposed.errors import CheckpointError
 from wellposed.experiments.iterations import iterations
 from wellposed.experiments.learning import Learned, learned
 from wellposed.reproduction.cell import Workspace, digest_of
-from wellposed.reproduction.watching import EveryEpoch
+from wellposed.reproduction.watching import measured as measured_after_epoch
 from wellposed.training.config import TrainConfig, presets, read_config
 from wellposed.training.files import make_folder
 from wellposed.training.folder import RunFolder
@@ -71,9 +71,12 @@ def trained(workspace: Workspace, config: TrainConfig, watched: int = 0) -> Path
     return folder.path
 
 
-def _watcher(workspace: Workspace, config: TrainConfig, run: Path, images: int) -> EveryEpoch:
+def _watcher(workspace: Workspace, config: TrainConfig, run: Path, images: int) -> Any:
+    from wellposed.training.every_epoch import EveryEpoch  # needs the extra for training
+
     data = load_images(config.data, workspace.data_root)
-    return EveryEpoch(run / _EPOCHS, data.test_x[:images], data.test_y[:images])
+    x, y = data.test_x[:images], data.test_y[:images]
+    return EveryEpoch(run / _EPOCHS, lambda model, device: measured_after_epoch(model, x.to(device), y.to(device)))
 
 
 def epochs_of(run: Path) -> list[dict[str, float]]:
