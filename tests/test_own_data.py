@@ -112,6 +112,8 @@ def test_tables_are_attacked_within_the_range_of_their_columns(trained, capsys):
         0.0 < distance < float("inf") for distance in attacked.distances
     )  # it finds something: the box is no [0, 1]
     assert all(d > r or d == 0.0 for r, d in zip(certified.best, attacked.distances, strict=True))
+    for command in (["certify"], ["attack", "--eps", "1", "--steps", "2"]):
+        assert "own units in wine.csv" in output_of(capsys, [*command[:1], folder, *command[1:], "--norm", "linf"]).out
     assert "AutoAttack is for images" in output_of(capsys, ["attack", folder, "--auto"], 2).err
     page = output_of(capsys, ["report", folder])
     assert "own units" in (folder / "report.html").read_text(encoding="utf-8") and page.err == ""

@@ -225,7 +225,7 @@ class Cell(nn.Module):
 
 def test_a_wrapped_module_that_contracts_has_evidence():
     cell, x = Cell(0.9), torch.randn(7, 3)
-    layer = wp.wrap(cell, state_shape=(5,), guaranteed=True)
+    layer = wp.wrap(cell, (3,), state_shape=(5,), guaranteed=True)
     assert layer.contraction().factor == pytest.approx(0.9, rel=1e-5) and "contracts by 0.9" in repr(layer)
     solution = layer.solve(x)
     exact = torch.zeros(7, 5, dtype=torch.float64)
@@ -248,22 +248,54 @@ def test_a_wrapped_module_that_contracts_has_evidence():
 
 def test_a_wrapped_module_without_proof_says_so():
     for block in (Cell(1.5), nn.Bilinear(5, 3, 5)):
-        layer = wp.wrap(block, state_shape=(5,))
+        layer = wp.wrap(block, (3,), state_shape=(5,))
         assert "nothing is guaranteed" in repr(layer)
         with pytest.raises(wp.GuaranteeError, match="block"):
-            wp.wrap(block, state_shape=(5,), guaranteed=True)
-    assert wp.wrap(Cell(0.5), state_shape=(5,)).solve(torch.randn(2, 3)).error_bound is not None
+            wp.wrap(block, (3,), state_shape=(5,), guaranteed=True)
+    assert wp.wrap(Cell(0.5), (3,), state_shape=(5,)).solve(torch.randn(2, 3)).error_bound is not None
 
     class Product(nn.Module):
         def forward(self, z, x):
             return 0.1 * z * x  # its constant in z depends on x: nothing holds for every x
 
-    assert "nothing is guaranteed" in repr(wp.wrap(Product()))
-    assert wp.wrap(Product()).solve(torch.ones(2, 4)).error_bound is None
+    assert "nothing is guaranteed" in repr(wp.wrap(Product(), (4,)))
+    assert wp.wrap(Product(), (4,)).solve(torch.ones(2, 4)).error_bound is None
     with pytest.raises(wp.CertificateError):
-        wp.certify(nn.Sequential(nn.Linear(4, 4), wp.wrap(Product())), inputs=torch.rand(2, 4))
+        wp.certify(nn.Sequential(nn.Linear(4, 4), wp.wrap(Product(), (4,))), inputs=torch.rand(2, 4))
     with pytest.raises(wp.InputError, match="block: is a function"):
-        wp.wrap(lambda z, x: z)
+        wp.wrap(lambda z, x: z, (3,))
+
+
+class Stretching(nn.Module):
+    """One number of the state, added to all five: its constant is √5 times that of the map that gives it."""
+
+    def __init__(self):
+        super().__init__()
+        self.narrow = nn.Linear(5, 1, bias=False)
+        nn.init.constant_(self.narrow.weight, 0.7 / 5**0.5)
+
+    def forward(self, z, x):
+        return self.narrow(z) + x
+
+
+class Noisy(Cell):
+    def forward(self, z, x):
+        return super().forward(z, x) + torch.rand(1, 5)
+
+
+def test_what_could_fool_the_proof_is_refused():
+    hooked, inplace = Cell(0.5), Cell(0.5)
+    hooked.register_forward_hook(lambda module, args, output: 3.0 * output)
+    inplace.state = nn.Sequential(nn.Linear(5, 5), nn.ELU(alpha=9.0, inplace=True))
+    for block, shape in ((Stretching(), (5,)), (Noisy(0.5), (3,)), (hooked, (3,)), (inplace, (3,))):
+        layer = wp.wrap(block, shape, state_shape=(5,))
+        with pytest.raises(wp.GuaranteeError):
+            layer.contraction()
+    z = torch.ones(1, 5)
+    moved = Stretching()(z, torch.zeros(1, 5)) - Stretching()(torch.zeros(1, 5), torch.zeros(1, 5))
+    assert moved.norm() > 1.5 * z.norm()  # it does not contract
+    with pytest.raises(wp.InputError, match=r"one input has shape \(4,\)"):
+        wp.wrap(Cell(0.5), (3,), state_shape=(5,))(torch.rand(2, 4))
 
 
 def test_arrays_that_are_no_numbers_name_the_array():

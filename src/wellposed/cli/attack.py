@@ -87,10 +87,17 @@ def _attack(options: Attack, radii: tuple[float, ...]) -> int:
     if norm == "2":
         return show_table(options.run, options)
     shares = {f"{radius:g}": found.accuracy(radius) for radius in radii}
-    result = {"run": str(options.run), "norm": options.norm, "samples": len(found.distances), "attacked": shares}
+    about = about_run(options.run)
+    result = {
+        "run": str(options.run),
+        "units": about.units,
+        "norm": options.norm,
+        "samples": len(found.distances),
+        "attacked": shares,
+    }
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     return show(
         result,
-        f"{options.run}: accuracy under {options.norm} attacks {table}, {len(found.distances)} {about_run(options.run).inputs}",
+        f"{options.run}: accuracy under {options.norm} attacks {table}, {len(found.distances)} {about.inputs}, {about.units}",
         options,
     )

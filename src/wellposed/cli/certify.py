@@ -163,18 +163,20 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
         data: name of the data or of what was certified; None for the run's own.
         more: further entries of the result.
     """
-    radii = radii_for(options.run, options.eps)
+    from wellposed.training.about import about_run
+
+    radii, units = radii_for(options.run, options.eps), about_run(options.run).units
     shares = {f"{radius:g}": found.accuracy(radius) for radius in radii}
     result: dict[str, Any] = {
         "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
-        "test_error": found.test_error,
+        "test_error": found.test_error, "units": units,
         "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
         "unsolved": found.unsolved, "left_out": list(found.left_out), **more,
     }  # fmt: skip
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     text = (
         f"{options.run}{'' if data is None else f' on {data}'}: error {100 * found.test_error:.2f} %, constant "
-        f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g}, certified {table}"
+        f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g} ({units}), certified {table}"
     )
     text += "".join(f", {value} {name}" for name, value in more.items())
     if "float64" in found.radii:
