@@ -45,7 +45,7 @@ def recipes(arguments: list[str]) -> int:
     from wellposed.reproduction.pages import as_text
     from wellposed.reproduction.pictures import draw
     from wellposed.reproduction.recipe import result_path, run_recipe
-    from wellposed.reproduction.view import Figure
+    from wellposed.reproduction.view import figures_of
 
     if options.list:
         rows = [_row(recipe) for recipe in RECIPES.values()]
@@ -60,9 +60,8 @@ def recipes(arguments: list[str]) -> int:
         with counting(f"{recipe.name}: measurements", quiet=options.json) as done:
             records = run_recipe(recipe, workspace, quick=options.quick, jobs=options.jobs, ray=options.ray, done=done)
         view = recipe.view(records)
-        for part in view:
-            if isinstance(part, Figure):
-                draw(part, options.out / "figures")
+        for figure in figures_of(view):
+            draw(figure, options.out / "figures")
         results[recipe.name] = [dataclasses.asdict(record) for record in records]
         texts.append(
             f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n{as_text(view)}\n\n"

@@ -68,6 +68,10 @@ class Record:
     measured: dict[str, Any]
     circumstances: dict[str, Any] = field(default_factory=dict)
 
+    def is_of(self, measure: Callable[..., dict[str, Any]]) -> bool:
+        """Whether it is a record of a measurement."""
+        return self.task == measure.__name__
+
     @property
     def cpu_hours(self) -> float:
         """CPU time that the measurement took, in hours."""
