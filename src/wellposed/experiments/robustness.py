@@ -115,7 +115,7 @@ def _other(name: str, config: TrainConfig, data: TensorData, data_root: Path | N
         known = load_images(name, data_root)
         other = Evaluation(known.test_x, known.test_y)
     if tuple(other.x.shape[1:]) != data.shape or int(other.y.max()) >= data.task.outputs:
-        raise InputError(f"data={name!r}: has other inputs or classes than the run's own {data.name}")
+        raise InputError(f"data={name!r}: has other {data.inputs} or classes than the run's own {data.name}")
     return other
 
 
