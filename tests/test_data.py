@@ -13,7 +13,7 @@ import wellposed as wp
 from wellposed import testing
 from wellposed.data import load_images
 from wellposed.data.mnist import parse_idx
-from wellposed.errors import DataError
+from wellposed.errors import DataError, OwnFileWarning
 
 REAL = os.environ.get("WELLPOSED_DATA")
 needs_data = pytest.mark.skipif(REAL is None, reason="WELLPOSED_DATA is not set")
@@ -58,15 +58,19 @@ def test_corrupt_file_is_refused(tmp_path):
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"not mnist"))
-    with pytest.raises(DataError, match="SHA-256 differs"):
+    with (
+        pytest.warns(OwnFileWarning, match="another file"),
+        pytest.raises(DataError, match="not an IDX file") as refusal,
+    ):
         load_images("mnist", tmp_path)
+    assert "elete" not in str(refusal.value)
 
 
 def test_download_is_checked(tmp_path, monkeypatch):
     import io
 
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: io.BytesIO(b"a captive portal"))
-    with pytest.raises(DataError, match="SHA-256 differs"):
+    with pytest.warns(OwnFileWarning, match="another file"), pytest.raises(DataError, match="not a gzip file"):
         load_images("mnist", tmp_path)
 
 

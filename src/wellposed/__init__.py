@@ -76,6 +76,8 @@ if TYPE_CHECKING:
     from wellposed.network import register as register
     from wellposed.network.embedding import Embedding as Embedding
     from wellposed.network.embedding import embed as embed
+    from wellposed.network.wrapping import Wrapped as Wrapped
+    from wellposed.network.wrapping import wrap as wrap
     from wellposed.operators.graphs import Graphs as Graphs
     from wellposed.solvers import Adaptive as Adaptive
     from wellposed.solvers import Anderson as Anderson
@@ -141,6 +143,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "layers.explicit": ("ExplicitBlock",),
     "layers.implicit_layer": ("ImplicitLayer",),
     "network": ("Block", "Elementwise", "Network", "Own", "materialise", "register"),
+    "network.wrapping": ("Wrapped", "wrap"),
     "network.embedding": ("Embedding", "embed"),
     "operators.graphs": ("Graphs",),
     "solvers": (
@@ -159,7 +162,11 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "solvers.problem": ("AffineProblem",),
     "solvers.solution": ("Solution", "Status"),
     "verification": ("Verdict", "Verifier"),
+    "experiments.own_training": ("Trained", "train"),
+    "training.own": ("TrainingData", "TrainingModule"),
+    "models.classifier": ("normalised",),
 }
+_ROOMS = {"losses": "training.losses", "families": "models.families"}  # whole modules that have a shorter name here
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *_HOME_OF]
@@ -173,6 +180,8 @@ def __getattr__(name: str) -> Any:
         found = getattr(importlib.import_module(f"wellposed.{_HOME_OF[name]}"), name)
         globals()[name] = found
         return found
+    if name in _ROOMS:
+        return importlib.import_module(f"wellposed.{_ROOMS[name]}")
     if not name.startswith("_"):
         try:
             return importlib.import_module(f"wellposed.{name}")

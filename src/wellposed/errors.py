@@ -59,6 +59,10 @@ class NotConvergedWarning(UserWarning):
     """A solve ended without reaching its tolerance, and the caller asked for a warning or for a radius, which is then zero."""
 
 
+class OwnFileWarning(UserWarning):
+    """A file of a known data set is not the published one: results are about the file that is there."""
+
+
 @contextlib.contextmanager
 def failing_as_unprovable(what: str) -> Iterator[None]:
     """Turn other exceptions than this library's into a `CertificateError`: parts that do not fit together fail in many ways.

@@ -38,12 +38,13 @@ def adversarial_distances(
     auto: bool = False,
     is_fooled: Judge | None = None,
     done: Callable[[int], None] = lambda count: None,
+    box: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attack every input with a minimal-norm attack and with projected gradient descent at each radius.
 
     Args:
-        model: maps pixels in [0, 1] to logits; attacked in eval mode. Its modes and gradients, and the global random generators
-            and loggers, are afterwards as they were.
+        model: maps inputs (pixels unless a box is given) to logits; attacked in eval mode. Its modes and gradients and the global
+            random generators and loggers, are afterwards as they were.
         x: inputs, shape (batch, ...).
         labels: true classes, shape (batch,).
         radii: in pixel units, for projected gradient descent.
@@ -54,6 +55,7 @@ def adversarial_distances(
         auto: whether to run `auto_attack` too, at each radius on the inputs that have withstood all others.
         is_fooled: judges candidates; by default the model's largest logit decides. A stricter judge counts the errors of solves.
         done: called with the number of inputs finished so far.
+        box: least and largest values that inputs may have, of shapes that are broadcast to theirs; None for 0 and 1.
 
     Returns:
         Distances of shape (batch,), float64: zero for misclassified inputs, infinite where no attack succeeded; and the
@@ -61,27 +63,29 @@ def adversarial_distances(
 
     Raises:
         MissingExtraError: foolbox, or the package for ``auto``, is not installed.
-        InputError: pixels outside [0, 1].
+        InputError: inputs outside the box, or AutoAttack for other inputs than images.
     """
     norm = norm_named(norm)
+    edges = (torch.tensor(0.0, device="cpu"), torch.tensor(1.0, device="cpu")) if box is None else box
     judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)
     found: list[Search] = []
     with unchanged(model):
         attacks = _attacks(norm, radii, steps, restarts, carlini_wagner)
-        labels = _checked_labels(model, x, labels)
+        check(not auto or x.ndim == 4, "auto", auto, "AutoAttack is for images")
+        labels = _checked_labels(model, x, labels, edges)
         if not len(x):
             return torch.zeros(0, dtype=torch.float64, device="cpu"), x
         torch.manual_seed(0)
         for images, truth in zip(x.detach().split(_BATCH), labels.split(_BATCH), strict=True):
-            found.append(Search(judge, images, truth, float(norm)))
-            _attack(model, found[-1], attacks)
+            found.append(Search(judge, images, truth, float(norm), edges))
+            _attack(model, found[-1], attacks, edges)
             for radius in radii if auto else ():
                 found[-1].press(functools.partial(auto_attack, model, norm=norm), radius)
             done(sum(len(search.best) for search in found))
     return torch.cat([search.best for search in found]), torch.cat([search.examples for search in found])
 
 
-def _checked_labels(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+def _checked_labels(model: nn.Module, x: Tensor, labels: Tensor, box: tuple[Tensor, Tensor]) -> Tensor:
     """Labels as foolbox takes them, where they and the pixels are what an attack is about."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise InputError(f"x: is a {type(x).__name__}; needs a floating-point torch tensor of shape (batch, ...)")
@@ -92,8 +96,9 @@ def _checked_labels(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
         classes = model(x[:1]).shape[1]
     inside = 0 <= int(labels.min()) <= int(labels.max()) < classes
     check(inside, "labels", (int(labels.min()), int(labels.max())), f"must lie in 0…{classes - 1}")
-    if not 0.0 <= float(x.min()) <= float(x.max()) <= 1.0:
-        raise InputError(f"x: pixels span [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
+    if not bool(((x >= box[0]) & (x <= box[1])).all()):
+        reach = f"[{float(box[0].min()):.3g}, {float(box[1].max()):.3g}]"
+        raise InputError(f"x: pixels span [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in {reach}")
     return labels.long()
 
 
@@ -120,11 +125,34 @@ def _attacks(
     return attacks
 
 
-def _attack(model: nn.Module, search: Search, attacks: list[tuple[Any, list[Any]]]) -> None:
-    wrapped = require("foolbox", "attack").PyTorchModel(model, bounds=(0, 1), device=search.images.device)
+def _attack(model: nn.Module, search: Search, attacks: list[tuple[Any, list[Any]]], box: tuple[Tensor, Tensor]) -> None:
+    """Run the attacks in the cube around the box, which foolbox knows, and offer what they find, moved into the box."""
+    low, high = box
+    bounds = (float(low.min()), float(high.max()))
+    within = model if low.ndim == 0 else Within(model, low, high)
+    wrapped = require("foolbox", "attack").PyTorchModel(within.eval(), bounds=bounds, device=search.images.device)
     for attack, tried in attacks:
         for candidates in attack(wrapped, search.images, search.truth, epsilons=tried)[1]:
-            search.offer(candidates)
+            search.offer(candidates if low.ndim == 0 else candidates.clamp(low, high))
+
+
+class Within(nn.Module):
+    """A model of inputs that are moved into a box first.
+
+    Args:
+        model: the model.
+        low: least values of one input.
+        high: largest values of one input.
+    """
+
+    def __init__(self, model: nn.Module, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        self.model, self._low, self._high = model, low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The model's outputs for inputs of any size."""
+        value: Tensor = self.model(x.clamp(self._low, self._high))
+        return value
 
 
 def _on_margins(descent: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +19,13 @@ class Search:
         images: shape (batch, ...).
         truth: true classes, shape (batch,).
         order: of the norm.
+        box: least and largest values that inputs may have, numbers or tensors.
     """
 
-    def __init__(self, judge: Judge, images: Tensor, truth: Tensor, order: float) -> None:
-        self._judge, self.images, self.truth, self._order = judge, images, truth, order
+    def __init__(
+        self, judge: Judge, images: Tensor, truth: Tensor, order: float, box: tuple[Any, Any] = (0.0, 1.0)
+    ) -> None:
+        self._judge, self.images, self.truth, self._order, self._box = judge, images, truth, order, box
         with torch.no_grad():
             wrong = judge(images, truth)
         self.best = torch.where(wrong, 0.0, torch.inf).double()
@@ -33,7 +37,7 @@ class Search:
             fooled = self._judge(candidates, self.truth)
         moved = (candidates.double() - self.images.double()).flatten(1)
         distance = torch.linalg.vector_norm(moved, self._order, dim=1)
-        valid = ((candidates >= 0.0) & (candidates <= 1.0)).flatten(1).all(1)
+        valid = ((candidates >= self._box[0]) & (candidates <= self._box[1])).flatten(1).all(1)
         better = fooled & valid & (distance < self.best)
         self.best = torch.where(better, distance, self.best)
         self.examples[better] = candidates[better]

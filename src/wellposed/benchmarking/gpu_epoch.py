@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from wellposed.constraints.base import Projected
 from wellposed.data import ImageData, load_images
 from wellposed.training.config import presets
 from wellposed.training.loaders import build_model, training_batches
+from wellposed.training.losses import project
 
 PRESET = "papers/cifar10-mondeq-conv"
 _IMAGES, _TINY = 50_000, 2
@@ -47,9 +47,7 @@ def epoch(device: torch.device, data_root: Path | None, *, seconds: float, tiny:
         loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
         loss.backward()
         optimizer.step()
-        for part in model.modules():
-            if isinstance(part, Projected):
-                part.project()
+        project(model)
         seen += len(labels)
     last = float(loss.detach())  # waits for the device
     return {

@@ -13,7 +13,7 @@ from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
 from wellposed.errors import InputError
-from wellposed.experiments.radii import RADII
+from wellposed.experiments.radii import radii_for
 from wellposed.training.writer import one_writer
 
 if TYPE_CHECKING:
@@ -31,13 +31,17 @@ class Certify(Common):
     """
 
     run: tyro.conf.Positional[Path] = Path()
-    """The run folder."""
-    eps: tuple[float, ...] = RADII
-    """Euclidean radii of the table, pixels in [0, 1]."""
+    """The run folder; or a network folder of wellposed.save, with --data."""
+    eps: tuple[float, ...] | None = None
+    """Euclidean radii of the table, in the units of the inputs; default: 0.05 to 0.5 for pixels, and for tables of your own as
+    much of the least standard deviation of a column."""
     limit: int | None = None
     """Only the first so many test images."""
     data: str | None = None
-    """Test images of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json."""
+    """Test inputs of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json. Of a run
+    on data of your own: where they are now, or another such file."""
+    target: str = ""
+    """Of a network folder and a table: the column with the classes."""
     method: Literal["tightest", "product", "metric", "ladder"] = "tightest"
     """product of the blocks' constants; metric, the best diagonal metric for the last layer and its head; or the tightest.
     ladder verifies image by image, up to branch and bound."""
@@ -63,11 +67,25 @@ def certify(arguments: list[str]) -> int:
         raise InputError(
             f"jobs={options.jobs!r}, ray={options.ray!r}: only --method ladder is spread; leave these options out"
         )
-    from wellposed.experiments.graph_robustness import inputs_of_run
+    from wellposed.experiments.network_folders import certify_folder, is_network_folder
+    from wellposed.experiments.tables import as_text
+    from wellposed.training.about import about_run
 
-    by_inputs = {"images": _images, "vectors": _vectors, "graphs": _graphs}
+    if is_network_folder(options.run):
+        if options.deployed or options.method != "tightest":
+            raise InputError(
+                "deployed, method: a network folder is certified as it stands, by what its certificates claim"
+            )
+        found = certify_folder(
+            options.run, options.data, target=options.target, norm=options.norm.removeprefix("l"), radii=options.eps,
+            limit=options.limit,
+        )  # fmt: skip
+        return show(asdict(found), as_text(found), options)
     with one_writer(options.run):
-        return by_inputs[inputs_of_run(options.run)](options)
+        about = about_run(options.run)
+        if about.inputs == "graphs":
+            return _graphs(options)
+        return _classes(options) if about.has_logits else _numbers(options)
 
 
 def _graphs(options: Certify) -> int:
@@ -89,10 +107,12 @@ def _graphs(options: Certify) -> int:
     return show_table(options.run, options)
 
 
-def _vectors(options: Certify) -> int:
+def _numbers(options: Certify) -> int:
     from wellposed.experiments.regression import as_text, certify_estimates
+    from wellposed.experiments.robustness import told_apart
 
-    if options.data is not None or options.deployed or options.method == "ladder":
+    moved, other = told_apart(options.run, options.data)
+    if other is not None or options.deployed or options.method == "ladder":
         raise InputError(
             "data, deployed, method: a network that estimates numbers gets a slope, on its own test inputs"
         )
@@ -100,14 +120,14 @@ def _vectors(options: Certify) -> int:
         found = certify_estimates(
             options.run, data_root=options.data_root, limit=options.limit, done=done,
             method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
-            seconds=options.seconds,
+            seconds=options.seconds, own_data=moved,
         )  # fmt: skip
     _tell(found)
     return show({"run": str(options.run), **asdict(found)}, as_text(options.run, found), options)
 
 
-def _images(options: Certify) -> int:
-    from wellposed.experiments.robustness import certify_run
+def _classes(options: Certify) -> int:
+    from wellposed.experiments.robustness import certify_run, told_apart
 
     if options.deployed:
         return _deployed(options)
@@ -115,16 +135,17 @@ def _images(options: Certify) -> int:
         raise InputError(f"tolerance={options.tolerance!r}: is about a deployed file; add --deployed, or leave it out")
     if options.method == "ladder":
         return _verify(options)
-    with counting("images certified", quiet=options.json) as done:
+    _, other = told_apart(options.run, options.data)
+    with counting("inputs certified", quiet=options.json) as done:
         found = certify_run(
             options.run, data_root=options.data_root, limit=options.limit, done=done, other_data=options.data,
             method=None if options.method == "tightest" else options.method, norm=options.norm.removeprefix("l"),
             seconds=options.seconds,
         )  # fmt: skip
     _tell(found)
-    if options.data is None and options.norm == "l2":
+    if other is None and options.norm == "l2":
         return show_table(options.run, options)
-    return _show(options, found, options.data, {})
+    return _show(options, found, other, {})
 
 
 def _tell(found: Certified | Estimate) -> None:
@@ -142,21 +163,24 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
         data: name of the data or of what was certified; None for the run's own.
         more: further entries of the result.
     """
-    shares = {f"{radius:g}": found.accuracy(radius) for radius in options.eps}
+    from wellposed.training.about import about_run
+
+    radii, units = radii_for(options.run, options.eps), about_run(options.run).units
+    shares = {f"{radius:g}": found.accuracy(radius) for radius in radii}
     result: dict[str, Any] = {
         "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
-        "test_error": found.test_error,
+        "test_error": found.test_error, "units": units,
         "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
         "unsolved": found.unsolved, "left_out": list(found.left_out), **more,
     }  # fmt: skip
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     text = (
         f"{options.run}{'' if data is None else f' on {data}'}: error {100 * found.test_error:.2f} %, constant "
-        f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g}, certified {table}"
+        f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g} ({units}), certified {table}"
     )
     text += "".join(f", {value} {name}" for name, value in more.items())
     if "float64" in found.radii:
-        result["float64"] = {f"{radius:g}": found.accuracy(radius, "float64") for radius in options.eps}
+        result["float64"] = {f"{radius:g}": found.accuracy(radius, "float64") for radius in radii}
         text += ", in float64 " + ", ".join(
             f"{100 * share:.2f} % at {radius}" for radius, share in result["float64"].items()
         )
@@ -166,31 +190,36 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
 def _deployed(options: Certify) -> int:
     from wellposed.deployment.export import TOLERANCE
     from wellposed.experiments.deployment import certify_deployed
+    from wellposed.experiments.robustness import told_apart
 
-    if options.data is not None or options.method != "tightest":
+    moved, other = told_apart(options.run, options.data)
+    if other is not None or options.method != "tightest":
         raise InputError("data, method: --deployed certifies the run's own test images by the tightest constants")
     with counting("images certified", quiet=options.json) as done:
         found, refused = certify_deployed(
             options.run, data_root=options.data_root, limit=options.limit,
             tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
-            norm=options.norm.removeprefix("l"), done=done, seconds=options.seconds,
+            norm=options.norm.removeprefix("l"), done=done, seconds=options.seconds, own_data=moved,
         )  # fmt: skip
     _tell(found)
     return _show(options, found, "the deployed file", {"refused": refused})
 
 
 def _verify(options: Certify) -> int:
+    from wellposed.experiments.robustness import told_apart
     from wellposed.experiments.verification import as_text, verify_run
 
-    if options.data is not None:
+    moved, other = told_apart(options.run, options.data)
+    if other is not None:
         raise InputError(f"data={options.data!r}: the ladder verifies the run's own test images; leave this option out")
     if options.norm == "l1":
         raise InputError("norm='l1': the ladder verifies l2 balls and linf boxes")
     norm = options.norm.removeprefix("l")
     with counting("images verified", quiet=options.json) as done:
         found = verify_run(
-            options.run, data_root=options.data_root, norm=norm, radii=options.eps, limit=options.limit,
+            options.run, data_root=options.data_root, norm=norm, radii=radii_for(options.run, options.eps), limit=options.limit,
             seconds=10.0 if options.seconds is None else options.seconds, done=done, jobs=options.jobs, ray=options.ray,
+            own_data=moved,
         )  # fmt: skip
     shares = {
         f"{radius:g}": {

@@ -30,7 +30,7 @@ def parse(cls: type[Any], arguments: list[str], prog: str, default: Any = None) 
     """Options from the command line, in effect where they are about the whole program."""
     options = tyro.cli(cls, args=arguments, prog=prog, default=default, config=(tyro.conf.OmitArgPrefixes,))
     check_fields(options)
-    if hasattr(options, "eps"):
+    if getattr(options, "eps", None) is not None:
         check_radii(options.eps)
     if options.threads is not None:
         check(options.threads >= 1, "threads", options.threads, "must be at least 1")

@@ -11,7 +11,7 @@ import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.errors import InputError
-from wellposed.experiments.radii import RADII
+from wellposed.experiments.radii import radii_for
 from wellposed.training.writer import one_writer
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ class Compare(Common):
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run folders."""
-    eps: tuple[float, ...] = RADII
+    eps: tuple[float, ...] | None = None
     """Euclidean radii; the table and the picture are about the middle one, the page has them all."""
+    data: str | None = None
+    """Where the runs' own data, of a user, are now."""
     out: Path | None = None
     """Folder for compare.html, which needs no other file, and its picture."""
 
@@ -36,8 +38,10 @@ class Report(Common):
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
-    eps: tuple[float, ...] = RADII
+    eps: tuple[float, ...] | None = None
     """Euclidean radii of the table."""
+    data: str | None = None
+    """Where the run's own data, of a user, are now."""
 
 
 def compare(arguments: list[str]) -> int:
@@ -49,8 +53,9 @@ def compare(arguments: list[str]) -> int:
 
     if not options.runs:
         raise InputError("runs=(): give at least one run folder")
-    radius = options.eps[len(options.eps) // 2]
-    entries = [compared(run, options.eps, options.data_root) for run in options.runs]
+    eps = radii_for(options.runs[0], options.eps)
+    radius = eps[len(eps) // 2]
+    entries = [compared(run, eps, options.data_root, options.data) for run in options.runs]
     texts = [comparison_text(entries, radius), *(as_text(entry.summary) for entry in entries)]
     if options.out is not None:
         texts.append(str(write_comparison(entries, radius, options.out).resolve()))
@@ -65,11 +70,16 @@ def _beside(entry: Compared) -> dict[str, Any]:
 def report(arguments: list[str]) -> int:
     """``wellposed report RUN``."""
     options = parse(Report, arguments, "wellposed report")
+    from wellposed.experiments.network_folders import refuse_network_folder
     from wellposed.experiments.report import write_report
     from wellposed.experiments.tables import as_text
 
+    refuse_network_folder(
+        options.run, "report", "draws what runs note; its card.md says what is known, certify --data the rest"
+    )
     with one_writer(options.run):
-        page, summary = write_report(options.run, options.eps, options.data_root)
+        eps = radii_for(options.run, options.eps)
+        page, summary = write_report(options.run, eps, options.data_root, options.data)
     return show(
         {"report": str(page), **dataclasses.asdict(summary)}, f"{as_text(summary)}\n\n{page.resolve()}", options
     )
@@ -79,5 +89,5 @@ def show_table(run: Path, options: Any) -> int:
     """Print the table of a run."""
     from wellposed.experiments.tables import as_text, summarise
 
-    summary = summarise(run, options.eps)
+    summary = summarise(run, radii_for(run, options.eps))
     return show(dataclasses.asdict(summary), as_text(summary), options)

@@ -35,7 +35,7 @@ def train(arguments: list[str]) -> int:
         return 0 if arguments else 2
     options = _options(arguments)
     config = options.config
-    out = Path("runs") / f"{config.family.name}-{config.data}" if options.out is None else options.out
+    out = Path("runs") / f"{config.family.name}-{Path(config.data).stem}" if options.out is None else options.out
     from wellposed.training.folder import RunFolder
     from wellposed.training.run import train as train_run
 
@@ -45,7 +45,8 @@ def train(arguments: list[str]) -> int:
         with counting("steps", quiet=options.json or not is_main_process()) as done:
             metrics = train_run(
                 config, out, data_root=options.data_root, resume=options.resume, done=done, accelerator=options.accelerator,
-                strategy=options.strategy, devices=int(options.devices) if options.devices.isdigit() else options.devices,
+                strategy=options.strategy, logger=options.logger,
+                devices=int(options.devices) if options.devices.isdigit() else options.devices,
             )  # fmt: skip
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"continue with the same command and --resume --out {out}") from stop
@@ -67,6 +68,10 @@ def _text(out: Path, result: dict[str, Any], config: TrainConfig) -> str:
         text += f"; test {in_words(result, 'test')}"
         if config.validation:
             text += f", of epoch {result['epoch']:g}, which had the best validation {in_words(result, 'validation')}"
+    if config.is_own:
+        from wellposed.training.about import about_run
+
+        text += "".join(f"; {remark}" for remark in about_run(out).remarks)
     return text
 
 

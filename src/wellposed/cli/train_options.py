@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -27,3 +27,5 @@ class Train(Common):
     """Lightning devices: a number, or auto."""
     strategy: str = "auto"
     """Lightning strategy: auto, ddp, fsdp, …"""
+    logger: Literal["csv", "tensorboard"] = "csv"
+    """tensorboard: also to tensorboard/ in the run folder; the metrics are in metrics.csv always."""

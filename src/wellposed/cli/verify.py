@@ -7,6 +7,7 @@ from pathlib import Path
 from wellposed.errors import InputError, OptionError
 
 _USAGE = """usage: wellposed verify [--exact] CERTIFICATE.json MODEL.onnx
+       wellposed verify [--exact] FOLDER
 
 Proves every constant of a certificate again, for exactly the numbers in the model's file, with numpy, onnx and safetensors only.
 
@@ -24,6 +25,9 @@ def verify(arguments: list[str]) -> int:
     unknown = set(arguments) - set(names) - {"--exact"}
     if unknown:
         raise OptionError(f"verify has no option {', '.join(sorted(unknown))}; it has --exact\n{_USAGE}")
+    exact = ["--exact"] if "--exact" in arguments else []
+    if len(names) == 1 and Path(names[0]).is_dir():
+        return _verify_folder(Path(names[0]), exact)
     if len(names) != 2:
         raise InputError(f"verify: needs two files, CERTIFICATE.json and MODEL.onnx; got {len(names)}\n{_USAGE}")
     for name in names:
@@ -31,4 +35,15 @@ def verify(arguments: list[str]) -> int:
             raise InputError(f"{name}: no such file; `wellposed certify RUN` writes certificate.json and model.onnx")
     from wellposed import checker  # which takes a quarter of a second
 
-    return checker.main([*(["--exact"] if "--exact" in arguments else []), *names])
+    return checker.main([*exact, *names])
+
+
+def _verify_folder(folder: Path, exact: list[str]) -> int:
+    """Every certificate of a run or of a network folder against the model beside it; the largest exit code."""
+    certificates = sorted(folder.glob("certificate*.json"))
+    model = folder / "model.onnx"
+    if not certificates or not model.is_file():
+        raise InputError(f"{folder}: has no certificate.json with a model.onnx; `wellposed certify RUN` writes both")
+    from wellposed import checker
+
+    return max(checker.main([*exact, str(certificate), str(model)]) for certificate in certificates)

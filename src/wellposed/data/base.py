@@ -19,6 +19,23 @@ if TYPE_CHECKING:
     from wellposed.data.vectors import VectorData
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a user's own data come from.
+
+    Attributes:
+        path: of the file or folder; empty for arrays in memory.
+        sha256: of it.
+        classes: names of the classes in their order; empty where they are numbers only.
+        remarks: what a reader of every result must know, in words.
+    """
+
+    path: str = ""
+    sha256: str = ""
+    classes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
 class Data(ABC):
     """A set of labelled samples, divided into a part to train on, named ``"train"``, and parts to evaluate on.
 
@@ -124,6 +141,7 @@ class TensorData(Data):
         std: as many numbers, which models divide by.
         validation_x: inputs held out of training to choose an epoch with, as ``train_x``; None where nothing is chosen.
         validation_y: as ``train_y``.
+        source: of a user's own data; None for the sets that are known by name.
     """
 
     name: str
@@ -135,6 +153,11 @@ class TensorData(Data):
     std: tuple[float, ...]
     validation_x: Tensor | None = None
     validation_y: Tensor | None = None
+    source: Source | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """This set itself, which nothing changes: copies of what holds it share its samples."""
+        return self
 
     def __repr__(self) -> str:
         parts = {"training": self.train_y, "validation": self.validation_y, "testing": self.test_y}
@@ -145,6 +168,16 @@ class TensorData(Data):
     @override
     def shape(self) -> tuple[int, ...]:
         return tuple(self.train_x.shape[1:])
+
+    @property
+    @abstractmethod
+    def units(self) -> str:
+        """The units of inputs, which radii and constants are in, in words."""
+
+    @property
+    @abstractmethod
+    def box(self) -> tuple[Tensor, Tensor]:
+        """Least and largest values that inputs may have, each of a shape that is broadcast to that of one input."""
 
     @property
     @override
@@ -205,16 +238,28 @@ class ImageData(TensorData):
 
     Attributes:
         classes: number of classes.
+        learned: what networks learn of it; None for the classes.
     """
 
     inputs = "images"
 
     classes: int = 10
+    learned: Task | None = None
 
     @property
     @override
     def task(self) -> Task:
-        return Classification(self.classes)
+        return Classification(self.classes) if self.learned is None else self.learned
+
+    @property
+    @override
+    def units(self) -> str:
+        return "pixels in [0, 1]"
+
+    @property
+    @override
+    def box(self) -> tuple[Tensor, Tensor]:
+        return torch.zeros((), device="cpu"), torch.ones((), device="cpu")
 
     @override
     def as_images(self, argument: str) -> ImageData:

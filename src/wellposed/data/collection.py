@@ -7,6 +7,7 @@ from pathlib import Path
 from wellposed.data.base import Data
 from wellposed.data.graphs import GRAPH_NAMES, load_graphs
 from wellposed.data.images import IMAGE_NAMES, load_images
+from wellposed.data.own import is_file
 from wellposed.data.vectors import VECTOR_NAMES, load_vectors
 from wellposed.errors import choices
 
@@ -21,6 +22,11 @@ def inputs_of(name: str) -> str:
     """
     choices("data", name, tuple(known for names in NAMES.values() for known in names))
     return next(inputs for inputs, names in NAMES.items() if name in names)
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is the path of a user's own data; names of known sets are not."""
+    return not any(name in names for names in NAMES.values()) and is_file(name)
 
 
 def load(name: str, data_root: Path | None, *, fold: int, validation: float) -> Data:

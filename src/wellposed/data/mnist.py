@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wellposed.data.base import ImageData
-from wellposed.data.files import ANEW, download, published, readable
-from wellposed.errors import DataError
+from wellposed.data.files import ANEW, download, readable
+from wellposed.errors import DataError, OwnFileWarning
 
+_CLASSES = 10
 _UNSIGNED_BYTE = 0x08  # the code of that type in a header
 
 
@@ -54,7 +57,10 @@ IDX_NAMES = tuple(_IDX_SETS)
 def load_idx_set(name: str, root: Path) -> ImageData:
     """MNIST or Fashion-MNIST from ``FOLDER/raw/*.gz``, downloaded if they are not there."""
     entry = _IDX_SETS[name]
-    parts = {file: parse_idx(_read(root / entry.folder / "raw", file, entry), file) for file in entry.sha256}
+    folder = root / entry.folder / "raw"
+    parts = {file: parse_idx(_read(folder, file, entry), str(folder / file)) for file in entry.sha256}
+    for split in ("train", "t10k"):
+        _check_pair(folder, split, parts)
     images = {split: _pixels(parts[f"{split}-images-idx3-ubyte.gz"]) for split in ("train", "t10k")}
     labels = {split: torch.from_numpy(parts[f"{split}-labels-idx1-ubyte.gz"].astype(np.int64)) for split in images}
     return ImageData(
@@ -74,9 +80,26 @@ def _read(folder: Path, file: str, entry: _IdxSet) -> bytes:
             return plain.read_bytes()  # unpacked by hand: the parser checks its structure
     if not path.exists():
         download(entry.url + file, path)
-    content = published(path, entry.sha256[file], ANEW)
+    with readable(path, "a readable file", ANEW):
+        content = path.read_bytes()
+    found, known = hashlib.sha256(content).hexdigest(), entry.sha256[file]
+    if found != known:
+        words = f"{path}: another file than the published one: SHA-256 {found}, published {known}; results are about this file"
+        warnings.warn(words, OwnFileWarning, stacklevel=4)
     with readable(path, "a gzip file", ANEW):
         return gzip.decompress(content)
+
+
+def _check_pair(folder: Path, split: str, parts: dict[str, NDArray[np.uint8]]) -> None:
+    """Refuse images and labels that do not belong together, as files of a user's own may not."""
+    names = f"{split}-images-idx3-ubyte.gz", f"{split}-labels-idx1-ubyte.gz"
+    images, labels = (parts[name] for name in names)
+    if images.ndim != 3 or not images.size:
+        raise DataError(f"{folder / names[0]}: has shape {images.shape}; needs (samples, height, width)")
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"{folder / names[1]}: has shape {labels.shape} for {len(images)} images of {names[0]}")
+    if labels.max() >= _CLASSES:
+        raise DataError(f"{folder / names[1]}: has the label {labels.max()}; labels are 0…{_CLASSES - 1}")
 
 
 def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:

@@ -35,6 +35,18 @@ class VectorData(TensorData):
     def task(self) -> Task:
         return self.learned
 
+    @property
+    @override
+    def units(self) -> str:
+        return "the columns' own units"
+
+    @property
+    @override
+    def box(self) -> tuple[Tensor, Tensor]:
+        known = [self.train_x, self.test_x, *([] if self.validation_x is None else [self.validation_x])]
+        every = torch.cat(known)
+        return every.amin(0), every.amax(0)
+
     @override
     def as_vectors(self, argument: str) -> VectorData:
         return self

@@ -45,20 +45,21 @@ class Compared:
         return next(row for row in self.summary.rows if row.radius == radius)
 
 
-def compared(run: Path, radii: Sequence[float], data_root: Path | None) -> Compared:
+def compared(run: Path, radii: Sequence[float], data_root: Path | None, own_data: str | None = None) -> Compared:
     """What a comparison says of a run.
 
     Args:
         run: its folder; certified, attacked or both.
         radii: Euclidean ones.
         data_root: see `load_images`.
+        own_data: see `load_run`.
 
     Raises:
         CheckpointError: the run is not finished, or neither certified nor attacked.
         CertificateError: an attack broke a certificate.
     """
     summary = summarise(run, radii)
-    _, data, model = load_run(run, data_root)
+    _, data, model = load_run(run, data_root, own_data)
     noted = RunFolder(run).environment
     seconds = read_environment(run).get("seconds") if noted.exists() else None
     parameters = sum(part.numel() for part in model.parameters())
@@ -69,7 +70,7 @@ def _first_inputs(data: Data, run: str) -> Any:
     if data.inputs == "graphs":
         graphs = data.as_graphs(f"run={run!r}")
         return graphs.batch(graphs.test[:_INPUTS])[0]
-    return data.as_images(f"run={run!r}").test_x[:_INPUTS]
+    return data.as_tensors(f"run={run!r}").test_x[:_INPUTS]
 
 
 def cells_of(entry: Compared, radius: float) -> list[str]:

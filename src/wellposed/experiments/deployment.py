@@ -18,13 +18,15 @@ from wellposed.network import Network
 from wellposed.numerics.norm import norm_named
 from wellposed.training.files import file_digest
 from wellposed.training.folder import RunFolder
-from wellposed.training.run import load_image_run, load_run
+from wellposed.training.run import load_classifier_run, load_run
 
 _BATCH = 500
 _WITNESS_INPUTS = 64
 
 
-def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path | None = None) -> tuple[Path, Network]:
+def export_run(
+    run: Path, *, data_root: Path | None, tolerance: float, out: Path | None = None, own_data: str | None = None
+) -> tuple[Path, Network]:
     """Write a run's network as one ONNX file.
 
     Args:
@@ -32,6 +34,7 @@ def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path
         data_root: see `load_images`.
         tolerance: see `wellposed.export`.
         out: of the file; None for ``model.onnx`` in the run folder.
+        own_data: see `load_run`.
 
     Returns:
         The path, and the network that the file computes.
@@ -39,8 +42,9 @@ def export_run(run: Path, *, data_root: Path | None, tolerance: float, out: Path
     path = RunFolder(run).model if out is None else out
     if is_on_graphs(run):
         return path, export(load_run(run, data_root)[2], path, tolerance=tolerance)
-    _, data, model = load_image_run(run, data_root)
-    return path, export(model, path, tolerance=tolerance, input_shape=tuple(data.test_x.shape[1:]))
+    _, data, model = load_run(run, data_root, own_data)
+    shape = data.as_tensors(f"run={str(run)!r}").shape
+    return path, export(model, path, tolerance=tolerance, input_shape=shape)
 
 
 def certify_deployed(
@@ -52,6 +56,7 @@ def certify_deployed(
     norm: str,
     done: Callable[[int, int], None],
     seconds: float | None = None,
+    own_data: str | None = None,
 ) -> tuple[Certified, int]:
     """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json`` and its certificate.
 
@@ -63,6 +68,7 @@ def certify_deployed(
         norm: of perturbations.
         done: called with the number of images that are finished, and with that of all.
         seconds: for searches of metrics, see `wellposed.certify`.
+        own_data: see `load_run`.
 
     Returns:
         The radii, with those of the same numbers' answers in float64 from which no error is subtracted, and how many images the
@@ -70,9 +76,9 @@ def certify_deployed(
     """
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
     norm = norm_named(norm)
-    _, data, _ = load_image_run(run, data_root)
+    _, data, _ = load_classifier_run(run, data_root, own_data)
     x, y = data.test_x[:limit], data.test_y[:limit]
-    path, network = export_run(run, data_root=data_root, tolerance=tolerance)
+    path, network = export_run(run, data_root=data_root, tolerance=tolerance, own_data=own_data)
     file = DeployedNetwork(path)
     certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], seconds=seconds)
     assert certificate.lower_bound is not None  # inputs were given

@@ -20,7 +20,7 @@ from wellposed.experiments.results import Attacked, Certified, keep_attacked, ke
 from wellposed.experiments.robustness import certified_on
 from wellposed.lower_bounds.graph_witness import graph_slope
 from wellposed.network import materialise
-from wellposed.training.config import read_config
+from wellposed.training.about import about_run
 from wellposed.training.files import file_digest
 from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_run
@@ -35,8 +35,7 @@ def is_on_graphs(run: Path) -> bool:
 
 def inputs_of_run(run: Path) -> str:
     """What one sample of a run is: ``"images"``, which it also is where there is no run, ``"vectors"`` or ``"graphs"``."""
-    config = RunFolder(run).config
-    return read_config(config).inputs if config.exists() else "images"
+    return about_run(run).inputs
 
 
 def certify_graphs(

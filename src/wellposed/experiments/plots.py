@@ -14,15 +14,19 @@ from wellposed.errors import CheckpointError, require
 from wellposed.experiments.results import Attacked, Certified
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.solvers.solution import Tolerance
+from wellposed.training.about import AboutData, about_run
 from wellposed.training.files import make_folder, read_json, write_bytes
 from wellposed.training.folder import RunFolder, read_metrics
-from wellposed.training.run import load_image_run
+from wellposed.training.run import load_classifier_run
 
 _LABELS = {"paper": "certified, margin/(2L)", "sqrt2": "certified, margin/(√2 L)", "pairs": "certified, class pairs"}
+_AXIS = {"images": "pixels in [0, 1]"}  # other inputs are in the units of their data
 _COLOURS = {"paper": "#9aa5b1", "sqrt2": "#5b8db8", "pairs": "#1f5f99"}
 
 
-def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: Path | None) -> dict[str, Path]:
+def draw(
+    run: Path, certified: Certified, attacked: Attacked | None, data_root: Path | None, own_data: str | None = None
+) -> dict[str, Path]:
     """Draw every picture of a run into ``plots/``; the SVG files by name."""
     matplotlib = require("matplotlib", "train")
     matplotlib.use("Agg")
@@ -31,10 +35,10 @@ def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: 
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path"})
     folder = run / "plots"
     make_folder(folder)
-    figures = {"robustness": _robustness(plt, certified, attacked)}
+    figures = {"robustness": _robustness(plt, certified, attacked, about_run(run))}
     if metrics := read_metrics(run):
         figures["training"] = _training(plt, metrics)
-    _, data, model = load_image_run(run, data_root)
+    _, data, model = load_classifier_run(run, data_root, own_data)
     if any(True for _ in implicit_layers(model)):
         figures["convergence"] = _convergence(plt, model, data.test_x[:200])
     examples = RunFolder(run).adversarial
@@ -49,19 +53,24 @@ def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: 
     return {name: folder / f"{name}.svg" for name in figures}
 
 
-def _robustness(plt: Any, certified: Certified, attacked: Attacked | None) -> Any:
+def _robustness(plt: Any, certified: Certified, attacked: Attacked | None, about: AboutData) -> Any:
     figure, axes = plt.subplots(figsize=(6.4, 3.8))
     limit = None if attacked is None else len(attacked.distances)
     finite = [r for r in certified.best if r < float("inf")]
-    reach = 1.3 * max([*finite, *([] if attacked is None else attacked.tried), 0.1])
-    grid = torch.linspace(1e-9, reach, 240, device="cpu").tolist()
+    reach = 1.3 * max([*finite, *([] if attacked is None else attacked.tried), 0.1 * about.scale])
+    grid = torch.linspace(1e-9 * reach, reach, 240, device="cpu").tolist()
     if attacked is not None:
         values = [100 * attacked.accuracy(r) for r in grid]
         axes.plot(grid, values, color="#b5423c", label="under attack (upper bound)")
     for rule in certified.radii:
         values = [100 * certified.accuracy(r, rule, limit) for r in grid]
         axes.plot(grid, values, color=_COLOURS[rule], label=_LABELS[rule])
-    axes.set(xlabel="Euclidean radius, pixels in [0, 1]", ylabel="accuracy, %", ylim=(0, 101), xlim=(0, reach))
+    axes.set(
+        xlabel=f"Euclidean radius, {_AXIS.get(about.inputs, about.units)}",
+        ylabel="accuracy, %",
+        ylim=(0, 101),
+        xlim=(0, reach),
+    )
     axes.legend(frameon=False, fontsize=9)
     return figure
 
@@ -104,7 +113,7 @@ def _convergence(plt: Any, model: nn.Module, images: Tensor) -> Any:
         bounds.append(float((solution.error_bound / solution.value.norm(dim=1).clamp_min(1e-30)).max()))
     axes.plot(steps, bounds, "o-", color="#1f5f99", label="largest certified relative error")
     axes.plot(steps, tolerances, ":", color="#9aa5b1", label="tolerance asked for")
-    axes.set(xlabel="iterations (mean over 200 test images)", yscale="log", ylabel="relative error")
+    axes.set(xlabel="iterations (mean over 200 test inputs)", yscale="log", ylabel="relative error")
     axes.legend(frameon=False, fontsize=9)
     return figure
 

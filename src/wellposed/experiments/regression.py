@@ -15,6 +15,7 @@ from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.results import in_norm
 from wellposed.network import materialise
 from wellposed.numerics.norm import norm_named
+from wellposed.training.about import about_run
 from wellposed.training.files import file_digest, write_json
 from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_run
@@ -57,7 +58,7 @@ class Estimate:
 
 def certify_estimates(
     run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int, int], None], method: str | None = None,
-    norm: str = "2", seconds: float | None = None,
+    norm: str = "2", seconds: float | None = None, own_data: str | None = None,
 ) -> Estimate:  # fmt: skip
     """Certify a run by regression, and write ``slope.json``, ``model.onnx`` and its ``certificate.json`` into its folder.
 
@@ -70,6 +71,7 @@ def certify_estimates(
         norm: of inputs and outputs; where it is not the Euclidean one, files are ``slope-NORM.json`` and
             ``certificate-NORM.json``.
         seconds: for searches of metrics, see `wellposed.certify`.
+        own_data: see `load_run`.
 
     Raises:
         CertificateError: the network has no certificate.
@@ -77,7 +79,7 @@ def certify_estimates(
     """
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
     norm = norm_named(norm)
-    _, found, model = load_run(run, data_root)
+    _, found, model = load_run(run, data_root, own_data)
     data = found.as_tensors(f"run={str(run)!r}")
     if data.task.has_logits:
         raise InputError(f"run={str(run)!r}: tells classes apart; this is about numbers that are estimated")
@@ -109,5 +111,8 @@ def as_text(run: Path, found: Estimate) -> str:
         f"{run}: root mean squared error {found.error:.4g} on {found.samples} test inputs, slope ({name}) at most "
         f"{found.slope:.4g}, at least {found.lower_bound:.4g} (ratio {found.slope / max(found.lower_bound, 1e-300):.3g})"
     )
+    about = about_run(run)
+    if about.data_sha256:
+        text += f", inputs in {about.units}"
     solves = [f"the solve did not converge for {found.unsolved} inputs"] if found.unsolved else []
-    return "; ".join([text, *solves, *(f"left out: {part}" for part in found.left_out)])
+    return "; ".join([text, *about.remarks, *solves, *(f"left out: {part}" for part in found.left_out)])

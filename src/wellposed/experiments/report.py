@@ -22,8 +22,16 @@ _TITLES = {
 }
 
 
-def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> tuple[Path, Summary]:
+def write_report(
+    run: Path, radii: Sequence[float], data_root: Path | None, own_data: str | None = None
+) -> tuple[Path, Summary]:
     """Draw the plots and write ``report.html`` into the run's folder.
+
+    Args:
+        run: the run folder.
+        radii: Euclidean radii of the table.
+        data_root: see `load_images`.
+        own_data: see `load_run`.
 
     Returns:
         The page and the numbers on it.
@@ -34,7 +42,7 @@ def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> t
     attacked = read_attacked(run)
     certified = read_certified(run)
     known = read_environment(run) if folder.environment.exists() else {}
-    pictures = draw(run, certified, attacked, data_root)
+    pictures = draw(run, certified, attacked, data_root, own_data)
     template = jinja2.Environment(autoescape=True).from_string(
         (resources.files("wellposed.experiments") / "report.html.jinja").read_text(encoding="utf-8")
     )

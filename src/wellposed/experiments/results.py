@@ -35,6 +35,7 @@ class Certified:
         left_out: what the budget of the certificate did not suffice for, in words.
         majority_error: see `Learned`; None where that was not noted.
         classes_named: see `Learned`; None where that was not noted.
+        said: what a reader must know of the inputs, in words.
     """
 
     lipschitz: float
@@ -49,6 +50,7 @@ class Certified:
     left_out: Sequence[str] = ()
     majority_error: float | None = None
     classes_named: int | None = None
+    said: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -68,7 +70,7 @@ class Certified:
         """What a reader of the radii must know, in words: nothing learned, inputs not solved, searches left out."""
         nothing = _nothing_learned(self.test_error, self.majority_error, self.classes_named)
         solves = [f"the solve did not converge for {self.unsolved} inputs, whose radius is 0"] if self.unsolved else []
-        return nothing + solves + [f"left out: {part}" for part in self.left_out]
+        return list(self.said) + nothing + solves + [f"left out: {part}" for part in self.left_out]
 
     @property
     def best(self) -> list[float]:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from wellposed.attacks import adversarial_distances, plain_distances
 from wellposed.certificates import Certificate, certify
-from wellposed.data import ImageData, load_images
+from wellposed.data import TensorData, load_images
+from wellposed.data.collection import is_own
+from wellposed.data.own import Evaluation, load_to_evaluate, source_digest
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check
 from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.learning import learned
@@ -21,9 +23,11 @@ from wellposed.experiments.radii import check_radii
 from wellposed.experiments.results import Attacked, Certified, keep_attacked, keep_certified
 from wellposed.network import Network, materialise, surely_misclassified
 from wellposed.numerics.norm import norm_named
+from wellposed.training.about import about_run
+from wellposed.training.config import TrainConfig
 from wellposed.training.files import file_digest, write_json
 from wellposed.training.folder import RunFolder
-from wellposed.training.run import load_image_run
+from wellposed.training.run import load_classifier_run
 
 _BATCH = 1000
 _SHOWN = 6  # adversarial examples of a report
@@ -50,23 +54,24 @@ def certify_run(
         data_root: see `load_images`.
         limit: only the first so many test images; None for all.
         done: called with the number of images that are finished, and with that of all.
-        other_data: name of another set whose test images to take; the results go to ``certified-NAME.json`` then.
+        other_data: name or file of another set whose test inputs to take; the results go to ``certified-NAME.json`` then. The
+            file of a user's own data that the run was trained on is no other set, wherever it is.
         method: of the constant, see `wellposed.certify`.
         norm: of perturbations, see `wellposed.certify`; where it is not the Euclidean one, files are ``certified-NORM.json`` and
             ``certificate-NORM.json``.
         seconds: for searches of metrics, see `wellposed.certify`.
 
     Raises:
-        InputError: the other set has images of another size, or other classes.
+        InputError: the other set has inputs of another size, or other classes.
     """
     norm = norm_named(norm)
-    _, data, model = load_image_run(run, data_root)
+    moved, other_data = told_apart(run, other_data)
+    config, data, model = load_classifier_run(run, data_root, moved)
+    samples = Evaluation(data.test_x, data.test_y)
     if other_data is not None:
-        other = load_images(other_data, data_root)
-        if other.test_x.shape[1:] != data.test_x.shape[1:] or int(other.test_y.max()) > int(data.train_y.max()):
-            raise InputError(f"data={other_data!r}: has other images or classes than the run's own {data.name}")
-        data = other
-    x, y = _first(data, limit)
+        samples = _other(other_data, config, data, data_root)
+        other_data = Path(other_data).stem
+    x, y = _first(samples, limit)
     network = materialise(model, tuple(x.shape[1:]))
     certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], method=method, seconds=seconds)
     batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
@@ -79,9 +84,39 @@ def certify_run(
         file_digest(RunFolder(run).weights),
         lambda count: done(count, len(y)),
     )
-    found = replace(found, unfiled=file_certificate(run, certificate))
+    found = replace(found, unfiled=file_certificate(run, certificate), said=samples.remarks)
     keep_certified(run, found, norm, other_data)
     return found
+
+
+def told_apart(run: Path, given: str | None) -> tuple[str | None, str | None]:
+    """What is given for data, as a new place of the run's own data or as another set.
+
+    Args:
+        run: the run folder.
+        given: name or path; None for nothing.
+
+    Returns:
+        The place, and the name or path of the other set; None for what it is not.
+    """
+    if given is None or not is_own(given):
+        return None, given
+    own = Path(given).exists() and source_digest(Path(given)) == about_run(run).data_sha256
+    return (given, None) if own else (None, given)
+
+
+def _other(name: str, config: TrainConfig, data: TensorData, data_root: Path | None) -> Evaluation:
+    """The test inputs of another set for a run."""
+    if is_own(name):
+        names = () if data.source is None else data.source.classes
+        target = config.target if Path(name).suffix.lower() == ".csv" else ""
+        other = load_to_evaluate(Path(name), classes=data.task.outputs, target=target, names=names)
+    else:
+        known = load_images(name, data_root)
+        other = Evaluation(known.test_x, known.test_y)
+    if tuple(other.x.shape[1:]) != data.shape or int(other.y.max()) >= data.task.outputs:
+        raise InputError(f"data={name!r}: has other {data.inputs} or classes than the run's own {data.name}")
+    return other
 
 
 def certified_on(
@@ -134,6 +169,7 @@ def attack_run(
     restarts: int = 1,
     carlini_wagner: int = 0,
     auto: bool = False,
+    own_data: str | None = None,
 ) -> Attacked:
     """Attack a run, and write ``attacked.json`` and the nearest examples into its folder, or ``attacked-NORM.json`` alone.
 
@@ -148,16 +184,17 @@ def attack_run(
         restarts: see `adversarial_distances`.
         carlini_wagner: see `adversarial_distances`.
         auto: see `adversarial_distances`.
+        own_data: see `load_run`.
     """
     check_radii(radii)
     norm = norm_named(norm)
-    _, data, model = load_image_run(run, data_root)
-    x, y = _first(data, limit)
+    _, data, model = load_classifier_run(run, data_root, own_data)
+    x, y = _first(Evaluation(data.test_x, data.test_y), limit)
     exact = _exact(model)
     distances, examples = adversarial_distances(
         model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto,
         done=lambda count: done(count, len(x)),
-        is_fooled=_judge(exact),
+        is_fooled=_judge(exact), box=data.box,
     )  # fmt: skip
     with torch.no_grad():
         what = learned(torch.cat([exact(part.double()).argmax(1) for part in x.split(_BATCH)]), y)
@@ -170,7 +207,7 @@ def attack_run(
         what.classes_named,
     )
     keep_attacked(run, found, norm)
-    if norm == "2":
+    if norm == "2" and data.inputs == "images":
         write_json(RunFolder(run).adversarial, {"examples": _nearest(exact, (x, y), distances, examples)})
     return found
 
@@ -261,6 +298,6 @@ def _is_fooled(exact: nn.Module | Network, images: Tensor, truth: Tensor) -> Ten
             return exact(images).argmax(1) != truth
 
 
-def _first(data: ImageData, limit: int | None) -> tuple[Tensor, Tensor]:
+def _first(samples: Evaluation, limit: int | None) -> tuple[Tensor, Tensor]:
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
-    return data.test_x[:limit], data.test_y[:limit]
+    return samples.x[:limit], samples.y[:limit]

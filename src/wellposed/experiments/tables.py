@@ -16,8 +16,7 @@ from wellposed.experiments.results import (
     read_attacked,
     read_certified,
 )
-from wellposed.training.config import read_config
-from wellposed.training.folder import RunFolder
+from wellposed.training.about import about_run
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Row:
     """Accuracy at one radius, all on the same inputs.
 
     Attributes:
-        radius: Euclidean, pixels in [0, 1]; of node features for graphs.
+        radius: Euclidean, in the units of the summary.
         clean: accuracy without perturbation.
         paper: certified by margin/(2L), or None without a certificate.
         certified: certified by the tightest rule that the certificate supports: class pairs, else margin/(√2 L).
@@ -46,13 +45,14 @@ class Summary:
     Attributes:
         run: its folder.
         samples: number of test inputs behind the rows.
-        inputs: what they are, ``"images"`` or ``"graphs"``.
+        inputs: what they are, ``"images"``, ``"vectors"`` or ``"graphs"``.
         test_error: on all certified inputs; on the attacked ones, without a certificate.
         lipschitz: upper bound of the Lipschitz constant, or None without a certificate.
         lower_bound: proved lower bound of the Lipschitz constant, or None without a certificate.
         rows: one per radius.
         remarks: what a reader must know besides, in words; see `Certified`.
         tested: number of inputs behind ``test_error``; zero where that was not noted.
+        units: of radii and constants, in words.
     """
 
     run: str
@@ -64,6 +64,7 @@ class Summary:
     rows: list[Row]
     remarks: Sequence[str] = ()
     tested: int = 0
+    units: str = "pixel units"
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -77,16 +78,16 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         CertificateError: an attack broke a certificate.
     """
     attacked = read_attacked(run)
-    config = RunFolder(run).config
-    inputs = read_config(config).inputs if config.exists() else "images"
-    if inputs == "vectors":
+    about = about_run(run)
+    if not about.has_logits:
         raise InputError(
             f"{run}: estimates numbers, and has no accuracy; `wellposed certify {run}` says what is known of it"
         )
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
         count, wrong = len(attacked.distances), 1.0 - attacked.accuracy(0.0)
-        return Summary(str(run), count, inputs, wrong, None, None, rows, attacked.remarks, count)
+        said = [*about.remarks, *attacked.remarks]
+        return Summary(str(run), count, about.inputs, wrong, None, None, rows, said, count, about.units)
     certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
@@ -96,13 +97,14 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
     return Summary(
         str(run),
         samples,
-        inputs,
+        about.inputs,
         certified.test_error,
         certified.lipschitz,
         certified.lower_bound,
         rows,
-        certified.remarks,
+        [*about.remarks, *certified.remarks],
         len(certified.best),
+        about.units,
     )
 
 
@@ -124,12 +126,14 @@ def header(summary: Summary) -> str:
     said = "".join(f"; {remark}" for remark in summary.remarks)
     error = f"test error {100 * summary.test_error:.2f} %"
     error += f" on {summary.tested} {summary.inputs}" if summary.tested else ""
-    if summary.lipschitz is None or summary.lower_bound is None:
-        return f"{summary.run}: {error}, no certificate{said}"
-    units = "pixel units" if summary.inputs == "images" else "units of node features"
+    if summary.lipschitz is None:
+        units = "" if summary.inputs == "images" else f" ({summary.units})"
+        return f"{summary.run}: {error}, no certificate{units}{said}"
+    if summary.lower_bound is None:
+        return f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g} ({summary.units}){said}"
     return (
         f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g}, "
-        f"at least {summary.lower_bound:.4g} ({units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
+        f"at least {summary.lower_bound:.4g} ({summary.units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
         + said
     )
 

@@ -66,6 +66,7 @@ def verify_run(
     done: Callable[[int, int], None],
     jobs: int = 1,
     ray: str | None = None,
+    own_data: str | None = None,
 ) -> Verified:
     """Verify a run's test images and write ``verified-NORM.json`` into its folder.
 
@@ -81,6 +82,7 @@ def verify_run(
         done: called with the number of images that are finished, and with that of all.
         jobs: see `spread`.
         ray: see `spread`; the cluster needs no folder that its machines share.
+        own_data: see `load_run`.
 
     Raises:
         CertificateError: the model is of a kind that this verification is not about, or a verdict contradicts an attack.
@@ -91,7 +93,7 @@ def verify_run(
     check(seconds > 0.0, "seconds", seconds, "must be positive")
     check(jobs >= 1, "jobs", jobs, "must be at least 1")
     digest = file_digest(RunFolder(run).weights)
-    _, data, model = load_image_run(run, data_root)
+    _, data, model = load_image_run(run, data_root, own_data)
     network = materialise(model)
     work = ImageVerdicts(network, verifier_of(network), norm, sorted(set(radii)), seconds)
     about = {

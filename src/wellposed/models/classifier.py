@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from wellposed.data.base import TensorData
 from wellposed.layers import Normalize
 
 
@@ -21,5 +22,23 @@ def classifier(
         std: per-channel standard deviation.
         shape: of one input; None for that of an image.
     """
+    return nn.Sequential(*_normalisation(mean, std, shape), nn.Flatten(), *body)
+
+
+def normalised(model: nn.Module, data: TensorData) -> nn.Sequential:
+    """A model with the normalisation of a data set in front, so that radii and constants are in the units of the data.
+
+    Args:
+        model: takes normalised inputs of the shape of the data.
+        data: has one mean and one standard deviation for every channel of an image or every entry of a vector.
+    """
+    flat = (nn.Flatten(),) if len(data.shape) == 1 else ()
+    return nn.Sequential(*_normalisation(data.mean, data.std, data.shape), *flat, model)
+
+
+def _normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...], shape: tuple[int, ...] | None
+) -> tuple[nn.Module, ...]:
+    """Normalisation of images by channel; of vectors, as images of one pixel."""
     as_channels = (nn.Unflatten(1, (*shape, 1, 1)),) if shape is not None and len(shape) == 1 else ()
-    return nn.Sequential(*as_channels, Normalize(mean, std), nn.Flatten(), *body)
+    return (*as_channels, Normalize(mean, std))

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wellposed.data.collection import NAMES, inputs_of
+from wellposed.data.collection import NAMES, inputs_of, is_own
 from wellposed.data.graphs import FOLDS
+from wellposed.data.own.assembly import TASKS
 from wellposed.errors import (
     CheckpointError,
     InputError,
@@ -36,12 +37,19 @@ class TrainConfig:
     """The layer and its hyper-parameters."""
     data: str = ""
     """Data set: digits, mnist, fashion-mnist, cifar10, cifar10-jpeg, cifar10-lossless or svhn; function-estimation, a function of
-    one number, by regression; for graphs MUTAG, PTC_MR, COX2, PROTEINS or NCI1. By default the smallest."""
+    one number, by regression; for graphs MUTAG, PTC_MR, COX2, PROTEINS or NCI1. By default the smallest. Or a path to
+your own: an archive FILE.npz with x_train and y_train, a table FILE.csv, or a folder of images."""
+    target: str = ""
+    """Of a table of your own: the column to tell from all others."""
+    task: str = "classification"
+    """Of data of your own: classification or regression."""
     fold: int = 0
     """Which tenth of a graph set is for testing; image sets have their own test images."""
     validation: float = 0.1
     """Share of the training samples that is held out to choose the epoch with; 0 trains on all and keeps the last epoch, as
-    presets do. Graph sets are divided into tenths, one of them for this choice."""
+    presets do. Graph sets are divided into tenths, one of them for this choice; files of your own may have a validation part."""
+    patience: int = 0
+    """Stop after so many epochs without a better score on the validation samples; 0 for never."""
     epochs: int = 20
     """Passes over the training set."""
     batch_size: int = 128
@@ -69,10 +77,17 @@ class TrainConfig:
         known = tuple(name for inputs in self.family.domains for name in NAMES[inputs])
         if not self.data:
             object.__setattr__(self, "data", known[0])
-        choices("data", self.data, known)
-        check(not self.augment or self.inputs == "images", "augment", self.augment, "is for images")
-        plain = self.inputs == "images" or not self.box_radius
-        check(plain, "box_radius", self.box_radius, "is for images, whose pixels lie in [0, 1]")
+        choices("task", self.task, TASKS)
+        if self.is_own:
+            object.__setattr__(self, "data", str(Path(self.data).resolve()))
+        else:
+            choices("data", self.data, known)
+            check(not self.target, "target", self.target, "is a column of a table of your own")
+            check(self.task == TASKS[0], "task", self.task, f"{self.data} has a task; this is for data of your own")
+            self.check_inputs(self.inputs)
+        check(self.patience >= 0, "patience", self.patience, "must not be negative")
+        chosen = not self.patience or self.validation > 0.0
+        check(chosen, "patience", self.patience, "needs validation samples; give --validation too")
         check(0 <= self.fold < FOLDS, "fold", self.fold, f"must lie in 0…{FOLDS - 1}")
         check(self.temperature > 0, "temperature", self.temperature, "must be positive")
         check(0 <= self.seed < 2**32, "seed", self.seed, "must lie in 0…2³² − 1")
@@ -92,8 +107,29 @@ class TrainConfig:
 
     @property
     def inputs(self) -> str:
-        """What one sample of its data is: ``"images"``, ``"vectors"`` or ``"graphs"``."""
+        """What one sample of a set known by name is: ``"images"``, ``"vectors"`` or ``"graphs"``."""
         return inputs_of(self.data)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data are a user's own file, whose samples only the file tells."""
+        return is_own(self.data)
+
+    def check_inputs(self, inputs: str) -> None:
+        """Refuse settings that are not for such samples.
+
+        Args:
+            inputs: what one sample of the data is: ``"images"``, ``"vectors"`` or ``"graphs"``.
+
+        Raises:
+            InputError: names the setting.
+        """
+        domains = self.family.domains
+        words = f"has {inputs}, and {self.family.name} takes {' or '.join(domains)}"
+        check(inputs in domains, "data", self.data, words)
+        check(not self.augment or inputs == "images", "augment", self.augment, "is for images")
+        plain = inputs == "images" or not self.box_radius
+        check(plain, "box_radius", self.box_radius, "is for images, whose pixels lie in [0, 1]")
 
     def to_toml(self) -> str:
         """The settings as TOML, with the family's name beside its options."""

@@ -19,7 +19,7 @@ _RESULTS = (
     "certificate*",
     "certified.json", "certified-*.json", "attacked.json", "attacked-*.json", "verified-*.json", "verified-*.partial.jsonl",
     "adversarial.json", "slope.json", "slope-*.json",
-    "report.html",
+    "report.html", "data.json",
 )  # fmt: skip
 _ENVIRONMENT = {"torch", "python", "machine", "threads", "seconds", "metrics", "files", "imported", "layout"}
 
@@ -34,6 +34,11 @@ class RunFolder:
     def config(self) -> Path:
         """Resolved settings, TOML."""
         return self.path / "config.toml"
+
+    @property
+    def data(self) -> Path:
+        """What is to be said of a user's own data, JSON."""
+        return self.path / "data.json"
 
     @property
     def weights(self) -> Path:

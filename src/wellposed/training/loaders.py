@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
-from wellposed.data import Data
+from wellposed.data import Data, TensorData, load_file
 from wellposed.data.collection import load
 from wellposed.layers.options import solving_modules
 from wellposed.training.config import TrainConfig
@@ -20,8 +21,29 @@ _STEPS = 16  # of training in one of Lightning's: its bookkeeping takes a fourth
 
 
 def load_data(config: TrainConfig, data_root: Path | None) -> Data:
-    """The data set of a configuration."""
-    return load(config.data, data_root, fold=config.fold, validation=config.validation)
+    """The data set of a configuration.
+
+    Raises:
+        InputError: the configuration is not about such samples.
+        DataError: its files cannot be had or used.
+    """
+    if not config.is_own:
+        return load(config.data, data_root, fold=config.fold, validation=config.validation)
+    data = load_file(Path(config.data), task=config.task, target=config.target)
+    config.check_inputs(data.inputs)
+    return held_out(data, config.validation)
+
+
+def held_out(data: TensorData, validation: float) -> TensorData:
+    """A user's own set with samples to choose an epoch by: its own validation part, or a share of the training samples.
+
+    Args:
+        data: the set.
+        validation: the share, for sets without such a part; 0 to choose nothing.
+    """
+    if not validation:
+        return replace(data, validation_x=None, validation_y=None)
+    return data if data.validation_x is not None else data.divided(validation)
 
 
 def build_model(config: TrainConfig, data: Data) -> nn.Module:
@@ -34,15 +56,41 @@ def build_model(config: TrainConfig, data: Data) -> nn.Module:
 
 def training_batches(data: Data, config: TrainConfig) -> Stretches:
     """Batches of inputs and labels in an order that depends on the seed and the epoch alone."""
-    order = RandomSampler(range(len(data.labels_of("train"))), generator=torch.Generator())
-    batches = _Batches(order, config.batch_size, config.seed)
+    batches = _shuffled(data, config.batch_size, config.seed)
     return Stretches(data.loader("train", batches), batches)
+
+
+def training_loader(data: Data, batch_size: int, seed: int) -> DataLoader[Any]:
+    """The training samples in an order that depends on the seed and the epoch alone.
+
+    Args:
+        data: the set.
+        batch_size: samples in one batch.
+        seed: of the order.
+    """
+    return data.loader("train", _shuffled(data, batch_size, seed))
+
+
+def _shuffled(data: Data, batch_size: int, seed: int) -> _Batches:
+    order = RandomSampler(range(len(data.labels_of("train"))), generator=torch.Generator())
+    return _Batches(order, batch_size, seed)
 
 
 def evaluation_batches(data: Data, config: TrainConfig, part: str) -> Any:
     """The samples of a part in order, in large batches."""
+    return evaluation_loader(data, config.batch_size, part)
+
+
+def evaluation_loader(data: Data, batch_size: int, part: str) -> DataLoader[Any]:
+    """The samples of a part in order.
+
+    Args:
+        data: the set.
+        batch_size: samples in a batch of training; batches to evaluate may be larger.
+        part: its name.
+    """
     order = SequentialSampler(range(len(data.labels_of(part))))
-    return data.loader(part, _Batches(order, data.evaluation_size(config.batch_size), 0))
+    return data.loader(part, _Batches(order, data.evaluation_size(batch_size), 0))
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

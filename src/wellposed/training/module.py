@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightning
 import torch
 from torch import Tensor, nn
 
-from wellposed.constraints.base import Projected
 from wellposed.data import Task
 from wellposed.errors import check
 from wellposed.training.config import TrainConfig
 from wellposed.training.loaders import epoch_seed
+from wellposed.training.losses import project, projected_parts
 from wellposed.training.stepping import SteppingModule
 from wellposed.training.worst_case import worst_logits
 
@@ -33,7 +34,7 @@ class TaskModule(SteppingModule):
         self.model = model
         self.config = config
         self.task = task
-        self._projected = [part for part in model.modules() if isinstance(part, Projected)]
+        self._projected = list(projected_parts(model))
         self._losses: list[Tensor] = []
         self._samples = 0
 
@@ -63,8 +64,7 @@ class TaskModule(SteppingModule):
 
     def finish_step(self) -> None:
         """Project constraints that are kept by projection."""
-        for part in self._projected:
-            part.project()
+        project(self._projected)
 
     def training_step(self, stretch: list[Any], index: int) -> None:
         """A step for each batch of a stretch; the last one of an epoch logs the mean loss of the epoch's samples."""
@@ -84,17 +84,31 @@ class TaskModule(SteppingModule):
 
     def _evaluate(self, batch: tuple[Any, Tensor], part: str) -> None:
         inputs, labels = batch
-        logits = self.model(inputs)
-        found = {"loss": self.task.loss(self.config.temperature * logits, labels)}
-        found[self.task.score] = self.task.score_of(logits, labels)
-        for name, value in found.items():
-            shown = name == self.task.score and part == "validation"
-            self.log(f"{part}/{name}", value, prog_bar=shown, batch_size=len(labels), add_dataloader_idx=False)
+        log_scores(self, self.task, self.model(inputs), labels, part, self.config.temperature)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW: Adam, without weight decay."""
         config = self.config
         return torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def log_scores(
+    module: lightning.LightningModule, task: Task, outputs: Tensor, targets: Tensor, part: str, temperature: float = 1.0
+) -> None:
+    """Log loss and score of a batch, as ``PART/loss`` and by the name of the score.
+
+    Args:
+        module: logs.
+        task: what the outputs are compared with, and how.
+        outputs: of the network, shape (batch, outputs).
+        targets: what the data set gives.
+        part: of the data.
+        temperature: factor on logits in the loss.
+    """
+    found = {"loss": task.loss(temperature * outputs, targets), task.score: task.score_of(outputs, targets)}
+    for name, value in found.items():
+        shown = name == task.score and part == "validation"
+        module.log(f"{part}/{name}", value, prog_bar=shown, batch_size=len(targets), add_dataloader_idx=False)
 
 
 def shift_and_mirror(images: Tensor, reach: int = 4) -> Tensor:

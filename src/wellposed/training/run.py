@@ -5,16 +5,18 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from wellposed.data import Data, ImageData
-from wellposed.errors import CheckpointError, require
+from wellposed.data import Data, ImageData, TensorData
+from wellposed.errors import CheckpointError, InputError, check, require
 from wellposed.layers.options import solving_modules
 from wellposed.solvers.solution import Tolerance
+from wellposed.training.about import keep_about, own_path
 from wellposed.training.checkpoint import load_weights, read_weights, save_weights
 from wellposed.training.config import TrainConfig, read_config, write_config
 from wellposed.training.files import file_digest, make_folder, write_json
@@ -90,18 +92,21 @@ def _train(
 
     from wellposed.training.best_epoch import BestEpoch
     from wellposed.training.module import TaskModule
-    from wellposed.training.trainer import fit, quietly, test, trainer_of
+    from wellposed.training.trainer import early_stopping, fit, quietly, test, trainer_of
 
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, data)
     if is_main_process():
         _prepare(config, folder, resume)
+        if config.is_own:
+            keep_about(folder.path, data.as_tensors("data"))
     batches = training_batches(data, config)
     start = time.time()
     best = BestEpoch(model, choose=config.validation > 0.0, task=data.task)
     module = TaskModule(model, config, config.epochs * batches.steps, data.task)
     with quietly():
-        trainer = trainer_of(folder, best, config.epochs, len(batches), done=done, **options)
+        callbacks = [*options.pop("callbacks", []), *early_stopping(data.task, config.patience)]
+        trainer = trainer_of(folder, best, config.epochs, len(batches), done=done, callbacks=callbacks, **options)
         parts = [evaluation_batches(data, config, part) for part in data.evaluated]
         fit(trainer, module, batches, parts or None, folder.checkpoint if resume else None)
         best.restore()
@@ -134,6 +139,8 @@ def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
         raise CheckpointError(
             f"{folder.config}: these settings differ from those of the run to resume; give the same, or none"
         )
+    if config.is_own:
+        own_path(folder.path, config.data, None)
 
 
 def _environment(seconds: float) -> dict[str, object]:
@@ -147,17 +154,28 @@ def _environment(seconds: float) -> dict[str, object]:
     }
 
 
-def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, Data, nn.Module]:
+def load_run(
+    path: Path, data_root: Path | None = None, own_data: str | None = None
+) -> tuple[TrainConfig, Data, nn.Module]:
     """Settings, data and trained model of a finished run.
+
+    Args:
+        path: the run folder.
+        data_root: see `load_images`.
+        own_data: where a user's own data of the run are now; None for where they were when it was trained.
 
     Raises:
         CheckpointError: not a finished run.
+        DataError: a user's own data are not there, or changed.
+        InputError: a place of own data, for a run on a set that is known by name.
     """
     folder = RunFolder(path)
     if not folder.config.exists():
         raise CheckpointError(f"{path}: not a run folder (no config.toml); give the --out of `wellposed train`")
     config = read_config(folder.config)
-    data = load_data(config, data_root)
+    check(config.is_own or own_data is None, "data", own_data, f"{path} is a run on {config.data}; leave it out")
+    placed = replace(config, data=str(own_path(path, config.data, own_data))) if config.is_own else config
+    data = load_data(placed, data_root)
     model = build_model(config, data)
     load_weights(model, config, folder.weights)
     for module in solving_modules(model):
@@ -165,12 +183,40 @@ def load_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, Da
     return config, data, model.eval()
 
 
-def load_image_run(path: Path, data_root: Path | None = None) -> tuple[TrainConfig, ImageData, nn.Module]:
-    """Settings, images and trained model of a finished run, for what is done with images only.
+def load_classifier_run(
+    path: Path, data_root: Path | None = None, own_data: str | None = None
+) -> tuple[TrainConfig, TensorData, nn.Module]:
+    """Settings, images or vectors, and trained model of a finished run that tells classes apart.
+
+    Args:
+        path: the run folder.
+        data_root: see `load_images`.
+        own_data: see `load_run`.
 
     Raises:
         CheckpointError: not a finished run.
-        InputError: the run is about graphs.
+        InputError: the run is about graphs, or estimates numbers.
     """
-    config, data, model = load_run(path, data_root)
+    config, found, model = load_run(path, data_root, own_data)
+    data = found.as_tensors(f"run={str(path)!r}")
+    if not data.task.has_logits:
+        raise InputError(f"run={str(path)!r}: estimates numbers, and has no classes to be certified or attacked")
+    return config, data, model
+
+
+def load_image_run(
+    path: Path, data_root: Path | None = None, own_data: str | None = None
+) -> tuple[TrainConfig, ImageData, nn.Module]:
+    """Settings, images and trained model of a finished run, for what is done with images only.
+
+    Args:
+        path: the run folder.
+        data_root: see `load_images`.
+        own_data: see `load_run`.
+
+    Raises:
+        CheckpointError: not a finished run.
+        InputError: the run is about other samples than images.
+    """
+    config, data, model = load_run(path, data_root, own_data)
     return config, data.as_images(f"run={str(path)!r}"), model

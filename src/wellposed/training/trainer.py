@@ -17,16 +17,18 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from wellposed.errors import CheckpointError, InputError
+from wellposed.data import Task
+from wellposed.errors import CheckpointError, InputError, choices, require
 from wellposed.numerics.generators import same_generators
 from wellposed.training.best_epoch import BestEpoch
 from wellposed.training.files import make_folder, write_bytes
 from wellposed.training.folder import RunFolder
 
+LOGGERS = ("csv", "tensorboard")
 _SEAL = b"sha256:"
 _SEAL_LENGTH = len(_SEAL) + 64
 _NO_COMMENT = b"\0\0"  # the last bytes of a zip archive: the length of its comment
@@ -77,11 +79,13 @@ def trainer_of(
         epochs: passes over the training set.
         batches: Lightning's steps of an epoch.
         done: called with the steps that are over, the number of all and the metrics known so far; None to count nothing.
-        options: of ``lightning.Trainer``, in the place of those here; callbacks are added.
+        options: of ``lightning.Trainer``, in the place of those here; callbacks are added, and ``logger`` may be a name, see
+            `loggers_named`.
 
     Raises:
         InputError: Lightning refuses the options.
     """
+    logger = options.pop("logger", "csv")
     checkpoints = ModelCheckpoint(
         folder.checkpoint.parent, filename=folder.checkpoint.stem, save_top_k=1, every_n_epochs=1,
         save_on_train_epoch_end=True, enable_version_counter=False,
@@ -89,7 +93,7 @@ def trainer_of(
     own: dict[str, Any] = {
         "accelerator": "auto",
         "devices": 1,
-        "logger": CSVLogger(folder.path, name="", version=""),
+        "logger": loggers_named(logger, folder) if isinstance(logger, str) else logger,
         "callbacks": [
             best,
             checkpoints,
@@ -106,6 +110,36 @@ def trainer_of(
         return lightning.Trainer(max_epochs=epochs, default_root_dir=folder.path, **{**own, **options})
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"accelerator, devices or strategy: Lightning refuses them ({error})") from error
+
+
+def early_stopping(task: Task, patience: int) -> list[Callback]:
+    """What ends a training after so many epochs without a better score on the validation samples; nothing for 0.
+
+    Args:
+        task: what the score is.
+        patience: number of epochs.
+    """
+    mode = "max" if task.is_worse(0.0, 1.0) else "min"
+    return [EarlyStopping(f"validation/{task.score}", patience=patience, mode=mode)] if patience else []
+
+
+def loggers_named(name: str, folder: RunFolder) -> list[Any]:
+    """Loggers of a run by name: always its metrics.csv, from which reports are drawn, and the one that was asked for.
+
+    Args:
+        name: ``"csv"`` or ``"tensorboard"``, whose files go to ``tensorboard/`` in the folder.
+        folder: the run.
+
+    Raises:
+        InputError: there is no such logger.
+        MissingExtraError: the package tensorboard is not installed.
+    """
+    choices("logger", name, LOGGERS)
+    found: list[Any] = [CSVLogger(folder.path, name="", version="")]
+    if name == "tensorboard":
+        require("tensorboard", "tensorboard")
+        found.append(TensorBoardLogger(folder.path, name="", version="tensorboard"))
+    return found
 
 
 def fit(
@@ -147,10 +181,10 @@ def test(trainer: lightning.Trainer, module: lightning.LightningModule, batches:
         batches: to test on.
         epoch: that is kept, counted from zero.
     """
-    logger = trainer.logger
+    loggers = trainer.loggers
     trainer.loggers = []  # its rows would be of an epoch after the last
     (found,) = trainer.test(module, batches, verbose=False)
-    if logger is not None:
+    for logger in loggers:
         logger.log_metrics({**found, "epoch": epoch}, trainer.global_step)
         logger.save()
     return dict(found)

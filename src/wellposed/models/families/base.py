@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from wellposed.data.base import Data
 from wellposed.errors import check
 from wellposed.models.classifier import classifier
-from wellposed.numerics.linear_algebra import largest_singular_value
+from wellposed.models.penalties import product_of_norms
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,4 @@ class Family(ABC):
             model: what `model` gave.
             norm: of inputs and outputs, one of ``penalty_norms``.
         """
-        maps = [part for part in model.modules() if isinstance(part, nn.Linear)]
-        norms = [largest_singular_value(part.weight) for part in maps]
-        return torch.stack(norms).prod() if norms else torch.ones((), device="cpu")
+        return product_of_norms(model)

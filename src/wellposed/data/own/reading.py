@@ -1,0 +1,137 @@
+"""Users' own files: archives of arrays, tables in CSV, folders of images."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from wellposed.data.base import Source, TensorData
+from wellposed.data.own.arrays import Samples
+from wellposed.data.own.assembly import TASKS, assembled, samples_of, tensors_of
+from wellposed.data.own.pictures import read_pictures
+from wellposed.data.own.table import read_table
+from wellposed.errors import DataError, check, choices
+
+_READ = 1 << 20  # bytes at a time
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Samples to evaluate a finished network on.
+
+    Attributes:
+        x: inputs, shape (samples, ...).
+        y: classes, shape (samples,).
+        remarks: what a reader must know of them, in words.
+    """
+
+    x: Tensor
+    y: Tensor
+    remarks: tuple[str, ...] = ()
+
+
+def is_file(name: str) -> bool:
+    """Whether a name of a data set is a path to a user's own file or folder rather than the name of a known set."""
+    return Path(name).suffix.lower() in (".npz", ".csv") or "/" in name or os.sep in name or Path(name).is_dir()
+
+
+def load_file(path: Path, *, task: str = "classification", target: str = "") -> TensorData:
+    """A data set of a user's own file.
+
+    Args:
+        path: of an archive with the suffix ``.npz``, see `from_arrays`; of a table with the suffix ``.csv``, see `read_table`; or
+            of a folder of images, see `read_pictures`.
+        task: ``"classification"`` or ``"regression"``.
+        target: the column of a table that is to be told from the others; empty for other files.
+
+    Raises:
+        DataError: it cannot be read, or its content is unusable; the message names what.
+        InputError: an argument does not belong to this kind of file.
+    """
+    parts, names = _parts(path, task, target, ())
+    return assembled(parts, name=path.name, task=task, source=Source(str(path), source_digest(path), names))
+
+
+def load_to_evaluate(path: Path, *, classes: int | None, target: str = "", names: Sequence[str] = ()) -> Evaluation:
+    """Samples of a user's own file for a network that is finished: its test part or, where it has none, all that it has.
+
+    Args:
+        path: see `load_file`.
+        classes: number of classes that the network tells apart, of which the file need not have all; None to leave that open.
+        target: see `load_file`.
+        names: names of the classes in their order; empty where they are numbers, or the file's own in order.
+
+    Raises:
+        DataError: see `load_file`.
+        InputError: see `load_file`.
+    """
+    parts, _ = _parts(path, "classification", target, tuple(names))
+    part = "test" if "test" in parts else "train"
+    x, y = tensors_of(parts[part], "classification")
+    if classes is not None and int(y.max()) >= classes:
+        raise DataError(
+            f"{parts[part].y_name}: has the label {int(y.max())}; the network has the classes 0…{classes - 1}"
+        )
+    said = () if part == "test" else (f"on all {len(y)} training samples of {path}, which has no test part",)
+    return Evaluation(x, y, said)
+
+
+def _parts(path: Path, task: str, target: str, classes: tuple[str, ...]) -> tuple[dict[str, Samples], tuple[str, ...]]:
+    """The samples of a file by part, and the names of their classes."""
+    choices("task", task, TASKS)
+    if not path.exists():
+        raise DataError(f"{path}: not found; give the path of a .npz archive, a .csv table or a folder of images")
+    is_table = path.suffix.lower() == ".csv"
+    check(is_table or not target, "target", target, f"is a column of a table, and {path} is none; leave it out")
+    if path.is_dir():
+        check(task == TASKS[0], "task", task, "a folder of images has a class for every sub-folder")
+        return read_pictures(path, classes)
+    if is_table:
+        samples, names = read_table(path, target, task, classes)
+        return {"train": samples}, names
+    if path.suffix.lower() != ".npz":
+        raise DataError(f"{path}: its suffix is none of .npz and .csv, and it is no folder of images")
+    return samples_of(_archive(path), str(path)), ()
+
+
+def source_digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of the names and contents of its files in order."""
+    total = hashlib.sha256()
+    files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            total.update(file.relative_to(path).as_posix().encode() + b"\0")
+        try:
+            with file.open("rb") as stream:
+                while block := stream.read(_READ):
+                    total.update(block)
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    return total.hexdigest()
+
+
+def _archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an archive; none that would run code when it is read."""
+    found: dict[str, np.ndarray] = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                found[name] = _entry(path, archive, name)
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npz archive ({error})") from error
+    return found
+
+
+def _entry(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    try:
+        entry: np.ndarray = archive[name]
+    except ValueError as error:
+        raise DataError(f"{path}: {name}: is an array of Python objects or corrupt; needs numbers ({error})") from error
+    return entry

@@ -1,0 +1,208 @@
+"""`wrap`: the equilibrium of any module f(z, x), with a guarantee where its own parts prove one."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from wellposed.any_map import fixed_point
+from wellposed.errors import CertificateError, GuaranteeError, InputError, check, checked_options, failing_as_unprovable
+from wellposed.guarantee import Contraction
+from wellposed.implicit import Gradient
+from wellposed.network.materialise import materialise
+from wellposed.network.plain import require_plain_calls
+from wellposed.numerics.outward import enlarged
+from wellposed.solvers.base import Solver
+from wellposed.solvers.solution import Solution
+
+_NONEXPANSIVE = {torch.tanh, torch.relu, torch.sigmoid, nn.functional.relu, nn.functional.tanh, nn.functional.sigmoid}
+_SUMS = {operator.add, operator.sub, torch.add, torch.sub}
+_PRODUCTS = {operator.mul, torch.mul}
+_METHODS = {"tanh", "relu", "sigmoid"}
+
+
+class Wrapped(nn.Module):
+    """The equilibrium ``z = f(z, x)`` of a module f; see `wrap`.
+
+    Args:
+        block: f.
+        input_shape: of one input.
+        state_shape: of one state.
+        options: of `wellposed.fixed_point`.
+    """
+
+    def __init__(
+        self, block: nn.Module, input_shape: tuple[int, ...], state_shape: tuple[int, ...], options: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.block = block
+        self.input_shape, self.state_shape, self._options = input_shape, state_shape, options
+
+    def extra_repr(self) -> str:
+        """What is guaranteed of it now, in words."""
+        try:
+            return f"contracts by {self.contraction().factor:.6g}: one equilibrium exists"
+        except GuaranteeError as error:
+            return f"nothing is guaranteed: {error}"
+
+    def contraction(self) -> Contraction:
+        """The proof that f contracts in z for every x, from the numbers that it has now.
+
+        Raises:
+            GuaranteeError: it need not, or a part of f is not known; the message says which.
+        """
+        try:
+            require_plain_calls(self.block)
+            factor = _slope(self.block, self.state_shape, self.input_shape)
+        except CertificateError as error:
+            raise GuaranteeError(str(error)) from error
+        if not factor < 1.0:
+            raise GuaranteeError(
+                f"block: its Lipschitz constant in z is at most {factor:.6g}, and not proved below one"
+            )
+        return Contraction(factor)
+
+    def forward(self, x: Tensor, z0: Tensor | None = None) -> Tensor:
+        """The equilibria for inputs, shape (batch, *state_shape), with implicit gradients.
+
+        Args:
+            x: inputs, shape (batch, ...).
+            z0: first iterates; None for zeros.
+        """
+        return fixed_point(self.block, self._start(x, z0), (x,), batched_args=(0,), **self._options).value
+
+    def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
+        """The equilibria with their evidence, and error bounds where `contraction` holds.
+
+        These bounds take an evaluation of f to be right to sixteen units of the last place.
+
+        Args:
+            x: inputs, shape (batch, ...).
+            z0: first iterates; None for zeros.
+        """
+        try:
+            known: Contraction | None = self.contraction()
+        except GuaranteeError:
+            known = None
+        start = self._start(x, z0)
+        return fixed_point(self.block, start, (x,), batched_args=(0,), guarantee=known, **self._options)
+
+    def _start(self, x: Tensor, z0: Tensor | None) -> Tensor:
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise InputError(f"x: one input has shape {tuple(x.shape[1:])}; this layer takes {self.input_shape}")
+        if z0 is not None:
+            return z0
+        return torch.zeros(len(x), *self.state_shape, dtype=x.dtype, device=x.device)
+
+
+@checked_options
+def wrap(
+    block: nn.Module, input_shape: tuple[int, ...], *, state_shape: tuple[int, ...] | None = None, guaranteed: bool = False,
+    solver: Solver | None = None, gradient: Gradient | None = None, rtol: float | None = None, atol: float | None = None,
+    max_steps: int = 1000, on_failure: str = "warn",
+) -> Wrapped:  # fmt: skip
+    """A layer whose value is the equilibrium ``z = f(z, x)`` of an existing module, as torchdeq makes it of the same f.
+
+    Where f is made of blocks that the gate knows, of sums, multiples and 1-Lipschitz activations, its Lipschitz constant in z is
+    proved for every x; below one, exactly one equilibrium exists and is reached (Banach), and `Wrapped.solve` bounds its error.
+    Of any other f nothing is guaranteed, as ``print(layer)`` says. Certificates of whole models do not take wrapped layers.
+
+    Args:
+        block: maps a state of shape (batch, *state_shape) and inputs of shape (batch, ...) to a state.
+        input_shape: of one input.
+        state_shape: of one state; None for that of one input.
+        guaranteed: whether a block that does not contract now is refused.
+        solver: see `wellposed.fixed_point`.
+        gradient: see `wellposed.fixed_point`.
+        rtol: see `wellposed.fixed_point`.
+        atol: see `wellposed.fixed_point`.
+        max_steps: see `wellposed.fixed_point`.
+        on_failure: see `wellposed.fixed_point`.
+
+    Raises:
+        GuaranteeError: a guarantee is asked for and cannot be proved.
+        InputError: no module is given.
+    """
+    if not isinstance(block, nn.Module):
+        raise InputError(f"block: is a {type(block).__name__}; needs a torch.nn.Module f(z, x)")
+    shapes = tuple(input_shape), tuple(input_shape if state_shape is None else state_shape)
+    check(all(size > 0 for shape in shapes for size in shape), "input_shape, state_shape", shapes, "must be positive")
+    options = {
+        "solver": solver, "gradient": gradient, "rtol": rtol, "atol": atol, "max_steps": max_steps, "on_failure": on_failure,
+    }  # fmt: skip
+    layer = Wrapped(block, *shapes, options)
+    if guaranteed:
+        layer.contraction()
+    return layer
+
+
+@torch.no_grad()
+def _slope(block: nn.Module, state_shape: tuple[int, ...], input_shape: tuple[int, ...]) -> float:
+    """A proved Euclidean Lipschitz constant of f in z, for every x: through f's operations, one after the other.
+
+    Raises:
+        CertificateError: an operation is not known.
+    """
+    like = next(block.parameters(), torch.zeros((), device="cpu"))
+    z, x = (torch.rand(2, *shape, dtype=like.dtype, device=like.device) for shape in (state_shape, input_shape))
+    with failing_as_unprovable("block: its forward cannot be followed"):
+        traced = torch.fx.symbolic_trace(block)
+        ShapeProp(traced).propagate(z, x)
+        first, second = block(z, x), block(z, x)
+    if not torch.equal(first, second):
+        raise GuaranteeError("block: gives two values for one state and input")
+    if first.shape != z.shape:
+        raise GuaranteeError(f"block: gives the shape {tuple(first.shape)} for states of shape {tuple(z.shape)}")
+    inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    known: dict[Any, float] = {inputs[0]: 1.0, inputs[1]: 0.0}
+    for node in traced.graph.nodes:
+        if node.op == "output":
+            return known[node.args[0]]
+        if node not in known:
+            known[node] = _through(node, block, known)
+    raise GuaranteeError("block: gives nothing")
+
+
+def _through(node: Any, block: nn.Module, known: dict[Any, float]) -> float:
+    """The constant of an operation's value, from those of its arguments; sums must not stretch what depends on the state."""
+    if not any(known[part] for part in node.all_input_nodes):
+        return 0.0
+    moving = [part for part in node.all_input_nodes if known[part]]
+    alone = not node.kwargs and len(node.args) == 1
+    if alone and node.op == "call_module":
+        shape = tuple(_shape(moving[0])[1:])
+        return enlarged(known[moving[0]] * _constant(block.get_submodule(node.target), shape), 1)
+    numbers = [part for part in node.args if isinstance(part, int | float)]
+    pair = not node.kwargs and len(node.args) == 2 and len(numbers) + len([p for p in node.args if p in known]) == 2
+    kept = all(_shape(part) == _shape(node) for part in moving)
+    if pair and kept and node.op == "call_function" and node.target in _SUMS:
+        return enlarged(sum(known[part] for part in node.args if part in known), 2)
+    if pair and kept and node.op == "call_function" and node.target in _PRODUCTS and len(numbers) == 1:
+        return enlarged(abs(float(numbers[0])) * known[moving[0]], 2)
+    same = node.target in (_NONEXPANSIVE if node.op == "call_function" else _METHODS)
+    if alone and node.op in ("call_function", "call_method") and same:
+        return known[moving[0]]
+    raise GuaranteeError(f"block: what {_name(node.target)} does to the state is not known")
+
+
+def _shape(node: Any) -> torch.Size:
+    found: torch.Size = node.meta["tensor_meta"].shape
+    return found
+
+
+def _name(target: str | Callable[..., Any]) -> str:
+    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
+def _constant(module: nn.Module, shape: tuple[int, ...]) -> float:
+    """The product of the proved constants of a module's blocks, for inputs of a shape."""
+    if getattr(module, "inplace", False):
+        raise GuaranteeError("block: a module writes into its input")
+    factors = [part.constant("2")[0] for part in materialise(module, shape).blocks]
+    return enlarged(math.prod(factors), len(factors))

@@ -1,0 +1,66 @@
+"""What a training loop of one's own needs beside torch: worst-case logits, constants to make small, projections."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.constraints.base import Projected
+from wellposed.errors import InputError, check
+from wellposed.models.penalties import product_of_norms as product_of_norms
+from wellposed.training.worst_case import worst_logits as worst_logits
+
+
+def margin_logits(logits: Tensor, labels: Tensor, lipschitz: Tensor | float, radius: float) -> Tensor:
+    """Logits in the worst case within a Euclidean radius, by a Lipschitz constant; cross-entropy takes them for logits.
+
+    Every logit but that of the label grows by √2·L·r: no margin shrinks by more within the radius r. This is Lipschitz-margin
+    training (Tsuzuku, Sato & Sugiyama 2018, Algorithm 1).
+
+    Args:
+        logits: shape (batch, classes).
+        labels: classes, int64, shape (batch,).
+        lipschitz: L, a constant of the logits, a number or a tensor with its graph, such as `product_of_norms`.
+        radius: r, in the units that the constant is about.
+
+    Returns:
+        Shape (batch, classes).
+
+    Raises:
+        InputError: the shapes do not fit, or the radius is negative.
+    """
+    check(0.0 <= radius < math.inf, "radius", radius, "must be finite and not negative")
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise InputError(f"labels: has shape {tuple(labels.shape)} for logits of shape {tuple(logits.shape)}")
+    others = 1.0 - nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    return logits + math.sqrt(2.0) * radius * lipschitz * others
+
+
+def certified_margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """The label's logit less the largest other one, shape (batch,), with its graph: over √2·L, the certified radius.
+
+    Args:
+        logits: shape (batch, classes).
+        labels: classes, int64, shape (batch,).
+    """
+    truth = labels[:, None]
+    others = logits.scatter(1, truth, -torch.inf).amax(1)
+    return logits.gather(1, truth)[:, 0] - others
+
+
+def projected_parts(model: nn.Module) -> Iterator[Projected]:
+    """The parts of a model whose parameters are kept in a set by projecting them onto it after every step."""
+    return (part for part in model.modules() if isinstance(part, Projected))
+
+
+def project(model: nn.Module | Iterable[Projected]) -> None:
+    """Move the parameters that are kept in a set by projection onto it; to be called after every step of an optimiser.
+
+    Args:
+        model: any module, most of which have no such parameters, or the parts that `projected_parts` found in it.
+    """
+    for part in projected_parts(model) if isinstance(model, nn.Module) else model:
+        part.project()
