@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wellposed.numerics.linear_algebra import solve
+from wellposed.numerics.linear_algebra import inverse as inverses
 
 
 def cayley_orthogonal(parameter: Tensor) -> Tensor:
@@ -32,8 +32,9 @@ def cayley_orthogonal(parameter: Tensor) -> Tensor:
     upper, lower = parameter[..., :size, :], parameter[..., size:, :]
     identity = torch.eye(size, dtype=parameter.dtype, device=parameter.device).expand(upper.shape)
     skew = upper - upper.mH + lower.mH @ lower
-    inverse = solve(identity + skew, identity)
-    return torch.cat([inverse @ (identity - skew), -2.0 * lower @ inverse], -2)
+    inverse = inverses(identity + skew)
+    # (I + A)⁻¹(I − A) = 2(I + A)⁻¹ − I, with a product less and its rounding.
+    return torch.cat([2.0 * inverse - identity, -2.0 * lower @ inverse], -2)
 
 
 def skew_exponential(parameter: Tensor) -> Tensor:

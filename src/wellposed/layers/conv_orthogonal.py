@@ -192,7 +192,7 @@ class ConvOrthogonalDEQ(ContractiveCell):
         return (convex if self.mixing is None else residual), weights, self._rows(drive)
 
     def _drive(self, x: Tensor) -> Tensor:
-        """What x contributes, shape (width, height, channels, batch), in float64: once, where iterations would keep its rounding."""
+        """What x contributes, shape (width, height, channels, batch), in float64, as every iteration adds its rounding."""
         x = x.double()
         if self.injection is None:
             return x.permute(3, 2, 1, 0)

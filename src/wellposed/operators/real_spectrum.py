@@ -1,10 +1,11 @@
 """Circular convolutions as products of real matrices: the discrete Fourier transform of real images, without complex numbers.
 
-Rows and columns are transformed by products with small matrices of orthogonal rows, which is quicker than an FFT for images of up to
-about 32 × 32 pixels, and leaves real and imaginary parts where batched products want them. Transforms are not normalised: inverse to each other but for numbers that convolutions are
-multiplied with, so that of images whose sides are powers of two only roots of unity are rounded. The half spectrum of a real image
-has frequencies of three kinds: real ones; pairs of conjugate ones within the edge columns 0 and width/2, of which one is
-kept; and those of the inner columns. Images have the shape (width, height, channels, batch) here.
+Rows and columns are transformed by products with small matrices of orthogonal rows, which is quicker than an FFT for images
+of up to about 32 × 32 pixels, and leaves real and imaginary parts where batched products want them. Transforms are not
+normalised: inverse to each other but for numbers that convolutions are multiplied with, so that of images whose sides are
+powers of two only roots of unity are rounded. The half spectrum of a real image has frequencies of three kinds: real ones;
+pairs of conjugate ones within the edge columns 0 and width/2, of which one is kept; and those of the inner columns. Images
+have the shape (width, height, channels, batch) here.
 """
 
 from __future__ import annotations
