@@ -33,8 +33,7 @@ def cayley_orthogonal(parameter: Tensor) -> Tensor:
     identity = torch.eye(size, dtype=parameter.dtype, device=parameter.device).expand(upper.shape)
     skew = upper - upper.mH + lower.mH @ lower
     inverse = inverses(identity + skew)
-    # (I + A)⁻¹(I − A) = 2(I + A)⁻¹ − I, with a product less and its rounding.
-    return torch.cat([2.0 * inverse - identity, -2.0 * lower @ inverse], -2)
+    return torch.cat([inverse @ (identity - skew), -2.0 * lower @ inverse], -2)
 
 
 def skew_exponential(parameter: Tensor) -> Tensor:
