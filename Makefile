@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test test-fast test-slow lint figures bench gpu clean
+.PHONY: help demo test test-fast test-slow lint figures bench gpu clean
 
 demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digits
 	$(BIN)/wellposed train mondeq --preset digits --out $(RUN)
 	$(BIN)/wellposed certify $(RUN) > /dev/null
 	$(BIN)/wellposed attack $(RUN) --limit 359 > /dev/null
 	$(BIN)/wellposed report $(RUN)
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
 
 test: $(VENV)/.ready  ## the test suite, about a quarter of an hour on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
@@ -21,7 +24,7 @@ test-fast: $(VENV)/.ready  ## two minutes on two cores: the tests of tests/fast.
 test-slow: $(VENV)/.ready  ## tests that train on real MNIST; needs WELLPOSED_DATA or a network
 	$(BIN)/python -m pytest -q -m slow
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -49,5 +52,5 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,attack,auto,graph,deploy,exact,cluster,dev]'
 	touch $@
 
-clean:
+clean:  ## remove what was made
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -30,7 +30,7 @@ from wellposed.training.loaders import build_model
 def trained(config: TrainConfig) -> float:
     """Test loss after ``wellposed train``."""
     with tempfile.TemporaryDirectory() as folder:
-        return run.train(config, Path(folder), progress=False, accelerator="cpu")["test/loss"]
+        return run.train(config, Path(folder), accelerator="cpu")["test/loss"]
 
 
 def looped(config: TrainConfig, data: ImageData) -> float:

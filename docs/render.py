@@ -28,6 +28,7 @@ def tables() -> dict[str, str]:
         if isinstance(content, list):
             found[path.stem] = presets_markdown([Record(**entry) for entry in content])
         else:
+            content.pop("sha256", None)
             lines = [Line(**line) for line in content.pop("lines")]
             found[path.stem] = folds_markdown(FoldSummary(**content, lines=lines))
     return found

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from harness.results import unseal_config, unsealed
 from wellposed import testing
 from wellposed.cli.main import run
 from wellposed.data import load_images
@@ -115,7 +116,7 @@ def test_certified_never_exceeds_attacked_and_rules_are_ordered(finished, capsys
 def test_a_contradiction_between_attack_and_certificate_is_an_error(finished, capsys):
     folder = RunFolder(finished)
     kept = folder.attacked.read_text()
-    content = json.loads(kept)
+    content = unsealed(folder.attacked)
     content["distances"] = [1e-6] * len(content["distances"])
     folder.attacked.write_text(json.dumps(content))
     try:
@@ -131,9 +132,9 @@ def test_training_is_reproducible_and_resumable(tmp_path, capsys):
     assert once["test/accuracy"] == again["test/accuracy"]
     assert once["test/loss"] == again["test/loss"]
     assert once["test/accuracy"] > 0.7
-    assert "nothing to resume from" in output_of(capsys, [*options, "--out", str(tmp_path / "c"), "--resume"], 1).err
+    assert "nothing to resume from" in output_of(capsys, [*options, "--out", str(tmp_path / "c"), "--resume"], 2).err
     changed = [*options, "--out", str(tmp_path / "a"), "--resume", "--seed", "7"]
-    assert "differ from those of the run" in output_of(capsys, changed, 1).err
+    assert "differ from those of the run" in output_of(capsys, changed, 2).err
 
 
 def start_long_training(folder: Path) -> subprocess.Popen:
@@ -173,6 +174,7 @@ def test_kill_in_the_middle_of_a_checkpoint_leaves_the_earlier_one(tmp_path, cap
     Path(f"{checkpoint}.part").write_bytes(checkpoint.read_bytes()[:1000])
     epoch = torch.load(checkpoint, weights_only=False)["epoch"]
     config = RunFolder(folder).config
+    unseal_config(config)
     shortened = re.sub(r"epochs = \d+", f"epochs = {epoch + 3}", config.read_text())
     config.write_text(shortened)
     options = ["--data", "digits", "--epochs", str(epoch + 3), "--width", "12", "--resume", "--json"]
@@ -191,7 +193,7 @@ def test_truncated_checkpoint_is_named(trained, tmp_path, capsys):
     checkpoint = RunFolder(folder).checkpoint
     checkpoint.write_bytes(checkpoint.read_bytes()[:2000])
     options = ["train", "mondeq", "--data", "digits", *QUICK, "--out", str(folder), "--resume"]
-    assert "truncated or corrupt" in output_of(capsys, options, 1).err
+    assert "truncated or corrupt" in output_of(capsys, options, 2).err
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_truncated_checkpoint_is_named(trained, tmp_path, capsys):
         (["train", "mondeq", "--preset", "digit"], 2, "Did you mean 'digits'"),
         (["train", "mondeq", "--epochs", "0"], 2, "must be at least 1"),
         (["train", "mondeq", "--widht", "3"], 2, "--width"),
-        (["certify", "/nonexistent"], 1, "not a run folder"),
+        (["certify", "/nonexistent"], 2, "not a run folder"),
         (["compare"], 2, "at least one run folder"),
         (["reproduce", "graphs", "--folds", "0"], 2, "folds=0"),
         (["reproduce", "risk", "--draws", "0"], 2, "draws=0"),
@@ -234,7 +236,7 @@ def test_missing_data_says_what_to_put_where(tmp_path, capsys, monkeypatch):
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="needs a place nobody can write to")
 def test_unwritable_folder(capsys):
     options = ["train", "mondeq", "--data", "digits", *QUICK, "--out", "/proc/nowhere/run"]
-    assert "choose another --out" in output_of(capsys, options, 1).err
+    assert "choose another --out" in output_of(capsys, options, 2).err
 
 
 def test_weights_of_another_kind_are_refused(finished, tmp_path, capsys):
@@ -245,14 +247,15 @@ def test_weights_of_another_kind_are_refused(finished, tmp_path, capsys):
     files = RunFolder(folder)
     good = files.weights.read_bytes()
     torch.save({"a": testing.zeros(3)}, files.weights)
-    assert "a pickle" in output_of(capsys, ["certify", str(folder)], 1).err
+    assert "a pickle" in output_of(capsys, ["certify", str(folder)], 2).err
     files.weights.write_bytes(good[: len(good) // 2])
-    assert "not a readable safetensors file" in output_of(capsys, ["certify", str(folder)], 1).err
+    assert "not a readable safetensors file" in output_of(capsys, ["certify", str(folder)], 2).err
     files.weights.write_bytes(good)
+    unseal_config(files.config)
     files.config.write_text(files.config.read_text().replace("width = 12", "width = 13"))
-    assert "but the configuration asks for" in output_of(capsys, ["certify", str(folder)], 1).err
+    assert "but the configuration asks for" in output_of(capsys, ["certify", str(folder)], 2).err
     files.config.write_text("epochs = [")
-    assert "not a readable configuration" in output_of(capsys, ["certify", str(folder)], 1).err
+    assert "not a readable configuration" in output_of(capsys, ["certify", str(folder)], 2).err
     files.weights.unlink()
 
 
@@ -262,19 +265,21 @@ def test_weights_of_another_shape_are_refused(finished, tmp_path, capsys):
     from safetensors import safe_open
     from safetensors.torch import save_file
 
+    from wellposed.training.checkpoint import FORMAT
+
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     files = RunFolder(folder)
     with safe_open(files.weights, "pt") as stored:
-        header = stored.metadata()
+        header = {"format": FORMAT, "config": stored.metadata()["config"]}  # as before there were digests
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     shapes = {**tensors, "3.bias": testing.zeros(11)}
     save_file(shapes, files.weights, metadata=header)
-    assert "of another architecture" in output_of(capsys, ["certify", str(folder)], 1).err
+    assert "of another architecture" in output_of(capsys, ["certify", str(folder)], 2).err
     save_file({**tensors, "3.bias": testing.full((10,), torch.nan)}, files.weights, metadata=header)
-    assert "NaN or infinite" in output_of(capsys, ["certify", str(folder)], 1).err
+    assert "NaN or infinite" in output_of(capsys, ["certify", str(folder)], 2).err
     save_file(tensors, files.weights)
-    assert "not written by wellposed" in output_of(capsys, ["certify", str(folder)], 1).err
+    assert "not written by wellposed" in output_of(capsys, ["certify", str(folder)], 2).err
 
 
 def test_results_of_other_weights_are_not_shown(finished, tmp_path, capsys):
@@ -285,8 +290,8 @@ def test_results_of_other_weights_are_not_shown(finished, tmp_path, capsys):
     other = tmp_path / "other"
     assert run(["train", "mondeq", "--data", "digits", "--out", str(other), "--json", *QUICK, "--seed", "1"]) == 0
     shutil.copy(other / "weights.safetensors", folder / "weights.safetensors")
-    assert "about other weights" in output_of(capsys, ["report", str(folder)], 1).err
-    assert "about other weights" in output_of(capsys, ["compare", str(folder)], 1).err
+    assert "about other weights" in output_of(capsys, ["report", str(folder)], 2).err
+    assert "about other weights" in output_of(capsys, ["compare", str(folder)], 2).err
     # Training again removes what was about the earlier weights.
     assert run(["train", "mondeq", "--data", "digits", "--out", str(folder), "--json", *QUICK, "--seed", "2"]) == 0
     assert not RunFolder(folder).certified.exists()
@@ -335,7 +340,7 @@ def test_a_results_file_without_its_content_is_named(finished, tmp_path, capsys)
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     RunFolder(folder).attacked.write_text("{}")
-    assert "attacked.json: corrupt" in output_of(capsys, ["report", str(folder)], 1).err
+    assert "attacked.json: corrupt" in output_of(capsys, ["report", str(folder)], 2).err
 
 
 def test_a_header_of_any_length_is_no_pickle(trained, tmp_path):
@@ -356,7 +361,7 @@ def test_a_header_of_any_length_is_no_pickle(trained, tmp_path):
 def test_runs_are_compared_on_one_page(finished, tmp_path, capsys):
     other = tmp_path / "nothing learned"
     shutil.copytree(finished, other)
-    content = json.loads((other / "certified.json").read_text())
+    content = unsealed(other / "certified.json")
     commonest = int(load_images("digits").test_y[:60].bincount().max())
     assert content["classes_named"] > 5 and content["majority_error"] == pytest.approx(1 - commonest / 60)
     (other / "certified.json").write_text(json.dumps({**content, "classes_named": 1}))

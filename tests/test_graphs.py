@@ -416,7 +416,7 @@ def test_missing_and_corrupt_files(small_set, monkeypatch):
     def offline(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr(graph_data.urllib.request, "urlopen", offline)
+    monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(graph_data.DataError, match=r"NCI1_A.txt: not found.*TUDataset/NCI1/raw/NCI1_A.txt"):
         graph_data.load_graphs("NCI1", small_set)
     with (small_set / "TUDataset/MUTAG/raw/MUTAG_A.txt").open("a") as stream:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from harness.results import unsealed
 from wellposed import testing
 from wellposed.bounds.affine_network import affine_network
 from wellposed.bounds.entrywise import entrywise_bound
@@ -223,7 +224,7 @@ def test_the_command(tmp_path, capsys):
     assert attacked["0.001"] >= result["certified"]["0.001"] and attacked["0.1"] >= result["certified"]["0.1"]
     # What contradicts a verdict is an error, whoever comes second.
     path = tmp_path / "run" / "verified-inf.json"
-    content = json.loads(path.read_text())
+    content = unsealed(path)
     path.write_text(
         json.dumps({**content, "status": [["certified"] * 30 for _ in content["radii"]], "radii": [0.5, 0.9]})
     )
@@ -243,7 +244,7 @@ def test_certificates_and_attacks_of_the_command_may_not_contradict_each_other(t
     attack = ["attack", *common, "--steps", "5"]
     assert command(["certify", *common]) == 0 and command(attack) == 0 and command(["certify", *common]) == 0
     path = tmp_path / "run" / f"certified-{norm.removeprefix('l')}.json"
-    content = json.loads(path.read_text())
+    content = unsealed(path)
     largest = max(radius for radii in content["radii"].values() for radius in radii)
     path.write_text(json.dumps({**content, "radii": {"forged": [100.0 * largest] * 20}}))
     capsys.readouterr()

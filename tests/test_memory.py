@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -229,3 +231,56 @@ def test_draws_of_weights_leave_shared_parts_alone():
     through = testing.ones(2, 3) @ drawn["a.weight"].T + drawn["a.bias"]
     torch.testing.assert_close(value, torch.tanh(0.6 * through + 1))
     assert model.a.weight is weight and model.b.weight is weight
+
+
+def kept_bytes(compute):
+    """Bytes of the distinct memory that autograd saves during a call, and the call's result."""
+    seen = {}
+
+    def pack(kept):
+        seen[kept.untyped_storage().data_ptr()] = kept.untyped_storage().nbytes()
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+        result = compute()
+    return sum(seen.values()), result
+
+
+@pytest.mark.parametrize("solver", [wp.Picard(), wp.Anderson(), None], ids=str)
+def test_what_is_kept_for_the_backward_pass_is_one_evaluation_whatever_the_iterations(solver):
+    generator = testing.generator(0)
+    weight = 0.1 * testing.randn(40, 40, generator=generator)
+    offset = testing.randn(50, 40, generator=generator)
+    weight, offset = weight.requires_grad_(), offset.requires_grad_()
+
+    def f(z, weight, offset):
+        return torch.tanh(torch.tanh(z @ weight.T) @ weight + offset)
+
+    state = testing.zeros(50, 40).requires_grad_()
+    one, _ = kept_bytes(lambda: f(state, weight, offset))
+
+    def solved(rtol):
+        return wp.fixed_point(f, testing.zeros(50, 40), (weight, offset), rtol=rtol, solver=solver)
+
+    steps, sizes = [], []
+    for rtol in (1e-2, 1e-6):
+        size, found = kept_bytes(functools.partial(solved, rtol))
+        steps.append(int(found.steps.max()))
+        sizes.append(size)
+    assert steps[1] >= steps[0] + 3
+    assert sizes[0] == sizes[1] <= 1.3 * (one + offset.nbytes)  # f's graph, and the value
+
+
+@pytest.mark.parametrize("make", [wp.MonDEQ, wp.NEMON, wp.PcDEQ])
+def test_layers_keep_the_offset_the_value_and_what_is_as_large_as_the_weights(make):
+    torch.manual_seed(0)
+    x, sizes, steps = testing.rand(64, 30), [], []
+    for rtol in (1e-2, 1e-6):
+        torch.manual_seed(0)
+        layer = make(30, 40, rtol=rtol, atol=0.0)
+        size, found = kept_bytes(lambda layer=layer: layer._run(x, None, certified=False))
+        sizes.append(size)
+        steps.append(int(found.steps.max()))
+    weights = sum(part.nbytes for part in layer.parameters())
+    assert steps[1] > steps[0]
+    assert sizes[0] == sizes[1] <= 1.3 * (x.nbytes + 2 * found.value.nbytes + 2 * weights)

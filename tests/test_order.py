@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import wellposed as wp
+from harness.results import unsealed
 from wellposed.certificates.order import must_be_ordered
 from wellposed.experiments.presets import Record
 from wellposed.experiments.results import Certified, keep_certified, read_certified
@@ -40,11 +41,11 @@ def test_one_bound_alone_contradicts_nothing():
 def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path):
     run = RunFolder(tmp_path)
     run.weights.write_bytes(b"weights")
-    from wellposed.experiments.results import file_digest
+    from wellposed.training.files import file_digest
 
     keep_certified(tmp_path, Certified(2.0, 1.0, 0.1, {"gap": [0.5]}, file_digest(run.weights)))
     assert read_certified(tmp_path).lower_bound == 1.0
-    content = json.loads(run.certified.read_text())
+    content = unsealed(run.certified)
     run.certified.write_text(json.dumps({**content, "lower_bound": 3.0}))
     for read in (read_certified, lambda path: summarise(path, [0.1])):
         with pytest.raises(wp.CertificateError, match="contradiction"):

@@ -87,6 +87,35 @@ def test_float32_values_are_those_of_float64_within_their_bounds(name):
     assert found.error_bound.max() < 1e-3
 
 
+@pytest.mark.parametrize("make", [lambda: wp.MonDEQ(30, 60, m=0.001), lambda: wp.LBEN(30, 60, epsilon=0.001)])
+def test_forward_passes_stop_at_typical_errors_long_before_the_bound_is_met(make):
+    torch.manual_seed(0)
+    layer, x = make(), torch.rand(100, 30)
+    with torch.no_grad():
+        found = layer._run(x, None, certified=False)
+    operator = layer.materialise()[0].to(torch.float64)
+    exact = AffineProblem(operator, layer.injection(x).detach().double(), layer.activation)
+    truth = newton(exact, found.value.double(), 100)[0]
+    limits = layer.tolerance.resolve(torch.float32)
+    apart, size = (found.value.double() - truth).norm(dim=1), truth.norm(dim=1)
+    assert (apart <= limits[1] + limits[0] * size).double().mean() >= 0.99
+    assert (apart <= 3.0 * (limits[1] + limits[0] * size)).all()
+    assert found.steps.max() < 80  # the proved bound needs more than 300, and then Newton's method
+
+
+def test_inactive_units_of_values_that_newton_finds_are_exactly_zero():
+    torch.manual_seed(0)
+    matrix = monotone_matrix(30, 0.01, 1.0)
+    problem = AffineProblem(Dense(matrix), torch.randn(50, 30, dtype=torch.float64), wp.activation("relu"))
+    value = newton(problem, torch.zeros(50, 30, dtype=torch.float64), 100)[0]
+    driven = problem.operator.affine(value, problem.offset)
+    inactive = driven < -1e-9
+    assert inactive.any() and (value[inactive] == 0.0).all()
+    slopes = problem.activation.derivative_at_output(value)
+    away = driven.abs() > 1e-9
+    assert torch.equal(slopes[away], (driven > 0.0).double()[away])
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_slopes_lie_between_what_is_said_of_them(name):
     activation = wp.activation(name)

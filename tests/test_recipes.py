@@ -81,8 +81,8 @@ def test_training_and_certifying_with_the_test_images_of_another_set(tmp_path, m
     """The protocol for recompressed images: train on one set, report on its test images and on others."""
     import json
 
+    import wellposed.data.collection as loaders
     import wellposed.experiments.robustness as robustness
-    import wellposed.training.loaders as loaders
 
     generator = testing.generator(0)
 

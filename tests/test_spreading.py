@@ -51,7 +51,7 @@ def expected(run):
 
 def verified(run, *, limit=80, done=lambda count: None, norm=NORM, **how) -> Verified:
     found = verify_run(
-        run, data_root=None, norm=norm, radii=RADII, limit=limit, seconds=60.0, done=done, **how
+        run, data_root=None, norm=norm, radii=RADII, limit=limit, seconds=60.0, done=lambda count, _: done(count), **how
     )  # fmt: skip
     assert not journal_of(run, norm).exists() and json.loads((run / f"verified-{norm}.json").read_text())
     return found

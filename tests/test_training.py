@@ -84,7 +84,7 @@ def test_a_run_is_a_bare_loop(tmp_path):
 
     family = MonDEQFamily(width=10)
     config = TrainConfig(family, "digits", validation=0.0, epochs=2, learning_rate=0.01, lipschitz_penalty=1e-2)
-    found = train(config, tmp_path / "run", progress=False, accelerator="cpu")
+    found = train(config, tmp_path / "run", accelerator="cpu")
     data = load_data(config, None)
     lightning.seed_everything(config.seed, verbose=False)
     model = build_model(config, data)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+import math
+import types
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from types import ModuleType
-from typing import ParamSpec, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -103,6 +106,55 @@ def check_number(argument: str, value: object, low: float, high: float, mend: st
     """Raise an `InputError` unless the value is a number strictly between two others."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     check(is_number and low < float(value) < high, argument, value, mend)  # type: ignore[arg-type]
+
+
+def check_fields(record: Any, *, finite: bool = True) -> None:
+    """Raise an `InputError` that names the first field of a dataclass whose value is not of the field's type.
+
+    Args:
+        record: the dataclass.
+        finite: whether numbers must be finite; NaN is never allowed.
+    """
+    hints = get_type_hints(type(record))
+    for entry in dataclasses.fields(record):
+        value, hint = getattr(record, entry.name), hints[entry.name]
+        check(_fits(value, hint, finite), entry.name, value, f"must be {_named(hint)}{', finite' if finite else ''}")
+
+
+def _fits(value: Any, hint: Any, finite: bool) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, part, finite) for part in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _fits(key, arguments[0], finite) and _fits(part, arguments[1], finite) for key, part in value.items()
+        )
+    if origin in (list, tuple, Sequence):
+        if not isinstance(value, list | tuple):
+            return False
+        fixed = origin is tuple and Ellipsis not in arguments
+        kinds = arguments if fixed else arguments[:1] * len(value)
+        return len(kinds) == len(value) and all(map(_fits, value, kinds, [finite] * len(value)))
+    if hint is float:
+        good = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+        return good and (math.isfinite(value) or not finite)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    return value is None if hint is types.NoneType else True
+
+
+def _named(hint: Any) -> str:
+    """A type in words."""
+    plain = {float: "a number", int: "an integer", bool: "True or False", str: "text", types.NoneType: "None"}
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_named(part) for part in get_args(hint))
+    return plain.get(hint, str(hint).replace("typing.", ""))
 
 
 def choices(argument: str, value: str, allowed: tuple[str, ...]) -> None:

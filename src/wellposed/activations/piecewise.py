@@ -41,7 +41,7 @@ class ReLU(Activation):
 
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor:
-        return torch.sign(output)
+        return (output > 0).to(output.dtype)  # not the sign: rounding may have put an output below zero
 
     @override
     def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wellposed.attacks.leaving import unchanged
 from wellposed.errors import InputError, check, require
 from wellposed.numerics.norm import norm_named
 
@@ -35,7 +33,7 @@ def auto_attack(
     none at all; with fewer than ten all wrong classes are targets.
 
     Args:
-        model: maps pixels in [0, 1] to logits; in eval mode.
+        model: maps pixels in [0, 1] to logits; attacked in eval mode. It is left as it was, see `unchanged`.
         images: shape (batch, channels, height, width).
         labels: true classes, shape (batch,).
         radius: in pixel units.
@@ -50,6 +48,14 @@ def auto_attack(
         MissingExtraError: the package is not installed.
         InputError: no images, ones of another shape, or fewer than two classes.
     """
+    with unchanged(model):  # the package sets loggers when it is imported
+        return _attacked(model, images, labels, radius, norm, steps, queries)
+
+
+def _attacked(
+    model: nn.Module, images: Tensor, labels: Tensor, radius: float, norm: float | str, steps: int, queries: int
+) -> Tensor:
+    """What `auto_attack` does to a model in eval mode."""
     package = require("pyautoattack", "auto")
     norm = norm_named(norm)
     check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
@@ -58,7 +64,6 @@ def auto_attack(
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
     check(classes >= 2, "model", f"{classes} logit", "must tell two classes apart")
-    logging.getLogger("auto-attack").setLevel(logging.ERROR)  # exact gradients of a solve pass for a "dynamic defence"
 
     def logits(pixels: Tensor) -> Tensor:
         return model(pixels.to(images.dtype)).float()  # the package computes in float32
@@ -69,8 +74,8 @@ def auto_attack(
         version="custom", attacks=["apgd-ce", *second, "fab-t", "square"],
     )  # fmt: skip
     _configure(attack, norm, classes, steps, queries)
-    with _undisturbed(model), torch.random.fork_rng():
-        found = attack.run_standard_evaluation(images.detach().float(), labels, batch_size=len(images))[0]
+    logging.getLogger("auto-attack").setLevel(logging.ERROR)  # exact gradients of a solve pass for a "dynamic defence"
+    found = attack.run_standard_evaluation(images.detach().float(), labels, batch_size=len(images))[0]
     moved = (found != images.float()).flatten(1).any(1)
     return torch.where(moved[:, None, None, None], found.to(images.dtype), images)
 
@@ -84,16 +89,3 @@ def _configure(attack: Any, norm: str, classes: int, steps: int, queries: int) -
         part.n_iter = part.n_iter_orig = steps
         part.use_largereps = norm == "1"
     attack.fab.n_iter, attack.fab.n_restarts, attack.square.n_queries = steps, 1, queries
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """With the gradients and the tracer of before, when it is over."""
-    gradients = [parameter.grad for parameter in model.parameters()]
-    tracer = sys.gettrace()  # the package traces the model's calls, and takes away whatever traced before
-    try:
-        yield
-    finally:
-        sys.settrace(tracer)
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-            parameter.grad = gradient

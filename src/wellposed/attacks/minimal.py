@@ -8,7 +8,6 @@ the margin has a gradient that does not vanish where the network is sure. Gradie
 from __future__ import annotations
 
 import functools
-import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.auto import auto_attack
+from wellposed.attacks.leaving import unchanged
 from wellposed.attacks.search import Judge, Search
 from wellposed.certificates.radius import check_labels
 from wellposed.errors import InputError, check, check_number, require
@@ -42,7 +42,8 @@ def adversarial_distances(
     """Attack every input with a minimal-norm attack and with projected gradient descent at each radius.
 
     Args:
-        model: maps pixels in [0, 1] to logits; attacked in eval mode.
+        model: maps pixels in [0, 1] to logits; attacked in eval mode. Its modes and gradients, and the global random generators
+            and loggers, are afterwards as they were.
         x: inputs, shape (batch, ...).
         labels: true classes, shape (batch,).
         radii: in pixel units, for projected gradient descent.
@@ -63,24 +64,20 @@ def adversarial_distances(
         InputError: pixels outside [0, 1].
     """
     norm = norm_named(norm)
-    attacks = _attacks(norm, radii, steps, restarts, carlini_wagner)
-    labels = _checked_labels(model, x, labels)
-    if not len(x):
-        return torch.zeros(0, dtype=torch.float64, device="cpu"), x
     judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)
     found: list[Search] = []
-    training = model.training
-    model.eval()
-    torch.manual_seed(0)
-    try:
-        for images, truth in zip(x.split(_BATCH), labels.split(_BATCH), strict=True):
+    with unchanged(model):
+        attacks = _attacks(norm, radii, steps, restarts, carlini_wagner)
+        labels = _checked_labels(model, x, labels)
+        if not len(x):
+            return torch.zeros(0, dtype=torch.float64, device="cpu"), x
+        torch.manual_seed(0)
+        for images, truth in zip(x.detach().split(_BATCH), labels.split(_BATCH), strict=True):
             found.append(Search(judge, images, truth, float(norm)))
             _attack(model, found[-1], attacks)
             for radius in radii if auto else ():
                 found[-1].press(functools.partial(auto_attack, model, norm=norm), radius)
             done(sum(len(search.best) for search in found))
-    finally:
-        model.train(training)
     return torch.cat([search.best for search in found]), torch.cat([search.examples for search in found])
 
 
@@ -104,12 +101,12 @@ def _attacks(
     norm: str, radii: Sequence[float], steps: int, restarts: int, carlini_wagner: int
 ) -> list[tuple[Any, list[Any]]]:
     """The attacks of foolbox, with the radii to run each at; None for one that looks for the smallest."""
-    check(restarts >= 1, "restarts", restarts, "must be at least 1")
-    check(carlini_wagner >= 0 and (norm == "2" or not carlini_wagner), "carlini_wagner", carlini_wagner, "is Euclidean")
+    for name, value, least in (("steps", steps, 1), ("restarts", restarts, 1), ("carlini_wagner", carlini_wagner, 0)):
+        check(isinstance(value, int) and value >= least, name, value, f"must be an integer of at least {least}")
+    check(norm == "2" or not carlini_wagner, "carlini_wagner", carlini_wagner, "is Euclidean")
     for radius in radii:
         check_number("radii", radius, 0.0, math.inf, "must be positive and finite")
     known = require("foolbox", "attack").attacks
-    logging.getLogger().setLevel(logging.WARNING)  # importing foolbox sets it to INFO
     nearest, descent = {
         "2": (known.L2DeepFoolAttack, known.L2ProjectedGradientDescentAttack),
         "inf": (known.LinfDeepFoolAttack, known.LinfProjectedGradientDescentAttack),

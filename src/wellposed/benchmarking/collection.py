@@ -12,6 +12,7 @@ from wellposed.benchmarking.benchmark import Benchmark, Options
 from wellposed.benchmarking.certify import CERTIFY
 from wellposed.benchmarking.compiled import COMPILED
 from wellposed.benchmarking.deployed import DEPLOYED
+from wellposed.benchmarking.evaluation import EVALUATION
 from wellposed.benchmarking.fixed_point import FIXED_POINT
 from wellposed.benchmarking.iteration import ITERATION
 from wellposed.benchmarking.metric import METRIC
@@ -20,7 +21,7 @@ from wellposed.benchmarking.training import TRAINING
 from wellposed.errors import choices
 from wellposed.experiments.environment import environment
 
-_ALL = (FIXED_POINT, TRAINING, DEPLOYED, CERTIFY, METRIC, ITERATION, COMPILED)
+_ALL = (FIXED_POINT, TRAINING, EVALUATION, DEPLOYED, CERTIFY, METRIC, ITERATION, COMPILED)
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 
 

@@ -11,9 +11,11 @@ from wellposed.benchmarking.fixed_point_case import Case
 from wellposed.benchmarking.fixed_point_jax import JaxLoop
 from wellposed.benchmarking.fixed_point_rivals import FixedPoint, PlainLoop, TorchDeq
 from wellposed.benchmarking.row import Row
+from wellposed.solvers import Anderson, Picard
 
 _SOLVERS = ("fixed_point_iter", "anderson", "broyden")
 _SHAPES = ((64, 128), (256, 512))
+_LOOPS = ((128, 64), (128, 256), (512, 64), (1024, 256))  # against the plain loop alone
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -24,6 +26,10 @@ def rows(options: Options) -> Iterator[Row]:
         for width, batch in shapes:
             case = Case.make(kind, width, batch)
             yield from contest(case.name, [Contestant.of("default", FixedPoint(case))], _rivals(case), rules)
+    for width, batch in () if options.quick else _LOOPS:
+        case = Case.make("normal", width, batch)
+        ours = [Contestant.of(type(solver).__name__, FixedPoint(case, solver)) for solver in (Picard(), Anderson())]
+        yield from contest(case.name, ours, [Contestant.of("plain loop", PlainLoop(case))], rules)
 
 
 def _rivals(case: Case) -> list[Contestant]:

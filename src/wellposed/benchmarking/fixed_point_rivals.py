@@ -12,6 +12,7 @@ from torch import Tensor
 import wellposed as wp
 from wellposed.benchmarking.fixed_point_case import Case, cell
 from wellposed.errors import require
+from wellposed.solvers import Solver
 
 MOST_STEPS = 5000
 
@@ -40,7 +41,16 @@ class Solving(ABC):
 
 
 class FixedPoint(Solving):
-    """`wellposed.fixed_point` with its default options, tolerances apart."""
+    """`wellposed.fixed_point` with its default options, tolerances and maybe the solver apart.
+
+    Args:
+        case: the equation.
+        solver: see `wellposed.fixed_point`.
+    """
+
+    def __init__(self, case: Case, solver: Solver | None = None) -> None:
+        super().__init__(case)
+        self._solver = solver
 
     def run(self, *tolerances: float) -> tuple[Tensor, Tensor]:
         """See `Solving.run`."""
@@ -48,7 +58,7 @@ class FixedPoint(Solving):
         offset = self.case.offset()
         found = wp.fixed_point(
             cell, torch.zeros_like(self.case.cotangent), (self.case.weight, offset), rtol=forward, atol=0.0,
-            max_steps=MOST_STEPS, gradient=wp.Exact(rtol=backward),
+            max_steps=MOST_STEPS, gradient=wp.Exact(rtol=backward), solver=self._solver,
         )  # fmt: skip
         return self._differentiated(found.value, offset)
 

@@ -40,14 +40,14 @@ class Steps:
         self._optimizer = torch.optim.Adam(model.parameters(), lr=_SMALL)
 
     def run(self, *tolerances: float) -> Tensor:
-        """One step at a tolerance."""
-        value = self._differentiated(tolerances[0])
+        """One step at a tolerance, or at the model's own."""
+        value = self._differentiated(tolerances)
         self._optimizer.step()
         return value
 
     def errors(self, *tolerances: float) -> Sequence[float]:
         """Relative errors: median and worst over the samples' values, and over the parameters' gradients."""
-        value = self._differentiated(tolerances[0]).detach().double()
+        value = self._differentiated(tolerances).detach().double()
         true = self._case["value"].flatten(1)
         values = (value.reshape(true.shape) - true).norm(dim=1) / true.norm(dim=1)
         own = dict(self.model.named_parameters())
@@ -57,8 +57,9 @@ class Steps:
         ])  # fmt: skip
         return [float(part) for found in (values, gradients) for part in (found.median(), found.max())]
 
-    def _differentiated(self, tolerance: float) -> Tensor:
-        self._set(tolerance)
+    def _differentiated(self, tolerances: Sequence[float]) -> Tensor:
+        for tolerance in tolerances:
+            self._set(tolerance)
         self._optimizer.zero_grad(set_to_none=True)
         value = self.model(self._case["x"])
         value.backward(self._case["cotangent"].reshape(value.shape))
@@ -76,6 +77,6 @@ def of_layer(path: str, names: Sequence[str] | None = None) -> Steps:
         names: of the parameters whose gradients are compared; None for all.
     """
     case = torch.load(path, weights_only=True)
-    layer = build(case["family"], case["width"])
+    layer = build(case["family"], case["width"], **case["options"])
     layer.load_state_dict(case["state"])
     return Steps(layer, {name: name for name in names or case["gradients"]}, case)

@@ -12,10 +12,8 @@ from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
 from wellposed.errors import InputError
-from wellposed.experiments.graph_robustness import attack_graphs, is_on_graphs
-from wellposed.experiments.results import RADII
-from wellposed.experiments.robustness import attack_run
-from wellposed.experiments.verification import check_verdicts, read_verified
+from wellposed.experiments.radii import RADII
+from wellposed.training.writer import one_writer
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,15 @@ class Attack(Common):
 def attack(arguments: list[str]) -> int:
     """``wellposed attack RUN``."""
     options = parse(Attack, arguments, "wellposed attack")
+    with one_writer(options.run):
+        return _attack(options)
+
+
+def _attack(options: Attack) -> int:
+    from wellposed.experiments.graph_robustness import attack_graphs, is_on_graphs
+    from wellposed.experiments.robustness import attack_run
+    from wellposed.experiments.verification import check_verdicts, read_verified
+
     if is_on_graphs(options.run):
         if options.norm != "l2" or options.carlini_wagner or options.auto:
             raise InputError(

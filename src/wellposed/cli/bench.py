@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wellposed.benchmarking.benchmark import Options
-from wellposed.benchmarking.collection import BENCHMARKS, run_benchmarks
-from wellposed.benchmarking.tables import as_markdown
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.errors import check
@@ -18,7 +15,7 @@ class Bench(Common):
     """Time this library against its rivals, accuracy first, in turns, on one thread; rivals that are missing are named."""
 
     only: tuple[str, ...] = ()
-    """Only these benchmarks: fixed-point, training, deployed, certify, metric, iteration, compiled."""
+    """Only these benchmarks: fixed-point, training, evaluation, deployed, certify, metric, iteration, compiled."""
     quick: bool = False
     """Small cases and a few turns: seconds, to see that everything works."""
     against: Path | None = None
@@ -30,6 +27,10 @@ class Bench(Common):
 def bench(arguments: list[str]) -> int:
     """``wellposed bench``."""
     options = parse(Bench, arguments, "wellposed bench")
+    from wellposed.benchmarking.benchmark import Options
+    from wellposed.benchmarking.collection import BENCHMARKS, run_benchmarks
+    from wellposed.benchmarking.tables import as_markdown
+
     check(options.threads in (None, 1), "threads", options.threads, "benchmarks run on one thread")
     how = Options(options.quick, options.against)
     with counting("rows measured", quiet=options.json) as done:

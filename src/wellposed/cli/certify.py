@@ -5,22 +5,20 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
-from wellposed.deployment.export import TOLERANCE
 from wellposed.errors import InputError
-from wellposed.experiments.deployment import certify_deployed
-from wellposed.experiments.graph_robustness import certify_graphs, inputs_of_run
-from wellposed.experiments.regression import Estimate, certify_estimates
-from wellposed.experiments.regression import as_text as estimate_as_text
-from wellposed.experiments.results import RADII, Certified
-from wellposed.experiments.robustness import certify_run
-from wellposed.experiments.verification import as_text, verify_run
+from wellposed.experiments.radii import RADII
+from wellposed.training.writer import one_writer
+
+if TYPE_CHECKING:
+    from wellposed.experiments.regression import Estimate
+    from wellposed.experiments.results import Certified
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,16 @@ def certify(arguments: list[str]) -> int:
         raise InputError(
             f"jobs={options.jobs!r}, ray={options.ray!r}: only --method ladder is spread; leave these options out"
         )
+    from wellposed.experiments.graph_robustness import inputs_of_run
+
     by_inputs = {"images": _images, "vectors": _vectors, "graphs": _graphs}
-    return by_inputs[inputs_of_run(options.run)](options)
+    with one_writer(options.run):
+        return by_inputs[inputs_of_run(options.run)](options)
 
 
 def _graphs(options: Certify) -> int:
+    from wellposed.experiments.graph_robustness import certify_graphs
+
     if (options.data, options.norm, options.method, options.deployed, options.seconds) != (
         None,
         "l2",
@@ -87,6 +90,8 @@ def _graphs(options: Certify) -> int:
 
 
 def _vectors(options: Certify) -> int:
+    from wellposed.experiments.regression import as_text, certify_estimates
+
     if options.data is not None or options.deployed or options.method == "ladder":
         raise InputError(
             "data, deployed, method: a network that estimates numbers gets a slope, on its own test inputs"
@@ -98,10 +103,12 @@ def _vectors(options: Certify) -> int:
             seconds=options.seconds,
         )  # fmt: skip
     _tell(found)
-    return show({"run": str(options.run), **asdict(found)}, estimate_as_text(options.run, found), options)
+    return show({"run": str(options.run), **asdict(found)}, as_text(options.run, found), options)
 
 
 def _images(options: Certify) -> int:
+    from wellposed.experiments.robustness import certify_run
+
     if options.deployed:
         return _deployed(options)
     if options.tolerance is not None:
@@ -157,6 +164,9 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
 
 
 def _deployed(options: Certify) -> int:
+    from wellposed.deployment.export import TOLERANCE
+    from wellposed.experiments.deployment import certify_deployed
+
     if options.data is not None or options.method != "tightest":
         raise InputError("data, method: --deployed certifies the run's own test images by the tightest constants")
     with counting("images certified", quiet=options.json) as done:
@@ -170,6 +180,8 @@ def _deployed(options: Certify) -> int:
 
 
 def _verify(options: Certify) -> int:
+    from wellposed.experiments.verification import as_text, verify_run
+
     if options.data is not None:
         raise InputError(f"data={options.data!r}: the ladder verifies the run's own test images; leave this option out")
     if options.norm == "l1":

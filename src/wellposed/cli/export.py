@@ -8,9 +8,7 @@ from pathlib import Path
 import tyro
 
 from wellposed.cli.options import Common, parse, show
-from wellposed.deployment.export import TOLERANCE
-from wellposed.deployment.runtime import DeployedNetwork
-from wellposed.experiments.deployment import export_run
+from wellposed.training.writer import one_writer
 
 
 @dataclass(frozen=True)
@@ -21,14 +19,24 @@ class Export(Common):
     """The run folder."""
     out: Path | None = None
     """The file; default: model.onnx in the run folder."""
-    tolerance: float = TOLERANCE
-    """Largest error of the logits for which an answer counts; the file's error_bound is infinite above it."""
+    tolerance: float | None = None
+    """Largest error of the logits for which an answer counts; the file's error_bound is infinite above it. Default: 0.001."""
 
 
 def export(arguments: list[str]) -> int:
     """``wellposed export RUN``."""
     options = parse(Export, arguments, "wellposed export")
-    path, network = export_run(options.run, data_root=options.data_root, tolerance=options.tolerance, out=options.out)
+    with one_writer(options.run):
+        return _export(options)
+
+
+def _export(options: Export) -> int:
+    from wellposed.deployment.export import TOLERANCE
+    from wellposed.deployment.runtime import DeployedNetwork
+    from wellposed.experiments.deployment import export_run
+
+    tolerance = TOLERANCE if options.tolerance is None else options.tolerance
+    path, network = export_run(options.run, data_root=options.data_root, tolerance=tolerance, out=options.out)
     file = DeployedNetwork(path)
     size = path.stat().st_size
     result = {

@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from wellposed.cli.options import Common, parse, show
-from wellposed.experiments.imported import import_run
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class Import(Common):
 def import_weights(arguments: list[str]) -> int:
     """``wellposed import FILE``."""
     options = parse(Import, arguments, "wellposed import")
+    from wellposed.experiments.imported import import_run
+
     out = Path("runs") / options.file.stem if options.out is None else options.out
     folder, error = import_run(
         options.file,

@@ -1,18 +1,21 @@
-"""``wellposed``: train, certify, attack, compare, report, reproduce, export, verify, import, bench.
+"""``wellposed``: train, presets, certify, attack, compare, report, reproduce, export, verify, import, bench.
 
-Exit codes: 0 success; 1 a certificate, checkpoint or solve failed; 2 unusable arguments or data; 130 interrupted.
+Exit codes: 0 success; 1 a certificate or a solve failed; 2 unusable arguments, files or data; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from wellposed.errors import DataError, InputError, MissingExtraError, OptionError, WellposedError
+from wellposed.errors import CheckpointError, DataError, InputError, MissingExtraError, OptionError, WellposedError
 
 _USAGE = """usage: wellposed COMMAND [OPTIONS]      (wellposed COMMAND --help for the options)
 
   train FAMILY        train a classifier into a run folder       wellposed train mondeq --data mnist --m 20
+  presets             what can be trained by one name            wellposed train --preset digits
   certify RUN         Lipschitz certificate, certified accuracy  wellposed certify runs/mnist
   attack RUN          foolbox attacks, accuracy under attack     wellposed attack runs/mnist --eps 0.1 0.2
   compare RUN RUN …   one table for several runs                 wellposed compare runs/a runs/b
@@ -24,7 +27,7 @@ _USAGE = """usage: wellposed COMMAND [OPTIONS]      (wellposed COMMAND --help fo
   bench               speed against named rivals                 wellposed bench --only fixed-point
 
 Results go to standard output (as JSON with --json), progress and messages to standard error.
-Exit codes: 0 success, 1 a check failed, 2 unusable arguments or data, 130 interrupted."""
+Exit codes: 0 success, 1 a check failed, 2 unusable arguments, files or data, 130 interrupted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,47 +37,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        change = getattr(stream, "reconfigure", None)
+        if change is not None:  # a terminal that knows fewer characters shows their codes
+            change(errors="backslashreplace")
+    try:
+        code = _dispatched(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has seen enough
+        _silence(sys.stdout)
+        return 0
+    except KeyboardInterrupt as stop:
+        print("wellposed: interrupted" + "".join(f"; {words}" for words in stop.args), file=sys.stderr)
+        return 130
+    except (InputError, OptionError, DataError, MissingExtraError, CheckpointError) as error:
+        return _failed(error, 2)
+    except WellposedError as error:
+        return _failed(error, 1)
+    except OSError as error:
+        place = "standard output" if error.filename is None else error.filename
+        code = _failed(f"{place}: {error.strerror or error}; make room there, or give a place that can be used", 2)
+        _silence(sys.stdout)
+        return code
+
+
+def _dispatched(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        from importlib.metadata import version
+        import wellposed
 
-        print(f"wellposed {version('wellposed')}")
+        print(f"wellposed {wellposed.__version__}")
         return 0
+    from wellposed.cli.commands import command
+
     name, *rest = arguments
-    try:
-        return _command(name)(rest)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        print("wellposed: interrupted", file=sys.stderr)
-        return 130
-    except (InputError, OptionError, DataError, MissingExtraError) as error:
+    return command(name)(rest)
+
+
+def _failed(error: object, code: int) -> int:
+    with contextlib.suppress(OSError):
         print(f"wellposed: {error}", file=sys.stderr)
-        return 2
-    except WellposedError as error:
-        print(f"wellposed: {error}", file=sys.stderr)
-        return 1
+    return code
 
 
-def _command(name: str) -> Callable[[list[str]], int]:
-    from wellposed.errors import choices, require
-
-    choices(
-        "command",
-        name,
-        ("train", "certify", "attack", "compare", "report", "reproduce", "export", "verify", "import", "bench"),
-    )
-    if name == "verify":  # which works without any extra
-        from wellposed import checker
-
-        return checker.main
-    require("tyro", "train")
-    from wellposed.cli import commands
-
-    return commands.COMMANDS[name]
+def _silence(stream: object) -> None:
+    """Let what a stream could not write go nowhere, so that Python does not complain of it at its end."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 
-from wellposed.errors import check
+from wellposed.errors import check, check_fields
+from wellposed.experiments.radii import check_radii
+from wellposed.training.files import strict
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,18 @@ class Common:
 def parse(cls: type[Any], arguments: list[str], prog: str, default: Any = None) -> Any:
     """Options from the command line, in effect where they are about the whole program."""
     options = tyro.cli(cls, args=arguments, prog=prog, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    check_fields(options)
+    if hasattr(options, "eps"):
+        check_radii(options.eps)
     if options.threads is not None:
         check(options.threads >= 1, "threads", options.threads, "must be at least 1")
+        import torch
+
         torch.set_num_threads(options.threads)
     return options
 
 
 def show(result: Any, text: str, options: Any) -> int:
-    """Print a result, as JSON where that is wanted; the exit code of success."""
-    print(json.dumps(result) if options.json else text)
+    """Print a result, as strict JSON where that is wanted; the exit code of success."""
+    print(json.dumps(strict(result), allow_nan=False) if options.json else text)
     return 0

@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.errors import InputError, choices
-from wellposed.reproduction.cell import Workspace
-from wellposed.reproduction.collection import PAPERS, RECIPES
-from wellposed.reproduction.pages import as_text
-from wellposed.reproduction.pictures import draw
-from wellposed.reproduction.recipe import Recipe, result_path, run_recipe
-from wellposed.reproduction.view import Figure
+
+if TYPE_CHECKING:
+    from wellposed.reproduction.recipe import Recipe
 
 ALL = "all"
 
@@ -43,6 +40,13 @@ class Recipes(Common):
 def recipes(arguments: list[str]) -> int:
     """``wellposed reproduce NAME …`` and ``wellposed reproduce --list``."""
     options = parse(Recipes, arguments, "wellposed reproduce")
+    from wellposed.reproduction.cell import Workspace
+    from wellposed.reproduction.collection import PAPERS, RECIPES
+    from wellposed.reproduction.pages import as_text
+    from wellposed.reproduction.pictures import draw
+    from wellposed.reproduction.recipe import result_path, run_recipe
+    from wellposed.reproduction.view import figures_of
+
     if options.list:
         rows = [_row(recipe) for recipe in RECIPES.values()]
         return show(rows, _listing(rows), options)
@@ -56,9 +60,8 @@ def recipes(arguments: list[str]) -> int:
         with counting(f"{recipe.name}: measurements", quiet=options.json) as done:
             records = run_recipe(recipe, workspace, quick=options.quick, jobs=options.jobs, ray=options.ray, done=done)
         view = recipe.view(records)
-        for part in view:
-            if isinstance(part, Figure):
-                draw(part, options.out / "figures")
+        for figure in figures_of(view):
+            draw(figure, options.out / "figures")
         results[recipe.name] = [dataclasses.asdict(record) for record in records]
         texts.append(
             f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n{as_text(view)}\n\n"
@@ -74,6 +77,8 @@ def _chosen(names: tuple[str, ...]) -> list[Recipe]:
         InputError: none was named.
         OptionError: there is none of that name.
     """
+    from wellposed.reproduction.collection import PAPERS, RECIPES
+
     if not names:
         raise InputError("names=(): give a recipe; `wellposed reproduce --list` shows them")
     found: dict[str, Recipe] = {}
@@ -84,6 +89,8 @@ def _chosen(names: tuple[str, ...]) -> list[Recipe]:
 
 
 def _row(recipe: Recipe) -> dict[str, Any]:
+    from wellposed.reproduction.collection import PAPERS
+
     return {
         "name": recipe.name, "paper": PAPERS[recipe.paper].reference, "shows": recipe.shows, "title": recipe.title,
         "data": list(recipe.data), "cpu_hours": recipe.cpu_hours, "gpu": recipe.gpu, "missing": recipe.missing,

@@ -13,16 +13,6 @@ from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
 from wellposed.cli.recipes import recipes
 from wellposed.errors import check, choices
-from wellposed.experiments.graph_folds import as_text as folds_text
-from wellposed.experiments.graph_folds import run_folds
-from wellposed.experiments.presets import as_markdown, run_presets
-from wellposed.experiments.risk import as_text as risk_text
-from wellposed.experiments.risk import certify_risk
-from wellposed.falsification.campaign import METHODS, campaign
-from wellposed.falsification.campaign import as_text as campaign_text
-from wellposed.falsification.planted_faults import as_text as faults_text
-from wellposed.falsification.planted_faults import planted_faults
-from wellposed.training.config import presets
 
 
 @dataclass(frozen=True)
@@ -83,8 +73,8 @@ class ReproduceFalsification(Common):
     """Trials per method: a network with a pair of inputs, or with a point of a certified region."""
     seed: int = 0
     """Of the campaign."""
-    methods: tuple[str, ...] = METHODS
-    """Only these methods, as to share a campaign among processes."""
+    methods: tuple[str, ...] = ()
+    """Only these methods, as to share a campaign among processes; default: all."""
     faults: bool = True
     """Whether to plant faults, too."""
 
@@ -121,6 +111,8 @@ def reproduce(arguments: list[str]) -> int:
 def reproduce_presets(arguments: list[str]) -> int:
     """``wellposed reproduce presets``."""
     options = parse(ReproducePresets, arguments, "wellposed reproduce presets")
+    from wellposed.experiments.presets import as_markdown, run_presets
+
     with counting("finished runs", quiet=options.json) as done:
         records = run_presets(options.presets, options.out, data_root=options.data_root, done=done)
     return show([dataclasses.asdict(record) for record in records], as_markdown(records), options)
@@ -129,56 +121,65 @@ def reproduce_presets(arguments: list[str]) -> int:
 def reproduce_graphs(arguments: list[str]) -> int:
     """``wellposed reproduce graphs``."""
     options = parse(ReproduceGraphs, arguments, "wellposed reproduce graphs")
+    from wellposed.experiments.graph_folds import as_text, run_folds
+
     out = Path("runs") / f"graphs-{options.data}" if options.out is None else options.out
     with counting("finished runs", quiet=options.json) as done:
         summary = run_folds(
             options.data, out, data_root=options.data_root, seeds=options.seeds, folds=options.folds,
             minutes=options.minutes, epochs=options.epochs, dropout=options.dropout, done=done,
         )  # fmt: skip
-    return show(dataclasses.asdict(summary), folds_text(summary), options)
+    return show(dataclasses.asdict(summary), as_text(summary), options)
 
 
 def reproduce_risk(arguments: list[str]) -> int:
     """``wellposed reproduce risk``."""
     options = parse(ReproduceRisk, arguments, "wellposed reproduce risk")
+    from wellposed.experiments.risk import as_text, certify_risk
+    from wellposed.training.config import presets
+
     known = presets()
     choices("preset", options.preset, tuple(known))
-    with counting("networks drawn", quiet=options.json) as done:
+    with counting("networks drawn", quiet=options.json, total=options.draws) as done:
         record = certify_risk(
             known[options.preset], options.out, data_root=options.data_root, scale=options.scale, epochs=options.epochs,
             learning_rate=options.learning_rate, draws=options.draws, delta=options.delta, done=done,
         )  # fmt: skip
-    return show(dataclasses.asdict(record), risk_text(record), options)
+    return show(dataclasses.asdict(record), as_text(record), options)
 
 
 def reproduce_falsification(arguments: list[str]) -> int:
     """``wellposed reproduce falsification``."""
     options = parse(ReproduceFalsification, arguments, "wellposed reproduce falsification")
+    from wellposed.falsification.campaign import METHODS, as_text, campaign
+    from wellposed.falsification.planted_faults import as_text as faults_text
+    from wellposed.falsification.planted_faults import planted_faults
+
+    methods = options.methods or METHODS
     check(options.trials >= 1, "trials", options.trials, "must be positive")
-    check(bool(options.methods), "methods", options.methods, "must name one at least")
-    for method in options.methods:
+    for method in methods:
         choices("methods", method, METHODS)
-    with counting("trials of every method", quiet=options.json) as done:
-        found = campaign(options.trials, seed=options.seed, done=done, methods=options.methods)
+    with counting("trials of every method", quiet=options.json, total=options.trials) as done:
+        found = campaign(options.trials, seed=options.seed, done=done, methods=methods)
     faults = planted_faults() if options.faults else []
     result = {
         "tallies": {name: dataclasses.asdict(tally) for name, tally in found.tallies.items()},
         "faults": [dataclasses.asdict(fault) for fault in faults],
     }
-    show(result, "\n\n".join([campaign_text(found), *([faults_text(faults)] if faults else [])]), options)
+    show(result, "\n\n".join([as_text(found), *([faults_text(faults)] if faults else [])]), options)
     return 1 if found.violations or not all(fault.caught for fault in faults) else 0
 
 
 def reproduce_forgeries(arguments: list[str]) -> int:
     """``wellposed reproduce forgeries``."""
+    options = parse(ReproduceForgeries, arguments, "wellposed reproduce forgeries")
     from wellposed.falsification.deployed.campaign import as_text, campaign
     from wellposed.falsification.deployed.subjects import SUBJECTS
 
-    options = parse(ReproduceForgeries, arguments, "wellposed reproduce forgeries")
     check(options.trials >= 1, "trials", options.trials, "must be positive")
     for subject in options.subjects:
         choices("subjects", subject, tuple(SUBJECTS))
-    with counting("changed files", quiet=options.json) as done:
+    with counting("changed files", quiet=options.json, total=options.trials) as done:
         found = campaign(options.trials, seed=options.seed, subjects=options.subjects or tuple(SUBJECTS), done=done)
     show([dataclasses.asdict(outcome) for outcome in found], as_text(found), options)
     return 1 if any(outcome.reasons for outcome in found) else 0

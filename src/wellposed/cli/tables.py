@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.errors import InputError
-from wellposed.experiments.comparison import Compared, compared, write_comparison
-from wellposed.experiments.comparison import as_text as comparison_text
-from wellposed.experiments.report import write_report
-from wellposed.experiments.results import RADII, check_radii
-from wellposed.experiments.tables import as_text, summarise
+from wellposed.experiments.radii import RADII
+from wellposed.training.writer import one_writer
+
+if TYPE_CHECKING:
+    from wellposed.experiments.comparison import Compared
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,12 @@ class Report(Common):
 def compare(arguments: list[str]) -> int:
     """``wellposed compare RUN RUN …``."""
     options = parse(Compare, arguments, "wellposed compare")
+    from wellposed.experiments.comparison import as_text as comparison_text
+    from wellposed.experiments.comparison import compared, write_comparison
+    from wellposed.experiments.tables import as_text
+
     if not options.runs:
         raise InputError("runs=(): give at least one run folder")
-    check_radii(options.eps)
     radius = options.eps[len(options.eps) // 2]
     entries = [compared(run, options.eps, options.data_root) for run in options.runs]
     texts = [comparison_text(entries, radius), *(as_text(entry.summary) for entry in entries)]
@@ -62,7 +65,11 @@ def _beside(entry: Compared) -> dict[str, Any]:
 def report(arguments: list[str]) -> int:
     """``wellposed report RUN``."""
     options = parse(Report, arguments, "wellposed report")
-    page, summary = write_report(options.run, options.eps, options.data_root)
+    from wellposed.experiments.report import write_report
+    from wellposed.experiments.tables import as_text
+
+    with one_writer(options.run):
+        page, summary = write_report(options.run, options.eps, options.data_root)
     return show(
         {"report": str(page), **dataclasses.asdict(summary)}, f"{as_text(summary)}\n\n{page.resolve()}", options
     )
@@ -70,5 +77,7 @@ def report(arguments: list[str]) -> int:
 
 def show_table(run: Path, options: Any) -> int:
     """Print the table of a run."""
+    from wellposed.experiments.tables import as_text, summarise
+
     summary = summarise(run, options.eps)
     return show(dataclasses.asdict(summary), as_text(summary), options)

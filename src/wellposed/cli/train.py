@@ -2,81 +2,124 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from wellposed.cli.options import Common, parse, show
-from wellposed.data.tasks import in_words
+from wellposed.cli.options import parse, show
+from wellposed.cli.progress import counting
 from wellposed.errors import InputError, choices
-from wellposed.models.families import FAMILIES
-from wellposed.training.config import TrainConfig, presets, read_config
+from wellposed.training.shipped import shipped_presets
+from wellposed.training.writer import is_main_process
 
+if TYPE_CHECKING:
+    from wellposed.cli.train_options import Train
+    from wellposed.training.config import TrainConfig
 
-@dataclass(frozen=True)
-class Train(Common):
-    """Train a model into a run folder."""
-
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    out: Path | None = None
-    """The run folder; default: runs/FAMILY-DATA."""
-    resume: bool = False
-    """Go on from the last checkpoint in the folder."""
-    accelerator: str = "auto"
-    """Lightning accelerator: cpu, gpu, auto."""
-    devices: str = "1"
-    """Lightning devices: a number, or auto."""
-    strategy: str = "auto"
-    """Lightning strategy: auto, ddp, fsdp, …"""
+# Of `wellposed.models.families.FAMILIES`, whose import takes seconds.
+FAMILY_NAMES = (
+    "mondeq", "lben", "nemon", "pcdeq1", "pcdeq2", "orthogonal", "ignn", "mondeq-conv", "mondeq-multi", "lben-conv", "nemon-conv",
+    "pcdeq-conv", "pcdeq-multi", "orthogonal-conv", "deq", "feedforward", "convolutional", "sandwich", "sll", "cayley",
+)  # fmt: skip
 
 
 def train(arguments: list[str]) -> int:
-    """``wellposed train FAMILY``."""
-    from wellposed.training.run import train as train_run
-
-    known = ", ".join(FAMILIES)
+    """``wellposed train [FAMILY]``."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
-            f"usage: wellposed train FAMILY [--preset NAME] [OPTIONS]\n\nfamilies: {known}\npresets:  {', '.join(presets())}\n\n"
-            f"wellposed train {next(iter(FAMILIES))} --help lists all options; a preset's values are their defaults."
+            "usage: wellposed train FAMILY [--preset NAME] [OPTIONS]\n       wellposed train --preset NAME [OPTIONS]\n\n"
+            f"families: {', '.join(FAMILY_NAMES)}\npresets:  {', '.join(shipped_presets())}\n\n"
+            f"wellposed train {FAMILY_NAMES[0]} --help lists all options; a preset's values are their defaults.\n"
+            "wellposed presets says what every preset shows and takes."
         )
         return 0 if arguments else 2
-    family, *rest = arguments
-    choices("family", family, tuple(FAMILIES))
-    config, rest = _with_preset(family, rest)
-    if "--resume" in rest and "--out" in rest[:-1]:
-        saved = Path(rest[rest.index("--out") + 1]) / "config.toml"
-        config = read_config(saved) if saved.exists() else config
-    options = parse(Train, rest, f"wellposed train {family} [--preset NAME]", Train(config=config))
-    out = Path("runs") / f"{family}-{options.config.data}" if options.out is None else options.out
+    options = _options(arguments)
+    config = options.config
+    out = Path("runs") / f"{config.family.name}-{config.data}" if options.out is None else options.out
+    from wellposed.training.folder import RunFolder
+    from wellposed.training.run import train as train_run
+
+    finished = options.resume and RunFolder(out).is_finished
     start = time.time()
     try:
-        metrics = train_run(
-            options.config, out, data_root=options.data_root, resume=options.resume, progress=not options.json,
-            accelerator=options.accelerator, strategy=options.strategy,
-            devices=int(options.devices) if options.devices.isdigit() else options.devices,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        print(f"wellposed: interrupted; continue with the same command and --resume --out {out}", file=sys.stderr)
-        raise
-    result = {"run": str(out), "seconds": round(time.time() - start, 1), **metrics}
-    text = f"{out}: test {in_words(metrics, 'test')} after {result['seconds']} s"
-    if options.config.validation:
-        text += f", of epoch {metrics['epoch']:g}, which had the best validation {in_words(metrics, 'validation')}"
-    return show(result, text, options)
+        with counting("steps", quiet=options.json or not is_main_process()) as done:
+            metrics = train_run(
+                config, out, data_root=options.data_root, resume=options.resume, done=done, accelerator=options.accelerator,
+                strategy=options.strategy, devices=int(options.devices) if options.devices.isdigit() else options.devices,
+            )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"continue with the same command and --resume --out {out}") from stop
+    if not is_main_process():
+        return 0
+    result = {"run": str(out), "seconds": round(time.time() - start, 1), "finished_before": finished, **metrics}
+    return show(result, _text(out, result, config), options)
 
 
-def _with_preset(family: str, arguments: list[str]) -> tuple[TrainConfig, list[str]]:
-    if "--preset" not in arguments:
-        return TrainConfig(family=FAMILIES[family]()), arguments
-    place = arguments.index("--preset")
-    name = arguments[place + 1] if place + 1 < len(arguments) else ""
-    known = presets()
-    choices("preset", name, tuple(known))
-    if known[name].family.name != family:
-        raise InputError(f"preset={name!r}: belongs to the family {known[name].family.name!r}, not {family!r}")
-    return known[name], arguments[:place] + arguments[place + 2 :]
+def _text(out: Path, result: dict[str, Any], config: TrainConfig) -> str:
+    """What training gave, in words."""
+    from wellposed.data.tasks import in_words
+
+    if result["finished_before"]:
+        text = f"{out}: this run is finished, and nothing was changed"
+    else:
+        text = f"{out}: trained in {result['seconds']} s"
+    if "epoch" in result:
+        text += f"; test {in_words(result, 'test')}"
+        if config.validation:
+            text += f", of epoch {result['epoch']:g}, which had the best validation {in_words(result, 'validation')}"
+    return text
+
+
+def _options(arguments: list[str]) -> Train:
+    """The options, whose defaults are those of a preset, of the run to resume, or of the family.
+
+    Raises:
+        InputError: no family, one that does not exist, or another one than that of the preset or run.
+    """
+    named = None if arguments[0].startswith("-") else arguments[0]
+    if named is not None:
+        choices("family", named, FAMILY_NAMES)
+    preset, rest = _taken("--preset", arguments if named is None else arguments[1:])
+    out, _ = _taken("--out", rest)
+    saved = Path(out) / "config.toml" if out is not None and "--resume" in rest else None
+    known = shipped_presets()
+    if preset is not None:
+        choices("preset", preset, tuple(known))
+        _check_family(f"preset={preset!r}", known[preset].family, named)
+    elif named is None and (saved is None or not saved.exists()):
+        raise InputError(f"family: give one of {', '.join(FAMILY_NAMES)}, a --preset, or --resume with --out of a run")
+    from wellposed.cli.train_options import Train
+    from wellposed.models.families import FAMILIES
+    from wellposed.training.config import TrainConfig, presets, read_config
+
+    if preset is not None:
+        config = presets()[preset]
+    elif saved is not None and saved.exists():
+        config = read_config(saved)
+        _check_family(f"out={out!r}", config.family.name, named)
+    else:
+        assert named is not None  # checked above
+        config = TrainConfig(family=FAMILIES[named]())
+    options: Train = parse(Train, rest, f"wellposed train {config.family.name} [--preset NAME]", Train(config=config))
+    return options
+
+
+def _check_family(owner: str, family: str, named: str | None) -> None:
+    if named not in (None, family):
+        raise InputError(f"{owner}: belongs to the family {family!r}, not {named!r}")
+
+
+def _taken(option: str, arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The value of an option, given as ``--option VALUE`` or ``--option=VALUE``, and the other arguments.
+
+    Raises:
+        InputError: it has no value.
+    """
+    for place, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2], arguments[:place] + arguments[place + 1 :]
+        if argument == option:
+            if place + 1 == len(arguments):
+                raise InputError(f"{option}: needs a value")
+            return arguments[place + 1], arguments[:place] + arguments[place + 2 :]
+    return None, arguments

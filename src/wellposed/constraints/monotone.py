@@ -15,6 +15,7 @@ from wellposed.constraints.base import Constraint, SavedNumber, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, check
 from wellposed.guarantee import StronglyMonotone, proved_monotonicity
+from wellposed.guarantee.monotone import ByChanges
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.numerics.positional import PositionalFunction
@@ -129,7 +130,7 @@ class _FormedMonotone(StronglyMonotone):
 
     @override
     def estimated(self) -> StronglyMonotone:
-        return StronglyMonotone(self.operator, self._nominal)
+        return ByChanges(self.operator, self._nominal)
 
     def on(self, operator: Operator) -> StronglyMonotone:
         """The transpose, and float64 copies, have the same numbers and so the same constant."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import pickle
@@ -16,12 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wellposed.data.base import ImageData
-from wellposed.data.files import ENVIRONMENT_VARIABLE, download
+from wellposed.data.files import ANEW, ENVIRONMENT_VARIABLE, download, published, readable
 from wellposed.errors import DataError, require
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 _FOLDER = "cifar-10-batches-py"
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+_ARCHIVE = "c58f30108f718f92721af3b95e74349a"  # MD5 of the published archive
+# SHA-256 of archives that are not the publisher's.
+_ARCHIVES = {
+    "cifar10_lossless_subset.npz": "a8bf83c7faf38cd62e25be56da87b1dd3548d2c5b3ea667ae85b7c35076475e9",
+    "cifar10_jpeg_q75.npz": "793e4ede56cf08668e9ec4fe4093dc63e232294dde60bd5242b9cf980d116d97",
+}
 # MD5 of the published files.
 _BATCHES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -70,23 +75,17 @@ def _fetch(root: Path) -> None:
                 f"in {root}, or point --data-root or {ENVIRONMENT_VARIABLE} to a folder that has {_FOLDER}/test_batch; "
                 "--data cifar10-jpeg or cifar10-lossless read other archives"
             ) from error
-    try:
-        with tarfile.open(archive) as opened:
-            opened.extractall(root, filter="data")
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{archive}: not a readable archive ({error}); delete it to download it anew") from error
+    content = published(archive, _ARCHIVE, ANEW)
+    with readable(archive, "a readable archive", ANEW), tarfile.open(fileobj=io.BytesIO(content)) as opened:
+        opened.extractall(root, filter="data")
 
 
 def _batch(path: Path, digest: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: not found; unpack the whole of cifar-10-python.tar.gz") from error
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest:
-        raise DataError(f"{path}: MD5 differs from that of the published file; it is corrupt or another file")
-    found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
-    images = np.asarray(found["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
-    return images, np.asarray(found["labels"], dtype=np.int64)
+    content = published(path, digest, "unpack the whole of cifar-10-python.tar.gz")
+    with readable(path, "a batch of CIFAR-10", "unpack the whole of cifar-10-python.tar.gz"):
+        found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+        images = np.asarray(found["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
+        return images, np.asarray(found["labels"], dtype=np.int64)
 
 
 def load_cifar10_lossless(root: Path) -> ImageData:
@@ -116,16 +115,13 @@ def _of(name: str, images: dict[str, Tensor], labels: dict[str, Tensor]) -> Imag
 
 
 def _archive(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: not found; put the archive there, or point --data-root or {ENVIRONMENT_VARIABLE} to a folder that has "
-            f"{path.parent.name}/{path.name}"
-        ) from error
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a readable archive with {', '.join(names)} ({error})") from error
+    place = f"point --data-root or {ENVIRONMENT_VARIABLE} to a folder that has {path.parent.name}/{path.name}"
+    if not path.exists():
+        raise DataError(f"{path}: not found; put the archive there, or {place}")
+    content = published(path, _ARCHIVES[path.name], place)
+    kind = f"a readable archive with {', '.join(names)}"
+    with readable(path, kind, place), np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return {name: archive[name] for name in names}
 
 
 def _decoded(content: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import urllib.error
-import urllib.request
+import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from torch.utils.data import BatchSampler, DataLoader
 from typing_extensions import override
 
 from wellposed.data.base import Data
-from wellposed.data.files import ENVIRONMENT_VARIABLE, data_folder
+from wellposed.data.files import ENVIRONMENT_VARIABLE, data_folder, fetch, readable
 from wellposed.data.tasks import Classification, Task
 from wellposed.errors import DataError, check, choices, require
 
 FOLDS = 10
+_ANEW = "move the folder away and run again to download the published set"
 _URL = "https://www.chrsmrrs.com/graphkerneldatasets/"
 _PARTS = ("A", "graph_indicator", "graph_labels", "node_labels")
 # SHA-256 of the four files of _PARTS, one after the other.
@@ -131,9 +132,12 @@ def load_graphs(name: str, data_root: str | Path | None = None, fold: int = 0) -
     separate = require("torch_geometric.data.separate", "graph").separate
     selection = require("sklearn.model_selection", "train")
     folder = data_folder(data_root) / "TUDataset" / name / "raw"
-    _verify(folder, name)
-    whole, slices, sizes = read_tu_data(str(folder), name)
-    whole.x = whole.x[:, sizes["num_node_attributes"] :]
+    contents = _verified(folder, name)
+    # The reader takes whatever lies in a folder; attributes and edge labels are not used, and not verified.
+    with tempfile.TemporaryDirectory() as place, readable(folder, "a graph set", _ANEW):
+        for part, content in contents.items():
+            (Path(place) / f"{name}_{part}.txt").write_bytes(content)
+        whole, slices, _ = read_tu_data(place, name)
     count = len(whole.y)
     graphs = [
         separate(cls=whole.__class__, batch=whole, idx=i, slice_dict=slices, decrement=False) for i in range(count)
@@ -146,30 +150,34 @@ def load_graphs(name: str, data_root: str | Path | None = None, fold: int = 0) -
     return GraphData(name=name, graphs=kept, labels=whole.y, train=rest, validation=tenths[later], test=tenths[fold])
 
 
-def _verify(folder: Path, name: str) -> None:
-    files = [folder / f"{name}_{part}.txt" for part in _PARTS]
-    missing = [file for file in files if not file.exists()]
+def _verified(folder: Path, name: str) -> dict[str, bytes]:
+    """The content of the four files, which are the published ones.
+
+    Raises:
+        DataError: one is missing and cannot be downloaded, or another one than published.
+    """
+    files = {part: folder / f"{name}_{part}.txt" for part in _PARTS}
+    missing = [file for file in files.values() if not file.exists()]
     if missing:
         _download(name, folder, missing[0])
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    if digest.hexdigest() != _DIGESTS[name]:
+    with readable(folder, f"a folder with {', '.join(file.name for file in files.values())}", _ANEW):
+        contents = {part: file.read_bytes() for part, file in files.items()}
+    if hashlib.sha256(b"".join(contents.values())).hexdigest() != _DIGESTS[name]:
         raise DataError(
-            f"{folder}: the SHA-256 of {', '.join(file.name for file in files)} together differs from that of the published "
-            "set; delete the folder and run again to download it anew"
+            f"{folder}: the SHA-256 of {', '.join(file.name for file in files.values())} together differs from that of the "
+            f"published set; {_ANEW}"
         )
+    return contents
 
 
 def _download(name: str, folder: Path, missing: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(f"{_URL}{name}.zip", timeout=20) as response:
-            archive = zipfile.ZipFile(io.BytesIO(response.read()))
+        archive = zipfile.ZipFile(io.BytesIO(fetch(f"{_URL}{name}.zip")))
         for member in archive.namelist():
             if Path(member).name.startswith(f"{name}_") and member.endswith(".txt"):
                 (folder / Path(member).name).write_bytes(archive.read(member))
-    except (OSError, urllib.error.URLError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{missing}: not found, and downloading {name}.zip failed ({error}). Put the files there, or point --data-root or "
             f"{ENVIRONMENT_VARIABLE} to a folder that has TUDataset/{name}/raw/{missing.name}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wellposed.data.base import ImageData
-from wellposed.data.files import download
+from wellposed.data.files import ANEW, download, published, readable
 from wellposed.errors import DataError
 
 _UNSIGNED_BYTE = 0x08  # the code of that type in a header
@@ -71,16 +70,13 @@ def _pixels(array: np.ndarray) -> Tensor:
 def _read(folder: Path, file: str, entry: _IdxSet) -> bytes:
     path, plain = folder / file, folder / file.removesuffix(".gz")
     if not path.exists() and plain.exists():
-        return plain.read_bytes()  # unpacked by hand: the parser checks its structure
+        with readable(plain, "a readable file", ANEW):
+            return plain.read_bytes()  # unpacked by hand: the parser checks its structure
     if not path.exists():
         download(entry.url + file, path)
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != entry.sha256[file]:
-        raise DataError(
-            f"{path}: SHA-256 differs from that of the published file; it is corrupt or another file. Delete it and run "
-            "again to download it anew"
-        )
-    return gzip.decompress(content)
+    content = published(path, entry.sha256[file], ANEW)
+    with readable(path, "a gzip file", ANEW):
+        return gzip.decompress(content)
 
 
 def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:

@@ -32,6 +32,7 @@ from wellposed.deployment.feedthrough import metric_with_feedthrough
 from wellposed.deployment.image_metrics import constant_gram_of, image_metrics, of_tail
 from wellposed.errors import CertificateError
 from wellposed.numerics.outward import REPRODUCIBLE
+from wellposed.writing import written_whole
 
 Array = NDArray[Any]
 _STEPS = 3000  # of the iterations that find the states of two inputs
@@ -244,5 +245,6 @@ def write(place: Path, claim: dict[str, Any], tensors: dict[str, Array]) -> None
     beside = place.with_suffix(".safetensors")
     data = safetensors.numpy.save({name: np.ascontiguousarray(part, np.float64) for name, part in tensors.items()})
     named = {"file": beside.name, "sha256": hashlib.sha256(data).hexdigest()}
-    beside.write_bytes(data)
-    place.write_bytes(sealed({**claim, "evidence": named}).encode())
+    with written_whole(beside) as evidence, written_whole(place) as text:
+        evidence.write_bytes(data)
+        text.write_bytes(sealed({**claim, "evidence": named}).encode())

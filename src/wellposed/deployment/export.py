@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, WellposedError, check
 from wellposed.network import Block, Network, materialise
+from wellposed.writing import written_whole
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -54,7 +55,8 @@ def export(
     network = float32_network(model, input_shape)
     written = deployed(network, tolerance=tolerance)
     try:
-        place.write_bytes(written.SerializeToString(deterministic=True))
+        with written_whole(place) as unfinished:
+            unfinished.write_bytes(written.SerializeToString(deterministic=True))
     except OSError as error:
         raise InputError(f"path={str(path)!r}: cannot be written ({error.strerror}); choose another place") from error
     return network

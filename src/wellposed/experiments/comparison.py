@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -14,7 +13,8 @@ from wellposed.data import Data
 from wellposed.errors import require
 from wellposed.experiments.iterations import iterations
 from wellposed.experiments.tables import Row, Summary, summarise
-from wellposed.training.folder import RunFolder, make_folder, write_text
+from wellposed.training.files import make_folder, write_text
+from wellposed.training.folder import RunFolder, read_environment
 from wellposed.training.run import load_run
 
 _INPUTS = 200  # for which iterations are counted
@@ -60,7 +60,7 @@ def compared(run: Path, radii: Sequence[float], data_root: Path | None) -> Compa
     summary = summarise(run, radii)
     _, data, model = load_run(run, data_root)
     noted = RunFolder(run).environment
-    seconds = json.loads(noted.read_text(encoding="utf-8")).get("seconds") if noted.exists() else None
+    seconds = read_environment(run).get("seconds") if noted.exists() else None
     parameters = sum(part.numel() for part in model.parameters())
     return Compared(summary, parameters, iterations(model, _first_inputs(data, str(run))), seconds)
 

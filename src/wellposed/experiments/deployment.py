@@ -13,9 +13,10 @@ from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import check
 from wellposed.experiments.certificate_files import file_of_exported
 from wellposed.experiments.graph_robustness import is_on_graphs
-from wellposed.experiments.results import Certified, file_digest, keep_certified
+from wellposed.experiments.results import Certified, keep_certified
 from wellposed.network import Network
 from wellposed.numerics.norm import norm_named
+from wellposed.training.files import file_digest
 from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run, load_run
 
@@ -49,7 +50,7 @@ def certify_deployed(
     limit: int | None,
     tolerance: float,
     norm: str,
-    done: Callable[[int], None],
+    done: Callable[[int, int], None],
     seconds: float | None = None,
 ) -> tuple[Certified, int]:
     """Export a run, and certify what the file answers for test images; writes ``certified-deployed.json`` and its certificate.
@@ -60,7 +61,7 @@ def certify_deployed(
         limit: only the first so many test images; None for all.
         tolerance: see `wellposed.export`.
         norm: of perturbations.
-        done: called with the number of images that are finished.
+        done: called with the number of images that are finished, and with that of all.
         seconds: for searches of metrics, see `wellposed.certify`.
 
     Returns:
@@ -85,7 +86,7 @@ def certify_deployed(
         answered = torch.isfinite(error)
         wrong += int((~answered | (logits.argmax(1) != labels)).sum())
         refused += int((~answered).sum())
-        done(len(radii))
+        done(len(radii), len(y))
     digest = file_digest(RunFolder(run).weights)
     found = Certified(
         certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {"float64": unrounded, rule: radii}, digest,

@@ -11,7 +11,6 @@ What stands in the literature's tables depends on how the epoch is chosen. All f
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,7 +24,8 @@ from wellposed.data.graphs import FOLDS, GRAPH_NAMES
 from wellposed.errors import CheckpointError, InputError, check, choices
 from wellposed.experiments.learning import Learned, learned
 from wellposed.training.config import TrainConfig, presets, read_config
-from wellposed.training.folder import RunFolder, read_metrics, write_json
+from wellposed.training.files import write_json
+from wellposed.training.folder import RunFolder, read_environment, read_metrics
 from wellposed.training.run import load_run, train
 
 PRESETS = ("ignn", "ignn-orthogonal", "ignn-lipschitz")
@@ -120,7 +120,7 @@ def run_folds(
     minutes: float | None,
     epochs: int | None = None,
     dropout: float | None = None,
-    done: Callable[[int], None],
+    done: Callable[[int, int], None],
 ) -> FoldSummary:
     """Train every variant on every fold with every seed, skipping what an earlier call finished, and summarise.
 
@@ -133,7 +133,7 @@ def run_folds(
         minutes: begin no further fold after so long.
         epochs: instead of the presets' own number.
         dropout: instead of the presets' own, in the head of the two variants that have one.
-        done: called with the number of finished runs.
+        done: called with the number of finished runs, and with that of all.
     """
     choices("data", data, GRAPH_NAMES)
     check(seeds >= 1, "seeds", seeds, "must be at least 1")
@@ -151,9 +151,9 @@ def run_folds(
         for place, config in configs.items():
             folder = _folder(out, place)
             if not _is_finished(folder, config):
-                train(config, folder, data_root=data_root, progress=False)
+                train(config, folder, data_root=data_root)
             runs[place] = read_fold(folder, data_root)
-            done(len(runs))
+            done(len(runs), folds * seeds * len(PRESETS))
     summary = summarise_folds(data, config.epochs, float(getattr(config.family, "dropout", 0.0)), runs)
     write_json(out / "folds.json", asdict(summary), indent=1)
     return summary
@@ -199,7 +199,7 @@ def read_fold(run: Path, data_root: Path | None) -> FoldRun:
     found: Learned = learned(model(batch).argmax(1), labels)
     rows = read_metrics(run)
     test, validation = ([round(100.0 * row[f"{part}/accuracy"], 4) for row in rows] for part in ("test", "validation"))
-    seconds = float(json.loads(RunFolder(run).environment.read_text(encoding="utf-8"))["seconds"])
+    seconds = float(read_environment(run)["seconds"])
     majority = 100.0 * float((labels == commonest).double().mean())
     return FoldRun(test, validation, majority, found.classes_named, seconds)
 

@@ -15,8 +15,9 @@ from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.layers.options import solving_modules
 from wellposed.solvers.solution import Status
 from wellposed.training.checkpoint import save_weights
-from wellposed.training.config import TrainConfig
-from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.config import TrainConfig, write_config
+from wellposed.training.files import write_json
+from wellposed.training.folder import RunFolder
 from wellposed.training.loaders import build_model
 
 _BATCH = 1000
@@ -79,7 +80,7 @@ def import_run(
     folder = RunFolder(out)
     folder.create()
     folder.clear_results()
-    folder.config.write_text(config.to_toml(), encoding="utf-8")
+    write_config(config, folder.config)
     save_weights(model, config, folder.weights)
     write_json(folder.environment, {"imported": file.name, "layout": layout, "seconds": 0.0})
     return folder, error

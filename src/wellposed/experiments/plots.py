@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import require
+from wellposed.errors import CheckpointError, require
 from wellposed.experiments.results import Attacked, Certified
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.solvers.solution import Tolerance
+from wellposed.training.files import make_folder, read_json, write_bytes
 from wellposed.training.folder import RunFolder, read_metrics
 from wellposed.training.run import load_image_run
 
@@ -29,7 +30,7 @@ def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: 
 
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path"})
     folder = run / "plots"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     figures = {"robustness": _robustness(plt, certified, attacked)}
     if metrics := read_metrics(run):
         figures["training"] = _training(plt, metrics)
@@ -37,11 +38,13 @@ def draw(run: Path, certified: Certified, attacked: Attacked | None, data_root: 
     if any(True for _ in implicit_layers(model)):
         figures["convergence"] = _convergence(plt, model, data.test_x[:200])
     examples = RunFolder(run).adversarial
-    if examples.exists() and (shown := json.loads(examples.read_text(encoding="utf-8"))):
+    if examples.exists() and (shown := _examples(examples)):
         figures["adversarial"] = _adversarial(plt, shown)
     for name, figure in figures.items():
         for suffix in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{suffix}", dpi=150, bbox_inches="tight")
+            picture = io.BytesIO()
+            figure.savefig(picture, format=suffix, dpi=150, bbox_inches="tight")
+            write_bytes(folder / f"{name}.{suffix}", picture.getvalue())
         plt.close(figure)
     return {name: folder / f"{name}.svg" for name in figures}
 
@@ -104,6 +107,22 @@ def _convergence(plt: Any, model: nn.Module, images: Tensor) -> Any:
     axes.set(xlabel="iterations (mean over 200 test images)", yscale="log", ylabel="relative error")
     axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def _examples(path: Path) -> list[dict[str, Any]]:
+    """What attacking a run noted of the nearest adversarial examples.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    content = read_json(path, f"run `wellposed attack {path.parent}`")
+    found = content.get("examples") if isinstance(content, dict) else content  # a list, before files had digests
+    keys = {"index", "distance", "label", "prediction", "image", "adversarial"}
+    if not isinstance(found, list) or not all(isinstance(entry, dict) and set(entry) == keys for entry in found):
+        raise CheckpointError(
+            f"{path}: corrupt (not what an attack writes); run `wellposed attack {path.parent}` again"
+        )
+    return found
 
 
 def _adversarial(plt: Any, shown: list[dict[str, Any]]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,10 +9,12 @@ from pathlib import Path
 from wellposed.certificates.order import must_be_ordered
 from wellposed.data import load_images
 from wellposed.errors import CheckpointError, choices
-from wellposed.experiments.results import RADII, file_digest, is_certified, read_certified
+from wellposed.experiments.radii import RADII
+from wellposed.experiments.results import is_certified, read_certified
 from wellposed.experiments.robustness import certify_run
 from wellposed.training.config import presets, read_config
-from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.files import file_digest, write_json
+from wellposed.training.folder import RunFolder, read_environment
 from wellposed.training.run import train
 
 
@@ -59,7 +60,7 @@ def image_presets() -> tuple[str, ...]:
 
 
 def run_presets(
-    names: Sequence[str], out: Path, *, data_root: Path | None, done: Callable[[int], None]
+    names: Sequence[str], out: Path, *, data_root: Path | None, done: Callable[[int, int], None]
 ) -> list[Record]:
     """Train and certify presets, skipping what an earlier call finished, and write ``records.json``.
 
@@ -67,7 +68,7 @@ def run_presets(
         names: of presets; empty for all of `image_presets`.
         out: folder for the runs and the records.
         data_root: see `load_images`.
-        done: called with the number of finished runs.
+        done: called with the number of finished runs, and with that of all.
     """
     known = image_presets()
     chosen = tuple(names) or known
@@ -77,13 +78,13 @@ def run_presets(
     for count, name in enumerate(chosen, 1):
         run, config = RunFolder(out / name), presets()[name]
         if not run.environment.exists():  # written last
-            train(config, run.path, data_root=data_root, progress=False)
+            train(config, run.path, data_root=data_root)
         elif read_config(run.config) != config:
             raise CheckpointError(f"{run.path}: a run with other settings; choose another --out or delete it")
         if not _is_fully_certified(run, data_root):
-            certify_run(run.path, data_root=data_root, limit=None, done=lambda _: None)
+            certify_run(run.path, data_root=data_root, limit=None, done=lambda *_: None)
         records.append(_record(name, run, data_root))
-        done(count)
+        done(count, len(chosen))
     write_json(out / "records.json", [asdict(record) for record in records], indent=1)
     return records
 
@@ -99,12 +100,14 @@ def _is_fully_certified(run: RunFolder, data_root: Path | None) -> bool:
 
 def _record(name: str, run: RunFolder, data_root: Path | None) -> Record:
     config, certified = presets()[name], read_certified(run.path)
-    environment = json.loads(run.environment.read_text(encoding="utf-8"))
+    environment = read_environment(run.path)
+    seconds = environment.pop("seconds")
+    kept = {key: value for key, value in environment.items() if key not in ("metrics", "files")}
     deviation = load_images(config.data, data_root).std[0] if config.family.scales_input else 1.0
     return Record(
         name, config.family.name, config.family.width, config.seed, certified.test_error, certified.lipschitz,
         certified.lower_bound, deviation, [certified.accuracy(radius) for radius in RADII],
-        environment.pop("seconds"), environment, certified.remarks,
+        seconds, kept, certified.remarks,
     )  # fmt: skip
 
 

@@ -12,10 +12,11 @@ from wellposed.certificates import certify
 from wellposed.certificates.order import must_be_ordered
 from wellposed.errors import InputError, check
 from wellposed.experiments.certificate_files import file_certificate
-from wellposed.experiments.results import file_digest, in_norm
+from wellposed.experiments.results import in_norm
 from wellposed.network import materialise
 from wellposed.numerics.norm import norm_named
-from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.files import file_digest, write_json
+from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_run
 
 _BATCH = 1000
@@ -55,7 +56,7 @@ class Estimate:
 
 
 def certify_estimates(
-    run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int], None], method: str | None = None,
+    run: Path, *, data_root: Path | None, limit: int | None, done: Callable[[int, int], None], method: str | None = None,
     norm: str = "2", seconds: float | None = None,
 ) -> Estimate:  # fmt: skip
     """Certify a run by regression, and write ``slope.json``, ``model.onnx`` and its ``certificate.json`` into its folder.
@@ -64,7 +65,7 @@ def certify_estimates(
         run: the run folder.
         data_root: see `load_images`.
         limit: only the first so many test inputs; None for all.
-        done: called with the number of inputs that are finished.
+        done: called with the number of inputs that are finished, and with that of all.
         method: of the constant, see `wellposed.certify`.
         norm: of inputs and outputs; where it is not the Euclidean one, files are ``slope-NORM.json`` and
             ``certificate-NORM.json``.
@@ -92,7 +93,7 @@ def certify_estimates(
         squares += float((result.logits.double() - wanted.double()).square().sum())
         unsolved += int(result.unsolved.sum())
         count += len(inputs)
-        done(count)
+        done(count, len(x))
     estimate = Estimate(
         norm, count, (squares / torch.numel(targets)) ** 0.5, certificate.lipschitz, certificate.lower_bound, unsolved,
         certificate.method, certificate.left_out, file_certificate(run, certificate), file_digest(RunFolder(run).weights),

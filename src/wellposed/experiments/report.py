@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,7 +11,8 @@ from wellposed.errors import require
 from wellposed.experiments.plots import draw
 from wellposed.experiments.results import read_attacked, read_certified
 from wellposed.experiments.tables import Summary, header, summarise
-from wellposed.training.folder import RunFolder, write_text
+from wellposed.training.files import write_text
+from wellposed.training.folder import RunFolder, read_environment
 
 _TITLES = {
     "robustness": "Certified and attacked accuracy",
@@ -33,6 +33,7 @@ def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> t
     summary = summarise(run, radii)
     attacked = read_attacked(run)
     certified = read_certified(run)
+    known = read_environment(run) if folder.environment.exists() else {}
     pictures = draw(run, certified, attacked, data_root)
     template = jinja2.Environment(autoescape=True).from_string(
         (resources.files("wellposed.experiments") / "report.html.jinja").read_text(encoding="utf-8")
@@ -44,7 +45,7 @@ def write_report(run: Path, radii: Sequence[float], data_root: Path | None) -> t
         attacked=attacked,
         certified=certified,
         config=folder.config.read_text(encoding="utf-8"),
-        environment=json.loads(folder.environment.read_text(encoding="utf-8")) if folder.environment.exists() else {},
+        environment={key: value for key, value in known.items() if key not in ("metrics", "files")},
         pictures=[
             (_TITLES[name], base64.b64encode(pictures[name].read_bytes()).decode())
             for name in _TITLES

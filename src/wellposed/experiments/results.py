@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from wellposed.certificates.order import must_be_ordered
-from wellposed.errors import CertificateError, CheckpointError, InputError
+from wellposed.errors import CertificateError, CheckpointError, InputError, check, check_fields
 from wellposed.experiments.learning import Learned
-from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.files import file_digest, read_json, write_json
+from wellposed.training.folder import RunFolder
 
-RADII = (0.05, 0.1, 0.2, 0.3, 0.5)  # of tables, unless others are given
 _Result = TypeVar("_Result", "Certified", "Attacked")
 
 
@@ -54,6 +52,16 @@ class Certified:
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
+        check_fields(self, finite=False)
+        check(0.0 <= self.test_error <= 1.0, "test_error", self.test_error, "must lie in [0, 1]")
+        counts = {len(values) for values in self.radii.values()}
+        check(len(counts) == 1, "radii", sorted(self.radii), "must have as many numbers for every rule")
+        check(
+            min(min(values, default=0.0) for values in self.radii.values()) >= 0.0,
+            "radii",
+            "",
+            "must not be negative",
+        )
 
     @property
     def remarks(self) -> list[str]:
@@ -95,6 +103,15 @@ class Attacked:
     majority_error: float | None = None
     classes_named: int | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self, finite=False)
+        check(
+            min(self.distances, default=0.0) >= 0.0,
+            "distances",
+            min(self.distances, default=0.0),
+            "must not be negative",
+        )
+
     @property
     def remarks(self) -> list[str]:
         """What a reader of the distances must know, in words: that nothing was learned."""
@@ -111,16 +128,6 @@ def _nothing_learned(error: float, majority_error: float | None, classes_named: 
         return []
     words = Learned(error, majority_error, classes_named).remark.removesuffix(".")
     return [words[0].lower() + words[1:]] if words else []
-
-
-def check_radii(radii: Sequence[float]) -> None:
-    """Refuse radii that no ball has.
-
-    Raises:
-        InputError: there are none, or one is not positive and finite.
-    """
-    if not radii or any(not 0.0 < radius < float("inf") for radius in radii):
-        raise InputError(f"eps={list(radii)}: radii must be positive and finite")
 
 
 def keep_certified(run: Path, found: Certified, norm: str = "2", other_data: str | None = None) -> None:
@@ -169,21 +176,16 @@ def read_attacked(run: Path, norm: str = "2") -> Attacked | None:
 
 
 def _parse(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
-    content = _read(path, command)
+    content = read_json(path, f"run `wellposed {command} {run}`")
     try:
         found = kind(**content)
-    except TypeError as error:
+    except (TypeError, InputError) as error:
         raise CheckpointError(f"{path}: corrupt ({error}); run `wellposed {command} {run}` again") from error
     if found.weights_sha256 != file_digest(RunFolder(run).weights):
         raise CheckpointError(
             f"{path}: about other weights than those there now; run `wellposed {command} {run}` again"
         )
     return found
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file; empty if it is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def is_certified(run: Path, norm: str = "2") -> bool:
@@ -204,12 +206,3 @@ def check_consistency(certified: Certified, attacked: Attacked) -> None:
                     f"test input {index}: certified to {radius:.6g} by the rule {rule!r}, but an adversarial example was "
                     f"found at {distance:.6g}: the certificate is wrong; please report this run"
                 )
-
-
-def _read(path: Path, command: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: not there yet; run `wellposed {command} {path.parent}` first") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: corrupt; run `wellposed {command} {path.parent}` again") from error

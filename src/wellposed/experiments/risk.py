@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.data import ImageData
-from wellposed.errors import check, require
+from wellposed.errors import check, check_number, require
 from wellposed.generalisation.risk import RiskCertificate, risk_certificate
 from wellposed.training.config import TrainConfig
-from wellposed.training.folder import make_folder, write_json
+from wellposed.training.files import make_folder, write_json
 from wellposed.training.loaders import build_model, load_data, training_batches
 
 _ROWS = 500  # samples on which each draw is judged
@@ -67,12 +68,30 @@ def certify_risk(
         done: called with the number of finished draws.
     """
     check(draws >= 1, "draws", draws, "must be positive")
-    check(scale > 0.0, "scale", scale, "must be positive")
-    lightning = require("lightning", "train")
+    check_number("scale", scale, 0.0, math.inf, "must be positive and finite")
+    check(epochs >= 0, "epochs", epochs, "must not be negative")
+    check_number("learning_rate", learning_rate, 0.0, math.inf, "must be positive and finite")
+    check_number("delta", delta, 0.0, 1.0, "must lie between 0 and 1")
+    require("lightning", "train")
+    from wellposed.training.trainer import same_generators_and_seed
+
+    make_folder(out)
+    with same_generators_and_seed():
+        record = _measured(config, data_root, scale, epochs, learning_rate, draws, delta, done)
+    write_json(out / "risk.json", asdict(record), indent=1)
+    return record
+
+
+def _measured(
+    config: TrainConfig, data_root: Path | None, scale: float, epochs: int, learning_rate: float, draws: int, delta: float,
+    done: Callable[[int], None],
+) -> RiskRecord:  # fmt: skip
+    """What `certify_risk` writes."""
+    import lightning
+
     from wellposed.training.posterior import Posterior, PosteriorModule
 
     start = time.monotonic()
-    make_folder(out)
     data = load_data(config, data_root).as_images(f"data={config.data!r}")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     # Samples come in no order that depends on them, so the first half is as good as a random one.
@@ -89,9 +108,7 @@ def certify_risk(
     test = _draws(posterior, (data.test_x, data.test_y), max(1, draws // 10), generator, lambda _: None)
     posterior.check_buffers()
     certificate = risk_certificate(errors, posterior.kl_upper_bound(), samples, delta=delta)
-    record = RiskRecord(certificate, half, float(test.mean()), prior_error, time.monotonic() - start)
-    write_json(out / "risk.json", asdict(record), indent=1)
-    return record
+    return RiskRecord(certificate, half, float(test.mean()), prior_error, time.monotonic() - start)
 
 
 def _prior(config: TrainConfig, data: ImageData, half: int) -> nn.Module:

@@ -17,17 +17,12 @@ from wellposed.data import ImageData, load_images
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check
 from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.learning import learned
-from wellposed.experiments.results import (
-    Attacked,
-    Certified,
-    check_radii,
-    file_digest,
-    keep_attacked,
-    keep_certified,
-)  # fmt: skip
+from wellposed.experiments.radii import check_radii
+from wellposed.experiments.results import Attacked, Certified, keep_attacked, keep_certified
 from wellposed.network import Network, materialise, surely_misclassified
 from wellposed.numerics.norm import norm_named
-from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.files import file_digest, write_json
+from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run
 
 _BATCH = 1000
@@ -40,7 +35,7 @@ def certify_run(
     *,
     data_root: Path | None,
     limit: int | None,
-    done: Callable[[int], None],
+    done: Callable[[int, int], None],
     other_data: str | None = None,
     method: str | None = None,
     norm: str = "2",
@@ -54,7 +49,7 @@ def certify_run(
         run: the run folder.
         data_root: see `load_images`.
         limit: only the first so many test images; None for all.
-        done: called with the number of images that are finished.
+        done: called with the number of images that are finished, and with that of all.
         other_data: name of another set whose test images to take; the results go to ``certified-NAME.json`` then.
         method: of the constant, see `wellposed.certify`.
         norm: of perturbations, see `wellposed.certify`; where it is not the Euclidean one, files are ``certified-NORM.json`` and
@@ -77,7 +72,12 @@ def certify_run(
     batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
     assert certificate.lower_bound is not None  # inputs were given
     found = certified_on(
-        batches, network, certificate, certificate.lower_bound, file_digest(RunFolder(run).weights), done
+        batches,
+        network,
+        certificate,
+        certificate.lower_bound,
+        file_digest(RunFolder(run).weights),
+        lambda count: done(count, len(y)),
     )
     found = replace(found, unfiled=file_certificate(run, certificate))
     keep_certified(run, found, norm, other_data)
@@ -129,7 +129,7 @@ def attack_run(
     radii: Sequence[float],
     limit: int | None,
     steps: int,
-    done: Callable[[int], None],
+    done: Callable[[int, int], None],
     norm: str = "2",
     restarts: int = 1,
     carlini_wagner: int = 0,
@@ -143,7 +143,7 @@ def attack_run(
         radii: see `adversarial_distances`.
         limit: only the first so many test images; None for all.
         steps: see `adversarial_distances`.
-        done: called with the number of images that are finished.
+        done: called with the number of images that are finished, and with that of all.
         norm: of perturbations.
         restarts: see `adversarial_distances`.
         carlini_wagner: see `adversarial_distances`.
@@ -155,7 +155,8 @@ def attack_run(
     x, y = _first(data, limit)
     exact = _exact(model)
     distances, examples = adversarial_distances(
-        model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto, done=done,
+        model, x, y, radii, norm=norm, steps=steps, restarts=restarts, carlini_wagner=carlini_wagner, auto=auto,
+        done=lambda count: done(count, len(x)),
         is_fooled=_judge(exact),
     )  # fmt: skip
     with torch.no_grad():
@@ -170,7 +171,7 @@ def attack_run(
     )
     keep_attacked(run, found, norm)
     if norm == "2":
-        write_json(RunFolder(run).adversarial, _nearest(exact, (x, y), distances, examples))
+        write_json(RunFolder(run).adversarial, {"examples": _nearest(exact, (x, y), distances, examples)})
     return found
 
 

@@ -52,6 +52,7 @@ class Summary:
         lower_bound: proved lower bound of the Lipschitz constant, or None without a certificate.
         rows: one per radius.
         remarks: what a reader must know besides, in words; see `Certified`.
+        tested: number of inputs behind ``test_error``; zero where that was not noted.
     """
 
     run: str
@@ -62,6 +63,7 @@ class Summary:
     lower_bound: float | None
     rows: list[Row]
     remarks: Sequence[str] = ()
+    tested: int = 0
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
@@ -83,9 +85,8 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         )
     if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
-        return Summary(
-            str(run), len(attacked.distances), inputs, 1.0 - attacked.accuracy(0.0), None, None, rows, attacked.remarks
-        )
+        count, wrong = len(attacked.distances), 1.0 - attacked.accuracy(0.0)
+        return Summary(str(run), count, inputs, wrong, None, None, rows, attacked.remarks, count)
     certified = read_certified(run)
     samples = len(certified.best)
     if attacked is not None:
@@ -101,6 +102,7 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         certified.lower_bound,
         rows,
         certified.remarks,
+        len(certified.best),
     )
 
 
@@ -120,11 +122,13 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
 def header(summary: Summary) -> str:
     """One line about a run."""
     said = "".join(f"; {remark}" for remark in summary.remarks)
+    error = f"test error {100 * summary.test_error:.2f} %"
+    error += f" on {summary.tested} {summary.inputs}" if summary.tested else ""
     if summary.lipschitz is None or summary.lower_bound is None:
-        return f"{summary.run}: test error {100 * summary.test_error:.2f} %, no certificate{said}"
+        return f"{summary.run}: {error}, no certificate{said}"
     units = "pixel units" if summary.inputs == "images" else "units of node features"
     return (
-        f"{summary.run}: test error {100 * summary.test_error:.2f} %, Lipschitz constant at most {summary.lipschitz:.4g}, "
+        f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g}, "
         f"at least {summary.lower_bound:.4g} ({units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
         + said
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.experiments.image_verdicts import Outcome
-from wellposed.training.folder import unwritable
+from wellposed.training.files import unwritable
 
 
 class VerdictJournal:

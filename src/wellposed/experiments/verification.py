@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -12,13 +11,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wellposed.errors import CertificateError, CheckpointError, check
+from wellposed.errors import CertificateError, CheckpointError, check, check_fields
 from wellposed.experiments.image_verdicts import ImageVerdicts, Outcome
-from wellposed.experiments.results import Attacked, check_radii, file_digest, read_attacked
+from wellposed.experiments.radii import check_radii
+from wellposed.experiments.results import Attacked, read_attacked
 from wellposed.experiments.spreading import spread
 from wellposed.experiments.verdict_journal import VerdictJournal
 from wellposed.network import materialise
-from wellposed.training.folder import RunFolder, write_whole
+from wellposed.training.files import file_digest, read_json, write_json
+from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run
 from wellposed.verification import verifier_of
 
@@ -43,6 +44,12 @@ class Verified:
     seconds: float
     weights_sha256: str
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        counts = {len(row) for row in (*self.status, *self.methods)}
+        fits = len(self.status) == len(self.methods) == len(self.radii) > 0 and len(counts) == 1
+        check(fits, "status", len(self.status), "must have as many verdicts at every radius")
+
     def share(self, status: str, place: int) -> float:
         """Fraction of the inputs with a status at the radius of that place."""
         return self.status[place].count(status) / len(self.status[place])
@@ -56,7 +63,7 @@ def verify_run(
     radii: Sequence[float],
     limit: int | None,
     seconds: float,
-    done: Callable[[int], None],
+    done: Callable[[int, int], None],
     jobs: int = 1,
     ray: str | None = None,
 ) -> Verified:
@@ -71,7 +78,7 @@ def verify_run(
         radii: of the regions.
         limit: only the first so many test images; None for all.
         seconds: per image and radius, after which to give up.
-        done: called with the number of images that are finished.
+        done: called with the number of images that are finished, and with that of all.
         jobs: see `spread`.
         ray: see `spread`; the cluster needs no folder that its machines share.
 
@@ -97,7 +104,7 @@ def verify_run(
     attacked = read_attacked(run, norm)
     if attacked is not None:
         check_verdicts(found, attacked)
-    write_whole(run / f"verified-{norm}.json", asdict(found))
+    write_json(run / f"verified-{norm}.json", asdict(found))
     journal.remove()
     return found
 
@@ -120,7 +127,8 @@ def verified_of(work: ImageVerdicts, outcomes: Sequence[Outcome], digest: str = 
 
 
 def _outcomes(
-    work: ImageVerdicts, images: Tensor, labels: Tensor, journal: VerdictJournal, done: Callable[[int], None], jobs: int,
+    work: ImageVerdicts, images: Tensor, labels: Tensor, journal: VerdictJournal, done: Callable[[int, int], None],
+    jobs: int,
     ray: str | None,
 ) -> list[Outcome]:  # fmt: skip
     """Outcomes of all images in their order, those that the journal does not have by work that is spread."""
@@ -137,7 +145,7 @@ def _outcomes(
             journal.keep(size * place, outcome)
             found[place] = outcome
             count += len(pieces[place][1])
-            done(count)
+            done(count, len(images))
     return [outcome for outcome in found if outcome is not None]
 
 
@@ -154,8 +162,9 @@ def read_verified(run: Path, norm: str) -> Verified | None:
     path = run / f"verified-{norm}.json"
     if not path.exists():
         return None
+    content = read_json(path, f"run `wellposed certify {run} --method ladder`")
     try:
-        found = Verified(**json.loads(path.read_text(encoding="utf-8")))
+        found = Verified(**content)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: corrupt ({error}); verify the run again") from error
     return found if found.weights_sha256 == file_digest(RunFolder(run).weights) else None

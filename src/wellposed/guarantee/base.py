@@ -34,11 +34,13 @@ class Guarantee(ABC):
         theorem: name and source of the statement that the equilibrium exists, is unique and is reached.
         lipschitz_theorem: name and source of the statement behind `offset_lipschitz`.
         is_concave: whether the map is increasing and concave above `start`: then undamped Newton steps converge from one side.
+        stops_by_changes: whether a splitting may take the limit of its iterates from their last changes, which proves nothing.
     """
 
     theorem: str
     lipschitz_theorem: str
     is_concave: bool = False
+    stops_by_changes: bool = False
 
     def preferred(self, among: Algorithms[S]) -> S:
         """The algorithm that this guarantee serves best; Picard's iteration unless a subclass says otherwise."""

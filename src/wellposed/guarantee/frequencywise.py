@@ -37,6 +37,7 @@ class FrequencywiseMonotone(StronglyMonotone):
     @override
     def estimated(self) -> Self:
         found = type(self)(self.operator, self.nominal)
+        found.stops_by_changes = True
         if self.nominal is not None:
             found.__dict__["m"] = self.nominal
         return found

@@ -112,8 +112,22 @@ class StronglyMonotone(Guarantee):
         return enlarged(self._distortion / proved_monotonicity(self.operator.dense(), self.operator.metric), 1)
 
     @override
+    def estimated(self) -> Guarantee:
+        """The promise with the constant m that it has, for solves that stop by the changes of their iterates.
+
+        ‖defect‖/m may be many times the error: hardly any defect is in the direction that m is about.
+        """
+        return ByChanges(self.operator, self.m)
+
+    @override
     def on(self, operator: Operator) -> StronglyMonotone:
         return StronglyMonotone(operator, self.m)
+
+
+class ByChanges(StronglyMonotone):
+    """Strong monotonicity for solves without evidence, see `Guarantee.stops_by_changes`."""
+
+    stops_by_changes = True
 
 
 class ProvedMonotone(StronglyMonotone):
@@ -132,7 +146,7 @@ class ProvedMonotone(StronglyMonotone):
 
     @override
     def estimated(self) -> Guarantee:
-        return self if self.nominal is None else StronglyMonotone(self.operator, self.nominal)
+        return super().estimated() if self.nominal is None else ByChanges(self.operator, self.nominal)
 
     @cached_property
     @override

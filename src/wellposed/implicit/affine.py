@@ -21,6 +21,7 @@ from wellposed.implicit.equation import (
     solve_problem,
     with_leading_batch,
 )
+from wellposed.implicit.evaluation import Evaluation
 from wellposed.implicit.gradient import Settings
 from wellposed.implicit.lift import lift_of, lowered
 from wellposed.operators import Operator
@@ -43,6 +44,7 @@ class AffineEquation(Equation):
         known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
         algorithms: where forward passes leave what ran.
+        evaluations: none, as backward passes need none.
     """
 
     operator: Operator
@@ -53,6 +55,7 @@ class AffineEquation(Equation):
     known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
     algorithms: list[str] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
 
     def _parts(self, tensors: Sequence[Tensor]) -> tuple[Operator, Tensor, Activation]:
         count = len(self.operator.tensors)
@@ -98,22 +101,26 @@ class AffineEquation(Equation):
 
     @override
     def pull_back(
-        self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
-    ) -> list[Tensor | None]:
+        self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool],
+        evaluation: Evaluation | None = None,
+    ) -> list[Tensor | None]:  # fmt: skip
         operator, offset, activation = self._parts(tensors)
         count = len(operator.tensors)
         # y = J(g + Wᵀy): the same equation, with the transpose for W, g for q and multiplication by J for σ.
         adjoint = self._linearised(operator, activation, value, offset, transposed=True)
         backwards = adjoint.operator
         lift = lift_of(cotangent)
-        unknowns = (*backwards.tensors, cotangent * lift, *adjoint.activation.tensors)
+        driven = cotangent if lift is None else cotangent * lift
+        unknowns = (*backwards.tensors, driven, *adjoint.activation.tensors)
         if torch.is_grad_enabled() or any_wrapped(unknowns):
-            adjoint_state = adjoint.differentiable_value(None, *unknowns) / lift
+            adjoint_state = adjoint.differentiable_value(None, *unknowns)
         else:
             outcome = adjoint.solve(None, unknowns)
-            adjoint_state = outcome.value / lift
+            adjoint_state = outcome.value
             self.adjoint_reports.append(lowered(outcome.report, lift))
             outcome.report.complain(self.settings.on_failure, adjoint.settings.name)
+        if lift is not None:
+            adjoint_state = adjoint_state / lift
         gradients: list[Tensor | None] = [None] * len(tensors)
         if any(needed[:count]):
             gradients[:count] = operator.tensor_gradients(adjoint_state, value)

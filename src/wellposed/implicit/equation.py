@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.guarantee import Guarantee
+from wellposed.implicit.evaluation import Evaluation
 from wellposed.implicit.gradient import Settings
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
@@ -29,10 +30,15 @@ class Equation(ABC):
     settings: Settings
     adjoint_reports: list[Report]
     algorithms: list[str]
+    evaluations: list[Evaluation]
 
     @abstractmethod
     def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
         """Solve for plain tensors, without a graph."""
+
+    def refined(self, outcome: Outcome, tensors: Sequence[Tensor]) -> Outcome:
+        """The outcome, for an equation that will be differentiated; by default as it is."""
+        return outcome
 
     @abstractmethod
     def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:
@@ -44,9 +50,18 @@ class Equation(ABC):
 
     @abstractmethod
     def pull_back(
-        self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
-    ) -> list[Tensor | None]:
-        """Cotangents of the tensors for a cotangent of the solution."""
+        self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool],
+        evaluation: Evaluation | None = None,
+    ) -> list[Tensor | None]:  # fmt: skip
+        """Cotangents of the tensors for a cotangent of the solution.
+
+        Args:
+            value: the solution.
+            tensors: the equation's tensors.
+            cotangent: of the solution.
+            needed: which tensors need a cotangent.
+            evaluation: what the forward pass left in ``evaluations``.
+        """
 
     @abstractmethod
     def push_forward(self, value: Tensor, tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
@@ -99,7 +114,7 @@ class Implicit(PositionalFunction):
     @staticmethod
     @override
     def forward(equation: Equation, start: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
-        outcome = equation.solve(start, tensors)
+        outcome = equation.refined(equation.solve(start, tensors), tensors)
         equation.algorithms.append(outcome.report.algorithm)
         return _outputs(outcome)
 
@@ -108,6 +123,7 @@ class Implicit(PositionalFunction):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         equation, _, *tensors = inputs
         ctx.equation = equation
+        ctx.evaluation = equation.evaluations.pop() if equation.evaluations else None
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(output[0], *tensors)
@@ -120,7 +136,8 @@ class Implicit(PositionalFunction):
             return None, None, *(None for _ in ctx.saved_tensors[1:])
         value, *tensors = ctx.saved_tensors
         with full_precision(value.device):
-            gradients = ctx.equation.pull_back(value, tensors, cotangents[0], ctx.needs_input_grad[2:])
+            needed = ctx.needs_input_grad[2:]
+            gradients = ctx.equation.pull_back(value, tensors, cotangents[0], needed, ctx.evaluation)
         return None, None, *gradients
 
     @staticmethod

@@ -20,6 +20,7 @@ from wellposed.implicit.equation import (
     solve_problem,
     with_leading_batch,
 )
+from wellposed.implicit.evaluation import Evaluation
 from wellposed.implicit.gradient import Settings
 from wellposed.implicit.lift import lift_of, lowered
 from wellposed.numerics.linear_algebra import directional_derivative
@@ -43,6 +44,7 @@ class MapEquation(Equation):
         known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
         algorithms: where forward passes leave what ran.
+        evaluations: where a forward pass leaves its evaluation for backward passes, if it has one for them.
     """
 
     function: Callable[..., Tensor]
@@ -55,6 +57,7 @@ class MapEquation(Equation):
     known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
     algorithms: list[str] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
 
     def _problem(self, lead: torch.Size, tensors: Sequence[Tensor]) -> MapProblem:
         function = self.function
@@ -100,6 +103,27 @@ class MapEquation(Equation):
         return Outcome(outcome.value.reshape(example.shape), outcome.report.reshape(lead))
 
     @override
+    def refined(self, outcome: Outcome, tensors: Sequence[Tensor]) -> Outcome:
+        """Where Picard's iteration converged by itself, one step more, whose graph serves the next backward pass."""
+        report = outcome.report
+        alone = self.guarantee is None and self.known is None and not self.linear and report.algorithm == "Picard"
+        if not alone or any_wrapped([outcome.value, *tensors]) or bool(report.status_codes.any()):
+            return outcome
+        rest = tensors[1:]
+        if not any(tensor.requires_grad for tensor in rest):
+            return outcome
+        evaluation = Evaluation(self.function, outcome.value, rest, [tensor.requires_grad for tensor in rest])
+        try:
+            image = evaluation.image()
+        except (
+            InputError,
+            RuntimeError,
+        ):  # there is no graph of this map: backward passes will say so, if there are any
+            return outcome
+        self.evaluations.append(evaluation)
+        return Outcome(image, report)
+
+    @override
     def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:
         example, lead, rest = self._unpack(tensors)
         like = example.flatten(0, self.batch_dims - 1)
@@ -122,17 +146,20 @@ class MapEquation(Equation):
 
     @override
     def pull_back(
-        self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
-    ) -> list[Tensor | None]:
+        self, value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool],
+        evaluation: Evaluation | None = None,
+    ) -> list[Tensor | None]:  # fmt: skip
         rest = tensors[1:]
         if torch.is_grad_enabled() or any_wrapped([cotangent, value, *rest]):
             return [None, *self._pull_back_recursively(value, rest, cotangent)]
-        return [None, *self._pull_back_retained(value, rest, cotangent, needed[1:])]
+        evaluation = evaluation or Evaluation(self.function, value, rest, needed[1:])
+        return [None, *self._pull_back_retained(evaluation, cotangent)]
 
-    def _lift_of(self, cotangent: Tensor) -> Tensor:
+    def _lift_of(self, cotangent: Tensor) -> Tensor | None:
         """What `lift_of` gives for each sample, whatever number of dimensions they are numbered by."""
         batch, state = cotangent.shape[: self.batch_dims], cotangent.shape[self.batch_dims :]
-        return lift_of(cotangent.reshape(batch.numel(), *state)).reshape(*batch, *(1 for _ in state))
+        lift = lift_of(cotangent.reshape(batch.numel(), *state))
+        return None if lift is None else lift.reshape(*batch, *(1 for _ in state))
 
     def _pull_back_recursively(self, value: Tensor, rest: Sequence[Tensor], cotangent: Tensor) -> list[Tensor | None]:
         function = self.function
@@ -142,34 +169,28 @@ class MapEquation(Equation):
 
         linear = self._linear(adjoint, value.dtype, transposed=True)
         lift = self._lift_of(cotangent)
-        state = linear.differentiable_value(None, torch.zeros_like(cotangent), cotangent * lift, value, *rest) / lift
+        lifted = cotangent if lift is None else cotangent * lift
+        state = linear.differentiable_value(None, torch.zeros_like(cotangent), lifted, value, *rest)
+        state = state if lift is None else state / lift
         return list(torch.func.vjp(lambda *parameters: function(value, *parameters), *rest)[1](state))
 
-    def _pull_back_retained(
-        self, value: Tensor, rest: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool]
-    ) -> list[Tensor | None]:
-        with torch.enable_grad():
-            point = value.detach().requires_grad_()
-            leaves = [t.detach().requires_grad_() if need else t.detach() for t, need in zip(rest, needed, strict=True)]
-            image = self.function(point, *leaves)
+    def _pull_back_retained(self, evaluation: Evaluation, cotangent: Tensor) -> list[Tensor | None]:
+        point, leaves, image = evaluation.taken()
 
         def adjoint(state: Tensor, v: Tensor) -> Tensor:
             return v + torch.autograd.grad(image, point, state, retain_graph=True)[0]
 
         if image.requires_grad and image is not point:
-            linear = self._linear(adjoint, value.dtype, transposed=True)
+            linear = self._linear(adjoint, point.dtype, transposed=True)
             lift = self._lift_of(cotangent)
-            lifted = cotangent * lift
+            lifted = cotangent if lift is None else cotangent * lift
             outcome = linear.solve(lifted, (lifted, lifted))
             self.adjoint_reports.append(lowered(outcome.report, lift))
             outcome.report.complain(self.settings.on_failure, linear.settings.name)
+            state = outcome.value if lift is None else outcome.value / lift
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = (
-                iter(torch.autograd.grad(image, wanted, outcome.value / lift, allow_unused=True))
-                if wanted
-                else iter(())
-            )
-            return [next(found) if leaf.requires_grad else None for leaf in leaves]
+            parts = iter(torch.autograd.grad(image, wanted, state, allow_unused=True) if wanted else ())
+            return [next(parts) if leaf.requires_grad else None for leaf in leaves]
         return [None] * len(leaves)
 
     @override

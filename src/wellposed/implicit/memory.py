@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _WATCHED_CALLS = 2  # a function that gives back this many buffers in turn is found out by the next call
 
 
@@ -39,11 +40,14 @@ class Guarded:
             InputError: the map writes into one of ``tensors``, into its state in some calls only, or by ``out=`` where a
                 gradient is needed.
         """
-        if any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in (state, *tensors)):
+        if torch._C._are_functorch_transforms_active() and any(map(_is_wrapped, (state, *tensors))):
             return self._function(state.clone(), *tensors)  # whose memory cannot be looked at
         untold = self._writes_state is None or state.is_inference()
         own = state.clone() if untold or self._writes_state else state
-        versions = [_version(tensor) for tensor in (own, *tensors)]
+        counted = [
+            tensor for tensor in (own, *tensors) if not tensor.is_inference()
+        ]  # inference tensors count no writes
+        versions = [tensor._version for tensor in counted]
         try:
             image = self._function(own, *tensors)
         except RuntimeError as error:
@@ -52,17 +56,17 @@ class Guarded:
             raise InputError(
                 "f: writes by out=, for which there is no gradient; return new tensors or call under no_grad"
             ) from error
-        if versions != [_version(tensor) for tensor in (own, *tensors)]:
-            self._judge_writing(own, tensors, versions, allowed=own is not state)
+        if versions != [tensor._version for tensor in counted]:
+            self._judge_writing(own, counted, versions, allowed=own is not state)
         elif untold:
             self._writes_state = _memory(image) == _memory(own)
         if self._calls > _WATCHED_CALLS and not self._reuses_results:
             return image  # where that is the state itself, neither is written into
         return self._apart(image, tensors)
 
-    def _judge_writing(self, own: Tensor, tensors: Sequence[Tensor], versions: list[int], *, allowed: bool) -> None:
-        for tensor, version in zip(tensors, versions[1:], strict=True):
-            if _version(tensor) != version:
+    def _judge_writing(self, own: Tensor, counted: Sequence[Tensor], versions: list[int], *, allowed: bool) -> None:
+        for tensor, version in zip(counted, versions, strict=True):
+            if tensor is not own and tensor._version != version:
                 raise InputError(
                     f"f: writes into a tensor of shape {tuple(tensor.shape)} among its args or parameters; return new tensors"
                 )
@@ -79,11 +83,6 @@ class Guarded:
             self._earlier = [*self._earlier, image] if watched else []
         self._calls += 1
         return image.clone() if watched or self._reuses_results else image
-
-
-def _version(tensor: Tensor) -> int:
-    """A count of the writes into a tensor's memory; inference tensors do not count theirs."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _memory(tensor: Tensor) -> int:

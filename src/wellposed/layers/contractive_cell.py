@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.any_map import fixed_point_with
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
-from wellposed.fixed_point import fixed_point_with
 from wellposed.guarantee import Contraction
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.inputs import check_samples, in_precision_of

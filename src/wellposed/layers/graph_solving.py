@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.any_map import fixed_point_with
 from wellposed.errors import InputError
-from wellposed.fixed_point import fixed_point_with
 from wellposed.guarantee import GraphContraction
 from wellposed.layers.compiled import value_of
 from wellposed.layers.inputs import diagnose, in_precision_of

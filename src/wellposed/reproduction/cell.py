@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wellposed.errors import CheckpointError
+from wellposed.errors import CheckpointError, check_fields
 from wellposed.experiments.environment import environment
-from wellposed.training.folder import make_folder, write_whole
+from wellposed.training.files import make_folder, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class Record:
     measured: dict[str, Any]
     circumstances: dict[str, Any] = field(default_factory=dict)
 
+    def is_of(self, measure: Callable[..., dict[str, Any]]) -> bool:
+        """Whether it is a record of a measurement."""
+        return self.task == measure.__name__
+
     @property
     def cpu_hours(self) -> float:
         """CPU time that the measurement took, in hours."""
@@ -94,7 +98,7 @@ def record_of(workspace: Workspace, cell: Cell) -> Record:
     measured = cell.measure(workspace, **cell.settings)
     spent = {"cpu_hours": round((_cpu_seconds() - processor) / 3600, 5), "seconds": round(time.monotonic() - begun, 2)}
     record = Record(cell.task, dict(cell.settings), measured, {**environment([cell.task]), **spent})
-    write_whole(path, asdict(record))
+    write_json(path, asdict(record), indent=1)
     return record
 
 
@@ -112,7 +116,9 @@ def read_record(path: Path) -> Record | None:
     if not path.exists():
         return None
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        record = Record(**read_json(path, "delete it and measure"))
+        check_fields(record)
+        return record
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); delete it to measure again") from error
 

@@ -16,9 +16,10 @@ from wellposed.errors import CheckpointError
 from wellposed.experiments.iterations import iterations
 from wellposed.experiments.learning import Learned, learned
 from wellposed.reproduction.cell import Workspace, digest_of
-from wellposed.reproduction.watching import EveryEpoch
+from wellposed.reproduction.watching import measured as measured_after_epoch
 from wellposed.training.config import TrainConfig, presets, read_config
-from wellposed.training.folder import RunFolder, make_folder
+from wellposed.training.files import make_folder
+from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run, train
 
 _BATCH = 1000
@@ -64,17 +65,18 @@ def trained(workspace: Workspace, config: TrainConfig, watched: int = 0) -> Path
         if not folder.environment.exists():  # written last
             resumed = folder.checkpoint.exists() and folder.config.exists() and read_config(folder.config) == config
             watchers = [_watcher(workspace, config, folder.path, watched)] if watched else []
-            train(
-                config, folder.path, data_root=workspace.data_root, progress=False, resume=resumed, callbacks=watchers
-            )
+            train(config, folder.path, data_root=workspace.data_root, resume=resumed, callbacks=watchers)
         elif read_config(folder.config) != config:
             raise CheckpointError(f"{folder.path}: a run with other settings; delete it")
     return folder.path
 
 
-def _watcher(workspace: Workspace, config: TrainConfig, run: Path, images: int) -> EveryEpoch:
+def _watcher(workspace: Workspace, config: TrainConfig, run: Path, images: int) -> Any:
+    from wellposed.training.every_epoch import EveryEpoch  # needs the extra for training
+
     data = load_images(config.data, workspace.data_root)
-    return EveryEpoch(run / _EPOCHS, data.test_x[:images], data.test_y[:images])
+    x, y = data.test_x[:images], data.test_y[:images]
+    return EveryEpoch(run / _EPOCHS, lambda model, device: measured_after_epoch(model, x.to(device), y.to(device)))
 
 
 def epochs_of(run: Path) -> list[dict[str, float]]:

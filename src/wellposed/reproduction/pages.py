@@ -11,7 +11,7 @@ from wellposed.reproduction.cell import Record
 from wellposed.reproduction.collection import PAPERS, Paper, recipes_of
 from wellposed.reproduction.pictures import draw
 from wellposed.reproduction.recipe import QUICK, Recipe, command_of, result_path
-from wellposed.reproduction.view import Figure, Quantity, Table, View
+from wellposed.reproduction.view import Quantity, Table, View, figures_of
 
 
 def read_result(path: Path) -> list[Record]:
@@ -60,9 +60,8 @@ def write_pages(folder: Path, docs: Path) -> None:
         (docs / "papers" / f"{key}.md").write_text(page(key, folder, "../figures"), encoding="utf-8")
         for recipe in recipes_of(key):
             found = result_of(recipe, folder)
-            for part in recipe.view(found[0]) if found else ():
-                if isinstance(part, Figure):
-                    draw(part, docs / "figures")
+            for figure in figures_of(recipe.view(found[0]) if found else ()):
+                draw(figure, docs / "figures")
 
 
 def _introduction(paper: Paper) -> str:

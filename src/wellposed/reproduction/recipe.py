@@ -12,7 +12,7 @@ from wellposed.errors import CheckpointError
 from wellposed.experiments.spreading import spread
 from wellposed.reproduction.cell import Cell, Record, Workspace, record_of
 from wellposed.reproduction.view import View
-from wellposed.training.folder import make_folder, write_whole
+from wellposed.training.files import make_folder, write_json
 
 QUICK, FULL = "quick", "full"
 
@@ -48,7 +48,7 @@ class Recipe:
 
 def run_recipe(
     recipe: Recipe, workspace: Workspace, *, quick: bool, jobs: int = 1, ray: str | None = None,
-    done: Callable[[int], None] = lambda finished: None,
+    done: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Record]:  # fmt: skip
     """Measure a recipe's cells, skipping what an earlier call finished, and write ``NAME.json`` (quick: ``NAME-quick.json``).
 
@@ -58,7 +58,7 @@ def run_recipe(
         quick: whether to take the small cells.
         jobs: see `spread`.
         ray: see `spread`.
-        done: called with the number of finished cells.
+        done: called with the number of finished cells, and with that of all.
 
     Returns:
         The records in the order of the cells.
@@ -77,13 +77,13 @@ def run_recipe(
     with closing(spread(partial(record_of, workspace), cells, jobs=jobs, ray=ray)) as measured:
         for count, (place, record) in enumerate(measured, 1):
             records[place] = record
-            done(count)
+            done(count, len(cells))
     found = [record for record in records if record is not None]
     content = {
         "recipe": recipe.name, "extent": QUICK if quick else FULL, "command": command_of(recipe, quick=quick),
         "records": [asdict(record) for record in found],
     }  # fmt: skip
-    write_whole(result_path(workspace.out, recipe, quick=quick), content)
+    write_json(result_path(workspace.out, recipe, quick=quick), content, indent=1)
     return found
 
 

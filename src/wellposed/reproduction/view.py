@@ -88,6 +88,11 @@ class Table:
     title: str
     quantities: Sequence[Quantity]
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What is to be drawn: nothing."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Series:
@@ -130,5 +135,15 @@ class Figure:
     logarithmic: bool = False
     logarithmic_x: bool = False
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What is to be drawn: this."""
+        return (self,)
+
 
 View = Sequence[Table | Figure]
+
+
+def figures_of(view: View) -> list[Figure]:
+    """The figures among the parts of a view."""
+    return [figure for part in view for figure in part.figures]

@@ -71,6 +71,11 @@ class _AdaptiveIteration(AndersonIteration):
 
     def _judge_rates(self) -> None:
         now, half = self.residual_norm(), self._review // 2
+        if not self._mixes and bool(
+            (now <= self._options.rate**half * self._then).all()
+        ):  # the common case: all is well
+            self._then, self._review = now, 2 * self._review
+            return
         rate = (now / self._then) ** (1.0 / half)
         useless = (self._plain_rate < 1.0) & ~(rate <= self._plain_rate**_SPEED_UP)
         slow = (self._plain_rate == torch.inf) & (rate > self._options.rate)

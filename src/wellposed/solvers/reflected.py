@@ -22,6 +22,9 @@ from wellposed.solvers.base import Iteration
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
 
+# Changes of iterates are taken to shrink by this share at least.
+_LEAST_SHRINKING = 1e-12
+
 
 @checked_fields
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class DouglasRachford(PeacemanRachford):
 
 
 class _ReflectedIteration(Iteration):
-    rowwise = ("_u", "_constant")
+    rowwise = ("_u", "_before", "_earlier", "_constant")
     image_is_free = False
     problem: AffineProblem
 
@@ -74,12 +77,14 @@ class _ReflectedIteration(Iteration):
         driven = problem.offset * self._alpha
         self._constant = self._cayley.affine(driven, driven)
         if start is None:  # the first step from u = 0, for free
-            self._u = self._constant
+            self._u, self._before = self._constant, torch.zeros_like(self._constant)
         else:  # the u whose resolvent is σ(W·start + q)
             value = problem.operator.affine(start, problem.offset)
-            self._u = torch.lerp(problem.activation(value), value, self._alpha)
+            self._u = self._before = torch.lerp(problem.activation(value), value, self._alpha)
+        self._earlier = self._before
 
     def advance(self) -> None:
+        self._earlier, self._before = self._before, self._u
         reflected = self.problem.activation.reflect(self._u, self._alpha)
         new = self._cayley.affine(reflected, self._constant)
         self._u = new if self._relaxation == 1.0 else torch.lerp(self._u, new, self._relaxation)
@@ -91,10 +96,21 @@ class _ReflectedIteration(Iteration):
         # z = J_α(u) solves the equation exactly for q + defect. The defect is taken from W itself: an inaccurate
         # factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
         value = self.observe()
+        if guarantee is not None and guarantee.stops_by_changes:
+            return value, *self._changes()
         through = self.problem.operator.affine(value, self.problem.offset)
         defect = self.problem.activation.defect(value, through, self._u, self._alpha)
         residual = euclidean(defect)
         return value, residual, residual if guarantee is None else guarantee.defect_bound(defect, residual)
+
+    def _changes(self) -> tuple[Tensor, Tensor]:
+        """The last change of u, and the distance to the limit if changes go on shrinking as they last did.
+
+        J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
+        """
+        last, change = euclidean(self._u - self._before), euclidean(self._before - self._earlier)
+        shrunk = (change - last).clamp_min(_LEAST_SHRINKING * change + torch.finfo(change.dtype).tiny)
+        return last, last * (last / shrunk)
 
     def predicted_rate(self) -> float:
         # Reflection preserves lengths or shortens them, so typical differences shrink by C's typical singular value.

@@ -23,7 +23,7 @@ from wellposed.solvers.solution import Outcome, Report, Status
 # A residual that has not fallen for this many steps is at its floor, or grows, or goes in circles.
 PATIENCE = 30
 # A look comes at least this often.
-_SPACING = 5
+_SPACING = 8
 # So many states are kept while some samples of the batch are done and the others are about to be.
 _WINDOW = 8
 # Rates of convergence are taken to be within these limits when the next look is planned.
@@ -99,13 +99,11 @@ class ResidualLoop:
     def _look(self, step: int) -> int:
         """Judge the steps of this group; returns how many more to take before the next look, zero where all are finished."""
         residuals, limits = self._measured()
-        within = (residuals <= limits) & self.live_open
-        ended = np.asarray(within.any(0))
+        within = residuals <= limits
+        ended = np.asarray(within.any(0)) & self.live_open
         left = self.live_open & ~ended
         if not left.any():
-            self._record(
-                step, residuals, within, self.live_open, np.zeros_like(ended, np.int8), None
-            )  # the code of CONVERGED
+            self._record(step, residuals, within, self.live_open, 0, None)  # the code of CONVERGED
             return 0
         largest = (residuals / limits).max(1, where=left, initial=0.0)
         wait = self._wait(largest)
@@ -133,9 +131,9 @@ class ResidualLoop:
             return residuals, self._possible(limits, sizes)
         low, high = trusted_range(self.like.dtype)
         larger = np.maximum(residuals, limits)
-        trusted = (low < larger) & (larger < high)
-        if trusted.all():
+        if low < larger.min() and larger.max() < high:
             return residuals, limits
+        trusted = (low < larger) & (larger < high)
         # Squares were out of range somewhere: there, the last step is measured again, and earlier ones count as failed.
         self._use(euclidean)
         size = euclidean(self.images[-1]).cpu().numpy()
@@ -182,21 +180,26 @@ class ResidualLoop:
         return self.live_open & (ended | failed | tired | every), codes
 
     def _record(
-        self, step: int, residuals: Array, within: Array, finished: Array, codes: Array, otherwise: Tensor | None
+        self, step: int, residuals: Array, within: Array, finished: Array, codes: Array | int, otherwise: Tensor | None
     ) -> None:
-        """Store what is finished: the first value within the limit, or else the best one."""
-        ended, place = within.any(0), within.argmax(0)
-        value = self.images[-1] if otherwise is None else otherwise
-        for index, image in enumerate(self.images):
-            rows = ended & (place == index)
+        """Store what is finished: the first value within the limit, or else ``otherwise``, which is None where all are within."""
+        place = within.argmax(0)
+        steps, found = place + (step + 1 - len(within)), residuals[place, np.arange(len(place))]
+        if otherwise is None:
+            value, first = self.images[-1], int(place.min())
+        else:
+            value, first, ended = otherwise, 0, within.any(0)
+            steps, found = np.where(ended, steps, step), np.where(ended, found, self.live_least)
+            place = np.where(ended, place, -1)
+        for index in range(first, int(place.max()) + 1):
+            rows = place == index
             if rows.all():
-                value = image
-            elif rows.any():
-                value = self._chosen(rows, image, value)
+                value = self.images[index]
+            elif rows.any() and self.images[index] is not value:
+                value = self._chosen(rows, self.images[index], value)
         into = self.live_rows[finished]
-        self.codes[into] = codes[finished]
-        self.steps[into] = np.where(ended, step + 1 - len(within) + place, step)[finished]
-        self.residual[into] = np.where(ended, residuals[place, np.arange(len(place))], self.live_least)[finished]
+        self.codes[into] = codes if isinstance(codes, int) else codes[finished]
+        self.steps[into], self.residual[into] = steps[finished], found[finished]
         if self.value is None:
             self.value = value.clone() if value is otherwise else value
         else:

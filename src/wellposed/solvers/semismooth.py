@@ -42,6 +42,8 @@ def newton(problem: AffineProblem, start: Tensor, steps: int) -> tuple[Tensor, T
         flat = FlatProblem.of(problem.select(rows), matrix)
         first = start[rows].flatten(1)
         value, counts[rows] = _solved(flat, torch.where(torch.isfinite(first), first, 0.0), steps)
+        driven = flat.driven(value)  # where slopes are zero, σ is what it is there, to the last digit
+        value = torch.where(flat.slopes(driven) == 0.0, flat.image(driven), value)
         values[rows] = value.reshape(start[rows].shape)
     return values, counts
 

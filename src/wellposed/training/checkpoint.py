@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -11,22 +11,31 @@ from torch import nn
 
 from wellposed.errors import CheckpointError, WellposedError, require
 from wellposed.training.config import TrainConfig
-from wellposed.training.folder import unwritable
+from wellposed.training.files import write_bytes
 
-FORMAT = "wellposed-weights/1"
+FORMAT, SEALED_FORMAT = "wellposed-weights/1", "wellposed-weights/2"  # the latter with a digest
 
 
 def save_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
-    """Write weights and header; the file appears whole or not at all."""
+    """Write weights and a header with their SHA-256; the file appears whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     safetensors = require("safetensors.torch", "train")
-    header = {"format": FORMAT, "config": json.dumps(_plain(config))}
+    settings = json.dumps(_plain(config))
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    partial = path.with_name(path.name + ".part")
-    try:
-        safetensors.save_file(tensors, partial, metadata=header)
-        os.replace(partial, path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    header = {"format": SEALED_FORMAT, "config": settings, "sha256": _digest(settings, tensors)}
+    write_bytes(path, safetensors.save(tensors, metadata=header))
+
+
+def _digest(settings: str, tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of settings and of the names, kinds, shapes and numbers of tensors."""
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _plain(config: TrainConfig) -> dict[str, object]:
@@ -42,7 +51,10 @@ def load_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
         CheckpointError: the file is missing, is a pickle or corrupt, or belongs to another architecture.
     """
     header, tensors = read_weights(path)
-    stored = TrainConfig.from_dict(json.loads(header["config"]))
+    try:
+        stored = TrainConfig.from_dict(json.loads(header["config"]))
+    except (ValueError, TypeError, AttributeError, WellposedError) as error:
+        raise CheckpointError(f"{path}: corrupt (its header holds no settings: {error}); train again") from error
     if stored.family != config.family:
         raise CheckpointError(f"{path}: weights of {stored.family!r}, but the configuration asks for {config.family!r}")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -71,8 +83,13 @@ def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     safetensors = require("safetensors", "train")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; is this a finished run?")
-    with path.open("rb") as stream:
-        start = stream.read(9)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); give the --out of `wellposed train`"
+        ) from error
     # A safetensors file starts with the length of its header, whose first byte may be that of a pickle, and a brace.
     if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
         raise CheckpointError(f"{path}: a pickle, which can run code when loaded; convert it to safetensors first")
@@ -81,7 +98,11 @@ def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except Exception as error:  # safetensors raises its own type and OSError alike
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    if header.get("format") != FORMAT or "config" not in header:
-        raise CheckpointError(f"{path}: not written by wellposed (format {header.get('format')!r}, need {FORMAT!r})")
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); train again") from error
+    if header.get("format") not in (FORMAT, SEALED_FORMAT) or "config" not in header:
+        raise CheckpointError(
+            f"{path}: not written by wellposed (format {header.get('format')!r}, need {SEALED_FORMAT!r})"
+        )
+    if header["format"] == SEALED_FORMAT and header.get("sha256") != _digest(header["config"], tensors):
+        raise CheckpointError(f"{path}: corrupt (its content is not that of its SHA-256); train again")
     return header, tensors

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import tomllib
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from wellposed.data.collection import NAMES, inputs_of
 from wellposed.data.graphs import FOLDS
-from wellposed.errors import CheckpointError, InputError, OptionError, check, choices, require
+from wellposed.errors import (
+    CheckpointError,
+    InputError,
+    OptionError,
+    WellposedError,
+    check,
+    check_fields,
+    choices,
+    require,
+)
 from wellposed.models.families import FAMILIES, Family, MonDEQFamily
+from wellposed.training.files import write_text
+from wellposed.training.shipped import shipped_presets
+
+_SEAL = "sha256 = "
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class TrainConfig:
     """Seed of the initialisation and of the order of the samples."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         known = tuple(name for inputs in self.family.domains for name in NAMES[inputs])
         if not self.data:
             object.__setattr__(self, "data", known[0])
@@ -114,21 +128,40 @@ def _construct(cls: type[Any], options: dict[str, Any]) -> Any:
         raise InputError(f"{cls.__name__}: {error}") from error
 
 
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Write a run's ``config.toml``, whose first line is the SHA-256 of the others.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    text = config.to_toml()
+    write_text(path, f'{_SEAL}"{hashlib.sha256(text.encode()).hexdigest()}"\n{text}')
+
+
 def read_config(path: Path) -> TrainConfig:
-    """Read a run's ``config.toml``."""
+    """Read a run's ``config.toml``; one without the line of its SHA-256 was written by hand, or before there was that line.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
     try:
-        return TrainConfig.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
+        text = path.read_bytes().decode("utf-8")
+        first, _, rest = text.partition("\n")
+        if first.startswith(_SEAL):
+            if first != f'{_SEAL}"{hashlib.sha256(rest.encode()).hexdigest()}"':
+                mend = "restore it or, if you changed it on purpose, delete its first line"
+                raise CheckpointError(f"{path}: its content is not that of its SHA-256; {mend}")
+            text = rest
+        content = tomllib.loads(text)
+        if "family" not in content:
+            raise InputError("it names no family")
+        return TrainConfig.from_dict(content)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, WellposedError) as error:
+        raise CheckpointError(f"{path}: not a readable configuration ({error}); restore it, or train anew") from error
 
 
 def presets() -> dict[str, TrainConfig]:
     """The presets that ship with the package, by name; names of networks as large as published ones begin with ``papers/``."""
-    folder = resources.files("wellposed.training") / "presets"
-    found = {}
-    for prefix, place in (("", folder), ("papers/", folder / "papers")):
-        for entry in sorted(place.iterdir(), key=lambda item: item.name):
-            if entry.name.endswith(".toml"):
-                content = tomllib.loads(entry.read_text(encoding="utf-8"))
-                found[prefix + entry.name.removesuffix(".toml")] = TrainConfig.from_dict(content)
-    return found
+    return {name: TrainConfig.from_dict(preset.settings) for name, preset in shipped_presets().items()}

@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wellposed.errors import CheckpointError
+from wellposed.training.files import file_digest, read_json, unwritable
 
 _RESULTS = (
     "checkpoints/last.ckpt", "weights.safetensors", "environment.json", "metrics.csv", "metrics-*.csv", "model.onnx",
@@ -22,6 +21,7 @@ _RESULTS = (
     "adversarial.json", "slope.json", "slope-*.json",
     "report.html",
 )  # fmt: skip
+_ENVIRONMENT = {"torch", "python", "machine", "threads", "seconds", "metrics", "files", "imported", "layout"}
 
 
 @dataclass(frozen=True)
@@ -95,71 +95,55 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.path, error) from error
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether training ended."""
+        return self.environment.exists() and self.weights.exists()  # the former is written last
+
     def clear_results(self) -> None:
         """Remove what an earlier training run left: it is about other weights."""
         for path in [file for pattern in _RESULTS for file in self.path.glob(pattern)]:
             path.unlink(missing_ok=True)
 
 
+def read_environment(path: Path) -> dict[str, Any]:
+    """Versions, machine, duration and final metrics of a finished run, and the digests of its ``files``.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    folder = RunFolder(path)
+    content = read_json(folder.environment, f"finish training with `wellposed train` and `--out {path}`")
+    if (
+        not isinstance(content, dict)
+        or set(content) - _ENVIRONMENT
+        or not isinstance(content.get("seconds", 0.0), int | float)
+    ):
+        raise CheckpointError(f"{folder.environment}: corrupt (not what a run writes); train again")
+    return content
+
+
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Metrics per epoch of a run, in order."""
+    """Metrics per epoch of a run, in order.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    folder = RunFolder(path)
+    known = read_environment(path).get("files", {}) if folder.environment.exists() else {}
     merged: dict[int, dict[str, float]] = {}
-    for file in (*sorted(path.glob("metrics-*.csv")), RunFolder(path).metrics):
+    for file in (*sorted(path.glob("metrics-*.csv")), folder.metrics):
         if not file.exists():
+            if file.name in known:
+                raise CheckpointError(f"{file}: missing; train again")
             continue
-        with file.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                entry = merged.setdefault(int(row["epoch"]), {})
-                entry.update({name: float(value) for name, value in row.items() if value})
+        if known.get(file.name, file_digest(file)) != file_digest(file):
+            raise CheckpointError(f"{file}: corrupt (its content is not that of its SHA-256); train again")
+        try:
+            with file.open(encoding="utf-8", newline="") as stream:
+                for row in csv.DictReader(stream):
+                    entry = merged.setdefault(int(row["epoch"]), {})
+                    entry.update({name: float(value) for name, value in row.items() if value})
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise CheckpointError(f"{file}: corrupt ({error}); train again") from error
     return [merged[epoch] for epoch in sorted(merged)]
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and those that it is in.
-
-    Raises:
-        CheckpointError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a file of results.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    """Write a file of results as JSON, on one line or with an indentation.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    write_text(path, json.dumps(content, indent=indent))
-
-
-def write_whole(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all, whoever reads it meanwhile and whenever the program is stopped.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    write_json(unfinished, content, indent=1)
-    unfinished.replace(path)
-
-
-def unwritable(path: Path, error: OSError) -> CheckpointError:
-    """The error for a file or folder that cannot be written."""
-    return CheckpointError(
-        f"{path}: cannot be written ({error.strerror or error}); make room there, or choose another --out"
-    )

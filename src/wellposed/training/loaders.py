@@ -45,6 +45,16 @@ def evaluation_batches(data: Data, config: TrainConfig, part: str) -> Any:
     return data.loader(part, _Batches(order, data.evaluation_size(config.batch_size), 0))
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of what is drawn in one epoch.
+
+    Args:
+        seed: of the training.
+        epoch: counted from zero.
+    """
+    return seed * 1_000_003 + epoch
+
+
 class Stretches:
     """Batches, several at a time.
 
@@ -81,4 +91,4 @@ class _Batches(BatchSampler):
         """Called by Lightning at the start of every epoch."""
         generator = getattr(self.sampler, "generator", None)
         if generator is not None:
-            generator.manual_seed(self._seed * 1_000_003 + epoch)
+            generator.manual_seed(epoch_seed(self._seed, epoch))

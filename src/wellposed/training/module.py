@@ -11,6 +11,7 @@ from wellposed.constraints.base import Projected
 from wellposed.data import Task
 from wellposed.errors import check
 from wellposed.training.config import TrainConfig
+from wellposed.training.loaders import epoch_seed
 from wellposed.training.stepping import SteppingModule
 from wellposed.training.worst_case import worst_logits
 
@@ -55,6 +56,10 @@ class TaskModule(SteppingModule):
     def _radius(self) -> float:
         """Of the boxes, which grow from points to their full size over the first half of training."""
         return min(2.0 * self.share_of_training(), 1.0) * self.config.box_radius
+
+    def on_train_epoch_start(self) -> None:
+        """Begin every epoch with draws that depend on seed and epoch alone, so that a resumed run sees the same ones."""
+        torch.manual_seed(epoch_seed(self.config.seed, self.current_epoch))
 
     def finish_step(self) -> None:
         """Project constraints that are kept by projection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from wellposed.data import Data, ImageData
 from wellposed.errors import CheckpointError, require
 from wellposed.layers.options import solving_modules
 from wellposed.solvers.solution import Tolerance
-from wellposed.training.checkpoint import load_weights, save_weights
-from wellposed.training.config import TrainConfig, read_config
-from wellposed.training.folder import RunFolder, write_json
+from wellposed.training.checkpoint import load_weights, read_weights, save_weights
+from wellposed.training.config import TrainConfig, read_config, write_config
+from wellposed.training.files import file_digest, make_folder, write_json
+from wellposed.training.folder import RunFolder, read_environment
 from wellposed.training.loaders import build_model, evaluation_batches, load_data, training_batches
+from wellposed.training.writer import is_main_process, one_writer
+
+Progress = Callable[[int, int, str], None]
 
 
 def train(
@@ -26,62 +31,104 @@ def train(
     *,
     data_root: Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    done: Progress | None = None,
     **trainer_options: Any,
 ) -> dict[str, float]:
-    """Train a model into a run folder.
+    """Train a model into a run folder, which no other process writes to meanwhile.
+
+    The random generators of torch, numpy and Python are afterwards as they were. Of processes that train one network together,
+    as Lightning's strategy ``ddp`` starts them, the main one alone writes.
 
     Args:
         config: the settings.
         out: the run folder; created.
         data_root: see `load_images`.
-        resume: go on from the folder's last checkpoint.
-        progress: show a progress bar.
+        resume: go on from the folder's last checkpoint; a finished run is left as it is.
+        done: called with the steps that are over, the number of all and the metrics known so far, in words.
         trainer_options: passed to ``lightning.Trainer``: devices, accelerator, strategy, logger, callbacks, …
 
     Returns:
         The final metrics.
 
     Raises:
-        CheckpointError: the folder cannot be written, or there is nothing usable to resume from.
+        CheckpointError: the folder cannot be written, another process writes to it, or there is nothing usable to resume from.
         KeyboardInterrupt: training was interrupted; the last checkpoint is in the folder.
     """
-    lightning = require("lightning", "train")
+    require("lightning", "train")
+    from wellposed.training.trainer import same_generators_and_seed
+
+    folder = RunFolder(out)
+    if resume:
+        _check_resumable(folder, config)
+        if folder.is_finished:
+            return _found_finished(folder)
+    if is_main_process():
+        make_folder(out)
+    with one_writer(out), same_generators_and_seed():
+        return _train(config, folder, load_data(config, data_root), resume, done, trainer_options)
+
+
+def _found_finished(folder: RunFolder) -> dict[str, float]:
+    """The metrics of a finished run.
+
+    Raises:
+        CheckpointError: a file of it is damaged.
+    """
+    from wellposed.training.trainer import check_checkpoint
+
+    if folder.checkpoint.exists():
+        check_checkpoint(folder.checkpoint)
+    read_weights(folder.weights)
+    return dict(read_environment(folder.path).get("metrics", {}))
+
+
+def _train(
+    config: TrainConfig, folder: RunFolder, data: Data, resume: bool, done: Progress | None, options: dict[str, Any]
+) -> dict[str, float]:
+    """What `train` does in a folder that it may write to."""
+    import lightning
+
     from wellposed.training.best_epoch import BestEpoch
     from wellposed.training.module import TaskModule
     from wellposed.training.trainer import fit, quietly, test, trainer_of
 
-    folder = RunFolder(out)
-    folder.create()
-    if resume:
-        _check_resumable(folder, config)
-    data = load_data(config, data_root)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, data)
-    if not resume:
-        folder.clear_results()
-    folder.config.write_text(config.to_toml(), encoding="utf-8")
-    if resume and folder.metrics.exists():  # the logger starts a new file; `read_metrics` joins them
-        earlier = sorted(out.glob("metrics-*.csv"))
-        folder.metrics.rename(out / f"metrics-{len(earlier)}.csv")
+    if is_main_process():
+        _prepare(config, folder, resume)
     batches = training_batches(data, config)
     start = time.time()
     best = BestEpoch(model, choose=config.validation > 0.0, task=data.task)
     module = TaskModule(model, config, config.epochs * batches.steps, data.task)
     with quietly():
-        trainer = trainer_of(folder, best, config.epochs, len(batches), progress=progress, **trainer_options)
+        trainer = trainer_of(folder, best, config.epochs, len(batches), done=done, **options)
         parts = [evaluation_batches(data, config, part) for part in data.evaluated]
         fit(trainer, module, batches, parts or None, folder.checkpoint if resume else None)
         best.restore()
         tested = test(trainer, module, evaluation_batches(data, config, "test"), best.epoch)
-    save_weights(model, config, folder.weights)
-    write_json(folder.environment, _environment(time.time() - start), indent=1)
-    return {**best.metrics, **tested, "epoch": best.epoch + 1.0}
+    metrics = {**best.metrics, **tested, "epoch": best.epoch + 1.0}
+    if is_main_process():
+        save_weights(model, config, folder.weights)
+        files = {path.name: file_digest(path) for path in folder.path.glob("metrics*.csv")}
+        circumstances = {**_environment(time.time() - start), "metrics": metrics, "files": files}
+        write_json(folder.environment, circumstances, indent=1)
+    return metrics
+
+
+def _prepare(config: TrainConfig, folder: RunFolder, resume: bool) -> None:
+    """Settings in the folder, and nothing that an earlier training left there, unless it goes on."""
+    folder.create()
+    if not resume:
+        folder.clear_results()
+    write_config(config, folder.config)
+    if resume and folder.metrics.exists():  # the logger starts a new file; `read_metrics` joins them
+        earlier = sorted(folder.path.glob("metrics-*.csv"))
+        folder.metrics.rename(folder.path / f"metrics-{len(earlier)}.csv")
 
 
 def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
     """Refuse to go on with a run that has no checkpoint, or has other settings."""
-    if not folder.checkpoint.exists():
+    if not folder.checkpoint.exists() and not folder.is_finished:
         raise CheckpointError(f"{folder.checkpoint}: nothing to resume from; run without --resume")
     if read_config(folder.config) != config:
         raise CheckpointError(

@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import io
 import logging
 import os
-import sys
-import time
 import warnings
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from wellposed.errors import CheckpointError, InputError
+from wellposed.numerics.generators import same_generators
 from wellposed.training.best_epoch import BestEpoch
+from wellposed.training.files import make_folder, write_bytes
 from wellposed.training.folder import RunFolder
 
-_SECONDS_BETWEEN_LINES = 5.0  # of progress, where nobody watches a bar
+_SEAL = b"sha256:"
+_SEAL_LENGTH = len(_SEAL) + 64
+_NO_COMMENT = b"\0\0"  # the last bytes of a zip archive: the length of its comment
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without Lightning's advice on loaders and log folders, which is not about these runs."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
-        yield
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def same_generators_and_seed() -> Iterator[None]:
+    """With the global random generators, and what Lightning notes of its seed, as before when it is over."""
+    seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
+    try:
+        with same_generators():
+            yield
+    finally:
+        for name, value in seeds.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def trainer_of(
-    folder: RunFolder, best: BestEpoch, epochs: int, batches: int, *, progress: bool, **options: Any
+    folder: RunFolder,
+    best: BestEpoch,
+    epochs: int,
+    batches: int,
+    *,
+    done: Callable[[int, int, str], None] | None,
+    **options: Any,
 ) -> lightning.Trainer:
     """The trainer of a run, which keeps the last checkpoint and the metrics in its folder.
 
@@ -45,7 +76,7 @@ def trainer_of(
         best: notes the epoch to keep.
         epochs: passes over the training set.
         batches: Lightning's steps of an epoch.
-        progress: show a progress bar.
+        done: called with the steps that are over, the number of all and the metrics known so far; None to count nothing.
         options: of ``lightning.Trainer``, in the place of those here; callbacks are added.
 
     Raises:
@@ -59,11 +90,16 @@ def trainer_of(
         "accelerator": "auto",
         "devices": 1,
         "logger": CSVLogger(folder.path, name="", version=""),
-        "callbacks": [best, checkpoints, *([_progress(epochs)] if progress else []), *options.pop("callbacks", [])],
-        "enable_progress_bar": progress and sys.stderr.isatty(),
+        "callbacks": [
+            best,
+            checkpoints,
+            *([] if done is None else [_Counting(done, epochs * batches)]),
+            *options.pop("callbacks", []),
+        ],
+        "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
-        "plugins": [_AtomicCheckpoints()],
+        "plugins": [_SealedCheckpoints()],
         "log_every_n_steps": min(50, batches),
     }
     try:
@@ -90,8 +126,7 @@ def fit(
     """
     options: dict[str, Any] = {}
     if resumed is not None:
-        if not zipfile.is_zipfile(resumed):
-            raise CheckpointError(f"{resumed}: truncated or corrupt; delete it and train anew")
+        check_checkpoint(resumed)
         options["ckpt_path"] = str(resumed)
         if "weights_only" in inspect.signature(trainer.fit).parameters:  # of recent versions of Lightning
             options["weights_only"] = False
@@ -121,28 +156,56 @@ def test(trainer: lightning.Trainer, module: lightning.LightningModule, batches:
     return dict(found)
 
 
-class _AtomicCheckpoints(TorchCheckpointIO):
-    """A kill in the middle of writing leaves the earlier checkpoint."""
+class _SealedCheckpoints(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, and end in their SHA-256, as the comment that zip archives may have."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        partial = f"{path}.part"
-        super().save_checkpoint(checkpoint, partial, storage_options)
-        os.replace(partial, path)
+        stream = io.BytesIO()
+        torch.save(checkpoint, stream)
+        archive = stream.getvalue()
+        if not archive.endswith(_NO_COMMENT):
+            raise CheckpointError(f"{path}: this version of torch writes checkpoints in another form than zip archives")
+        body = archive.removesuffix(_NO_COMMENT) + _SEAL_LENGTH.to_bytes(2, "little")
+        make_folder(Path(path).parent)
+        write_bytes(Path(path), body + _SEAL + hashlib.sha256(body).hexdigest().encode())
 
 
-class _Lines(Callback):
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self.last = time.monotonic()
+def check_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that is damaged.
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if time.monotonic() - self.last < _SECONDS_BETWEEN_LINES:
-            return
-        self.last = time.monotonic()
-        shown = ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items()))
-        print(f"epoch {trainer.current_epoch + 1}/{self.epochs}: {shown}", file=sys.stderr, flush=True)
+    Raises:
+        CheckpointError: it is.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); train anew") from error
+    body, seal = content[:-_SEAL_LENGTH], content[-_SEAL_LENGTH:]
+    sealed = seal == _SEAL + hashlib.sha256(body).hexdigest().encode()
+    earlier = content.endswith(_NO_COMMENT) and zipfile.is_zipfile(path)  # before checkpoints had digests
+    if not sealed and not (earlier and _is_intact(path)):
+        raise CheckpointError(f"{path}: truncated or corrupt; delete it and train anew")
 
 
-def _progress(epochs: int) -> Callback:
-    """What shows progress on standard error: a bar for a person, a line every few seconds for a log."""
-    return TQDMProgressBar(refresh_rate=3) if sys.stderr.isatty() else _Lines(epochs)
+def _is_intact(path: Path) -> bool:
+    """Whether the checksums of an archive are right."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+class _Counting(Callback):
+    """Counts steps, and says the metrics that are known."""
+
+    def __init__(self, done: Callable[[int, int, str], None], steps: int) -> None:
+        self._done, self._steps = done, steps
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.is_global_zero:
+            over = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
+            shown = [f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items())]
+            self._done(
+                over, self._steps, ", ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *shown])
+            )

@@ -95,7 +95,7 @@ def network_cells(quick: bool) -> list[Cell]:
 
 def conditions(records: Sequence[Record]) -> View:
     """Errors and conditions of networks, and shares of random matrices over their scale."""
-    networks = [record for record in records if record.task == trained_network.__name__]
+    networks = [record for record in records if record.is_of(trained_network)]
     table = []
     for group in by_seed(networks):
         name = label(group[0].settings["config"])
@@ -109,7 +109,7 @@ def conditions(records: Sequence[Record]) -> View:
             Quantity(name, f"{words}, % of networks", [100.0 * record.measured[key] for record in group], "equal")
             for key, words in CONDITIONS.items()
         ]
-    drawn = [record for record in records if record.task == random_matrices.__name__]
+    drawn = [record for record in records if record.is_of(random_matrices)]
     scales = [record.settings["scale"] for record in drawn]
     series = [Series(words, scales, [record.measured[key] for record in drawn]) for key, words in CONDITIONS.items()]
     sentence = (

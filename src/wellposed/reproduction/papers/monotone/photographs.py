@@ -107,7 +107,7 @@ def _rows(setting: str, group: Sequence[Record]) -> list[Quantity]:
     published = _published(group[0])
     constant = published and Published(published[0], _LEGEND, 0.005, _RECOMPRESSED)
     error = published and Published(published[1], _LEGEND, 0.05, _RECOMPRESSED)
-    greedy = group[0].task == convolutional_network.__name__
+    greedy = group[0].is_of(convolutional_network)
     if greedy:
         return [
             quantity(

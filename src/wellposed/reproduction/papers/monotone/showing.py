@@ -30,7 +30,7 @@ def family_of(record: Record) -> Any:
 
 def of_task(records: Sequence[Record], measure: Callable[..., Any]) -> list[Record]:
     """The records of one measurement."""
-    return [record for record in records if record.task == measure.__name__]
+    return [record for record in records if record.is_of(measure)]
 
 
 def remark_on(group: Sequence[Record]) -> str:

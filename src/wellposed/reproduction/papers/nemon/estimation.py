@@ -30,7 +30,7 @@ _SHOWN = 10  # every so many test inputs, of the curves
 def estimated_function(workspace: Workspace, *, config: dict[str, Any]) -> dict[str, Any]:
     """Train one network to estimate the function; its error, its certified slope and some of its values."""
     run = trained(workspace, TrainConfig.from_dict(config))
-    found = certify_estimates(run, data_root=workspace.data_root, limit=None, done=lambda count: None, norm="inf")
+    found = certify_estimates(run, data_root=workspace.data_root, limit=None, done=lambda *_: None, norm="inf")
     _, data, model = load_run(run, workspace.data_root)
     x = data.as_vectors(f"run={str(run)!r}").test_x[::_SHOWN]
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -123,8 +123,16 @@ def _solve_map(
     known: Tensor | None,
 ) -> Any:
     pack, unpack = _packing(leaves)
+    plain = (
+        single and leaves[0].ndim > 1 and around is nullcontext
+    )  # nothing to rearrange, and no operations to spend on it
 
     def on_rows(rows: Tensor, *given: Tensor) -> Tensor:
+        if plain:
+            found = function(rows, *given)
+            if type(found) is Tensor and found.shape == rows.shape and found.dtype == rows.dtype:
+                return found
+            return _checked_image(tuple(found) if isinstance(found, tuple | list) else (found,), rows, leaves)[0]
         state = unpack(rows)
         with around():
             image = function(state[0], *given) if single else function(state, *given)
@@ -216,6 +224,8 @@ def _as_function(
     parameters = dict(f.named_parameters()) if isinstance(f, nn.Module) else {}
     stored = parameter_places(f) if isinstance(f, nn.Module) else {}
     names = tuple(parameters)
+    if not isinstance(f, nn.Module) and len(places) == len(args):
+        return f, args, None if batched_args is None else tuple(place in batched_args for place in places)
 
     def function(state: Any, *tensors: Tensor) -> Any:
         full = list(args)

@@ -1,0 +1,140 @@
+"""Files of results: whole or not there at all, and with a digest by which a damaged one is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from wellposed.errors import CheckpointError
+from wellposed.writing import written_whole
+
+DIGEST, NOT_FINITE = "sha256", "not_finite"
+
+
+def unwritable(path: Path, error: OSError) -> CheckpointError:
+    """The error for a file or folder that cannot be written."""
+    return CheckpointError(
+        f"{path}: cannot be written ({error.strerror or error}); make room there, or choose another --out"
+    )
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it is in.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    try:
+        with written_whole(path) as unfinished:
+            unfinished.write_bytes(content)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file of text whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    """Write a JSON file, on one line or with an indentation, with its digest in the entry ``sha256``.
+
+    The digest is of the text before it. JSON has no infinite numbers: null takes their place, and the entry ``not_finite`` says
+    which numbers these were.
+
+    Args:
+        path: of the file.
+        content: what JSON can hold, and infinite numbers; a list gets no digest.
+        indent: of its lines.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    plain = strict(content)
+    text = json.dumps(plain, indent=indent, allow_nan=False)
+    if isinstance(plain, dict):
+        body = text.removesuffix("}").rstrip()
+        text = f'{body}, "{DIGEST}": "{hashlib.sha256(body.encode()).hexdigest()}"}}'
+    write_text(path, text)
+
+
+def read_json(path: Path, mend: str) -> Any:
+    """What `write_json` wrote, now or before files had digests.
+
+    Args:
+        path: of the file.
+        mend: what to do if it is damaged, a command.
+
+    Raises:
+        CheckpointError: it is not there, or damaged.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        content = json.loads(text)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: not there yet; {mend} first") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: corrupt ({error}); {mend} again") from error
+    if isinstance(content, dict) and DIGEST in content:
+        del content[DIGEST]
+        body, _, end = text.rpartition(f', "{DIGEST}": ')
+        if end != f'"{hashlib.sha256(body.encode()).hexdigest()}"}}':
+            raise CheckpointError(f"{path}: corrupt (its content is not that of its SHA-256); {mend} again")
+        for place, number in content.pop(NOT_FINITE, {}).items():
+            _put(content, place.split("/"), float(number))
+    return content
+
+
+def strict(content: Any) -> Any:
+    """What strict JSON can hold: null in the place of numbers that are not finite, which ``not_finite`` names then.
+
+    Args:
+        content: a dictionary, or a list of dictionaries.
+    """
+    if isinstance(content, list):
+        return [strict(entry) if isinstance(entry, dict) else _finite(entry, "", {}) for entry in content]
+    reasons: dict[str, str] = {}
+    plain = _finite(content, "", reasons)
+    return {**plain, NOT_FINITE: reasons} if reasons else plain
+
+
+def _finite(content: Any, place: str, reasons: dict[str, str]) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _finite(value, f"{place}/{key}", reasons) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value, f"{place}/{index}", reasons) for index, value in enumerate(content)]
+    if isinstance(content, float) and not math.isfinite(content):
+        reasons[place.removeprefix("/")] = str(content)
+        return None
+    return content
+
+
+def _put(content: Any, place: list[str], number: float) -> None:
+    *outer, last = [int(part) if part.isdigit() else part for part in place]
+    for part in outer:
+        content = content[part]
+    content[last] = number
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; empty if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
