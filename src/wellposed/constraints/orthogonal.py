@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wellposed.numerics.linear_algebra import solve
+from wellposed.numerics.linear_algebra import inverse as inverses
 
 
 def cayley_orthogonal(parameter: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def cayley_orthogonal(parameter: Tensor) -> Tensor:
     upper, lower = parameter[..., :size, :], parameter[..., size:, :]
     identity = torch.eye(size, dtype=parameter.dtype, device=parameter.device).expand(upper.shape)
     skew = upper - upper.mH + lower.mH @ lower
-    inverse = solve(identity + skew, identity)
+    inverse = inverses(identity + skew)
     return torch.cat([inverse @ (identity - skew), -2.0 * lower @ inverse], -2)
 
 

@@ -25,6 +25,7 @@ from wellposed.solvers.solution import Solution
 
 # By how much a computed orthogonal map may exceed norm one while training; evidence and certificates prove it instead.
 NORM_SLACK = {torch.float32: 1e-4, torch.float64: 1e-10}
+LEAST_MIXING = 0.05  # of the learned shares, which are below one by as much
 _OPERATIONS = 16  # at most, by which the cells compute their constants
 
 
@@ -80,9 +81,21 @@ class ContractiveCell(ImplicitLayer):
             )
         return factor, enlarged(driven / (1.0 - factor), _OPERATIONS + 2)
 
+    def step_factor(self, excess: float) -> float:
+        """Contraction factor of the map that `_cell` gives, when every orthogonal map has norm ≤ 1 + excess."""
+        return self.constants(excess)[0]
+
+    def _packed(self, state: Tensor) -> Tensor:
+        """States of shape (batch, *state_shape) as `_cell` takes them, shape (batch, …)."""
+        return state
+
+    def _unpacked(self, rows: Tensor) -> Tensor:
+        """The inverse of `_packed`."""
+        return rows
+
     @abstractmethod
     def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
-        """The map z ↦ F(z, drive, *weights), its weights as they run, and the drive: what x contributes."""
+        """A map z ↦ F(z, drive, *weights) with this equilibrium, its weights as they run, and the drive: what x contributes."""
 
     @abstractmethod
     def _evaluation_error(self, x: Tensor, value: Tensor) -> Tensor:
@@ -142,19 +155,19 @@ class ContractiveCell(ImplicitLayer):
         weight = self._parts[0].free
         rows = x.reshape(-1, *self.input_shape)
         cell, weights, drive = self._cell(rows, dtype)
-        start = torch.zeros_like(drive) if z0 is None else z0.reshape(-1, *self.state_shape).to(dtype)
+        start = torch.zeros_like(drive) if z0 is None else self._packed(z0.reshape(-1, *self.state_shape).to(dtype))
         if not torch._C._functorch.is_functorch_wrapped_tensor(drive) and not bool(torch.isfinite(drive).all()):
             raise InputError("x: the input or the weights have NaN or infinite entries")
         found = fixed_point_with(
             cell, start.detach(), (drive, *weights), self.settings(*self.limits()), guarantee=guarantee,
-            batched_args=(0,), known=None if known is None else known.reshape(start.shape),
+            batched_args=(0,), known=None if known is None else self._packed(known.reshape(-1, *self.state_shape)),
         )  # fmt: skip
         lead = x.shape[: x.ndim - len(self.input_shape)]
         report = found if len(lead) == 1 else found.reshape(lead)
-        value = found.value.to(weight.dtype)
+        value = self._unpacked(found.value.to(weight.dtype))
         bound = report.error_bound
         if bound is not None and dtype != weight.dtype:
-            rounding = euclidean(value.detach().double() - found.value.detach()).reshape(lead)
+            rounding = euclidean(value.detach().double() - self._unpacked(found.value.detach())).reshape(lead)
             bound = bound + rounding + self._underflow(weight.dtype)
         codes, residual, steps, _ = report.fields()
         return Solution(
@@ -173,7 +186,7 @@ class ContractiveCell(ImplicitLayer):
 
     def _state(self, x: Tensor, known: Tensor | None) -> Tensor:
         dtype = self._parts[0].free.dtype
-        factor = self.constants(NORM_SLACK.get(dtype, 0.0))[0]
+        factor = self.step_factor(NORM_SLACK.get(dtype, 0.0))
         return self._solve(x, None, dtype, Contraction(factor), known).value
 
     @override
@@ -186,8 +199,9 @@ class ContractiveCell(ImplicitLayer):
             x: shape (*, *input_shape).
             z0: first iterate of shape (*, *state_shape).
         """
-        factor = self.constants(self.norm_excess())[0]
-        found = self._solve(x, z0, torch.float64, Contraction(factor, 0.0))
+        excess = self.norm_excess()
+        factor = self.constants(excess)[0]
+        found = self._solve(x, z0, torch.float64, Contraction(self.step_factor(excess), 0.0))
         rows = in_precision_of(self, x.detach()).reshape(-1, *self.input_shape)
         values = found.value.detach().double().reshape(-1, *self.state_shape)
         lost = self._underflow(x.dtype) * (1.0 + euclidean(rows) + euclidean(values))
@@ -199,11 +213,11 @@ class ContractiveCell(ImplicitLayer):
 def mixing_numbers(free: nn.Parameter) -> tuple[float, float]:
     """The two mixing weights; under ``torch.func`` transforms, where they have many values, those of least contraction."""
     if torch._C._functorch.is_functorch_wrapped_tensor(free):
-        return 0.05, 0.95
+        return LEAST_MIXING, 1.0 - LEAST_MIXING
     first, second = mixing_weights(free, torch.float64).detach().tolist()
     return first, second
 
 
 def mixing_weights(free: nn.Parameter, dtype: torch.dtype) -> Tensor:
     """Weights of convex combinations in (0.05, 0.95), with their graph."""
-    return 0.05 + 0.9 * torch.sigmoid(free.to(dtype))
+    return LEAST_MIXING + (1.0 - 2.0 * LEAST_MIXING) * torch.sigmoid(free.to(dtype))

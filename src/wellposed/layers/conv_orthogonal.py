@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.errors import check, checked_options, choices
-from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, mixing_weights
+from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers
 from wellposed.layers.group_sort import group_sort
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
+from wellposed.layers.resolved_sort import resolved_contraction, resolved_max_min, resolved_shares
 from wellposed.maps.checks import require_kind
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import rounding_constant
-from wellposed.operators.fourier import image_rounding
+from wellposed.operators.real_spectrum import RealTransforms, block_rounding, real_blocks, real_rounding
 
 CONV_COUPLINGS = ("convex", "residual")
 
@@ -157,33 +158,63 @@ class ConvOrthogonalDEQ(ContractiveCell):
         return f"orthogonal convolutions, {self.coupling} coupling, κ = {self.kappa:g}"
 
     @override
+    def step_factor(self, excess: float) -> float:
+        if self.mixing is None:
+            return super().step_factor(excess)
+        return self._constants(resolved_contraction(self.mixing, self.kappa, (1.0 + excess) ** 2), 0.0)[0]
+
+    @override
     def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
-        first_map, second_map = self._parts
-        weights = [t.to(dtype) for part in self._parts for t in (part.transfer(), part.bias) if t is not None]
-        x = rows.to(dtype)
-        if self.injection is None:
-            drive = x
+        """As rows of (width, height, channels), whose memory is that of a matrix with a column for every sample."""
+        size = (self._state_shape[1], self._state_shape[2])
+        transforms = RealTransforms.of(size, dtype, rows.device)
+        (*first, inner_bias), (*second, outer_bias) = (_numbers(part, size, dtype) for part in self._parts)
+        drive = self._drive(rows).to(dtype)
+        if self.mixing is None:
+            through = outer_bias.new_tensor(self.kappa * (1.0 - self.omega))
+            last, drive = through * outer_bias, (self.kappa * self.omega) * drive
         else:
-            injection, bias = self.injection, self.injection.bias
-            assert bias is not None
-            drive = injection.apply_transfer(injection.transfer().to(dtype), bias.to(dtype), injection.unshuffled(x))
-        if self.mixing is not None:
-            weights.append(mixing_weights(self.mixing, dtype))
-        kappa, omega = self.kappa, self.omega
+            through, driven, last = resolved_shares(self.mixing, self.kappa, dtype)
+            drive = driven * drive + through * outer_bias
+        weights = (*first, inner_bias, *(through * block for block in second), last, *transforms.matrices)
 
         def maps(z: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
-            inside = group_sort(first_map.apply_transfer(weights[0], weights[1], z), dim=-3)
-            return second_map.apply_transfer(weights[2], weights[3], inside)
+            transforms = RealTransforms(size, *weights[8:])
+            inside = group_sort(transforms.convolved(weights[:3], self._image(z, size)) + weights[3], dim=-2)
+            return transforms.convolved(weights[4:7], inside)
 
         def convex(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
-            return kappa * ((1.0 - omega) * group_sort(maps(z, weights), dim=-3) + omega * drive)
+            return self._rows(group_sort(maps(z, weights) + weights[7], dim=-2)) + drive
 
         def residual(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
-            first, second = weights[4]
-            mixed = first * drive + (1.0 - first) * maps(z, weights)
-            return kappa * group_sort(second * z + (1.0 - second) * mixed, dim=-3)
+            return self._rows(resolved_max_min(self._image(drive, size) + maps(z, weights), weights[7], dim=-2))
 
-        return (convex if self.mixing is None else residual), tuple(weights), drive
+        return (convex if self.mixing is None else residual), weights, self._rows(drive)
+
+    def _drive(self, x: Tensor) -> Tensor:
+        """What x contributes, shape (width, height, channels, batch), in float64, as every iteration adds its rounding."""
+        x = x.double()
+        if self.injection is None:
+            return x.permute(3, 2, 1, 0)
+        transforms = RealTransforms.of(self.injection.out_image, x.dtype, x.device)
+        *blocks, bias = _numbers(self.injection, transforms.size, x.dtype)
+        return transforms.convolved(blocks, self.injection.unshuffled(x).permute(3, 2, 1, 0)) + bias
+
+    @override
+    def _packed(self, state: Tensor) -> Tensor:
+        return self._rows(state.permute(3, 2, 1, 0))
+
+    @override
+    def _unpacked(self, rows: Tensor) -> Tensor:
+        return self._image(rows, (self._state_shape[1], self._state_shape[2])).permute(3, 2, 1, 0).contiguous()
+
+    @staticmethod
+    def _rows(image: Tensor) -> Tensor:
+        return image.reshape(-1, image.shape[-1]).t()
+
+    @staticmethod
+    def _image(rows: Tensor, size: tuple[int, int]) -> Tensor:
+        return rows.t().reshape(size[1], size[0], -1, rows.shape[0])
 
     @override
     def _evaluation_error(self, x: Tensor, value: Tensor) -> Tensor:
@@ -191,9 +222,15 @@ class ConvOrthogonalDEQ(ContractiveCell):
         pixels = float(self._state_shape[1] * self._state_shape[2])
         bias = sum(float(euclidean(part.bias.detach()[None])) for part in parts if part.bias is not None) * pixels**0.5
         # Two transforms and a product per frequency each, of maps with norm one, and a few roundings more.
-        terms = sum(2.0 * image_rounding(part.out_image) + 4.0 * part.free.shape[1] + 32.0 for part in parts)
+        terms = sum(2.0 * real_rounding(part.out_image) + block_rounding(*part.free.shape[:2]) + 48.0 for part in parts)
         return rounding_constant(math.ceil(2.0 * terms)) * (euclidean(x) + bias + 2.0 * euclidean(value))
 
     @override
     def extra_repr(self) -> str:
         return f"coupling={self.coupling!r}, kappa={self.kappa:g}, omega={self.omega:g}"
+
+
+def _numbers(part: OrthogonalConv2d, size: tuple[int, int], dtype: torch.dtype) -> list[Tensor]:
+    """The three `real_blocks` of a convolution, and its bias as a column, with their graph."""
+    assert part.bias is not None  # checked with the parts
+    return [*real_blocks(part.transfer().to(dtype), size), part.bias.to(dtype)[:, None]]

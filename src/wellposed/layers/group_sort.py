@@ -56,7 +56,11 @@ class _Swap(PositionalFunction):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        return _Swap.apply(cotangents[0], ctx.saved_tensors[0], ctx.dim), None, None
+        first, second = cotangents[0].unbind(ctx.dim)
+        weight = (
+            ctx.saved_tensors[0].squeeze(ctx.dim).to(first.dtype)
+        )  # of the other one: seven times as fast as a choice
+        return torch.stack([torch.lerp(first, second, weight), torch.lerp(second, first, weight)], ctx.dim), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:

@@ -72,8 +72,9 @@ class OrthogonalConv2d(Compilable, Holding):
         rows, columns = self.out_image
 
         def form(kernel: Tensor) -> Tensor:
-            free = transfer_function(kernel, rows, columns).flatten(0, 1)
-            return torch.view_as_real(cayley_orthogonal(free))
+            # In float64: the inverses would lose several units of the last place, and iterations would keep the error.
+            free = transfer_function(kernel.double(), rows, columns).flatten(0, 1)
+            return torch.view_as_real(cayley_orthogonal(free)).to(kernel.dtype)
 
         with full_precision(self.free.device):
             return formed_once(self, f"transfer of {self.out_image}", form, self.free)

@@ -22,7 +22,7 @@ def euclidean(value: Tensor) -> Tensor:
     plain = value.device.type == "cpu" and not wrapped  # where looking at numbers costs little
     if plain and value.shape[1] >= _WIDE and value.dtype == torch.float32:
         # Long rows are several times as fast in float32, whose result shows whether squares were in range.
-        norm = torch.linalg.vector_norm(value, dim=1)
+        norm = _in_own_precision(value)
         if bool(((norm > 1e-15) & (norm < 1e15)).all()):
             return norm.double()
     norm = _norm(value)
@@ -33,8 +33,8 @@ def euclidean(value: Tensor) -> Tensor:
 
 
 def roughly_euclidean(value: Tensor) -> Tensor:
-    """As `euclidean`, but zero for float64 rows whose squares underflow: to decide when to look, in loops."""
-    return _norm(_rows(value))
+    """As `euclidean`, but zero or infinite where squares are out of the range of the dtype: to decide when to look, in loops."""
+    return working_norm(value).double()
 
 
 def working_norm(value: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def working_norm(value: Tensor) -> Tensor:
     rows = _rows(value)
     if rows.dtype in (torch.float16, torch.bfloat16):
         return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
-    return torch.linalg.vector_norm(rows, dim=1)
+    return _in_own_precision(rows)
 
 
 def trusted_range(dtype: torch.dtype) -> tuple[float, float]:
@@ -87,4 +87,15 @@ def _rows(value: Tensor) -> Tensor:
 
 
 def _norm(rows: Tensor) -> Tensor:
+    if _are_columns(rows):
+        return rows.double().square().sum(1).sqrt()
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+
+
+def _in_own_precision(rows: Tensor) -> Tensor:
+    return rows.square().sum(1).sqrt() if _are_columns(rows) else torch.linalg.vector_norm(rows, dim=1)
+
+
+def _are_columns(rows: Tensor) -> bool:
+    """Whether samples are columns of the memory, where torch's norms take several times as long as sums of squares."""
+    return rows.shape[0] > 1 and rows.stride(0) == 1 and not rows.requires_grad
