@@ -142,7 +142,7 @@ def test_a_single_convolution_as_published(tmp_path):
     torch.testing.assert_close(model(data.test_x[:4]), logits, rtol=1e-3, atol=1e-3)
     assert command(["certify", str(tmp_path / "run"), "--limit", "5", "--json"]) == 0
     torch.save({**torch.load(tmp_path / "a.pt"), "mon.linear_module.g": testing.tensor(-1.0)}, tmp_path / "bad.pt")
-    assert command(["import", str(tmp_path / "bad.pt"), "--as", "locuslab-mondeq-conv", "--data", "digits"]) == 1
+    assert command(["import", str(tmp_path / "bad.pt"), "--as", "locuslab-mondeq-conv", "--data", "digits"]) == 2
 
 
 def test_several_tiers_as_published(tmp_path):
@@ -252,7 +252,7 @@ def test_a_positive_concave_network_as_published(activation, tmp_path):
     assert command(["certify", str(tmp_path / "run"), "--limit", "5", "--json"]) == 0
     t["block.deq.f.W.weight_v"][0, 0] = -1.0
     torch.save(t, tmp_path / "bad.pt")
-    assert command(["import", str(tmp_path / "bad.pt"), "--as", layout, "--data", "digits"]) == 1
+    assert command(["import", str(tmp_path / "bad.pt"), "--as", layout, "--data", "digits"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_empty_and_sparse_tensors_are_refused(change, tmp_path, capsys):
     }
     t |= {"g": testing.tensor(1.0), "h": testing.tensor(1.0), "Wout.weight": drawn(10, 75), "Wout.bias": drawn(10)}
     torch.save(change(t), tmp_path / "a.pt")
-    assert command(["import", str(tmp_path / "a.pt"), "--as", "lben-conv", "--data", "digits"]) == 1
+    assert command(["import", str(tmp_path / "a.pt"), "--as", "lben-conv", "--data", "digits"]) == 2
     assert capsys.readouterr().err.startswith("wellposed: ")
 
 
@@ -324,7 +324,7 @@ def test_positive_concave_convolutions_as_published(several, activation, tmp_pat
         digits = load_images("digits")
         large = {part: nn.functional.interpolate(getattr(digits, part)[:50], size) for part in ("train_x", "test_x")}
         few = replace(digits, train_y=digits.train_y[:50], test_y=digits.test_y[:50], **large)
-        for module in ("wellposed.experiments.imported", "wellposed.training.loaders"):
+        for module in ("wellposed.experiments.imported", "wellposed.data.collection"):
             monkeypatch.setattr(f"{module}.load_images", lambda *_: few)
     layout = "pcdeq2" if activation == "sigmoid" else f"pcdeq1-{activation}"
     layout += "-multi" if several else "-conv"
@@ -337,7 +337,7 @@ def test_positive_concave_convolutions_as_published(several, activation, tmp_pat
     torch.testing.assert_close(model(data.test_x[:4]), logits, rtol=1e-3, atol=3e-3)
     t[f"{blocks[-1]}.deq.f.W.weight_v"][0, 0, 0, 0] = -1.0
     torch.save(t, tmp_path / "bad.pt")
-    assert command(["import", str(tmp_path / "bad.pt"), "--as", layout, "--data", "digits"]) == 1
+    assert command(["import", str(tmp_path / "bad.pt"), "--as", layout, "--data", "digits"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_matrices_of_matlab(tmp_path, capsys):
     scipy.io.savemat(tmp_path / "b.mat", {"A": "not a matrix"})
     (tmp_path / "c.mat").write_bytes(b"nothing")
     for name in ("b.mat", "c.mat"):
-        assert command(["import", str(tmp_path / name), "--as", "semialgebraic", "--data", "digits"]) == 1
+        assert command(["import", str(tmp_path / name), "--as", "semialgebraic", "--data", "digits"]) == 2
         assert ".mat" in capsys.readouterr().err
 
 
@@ -423,10 +423,10 @@ class Payload:
 def test_nothing_but_tensors_is_loaded(tmp_path, capsys):
     for content, name in ((Payload(), "evil.pt"), ({"A": Payload()}, "dict.pt"), ([testing.zeros(2)], "list.pt")):
         torch.save(content, tmp_path / name)
-        assert command(["import", str(tmp_path / name), "--data", "digits", "--out", str(tmp_path / "run")]) == 1
+        assert command(["import", str(tmp_path / name), "--data", "digits", "--out", str(tmp_path / "run")]) == 2
         assert "plain dictionary of tensors" in capsys.readouterr().err
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Payload()))
-    assert command(["import", str(tmp_path / "raw.pt"), "--data", "digits", "--out", str(tmp_path / "run")]) == 1
+    assert command(["import", str(tmp_path / "raw.pt"), "--data", "digits", "--out", str(tmp_path / "run")]) == 2
     assert not (tmp_path / "run").exists()
 
 
@@ -435,7 +435,7 @@ def test_errors_name_what_is_wrong(tmp_path, capsys):
     torch.save(tensors_of("locuslab-mondeq"), file)
     base = ["import", str(file), "--data", "digits", "--out", str(tmp_path / "run")]
     for extra, code, words in (
-        ([], 2, "give the --data"), (["--as", "lben"], 1, "has no tensor"), (["--as", "nothing"], 2, "unknown layout"),
+        ([], 2, "give the --data"), (["--as", "lben"], 2, "has no tensor"), (["--as", "nothing"], 2, "unknown layout"),
         (["--m", "-1"], 2, "m=-1"), (["--gamma", "0"], 2, "gamma=0"),
     ):  # fmt: skip
         assert command([*base, *extra]) == code
@@ -446,8 +446,8 @@ def test_errors_name_what_is_wrong(tmp_path, capsys):
     broken = tensors_of("lben")
     broken["mon.linear_module.V"][0, 0] = torch.nan
     torch.save(broken, file)
-    assert command([*base, "--as", "lben"]) == 1
-    assert command(["import", str(tmp_path / "none.pt")]) == 1
+    assert command([*base, "--as", "lben"]) == 2
+    assert command(["import", str(tmp_path / "none.pt")]) == 2
 
 
 def test_files_that_do_not_match_are_refused(tmp_path):

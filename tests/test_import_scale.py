@@ -208,7 +208,7 @@ def test_what_cannot_be_solved_is_an_error_and_no_run(tmp_path, capsys):
         "--out",
         str(out),
     ]
-    assert command(base) == 1
+    assert command(base) == 2
     message = capsys.readouterr().err
     assert "could not be solved" in message and "not converged" in message
     assert not out.exists()
