@@ -150,7 +150,11 @@ class OrthogonalConvolutionBlock(Block):
     @override
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         module, eps = self.module, torch.finfo(value.dtype).eps
-        terms = 2.0 * image_rounding(module.out_image) + 4.0 * module.free.shape[1] + 16.0
+        outputs, inputs = module.free.shape[:2]
+        # A product with n columns errs by (n + 4)·eps of the product with the matrix of absolute values, whose norm the square root
+        # bounds where that of the matrix is one.
+        product = max(4.0 * inputs, (inputs + 4.0) * math.sqrt(min(outputs, inputs)))
+        terms = 2.0 * image_rounding(module.out_image) + product + 16.0
         bias = 0.0 if module.bias is None else float(module.bias.double().norm())
         constant, inside = eps * terms * bias * math.prod(module.out_image) ** 0.5, eps * terms
         return few_roundings(value, image).plus(Own(constant + inside * euclidean(value).double(), inside))
