@@ -151,7 +151,7 @@ class OrthogonalConvolutionBlock(Block):
     def relative_rounding(self, value: Tensor, image: Tensor) -> Own:
         module, eps = self.module, torch.finfo(value.dtype).eps
         outputs, inputs = module.free.shape[:2]
-        # A product with n columns errs by (n + 4)·eps of the product with the matrix of absolute values, whose norm the square root
+        # A product with n columns errs by (n + 4)·eps of that with the matrix of absolute values, whose norm the square root
         # bounds where that of the matrix is one.
         product = max(4.0 * inputs, (inputs + 4.0) * math.sqrt(min(outputs, inputs)))
         terms = 2.0 * image_rounding(module.out_image) + product + 16.0
