@@ -6,11 +6,14 @@ import functools
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import safetensors.numpy
 import torch
 from torch import nn
 
@@ -125,7 +128,7 @@ def honest(tmp_path, tmp_path_factory):
 
 
 # What the checker loads for a dense network, without blank lines, comments and docstrings; and with the bodies of its functions.
-LINES_OF_PROGRAM, LINES_IN_ALL = 714, 926
+LINES_OF_PROGRAM, LINES_IN_ALL = 722, 934
 
 
 def body_lines(name):
@@ -181,6 +184,32 @@ class TestHonest:
         forge(folder, lambda claim: claim.update(lipschitz=0.1))
         shutil.rmtree(folder / "checker")
         assert run_alone(folder).returncode == 1
+
+    def test_output_that_nobody_takes_is_no_success_and_no_traceback(self, honest):
+        folder, _ = honest("mondeq")
+        words = [sys.executable, "-m", "wellposed.checker", str(folder / "c.json"), str(folder / "m.onnx")]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1 and not done.stderr
+        code = f"import os, sys; os.close(1); os.execv(sys.executable, {words!r})"
+        done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 0 and not done.stderr  # every check held, and there is nobody to tell
+
+    @pytest.mark.parametrize("change", ["padded", "metadata"])
+    def test_evidence_has_one_form(self, change, honest):
+        folder, _ = honest("mondeq")
+        file = folder / "c.safetensors"
+        if change == "padded":
+            data = file.read_bytes()
+            size = int.from_bytes(data[:8], "little")
+            file.write_bytes((size + 80).to_bytes(8, "little") + data[8 : 8 + size] + b" " * 80 + data[8 + size :])
+        else:
+            tensors = safetensors.numpy.load_file(file)
+            file.write_bytes(safetensors.numpy.save(tensors, metadata={"unused": "words"}))
+        claim = claim_of(folder)
+        claim["evidence"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        seal(folder, claim)
+        refused(folder, "written")
 
     def test_wrong_usage_is_told(self, capsys):
         assert main([]) == 2 and "usage" in capsys.readouterr().err

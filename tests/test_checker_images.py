@@ -214,6 +214,9 @@ FORGERIES = [
     ("positive", "kernel", one_negative, "equilibrium"),
     ("positive", "PositiveConvolvedEquilibrium_tanh_4.index", swapped, "windows"),
     ("positive", "lowest", times(3.0), "floor"),
+    ("positive", "damping", times(3.0), "damping"),  # may end at a negative solution, where σ is odd
+    ("positive", "damping", times(-1.0), "damping"),
+    ("positive", "damping", times(0.0), "damping"),
     ("positive", "PositivePart_3.floor", times(0.5), "floor"),
 ]
 

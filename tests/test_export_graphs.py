@@ -49,6 +49,23 @@ def test_errors_are_within_their_bounds(name: str, tmp_path: Path) -> None:
         assert bool((bound <= 1e-3).all())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_ten_thousand_graphs(name: str, tmp_path: Path) -> None:
+    model, file = deployed(name, tmp_path / "m.onnx", tolerance=1e30)
+    network, wrong, seen = wp.materialise(model).exact, 0, 0
+    while seen < 10_000:
+        for count in (1, 7, 128):
+            data = graphs_of(count, seed=seen, dtype=torch.float32)
+            data.x *= 10.0 ** (seen % 9 - 4)
+            logits, bound = file(data)
+            data.x = data.x.double()
+            exact = network.bounded(data)
+            wrong += int((~((logits.double() - exact.logits).norm(dim=1) <= bound.double() + exact.error)).sum())
+            seen += count
+    assert wrong == 0
+
+
 def test_errors_against_dense_solutions(tmp_path: Path) -> None:
     model, file = deployed("sorted", tmp_path / "m.onnx")
     data = graphs_of(8, dtype=torch.float32)

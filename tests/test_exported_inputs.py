@@ -11,6 +11,8 @@ from torch import nn
 import wellposed as wp
 from test_export import IMAGES, LAYERS, session
 from test_export_convolutional import behind, moved
+from test_export_scales import LAYERS as TIERS
+from test_export_scales import model_of
 from wellposed.deployment import export
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -32,6 +34,7 @@ FAMILIES = {
     "orthogonal": (lambda: behind(moved(wp.OrthogonalConv2d(1, 4, (5, 6), stride=2)), (1, 5, 6)), (1, 5, 6)),
     "cells on images": (lambda: behind(moved(wp.ConvOrthogonalDEQ(1, 4, (5, 6))), (1, 5, 6)), (1, 5, 6)),
     "cells": (lambda: behind(moved(wp.OrthogonalDEQ(6, 8, depth=2)), (6,)), (6,)),
+    **{name: (lambda name=name: model_of(name)[0], (2, *TIERS[name][1])) for name in TIERS},
 }  # fmt: skip
 
 

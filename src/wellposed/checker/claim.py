@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from .node import Node
 from .proofs import Array, Refuted, require
@@ -109,6 +109,7 @@ class Claim:
             found = load(data)
         except Exception as error:
             raise Refuted("evidence", f"unreadable ({type(error).__name__}: {error})") from error
+        require(save(found) == data, "evidence", "is not what its tensors are written as")
         for name, array in found.items():
             require(array.dtype == np.float64 and np.isfinite(array).all(), "evidence", f"{name} is not finite float64")
         return found

@@ -34,7 +34,7 @@ class Driven:
 def shape(node: Node, given: Shape) -> Shape:
     """The shape of a state, for which W and the matrices of the iteration are."""
     square = [node.numbers[role].shape for role in ("W", "reflect", "drive") if role in node.numbers]
-    require(set(square) == {2 * given}, "shapes", f"{node.name}: {square} for states {given}")
+    require(len(given) == 1 and set(square) == {2 * given}, "shapes", f"{node.name}: {square} for states {given}")
     return given
 
 

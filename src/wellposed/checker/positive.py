@@ -56,6 +56,9 @@ def check(node: Node, claim: Claim, before: Node) -> None:
     forward, backward, terms = through(node)
     error, floor, weights = rounding(terms), node.numbers["floor"][()], node.numbers[_weights(node)]
     require(node.sigma in _CONCAVE and (weights >= 0.0).all(), "equilibrium", f"{node.name}: σ or W is of another kind")
+    # Iterates of a damping in (0, 1] are nonnegative, rounding included; others may end at another solution, where σ is odd.
+    damping = node.numbers.get("damping", np.ones(()))
+    require(((damping > 0.0) & (damping <= 1.0)).all(), "damping", f"{node.name}: must lie in (0, 1]")
     given = before.numbers["floor"][()] if before.kind == "PositivePart" else 0.0
     known = before.kind == "PositivePart" or (before.kind, before.sigma) == ("Activation", "relu")
     fits = known and -1.0 <= floor <= given and (floor > 0.0 or node.sigma == "sigmoid")

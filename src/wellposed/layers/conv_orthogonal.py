@@ -210,11 +210,11 @@ class ConvOrthogonalDEQ(ContractiveCell):
 
     @staticmethod
     def _rows(image: Tensor) -> Tensor:
-        return image.reshape(-1, image.shape[-1]).t()
+        return image.flatten(0, -2).t()
 
     @staticmethod
     def _image(rows: Tensor, size: tuple[int, int]) -> Tensor:
-        return rows.t().reshape(size[1], size[0], -1, rows.shape[0])
+        return rows.t().reshape(size[1], size[0], rows.shape[1] // (size[0] * size[1]), rows.shape[0])
 
     @override
     def _evaluation_error(self, x: Tensor, value: Tensor) -> Tensor:
