@@ -240,6 +240,16 @@ def test_a_folder_of_images(tmp_path, capsys):
     image.fromarray(np.zeros((5, 5), dtype=np.uint8)).save(tmp_path / "pics" / "test" / "dark" / "z.png")
     with pytest.raises(DataError, match="z.png: is 5×5 pixels, .* 4×5"):
         load_file(tmp_path / "pics")
+    image.fromarray(np.arange(20, dtype=np.uint16).reshape(5, 4) * 3000).save(tmp_path / "pics/test/dark/z.png")
+    with pytest.raises(DataError, match="z.png: has pixels of mode 'I;16'"):
+        load_file(tmp_path / "pics")
+    image.fromarray(np.zeros((5, 4, 4), dtype=np.uint8)).save(tmp_path / "pics/test/dark/z.png")  # with transparency
+    with pytest.raises(DataError, match="z.png: has pixels of mode 'RGBA'"):
+        load_file(tmp_path / "pics")
+    (tmp_path / "pics" / "Test").mkdir()
+    with pytest.raises(DataError, match="Test: beside train there may be"):
+        load_file(tmp_path / "pics")
+    (tmp_path / "pics" / "Test").rename(tmp_path / "pics" / "train" / ".hidden")  # which is no class
     (tmp_path / "pics" / "test" / "dark" / "z.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="z.png: not a readable image"):
         load_file(tmp_path / "pics")

@@ -156,13 +156,20 @@ def test_the_command_lists_and_runs(tmp_path, monkeypatch, capsys):
     assert rows["own"]["shows"] == "Figure 0" and set(rows) == set(RECIPES)
     out = str(tmp_path / "out")
     assert command(["reproduce", "own", "--quick", "--out", out]) == 0
+    shown = capsys.readouterr().out
+    assert "published" not in shown and "too small to compare" in shown
+    assert command(["reproduce", "own", "--out", out]) == 0
     assert "published 2" in capsys.readouterr().out
-    for ending in ("svg", "png"):
-        assert (tmp_path / "out" / "figures" / f"own.{ending}").stat().st_size > 1000
+    for place in ("figures", "figures-quick"):
+        for ending in ("svg", "png"):
+            assert (tmp_path / "out" / place / f"own.{ending}").stat().st_size > 1000
     assert json.loads(result_path(Path(out), recipe(), quick=True).read_text())["extent"] == "quick"
     assert command(["reproduce", "nothing-such", "--quick"]) == 2
     assert "nothing-such" in capsys.readouterr().err
     assert command(["reproduce", "--quick"]) == 2
+    monkeypatch.setitem(RECIPES, "own", recipe(missing="its data cannot be had"))
+    assert command(["reproduce", "own", "--quick", "--out", out]) == 2
+    assert "its data cannot be had" in capsys.readouterr().err
 
 
 def test_recipes_are_whole():

@@ -54,17 +54,18 @@ def recipes(arguments: list[str]) -> int:
     workspace = Workspace(options.out, options.data_root)
     results, texts = {}, []
     for recipe in chosen:
-        if recipe.missing:
+        if recipe.missing and len(chosen) > 1:
             texts.append(f"{recipe.name}: not run, {recipe.missing}")
             continue
         with counting(f"{recipe.name}: measurements", quiet=options.json) as done:
             records = run_recipe(recipe, workspace, quick=options.quick, jobs=options.jobs, ray=options.ray, done=done)
         view = recipe.view(records)
         for figure in figures_of(view):
-            draw(figure, options.out / "figures")
+            draw(figure, options.out / ("figures-quick" if options.quick else "figures"))
         results[recipe.name] = [dataclasses.asdict(record) for record in records]
         texts.append(
-            f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n{as_text(view)}\n\n"
+            f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n"
+            f"{as_text(view, quick=options.quick)}\n\n"
             f"{result_path(options.out, recipe, quick=options.quick)}"
         )
     return show(results, "\n\n\n".join(texts), options)
@@ -104,6 +105,7 @@ def _listing(rows: list[dict[str, Any]]) -> str:
     for place, row in enumerate(rows):
         if place == 0 or row["paper"] != rows[place - 1]["paper"]:
             lines += [*([""] if lines else []), row["paper"].replace("*", "")]
-        hours = row["missing"] or f"{row['cpu_hours']:g} CPU hours{', GPU' if row['gpu'] else ''}"
+        unit = "CPU hour" if row["cpu_hours"] == 1 else "CPU hours"
+        hours = row["missing"] or f"{row['cpu_hours']:g} {unit}{', GPU' if row['gpu'] else ''}"
         lines.append(f"  {row['name']:<{width}}  {row['shows']}: {row['title']}; {', '.join(row['data'])}; {hours}")
     return "\n".join(lines)

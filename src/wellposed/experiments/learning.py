@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-12  # of shares
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -27,7 +29,7 @@ class Learned:
         """A sentence about a classifier that has learned nothing; else empty."""
         if self.classes_named == 1:
             return "Its predictions are constant: it has learned nothing, and whatever is certified of it says nothing."
-        if self.error >= self.majority_error:
+        if self.error >= self.majority_error - _ROUNDING:
             return "It errs no less often than whoever always names the commonest class."
         return ""
 
@@ -39,5 +41,6 @@ def learned(predictions: Tensor, labels: Tensor) -> Learned:
         predictions: classes, shape (samples,).
         labels: the true ones, shape (samples,), at least one.
     """
-    commonest = float(torch.bincount(labels).max()) / len(labels)
-    return Learned(float((predictions != labels).double().mean()), 1.0 - commonest, len(predictions.unique()))
+    commonest = int(torch.bincount(labels).max())
+    wrong = int((predictions != labels).sum())
+    return Learned(wrong / len(labels), (len(labels) - commonest) / len(labels), len(predictions.unique()))

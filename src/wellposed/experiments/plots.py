@@ -113,7 +113,7 @@ def _convergence(plt: Any, model: nn.Module, images: Tensor) -> Any:
         bounds.append(float((solution.error_bound / solution.value.norm(dim=1).clamp_min(1e-30)).max()))
     axes.plot(steps, bounds, "o-", color="#1f5f99", label="largest certified relative error")
     axes.plot(steps, tolerances, ":", color="#9aa5b1", label="tolerance asked for")
-    axes.set(xlabel="iterations (mean over 200 test inputs)", yscale="log", ylabel="relative error")
+    axes.set(xlabel=f"iterations (mean over {len(images)} test inputs)", yscale="log", ylabel="relative error")
     axes.legend(frameon=False, fontsize=9)
     return figure
 

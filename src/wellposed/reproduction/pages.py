@@ -87,7 +87,9 @@ def state_of(recipe: Recipe, folder: Path) -> str:
     if recipe.missing:
         return f"cannot be run: {recipe.missing}"
     found = result_of(recipe, folder)
-    hours = f"{recipe.cpu_hours:g} CPU hours" + (", wants a GPU" if recipe.gpu else "")
+    hours = f"{recipe.cpu_hours:g} CPU {'hour' if recipe.cpu_hours == 1 else 'hours'}" + (
+        ", wants a GPU" if recipe.gpu else ""
+    )
     if found is None:
         return f"not run, {hours}"
     records, quick = found
@@ -95,11 +97,15 @@ def state_of(recipe: Recipe, folder: Path) -> str:
     return f"quick run only; the full one was not run, {hours}" if quick else f"run in {spent:.2g} CPU hours"
 
 
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def _part(recipe: Recipe, folder: Path, figures: str) -> str:
     head = f"## {recipe.shows}: {recipe.title}\n\n```\n{command_of(recipe, quick=False)}\n```"
     found = result_of(recipe, folder)
     if found is None:
-        return f"{head}\n\n{state_of(recipe, folder).capitalize()}."
+        return f"{head}\n\n{_sentence(state_of(recipe, folder))}"
     records, quick = found
     warning = f"\n\n**Of the {QUICK} run only, which is too small to compare with the paper.**" if quick else ""
     shown = as_markdown(recipe.view(records), figures, compare=not quick)
@@ -164,25 +170,28 @@ def measured_text(row: Quantity) -> str:
     return f"{row.mean:.4g}" + (f" ± {row.spread:.2g}" if len(row.values) > 1 else "")
 
 
-def as_text(view: View) -> str:
-    """Tables as aligned text, and the figures' sentences."""
-    parts = []
+def as_text(view: View, *, quick: bool = False) -> str:
+    """Tables as aligned text, and the figures' sentences.
+
+    Args:
+        view: what to show.
+        quick: whether it is of a quick run, whose numbers stand alone as they cannot be compared.
+    """
+    parts = [f"Of the {QUICK} run, which is too small to compare with the paper."] if quick else []
     for part in view:
         if not isinstance(part, Table):
             parts.append(f"figure {part.name}: {part.sentence}")
             continue
+        rows = [_cells(row, quick) for row in part.quantities]
+        widths = [max((len(cell) for cell in column), default=0) for column in zip(*rows, strict=True)]
         lines = [part.title]
-        widths = [
-            max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, part.quantities), strict=True)
-        ]
-        for row in part.quantities:
-            lines.append(
-                "  " + "  ".join(cell.ljust(width) for cell, width in zip(_cells(row), widths, strict=True)).rstrip()
-            )
+        for cells in rows:
+            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            lines.append("  " + "  ".join(padded).rstrip())
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _cells(row: Quantity) -> tuple[str, ...]:
-    published = "" if row.published is None else f"published {row.published.value:g}"
+def _cells(row: Quantity, quick: bool) -> tuple[str, ...]:
+    published = "" if row.published is None or quick else f"published {row.published.value:g}"
     return row.setting, row.name, measured_text(row), published, row.remark

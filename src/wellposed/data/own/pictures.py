@@ -10,6 +10,7 @@ from wellposed.data.own.arrays import Samples
 from wellposed.errors import DataError, require
 
 _PARTS = ("train", "validation", "test")
+_MODES = ("1", "L", "P", "RGB", "YCbCr")  # of which converting to RGB loses nothing
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
 
@@ -31,6 +32,9 @@ def read_pictures(path: Path, classes: tuple[str, ...]) -> tuple[dict[str, Sampl
         if (path / "train").is_dir()
         else {"train": path}
     )
+    for entry in path.iterdir():
+        if (path / "train").is_dir() and entry.is_dir() and entry.name not in _PARTS and not entry.name.startswith("."):
+            raise DataError(f"{entry}: beside train there may be {', '.join(_PARTS[1:])} only")
     found = {part: _files(root) for part, root in roots.items()}
     names = classes or tuple(sorted(found["train"]))
     for part, folders in found.items():
@@ -60,7 +64,7 @@ def read_pictures(path: Path, classes: tuple[str, ...]) -> tuple[dict[str, Sampl
 def _files(root: Path) -> dict[str, list[Path]]:
     """Image files by the names of their classes, both in order."""
     found = {}
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
         if not files:
             raise DataError(f"{folder}: has no images ({', '.join(_SUFFIXES)}); every sub-folder is a class")
@@ -75,6 +79,9 @@ def _pixels(file: Path) -> np.ndarray:
     image = require("PIL.Image", "train")
     try:
         with image.open(file) as opened:
+            if opened.mode not in _MODES:
+                words = f"has pixels of mode {opened.mode!r}; convert it to 8 bits, grey or RGB, without transparency"
+                raise DataError(f"{file}: {words}")
             return np.asarray(opened.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{file}: not a readable image ({error})") from error

@@ -107,7 +107,7 @@ def source_digest(path: Path) -> str:
     files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
     for file in files:
         if path.is_dir():
-            total.update(file.relative_to(path).as_posix().encode() + b"\0")
+            total.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
         try:
             with file.open("rb") as stream:
                 while block := stream.read(_READ):
