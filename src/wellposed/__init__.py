@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from wellposed.errors import NotConvergedWarning as NotConvergedWarning
     from wellposed.errors import OptionError as OptionError
     from wellposed.errors import WellposedError as WellposedError
+    from wellposed.experiments.own_training import Trained as Trained
+    from wellposed.experiments.own_training import train as train
     from wellposed.guarantee import Componentwise as Componentwise
     from wellposed.guarantee import Contraction as Contraction
     from wellposed.guarantee import Guarantee as Guarantee
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from wellposed.layers import UnitPool2d as UnitPool2d
     from wellposed.layers.explicit import ExplicitBlock as ExplicitBlock
     from wellposed.layers.implicit_layer import ImplicitLayer as ImplicitLayer
+    from wellposed.models.classifier import normalised as normalised
     from wellposed.network import Block as Block
     from wellposed.network import Elementwise as Elementwise
     from wellposed.network import Network as Network
@@ -93,6 +96,8 @@ if TYPE_CHECKING:
     from wellposed.solvers.problem import AffineProblem as AffineProblem
     from wellposed.solvers.solution import Solution as Solution
     from wellposed.solvers.solution import Status as Status
+    from wellposed.training.own import TrainingData as TrainingData
+    from wellposed.training.own import TrainingModule as TrainingModule
     from wellposed.verification import Verdict as Verdict
     from wellposed.verification import Verifier as Verifier
 
