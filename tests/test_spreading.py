@@ -24,7 +24,7 @@ from wellposed.errors import InputError, MissingExtraError, WellposedError, chec
 from wellposed.experiments.image_verdicts import ImageVerdicts, Outcome
 from wellposed.experiments.spreading import spread
 from wellposed.experiments.verdict_journal import VerdictJournal
-from wellposed.experiments.verification import Verified, verify_run
+from wellposed.experiments.verification import Verified, read_verified, verify_run
 from wellposed.network import materialise
 from wellposed.verification import verifier_of
 
@@ -349,7 +349,7 @@ def test_400_images_on_two_nodes(mnist, two_nodes, calls, lost):
         assert 3 <= kept < 20
         found = verified(mnist, limit=400, ray=cluster.address)
     else:
-        found = Verified(**json.loads((mnist / f"verified-{NORM}.json").read_text()))
+        found = read_verified(mnist, NORM)
     assert not calls  # nothing was done in this process
     one = verified(mnist, limit=400)
     assert len(calls) == 20 and verdicts_of(found) == verdicts_of(one)
