@@ -6,6 +6,7 @@ when it is imported, as all of the library is.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,7 @@ class Embedding:
 
 Embedder = Callable[[Any], tuple[Embedding, Tensor]]
 _embedders: list[Embedder] = []
+_EMBEDDING = "wellposed.network.embedding"
 
 
 def embedder(function: Embedder) -> Embedder:
@@ -61,4 +63,6 @@ def embedder(function: Embedder) -> Embedder:
 
 def embedding_of(network: Any) -> tuple[Embedding, Tensor]:
     """The embedding of a network or module, and a tensor of its dtype, on its device."""
+    if not _embedders:
+        importlib.import_module(_EMBEDDING)  # which says how, when it is imported
     return _embedders[0](network)

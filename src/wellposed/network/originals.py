@@ -13,6 +13,7 @@ from wellposed.errors import CertificateError
 
 # What torch itself keeps in a module beside its class's attributes.
 BOOKKEEPING = frozenset(vars(nn.Module())) | {"_is_full_backward_hook", "_is_hf_initialized", "__overloads__"}
+_MAKERS = (None, "typing", "typing_extensions", "enum")  # modules that write methods into classes
 _methods: dict[type, dict[str, Any]] = {}
 
 
@@ -65,7 +66,27 @@ def _functions(kind: type) -> dict[str, Any]:
 
 
 def remember(kind: type) -> dict[str, Any]:
-    """What a class defines itself, as it was when it was first seen."""
+    """What a class defines itself, as it was when it was first seen.
+
+    Classes of torch and of this library may have been changed before that: what was not written for them does not count.
+    """
     if kind not in _methods:
-        _methods[kind] = _functions(kind)
+        _methods[kind] = {name: value for name, value in _functions(kind).items() if _is_own(kind, value)}
     return _methods[kind]
+
+
+def _is_own(kind: type, value: Any) -> bool:
+    """Whether a method or property can have been written in its class; users' own classes are what they say they are."""
+    package = kind.__module__.partition(".")[0]
+    if package not in ("torch", "wellposed"):
+        return True
+    parts = [value.fget, value.fset, value.fdel] if isinstance(value, property) else [getattr(value, "__func__", value)]
+    return all(_belongs(part, kind, package) for part in parts if part is not None)
+
+
+def _belongs(function: Any, kind: type, package: str) -> bool:
+    origin, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if origin in _MAKERS:
+        return True
+    owner = name.rpartition(".")[0]
+    return origin.partition(".")[0] == package and (not owner or "<locals>" in owner or owner == kind.__qualname__)

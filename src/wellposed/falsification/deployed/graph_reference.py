@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.falsification.deployed.contraction import settled
+
 NODES = 4
 # Sources and targets: edges in one direction only, one that occurs twice, one from a node to itself, and a node without edges.
 EDGES = ((0, 0, 1, 2, 2), (1, 1, 0, 0, 2))
-_STEPS, _CARRIED, _UNSOLVED = 400, 60, 1e-11
 
 
 def feeds(x: Tensor) -> dict[str, np.ndarray]:
@@ -45,15 +46,7 @@ def equilibrium(node: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         other = image[..., partner]
         return torch.where(lower, torch.minimum(image, other), torch.maximum(image, other))
 
-    state = torch.zeros_like(drive)
-    with torch.no_grad():
-        for _ in range(_STEPS):
-            state = step(state)
-        missed = (step(state) - state).abs().flatten(1).amax(1)
-    for _ in range(_CARRIED):
-        state = step(state)
-    size = 1.0 + drive.detach().abs().flatten(1).amax(1) + state.detach().abs().flatten(1).amax(1)
-    return state, ~(missed <= _UNSOLVED * size)
+    return settled(step, drive)
 
 
 def node_sum(node: Any, x: Tensor) -> Tensor:

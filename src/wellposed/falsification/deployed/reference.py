@@ -16,8 +16,9 @@ from torch import Tensor
 
 from wellposed.activations import activation
 from wellposed.falsification.deployed import graph_reference
+from wellposed.falsification.deployed.contraction import settled
 
-_STEPS, _NEWTON, _CARRIED, _UNSOLVED = 400, 8, 60, 1e-11
+_STEPS, _NEWTON, _UNSOLVED = 400, 8, 1e-11
 
 
 class Unknown(Exception):
@@ -209,22 +210,14 @@ def _maps_of_cell(node: Node, z: Tensor) -> Tensor:
 
 
 def _cell(node: Node, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The equilibrium of a cell; derivatives are those of its last steps, which miss what a contraction leaves of them."""
+    """The equilibrium of a cell."""
     numbers = node.numbers
 
     def step(z: Tensor) -> Tensor:
         mixed = numbers["direct"] * z + numbers["through"] * _maps_of_cell(node, z) + numbers["driven"] * h
         return numbers["kappa"] * _in_pairs(mixed, numbers["sorts_outer"])
 
-    state = torch.zeros_like(h)
-    with torch.no_grad():
-        for _ in range(_STEPS):
-            state = step(state)
-        missed = (step(state) - state).abs().flatten(1).amax(1)
-    for _ in range(_CARRIED):
-        state = step(state)
-    size = 1.0 + h.detach().abs().flatten(1).amax(1) + state.detach().abs().flatten(1).amax(1)
-    return state, ~(missed <= _UNSOLVED * size)
+    return settled(step, h)
 
 
 def _equilibrium(node: Node, q: Tensor) -> tuple[Tensor, Tensor]:
