@@ -24,7 +24,9 @@ def factorisation_cache(module: nn.Module) -> FactorisationCache:
         return _caches.setdefault(module, FactorisationCache())
 
 
-def formed_once(module: nn.Module, name: str, form: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+def formed_once(
+    module: nn.Module, name: str, form: Callable[..., Tensor], *tensors: Tensor, lent: bool = False
+) -> Tensor:
     """``form(*tensors)``, which is not formed again while the numbers in the tensors are the same.
 
     Gradients of what was not formed again are worked out by forming it again, when they are asked for.
@@ -34,6 +36,7 @@ def formed_once(module: nn.Module, name: str, form: Callable[..., Tensor], *tens
         name: what decides the weight beside the tensors.
         form: forms it; it has no further arguments and no memory.
         tensors: all that it depends on.
+        lent: give what is kept itself, where it needs no graph, to a caller that neither writes to it nor hands it on.
     """
     if _is_transformed(tensors):
         return form(*tensors)
@@ -51,7 +54,7 @@ def formed_once(module: nn.Module, name: str, form: Callable[..., Tensor], *tens
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         recalled: Tensor = _Recalled.apply(form, known, *tensors)
         return recalled
-    return known.clone()
+    return known if lent else known.clone()
 
 
 def _is_transformed(tensors: tuple[Tensor, ...]) -> bool:

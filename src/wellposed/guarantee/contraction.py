@@ -43,8 +43,10 @@ class Contraction(Guarantee):
         unit = unit_of(image.dtype)
         relative = 32.0 * unit if self.evaluation_error is None else self.evaluation_error
         distance = enlarged(euclidean(image - point), max(image[0].numel(), 8), unit)
-        rounding = relative * torch.maximum(euclidean(image), euclidean(point))
-        return (self.factor * distance + rounding) / (1.0 - self.factor)
+        distance = self.factor * distance
+        if relative > 0.0:
+            distance = distance + relative * torch.maximum(euclidean(image), euclidean(point))
+        return distance / (1.0 - self.factor)
 
     def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
         """``‖defect‖/(1 − factor)``, for activations with slopes of at most one."""

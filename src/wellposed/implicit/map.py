@@ -217,7 +217,8 @@ class MapEquation(Equation):
         example = with_leading_batch(*tensors[0], size)
         first = None if start[0] is None else with_leading_batch(start[0], start[1], size)
         equation = replace(self, function=function, batch_dims=self.batch_dims + 1, batched_tensors=None, known=None)
-        return Implicit.apply(equation, first, example, *moved)
+        *outputs, bound = Implicit.apply(equation, first, example, *moved)
+        return *outputs, bound if bound.numel() else bound.expand(size, 0)  # an empty one has the extra dimension too
 
 
 def _probe(function: Callable[..., Tensor], state: Tensor, tensors: Sequence[Tensor]) -> Tensor:

@@ -15,8 +15,9 @@ from typing_extensions import override
 from wellposed.any_map import fixed_point_with
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Contraction
+from wellposed.implicit import Settings
 from wellposed.layers.implicit_layer import ImplicitLayer
-from wellposed.layers.inputs import check_samples, in_precision_of
+from wellposed.layers.inputs import check_finite, check_samples, in_precision_of
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged
@@ -137,8 +138,9 @@ class ContractiveCell(ImplicitLayer):
         return underflow(dtype, size, size) / self.kappa
 
     def _solve(
-        self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction, known: Tensor | None = None
-    ) -> Solution[Tensor]:
+        self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction, settings: Settings,
+        known: Tensor | None = None,
+    ) -> Solution[Tensor]:  # fmt: skip
         x = in_precision_of(self, x)
         check_samples(x, self.input_shape)
         weight = self._parts[0].free
@@ -147,19 +149,19 @@ class ContractiveCell(ImplicitLayer):
         if x.dtype != weight.dtype:
             raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
         with full_precision(x.device):
-            return self._solve_in(x, z0, dtype, guarantee, known)
+            return self._solve_in(x, z0, dtype, guarantee, settings, known)
 
     def _solve_in(
-        self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction, known: Tensor | None
-    ) -> Solution[Tensor]:
+        self, x: Tensor, z0: Tensor | None, dtype: torch.dtype, guarantee: Contraction, settings: Settings,
+        known: Tensor | None,
+    ) -> Solution[Tensor]:  # fmt: skip
         weight = self._parts[0].free
         rows = x.reshape(-1, *self.input_shape)
         cell, weights, drive = self._cell(rows, dtype)
         start = torch.zeros_like(drive) if z0 is None else self._packed(z0.reshape(-1, *self.state_shape).to(dtype))
-        if not torch._C._functorch.is_functorch_wrapped_tensor(drive) and not bool(torch.isfinite(drive).all()):
-            raise InputError("x: the input or the weights have NaN or infinite entries")
+        check_finite(self, x, drive)
         found = fixed_point_with(
-            cell, start.detach(), (drive, *weights), self.settings(*self.limits()), guarantee=guarantee,
+            cell, start.detach(), (drive, *weights), settings, guarantee=guarantee,
             batched_args=(0,), known=None if known is None else self._packed(known.reshape(-1, *self.state_shape)),
         )  # fmt: skip
         lead = x.shape[: x.ndim - len(self.input_shape)]
@@ -187,7 +189,10 @@ class ContractiveCell(ImplicitLayer):
     def _state(self, x: Tensor, known: Tensor | None) -> Tensor:
         dtype = self._parts[0].free.dtype
         factor = self.step_factor(NORM_SLACK.get(dtype, 0.0))
-        return self._solve(x, None, dtype, Contraction(factor), known).value
+        rtol, atol = self.limits()
+        # One step more, which is cheaper than what proves an error and sharpens a value by a step besides.
+        settings = self.settings(factor * rtol, factor * atol, certified=False)
+        return self._solve(x, None, dtype, Contraction(factor, 0.0), settings, known).value
 
     @override
     @checked_options
@@ -201,7 +206,8 @@ class ContractiveCell(ImplicitLayer):
         """
         excess = self.norm_excess()
         factor = self.constants(excess)[0]
-        found = self._solve(x, z0, torch.float64, Contraction(self.step_factor(excess), 0.0))
+        guarantee, settings = Contraction(self.step_factor(excess), 0.0), self.settings(*self.limits())
+        found = self._solve(x, z0, torch.float64, guarantee, settings)
         rows = in_precision_of(self, x.detach()).reshape(-1, *self.input_shape)
         values = found.value.detach().double().reshape(-1, *self.state_shape)
         lost = self._underflow(x.dtype) * (1.0 + euclidean(rows) + euclidean(values))

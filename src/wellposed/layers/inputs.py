@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import InputError, check
-from wellposed.numerics.linear_algebra import autocast_to
+from wellposed.numerics.linear_algebra import autocast_to, autocasts
 
 
 def check_samples(x: Tensor, shape: tuple[int, ...]) -> None:
@@ -54,6 +54,8 @@ def in_precision_of(layer: nn.Module, x: Tensor) -> Tensor:
         InputError: it is no tensor.
     """
     check(isinstance(x, Tensor), "x", type(x).__name__, "must be a torch.Tensor")
+    if not autocasts(x.device):
+        return x
     return autocast_to(next((tensor.dtype for tensor in layer.parameters()), x.dtype), x)
 
 

@@ -58,11 +58,11 @@ class SolvingModule(Compilable):
         rtol, atol = (default if given is None else given for given in (self.tolerance.rtol, self.tolerance.atol))
         return rtol, atol
 
-    def settings(self, rtol: float, atol: float) -> Settings:
-        """How the equation is solved, by default by `Picard`, to these tolerances."""
+    def settings(self, rtol: float, atol: float, *, certified: bool = True) -> Settings:
+        """How the equation is solved, by default by `Picard`, to these tolerances; ``certified`` where errors are to be proved."""
         return Settings(
             solver=Picard() if self.solver is None else self.solver, tolerance=Tolerance(rtol, atol),
-            max_steps=self.max_steps, on_failure=self.on_failure, gradient=self.gradient, certified=True,
+            max_steps=self.max_steps, on_failure=self.on_failure, gradient=self.gradient, certified=certified,
         )  # fmt: skip
 
     def check_options(self) -> None:

@@ -163,7 +163,7 @@ class OrthogonalDEQ(ContractiveCell):
     @override
     def _cell(self, rows: Tensor, dtype: torch.dtype) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
         x = rows.to(dtype)
-        weights = [t.to(dtype) for part in self._parts for t in (part.weight, part.bias) if t is not None]
+        weights = [t.to(dtype) for part in self._parts for t in (part.lent_weight(), part.bias) if t is not None]
         kappa, omega, group, depth = self.kappa, self.omega, self.group, len(self.maps)
         if self.mixing is not None:
             weights.append(mixing_weights(self.mixing, dtype))
@@ -178,24 +178,28 @@ class OrthogonalDEQ(ContractiveCell):
         size = self.state_features
         if self.injection is None:
             ratio = math.sqrt(1.0 - kappa**2) / kappa
-            drive = ratio * (x @ weights[0][:, size:].t()) + weights[1]
+            drive = kappa * torch.addmm(weights[1], x, weights[0][:, size:].t(), alpha=ratio)
 
             def joint(z: Tensor, drive: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> Tensor:
-                return kappa * activate(z @ weight[:, :size].t() + drive, 0, rest)
+                return activate(torch.addmm(drive, z, weight[:, :size].t(), alpha=kappa), 0, rest)
 
             return joint, tuple(weights), drive
         bias = self.injection.bias
         assert bias is not None
-        drive = x @ self.injection.weight.to(dtype).t() + bias.to(dtype)
         inner, outer = (kappa * (1.0 - omega), kappa * omega) if self.coupling == "convex" else (kappa, 1.0)
+        outer = 1.0 if self.mixing is not None else outer  # the learned weights come later
+        drive = torch.addmm(bias.to(dtype), x, self.injection.lent_weight().to(dtype).t(), beta=outer, alpha=outer)
 
-        def maps(z: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        def maps(z: Tensor, weights: tuple[Tensor, ...], share: float = 1.0) -> Tensor:
+            """A share of g(z): sorting and reflections commute with positive factors."""
             for index in range(depth):
-                z = activate(torch.addmm(weights[2 * index + 1], z, weights[2 * index].t()), index, weights)
+                factor = share if index == depth - 1 else 1.0
+                weight, shift = weights[2 * index : 2 * index + 2]
+                z = activate(torch.addmm(shift, z, weight.t(), beta=factor, alpha=factor), index, weights)
             return z
 
         def cell(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
-            return inner * maps(z, weights) + outer * drive
+            return maps(z, weights, inner) + drive
 
         def residual(z: Tensor, drive: Tensor, *weights: Tensor) -> Tensor:
             first, second = weights[2 * depth]

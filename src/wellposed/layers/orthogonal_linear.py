@@ -71,13 +71,17 @@ class OrthogonalLinear(Holding, Projected):
         """Q, with its graph."""
         return self.formed("weight", self._form)
 
-    def _form(self) -> Tensor:
+    def lent_weight(self) -> Tensor:
+        """As `weight`, for callers that neither write to it nor hand it on: it may be what is kept for later calls."""
+        return self.formed("weight", lambda: self._form(lent=True))
+
+    def _form(self, *, lent: bool = False) -> Tensor:
         with full_precision(self.free.device):
             if self.parametrisation == "cayley":
-                return formed_once(self, "cayley", cayley_orthogonal, self.free)
+                return formed_once(self, "cayley", cayley_orthogonal, self.free, lent=lent)
             if self.parametrisation == "bjorck":
-                return formed_once(self, "bjorck", bjorck_orthogonal, self.free)
-            turned = formed_once(self, "exponential", _turned, self.base, self.free)
+                return formed_once(self, "bjorck", bjorck_orthogonal, self.free, lent=lent)
+            turned = formed_once(self, "exponential", _turned, self.base, self.free, lent=lent)
             return turned[: self.out_features, : self.in_features]
 
     @torch.no_grad()

@@ -32,11 +32,6 @@ def euclidean(value: Tensor) -> Tensor:
     return _norm(value * lift[:, None]) / lift
 
 
-def roughly_euclidean(value: Tensor) -> Tensor:
-    """As `euclidean`, but zero or infinite where squares are out of the range of the dtype: to decide when to look, in loops."""
-    return working_norm(value).double()
-
-
 def working_norm(value: Tensor) -> Tensor:
     """Euclidean norm of each sample in the working precision, float32 at least, to be trusted within `trusted_range`."""
     rows = _rows(value)

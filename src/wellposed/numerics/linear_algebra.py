@@ -84,14 +84,14 @@ def directional_derivative(
     return torch.func.vjp(transposed, torch.zeros_like(image))[1](along)[0]
 
 
-def _autocasts(device: torch.device) -> bool:
+def autocasts(device: torch.device) -> bool:
     """Whether autocast is on for a device; there is none of tensors without numbers, and asking for it is an error."""
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """A context in which autocast, if it is on, is off: guarantees are about the weights' own dtype."""
-    if _autocasts(device):
+    if autocasts(device):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()  # entering autocast costs more than a small product
 
@@ -102,7 +102,7 @@ def autocast_now(device: torch.device) -> Callable[[], AbstractContextManager[An
     Its casts are not kept for later calls: one that was made without a graph would hide a gradient.
     """
     kind = device.type
-    if not _autocasts(device):
+    if not autocasts(device):
         return nullcontext
     dtype = torch.get_autocast_dtype(kind)
     return lambda: torch.autocast(kind, dtype, cache_enabled=False)
@@ -111,4 +111,4 @@ def autocast_now(device: torch.device) -> Callable[[], AbstractContextManager[An
 def autocast_to(dtype: torch.dtype, x: Tensor) -> Tensor:
     """The tensor in a dtype, where autocast is on and the tensor has less precision than that."""
     less = x.dtype != dtype and x.is_floating_point() and torch.finfo(x.dtype).eps >= torch.finfo(dtype).eps
-    return x.to(dtype) if less and _autocasts(x.device) else x
+    return x.to(dtype) if less and autocasts(x.device) else x

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.numerics.euclidean import euclidean, roughly_euclidean, rowwise_where
+from wellposed.numerics.euclidean import euclidean, rowwise_where, working_norm
 from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual_loop import PATIENCE, ResidualLoop
@@ -27,6 +29,8 @@ _SPACED_PATIENCE = 5
 _LOOK_MARGIN = 2.0
 # Rates of convergence are taken to be within these limits when the next look is planned.
 _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
+# While residuals are free they are measured at least this often.
+_SPACING = 8
 # From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
 _FIRST_DOUBLING = 16
 
@@ -115,22 +119,39 @@ class _Loop:
         return Outcome(torch.zeros_like(self.like), Report(codes, codes.double(), steps, None))
 
     def _run_looking_when_needed(self) -> None:
-        """For algorithms whose residual is free: judge by it at every step, look when it says that something happened."""
-        iteration = self.iteration
-        least = self.like.new_full((self.like.shape[0],), math.inf, dtype=torch.float64)
+        """For algorithms whose residual is free: look when it says that something happened.
+
+        While residuals fall they are measured when the first sample can be done, by the observed rate.
+        """
+        iteration, device = self.iteration, self.like.device
+        least, ratio = np.full(self.like.shape[0], math.inf), None
+        atol, due = _on_host(self.live_atol), 2 if self.start is None else 1
+        previous: tuple[int, float] | None = None
         for step in range(1, self.max_steps + 1):
             iteration.advance()
-            residual = roughly_euclidean(iteration.image - iteration.point)
-            limit = roughly_euclidean(iteration.image).mul_(self.rtol).add_(self.live_atol)
-            error = residual if self.live_ratio is None else residual * self.live_ratio
-            uneventful = (residual < least) & (error > limit)
-            if step < self.max_steps and bool(uneventful.all()):
-                least, self.live_best = residual, iteration.image
+            if step < min(due, self.max_steps):
                 continue
-            self.live_least = least
-            if self._look(step, error <= limit)[0]:
+            norms = working_norm(iteration.image - iteration.point), working_norm(iteration.image)
+            residual, size = _on_host(torch.stack(norms))
+            limit = size * self.rtol + atol
+            error = residual if ratio is None else residual * ratio
+            candidates = error <= limit
+            if step < self.max_steps and not candidates.any() and bool((residual < least).all()):
+                least, self.live_best = residual, iteration.image
+                with np.errstate(all="ignore"):
+                    nearest = float((error / limit).min())
+                due = step + 1
+                if previous is not None:
+                    rate = _clamped_rate(nearest, previous[1], step - previous[0])
+                    due = step + max(1, min(_wait(nearest, 1.0, rate), _SPACING))
+                previous = (step, nearest)
+                continue
+            previous = None
+            self.live_least = torch.from_numpy(least).to(device)
+            if self._look(step, torch.from_numpy(candidates).to(device))[0]:
                 return
-            least = self.live_least
+            assert self.live_least is not None and self.live_ratio is not None  # set by thorough looks
+            least, ratio, atol = _on_host(self.live_least), _on_host(self.live_ratio), _on_host(self.live_atol)
 
     def _run_looking_when_due(self) -> None:
         """For algorithms that must pay for the residual: look when the observed rate says that it is time.
@@ -254,6 +275,11 @@ class _Loop:
             self.atol = self.atol[keep]
         self.live_open, self.live_atol = torch.ones_like(keep, dtype=torch.bool), self.atol
         return False
+
+
+def _on_host(numbers: Tensor | float) -> np.ndarray[Any, np.dtype[Any]]:
+    """One number per sample, where operations on a few of them cost a fraction of torch's; float64."""
+    return np.asarray(numbers.cpu() if isinstance(numbers, Tensor) else numbers, np.float64)
 
 
 def _clamped_rate(new: float, old: float, steps: int) -> float:
