@@ -284,3 +284,24 @@ def test_layers_keep_the_offset_the_value_and_what_is_as_large_as_the_weights(ma
     weights = sum(part.nbytes for part in layer.parameters())
     assert steps[1] > steps[0]
     assert sizes[0] == sizes[1] <= 1.3 * (x.nbytes + 2 * found.value.nbytes + 2 * weights)
+
+
+def failing_with_a_graph(message):
+    def f(z, q):
+        if z.requires_grad:
+            raise RuntimeError(message)
+        return 0.5 * z + q
+
+    return f
+
+
+def test_faults_of_a_map_are_heard_and_only_missing_derivatives_wait_for_the_backward_pass():
+    q = tensor(2, 3).requires_grad_()
+    options = {"solver": wp.Picard(), "rtol": 1e-9, "atol": 1e-9}
+    with pytest.raises(RuntimeError, match="cannot allocate 8 bytes"):
+        wp.fixed_point(failing_with_a_graph("cannot allocate 8 bytes"), torch.zeros_like(q), (q,), **options)
+    refused = failing_with_a_graph("Can't call numpy() on Tensor that requires grad.")
+    value = wp.fixed_point(refused, torch.zeros_like(q), (q,), **options).value
+    torch.testing.assert_close(value.detach(), 2.0 * q.detach(), rtol=1e-8, atol=1e-8)
+    with pytest.raises(RuntimeError, match="requires grad"):
+        value.sum().backward()

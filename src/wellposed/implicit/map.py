@@ -29,6 +29,10 @@ from wellposed.solvers.problem import MapProblem
 from wellposed.solvers.solution import Report
 
 
+# One of these words is in every error of torch about an operation that has no derivative.
+_REFUSALS = ("grad", "backward", "differentia")
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MapEquation(Equation):
     """``z = f(z, *args)`` for a function of states and tensors, both with ``batch_dims`` leading batch dimensions.
@@ -115,10 +119,11 @@ class MapEquation(Equation):
         evaluation = Evaluation(self.function, outcome.value, rest, [tensor.requires_grad for tensor in rest])
         try:
             image = evaluation.image()
-        except (
-            InputError,
-            RuntimeError,
-        ):  # there is no graph of this map: backward passes will say so, if there are any
+        except InputError:  # there is no graph of this map: backward passes will say so, if there are any
+            return outcome
+        except RuntimeError as error:
+            if not any(word in str(error) for word in _REFUSALS):  # too little memory, or a fault of the map
+                raise
             return outcome
         self.evaluations.append(evaluation)
         return Outcome(image, report)

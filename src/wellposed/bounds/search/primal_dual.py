@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from wellposed.bounds.search.interior_point import Point
-from wellposed.bounds.search.primal_dual_step import Iterate, Newton, Numbers
+from wellposed.bounds.search.primal_dual_step import Iterate, Lengths, Newton, Numbers
 
 _GAP = 2e-10  # to the optimum, relative and for every row of W, at which the search stops
-_ROUGH_GAP = 1e-2  # up to which float32 does
+_ROUGH_GAP = 1e-3  # up to which float32 does
 _RAY = 0.75  # of the largest multiple of the first metric with ΛH + HᵀΛ ⪰ ΛGΛ, where searches start
 _START = 0.97  # of the largest τ there
+_FIRST_LENGTHS = (0.7, 0.7)  # as they are guessed
 _LARGEST_STEPS = 100
 
 
@@ -62,6 +63,14 @@ class PrimalDualSearch:
         Returns:
             None where M(λ) is not positive definite at the start, or C or U is zero.
         """
+        with torch.inference_mode():  # where operations on small matrices cost less
+            found = self._searched(output, deadline)
+        if found is None:
+            return None
+        at, square, steps = found
+        return Point(at.multipliers.clone(), square, steps, at.gap / at.reciprocal, at.dual.clone())
+
+    def _searched(self, output: Tensor, deadline: float) -> tuple[Iterate, float, int] | None:
         seen = float(torch.linalg.matrix_norm(output, 2))
         if not (seen > 0.0 and self._driven > 0.0 and math.isfinite(seen * self._driven)) or self._begin is None:
             return None
@@ -70,27 +79,28 @@ class PrimalDualSearch:
         at = _start(numbers, self._begin)
         if at is None:
             return None
-        rough, first, _ = _approach(*_in_float32(numbers, at), deadline, _ROUGH_GAP)
-        at, second, gap = _approach(numbers, _in_float64(numbers, rough) or at, deadline, _GAP * len(at.multipliers))
+        rough, first, lengths = _approach(*_in_float32(numbers, at), _FIRST_LENGTHS, deadline, _ROUGH_GAP)
+        finer = _in_float64(numbers, rough)
+        at, lengths = (at, _FIRST_LENGTHS) if finer is None else (finer, lengths)
+        at, second, _ = _approach(numbers, at, lengths, deadline, _GAP * len(at.multipliers))
         largest = max(_largest_reciprocal(numbers, at.multipliers), at.reciprocal)
         square = (seen * self._driven) ** 2 / largest
-        return Point(at.multipliers * (seen**2 / largest), square, first + second, gap, at.dual)
+        return replace(at, multipliers=at.multipliers * (seen**2 / largest)), square, first + second
 
 
-def _approach(numbers: Numbers, at: Iterate, deadline: float, goal: float) -> tuple[Iterate, int, float]:
-    """An iterate with a relative gap as small as the goal, or as it gets, the number of steps there, and its gap."""
-    steps, length, gap = 0, 0.5, math.inf
-    while steps < _LARGEST_STEPS and time.monotonic() < deadline:
+def _approach(
+    numbers: Numbers, at: Iterate, lengths: Lengths, deadline: float, goal: float
+) -> tuple[Iterate, int, Lengths]:
+    """An iterate with a relative gap as small as the goal, or as it gets, the number of steps there, and the last lengths."""
+    steps = 0
+    while steps < _LARGEST_STEPS and time.monotonic() < deadline and at.gap > goal * at.reciprocal:
         newton = Newton.at(numbers, at)
-        if newton is None:
+        moved = None if newton is None else newton.step(lengths)
+        if moved is None:  # at the limit of the precision
             break
-        gap = newton.gap / at.reciprocal
-        moved = None if gap <= goal else newton.step(length)
-        if moved is None:  # there, or at the limit of the precision
-            break
-        at, length = moved
+        at, lengths = moved
         steps += 1
-    return at, steps, gap
+    return at, steps, lengths
 
 
 def _condition(numbers: Numbers, multipliers: Tensor) -> Tensor:

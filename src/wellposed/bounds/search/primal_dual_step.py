@@ -8,10 +8,13 @@ corrected as by Mehrotra 1992; −ΛGΛ curves S, which the corrector counts).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+# Complementarity that a step aims at, over the present one: a multiple of what the last step fell short, and at least so much.
+_CENTRING, _LEAST_CENTRE = 0.7, 0.03
 _LENGTHS = (1.0, 0.97, 0.93, 0.88, 0.81, 0.72, 0.6, 0.45, 0.3, 0.15, 0.05, 0.01, 1e-3)  # of steps, as they are tried
 
 
@@ -34,16 +37,20 @@ class Iterate:
     slack: Tensor
     dual: Tensor
 
+    @cached_property
+    def gap(self) -> float:
+        """tr XS, by which τ is below the optimum, once X is feasible."""
+        return float((self.dual * self.slack).sum())
+
+
+Lengths = tuple[float, float]  # of the steps of S and of X, as multiples of what the equations say
+
 
 class Newton:
-    """The equations of one step.
+    """The equations of one step."""
 
-    Attributes:
-        gap: tr XS, by which τ is below the optimum, once X is feasible.
-    """
-
-    def __init__(self, numbers: Numbers, at: Iterate, inverse: Tensor, gap: float) -> None:
-        self._numbers, self._at, self._inverse, self.gap = numbers, at, inverse, gap
+    def __init__(self, numbers: Numbers, at: Iterate, inverse: Tensor) -> None:
+        self._numbers, self._at, self._inverse = numbers, at, inverse
         self._rows = numbers.displacement - numbers.gram * at.multipliers  # K
         self._driven, self._through = self._rows @ at.dual, self._rows @ inverse  # KX, KS⁻¹
         self._dual_seen, self._seen = at.dual @ numbers.output, inverse @ numbers.output  # XCᵀ, S⁻¹Cᵀ
@@ -52,18 +59,16 @@ class Newton:
     def at(cls, numbers: Numbers, at: Iterate) -> Newton | None:
         """The equations there; None at the limit of float64."""
         factor, failed = torch.linalg.cholesky_ex(at.slack)
-        gap = float((at.dual * at.slack).sum())
-        return None if int(failed) or not gap > 0.0 else cls(numbers, at, torch.cholesky_inverse(factor), gap)
+        return None if int(failed) else cls(numbers, at, torch.cholesky_inverse(factor))
 
     def _factor(self) -> tuple[Tensor, Tensor] | None:
         """Of the scaled matrix of the equations, with its scale; None where it is not positive definite."""
         numbers, dual, inverse, size = self._numbers, self._at.dual, self._inverse, len(self._rows)
         matrix = dual.new_empty(size + 1, size + 1)
         block = self._driven * self._through.t()
-        block = block + block.t()
+        block = torch.add(block, block.t(), out=matrix[:size, :size])
         block.addcmul_(self._driven @ self._rows.t(), inverse)
         block.addcmul_((self._through @ self._rows.t()).add_(numbers.gram, alpha=2.0), dual)
-        matrix[:size, :size] = block
         mixed = (self._driven @ numbers.output) * self._seen + self._dual_seen * (self._through @ numbers.output)
         matrix[:size, size] = matrix[size, :size] = -mixed.sum(1)
         matrix[size, size] = ((numbers.output.t() @ self._dual_seen) * (numbers.output.t() @ self._seen)).sum()
@@ -80,24 +85,24 @@ class Newton:
         """ΔS S⁻¹ along a direction, to the first order."""
         along = direction[:-1, None]
         found = torch.addmm(along * self._through, self._rows.t(), along * self._inverse)
-        return found.sub_(float(direction[-1]) * (self._numbers.output @ self._seen.t()))
+        return found.addmm_(self._numbers.output, self._seen.t(), alpha=-float(direction[-1]))
 
     def _curved(self, direction: Tensor) -> Tensor:
         """What S falls short along a direction, to the second order."""
         return direction[:-1, None] * self._numbers.gram * direction[:-1]
 
-    def step(self, guess: float) -> tuple[Iterate, float] | None:
-        """The next iterate, and the shorter of the two lengths of its step; None where there is none.
+    def step(self, guess: Lengths) -> tuple[Iterate, Lengths] | None:
+        """The next iterate, and the lengths of its step; None where there is none.
 
         Args:
-            guess: of the length of the step.
+            guess: of the lengths.
         """
         solved = self._factor()
         if solved is None:
             return None
         factor, scale = solved
         dual, inverse = self._at.dual, self._inverse
-        centre = min(max((1.0 - guess) ** 2, 1e-3), 0.8) * self.gap / len(dual)
+        centre = min(max(_CENTRING * (1.0 - min(guess)), _LEAST_CENTRE), 0.8) * self._at.gap / len(dual)
 
         def solve(right: Tensor) -> Tensor:
             return scale * torch.cholesky_solve((scale * right)[:, None], factor)[:, 0]
@@ -106,7 +111,7 @@ class Newton:
         right[-1] = 1.0
         first = solve(right)
         turned, curved = self._turned(first), self._curved(first)
-        predicted = _symmetric(dual @ turned).add_(dual).neg_()
+        predicted = _symmetric(dual @ turned).neg_().sub_(dual)
         second = _symmetric(torch.addmm(predicted @ turned, dual, curved @ inverse, alpha=-1.0))
         right += self._along(torch.sub(inverse, second, alpha=1.0 / centre).mul_(centre))
         right[:-1] -= 2.0 * ((predicted * self._numbers.gram) @ first[:-1])
@@ -114,7 +119,7 @@ class Newton:
         change = _symmetric(dual @ self._turned(direction)).add_(dual).add_(second).sub_(inverse, alpha=centre).neg_()
         return self._moved(direction, change, guess)
 
-    def _moved(self, direction: Tensor, change: Tensor, guess: float) -> tuple[Iterate, float] | None:
+    def _moved(self, direction: Tensor, change: Tensor, guess: Lengths) -> tuple[Iterate, Lengths] | None:
         """The iterate as far along a direction, and a change of X, as both stay well inside."""
         numbers, at = self._numbers, self._at
         along = direction[:-1]
@@ -122,8 +127,8 @@ class Newton:
         linear = half.add(half.t()).sub_(numbers.seen, alpha=float(direction[-1]))
         curved = self._curved(direction)
         falling = max(-float(direction[-1]) / at.reciprocal, 1e-300)
-        first = longest(guess, at.slack, linear, curved, largest=0.9 / falling)
-        second = longest(guess, at.dual, change)
+        first = longest(guess[0], at.slack, linear, curved, largest=0.9 / falling)
+        second = longest(guess[1], at.dual, change)
         if first is None or second is None:
             return None
         kept = 0.99 if min(first, second) > 0.9 else 0.95
@@ -132,11 +137,11 @@ class Newton:
             at.multipliers + length * along, at.reciprocal + length * float(direction[-1]),
             at.slack + length * linear - length**2 * curved, at.dual + kept * second * change,
         )  # fmt: skip
-        return moved, min(first, second)
+        return moved, (first, second)
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
-    return 0.5 * (matrix + matrix.t())
+    return torch.add(matrix, matrix.t()).mul_(0.5)
 
 
 def longest(
@@ -152,7 +157,8 @@ def longest(
             trial.sub_(curved, alpha=length**2)
         return int(torch.linalg.cholesky_ex(trial)[1]) == 0
 
-    place = min(range(len(_LENGTHS)), key=lambda k: abs(_LENGTHS[k] - guess))
+    place = next(place for place, length in enumerate(_LENGTHS) if length <= guess)
+    place = max(place - 1, 0)  # lengths mostly grow
     if inside(_LENGTHS[place]):
         while place > 0 and inside(_LENGTHS[place - 1]):
             place -= 1
