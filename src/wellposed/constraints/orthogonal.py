@@ -30,10 +30,12 @@ def cayley_orthogonal(parameter: Tensor) -> Tensor:
         return cayley_orthogonal(parameter.mT).mT
     size = parameter.shape[-1]
     upper, lower = parameter[..., :size, :], parameter[..., size:, :]
-    identity = torch.eye(size, dtype=parameter.dtype, device=parameter.device).expand(upper.shape)
-    skew = upper - upper.mH + lower.mH @ lower
-    inverse = inverses(identity + skew)
-    return torch.cat([inverse @ (identity - skew), -2.0 * lower @ inverse], -2)
+    identity = torch.eye(size, dtype=parameter.dtype, device=parameter.device)
+    skew = upper - upper.mH
+    if lower.shape[-2] == 0:
+        return 2.0 * inverses(identity + skew) - identity
+    inverse = inverses(identity + skew + lower.mH @ lower)
+    return torch.cat([2.0 * inverse - identity, -2.0 * lower @ inverse], -2)  # (I + A)⁻¹(I − A) = 2(I + A)⁻¹ − I
 
 
 def skew_exponential(parameter: Tensor) -> Tensor:

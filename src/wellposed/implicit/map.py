@@ -28,7 +28,6 @@ from wellposed.solvers.iterate import Outcome
 from wellposed.solvers.problem import MapProblem
 from wellposed.solvers.solution import Report
 
-
 # One of these words is in every error of torch about an operation that has no derivative.
 _REFUSALS = ("grad", "backward", "differentia")
 

@@ -59,7 +59,7 @@ class SolvingModule(Compilable):
         return rtol, atol
 
     def settings(self, rtol: float, atol: float, *, certified: bool = True) -> Settings:
-        """How the equation is solved, by default by `Picard`, to these tolerances; ``certified`` where errors are to be proved."""
+        """How the equation is solved, by default by `Picard`, to these tolerances; ``certified`` to prove errors."""
         return Settings(
             solver=Picard() if self.solver is None else self.solver, tolerance=Tolerance(rtol, atol),
             max_steps=self.max_steps, on_failure=self.on_failure, gradient=self.gradient, certified=certified,

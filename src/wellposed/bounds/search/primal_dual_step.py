@@ -39,7 +39,7 @@ class Iterate:
 
     @cached_property
     def gap(self) -> float:
-        """tr XS, by which τ is below the optimum, once X is feasible."""
+        """Tr XS, by which τ is below the optimum, once X is feasible."""
         return float((self.dual * self.slack).sum())
 
 
