@@ -78,6 +78,9 @@ class PartlyLinear(Activation):
         return self._joined(value, self.rest.resolvent(value[..., self.linear :], own))
 
 
+_EDGES = ((..., 0, slice(None)), (..., -1, slice(None)), (..., 0), (..., -1))  # of images
+
+
 @dataclass(frozen=True)
 class Bordered(Activation):
     """Another activation inside of images, and zero in their outermost pixels.
@@ -152,6 +155,15 @@ class Bordered(Activation):
     @override
     def resolvent(self, value: Tensor, step: float | Tensor) -> Tensor:
         return self.rest.resolvent(value, step) * self._inside(value)
+
+    @override
+    def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:
+        if value.ndim == 2:
+            return super().reflect(value, step)
+        found = self.rest.reflect(value, step)
+        for edge in _EDGES:  # few pixels, where masks would be read for all
+            found[edge] = -value[edge]
+        return found
 
     @override
     def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:
