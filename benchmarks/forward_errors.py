@@ -54,12 +54,14 @@ def ratios(layer: torch.nn.Module, exact: torch.nn.Module, x: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Print one line per family; exit with an error where one errs more often than it may."""
+    """Print a Markdown table, a line per family; exit with an error where one errs more often than it may."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=100_000, help="of every family")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    print("| family | samples | beyond the tolerance, per cent | largest error over tolerance | median |")
+    print("|---|---|---|---|---|")
     failed = []
     for family in arguments.families:
         found = []
@@ -74,11 +76,9 @@ def main() -> None:
         beyond, worst = float((every > 1.0).double().mean()), float(every.max())
         kept = beyond <= MOST_BEYOND and worst <= LARGEST
         failed += [] if kept else [family]
-        print(
-            f"{family:18s} {len(every)} samples: {beyond:.2e} beyond the tolerance, worst {worst:.3f}, "
-            f"median {float(every.median()):.3f}{'' if kept else '   TOO MANY'}",
-            flush=True,
-        )
+        fault = "" if kept else " TOO MANY"
+        numbers = f"{len(every)} | {100 * beyond:.3f}{fault} | {worst:.2f} | {float(every.median()):.2f}"
+        print(f"| {family} | {numbers} |", flush=True)
     if failed:
         raise SystemExit(f"too inexact: {', '.join(failed)}")
 
