@@ -190,3 +190,14 @@ def test_intervals_hold_what_an_activation_says_of_its_error(wrap):
     exact = torch.relu(value) * (rough(value) != 0.0)
     assert (low <= exact).all() and (high >= exact).all()
     assert float(Coarse().derivative_bound(value).max()) >= 1.0
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
+def test_borders_are_reflected_as_the_resolvent_says(name):
+    bordered = Bordered(wp.activation(name), ((2, 5, 4),))
+    value = testing.randn(3, 2, 5, 4, dtype=torch.float64).requires_grad_()
+    expected = 2.0 * bordered.resolvent(value, 0.7) - value
+    found = bordered.reflect(value, 0.7)
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-14)
+    (slopes,), (known,) = (torch.autograd.grad(image.sum(), value) for image in (found, expected))
+    torch.testing.assert_close(slopes, known, rtol=0.0, atol=1e-12)
