@@ -4,8 +4,8 @@ A minimal-norm attack comes first: DeepFool or, in ℓ1, for which DeepFool has 
 Projected gradient descent at each radius goes after the margin, largest wrong logit less the right one: unlike the cross-entropy,
 the margin has a gradient that does not vanish where the network is sure. Gradients of implicit layers are exact.
 
-Foolbox's attacks have steps and thresholds of their own, which are about inputs of size one. Inputs in a box of their own, whatever
-their size, are attacked in units that `wellposed.attacks.units` chooses.
+Foolbox's attacks have steps and thresholds of their own, which are about inputs of size one. Inputs in a box of their own are
+attacked in units that `wellposed.attacks.units` chooses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a classifier has learned anything, which every table must say: what is certified of a constant means nothing."""
+"""Whether a network has learned anything, which every table must say: what is certified of a constant means nothing."""
 
 from __future__ import annotations
 
@@ -44,3 +44,44 @@ def learned(predictions: Tensor, labels: Tensor) -> Learned:
     commonest = int(torch.bincount(labels).max())
     wrong = int((predictions != labels).sum())
     return Learned(wrong / len(labels), (len(labels) - commonest) / len(labels), len(predictions.unique()))
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """Estimates of numbers, against whoever always names their means.
+
+    Attributes:
+        error: root of the mean squared error.
+        mean_error: that of whoever always names the means of the wanted numbers.
+        is_constant: whether all estimates are the same.
+    """
+
+    error: float
+    mean_error: float
+    is_constant: bool
+
+    @property
+    def remark(self) -> str:
+        """A sentence about a network that has learned nothing; else empty."""
+        if self.is_constant:
+            return "Its estimates are constant: it has learned nothing, and whatever is certified of it says nothing."
+        if self.error >= self.mean_error * (1.0 - _ROUNDING):
+            return f"It errs no less than whoever always names the mean, whose root mean squared error is {self.mean_error:.4g}."
+        return ""
+
+
+def estimated(estimates: Tensor, wanted: Tensor) -> Estimated:
+    """Judge estimates.
+
+    Args:
+        estimates: shape (samples, outputs), at least one sample.
+        wanted: the true numbers, of the same shape.
+    """
+    found, truth = estimates.double(), wanted.double()
+    error, mean_error = ((values - truth).square().mean().sqrt() for values in (found, truth.mean(0)))
+    return Estimated(float(error), float(mean_error), len(found) > 1 and bool((found == found[0]).all()))
+
+
+def as_part(remark: str) -> list[str]:
+    """A sentence as a part of a line: none where it is empty."""
+    return [remark[0].lower() + remark[1:].removesuffix(".")] if remark else []

@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from wellposed.certificates import certify
 from wellposed.certificates.order import must_be_ordered
 from wellposed.errors import InputError, check
 from wellposed.experiments.certificate_files import file_certificate
+from wellposed.experiments.learning import Estimated, as_part, estimated
 from wellposed.experiments.results import in_norm
 from wellposed.network import materialise
 from wellposed.numerics.norm import norm_named
@@ -39,6 +41,8 @@ class Estimate:
         left_out: what the budget of the certificate did not suffice for, in words.
         unfiled: why there is no certificate file; empty where there is one.
         weights_sha256: digest of the weight file.
+        mean_error: see `Estimated`.
+        is_constant: see `Estimated`.
     """
 
     norm: str
@@ -51,6 +55,15 @@ class Estimate:
     left_out: Sequence[str]
     unfiled: str
     weights_sha256: str
+    mean_error: float
+    is_constant: bool
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader must know, in words: nothing learned, inputs not solved, searches left out."""
+        nothing = as_part(Estimated(self.error, self.mean_error, self.is_constant).remark)
+        solves = [f"the solve did not converge for {self.unsolved} inputs"] if self.unsolved else []
+        return nothing + solves + [f"left out: {part}" for part in self.left_out]
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.slope)
@@ -89,16 +102,17 @@ def certify_estimates(
         network, norm=norm, inputs=x[:: max(1, len(x) // _WITNESS_INPUTS)], method=method, seconds=seconds
     )
     assert certificate.lower_bound is not None  # inputs were given
-    squares, unsolved, count = 0.0, 0, 0
-    for inputs, wanted in zip(x.split(_BATCH), targets.split(_BATCH), strict=True):
+    estimates, unsolved = list[Tensor](), 0
+    for inputs in x.split(_BATCH):
         result = network.bounded(inputs)
-        squares += float((result.logits.double() - wanted.double()).square().sum())
+        estimates.append(result.logits)
         unsolved += int(result.unsolved.sum())
-        count += len(inputs)
-        done(count, len(x))
+        done(sum(map(len, estimates)), len(x))
+    what = estimated(torch.cat(estimates), targets)
     estimate = Estimate(
-        norm, count, (squares / torch.numel(targets)) ** 0.5, certificate.lipschitz, certificate.lower_bound, unsolved,
+        norm, len(x), what.error, certificate.lipschitz, certificate.lower_bound, unsolved,
         certificate.method, certificate.left_out, file_certificate(run, certificate), file_digest(RunFolder(run).weights),
+        what.mean_error, what.is_constant,
     )  # fmt: skip
     write_json(in_norm(RunFolder(run).slope, norm), asdict(estimate))
     return estimate
@@ -114,5 +128,4 @@ def as_text(run: Path, found: Estimate) -> str:
     about = about_run(run)
     if about.data_sha256:
         text += f", inputs in {about.units}"
-    solves = [f"the solve did not converge for {found.unsolved} inputs"] if found.unsolved else []
-    return "; ".join([text, *about.remarks, *solves, *(f"left out: {part}" for part in found.left_out)])
+    return "; ".join([text, *about.remarks, *found.remarks])

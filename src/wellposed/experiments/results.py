@@ -11,7 +11,7 @@ import torch
 
 from wellposed.certificates.order import must_be_ordered
 from wellposed.errors import CertificateError, CheckpointError, InputError, check, check_fields
-from wellposed.experiments.learning import Learned
+from wellposed.experiments.learning import Learned, as_part
 from wellposed.training.files import file_digest, read_json, write_json
 from wellposed.training.folder import RunFolder
 
@@ -128,8 +128,7 @@ def _nothing_learned(error: float, majority_error: float | None, classes_named: 
     """`Learned.remark` as a part of a line, where there is one."""
     if majority_error is None or classes_named is None:
         return []
-    words = Learned(error, majority_error, classes_named).remark.removesuffix(".")
-    return [words[0].lower() + words[1:]] if words else []
+    return as_part(Learned(error, majority_error, classes_named).remark)
 
 
 def keep_certified(run: Path, found: Certified, norm: str = "2", other_data: str | None = None) -> None:

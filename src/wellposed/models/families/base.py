@@ -12,6 +12,7 @@ from wellposed.data.base import Data
 from wellposed.errors import check
 from wellposed.models.classifier import classifier
 from wellposed.models.penalties import product_of_norms
+from wellposed.models.units import ending_linear
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,14 @@ class Family(ABC):
         """
 
     def model(self, data: Data) -> nn.Module:
-        """The whole model for a data set, with fresh weights: of images and vectors, `classifier` around `build`."""
+        """The whole model for a data set, with fresh weights: of images and vectors, `classifier` around `build`.
+
+        Its outputs are standardised until `wellposed.models.units.settle`, where the task is about numbers with units.
+        """
         samples = data.as_tensors(f"data={data.name!r}")
         std = samples.std if self.scales_input else (1.0,) * len(samples.std)
-        return classifier(self.build(samples.shape, samples.task.outputs), samples.mean, std, samples.shape)
+        body = ending_linear(self.build(samples.shape, samples.task.outputs), samples.task)
+        return classifier(body, samples.mean, std, samples.shape)
 
     def constant(self, model: nn.Module, norm: str) -> Tensor:
         """A Lipschitz constant to make small in training, with its graph; rounding is not counted.
