@@ -35,6 +35,10 @@ class NotConvergedError(WellposedError, RuntimeError):
     """A solve ended without reaching its tolerance and the caller asked for an error."""
 
 
+class DivergedError(WellposedError, RuntimeError):
+    """A training ended in numbers that are not finite; the message says what to change."""
+
+
 class MissingExtraError(WellposedError, ImportError):
     """A feature needs a package from one of the optional extras."""
 

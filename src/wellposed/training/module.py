@@ -14,7 +14,7 @@ from wellposed.models.units import settle
 from wellposed.training.config import TrainConfig
 from wellposed.training.loaders import epoch_seed
 from wellposed.training.losses import project, projected_parts
-from wellposed.training.stepping import SteppingModule
+from wellposed.training.stepping import SteppingModule, check_finite
 from wellposed.training.worst_case import worst_logits
 
 
@@ -73,6 +73,7 @@ class TaskModule(SteppingModule):
         super().training_step(stretch, index)
         if self.trainer.is_last_batch:
             mean = torch.stack(self._losses).sum() / self._samples
+            check_finite(mean, self.current_epoch)
             self.log("train/loss", mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
             self._losses, self._samples = [], 0
 

@@ -14,6 +14,7 @@ from wellposed.data import Task, TensorData
 from wellposed.training.loaders import evaluation_loader, training_loader
 from wellposed.training.losses import project
 from wellposed.training.module import log_scores
+from wellposed.training.stepping import check_finite
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -58,6 +59,10 @@ class TrainingModule(lightning.LightningModule):
     def on_train_batch_end(self, *batch: Any) -> None:
         """Project constraints that are kept by projection."""
         project(self.model)
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to go on where the loss is not finite."""
+        check_finite(self.trainer.callback_metrics["train/loss"], self.current_epoch)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Loss and score of a batch of the validation part."""
