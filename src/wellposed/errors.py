@@ -18,6 +18,8 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LONGEST = 120  # letters of a value in a message
+
 
 class WellposedError(Exception):
     """Root of every error raised on purpose by this library."""
@@ -107,7 +109,18 @@ def require(module: str, extra: str) -> ModuleType:
 def check(condition: bool, argument: str, value: object, mend: str) -> None:
     """Raise an `InputError` that names the argument, its value and the mend unless the condition holds."""
     if not condition:
-        raise InputError(f"{argument}={value!r}: {mend}")
+        raise InputError(f"{argument}={shown(value)}: {mend}")
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: arrays by their shape, long texts cut, objects without a text of their own by their kind."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and math.prod(shape) != 1:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = repr(value)
+    if isinstance(value, type) or callable(value) or text.startswith("<"):
+        return str(getattr(value, "__name__", type(value).__name__))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def check_number(argument: str, value: object, low: float, high: float, mend: str) -> None:
@@ -169,7 +182,7 @@ def choices(argument: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise an `InputError` with the nearest suggestion unless the value is one of those allowed."""
     if value not in allowed:
         raise InputError(
-            f"{argument}={value!r}: expected one of {', '.join(map(repr, allowed))}{_nearest(value, allowed)}"
+            f"{argument}={shown(value)}: expected one of {', '.join(map(repr, allowed))}{_nearest(value, allowed)}"
         )
 
 

@@ -13,6 +13,7 @@ from wellposed.data import Data
 from wellposed.errors import require
 from wellposed.experiments.iterations import iterations
 from wellposed.experiments.tables import Row, Summary, summarise
+from wellposed.training.about import about_run
 from wellposed.training.files import make_folder, write_text
 from wellposed.training.folder import RunFolder, read_environment
 from wellposed.training.run import load_run
@@ -33,12 +34,16 @@ class Compared:
         iterations: of the solves of all layers together, for the first test inputs, to the tolerance of evaluation; None where
             nothing is solved.
         seconds: of training, on whatever machine that was; None where that was not noted.
+        data: name of the set.
+        data_sha256: of a user's own data; empty for sets that are known by name.
     """
 
     summary: Summary
     parameters: int
     iterations: float | None
     seconds: float | None
+    data: str = ""
+    data_sha256: str = ""
 
     def at(self, radius: float) -> Row:
         """The accuracies at one of the radii."""
@@ -63,7 +68,17 @@ def compared(run: Path, radii: Sequence[float], data_root: Path | None, own_data
     noted = RunFolder(run).environment
     seconds = read_environment(run).get("seconds") if noted.exists() else None
     parameters = sum(part.numel() for part in model.parameters())
-    return Compared(summary, parameters, iterations(model, _first_inputs(data, str(run))), seconds)
+    steps = iterations(model, _first_inputs(data, str(run)))
+    return Compared(summary, parameters, steps, seconds, data.name, about_run(run).data_sha256)
+
+
+def differing_data(entries: Sequence[Compared]) -> str:
+    """A sentence where runs are about different data, whose accuracies do not compare; else empty."""
+    known = {(entry.data, entry.data_sha256) for entry in entries}
+    if len(known) < 2:
+        return ""
+    names = ", ".join(f"{Path(entry.summary.run).name} {entry.data}" for entry in entries)
+    return f"These runs are on different data, so that their accuracies and constants do not compare: {names}."
 
 
 def _first_inputs(data: Data, run: str) -> Any:
@@ -101,7 +116,8 @@ def as_text(entries: Sequence[Compared], radius: float) -> str:
         aligned = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
         return "  ".join([name.ljust(widths[0]), *aligned, remarks]).rstrip()
 
-    return "\n".join(map(line, rows))
+    said = differing_data(entries)
+    return "\n".join([*map(line, rows), *([said] if said else [])])
 
 
 def write_comparison(entries: Sequence[Compared], radius: float, folder: Path) -> Path:
@@ -127,7 +143,8 @@ def write_comparison(entries: Sequence[Compared], radius: float, folder: Path) -
     page = folder / "compare.html"
     content = template.render(
         header=header_of(radius), rows=[cells_of(entry, radius) for entry in entries], radius=radius,
-        summaries=[entry.summary for entry in entries], picture=base64.b64encode(picture.read_bytes()).decode(),
+        summaries=[entry.summary for entry in entries], differing=differing_data(entries),
+        picture=base64.b64encode(picture.read_bytes()).decode(),
     )  # fmt: skip
     write_text(page, content)
     return page

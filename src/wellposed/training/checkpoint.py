@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -56,7 +57,7 @@ def load_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
     except (ValueError, TypeError, AttributeError, WellposedError) as error:
         raise CheckpointError(f"{path}: corrupt (its header holds no settings: {error}); train again") from error
     if stored.family != config.family:
-        raise CheckpointError(f"{path}: weights of {stored.family!r}, but the configuration asks for {config.family!r}")
+        raise CheckpointError(f"{path}: its weights are of {_differing(stored, config)}; give those of this run")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -72,6 +73,15 @@ def load_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
         model.load_state_dict(tensors)
     except WellposedError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _differing(stored: TrainConfig, config: TrainConfig) -> str:
+    """Where the families of two configurations differ, in words."""
+    if stored.family.name != config.family.name:
+        return f"the family {stored.family.name}, and the configuration names {config.family.name}"
+    (first, second) = (dataclasses.asdict(one.family) for one in (stored, config))
+    name = next(name for name in first if first[name] != second[name])
+    return f"{name}={first[name]!r}, and the configuration has {name}={second[name]!r}"
 
 
 def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
