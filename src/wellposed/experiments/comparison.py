@@ -14,7 +14,7 @@ from wellposed.errors import require
 from wellposed.experiments.iterations import iterations
 from wellposed.experiments.tables import Row, Summary, summarise
 from wellposed.training.about import about_run
-from wellposed.training.files import make_folder, write_text
+from wellposed.training.files import legible, make_folder, write_text
 from wellposed.training.folder import RunFolder, read_environment
 from wellposed.training.run import load_run
 
@@ -146,7 +146,7 @@ def write_comparison(entries: Sequence[Compared], radius: float, folder: Path) -
         summaries=[entry.summary for entry in entries], differing=differing_data(entries),
         picture=base64.b64encode(picture.read_bytes()).decode(),
     )  # fmt: skip
-    write_text(page, content)
+    write_text(page, legible(content))
     return page
 
 
@@ -190,7 +190,7 @@ def _points(axes: Any, entry: Compared, row: Row, number: Callable[[Compared, Ro
     x = number(entry, row)
     known = [100 * value for value in (row.certified, row.attacked) if value is not None]
     colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS) % len(_MARKERS)]
-    axes.plot([], [], marker, color=colour, label=Path(entry.summary.run).name)
+    axes.plot([], [], marker, color=colour, label=legible(Path(entry.summary.run).name))
     if x is None:
         return
     axes.plot([x] * len(known), known, "-", color=colour, linewidth=1)

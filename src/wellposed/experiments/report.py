@@ -11,7 +11,7 @@ from wellposed.errors import require
 from wellposed.experiments.plots import draw
 from wellposed.experiments.results import read_attacked, read_certified
 from wellposed.experiments.tables import Summary, header, summarise
-from wellposed.training.files import write_text
+from wellposed.training.files import legible, write_text
 from wellposed.training.folder import RunFolder, read_environment
 
 _TITLES = {
@@ -52,7 +52,7 @@ def write_report(
         summary=summary,
         attacked=attacked,
         certified=certified,
-        config=folder.config.read_text(encoding="utf-8"),
+        config=folder.config.read_bytes().decode(errors="backslashreplace"),
         environment={key: value for key, value in known.items() if key not in ("metrics", "files")},
         pictures=[
             (_TITLES[name], base64.b64encode(pictures[name].read_bytes()).decode())
@@ -61,5 +61,5 @@ def write_report(
         ],
     )
     target = run / "report.html"
-    write_text(target, page)
+    write_text(target, legible(page))
     return target, summary

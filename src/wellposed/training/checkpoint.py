@@ -90,23 +90,22 @@ def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     Raises:
         CheckpointError: the file is missing, is a pickle or corrupt, or was not written by this library.
     """
-    safetensors = require("safetensors", "train")
+    safetensors = require("safetensors.torch", "train")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; is this a finished run?")
     try:
-        with path.open("rb") as stream:
-            start = stream.read(9)
+        content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror}); give the --out of `wellposed train`"
         ) from error
     # A safetensors file starts with the length of its header, whose first byte may be that of a pickle, and a brace.
-    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
+    if content[:2] == b"PK" or (content[:1] == b"\x80" and content[8:9] != b"{"):
         raise CheckpointError(f"{path}: a pickle, which can run code when loaded; convert it to safetensors first")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        tensors = safetensors.load(content)
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     except Exception as error:  # safetensors raises its own type and OSError alike
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); train again") from error
     if header.get("format") not in (FORMAT, SEALED_FORMAT) or "config" not in header:
