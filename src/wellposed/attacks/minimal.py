@@ -23,12 +23,13 @@ from wellposed.attacks.leaving import unchanged
 from wellposed.attacks.search import Judge, Search
 from wellposed.attacks.units import FAR, Moved, first_order_distances
 from wellposed.certificates.radius import check_labels
-from wellposed.errors import InputError, check, check_number, require
+from wellposed.errors import InputError, check, check_number, checked_options, require
 from wellposed.numerics.norm import Norm, norm_named
 
 _BATCH = 250  # inputs attacked at a time
 
 
+@checked_options
 def adversarial_distances(
     model: nn.Module,
     x: Tensor,

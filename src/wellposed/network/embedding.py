@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import ReLU
-from wellposed.errors import CertificateError, InputError
+from wellposed.errors import CertificateError, InputError, checked_options
 from wellposed.guarantee import proved_monotonicity
 from wellposed.layers.embedded import Embedding as Embedding
 from wellposed.layers.embedded import embedder
@@ -89,6 +89,7 @@ def _empty(*shape: int) -> Tensor:
 
 
 @torch.no_grad()
+@checked_options
 def embed(network: nn.Module | Network) -> Embedding:
     """An equilibrium network with exactly the outputs of a given network, and its metric and Lipschitz bound.
 

@@ -9,7 +9,7 @@ import threading
 import torch
 from torch import nn
 
-from wellposed.errors import CertificateError, InputError, check, failing_as_unprovable
+from wellposed.errors import CertificateError, InputError, check, checked_options, failing_as_unprovable
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.network.chance import generators_kept
 from wellposed.network.forward_tracing import has_own_forward
@@ -26,6 +26,7 @@ from wellposed.network.tracing import trace
 Found = list[tuple[str, nn.Module]]
 
 
+@checked_options
 def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None = None) -> Network:
     """The network that a model is now, with the numbers that run: what certificates, verifiers and bounds are about.
 

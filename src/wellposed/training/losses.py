@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
-from wellposed.errors import InputError, check
+from wellposed.errors import InputError, check, checked_options
 from wellposed.models.penalties import product_of_norms as product_of_norms
 from wellposed.training.worst_case import worst_logits as worst_logits
 
 
+@checked_options
 def margin_logits(logits: Tensor, labels: Tensor, lipschitz: Tensor | float, radius: float) -> Tensor:
     """Logits in the worst case within a Euclidean radius, by a Lipschitz constant; cross-entropy takes them for logits.
 
@@ -39,6 +40,7 @@ def margin_logits(logits: Tensor, labels: Tensor, lipschitz: Tensor | float, rad
     return logits + math.sqrt(2.0) * radius * lipschitz * others
 
 
+@checked_options
 def certified_margins(logits: Tensor, labels: Tensor) -> Tensor:
     """The label's logit less the largest other one, shape (batch,), with its graph: over √2·L, the certified radius.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from wellposed.data import Task, TensorData
+from wellposed.errors import checked_options
 from wellposed.training.loaders import evaluation_loader, training_loader
 from wellposed.training.losses import project
 from wellposed.training.module import log_scores
@@ -30,6 +31,7 @@ class TrainingModule(lightning.LightningModule):
         loss: maps model, inputs and targets to what a step makes smaller; None for the task's own loss.
     """
 
+    @checked_options
     def __init__(
         self,
         model: nn.Module,
@@ -90,6 +92,7 @@ class TrainingData(lightning.LightningDataModule):
         seed: of the order of the training samples, which differs from epoch to epoch.
     """
 
+    @checked_options
     def __init__(self, data: TensorData, *, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
         self.data, self._batch_size, self._seed = data, batch_size, seed

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import of_module
-from wellposed.errors import InputError
+from wellposed.errors import InputError, checked_options
 from wellposed.layers.interval import state_interval
 from wellposed.network.kinds import Block, block_of
 
 
+@checked_options
 def worst_logits(model: nn.Module, x: Tensor, labels: Tensor, radius: float) -> Tensor:
     """Upper bounds of y_j − y_label over all valid pixels within ``radius`` of an image; differentiable, without rounding.
 

@@ -12,13 +12,14 @@ from wellposed.data.base import ImageData, Source, TensorData
 from wellposed.data.own.arrays import Samples, as_array, classes_tensor, inputs_tensor, numbers_tensor
 from wellposed.data.tasks import Classification, Regression, Task
 from wellposed.data.vectors import VectorData
-from wellposed.errors import DataError, choices
+from wellposed.errors import DataError, checked_options, choices
 
 TASKS = ("classification", "regression")
 PARTS = ("train", "validation", "test")
 _EVERY = 5  # of this many samples, one goes to the test part where none was given
 
 
+@checked_options
 def from_arrays(
     arrays: Mapping[str, Any], *, name: str = "arrays", task: str = "classification", source: Source | None = None
 ) -> TensorData:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from wellposed.data.base import Data
-from wellposed.errors import check
+from wellposed.errors import check, check_fields
 from wellposed.models.classifier import classifier
 from wellposed.models.penalties import product_of_norms
 from wellposed.models.units import ending_linear
@@ -35,6 +35,7 @@ class Family(ABC):
     """Limit on the iterations of a solve."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check(self.width > 0, "width", self.width, "must be a positive integer")
         check(self.rtol > 0, "rtol", self.rtol, "must be positive")
         check(self.max_steps >= 1, "max_steps", self.max_steps, "must be at least 1")
