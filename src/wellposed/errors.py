@@ -200,8 +200,8 @@ def choices(argument: str, value: str, allowed: tuple[str, ...]) -> None:
 def checked_options(function: Callable[P, R]) -> Callable[P, R]:
     """Turn an unknown keyword into an `OptionError` with a suggestion, and an argument of another kind into an `InputError`.
 
-    Kinds are those of annotations: numbers, truth values, texts and tuples of these are checked before the call; other classes only
-    where it fails with an error of another library.
+    Kinds are those of annotations: numbers, truth values, texts and tuples of these are checked before the call; other classes
+    only where it fails with an error of another library.
     """
     signature = inspect.signature(function)
     parameters = signature.parameters.values()

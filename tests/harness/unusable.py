@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +31,9 @@ VALID: dict[str, Callable[[], Any]] = {
     "out_channels": lambda: 2, "window": lambda: 2, "mean": lambda: (0.5,), "std": lambda: (0.5,),
     "model": lambda: _model(), "network": lambda: _model(), "layer": lambda: wp.MonDEQ(3, 4),
     "perturbed": lambda: wp.MonDEQ(3, 4),
-    "x": lambda: torch.rand(4, 3), "inputs": lambda: torch.rand(4, 3), "labels": lambda: torch.tensor([0, 1, 0, 1]),
+    "x": lambda: torch.rand(4, 3), "inputs": lambda: torch.rand(4, 3),
+    "worst_logits.model": lambda: nn.Sequential(wp.NEMON(3, 4), nn.Linear(4, 2)).eval(),
+    "labels": lambda: torch.tensor([0, 1, 0, 1]),
     "logits": lambda: torch.rand(4, 2), "radius": lambda: 0.1, "radii": lambda: [0.1], "lipschitz": lambda: 1.0,
     "which": lambda: "relu", "f": lambda: torch.tanh, "z0": lambda: torch.zeros(2, 3), "block": lambda: _cell(),
     "input_shape": lambda: (3,), "edge_index": lambda: torch.tensor([[0, 1], [1, 0]]), "nodes": lambda: 2,
@@ -72,11 +76,12 @@ SUBJECTS: dict[str, Callable[..., Any]] = {
         name: getattr(wp, name)
         for name in (
             "Adaptive", "Anderson", "Averaged", "Broyden", "ConvLBEN", "ConvMonDEQ", "ConvNEMON", "ConvOrthogonalDEQ",
-            "ConvPcDEQ",            "Contraction", "DEQ", "DouglasRachford", "Exact", "ForwardBackward", "Graphs", "GroupSort", "ImplicitGraph", "LBEN",
-            "MonDEQ", "MultiScaleMonDEQ", "NEMON", "NewtonKrylov", "Normalize", "OrthogonalConv2d", "OrthogonalDEQ",
-            "OrthogonalLinear", "PcDEQ", "PeacemanRachford", "Phantom", "Residual", "SLL", "Sandwich", "TrainingData",
-            "TrainingModule", "UnitPool2d", "Verifier", "activation", "certify", "deployable", "embed", "fixed_point",
-            "materialise", "normalised", "pac_bayes", "perturbation_bound", "well_posedness", "witness", "wrap", "train",
+            "ConvPcDEQ", "Contraction", "DEQ", "DouglasRachford", "Exact", "ForwardBackward", "Graphs", "GroupSort",
+            "ImplicitGraph", "LBEN", "MonDEQ", "MultiScaleMonDEQ", "NEMON", "NewtonKrylov", "Normalize", "OrthogonalConv2d",
+            "OrthogonalDEQ", "OrthogonalLinear", "PcDEQ", "PeacemanRachford", "Phantom", "Residual", "SLL", "Sandwich",
+            "TrainingData", "TrainingModule", "UnitPool2d", "Verifier", "activation", "certify", "deployable", "embed",
+            "fixed_point", "materialise", "normalised", "pac_bayes", "perturbation_bound", "well_posedness", "witness", "wrap",
+            "train",
         )
     },
     **{name: getattr(losses, name) for name in ("margin_logits", "certified_margins", "product_of_norms", "worst_logits")},
@@ -125,3 +130,34 @@ def _needed(subject: str) -> list[str]:
 
 def _valid(subject: str, name: str) -> Callable[[], Any]:
     return VALID.get(f"{subject}.{name}", VALID.get(name))
+
+
+def names(call: Call, message: str) -> bool:
+    """Whether a message names the argument or, where arguments do not fit each other, another one of the call."""
+    others = "|".join(_parameters(call.subject))
+    called = _CALLED.get((call.subject, call.argument), call.argument)
+    return call.argument in message or called in message or re.match(rf"({others})\b", message) is not None
+
+
+_CALLED = {
+    ("activation", "which"): "activation", ("load_images", "name"): "data", ("load_vectors", "name"): "data",
+}  # fmt: skip
+
+
+def must_be_refused(call: Call) -> bool:
+    """Whether no function can take a value for that argument."""
+    return call.value in ("nan", "an object", "a list of text") and (call.subject, call.argument) not in _TAKE_ANYTHING
+
+
+_TAKE_ANYTHING = {("load_images", "data_root")}  # for a set that needs no files
+
+
+def refusal(call: Call) -> str | None:
+    """The library's own message about a call; None where it was taken."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            call()
+        except wp.WellposedError as error:
+            return str(error)
+    return None

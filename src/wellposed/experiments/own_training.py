@@ -134,7 +134,11 @@ def train(
         True
     """
     lightning = require("lightning", "train")
-    check(epochs >= 1 and batch_size >= 1, "epochs, batch_size", (epochs, batch_size), "must be at least 1")
+    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
+        check(count >= 1, name, count, "must be at least 1")
+    check(patience >= 0, "patience", patience, "must not be negative")
+    check(0 <= seed < 2**32, "seed", seed, "must lie in 0…2³² − 1")
+    check(loss is None or callable(loss), "loss", loss, "must be a function of model, inputs and targets")
     samples = _samples(data, task, target, validation, patience)
     from wellposed.training.trainer import same_generators_and_seed
 

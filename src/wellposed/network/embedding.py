@@ -29,7 +29,7 @@ from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.plain import is_plain
-from wellposed.network.materialise import materialise
+from wellposed.network.materialise import check_model, materialise
 from wellposed.network.network import Network
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
@@ -101,6 +101,7 @@ def embed(network: nn.Module | Network) -> Embedding:
     Raises:
         InputError: another kind of block, or no state at all.
     """
+    check_model("network", network)
     try:
         found = materialise(network)
     except CertificateError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from wellposed.data import Task, TensorData
-from wellposed.errors import checked_options
+from wellposed.errors import InputError, check, checked_options, shown
 from wellposed.training.loaders import evaluation_loader, training_loader
 from wellposed.training.losses import project
 from wellposed.training.module import log_scores
 from wellposed.training.stepping import check_finite
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def check_steps(learning_rate: float, weight_decay: float) -> None:
+    """Refuse unusable options of Adam."""
+    check(0.0 < learning_rate < math.inf, "learning_rate", learning_rate, "must be positive and finite")
+    check(0.0 <= weight_decay < math.inf, "weight_decay", weight_decay, "must be finite and not negative")
 
 
 class TrainingModule(lightning.LightningModule):
@@ -42,6 +49,11 @@ class TrainingModule(lightning.LightningModule):
         loss: Loss | None = None,
     ) -> None:
         super().__init__()
+        check_steps(learning_rate, weight_decay)
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model={shown(model)}: must be a torch.nn.Module")
+        if not isinstance(task, Task):
+            raise InputError(f"task={shown(task)}: must be the task of a data set, such as data.task")
         self.model, self.task = model, task
         self._rates = learning_rate, weight_decay
         self._loss = loss or (lambda module, x, targets: task.loss(module(x), targets))
@@ -95,6 +107,9 @@ class TrainingData(lightning.LightningDataModule):
     @checked_options
     def __init__(self, data: TensorData, *, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
+        if not isinstance(data, TensorData):
+            raise InputError(f"data={shown(data)}: must be a data set, as of wellposed.data.load_file or from_arrays")
+        check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
         self.data, self._batch_size, self._seed = data, batch_size, seed
 
     def train_dataloader(self) -> DataLoader[Any]:
