@@ -125,9 +125,9 @@ def test_norms_are_proved_from_above():
 def test_files_of_other_formats_are_refused_with_the_mend(format, tmp_path, capsys):
     (tmp_path / "c.json").write_text(json.dumps({"format": format, "norm": "2", "weights_sha256": "0" * 64}))
     (tmp_path / "w.safetensors").write_bytes(b"\0" * 100)
-    assert run(["verify", str(tmp_path / "c.json"), str(tmp_path / "w.safetensors")]) == 1
-    told = capsys.readouterr().out
-    assert "FAILED  format" in told and "certify again" in told
+    assert run(["verify", str(tmp_path / "c.json"), str(tmp_path / "w.safetensors")]) == 2
+    told = capsys.readouterr().err
+    assert "c.json: no intact certificate (format" in told and "certify again" in told
 
 
 def test_weights_are_no_model(tmp_path):
