@@ -49,6 +49,8 @@ def _check_pair(logits: Tensor, labels: Tensor) -> None:
         raise InputError(
             f"logits={shown(logits)}: needs a floating-point tensor of shape (batch, classes), two classes or more"
         )
+    if isinstance(labels, Tensor) and labels.shape != logits.shape[:1]:
+        raise InputError(f"labels: has shape {tuple(labels.shape)} for logits of shape {tuple(logits.shape)}")
     check_labels(labels, len(logits))
     inside = not len(labels) or 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]
     check(inside, "labels", labels, f"must lie in 0…{logits.shape[1] - 1}")
