@@ -223,7 +223,7 @@ def _nearest(
     return [
         {
             "index": i, "distance": float(distances[i]), "label": int(y[i]), "prediction": int(predictions[i]),
-            "image": x[i, 0].tolist(), "adversarial": examples[i, 0].tolist(),
+            "image": x[i].tolist(), "adversarial": examples[i].tolist(),
         }
         for i in nearest.tolist()
         if 0.0 < float(distances[i]) < float("inf")
