@@ -214,7 +214,10 @@ def _panel(axes: Any, entries: Sequence[Compared], radius: float, place: int) ->
     for run, entry in enumerate(entries):
         _points(axes, entry, entry.at(radius), number, run)
     axes.set(xlabel=label, ylabel=f"accuracy at radius {radius:g}, %", ylim=(-3, 103))
-    if logarithmic:
+    known = [x for entry in entries if (x := number(entry, entry.at(radius))) is not None]
+    if (
+        logarithmic and known and max(known) >= 10 * min(known) > 0
+    ):  # within a decade a logarithmic axis has no room for its names
         axes.set_xscale("log")
 
 

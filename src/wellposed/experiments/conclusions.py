@@ -36,7 +36,7 @@ def _found(row: Row, where: str) -> str:
 
 def _meaning(summary: Summary, row: Row) -> str:
     if summary.warning:
-        return f"None of this speaks for the network: {summary.warning}"
+        return f"None of this speaks for the network, since {summary.warning}"
     if row.certified is None:
         return "Nothing is proved of what withstood, since a stronger attack may succeed where these failed"
     if row.attacked is None:
@@ -71,7 +71,7 @@ def conclusions_on_estimates(found: Estimate) -> tuple[str, str]:
         explained = 1.0 - (found.error / found.mean_error) ** 2
         first += f", and explain {percent(max(explained, 0.0))} % of the targets' variance"
     if found.warning:
-        return f"{first}.", f"None of this speaks for the network: {found.warning}."
+        return f"{first}.", f"None of this speaks for the network, since {found.warning}."
     apart = ratio(found.lower_bound, found.slope)
     known = f"to within {percent(apart - 1.0)} %" if apart <= _CLOSE else f"to a factor of {apart:.3g}"
     return (

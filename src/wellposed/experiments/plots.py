@@ -123,7 +123,7 @@ def training(metrics: list[dict[str, float]]) -> Drawn:
         right.set_visible(False)
     axes.legend(
         lines, [line.get_label() for line in lines], frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0),
-        ncols=3,
+        ncols=2,
     )  # fmt: skip
     (first, most), (last, least) = losses[0], losses[-1]
     alt = f"Training loss from {most:.3g} in epoch {first:g} to {least:.3g} in epoch {last:g}."

@@ -61,7 +61,8 @@ def trained(run: Path) -> str:
     known = read_environment(run) if RunFolder(run).environment.exists() else {}
     if "imported" in known:
         return f"not by wellposed: read from {known['imported']}, laid out as {known['layout']}"
-    return ", ".join([*_made(known), *(f"{value} {unit}" for value, unit in _spent(known))]) or "not noted"
+    spent = [f"took {known['seconds']} s"] if "seconds" in known else []
+    return ", ".join([*_made(known), *spent]) or "not noted"
 
 
 def page_made(command: Sequence[str]) -> str:
@@ -75,8 +76,4 @@ def _made(known: dict[str, Any]) -> list[str]:
     parts += [f"commit {known['commit']}"] if known.get("commit") else []
     parts += [f"on {known['date']}"] if known.get("date") else []
     parts += [f"by {known['command']}"] if known.get("command") else []
-    return parts + [f"{name} {known[name]}" for name in ("torch", "python", "machine") if known.get(name)]
-
-
-def _spent(known: dict[str, Any]) -> list[tuple[Any, str]]:
-    return [(known[name], unit) for name, unit in (("threads", "threads"), ("seconds", "seconds")) if name in known]
+    return parts + [f"{name} {known[name]}" for name in ("torch", "python", "machine", "threads") if known.get(name)]

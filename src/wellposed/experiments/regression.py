@@ -159,7 +159,7 @@ def slope_text(found: Estimate) -> str:
     return f"slope ({name}) {between(found.lower_bound, found.slope, SLOPE_UNITS)}"
 
 
-ERROR_COLUMNS = ("test inputs", "error", "of their mean")
+ERROR_COLUMNS = ("test inputs", "error", "error of the targets' mean")
 
 
 def error_cells(found: Estimate) -> list[str]:
