@@ -215,9 +215,7 @@ def _panel(axes: Any, entries: Sequence[Compared], radius: float, place: int) ->
         _points(axes, entry, entry.at(radius), number, run)
     axes.set(xlabel=label, ylabel=f"accuracy at radius {radius:g}, %", ylim=(-3, 103))
     known = [x for entry in entries if (x := number(entry, entry.at(radius))) is not None]
-    if (
-        logarithmic and known and max(known) >= 10 * min(known) > 0
-    ):  # within a decade a logarithmic axis has no room for its names
+    if logarithmic and known and max(known) >= 10 * min(known) > 0:  # within a decade its ticks have no room
         axes.set_xscale("log")
 
 

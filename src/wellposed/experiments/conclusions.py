@@ -11,12 +11,16 @@ _LITTLE = 0.05  # a share of the inputs that is small
 
 
 def conclusions(summary: Summary) -> tuple[str, str]:
-    """What is proved and what is broken at the middle radius of the table, and what follows.
+    """What is proved and what is broken at one radius of the table, and what follows.
+
+    The radius is the middle one or, where nothing is certified at it, the largest one at which something is.
 
     Args:
         summary: of a run that tells classes apart, with at least one row.
     """
     row = summary.rows[len(summary.rows) // 2]
+    if row.certified == 0.0:
+        row = max((one for one in summary.rows if one.certified), key=lambda one: one.radius, default=row)
     where = f"up to the {NORMS[summary.norm]} radius {row.radius:.3g} ({summary.units})"
     return f"Of the first {summary.samples} test {summary.inputs}, {_found(row, where)}.", f"{_meaning(summary, row)}."
 
