@@ -27,7 +27,7 @@ class Compare(Common):
     eps: tuple[float, ...] | None = None
     """Euclidean radii; the table and the picture are about the middle one, the page has them all."""
     data: str | None = None
-    """Where the runs' own data, of a user, are now."""
+    """Where data of your own that the runs were trained on are now, if they were moved."""
     out: Path | None = None
     """Folder for compare.html, which needs no other file, and its picture."""
 
@@ -39,9 +39,9 @@ class Report(Common):
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
     eps: tuple[float, ...] | None = None
-    """Euclidean radii of the table."""
+    """Radii of the tables, in units of the inputs; defaults as those of certify."""
     data: str | None = None
-    """Where the run's own data, of a user, are now."""
+    """Where data of your own that the run was trained on are now, if they were moved."""
 
 
 def compare(arguments: list[str]) -> int:
