@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.papers.monotone.margins import (
     VERSIONS_OF_THEOREM_3,
     explicit_to_margin,
     monotone_to_margin,
 )  # fmt: skip
-from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, grouped, of_task, quantity
+from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, grouped, quantity
 from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
