@@ -68,8 +68,8 @@ def is_positive_semidefinite(matrix: Matrix, entry_error: float = 0.0) -> bool:
 def all_within_are_semidefinite(matrix: Matrix, entry_errors: Matrix) -> bool:
     """Whether every symmetric matrix whose entries are so near to those of ``matrix`` is proved semidefinite.
 
-    False means "not proved". Rows and columns are multiplied by powers of two first, so that the diagonal is near one: the scaling
-    is exact, and entries of very different sizes are proved as well as equal ones.
+    False means "not proved". Rows and columns are multiplied by powers of two first, so that the diagonal is near one: the
+    scaling is exact, and entries of very different sizes are proved as well as equal ones.
 
     Args:
         matrix: symmetric, shape (n, n).
