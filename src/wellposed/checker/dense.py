@@ -6,7 +6,7 @@ import numpy as np
 
 from .claim import Claim
 from .node import Node
-from .proofs import FOLDED, Array, Refuted, like, near_one, require, rounding_constant, semidefinite
+from .proofs import FOLDED, Array, Refuted, like, near_one, nearest, require, rounding_constant, semidefinite
 from .shapes import Shape
 
 _MONOTONE = (  # slopes in [0, 1] everywhere
@@ -99,5 +99,7 @@ def metric_proves(
         sizes_of_last = last
     rounding = rounding_constant(terms + 28 + 2 * FOLDED)
     lost = 1e-300 * (n + len(seen)) * terms * (1.0 + largest) ** 2
-    sizes = np.block([[sizes, size.T], [size, sizes_of_last]])
-    return semidefinite(np.block([[outer, seen.T], [seen, last]]), rounding * sizes.sum(1).max() + lost)
+    sizes, whole = np.block([[sizes, size.T], [size, sizes_of_last]]), np.block([[outer, seen.T], [seen, last]])
+    near = np.exp2(-(np.frexp(nearest(np.diagonal(whole)))[1] // 2))  # exact, and brings the diagonal near one
+    error = rounding * (near[:, None] * sizes * near).sum(1).max() + lost * near.max() ** 2
+    return semidefinite(near[:, None] * whole * near, error)
