@@ -58,6 +58,8 @@ def test_axes_are_logarithmic_where_numbers_span_decades(drawn):
     ):
         assert drawn(figure(Series("a", [1, 2, 3], y), y=label)).get_yscale() == scale
     assert drawn(figure(Series("a", [0.01, 1, 3], narrow))).get_xscale() == "log"
+    assert drawn(figure(Series("a", [1, 2, 3], [-0.5, 3.0, 270.0]))).get_yscale() == "symlog"
+    assert drawn(figure(Series("a", [1, 2, 3], [0.0, 3.0, 27.0]))).get_yscale() == "linear"
     assert not spans_decades([0.0, 1.0, 1e6]) and not spans_decades([-1.0, 1e6]) and not spans_decades([])
 
 

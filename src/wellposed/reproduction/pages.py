@@ -61,7 +61,9 @@ def write_pages(folder: Path, docs: Path) -> None:
         (docs / "papers" / f"{key}.md").write_text(page(key, folder, "../figures"), encoding="utf-8")
         for recipe in recipes_of(key):
             found = result_of(recipe, folder)
-            for figure in figures_of(recipe.view(found[0])) if found else ():
+            if found is None:
+                continue
+            for figure in figures_of(recipe.view(found[0])):
                 draw(figure, docs / "figures", title_of(recipe, *found), compare=not found[1])
 
 

@@ -81,6 +81,12 @@ def _scale(axes: Any, figure: Figure, shown: Sequence[Series]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if figure.logarithmic or ("%" not in figure.y and spans_decades(y)):
         axes.set_yscale("log")
+    elif (
+        "%" not in figure.y
+        and min(y, default=0.0) <= 0.0
+        and spans_decades([1.0, *(max(1.0, abs(value)) for value in y)])
+    ):
+        axes.set_yscale("symlog")  # linear from −1 to 1
 
 
 def spans_decades(values: Iterable[float]) -> bool:

@@ -29,8 +29,9 @@ PUBLISHED: dict[str, tuple[float, float, float, float]] = {
 def attack_cells(quick: bool) -> list[Cell]:
     """Networks of some γ, without a bound, and monotone ones, all attacked at the same radii."""
     kinds, radii = ((1.0,), NORMALISED[1:3]) if quick else (KINDS, NORMALISED)
+    sizes = [DEVIATION * radius for radius in radii]
     attack = {
-        "images": 100 if quick else 1000, "steps": 5 if quick else 40, "radii": [DEVIATION * radius for radius in radii],
+        "images": 100 if quick else 1000, "steps": 5 if quick else 40, "radii": sizes,
         "plain": ["gradient-step"],
     }  # fmt: skip
     configs = [settings(kind, seed=SEEDS[0], quick=quick) for kind in kinds]
@@ -40,7 +41,7 @@ def attack_cells(quick: bool) -> list[Cell]:
             Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit, "attack": attack})
             for config in configs
         ),
-        *(pressed(attacked_classifier, config, attack["radii"], quick=quick) for config in configs),
+        *(pressed(attacked_classifier, config, sizes, quick=quick) for config in configs),
     ]
 
 

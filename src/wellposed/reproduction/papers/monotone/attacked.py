@@ -130,6 +130,6 @@ def view(records: Sequence[Record]) -> View:
 
 RECIPES = (
     Recipe(
-        "monotone-fig4b", "monotone", "Figure 4b", "Accuracy under projected gradients", ("mnist",), 1.1, False, cells, view
+        "monotone-fig4b", "monotone", "Figure 4b", "Accuracy under projected gradients", ("mnist",), 1.4, False, cells, view
     ),
 )  # fmt: skip

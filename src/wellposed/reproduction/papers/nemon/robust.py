@@ -81,14 +81,15 @@ def cells(quick: bool) -> list[Cell]:
     robust = preset_with(
         "nemon-certified", family={"width": 20 if quick else 100}, box_radius=BOX, epochs=1 if quick else 20
     )
+    radii = RADII[1:5:2] if quick else RADII
     measured = {
-        "radii": RADII[1:5:2] if quick else RADII, "limit": LIMIT_QUICK if quick else None, "images": 100 if quick else 1000,
+        "radii": radii, "limit": LIMIT_QUICK if quick else None, "images": 100 if quick else 1000,
         "steps": 5 if quick else 40,
     }  # fmt: skip
     configs = [mnist(0.0, seed=0, quick=quick), settings_of(robust)]
     return [
         *(Cell(boxes, {"config": config, **measured}) for config in configs),
-        *(pressed(attacked_boxes, config, measured["radii"], quick=quick) for config in configs),
+        *(pressed(attacked_boxes, config, radii, quick=quick) for config in configs),
     ]
 
 
