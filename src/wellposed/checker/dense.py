@@ -84,10 +84,8 @@ def metric_proves(
         return False
     half, size_of_half = (scale[:, None] * part for part in (eye - matrix, eye + np.abs(matrix)))
     rows = scale[:, None] / bound
-    outer, sizes = (
-        half + half.T - rows * driven.gram * rows.T,
-        size_of_half + size_of_half.T + rows * driven.sizes * rows.T,
-    )
+    outer = half + half.T - rows * driven.gram * rows.T
+    sizes = size_of_half + size_of_half.T + rows * driven.sizes * rows.T
     largest = rows.max()
     if direct is not None:
         through = np.ldexp(direct, -c - u) / bound
@@ -101,5 +99,5 @@ def metric_proves(
     lost = 1e-300 * (n + len(seen)) * terms * (1.0 + largest) ** 2
     sizes, whole = np.block([[sizes, size.T], [size, sizes_of_last]]), np.block([[outer, seen.T], [seen, last]])
     near = np.exp2(-(np.frexp(nearest(np.diagonal(whole)))[1] // 2))  # exact, and brings the diagonal near one
-    error = rounding * (near[:, None] * sizes * near).sum(1).max() + lost * near.max() ** 2
-    return semidefinite(near[:, None] * whole * near, error)
+    near = near[:, None] * near
+    return semidefinite(near * whole, rounding * (near * sizes).sum(1).max() + lost * near.max())
