@@ -18,7 +18,6 @@ from wellposed.cli.main import run as command
 from wellposed.data import Classification, Regression, load_images, load_vectors
 from wellposed.data.collection import NAMES, inputs_of
 from wellposed.data.tasks import in_words
-from wellposed.experiments.learning import estimated
 from wellposed.experiments.regression import certify_estimates
 from wellposed.models.families import FAMILIES
 from wellposed.training.best_epoch import BestEpoch
@@ -192,11 +191,7 @@ def test_an_estimate_no_better_than_the_mean_is_said_to_be_none(tmp_path, capsys
     assert command(["certify", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
     spread = float(noise[60:].double().std(correction=0))
-    assert f"it errs no less than whoever always names the mean, whose root mean squared error is {spread:.4g}" in said
-    constant = estimated(torch.ones(5, 1), testing.randn(5, 1))
-    assert constant.is_constant and "constant" in constant.remark
-    wanted = testing.randn(50, 2)
-    assert estimated(wanted + 0.1, wanted).remark == "" and estimated(-wanted, wanted).remark.startswith("It errs")
+    assert "it is no closer to the targets than whoever always says their mean" in said and f"{spread:.4g}" in said
 
 
 def test_a_family_is_trained_in_units_from_python_too():
