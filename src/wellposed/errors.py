@@ -272,6 +272,11 @@ def check_kind(argument: str, value: object, hint: Any) -> None:
         check(abs(int(value)) < 2**63, argument, value, "is larger than any size or number here can be")
 
 
+def check_class(argument: str, value: object, kind: type, mend: str) -> None:
+    """Raise an `InputError` unless an argument is of a class."""
+    check(_is_instance(value, kind), argument, value, mend)
+
+
 def _is_kind(value: Any, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -286,7 +291,7 @@ def _is_kind(value: Any, hint: Any) -> bool:
         single = getattr(value, "shape", None) == () and callable(getattr(value, "item", None))
         return isinstance(value.item() if single else value, number) and not isinstance(value, bool)
     if hint is bool:
-        return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
+        return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
     return isinstance(value, hint) if hint in (str, types.NoneType) else True
 
 

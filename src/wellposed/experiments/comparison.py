@@ -114,7 +114,7 @@ def as_text(entries: Sequence[Compared], radius: float) -> str:
 
 
 def warnings_of(entries: Sequence[Compared]) -> list[str]:
-    """What a reader of a comparison must know before all else: runs that learned nothing, other data, radii of different units."""
+    """What a reader of a comparison must know first: runs that learned nothing, other data, radii of different units."""
     names = [Path(entry.summary.run).name for entry in entries]
     said = [
         f"{name}: {entry.summary.warning}." for name, entry in zip(names, entries, strict=True) if entry.summary.warning

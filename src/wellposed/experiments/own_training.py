@@ -134,10 +134,7 @@ def train(
         True
     """
     lightning = require("lightning", "train")
-    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
-        check(count >= 1, name, count, "must be at least 1")
-    check(patience >= 0, "patience", patience, "must not be negative")
-    check(0 <= seed < 2**32, "seed", seed, "must lie in 0…2³² − 1")
+    _check_counts(epochs, batch_size, patience, seed)
     check(loss is None or callable(loss), "loss", loss, "must be a function of model, inputs and targets")
     samples = _samples(data, task, target, validation, patience)
     from wellposed.training.trainer import same_generators_and_seed
@@ -151,6 +148,14 @@ def train(
     for part in () if own else solving_modules(module):
         part.tolerance = Tolerance()  # the family's is for training
     return Trained(module.cpu(), samples, metrics, epoch)
+
+
+def _check_counts(epochs: int, batch_size: int, patience: int, seed: int) -> None:
+    """Refuse numbers that no training can have; see `train`."""
+    check(epochs >= 1, "epochs", epochs, "must be at least 1")
+    check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
+    check(patience >= 0, "patience", patience, "must not be negative")
+    check(0 <= seed < 2**32, "seed", seed, "must lie in 0…2³² − 1")
 
 
 def _fitted(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,7 @@ def ending_linear(body: tuple[nn.Module, ...], task: Task) -> tuple[nn.Module, .
         return body
     identity = nn.Linear(task.outputs, task.outputs).requires_grad_(False)
     with torch.no_grad():
-        identity.weight.copy_(torch.eye(task.outputs))
+        identity.weight.copy_(torch.eye(task.outputs, device=identity.weight.device))
         identity.bias.zero_()
     return (*body, identity)
 
@@ -55,7 +57,7 @@ def settle(model: nn.Module, task: Task) -> None:
     if task.units is None:
         return
     _, std = task.units
-    *_, head = model.children()
-    assert isinstance(head, nn.Linear)  # see `ending_linear`
+    head: Any
+    *_, head = model.children()  # a linear map, see `ending_linear`
     head.weight.copy_(std[:, None].to(head.weight) * head.weight)
     head.bias.copy_(task.in_units(head.bias.double()))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from wellposed.data import Task, TensorData
-from wellposed.errors import InputError, check, checked_options, shown
+from wellposed.errors import check, check_class, checked_options
 from wellposed.training.loaders import evaluation_loader, training_loader
 from wellposed.training.losses import project
 from wellposed.training.module import log_scores
@@ -50,10 +50,8 @@ class TrainingModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         check_steps(learning_rate, weight_decay)
-        if not isinstance(model, nn.Module):
-            raise InputError(f"model={shown(model)}: must be a torch.nn.Module")
-        if not isinstance(task, Task):
-            raise InputError(f"task={shown(task)}: must be the task of a data set, such as data.task")
+        check_class("model", model, nn.Module, "must be a torch.nn.Module")
+        check_class("task", task, Task, "must be the task of a data set, such as data.task")
         self.model, self.task = model, task
         self._rates = learning_rate, weight_decay
         self._loss = loss or (lambda module, x, targets: task.loss(module(x), targets))
@@ -107,8 +105,7 @@ class TrainingData(lightning.LightningDataModule):
     @checked_options
     def __init__(self, data: TensorData, *, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
-        if not isinstance(data, TensorData):
-            raise InputError(f"data={shown(data)}: must be a data set, as of wellposed.data.load_file or from_arrays")
+        check_class("data", data, TensorData, "must be a data set, as of wellposed.data.load_file or from_arrays")
         check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
         self.data, self._batch_size, self._seed = data, batch_size, seed
 
