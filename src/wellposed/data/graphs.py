@@ -91,7 +91,8 @@ class GraphData(Data):
     @override
     def loader(self, part: str, batches: Sampler[Any]) -> DataLoader[Any]:
         places: Any = self._places(part)
-        return DataLoader(places, sampler=batches, batch_size=None, collate_fn=self.batch)
+        collate: Any = self.batch
+        return DataLoader(places, sampler=batches, batch_size=None, collate_fn=collate)
 
     @override
     def as_graphs(self, argument: str) -> GraphData:

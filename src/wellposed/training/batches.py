@@ -29,9 +29,10 @@ def epoch_seed(seed: int, epoch: int) -> int:
 class Batches(DistributedSampler[Any]):
     """Places of the samples of each batch, which are drawn anew every epoch from seed and epoch alone, or stand in order.
 
-    N processes step through what one process would see with a batch N times as large: each takes every N-th sample of it, and
-    samples that are fewer than the processes are taken by all of them. Samples in order are to be evaluated, each once: a rest
-    that is smaller than N goes with the batch before. Lightning leaves samplers of this class as they are.
+    N processes step through what one process would see with a batch N times as large: each takes every N-th sample of it. Samples
+    that are fewer than the processes are taken by all of them, and so count N times in the mean of an epoch's losses. Samples in
+    order are to be evaluated, each once: a rest that is smaller than N goes with the batch before. Lightning leaves samplers of
+    this class as they are.
 
     Args:
         samples: how many there are.
@@ -40,7 +41,8 @@ class Batches(DistributedSampler[Any]):
     """
 
     def __init__(self, samples: int, batch_size: int, seed: int | None) -> None:
-        super().__init__(range(samples), num_replicas=1, rank=0)  # asked for when there are others, not now
+        given: Any = range(samples)
+        super().__init__(given, num_replicas=1, rank=0)  # which process this is is asked anew in every epoch
         self._samples, self._batch_size, self._seed = samples, batch_size, seed
         self._generator = torch.Generator(device="cpu")
         self.set_epoch(0)
