@@ -53,7 +53,14 @@ def train(arguments: list[str]) -> int:
     if not is_main_process():
         return 0
     result = {"run": str(out), "seconds": round(time.time() - start, 1), "finished_before": finished, **metrics}
-    return show(result, _text(out, result, config), options)
+    if not options.certify:
+        return show(result, _text(out, result, config), options)
+    if not options.json:
+        show(result, _text(out, result, config), options)
+    from wellposed.cli.certify import certify
+
+    root = [] if options.data_root is None else ["--data-root", str(options.data_root)]
+    return certify([str(out), *root, *(["--json"] if options.json else [])])
 
 
 def _text(out: Path, result: dict[str, Any], config: TrainConfig) -> str:
