@@ -57,7 +57,7 @@ eps = torch.linspace(0.0, 1.0, 41)
 distances, examples = adversarial_distances(network, x, y, [0.1, 0.3, 0.5])
 assert (distances >= radii).all(), "an attack within a certified radius: this would be a fault of the library"
 
-figure, axes = plt.subplots(figsize=(6, 3.5))
+figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
 axes.fill_between(
     eps,
     [100 * float((radii > e).double().mean()) for e in eps],
@@ -77,7 +77,7 @@ plt.show()
 # %%
 right = torch.nonzero(radii > 0).flatten()
 shown = [int(right[radii[right].argmin()]), int(right[radii[right].argmax()])]
-figure, axes = plt.subplots(2, 2, figsize=(5, 5))
+figure, axes = plt.subplots(2, 2, figsize=(5, 5), layout="constrained")
 for column, k in enumerate(shown):
     with torch.no_grad():
         other = int(network(examples[k : k + 1]).argmax())
@@ -87,7 +87,6 @@ for column, k in enumerate(shown):
     axes[1, column].imshow(examples[k, 0], cmap="gray_r", vmin=0, vmax=1)
 for place in axes.flat:
     place.axis("off")
-figure.tight_layout()
 plt.show()
 
 # %%

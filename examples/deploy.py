@@ -74,7 +74,7 @@ with torch.no_grad():
     true_errors = np.linalg.norm(logits - network.exact(x.double()).numpy(), axis=1)
 assert (true_errors <= error_bound + 1e-9).all()
 
-figure, axes = plt.subplots(figsize=(4.5, 4))
+figure, axes = plt.subplots(figsize=(4.5, 4), layout="constrained")
 axes.loglog(np.maximum(true_errors, 1e-9), error_bound, ".", alpha=0.6)
 edges = [min(true_errors.min(), error_bound.min()), error_bound.max()]
 axes.loglog(edges, edges, "k--", lw=1, label="bound = error")

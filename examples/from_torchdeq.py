@@ -96,7 +96,7 @@ if HAS_TORCHDEQ:
 
 # %%
 x, y = moons(1000, 10_000)
-figure, axes = plt.subplots(figsize=(6, 3))
+figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
 for name, (model, losses) in results.items():
     with torch.no_grad():
         accuracy = float((model(x).argmax(1) == y).float().mean())

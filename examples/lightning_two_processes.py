@@ -77,7 +77,7 @@ with torch.no_grad():
         in_bfloat16 = model(data.test_x).float()
 moved = (in_float32 - in_bfloat16).norm(dim=1)
 differ = in_float32.argmax(1) != in_bfloat16.argmax(1)
-figure, axes = plt.subplots(figsize=(6, 3.5))
+figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
 axes.plot(radii, moved, ".", label="same class in both")
 axes.plot(radii[differ], moved[differ], "rx", label="another class in bfloat16")
 axes.set(xlabel="certified radius in float32", ylabel="difference of the logits")

@@ -75,7 +75,7 @@ print(model.table(certificate, radii=(0.1, 0.2, 0.4)))
 with torch.no_grad():
     matrix = layer.operator().dense()
 eigenvalues = torch.linalg.eigvalsh(torch.eye(16) - matrix)
-figure, axes = plt.subplots(figsize=(6, 1.8))
+figure, axes = plt.subplots(figsize=(6, 1.8), layout="constrained")
 axes.eventplot(eigenvalues.numpy(), lineoffsets=0, linelengths=0.8)
 axes.axvline(0.5, color="red", label="m")
 axes.set(xlabel="eigenvalues of I − W", yticks=[])

@@ -98,7 +98,7 @@ for name, model in models.items():
     print(f"{name:18} {error:8.3f} {proved:8.2f} {attacked:9.2f}")
 
 # %%
-figure, axes = plt.subplots(figsize=(6, 3.5))
+figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
 places = range(len(rows))
 axes.bar([k - 0.2 for k in places], [row[2] for row in rows], 0.4, label="proved")
 axes.bar([k + 0.2 for k in places], [row[3] for row in rows], 0.4, label="found by attack")

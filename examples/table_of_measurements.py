@@ -47,7 +47,7 @@ cancer, cancer_certificate = certified(load_breast_cancer)
 # height at zero is the accuracy itself.
 
 # %%
-figure, axes = plt.subplots(figsize=(6, 3.5))
+figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
 results = {}
 for name, model, certificate in (("wine", wine, wine_certificate), ("breast cancer", cancer, cancer_certificate)):
     radii = certificate.evaluate(model.data.test_x, model.data.test_y)

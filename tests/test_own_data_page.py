@@ -24,7 +24,9 @@ def test_every_command_and_example_runs(tmp_path, monkeypatch, capsys):
     first, *later = commands
     assert run(shlex.split(first)) == 0  # one command, from file to certified table
     assert re.search(r"radius +clean +2L rule +certified.*\n +\d", capsys.readouterr().out)
-    assert run(["train", "--resume", "--out", "runs/wine", "--certify", "--json"]) == 0  # finished: only certified again
+    assert (
+        run(["train", "--resume", "--out", "runs/wine", "--certify", "--json"]) == 0
+    )  # finished: only certified again
     assert json.loads(capsys.readouterr().out)["units"] == "the columns' own units in wine.csv"
     for command in later:
         assert run(shlex.split(command)) == 0, command
