@@ -66,7 +66,14 @@ def train(arguments: list[str]) -> int:
         "replaced": replaced,
         **metrics,
     }
-    return show(result, _text(out, result, config), options)
+    if not options.certify:
+        return show(result, _text(out, result, config), options)
+    if not options.json:
+        show(result, _text(out, result, config), options)
+    from wellposed.cli.certify import certify
+
+    root = [] if options.data_root is None else ["--data-root", str(options.data_root)]
+    return certify([str(out), *root, *(["--json"] if options.json else [])])
 
 
 def _text(out: Path, result: dict[str, Any], config: TrainConfig) -> str:

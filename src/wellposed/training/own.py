@@ -15,7 +15,8 @@ from wellposed.data import Task, TensorData
 from wellposed.errors import check, check_class, checked_options
 from wellposed.training.loaders import evaluation_loader, training_loader
 from wellposed.training.losses import project
-from wellposed.training.module import log_scores
+from wellposed.training.module import log_scores, over_processes
+from wellposed.training.processes import weighed
 from wellposed.training.stepping import check_finite
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -65,8 +66,8 @@ class TrainingModule(lightning.LightningModule):
         """The loss of a batch of inputs and targets."""
         inputs, targets = batch
         loss = self._loss(self.model, inputs, targets)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(targets))
-        return loss
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, **over_processes(targets))
+        return weighed(loss, len(targets))
 
     def on_train_batch_end(self, *batch: Any) -> None:
         """Project constraints that are kept by projection."""
@@ -98,7 +99,7 @@ class TrainingData(lightning.LightningDataModule):
 
     Args:
         data: the set, as of `wellposed.data.load_file` or `wellposed.data.from_arrays`.
-        batch_size: samples per training step.
+        batch_size: samples per training step, of one process where several train together.
         seed: of the order of the training samples, which differs from epoch to epoch.
     """
 

@@ -107,7 +107,7 @@ def _train(
     batches = training_batches(data, config)
     start = time.time()
     best = BestEpoch(model, choose=config.validation > 0.0, task=data.task)
-    module = TaskModule(model, config, config.epochs * batches.steps, data.task)
+    module = TaskModule(model, config, batches, data.task)
     with quietly():
         callbacks = [*options.pop("callbacks", []), *early_stopping(data.task, config.patience)]
         trainer = trainer_of(folder, best, config.epochs, len(batches), done=done, callbacks=callbacks, **options)
