@@ -89,7 +89,7 @@ def test_a_run_is_a_folder(finished, capsys):
     for file in (folder.weights, folder.model, folder.certificate, folder.certified, folder.attacked, folder.metrics):
         assert file.stat().st_size > 0
     assert "holds" in output_of(capsys, ["verify", str(folder.certificate), str(folder.model)]).out
-    assert "certify again" in output_of(capsys, ["verify", str(folder.certificate), str(folder.weights)], 1).out
+    assert "certify again" in output_of(capsys, ["verify", str(folder.certificate), str(folder.weights)], 2).err
 
 
 def test_figures_stay_where_no_certificate_file_can_be_written(tmp_path, capsys):
@@ -376,7 +376,7 @@ def test_runs_are_compared_on_one_page(finished, tmp_path, capsys):
     assert rows[0]["seconds"] == json.loads((finished / "environment.json").read_text())["seconds"]
     assert f"{100 * rows[0]['rows'][1]['certified']:.2f}" in text[1] and rows[1]["rows"][1]["attacked"] is None
     page = (out / "compare.html").read_text(encoding="utf-8")
-    assert not re.search(r'(src|href)="(?!data:)', page) and page.count("predictions are constant") == 2
+    assert not re.search(r'(src|href)="(?!data:)', page) and page.count("predictions are constant") == 3
     assert (out / "compare.png").stat().st_size > 5000
     output_of(capsys, ["report", str(other)])
     assert "predictions are constant" in (other / "report.html").read_text(encoding="utf-8")

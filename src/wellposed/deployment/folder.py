@@ -16,9 +16,10 @@ from wellposed.certificates.radius import radii
 from wellposed.deployment.certifying import certify_file
 from wellposed.deployment.export import TOLERANCE, export, path_of, shape_of_inputs
 from wellposed.deployment.runtime import DeployedNetwork
-from wellposed.errors import CertificateError, InputError, check, choices
+from wellposed.errors import CertificateError, InputError, check, checked_options, choices
 from wellposed.network import Network
 from wellposed.numerics.norm import NORMS, Norm, norm_named
+from wellposed.numerics.shown import at_most
 
 MODEL, CARD = "model.onnx", "card.md"
 
@@ -51,7 +52,7 @@ class NetworkFolder:
         self.path, self.network, self.claims = path, network, dict(claims)
 
     def __repr__(self) -> str:
-        known = ", ".join(f"norm {norm}: at most {claim.lipschitz:.6g}" for norm, claim in self.claims.items())
+        known = ", ".join(f"norm {norm}: at most {at_most(claim.lipschitz, 6)}" for norm, claim in self.claims.items())
         return f"NetworkFolder({str(self.path)!r}; {known})"
 
     def __call__(self, x: Any) -> tuple[Tensor, Tensor]:
@@ -80,6 +81,7 @@ class NetworkFolder:
         )  # fmt: skip
 
 
+@checked_options
 def save(
     model: nn.Module | Network,
     folder: str | Path,
@@ -132,6 +134,7 @@ def save(
     return network
 
 
+@checked_options
 def load(folder: str | Path) -> NetworkFolder:
     """Read a network folder, and prove its certificates again before anything is said of the network.
 

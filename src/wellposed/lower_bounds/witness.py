@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.bounds.affine_network import affine_network
-from wellposed.errors import CertificateError, InputError, NotConvergedWarning
+from wellposed.errors import CertificateError, InputError, NotConvergedWarning, checked_options
 from wellposed.lower_bounds.patterns import steep_points, steepest
 from wellposed.lower_bounds.slope import sure_slope
 from wellposed.network import Network, bounded_logits, materialise
 from wellposed.numerics.norm import Norm, norm_named
+from wellposed.numerics.shown import at_least
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,9 +36,10 @@ class Witness:
     second: Tensor
 
     def __repr__(self) -> str:
-        return f"Witness(at least {self.lipschitz:.6g}; inputs of shape {tuple(self.first.shape)})"
+        return f"Witness(at least {at_least(self.lipschitz, 6)}; inputs of shape {tuple(self.first.shape)})"
 
 
+@checked_options
 def witness(
     model: nn.Module | Network, x: Tensor, *, norm: float | str = 2, rounds: int = 20, seed: int = 0
 ) -> Witness:
