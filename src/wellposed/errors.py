@@ -136,7 +136,7 @@ def check_fields(record: Any, *, finite: bool = True) -> None:
         record: the dataclass.
         finite: whether numbers must be finite; NaN is never allowed.
     """
-    hints = get_type_hints(type(record))
+    hints = field_kinds(type(record))
     for entry in dataclasses.fields(record):
         value, hint = getattr(record, entry.name), hints[entry.name]
         check(_fits(value, hint, finite), entry.name, value, f"must be {_named(hint)}{', finite' if finite else ''}")
@@ -259,6 +259,12 @@ def _kinds(function: Callable[..., object], rest: str | None) -> dict[str, Any]:
     return {**(get_type_hints(get_args(found[rest])[0]) if rest is not None else {}), **found}
 
 
+@functools.cache
+def field_kinds(cls: type) -> dict[str, Any]:
+    """Annotations of the fields of a class, which take long to work out."""
+    return get_type_hints(cls)
+
+
 def check_kind(argument: str, value: object, hint: Any) -> None:
     """Raise an `InputError` if an argument is not of the kind of its annotation.
 
@@ -267,7 +273,8 @@ def check_kind(argument: str, value: object, hint: Any) -> None:
         value: what was given.
         hint: the annotation; kinds other than numbers, truth values, texts, None and tuples of these fit everything.
     """
-    check(_is_kind(value, hint), argument, value, f"must be {_named(hint)}")
+    if not _is_kind(value, hint):  # naming kinds takes longer than telling them
+        check(False, argument, value, f"must be {_named(hint)}")
     if isinstance(value, Integral):
         check(abs(int(value)) < 2**63, argument, value, "is larger than any size or number here can be")
 
