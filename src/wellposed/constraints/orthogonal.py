@@ -31,11 +31,12 @@ def cayley_orthogonal(parameter: Tensor) -> Tensor:
     size = parameter.shape[-1]
     upper, lower = parameter[..., :size, :], parameter[..., size:, :]
     identity = torch.eye(size, dtype=parameter.dtype, device=parameter.device)
-    skew = upper - upper.mH
-    if lower.shape[-2] == 0:
-        return 2.0 * inverses(identity + skew) - identity
-    inverse = inverses(identity + skew + lower.mH @ lower)
-    return torch.cat([2.0 * inverse - identity, -2.0 * lower @ inverse], -2)  # (I + A)⁻¹(I − A) = 2(I + A)⁻¹ − I
+    skew = upper - upper.mH + lower.mH @ lower
+    inverse = inverses(identity + skew)
+    # The same without a product, whose difference may cost small parameters a bit: too much in float32.
+    double = parameter.dtype in (torch.float64, torch.complex128)
+    first = 2.0 * inverse - identity if double else inverse @ (identity - skew)
+    return torch.cat([first, -2.0 * lower @ inverse], -2)
 
 
 def skew_exponential(parameter: Tensor) -> Tensor:
