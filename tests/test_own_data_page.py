@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from pathlib import Path
-
 import pytest
 
+from harness.pages import ROOT, blocks, run_page
 from test_own_data import wine
 from wellposed.cli.main import run
 
 pytestmark = pytest.mark.float32
-PAGE = (Path(__file__).parent.parent / "docs" / "own-data.md").read_text(encoding="utf-8")
+PAGE = ROOT / "docs" / "own-data.md"
 
 
 def test_every_command_and_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     wine(tmp_path)
-    commands = re.findall(r"^wellposed (.*)$", PAGE, re.MULTILINE)
-    assert len(commands) == 4
-    for command in commands:
-        assert run(shlex.split(command)) == 0, command
-    assert (tmp_path / "runs" / "wine" / "report.html").exists()
-    assert "the columns' own units in wine.csv" in capsys.readouterr().out
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 5 and len(blocks[0].strip().splitlines()) <= 15
     names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)  # later examples build on earlier ones
-    assert "certified" in capsys.readouterr().out
+    done = run_page(PAGE, monkeypatch, names)
+    assert [how for _, how in done] == ["run"] * 4
+    first = next(text for language, text in blocks(PAGE) if language == "python")
+    assert len(first.strip().splitlines()) <= 15
+    assert (tmp_path / "runs" / "wine" / "report.html").exists()
+    out = capsys.readouterr().out
+    assert "the columns' own units in wine.csv" in out and "certified" in out
     assert names["z"].shape == (36, 8) and (tmp_path / "network" / "card.md").exists()
     assert run(["certify", "network", "--data", "wine.csv", "--target", "cultivar"]) == 0
     assert "on all 178 training samples" in capsys.readouterr().out

@@ -7,7 +7,8 @@ Python blocks share their names. Of a block of commands, a line runs
 - else, and where it takes hours (`LONG`), its own parser reads it: every option and every name must exist;
 - other programs are not started: the target of ``make``, the script of ``python`` and the extras of ``pip`` must exist.
 
-Blocks that begin with no program are output. Every line of commands is told of, with what was done with it.
+``make demo`` runs as the commands of that target where later lines take
+its run. Blocks that begin with no program are output. Every line of commands is told of, with what was done with it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from wellposed.cli.main import run
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = ("wellposed", "python", "make", "pip", "ray", ".")
 LONG = ("reproduce", "bench", "import")
-SMALLER = {"train": ("--epochs", "1"), "attack": ("--limit", "4"), "certify": ()}
+SMALLER = {"train": ("--epochs", "1"), "attack": ("--limit", "4", "--steps", "4", "--eps", "0.1")}
 _LADDER = ("--limit", "2", "--seconds", "1")
 _NO_INPUT = ("--out", "--preset", "--ray")  # what follows these is no file that must be there
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -63,11 +64,13 @@ def run_page(
     """
     _train_in_small(monkeypatch)
     done = []
+    demo = any("runs/demo" in line for _, text in blocks(page) for line in commands(text))
     for language, text in blocks(page):
         if language == "python":
             exec(compile(text, f"{page.name}: {text.splitlines()[0]}", "exec"), names)
         for line in commands(text) if language in ("", "sh") else []:
-            done.append((line, _command(line, monkeypatch, data)))
+            run_demo = demo and line == "make demo"
+            done.append((line, _demo(monkeypatch) if run_demo else _command(line, monkeypatch, data)))
     return done
 
 
@@ -84,6 +87,14 @@ def _command(line: str, monkeypatch: pytest.MonkeyPatch, data: Path | None) -> s
         return "read"
     ladder = _LADDER if "ladder" in words else ()
     assert run([*words, *SMALLER.get(name, ()), *ladder]) == 0, line
+    return "run"
+
+
+def _demo(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The commands of the target demo of the Makefile."""
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ndemo:")[2].partition("\n\n")[0]
+    lines = re.findall(r"^\t\$\(BIN\)/(.*?)(?: > /dev/null)?$", recipe.replace("$(RUN)", "runs/demo"), re.MULTILINE)
+    assert len(lines) == 4 and {_command(line, monkeypatch, None) for line in lines} == {"run"}
     return "run"
 
 
