@@ -18,8 +18,8 @@ SOURCE = ROOT / "src"
 ELSEWHERE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 # Sub-packages of the reference: what they export, or, where they export nothing, these modules.
 REFERENCE: dict[str, tuple[str, ...]] = {
-    "layers": ("options.SolveOptions",), "any_map": ("",), "solvers": (), "implicit": (), "certificates": (), "bounds": (), "verification": (),
-    "network": (), "deployment": (), "models": ("families", "classifier"), "training": ("losses", "own"),
+    "layers": ("options.SolveOptions",), "any_map": ("",), "solvers": (), "implicit": (), "certificates": (), "bounds": (),
+    "verification": (), "network": (), "deployment": (), "models": ("families", "classifier"), "training": ("losses", "own"),
     "experiments": ("own_training", "results"), "data": (), "attacks": (), "activations": (), "constraints": (),
     "guarantee": (), "operators": (), "maps": (), "lower_bounds": ("witness", "patterns", "slope", "graph_witness"),
     "comparison": ("baselines", "unrolled"), "generalisation": ("pac_bayes", "pac_bayes_tightened", "risk"),
@@ -34,9 +34,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     examples: list[Any] = ["examples/index.md", *(f"examples/{path.stem}.md" for path in examples_found())]
     reference: list[Any] = ["reference/index.md", *(f"reference/{name}.md" for name in REFERENCE)]
     sections = {"Examples": examples, "Reference": reference}
-    config.nav = [
-        {title: sections.get(title, value)} for entry in config.nav or [] for title, value in entry.items()
-    ]
+    config.nav = [{title: sections.get(title, value)} for entry in config.nav or [] for title, value in entry.items()]
     return config
 
 
@@ -101,18 +99,24 @@ def _defined(module: str, name: str) -> str:
 
 def reference_page(package: str, modules: tuple[str, ...]) -> str:
     """One page of the reference: a package, what it exports, and its public names that it does not export."""
-    full = f"wellposed.{package}"
+    full, public = f"wellposed.{package}", exports("wellposed")
     lines = [f"# `{full}`", ""]
-    public = exports("wellposed")
     if modules != ("",):
-        lines += [f"::: {full}", "    options: {members: false, show_root_heading: false, show_root_toc_entry: false}", ""]
-        inside = exports(full)
-        inside |= {name: place for name, place in public.items() if place.startswith(f"{full}.")}
-            for place in dict.fromkeys(inside.values()):
+        lines += [
+            f"::: {full}",
+            "    options: {members: false, show_root_heading: false, show_root_toc_entry: false}",
+            "",
+        ]
+        inside = exports(full) | {name: place for name, place in public.items() if place.startswith(f"{full}.")}
+        wholes = tuple(f"wellposed.{other}.{module}." for other, parts in REFERENCE.items() for module in parts)
+        for place in dict.fromkeys(inside.values()):
             lines += [] if place.startswith(wholes) else [f"::: {place}", ""]
     for module in modules:
         lines += [f"::: {full}{'.' if module else ''}{module}"]
-        lines += ["    options: {show_root_heading: false}" if not module else "    options: {show_root_full_path: true}", ""]
+        lines += [
+            "    options: {show_root_heading: false}" if not module else "    options: {show_root_full_path: true}",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -175,7 +179,11 @@ def example_page(path: Path) -> str:
 
 def examples_index() -> str:
     """The list of examples by their titles."""
-    lines = ["# Examples", "", "Each example is a Python file in `examples/` that runs as it stands and opens as a notebook"]
+    lines = [
+        "# Examples",
+        "",
+        "Each example is a Python file in `examples/` that runs as it stands and opens as a notebook",
+    ]
     lines += ["in editors that know the percent format.", ""]
     for path in examples_found():
         title = next(line for line in example_page(path).splitlines() if line.startswith("# "))

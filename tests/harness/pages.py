@@ -2,8 +2,8 @@
 
 Python blocks share their names. Of a block of commands, a line runs
 
-- as it stands but for `SMALLER` options, where what it names is there: data (``DATA`` is a small folder of the test), runs and files
-  that earlier lines of the page made; training, also by ``wp.train``, is one epoch;
+- as it stands but for `SMALLER` options, where what it names is there: data (``DATA`` is a small folder of the test), runs and
+  files that earlier lines of the page made; training, also by ``wp.train``, is one epoch;
 - else, and where it takes hours (`LONG`), its own parser reads it: every option and every name must exist;
 - other programs are not started: the target of ``make``, the script of ``python`` and the extras of ``pip`` must exist.
 
@@ -13,6 +13,7 @@ its run. Blocks that begin with no program are output. Every line of commands is
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import tomllib
@@ -100,7 +101,7 @@ def _demo(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def _needed(words: list[str]) -> list[str]:
     """Runs, files and folders that a command takes: all words like paths and placeholders but for what it writes."""
-    pairs = [(before, word) for before, word in zip(words, words[1:], strict=False) if before not in _NO_INPUT]
+    pairs = [(before, word) for before, word in itertools.pairwise(words) if before not in _NO_INPUT]
     named = [word for before, word in pairs if before != "--data" or "." in word]
     return [word for word in named if re.search(r"/|\.[a-z]", word) or word.isupper()]
 
@@ -122,9 +123,10 @@ def _read(words: list[str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not unknown, f"{line}: {unknown}"
         raise _Read
 
-    with monkeypatch.context() as patch, pytest.raises(_Read):
+    with monkeypatch.context() as patch:
         patch.setattr(tyro, "cli", stop)
-        run(words)
+        with pytest.raises(_Read):
+            run(words)
 
 
 def _exists(program: str, words: list[str]) -> bool:
