@@ -7,8 +7,12 @@ import functools
 import posixpath
 import re
 from pathlib import Path
+from re import Match
 from typing import Any
 
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.inlinepatterns import InlineProcessor
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -29,11 +33,27 @@ REFERENCE: dict[str, tuple[str, ...]] = {
 _LINK = re.compile(r"(\[[^\]]*\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 
+class _Literal(InlineProcessor):
+    """What stands as it is."""
+
+    def handleMatch(self, m: Match[str], data: str) -> tuple[str, int, int]:
+        return m[0], m.start(0), m.end(0)
+
+
+class _Formulas(Extension):
+    """Formulas in plain text: underscores, and stars in z* and (*, n), are no emphasis."""
+
+    def extendMarkdown(self, md: Markdown) -> None:
+        literal = _Literal(r"(?<![\w*\\])[A-Za-z]\u0304?\*(?![\w*])|\(\*,|_")
+        md.inlinePatterns.register(literal, "formulas", 65)  # before emphasis
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The navigation names every page of the reference and every example."""
     examples: list[Any] = ["examples/index.md", *(f"examples/{path.stem}.md" for path in examples_found())]
     reference: list[Any] = ["reference/index.md", *(f"reference/{name}.md" for name in REFERENCE)]
     sections = {"Examples": examples, "Reference": reference}
+    config.markdown_extensions.append(_Formulas())  # type: ignore[arg-type]
     config.nav = [{title: sections.get(title, value)} for entry in config.nav or [] for title, value in entry.items()]
     return config
 

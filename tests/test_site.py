@@ -42,6 +42,7 @@ RUN = {
     "graphs.md": 3,
     "certify-your-own.md": 1,
     "deployed.md": 4,
+    "certificates.md": 1,
 }
 
 
@@ -165,6 +166,12 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(site):
             assert not anchor or target not in pages or anchor in pages[target].anchors, f"{page}: {link}"
 
 
+def test_formulas_are_not_taken_for_emphasis(site):
+    for page in site.rglob("*.html"):
+        emphasised = re.findall(r"<em>([^<]*)</em>", page.read_text(encoding="utf-8"))
+        assert not [words for words in emphasised if re.search(r"[−‖=_*]|^[,(]", words)], page
+
+
 def test_the_reference_has_every_public_name(site):
     anchors = set().union(*(Links(page).anchors for page in (site / "reference").glob("*.html")))
     index = (site / "reference" / "index.html").read_text(encoding="utf-8")
@@ -214,7 +221,8 @@ def test_pages_in_a_narrow_window(site, browser):
     found = [page for page in site.rglob("*.html") if page.name != "404.html"]  # which a server gives for any address
     pages = [page for page in found if page.parent.name != "reference" or page.name in LARGE]
     assert len(pages) > 30
-    assert not {page.name: found for page in pages if (found := trouble_in(browser, page))}
+    trouble = {page.name: trouble_in(browser, page) for page in pages}
+    assert not {name: what for name, what in trouble.items() if what}
 
 
 def test_the_report_in_a_narrow_window(report, browser):
