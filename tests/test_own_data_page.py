@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.pages import ROOT, blocks, run_page
+from harness.documents import ROOT, blocks, run_page
 from test_own_data import wine
 from wellposed.cli.main import run
 

@@ -16,7 +16,7 @@ import torch
 
 import wellposed
 import wellposed as wp
-from harness.pages import ROOT, blocks, commands, run_page
+from harness.documents import ROOT, blocks, commands, run_page
 from test_graphs import small_set as small_set
 from test_own_data import idx
 from wellposed.bounds.collection import bound_methods
@@ -97,14 +97,14 @@ def test_every_block_runs(page, data, tmp_path, monkeypatch, forgets_bounds):
 
 
 def test_every_new_name_of_the_migration_exists():
-    """Names in the right column that are imported, and names in the left one that still exist where they should be gone."""
     page = (DOCS / "migration.md").read_text(encoding="utf-8")
-    rows = [line.strip("| \n").split(" | ") for line in page.splitlines() if line.startswith("| `")]
-    assert len(rows) >= 50
-    new = {name for row in rows for name in re.findall(r"\b(?:wellposed|wp)\.[\w.]*\w", row[-1])}
-    assert len(new) >= 30
-    for name in new:
-        assert found(name), name
+    renamed, moved = ([row.strip("| ").split(" | ") for row in part.splitlines() if row.startswith("| `")]
+                      for part in page.split("## Names that moved"))  # fmt: skip
+    assert len(renamed) >= 50 and len(moved) >= 25
+    new = {name for row in renamed for name in re.findall(r"\b(?:wellposed|wp)\.[\w.]*\w", row[-1])}
+    assert len(new) >= 30 and not [name for name in new if not found(name)]
+    for old, now in moved:
+        assert found(now.strip("`")) and not found(old.strip("`")), old
 
 
 def found(name):
