@@ -14,6 +14,7 @@ from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
 from wellposed.errors import InputError
 from wellposed.experiments.radii import radii_for
+from wellposed.numerics.shown import at_least, at_most
 from wellposed.training.writer import one_writer
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
     text = (
         f"{options.run}{'' if data is None else f' on {data}'}: error {100 * found.test_error:.2f} % on "
         f"{len(found.best)} {about.inputs}, Lipschitz constant "
-        f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g} ({about.units}), certified {table}"
+        f"({options.norm}) at most {at_most(found.lipschitz)}, at least {at_least(found.lower_bound)} ({about.units}), "
+        f"certified {table}"
     )
     text += "".join(f", {value} {name}" for name, value in more.items())
     if "float64" in found.radii:

@@ -17,6 +17,7 @@ from wellposed.experiments.results import (
     read_attacked,
     read_certified,
 )
+from wellposed.numerics.shown import at_least, at_most
 from wellposed.training.about import about_run
 
 
@@ -151,7 +152,7 @@ def constants(summary: Summary) -> str:
         return f"no certificate{units}"
     name = "Lipschitz constant" if summary.norm == "2" else f"{NORMS[summary.norm]} Lipschitz constant"
     if summary.lower_bound is None:
-        return f"{name} at most {summary.lipschitz:.4g} ({summary.units})"
+        return f"{name} at most {at_most(summary.lipschitz)} ({summary.units})"
     return f"{name} {between(summary.lower_bound, summary.lipschitz, summary.units)}"
 
 
@@ -174,7 +175,7 @@ def bounds(lower: float, upper: float) -> tuple[str, str, str]:
         lower: proved lower bound.
         upper: proved upper bound.
     """
-    return f"{upper:.4g}", f"{lower:.4g}", f"{ratio(lower, upper):.3g}"
+    return at_most(upper), at_least(lower), f"{ratio(lower, upper):.3g}"
 
 
 def ratio(lower: float, upper: float) -> float:
