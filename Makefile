@@ -45,7 +45,6 @@ figures: $(VENV)/.ready  ## the pictures of docs/families.md and docs/operators.
 	$(BIN)/python docs/operator_figures.py
 
 docs: $(VENV)/.ready  ## these pages with a reference as a site of files, site/index.html; any broken link is an error
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # constraints.txt pins torch to a CPU build where there is one: an unpinned torch brings gigabytes of CUDA.
