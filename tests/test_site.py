@@ -26,7 +26,7 @@ from wellposed.errors import OwnFileWarning
 pytestmark = pytest.mark.float32
 DOCS = ROOT / "docs"
 PAGES = sorted({*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"})
-WITH_DATA = ("README.md", "graphs.md")  # elsewhere the same commands are read only, as their data are not there
+WITH_DATA = ("README.md",)  # elsewhere the same commands are read only, as their data are not there
 OWN_TESTS = ("own-data.md",)  # test_own_data_page.py
 LARGE = (
     "index.html",
@@ -39,7 +39,6 @@ RUN = {
     "README.md": 10,
     "tutorial.md": 8,
     "robustness.md": 2,
-    "graphs.md": 3,
     "certify-your-own.md": 1,
     "deployed.md": 4,
     "certificates.md": 1,

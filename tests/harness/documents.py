@@ -3,7 +3,7 @@
 Python blocks share their names. Of a block of commands, a line runs
 
 - as it stands but for `SMALLER` options, where what it names is there: data (``DATA`` is a small folder of the test), runs and
-  files that earlier lines of the page made; training, also by ``wp.train``, is one epoch;
+  files that earlier lines of the page made; training is one epoch of a narrow network, or by ``wp.train`` of the network as it is;
 - else, and where it takes hours (`LONG`), its own parser reads it: every option and every name must exist;
 - other programs are not started: the target of ``make``, the script of ``python`` and the extras of ``pip`` must exist.
 
@@ -26,8 +26,8 @@ from wellposed.cli.main import run
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = ("wellposed", "python", "make", "pip", "ray", ".")
 LONG = ("reproduce", "bench", "import")
-SMALLER = {"train": ("--epochs", "1"), "attack": ("--limit", "4", "--steps", "4", "--eps", "0.1")}
-_LADDER = ("--limit", "2", "--seconds", "1")
+SMALLER = {"train": ("--epochs", "1", "--width", "6"), "attack": ("--limit", "4", "--steps", "4", "--eps", "0.1"), "certify": ("--limit", "8")}
+_LADDER = ("--seconds", "1")
 _NO_INPUT = ("--out", "--preset", "--ray")  # what follows these is no file that must be there
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
