@@ -26,7 +26,11 @@ from wellposed.cli.main import run
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = ("wellposed", "python", "make", "pip", "ray", ".")
 LONG = ("reproduce", "bench", "import")
-SMALLER = {"train": ("--epochs", "1", "--width", "6"), "attack": ("--limit", "4", "--steps", "4", "--eps", "0.1"), "certify": ("--limit", "8")}
+SMALLER = {
+    "train": ("--epochs", "1", "--width", "6"),
+    "attack": ("--limit", "4", "--steps", "4", "--eps", "0.1"),
+    "certify": ("--limit", "8"),
+}
 _LADDER = ("--seconds", "1")
 _NO_INPUT = ("--out", "--preset", "--ray")  # what follows these is no file that must be there
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
