@@ -3,7 +3,7 @@
 Python blocks share their names. Of a block of commands, a line runs
 
 - as it stands but for `SMALLER` options, where what it names is there: data (``DATA`` is a small folder of the test), runs and
-  files that earlier lines of the page made; training is one epoch of a narrow network, by ``wp.train`` one of the network as it is;
+  files that earlier lines of the page made; training is one epoch, from the command line of a narrow network;
 - else, and where it takes hours (`LONG`), its own parser reads it: every option and every name must exist;
 - other programs are not started: the target of ``make``, the script of ``python`` and the extras of ``pip`` must exist.
 
