@@ -82,6 +82,8 @@ def _target(link: str, lies_at: str, source: str) -> str:
     if re.match(r"[a-z]+:", link):
         return link
     file = posixpath.normpath(posixpath.join(posixpath.dirname(lies_at), link))
+    if file == "examples":
+        file = "docs/examples/index.md"
     page = ELSEWHERE.get(file, file.removeprefix("docs/") if file.startswith("docs/") else None)
     return link if page is None else posixpath.relpath(page, posixpath.dirname(source) or ".")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from harness.documents import ROOT, blocks, run_page
@@ -22,7 +25,11 @@ def test_every_command_and_example_runs(tmp_path, monkeypatch, capsys):
     assert len(first.strip().splitlines()) <= 15
     assert (tmp_path / "runs" / "wine" / "report.html").exists()
     out = capsys.readouterr().out
-    assert "the columns' own units in wine.csv" in out and "certified" in out
+    assert "the columns' own units in wine.csv" in out
+    assert re.search(r"radius +clean +2L rule +certified.*\n +\d", out)  # one command, from file to certified table
+    # A finished run is only certified again.
+    assert run(["train", "--resume", "--out", "runs/wine", "--certify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["units"] == "the columns' own units in wine.csv"
     assert names["z"].shape == (36, 8) and (tmp_path / "network" / "card.md").exists()
     assert run(["certify", "network", "--data", "wine.csv", "--target", "cultivar"]) == 0
     assert "on all 178 training samples" in capsys.readouterr().out
