@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from wellposed.data import Task
 from wellposed.errors import check
+from wellposed.models.units import settle
 from wellposed.training.batches import Stretches, epoch_seed
 from wellposed.training.config import TrainConfig
 from wellposed.training.losses import project, projected_parts
 from wellposed.training.processes import place, total, weighed
-from wellposed.training.stepping import SteppingModule
+from wellposed.training.stepping import SteppingModule, check_finite
 from wellposed.training.worst_case import worst_logits
 
 
@@ -38,6 +39,7 @@ class TaskModule(SteppingModule):
         self._projected = list(projected_parts(model))
         self._losses: list[Tensor] = []
         self._samples = 0
+        self._settled = False
 
     def loss(self, batch: tuple[Any, Tensor]) -> Tensor:
         """Loss of one batch of inputs (tensors, or torch_geometric batches) and targets."""
@@ -47,7 +49,7 @@ class TaskModule(SteppingModule):
         logits = (
             worst_logits(self.model, inputs, labels, self._radius()) if self.config.box_radius else self.model(inputs)
         )
-        loss = self.task.loss(self.config.temperature * logits, labels)
+        loss = self.task.loss(self.config.temperature * self._outputs(logits), labels)
         self._losses.append(len(labels) * loss.detach())
         self._samples += len(labels)
         loss = weighed(loss, len(labels))
@@ -75,6 +77,7 @@ class TaskModule(SteppingModule):
         if self.trainer.is_last_batch:
             losses = torch.stack(self._losses).sum()
             mean = total(losses) / total(torch.full_like(losses, self._samples))
+            check_finite(mean, self.current_epoch)
             self.log("train/loss", mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
             self._losses, self._samples = [], 0
 
@@ -88,7 +91,15 @@ class TaskModule(SteppingModule):
 
     def _evaluate(self, batch: tuple[Any, Tensor], part: str) -> None:
         inputs, labels = batch
-        log_scores(self, self.task, self.model(inputs), labels, part, self.config.temperature)
+        log_scores(self, self.task, self._outputs(self.model(inputs)), labels, part, self.config.temperature)
+
+    def settle(self) -> None:
+        """Let the trained model itself give outputs in the units of the targets."""
+        settle(self.model, self.task)
+        self._settled = True
+
+    def _outputs(self, raw: Tensor) -> Tensor:
+        return raw if self._settled else self.task.in_units(raw)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW: Adam, without weight decay."""

@@ -114,6 +114,7 @@ def _train(
         parts = [evaluation_batches(data, config, part) for part in data.evaluated]
         fit(trainer, module, batches, parts or None, folder.checkpoint if resume else None)
         best.restore()
+        module.settle()
         tested = test(trainer, module, evaluation_batches(data, config, "test"), best.epoch)
     metrics = {**best.metrics, **tested, "epoch": best.epoch + 1.0}
     if is_main_process():

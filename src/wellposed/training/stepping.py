@@ -9,7 +9,24 @@ import lightning
 import torch
 from torch import Tensor
 
+from wellposed.errors import DivergedError
 from wellposed.training.batches import Stretches
+
+
+def check_finite(loss: Tensor, epoch: int) -> None:
+    """Refuse to go on with a training whose loss is not finite.
+
+    Args:
+        loss: the mean of an epoch.
+        epoch: counted from zero.
+
+    Raises:
+        DivergedError: it is not.
+    """
+    if not bool(torch.isfinite(loss)):
+        raise DivergedError(
+            f"training diverged: the loss of epoch {epoch + 1} is {float(loss)}; give a smaller learning_rate"
+        )
 
 
 class SteppingModule(lightning.LightningModule):

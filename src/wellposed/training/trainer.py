@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from wellposed.data import Task
-from wellposed.errors import CheckpointError, InputError, choices, require
+from wellposed.errors import CheckpointError, DivergedError, GuaranteeError, InputError, choices, require
 from wellposed.numerics.generators import same_generators
 from wellposed.training.best_epoch import BestEpoch
 from wellposed.training.files import make_folder, write_bytes
@@ -163,6 +163,7 @@ def fit(
 
     Raises:
         CheckpointError: the checkpoint is truncated or corrupt.
+        DivergedError: the weights became unusable.
         KeyboardInterrupt: training was interrupted.
     """
     options: dict[str, Any] = {}
@@ -173,6 +174,12 @@ def fit(
             options["weights_only"] = False
     try:
         trainer.fit(module, batches, evaluation, **options)
+    except (InputError, GuaranteeError) as error:
+        if not trainer.global_step:  # then it is about what was given
+            raise
+        raise DivergedError(
+            f"training diverged in epoch {trainer.current_epoch + 1} ({error}); give a smaller learning_rate"
+        ) from error
     except SystemExit as stop:  # what recent versions of Lightning make of an interrupt
         raise KeyboardInterrupt from stop
     if trainer.interrupted:
