@@ -17,7 +17,7 @@ from wellposed.solvers.problem import Problem
 # Rates are looked at after so many steps, and again at every doubling; each is that of the steps since half of them.
 _FIRST_REVIEW = 8
 # A sample goes back to Picard for good where a step of Anderson is not worth so many of Picard.
-_SPEED_UP = 1.5
+_SPEED_UP = 2.0
 
 
 @checked_fields

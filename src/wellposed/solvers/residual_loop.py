@@ -1,9 +1,9 @@
 """The loop for solves that are judged by residuals: steps measured in working precision, looked at in groups.
 
 A look waits for the device, so it comes when the observed rate says that samples can be done, and judges the steps since the
-last one: all of them, or of cheap iterations the first and every second one. Each sample ends at the first of these steps at which its
-residual is within tolerance, whenever that was looked at and whoever else is in the batch. What is one number per sample is kept on the host, as numpy arrays. Norms whose squares could
-under- or overflow are taken again by `euclidean`.
+last one: all of them, or of cheap iterations the first and every second one. Each sample ends at the first of these steps at
+which its residual is within tolerance, whenever that was looked at and whoever else is in the batch. What is one number per
+sample is kept on the host, as numpy arrays. Norms whose squares could under- or overflow are taken again by `euclidean`.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class ResidualLoop:
                 self.live_least, self.live_best, self.live_stale = residuals[-1], self.images[-1], 0
                 self._begin_group(step, float(largest[-1]))
                 return wait
-            if len(self.images) + wait / self.iteration.judged_every <= _WINDOW:  # the group goes on until the others are done too
+            if len(self.images) + wait / self.iteration.judged_every <= _WINDOW:  # the group goes on for the others
                 return wait
         finished, codes = self._sorted_out(step, residuals, ended)
         if finished.any():
@@ -197,7 +197,9 @@ class ResidualLoop:
             if rows.any():
                 self.live_best = image if rows.all() else self._chosen(rows, image, self.live_best)
         self.live_least = np.where(improved, low, self.live_least)
-        self.live_stale = np.where(improved, step - np.asarray(self.judged)[place], self.live_stale + (step - self.last))
+        self.live_stale = np.where(
+            improved, step - np.asarray(self.judged)[place], self.live_stale + (step - self.last)
+        )
         failed, tired = ~np.isfinite(residuals[-1]), self.live_stale >= PATIENCE
         floor = torch.finfo(self.like.dtype).eps ** (1 / 3)
         stuck = np.zeros_like(tired)
