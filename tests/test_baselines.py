@@ -85,6 +85,19 @@ def test_deeper_networks_and_refusals():
             seqlip(bad)
 
 
+def test_multipliers_of_many_layers_span_decades_and_are_proved_all_the_same():
+    model = network_of(6, *[12] * 13, 3)
+    with torch.no_grad():
+        for layer in model[::2]:
+            layer.weight.mul_(4.0)  # signals and multipliers grow by decades
+    found = lipsdp(model)
+    shrunk = network_of(
+        6, *[12] * 13, 3
+    )  # where rounding is far: constants of positively homogeneous maps scale exactly
+    assert found == pytest.approx(4.0**14 * lipsdp(shrunk), rel=1e-6)
+    assert found <= wp.certify(model, method="product").lipschitz
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 def test_intervals_contain_every_margin(activation):
     model = network_of(4, 8, 6, 3, activation=activation)

@@ -376,7 +376,7 @@ def test_runs_are_compared_on_one_page(finished, tmp_path, capsys):
     assert rows[0]["seconds"] == json.loads((finished / "environment.json").read_text())["seconds"]
     assert f"{100 * rows[0]['rows'][1]['certified']:.2f}" in text[1] and rows[1]["rows"][1]["attacked"] is None
     page = (out / "compare.html").read_text(encoding="utf-8")
-    assert not re.search(r'(src|href)="(?!data:)', page) and page.count("predictions are constant") == 2
+    assert not re.search(r'(src|href)="(?!data:)', page) and page.count("predictions are constant") == 3
     assert (out / "compare.png").stat().st_size > 5000
     output_of(capsys, ["report", str(other)])
     assert "predictions are constant" in (other / "report.html").read_text(encoding="utf-8")

@@ -467,8 +467,7 @@ def test_train_from_the_command_line(small_set, tmp_path, capsys, variant):
     assert len(attacked) == len(certified) == 4 and any(certified)
     assert all(far > near or far == near == 0.0 for far, near in zip(attacked, certified, strict=True))
     assert command([*attack, "--norm", "linf"]) == 2 and command([*certify, "--method", "ladder"]) == 2
-    assert command(["report", str(out), "--data-root", str(small_set)]) == 2
-    assert "a run on the graphs of MUTAG" in capsys.readouterr().err
+    assert command(["report", str(out), "--data-root", str(small_set)]) == 0
 
 
 @pytest.mark.float32

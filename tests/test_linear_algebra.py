@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 import wellposed as wp
 from wellposed import testing
 from wellposed.numerics.linear_algebra import accretive_inverse, inverse, solve
-from wellposed.numerics.verified import is_positive_semidefinite, spectral_norm_upper_bound, symmetric_part_lower_bound
+from wellposed.numerics.verified import (
+    all_within_are_semidefinite,
+    is_positive_semidefinite,
+    spectral_norm_upper_bound,
+    symmetric_part_lower_bound,
+)
 
 
 @pytest.mark.parametrize("size", [3, 64, 65, 130, 201])
@@ -131,6 +136,45 @@ def test_semidefiniteness_is_never_claimed_wrongly():
     assert is_positive_semidefinite(np.eye(5))
     assert not is_positive_semidefinite(np.diag([1.0, 1.0, -1e-12]))
     assert not is_positive_semidefinite(np.full((2, 2), np.nan))
+
+
+def pivots(matrix):
+    """Of an LDLᵀ factorisation in rational arithmetic, up to the first that is not positive."""
+    rows = [[Fraction(float(entry)) for entry in row] for row in matrix]
+    for place in range(len(rows)):
+        pivot = rows[place][place]
+        yield pivot
+        if pivot <= 0:
+            return
+        for below in range(place + 1, len(rows)):
+            factor = rows[below][place] / pivot
+            rows[below] = [entry - factor * other for entry, other in zip(rows[below], rows[place], strict=True)]
+
+
+def test_entries_of_very_different_sizes_are_proved_as_well_as_equal_ones_and_never_wrongly():
+    rng = np.random.default_rng(1)
+    proved = refused = 0
+    for _ in range(300):
+        size = int(rng.integers(2, 7))
+        q = np.linalg.qr(rng.standard_normal((size, size)))[0]
+        smallest = rng.choice([-1.0, 1.0]) * 10.0 ** rng.uniform(-15, 0)
+        core = (q * np.concatenate([[smallest], rng.uniform(0.5, 2.0, size - 1)])) @ q.T
+        scale = 10.0 ** rng.uniform(-40, 40, size)
+        matrix = scale[:, None] * (0.5 * (core + core.T)) * scale
+        matrix = np.tril(matrix) + np.tril(matrix, -1).T
+        errors = 1e-12 * rng.uniform(0, 1) * scale[:, None] * np.ones((size, size)) * scale
+        claimed = all_within_are_semidefinite(matrix, errors)
+        worst = matrix - np.diag(np.diagonal(errors))  # one of the matrices that are near enough
+        truth = all(pivot > 0 for pivot in pivots(worst))
+        assert truth or not claimed
+        if smallest > 1e-9:
+            assert claimed
+        proved, refused = proved + claimed, refused + (not claimed)
+    assert proved > 50 and refused > 50
+    assert not all_within_are_semidefinite(np.full((2, 2), np.nan), np.zeros((2, 2)))
+    assert not all_within_are_semidefinite(np.eye(2), np.full((2, 2), np.inf))
+    assert all_within_are_semidefinite(np.zeros((0, 0)), np.zeros((0, 0)))
+    assert not all_within_are_semidefinite(np.diag([1.0, 0.0]), np.diag([0.0, 1e-300]))
 
 
 def test_symmetric_part_bound():

@@ -117,7 +117,7 @@ def test_tables_are_attacked_within_the_range_of_their_columns(trained, capsys):
     assert "AutoAttack is for images" in output_of(capsys, ["attack", folder, "--auto"], 2).err
     page = output_of(capsys, ["report", folder])
     assert "own units" in (folder / "report.html").read_text(encoding="utf-8") and page.err == ""
-    assert output_of(capsys, ["compare", folder, folder]).out.count("own units") == 2
+    assert output_of(capsys, ["compare", folder, folder]).out.count("(the columns' own units in wine.csv, ratio") == 2
 
 
 def test_attacks_stay_in_the_box():
@@ -170,7 +170,7 @@ def test_an_archive_by_regression_and_another_family(tmp_path, capsys):
     assert "root mean squared error" in text and "60 of 300" in text
     text = output_of(capsys, ["certify", tmp_path / "r"]).out
     assert "slope (l2) at most" in text and "own units in" in text and "60 of 300" in text
-    assert "has no accuracy" in output_of(capsys, ["report", tmp_path / "r"], 2).err
+    assert "has no accuracy" in output_of(capsys, ["compare", tmp_path / "r"], 2).err
 
 
 def test_a_table_whose_column_is_estimated(tmp_path):

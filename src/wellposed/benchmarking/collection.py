@@ -19,7 +19,7 @@ from wellposed.benchmarking.metric import METRIC
 from wellposed.benchmarking.row import Record
 from wellposed.benchmarking.training import TRAINING
 from wellposed.errors import choices
-from wellposed.experiments.environment import environment
+from wellposed.training.environment import environment
 
 _ALL = (FIXED_POINT, TRAINING, EVALUATION, DEPLOYED, CERTIFY, METRIC, ITERATION, COMPILED)
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}

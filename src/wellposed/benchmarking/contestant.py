@@ -15,7 +15,7 @@ from typing import Any
 
 from wellposed.benchmarking import worker
 from wellposed.errors import InputError
-from wellposed.experiments.environment import commit
+from wellposed.training.environment import commit
 
 OWN = Path(__file__).resolve().parents[2]  # the folder from which this version of the library is imported
 

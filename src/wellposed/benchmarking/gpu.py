@@ -23,7 +23,7 @@ from wellposed.benchmarking.contestant import OWN, importing_from, is_installed
 from wellposed.benchmarking.gpu_epoch import epoch
 from wellposed.benchmarking.gpu_solves import solves
 from wellposed.benchmarking.roofline import Roofline
-from wellposed.experiments.environment import environment
+from wellposed.training.environment import environment
 
 # Seconds that the tests may take, after which no further row begins, and that the epoch may take: 7 minutes in all.
 _TESTS, _ROWS, _EPOCH = 180, 290, 120

@@ -18,7 +18,7 @@ from wellposed.bounds.search.primal_dual import PrimalDualSearch
 from wellposed.guarantee.metric_search import known_metric
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.numerics.outward import rounding_constant
-from wellposed.numerics.verified import is_positive_semidefinite, near_one, to_float64
+from wellposed.numerics.verified import all_within_are_semidefinite, near_one, to_float64
 
 _SLACK = 1e-10
 _SMALLEST, _LARGEST = 1e-100, 1e100  # of scaled numbers, whose products then neither under- nor overflow
@@ -70,15 +70,15 @@ class DenseMetricProblem(MetricInequality):
         half = scale[:, None] * self._displacement
         size = scale[:, None] * (np.abs(self._weight) + np.eye(len(scale)))
         condition, terms = half + half.T, size + size.T
-        if not is_positive_semidefinite(condition, rounding * float(terms.sum(axis=1).max())):
+        if not all_within_are_semidefinite(condition, rounding * terms):
             return False
         through, reach = (scale[:, None] * part * scale for part in (self._gram, self._absolute_gram))
         square = value * value
         test = condition - seen.T @ seen - through / square
         terms = terms + np.abs(seen).T @ np.abs(seen) + reach / square
-        # What products of the smallest entries lose to underflow, as often as they occur.
-        lost = _LOST * len(scale) * (len(seen) + self._inputs) * (1.0 + (scale.max() / value) ** 2)
-        return is_positive_semidefinite(test, rounding * float(terms.sum(axis=1).max()) + lost)
+        # What products of the smallest entries lose to underflow, as often as they occur in an entry.
+        lost = _LOST * (len(seen) + self._inputs) * (1.0 + (scale.max() / value) ** 2)
+        return all_within_are_semidefinite(test, rounding * terms + lost)
 
     @override
     def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:

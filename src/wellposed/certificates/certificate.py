@@ -21,6 +21,7 @@ from wellposed.lower_bounds.witness import slope_between
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
 from wellposed.numerics.norm import Norm
 from wellposed.numerics.outward import REPRODUCIBLE, enlarged
+from wellposed.numerics.shown import at_least, at_most
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -57,9 +58,9 @@ class Certificate:
 
     def __repr__(self) -> str:
         margins = "no class margins" if self.pairs is None else f"{len(self.pairs)} classes"
-        least = "" if self.lower_bound is None else f", at least {self.lower_bound:.6g}"
+        least = "" if self.lower_bound is None else f", at least {at_least(self.lower_bound, 6)}"
         missing = "".join(f"; left out: {part}" for part in self.left_out)
-        return f"Certificate(norm {self.norm}: at most {self.lipschitz:.6g}{least}; {margins}; {self.method}{missing})"
+        return f"Certificate(norm {self.norm}: at most {at_most(self.lipschitz, 6)}{least}; {margins}; {self.method}{missing})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Certificate):

@@ -46,7 +46,7 @@ def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
         for sigma in sorted({node.sigma for node in nodes} - {""}):
             log.append(f"assumed: a runtime's {sigma} is within {assumed(sigma)}·(1 + |v|) of the function of v")
         require(whole <= claim.lipschitz, "lipschitz", f"{claim.lipschitz} is claimed, {whole} is proved")
-        log.append(f"norm {claim.norm}, by {', '.join(claim.theorems)}: constant at most {claim.lipschitz:.9g}")
+        log.append(f"norm {claim.norm}, by {', '.join(claim.theorems)}: constant at most {float(claim.lipschitz)!r}")
         if claim.pairs is not None:
             fits = pairs is not None and pairs.shape == claim.pairs.shape
             require(fits, "pairs", "nothing proves constants of margins, or of as many")

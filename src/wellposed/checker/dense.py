@@ -6,7 +6,7 @@ import numpy as np
 
 from .claim import Claim
 from .node import Node
-from .proofs import FOLDED, Array, Refuted, like, near_one, require, rounding_constant, semidefinite
+from .proofs import FOLDED, Array, Refuted, like, near_one, nearest, require, rounding_constant, semidefinite
 from .shapes import Shape
 
 _MONOTONE = (  # slopes in [0, 1] everywhere
@@ -84,10 +84,8 @@ def metric_proves(
         return False
     half, size_of_half = (scale[:, None] * part for part in (eye - matrix, eye + np.abs(matrix)))
     rows = scale[:, None] / bound
-    outer, sizes = (
-        half + half.T - rows * driven.gram * rows.T,
-        size_of_half + size_of_half.T + rows * driven.sizes * rows.T,
-    )
+    outer = half + half.T - rows * driven.gram * rows.T
+    sizes = size_of_half + size_of_half.T + rows * driven.sizes * rows.T
     largest = rows.max()
     if direct is not None:
         through = np.ldexp(direct, -c - u) / bound
@@ -99,5 +97,7 @@ def metric_proves(
         sizes_of_last = last
     rounding = rounding_constant(terms + 28 + 2 * FOLDED)
     lost = 1e-300 * (n + len(seen)) * terms * (1.0 + largest) ** 2
-    sizes = np.block([[sizes, size.T], [size, sizes_of_last]])
-    return semidefinite(np.block([[outer, seen.T], [seen, last]]), rounding * sizes.sum(1).max() + lost)
+    sizes, whole = np.block([[sizes, size.T], [size, sizes_of_last]]), np.block([[outer, seen.T], [seen, last]])
+    near = np.exp2(-(np.frexp(nearest(np.diagonal(whole)))[1] // 2))  # exact, and brings the diagonal near one
+    near = near[:, None] * near
+    return semidefinite(near * whole, rounding * (near * sizes).sum(1).max() + lost * near.max())

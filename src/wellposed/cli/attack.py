@@ -25,11 +25,11 @@ class Attack(Common):
     eps: tuple[float, ...] | None = None
     """Radii, in the units of the inputs; defaults as those of certify."""
     data: str | None = None
-    """Where a user's own data of the run are now."""
+    """Where data of your own that the run was trained on are now, if they were moved."""
     norm: Literal["l2", "linf", "l1"] = "l2"
     """Norm of the perturbations."""
     limit: int | None = 500
-    """Only the first so many test images."""
+    """Only the first so many test inputs."""
     steps: int = 40
     """Steps of projected gradient descent."""
     restarts: int = 1
@@ -37,8 +37,7 @@ class Attack(Common):
     carlini_wagner: int = 0
     """Steps of Carlini & Wagner's attack, for l2; 0 to leave it out."""
     auto: bool = False
-    """Also the standard AutoAttack, by its authors' package, on what withstood the others: a second per image and radius, or
-    more."""
+    """Also the standard AutoAttack, on what withstood the others: a second per image and radius, or more."""
 
 
 def attack(arguments: list[str]) -> int:

@@ -14,6 +14,7 @@ from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
 from wellposed.errors import InputError
 from wellposed.experiments.radii import radii_for
+from wellposed.numerics.shown import at_least, at_most
 from wellposed.training.writer import one_writer
 
 if TYPE_CHECKING:
@@ -33,10 +34,9 @@ class Certify(Common):
     run: tyro.conf.Positional[Path] = Path()
     """The run folder; or a network folder of wellposed.save, with --data."""
     eps: tuple[float, ...] | None = None
-    """Euclidean radii of the table, in the units of the inputs; default: 0.05 to 0.5 for pixels, and for tables of your own as
-    much of the least standard deviation of a column."""
+    """Radii of the table, in units of the inputs; default: 0.05 to 0.5, for tables of your own times the least column's std."""
     limit: int | None = None
-    """Only the first so many test images."""
+    """Only the first so many test inputs."""
     data: str | None = None
     """Test inputs of another set, such as cifar10-lossless for a run on cifar10-jpeg; written to certified-NAME.json. Of a run
     on data of your own: where they are now, or another such file."""
@@ -165,18 +165,20 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
     """
     from wellposed.training.about import about_run
 
-    radii, units = radii_for(options.run, options.eps), about_run(options.run).units
+    radii, about = radii_for(options.run, options.eps), about_run(options.run)
     shares = {f"{radius:g}": found.accuracy(radius) for radius in radii}
     result: dict[str, Any] = {
         "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
-        "test_error": found.test_error, "units": units,
+        "test_error": found.test_error, "units": about.units,
         "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
         "unsolved": found.unsolved, "left_out": list(found.left_out), **more,
     }  # fmt: skip
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     text = (
-        f"{options.run}{'' if data is None else f' on {data}'}: error {100 * found.test_error:.2f} %, constant "
-        f"({options.norm}) at most {found.lipschitz:.4g}, at least {found.lower_bound:.4g} ({units}), certified {table}"
+        f"{options.run}{'' if data is None else f' on {data}'}: error {100 * found.test_error:.2f} % on "
+        f"{len(found.best)} {about.inputs}, Lipschitz constant "
+        f"({options.norm}) at most {at_most(found.lipschitz)}, at least {at_least(found.lower_bound)} ({about.units}), "
+        f"certified {table}"
     )
     text += "".join(f", {value} {name}" for name, value in more.items())
     if "float64" in found.radii:

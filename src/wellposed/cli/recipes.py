@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
-from wellposed.errors import InputError, choices
+from wellposed.errors import InputError
 
 if TYPE_CHECKING:
     from wellposed.reproduction.recipe import Recipe
@@ -42,7 +43,7 @@ def recipes(arguments: list[str]) -> int:
     options = parse(Recipes, arguments, "wellposed reproduce")
     from wellposed.reproduction.cell import Workspace
     from wellposed.reproduction.collection import PAPERS, RECIPES
-    from wellposed.reproduction.pages import as_text
+    from wellposed.reproduction.pages import as_text, title_of
     from wellposed.reproduction.pictures import draw
     from wellposed.reproduction.recipe import result_path, run_recipe
     from wellposed.reproduction.view import figures_of
@@ -59,13 +60,13 @@ def recipes(arguments: list[str]) -> int:
             continue
         with counting(f"{recipe.name}: measurements", quiet=options.json) as done:
             records = run_recipe(recipe, workspace, quick=options.quick, jobs=options.jobs, ray=options.ray, done=done)
-        view = recipe.view(records)
-        for figure in figures_of(view):
-            draw(figure, options.out / ("figures-quick" if options.quick else "figures"))
+        for figure in figures_of(recipe.view(records)):
+            folder = options.out / ("figures-quick" if options.quick else "figures")
+            draw(figure, folder, title_of(recipe, records, options.quick), compare=not options.quick)
         results[recipe.name] = [dataclasses.asdict(record) for record in records]
         texts.append(
             f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n"
-            f"{as_text(view, quick=options.quick)}\n\n"
+            f"{as_text(recipe, records, quick=options.quick)}\n\n"
             f"{result_path(options.out, recipe, quick=options.quick)}"
         )
     return show(results, "\n\n\n".join(texts), options)
@@ -75,8 +76,7 @@ def _chosen(names: tuple[str, ...]) -> list[Recipe]:
     """The recipes that names stand for, each once.
 
     Raises:
-        InputError: none was named.
-        OptionError: there is none of that name.
+        InputError: none was named, or there is none of that name.
     """
     from wellposed.reproduction.collection import PAPERS, RECIPES
 
@@ -84,7 +84,10 @@ def _chosen(names: tuple[str, ...]) -> list[Recipe]:
         raise InputError("names=(): give a recipe; `wellposed reproduce --list` shows them")
     found: dict[str, Recipe] = {}
     for name in names:
-        choices("names", name, (ALL, *PAPERS, *RECIPES))
+        if name not in (ALL, *PAPERS, *RECIPES):
+            near = difflib.get_close_matches(name, (ALL, *PAPERS, *RECIPES), n=3, cutoff=0.4)
+            meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise InputError(f"names={name!r}: no such recipe or paper; {meant}`wellposed reproduce --list` shows all")
         found |= {key: recipe for key, recipe in RECIPES.items() if name in (ALL, recipe.paper, key)}
     return list(found.values())
 

@@ -27,21 +27,21 @@ class Compare(Common):
     eps: tuple[float, ...] | None = None
     """Euclidean radii; the table and the picture are about the middle one, the page has them all."""
     data: str | None = None
-    """Where the runs' own data, of a user, are now."""
+    """Where data of your own that the runs were trained on are now, if they were moved."""
     out: Path | None = None
     """Folder for compare.html, which needs no other file, and its picture."""
 
 
 @dataclass(frozen=True)
 class Report(Common):
-    """Draw the plots of a certified run and write report.html into its folder."""
+    """Draw the plots of a run that was certified or attacked, and write report.html into its folder."""
 
     run: tyro.conf.Positional[Path] = Path()
     """The run folder."""
     eps: tuple[float, ...] | None = None
-    """Euclidean radii of the table."""
+    """Radii of the tables, in units of the inputs; defaults as those of certify."""
     data: str | None = None
-    """Where the run's own data, of a user, are now."""
+    """Where data of your own that the run was trained on are now, if they were moved."""
 
 
 def compare(arguments: list[str]) -> int:
@@ -58,7 +58,8 @@ def compare(arguments: list[str]) -> int:
     entries = [compared(run, eps, options.data_root, options.data) for run in options.runs]
     texts = [comparison_text(entries, radius), *(as_text(entry.summary) for entry in entries)]
     if options.out is not None:
-        texts.append(str(write_comparison(entries, radius, options.out).resolve()))
+        command = ["wellposed", "compare", *arguments]
+        texts.append(str(write_comparison(entries, radius, options.out, command).resolve()))
     found = [{**dataclasses.asdict(entry.summary), **_beside(entry)} for entry in entries]
     return show(found, "\n\n".join(texts), options)
 
@@ -72,17 +73,15 @@ def report(arguments: list[str]) -> int:
     options = parse(Report, arguments, "wellposed report")
     from wellposed.experiments.network_folders import refuse_network_folder
     from wellposed.experiments.report import write_report
-    from wellposed.experiments.tables import as_text
 
     refuse_network_folder(
         options.run, "report", "draws what runs note; its card.md says what is known, certify --data the rest"
     )
     with one_writer(options.run):
         eps = radii_for(options.run, options.eps)
-        page, summary = write_report(options.run, eps, options.data_root, options.data)
-    return show(
-        {"report": str(page), **dataclasses.asdict(summary)}, f"{as_text(summary)}\n\n{page.resolve()}", options
-    )
+        found = write_report(options.run, eps, options.data_root, options.data, ["wellposed", "report", *arguments])
+    text = "\n\n".join([found.text, "\n".join(found.conclusions), str(found.page.resolve())])
+    return show({"report": str(found.page), **found.numbers}, text, options)
 
 
 def show_table(run: Path, options: Any) -> int:

@@ -45,7 +45,7 @@ def train(arguments: list[str]) -> int:
         with counting("steps", quiet=options.json or not is_main_process()) as done:
             metrics = train_run(
                 config, out, data_root=options.data_root, resume=options.resume, done=done, accelerator=options.accelerator,
-                strategy=options.strategy, logger=options.logger,
+                strategy=options.strategy, logger=options.logger, command=["wellposed", "train", *arguments],
                 devices=int(options.devices) if options.devices.isdigit() else options.devices,
             )  # fmt: skip
     except KeyboardInterrupt as stop:

@@ -11,7 +11,7 @@ from torch import Tensor
 from wellposed.errors import GuaranteeError
 from wellposed.numerics.golden_section import golden_section
 from wellposed.numerics.outward import rounding_constant
-from wellposed.numerics.verified import eigenvalues, is_positive_semidefinite, to_float64
+from wellposed.numerics.verified import all_within_are_semidefinite, eigenvalues, to_float64
 
 
 def lipschitz_term(
@@ -87,16 +87,16 @@ def proved_lipschitz(matrix: Tensor, input_weight: Tensor, output_weight: Tensor
     scale = math.exp(golden_section(bound, -12.0, 12.0, 1e-3))
     gamma = bound(math.log(scale))
     # Entries of the matrix below err by this much, relative to the sums of the absolute values of their terms.
-    terms = np.abs(displacement) + np.abs(displacement.T) + metric_.max() * 2.0 * np.eye(len(w))
+    terms = np.abs(displacement) + np.abs(displacement.T) + np.diag(2.0 * metric_)
     absolute = [terms, np.abs(o).T @ np.abs(o), np.abs(through) @ np.abs(through).T]
     rounding = rounding_constant(max(o.shape[0], u.shape[1]) + 8)
     slack = 1e-12
     while slack < 1.0:
         candidate = max(gamma, 1e-300) * (1.0 + slack)
         weights = (candidate * scale, 1.0, scale * scale)
-        error = rounding * float(sum(c * part for c, part in zip(weights, absolute, strict=True)).sum(axis=1).max())
+        errors = rounding * np.sum([c * part for c, part in zip(weights, absolute, strict=True)], axis=0)
         test = weights[0] * condition - weights[1] * seen - weights[2] * driven
-        if is_positive_semidefinite(test, error) and is_positive_semidefinite(condition, rounding * terms.sum(1).max()):
+        if all(all_within_are_semidefinite(*claim) for claim in ((test, errors), (condition, rounding * terms))):
             return candidate
         slack *= 4.0
     raise GuaranteeError("W: no Lipschitz bound could be proved at these weights in this metric; use float64")
@@ -146,7 +146,7 @@ def proved_with_feedthrough(
     logarithm = golden_section(least, -6.0, 6.0, 1e-2)
     s, found = math.exp(logarithm), least(logarithm)
     # Entries of the matrix err by this much, relative to the sums of the absolute values of their terms.
-    sizes = np.abs(displacement) + np.abs(displacement.T) + 2.0 * scale_.max() * np.eye(len(w))
+    sizes = np.abs(displacement) + np.abs(displacement.T) + np.diag(2.0 * scale_)
     reach, seen = np.abs(through), np.abs(d)
     rounding = rounding_constant(u.shape[1] + 10)
     slack = 1e-10
@@ -155,9 +155,9 @@ def proved_with_feedthrough(
         upper = s * sizes + (reach @ reach.T) * (s * s / gamma)
         side = np.abs(o).T + (reach @ seen.T) * (s / gamma)
         lower = gamma * outputs + (seen @ seen.T) / gamma
-        error = rounding * float(np.block([[upper, side], [side.T, lower]]).sum(axis=1).max())
-        plain = is_positive_semidefinite(condition, rounding * sizes.sum(axis=1).max())
-        if plain and is_positive_semidefinite(condition_2(gamma, s), error):
+        errors = rounding * np.block([[upper, side], [side.T, lower]])
+        plain = all_within_are_semidefinite(condition, rounding * sizes)
+        if plain and all_within_are_semidefinite(condition_2(gamma, s), errors):
             return gamma
         slack *= 4.0
     raise GuaranteeError("W: no Lipschitz bound could be proved at these weights in this metric; use float64")

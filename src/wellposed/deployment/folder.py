@@ -19,6 +19,7 @@ from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import CertificateError, InputError, check, choices
 from wellposed.network import Network
 from wellposed.numerics.norm import NORMS, Norm, norm_named
+from wellposed.numerics.shown import at_most
 
 MODEL, CARD = "model.onnx", "card.md"
 
@@ -51,7 +52,7 @@ class NetworkFolder:
         self.path, self.network, self.claims = path, network, dict(claims)
 
     def __repr__(self) -> str:
-        known = ", ".join(f"norm {norm}: at most {claim.lipschitz:.6g}" for norm, claim in self.claims.items())
+        known = ", ".join(f"norm {norm}: at most {at_most(claim.lipschitz, 6)}" for norm, claim in self.claims.items())
         return f"NetworkFolder({str(self.path)!r}; {known})"
 
     def __call__(self, x: Any) -> tuple[Tensor, Tensor]:

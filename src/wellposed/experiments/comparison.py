@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import base64
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from wellposed.data import Data
-from wellposed.errors import require
 from wellposed.experiments.iterations import iterations
-from wellposed.experiments.tables import Row, Summary, summarise
+from wellposed.experiments.pages import Picture, embedded, render
+from wellposed.experiments.plots import first_inputs, plotting
+from wellposed.experiments.provenance import page_made, trained
+from wellposed.experiments.tables import COLUMNS, Row, Summary, about_rows, cells, header, percent, summarise
 from wellposed.training.files import make_folder, write_text
 from wellposed.training.folder import RunFolder, read_environment
 from wellposed.training.run import load_run
 
 _INPUTS = 200  # for which iterations are counted
 _COLOURS = ("#1f5f99", "#b5423c", "#6b7d5c", "#c98a3d", "#5b8db8", "#7d5c7a", "#9aa5b1", "#2f2f2f")
-_MARKERS = "osD^vP*X"
+_MARKERS = {
+    "●": "o",
+    "■": "s",
+    "◆": "D",
+    "▲": "^",
+    "▼": "v",
+    "✚": "P",
+    "★": "*",
+    "✖": "X",
+}  # of matplotlib, by their glyphs
+_GLYPHS = tuple(_MARKERS)
 _LEGEND = 90  # letters that its rows have room for
 
 
@@ -63,20 +73,13 @@ def compared(run: Path, radii: Sequence[float], data_root: Path | None, own_data
     noted = RunFolder(run).environment
     seconds = read_environment(run).get("seconds") if noted.exists() else None
     parameters = sum(part.numel() for part in model.parameters())
-    return Compared(summary, parameters, iterations(model, _first_inputs(data, str(run))), seconds)
-
-
-def _first_inputs(data: Data, run: str) -> Any:
-    if data.inputs == "graphs":
-        graphs = data.as_graphs(f"run={run!r}")
-        return graphs.batch(graphs.test[:_INPUTS])[0]
-    return data.as_tensors(f"run={run!r}").test_x[:_INPUTS]
+    return Compared(summary, parameters, iterations(model, first_inputs(data, f"run={str(run)!r}", _INPUTS)), seconds)
 
 
 def cells_of(entry: Compared, radius: float) -> list[str]:
     """A row of the table, see `header_of`: accuracies in %, a dash for what is not known."""
     row = entry.at(radius)
-    shares = ["–" if value is None else f"{100 * value:.2f}" for value in (row.clean, row.certified, row.attacked)]
+    shares = [percent(value) for value in (row.clean, row.certified, row.attacked)]
     numbers = ["–" if value is None else f"{value:.1f}" for value in (entry.iterations, entry.seconds)]
     summary = entry.summary
     inputs = f"{summary.samples} {summary.inputs}"
@@ -101,16 +104,30 @@ def as_text(entries: Sequence[Compared], radius: float) -> str:
         aligned = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
         return "  ".join([name.ljust(widths[0]), *aligned, remarks]).rstrip()
 
-    return "\n".join(map(line, rows))
+    return "\n".join([*map(line, rows), *warnings_of(entries)])
 
 
-def write_comparison(entries: Sequence[Compared], radius: float, folder: Path) -> Path:
-    """Write ``compare.html`` with the table and the picture in it, and ``compare.svg`` and ``compare.png``.
+def warnings_of(entries: Sequence[Compared]) -> list[str]:
+    """What a reader of a comparison must know before all else: runs that learned nothing, and radii of different units."""
+    names = [Path(entry.summary.run).name for entry in entries]
+    said = [
+        f"{name}: {entry.summary.warning}." for name, entry in zip(names, entries, strict=True) if entry.summary.warning
+    ]
+    units = {entry.summary.units: name for name, entry in zip(names, entries, strict=True)}
+    if len(units) > 1:
+        listed = ", ".join(f"{unit} ({name})" for unit, name in units.items())
+        said.append(f"The same radius means different things here: units are {listed}.")
+    return said
+
+
+def write_comparison(entries: Sequence[Compared], radius: float, folder: Path, command: Sequence[str] = ()) -> Path:
+    """Write ``compare.html`` with the table and the pictures in it, and ``compare.svg`` and ``compare.png``.
 
     Args:
         entries: the runs.
         radius: of the certified and attacked accuracies, one of those that they were summarised at.
         folder: for the files; made where it is not there.
+        command: the words of the command line, as the page's provenance; none where a program asks.
 
     Returns:
         The page.
@@ -118,19 +135,32 @@ def write_comparison(entries: Sequence[Compared], radius: float, folder: Path) -
     Raises:
         CheckpointError: the folder cannot be written.
     """
-    jinja2 = require("jinja2", "train")
     make_folder(folder)
-    picture = _draw(entries, radius, folder)
-    template = jinja2.Environment(autoescape=True).from_string(
-        (resources.files("wellposed.experiments") / "compare.html.jinja").read_text(encoding="utf-8")
-    )
     page = folder / "compare.html"
-    content = template.render(
-        header=header_of(radius), rows=[cells_of(entry, radius) for entry in entries], radius=radius,
-        summaries=[entry.summary for entry in entries], picture=base64.b64encode(picture.read_bytes()).decode(),
-    )  # fmt: skip
+    runs = [Path(entry.summary.run) for entry in entries]
+    content = render(
+        "compare.html.jinja",
+        title="Runs compared",
+        width="64rem",
+        warnings=warnings_of(entries),
+        caption=f"accuracies in %, certified and attacked ones at the Euclidean radius {radius:g}",
+        header=header_of(radius),
+        cells=[cells_of(entry, radius) for entry in entries],
+        legend=[(run.name, *_colour_and_glyph(place)) for place, run in enumerate(runs)],
+        pictures=_draw(entries, radius, folder),
+        runs=[_section(entry.summary) for entry in entries],
+        provenance=[*((run.name, trained(run)) for run in runs), ("this page", page_made(command))],
+    )
     write_text(page, content)
     return page
+
+
+def _section(summary: Summary) -> dict[str, Any]:
+    """All radii of one run, as the page shows them."""
+    return {
+        "title": Path(summary.run).name, "header": header(summary), "caption": about_rows(summary), "columns": COLUMNS,
+        "cells": [cells(row) for row in summary.rows],
+    }  # fmt: skip
 
 
 _AXES: tuple[tuple[str, bool, Callable[[Compared, Row], float | None]], ...] = (
@@ -141,38 +171,64 @@ _AXES: tuple[tuple[str, bool, Callable[[Compared, Row], float | None]], ...] = (
 )
 
 
-def _draw(entries: Sequence[Compared], radius: float, folder: Path) -> Path:
-    """Certified and attacked accuracy over four numbers: filled and hollow points, joined for each run."""
-    matplotlib = require("matplotlib", "train")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+def _draw(entries: Sequence[Compared], radius: float, folder: Path) -> list[Picture]:
+    """Certified and attacked accuracy over four numbers: filled and hollow points, joined for each run.
 
-    settings: Any = {
-        "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": "wellposed",
-    }  # fmt: skip
+    The files have all four with a legend; the pictures for the page are one each, since a phone shows them one by one.
+    """
+    plt = plotting()
+    settings: Any = {"font.size": 9, "svg.hashsalt": "wellposed"}
     with plt.rc_context(settings):
         figure, panels = plt.subplots(2, 2, figsize=(8.0, 6.0), sharey=True, layout="constrained")
-        for axes, (label, logarithmic, number) in zip(panels.flat, _AXES, strict=True):
-            for place, entry in enumerate(entries):
-                _points(axes, entry, entry.at(radius), number, place)
-            axes.set(xlabel=label, ylim=(-3, 103))
-            if logarithmic:
-                axes.set_xscale("log")
-        for axes in panels[:, 0]:
-            axes.set_ylabel(f"accuracy at radius {radius:g}, %")
+        for place, axes in enumerate(panels.flat):
+            _panel(axes, entries, radius, place)
         handles, labels = panels[0, 0].get_legend_handles_labels()
         columns = max(1, min(4, _LEGEND // max(map(len, labels))))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
         for ending in ("png", "svg"):
             figure.savefig(folder / f"compare.{ending}", dpi=150, metadata={"Date": None} if ending == "svg" else None)
         plt.close(figure)
-    return folder / "compare.svg"
+        pictures = [_picture(entries, radius, place) for place in range(len(_AXES))]
+    return pictures
+
+
+def _picture(entries: Sequence[Compared], radius: float, place: int) -> Picture:
+    """One of the four panels."""
+    plt, content = plotting(), io.BytesIO()
+    figure, axes = plt.subplots(figsize=(4.4, 3.3), layout="constrained")
+    _panel(axes, entries, radius, place)
+    figure.savefig(content, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    label, _, number = _AXES[place]
+    said = [
+        f"{Path(entry.summary.run).name} {percent(row.certified)} % certified and {percent(row.attacked)} % attacked at {x:.4g}"
+        for entry in entries
+        if (x := number(entry, row := entry.at(radius))) is not None
+    ]
+    title = f"Accuracy at radius {radius:g} over {label}"
+    return Picture(title, f"{title}: {'; '.join(said) or 'not known'}.", embedded(content.getvalue(), "svg+xml"))
+
+
+def _panel(axes: Any, entries: Sequence[Compared], radius: float, place: int) -> None:
+    label, logarithmic, number = _AXES[place]
+    for run, entry in enumerate(entries):
+        _points(axes, entry, entry.at(radius), number, run)
+    axes.set(xlabel=label, ylabel=f"accuracy at radius {radius:g}, %", ylim=(-3, 103))
+    known = [x for entry in entries if (x := number(entry, entry.at(radius))) is not None]
+    if logarithmic and known and max(known) >= 10 * min(known) > 0:  # within a decade its ticks have no room
+        axes.set_xscale("log")
+
+
+def _colour_and_glyph(place: int) -> tuple[str, str]:
+    """Colour and glyph of a run's points."""
+    return _COLOURS[place % len(_COLOURS)], _GLYPHS[place // len(_COLOURS) % len(_GLYPHS)]
 
 
 def _points(axes: Any, entry: Compared, row: Row, number: Callable[[Compared, Row], float | None], place: int) -> None:
     x = number(entry, row)
     known = [100 * value for value in (row.certified, row.attacked) if value is not None]
-    colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS) % len(_MARKERS)]
+    colour, glyph = _colour_and_glyph(place)
+    marker = _MARKERS[glyph]
     axes.plot([], [], marker, color=colour, label=Path(entry.summary.run).name)
     if x is None:
         return

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.layers.options import solving_modules
-from wellposed.solvers.solution import Solution
+from wellposed.operators.graphs import Graphs, frobenius_norms
+from wellposed.solvers.solution import Solution, Tolerance
 
 
 @torch.no_grad()
@@ -27,6 +29,37 @@ def iterations(model: nn.Module, inputs: Any) -> float | None:
 
     _with_hooks(model, count, inputs)
     return sum(found) if found else None
+
+
+@torch.no_grad()
+def certified_errors(model: nn.Module, inputs: Any, tolerances: Sequence[float]) -> list[tuple[float, float]]:
+    """How the first solve of a model goes at relative tolerances: mean iterations, and the largest certified error.
+
+    Args:
+        model: in eval mode.
+        inputs: a batch of what it takes.
+        tolerances: relative ones.
+
+    Returns:
+        One pair per tolerance, whose error is relative to the value's norm; none where nothing is solved with a guarantee.
+    """
+    found: list[tuple[float, float]] = []
+
+    def solve(layer: Any, given: Any, output: Any) -> None:
+        if found:
+            return
+        kept = layer.tolerance
+        for tolerance in tolerances:
+            layer.tolerance = Tolerance(tolerance, 0.0)
+            solution = layer.solve(*given)
+            if solution.error_bound is None:
+                break
+            sizes = _sizes(solution.value, *given[1:])
+            found.append((_mean(solution.steps), float((solution.error_bound / sizes.clamp_min(1e-30)).max())))
+        layer.tolerance = kept
+
+    _with_hooks(model, solve, inputs)
+    return found
 
 
 def iterations_of_training(model: nn.Module, inputs: Any, labels: Tensor) -> tuple[float, float]:
@@ -61,6 +94,13 @@ def _with_hooks(model: nn.Module, hook: Any, inputs: Any) -> Tensor:
         for handle in hooks:
             handle.remove()
     return value
+
+
+def _sizes(value: Tensor, graphs: Graphs | None = None) -> Tensor:
+    """Euclidean norms of the samples of a layer's value, shape (batch,)."""
+    if graphs is None:
+        return value.flatten(1).norm(dim=1)
+    return frobenius_norms(value, graphs.batch, graphs.count)
 
 
 def _mean(steps: Tensor) -> float:

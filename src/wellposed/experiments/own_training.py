@@ -82,7 +82,7 @@ class Trained(nn.Module):
         return as_text(
             Summary(
                 self.data.name, len(y), about.inputs, found.test_error, found.lipschitz, found.lower_bound, rows,
-                [*about.remarks, *found.remarks], len(y), about.units,
+                [*found.remarks, *about.remarks], len(y), about.units, found.warning,
             )
         )  # fmt: skip
 

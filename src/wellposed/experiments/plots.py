@@ -3,144 +3,194 @@
 from __future__ import annotations
 
 import io
-import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import CheckpointError, require
-from wellposed.experiments.results import Attacked, Certified
-from wellposed.layers.implicit_layer import implicit_layers
-from wellposed.solvers.solution import Tolerance
-from wellposed.training.about import AboutData, about_run
-from wellposed.training.files import make_folder, read_json, write_bytes
-from wellposed.training.folder import RunFolder, read_metrics
-from wellposed.training.run import load_classifier_run
+from wellposed.data import Data
+from wellposed.errors import require
+from wellposed.experiments.iterations import certified_errors
+from wellposed.experiments.pages import Picture, embedded
+from wellposed.experiments.results import NORMS, Attacked, Certified
+from wellposed.experiments.tables import percent
+from wellposed.training.about import AboutData
+from wellposed.training.files import make_folder, write_bytes
 
 _LABELS = {"paper": "certified, margin/(2L)", "sqrt2": "certified, margin/(√2 L)", "pairs": "certified, class pairs"}
 _AXIS = {"images": "pixels in [0, 1]"}  # other inputs are in the units of their data
 _COLOURS = {"paper": "#9aa5b1", "sqrt2": "#5b8db8", "pairs": "#1f5f99"}
+_INPUTS = 200  # whose solves are shown
+_TOLERANCES = tuple(10.0**-k for k in range(1, 7))
 
 
-def draw(
-    run: Path, certified: Certified, attacked: Attacked | None, data_root: Path | None, own_data: str | None = None
-) -> dict[str, Path]:
-    """Draw every picture of a run into ``plots/``; the SVG files by name."""
+@dataclass(frozen=True)
+class Drawn:
+    """A picture before it is written: its heading, its numbers in words, and matplotlib's figure."""
+
+    title: str
+    alt: str
+    figure: Any
+
+
+def plotting() -> Any:
+    """Matplotlib's ``pyplot``, which opens no window."""
     matplotlib = require("matplotlib", "train")
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path"})
+    return plt
+
+
+def written(run: Path, drawings: dict[str, Drawn]) -> list[Picture]:
+    """Write pictures into ``plots/`` of a run.
+
+    Args:
+        run: the run folder.
+        drawings: by the names of their files.
+    """
     folder = run / "plots"
     make_folder(folder)
-    figures = {"robustness": _robustness(plt, certified, attacked, about_run(run))}
-    if metrics := read_metrics(run):
-        figures["training"] = _training(plt, metrics)
-    _, data, model = load_classifier_run(run, data_root, own_data)
-    if any(True for _ in implicit_layers(model)):
-        figures["convergence"] = _convergence(plt, model, data.test_x[:200])
-    examples = RunFolder(run).adversarial
-    if examples.exists() and (shown := _examples(examples)):
-        figures["adversarial"] = _adversarial(plt, shown)
-    for name, figure in figures.items():
+    pictures = []
+    for name, drawn in drawings.items():
         for suffix in ("png", "svg"):
-            picture = io.BytesIO()
-            figure.savefig(picture, format=suffix, dpi=150, bbox_inches="tight")
-            write_bytes(folder / f"{name}.{suffix}", picture.getvalue())
-        plt.close(figure)
-    return {name: folder / f"{name}.svg" for name in figures}
+            content = io.BytesIO()
+            drawn.figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight")
+            write_bytes(folder / f"{name}.{suffix}", content.getvalue())
+        plotting().close(drawn.figure)
+        pictures.append(Picture(drawn.title, drawn.alt, embedded(content.getvalue(), "svg+xml")))
+    return pictures
 
 
-def _robustness(plt: Any, certified: Certified, attacked: Attacked | None, about: AboutData) -> Any:
-    figure, axes = plt.subplots(figsize=(6.4, 3.8))
+def robustness(norm: str, certified: Certified | None, attacked: Attacked | None, about: AboutData) -> Drawn:
+    """Certified and attacked accuracy over the radius; one of both may be missing.
+
+    Args:
+        norm: of perturbations.
+        certified: the certified radii.
+        attacked: the distances of adversarial examples.
+        about: the data.
+    """
+    figure, axes = plotting().subplots(figsize=(6.4, 3.8))
     limit = None if attacked is None else len(attacked.distances)
-    finite = [r for r in certified.best if r < float("inf")]
+    finite = [] if certified is None else [r for r in certified.best if r < float("inf")]
     reach = 1.3 * max([*finite, *([] if attacked is None else attacked.tried), 0.1 * about.scale])
     grid = torch.linspace(1e-9 * reach, reach, 240, device="cpu").tolist()
+    middle, said = grid[len(grid) // 4], []
     if attacked is not None:
-        values = [100 * attacked.accuracy(r) for r in grid]
-        axes.plot(grid, values, color="#b5423c", label="under attack (upper bound)")
-    for rule in certified.radii:
-        values = [100 * certified.accuracy(r, rule, limit) for r in grid]
-        axes.plot(grid, values, color=_COLOURS[rule], label=_LABELS[rule])
-    axes.set(
-        xlabel=f"Euclidean radius, {_AXIS.get(about.inputs, about.units)}",
-        ylabel="accuracy, %",
-        ylim=(0, 101),
-        xlim=(0, reach),
-    )
-    axes.legend(frameon=False, fontsize=9)
-    return figure
-
-
-def _training(plt: Any, metrics: list[dict[str, float]]) -> Any:
-    figure, axes = plt.subplots(figsize=(6.4, 3.2))
-    epochs = [row["epoch"] + 1 for row in metrics]
-    axes.plot(epochs, [row["train/loss"] for row in metrics], color="#5b8db8", label="training loss")
-    axes.set(xlabel="epoch", ylabel="loss", yscale="log")
-    right = axes.twinx()
-    right.spines["right"].set_visible(True)
-    for part, colour in (
-        ("validation", "#b5423c"),
-        ("test", "#7a7a7a"),
-    ):  # the latter for graphs and the epoch that was kept
-        known = [row for row in metrics if f"{part}/accuracy" in row]
-        if known:
-            errors = [100 * (1 - row[f"{part}/accuracy"]) for row in known]
-            right.plot([row["epoch"] + 1 for row in known], errors, ".-", color=colour, label=f"{part} error, %")
-    right.set(ylabel="error, %", ylim=(0, None))
-    lines = axes.get_lines() + right.get_lines()
-    axes.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=9)
-    return figure
-
-
-@torch.no_grad()
-def _convergence(plt: Any, model: nn.Module, images: Tensor) -> Any:
-    """Certified error bound of the first implicit layer's solves at images, against the tolerance asked for."""
-    layer, value = next(implicit_layers(model)), images
-    for block in itertools.takewhile(lambda part: part is not layer, model.children()):
-        value = block(value)
-    figure, axes = plt.subplots(figsize=(6.4, 3.2))
-    tolerances = [10.0**-k for k in range(1, 7)]
-    steps, bounds = [], []
-    for rtol in tolerances:
-        layer.tolerance = Tolerance(rtol, 0.0)
-        solution = layer.solve(value)
-        assert solution.error_bound is not None  # solve() always certifies
-        steps.append(float(solution.steps.double().mean()))
-        bounds.append(float((solution.error_bound / solution.value.norm(dim=1).clamp_min(1e-30)).max()))
-    axes.plot(steps, bounds, "o-", color="#1f5f99", label="largest certified relative error")
-    axes.plot(steps, tolerances, ":", color="#9aa5b1", label="tolerance asked for")
-    axes.set(xlabel=f"iterations (mean over {len(images)} test inputs)", yscale="log", ylabel="relative error")
-    axes.legend(frameon=False, fontsize=9)
-    return figure
-
-
-def _examples(path: Path) -> list[dict[str, Any]]:
-    """What attacking a run noted of the nearest adversarial examples.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    content = read_json(path, f"run `wellposed attack {path.parent}`")
-    found = content.get("examples") if isinstance(content, dict) else content  # a list, before files had digests
-    keys = {"index", "distance", "label", "prediction", "image", "adversarial"}
-    if not isinstance(found, list) or not all(isinstance(entry, dict) and set(entry) == keys for entry in found):
-        raise CheckpointError(
-            f"{path}: corrupt (not what an attack writes); run `wellposed attack {path.parent}` again"
+        axes.plot(grid, [100 * attacked.accuracy(r) for r in grid], color="#b5423c", label="under attack (upper bound)")
+        said.append(f"{percent(attacked.accuracy(middle))} % under attack")
+    for rule in () if certified is None else certified.radii:
+        assert certified is not None  # or there are no rules
+        axes.plot(
+            grid, [100 * certified.accuracy(r, rule, limit) for r in grid], color=_COLOURS[rule], label=_LABELS[rule]
         )
-    return found
+        said.append(f"{percent(certified.accuracy(middle, rule, limit))} % {_LABELS[rule]}")
+    unit = _AXIS.get(about.inputs, about.units)
+    axes.set(xlabel=f"{NORMS[norm]} radius, {unit}", ylabel="accuracy, %", ylim=(0, 101), xlim=(0, reach))
+    axes.legend(frameon=False, fontsize=9)
+    alt = f"Accuracy over the {NORMS[norm]} radius; at {middle:.3g}: {', '.join(said)}."
+    return Drawn(f"Certified and attacked accuracy, {NORMS[norm]} norm", alt, figure)
 
 
-def _adversarial(plt: Any, shown: list[dict[str, Any]]) -> Any:
-    figure, rows = plt.subplots(2, len(shown), figsize=(1.5 * len(shown), 3.4), squeeze=False)
-    for column, entry in enumerate(shown):
-        for axis, key in zip(rows[:, column], ("image", "adversarial"), strict=True):
-            axis.imshow(entry[key], cmap="gray_r", vmin=0, vmax=1)
-            axis.set_axis_off()
-        rows[0, column].set_title(f"{entry['label']}", fontsize=10)
-        rows[1, column].set_title(f"{entry['prediction']} at {entry['distance']:.2f}", fontsize=10)
-    figure.suptitle("test images and their nearest adversarial examples found", fontsize=10)
-    return figure
+def training(metrics: list[dict[str, float]]) -> Drawn:
+    """Loss and error per epoch.
+
+    Args:
+        metrics: of every epoch, see `read_metrics`.
+    """
+    figure, axes = plotting().subplots(figsize=(6.4, 3.2))
+    losses = [(row["epoch"] + 1, row["train/loss"]) for row in metrics]
+    axes.plot(*zip(*losses, strict=True), color="#5b8db8", label="training loss")
+    axes.set(xlabel="epoch", ylabel="loss", yscale="log")
+    lines, top = list(axes.get_lines()), 0.0
+    right = axes.twinx()
+    for part, colour in (("validation", "#b5423c"), ("test", "#7a7a7a")):  # the latter of the epoch that was kept, too
+        for score, share in (("accuracy", True), ("mean_squared_error", False)):
+            known = [(row["epoch"] + 1, row[f"{part}/{score}"]) for row in metrics if f"{part}/{score}" in row]
+            if not known:
+                continue
+            values = [100 * (1 - value) if share else value for _, value in known]
+            label, place = (f"{part} error, %", right) if share else (f"{part} mean squared error", axes)
+            lines += place.plot([epoch for epoch, _ in known], values, ".-", color=colour, label=label)
+            top = max([top, *values]) if share else top
+    right.set(ylabel="error, %", ylim=(0, 1.1 * top or 1.0))
+    right.spines["right"].set_visible(True)
+    if not right.get_lines():
+        right.set_visible(False)
+    axes.legend(
+        lines, [line.get_label() for line in lines], frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0),
+        ncols=2,
+    )  # fmt: skip
+    (first, most), (last, least) = losses[0], losses[-1]
+    alt = f"Training loss from {most:.3g} in epoch {first:g} to {least:.3g} in epoch {last:g}."
+    return Drawn("Training", alt, figure)
+
+
+def convergence(model: nn.Module, data: Data, argument: str) -> Drawn | None:
+    """Certified errors of a model's first solves at test inputs, against the tolerances asked for; None without any.
+
+    Args:
+        model: in eval mode.
+        data: its data.
+        argument: how the data are called in errors.
+    """
+    found = certified_errors(model, first_inputs(data, argument, _INPUTS), _TOLERANCES)
+    if not found:
+        return None
+    steps, bounds = [count for count, _ in found], [bound for _, bound in found]
+    figure, axes = plotting().subplots(figsize=(6.4, 3.2))
+    axes.plot(steps, bounds, "o-", color="#1f5f99", label="largest certified relative error")
+    axes.plot(steps, _TOLERANCES, ":", color="#9aa5b1", label="tolerance asked for")
+    count = min(_INPUTS, len(data.labels_of("test")))
+    axes.set(xlabel=f"iterations (mean over {count} test {data.inputs})", yscale="log", ylabel="relative error")
+    axes.legend(frameon=False, fontsize=9)
+    alt = (
+        f"Largest certified relative error of the first solve: {bounds[0]:.3g} after {steps[0]:.3g} iterations, "
+        f"{bounds[-1]:.3g} after {steps[-1]:.3g}."
+    )
+    return Drawn("The solver keeps its word: certified error against iterations", alt, figure)
+
+
+def first_inputs(data: Data, argument: str, count: int) -> Any:
+    """The first test inputs, as a model takes them.
+
+    Args:
+        data: what they are of.
+        argument: how it is called in errors.
+        count: how many at most.
+    """
+    if data.inputs == "graphs":
+        graphs = data.as_graphs(argument)
+        return graphs.batch(graphs.test[:count])[0]
+    return data.as_tensors(argument).test_x[:count]
+
+
+def estimates(x: Tensor, targets: Tensor, found: Tensor) -> Drawn:
+    """Estimates beside targets: over the input where that is one number, else over the targets.
+
+    Args:
+        x: inputs, shape (samples, ...).
+        targets: shape (samples, outputs).
+        found: the estimates, of the same shape.
+    """
+    figure, axes = plotting().subplots(figsize=(6.4, 3.8))
+    if x[0].numel() == 1:
+        order = x.flatten().argsort()
+        axes.plot(x.flatten()[order], targets[order, 0], color="#9aa5b1", label="target")
+        axes.plot(x.flatten()[order], found[order, 0], color="#1f5f99", label="estimate")
+        axes.set(xlabel="input", ylabel="unit of the targets")
+    else:
+        axes.plot(targets.flatten(), found.flatten(), ".", color="#1f5f99", markersize=4, label="test inputs")
+        ends = [float(targets.min()), float(targets.max())]
+        axes.plot(ends, ends, ":", color="#9aa5b1", label="no error")
+        axes.set(xlabel="target", ylabel="estimate (unit of the targets)")
+    axes.legend(frameon=False, fontsize=9)
+    alt = (
+        f"Targets between {float(targets.min()):.3g} and {float(targets.max()):.3g}, estimates between "
+        f"{float(found.min()):.3g} and {float(found.max()):.3g}."
+    )
+    return Drawn("Estimates of the test inputs", alt, figure)

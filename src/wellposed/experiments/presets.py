@@ -12,6 +12,7 @@ from wellposed.errors import CheckpointError, choices
 from wellposed.experiments.radii import RADII
 from wellposed.experiments.results import is_certified, read_certified
 from wellposed.experiments.robustness import certify_run
+from wellposed.numerics.shown import at_least, at_most
 from wellposed.training.config import presets, read_config
 from wellposed.training.files import file_digest, write_json
 from wellposed.training.folder import RunFolder, read_environment
@@ -122,8 +123,8 @@ def as_markdown(records: Sequence[Record]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for record in records:
         cells = [
-            f"`{record.preset}`", f"{100 * record.test_error:.2f}", f"{record.lipschitz:.7g}", f"{record.lower_bound:.4g}",
-            f"{record.lipschitz * record.deviation:.4g}" if record.deviation != 1.0 else "–",
+            f"`{record.preset}`", f"{100 * record.test_error:.2f}", at_most(record.lipschitz, 7), at_least(record.lower_bound),
+            at_most(record.lipschitz * record.deviation) if record.deviation != 1.0 else "–",
             *(f"{100 * share:.2f}" for share in record.certified), f"{record.seconds:.0f}",
             *(["; ".join(record.remarks)] if remarked else []),
         ]  # fmt: skip

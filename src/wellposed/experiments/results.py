@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -15,7 +15,16 @@ from wellposed.experiments.learning import Learned
 from wellposed.training.files import file_digest, read_json, write_json
 from wellposed.training.folder import RunFolder
 
-_Result = TypeVar("_Result", "Certified", "Attacked")
+NORMS = {"2": "Euclidean", "inf": "ℓ∞", "1": "ℓ1"}  # with what they are called
+_Result = TypeVar("_Result", bound="OfWeights")
+
+
+class OfWeights(Protocol):
+    """Results that say by its digest which weight file they are about."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of the weight file."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,14 @@ class Certified:
     @property
     def remarks(self) -> list[str]:
         """What a reader of the radii must know, in words: nothing learned, inputs not solved, searches left out."""
-        nothing = _nothing_learned(self.test_error, self.majority_error, self.classes_named)
+        first = [self.warning] if self.warning else []
         solves = [f"the solve did not converge for {self.unsolved} inputs, whose radius is 0"] if self.unsolved else []
-        return list(self.said) + nothing + solves + [f"left out: {part}" for part in self.left_out]
+        return first + list(self.said) + solves + [f"left out: {part}" for part in self.left_out]
+
+    @property
+    def warning(self) -> str:
+        """What a reader must know before all else: that nothing was learned; else empty."""
+        return _nothing_learned(self.test_error, self.majority_error, self.classes_named)
 
     @property
     def best(self) -> list[float]:
@@ -115,21 +129,26 @@ class Attacked:
         )
 
     @property
+    def warning(self) -> str:
+        """What a reader must know before all else: that nothing was learned; else empty."""
+        return _nothing_learned(1.0 - self.accuracy(0.0), self.majority_error, self.classes_named)
+
+    @property
     def remarks(self) -> list[str]:
         """What a reader of the distances must know, in words: that nothing was learned."""
-        return _nothing_learned(1.0 - self.accuracy(0.0), self.majority_error, self.classes_named)
+        return [self.warning] if self.warning else []
 
     def accuracy(self, radius: float) -> float:
         """Fraction of the inputs that no attack found an adversarial example for within a radius."""
         return float((torch.tensor(self.distances, dtype=torch.float64, device="cpu") > radius).double().mean())
 
 
-def _nothing_learned(error: float, majority_error: float | None, classes_named: int | None) -> list[str]:
-    """`Learned.remark` as a part of a line, where there is one."""
+def _nothing_learned(error: float, majority_error: float | None, classes_named: int | None) -> str:
+    """`Learned.remark` as a part of a line, where there is one; else empty."""
     if majority_error is None or classes_named is None:
-        return []
+        return ""
     words = Learned(error, majority_error, classes_named).remark.removesuffix(".")
-    return [words[0].lower() + words[1:]] if words else []
+    return words[:1].lower() + words[1:]
 
 
 def keep_certified(run: Path, found: Certified, norm: str = "2", other_data: str | None = None) -> None:
@@ -168,16 +187,27 @@ def read_certified(run: Path, norm: str = "2") -> Certified:
     Raises:
         CheckpointError: it is missing, corrupt or about other weights.
     """
-    return _parse(Certified, in_norm(RunFolder(run).certified, norm), "certify", run)
+    return parsed(Certified, in_norm(RunFolder(run).certified, norm), "certify", run)
 
 
 def read_attacked(run: Path, norm: str = "2") -> Attacked | None:
     """What `attack_run` wrote, or None."""
     path = in_norm(RunFolder(run).attacked, norm)
-    return _parse(Attacked, path, "attack", run) if path.exists() else None
+    return parsed(Attacked, path, "attack", run) if path.exists() else None
 
 
-def _parse(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
+def parsed(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
+    """A file of results, if it is about the weights that are there.
+
+    Args:
+        kind: of the results, a dataclass with the digest ``weights_sha256``.
+        path: of the file.
+        command: that writes it.
+        run: the run folder.
+
+    Raises:
+        CheckpointError: the file is missing, corrupt or about other weights.
+    """
     content = read_json(path, f"run `wellposed {command} {run}`")
     try:
         found = kind(**content)
@@ -193,6 +223,15 @@ def _parse(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
 def is_certified(run: Path, norm: str = "2") -> bool:
     """Whether `certify_run` wrote results."""
     return in_norm(RunFolder(run).certified, norm).exists()
+
+
+def norms_of(*places: Path) -> list[str]:
+    """The norms that there are results in, the Euclidean one first.
+
+    Args:
+        places: of results in the Euclidean norm, see `in_norm`.
+    """
+    return [norm for norm in NORMS if any(in_norm(place, norm).exists() for place in places)]
 
 
 def check_consistency(certified: Certified, attacked: Attacked) -> None:

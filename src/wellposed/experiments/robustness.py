@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wellposed.attacks import adversarial_distances, plain_distances
+from wellposed.attacks import adversarial_distances, auto_attack, plain_distances
+from wellposed.attacks.search import Search
 from wellposed.certificates import Certificate, certify
 from wellposed.data import TensorData, load_images
 from wellposed.data.collection import is_own
@@ -223,7 +225,7 @@ def _nearest(
     return [
         {
             "index": i, "distance": float(distances[i]), "label": int(y[i]), "prediction": int(predictions[i]),
-            "image": x[i, 0].tolist(), "adversarial": examples[i, 0].tolist(),
+            "image": x[i].tolist(), "adversarial": examples[i].tolist(),
         }
         for i in nearest.tolist()
         if 0.0 < float(distances[i]) < float("inf")
@@ -274,6 +276,29 @@ def plainly_attacked_on(
     check_radii(radii)
     distances = plain_distances(model, x, y, radii, name=name, norm=norm, is_fooled=_judge(_exact(model)))
     return Attacked(distances.tolist(), 0, list(radii), "")
+
+
+def auto_attacked_on(
+    model: nn.Module, x: Tensor, y: Tensor, known: Attacked, *, norm: str, steps: int, queries: int
+) -> Attacked:
+    """What AutoAttack finds nearer than other attacks did, judged as attacks on runs are.
+
+    Args:
+        model: maps pixels to logits, in eval mode.
+        x: images, shape (batch, channels, height, width).
+        y: classes, shape (batch,).
+        known: what others found for these images: AutoAttack tries the same radii, each on the images that withstood all before.
+        norm: of perturbations.
+        steps: see `auto_attack`.
+        queries: see `auto_attack`.
+    """
+    search = Search(_judge(_exact(model)), x, y, float(norm))
+    search.best = search.best.minimum(torch.tensor(known.distances, dtype=torch.float64, device="cpu"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for radius in sorted(known.tried):
+            search.press(partial(auto_attack, model, norm=norm, steps=steps, queries=queries), radius)
+    return replace(known, distances=search.best.tolist())
 
 
 def _judge(exact: Network | nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

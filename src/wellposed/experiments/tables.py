@@ -9,6 +9,7 @@ from pathlib import Path
 from wellposed.certificates.order import must_be_ordered
 from wellposed.errors import InputError
 from wellposed.experiments.results import (
+    NORMS,
     Attacked,
     Certified,
     check_consistency,
@@ -16,6 +17,7 @@ from wellposed.experiments.results import (
     read_attacked,
     read_certified,
 )
+from wellposed.numerics.shown import at_least, at_most
 from wellposed.training.about import about_run
 
 
@@ -24,7 +26,7 @@ class Row:
     """Accuracy at one radius, all on the same inputs.
 
     Attributes:
-        radius: Euclidean, in the units of the summary.
+        radius: in the norm and the units of the summary.
         clean: accuracy without perturbation.
         paper: certified by margin/(2L), or None without a certificate.
         certified: certified by the tightest rule that the certificate supports: class pairs, else margin/(√2 L).
@@ -53,6 +55,8 @@ class Summary:
         remarks: what a reader must know besides, in words; see `Certified`.
         tested: number of inputs behind ``test_error``; zero where that was not noted.
         units: of radii and constants, in words.
+        warning: what a reader must know before all else, that nothing was learned; else empty. It is the first remark, too.
+        norm: of perturbations.
     """
 
     run: str
@@ -65,30 +69,39 @@ class Summary:
     remarks: Sequence[str] = ()
     tested: int = 0
     units: str = "pixel units"
+    warning: str = ""
+    norm: str = "2"
 
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.lipschitz)
 
 
-def summarise(run: Path, radii: Sequence[float]) -> Summary:
+def summarise(run: Path, radii: Sequence[float], norm: str = "2") -> Summary:
     """Read a run's results and check that certificates and attacks do not contradict each other.
+
+    Args:
+        run: the run folder.
+        radii: of the rows.
+        norm: of perturbations.
 
     Raises:
         CheckpointError: the run is not certified yet.
         CertificateError: an attack broke a certificate.
     """
-    attacked = read_attacked(run)
+    attacked = read_attacked(run, norm)
     about = about_run(run)
     if not about.has_logits:
         raise InputError(
             f"{run}: estimates numbers, and has no accuracy; `wellposed certify {run}` says what is known of it"
         )
-    if attacked is not None and not is_certified(run):  # perhaps nothing can be certified, as for a plain DEQ
+    if attacked is not None and not is_certified(run, norm):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
         count, wrong = len(attacked.distances), 1.0 - attacked.accuracy(0.0)
-        said = [*about.remarks, *attacked.remarks]
-        return Summary(str(run), count, about.inputs, wrong, None, None, rows, said, count, about.units)
-    certified = read_certified(run)
+        said = [*attacked.remarks, *about.remarks]
+        return Summary(
+            str(run), count, about.inputs, wrong, None, None, rows, said, count, about.units, attacked.warning, norm
+        )
+    certified = read_certified(run, norm)
     samples = len(certified.best)
     if attacked is not None:
         check_consistency(certified, attacked)
@@ -102,9 +115,11 @@ def summarise(run: Path, radii: Sequence[float]) -> Summary:
         certified.lipschitz,
         certified.lower_bound,
         rows,
-        [*about.remarks, *certified.remarks],
+        [*certified.remarks, *about.remarks],
         len(certified.best),
         about.units,
+        certified.warning,
+        norm,
     )
 
 
@@ -122,32 +137,74 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
 
 
 def header(summary: Summary) -> str:
-    """One line about a run."""
-    said = "".join(f"; {remark}" for remark in summary.remarks)
-    error = f"test error {100 * summary.test_error:.2f} %"
+    """One line about a run, which starts with what must be known before all else."""
+    first = f"{summary.warning}; " if summary.warning else ""
+    said = "".join(f"; {remark}" for remark in summary.remarks if remark != summary.warning)
+    error = f"{first}test error {100 * summary.test_error:.2f} %"
     error += f" on {summary.tested} {summary.inputs}" if summary.tested else ""
+    return f"{summary.run}: {error}, {constants(summary)}{said}"
+
+
+def constants(summary: Summary) -> str:
+    """What is known of a run's Lipschitz constant, in words."""
     if summary.lipschitz is None:
         units = "" if summary.inputs == "images" else f" ({summary.units})"
-        return f"{summary.run}: {error}, no certificate{units}{said}"
+        return f"no certificate{units}"
+    name = "Lipschitz constant" if summary.norm == "2" else f"{NORMS[summary.norm]} Lipschitz constant"
     if summary.lower_bound is None:
-        return f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g} ({summary.units}){said}"
-    return (
-        f"{summary.run}: {error}, Lipschitz constant at most {summary.lipschitz:.4g}, "
-        f"at least {summary.lower_bound:.4g} ({summary.units}, ratio {summary.lipschitz / max(summary.lower_bound, 1e-300):.3g})"
-        + said
-    )
+        return f"{name} at most {at_most(summary.lipschitz)} ({summary.units})"
+    return f"{name} {between(summary.lower_bound, summary.lipschitz, summary.units)}"
+
+
+def between(lower: float, upper: float, units: str) -> str:
+    """Both bounds of a constant and their ratio, in words.
+
+    Args:
+        lower: proved lower bound.
+        upper: proved upper bound.
+        units: of the constant, in words.
+    """
+    most, least, apart = bounds(lower, upper)
+    return f"at most {most}, at least {least} ({units}, ratio {apart})"
+
+
+def bounds(lower: float, upper: float) -> tuple[str, str, str]:
+    """Upper bound, lower bound and ratio of a constant as every table shows them.
+
+    Args:
+        lower: proved lower bound.
+        upper: proved upper bound.
+    """
+    return at_most(upper), at_least(lower), f"{ratio(lower, upper):.3g}"
+
+
+def ratio(lower: float, upper: float) -> float:
+    """How far apart two bounds of a constant are: upper over lower."""
+    return upper / max(lower, 1e-300)
+
+
+COLUMNS = ("radius", "clean", "2L rule", "certified", "attacked")
+_WIDTHS = (8, 8, 8, 10, 9)
+
+
+def cells(row: Row) -> list[str]:
+    """A row as every table shows it, see `COLUMNS`: the radius, and accuracies in % or a dash for what is not known."""
+    return [f"{row.radius:.3g}", *map(percent, (row.clean, row.paper, row.certified, row.attacked))]
+
+
+def percent(share: float | None) -> str:
+    """A share as every table shows it: in %, or a dash for what is not known."""
+    return "–" if share is None else f"{100 * share:.2f}"
+
+
+def about_rows(summary: Summary) -> str:
+    """What the rows of a table are about."""
+    radii = f"radii are {NORMS[summary.norm]}, in {summary.units}"
+    return f"accuracy in % on the first {summary.samples} test {summary.inputs}; {radii}"
 
 
 def as_text(summary: Summary) -> str:
     """The table as aligned text."""
-    lines = [
-        header(summary),
-        f"accuracy in % on the first {summary.samples} test {summary.inputs}",
-        f"{'radius':>8} {'clean':>8} {'2L rule':>8} {'certified':>10} {'attacked':>9}",
-    ]
-    for row in summary.rows:
-        paper, certified, attacked = (
-            "–" if value is None else f"{100 * value:.2f}" for value in (row.paper, row.certified, row.attacked)
-        )
-        lines.append(f"{row.radius:8.3g} {100 * row.clean:8.2f} {paper:>8} {certified:>10} {attacked:>9}")
-    return "\n".join(lines)
+    rows = [COLUMNS, *(cells(row) for row in summary.rows)]
+    aligned = [" ".join(cell.rjust(width) for cell, width in zip(row, _WIDTHS, strict=True)) for row in rows]
+    return "\n".join([header(summary), about_rows(summary), *aligned])

@@ -187,19 +187,27 @@ def check_verdicts(found: Verified, attacked: Attacked) -> None:
                 )
 
 
-def as_text(run: Path, found: Verified) -> str:
-    """The table as aligned text."""
+VERDICT_COLUMNS = ("radius", "certified", "at most", "open", "decided by")
+
+
+def about_verdicts(found: Verified) -> str:
+    """What a table of verdicts is about."""
     name = {"2": "Euclidean balls", "inf": "ℓ∞ boxes within valid pixels"}[found.norm]
     samples = len(found.status[0])
-    lines = [
-        f"{run}: {name} around the first {samples} test images, accuracy in %, {found.seconds / samples:.2f} s per image",
-        f"{'radius':>8} {'certified':>10} {'at most':>8} {'open':>6}   decided by",
-    ]
+    return f"{name} around the first {samples} test images, accuracy in %, {found.seconds / samples:.2f} s per image"
+
+
+def verdict_cells(found: Verified) -> list[list[str]]:
+    """The rows of a table of verdicts, see `VERDICT_COLUMNS`."""
+    rows = []
     for place, radius in enumerate(found.radii):
-        shares = [100.0 * found.share(status, place) for status in ("certified", "unknown")]
-        steps = Counter(found.methods[place])
-        lines.append(
-            f"{radius:8.3g} {shares[0]:10.2f} {sum(shares):8.2f} {shares[1]:6.2f}   "
-            + ", ".join(f"{name} {count}" for name, count in steps.most_common())
-        )
-    return "\n".join(lines)
+        certified, unknown = (100.0 * found.share(status, place) for status in ("certified", "unknown"))
+        steps = ", ".join(f"{name} {count}" for name, count in Counter(found.methods[place]).most_common())
+        rows.append([f"{radius:.3g}", *(f"{share:.2f}" for share in (certified, certified + unknown, unknown)), steps])
+    return rows
+
+
+def as_text(run: Path, found: Verified) -> str:
+    """The table as aligned text."""
+    rows = [f"{a:>8} {b:>10} {c:>8} {d:>6}   {e}" for a, b, c, d, e in (VERDICT_COLUMNS, *verdict_cells(found))]
+    return "\n".join([f"{run}: {about_verdicts(found)}", *rows])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wellposed.guarantee.base import Guarantee
 from wellposed.numerics.outward import rounding_constant
-from wellposed.numerics.verified import is_positive_semidefinite, to_float64
+from wellposed.numerics.verified import all_within_are_semidefinite, to_float64
 
 _STEPS = 200  # of Newton's method
 _SHORTEST = 1e-9  # step that is tried
@@ -25,8 +25,8 @@ def proves_well_posed(matrix: Tensor, metric: Tensor) -> bool:
     weight, scale = to_float64(matrix, "W"), to_float64(metric, "metric")
     half = scale[:, None] * (np.eye(len(weight)) - weight)
     terms = scale[:, None] * (np.abs(weight) + np.eye(len(weight)))
-    error = rounding_constant(8) * float((terms + terms.T).sum(axis=1).max())
-    return bool((scale > 0.0).all()) and is_positive_semidefinite(half + half.T, error)
+    errors = rounding_constant(8) * (terms + terms.T)
+    return bool((scale > 0.0).all()) and all_within_are_semidefinite(half + half.T, errors)
 
 
 def known_metric(matrix: Tensor, guarantee: Guarantee | None) -> Tensor | None:

@@ -18,6 +18,7 @@ from wellposed.lower_bounds.patterns import steep_points, steepest
 from wellposed.lower_bounds.slope import sure_slope
 from wellposed.network import Network, bounded_logits, materialise
 from wellposed.numerics.norm import Norm, norm_named
+from wellposed.numerics.shown import at_least
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,7 +36,7 @@ class Witness:
     second: Tensor
 
     def __repr__(self) -> str:
-        return f"Witness(at least {self.lipschitz:.6g}; inputs of shape {tuple(self.first.shape)})"
+        return f"Witness(at least {at_least(self.lipschitz, 6)}; inputs of shape {tuple(self.first.shape)})"
 
 
 def witness(

@@ -56,13 +56,31 @@ def is_positive_semidefinite(matrix: Matrix, entry_error: float = 0.0) -> bool:
     """
     size = matrix.shape[0]
     diagonal = np.diagonal(matrix)
-    if not np.isfinite(matrix).all() or (diagonal < 0.0).any():
+    if not np.isfinite(matrix).all() or not math.isfinite(entry_error) or (diagonal < 0.0).any():
         return False
     trace = float(diagonal.sum()) * (1.0 + rounding_constant(size))
     factor = rounding_constant(size + 1)
     shift = factor / (1.0 - factor) * trace + 4.0 * (size + 1) * (2.0 * size + trace) * _TINY
     shift = (shift + entry_error + UNIT * float(diagonal.max(initial=0.0))) * (1.0 + 8.0 * UNIT)
     return int(torch.linalg.cholesky_ex(torch.from_numpy(matrix - shift * np.eye(size)))[1]) == 0
+
+
+def all_within_are_semidefinite(matrix: Matrix, entry_errors: Matrix) -> bool:
+    """Whether every symmetric matrix whose entries are so near to those of ``matrix`` is proved semidefinite.
+
+    False means "not proved". Rows and columns are multiplied by powers of two first, so that the diagonal is near one: the
+    scaling is exact, and entries of very different sizes are proved as well as equal ones.
+
+    Args:
+        matrix: symmetric, shape (n, n).
+        entry_errors: not negative, shape (n, n).
+    """
+    exponents = -(np.frexp(np.diagonal(matrix))[1] // 2)
+    powers = exponents[:, None] + exponents
+    size = len(matrix)
+    spread = np.ldexp(entry_errors, powers).sum(axis=1).max(initial=0.0) * (1.0 + rounding_constant(size + 1))
+    # Scaled entries that became subnormal lost less than the smallest normal number each.
+    return is_positive_semidefinite(np.ldexp(matrix, powers), float(spread) + 4.0 * size * _TINY)
 
 
 def spectral_norm_upper_bound(matrix: Tensor) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.errors import CheckpointError, check_fields
-from wellposed.experiments.environment import environment
+from wellposed.training.environment import environment
 from wellposed.training.files import make_folder, read_json, write_json
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wellposed.errors import choices
 from wellposed.reproduction.papers import lben, monotone, nemon, orthogonal, pcdeq
+from wellposed.reproduction.published_settings import Settings
 from wellposed.reproduction.recipe import Recipe
 
 
@@ -17,11 +18,13 @@ class Paper:
         title: of its page.
         reference: authors, year and title.
         about: what to know first, a sentence or two.
+        settings: of training that it states, see `settings_beside`.
     """
 
     title: str
     reference: str
     about: str
+    settings: Settings = field(default_factory=dict)
 
 
 PAPERS: dict[str, Paper] = {
@@ -35,7 +38,22 @@ PAPERS: dict[str, Paper] = {
         "Revay, Wang & Manchester, *Lipschitz bounded equilibrium networks*, 2020, arXiv 2010.01732",
         "Published numbers are those of the authors' result files, of one seed each. γ and other constants are per normalised "
         "pixel, as published; radii are in pixels from 0 to 1. The baselines that the paper trains by Lipschitz-margin training "
-        "(Tsuzuku, Sato & Sugiyama 2018) are left out, as this library has no such training.",
+        "(Tsuzuku, Sato & Sugiyama 2018) are left out, as this library has no such training. The margin ε of W = I − Ψ(… + VᵀV + "
+        "εI + Sᵀ − S), which the paper's program calls m, is here a fraction of 1 + tr VᵀV/n.",
+        {
+            "lben": {
+                "epochs": 40,
+                "learning_rate": "0.001, a tenth every ten epochs",
+                "batch_size": 128,
+                "family.epsilon": "m = 1",
+            },
+            "lben-conv": {
+                "epochs": 25,
+                "learning_rate": "0.001, a tenth from epoch 15",
+                "batch_size": 128,
+                "family.epsilon": "m = 0.1",
+            },
+        },
     ),
     "nemon": Paper(
         "Non-Euclidean monotone operator networks",

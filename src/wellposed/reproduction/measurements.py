@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from wellposed.reproduction.cell import Workspace
+from wellposed.reproduction.cell import Record, Workspace
 from wellposed.reproduction.networks import facts, trained
 from wellposed.reproduction.robustness import robustness
 from wellposed.training.config import TrainConfig
@@ -50,6 +50,11 @@ def best_rule(measured: dict[str, Any]) -> list[float]:
     """Certified accuracies in % by the tightest rule of what `robustness` gave, one for each radius."""
     *_, values = measured["certified"].values()
     return list(values)
+
+
+def of_task(records: Sequence[Record], *measures: Callable[..., dict[str, Any]]) -> list[Record]:
+    """The records of some measurements, in the order in which they come."""
+    return [record for record in records if any(map(record.is_of, measures))]
 
 
 def by_seed(records: Sequence[Any]) -> list[list[Any]]:

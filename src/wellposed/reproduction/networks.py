@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from wellposed.reproduction.watching import measured as measured_after_epoch
 from wellposed.training.config import TrainConfig, presets, read_config
 from wellposed.training.files import make_folder
 from wellposed.training.folder import RunFolder
-from wellposed.training.run import load_image_run, train
+from wellposed.training.run import load_image_run, load_run, train
 
 _BATCH = 1000
 _EPOCHS = "epochs.json"
@@ -55,6 +56,9 @@ def trained(workspace: Workspace, config: TrainConfig, watched: int = 0) -> Path
 
     Raises:
         CheckpointError: the folder holds another run.
+
+    Warns:
+        DamagedRunWarning: a finished network could not be read, and is trained again.
     """
     name = (
         f"{config.family.name}-{config.data}-{digest_of(settings_of(config))}{f'-watched-{watched}' if watched else ''}"
@@ -62,13 +66,32 @@ def trained(workspace: Workspace, config: TrainConfig, watched: int = 0) -> Path
     folder = RunFolder(workspace.out / "runs" / name)
     make_folder(folder.path.parent)
     with FileLock(folder.path.with_suffix(".lock")):
-        if not folder.environment.exists():  # written last
-            resumed = folder.checkpoint.exists() and folder.config.exists() and read_config(folder.config) == config
+        damage = _damage(workspace, folder)
+        if damage:
+            warnings.warn(f"{folder.path}: damaged, and trained again ({damage})", DamagedRunWarning, stacklevel=2)
+        if damage or not folder.environment.exists():  # written last
+            begun = not damage and folder.checkpoint.exists() and folder.config.exists()
+            resumed = begun and read_config(folder.config) == config
             watchers = [_watcher(workspace, config, folder.path, watched)] if watched else []
             train(config, folder.path, data_root=workspace.data_root, resume=resumed, callbacks=watchers)
         elif read_config(folder.config) != config:
             raise CheckpointError(f"{folder.path}: a run with other settings; delete it")
     return folder.path
+
+
+class DamagedRunWarning(UserWarning):
+    """A finished network in the folder of recipes cannot be read, and is trained again."""
+
+
+def _damage(workspace: Workspace, folder: RunFolder) -> str:
+    """Why a finished run cannot be read; empty where it can, or where none is finished."""
+    if not folder.environment.exists():
+        return ""
+    try:
+        load_run(folder.path, workspace.data_root)
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
 def _watcher(workspace: Workspace, config: TrainConfig, run: Path, images: int) -> Any:

@@ -10,6 +10,7 @@ from wellposed.errors import CheckpointError
 from wellposed.reproduction.cell import Record
 from wellposed.reproduction.collection import PAPERS, Paper, recipes_of
 from wellposed.reproduction.pictures import draw
+from wellposed.reproduction.published_settings import settings_beside
 from wellposed.reproduction.recipe import QUICK, Recipe, command_of, result_path
 from wellposed.reproduction.view import Quantity, Table, View, figures_of
 
@@ -60,8 +61,10 @@ def write_pages(folder: Path, docs: Path) -> None:
         (docs / "papers" / f"{key}.md").write_text(page(key, folder, "../figures"), encoding="utf-8")
         for recipe in recipes_of(key):
             found = result_of(recipe, folder)
-            for figure in figures_of(recipe.view(found[0]) if found else ()):
-                draw(figure, docs / "figures")
+            if found is None:
+                continue
+            for figure in figures_of(recipe.view(found[0])):
+                draw(figure, docs / "figures", title_of(recipe, *found), compare=not found[1])
 
 
 def _introduction(paper: Paper) -> str:
@@ -97,6 +100,24 @@ def state_of(recipe: Recipe, folder: Path) -> str:
     return f"quick run only; the full one was not run, {hours}" if quick else f"run in {spent:.2g} CPU hours"
 
 
+def title_of(recipe: Recipe, records: Sequence[Record], quick: bool) -> str:
+    """The line above a recipe's pictures."""
+    where = ", ".join(data_of(records) or recipe.data)
+    return f"{recipe.shows}: {recipe.title}" + (f" ({QUICK} run on {where})" if quick else "")
+
+
+def data_of(records: Sequence[Record]) -> list[str]:
+    """The sets of data that networks were trained on; none where records do not say."""
+    configs = [record.settings["config"] for record in records if "config" in record.settings]
+    return sorted({str(config["data"]) for config in configs if "data" in config})
+
+
+def _stand_in(recipe: Recipe, records: Sequence[Record]) -> str:
+    """A sentence on sets of data that stand in for the recipe's; empty for none."""
+    others = [name for name in data_of(records) if name not in recipe.data]
+    return f" Trained on {', '.join(others)}, not on {', '.join(recipe.data)}." if others else ""
+
+
 def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
@@ -107,9 +128,16 @@ def _part(recipe: Recipe, folder: Path, figures: str) -> str:
     if found is None:
         return f"{head}\n\n{_sentence(state_of(recipe, folder))}"
     records, quick = found
-    warning = f"\n\n**Of the {QUICK} run only, which is too small to compare with the paper.**" if quick else ""
+    stand_in = _stand_in(recipe, records)
+    warning = (
+        f"**Of the {QUICK} run only, which is too small to compare with the paper.{stand_in}**"
+        if quick
+        else stand_in.strip()
+    )
+    beside = settings_beside(PAPERS[recipe.paper].settings, records)
+    said = [words for words in (warning, beside) if words]
     shown = as_markdown(recipe.view(records), figures, compare=not quick)
-    return f"{head}{warning}\n\n{shown}\n\n{_measured(records)}"
+    return "\n\n".join([head, *said, shown, _measured(records)])
 
 
 def _measured(records: Sequence[Record]) -> str:
@@ -170,15 +198,18 @@ def measured_text(row: Quantity) -> str:
     return f"{row.mean:.4g}" + (f" ± {row.spread:.2g}" if len(row.values) > 1 else "")
 
 
-def as_text(view: View, *, quick: bool = False) -> str:
+def as_text(recipe: Recipe, records: Sequence[Record], *, quick: bool = False) -> str:
     """Tables as aligned text, and the figures' sentences.
 
     Args:
-        view: what to show.
-        quick: whether it is of a quick run, whose numbers stand alone as they cannot be compared.
+        recipe: what to show.
+        records: its records.
+        quick: whether they are of a quick run, whose numbers stand alone as they cannot be compared.
     """
-    parts = [f"Of the {QUICK} run, which is too small to compare with the paper."] if quick else []
-    for part in view:
+    stand_in = _stand_in(recipe, records)
+    warning = f"Of the {QUICK} run, which is too small to compare with the paper." if quick else ""
+    parts = [words for words in (f"{warning}{stand_in}".strip(),) if words]
+    for part in recipe.view(records):
         if not isinstance(part, Table):
             parts.append(f"figure {part.name}: {part.sentence}")
             continue

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor, nn
 
 from wellposed.certificates import certify
 from wellposed.data import load_images
 from wellposed.errors import CertificateError
-from wellposed.experiments.results import Attacked, check_consistency
+from wellposed.experiments.results import Certified, check_consistency
 from wellposed.experiments.robustness import attacked_on, certified_on, plainly_attacked_on
 from wellposed.network import Network, materialise
 from wellposed.reproduction.cell import Workspace
@@ -18,7 +19,6 @@ from wellposed.training.run import load_image_run
 
 _BATCH = 1000
 _WITNESS_INPUTS = 64
-SAMPLES_OF_AUTO_ATTACK = 100  # images: it takes seconds for each
 
 
 def robustness(
@@ -32,8 +32,8 @@ def robustness(
         run: its folder.
         radii: in pixel units.
         limit: only the first so many test images; None for all.
-        attack: ``images`` to attack, ``steps`` of projected gradients, ``radii``, whether ``auto``, AutoAttack at the same
-            radii, and names of ``plain`` perturbations, see `plain_distances`; None for no attack.
+        attack: ``images`` to attack, ``steps`` of projected gradients, ``radii``, and names of ``plain`` perturbations, see
+            `plain_distances`; None for no attack. AutoAttack is a measurement of its own, see `strongest`.
         norm: of perturbations.
         data: another set whose test images to take; None for the run's own.
 
@@ -51,11 +51,7 @@ def robustness(
     _, own, model = load_image_run(run, workspace.data_root)
     images = own if data is None else load_images(data, workspace.data_root)
     x, y = images.test_x[:limit], images.test_y[:limit]
-    network = materialise(model, tuple(x.shape[1:]))
-    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS])
-    assert certificate.lower_bound is not None  # inputs were given
-    batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
-    found = certified_on(batches, network, certificate, certificate.lower_bound, "", lambda _: None)
+    network, found = certified_classifier(model, x, y, norm)
     measured: dict[str, Any] = {
         "lipschitz": found.lipschitz, "product": _product(network, norm),
         "lower_bound": found.lower_bound, "deviation": min(own.std), "unsolved": found.unsolved, "radii": list(radii),
@@ -72,15 +68,26 @@ def robustness(
             plainly = plainly_attacked_on(model, x[:few], y[:few], tried, name=name, norm=norm)
             check_consistency(found, plainly)
             measured["plainly_attacked"][name] = [100.0 * plainly.accuracy(radius) for radius in tried]
-        if attack.get("auto"):
-            few = min(few, SAMPLES_OF_AUTO_ATTACK)
-            strong = attacked_on(model, x[:few], y[:few], tried, norm=norm, steps=attack["steps"], auto=True)
-            check_consistency(found, strong)
-            nearest = [min(pair) for pair in zip(strong.distances, attacked.distances[:few], strict=True)]
-            least: Attacked = replace(strong, distances=nearest)
-            measured["auto_attacked"] = [100.0 * least.accuracy(radius) for radius in tried]
-            measured["certified_of_auto_attacked"] = [100.0 * found.accuracy(radius, limit=few) for radius in tried]
     return measured
+
+
+def certified_classifier(model: nn.Module, x: Tensor, y: Tensor, norm: str) -> tuple[Network, Certified]:
+    """A classifier of images as a network, and the radii that its best Lipschitz constants certify.
+
+    Args:
+        model: in eval mode.
+        x: images, shape (batch, channels, height, width).
+        y: classes, shape (batch,).
+        norm: of perturbations.
+
+    Raises:
+        CertificateError: the network has no certificate.
+    """
+    network = materialise(model, tuple(x.shape[1:]))
+    certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS])
+    assert certificate.lower_bound is not None  # inputs were given
+    batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
+    return network, certified_on(batches, network, certificate, certificate.lower_bound, "", lambda _: None)
 
 
 def _product(network: Network, norm: str) -> float | None:

@@ -21,7 +21,10 @@ _RESULTS = (
     "adversarial.json", "slope.json", "slope-*.json",
     "report.html", "data.json",
 )  # fmt: skip
-_ENVIRONMENT = {"torch", "python", "machine", "threads", "seconds", "metrics", "files", "imported", "layout"}
+_ENVIRONMENT = {
+    "wellposed", "commit", "date", "command", "torch", "python", "machine", "threads", "seconds", "metrics", "files", "imported",
+    "layout",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """Versions, machine and duration, JSON."""
+        """Versions, commit, date, command, machine and duration, JSON."""
         return self.path / "environment.json"
 
     @property
@@ -90,6 +93,11 @@ class RunFolder:
         """The nearest adversarial examples, JSON."""
         return self.path / "adversarial.json"
 
+    @property
+    def report(self) -> Path:
+        """The page about the run, HTML."""
+        return self.path / "report.html"
+
     def create(self) -> None:
         """Make the folder and make sure that it can be written to."""
         try:
@@ -112,7 +120,7 @@ class RunFolder:
 
 
 def read_environment(path: Path) -> dict[str, Any]:
-    """Versions, machine, duration and final metrics of a finished run, and the digests of its ``files``.
+    """Versions, commit, date, command, machine, duration and final metrics of a finished run, and the digests of its ``files``.
 
     Raises:
         CheckpointError: the file is missing or damaged.

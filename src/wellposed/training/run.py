@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from wellposed.solvers.solution import Tolerance
 from wellposed.training.about import keep_about, own_path
 from wellposed.training.checkpoint import load_weights, read_weights, save_weights
 from wellposed.training.config import TrainConfig, read_config, write_config
+from wellposed.training.environment import environment
 from wellposed.training.files import file_digest, make_folder, write_json
 from wellposed.training.folder import RunFolder, read_environment
 from wellposed.training.loaders import build_model, evaluation_batches, load_data, training_batches
@@ -34,6 +35,7 @@ def train(
     data_root: Path | None = None,
     resume: bool = False,
     done: Progress | None = None,
+    command: Sequence[str] = (),
     **trainer_options: Any,
 ) -> dict[str, float]:
     """Train a model into a run folder, which no other process writes to meanwhile.
@@ -47,6 +49,7 @@ def train(
         data_root: see `load_images`.
         resume: go on from the folder's last checkpoint; a finished run is left as it is.
         done: called with the steps that are over, the number of all and the metrics known so far, in words.
+        command: the words of the command line that asked for this, for the folder's notes; none where a program did.
         trainer_options: passed to ``lightning.Trainer``: devices, accelerator, strategy, logger, callbacks, …
 
     Returns:
@@ -67,7 +70,7 @@ def train(
     if is_main_process():
         make_folder(out)
     with one_writer(out), same_generators_and_seed():
-        return _train(config, folder, load_data(config, data_root), resume, done, trainer_options)
+        return _train(config, folder, load_data(config, data_root), resume, done, trainer_options, command)
 
 
 def _found_finished(folder: RunFolder) -> dict[str, float]:
@@ -85,8 +88,9 @@ def _found_finished(folder: RunFolder) -> dict[str, float]:
 
 
 def _train(
-    config: TrainConfig, folder: RunFolder, data: Data, resume: bool, done: Progress | None, options: dict[str, Any]
-) -> dict[str, float]:
+    config: TrainConfig, folder: RunFolder, data: Data, resume: bool, done: Progress | None, options: dict[str, Any],
+    command: Sequence[str],
+) -> dict[str, float]:  # fmt: skip
     """What `train` does in a folder that it may write to."""
     import lightning
 
@@ -115,7 +119,7 @@ def _train(
     if is_main_process():
         save_weights(model, config, folder.weights)
         files = {path.name: file_digest(path) for path in folder.path.glob("metrics*.csv")}
-        circumstances = {**_environment(time.time() - start), "metrics": metrics, "files": files}
+        circumstances = {**_environment(time.time() - start, command), "metrics": metrics, "files": files}
         write_json(folder.environment, circumstances, indent=1)
     return metrics
 
@@ -143,13 +147,14 @@ def _check_resumable(folder: RunFolder, config: TrainConfig) -> None:
         own_path(folder.path, config.data, None)
 
 
-def _environment(seconds: float) -> dict[str, object]:
-    """Versions, machine and duration."""
+def _environment(seconds: float, command: Sequence[str]) -> dict[str, object]:
+    """Versions, commit, date, command, machine and duration."""
+    found = environment(list(command))
     return {
+        "wellposed": found["versions"].get("wellposed", "unknown"),
+        **{name: found[name] for name in ("commit", "date", "command", "python", "threads")},
         "torch": torch.__version__,
-        "python": platform.python_version(),
         "machine": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
         "seconds": round(seconds, 1),
     }
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wellposed.reproduction.cell import Cell, Record
-from wellposed.reproduction.measurements import by_seed, image_classifier
+from wellposed.reproduction.measurements import by_seed, image_classifier, of_task
 from wellposed.reproduction.papers.lben.bounds import SOURCE
-from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, RADII, SEEDS, label, settings
+from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, RADII, SEEDS, label, label_of, settings
 from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.strongest import attacked_classifier, check_order, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
 DEVIATION = 0.3081  # that pixels of MNIST are divided by
@@ -28,25 +29,32 @@ PUBLISHED: dict[str, tuple[float, float, float, float]] = {
 def attack_cells(quick: bool) -> list[Cell]:
     """Networks of some γ, without a bound, and monotone ones, all attacked at the same radii."""
     kinds, radii = ((1.0,), NORMALISED[1:3]) if quick else (KINDS, NORMALISED)
+    sizes = [DEVIATION * radius for radius in radii]
     attack = {
-        "images": 100 if quick else 1000, "steps": 5 if quick else 40, "radii": [DEVIATION * radius for radius in radii],
+        "images": 100 if quick else 1000, "steps": 5 if quick else 40, "radii": sizes,
         "plain": ["gradient-step"],
     }  # fmt: skip
+    configs = [settings(kind, seed=SEEDS[0], quick=quick) for kind in kinds]
+    limit = LIMIT_QUICK if quick else 1000
     return [
-        Cell(image_classifier, {
-            "config": settings(kind, seed=SEEDS[0], quick=quick), "radii": RADII, "limit": LIMIT_QUICK if quick else 1000,
-            "attack": attack,
-        })
-        for kind in kinds
-    ]  # fmt: skip
+        *(
+            Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit, "attack": attack})
+            for config in configs
+        ),
+        *(pressed(attacked_classifier, config, sizes, quick=quick) for config in configs),
+    ]
 
 
 def curves(records: Sequence[Record]) -> View:
     """Errors under attack over the radius."""
     table, searched, stepped = [], [], []
-    for group in by_seed(records):
+    for group in by_seed(of_task(records, image_classifier)):
         name = label(group[0].settings["config"])
         x = [radius / DEVIATION for radius in group[0].settings["attack"]["radii"]]
+        for record in group:
+            measured = record.measured
+            for values in (measured["attacked"], *measured["plainly_attacked"].values()):
+                check_order(measured["certified_of_attacked"], values, x, name)
         by_kind = {
             "one gradient step": [100.0 - value for value in _mean(group, "plainly_attacked")],
             "projected gradients": [100.0 - value for value in _mean(group, "attacked")],
@@ -65,6 +73,7 @@ def curves(records: Sequence[Record]) -> View:
     axes = "Euclidean radius, normalised pixels"
     return [
         Table("Error under Euclidean attacks, radii in normalised pixels", table),
+        *same_images(of_task(records, attacked_classifier), label_of),
         Figure(
             "lben-attacks-step", "Error under one gradient step of growing size.", axes,
             "error, %", stepped,
@@ -93,7 +102,7 @@ def _published(name: str, radius: float) -> Published | None:
 
 RECIPES = (
     Recipe(
-        "lben-attacks", "lben", "MNIST, attacks", "error under attacks and certified error over the radius", ("mnist",), 0.5,
+        "lben-attacks", "lben", "MNIST, attacks", "error under attacks and certified error over the radius", ("mnist",), 0.85,
         False, attack_cells, curves,
     ),
 )  # fmt: skip

@@ -8,11 +8,12 @@ from typing import Any
 
 from wellposed.models.families import ConvolutionalFamily
 from wellposed.reproduction.cell import Cell, Record
-from wellposed.reproduction.measurements import accuracy, best_rule, by_seed, image_classifier
+from wellposed.reproduction.measurements import accuracy, best_rule, by_seed, image_classifier, of_task
 from wellposed.reproduction.networks import learned_nothing, preset_with, settings_of
 from wellposed.reproduction.papers.lben.bounds import SOURCE
 from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, UNCONSTRAINED, label, mnist
 from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.strongest import attacked_classifier, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
 
@@ -60,14 +61,14 @@ def conv_cells(quick: bool) -> list[Cell]:
     """Every γ in the metrics of the table, and the explicit network."""
     kinds = [(50.0, "channels")] if quick else [(gamma, metric) for metric in ("full", "identity") for gamma in GAMMAS]
     configs = [convolutional(gamma, metric, quick=quick) for gamma, metric in kinds]
-    return [*(_cell(config, quick) for config in configs), _uncertified(explicit(quick), quick)]
+    return [*_certified(configs, quick), _uncertified(explicit(quick), quick)]
 
 
 def svhn_cells(quick: bool) -> list[Cell]:
     """Four γ in the identity metric, 40 channels."""
     gammas = (5.0,) if quick else (1.0, 2.0, 3.0, 5.0)
     configs = [convolutional(gamma, "identity", quick=False, data="svhn", width=40) for gamma in gammas]
-    return [_cell(dataclasses.replace(config, epochs=1 if quick else config.epochs), quick) for config in configs]
+    return _certified([dataclasses.replace(config, epochs=1 if quick else config.epochs) for config in configs], quick)
 
 
 def dense_cells(quick: bool) -> list[Cell]:
@@ -75,12 +76,15 @@ def dense_cells(quick: bool) -> list[Cell]:
     kinds = (1.0,) if quick else DENSE
     data = LOSSLESS if quick else JPEG
     configs = [dataclasses.replace(mnist(kind, seed=0, quick=quick), data=data) for kind in (*kinds, UNCONSTRAINED)]
-    return [*(_cell(config, quick) for config in configs[:-1]), _uncertified(configs[-1], quick)]
+    return [*_certified(configs[:-1], quick), _uncertified(configs[-1], quick)]
 
 
-def _cell(config: TrainConfig, quick: bool) -> Cell:
-    measured = {"config": settings_of(config), "radii": RADII, "limit": LIMIT_QUICK if quick else None}
-    return Cell(image_classifier, measured)
+def _certified(configs: Sequence[TrainConfig], quick: bool) -> list[Cell]:
+    limit, settings = LIMIT_QUICK if quick else None, [settings_of(config) for config in configs]
+    return [
+        *(Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit}) for config in settings),
+        *(pressed(attacked_classifier, config, RADII, quick=quick) for config in settings),
+    ]
 
 
 def _uncertified(config: TrainConfig, quick: bool) -> Cell:
@@ -97,7 +101,7 @@ def _view(
     records: Sequence[Record], title: str, picture: str, known: dict[str, tuple[float, float]], differs: str
 ) -> View:
     table, shown = [], []
-    for group in by_seed(records):
+    for group in by_seed(of_task(records, image_classifier, accuracy)):
         name = name_of(group[0].settings["config"])
         error = Published(known[name][0], SOURCE, 0.005, differs) if name in known else None
         lower = Published(known[name][1], SOURCE, 0.0005, differs) if name in known else None
@@ -121,8 +125,10 @@ def _view(
     constants = [row for row in table if row.name == "constant per pixel, at most"]
     series = [Series("one network each", [row.mean for row in constants], shown)]
     sentence = f"{title}: test error against the certified constant of every network."
+    attacked = same_images(of_task(records, attacked_classifier), lambda record: name_of(record.settings["config"]))
     return [
         Table(title, table),
+        *attacked,
         Figure(
             picture, sentence, "certified Lipschitz constant per pixel", "test error, %", series, logarithmic_x=True
         ),
@@ -150,7 +156,7 @@ RECIPES = (
         400.0, True, conv_cells, conv_view,
     ),
     Recipe(
-        "lben-cifar-dense", "lben", "CIFAR-10, dense", "error and constant of width 80 over γ", (JPEG,), 1.0, False,
+        "lben-cifar-dense", "lben", "CIFAR-10, dense", "error and constant of width 80 over γ", (JPEG,), 1.5, False,
         dense_cells, dense_view,
     ),
     Recipe(

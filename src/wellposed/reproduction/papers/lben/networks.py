@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wellposed.reproduction.cell import Record
 from wellposed.reproduction.networks import preset_with, settings_of
 from wellposed.training.config import TrainConfig
 
@@ -41,6 +42,11 @@ def label(config: dict[str, Any]) -> str:
     if "gamma" in family:
         return f"γ = {family['gamma']:g}" if family["gamma"] else "γ = ∞"
     return {MONDEQ: "monDEQ", UNCONSTRAINED: "unconstrained"}.get(family["name"].removesuffix("-conv"), "explicit")
+
+
+def label_of(record: Record) -> str:
+    """What tables call a record's network."""
+    return label(record.settings["config"])
 
 
 def settings(kind: float | str, *, seed: int, quick: bool, width: int = WIDTH) -> dict[str, Any]:

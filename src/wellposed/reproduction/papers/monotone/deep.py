@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from wellposed.certificates import certify
-from wellposed.certificates.radius import radii
+from wellposed.certificates.radius import radii as certified_radii
 from wellposed.comparison.baselines import lipsdp, seqlip
-from wellposed.experiments.results import Certified
+from wellposed.data import ImageData
+from wellposed.experiments.results import Certified, check_consistency
 from wellposed.models.families import FeedForwardFamily
 from wellposed.network import materialise
 from wellposed.numerics.outward import enlarged
@@ -26,6 +27,7 @@ from wellposed.reproduction.papers.monotone.showing import (
     quantity,
 )  # fmt: skip
 from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.strongest import beside, strongest
 from wellposed.reproduction.view import Figure, Published, Table, View
 from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_image_run
@@ -53,27 +55,52 @@ def deep_network(workspace: Workspace, *, config: dict[str, Any], limit: int | N
     """
     run = trained(workspace, TrainConfig.from_dict(config))
     _, data, model = load_image_run(run, workspace.data_root)
-    body = torch.nn.Sequential(*list(model.children())[2:])  # behind normalisation and flattening
-    per_pixel = enlarged(1.0 / data.std[0], 8)
+    product, certified = _by_lipsdp(model, data, limit)
+    estimate = seqlip(_body(model), greedy=True).value * _per_pixel(data)
+    return {
+        **facts(workspace, run, limit), "lipschitz": certified.lipschitz, "product": product, "seqlip": estimate,
+        "lower_bound": certified.lower_bound, "deviation": data.std[0], "radii": list(RADII),
+        "certified": {rule: [100.0 * certified.accuracy(radius, rule) for radius in RADII] for rule in certified.radii},
+    }  # fmt: skip
+
+
+def attacked_deep_network(
+    workspace: Workspace, *, config: dict[str, Any], radii: Sequence[float], images: int, effort: dict[str, int]
+) -> dict[str, Any]:
+    """Train an explicit network, press it by all attacks, and certify the same images by LipSDP, see `attacked_classifier`."""
+    run = trained(workspace, TrainConfig.from_dict(config))
+    _, data, model = load_image_run(run, workspace.data_root)
+    _, certified = _by_lipsdp(model, data, images)
+    attacked = strongest(model, data.test_x[:images], data.test_y[:images], radii, norm="2", effort=effort)
+    check_consistency(certified, attacked)
+    return beside([100.0 * certified.accuracy(radius) for radius in radii], attacked, radii)
+
+
+def _by_lipsdp(model: Any, data: ImageData, limit: int | None) -> tuple[float, Certified]:
+    """The product of norms, and the radii of the first test images by LipSDP, all from pixels to logits."""
     x, y = data.test_x[:limit], data.test_y[:limit]
     network = materialise(model, tuple(x.shape[1:]))
     product = certify(network, method="product", inputs=x[:_WITNESS_INPUTS])
     assert product.lower_bound is not None  # inputs were given
-    constant = min(enlarged(lipsdp(body) * per_pixel, 1), product.lipschitz)
+    constant = min(enlarged(lipsdp(_body(model)) * _per_pixel(data), 1), product.lipschitz)
     found: dict[str, list[float]] = {"paper": [], "sqrt2": []}
     for part, labels in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
         result = network.bounded(part)
         for rule, values in found.items():
-            values += radii(
+            values += certified_radii(
                 result.logits, labels, constant, None, rule, result.error, result.elsewhere, result.growth
             ).tolist()
-    certified = Certified(constant, product.lower_bound, 0.0, found, "")
-    return {
-        **facts(workspace, run, limit), "lipschitz": constant, "product": product.lipschitz,
-        "seqlip": seqlip(body, greedy=True).value * per_pixel, "lower_bound": product.lower_bound, "deviation": data.std[0],
-        "radii": list(RADII),
-        "certified": {rule: [100.0 * certified.accuracy(radius, rule) for radius in RADII] for rule in found},
-    }  # fmt: skip
+    return product.lipschitz, Certified(constant, product.lower_bound, 0.0, found, "")
+
+
+def _body(model: Any) -> torch.nn.Sequential:
+    """The network behind normalisation and flattening."""
+    return torch.nn.Sequential(*list(model.children())[2:])
+
+
+def _per_pixel(data: ImageData) -> float:
+    """Times which constants of the body are per pixel, rounded up."""
+    return enlarged(1.0 / data.std[0], 8)
 
 
 def deep_config(depth: int, seed: int, *, quick: bool, width: int = WIDTH) -> TrainConfig:
@@ -97,6 +124,12 @@ def deep_cells(quick: bool) -> list[Cell]:
 def depth_of(record: Record) -> float:
     """Linear maps of a record's explicit network, which is what the paper calls its depth."""
     return float(family_of(record)["depth"] + 1)
+
+
+def setting_of(record: Record) -> str:
+    """What tables call a record's explicit network, by its depth, or its monotone one, by m."""
+    family = family_of(record)
+    return f"m = {family['m']:g}" if "m" in family else f"d = {depth_of(record):g}"
 
 
 def constants(records: Sequence[Record]) -> View:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.papers.monotone import images
 from wellposed.reproduction.papers.monotone.deep import deep_cells, deep_network, depth_of
 from wellposed.reproduction.papers.monotone.dense import dense_network, sweep_cells
-from wellposed.reproduction.papers.monotone.showing import curve, family_of, grouped, of_task, quantity
+from wellposed.reproduction.papers.monotone.showing import curve, family_of, grouped, quantity
 from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 

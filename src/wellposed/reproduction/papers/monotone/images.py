@@ -11,9 +11,10 @@ from wellposed.certificates import certify
 from wellposed.comparison.image_seqlip import image_seqlip
 from wellposed.models.families import ConvolutionalFamily
 from wellposed.reproduction.cell import Cell, Record, Workspace
+from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.networks import facts, preset_with, settings_of, trained
 from wellposed.reproduction.papers.monotone.dense import BOUNDS, RADII, per_normalised
-from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, family_of, grouped, of_task, quantity
+from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, family_of, grouped, quantity
 from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.robustness import robustness
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.papers.monotone.margins import (
     VERSIONS_OF_THEOREM_3,
     explicit_to_margin,
     monotone_to_margin,
 )  # fmt: skip
-from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, grouped, of_task, quantity
+from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, grouped, quantity
 from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
@@ -80,11 +81,18 @@ def _bounds(
     return [Table(what, rows), Figure(name, sentence, x, "log₁₀ of the bound", lines)]
 
 
+def _vacuous(records: Sequence[Record]) -> str:
+    """How many bounds of a risk are above one, whose logarithm is zero."""
+    values = [value for record in records for value in record.measured["log10"].values()]
+    above = sum(value > 0.0 for value in values)
+    return f"{above} of {len(values)} are above one (zero here), which say nothing but how they grow"
+
+
 def explicit_bounds(records: Sequence[Record]) -> View:
     """Bounds of Neyshabur et al. over the depth."""
     sentence = (
         "PAC-Bayes bounds of explicit networks without biases over their depth: as published, and with the noise of the first "
-        "layer counted in full; bounds above one (zero here) say nothing but how they grow."
+        f"layer counted in full; {_vacuous(records)}."
     )
     groups = grouped(records, lambda record: float(record.settings["depth"]))
     return _bounds("monotone-fig3a", "Explicit networks", "depth", lambda depth: f"d = {depth:g}", groups, sentence)
@@ -93,8 +101,8 @@ def explicit_bounds(records: Sequence[Record]) -> View:
 def monotone_bounds(records: Sequence[Record]) -> View:
     """Versions of Theorem 3 over m."""
     sentence = (
-        f"PAC-Bayes bounds of monotone networks over m by Theorem 3: {', '.join(VERSIONS_OF_THEOREM_3)}; bounds above one (zero "
-        "here) say nothing but how they grow."
+        f"PAC-Bayes bounds of monotone networks over m by Theorem 3: {', '.join(VERSIONS_OF_THEOREM_3)}; "
+        f"{_vacuous(records)}."
     )
     groups = grouped(records, lambda record: float(record.settings["m"]))
     return _bounds("monotone-fig3b", "Monotone networks", "m", lambda m: f"m = {m:g}", groups, sentence)

@@ -28,11 +28,6 @@ def family_of(record: Record) -> Any:
     return record.settings["config"]["family"]
 
 
-def of_task(records: Sequence[Record], measure: Callable[..., Any]) -> list[Record]:
-    """The records of one measurement."""
-    return [record for record in records if record.is_of(measure)]
-
-
 def remark_on(group: Sequence[Record]) -> str:
     """What a reader must know of the networks of a group, such as that one has learned nothing."""
     return " ".join(sorted({learned_nothing(record.measured) for record in group} - {""}))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.papers.monotone import deep, dense
-from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, family_of, grouped, of_task, quantity
+from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, family_of, grouped, quantity
 from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Table, View
 

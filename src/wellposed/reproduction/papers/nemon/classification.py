@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wellposed.reproduction.cell import Cell, Record
-from wellposed.reproduction.measurements import best_rule, by_seed, image_classifier
+from wellposed.reproduction.measurements import best_rule, by_seed, image_classifier, of_task
 from wellposed.reproduction.networks import learned_nothing
-from wellposed.reproduction.papers.nemon.networks import FOLLOW_UP, LIMIT_QUICK, PENALTIES, SEEDS, label, mnist
+from wellposed.reproduction.papers.nemon.networks import (
+    FOLLOW_UP,
+    LIMIT_QUICK,
+    PENALTIES,
+    SEEDS,
+    label,
+    label_of,
+    mnist,
+)
 from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.strongest import attacked_classifier, check_order, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
 RADII = (0.01, 0.02, 0.05)
@@ -21,12 +30,20 @@ def penalty_cells(quick: bool) -> list[Cell]:
     """Networks of every λ and seed."""
     penalties, seeds = (PENALTIES[::2], (0,)) if quick else (PENALTIES, SEEDS)
     limit = LIMIT_QUICK if quick else None
-    return [
+    cells = [
         Cell(image_classifier, {
             "config": mnist(penalty, seed=seed, quick=quick), "radii": RADII, "limit": limit, "norm": "inf",
         })
         for penalty in penalties for seed in seeds
     ]  # fmt: skip
+    return [*cells, *_pressed(penalties, quick)]
+
+
+def _pressed(penalties: Sequence[float], quick: bool) -> list[Cell]:
+    """One network of every λ under all attacks, at the radii of both tables, which share these records."""
+    configs = [mnist(penalty, seed=0, quick=quick) for penalty in penalties]
+    radii = RADII[1:] if quick else (*RADII, *AMPLITUDES)
+    return [pressed(attacked_classifier, config, radii, quick=quick, norm="inf") for config in configs]
 
 
 def attack_cells(quick: bool) -> list[Cell]:
@@ -36,18 +53,19 @@ def attack_cells(quick: bool) -> list[Cell]:
         "images": 100 if quick else 1000, "steps": 5 if quick else 40, "radii": amplitudes, "plain": ["noise", "inversion"],
     }  # fmt: skip
     limit = LIMIT_QUICK if quick else 1000
-    return [
+    cells = [
         Cell(image_classifier, {
             "config": mnist(penalty, seed=0, quick=quick), "radii": RADII, "limit": limit, "attack": attack, "norm": "inf",
         })
         for penalty in penalties
     ]  # fmt: skip
+    return [*cells, *_pressed(penalties, quick)]
 
 
 def constants(records: Sequence[Record]) -> View:
     """Errors, constants and certified accuracies over λ."""
     table, points = [], []
-    for group in by_seed(records):
+    for group in by_seed(of_task(records, image_classifier)):
         config = group[0].settings["config"]
         name, measured = label(config), [record.measured for record in group]
         remark = " ".join(sorted({learned_nothing(found) for found in measured} - {""}))
@@ -70,6 +88,7 @@ def constants(records: Sequence[Record]) -> View:
     sentence = "Accuracy on MNIST against the ℓ∞ Lipschitz constant from pixels to logits, by λ."
     return [
         Table("Error and ℓ∞ constant by λ", table),
+        *same_images(of_task(records, attacked_classifier), label_of),
         Figure("nemon-constants", sentence, "ℓ∞ constant per pixel", "accuracy, %", series, logarithmic_x=True),
     ]
 
@@ -78,12 +97,13 @@ def curves(records: Sequence[Record]) -> View:
     """Accuracy over the amplitude of each attack, and the certified one."""
     table = []
     by_attack: dict[str, list[Series]] = {words: [] for words in (*ATTACKS.values(), "certified")}
-    for record in records:
+    for record in of_task(records, image_classifier):
         name, amplitudes = label(record.settings["config"]), list(record.settings["attack"]["radii"])
         found = record.measured
         shares = {ATTACKS[key]: values for key, values in found["plainly_attacked"].items()}
         shares |= {ATTACKS["gradients"]: found["attacked"], "certified": found["certified_of_attacked"]}
         for words, values in shares.items():
+            check_order(found["certified_of_attacked"], values, amplitudes, f"{name}, {words}")
             by_attack[words].append(Series(f"{name}, {words}", amplitudes, values))
             table += [
                 Quantity(name, f"accuracy at {size:g}, {words}, %", [value], "higher")
@@ -92,6 +112,7 @@ def curves(records: Sequence[Record]) -> View:
     axes = ("ℓ∞ amplitude, pixels in [0, 1]", "accuracy, %")
     return [
         Table("Accuracy under ℓ∞ perturbations", table),
+        *same_images(of_task(records, attacked_classifier), label_of),
         Figure(
             "nemon-noise", "Accuracy under uniform noise and under inversion of the image, by λ.", *axes,
             [*by_attack[ATTACKS["noise"]], *by_attack[ATTACKS["inversion"]]],
@@ -106,10 +127,10 @@ def curves(records: Sequence[Record]) -> View:
 RECIPES = (
     Recipe(
         "nemon-constants", "nemon", "MNIST, accuracy and constant", "accuracy against the ℓ∞ constant over λ, n = 100",
-        ("mnist",), 0.7, False, penalty_cells, constants,
+        ("mnist",), 1.0, False, penalty_cells, constants,
     ),
     Recipe(
         "nemon-attacks", "nemon", "MNIST, attacks", "accuracy under noise, inversion and projected gradients over the amplitude",
-        ("mnist",), 0.5, False, attack_cells, curves,
+        ("mnist",), 0.85, False, attack_cells, curves,
     ),
 )  # fmt: skip

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from wellposed.reproduction.cell import Cell, Record
-from wellposed.reproduction.measurements import by_seed
+from wellposed.reproduction.measurements import by_seed, of_task
 from wellposed.reproduction.networks import learned_nothing, preset_with, settings_of
 from wellposed.reproduction.papers.nemon.networks import LIMIT_QUICK
-from wellposed.reproduction.papers.nemon.robust import boxes, mean_of_attacked
+from wellposed.reproduction.papers.nemon.robust import attacked_boxes, boxes, mean_of_attacked
 from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.strongest import pressed, same_images
 from wellposed.reproduction.view import Figure, Quantity, Series, Table, View
 
 RADII = (0.002, 0.005, 0.01, 0.02)
@@ -21,12 +22,12 @@ def _cells(preset: str, quick: bool, **changes: Any) -> list[Cell]:
     small: dict[str, Any] = {"width": 4, "taps": 3, "stride": 4, "pool": 2} if quick else {}
     if quick:
         changes["epochs"] = 1
+    config = settings_of(preset_with(preset, family=small, **changes))
+    extent = {"limit": LIMIT_QUICK, "images": 50, "steps": 5} if quick else {"limit": None, "images": 1000, "steps": 40}
     return [
-        Cell(boxes, {
-            "config": settings_of(preset_with(preset, family=small, **changes)), "radii": RADII,
-            "limit": LIMIT_QUICK if quick else None, "images": 50 if quick else 1000, "steps": 5 if quick else 40,
-        })
-    ]  # fmt: skip
+        Cell(boxes, {"config": config, "radii": RADII, **extent}),
+        pressed(attacked_boxes, config, RADII, quick=quick),
+    ]
 
 
 def mnist_cells(quick: bool) -> list[Cell]:
@@ -39,11 +40,14 @@ def cifar_cells(quick: bool) -> list[Cell]:
     return _cells("papers/cifar10-nemon-conv", quick, data=LOSSLESS if quick else JPEG)
 
 
+def _name(record: Record) -> str:
+    return f"{record.settings['config']['family']['width']} channels"
+
+
 def _view(records: Sequence[Record], title: str, picture: str) -> View:
     table, series = [], []
-    for group in by_seed(records):
-        family, measured = group[0].settings["config"]["family"], [record.measured for record in group]
-        name = f"{family['width']} channels"
+    for group in by_seed(of_task(records, boxes)):
+        name, measured = _name(group[0]), [record.measured for record in group]
         remark = " ".join(sorted({learned_nothing(found) for found in measured} - {""}))
         table.append(
             Quantity(name, "test error, %", [found["test_error"] for found in measured], "lower", None, remark)
@@ -56,9 +60,14 @@ def _view(records: Sequence[Record], title: str, picture: str) -> View:
                 for place, radius in enumerate(RADII)
             ]
             table += rows
-            series.append(Series(f"{name}, {words}", RADII, mean_of_attacked(measured, key)))
+            series.append(Series(f"{name}, {words}", RADII, mean_of_attacked(measured, key, RADII)))
     sentence = f"{title}: accuracy over the ℓ∞ radius, certified by intervals and under projected gradients."
-    return [Table(title, table), Figure(picture, sentence, "ℓ∞ radius, pixels in [0, 1]", "accuracy, %", series)]
+    attacked = same_images(of_task(records, attacked_boxes), _name)
+    return [
+        Table(title, table),
+        *attacked,
+        Figure(picture, sentence, "ℓ∞ radius, pixels in [0, 1]", "accuracy, %", series),
+    ]
 
 
 def mnist_view(records: Sequence[Record]) -> View:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wellposed.reproduction.cell import Record
 from wellposed.reproduction.networks import preset_with, settings_of
 
 SEEDS = (0, 1, 2)
@@ -25,6 +26,11 @@ def mnist(penalty: float, *, seed: int, quick: bool, mu: float = 0.0) -> dict[st
         "nemon", family={"width": 20 if quick else 100, "mu": mu}, lipschitz_penalty=penalty, penalty_norm="inf", seed=seed,
         epochs=1 if quick else 10,
     ))  # fmt: skip
+
+
+def label_of(record: Record) -> str:
+    """What tables call a record's network."""
+    return label(record.settings["config"])
 
 
 def label(config: dict[str, Any]) -> str:

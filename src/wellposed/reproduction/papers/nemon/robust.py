@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor, nn
+
 from wellposed.experiments.image_verdicts import ImageVerdicts
 from wellposed.experiments.robustness import attacked_on
-from wellposed.experiments.verification import check_verdicts, verified_of
+from wellposed.experiments.verification import Verified, check_verdicts, verified_of
 from wellposed.network import materialise
 from wellposed.reproduction.cell import Cell, Record, Workspace
-from wellposed.reproduction.measurements import by_seed
+from wellposed.reproduction.measurements import by_seed, of_task
 from wellposed.reproduction.networks import facts, preset_with, settings_of, trained
 from wellposed.reproduction.papers.nemon.networks import FOLLOW_UP, LIMIT_QUICK, mnist
 from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.strongest import beside, check_order, pressed, same_images, strongest
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_image_run
@@ -44,9 +47,7 @@ def boxes(
     run = trained(workspace, TrainConfig.from_dict(config))
     _, data, model = load_image_run(run, workspace.data_root)
     x, y = data.test_x[:limit], data.test_y[:limit]
-    network = materialise(model)
-    work = ImageVerdicts(network, IntervalVerifier(network), "inf", list(radii), seconds=60.0)
-    found = verified_of(work, [work(few) for few in zip(x.split(_BATCH), y.split(_BATCH), strict=True)])
+    found = _by_intervals(model, x, y, radii)
     attacked = attacked_on(model, x[:images], y[:images], radii, norm="inf", steps=steps)
     check_verdicts(found, attacked)
     shares = [[verdict == "certified" for verdict in row] for row in found.status]
@@ -57,26 +58,56 @@ def boxes(
     }  # fmt: skip
 
 
+def attacked_boxes(
+    workspace: Workspace, *, config: dict[str, Any], radii: Sequence[float], images: int, effort: dict[str, int]
+) -> dict[str, Any]:
+    """Train one network, press it by all attacks, and certify boxes around the same images, see `attacked_classifier`."""
+    _, data, model = load_image_run(trained(workspace, TrainConfig.from_dict(config)), workspace.data_root)
+    x, y = data.test_x[:images], data.test_y[:images]
+    found = _by_intervals(model, x, y, radii)
+    attacked = strongest(model, x, y, radii, norm="inf", effort=effort)
+    check_verdicts(found, attacked)
+    return beside([100.0 * found.share("certified", place) for place in range(len(radii))], attacked, radii)
+
+
+def _by_intervals(model: nn.Module, x: Tensor, y: Tensor, radii: Sequence[float]) -> Verified:
+    network = materialise(model)
+    work = ImageVerdicts(network, IntervalVerifier(network), "inf", list(radii), seconds=60.0)
+    return verified_of(work, [work(few) for few in zip(x.split(_BATCH), y.split(_BATCH), strict=True)])
+
+
 def cells(quick: bool) -> list[Cell]:
     """A network trained plainly, and one trained for boxes."""
     robust = preset_with(
         "nemon-certified", family={"width": 20 if quick else 100}, box_radius=BOX, epochs=1 if quick else 20
     )
+    radii = RADII[1:5:2] if quick else RADII
     measured = {
-        "radii": RADII[1:5:2] if quick else RADII, "limit": LIMIT_QUICK if quick else None, "images": 100 if quick else 1000,
+        "radii": radii, "limit": LIMIT_QUICK if quick else None, "images": 100 if quick else 1000,
         "steps": 5 if quick else 40,
     }  # fmt: skip
     configs = [mnist(0.0, seed=0, quick=quick), settings_of(robust)]
-    return [Cell(boxes, {"config": config, **measured}) for config in configs]
+    return [
+        *(Cell(boxes, {"config": config, **measured}) for config in configs),
+        *(pressed(attacked_boxes, config, radii, quick=quick) for config in configs),
+    ]
 
 
-def mean_of_attacked(measured: Sequence[dict[str, Any]], key: str) -> list[float]:
+def name_of(config: dict[str, Any]) -> str:
+    """What tables call a network, by its training."""
+    return f"trained for boxes of {config['box_radius']:g}" if config["box_radius"] else "plain"
+
+
+def mean_of_attacked(measured: Sequence[dict[str, Any]], key: str, radii: Sequence[float]) -> list[float]:
     """Certified or attacked accuracies in % of the images that were attacked, a mean over networks, one for each radius.
 
     Args:
         measured: by `boxes`.
         key: ``"certified"`` or ``"attacked"``.
+        radii: at which these are.
     """
+    for found in measured:
+        check_order(found["certified_of_attacked"], found["attacked"], radii, "projected gradients")
     rows = [found["certified_of_attacked" if key == "certified" else key] for found in measured]
     return [sum(column) / len(column) for column in zip(*rows, strict=True)]
 
@@ -84,10 +115,10 @@ def mean_of_attacked(measured: Sequence[dict[str, Any]], key: str) -> list[float
 def view(records: Sequence[Record]) -> View:
     """Accuracies over the radius."""
     table, series = [], []
-    for group in by_seed(records):
+    for group in by_seed(of_task(records, boxes)):
         config, measured = group[0].settings["config"], [record.measured for record in group]
         radii, robust = list(group[0].settings["radii"]), bool(config["box_radius"])
-        name = f"trained for boxes of {config['box_radius']:g}" if robust else "plain"
+        name = name_of(config)
         clean = Published(_ROBUST_CLEAN if robust else _PLAIN_CLEAN, FOLLOW_UP, 0.005 if robust else 0.16)
         table.append(Quantity(name, "test error, %", [found["test_error"] for found in measured], "lower", clean))
         for key, words, known in (
@@ -103,7 +134,7 @@ def view(records: Sequence[Record]) -> View:
                 for place, radius in enumerate(radii)
             ]  # fmt: skip
             table += rows
-            series.append(Series(f"{name}, {words}", radii, mean_of_attacked(measured, key)))
+            series.append(Series(f"{name}, {words}", radii, mean_of_attacked(measured, key, radii)))
             if published:
                 series.append(
                     Series(f"{name}, {words}", radii, [published[radius] for radius in radii], published=True)
@@ -111,6 +142,7 @@ def view(records: Sequence[Record]) -> View:
     sentence = "Accuracy of the same images over the ℓ∞ radius: certified by intervals, and under projected gradients."
     return [
         Table("Robust training", table),
+        *same_images(of_task(records, attacked_boxes), lambda record: name_of(record.settings["config"])),
         Figure("nemon-robust", sentence, "ℓ∞ radius, pixels in [0, 1]", "accuracy, %", series),
     ]
 
@@ -118,6 +150,6 @@ def view(records: Sequence[Record]) -> View:
 RECIPES = (
     Recipe(
         "nemon-robust", "nemon", "robust training (Davydov et al. 2022)", "certified and attacked accuracy over ℓ∞ radii",
-        ("mnist",), 0.4, False, cells, view,
+        ("mnist",), 0.6, False, cells, view,
     ),
 )  # fmt: skip

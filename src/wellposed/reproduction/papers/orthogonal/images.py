@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from wellposed.reproduction.cell import Cell, Record, Workspace
+from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.networks import facts, learned_nothing, preset_with, settings_of, trained
 from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.robustness import robustness
+from wellposed.reproduction.strongest import attacked_classifier, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_image_run
@@ -58,13 +60,15 @@ def grid_cells(quick: bool) -> list[Cell]:
                 family = {"kappa": kappa, "rtol": epsilon, **small}
                 config = preset_with(preset, family=family, seed=seed, augment=False, **changes)
                 cells.append(Cell(cifar_network, {"config": settings_of(config), "limit": 300 if quick else None}))
+                if not published and seed == 0:
+                    cells.append(pressed(attacked_classifier, settings_of(config), RADII, quick=quick))
     return cells
 
 
 def errors(records: Sequence[Record]) -> View:
     """Errors, iterations and, where there is one, the constant, by κ and ε."""
     groups: dict[tuple[bool, float, float], list[Record]] = {}
-    for record in records:
+    for record in of_task(records, cifar_network):
         family = record.settings["config"]["family"]
         groups.setdefault((family["published"], family["kappa"], family["rtol"]), []).append(record)
     tables = []
@@ -72,17 +76,18 @@ def errors(records: Sequence[Record]) -> View:
         rows: list[Quantity] = []
         for number, (kappa, epsilon, *values) in enumerate(ROWS, 1):
             if (published, kappa, epsilon) in groups:
-                rows += _rows(
-                    number, (kappa, epsilon), groups[published, kappa, epsilon], values if published else None
-                )
+                rows += _rows(number, groups[published, kappa, epsilon], values if published else None)
         tables.append(Table(f"{kind}: errors after training", rows))
-    return [*tables, _figure(groups)]
+    return [*tables, *same_images(of_task(records, attacked_classifier), _name), _figure(groups)]
 
 
-def _rows(
-    number: int, setting: tuple[float, float], group: Sequence[Record], values: Sequence[float] | None
-) -> list[Quantity]:
-    name = f"κ = {setting[0]:g}, ε = {setting[1]:g}" + (f" (row {number})" if values else "")
+def _name(record: Record) -> str:
+    family = record.settings["config"]["family"]
+    return f"κ = {family['kappa']:g}, ε = {family['rtol']:g}"
+
+
+def _rows(number: int, group: Sequence[Record], values: Sequence[float] | None) -> list[Quantity]:
+    name = _name(group[0]) + (f" (row {number})" if values else "")
 
     def each(key: str) -> list[float]:
         return [record.measured[key] for record in group]

@@ -146,15 +146,14 @@ def _rows(label: str, group: Sequence[Record]) -> list[Quantity]:
 
 
 _FIGURES: tuple[tuple[str, str, tuple[tuple[str, str], ...], str], ...] = (
-    ("accuracy", "accuracy on test images, %", (("accuracy", ""),), "Accuracy on test images after every epoch."),
+    ("accuracy", "accuracy on test images, %", (("accuracy", ""),), "Accuracy on test images by epoch; at most {:.3g} %."),
     (
         "iterations", "iterations", (("forward", ", forward"), ("backward", ", backward")),
-        "Iterations of a forward and of a backward solve after every epoch, per sample and layer: a "
-        "rate below one holds whatever the size of the weights.",
+        "Iterations of a forward and of a backward solve after every epoch, per sample and layer; at most {:.3g}.",
     ),
     (
         "singular-value", "largest singular value of W", (("singular_value", ""),),
-        "Largest singular value of W after every epoch, of all layers: no theorem here needs it below one.",
+        "Largest singular value of W after every epoch, of all layers; at most {:.3g}. No theorem here needs it below one.",
     ),
 )  # fmt: skip
 
@@ -170,7 +169,8 @@ def _figure(
             means = [statistics.fmean(column) for column in columns]
             spread = [statistics.stdev(column) for column in columns] if len(group) > 1 else []
             series.append(Series(label + ending, list(range(1, len(means) + 1)), means, spread))
-    return Figure(f"{architecture.name}-{name}", sentence, "epoch", y, series)
+    largest = max(value for each in series for value in each.y)
+    return Figure(f"{architecture.name}-{name}", sentence.format(largest), "epoch", y, series)
 
 
 RECIPES = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +26,7 @@ def environment(arguments: list[str]) -> dict[str, Any]:
         "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         "commit": commit(Path(__file__).parents[1]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": " ".join(arguments),
+        "command": shlex.join(arguments),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "processor": processor(),
@@ -33,13 +34,15 @@ def environment(arguments: list[str]) -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str:
-    """The commit that a folder is at, with a plus sign where files of it were changed; "unknown" outside of a repository."""
+    """The commit that a folder is at, with a plus sign where files of it were changed; "unknown" where none tracks it."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
+        if not git("ls-files", "--", "."):  # an installed package in somebody else's repository
+            return "unknown"
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
