@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test test-fast test-slow lint figures bench gpu clean
+.PHONY: help demo test test-fast test-slow lint notebooks dist figures bench gpu clean
 
 demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digits
 	$(BIN)/wellposed train mondeq --preset digits --out $(RUN)
@@ -39,6 +39,16 @@ bench: $(VENV)/.ready  ## docs/speed.md: speed against named rivals, half an hou
 # Uses the Python that it is given, which must have a CUDA build of torch: make gpu PYTHON=python3.12
 gpu:  ## docs/speed.md: CUDA tests and benchmarks on one NVIDIA GPU, eight minutes at most
 	PYTHONPATH=src $(PYTHON) -m wellposed.benchmarking.gpu $(if $(DATA),--data-root $(DATA))
+
+notebooks: $(VENV)/.ready  ## examples/*.py as Jupyter notebooks, in build/notebooks
+	mkdir -p build/notebooks
+	for example in examples/*.py; do $(BIN)/jupytext --quiet --to ipynb --output build/notebooks/$$(basename $$example .py).ipynb $$example; done
+
+dist: $(VENV)/.ready  ## wheel and source distribution in dist/, checked
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt build twine
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
 
 figures: $(VENV)/.ready  ## the pictures of docs/families.md and docs/operators.md
 	$(BIN)/python docs/figures.py

@@ -125,9 +125,9 @@ def test_norms_are_proved_from_above():
 def test_files_of_other_formats_are_refused_with_the_mend(format, tmp_path, capsys):
     (tmp_path / "c.json").write_text(json.dumps({"format": format, "norm": "2", "weights_sha256": "0" * 64}))
     (tmp_path / "w.safetensors").write_bytes(b"\0" * 100)
-    assert run(["verify", str(tmp_path / "c.json"), str(tmp_path / "w.safetensors")]) == 1
-    told = capsys.readouterr().out
-    assert "FAILED  format" in told and "certify again" in told
+    assert run(["verify", str(tmp_path / "c.json"), str(tmp_path / "w.safetensors")]) == 2
+    told = capsys.readouterr().err
+    assert "c.json: no intact certificate (format" in told and "certify again" in told
 
 
 def test_weights_are_no_model(tmp_path):
@@ -150,3 +150,18 @@ def test_results_that_were_written_before_can_be_read(tmp_path):
     old = {"lipschitz": 2.0, "lower_bound": 1.0, "test_error": 0.1, "radii": {"gap": [0.5]}, "weights_sha256": ""}
     folder.certified.write_text(json.dumps(old))
     assert read_certified(tmp_path) == Certified(2.0, 1.0, 0.1, {"gap": [0.5]}, "")
+
+
+@pytest.mark.parametrize("norm", ["inf", "1"])
+@pytest.mark.parametrize("size", [1.0, 30.0, 1000.0])
+def test_sensitivities_far_larger_than_what_they_bound_are_proved(size, norm, tmp_path):
+    """Rows of I − M(W) whose sums are tiny beside their entries, as training with μ near one gives them."""
+    torch.manual_seed(0)
+    layer = wp.NEMON(1, 50, mu=0.99)
+    with torch.no_grad():
+        layer.constraint.T.mul_(size)
+        layer.constraint.slack.fill_(-100.0)
+    whole = nn.Sequential(layer, nn.Linear(50, 1))
+    certificate = written(whole, tmp_path, (1,), norm=norm, inputs=torch.randn(5, 1), method="entrywise")
+    assert accepted(tmp_path) and claim_of(tmp_path)["theorems"] == ["entrywise"]
+    assert claim_of(tmp_path)["lipschitz"] <= certificate.lipschitz * (1.0 + 1e-5)

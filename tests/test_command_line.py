@@ -89,7 +89,7 @@ def test_a_run_is_a_folder(finished, capsys):
     for file in (folder.weights, folder.model, folder.certificate, folder.certified, folder.attacked, folder.metrics):
         assert file.stat().st_size > 0
     assert "holds" in output_of(capsys, ["verify", str(folder.certificate), str(folder.model)]).out
-    assert "certify again" in output_of(capsys, ["verify", str(folder.certificate), str(folder.weights)], 1).out
+    assert "certify again" in output_of(capsys, ["verify", str(folder.certificate), str(folder.weights)], 2).err
 
 
 def test_figures_stay_where_no_certificate_file_can_be_written(tmp_path, capsys):

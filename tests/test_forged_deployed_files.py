@@ -26,7 +26,7 @@ def require_refused(folder, words=""):
     refused(folder, words)
     files = [str(folder / name) for name in ("c.json", "m.onnx")]
     assert main(files) == 1
-    assert run(["verify", *files]) == 1
+    assert run(["verify", *files]) in (1, 2)  # 2 where a digest already tells that a file is not what was written
 
 
 def true_constant(folder, norm):

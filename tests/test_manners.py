@@ -389,3 +389,12 @@ def test_training_leaves_the_random_generators_and_loggers_as_they_were(tmp_path
     assert run(["train", "mondeq", *SMALL, "--epochs", "1", "--json", "--out", str(tmp_path / "run")]) == 0
     assert torch.equal(before, torch.get_rng_state()) and logger.level == level
     assert os.environ.get("PL_GLOBAL_SEED") == seeded
+
+
+@pytest.mark.parametrize(
+    "options", [["--m", "inf"], ["--width", "-1"], ["--epochs", "0"], ["--rtol", "nan"], ["--activation", "x"]]
+)
+def test_an_option_with_an_unusable_value_is_one_line(options, capsys):
+    assert run(["train", "mondeq", *options]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"wellposed: {options[0][2:]}=") and said.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -20,7 +21,14 @@ def test_every_command_and_example_runs(tmp_path, monkeypatch, capsys):
     wine(tmp_path)
     commands = re.findall(r"^wellposed (.*)$", PAGE, re.MULTILINE)
     assert len(commands) == 4
-    for command in commands:
+    first, *later = commands
+    assert run(shlex.split(first)) == 0  # one command, from file to certified table
+    assert re.search(r"radius +clean +2L rule +certified.*\n +\d", capsys.readouterr().out)
+    assert (
+        run(["train", "--resume", "--out", "runs/wine", "--certify", "--json"]) == 0
+    )  # finished: only certified again
+    assert json.loads(capsys.readouterr().out)["units"] == "the columns' own units in wine.csv"
+    for command in later:
         assert run(shlex.split(command)) == 0, command
     assert (tmp_path / "runs" / "wine" / "report.html").exists()
     assert "the columns' own units in wine.csv" in capsys.readouterr().out

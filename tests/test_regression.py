@@ -7,11 +7,13 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.data import Classification, Regression, load_images, load_vectors
 from wellposed.data.collection import NAMES, inputs_of
@@ -47,9 +49,9 @@ def test_tasks_against_their_definitions():
     logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1, 1])
     assert Classification.score_of(logits, labels).item() == pytest.approx(2 / 3)
     losses = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)), math.log(1 + math.exp(2))]
-    assert Classification.loss(logits, labels).item() == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert Classification(2).loss(logits, labels).item() == pytest.approx(sum(losses) / 3, rel=1e-5)
     outputs, targets = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
-    assert Regression.loss(outputs, targets).item() == Regression.score_of(outputs, targets).item() == 2.5
+    assert Regression(1).loss(outputs, targets).item() == Regression.score_of(outputs, targets).item() == 2.5
     assert Regression.is_worse(2.0, 1.0) and not Regression.is_worse(1.0, 1.0) and Classification.is_worse(0.1, 0.2)
     assert in_words({"test/mean_squared_error": 0.25, "test/loss": 1.0}, "test") == "root mean squared error 0.5"
     assert in_words({"test/accuracy": 0.25}, "test") == "accuracy 25.00 %"
@@ -137,3 +139,66 @@ def test_classes_are_not_estimated(tmp_path):
     command(["train", "mondeq", "--data", "digits", "--epochs", "1", "--width", "5", "--out", str(tmp_path / "run")])
     with pytest.raises(wp.InputError, match="tells classes apart"):
         certify_estimates(tmp_path / "run", data_root=None, limit=None, done=lambda count: None)
+
+
+def table_of(folder, size, shift):
+    """A smooth function of two columns, in a unit of its own."""
+    x = testing.randn(200, 2).double()
+    y = size * (torch.sin(2.0 * x[:, 0]) + x[:, 1]) + shift
+    path = folder / f"size-{size:g}.csv"
+    rows = "\n".join(f"{a},{b},{c!r}" for (a, b), c in zip(x.tolist(), y.tolist(), strict=True))
+    path.write_text(f"a,b,y\n{rows}\n", encoding="utf-8")
+    return path, float(y.std())
+
+
+TABLE = ["--target", "y", "--task", "regression", "--epochs", "15", "--width", "10", "--learning-rate", "0.05"]
+
+
+@pytest.mark.parametrize("family", ["mondeq", "lben"])  # of which the latter ends in no linear map of its own
+def test_targets_of_any_size_are_learned_and_slopes_are_in_their_units(family, tmp_path, capsys):
+    found = {}
+    for size, shift in ((1e4, 3e5), (1e-4, 0.02)):
+        torch.manual_seed(0)
+        path, spread = table_of(tmp_path, size, shift)
+        out = tmp_path / f"{family}-{size:g}"
+        assert (
+            command(["train", family, "--data", str(path), *TABLE, "--batch-size", "16", "--out", str(out), "--json"])
+            == 0
+        )
+        trained = json.loads(capsys.readouterr().out)
+        assert command(["certify", str(out), "--json"]) == 0
+        found[size] = report = json.loads(capsys.readouterr().out)
+        assert report["error"] < 0.6 * spread and trained["test/mean_squared_error"] ** 0.5 == pytest.approx(
+            report["error"], rel=1e-3
+        )
+        _, data, model = load_run(out)
+        with torch.no_grad():
+            step = 0.01 * torch.tensor([[0.0, 1.0]])
+            slopes = (model(data.test_x + step) - model(data.test_x)).abs() / 0.01
+        assert 0.3 * size < float(slopes.max()) <= report["slope"] * (1.0 + 1e-3)
+        assert command(["verify", str(out / "certificate.json"), str(out / "model.onnx")]) == 0
+        capsys.readouterr()
+    assert found[1e4]["slope"] == pytest.approx(1e8 * found[1e-4]["slope"], rel=0.3)
+
+
+def test_an_estimate_no_better_than_the_mean_is_said_to_be_none(tmp_path, capsys):
+    x, noise = testing.randn(120, 2), testing.randn(120)
+    path = tmp_path / "noise.npz"
+    np.savez(path, x_train=x[:60].numpy(), y_train=noise[:60].numpy(), x_test=x[60:].numpy(), y_test=noise[60:].numpy())
+    words = ["--task", "regression", "--width", "12", "--epochs", "30", "--learning-rate", "0.05", "--validation", "0"]
+    assert command(["train", "mondeq", "--data", str(path), *words, "--out", str(tmp_path / "run"), "--json"]) == 0
+    capsys.readouterr()
+    assert command(["certify", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    spread = float(noise[60:].double().std(correction=0))
+    assert "it is no closer to the targets than whoever always says their mean" in said and f"{spread:.4g}" in said
+
+
+def test_a_family_is_trained_in_units_from_python_too():
+    x = testing.randn(200, 2).float()
+    y = 1e5 + 1e4 * x[:, :1]
+    found = wp.train("mondeq", (x.numpy(), y.numpy()), task="regression", epochs=25, learning_rate=0.03, batch_size=32)
+    assert found.metrics["test/mean_squared_error"] ** 0.5 < 0.3e4
+    assert 0.7e4 < found.certify().lipschitz < 3e4
+    with pytest.raises(wp.WellposedError, match="nothing to estimate"):
+        wp.train("mondeq", (x.numpy(), torch.ones(200).numpy()), task="regression")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -149,3 +150,36 @@ def test_a_run_keeps_the_weights_of_its_best_epoch_and_tests_them_once(tmp_path,
     assert config.validation == 0.2 and len(data.validation_y) == 288
     accuracy = float((model(data.test_x).argmax(1) == data.test_y).double().mean())
     assert rows[1]["test/accuracy"] == pytest.approx(accuracy, abs=0.01) == found["test/accuracy"]
+
+
+@pytest.mark.parametrize("family", ["lben", "nemon", "orthogonal", "sandwich", "feedforward"])
+def test_a_training_that_diverges_is_one_line_and_no_run(family, tmp_path, capsys):
+    words = [
+        "--data",
+        "digits",
+        "--epochs",
+        "2",
+        "--width",
+        "8",
+        "--learning-rate",
+        "1e20",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", wp.NotConvergedWarning)
+        assert command(["train", family, *words, "--json"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("wellposed: training diverged") and "give a smaller learning_rate" in said
+    assert said.count("\n") == 1 and not RunFolder(tmp_path / "run").is_finished
+
+
+def test_a_module_of_ones_own_that_diverges_is_an_error():
+    x = testing.randn(40, 3).float()
+    with pytest.raises(wp.DivergedError, match="smaller learning_rate"):
+        wp.train(
+            nn.Linear(3, 2),
+            (x, (x[:, 0] > 0).long()),
+            epochs=2,
+            loss=lambda model, x, y: (-model(x).square()).sqrt().sum(),
+        )

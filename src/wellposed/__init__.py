@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wellposed.deployment import load as load
     from wellposed.deployment import save as save
     from wellposed.errors import CertificateError as CertificateError
+    from wellposed.errors import DivergedError as DivergedError
     from wellposed.errors import GuaranteeError as GuaranteeError
     from wellposed.errors import InputError as InputError
     from wellposed.errors import NotConvergedError as NotConvergedError
@@ -111,6 +112,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "deployment": ("certify_file", "deployable", "export", "load", "save"),
     "errors": (
         "CertificateError",
+        "DivergedError",
         "GuaranteeError",
         "InputError",
         "NotConvergedError",

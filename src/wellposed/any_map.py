@@ -164,6 +164,7 @@ def _solve_affine(
 def _leaves_of(state: Any) -> tuple[tuple[Tensor, ...], bool]:
     """The tensors of a state, and whether it is a single one."""
     single = isinstance(state, Tensor)
+    check(single or isinstance(state, tuple | list), "z0", state, "must be a tensor or a tuple of tensors")
     leaves: tuple[Tensor, ...] = (state,) if single else tuple(state)
     check(len(leaves) > 0, "z0", leaves, "must be a tensor or a non-empty tuple of tensors")
     for leaf in leaves:

@@ -11,12 +11,14 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from types import ModuleType
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_LONGEST = 120  # letters of a value in a message
 
 
 class WellposedError(Exception):
@@ -33,6 +35,10 @@ class OptionError(WellposedError, TypeError):
 
 class NotConvergedError(WellposedError, RuntimeError):
     """A solve ended without reaching its tolerance and the caller asked for an error."""
+
+
+class DivergedError(WellposedError, RuntimeError):
+    """A training ended in numbers that are not finite; the message says what to change."""
 
 
 class MissingExtraError(WellposedError, ImportError):
@@ -103,7 +109,18 @@ def require(module: str, extra: str) -> ModuleType:
 def check(condition: bool, argument: str, value: object, mend: str) -> None:
     """Raise an `InputError` that names the argument, its value and the mend unless the condition holds."""
     if not condition:
-        raise InputError(f"{argument}={value!r}: {mend}")
+        raise InputError(f"{argument}={shown(value)}: {mend}")
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: arrays by their shape, long texts cut, objects without a text of their own by their kind."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and math.prod(shape) != 1:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = repr(value)
+    if isinstance(value, type) or callable(value) or text.startswith("<"):
+        return str(getattr(value, "__name__", type(value).__name__))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def check_number(argument: str, value: object, low: float, high: float, mend: str) -> None:
@@ -155,9 +172,20 @@ def _fits(value: Any, hint: Any, finite: bool) -> bool:
 
 def _named(hint: Any) -> str:
     """A type in words."""
-    plain = {float: "a number", int: "an integer", bool: "True or False", str: "text", types.NoneType: "None"}
+    plain: dict[Any, str] = {
+        float: "a number",
+        int: "an integer",
+        bool: "True or False",
+        str: "text",
+        types.NoneType: "None",
+    }
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_named(part) for part in get_args(hint))
+    if get_origin(hint) is tuple and get_args(hint)[0] in plain:
+        count = "" if Ellipsis in get_args(hint) else f" of {len(get_args(hint))}"
+        return f"a tuple{count}, each {_named(get_args(hint)[0])}"
+    if inspect.isclass(hint) and hint not in plain:
+        return hint.__name__
     return plain.get(hint, str(hint).replace("typing.", ""))
 
 
@@ -165,16 +193,22 @@ def choices(argument: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise an `InputError` with the nearest suggestion unless the value is one of those allowed."""
     if value not in allowed:
         raise InputError(
-            f"{argument}={value!r}: expected one of {', '.join(map(repr, allowed))}{_nearest(value, allowed)}"
+            f"{argument}={shown(value)}: expected one of {', '.join(map(repr, allowed))}{_nearest(value, allowed)}"
         )
 
 
 def checked_options(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn an unknown keyword into an `OptionError` with a suggestion; everything else passes through."""
-    parameters = inspect.signature(function).parameters.values()
+    """Turn an unknown keyword into an `OptionError` with a suggestion, and an argument of another kind into an `InputError`.
+
+    Kinds are those of annotations: numbers, truth values, texts and tuples of these are checked before the call; other classes
+    only where it fails with an error of another library.
+    """
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
     named = tuple(p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD and p.name != "self")
     rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
     owner = function.__qualname__.removesuffix(".__init__")
+    places = tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -182,9 +216,30 @@ def checked_options(function: Callable[P, R]) -> Callable[P, R]:
         for name in kwargs:
             if name not in names:
                 raise OptionError(f"{owner} has no option {name!r}; it has {', '.join(names)}{_nearest(name, names)}")
-        return function(*args, **kwargs)
+        hints = _kinds(function, rest)
+        for name, value in (*zip(places, args, strict=False), *kwargs.items()):
+            if name in hints:
+                check_kind(name, value, hints[name])
+        try:
+            return function(*args, **kwargs)
+        except WellposedError:
+            raise
+        except Exception as error:  # often of a library that was handed an argument of another class
+            for name, value in (*zip(places, args, strict=False), *kwargs.items()):
+                if name in hints and not _is_instance(value, hints[name]):
+                    raise InputError(f"{name}={shown(value)}: must be {_named(hints[name])}") from error
+            raise
 
     return wrapper
+
+
+def _is_instance(value: Any, hint: Any) -> bool:
+    """Whether a value is of the class of an annotation; what is no class fits everything."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(_is_instance(value, part) for part in get_args(hint))
+    known = hint if origin is None else origin
+    return isinstance(value, known) if inspect.isclass(known) and known is not float else True
 
 
 @functools.cache
@@ -192,6 +247,52 @@ def _typed_keys(function: Callable[..., object], rest: str) -> tuple[str, ...]:
     """Keys of the ``TypedDict`` that a function unpacks its further keywords into."""
     (typed,) = get_args(get_type_hints(function, include_extras=True)[rest])
     return tuple(get_type_hints(typed))
+
+
+@functools.cache
+def _kinds(function: Callable[..., object], rest: str | None) -> dict[str, Any]:
+    """Annotations of the arguments of a function, as far as they can be had while it runs."""
+    try:
+        found = get_type_hints(function, include_extras=True)
+    except NameError:  # of an import for annotations alone
+        return {}
+    return {**(get_type_hints(get_args(found[rest])[0]) if rest is not None else {}), **found}
+
+
+def check_kind(argument: str, value: object, hint: Any) -> None:
+    """Raise an `InputError` if an argument is not of the kind of its annotation.
+
+    Args:
+        argument: its name.
+        value: what was given.
+        hint: the annotation; kinds other than numbers, truth values, texts, None and tuples of these fit everything.
+    """
+    check(_is_kind(value, hint), argument, value, f"must be {_named(hint)}")
+    if isinstance(value, Integral):
+        check(abs(int(value)) < 2**63, argument, value, "is larger than any size or number here can be")
+
+
+def check_class(argument: str, value: object, kind: type, mend: str) -> None:
+    """Raise an `InputError` unless an argument is of a class."""
+    check(_is_instance(value, kind), argument, value, mend)
+
+
+def _is_kind(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_is_kind(value, part) for part in arguments)
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = arguments[:1] * len(value) if Ellipsis in arguments else arguments
+        return len(kinds) == len(value) and all(map(_is_kind, value, kinds))
+    if origin is tuple:
+        return False
+    if hint in (int, float):
+        number = Real if hint is float else Integral
+        single = getattr(value, "shape", None) == () and callable(getattr(value, "item", None))
+        return isinstance(value.item() if single else value, number) and not isinstance(value, bool)
+    if hint is bool:
+        return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
+    return isinstance(value, hint) if hint in (str, types.NoneType) else True
 
 
 def checked_fields(cls: type[R]) -> type[R]:

@@ -3,6 +3,9 @@
 A minimal-norm attack comes first: DeepFool or, in ℓ1, for which DeepFool has no step, the attack of Pintor et al. (2021).
 Projected gradient descent at each radius goes after the margin, largest wrong logit less the right one: unlike the cross-entropy,
 the margin has a gradient that does not vanish where the network is sure. Gradients of implicit layers are exact.
+
+Foolbox's attacks have steps and thresholds of their own, which are about inputs of size one. Inputs in a box of their own are
+attacked in units that `wellposed.attacks.units` chooses.
 """
 
 from __future__ import annotations
@@ -18,13 +21,15 @@ from torch import Tensor, nn
 from wellposed.attacks.auto import auto_attack
 from wellposed.attacks.leaving import unchanged
 from wellposed.attacks.search import Judge, Search
+from wellposed.attacks.units import FAR, Moved, first_order_distances
 from wellposed.certificates.radius import check_labels
-from wellposed.errors import InputError, check, check_number, require
-from wellposed.numerics.norm import norm_named
+from wellposed.errors import InputError, check, check_number, checked_options, require
+from wellposed.numerics.norm import Norm, norm_named
 
 _BATCH = 250  # inputs attacked at a time
 
 
+@checked_options
 def adversarial_distances(
     model: nn.Module,
     x: Tensor,
@@ -78,7 +83,7 @@ def adversarial_distances(
         torch.manual_seed(0)
         for images, truth in zip(x.detach().split(_BATCH), labels.split(_BATCH), strict=True):
             found.append(Search(judge, images, truth, float(norm), edges))
-            _attack(model, found[-1], attacks, edges)
+            _attack(model, found[-1], attacks, edges, norm)
             for radius in radii if auto else ():
                 found[-1].press(functools.partial(auto_attack, model, norm=norm), radius)
             done(sum(len(search.best) for search in found))
@@ -125,34 +130,27 @@ def _attacks(
     return attacks
 
 
-def _attack(model: nn.Module, search: Search, attacks: list[tuple[Any, list[Any]]], box: tuple[Tensor, Tensor]) -> None:
-    """Run the attacks in the cube around the box, which foolbox knows, and offer what they find, moved into the box."""
-    low, high = box
-    bounds = (float(low.min()), float(high.max()))
-    within = model if low.ndim == 0 else Within(model, low, high)
-    wrapped = require("foolbox", "attack").PyTorchModel(within.eval(), bounds=bounds, device=search.images.device)
+def _attack(
+    model: nn.Module, search: Search, attacks: list[tuple[Any, list[Any]]], box: tuple[Tensor, Tensor], norm: Norm
+) -> None:
+    """Run the attacks on a batch and offer what they find: on pixels as they are, on other inputs in units that suit them."""
+    known = require("foolbox", "attack").PyTorchModel
+    device = search.images.device
+    if box[0].ndim == 0:
+        wrapped = known(model.eval(), bounds=(float(box[0]), float(box[1])), device=device)
+        for attack, tried in attacks:
+            for candidates in attack(wrapped, search.images, search.truth, epsilons=tried)[1]:
+                search.offer(candidates)
+        return
+    nearest = first_order_distances(model, search.images, search.truth, norm, box)
     for attack, tried in attacks:
-        for candidates in attack(wrapped, search.images, search.truth, epsilons=tried)[1]:
-            search.offer(candidates if low.ndim == 0 else candidates.clamp(low, high))
-
-
-class Within(nn.Module):
-    """A model of inputs that are moved into a box first.
-
-    Args:
-        model: the model.
-        low: least values of one input.
-        high: largest values of one input.
-    """
-
-    def __init__(self, model: nn.Module, low: Tensor, high: Tensor) -> None:
-        super().__init__()
-        self.model, self._low, self._high = model, low, high
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The model's outputs for inputs of any size."""
-        value: Tensor = self.model(x.clamp(self._low, self._high))
-        return value
+        for radius in tried:
+            unit, reach = (nearest, FAR) if radius is None else (torch.full_like(nearest, radius), 1.0)
+            within = Moved(model, search.images, unit, box)
+            wrapped = known(within.eval(), bounds=(-reach, reach), device=device)
+            start = torch.zeros_like(search.images)
+            size = None if radius is None else 1.0
+            search.offer(within.inputs(attack(wrapped, start, search.truth, epsilons=[size])[1][0]))
 
 
 def _on_margins(descent: Any) -> Any:

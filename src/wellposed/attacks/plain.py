@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.search import Judge, Search
-from wellposed.errors import choices, require
+from wellposed.errors import checked_options, choices, require
 from wellposed.numerics.norm import Norm, norm_named
 
 _BATCH = 1000
@@ -42,6 +42,7 @@ PLAIN: dict[str, tuple[tuple[Norm, ...], Callable[[nn.Module, Tensor, Tensor, fl
 }  # by name, with the norms that the size is measured in
 
 
+@checked_options
 def plain_distances(
     model: nn.Module, x: Tensor, labels: Tensor, radii: Sequence[float], *, name: str, norm: float | str = "inf",
     is_fooled: Judge | None = None,

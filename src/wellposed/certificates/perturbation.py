@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import CertificateError, InputError
+from wellposed.errors import CertificateError, InputError, checked_options
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.maps.affine import Matrix
 from wellposed.network import Network
@@ -19,6 +19,7 @@ from wellposed.solvers.a_posteriori import ExactOffset
 
 
 @torch.no_grad()
+@checked_options
 def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Network, x: Tensor) -> Tensor:
     """Bound on ‖z*(x) − z̄*(x)‖₂ between two monotone layers, per sample.
 

@@ -30,7 +30,7 @@ def check(nodes: list[Node], claim: Claim) -> str:
     """The claimed lower bound holds; what was proved, in words."""
     proved = lower_bound(nodes, claim)
     require(claim.lower_bound is not None and proved >= claim.lower_bound, "lower bound", f"the inputs prove {proved}")
-    return f"two inputs prove that no constant below {float(claim.lower_bound)!r} holds"
+    return f"two inputs prove that no constant below {claim.lower_bound!r} holds"
 
 
 def lower_bound(nodes: list[Node], claim: Claim) -> Any:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from wellposed.experiments.regression import Estimate
     from wellposed.experiments.results import Certified
 
+_DEPLOYED = "the deployed file"
+
 
 @dataclass(frozen=True)
 class Certify(Common):
@@ -166,12 +168,14 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
     from wellposed.training.about import about_run
 
     radii, about = radii_for(options.run, options.eps), about_run(options.run)
+    remarks = [*(about.remarks if data in (None, _DEPLOYED) else ()), *found.remarks]
     shares = {f"{radius:g}": found.accuracy(radius) for radius in radii}
     result: dict[str, Any] = {
         "run": str(options.run), "data": data, "norm": options.norm, "samples": len(found.best),
         "test_error": found.test_error, "units": about.units,
         "lipschitz": found.lipschitz, "lower_bound": found.lower_bound, "certified": shares,
-        "unsolved": found.unsolved, "left_out": list(found.left_out), **more,
+        "unsolved": found.unsolved, "left_out": list(found.left_out),
+        "remarks": remarks, **more,
     }  # fmt: skip
     table = ", ".join(f"{100 * share:.2f} % at {radius}" for radius, share in shares.items())
     text = (
@@ -186,7 +190,7 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
         text += ", in float64 " + ", ".join(
             f"{100 * share:.2f} % at {radius}" for radius, share in result["float64"].items()
         )
-    return show(result, "; ".join([text, *found.remarks]), options)
+    return show(result, "; ".join([text, *remarks]), options)
 
 
 def _deployed(options: Certify) -> int:
@@ -204,7 +208,7 @@ def _deployed(options: Certify) -> int:
             norm=options.norm.removeprefix("l"), done=done, seconds=options.seconds, own_data=moved,
         )  # fmt: skip
     _tell(found)
-    return _show(options, found, "the deployed file", {"refused": refused})
+    return _show(options, found, _DEPLOYED, {"refused": refused})
 
 
 def _verify(options: Certify) -> int:

@@ -19,6 +19,8 @@ class Export(Common):
     """The run folder."""
     out: Path | None = None
     """The file; default: model.onnx in the run folder."""
+    data: str | None = None
+    """Where the run's own data, of a user, are now."""
     tolerance: float | None = None
     """Largest error of the logits for which an answer counts; the file's error_bound is infinite above it. Default: 0.001."""
 
@@ -36,7 +38,9 @@ def _export(options: Export) -> int:
     from wellposed.experiments.deployment import export_run
 
     tolerance = TOLERANCE if options.tolerance is None else options.tolerance
-    path, network = export_run(options.run, data_root=options.data_root, tolerance=tolerance, out=options.out)
+    path, network = export_run(
+        options.run, data_root=options.data_root, tolerance=tolerance, out=options.out, own_data=options.data
+    )
     file = DeployedNetwork(path)
     size = path.stat().st_size
     result = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from wellposed.errors import check, check_fields
+from wellposed.errors import WellposedError, check, check_fields
 from wellposed.experiments.radii import check_radii
 from wellposed.training.files import strict
 
@@ -28,7 +31,15 @@ class Common:
 
 def parse(cls: type[Any], arguments: list[str], prog: str, default: Any = None) -> Any:
     """Options from the command line, in effect where they are about the whole program."""
-    options = tyro.cli(cls, args=arguments, prog=prog, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = tyro.cli(cls, args=arguments, prog=prog, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    except SystemExit as stop:
+        if own := _own_error(stop):
+            raise own from stop
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
     check_fields(options)
     if getattr(options, "eps", None) is not None:
         check_radii(options.eps)
@@ -38,6 +49,13 @@ def parse(cls: type[Any], arguments: list[str], prog: str, default: Any = None) 
 
         torch.set_num_threads(options.threads)
     return options
+
+
+def _own_error(error: BaseException | None) -> WellposedError | None:
+    """This library's error that another one was made of, if there is one."""
+    while error is not None and not isinstance(error, WellposedError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def show(result: Any, text: str, options: Any) -> int:

@@ -65,7 +65,12 @@ def compare(arguments: list[str]) -> int:
 
 
 def _beside(entry: Compared) -> dict[str, Any]:
-    return {"parameters": entry.parameters, "iterations": entry.iterations, "seconds": entry.seconds}
+    return {
+        "data": entry.data,
+        "parameters": entry.parameters,
+        "iterations": entry.iterations,
+        "seconds": entry.seconds,
+    }
 
 
 def report(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,13 @@ def train(arguments: list[str]) -> int:
     from wellposed.training.folder import RunFolder
     from wellposed.training.run import train as train_run
 
-    finished = options.resume and RunFolder(out).is_finished
+    there = RunFolder(out).is_finished
+    finished, replaced = options.resume and there, there and not options.resume
+    if replaced and is_main_process():
+        print(
+            f"{out}: a finished run is there, which this training replaces, with all that was made of it",
+            file=sys.stderr,
+        )
     start = time.time()
     try:
         with counting("steps", quiet=options.json or not is_main_process()) as done:
@@ -52,8 +59,21 @@ def train(arguments: list[str]) -> int:
         raise KeyboardInterrupt(f"continue with the same command and --resume --out {out}") from stop
     if not is_main_process():
         return 0
-    result = {"run": str(out), "seconds": round(time.time() - start, 1), "finished_before": finished, **metrics}
-    return show(result, _text(out, result, config), options)
+    result = {
+        "run": str(out),
+        "seconds": round(time.time() - start, 1),
+        "finished_before": finished,
+        "replaced": replaced,
+        **metrics,
+    }
+    if not options.certify:
+        return show(result, _text(out, result, config), options)
+    if not options.json:
+        show(result, _text(out, result, config), options)
+    from wellposed.cli.certify import certify
+
+    root = [] if options.data_root is None else ["--data-root", str(options.data_root)]
+    return certify([str(out), *root, *(["--json"] if options.json else [])])
 
 
 def _text(out: Path, result: dict[str, Any], config: TrainConfig) -> str:

@@ -21,10 +21,12 @@ class Train(Common):
     """The run folder; default: runs/FAMILY-DATA."""
     resume: bool = False
     """Go on from the last checkpoint in the folder."""
+    certify: bool = False
+    """Go on with wellposed certify, whose result is then what is printed last, and the only one as JSON."""
     accelerator: str = "auto"
     """Lightning accelerator: cpu, gpu, auto."""
     devices: str = "1"
-    """Lightning devices: a number, or auto."""
+    """Lightning devices: a number, or auto. Each takes a batch of --batch-size of its own."""
     strategy: str = "auto"
     """Lightning strategy: auto, ddp, fsdp, …"""
     logger: Literal["csv", "tensorboard"] = "csv"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from wellposed.errors import InputError, OptionError
+from wellposed.errors import CheckpointError, InputError, OptionError
 
 _USAGE = """usage: wellposed verify [--exact] CERTIFICATE.json MODEL.onnx
        wellposed verify [--exact] FOLDER
@@ -13,7 +14,7 @@ Proves every constant of a certificate again, for exactly the numbers in the mod
 
   --exact    in rational arithmetic, which needs wellposed[exact] and minutes
 
-Exit codes: 0 everything that is claimed holds; 1 a check failed; 2 unusable arguments or files."""
+Exit codes: 0 everything that is claimed holds; 1 a check failed; 2 unusable arguments, or files that are damaged or others."""
 
 
 def verify(arguments: list[str]) -> int:
@@ -33,9 +34,7 @@ def verify(arguments: list[str]) -> int:
     for name in names:
         if not Path(name).is_file():
             raise InputError(f"{name}: no such file; `wellposed certify RUN` writes certificate.json and model.onnx")
-    from wellposed import checker  # which takes a quarter of a second
-
-    return checker.main([*exact, *names])
+    return _checked(Path(names[0]), Path(names[1]), exact)
 
 
 def _verify_folder(folder: Path, exact: list[str]) -> int:
@@ -44,6 +43,29 @@ def _verify_folder(folder: Path, exact: list[str]) -> int:
     model = folder / "model.onnx"
     if not certificates or not model.is_file():
         raise InputError(f"{folder}: has no certificate.json with a model.onnx; `wellposed certify RUN` writes both")
-    from wellposed import checker
+    return max(_checked(certificate, model, exact) for certificate in certificates)
 
-    return max(checker.main([*exact, str(certificate), str(model)]) for certificate in certificates)
+
+def _checked(certificate: Path, model: Path, exact: list[str]) -> int:
+    """The exit code of the checker, for files that are what they were when they were written.
+
+    Raises:
+        CheckpointError: one is damaged, of another kind or about another file.
+    """
+    from wellposed import checker  # which takes a quarter of a second
+    from wellposed.checker.claim import Claim
+
+    try:
+        claimed = Claim(certificate).model_sha256
+    except checker.Refuted as failure:
+        raise CheckpointError(
+            f"{certificate}: no intact certificate ({failure}); `wellposed certify` writes it anew"
+        ) from failure
+    with model.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != claimed:
+        raise CheckpointError(
+            f"{model}: not the ONNX file that {certificate.name} is about (its SHA-256 is another); give that one, or certify "
+            "again"
+        )
+    return checker.main([*exact, str(certificate), str(model)])

@@ -15,10 +15,9 @@ from wellposed.guarantee import Guarantee
 from wellposed.operators import Operator
 
 
-def check_size(state_features: object) -> None:
+def check_size(size: object, argument: str = "state_features") -> None:
     """Refuse anything but a positive integer."""
-    whole = isinstance(state_features, int) and state_features > 0
-    check(whole, "state_features", state_features, "must be a positive integer")
+    check(isinstance(size, int) and size > 0, argument, size, "must be a positive integer")
 
 
 class Projected(ABC):
@@ -115,7 +114,7 @@ class ImageConstraint(Constraint):
         Raises:
             InputError: a size is not positive, or taps are even.
         """
-        check_size(channels)
+        check_size(channels, "channels")
         check(len(image) == 2 and min(image) >= 1, "image", image, "must be a positive height and width")
         check(taps >= 1 and taps % 2 == 1, "taps", taps, "must be odd")
         self.image = (int(image[0]), int(image[1]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 from typing_extensions import override
 
 from wellposed.data.tasks import Classification, Task
@@ -67,7 +67,7 @@ class Data(ABC):
         """What the outputs are compared with, for the samples of a part: see `task`."""
 
     @abstractmethod
-    def loader(self, part: str, batches: BatchSampler) -> DataLoader[Any]:
+    def loader(self, part: str, batches: Sampler[Any]) -> DataLoader[Any]:
         """Batches of inputs and labels.
 
         Args:
@@ -212,7 +212,7 @@ class TensorData(Data):
         return self._samples(part)[1]
 
     @override
-    def loader(self, part: str, batches: BatchSampler) -> DataLoader[Any]:
+    def loader(self, part: str, batches: Sampler[Any]) -> DataLoader[Any]:
         # Whole batches are indexed at once: collating sample by sample costs more than a training step.
         whole: Any = TensorDataset(*self._samples(part))
         return DataLoader(whole, sampler=batches, batch_size=None)

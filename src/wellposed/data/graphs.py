@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader, Sampler
 from typing_extensions import override
 
 from wellposed.data.base import Data
@@ -89,9 +89,10 @@ class GraphData(Data):
         return self.labels[self._places(part)]
 
     @override
-    def loader(self, part: str, batches: BatchSampler) -> DataLoader[Any]:
+    def loader(self, part: str, batches: Sampler[Any]) -> DataLoader[Any]:
         places: Any = self._places(part)
-        return DataLoader(places, batch_sampler=batches, collate_fn=lambda chosen: self.batch(torch.stack(chosen)))
+        collate: Any = self.batch
+        return DataLoader(places, sampler=batches, batch_size=None, collate_fn=collate)
 
     @override
     def as_graphs(self, argument: str) -> GraphData:

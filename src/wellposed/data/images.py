@@ -13,7 +13,7 @@ from wellposed.data.cifar import load_cifar10, load_cifar10_jpeg, load_cifar10_l
 from wellposed.data.files import data_folder
 from wellposed.data.mnist import IDX_NAMES, load_idx_set
 from wellposed.data.svhn import load_svhn
-from wellposed.errors import choices, require
+from wellposed.errors import checked_options, choices, require
 
 _LOADERS: dict[str, Callable[[Path], ImageData]] = {
     "cifar10": load_cifar10,
@@ -24,6 +24,7 @@ _LOADERS: dict[str, Callable[[Path], ImageData]] = {
 IMAGE_NAMES = ("digits", *IDX_NAMES, *_LOADERS)
 
 
+@checked_options
 def load_images(name: str, data_root: str | Path | None = None) -> ImageData:
     """Load a data set by name.
 

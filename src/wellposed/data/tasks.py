@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -25,15 +26,30 @@ class Task(ABC):
     score: ClassVar[str]
     has_logits: ClassVar[bool]
 
-    @staticmethod
     @abstractmethod
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What training makes small, a mean over samples, with its graph.
 
         Args:
             outputs: of the network, shape (batch, outputs).
             targets: what the data set gives.
         """
+
+    @property
+    def units(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation of the targets, float64, shapes (outputs,); None where models give outputs as they are."""
+        return None
+
+    def in_units(self, raw: Tensor) -> Tensor:
+        """Outputs in the units of the targets.
+
+        Args:
+            raw: outputs of a model in training, standardised where the targets have units, shape (batch, outputs).
+        """
+        if self.units is None:
+            return raw
+        mean, std = self.units
+        return raw * std.to(raw) + mean.to(raw)
 
     @staticmethod
     @abstractmethod
@@ -57,9 +73,8 @@ class Classification(Task):
     score = "accuracy"
     has_logits = True
 
-    @staticmethod
     @override
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(outputs, targets)
 
     @staticmethod
@@ -78,16 +93,35 @@ class Classification(Task):
         return f"accuracy {100 * score:.2f} %"
 
 
+@dataclass(frozen=True)
 class Regression(Task):
-    """Outputs are numbers to come close to: targets are floating point, shape (batch, outputs)."""
+    """Outputs are numbers to come close to: targets are floating point, shape (batch, outputs).
+
+    Where targets have units of their own, a model in training gives standardised outputs, and the loss is in standard deviations.
+
+    Attributes:
+        mean: of every target in the training part; empty where models give outputs as they are from the start.
+        std: as many standard deviations.
+    """
+
+    mean: tuple[float, ...] = field(default=(), compare=False)
+    std: tuple[float, ...] = field(default=(), compare=False)
 
     score = "mean_squared_error"
     has_logits = False
 
-    @staticmethod
     @override
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        return nn.functional.mse_loss(outputs, targets)
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        unit = 1.0 if self.units is None else self.units[1].to(outputs)
+        return nn.functional.mse_loss(outputs / unit, targets / unit)
+
+    @property
+    @override
+    def units(self) -> tuple[Tensor, Tensor] | None:
+        if not self.std:
+            return None
+        mean, std = torch.tensor([self.mean, self.std], dtype=torch.float64, device="cpu")
+        return mean, std
 
     @staticmethod
     @override

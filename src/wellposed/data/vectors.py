@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from wellposed.data.base import TensorData
 from wellposed.data.tasks import Regression, Task
-from wellposed.errors import choices
+from wellposed.errors import checked_options, choices
 
 _REACH = 5.0  # inputs of the function lie in ± this
 _TRAINING, _TESTING = 2000, 1000
@@ -72,6 +72,7 @@ _SETS: dict[str, Callable[[], VectorData]] = {"function-estimation": _function_e
 VECTOR_NAMES = tuple(_SETS)
 
 
+@checked_options
 def load_vectors(name: str) -> VectorData:
     """Load a set of vectors by name.
 

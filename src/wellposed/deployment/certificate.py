@@ -25,7 +25,7 @@ from wellposed.checker.maps import Linear, linear_maps, margins
 from wellposed.checker.metric import Segment, segment_of
 from wellposed.checker.model import read
 from wellposed.checker.node import Node
-from wellposed.checker.proofs import Refuted
+from wellposed.checker.proofs import Refuted, rounding_constant
 from wellposed.checker.witness import SIGMA, lower_bound
 from wellposed.deployment.export import content_of, deployed_with_evidence
 from wellposed.deployment.feedthrough import metric_with_feedthrough
@@ -46,9 +46,14 @@ class _Draft(Claim):
         self._evidence, self.used = tensors, set()
 
     def moved(self, node: Node, system: Array, wanted: Array) -> Array:
-        """See `wellposed.checker.claim.Claim.moved`; the vectors are found here."""
+        """See `wellposed.checker.claim.Claim.moved`; the vectors are found here.
+
+        They may be much larger than what they bound, and so is the rounding that the checker counts for their product with the
+        system. So they solve a system that is less by twice as much in every entry.
+        """
+        slack = 8.0 * rounding_constant(2 * len(system) + 32)
         room = 1e-12 * wanted.max(axis=0, initial=0.0) + 1e-280
-        found = np.linalg.solve(system, wanted * REPRODUCIBLE + room)
+        found = np.linalg.solve(system - slack * np.abs(system), wanted * REPRODUCIBLE + room)
         self.tensors[f"{node.place}/moved"] = np.ascontiguousarray(np.maximum(found, 0.0))
         return super().moved(node, system, wanted)
 

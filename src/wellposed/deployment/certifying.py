@@ -8,11 +8,12 @@ import torch
 
 from wellposed.certificates import Certificate
 from wellposed.deployment.export import path_of
-from wellposed.errors import CertificateError, InputError, check
+from wellposed.errors import CertificateError, InputError, check, checked_options
 
 _HOW = "certify what wp.export returned, as in wp.certify(wp.export(model, path))"
 
 
+@checked_options
 def certify_file(certificate: Certificate, model_path: str | Path, certificate_path: str | Path) -> None:
     """Write a certificate of a deployed file: a claim in JSON, and beside it the evidence that proves it.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import CertificateError, InputError, WellposedError, check
+from wellposed.errors import CertificateError, InputError, WellposedError, check, checked_options
 from wellposed.network import Block, Network, materialise
 from wellposed.writing import written_whole
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 
 
+@checked_options
 def export(
     model: nn.Module | Network,
     path: str | Path,

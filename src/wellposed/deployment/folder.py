@@ -16,7 +16,7 @@ from wellposed.certificates.radius import radii
 from wellposed.deployment.certifying import certify_file
 from wellposed.deployment.export import TOLERANCE, export, path_of, shape_of_inputs
 from wellposed.deployment.runtime import DeployedNetwork
-from wellposed.errors import CertificateError, InputError, check, choices
+from wellposed.errors import CertificateError, InputError, check, checked_options, choices
 from wellposed.network import Network
 from wellposed.numerics.norm import NORMS, Norm, norm_named
 from wellposed.numerics.shown import at_most
@@ -81,6 +81,7 @@ class NetworkFolder:
         )  # fmt: skip
 
 
+@checked_options
 def save(
     model: nn.Module | Network,
     folder: str | Path,
@@ -133,6 +134,7 @@ def save(
     return network
 
 
+@checked_options
 def load(folder: str | Path) -> NetworkFolder:
     """Read a network folder, and prove its certificates again before anything is said of the network.
 

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from wellposed.deployment.export import deployed, float32_network
-from wellposed.errors import CertificateError, check
+from wellposed.errors import CertificateError, check, checked_options
 from wellposed.network import Network
 
 _ANY = float(torch.finfo(torch.float32).max)
 
 
+@checked_options
 def deployable(model: nn.Module | Network, steps: int = 50, *, input_shape: tuple[int, ...] | None = None) -> nn.Module:
     """A plain module that computes a network with a fixed number of iterations, and a bound of what they leave.
 

@@ -13,7 +13,8 @@ from wellposed.experiments.pages import Picture, embedded, render
 from wellposed.experiments.plots import first_inputs, plotting
 from wellposed.experiments.provenance import page_made, trained
 from wellposed.experiments.tables import COLUMNS, Row, Summary, about_rows, cells, header, percent, summarise
-from wellposed.training.files import make_folder, write_text
+from wellposed.training.about import about_run
+from wellposed.training.files import legible, make_folder, write_text
 from wellposed.training.folder import RunFolder, read_environment
 from wellposed.training.run import load_run
 
@@ -43,12 +44,16 @@ class Compared:
         iterations: of the solves of all layers together, for the first test inputs, to the tolerance of evaluation; None where
             nothing is solved.
         seconds: of training, on whatever machine that was; None where that was not noted.
+        data: name of the set.
+        data_sha256: of a user's own data; empty for sets that are known by name.
     """
 
     summary: Summary
     parameters: int
     iterations: float | None
     seconds: float | None
+    data: str = ""
+    data_sha256: str = ""
 
     def at(self, radius: float) -> Row:
         """The accuracies at one of the radii."""
@@ -73,7 +78,8 @@ def compared(run: Path, radii: Sequence[float], data_root: Path | None, own_data
     noted = RunFolder(run).environment
     seconds = read_environment(run).get("seconds") if noted.exists() else None
     parameters = sum(part.numel() for part in model.parameters())
-    return Compared(summary, parameters, iterations(model, first_inputs(data, f"run={str(run)!r}", _INPUTS)), seconds)
+    steps = iterations(model, first_inputs(data, f"run={str(run)!r}", _INPUTS))
+    return Compared(summary, parameters, steps, seconds, data.name, about_run(run).data_sha256)
 
 
 def cells_of(entry: Compared, radius: float) -> list[str]:
@@ -108,11 +114,16 @@ def as_text(entries: Sequence[Compared], radius: float) -> str:
 
 
 def warnings_of(entries: Sequence[Compared]) -> list[str]:
-    """What a reader of a comparison must know before all else: runs that learned nothing, and radii of different units."""
+    """What a reader of a comparison must know first: runs that learned nothing, other data, radii of different units."""
     names = [Path(entry.summary.run).name for entry in entries]
     said = [
         f"{name}: {entry.summary.warning}." for name, entry in zip(names, entries, strict=True) if entry.summary.warning
     ]
+    if len({(entry.data, entry.data_sha256) for entry in entries}) > 1:
+        listed = ", ".join(f"{name} {entry.data}" for name, entry in zip(names, entries, strict=True))
+        said.append(
+            f"These runs are on different data, so that their accuracies and constants do not compare: {listed}."
+        )
     units = {entry.summary.units: name for name, entry in zip(names, entries, strict=True)}
     if len(units) > 1:
         listed = ", ".join(f"{unit} ({name})" for unit, name in units.items())
@@ -151,7 +162,7 @@ def write_comparison(entries: Sequence[Compared], radius: float, folder: Path, c
         runs=[_section(entry.summary) for entry in entries],
         provenance=[*((run.name, trained(run)) for run in runs), ("this page", page_made(command))],
     )
-    write_text(page, content)
+    write_text(page, legible(content))
     return page
 
 
@@ -229,7 +240,7 @@ def _points(axes: Any, entry: Compared, row: Row, number: Callable[[Compared, Ro
     known = [100 * value for value in (row.certified, row.attacked) if value is not None]
     colour, glyph = _colour_and_glyph(place)
     marker = _MARKERS[glyph]
-    axes.plot([], [], marker, color=colour, label=Path(entry.summary.run).name)
+    axes.plot([], [], marker, color=colour, label=legible(Path(entry.summary.run).name))
     if x is None:
         return
     axes.plot([x] * len(known), known, "-", color=colour, linewidth=1)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from wellposed.certificates import certify
 from wellposed.deployment import export
@@ -13,7 +14,9 @@ from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import check
 from wellposed.experiments.certificate_files import file_of_exported
 from wellposed.experiments.graph_robustness import is_on_graphs
+from wellposed.experiments.learning import NO_ANSWER, learned
 from wellposed.experiments.results import Certified, keep_certified
+from wellposed.experiments.robustness import constants_of
 from wellposed.network import Network
 from wellposed.numerics.norm import norm_named
 from wellposed.training.files import file_digest
@@ -83,21 +86,22 @@ def certify_deployed(
     certificate = certify(network, norm=norm, inputs=x[:_WITNESS_INPUTS], seconds=seconds)
     assert certificate.lower_bound is not None  # inputs were given
     rule, exact = certificate.rules[-1], network.exact
-    radii, unrounded, wrong, refused = list[float](), list[float](), 0, 0
+    radii, unrounded, answers, refused = list[float](), list[float](), list[Tensor](), 0
     for rows, labels in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
         logits, error = file(rows)
         elsewhere = torch.full_like(error, file.tolerance)
         radii += certificate.radius(logits, labels, rule=rule, logit_error=error, elsewhere=elsewhere).tolist()
         unrounded += certificate.radius(exact(rows.double()), labels, rule=rule).tolist()
         answered = torch.isfinite(error)
-        wrong += int((~answered | (logits.argmax(1) != labels)).sum())
+        answers.append(torch.where(answered, logits.argmax(1), NO_ANSWER))
         refused += int((~answered).sum())
         done(len(radii), len(y))
-    digest = file_digest(RunFolder(run).weights)
+    what = learned(torch.cat(answers), y)
     found = Certified(
-        certificate.lipschitz, certificate.lower_bound, wrong / max(len(y), 1), {"float64": unrounded, rule: radii}, digest,
-        certificate.method,
-        unfiled=file_of_exported(run, certificate), left_out=certificate.left_out,
+        certificate.lipschitz, certificate.lower_bound, what.error, {"float64": unrounded, rule: radii},
+        file_digest(RunFolder(run).weights), certificate.method, constants_of(certificate),
+        unfiled=file_of_exported(run, certificate), unsolved=refused, left_out=certificate.left_out,
+        majority_error=what.majority_error, classes_named=what.classes_named,
     )  # fmt: skip
     keep_certified(run, found, norm, "deployed")
     return found, refused

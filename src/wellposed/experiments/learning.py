@@ -1,4 +1,4 @@
-"""Whether a classifier has learned anything, which every table must say: what is certified of a constant means nothing."""
+"""Whether a network has learned anything, which every table must say: what is certified of a constant means nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NO_ANSWER = -1  # in the place of a prediction
 _ROUNDING = 1e-12  # of shares
 
 
@@ -27,6 +28,8 @@ class Learned:
     @property
     def remark(self) -> str:
         """A sentence about a classifier that has learned nothing; else empty."""
+        if not self.classes_named:
+            return "It answers for no input, and nothing is certified of it."
         if self.classes_named == 1:
             return "Its predictions are constant: it has learned nothing, and whatever is certified of it says nothing."
         if self.error >= self.majority_error - _ROUNDING:
@@ -38,9 +41,10 @@ def learned(predictions: Tensor, labels: Tensor) -> Learned:
     """Judge predictions.
 
     Args:
-        predictions: classes, shape (samples,).
+        predictions: classes, or `NO_ANSWER`, which is an error and names no class; shape (samples,).
         labels: the true ones, shape (samples,), at least one.
     """
     commonest = int(torch.bincount(labels).max())
     wrong = int((predictions != labels).sum())
-    return Learned(wrong / len(labels), (len(labels) - commonest) / len(labels), len(predictions.unique()))
+    named = len(predictions[predictions != NO_ANSWER].unique())
+    return Learned(wrong / len(labels), (len(labels) - commonest) / len(labels), named)

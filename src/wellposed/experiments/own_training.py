@@ -19,6 +19,7 @@ from wellposed.experiments.robustness import certified_on
 from wellposed.experiments.tables import Row, Summary, as_text
 from wellposed.layers.options import solving_modules
 from wellposed.models.families import FAMILIES, Family
+from wellposed.models.units import InUnits, settle
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.about import described
 from wellposed.training.folder import RunFolder
@@ -133,7 +134,8 @@ def train(
         True
     """
     lightning = require("lightning", "train")
-    check(epochs >= 1 and batch_size >= 1, "epochs, batch_size", (epochs, batch_size), "must be at least 1")
+    _check_counts(epochs, batch_size, patience, seed)
+    check(loss is None or callable(loss), "loss", loss, "must be a function of model, inputs and targets")
     samples = _samples(data, task, target, validation, patience)
     from wellposed.training.trainer import same_generators_and_seed
 
@@ -142,20 +144,29 @@ def train(
     with same_generators_and_seed():
         lightning.seed_everything(seed, workers=True, verbose=False)
         module, own = _model(model, samples)
-        metrics, epoch = _fitted(module, samples, epochs, patience, (batch_size, seed), steps, options)
+        metrics, epoch = _fitted(module, own, samples, epochs, patience, (batch_size, seed), steps, options)
     for part in () if own else solving_modules(module):
         part.tolerance = Tolerance()  # the family's is for training
     return Trained(module.cpu(), samples, metrics, epoch)
 
 
+def _check_counts(epochs: int, batch_size: int, patience: int, seed: int) -> None:
+    """Refuse numbers that no training can have; see `train`."""
+    check(epochs >= 1, "epochs", epochs, "must be at least 1")
+    check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
+    check(patience >= 0, "patience", patience, "must not be negative")
+    check(0 <= seed < 2**32, "seed", seed, "must lie in 0…2³² − 1")
+
+
 def _fitted(
-    model: nn.Module, data: TensorData, epochs: int, patience: int, batches: tuple[int, int], steps: dict[str, Any],
-    given: dict[str, Any],
+    model: nn.Module, own: bool, data: TensorData, epochs: int, patience: int, batches: tuple[int, int],
+    steps: dict[str, Any], given: dict[str, Any],
 ) -> tuple[dict[str, float], int]:  # fmt: skip
     """Train in place.
 
     Args:
         model: to train.
+        own: whether it is the user's own, which gives outputs in the units of the targets.
         data: the set.
         epochs: see `train`.
         patience: see `train`.
@@ -172,13 +183,16 @@ def _fitted(
 
     best = BestEpoch(model, choose=bool(data.evaluated), task=data.task)
     loaders = TrainingData(data, batch_size=batches[0], seed=batches[1])
-    module = TrainingModule(model, data.task, **steps)
+    module = TrainingModule(model if own else InUnits(model, data.task), data.task, **steps)
     callbacks = [*given.pop("callbacks", []), *early_stopping(data.task, patience)]
     with tempfile.TemporaryDirectory() as place, quietly():
         training = loaders.train_dataloader()
         trainer = trainer_of(RunFolder(Path(place)), best, epochs, len(training), callbacks=callbacks, **given)
         fit(trainer, module, training, loaders.val_dataloader() or None, None)
         best.restore()
+        if not own:
+            settle(model, data.task)
+            module.model = model
         tested = test(trainer, module, loaders.test_dataloader(), best.epoch)
     return {**best.metrics, **tested}, best.epoch + 1
 

@@ -31,7 +31,7 @@ from wellposed.experiments.tables import COLUMNS, Summary, about_rows, as_text, 
 from wellposed.experiments.verification import VERDICT_COLUMNS, about_verdicts, read_verified, verdict_cells
 from wellposed.experiments.verification import as_text as verified_text
 from wellposed.training.about import AboutData, about_run
-from wellposed.training.files import write_text
+from wellposed.training.files import legible, write_text
 from wellposed.training.folder import RunFolder, read_metrics
 from wellposed.training.run import load_run
 
@@ -115,9 +115,9 @@ def write_report(
         pairs=pairs(folder.adversarial, about.classes),
         blocks=_blocks(said, model),
         provenance=provenance(run, config, data, model, command),
-        config=folder.config.read_text(encoding="utf-8"),
+        config=folder.config.read_bytes().decode(errors="backslashreplace"),
     )
-    write_text(folder.report, page)
+    write_text(folder.report, legible(page))
     return Report(folder.report, said.numbers, said.text, said.conclusions)
 
 

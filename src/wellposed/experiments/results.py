@@ -12,6 +12,7 @@ import torch
 from wellposed.certificates.order import must_be_ordered
 from wellposed.errors import CertificateError, CheckpointError, InputError, check, check_fields
 from wellposed.experiments.learning import Learned
+from wellposed.training.checkpoint import read_weights
 from wellposed.training.files import file_digest, read_json, write_json
 from wellposed.training.folder import RunFolder
 
@@ -214,6 +215,7 @@ def parsed(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
     except (TypeError, InputError) as error:
         raise CheckpointError(f"{path}: corrupt ({error}); run `wellposed {command} {run}` again") from error
     if found.weights_sha256 != file_digest(RunFolder(run).weights):
+        read_weights(RunFolder(run).weights)  # which says so where they are damaged
         raise CheckpointError(
             f"{path}: about other weights than those there now; run `wellposed {command} {run}` again"
         )

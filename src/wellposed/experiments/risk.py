@@ -102,7 +102,7 @@ def _measured(
     prior_error = float((model(data.test_x).argmax(1) != data.test_y).double().mean())
     if epochs:
         batches = training_batches(data, config)
-        _fit(PosteriorModule(posterior, samples, delta, learning_rate, epochs * batches.steps), batches, epochs)
+        _fit(PosteriorModule(posterior, samples, delta, learning_rate, batches, epochs), batches, epochs)
     generator = torch.Generator().manual_seed(config.seed)
     errors = _draws(posterior, (data.train_x[half:], data.train_y[half:]), draws, generator, done)
     test = _draws(posterior, (data.test_x, data.test_y), max(1, draws // 10), generator, lambda _: None)
@@ -118,7 +118,7 @@ def _prior(config: TrainConfig, data: ImageData, half: int) -> nn.Module:
     model = build_model(config, data)
     first = replace(data, train_x=data.train_x[:half], train_y=data.train_y[:half])
     batches = training_batches(first, config)
-    _fit(TaskModule(model, config, config.epochs * batches.steps, data.task), batches, config.epochs)
+    _fit(TaskModule(model, config, batches, data.task), batches, config.epochs)
     return model
 
 

@@ -147,13 +147,13 @@ def certified_on(
         done(sum(map(len, truth)))
     what = learned(torch.cat(predictions), torch.cat(truth))
     return Certified(
-        certificate.lipschitz, lower_bound, what.error, radii, digest, certificate.method, _constants(certificate),
+        certificate.lipschitz, lower_bound, what.error, radii, digest, certificate.method, constants_of(certificate),
         unsolved=unsolved, left_out=certificate.left_out, majority_error=what.majority_error, classes_named=what.classes_named,
     )  # fmt: skip
 
 
-def _constants(certificate: Certificate) -> list[tuple[str, float, str]]:
-    """The blocks' own constants, and what replaces those of the last ones where it is tighter."""
+def constants_of(certificate: Certificate) -> list[tuple[str, float, str]]:
+    """Names, values and reasons of the blocks' own constants, and of what replaces those of the last ones where it is tighter."""
     tail = certificate.tail
     found = [(factor.block, factor.value, factor.reason) for factor in certificate.factors]
     return found if tail is None else [*found, (tail.block, tail.value, "best diagonal metric, verified Cholesky")]

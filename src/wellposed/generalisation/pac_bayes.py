@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.monotone import Monotone
-from wellposed.errors import CertificateError, check, check_number, choices
+from wellposed.errors import CertificateError, check, check_number, checked_options, choices
 from wellposed.generalisation.pac_bayes_tightened import Norms, tightened
 from wellposed.network import Network, materialise
 from wellposed.numerics.golden_section import golden_section
@@ -48,6 +48,7 @@ class PacBayesBound:
     version: str
 
 
+@checked_options
 def pac_bayes(
     model: nn.Module | Network,
     logits: Tensor,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import get_type_hints
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.errors import check
+from wellposed.errors import check, check_kind
 from wellposed.guarantee.base import Guarantee
 from wellposed.guarantee.plan import Plan
 from wellposed.numerics.euclidean import euclidean
@@ -32,6 +34,10 @@ class Contraction(Guarantee):
     lipschitz_theorem: str = "Banach fixed-point theorem: 1/(1 − factor)"
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(Contraction).items():
+            check_kind(name, getattr(self, name), hint)
+        error = self.evaluation_error
+        check(error is None or 0.0 <= error < math.inf, "evaluation_error", error, "must be finite and not negative")
         check(0.0 <= self.factor < 1.0, "factor", self.factor, "a contraction factor lies in [0, 1)")
 
     @override

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.errors import check, checked_fields
-from wellposed.solvers.base import Solver
+from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.solution import Tolerance, check_on_failure
 
 
@@ -73,6 +74,12 @@ class Exact(Gradient):
     max_steps: int | None = None
 
     is_implicit = True
+
+    def __post_init__(self) -> None:
+        check_solver(self.solver)
+        rtol, steps = self.rtol, self.max_steps
+        check(rtol is None or 0.0 <= rtol < math.inf, "rtol", rtol, "must be a finite number, not negative")
+        check(steps is None or steps >= 1, "max_steps", steps, "must be at least 1")
 
     @override
     def attached(

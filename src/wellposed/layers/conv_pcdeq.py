@@ -7,6 +7,7 @@ from typing import Any, Unpack
 import torch
 
 from wellposed.activations.concave import concave_activation
+from wellposed.constraints.base import check_size
 from wellposed.constraints.conv_nonnegative import ConvNonnegative
 from wellposed.errors import check, checked_options
 from wellposed.layers.conv_equilibrium import ImageLayer, input_side
@@ -70,7 +71,8 @@ class ConvPcDEQ(ImageLayer, PositiveEquilibrium):
         dtype: torch.dtype | None = None,
         **options: Unpack[SolveOptions],
     ) -> None:
-        check(in_channels > 0, "in_channels", in_channels, "must be a positive integer")
+        check_size(in_channels, "in_channels")
+        check_size(channels, "channels")
         check(taps >= 1 and taps % 2 == 1, "taps", taps, "must be odd")
         side = input_side(taps, input_taps)
         check(stride >= 1, "stride", stride, "must be at least 1")

@@ -7,8 +7,9 @@ from typing import Unpack
 import torch
 
 from wellposed.activations import Activation
+from wellposed.constraints.base import check_size
 from wellposed.constraints.unconstrained import Unconstrained
-from wellposed.errors import check, checked_options
+from wellposed.errors import checked_options
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
 from wellposed.maps.linear import LinearMap
@@ -41,7 +42,8 @@ class DEQ(Equilibrium):
         dtype: torch.dtype | None = None,
         **options: Unpack[SolveOptions],
     ) -> None:
-        check(in_features > 0, "in_features", in_features, "must be a positive integer")
+        check_size(in_features, "in_features")
+        check_size(state_features)
         super().__init__(
             LinearMap(in_features, state_features, bias=bias, device=device, dtype=dtype),
             Unconstrained(state_features, device=device, dtype=dtype),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import check
+from wellposed.errors import check, checked_options
 from wellposed.numerics.positional import PositionalFunction
 
 
@@ -107,6 +107,7 @@ class GroupSort(nn.Module):
         dim: the dimension of the features, negative: −1, or −3 for the channels of images.
     """
 
+    @checked_options
     def __init__(self, group: int = 2, dim: int = -1) -> None:
         super().__init__()
         check(group >= 1, "group", group, "must be at least 1")

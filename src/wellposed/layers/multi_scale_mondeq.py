@@ -70,6 +70,8 @@ class MultiScaleMonDEQ(ConvEquilibrium):
             channels,
             "must have an entry for each of two or more tiers; one is a ConvMonDEQ",
         )
+        check(taps >= 1 and taps % 2 == 1, "taps", taps, "must be odd")
+        check(border >= 0, "border", border, "must not be negative")
         images = tier_images(state_image(image, stride), len(channels), border)
         constraint = MultiScaleMonotone(tuple(channels), images, m, taps=taps, device=device, dtype=dtype)
         tiers = tuple((count, *size) for count, size in zip(channels, images, strict=True))

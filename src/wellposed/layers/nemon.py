@@ -9,8 +9,9 @@ from torch import Tensor
 
 from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
+from wellposed.constraints.base import check_size
 from wellposed.constraints.log_norm import LogNorm
-from wellposed.errors import check, checked_options
+from wellposed.errors import checked_options
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
 from wellposed.maps.linear import LinearMap
@@ -47,7 +48,8 @@ class NEMON(Equilibrium):
         dtype: torch.dtype | None = None,
         **options: Unpack[SolveOptions],
     ) -> None:
-        check(in_features > 0, "in_features", in_features, "must be a positive integer")
+        check_size(in_features, "in_features")
+        check_size(state_features)
         super().__init__(
             LinearMap(in_features, state_features, bias=bias, device=device, dtype=dtype),
             LogNorm(state_features, mu, slopes=activation_named(activation).slope_range, device=device, dtype=dtype),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import CertificateError, InputError, check
+from wellposed.errors import CertificateError, InputError, check, checked_options
 
 
 class Normalize(nn.Module):
@@ -19,6 +19,7 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
+    @checked_options
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         check(len(mean) == len(std) > 0, "std", std, f"needs one number per channel, as mean={mean!r}")

@@ -11,7 +11,7 @@ from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.factorisations import formed_once
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import cayley_orthogonal
-from wellposed.errors import InputError, check
+from wellposed.errors import InputError, check, checked_options
 from wellposed.layers.compiled import Compilable, value_of
 from wellposed.layers.inputs import in_precision_of
 from wellposed.numerics.convolution_norms import largest_singular_value
@@ -37,6 +37,7 @@ class OrthogonalConv2d(Compilable, Holding):
         dtype: their dtype.
     """
 
+    @checked_options
     def __init__(
         self,
         in_channels: int,
@@ -156,6 +157,7 @@ class UnitPool2d(nn.Module):
         window: rows and columns of a window; what is left over at the bottom and the right is not used.
     """
 
+    @checked_options
     def __init__(self, window: int) -> None:
         super().__init__()
         check(window >= 1, "window", window, "must be at least 1")

@@ -11,7 +11,7 @@ from wellposed.constraints.base import Projected
 from wellposed.constraints.factorisations import formed_once
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
-from wellposed.errors import check, choices
+from wellposed.errors import check, checked_options, choices
 from wellposed.layers.inputs import in_precision_of
 from wellposed.maps.checks import check_map, require_kind
 from wellposed.numerics.linear_algebra import full_precision
@@ -37,6 +37,7 @@ class OrthogonalLinear(Holding, Projected):
     base: Tensor
     calls: Tensor
 
+    @checked_options
     def __init__(
         self,
         in_features: int,

@@ -7,8 +7,9 @@ from typing import Any, Unpack
 import torch
 
 from wellposed.activations.concave import concave_activation
+from wellposed.constraints.base import check_size
 from wellposed.constraints.nonnegative import Nonnegative
-from wellposed.errors import check, checked_options
+from wellposed.errors import checked_options
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.positive_equilibrium import PositiveEquilibrium, checked_floor
 from wellposed.maps.positive import PositiveLinear
@@ -56,7 +57,8 @@ class PcDEQ(PositiveEquilibrium):
         dtype: torch.dtype | None = None,
         **options: Unpack[SolveOptions],
     ) -> None:
-        check(in_features > 0, "in_features", in_features, "must be a positive integer")
+        check_size(in_features, "in_features")
+        check_size(state_features)
         floor = checked_floor(activation, floor, sharpness, options.get("solver"))
         sigma = concave_activation(activation)
         where: dict[str, Any] = {"device": device, "dtype": dtype}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.errors import checked_options
 from wellposed.layers.explicit import ExplicitBlock, checked_hidden
 from wellposed.numerics.outward import enlarged
 from wellposed.numerics.verified import spectral_norm_upper_bound
@@ -25,6 +26,7 @@ class Residual(ExplicitBlock):
 
     residual = True
 
+    @checked_options
     def __init__(
         self,
         features: int,

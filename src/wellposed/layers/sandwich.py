@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.constraints.orthogonal import cayley_orthogonal
-from wellposed.errors import check
+from wellposed.errors import check, checked_options
 from wellposed.layers.explicit import ExplicitBlock
 from wellposed.numerics.outward import enlarged, enlarged_entries
 from wellposed.numerics.verified import spectral_norm_upper_bound
@@ -25,6 +25,7 @@ class Sandwich(ExplicitBlock):
 
     residual = False
 
+    @checked_options
     def __init__(
         self,
         in_features: int,

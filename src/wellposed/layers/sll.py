@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.errors import checked_options
 from wellposed.layers.explicit import ExplicitBlock, checked_hidden
 from wellposed.numerics.outward import enlarged, enlarged_entries, rounding_constant
 from wellposed.numerics.verified import spectral_norm_upper_bound
@@ -23,6 +24,7 @@ class SLL(ExplicitBlock):
 
     residual = True
 
+    @checked_options
     def __init__(
         self,
         features: int,

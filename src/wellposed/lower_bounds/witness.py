@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.bounds.affine_network import affine_network
-from wellposed.errors import CertificateError, InputError, NotConvergedWarning
+from wellposed.errors import CertificateError, InputError, NotConvergedWarning, checked_options
 from wellposed.lower_bounds.patterns import steep_points, steepest
 from wellposed.lower_bounds.slope import sure_slope
 from wellposed.network import Network, bounded_logits, materialise
@@ -39,6 +39,7 @@ class Witness:
         return f"Witness(at least {at_least(self.lipschitz, 6)}; inputs of shape {tuple(self.first.shape)})"
 
 
+@checked_options
 def witness(
     model: nn.Module | Network, x: Tensor, *, norm: float | str = 2, rounds: int = 20, seed: int = 0
 ) -> Witness:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from wellposed.data.base import TensorData
+from wellposed.errors import check_class
 from wellposed.layers import Normalize
 
 
@@ -32,6 +33,8 @@ def normalised(model: nn.Module, data: TensorData) -> nn.Sequential:
         model: takes normalised inputs of the shape of the data.
         data: has one mean and one standard deviation for every channel of an image or every entry of a vector.
     """
+    check_class("model", model, nn.Module, "must be a torch.nn.Module")
+    check_class("data", data, TensorData, "must be a data set, as of wellposed.data.load_file or from_arrays")
     flat = (nn.Flatten(),) if len(data.shape) == 1 else ()
     return nn.Sequential(*_normalisation(data.mean, data.std, data.shape), *flat, model)
 

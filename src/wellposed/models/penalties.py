@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wellposed.errors import InputError, shown
 from wellposed.numerics.linear_algebra import largest_singular_value
 
 
@@ -16,6 +17,8 @@ def product_of_norms(model: nn.Module) -> Tensor:
     Args:
         model: any module; 1 where it has no `torch.nn.Linear`.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model={shown(model)}: must be a torch.nn.Module")
     maps = [part for part in model.modules() if isinstance(part, nn.Linear)]
     norms = [largest_singular_value(part.weight) for part in maps]
     return torch.stack(norms).prod() if norms else torch.ones((), device="cpu")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import ReLU
-from wellposed.errors import CertificateError, InputError
+from wellposed.errors import CertificateError, InputError, checked_options
 from wellposed.guarantee import proved_monotonicity
 from wellposed.layers.embedded import Embedding as Embedding
 from wellposed.layers.embedded import embedder
@@ -29,7 +29,7 @@ from wellposed.layers.explicit import ExplicitBlock
 from wellposed.layers.mondeq import MonDEQ
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.layers.plain import is_plain
-from wellposed.network.materialise import materialise
+from wellposed.network.materialise import check_model, materialise
 from wellposed.network.network import Network
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
@@ -89,6 +89,7 @@ def _empty(*shape: int) -> Tensor:
 
 
 @torch.no_grad()
+@checked_options
 def embed(network: nn.Module | Network) -> Embedding:
     """An equilibrium network with exactly the outputs of a given network, and its metric and Lipschitz bound.
 
@@ -100,6 +101,7 @@ def embed(network: nn.Module | Network) -> Embedding:
     Raises:
         InputError: another kind of block, or no state at all.
     """
+    check_model("network", network)
     try:
         found = materialise(network)
     except CertificateError as error:

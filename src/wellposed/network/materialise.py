@@ -9,7 +9,7 @@ import threading
 import torch
 from torch import nn
 
-from wellposed.errors import CertificateError, InputError, check, failing_as_unprovable
+from wellposed.errors import CertificateError, InputError, check, checked_options, failing_as_unprovable
 from wellposed.layers.graph_classifier import GraphClassifier
 from wellposed.network.chance import generators_kept
 from wellposed.network.forward_tracing import has_own_forward
@@ -26,6 +26,7 @@ from wellposed.network.tracing import trace
 Found = list[tuple[str, nn.Module]]
 
 
+@checked_options
 def materialise(model: nn.Module | Network, input_shape: tuple[int, ...] | None = None) -> Network:
     """The network that a model is now, with the numbers that run: what certificates, verifiers and bounds are about.
 
@@ -62,6 +63,12 @@ def _kept(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     return generators_kept() if has_own_forward(model) else contextlib.nullcontext()
 
 
+def check_model(argument: str, model: object) -> None:
+    """Raise an `InputError` unless an argument is a module or a network."""
+    if not isinstance(model, nn.Module | Network):
+        raise InputError(f"{argument}: is a {type(model).__name__}; needs a torch.nn.Module or a Network")
+
+
 def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Network:
     """The network that a model is now, not compared with the model on probes: for theorems about numbers, which need no solve.
 
@@ -73,8 +80,7 @@ def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Netwo
         CertificateError: see `materialise`.
         InputError: see `materialise`.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: is a {type(model).__name__}; needs a torch.nn.Module or a Network")
+    check_model("model", model)
     if input_shape is not None:
         fits = isinstance(input_shape, tuple | list) and all(isinstance(size, int) and size > 0 for size in input_shape)
         check(fits, "input_shape", input_shape, "must be a tuple of positive integers, without the batch dimension")

@@ -13,7 +13,7 @@ from wellposed.errors import CertificateError
 
 # What torch itself keeps in a module beside its class's attributes.
 BOOKKEEPING = frozenset(vars(nn.Module())) | {"_is_full_backward_hook", "_is_hf_initialized", "__overloads__"}
-_MAKERS = (None, "typing", "typing_extensions", "enum")  # modules that write methods into classes
+_MAKERS = (None, "typing", "typing_extensions", "enum", "dataclasses")  # modules that write methods into classes
 _methods: dict[type, dict[str, Any]] = {}
 
 

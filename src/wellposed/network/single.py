@@ -6,7 +6,7 @@ from torch import nn
 
 from wellposed.errors import InputError
 from wellposed.layers.equilibrium import Equilibrium
-from wellposed.network.materialise import gated
+from wellposed.network.materialise import check_model, gated
 from wellposed.network.network import Network
 
 
@@ -21,6 +21,7 @@ def single_layer(name: str, model: nn.Module | Network) -> Equilibrium:
         CertificateError: the module cannot be materialised.
         InputError: the network is something else.
     """
+    check_model(name, model)
     network = model if isinstance(model, Network) else gated(model)
     blocks = [block.module for block in network.blocks if not block.moves]
     if len(blocks) != 1 or not isinstance(blocks[0], Equilibrium):

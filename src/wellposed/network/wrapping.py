@@ -14,12 +14,13 @@ from torch.fx.passes.shape_prop import ShapeProp
 from wellposed.any_map import fixed_point
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check, checked_options, failing_as_unprovable
 from wellposed.guarantee import Contraction
-from wellposed.implicit import Gradient
+from wellposed.implicit import Exact, Gradient, Settings
 from wellposed.network.materialise import materialise
 from wellposed.network.plain import require_plain_calls
 from wellposed.numerics.outward import enlarged
-from wellposed.solvers.base import Solver
-from wellposed.solvers.solution import Solution
+from wellposed.solvers import Adaptive
+from wellposed.solvers.base import Solver, check_solver
+from wellposed.solvers.solution import Solution, Tolerance
 
 _NONEXPANSIVE = {torch.tanh, torch.relu, torch.sigmoid, nn.functional.relu, nn.functional.tanh, nn.functional.sigmoid}
 _SUMS = {operator.add, operator.sub, torch.add, torch.sub}
@@ -133,6 +134,12 @@ def wrap(
         raise InputError(f"block: is a {type(block).__name__}; needs a torch.nn.Module f(z, x)")
     shapes = tuple(input_shape), tuple(input_shape if state_shape is None else state_shape)
     check(all(size > 0 for shape in shapes for size in shape), "input_shape, state_shape", shapes, "must be positive")
+    check_solver(solver)
+    Settings(  # which checks them
+        solver=Adaptive() if solver is None else solver, tolerance=Tolerance(rtol, atol), max_steps=max_steps,
+        on_failure=on_failure, gradient=Exact() if gradient is None else gradient,
+    )  # fmt: skip
+    _check_shapes(block, *shapes)
     options = {
         "solver": solver, "gradient": gradient, "rtol": rtol, "atol": atol, "max_steps": max_steps, "on_failure": on_failure,
     }  # fmt: skip
@@ -140,6 +147,31 @@ def wrap(
     if guaranteed:
         layer.contraction()
     return layer
+
+
+@torch.no_grad()
+def _check_shapes(block: nn.Module, input_shape: tuple[int, ...], state_shape: tuple[int, ...]) -> None:
+    """Refuse shapes that a block does not take, or does not give again; its modes are afterwards as they were.
+
+    Raises:
+        InputError: names what does not fit.
+    """
+    like = next(block.parameters(), torch.zeros((), device="cpu"))
+    z, x = (torch.zeros(2, *shape, dtype=like.dtype, device=like.device) for shape in (state_shape, input_shape))
+    modes = [(part, part.training) for part in block.modules()]
+    states, inputs = (f"(batch, {', '.join(map(str, shape))})" for shape in (state_shape, input_shape))
+    shapes = f"states of shape {states} and inputs of shape {inputs}"
+    try:
+        value = block.eval()(z, x)
+    except Exception as error:
+        first = str(error).partition("\n")[0][:200]
+        raise InputError(f"input_shape, state_shape: block does not take {shapes}: {first}") from error
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    if getattr(value, "shape", None) != z.shape:
+        given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"input_shape, state_shape: block gives {given} for {shapes}; needs the shape of the states")
 
 
 @torch.no_grad()

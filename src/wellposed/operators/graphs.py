@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.errors import InputError, check, choices
+from wellposed.errors import InputError, check, checked_options, choices
 from wellposed.numerics.handles import registered
 from wellposed.numerics.uncompiled import uncompiled
 from wellposed.operators.graph_group import GraphGroup
@@ -35,6 +35,7 @@ class Graphs:
     """
 
     @uncompiled
+    @checked_options
     def __init__(
         self,
         edge_index: Tensor,

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from wellposed.errors import InputError
+from wellposed.errors import InputError, shown
 from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.solvers.problem import Problem
@@ -99,4 +99,4 @@ def check_solver(solver: object) -> None:
         InputError: a name or a class was given.
     """
     if solver is not None and not isinstance(solver, Solver):
-        raise InputError(f"solver={solver!r}: give an instance, such as wellposed.Anderson(), or None")
+        raise InputError(f"solver={shown(solver)}: give an instance, such as wellposed.Anderson(), or None")

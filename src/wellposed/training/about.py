@@ -10,7 +10,7 @@ from wellposed.data import TensorData
 from wellposed.data.own import source_digest
 from wellposed.errors import CheckpointError, DataError
 from wellposed.training.config import read_config
-from wellposed.training.files import read_json, write_json
+from wellposed.training.files import legible, read_json, write_json
 from wellposed.training.folder import RunFolder
 
 _UNITS = {"images": "pixel units", "graphs": "units of node features", "vectors": "the inputs' own units"}
@@ -42,7 +42,7 @@ class AboutData:
 def described(data: TensorData) -> AboutData:
     """What results must say of a user's own data."""
     source = data.source
-    units = _UNITS["images"] if data.inputs == "images" else f"{data.units} in {data.name}"
+    units = _UNITS["images"] if data.inputs == "images" else f"{data.units} in {legible(data.name)}"
     known = (source.sha256, source.classes, source.remarks) if source is not None else ("", (), ())
     return AboutData(data.inputs, data.task.has_logits, units, _scale(data), *known)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from wellposed.data import Task
+from wellposed.errors import DivergedError
 
 
 class BestEpoch(Callback):
@@ -42,9 +44,19 @@ class BestEpoch(Callback):
         self.epoch, self.metrics = trainer.current_epoch, found
 
     def restore(self) -> None:
-        """Give the model the weights of that epoch."""
+        """Give the model the weights of that epoch.
+
+        Raises:
+            DivergedError: they are not finite.
+        """
         if self._choose:
             self._model.load_state_dict(self._weights)
+        for name, part in self._model.named_parameters():
+            if not bool(torch.isfinite(part).all()):
+                raise DivergedError(
+                    f"training diverged: {name} has NaN or infinite entries after epoch {self.epoch + 1}; give a smaller "
+                    "learning_rate"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

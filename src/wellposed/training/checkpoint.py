@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -56,7 +57,7 @@ def load_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
     except (ValueError, TypeError, AttributeError, WellposedError) as error:
         raise CheckpointError(f"{path}: corrupt (its header holds no settings: {error}); train again") from error
     if stored.family != config.family:
-        raise CheckpointError(f"{path}: weights of {stored.family!r}, but the configuration asks for {config.family!r}")
+        raise CheckpointError(f"{path}: its weights are of {_differing(stored, config)}; give those of this run")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -74,29 +75,37 @@ def load_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def _differing(stored: TrainConfig, config: TrainConfig) -> str:
+    """Where the families of two configurations differ, in words."""
+    if stored.family.name != config.family.name:
+        return f"the family {stored.family.name}, and the configuration names {config.family.name}"
+    (first, second) = (dataclasses.asdict(one.family) for one in (stored, config))
+    name = next(name for name in first if first[name] != second[name])
+    return f"{name}={first[name]!r}, and the configuration has {name}={second[name]!r}"
+
+
 def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """Header and tensors of a weight file.
 
     Raises:
         CheckpointError: the file is missing, is a pickle or corrupt, or was not written by this library.
     """
-    safetensors = require("safetensors", "train")
+    safetensors = require("safetensors.torch", "train")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; is this a finished run?")
     try:
-        with path.open("rb") as stream:
-            start = stream.read(9)
+        content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror}); give the --out of `wellposed train`"
         ) from error
     # A safetensors file starts with the length of its header, whose first byte may be that of a pickle, and a brace.
-    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
+    if content[:2] == b"PK" or (content[:1] == b"\x80" and content[8:9] != b"{"):
         raise CheckpointError(f"{path}: a pickle, which can run code when loaded; convert it to safetensors first")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        tensors = safetensors.load(content)
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     except Exception as error:  # safetensors raises its own type and OSError alike
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); train again") from error
     if header.get("format") not in (FORMAT, SEALED_FORMAT) or "config" not in header:

@@ -164,6 +164,10 @@ def _construct(cls: type[Any], options: dict[str, Any]) -> Any:
         raise InputError(f"{cls.__name__}: {error}") from error
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write a run's ``config.toml``, whose first line is the SHA-256 of the others.
 
@@ -171,7 +175,7 @@ def write_config(config: TrainConfig, path: Path) -> None:
         CheckpointError: it cannot be written.
     """
     text = config.to_toml()
-    write_text(path, f'{_SEAL}"{hashlib.sha256(text.encode()).hexdigest()}"\n{text}')
+    write_text(path, f'{_SEAL}"{_digest(text)}"\n{text}')
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -181,10 +185,10 @@ def read_config(path: Path) -> TrainConfig:
         CheckpointError: it is missing or damaged.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8", errors="surrogateescape")  # names of files may be no UTF-8
         first, _, rest = text.partition("\n")
         if first.startswith(_SEAL):
-            if first != f'{_SEAL}"{hashlib.sha256(rest.encode()).hexdigest()}"':
+            if first != f'{_SEAL}"{_digest(rest)}"':
                 mend = "restore it or, if you changed it on purpose, delete its first line"
                 raise CheckpointError(f"{path}: its content is not that of its SHA-256; {mend}")
             text = rest

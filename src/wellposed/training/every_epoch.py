@@ -37,7 +37,8 @@ class EveryEpoch(Callback):
             self.rows.append(self._measure(model, pl_module.device))
         finally:
             model.train(was_training)
-        write_json(self._path, self.rows, indent=1)
+        if trainer.is_global_zero:
+            write_json(self._path, self.rows, indent=1)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

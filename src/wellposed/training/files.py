@@ -47,12 +47,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a file of text whole or not at all.
+    """Write a file of text whole or not at all, in UTF-8; names of files that are not keep their bytes.
 
     Raises:
         CheckpointError: it cannot be written.
     """
-    write_bytes(path, content.encode())
+    write_bytes(path, content.encode(errors="surrogateescape"))
+
+
+def legible(text: str) -> str:
+    """A text that any page can have: bytes of names of files that are no UTF-8 as their codes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader
 
 from wellposed.data import Data, TensorData, load_file
 from wellposed.data.collection import load
 from wellposed.layers.options import solving_modules
+from wellposed.training.batches import Batches, Stretches
 from wellposed.training.config import TrainConfig
-
-_STEPS = 16  # of training in one of Lightning's: its bookkeeping takes a fourth of the time of a small network's step
 
 
 def load_data(config: TrainConfig, data_root: Path | None) -> Data:
@@ -56,7 +52,7 @@ def build_model(config: TrainConfig, data: Data) -> nn.Module:
 
 def training_batches(data: Data, config: TrainConfig) -> Stretches:
     """Batches of inputs and labels in an order that depends on the seed and the epoch alone."""
-    batches = _shuffled(data, config.batch_size, config.seed)
+    batches = Batches(len(data.labels_of("train")), config.batch_size, config.seed)
     return Stretches(data.loader("train", batches), batches)
 
 
@@ -65,15 +61,10 @@ def training_loader(data: Data, batch_size: int, seed: int) -> DataLoader[Any]:
 
     Args:
         data: the set.
-        batch_size: samples in one batch.
+        batch_size: samples in one batch, of one process.
         seed: of the order.
     """
-    return data.loader("train", _shuffled(data, batch_size, seed))
-
-
-def _shuffled(data: Data, batch_size: int, seed: int) -> _Batches:
-    order = RandomSampler(range(len(data.labels_of("train"))), generator=torch.Generator())
-    return _Batches(order, batch_size, seed)
+    return data.loader("train", Batches(len(data.labels_of("train")), batch_size, seed))
 
 
 def evaluation_batches(data: Data, config: TrainConfig, part: str) -> Any:
@@ -89,54 +80,4 @@ def evaluation_loader(data: Data, batch_size: int, part: str) -> DataLoader[Any]
         batch_size: samples in a batch of training; batches to evaluate may be larger.
         part: its name.
     """
-    order = SequentialSampler(range(len(data.labels_of(part))))
-    return data.loader(part, _Batches(order, data.evaluation_size(batch_size), 0))
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of what is drawn in one epoch.
-
-    Args:
-        seed: of the training.
-        epoch: counted from zero.
-    """
-    return seed * 1_000_003 + epoch
-
-
-class Stretches:
-    """Batches, several at a time.
-
-    Args:
-        loader: of batches.
-        batches: the order that the loader follows.
-
-    Attributes:
-        sampler: the order, by the name under which Lightning looks for what has epochs.
-        steps: number of batches.
-    """
-
-    def __init__(self, loader: DataLoader[Any], batches: BatchSampler) -> None:
-        self._loader, self.sampler, self.steps = loader, batches, len(batches)
-
-    def __len__(self) -> int:
-        return -(-self.steps // _STEPS)
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        batches = iter(self._loader)
-        while stretch := list(itertools.islice(batches, _STEPS)):
-            yield stretch
-
-
-class _Batches(BatchSampler):
-    """Batches whose order depends on seed and epoch alone, so that a resumed run sees what an uninterrupted one sees."""
-
-    def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:
-        super().__init__(sampler, batch_size, drop_last=False)
-        self._seed = seed
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        generator = getattr(self.sampler, "generator", None)
-        if generator is not None:
-            generator.manual_seed(epoch_seed(self._seed, epoch))
+    return data.loader(part, Batches(len(data.labels_of(part)), data.evaluation_size(batch_size), None))

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from wellposed.certificates.radius import check_labels
 from wellposed.constraints.base import Projected
-from wellposed.errors import InputError, check
+from wellposed.errors import InputError, check, checked_options, shown
 from wellposed.models.penalties import product_of_norms as product_of_norms
 from wellposed.training.worst_case import worst_logits as worst_logits
 
 
+@checked_options
 def margin_logits(logits: Tensor, labels: Tensor, lipschitz: Tensor | float, radius: float) -> Tensor:
     """Logits in the worst case within a Euclidean radius, by a Lipschitz constant; cross-entropy takes them for logits.
 
@@ -33,12 +35,28 @@ def margin_logits(logits: Tensor, labels: Tensor, lipschitz: Tensor | float, rad
         InputError: the shapes do not fit, or the radius is negative.
     """
     check(0.0 <= radius < math.inf, "radius", radius, "must be finite and not negative")
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise InputError(f"labels: has shape {tuple(labels.shape)} for logits of shape {tuple(logits.shape)}")
+    _check_pair(logits, labels)
+    number = lipschitz.numel() == 1 if isinstance(lipschitz, Tensor) else isinstance(lipschitz, int | float)
+    wanted = number and 0.0 <= float(lipschitz) < math.inf
+    check(wanted, "lipschitz", lipschitz, "must be one number, finite and not negative")
     others = 1.0 - nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
     return logits + math.sqrt(2.0) * radius * lipschitz * others
 
 
+def _check_pair(logits: Tensor, labels: Tensor) -> None:
+    """Refuse logits and labels that do not belong together."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point() or logits.shape[1] < 2:
+        raise InputError(
+            f"logits={shown(logits)}: needs a floating-point tensor of shape (batch, classes), two classes or more"
+        )
+    if isinstance(labels, Tensor) and labels.shape != logits.shape[:1]:
+        raise InputError(f"labels: has shape {tuple(labels.shape)} for logits of shape {tuple(logits.shape)}")
+    check_labels(labels, len(logits))
+    inside = not len(labels) or 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]
+    check(inside, "labels", labels, f"must lie in 0…{logits.shape[1] - 1}")
+
+
+@checked_options
 def certified_margins(logits: Tensor, labels: Tensor) -> Tensor:
     """The label's logit less the largest other one, shape (batch,), with its graph: over √2·L, the certified radius.
 
@@ -46,6 +64,7 @@ def certified_margins(logits: Tensor, labels: Tensor) -> Tensor:
         logits: shape (batch, classes).
         labels: classes, int64, shape (batch,).
     """
+    _check_pair(logits, labels)
     truth = labels[:, None]
     others = logits.scatter(1, truth, -torch.inf).amax(1)
     return logits.gather(1, truth)[:, 0] - others

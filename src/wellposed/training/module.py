@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from wellposed.data import Task
 from wellposed.errors import check
+from wellposed.models.units import settle
+from wellposed.training.batches import Stretches, epoch_seed
 from wellposed.training.config import TrainConfig
-from wellposed.training.loaders import epoch_seed
 from wellposed.training.losses import project, projected_parts
-from wellposed.training.stepping import SteppingModule
+from wellposed.training.processes import place, total, weighed
+from wellposed.training.stepping import SteppingModule, check_finite
 from wellposed.training.worst_case import worst_logits
 
 
@@ -23,12 +25,12 @@ class TaskModule(SteppingModule):
     Args:
         model: maps inputs to outputs.
         config: the run's settings.
-        steps: batches in the whole training.
+        batches: of an epoch.
         task: what the outputs are compared with, and how.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, steps: int, task: Task) -> None:
-        super().__init__(steps)
+    def __init__(self, model: nn.Module, config: TrainConfig, batches: Stretches, task: Task) -> None:
+        super().__init__(batches, config.epochs)
         scaled = config.temperature != 1.0
         check(task.has_logits or not scaled, "temperature", config.temperature, "is a factor on logits of classes")
         self.model = model
@@ -37,6 +39,7 @@ class TaskModule(SteppingModule):
         self._projected = list(projected_parts(model))
         self._losses: list[Tensor] = []
         self._samples = 0
+        self._settled = False
 
     def loss(self, batch: tuple[Any, Tensor]) -> Tensor:
         """Loss of one batch of inputs (tensors, or torch_geometric batches) and targets."""
@@ -46,9 +49,10 @@ class TaskModule(SteppingModule):
         logits = (
             worst_logits(self.model, inputs, labels, self._radius()) if self.config.box_radius else self.model(inputs)
         )
-        loss = self.task.loss(self.config.temperature * logits, labels)
+        loss = self.task.loss(self.config.temperature * self._outputs(logits), labels)
         self._losses.append(len(labels) * loss.detach())
         self._samples += len(labels)
+        loss = weighed(loss, len(labels))
         if self.config.lipschitz_penalty > 0.0:
             constant = self.config.family.constant(self.model, self.config.penalty_norm)
             loss = loss + self.config.lipschitz_penalty * constant
@@ -59,8 +63,9 @@ class TaskModule(SteppingModule):
         return min(2.0 * self.share_of_training(), 1.0) * self.config.box_radius
 
     def on_train_epoch_start(self) -> None:
-        """Begin every epoch with draws that depend on seed and epoch alone, so that a resumed run sees the same ones."""
-        torch.manual_seed(epoch_seed(self.config.seed, self.current_epoch))
+        """Begin every epoch with draws that depend on seed, epoch and process alone, so that a resumed run sees the same ones."""
+        rank, _ = place()
+        torch.manual_seed(epoch_seed(epoch_seed(rank, self.config.seed), self.current_epoch))
 
     def finish_step(self) -> None:
         """Project constraints that are kept by projection."""
@@ -70,7 +75,9 @@ class TaskModule(SteppingModule):
         """A step for each batch of a stretch; the last one of an epoch logs the mean loss of the epoch's samples."""
         super().training_step(stretch, index)
         if self.trainer.is_last_batch:
-            mean = torch.stack(self._losses).sum() / self._samples
+            losses = torch.stack(self._losses).sum()
+            mean = total(losses) / total(torch.full_like(losses, self._samples))
+            check_finite(mean, self.current_epoch)
             self.log("train/loss", mean, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
             self._losses, self._samples = [], 0
 
@@ -84,7 +91,15 @@ class TaskModule(SteppingModule):
 
     def _evaluate(self, batch: tuple[Any, Tensor], part: str) -> None:
         inputs, labels = batch
-        log_scores(self, self.task, self.model(inputs), labels, part, self.config.temperature)
+        log_scores(self, self.task, self._outputs(self.model(inputs)), labels, part, self.config.temperature)
+
+    def settle(self) -> None:
+        """Let the trained model itself give outputs in the units of the targets."""
+        settle(self.model, self.task)
+        self._settled = True
+
+    def _outputs(self, raw: Tensor) -> Tensor:
+        return raw if self._settled else self.task.in_units(raw)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW: Adam, without weight decay."""
@@ -108,7 +123,16 @@ def log_scores(
     found = {"loss": task.loss(temperature * outputs, targets), task.score: task.score_of(outputs, targets)}
     for name, value in found.items():
         shown = name == task.score and part == "validation"
-        module.log(f"{part}/{name}", value, prog_bar=shown, batch_size=len(targets), add_dataloader_idx=False)
+        module.log(f"{part}/{name}", value, prog_bar=shown, add_dataloader_idx=False, **over_processes(targets))
+
+
+def over_processes(targets: Tensor) -> dict[str, Any]:
+    """Options by which Lightning logs the mean over the samples of all processes.
+
+    Args:
+        targets: of the samples that a value is the mean of.
+    """
+    return {"batch_size": float(len(targets)), "sync_dist": True}  # of whole numbers, Lightning cuts means off
 
 
 def shift_and_mirror(images: Tensor, reach: int = 4) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from wellposed.data import Task, TensorData
+from wellposed.errors import check, check_class, checked_options
 from wellposed.training.loaders import evaluation_loader, training_loader
 from wellposed.training.losses import project
-from wellposed.training.module import log_scores
+from wellposed.training.module import log_scores, over_processes
+from wellposed.training.processes import weighed
+from wellposed.training.stepping import check_finite
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def check_steps(learning_rate: float, weight_decay: float) -> None:
+    """Refuse unusable options of Adam."""
+    check(0.0 < learning_rate < math.inf, "learning_rate", learning_rate, "must be positive and finite")
+    check(0.0 <= weight_decay < math.inf, "weight_decay", weight_decay, "must be finite and not negative")
 
 
 class TrainingModule(lightning.LightningModule):
@@ -29,6 +39,7 @@ class TrainingModule(lightning.LightningModule):
         loss: maps model, inputs and targets to what a step makes smaller; None for the task's own loss.
     """
 
+    @checked_options
     def __init__(
         self,
         model: nn.Module,
@@ -39,6 +50,9 @@ class TrainingModule(lightning.LightningModule):
         loss: Loss | None = None,
     ) -> None:
         super().__init__()
+        check_steps(learning_rate, weight_decay)
+        check_class("model", model, nn.Module, "must be a torch.nn.Module")
+        check_class("task", task, Task, "must be the task of a data set, such as data.task")
         self.model, self.task = model, task
         self._rates = learning_rate, weight_decay
         self._loss = loss or (lambda module, x, targets: task.loss(module(x), targets))
@@ -52,12 +66,16 @@ class TrainingModule(lightning.LightningModule):
         """The loss of a batch of inputs and targets."""
         inputs, targets = batch
         loss = self._loss(self.model, inputs, targets)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(targets))
-        return loss
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, **over_processes(targets))
+        return weighed(loss, len(targets))
 
     def on_train_batch_end(self, *batch: Any) -> None:
         """Project constraints that are kept by projection."""
         project(self.model)
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to go on where the loss is not finite."""
+        check_finite(self.trainer.callback_metrics["train/loss"], self.current_epoch)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Loss and score of a batch of the validation part."""
@@ -81,12 +99,15 @@ class TrainingData(lightning.LightningDataModule):
 
     Args:
         data: the set, as of `wellposed.data.load_file` or `wellposed.data.from_arrays`.
-        batch_size: samples per training step.
+        batch_size: samples per training step, of one process where several train together.
         seed: of the order of the training samples, which differs from epoch to epoch.
     """
 
+    @checked_options
     def __init__(self, data: TensorData, *, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
+        check_class("data", data, TensorData, "must be a data set, as of wellposed.data.load_file or from_arrays")
+        check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
         self.data, self._batch_size, self._seed = data, batch_size, seed
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wellposed.generalisation.risk import gaussian_kl, gaussian_kl_upper_bound
 from wellposed.implicit.parameters import call_with, parameter_places
 from wellposed.numerics.outward import next_up
+from wellposed.training.batches import Stretches
 from wellposed.training.buffers import FrozenBuffers
 from wellposed.training.stepping import SteppingModule
 
@@ -89,11 +90,14 @@ class PosteriorModule(SteppingModule):
         samples: n of the bound.
         delta: its probability of failure.
         learning_rate: of Adam.
-        steps: batches in the whole training.
+        batches: of an epoch.
+        epochs: of the whole training.
     """
 
-    def __init__(self, posterior: Posterior, samples: int, delta: float, learning_rate: float, steps: int) -> None:
-        super().__init__(steps)
+    def __init__(
+        self, posterior: Posterior, samples: int, delta: float, learning_rate: float, batches: Stretches, epochs: int
+    ) -> None:
+        super().__init__(batches, epochs)
         self.posterior, self._samples, self._delta, self._learning_rate = posterior, samples, delta, learning_rate
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -107,13 +107,14 @@ def _train(
     batches = training_batches(data, config)
     start = time.time()
     best = BestEpoch(model, choose=config.validation > 0.0, task=data.task)
-    module = TaskModule(model, config, config.epochs * batches.steps, data.task)
+    module = TaskModule(model, config, batches, data.task)
     with quietly():
         callbacks = [*options.pop("callbacks", []), *early_stopping(data.task, config.patience)]
         trainer = trainer_of(folder, best, config.epochs, len(batches), done=done, callbacks=callbacks, **options)
         parts = [evaluation_batches(data, config, part) for part in data.evaluated]
         fit(trainer, module, batches, parts or None, folder.checkpoint if resume else None)
         best.restore()
+        module.settle()
         tested = test(trainer, module, evaluation_batches(data, config, "test"), best.epoch)
     metrics = {**best.metrics, **tested, "epoch": best.epoch + 1.0}
     if is_main_process():

@@ -9,18 +9,43 @@ import lightning
 import torch
 from torch import Tensor
 
+from wellposed.errors import DivergedError
+from wellposed.training.batches import Stretches
+
+
+def check_finite(loss: Tensor, epoch: int) -> None:
+    """Refuse to go on with a training whose loss is not finite.
+
+    Args:
+        loss: the mean of an epoch.
+        epoch: counted from zero.
+
+    Raises:
+        DivergedError: it is not.
+    """
+    if not bool(torch.isfinite(loss)):
+        raise DivergedError(
+            f"training diverged: the loss of epoch {epoch + 1} is {float(loss)}; give a smaller learning_rate"
+        )
+
 
 class SteppingModule(lightning.LightningModule):
     """A module that is trained on `Stretches` by a one-cycle schedule, one step of its optimizer for each batch.
 
     Args:
-        steps: batches in the whole training.
+        batches: of an epoch.
+        epochs: of the whole training.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, batches: Stretches, epochs: int) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self._steps = steps
+        self._batches, self._epochs = batches, epochs
+
+    @property
+    def _steps(self) -> int:
+        """Batches in the whole training, which are fewer where processes train together."""
+        return self._epochs * self._batches.steps
 
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:

@@ -20,9 +20,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from wellposed.data import Task
-from wellposed.errors import CheckpointError, InputError, choices, require
+from wellposed.errors import CheckpointError, DivergedError, GuaranteeError, InputError, choices, require
 from wellposed.numerics.generators import same_generators
 from wellposed.training.best_epoch import BestEpoch
 from wellposed.training.files import make_folder, write_bytes
@@ -97,7 +98,7 @@ def trainer_of(
         "callbacks": [
             best,
             checkpoints,
-            *([] if done is None else [_Counting(done, epochs * batches)]),
+            *([] if done is None else [_Counting(done)]),
             *options.pop("callbacks", []),
         ],
         "enable_progress_bar": False,
@@ -107,9 +108,15 @@ def trainer_of(
         "log_every_n_steps": min(50, batches),
     }
     try:
-        return lightning.Trainer(max_epochs=epochs, default_root_dir=folder.path, **{**own, **options})
+        trainer = lightning.Trainer(max_epochs=epochs, default_root_dir=folder.path, **{**own, **options})
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"accelerator, devices or strategy: Lightning refuses them ({error})") from error
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise InputError(
+            f"strategy={options.get('strategy', 'auto')!r}: what processes that are forked or spawned find is lost to this one; "
+            "give 'ddp' in a script, or use a lightning.Trainer with wellposed.TrainingModule"
+        )
+    return trainer
 
 
 def early_stopping(task: Task, patience: int) -> list[Callback]:
@@ -156,6 +163,7 @@ def fit(
 
     Raises:
         CheckpointError: the checkpoint is truncated or corrupt.
+        DivergedError: the weights became unusable.
         KeyboardInterrupt: training was interrupted.
     """
     options: dict[str, Any] = {}
@@ -166,6 +174,12 @@ def fit(
             options["weights_only"] = False
     try:
         trainer.fit(module, batches, evaluation, **options)
+    except (InputError, GuaranteeError) as error:
+        if not trainer.global_step:  # then it is about what was given
+            raise
+        raise DivergedError(
+            f"training diverged in epoch {trainer.current_epoch + 1} ({error}); give a smaller learning_rate"
+        ) from error
     except SystemExit as stop:  # what recent versions of Lightning make of an interrupt
         raise KeyboardInterrupt from stop
     if trainer.interrupted:
@@ -233,13 +247,12 @@ def _is_intact(path: Path) -> bool:
 class _Counting(Callback):
     """Counts steps, and says the metrics that are known."""
 
-    def __init__(self, done: Callable[[int, int, str], None], steps: int) -> None:
-        self._done, self._steps = done, steps
+    def __init__(self, done: Callable[[int, int, str], None]) -> None:
+        self._done = done
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.is_global_zero:
             over = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
             shown = [f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items())]
-            self._done(
-                over, self._steps, ", ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *shown])
-            )
+            steps = trainer.max_epochs * trainer.num_training_batches
+            self._done(over, steps, ", ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *shown]))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from wellposed.activations import of_module
-from wellposed.errors import InputError
+from wellposed.certificates.radius import check_labels
+from wellposed.errors import InputError, check, checked_options, shown
 from wellposed.layers.interval import state_interval
 from wellposed.network.kinds import Block, block_of
 
 
+@checked_options
 def worst_logits(model: nn.Module, x: Tensor, labels: Tensor, radius: float) -> Tensor:
     """Upper bounds of y_j − y_label over all valid pixels within ``radius`` of an image; differentiable, without rounding.
 
@@ -26,6 +30,10 @@ def worst_logits(model: nn.Module, x: Tensor, labels: Tensor, radius: float) -> 
     Raises:
         InputError: the model has other blocks.
     """
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not bool(torch.isfinite(x).all()):
+        raise InputError(f"x={shown(x)}: must be a tensor of finite pixels, shape (batch, ...)")
+    check_labels(labels, len(x))
+    check(0.0 <= radius < math.inf, "radius", radius, "must be finite and not negative")
     chain = model.named_children() if isinstance(model, nn.Sequential) else ()
     blocks = [block_of(name, part) for name, part in chain]
     if not blocks or blocks[-1].linear_map is None:

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from wellposed.bounds.affine_network import affine_network
 from wellposed.bounds.diagonal_metric import DenseMetricProblem
+from wellposed.errors import checked_options
 from wellposed.network import Network
 from wellposed.numerics.outward import enlarged
 from wellposed.verification.attack import descend
@@ -42,6 +43,7 @@ class Verifier(RegionVerifier):
         CertificateError: the model is of another kind, or not known to be well posed.
     """
 
+    @checked_options
     def __init__(self, model: nn.Module | Network, *, valid: tuple[float, float] | None = (0.0, 1.0)) -> None:
         self.network = affine_network(model)
         self.valid, self.steps = valid, LADDER

@@ -12,13 +12,14 @@ from wellposed.data.base import ImageData, Source, TensorData
 from wellposed.data.own.arrays import Samples, as_array, classes_tensor, inputs_tensor, numbers_tensor
 from wellposed.data.tasks import Classification, Regression, Task
 from wellposed.data.vectors import VectorData
-from wellposed.errors import DataError, choices
+from wellposed.errors import DataError, checked_options, choices
 
 TASKS = ("classification", "regression")
 PARTS = ("train", "validation", "test")
 _EVERY = 5  # of this many samples, one goes to the test part where none was given
 
 
+@checked_options
 def from_arrays(
     arrays: Mapping[str, Any], *, name: str = "arrays", task: str = "classification", source: Source | None = None
 ) -> TensorData:
@@ -93,7 +94,7 @@ def assembled(parts: Mapping[str, Samples], *, name: str, task: str, source: Sou
             )
         if y.shape[1:] != train_y.shape[1:]:
             raise DataError(f"{parts[part].y_name}: has {y.shape[1]} outputs, the training part {train_y.shape[1]}")
-    learned: Task = Regression(train_y.shape[1]) if task == "regression" else _classes(tensors, parts)
+    learned: Task = _numbers(tensors, parts) if task == "regression" else _classes(tensors, parts)
     remarks = list(source.remarks)
     if "test" not in tensors:
         tensors["train"], tensors["test"] = _split(train_x, train_y, parts["train"].x_name, classes=learned.has_logits)
@@ -138,6 +139,18 @@ def _classes(tensors: Mapping[str, tuple[Tensor, Tensor]], parts: Mapping[str, S
                 f"{parts[part].y_name}: has the label {int(y.max())}; the training part has the classes 0…{count - 1}"
             )
     return Classification(count)
+
+
+def _numbers(tensors: Mapping[str, tuple[Tensor, Tensor]], parts: Mapping[str, Samples]) -> Regression:
+    """Numbers to estimate, with mean and standard deviation of each in the training part."""
+    y = tensors["train"][1].double()
+    mean, std = y.mean(0), y.std(0, correction=0)
+    constant = std.float() <= torch.finfo(torch.float32).tiny
+    if bool(constant.all()):
+        raise DataError(
+            f"{parts['train'].y_name}: is {float(y[0, 0]):.6g} for all samples; there is nothing to estimate"
+        )
+    return Regression(y.shape[1], tuple(mean.tolist()), tuple(torch.where(constant, 1.0, std).tolist()))
 
 
 def _split(x: Tensor, y: Tensor, name: str, *, classes: bool) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

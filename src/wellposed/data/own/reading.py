@@ -17,7 +17,7 @@ from wellposed.data.own.arrays import Samples
 from wellposed.data.own.assembly import TASKS, assembled, samples_of, tensors_of
 from wellposed.data.own.pictures import read_pictures
 from wellposed.data.own.table import read_table
-from wellposed.errors import DataError, check, choices
+from wellposed.errors import DataError, check, checked_options, choices
 
 _READ = 1 << 20  # bytes at a time
 
@@ -42,6 +42,7 @@ def is_file(name: str) -> bool:
     return Path(name).suffix.lower() in (".npz", ".csv") or "/" in name or os.sep in name or Path(name).is_dir()
 
 
+@checked_options
 def load_file(path: Path, *, task: str = "classification", target: str = "") -> TensorData:
     """A data set of a user's own file.
 

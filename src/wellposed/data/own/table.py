@@ -10,6 +10,8 @@ import numpy as np
 from wellposed.data.own.arrays import Samples, as_array
 from wellposed.errors import DataError, InputError, choices
 
+_OTHERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what columns may be separated by in the place of commas
+
 
 def read_table(path: Path, target: str, task: str, classes: tuple[str, ...]) -> tuple[Samples, tuple[str, ...]]:
     """The rows of a table, and the names of its classes.
@@ -50,6 +52,10 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     if len(lines) < 2:
         raise DataError(f"{path}: needs a header and at least one row")
     header, rows = [name.strip() for name in lines[0]], lines[1:]
+    if other := next((mark for mark in _OTHERS if len(header) == 1 and mark in header[0]), None):
+        raise DataError(
+            f"{path}: its columns are separated by {_OTHERS[other]}; needs commas: write the table again with them"
+        )
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise DataError(f"{path}: two columns have the name {twice!r}")

@@ -9,9 +9,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from wellposed.data.base import Data
-from wellposed.errors import check
+from wellposed.errors import check, check_fields
 from wellposed.models.classifier import classifier
 from wellposed.models.penalties import product_of_norms
+from wellposed.models.units import ending_linear
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Family(ABC):
     """Limit on the iterations of a solve."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check(self.width > 0, "width", self.width, "must be a positive integer")
         check(self.rtol > 0, "rtol", self.rtol, "must be positive")
         check(self.max_steps >= 1, "max_steps", self.max_steps, "must be at least 1")
@@ -48,10 +50,14 @@ class Family(ABC):
         """
 
     def model(self, data: Data) -> nn.Module:
-        """The whole model for a data set, with fresh weights: of images and vectors, `classifier` around `build`."""
+        """The whole model for a data set, with fresh weights: of images and vectors, `classifier` around `build`.
+
+        Its outputs are standardised until `wellposed.models.units.settle`, where the task is about numbers with units.
+        """
         samples = data.as_tensors(f"data={data.name!r}")
         std = samples.std if self.scales_input else (1.0,) * len(samples.std)
-        return classifier(self.build(samples.shape, samples.task.outputs), samples.mean, std, samples.shape)
+        body = ending_linear(self.build(samples.shape, samples.task.outputs), samples.task)
+        return classifier(body, samples.mean, std, samples.shape)
 
     def constant(self, model: nn.Module, norm: str) -> Tensor:
         """A Lipschitz constant to make small in training, with its graph; rounding is not counted.

@@ -1,0 +1,62 @@
+"""Arguments that nothing can be done with are refused by the library's own errors, which name them; made from the signatures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import wellposed as wp
+from harness.unusable import SUBJECTS, calls, must_be_refused, names, refusal
+from wellposed import testing
+
+pytestmark = pytest.mark.float32
+SLOW = {("certify", "norm"), ("train", "model")}  # of which usable values are tried elsewhere
+
+
+@pytest.mark.parametrize("subject", [name for name in SUBJECTS if name != "train"])
+def test_an_unusable_argument_is_named(subject):
+    for call in calls():
+        if call.subject != subject or (call.subject, call.argument) in SLOW:
+            continue
+        said = refusal(call)
+        if said is None:
+            assert not must_be_refused(call), call
+        else:
+            assert names(call, said) and "\n" not in said and " object at 0x" not in said, (call, said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 1.5}, "epochs=1.5: must be an integer"), ({"epochs": 0}, "epochs=0"), ({"batch_size": "x"}, "batch_size='x'"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"), ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"validation": 1.0}, "validation=1.0"), ({"patience": -1}, "patience=-1"), ({"seed": -1}, "seed=-1"),
+        ({"task": "x"}, "task='x'"), ({"loss": 3}, "loss=3"), ({"epoch": 3}, "no option 'epoch'"),
+    ],
+)  # fmt: skip
+def test_training_names_what_it_cannot_use(changes, message):
+    x = testing.randn(20, 3).float()
+    with pytest.raises(wp.WellposedError, match=message):
+        wp.train(nn.Linear(3, 2), (x, torch.arange(20) % 2), **changes)
+
+
+class _Cell(nn.Module):
+    def forward(self, z, x):
+        return 0.5 * torch.tanh(z) + x
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((3,), (4,)), "does not take states of shape"), (((3,), (1,)), r"block gives \(2, 3\)"),
+        (((0,), None), "must be positive"),
+        ((("x",), None), "input_shape"), ((3, None), "input_shape=3"),
+    ],
+)  # fmt: skip
+def test_shapes_that_a_block_does_not_take(shapes, message):
+    with pytest.raises(wp.InputError, match=message):
+        wp.wrap(_Cell(), shapes[0], state_shape=shapes[1])
+    block = _Cell().train()
+    wp.wrap(block, (3,))
+    assert block.training
