@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test test-fast test-slow lint notebooks dist figures bench gpu clean
+.PHONY: help demo test test-fast test-slow lint notebooks dist figures docs bench gpu clean
 
 demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digits
 	$(BIN)/wellposed train mondeq --preset digits --out $(RUN)
@@ -54,6 +54,9 @@ figures: $(VENV)/.ready  ## the pictures of docs/families.md and docs/operators.
 	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/operator_figures.py
 
+docs: $(VENV)/.ready  ## these pages with a reference as a site of files, site/index.html; any broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # constraints.txt pins torch to a CPU build where there is one: an unpinned torch brings gigabytes of CUDA.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; run make PYTHON=python3.11')"
@@ -63,4 +66,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:  ## remove what was made
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs site build dist .pytest_cache .mypy_cache .ruff_cache

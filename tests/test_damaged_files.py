@@ -72,11 +72,11 @@ def test_verify_names_a_damaged_file(file, kind, network, tmp_path, capsys):
 
 
 def test_verify_refuses_files_of_another_kind(network, tmp_path, capsys):
-    other = tmp_path / "weights.safetensors"
+    other = tmp_path / "other.safetensors"
     shutil.copy(network / "certificate.safetensors", other)
     for words, named in (
-        ([network / "certificate.json", other], "weights.safetensors: not the ONNX file"),
-        ([other, network / "model.onnx"], "weights.safetensors: no intact certificate"),
+        ([network / "certificate.json", other], "other.safetensors: not the ONNX file"),
+        ([other, network / "model.onnx"], "other.safetensors: no intact certificate"),
         ([network / "model.onnx", network / "certificate.json"], "model.onnx: no intact certificate"),
     ):
         assert run(["verify", *map(str, words)]) == 2

@@ -133,3 +133,19 @@ def test_messages_show_values_briefly():
     assert shown(torch.zeros(3, 4)) == "Tensor of shape (3, 4)" and shown(np.zeros(5)) == "ndarray of shape (5,)"
     assert shown(wp.MonDEQ) == "MonDEQ" and shown(object()) == "object" and shown(len) == "len"
     assert shown(1.5) == "1.5" and shown("x") == "'x'" and len(shown("y" * 1000)) < 130
+
+
+def test_weights_have_the_certificate_of_the_file_that_they_give_to_the_byte(copied, tmp_path, capsys):
+    certificate, weights = copied / "certificate.json", copied / "weights.safetensors"
+    capsys.readouterr()
+    assert run(["verify", str(certificate), str(weights)]) == 0
+    assert "the certificate holds" in capsys.readouterr().out
+    other = tmp_path / "other"
+    words = ["--data", "digits", "--seed", "1", *SMALL, "--out", str(other)]
+    assert run(["train", "mondeq", *words]) == 0
+    capsys.readouterr()
+    assert run(["verify", str(certificate), str(other / "weights.safetensors")]) == 2
+    assert "other weights" in capsys.readouterr().err
+    shutil.copy(weights, tmp_path / "weights.safetensors")
+    assert run(["verify", str(certificate), str(tmp_path / "weights.safetensors")]) == 2
+    assert "not a run folder" in capsys.readouterr().err

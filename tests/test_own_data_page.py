@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-from pathlib import Path
 
 import pytest
 
+from harness.documents import ROOT, blocks, run_page
 from test_own_data import wine
 from wellposed.cli.main import run
 
 pytestmark = pytest.mark.float32
-PAGE = (Path(__file__).parent.parent / "docs" / "own-data.md").read_text(encoding="utf-8")
+PAGE = ROOT / "docs" / "own-data.md"
 
 
 def test_every_command_and_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     wine(tmp_path)
-    commands = re.findall(r"^wellposed (.*)$", PAGE, re.MULTILINE)
-    assert len(commands) == 4
-    first, *later = commands
-    assert run(shlex.split(first)) == 0  # one command, from file to certified table
-    assert re.search(r"radius +clean +2L rule +certified.*\n +\d", capsys.readouterr().out)
-    assert (
-        run(["train", "--resume", "--out", "runs/wine", "--certify", "--json"]) == 0
-    )  # finished: only certified again
-    assert json.loads(capsys.readouterr().out)["units"] == "the columns' own units in wine.csv"
-    for command in later:
-        assert run(shlex.split(command)) == 0, command
-    assert (tmp_path / "runs" / "wine" / "report.html").exists()
-    assert "the columns' own units in wine.csv" in capsys.readouterr().out
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 5 and len(blocks[0].strip().splitlines()) <= 15
     names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)  # later examples build on earlier ones
-    assert "certified" in capsys.readouterr().out
+    done = run_page(PAGE, monkeypatch, names)
+    assert [how for _, how in done] == ["run"] * 4
+    first = next(text for language, text in blocks(PAGE) if language == "python")
+    assert len(first.strip().splitlines()) <= 15
+    assert (tmp_path / "runs" / "wine" / "report.html").exists()
+    out = capsys.readouterr().out
+    assert "the columns' own units in wine.csv" in out
+    assert re.search(r"radius +clean +2L rule +certified.*\n +\d", out)  # one command, from file to certified table
+    # A finished run is only certified again.
+    assert run(["train", "--resume", "--out", "runs/wine", "--certify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["units"] == "the columns' own units in wine.csv"
     assert names["z"].shape == (36, 8) and (tmp_path / "network" / "card.md").exists()
     assert run(["certify", "network", "--data", "wine.csv", "--target", "cultivar"]) == 0
     assert "on all 178 training samples" in capsys.readouterr().out

@@ -246,6 +246,22 @@ def test_a_wrapped_module_that_contracts_has_evidence():
     assert torch.allclose(cell.state.weight.grad.double(), double.state.weight.grad, atol=1e-2)
 
 
+def test_a_wrapped_module_may_have_layers_of_this_library():
+    cell = Cell(0.5)
+    cell.state = nn.Sequential(wp.Sandwich(5, 5), wp.OrthogonalLinear(5, 5), nn.Linear(5, 5, bias=False))
+    with torch.no_grad():
+        cell.state[2].weight.copy_(0.7 * torch.eye(5))
+    layer = wp.wrap(cell, (3,), state_shape=(5,), guaranteed=True)
+    assert layer.contraction().factor == pytest.approx(0.7, rel=1e-4)
+    assert bool(layer.solve(torch.randn(4, 3)).converged.all())
+    cell.state = wp.NEMON(5, 5)  # has no constant of that norm below one, or none at all
+    layer = wp.wrap(cell, (3,), state_shape=(5,))
+    with torch.no_grad():
+        cell.state.injection.weight.mul_(1e3)
+    with pytest.raises(wp.GuaranteeError, match="block"):
+        layer.contraction()
+
+
 def test_a_wrapped_module_without_proof_says_so():
     for block in (Cell(1.5), nn.Bilinear(5, 3, 5)):
         layer = wp.wrap(block, (3,), state_shape=(5,))

@@ -52,7 +52,7 @@ def check(certificate: Path, model: Path, *, exact: bool = False) -> list[str]:
             require(fits, "pairs", "nothing proves constants of margins, or of as many")
             assert pairs is not None
             require((pairs <= claim.pairs).all(), "pairs", "a constant of a margin is smaller than what is proved")
-            log.append(f"the margins of {len(pairs)} classes: constants at most {np.max(claim.pairs):.9g}")
+            log.append(f"the margins of {len(pairs)} classes: constants at most {float(np.max(claim.pairs))!r}")
         if claim.lower_bound is not None:
             require(claim.lower_bound <= claim.lipschitz, "lower bound", "is above the upper one")
             log.append(import_module(".witness", __package__).check(nodes, claim))

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from pathlib import Path
 
 from wellposed.errors import CheckpointError, InputError, OptionError
 
+_WEIGHTS = "weights.safetensors"
+_OTHER = "not the ONNX file that the certificate is about (its SHA-256 is another); give that one, or certify again"
+_OTHER_WEIGHTS = (
+    "exported anew, these are not to the byte the ONNX file that the certificate is about: other weights, or another version "
+    "or number of threads; verify the model.onnx beside the certificate"
+)
 _USAGE = """usage: wellposed verify [--exact] CERTIFICATE.json MODEL.onnx
+       wellposed verify [--exact] CERTIFICATE.json RUN/weights.safetensors
        wellposed verify [--exact] FOLDER
 
 Proves every constant of a certificate again, for exactly the numbers in the model's file, with numpy, onnx and safetensors only.
+Weights of a run are exported anew first: that file must be, to the byte, the one that the certificate is about.
 
   --exact    in rational arithmetic, which needs wellposed[exact] and minutes
 
@@ -34,7 +43,23 @@ def verify(arguments: list[str]) -> int:
     for name in names:
         if not Path(name).is_file():
             raise InputError(f"{name}: no such file; `wellposed certify RUN` writes certificate.json and model.onnx")
-    return _checked(Path(names[0]), Path(names[1]), exact)
+    certificate, model = map(Path, names)
+    return (_checked_weights if model.name == _WEIGHTS else _checked)(certificate, model, exact)
+
+
+def _checked_weights(certificate: Path, weights: Path, exact: list[str]) -> int:
+    """The exit code of the checker for the ONNX file that the weights of a run give.
+
+    Raises:
+        CheckpointError: the weights are of no finished run, or give another file than the certificate is about.
+    """
+    from wellposed.deployment.export import TOLERANCE
+    from wellposed.experiments.deployment import export_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "model.onnx"
+        export_run(weights.parent, data_root=None, tolerance=TOLERANCE, out=out)
+        return _checked(certificate, out, exact, f"{weights}: {_OTHER_WEIGHTS}")
 
 
 def _verify_folder(folder: Path, exact: list[str]) -> int:
@@ -46,8 +71,14 @@ def _verify_folder(folder: Path, exact: list[str]) -> int:
     return max(_checked(certificate, model, exact) for certificate in certificates)
 
 
-def _checked(certificate: Path, model: Path, exact: list[str]) -> int:
+def _checked(certificate: Path, model: Path, exact: list[str], other: str = "") -> int:
     """The exit code of the checker, for files that are what they were when they were written.
+
+    Args:
+        certificate: the JSON file.
+        model: the ONNX file.
+        exact: ``--exact``, or nothing.
+        other: what to say where the ONNX file is another one.
 
     Raises:
         CheckpointError: one is damaged, of another kind or about another file.
@@ -64,8 +95,5 @@ def _checked(certificate: Path, model: Path, exact: list[str]) -> int:
     with model.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != claimed:
-        raise CheckpointError(
-            f"{model}: not the ONNX file that {certificate.name} is about (its SHA-256 is another); give that one, or certify "
-            "again"
-        )
+        raise CheckpointError(other or f"{model}: {_OTHER}")
     return checker.main([*exact, str(certificate), str(model)])

@@ -28,6 +28,14 @@ _PRODUCTS = {operator.mul, torch.mul}
 _METHODS = {"tanh", "relu", "sigmoid"}
 
 
+class _Whole(torch.fx.Tracer):
+    """Takes layers of this library whole, as torch's own: the gate knows their constants."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = m.__module__.startswith(f"{__package__.partition('.')[0]}.")
+        return own or super().is_leaf_module(m, module_qualified_name)
+
+
 class Wrapped(nn.Module):
     """The equilibrium ``z = f(z, x)`` of a module f; see `wrap`.
 
@@ -184,7 +192,7 @@ def _slope(block: nn.Module, state_shape: tuple[int, ...], input_shape: tuple[in
     like = next(block.parameters(), torch.zeros((), device="cpu"))
     z, x = (torch.rand(2, *shape, dtype=like.dtype, device=like.device) for shape in (state_shape, input_shape))
     with failing_as_unprovable("block: its forward cannot be followed"):
-        traced = torch.fx.symbolic_trace(block)
+        traced = torch.fx.GraphModule(block, _Whole().trace(block))
         ShapeProp(traced).propagate(z, x)
         first, second = block(z, x), block(z, x)
     if not torch.equal(first, second):
