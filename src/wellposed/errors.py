@@ -292,7 +292,7 @@ def _is_kind(value: Any, hint: Any) -> bool:
         return isinstance(value.item() if single else value, number) and not isinstance(value, bool)
     if hint is bool:
         return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
-    return isinstance(value, hint) if hint in (str, types.NoneType) else True
+    return _is_instance(value, hint) if hint in (str, types.NoneType) else True
 
 
 def checked_fields(cls: type[R]) -> type[R]:

@@ -85,7 +85,7 @@ def value_of(layer: Compilable, x: Tensor, aside: Any = None) -> Tensor:
         InputError: the program is being exported, to run where the layer is not.
         NotImplementedError: the layer is called by a transform of ``torch.func``.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler._is_exporting_flag:  # `is_exporting()` is always true inside of torch.compile in torch 2.11
         raise InputError(
             f"torch.export: a program with {type(layer).__name__} in it would need this very layer in the process where it runs; "
             "write a file by wellposed.export, or export wellposed.deployable(model, steps)"
