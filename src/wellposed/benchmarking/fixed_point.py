@@ -15,7 +15,7 @@ from wellposed.solvers import Anderson, Picard
 
 _SOLVERS = ("fixed_point_iter", "anderson", "broyden")
 _SHAPES = ((64, 128), (256, 512))
-_LOOPS = ((128, 64), (128, 256), (512, 64), (1024, 256))  # against the plain loop alone
+_LOOPS = ((128, 64), (128, 256), (512, 64), (1024, 256))  # with more of our solvers, without jax
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -29,10 +29,11 @@ def rows(options: Options) -> Iterator[Row]:
     for width, batch in () if options.quick else _LOOPS:
         case = Case.make("normal", width, batch)
         ours = [Contestant.of(type(solver).__name__, FixedPoint(case, solver)) for solver in (Picard(), Anderson())]
-        yield from contest(case.name, ours, [Contestant.of("plain loop", PlainLoop(case))], rules)
+        yield from contest(case.name, [Contestant.of("default", FixedPoint(case)), *ours], _loops(case), rules)
 
 
-def _rivals(case: Case) -> list[Contestant]:
+def _loops(case: Case) -> list[Contestant]:
+    """The plain loop, and torchdeq with each solver."""
     found = [Contestant.of("plain loop", PlainLoop(case))]
     for solver in _SOLVERS:
         name = f"torchdeq, {solver}"
@@ -41,12 +42,13 @@ def _rivals(case: Case) -> list[Contestant]:
             if is_installed("torchdeq")
             else Contestant.absent(name, "not installed")
         )
-    found.append(
-        Contestant.of("jax, compiled loop", JaxLoop(case))
-        if is_installed("jax")
-        else Contestant.absent("jax, compiled loop", "not installed")
-    )
     return found
+
+
+def _rivals(case: Case) -> list[Contestant]:
+    name = "jax, compiled loop"
+    jax = Contestant.of(name, JaxLoop(case)) if is_installed("jax") else Contestant.absent(name, "not installed")
+    return [*_loops(case), jax]
 
 
 FIXED_POINT = Benchmark(

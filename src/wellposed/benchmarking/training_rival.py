@@ -15,6 +15,7 @@ DENSE = {
 }  # fmt: skip
 CONVOLUTION = {"injection.weight": "U.weight", "injection.bias": "U.bias"}
 _TRIED = 1e-4
+_LEAST_STEP = 1e-4
 
 
 class OriginalSteps(Steps):
@@ -25,15 +26,25 @@ class OriginalSteps(Steps):
 
 
 def original(case: dict[str, Any]) -> OriginalSteps:
-    """Steps of the original algorithm at the step size of its authors' tuner, which halves it while iterations fall."""
-    best, fewest = 1.0, float("inf")
-    for power in range(6):
-        model = _loaded(case, 0.5**power)
-        model(case["x"]).sum().backward()
-        if sum(model.iterations) >= fewest:
+    """Steps of the original algorithm at the step size of its authors' tuner.
+
+    The tuner halves the step while the iterations of forward passes do not increase, and goes back once.
+    """
+    alpha, count = 1.0, _iterations(case, 1.0)
+    while alpha > _LEAST_STEP:
+        halved = _iterations(case, 0.5 * alpha)
+        if halved > count:
             break
-        best, fewest = 0.5**power, sum(model.iterations)
-    return OriginalSteps(_loaded(case, best), names_of(case), case)
+        alpha, count = 0.5 * alpha, halved
+    return OriginalSteps(_loaded(case, alpha), names_of(case), case)
+
+
+def _iterations(case: dict[str, Any], alpha: float) -> int:
+    """How many iterations a forward pass takes at a step size."""
+    model = _loaded(case, alpha)
+    with torch.no_grad():
+        model(case["x"])
+    return int(model.iterations[0])
 
 
 def names_of(case: dict[str, Any]) -> dict[str, str]:

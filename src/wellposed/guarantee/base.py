@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from wellposed.guarantee.plan import Algorithms, Plan, S
@@ -120,6 +121,15 @@ class Guarantee(ABC):
             defect: shape (batch, *state).
             size: at least the Euclidean norm of each sample's defect, shape (batch,); larger if ``defect`` is inexact.
         """
+
+    def size_bound(self, like: Tensor, size: Tensor) -> Tensor:
+        """`defect_bound` where nothing is known of a defect but its size.
+
+        Args:
+            like: a tensor of the shape, dtype and device of the defect.
+            size: at least the Euclidean norm of each sample's defect, shape (batch,).
+        """
+        return self.defect_bound(torch.zeros_like(like), size)
 
     def rounding(self, operator: Operator, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         """How much larger the size of a defect is, for `defect_bound`, for the rounding of W z + q; one value per sample.

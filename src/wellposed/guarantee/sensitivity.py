@@ -98,6 +98,10 @@ class Sensitivity(Guarantee):
         rounding = (size - euclidean(defect)).clamp_min(0.0)
         return self._moved(defect) + self._norm * rounding
 
+    @override
+    def size_bound(self, like: Tensor, size: Tensor) -> Tensor:
+        return self._norm * size
+
     @cached_property
     def norm_proof(self) -> NormProof:
         """A proof by vectors of a bound of the sensitivity's norm, close to it where the singular vectors are positive."""

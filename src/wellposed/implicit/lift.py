@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from wellposed.numerics.euclidean import working_norm
 from wellposed.solvers.solution import Report
 
 # A cotangent below the first number, whose products with weights may underflow, is multiplied by the second, a power of two.
@@ -22,6 +23,11 @@ def lift_of(cotangent: Tensor) -> Tensor | None:
     """
     low, lift = _LOW.get(cotangent.dtype, 0.0), _LIFT.get(cotangent.dtype, 1.0)
     with torch.no_grad():
+        plain = cotangent.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(cotangent)
+        if plain and cotangent.numel() and float(working_norm(cotangent).amin()) >= low * cotangent[0].numel() ** 0.5:
+            return (
+                None  # a row's largest entry is at least its norm over √n, and underflow of squares makes that smaller
+            )
         largest = torch.linalg.vector_norm(cotangent.detach().flatten(1), math.inf, dim=1)
         plain = largest.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(largest)
         if plain and largest.numel() and float(largest.amin()) >= low:

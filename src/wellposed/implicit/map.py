@@ -98,10 +98,14 @@ class MapEquation(Equation):
         if self.known is not None:
             return settled(self.known, self.batch_dims)
         example, lead, rest = self._unpack(tensors)
-        like = example.flatten(0, self.batch_dims - 1)
-        first = None if start is None else start.flatten(0, self.batch_dims - 1)
-        offset = rest[0].flatten(0, self.batch_dims - 1) if self.linear else None
+        offset = rest[0] if self.linear else None
         problem = self._problem(lead, rest)
+        if len(lead) == 1:  # nothing to rearrange
+            return solve_problem(problem, self.guarantee, self.settings, start, example, offset=offset)
+        like, first, offset = (
+            None if part is None else part.flatten(0, self.batch_dims - 1) for part in (example, start, offset)
+        )
+        assert like is not None
         outcome = solve_problem(problem, self.guarantee, self.settings, first, like, offset=offset)
         return Outcome(outcome.value.reshape(example.shape), outcome.report.reshape(lead))
 

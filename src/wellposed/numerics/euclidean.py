@@ -34,10 +34,11 @@ def euclidean(value: Tensor) -> Tensor:
 
 def working_norm(value: Tensor) -> Tensor:
     """Euclidean norm of each sample in the working precision, float32 at least, to be trusted within `trusted_range`."""
-    rows = _rows(value)
-    if rows.dtype in (torch.float16, torch.bfloat16):
-        return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
-    return _in_own_precision(rows)
+    if value.dtype in (torch.float16, torch.bfloat16):
+        return torch.linalg.vector_norm(_rows(value), dim=1, dtype=torch.float32)
+    if value.ndim == 2 and value.stride(1) == 1:  # the common case: nothing to rearrange
+        return torch.linalg.vector_norm(value, dim=1)
+    return _in_own_precision(_rows(value))
 
 
 def trusted_range(dtype: torch.dtype) -> tuple[float, float]:

@@ -199,7 +199,7 @@ def _lost(image: Tensor) -> float:
 
 def _hidden(guarantee: Guarantee, like: Tensor, lost: Tensor) -> Tensor:
     """By how much losses to underflow can move an equilibrium and a value; no relative error counts them."""
-    return guarantee.defect_bound(torch.zeros_like(like), lost) + lost
+    return guarantee.size_bound(like, lost) + lost
 
 
 def _conclude(

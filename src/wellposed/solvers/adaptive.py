@@ -17,7 +17,7 @@ from wellposed.solvers.problem import Problem
 # Rates are looked at after so many steps, and again at every doubling; each is that of the steps since half of them.
 _FIRST_REVIEW = 8
 # A sample goes back to Picard for good where a step of Anderson is not worth so many of Picard.
-_SPEED_UP = 1.5
+_SPEED_UP = 2.0
 
 
 @checked_fields
@@ -44,6 +44,7 @@ class Adaptive(Solver):
 
 class _AdaptiveIteration(AndersonIteration):
     rowwise: tuple[str, ...] = ("point", "image", "_then", "_accelerated", "_plain_rate")
+    judged_every = 2  # as of Picard's iteration, so that no sample ends elsewhere for what others need
 
     def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: Adaptive) -> None:
         self.problem, self.guarantee, self._options = problem, guarantee, options

@@ -62,61 +62,81 @@ class AndersonIteration(Iteration):
         eps = torch.finfo(start.dtype).eps
         rows = _flat(start)
         batch, memory = rows.shape[0], options.memory
-        self._ridge = torch.eye(memory, dtype=start.dtype, device=start.device)[None]
-        self._ridge = self._ridge * (_RIDGE * eps if options.dependence is None else max(options.dependence**2, eps))
+        ridge = _RIDGE * eps if options.dependence is None else max(options.dependence**2, eps)
+        self._ridge = torch.eye(memory, dtype=start.dtype, device=start.device) * ridge
         self._tiny, self._taken = torch.finfo(start.dtype).tiny, 0
         self.point = self.image = self._next = start
         self._residual = self._kept_residual = self._kept_image = rows
         self._residuals = rows.new_zeros(batch, memory, rows.shape[1])  # differences, of unit length
         self._images = torch.zeros_like(self._residuals)  # differences of images, over the same lengths
-        self._products = rows.new_zeros(batch, memory, memory)  # inner products of the first
-        self._known = rows.new_zeros(batch, memory, 1)  # one for differences that count, else zero
+        self._products = self._ridge.repeat(batch, 1, 1)  # inner products of the first, with the ridge
+        self._known = rows.new_ones(batch, 1, memory)  # zero for differences that no longer count
         self._size = self._reference = rows.new_full((batch,), torch.inf)  # residual of the last accepted point
         self._rejections = torch.zeros(batch, dtype=torch.int64, device=rows.device)  # in a row
+        self._flawless = rows.device.type == "cpu"  # nothing was rejected yet, as far as it costs little to know
 
     @override
     def advance(self) -> None:
         previous_image, previous_residual = self.image, self._residual
         self.point = self._next
         self.image = self.problem.evaluate(self.point)
-        self._residual = residual = _flat(self.image - self.point)
-        self._size = size = self.norm(residual)
-        if self._taken:  # a secant is as good from a rejected point as from an accepted one
-            change = _flat(self.image - previous_image)
-            self._remember((self._taken - 1) % self._known.shape[1], residual - previous_residual, change)
+        self._residual = _flat(self.image - self.point)
+        self._size = self.norm(self._residual)
         self._taken += 1
-        accepted = self._accepts(size)
-        self._rejections = (self._rejections + 1) * ~accepted
-        self._reference = torch.where(accepted, size, self._reference)
-        wide = accepted[:, None]
-        self._kept_residual = torch.where(wide, residual, self._kept_residual)
-        self._kept_image = torch.where(wide, _flat(self.image), self._kept_image)
-        keep = (self._rejections < 2).to(residual)[:, None, None]  # else the history is emptied
-        self._known, self._products = self._known * keep, self._products * keep
-        mixed = torch.baddbmm(self._kept_image[:, None], self._weights(self._kept_residual).mT, self._images, alpha=-1)
-        self._next = self.admitted(mixed.reshape(self.image.shape))
+        if self._taken > 1:  # a secant is as good from a rejected point as from an accepted one
+            self._remember(self._residual - previous_residual, _flat(self.image - previous_image))
+        self._safeguard(self._accepts(self._size))
+        if self._taken == 1:
+            self._next = self.image
+            return
+        mixed = torch.baddbmm(self._kept_image[:, None], self._weights(self._kept_residual), self._images, alpha=-1)
+        self._next = self.admitted(mixed.view(self.image.shape))
 
     @override
     def residual_norm(self) -> Tensor:
         return self._size
 
     def _accepts(self, size: Tensor) -> Tensor:
-        return (size <= _TOLERATED_GROWTH * self._reference) | (self._rejections >= 2)
+        return size <= _TOLERATED_GROWTH * self._reference
 
-    def _remember(self, slot: int, residual: Tensor, image: Tensor) -> None:
-        scale = self.norm(residual).clamp_min(self._tiny).reciprocal().to(residual)[:, None]
+    def _safeguard(self, accepted: Tensor) -> None:
+        """Keep what was accepted, and empty histories after a second rejection."""
+        if self._flawless and bool(accepted.all()):
+            self._kept_residual, self._kept_image, self._reference = self._residual, _flat(self.image), self._size
+            return
+        self._flawless = False
+        accepted = accepted | (self._rejections >= 2)
+        self._rejections = (self._rejections + 1) * ~accepted
+        self._reference = torch.where(accepted, self._size, self._reference)
+        wide = accepted[:, None]
+        self._kept_residual = torch.where(wide, self._residual, self._kept_residual)
+        self._kept_image = torch.where(wide, _flat(self.image), self._kept_image)
+        keep = (self._rejections < 2)[:, None, None]
+        self._known = self._known * keep
+        self._products = torch.where(keep, self._products, self._ridge)
+
+    def _remember(self, residual: Tensor, image: Tensor) -> None:
+        slot = (self._taken - 2) % len(self._ridge)
+        scale = self.norm(residual).clamp_min(self._tiny).reciprocal_().to(residual.dtype)[:, None]
         scaled = residual * scale
         self._residuals = _replaced(self._residuals, slot, scaled)
         self._images = _replaced(self._images, slot, image * scale)
-        self._known = _replaced(self._known, slot, torch.ones_like(scale))
-        row = torch.bmm(self._residuals, scaled[:, :, None]).mul_(self._known).squeeze(2)
+        row = torch.bmm(scaled[:, None], self._residuals.mT)
+        if not self._flawless:
+            self._known = _replaced(self._known.mT, slot, torch.ones_like(scale)).mT
+            row = row * self._known
+        row = (row + self._ridge[slot]).squeeze(1)
         self._products = _replaced(_replaced(self._products, slot, row).mT, slot, row)
 
     def _weights(self, residual: Tensor) -> Tensor:
-        """The multiples of the differences of images to subtract, shape (batch, memory, 1)."""
-        right = torch.bmm(self._residuals, residual[:, :, None]).mul_(self._known)
-        factor, failed = torch.linalg.cholesky_ex(self._products + self._ridge)
-        weights = torch.cholesky_solve(right, factor).masked_fill((failed != 0)[:, None, None], 0.0)
+        """The multiples of the differences of images to subtract, shape (batch, 1, memory)."""
+        right = torch.bmm(residual[:, None], self._residuals.mT)  # many times as fast as with a column on the right
+        factor, failed = torch.linalg.cholesky_ex(self._products)
+        if self._flawless and not bool(failed.any()):
+            return torch.cholesky_solve(right.mT, factor).mT
+        weights = torch.cholesky_solve((right * self._known).mT, factor).mT.masked_fill(
+            (failed != 0)[:, None, None], 0.0
+        )
         return weights.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 

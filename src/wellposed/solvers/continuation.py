@@ -85,10 +85,10 @@ def finished(
         atol: absolute tolerance, or one per sample.
         steps: limit on the Newton steps of each sample.
     """
-    left = ~outcome.report.converged
     given = problem.affine()
-    if given is None or steps < 1 or not bool(left.any()):
+    if given is None or steps < 1 or not bool(outcome.report.status_codes.any()):  # the code of CONVERGED is zero
         return outcome
+    left = ~outcome.report.converged
     rows, dtype = left.nonzero().squeeze(1), outcome.value.dtype
     accurate = AffineProblem(
         given.operator.to(torch.float64), given.offset.double(), given.activation.to(torch.float64)

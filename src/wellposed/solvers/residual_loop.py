@@ -1,9 +1,9 @@
-"""The loop for solves that are judged by residuals: every step measured in working precision, looked at in groups.
+"""The loop for solves that are judged by residuals: steps measured in working precision, looked at in groups.
 
-A look waits for the device, so it comes when the observed rate says that samples can be done, and judges all steps since the
-last one. Each sample ends at the first step at which its residual is within tolerance, whenever that was looked at and
-whoever else is in the batch. What is one number per sample is kept on the host, as numpy arrays. Norms whose squares could
-under- or overflow are taken again by `euclidean`.
+A look waits for the device, so it comes when the observed rate says that samples can be done, and judges the steps since the
+last one: all of them, or of cheap iterations the first and every second one. Each sample ends at the first of these steps at
+which its residual is within tolerance, whenever that was looked at and whoever else is in the batch. What is one number per
+sample is kept on the host, as numpy arrays. Norms whose squares could under- or overflow are taken again by `euclidean`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wellposed.solvers.solution import Outcome, Report, Status
 PATIENCE = 30
 # A look comes at least this often.
 _SPACING = 8
-# So many states are kept while some samples of the batch are done and the others are about to be.
+# So many states are kept at most while some samples of the batch are done and the others are about to be.
 _WINDOW = 8
 # Rates of convergence are taken to be within these limits when the next look is planned.
 _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
@@ -59,19 +59,24 @@ class ResidualLoop:
         self.codes, self.steps = np.zeros(batch, np.int8), np.zeros(batch, np.int64)
         self.residual = np.zeros(batch)
         self.live_atol: Any = atol.cpu().numpy() if isinstance(atol, Tensor) else atol
+        self.range = trusted_range(like.dtype)
+        self.plain = True  # every sample is open, and all norms were within the trusted range
         self.live_rows = np.arange(batch)  # which sample each live row is
         self.live_open = np.ones(batch, np.bool_)  # which are not finished
         self.live_best = torch.zeros_like(like) if start is None else start  # the value of the least residual so far
         self.live_least = np.full(batch, math.inf)  # that residual
         self.live_stale: Array | int = 0  # steps since then
         self._use(working_norm)
-        self._begin_group(None)
+        self.last = 0  # the last step of the group before
+        self._begin_group(0, None)
 
     def _use(self, norm: Callable[[Tensor], Tensor]) -> None:
         self.norm = self.iteration.norm = norm
 
-    def _begin_group(self, before: float | None) -> None:
-        self.before = before  # the largest ratio of residual to limit at the last step of the group before
+    def _begin_group(self, last: int, before: float | None) -> None:
+        self.last = last
+        self.before = before  # the largest ratio of residual to limit at that step
+        self.judged: list[int] = []  # the steps of this group
         self.images: list[Tensor] = []
         self.residuals: list[Tensor] = []
         self.sizes: list[Tensor] = []
@@ -79,16 +84,21 @@ class ResidualLoop:
     def run(self) -> Outcome:
         """Iterate until every sample is finished."""
         with np.errstate(all="ignore"):
-            due = 2
-            for step in range(1, self.max_steps + 1):
-                self.iteration.advance()
-                self.images.append(self.iteration.image)
-                self.residuals.append(self.iteration.residual_norm())
-                self.sizes.append(self.norm(self.iteration.image))
-                if step >= min(due, self.max_steps):
-                    due = step + self._look(step)
-                    if due == step:
+            iteration, most, due = self.iteration, self.max_steps, 2
+            for step in range(1, most + 1):
+                iteration.advance()
+                if step % iteration.judged_every and 1 < step < most:
+                    continue
+                image = iteration.image
+                self.judged.append(step)
+                self.images.append(image)
+                self.residuals.append(iteration.residual_norm())
+                self.sizes.append(self.norm(image))
+                if step >= due or step == most:
+                    wait = self._look(step)
+                    if not wait:
                         break
+                    due = step + wait - (step + wait) % iteration.judged_every  # rather too early than too late
         assert self.value is not None  # the last step finishes all
         device = self.like.device
         codes, residual, steps = (
@@ -99,6 +109,11 @@ class ResidualLoop:
     def _look(self, step: int) -> int:
         """Judge the steps of this group; returns how many more to take before the next look, zero where all are finished."""
         residuals, limits = self._measured()
+        if self.plain and step < self.max_steps:
+            wait = self._look_briefly(step, residuals, limits)
+            if wait is not None:
+                return wait
+        self.plain = False
         within = residuals <= limits
         ended = np.asarray(within.any(0)) & self.live_open
         left = self.live_open & ~ended
@@ -110,16 +125,31 @@ class ResidualLoop:
         if step < self.max_steps and bool((residuals[-1] < self.live_least)[left].all()):  # all is well
             if not ended.any():
                 self.live_least, self.live_best, self.live_stale = residuals[-1], self.images[-1], 0
-                self._begin_group(float(largest[-1]))
+                self._begin_group(step, float(largest[-1]))
                 return wait
-            if len(self.images) + wait <= _WINDOW:  # the group goes on until the others are done too
+            if len(self.images) + wait / self.iteration.judged_every <= _WINDOW:  # the group goes on for the others
                 return wait
         finished, codes = self._sorted_out(step, residuals, ended)
         if finished.any():
             self._record(step, residuals, within & finished, finished, codes, self.live_best)
             self._leave_out(self.live_open & ~finished)
-        self._begin_group(float(largest[-1]))
+        self._begin_group(step, float(largest[-1]))
         return wait if self.live_open.any() else 0
+
+    def _look_briefly(self, step: int, residuals: Array, limits: Array) -> int | None:
+        """As `_look`, where all samples are open and, of this group, none is done or all are by its last step; else None."""
+        ratios = residuals / limits
+        largest = np.maximum.reduce(ratios, 1)
+        if largest[-1] <= 1.0 and (len(ratios) == 1 or np.minimum.reduce(ratios[:-1], None) > 1.0):
+            self.value, self.residual = self.images[-1], residuals[-1].astype(np.float64)
+            self.steps.fill(step)  # the codes are those of CONVERGED
+            return 0
+        if np.minimum.reduce(ratios, None) > 1.0 and np.logical_and.reduce(residuals[-1] < self.live_least):
+            wait = self._wait(largest)
+            self.live_least, self.live_best = residuals[-1], self.images[-1]
+            self._begin_group(step, float(largest[-1]))
+            return wait
+        return None
 
     def _measured(self) -> tuple[Array, Array]:
         """Residuals and their limits, a row per step of this group; an impossible limit is −1."""
@@ -127,9 +157,12 @@ class ResidualLoop:
         numbers = torch.stack([*self.residuals, *self.sizes]).cpu().numpy()
         residuals, sizes = numbers[:count], numbers[count:]
         limits = sizes * self.rtol + self.live_atol
+        low, high = self.range
+        if self.plain and low < np.minimum.reduce(numbers, None) and np.maximum.reduce(numbers, None) < high:
+            return residuals, limits
+        self.plain = False
         if self.norm is not working_norm:
             return residuals, self._possible(limits, sizes)
-        low, high = trusted_range(self.like.dtype)
         larger = np.maximum(residuals, limits)
         if low < larger.min() and larger.max() < high:
             return residuals, limits
@@ -164,7 +197,9 @@ class ResidualLoop:
             if rows.any():
                 self.live_best = image if rows.all() else self._chosen(rows, image, self.live_best)
         self.live_least = np.where(improved, low, self.live_least)
-        self.live_stale = np.where(improved, len(residuals) - 1 - place, self.live_stale + len(residuals))
+        self.live_stale = np.where(
+            improved, step - np.asarray(self.judged)[place], self.live_stale + (step - self.last)
+        )
         failed, tired = ~np.isfinite(residuals[-1]), self.live_stale >= PATIENCE
         floor = torch.finfo(self.like.dtype).eps ** (1 / 3)
         stuck = np.zeros_like(tired)
@@ -184,7 +219,7 @@ class ResidualLoop:
     ) -> None:
         """Store what is finished: the first value within the limit, or else ``otherwise``, which is None where all are within."""
         place = within.argmax(0)
-        steps, found = place + (step + 1 - len(within)), residuals[place, np.arange(len(place))]
+        steps, found = np.asarray(self.judged)[place], residuals[place, np.arange(len(place))]
         if otherwise is None:
             value, first = self.images[-1], int(place.min())
         else:
@@ -223,12 +258,13 @@ class ResidualLoop:
 
     def _wait(self, largest: Array) -> int:
         """Steps until the largest of the ratios of residual to limit, given for the steps of this group, may be one."""
-        first, last, taken = float(largest[0]), float(largest[-1]), len(largest)
+        first, last = float(largest[0]), float(largest[-1])
         if not last > 1.0:  # nothing can be said
             return 1
         if last == math.inf:
             return _SPACING
-        before, steps = (first, taken - 1) if self.before is None else (self.before, taken)
+        before, since = (first, self.judged[0]) if self.before is None else (self.before, self.last)
+        steps = self.judged[-1] - since
         ratio = last / before if before > 0.0 and steps > 0 else math.nan
         rate = min(max(ratio, 0.0) ** (1.0 / max(steps, 1)), _LARGEST_RATE) if math.isfinite(ratio) else _LARGEST_RATE
         rate = max(rate, _LEAST_RATE)
