@@ -136,7 +136,7 @@ def check_fields(record: Any, *, finite: bool = True) -> None:
         record: the dataclass.
         finite: whether numbers must be finite; NaN is never allowed.
     """
-    hints = field_kinds(type(record))
+    hints = field_kinds(record.__class__)
     for entry in dataclasses.fields(record):
         value, hint = getattr(record, entry.name), hints[entry.name]
         check(_fits(value, hint, finite), entry.name, value, f"must be {_named(hint)}{', finite' if finite else ''}")
