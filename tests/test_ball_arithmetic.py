@@ -20,8 +20,7 @@ from wellposed.checker import dense, frequencies, pooled, proofs
 from wellposed.numerics import convolution_norms, verified
 
 USERS = (
-    "numerics.verified", "guarantee.metric_search", "bounds.diagonal_metric", "bounds.frequency_metric",
-    "verification.proof", "constraints.lipschitz_condition",
+    "numerics.verified", "bounds.frequency_metric", "verification.proof",
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ with tempfile.TemporaryDirectory() as name:
     network = wp.export(model.eval(), files[1])
     wp.certify_file(wp.certify(network), files[1], files[0])
     wp.save(model, folder / "saved")
-    assert run(["verify", *files]) == 0 and run(["verify", files[0]]) == 2 and run(["verify", files[1], files[0]]) == 1
+    assert run(["verify", *files]) == 0 and run(["verify", files[0]]) == 2 and run(["verify", files[1], files[0]]) == 2
     sys.argv[1:] = files
     runpy.run_module("wellposed.checker", run_name="__main__")
 """

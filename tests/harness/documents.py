@@ -4,7 +4,8 @@ Python blocks share their names. Of a block of commands, a line runs
 
 - as it stands but for `SMALLER` options, where what it names is there: data (``DATA`` is a small folder of the test), runs and
   files that earlier lines of the page made; training is one epoch, from the command line of a narrow network;
-- else, and where it takes hours (`LONG`), its own parser reads it: every option and every name must exist;
+- else, where it takes hours (`LONG`) or starts processes (``--devices``), its own parser reads it: every option and every
+  name must exist;
 - other programs are not started: the target of ``make``, the script of ``python`` and the extras of ``pip`` must exist.
 
 ``make demo`` runs as the commands of that target where later lines take
@@ -87,7 +88,7 @@ def _command(line: str, monkeypatch: pytest.MonkeyPatch, data: Path | None) -> s
     words = ["verify", *words[2:]] if program == "python" else words
     words = [str(data) if word == "DATA" and data else word for word in words]
     name = words[0]
-    if name in LONG or not all(Path(word).exists() for word in _needed(words)):
+    if name in LONG or "--devices" in words or not all(Path(word).exists() for word in _needed(words)):
         _read(words, line, monkeypatch)
         return "read"
     ladder = _LADDER if "ladder" in words else ()

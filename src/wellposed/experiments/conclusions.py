@@ -5,6 +5,7 @@ from __future__ import annotations
 from wellposed.experiments.regression import SLOPE_UNITS, Estimate
 from wellposed.experiments.results import NORMS
 from wellposed.experiments.tables import Row, Summary, percent, ratio
+from wellposed.numerics.shown import at_most
 
 _CLOSE = 1.1  # bounds of a constant whose ratio is no more than this tell nearly the same
 _LITTLE = 0.05  # a share of the inputs that is small
@@ -80,6 +81,6 @@ def conclusions_on_estimates(found: Estimate) -> tuple[str, str]:
     known = f"to within {percent(apart - 1.0)} %" if apart <= _CLOSE else f"to a factor of {apart:.3g}"
     return (
         f"{first}.",
-        f"No estimate moves by more than {found.slope:.4g} times what its input moves ({SLOPE_UNITS}, {NORMS[found.norm]} norm), "
-        f"which is proved for all inputs, and the least such number is known {known}.",
+        f"No estimate moves by more than {at_most(found.slope)} times what its input moves ({SLOPE_UNITS}, {NORMS[found.norm]} "
+        f"norm), which is proved for all inputs, and the least such number is known {known}.",
     )

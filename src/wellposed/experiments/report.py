@@ -30,6 +30,7 @@ from wellposed.experiments.results import (
 from wellposed.experiments.tables import COLUMNS, Summary, about_rows, as_text, bounds, cells, header, summarise
 from wellposed.experiments.verification import VERDICT_COLUMNS, about_verdicts, read_verified, verdict_cells
 from wellposed.experiments.verification import as_text as verified_text
+from wellposed.numerics.shown import at_most
 from wellposed.training.about import AboutData, about_run
 from wellposed.training.files import legible, write_text
 from wellposed.training.folder import RunFolder, read_metrics
@@ -217,7 +218,7 @@ def _blocks(said: _Said, model: nn.Module) -> Table:
     kinds = {name: type(part).__name__ for name, part in model.named_modules()}
     if said.constants:
         cells = [
-            [name, " + ".join(kinds.get(part, "–") for part in name.split(" + ")), f"{value:.4g}", reason]
+            [name, " + ".join(kinds.get(part, "–") for part in name.split(" + ")), at_most(value), reason]
             for name, value, reason in said.constants
         ]
         caption = "constants of the blocks, and what replaces those of the last ones where it is tighter"
