@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import wellposed as wp
+from wellposed import testing
 from wellposed.cli.main import run
 from wellposed.data import Classification, Regression, from_arrays, load_file, load_images
+from wellposed.data.own.reading import load_to_evaluate
 from wellposed.errors import DataError, OwnFileWarning
 from wellposed.experiments.results import read_attacked, read_certified
 from wellposed.training.about import about_run
@@ -303,6 +305,7 @@ BAD_TABLES = {
     "empty": ("a,y\n", "needs a header and at least one row"),
     "alone": ("y\nu\nv\n", "has no column besides 'y'"),
     "fractions": ("a,y\n1,0.5\n2,1.5\n", "numbers that are not whole.*--task regression"),
+    "several_ways": ("a,y\n1,1\n2,1.0\n3,0\n", "writes the same class in several ways"),
     "one_class": ("a,y\n1,u\n2,u\n", "all samples have the class 0"),
     "few": ("a,y\n1,u\n2,v\n", "2 samples are too few"),
 }
@@ -314,6 +317,23 @@ def test_unusable_tables(case, tmp_path):
     (tmp_path / "bad.csv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=f"bad.csv: .*{words}|bad.csv: {words}"):
         load_file(tmp_path / "bad.csv", target="y")
+
+
+def test_columns_of_another_table_are_taken_by_their_names(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(30, 2))
+    lines = [f"{a},{b},{int(a > 0)}.0" for a, b in rows.tolist()]
+    (tmp_path / "first.csv").write_text("\n".join(["a,b,y", *lines]), encoding="utf-8")
+    known = load_file(tmp_path / "first.csv", target="y").source
+    assert known.columns == ("a", "b") and known.classes == ("0.0", "1.0")
+    turned = [f"{b},{int(a > 0)}.0,{a}" for a, b in rows.tolist()]
+    (tmp_path / "turned.csv").write_text("\n".join(["b,y,a", *turned]), encoding="utf-8")
+    more = {"classes": 2, "target": "y", "names": known.classes}
+    found = load_to_evaluate(tmp_path / "turned.csv", columns=known.columns, **more)
+    torch.testing.assert_close(found.x, testing.tensor(rows, dtype=found.x.dtype))
+    (tmp_path / "other.csv").write_text("\n".join(["b,y,c", *turned]), encoding="utf-8")
+    with pytest.raises(DataError, match="has the columns b, c; the network takes a, b"):
+        load_to_evaluate(tmp_path / "other.csv", columns=known.columns, **more)
+    assert "taken in their order" in load_to_evaluate(tmp_path / "turned.csv", **more).remarks[-1]
 
 
 def test_arguments_that_do_not_fit(tmp_path, capsys):

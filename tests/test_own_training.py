@@ -317,3 +317,15 @@ def test_what_could_fool_the_proof_is_refused():
 def test_arrays_that_are_no_numbers_name_the_array():
     with pytest.raises(DataError, match="arrays: x_train: has the dtype"):
         from_arrays({"x_train": np.array([["a"], ["b"]]), "y_train": [0, 1]})
+
+
+def test_wrapped_modules_refuse_inputs_that_are_no_numbers_of_floating_point():
+    layer = wp.wrap(Cell(0.5), (3,), state_shape=(5,))
+    x = torch.randn(4, 3)
+    x[1, 0] = torch.nan
+    for call in (layer, layer.solve):
+        with pytest.raises(wp.InputError, match="x: has NaN or infinite entries"):
+            call(x)
+        for bad in ([1.0], torch.ones(4, 3, dtype=torch.long)):
+            with pytest.raises(wp.InputError, match="x.*floating-point tensor"):
+                call(bad)

@@ -68,7 +68,10 @@ def _verify_folder(folder: Path, exact: list[str]) -> int:
     model = folder / "model.onnx"
     if not certificates or not model.is_file():
         raise InputError(f"{folder}: has no certificate.json with a model.onnx; `wellposed certify RUN` writes both")
-    return max(_checked(certificate, model, exact) for certificate in certificates)
+    worst = max(_checked(certificate, model, exact) for certificate in certificates)
+    if (folder / _WEIGHTS).exists():
+        print(f"about {model}; {_WEIGHTS} beside it was not looked at: `wellposed verify CERTIFICATE WEIGHTS` does")
+    return worst
 
 
 def _checked(certificate: Path, model: Path, exact: list[str], other: str = "") -> int:

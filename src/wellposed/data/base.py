@@ -28,12 +28,14 @@ class Source:
         sha256: of it.
         classes: names of the classes in their order; empty where they are numbers only.
         remarks: what a reader of every result must know, in words.
+        columns: names of the columns of a table in their order, without the targets'; empty for other data.
     """
 
     path: str = ""
     sha256: str = ""
     classes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 class Data(ABC):

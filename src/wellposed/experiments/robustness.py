@@ -110,9 +110,9 @@ def told_apart(run: Path, given: str | None) -> tuple[str | None, str | None]:
 def _other(name: str, config: TrainConfig, data: TensorData, data_root: Path | None) -> Evaluation:
     """The test inputs of another set for a run."""
     if is_own(name):
-        names = () if data.source is None else data.source.classes
+        names, columns = ((), ()) if data.source is None else (data.source.classes, data.source.columns)
         target = config.target if Path(name).suffix.lower() == ".csv" else ""
-        other = load_to_evaluate(Path(name), classes=data.task.outputs, target=target, names=names)
+        other = load_to_evaluate(Path(name), classes=data.task.outputs, target=target, names=names, columns=columns)
     else:
         known = load_images(name, data_root)
         other = Evaluation(known.test_x, known.test_y)

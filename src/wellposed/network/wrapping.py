@@ -15,6 +15,7 @@ from wellposed.any_map import fixed_point
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check, checked_options, failing_as_unprovable
 from wellposed.guarantee import Contraction
 from wellposed.implicit import Exact, Gradient, Settings
+from wellposed.layers.inputs import check_finite
 from wellposed.network.materialise import materialise
 from wellposed.network.plain import require_plain_calls
 from wellposed.numerics.outward import enlarged
@@ -103,8 +104,11 @@ class Wrapped(nn.Module):
         return fixed_point(self.block, start, (x,), batched_args=(0,), guarantee=known, **self._options)
 
     def _start(self, x: Tensor, z0: Tensor | None) -> Tensor:
+        check(isinstance(x, Tensor) and x.is_floating_point(), "x", x, "must be a floating-point tensor")
         if tuple(x.shape[1:]) != self.input_shape:
             raise InputError(f"x: one input has shape {tuple(x.shape[1:])}; this layer takes {self.input_shape}")
+        if not torch.compiler.is_compiling():
+            check_finite(self, x, x)
         if z0 is not None:
             return z0
         return torch.zeros(len(x), *self.state_shape, dtype=x.dtype, device=x.device)

@@ -36,8 +36,9 @@ def margin_logits(logits: Tensor, labels: Tensor, lipschitz: Tensor | float, rad
     """
     check(0.0 <= radius < math.inf, "radius", radius, "must be finite and not negative")
     _check_pair(logits, labels)
-    number = lipschitz.numel() == 1 if isinstance(lipschitz, Tensor) else isinstance(lipschitz, int | float)
-    wanted = number and 0.0 <= float(lipschitz) < math.inf
+    value = lipschitz.detach() if isinstance(lipschitz, Tensor) else lipschitz
+    number = value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
+    wanted = number and 0.0 <= float(value) < math.inf
     check(wanted, "lipschitz", lipschitz, "must be one number, finite and not negative")
     others = 1.0 - nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
     return logits + math.sqrt(2.0) * radius * lipschitz * others

@@ -25,12 +25,14 @@ class Samples:
         y: targets, shape (samples,) or (samples, outputs).
         x_name: what errors call the inputs: file and array.
         y_name: what errors call the targets.
+        columns: names of the columns of a table; empty for other inputs.
     """
 
     x: NDArray[Any]
     y: NDArray[Any]
     x_name: str
     y_name: str
+    columns: tuple[str, ...] = ()
 
 
 def as_array(name: str, values: Any) -> NDArray[Any]:

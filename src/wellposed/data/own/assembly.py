@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ def assembled(parts: Mapping[str, Samples], *, name: str, task: str, source: Sou
         remarks.append(
             f"no test part was given: {len(tensors['test'][1])} of {len(train_y)} samples were split off with seed 0"
         )
-    return _data(tensors, name, learned, Source(source.path, source.sha256, source.classes, tuple(remarks)))
+    return _data(tensors, name, learned, replace(source, remarks=tuple(remarks)))
 
 
 def tensors_of(samples: Samples, task: str) -> tuple[Tensor, Tensor]:

@@ -57,10 +57,13 @@ def load_file(path: Path, *, task: str = "classification", target: str = "") -> 
         InputError: an argument does not belong to this kind of file.
     """
     parts, names = _parts(path, task, target, ())
-    return assembled(parts, name=path.name, task=task, source=Source(str(path), source_digest(path), names))
+    source = Source(str(path), source_digest(path), names, columns=parts["train"].columns)
+    return assembled(parts, name=path.name, task=task, source=source)
 
 
-def load_to_evaluate(path: Path, *, classes: int | None, target: str = "", names: Sequence[str] = ()) -> Evaluation:
+def load_to_evaluate(
+    path: Path, *, classes: int | None, target: str = "", names: Sequence[str] = (), columns: Sequence[str] = ()
+) -> Evaluation:
     """Samples of a user's own file for a network that is finished: its test part or, where it has none, all that it has.
 
     Args:
@@ -68,23 +71,30 @@ def load_to_evaluate(path: Path, *, classes: int | None, target: str = "", names
         classes: number of classes that the network tells apart, of which the file need not have all; None to leave that open.
         target: see `load_file`.
         names: names of the classes in their order; empty where they are numbers, or the file's own in order.
+        columns: names of the columns of a table that the network takes, in its order; empty where they are not known.
 
     Raises:
         DataError: see `load_file`.
         InputError: see `load_file`.
     """
-    parts, _ = _parts(path, "classification", target, tuple(names))
+    parts, _ = _parts(path, "classification", target, tuple(names), tuple(columns))
     part = "test" if "test" in parts else "train"
     x, y = tensors_of(parts[part], "classification")
     if classes is not None and int(y.max()) >= classes:
         raise DataError(
             f"{parts[part].y_name}: has the label {int(y.max())}; the network has the classes 0…{classes - 1}"
         )
-    said = () if part == "test" else (f"on all {len(y)} training samples of {path}, which has no test part",)
+    said: tuple[str, ...] = (
+        () if part == "test" else (f"on all {len(y)} training samples of {path}, which has no test part",)
+    )
+    if parts[part].columns and not columns:
+        said += (f"columns and classes of {path} are taken in their order, as the network keeps no names of its own",)
     return Evaluation(x, y, said)
 
 
-def _parts(path: Path, task: str, target: str, classes: tuple[str, ...]) -> tuple[dict[str, Samples], tuple[str, ...]]:
+def _parts(
+    path: Path, task: str, target: str, classes: tuple[str, ...], columns: tuple[str, ...] = ()
+) -> tuple[dict[str, Samples], tuple[str, ...]]:
     """The samples of a file by part, and the names of their classes."""
     choices("task", task, TASKS)
     if not path.exists():
@@ -95,7 +105,7 @@ def _parts(path: Path, task: str, target: str, classes: tuple[str, ...]) -> tupl
         check(task == TASKS[0], "task", task, "a folder of images has a class for every sub-folder")
         return read_pictures(path, classes)
     if is_table:
-        samples, names = read_table(path, target, task, classes)
+        samples, names = read_table(path, target, task, classes, columns)
         return {"train": samples}, names
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path}: its suffix is none of .npz and .csv, and it is no folder of images")

@@ -13,7 +13,9 @@ from wellposed.errors import DataError, InputError, choices
 _OTHERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what columns may be separated by in the place of commas
 
 
-def read_table(path: Path, target: str, task: str, classes: tuple[str, ...]) -> tuple[Samples, tuple[str, ...]]:
+def read_table(
+    path: Path, target: str, task: str, classes: tuple[str, ...], known: tuple[str, ...] = ()
+) -> tuple[Samples, tuple[str, ...]]:
     """The rows of a table, and the names of its classes.
 
     Args:
@@ -21,6 +23,7 @@ def read_table(path: Path, target: str, task: str, classes: tuple[str, ...]) -> 
         target: the column with classes, texts or whole numbers, or with numbers to estimate. All others are numbers.
         task: ``"classification"`` or ``"regression"``.
         classes: names of classes in their order; empty for those of the table, sorted, whole numbers by size.
+        known: names of the columns that a network takes, in its order; empty for those of the table in theirs.
 
     Raises:
         DataError: a row or a column is unusable; the message names file, row and column.
@@ -36,11 +39,15 @@ def read_table(path: Path, target: str, task: str, classes: tuple[str, ...]) -> 
     columns = [[row[index] for row in rows] for index, name in enumerate(header) if name != target]
     if not columns:
         raise DataError(f"{path}: has no column besides {target!r}")
+    if known and set(known) != set(names):
+        raise DataError(f"{path}: has the columns {', '.join(names)}; the network takes {', '.join(known)}")
+    columns = [columns[names.index(name)] for name in known or names]
+    names = list(known or names)
     x = np.stack([_numbers(path, name, values) for name, values in zip(names, columns, strict=True)], 1)
     if task == "regression":
-        return Samples(x, _numbers(path, target, wanted), str(path), f"{path}: column {target!r}"), ()
-    codes, known = _codes(path, target, wanted, classes)
-    return Samples(x, as_array(str(path), codes), str(path), f"{path}: column {target!r}"), known
+        return Samples(x, _numbers(path, target, wanted), str(path), f"{path}: column {target!r}", tuple(names)), ()
+    codes, found = _codes(path, target, wanted, classes)
+    return Samples(x, as_array(str(path), codes), str(path), f"{path}: column {target!r}", tuple(names)), found
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -87,12 +94,17 @@ def _codes(path: Path, target: str, wanted: list[str], classes: tuple[str, ...])
         raise DataError(f"{path}: column {target!r}, row {wanted.index('') + 1}: has no class")
     distinct = set(wanted)
     if not classes:
-        whole = all(name.lstrip("+-").isdecimal() for name in distinct)
-        if not whole and all(_is_number(name) for name in distinct):
+        numbers = all(_is_number(name) for name in distinct)
+        whole = numbers and all(float(name).is_integer() for name in distinct)
+        if not whole and numbers:
             raise DataError(
                 f"{path}: column {target!r} has numbers that are not whole; for numbers to estimate: --task regression"
             )
-        classes = tuple(sorted(distinct, key=int) if whole else sorted(distinct))
+        if whole and len({float(name) for name in distinct}) < len(distinct):
+            raise DataError(
+                f"{path}: column {target!r} writes the same class in several ways, such as 1 and 1.0; write one"
+            )
+        classes = tuple(sorted(distinct, key=float) if whole else sorted(distinct))
     if unknown := sorted(distinct - set(classes)):
         raise DataError(f"{path}: column {target!r} has the class {unknown[0]!r}; known are {', '.join(classes)}")
     code = {name: place for place, name in enumerate(classes)}
