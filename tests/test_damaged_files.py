@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
-import struct
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from harness.mnist_layout import write_images
 from wellposed.cli.main import run
 from wellposed.data import load_file, load_images
 
@@ -112,14 +111,7 @@ def _pictures(folder):
 
 
 def _idx(folder):
-    raw = folder / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 255, (20, 28, 28), dtype=np.uint8)
-    for part in ("train", "t10k"):
-        images = struct.pack(">4i", 2051, 20, 28, 28) + pixels.tobytes()
-        (raw / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
-        labels = struct.pack(">2i", 2049, 20) + bytes(k % 10 for k in range(20))
-        (raw / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    raw = write_images(folder, {"train": 20, "t10k": 20}, (28, 28))
     return raw / "train-images-idx3-ubyte.gz", lambda: load_images("mnist", folder), False
 
 

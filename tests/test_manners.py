@@ -26,7 +26,7 @@ from torch import nn
 import wellposed as wp
 from wellposed import testing
 from wellposed.attacks import adversarial_distances
-from wellposed.cli.main import run
+from wellposed.cli.main import main, run
 from wellposed.cli.progress import _Lines
 from wellposed.cli.train import FAMILY_NAMES
 from wellposed.models.families import FAMILIES
@@ -121,7 +121,7 @@ def stop(self):
     if self.current_epoch == 2: os._exit(9)
     original(self)
 C.on_train_epoch_start = stop
-from wellposed.cli.main import run
+from wellposed.cli.main import main, run
 run(sys.argv[1:])
 """
 
@@ -398,3 +398,15 @@ def test_an_option_with_an_unusable_value_is_one_line(options, capsys):
     assert run(["train", "mondeq", *options]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"wellposed: {options[0][2:]}=") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("own", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_the_command_wait_without_taking_the_processor(own, kept, monkeypatch):
+    if own is None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that what was there before comes back
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert os.environ["OMP_WAIT_POLICY"] == kept

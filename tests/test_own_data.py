@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import shutil
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 import wellposed as wp
+from harness.mnist_layout import idx, write_images
 from wellposed import testing
 from wellposed.cli.main import run
 from wellposed.data import Classification, Regression, from_arrays, load_file, load_images
@@ -363,18 +363,8 @@ def test_arguments_that_do_not_fit(tmp_path, capsys):
     assert "has vectors, and nemon-conv takes images" in err
 
 
-def idx(array):
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return gzip.compress(header + array.astype(np.uint8).tobytes())
-
-
 def test_own_images_in_the_layout_of_mnist(tmp_path):
-    folder = tmp_path / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 30), ("t10k", 10)):
-        (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(idx(rng.integers(0, 256, (count, 7, 6))))
-        (folder / f"{split}-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(count) % 10))
+    folder = write_images(tmp_path, {"train": 30, "t10k": 10}, (7, 6))
     with pytest.warns(OwnFileWarning, match="train-images.*another file.*SHA-256 [0-9a-f]{64}"):
         data = load_images("mnist", tmp_path)
     assert data.shape == (1, 7, 6) and data.train_y.tolist() == [*range(10)] * 3

@@ -329,3 +329,9 @@ def test_wrapped_modules_refuse_inputs_that_are_no_numbers_of_floating_point():
         for bad in ([1.0], torch.ones(4, 3, dtype=torch.long)):
             with pytest.raises(wp.InputError, match="x.*floating-point tensor"):
                 call(bad)
+
+
+def test_projections_want_a_module_or_parts():
+    for bad in (None, 3, "model", torch.ones(2)):
+        with pytest.raises(wp.InputError, match="model"):
+            wp.losses.project(bad)

@@ -10,15 +10,14 @@ import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
-import numpy as np
 import pytest
 import torch
 
 import wellposed
 import wellposed as wp
 from harness.documents import ROOT, blocks, commands, run_page
+from harness.mnist_layout import write_images
 from test_graphs import small_set as small_set
-from test_own_data import idx
 from wellposed.bounds.collection import bound_methods
 from wellposed.cli.main import run
 from wellposed.errors import OwnFileWarning
@@ -48,12 +47,7 @@ RUN = {
 @pytest.fixture
 def data(small_set):
     """What ``DATA`` stands for: a folder of data sets: forty graphs called MUTAG, and thirty images in the layout of MNIST."""
-    folder = small_set / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for part, count in (("train", 30), ("t10k", 20)):
-        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(idx(random.integers(0, 256, (count, 7, 6))))
-        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(count) % 10))
+    write_images(small_set, {"train": 30, "t10k": 20}, (7, 6))
     return small_set
 
 

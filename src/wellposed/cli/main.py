@@ -32,6 +32,8 @@ Exit codes: 0 success, 1 a check failed, 2 unusable arguments, files or data, 13
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``wellposed`` command."""
+    # Threads that wait in turns take the processor from others, and from each other where cores are fewer: read with torch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 

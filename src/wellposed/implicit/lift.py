@@ -25,9 +25,7 @@ def lift_of(cotangent: Tensor) -> Tensor | None:
     with torch.no_grad():
         plain = cotangent.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(cotangent)
         if plain and cotangent.numel() and float(working_norm(cotangent).amin()) >= low * cotangent[0].numel() ** 0.5:
-            return (
-                None  # a row's largest entry is at least its norm over √n, and underflow of squares makes that smaller
-            )
+            return None  # a row's largest entry is its norm over √n or more, and underflow makes that norm smaller
         largest = torch.linalg.vector_norm(cotangent.detach().flatten(1), math.inf, dim=1)
         plain = largest.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(largest)
         if plain and largest.numel() and float(largest.amin()) >= low:

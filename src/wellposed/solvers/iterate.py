@@ -133,13 +133,13 @@ class _Loop:
                 continue
             norms = working_norm(iteration.image - iteration.point), working_norm(iteration.image)
             residual, size = _on_host(torch.stack(norms))
-            limit = size * self.rtol + atol
-            error = residual if ratio is None else residual * ratio
+            with np.errstate(all="ignore"):  # infinities are looked at closely
+                limit = size * self.rtol + atol
+                error = residual if ratio is None else residual * ratio
+                nearest = float((error / limit).min())
             candidates = error <= limit
             if step < self.max_steps and not candidates.any() and bool((residual < least).all()):
                 least, self.live_best = residual, iteration.image
-                with np.errstate(all="ignore"):
-                    nearest = float((error / limit).min())
                 due = step + 1
                 if previous is not None:
                     rate = _clamped_rate(nearest, previous[1], step - previous[0])

@@ -82,5 +82,7 @@ def project(model: nn.Module | Iterable[Projected]) -> None:
     Args:
         model: any module, most of which have no such parameters, or the parts that `projected_parts` found in it.
     """
+    given = isinstance(model, nn.Module | Iterable) and not isinstance(model, Tensor | str)
+    check(given, "model", model, "must be a module, or the parts that projected_parts found in it")
     for part in projected_parts(model) if isinstance(model, nn.Module) else model:
         part.project()
