@@ -9,6 +9,7 @@ from wellposed.reproduction.papers.monotone import (
     errors,
     images,
     photographs,
+    retrained,
     risk,
     unrolling,
     widths,
@@ -17,4 +18,5 @@ from wellposed.reproduction.papers.monotone import (
 RECIPES = (
     *deep.RECIPES, *dense.RECIPES, *images.RECIPES, photographs.FIGURE_2, *risk.RECIPES, *certified.RECIPES, *attacked.RECIPES,
     *errors.RECIPES, *widths.RECIPES, *unrolling.RECIPES, risk.FIGURE_8, photographs.FIGURE_9, *accuracy.RECIPES,
+    *retrained.RECIPES,
 )  # fmt: skip
