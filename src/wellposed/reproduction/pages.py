@@ -206,7 +206,7 @@ def _table(table: Table, compare: bool) -> str:
     header += (["verdict"] if has_published and compare else []) + (["remark"] if has_remarks else [])
     lines = [f"**{table.title}**", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in rows:
-        published = "–" if row.published is None else f"{row.published.value:g} ({row.published.source})"
+        published = "–" if row.published is None else f"{row.published} ({row.published.source})"
         cells = [
             row.setting,
             row.name,
@@ -252,5 +252,5 @@ def as_text(recipe: Recipe, records: Sequence[Record], *, quick: bool = False) -
 
 
 def _cells(row: Quantity, quick: bool) -> tuple[str, ...]:
-    published = "" if row.published is None or quick else f"published {row.published.value:g}"
+    published = "" if row.published is None or quick else f"published {row.published}"
     return row.setting, row.name, measured_text(row), published, row.remark

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 from wellposed.errors import CheckpointError
 from wellposed.experiments.spreading import spread
 from wellposed.reproduction.cell import Cell, Record, Workspace, record_of
-from wellposed.reproduction.other_trainings import Views
+from wellposed.reproduction.other_trainings import Explained
 from wellposed.reproduction.view import View
 from wellposed.training.files import make_folder, write_json
 
@@ -33,8 +33,8 @@ class Recipe:
         cells: what to measure, given whether the run is quick: the same kinds of cells, small enough for two minutes in all.
         view: what to show of the records, which come in the order of the cells.
         missing: why it cannot be run, such as data that cannot be had; empty where it can.
-        explains: views of other recipes of the paper, by their names, whose networks this one trains otherwise: what the records
-            are shown as to tell whether training explains that a number deviates.
+        explains: figures of other recipes of the paper, by their names, whose networks this one trains otherwise, to tell whether
+            training explains that a number deviates.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Recipe:
     cells: Callable[[bool], Sequence[Cell]]
     view: Callable[[Sequence[Record]], View]
     missing: str = ""
-    explains: Views = field(default_factory=dict)
+    explains: Mapping[str, Explained] = field(default_factory=dict)
 
 
 def run_recipe(

@@ -1,4 +1,4 @@
-"""Networks of Figures 1, 4a and 5 under other trainings, as the paper's own is not published."""
+"""Networks of Figures 1, 3, 4a and 5 under other trainings, as the paper's own is not published."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from wellposed.reproduction.cell import Cell, Record
-from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.networks import settings_of
-from wellposed.reproduction.other_trainings import table_of
-from wellposed.reproduction.papers.monotone import certified, deep, dense, errors
+from wellposed.reproduction.other_trainings import Explained, table_of
+from wellposed.reproduction.papers.monotone import certified, deep, dense, errors, risk
+from wellposed.reproduction.papers.monotone.margins import explicit_to_margin, monotone_to_margin
 from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
@@ -18,6 +18,9 @@ TRAININGS = ((3, 1e-3), (10, 1e-3), (40, 1e-3), (15, 1e-2))  # epochs, peak of t
 DEPTHS = tuple(int(depth) for depth in deep.PUBLISHED)
 MONOTONICITIES = (0.1, 0.5, 20.0)
 WIDTH = 40
+RATES = (1e-3, 3e-3)  # learning rates of networks that are trained to a margin
+IN_FIGURE_3 = (0.1, 0.5, 20.0)  # m
+DEEPEST = 14
 
 
 def cells(quick: bool) -> list[Cell]:
@@ -28,28 +31,43 @@ def cells(quick: bool) -> list[Cell]:
     monotone = [(dense.dense_network, dense.dense_config(WIDTH, m, 0, quick=quick)) for m in monotonicities]
     kinds: list[tuple[Callable[..., dict[str, object]], TrainConfig]] = [*explicit, *monotone]
     return [
-        Cell(measure, {"config": settings_of(replace(config, epochs=epochs, learning_rate=rate)), "limit": limit})
-        for epochs, rate in trainings
-        for measure, config in kinds
+        *(
+            Cell(measure, {"config": settings_of(replace(config, epochs=epochs, learning_rate=rate)), "limit": limit})
+            for epochs, rate in trainings
+            for measure, config in kinds
+        ),
+        *(() if quick else _to_margin()),
     ]
 
 
-VIEWS = {
-    "monotone-fig1a": lambda records: deep.constants(of_task(records, deep.deep_network)),
-    "monotone-fig1b": lambda records: dense.constants(of_task(records, dense.dense_network)),
-    "monotone-fig4a": certified.view,
-    "monotone-fig5": errors.view,
+def _to_margin() -> list[Cell]:
+    """Networks of Figure 3 under every learning rate."""
+    settings = {**risk.extent(False), "seed": 0}
+    monotone = {**settings, "steps": list(risk.STEPS)}
+    return [
+        *(Cell(explicit_to_margin, {**settings, "depth": DEEPEST, "learning_rate": RATES[0]}),),
+        *(Cell(monotone_to_margin, {**monotone, "m": m, "learning_rate": rate}) for m in IN_FIGURE_3 for rate in RATES),
+    ]
+
+
+FIGURES = {
+    "monotone-fig1a": Explained(deep.constants, (deep.deep_network,)),
+    "monotone-fig1b": Explained(dense.constants, (dense.dense_network,)),
+    "monotone-fig3a": Explained(risk.explicit_bounds, (explicit_to_margin,)),
+    "monotone-fig3b": Explained(risk.monotone_bounds, (monotone_to_margin,)),
+    "monotone-fig4a": Explained(certified.view, (deep.deep_network, dense.dense_network)),
+    "monotone-fig5": Explained(errors.view, (deep.deep_network, dense.dense_network)),
 }
 
 
 def view(records: Sequence[Record]) -> View:
     """Every published quantity under every training."""
-    return [table_of("The same networks under other trainings", VIEWS, records)]
+    return [table_of("The same networks under other trainings", FIGURES, records)]
 
 
 RECIPES = (
     Recipe(
-        "monotone-training", "monotone", "beside the paper", "Constants and errors of Figures 1, 4a and 5 under other trainings",
-        ("mnist",), 0.4, False, cells, view, explains=VIEWS,
+        "monotone-training", "monotone", "beside the paper", "Figures 1, 3, 4a and 5 under other trainings",
+        ("mnist",), 0.4, False, cells, view, explains=FIGURES,
     ),
 )  # fmt: skip
