@@ -14,7 +14,8 @@ from wellposed.experiments.spreading import spread
 from wellposed.reproduction import pages
 from wellposed.reproduction.cell import Cell, Workspace, record_of, record_path
 from wellposed.reproduction.collection import PAPERS, RECIPES, recipes_of
-from wellposed.reproduction.recipe import Recipe, result_path, run_recipe
+from wellposed.reproduction.recipe import Recipe, result_path
+from wellposed.reproduction.running import run_recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table
 
 RECORDS = Path(__file__).parents[1] / "docs" / "records" / "papers"
