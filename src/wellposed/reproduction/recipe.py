@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wellposed.reproduction.cell import Cell, Record
+    from wellposed.reproduction.other_trainings import Views
     from wellposed.reproduction.view import View
 
 QUICK, FULL = "quick", "full"
@@ -54,6 +55,8 @@ class Recipe:
         cells: what to measure, given whether the run is quick: the same kinds of cells, small enough for two minutes in all.
         view: what to show of the records, which come in the order of the cells.
         missing: why it cannot be run, such as data that cannot be had; empty where it can.
+        explains: views of other recipes of the paper, by their names, whose networks this one trains otherwise: what the records
+            are shown as to tell whether training explains that a number deviates.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Recipe:
     cells: Callable[[bool], Sequence[Cell]]
     view: Callable[[Sequence[Record]], View]
     missing: str = ""
+    explains: Views = field(default_factory=dict)
 
 
 def result_path(out: Path, recipe: Recipe, *, quick: bool) -> Path:

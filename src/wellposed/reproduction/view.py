@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,11 +69,18 @@ class Quantity:
         if self.published.incomparable:
             return f"not comparable because {self.published.incomparable}"
         difference = self.mean - self.published.value
-        if abs(difference) <= max(self.published.tolerance, self.spread):
+        if not self.deviates:
             return "reproduced"
         if self.better == "equal" or math.isnan(difference):
             return "not reached"
         return "better" if (difference < 0) == (self.better == "lower") else "not reached"
+
+    @property
+    def deviates(self) -> bool:
+        """Whether the measured mean is further from the published value than its spread and the value's precision."""
+        if self.published is None or not self.values:
+            return False
+        return not abs(self.mean - self.published.value) <= max(self.published.tolerance, self.spread)
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,10 @@ class Table:
     def figures(self) -> tuple[Figure, ...]:
         """What is to be drawn: nothing."""
         return ()
+
+    def with_rows(self, change: Callable[[Quantity], Quantity]) -> Table:
+        """The same table with every row changed."""
+        return Table(self.title, [change(row) for row in self.quantities])
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,15 @@ class Figure:
     def figures(self) -> tuple[Figure, ...]:
         """What is to be drawn: this."""
         return (self,)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Rows of tables: none."""
+        return ()
+
+    def with_rows(self, change: Callable[[Quantity], Quantity]) -> Figure:
+        """This figure, which has no rows to change."""
+        return self
 
 
 View = Sequence[Table | Figure]

@@ -20,6 +20,10 @@ RECIPES = (
         ("mnist",), 0.4, False, Later("lben.well_posed", "network_cells"), Later("lben.well_posed", "conditions"),
     ),
     Recipe(
+        "lben-mnist-conv", "lben", "MNIST, convolutional", "error and constant of 54 channels in two metrics", ("mnist",), 40.0,
+        True, Later("lben.digits", "cells"), Later("lben.digits", "view"),
+    ),
+    Recipe(
         "lben-cifar-conv", "lben", "CIFAR-10, convolutional", "error and constant of 81 channels over γ and metric",
         ("cifar10-jpeg",), 400.0, True, Later("lben.cifar", "conv_cells"), Later("lben.cifar", "conv_view"),
     ),
