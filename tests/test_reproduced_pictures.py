@@ -15,7 +15,7 @@ from wellposed.reproduction.cell import Record, Workspace
 from wellposed.reproduction.collection import RECIPES
 from wellposed.reproduction.networks import DamagedRunWarning, facts, settings_of, trained
 from wellposed.reproduction.papers.lben import well_posed
-from wellposed.reproduction.papers.pcdeq import networks as positive
+from wellposed.reproduction.papers.pcdeq.architectures import ARCHITECTURES
 from wellposed.reproduction.pictures import draw, looks, spans_decades
 from wellposed.reproduction.published_settings import settings_beside
 from wellposed.reproduction.view import Figure, Series
@@ -103,7 +103,7 @@ def test_settings_that_differ_from_the_papers_are_named():
 
 
 def test_data_that_stand_in_are_named(tmp_path):
-    architecture = positive.ARCHITECTURES[0]
+    architecture = ARCHITECTURES[0]
     recipe = RECIPES[architecture.name]
     rows = [{"accuracy": 50.0, "forward": 3.0, "backward": 4.0, "singular_value": 2.5}] * 2
     measured = {"test_error": 50.0, "majority_error": 90.0, "classes_named": 10, "parameters": 5, "epochs": rows}

@@ -16,11 +16,11 @@ class Explained:
 
     Attributes:
         view: of the figure.
-        measures: whose records it is to be shown.
+        belongs: whether a record is one of those that it shows.
     """
 
     view: Callable[[Sequence[Record]], View]
-    measures: tuple[Callable[..., dict[str, Any]], ...]
+    belongs: Callable[[Record], bool]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def trials_of(figure: Explained, records: Sequence[Record]) -> list[Trial]:
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
-        if any(map(record.is_of, figure.measures)):
+        if figure.belongs(record):
             groups.setdefault(training_of(record), []).append(record)
     return [
         Trial(training, quantity)

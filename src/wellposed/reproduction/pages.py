@@ -157,10 +157,11 @@ def explained(recipe: Recipe, records: Sequence[Record], folder: Path) -> View:
 
 def _trials(other: Recipe, name: str, folder: Path) -> list[tuple[str, list[Trial]]]:
     """What a recipe's full run tells of the figure of another, with the command that ran it."""
-    found = result_of(other, folder) if name in other.explains else None
-    if found is None or found[1]:
+    found = result_of(other, folder)
+    figure = other.explains().get(name)
+    if found is None or figure is None or found[1]:
         return []
-    return [(command_of(other, quick=False), trials_of(other.explains[name], found[0]))]
+    return [(command_of(other, quick=False), trials_of(figure, found[0]))]
 
 
 def _remarked(row: Quantity, trials: Sequence[tuple[str, list[Trial]]]) -> Quantity:

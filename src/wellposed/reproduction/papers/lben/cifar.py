@@ -12,7 +12,6 @@ from wellposed.reproduction.measurements import accuracy, best_rule, by_seed, im
 from wellposed.reproduction.networks import learned_nothing, preset_with, settings_of
 from wellposed.reproduction.papers.lben.bounds import SOURCE
 from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, UNCONSTRAINED, label, mnist
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.strongest import attacked_classifier, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
@@ -162,21 +161,3 @@ def dense_view(records: Sequence[Record]) -> View:
 def svhn_view(records: Sequence[Record]) -> View:
     """Errors and constants on SVHN."""
     return errors_and_constants(records, "Convolutional networks on SVHN", "lben-svhn", PUBLISHED_SVHN, "")
-
-
-RECIPES = (
-    Recipe(
-        "lben-cifar-conv", "lben", "CIFAR-10, convolutional", "error and constant of 81 channels over γ and metric", (JPEG,),
-        400.0, True, conv_cells, conv_view,
-    ),
-    Recipe(
-        "lben-cifar-dense", "lben", "CIFAR-10, dense", "error and constant of width 80 over γ", (JPEG,), 1.5, False,
-        dense_cells, dense_view,
-    ),
-    Recipe(
-        "lben-svhn", "lben", "SVHN, convolutional", "error and constant of 40 channels over γ", ("svhn",), 60.0, True,
-        svhn_cells, svhn_view,
-        "SVHN could not be downloaded where the records were made; `wellposed train lben-conv --data svhn` trains on it where "
-        "SVHN/train_32x32.mat and SVHN/test_32x32.mat are in the data folder",
-    ),
-)  # fmt: skip

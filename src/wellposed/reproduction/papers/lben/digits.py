@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.papers.lben.cifar import certified_cells, convolutional, errors_and_constants
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import View
 
 KINDS = ((0.0, "full", 54), (0.0, "identity", 54), (0.5, "full", 20))  # γ, metric, channels
@@ -26,11 +25,3 @@ def cells(quick: bool) -> list[Cell]:
 def view(records: Sequence[Record]) -> View:
     """Errors and constants."""
     return errors_and_constants(records, "Convolutional networks on MNIST", "lben-mnist-conv", PUBLISHED, "")
-
-
-RECIPES = (
-    Recipe(
-        "lben-mnist-conv", "lben", "MNIST, convolutional", "error and constant of 54 channels in two metrics", ("mnist",), 40.0,
-        True, cells, view,
-    ),
-)  # fmt: skip

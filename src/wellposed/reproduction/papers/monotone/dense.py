@@ -15,7 +15,6 @@ from wellposed.reproduction.papers.monotone.showing import (
     grouped,
     quantity,
 )  # fmt: skip
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.robustness import robustness
 from wellposed.reproduction.view import Figure, Published, Table, View
 from wellposed.training.config import TrainConfig
@@ -80,11 +79,3 @@ def constants(records: Sequence[Record]) -> View:
     )
     picture = Figure("monotone-fig1b", sentence, "m", "Lipschitz constant per normalised pixel", series, True, True)
     return [Table("Lipschitz constants", quantities), picture]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig1b", "monotone", "Figure 1b", "Lipschitz constants of dense networks over m", ("mnist",), 0.5, False,
-        sweep_cells, constants,
-    ),
-)  # fmt: skip

@@ -11,7 +11,6 @@ from wellposed.reproduction.papers.monotone import images
 from wellposed.reproduction.papers.monotone.deep import deep_cells, deep_network, depth_of
 from wellposed.reproduction.papers.monotone.dense import dense_network, sweep_cells
 from wellposed.reproduction.papers.monotone.showing import curve, family_of, grouped, quantity
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
 WIDTH = 40
@@ -59,8 +58,3 @@ def view(records: Sequence[Record]) -> View:
         Figure("monotone-fig5a", of_dense, "m", "test error, %", [curve("h = 40", dense, _error)]),
         Figure("monotone-fig5b", of_images, "m", "test error, %", lines),
     ]
-
-
-RECIPES = (
-    Recipe("monotone-fig5", "monotone", "Figure 5", "Test errors over m", ("mnist",), 1.1, False, cells, view),
-)  # fmt: skip

@@ -10,7 +10,6 @@ from wellposed.reproduction.networks import settings_of
 from wellposed.reproduction.other_trainings import Explained, table_of
 from wellposed.reproduction.papers.monotone import certified, deep, dense, errors, risk
 from wellposed.reproduction.papers.monotone.margins import explicit_to_margin, monotone_to_margin
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
 
@@ -50,24 +49,24 @@ def _to_margin() -> list[Cell]:
     ]
 
 
-FIGURES = {
-    "monotone-fig1a": Explained(deep.constants, (deep.deep_network,)),
-    "monotone-fig1b": Explained(dense.constants, (dense.dense_network,)),
-    "monotone-fig3a": Explained(risk.explicit_bounds, (explicit_to_margin,)),
-    "monotone-fig3b": Explained(risk.monotone_bounds, (monotone_to_margin,)),
-    "monotone-fig4a": Explained(certified.view, (deep.deep_network, dense.dense_network)),
-    "monotone-fig5": Explained(errors.view, (deep.deep_network, dense.dense_network)),
-}
+def figures() -> dict[str, Explained]:
+    """The figures whose networks are trained otherwise here, by the names of their recipes."""
+    explicit, monotone = _of(deep.deep_network), _of(dense.dense_network)
+    both = _of(deep.deep_network, dense.dense_network)
+    return {
+        "monotone-fig1a": Explained(deep.constants, explicit),
+        "monotone-fig1b": Explained(dense.constants, monotone),
+        "monotone-fig3a": Explained(risk.explicit_bounds, _of(explicit_to_margin)),
+        "monotone-fig3b": Explained(risk.monotone_bounds, _of(monotone_to_margin)),
+        "monotone-fig4a": Explained(certified.view, both),
+        "monotone-fig5": Explained(errors.view, both),
+    }
+
+
+def _of(*measures: Callable[..., dict[str, object]]) -> Callable[[Record], bool]:
+    return lambda record: any(map(record.is_of, measures))
 
 
 def view(records: Sequence[Record]) -> View:
     """Every published quantity under every training."""
-    return [table_of("The same networks under other trainings", FIGURES, records)]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-training", "monotone", "beside the paper", "Figures 1, 3, 4a and 5 under other trainings",
-        ("mnist",), 0.4, False, cells, view, explains=FIGURES,
-    ),
-)  # fmt: skip
+    return [table_of("The same networks under other trainings", figures(), records)]

@@ -13,7 +13,6 @@ from wellposed.reproduction.papers.monotone.margins import (
     monotone_to_margin,
 )  # fmt: skip
 from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, grouped, quantity
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
 DEPTHS = (3, 4, 5, 6, 7, 8, 10, 12, 14)
@@ -172,19 +171,3 @@ def _unrolled(group: Sequence[Record]) -> View:
     )
     picture = Figure("monotone-fig8c", sentence, "α", "log₁₀ of the bound", lines, logarithmic_x=True)
     return [Table("Bounds of unrolled iterations", rows), picture]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig3a", "monotone", "Figure 3a", "PAC-Bayes bounds of explicit networks over depth", ("mnist",), 0.15, False,
-        explicit_cells, explicit_bounds,
-    ),
-    Recipe(
-        "monotone-fig3b", "monotone", "Figure 3b", "PAC-Bayes bounds of monotone networks over m", ("mnist",), 0.3, False,
-        monotone_cells, monotone_bounds,
-    ),
-)  # fmt: skip
-FIGURE_8 = Recipe(
-    "monotone-fig8", "monotone", "Figure 8", "Test errors at the same margin, and bounds of unrolled networks", ("mnist",), 0.45,
-    False, figure_8_cells, figure_8,
-)  # fmt: skip

@@ -12,7 +12,6 @@ from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.networks import settings_of, trained
 from wellposed.reproduction.papers.monotone.dense import dense_config
 from wellposed.reproduction.papers.monotone.showing import SEEDS, grouped, mean_curve
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Table, View
 from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_image_run
@@ -121,10 +120,3 @@ def view(records: Sequence[Record]) -> View:
     y = "log₁₀ of the bound per normalised pixel"
     picture = Figure("monotone-fig7", sentence, "α", y, lines, logarithmic_x=True)
     return [Table("Unrolled iterations", rows), picture]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig7", "monotone", "Figure 7", "Product bounds of unrolled iterations", ("mnist",), 0.1, False, cells, view
-    ),
-)  # fmt: skip

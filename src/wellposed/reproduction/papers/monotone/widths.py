@@ -8,7 +8,6 @@ from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.papers.monotone import deep, dense
 from wellposed.reproduction.papers.monotone.showing import SEEDS, UNKNOWN_TRAINING, curve, family_of, grouped, quantity
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Table, View
 
 WIDTHS = (20, 40, 60, 80, 100)
@@ -51,10 +50,3 @@ def view(records: Sequence[Record]) -> View:
             Figure(f"monotone-fig6{letter}", sentence, "width", "Lipschitz constant per normalised pixel", lines)
         )
     return [Table("Lipschitz constants", rows), *figures]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig6", "monotone", "Figure 6", "Lipschitz bounds over the width", ("mnist",), 0.4, False, cells, view
-    ),
-)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from typing import Any
 
-from wellposed.data.graphs import FOLDS
 from wellposed.experiments.graph_folds import (
     CONVENTIONS,
     PRESETS,
@@ -19,9 +17,10 @@ from wellposed.experiments.graph_folds import (
     read_fold,
     summarise_folds,
 )  # fmt: skip
+from wellposed.names import FOLDS
 from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.networks import preset_with, settings_of, trained
-from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.papers.orthogonal.graph_sets import GraphSet
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
 
@@ -29,36 +28,6 @@ WIDTH = 64  # of the published script, as is the batch size
 BATCH = 128
 _IMPLICIT, _ORTHOGONAL, _LIPSCHITZ = PRESETS
 _OTHER_NETWORK = "it is 1-Lipschitz from node features to logits, which the paper's network is not"
-
-
-@dataclass(frozen=True)
-class GraphSet:
-    """One row of the table.
-
-    Attributes:
-        data: name of the set.
-        epochs: of every run.
-        seeds: of every fold.
-        cpu_hours: of the whole recipe.
-        published: accuracy in % of the implicit graph network, and of the one with orthogonal weights, as the table has them.
-        deviations: what stands behind ± there.
-    """
-
-    data: str
-    epochs: int
-    seeds: int
-    cpu_hours: float
-    published: tuple[float, float]
-    deviations: tuple[float, float]
-
-
-SETS = (
-    GraphSet("MUTAG", 250, 1, 1.0, (82.9, 89.9), (9.5, 8.2)),
-    GraphSet("PTC_MR", 100, 1, 0.7, (66.7, 68.2), (2.4, 2.3)),
-    GraphSet("COX2", 60, 1, 0.7, (84.7, 85.7), (4.8, 4.1)),
-    GraphSet("PROTEINS", 60, 3, 8.0, (78.4, 79.1), (0.9, 1.1)),
-    GraphSet("NCI1", 60, 3, 30.0, (74.9, 76.6), (2.0, 1.6)),
-)
 
 
 def graph_fold(workspace: Workspace, *, preset: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -141,17 +110,4 @@ def _curves(graphs: GraphSet, runs: dict[Place, FoldRun], summary: FoldSummary) 
         f"Accuracy on the test tenths of {graphs.data} by epoch, a mean over folds: the published convention takes every fold's "
         "own maximum instead, which lies above these curves."
     )
-    return Figure(f"{_name(graphs)}", sentence, "epoch", "accuracy, %", series)
-
-
-def _name(graphs: GraphSet) -> str:
-    return f"orthogonal-table1-{graphs.data.lower().replace('_', '-')}"
-
-
-RECIPES = tuple(
-    Recipe(
-        _name(graphs), "orthogonal", f"Table 1, {graphs.data}", f"graph classification on {graphs.data}", (graphs.data,),
-        graphs.cpu_hours, False, partial(fold_cells, graphs), partial(accuracies, graphs),
-    )
-    for graphs in SETS
-)  # fmt: skip
+    return Figure(f"{graphs.name}", sentence, "epoch", "accuracy, %", series)
