@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Better = Literal["lower", "higher", "equal"]
@@ -88,6 +88,10 @@ class Quantity:
         if self.better == "equal" or math.isnan(difference):
             return "not reached"
         return "better" if (difference < 0) == (self.better == "lower") else "not reached"
+
+    def at(self, value: float) -> Quantity:
+        """The same quantity, had this value been measured."""
+        return replace(self, values=[value])
 
     @property
     def deviates(self) -> bool:
