@@ -144,7 +144,7 @@ def figure_8(records: Sequence[Record]) -> View:
             "monotone-fig8b", errors.format("monotone networks"), "m", "test error, %",
             [curve("monotone", monotone, _test_error)],
         ),
-        *_unrolled(monotone[_M_IN_FIGURE_8]),
+        *(_unrolled(monotone[_M_IN_FIGURE_8]) if _M_IN_FIGURE_8 in monotone else ()),
     ]  # fmt: skip
 
 
