@@ -160,11 +160,11 @@ def trained_otherwise(workspace: Workspace, *, config: dict[str, float]) -> dict
     [
         (
             (5, 15),
-            "Training alone moves it past the published value: 1 after the training of this figure, 2.5 after 15 epochs at 0.1",
+            "Explained: it goes past the published value, 1 here, 2.5 with 15 epochs at 0.1",
         ),
         (
             (1, 5),
-            "Not explained by the training: 1 after the training of this figure, 1.5 after 5 epochs at 0.1 (`wellposed reproduce "
+            "Not explained: 1 here, 1.5 with 5 epochs at 0.1 (`wellposed reproduce "
             "otherwise`), and the published value is outside.",
         ),
     ],
@@ -181,7 +181,7 @@ def test_deviations_are_explained_by_records_of_other_trainings(tmp_path, monkey
     monkeypatch.setitem(RECIPES, "otherwise", otherwise)
     run_recipe(own, Workspace(tmp_path, None), quick=False)
     run_recipe(otherwise, Workspace(tmp_path, None), quick=True)
-    assert "training" not in pages.page("monotone", tmp_path, "f").split("## Figure 0")[1].split("## beside")[0]
+    assert "xplained" not in pages.page("monotone", tmp_path, "f").split("## Figure 0")[1].split("## beside")[0]
     run_recipe(otherwise, Workspace(tmp_path, None), quick=False)
     text = pages.page("monotone", tmp_path, "f").split("## Figure 0")[1]
     assert says in text and f"all, {epochs[1]} epochs at 0.1" in text

@@ -1,4 +1,4 @@
-"""Why a number deviates from the published one: the same quantity of networks that were trained otherwise."""
+"""Why a number deviates from the published one: the same quantity of networks that were trained or measured otherwise."""
 
 from __future__ import annotations
 
@@ -11,28 +11,15 @@ from wellposed.reproduction.view import Quantity, Table, View
 
 
 @dataclass(frozen=True)
-class Explained:
-    """A figure whose networks are trained otherwise.
-
-    Attributes:
-        view: of the figure.
-        belongs: whether a record is one of those that it shows.
-    """
-
-    view: Callable[[Sequence[Record]], View]
-    belongs: Callable[[Record], bool]
-
-
-@dataclass(frozen=True)
 class Trial:
-    """A quantity of a figure, of networks of another training.
+    """A quantity of a figure, of networks that were trained or measured otherwise.
 
     Attributes:
-        training: what was done otherwise, such as ``"3 epochs at 0.001"``.
-        quantity: as the figure has it of these networks.
+        otherwise: what was done, such as ``"3 epochs at 0.001"``.
+        quantity: as the figure has it then.
     """
 
-    training: str
+    otherwise: str
     quantity: Quantity
 
 
@@ -44,20 +31,35 @@ def training_of(record: Record) -> str:
     return f"{config['epochs']} {'epoch' if config['epochs'] == 1 else 'epochs'} at {config['learning_rate']:g}"
 
 
+@dataclass(frozen=True)
+class Explained:
+    """A figure whose networks are trained or measured otherwise.
+
+    Attributes:
+        view: of the figure.
+        belongs: whether a record is one of those that it shows.
+        otherwise: what was done for a record.
+    """
+
+    view: Callable[[Sequence[Record]], View]
+    belongs: Callable[[Record], bool]
+    otherwise: Callable[[Record], str] = training_of
+
+
 def trials_of(figure: Explained, records: Sequence[Record]) -> list[Trial]:
-    """The quantities of a figure for every training among some records.
+    """The quantities of a figure for everything that was done otherwise among some records.
 
     Args:
-        figure: which is shown the records of one training at a time.
-        records: of networks that were trained otherwise than the figure's.
+        figure: which is shown the records of one such thing at a time.
+        records: of networks that were trained or measured otherwise than the figure's.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
         if figure.belongs(record):
-            groups.setdefault(training_of(record), []).append(record)
+            groups.setdefault(figure.otherwise(record), []).append(record)
     return [
-        Trial(training, quantity)
-        for training, group in groups.items()
+        Trial(otherwise, quantity)
+        for otherwise, group in groups.items()
         for part in figure.view(group)
         for quantity in part.quantities
         if quantity.values
@@ -65,32 +67,33 @@ def trials_of(figure: Explained, records: Sequence[Record]) -> list[Trial]:
 
 
 def explanation(quantity: Quantity, trials: Sequence[Trial], command: str) -> str:
-    """A sentence on whether training explains that a quantity deviates from the published value; empty where nothing was tried.
+    """A sentence on whether what was done otherwise explains that a quantity deviates from the published value.
 
     Args:
         quantity: measured and published.
         trials: of the same figure.
         command: that ran the trials.
+
+    Returns:
+        Nothing where the quantity does not deviate, or where nothing was tried.
     """
     published = quantity.published
     found = [
-        (trial.quantity.mean, trial.training)
+        (trial.quantity.mean, f"with {trial.otherwise}")
         for trial in trials
         if (trial.quantity.setting, trial.quantity.name) == (quantity.setting, quantity.name)
     ]
     if published is None or not found or not quantity.deviates:
         return ""
-    (lowest, after_least), (highest, after_most) = (
-        bound([(quantity.mean, "the training of this figure"), *found]) for bound in (min, max)
-    )
-    extent = f"{lowest:.4g} after {after_least}, {highest:.4g} after {after_most} (`{command}`)"
+    (lowest, by_least), (highest, by_most) = (bound([(quantity.mean, "here"), *found]) for bound in (min, max))
+    extent = f"{lowest:.4g} {by_least}, {highest:.4g} {by_most} (`{command}`)"
     if lowest <= published.greatest + published.tolerance and highest >= published.value - published.tolerance:
-        return f"Training alone moves it past the published value: {extent}."
-    return f"Not explained by the training: {extent}, and the published value is outside."
+        return f"Explained: it goes past the published value, {extent}."
+    return f"Not explained: {extent}, and the published value is outside."
 
 
 def table_of(title: str, figures: Mapping[str, Explained], records: Sequence[Record]) -> Table:
-    """All published quantities of some figures, of networks that were trained otherwise.
+    """All published quantities of some figures, of networks that were trained or measured otherwise.
 
     Args:
         title: of the table.
@@ -101,6 +104,6 @@ def table_of(title: str, figures: Mapping[str, Explained], records: Sequence[Rec
     for figure in figures.values():
         for trial in trials_of(figure, records):
             if trial.quantity.published is not None:
-                setting = f"{trial.quantity.setting}, {trial.training}"
+                setting = f"{trial.quantity.setting}, {trial.otherwise}"
                 rows[setting, trial.quantity.name] = replace(trial.quantity, setting=setting)
     return Table(title, list(rows.values()))
