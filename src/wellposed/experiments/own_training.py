@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
 from wellposed.data import TensorData, from_arrays, load_file
+from wellposed.data.tasks import beside_a_constant
 from wellposed.errors import InputError, check, checked_options, choices, require
 from wellposed.experiments.radii import radii_of
 from wellposed.experiments.robustness import certified_on
@@ -22,6 +23,7 @@ from wellposed.models.families import FAMILIES, Family
 from wellposed.models.units import InUnits, settle
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.about import described
+from wellposed.training.batches import suited
 from wellposed.training.folder import RunFolder
 from wellposed.training.loaders import held_out
 
@@ -95,8 +97,8 @@ def train(
     *,
     task: str = "classification",
     target: str = "",
-    epochs: int = 20,
-    batch_size: int = 128,
+    epochs: int | None = None,
+    batch_size: int | None = None,
     learning_rate: float = 3e-3,
     weight_decay: float = 0.0,
     validation: float = 0.1,
@@ -114,8 +116,8 @@ def train(
             pair of inputs and targets, of which a fifth becomes the test part; or a torch ``Dataset`` of such pairs.
         task: ``"classification"`` or ``"regression"``; a data set has its own.
         target: the column of a table, see `wellposed.data.load_file`.
-        epochs: passes over the training part.
-        batch_size: samples per step.
+        epochs: passes over the training part; None for 20, or as many as make a thousand steps where samples are few.
+        batch_size: samples per step; None for 128, or a tenth of the training part where that is less.
         learning_rate: see `TrainingModule`.
         weight_decay: see `TrainingModule`.
         validation: share of the training part to choose the epoch by, where there is no validation part; 0 for the last epoch.
@@ -144,16 +146,17 @@ def train(
     with same_generators_and_seed():
         lightning.seed_everything(seed, workers=True, verbose=False)
         module, own = _model(model, samples)
-        metrics, epoch = _fitted(module, own, samples, epochs, patience, (batch_size, seed), steps, options)
+        size, passes = suited(len(samples.train_y), batch_size, epochs)
+        metrics, epoch = _fitted(module, own, samples, passes, patience, (size, seed), steps, options)
     for part in () if own else solving_modules(module):
         part.tolerance = Tolerance()  # the family's is for training
     return Trained(module.cpu(), samples, metrics, epoch)
 
 
-def _check_counts(epochs: int, batch_size: int, patience: int, seed: int) -> None:
+def _check_counts(epochs: int | None, batch_size: int | None, patience: int, seed: int) -> None:
     """Refuse numbers that no training can have; see `train`."""
-    check(epochs >= 1, "epochs", epochs, "must be at least 1")
-    check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
+    check(epochs is None or epochs >= 1, "epochs", epochs, "must be at least 1")
+    check(batch_size is None or batch_size >= 1, "batch_size", batch_size, "must be at least 1")
     check(patience >= 0, "patience", patience, "must not be negative")
     check(0 <= seed < 2**32, "seed", seed, "must lie in 0…2³² − 1")
 
@@ -194,7 +197,7 @@ def _fitted(
             settle(model, data.task)
             module.model = model
         tested = test(trainer, module, loaders.test_dataloader(), best.epoch)
-    return {**best.metrics, **tested}, best.epoch + 1
+    return {**best.metrics, **tested, **beside_a_constant(data.task, data.test_y)}, best.epoch + 1
 
 
 def _samples(data: OwnData, task: str, target: str, validation: float, patience: int) -> TensorData:

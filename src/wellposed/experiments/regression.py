@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wellposed.certificates import certify
 from wellposed.certificates.order import must_be_ordered
+from wellposed.data import Regression
 from wellposed.errors import InputError, check, check_fields
 from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.results import in_norm, parsed
@@ -70,7 +71,7 @@ class Estimate:
         if self.is_constant:
             return "its estimates are constant: it has learned nothing, and a small slope of it says nothing"
         if self.mean_error is not None and self.error >= self.mean_error:
-            return "it is no closer to the targets than whoever always says their mean"
+            return Regression.unlearned
         return ""
 
 
