@@ -296,7 +296,7 @@ def test_unusable_archives(case, tmp_path, capsys):
 
 
 BAD_TABLES = {
-    "text": ("a,y\n1,u\nx,v\n", "line 3, column 'a': 'x' is no number; .*leave it out of the file, or write its kinds as numbers"),
+    "text": ("a,y\n1,u\nx,v\n", "line 3, column 'a': 'x' is no number; .*leave it out of the file, or write"),
     "later": ('a,y\n\n"1",u\n2,"v\nw"\n\nx,v\n', "line 7, column 'a': 'x' is no number"),  # as editors count lines
     "nan": ("a,y\n1,u\nnan,v\n", "line 3, column 'a': 'nan' is not finite; fill it in, or leave the row out"),
     "large": ("a,y\n1,u\n1e39,v\n", "line 3, column 'a': '1e39' is too large for float32; "),
@@ -307,14 +307,14 @@ BAD_TABLES = {
     "empty": ("a,y\n", "has one line only; needs a header and at least one row"),
     "nothing": ("", "has no lines; needs a header and at least one row"),
     "no_header": ("1,2,3\n4,5,6\n", "line 1 has numbers, 1, 2, 3, …, and no names of columns; put a line with the names"),
-    "no_header_twice": ("1,1,3\n4,5,6\n", "line 1 has numbers, 1, 3, …, and no names of columns; put a line with the names"),
+    "no_header_twice": ("1,1,3\n4,5,6\n", "line 1 has numbers, 1, 1, 3, …, and no names of columns; put a line with the names"),
     "latin": ("a,y\n1,caf\xe9\n", "not in UTF-8 .*byte 9.*; convert it, from Latin-1 by `iconv -f latin1 -t utf-8 bad.csv > "),
     "alone": ("y\nu\nv\n", "has no column besides 'y'; needs one with numbers at least"),
-    "fractions": ("a,y\n1,0.5\n2,1.5\n", "numbers that are not whole.*--task regression"),
-    "several_ways": ("a,y\n1,1\n2,1.0\n3,0\n", "writes the same class in several ways"),
-    "one_class": ("a,y\n1,u\n2,u\n", "column 'y': all samples have the class u; add samples of another one, two are needed at least"),
+    "fractions": ("a,y\n1,0.5\n2,1.5\n", "column 'y' has numbers that are not whole.*--task regression"),
+    "several_ways": ("a,y\n1,1\n2,1.0\n3,0\n", "column 'y' writes the same class in several ways"),
+    "one_class": ("a,y\n1,u\n2,u\n", "column 'y': all samples have the class u; add samples of another one"),
     "few": ("a,y\n1,u\n2,v\n", "2 samples are too few to split a test part off; needs 5 at least: add rows$"),
-    "tiny": ("a,y\n" + "1,u\n" * 7 + "2,v\n", "column 'y': has too few samples of the class v, 1, to split a test part off: add rows$"),
+    "tiny": ("a,y\n" + "1,u\n" * 7 + "2,v\n", "column 'y': has too few samples of the class v, 1, to .*: add rows$"),
 }  # fmt: skip
 
 
