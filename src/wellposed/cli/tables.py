@@ -12,6 +12,7 @@ import tyro
 from wellposed.cli.options import Common, parse, show
 from wellposed.errors import InputError
 from wellposed.experiments.radii import radii_for
+from wellposed.training.folder import check_is_run
 from wellposed.training.writer import one_writer
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def compare(arguments: list[str]) -> int:
 
     if not options.runs:
         raise InputError("runs=(): give at least one run folder")
+    for run in options.runs:
+        check_is_run(run)
     eps = radii_for(options.runs[0], options.eps)
     radius = eps[len(eps) // 2]
     entries = [compared(run, eps, options.data_root, options.data) for run in options.runs]
@@ -82,6 +85,7 @@ def report(arguments: list[str]) -> int:
     refuse_network_folder(
         options.run, "report", "draws what runs note; its card.md says what is known, certify --data the rest"
     )
+    check_is_run(options.run)
     with one_writer(options.run):
         eps = radii_for(options.run, options.eps)
         found = write_report(options.run, eps, options.data_root, options.data, ["wellposed", "report", *arguments])

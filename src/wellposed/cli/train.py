@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,7 @@ def train(arguments: list[str]) -> int:
     options = _options(arguments)
     config = options.config
     out = Path("runs") / f"{config.family.name}-{Path(config.data).stem}" if options.out is None else options.out
-    from wellposed.training.folder import RunFolder
+    from wellposed.training.folder import RunFolder, read_environment
     from wellposed.training.run import train as train_run
 
     there = RunFolder(out).is_finished
@@ -42,7 +41,6 @@ def train(arguments: list[str]) -> int:
             f"{out}: a finished run is there, which this training replaces, with all that was made of it",
             file=sys.stderr,
         )
-    start = time.time()
     try:
         with counting("steps", quiet=options.json or not is_main_process()) as done:
             metrics = train_run(
@@ -56,7 +54,7 @@ def train(arguments: list[str]) -> int:
         return 0
     result = {
         "run": str(out),
-        "seconds": round(time.time() - start, 1),
+        "seconds": read_environment(out).get("seconds"),
         "finished_before": finished,
         "replaced": replaced,
         **metrics,

@@ -69,8 +69,10 @@ def _verify_folder(folder: Path, exact: list[str]) -> int:
     if not certificates or not model.is_file():
         raise InputError(f"{folder}: has no certificate.json with a model.onnx; `wellposed certify RUN` writes both")
     worst = max(_checked(certificate, model, exact) for certificate in certificates)
-    if (folder / _WEIGHTS).exists():
-        print(f"about {model}; {_WEIGHTS} beside it was not looked at: `wellposed verify CERTIFICATE WEIGHTS` does")
+    others = sorted(set(folder.glob("*.safetensors")) - {path.with_suffix(".safetensors") for path in certificates})
+    if others:
+        how = f"`wellposed verify CERTIFICATE WEIGHTS` does, for weights with the name {_WEIGHTS} beside the run's config.toml"
+        print(f"about {model}; {', '.join(path.name for path in others)} beside it was not looked at: {how}")
     return worst
 
 
@@ -97,6 +99,10 @@ def _checked(certificate: Path, model: Path, exact: list[str], other: str = "") 
         ) from failure
     with model.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != claimed and model.suffix == ".safetensors":
+        raise CheckpointError(
+            f"{model}: weights of a run are verified beside its config.toml by the name {_WEIGHTS}; rename it"
+        )
     if found != claimed:
         raise CheckpointError(other or f"{model}: {_OTHER}")
     return checker.main([*exact, str(certificate), str(model)])

@@ -124,9 +124,11 @@ def warnings_of(entries: Sequence[Compared]) -> list[str]:
         said.append(
             f"These runs are on different data, so that their accuracies and constants do not compare: {listed}."
         )
-    units = {entry.summary.units: name for name, entry in zip(names, entries, strict=True)}
+    units: dict[str, list[str]] = {}
+    for name, entry in zip(names, entries, strict=True):
+        units.setdefault(entry.summary.units, []).append(name)
     if len(units) > 1:
-        listed = ", ".join(f"{unit} ({name})" for unit, name in units.items())
+        listed = ", ".join(f"{unit} ({', '.join(some)})" for unit, some in units.items())
         said.append(f"The same radius means different things here: units are {listed}.")
     return said
 

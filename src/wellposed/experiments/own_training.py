@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 from wellposed.certificates import Certificate, certify
 from wellposed.data import TensorData, from_arrays, load_file
 from wellposed.data.tasks import beside_a_constant
-from wellposed.errors import InputError, check, checked_options, choices, require
+from wellposed.errors import InputError, OptionError, check, checked_options, choices, require
 from wellposed.experiments.radii import radii_of
 from wellposed.experiments.robustness import certified_on
 from wellposed.experiments.tables import Row, Summary, as_text
 from wellposed.layers.options import solving_modules
 from wellposed.models.families import FAMILIES, Family
 from wellposed.models.units import InUnits, settle
+from wellposed.names import TASKS
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.about import described
 from wellposed.training.batches import suited
@@ -95,7 +97,7 @@ def train(
     model: nn.Module | Family | str,
     data: OwnData,
     *,
-    task: str = "classification",
+    task: str | None = None,
     target: str = "",
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -114,7 +116,7 @@ def train(
             name: its network then has the data's normalisation inside.
         data: a data set; a path, see `wellposed.data.load_file`; arrays or tensors by name, see `wellposed.data.from_arrays`; a
             pair of inputs and targets, of which a fifth becomes the test part; or a torch ``Dataset`` of such pairs.
-        task: ``"classification"`` or ``"regression"``; a data set has its own.
+        task: ``"classification"`` or ``"regression"``, None for the former; a data set has its own.
         target: the column of a table, see `wellposed.data.load_file`.
         epochs: passes over the training part; None for 20, or as many as make a thousand steps where samples are few.
         batch_size: samples per step; None for 128, or a tenth of the training part where that is less.
@@ -142,7 +144,7 @@ def train(
     from wellposed.training.trainer import same_generators_and_seed
 
     steps = {"learning_rate": learning_rate, "weight_decay": weight_decay, "loss": loss}
-    options = {"logger": False, "done": None, **(trainer or {})}
+    options = {"logger": False, "done": None, **_trainer_options(lightning, trainer or {})}
     with same_generators_and_seed():
         lightning.seed_everything(seed, workers=True, verbose=False)
         module, own = _model(model, samples)
@@ -151,6 +153,24 @@ def train(
     for part in () if own else solving_modules(module):
         part.tolerance = Tolerance()  # the family's is for training
     return Trained(module.cpu(), samples, metrics, epoch)
+
+
+def _trainer_options(lightning: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that a ``lightning.Trainer`` has, and that are not set by `train` itself.
+
+    Raises:
+        OptionError: there is none of a name, with those that there are.
+    """
+    known = [
+        name
+        for name in inspect.signature(lightning.Trainer).parameters
+        if name not in ("max_epochs", "default_root_dir")
+    ]
+    for name in given:
+        if name not in known:
+            mend = "; give epochs of wellposed.train" if name == "max_epochs" else ""
+            raise OptionError(f"trainer has no option {name!r}{mend}; it has {', '.join(known)}")
+    return dict(given)
 
 
 def _check_counts(epochs: int | None, batch_size: int | None, patience: int, seed: int) -> None:
@@ -200,14 +220,14 @@ def _fitted(
     return {**best.metrics, **tested, **beside_a_constant(data.task, data.test_y)}, best.epoch + 1
 
 
-def _samples(data: OwnData, task: str, target: str, validation: float, patience: int) -> TensorData:
+def _samples(data: OwnData, task: str | None, target: str, validation: float, patience: int) -> TensorData:
     """The data set, with its validation part."""
     check(0.0 <= validation < 1.0, "validation", validation, "must lie in [0, 1)")
     check(patience == 0 or validation > 0.0, "patience", patience, "needs validation samples")
     return held_out(data_set(data, task, target), validation)
 
 
-def data_set(data: OwnData, task: str = "classification", target: str = "") -> TensorData:
+def data_set(data: OwnData, task: str | None = None, target: str = "") -> TensorData:
     """Data of any kind that `train` takes as a data set.
 
     Args:
@@ -219,10 +239,15 @@ def data_set(data: OwnData, task: str = "classification", target: str = "") -> T
         DataError: the data are unusable.
         InputError: they are of another kind.
     """
+    given, task = task, task or TASKS[0]
+    choices("task", task, TASKS)
     if isinstance(data, str | Path):
         return load_file(Path(data), task=task, target=target)
+    check(not target, "target", target, "is the column of a table, and the data are not the path of one; leave it out")
     if hasattr(data, "as_tensors"):
         found: TensorData = data.as_tensors("data")
+        own = TASKS[0] if found.task.has_logits else TASKS[1]
+        check(given in (None, own), "task", given, f"the data set is for {own}; leave it out")
         return found
     if isinstance(data, Mapping):
         return from_arrays(data, task=task)

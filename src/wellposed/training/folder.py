@@ -119,6 +119,17 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
 
+def check_is_run(path: Path) -> None:
+    """Refuse a folder that no training wrote.
+
+    Raises:
+        CheckpointError: it is missing, or has no settings.
+    """
+    found = "not a run folder (no config.toml)" if path.is_dir() else "no such folder"
+    if not RunFolder(path).config.exists():
+        raise CheckpointError(f"{path}: {found}; give the --out of `wellposed train`")
+
+
 def read_environment(path: Path) -> dict[str, Any]:
     """Versions, commit, date, command, machine, duration and final metrics of a finished run, and the digests of its ``files``.
 

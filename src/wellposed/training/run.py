@@ -23,7 +23,7 @@ from wellposed.training.checkpoint import load_weights, read_weights, save_weigh
 from wellposed.training.config import TrainConfig, read_config, write_config
 from wellposed.training.environment import environment
 from wellposed.training.files import file_digest, make_folder, write_json
-from wellposed.training.folder import RunFolder, read_environment
+from wellposed.training.folder import RunFolder, check_is_run, read_environment
 from wellposed.training.loaders import build_model, evaluation_batches, load_data, training_batches
 from wellposed.training.writer import is_main_process, one_writer
 
@@ -192,8 +192,7 @@ def load_run(
         InputError: a place of own data, for a run on a set that is known by name.
     """
     folder = RunFolder(path)
-    if not folder.config.exists():
-        raise CheckpointError(f"{path}: not a run folder (no config.toml); give the --out of `wellposed train`")
+    check_is_run(path)
     config = read_config(folder.config)
     check(config.is_own or own_data is None, "data", own_data, f"{path} is a run on {config.data}; leave it out")
     placed = replace(config, data=str(own_path(path, config.data, own_data))) if config.is_own else config
