@@ -42,6 +42,11 @@ class Task(ABC):
         """Mean and standard deviation of the targets, float64, shapes (outputs,); None where models give outputs as they are."""
         return None
 
+    @property
+    def unit(self) -> float:
+        """What errors of outputs are measured by: the largest standard deviation of a target; 1 for outputs without units."""
+        return 1.0 if self.units is None else float(self.units[1].max())
+
     def in_units(self, raw: Tensor) -> Tensor:
         """Outputs in the units of the targets.
 

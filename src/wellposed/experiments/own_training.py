@@ -53,6 +53,11 @@ class Trained(nn.Module):
         outputs: Tensor = self.model(x)
         return outputs
 
+    @property
+    def output_unit(self) -> float:
+        """What errors of the outputs are measured by: see `wellposed.data.Task.unit`."""
+        return self.data.task.unit
+
     def certify(self, **options: Any) -> Certificate:
         """`wellposed.certify` of the model, with some test inputs to look for a lower bound at.
 
