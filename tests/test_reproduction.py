@@ -14,7 +14,7 @@ from wellposed.experiments.spreading import spread
 from wellposed.reproduction import pages
 from wellposed.reproduction.cell import Cell, Workspace, record_of, record_path
 from wellposed.reproduction.collection import PAPERS, RECIPES, recipes_of
-from wellposed.reproduction.other_trainings import Trial, explanation, table_of
+from wellposed.reproduction.other_trainings import Explained, Trial, explanation, table_of
 from wellposed.reproduction.recipe import Recipe, result_path
 from wellposed.reproduction.running import run_recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table
@@ -171,10 +171,11 @@ def trained_otherwise(workspace: Workspace, *, config: dict[str, float]) -> dict
 )
 def test_deviations_are_explained_by_records_of_other_trainings(tmp_path, monkeypatch, epochs, says):
     own = recipe()
+    figures = {"own": Explained(own.view, lambda record: record.is_of(trained_otherwise))}
     otherwise = Recipe(
         "otherwise", "monotone", "beside the paper", "other trainings", ("digits",), 0.1, False,
         lambda quick: [Cell(trained_otherwise, {"config": {"epochs": n + quick, "learning_rate": 0.1}}) for n in epochs],
-        lambda records: [table_of("otherwise", {"own": own.view}, records)], explains={"own": own.view},
+        lambda records: [table_of("otherwise", figures, records)], explains=lambda: figures,
     )  # fmt: skip
     monkeypatch.setitem(RECIPES, "own", own)
     monkeypatch.setitem(RECIPES, "otherwise", otherwise)

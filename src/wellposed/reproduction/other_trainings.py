@@ -9,7 +9,18 @@ from typing import Any
 from wellposed.reproduction.cell import Record
 from wellposed.reproduction.view import Quantity, Table, View
 
-Views = Mapping[str, Callable[[Sequence[Record]], View]]
+
+@dataclass(frozen=True)
+class Explained:
+    """A figure whose networks are trained otherwise.
+
+    Attributes:
+        view: of the figure.
+        belongs: whether a record is one of those that it shows.
+    """
+
+    view: Callable[[Sequence[Record]], View]
+    belongs: Callable[[Record], bool]
 
 
 @dataclass(frozen=True)
@@ -26,25 +37,28 @@ class Trial:
 
 
 def training_of(record: Record) -> str:
-    """What tables call the training of a record's network: its epochs and its peak of the learning rate."""
-    config: dict[str, Any] = record.settings["config"]
+    """What tables call the training of a record's network: its epochs, where they are set, and its learning rate."""
+    config: dict[str, Any] | None = record.settings.get("config")
+    if config is None:
+        return f"a learning rate of {record.settings['learning_rate']:g}"
     return f"{config['epochs']} {'epoch' if config['epochs'] == 1 else 'epochs'} at {config['learning_rate']:g}"
 
 
-def trials_of(view: Callable[[Sequence[Record]], View], records: Sequence[Record]) -> list[Trial]:
+def trials_of(figure: Explained, records: Sequence[Record]) -> list[Trial]:
     """The quantities of a figure for every training among some records.
 
     Args:
-        view: of the figure, which is shown the records of one training at a time.
+        figure: which is shown the records of one training at a time.
         records: of networks that were trained otherwise than the figure's.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
-        groups.setdefault(training_of(record), []).append(record)
+        if figure.belongs(record):
+            groups.setdefault(training_of(record), []).append(record)
     return [
         Trial(training, quantity)
         for training, group in groups.items()
-        for part in view(group)
+        for part in figure.view(group)
         for quantity in part.quantities
         if quantity.values
     ]
@@ -70,22 +84,22 @@ def explanation(quantity: Quantity, trials: Sequence[Trial], command: str) -> st
         bound([(quantity.mean, "the training of this figure"), *found]) for bound in (min, max)
     )
     extent = f"{lowest:.4g} after {after_least}, {highest:.4g} after {after_most} (`{command}`)"
-    if lowest - published.tolerance <= published.value <= highest + published.tolerance:
+    if lowest <= published.greatest + published.tolerance and highest >= published.value - published.tolerance:
         return f"Training alone moves it past the published value: {extent}."
     return f"Not explained by the training: {extent}, and the published value is outside."
 
 
-def table_of(title: str, views: Views, records: Sequence[Record]) -> Table:
+def table_of(title: str, figures: Mapping[str, Explained], records: Sequence[Record]) -> Table:
     """All published quantities of some figures, of networks that were trained otherwise.
 
     Args:
         title: of the table.
-        views: of the figures, by the names of their recipes.
+        figures: by the names of their recipes.
         records: of the networks.
     """
     rows = {}
-    for view in views.values():
-        for trial in trials_of(view, records):
+    for figure in figures.values():
+        for trial in trials_of(figure, records):
             if trial.quantity.published is not None:
                 setting = f"{trial.quantity.setting}, {trial.training}"
                 rows[setting, trial.quantity.name] = replace(trial.quantity, setting=setting)

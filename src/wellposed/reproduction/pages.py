@@ -157,10 +157,11 @@ def explained(recipe: Recipe, records: Sequence[Record], folder: Path) -> View:
 
 def _trials(other: Recipe, name: str, folder: Path) -> list[tuple[str, list[Trial]]]:
     """What a recipe's full run tells of the figure of another, with the command that ran it."""
-    found = result_of(other, folder) if name in other.explains else None
-    if found is None or found[1]:
+    found = result_of(other, folder)
+    figure = other.explains().get(name)
+    if found is None or figure is None or found[1]:
         return []
-    return [(command_of(other, quick=False), trials_of(other.explains[name], found[0]))]
+    return [(command_of(other, quick=False), trials_of(figure, found[0]))]
 
 
 def _remarked(row: Quantity, trials: Sequence[tuple[str, list[Trial]]]) -> Quantity:
@@ -206,7 +207,7 @@ def _table(table: Table, compare: bool) -> str:
     header += (["verdict"] if has_published and compare else []) + (["remark"] if has_remarks else [])
     lines = [f"**{table.title}**", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in rows:
-        published = "–" if row.published is None else f"{row.published.value:g} ({row.published.source})"
+        published = "–" if row.published is None else f"{row.published} ({row.published.source})"
         cells = [
             row.setting,
             row.name,
@@ -252,5 +253,5 @@ def as_text(recipe: Recipe, records: Sequence[Record], *, quick: bool = False) -
 
 
 def _cells(row: Quantity, quick: bool) -> tuple[str, ...]:
-    published = "" if row.published is None or quick else f"published {row.published.value:g}"
+    published = "" if row.published is None or quick else f"published {row.published}"
     return row.setting, row.name, measured_text(row), published, row.remark

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wellposed.reproduction.cell import Cell, Record
-    from wellposed.reproduction.other_trainings import Views
+    from wellposed.reproduction.other_trainings import Explained
     from wellposed.reproduction.view import View
 
 QUICK, FULL = "quick", "full"
@@ -55,8 +55,8 @@ class Recipe:
         cells: what to measure, given whether the run is quick: the same kinds of cells, small enough for two minutes in all.
         view: what to show of the records, which come in the order of the cells.
         missing: why it cannot be run, such as data that cannot be had; empty where it can.
-        explains: views of other recipes of the paper, by their names, whose networks this one trains otherwise: what the records
-            are shown as to tell whether training explains that a number deviates.
+        explains: figures of other recipes of the paper, by their names, whose networks this one trains otherwise, to tell whether
+            training explains that a number deviates.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Recipe:
     cells: Callable[[bool], Sequence[Cell]]
     view: Callable[[Sequence[Record]], View]
     missing: str = ""
-    explains: Views = field(default_factory=dict)
+    explains: Callable[[], Mapping[str, Explained]] = dict
 
 
 def result_path(out: Path, recipe: Recipe, *, quick: bool) -> Path:

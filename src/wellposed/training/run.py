@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -76,7 +77,9 @@ def train(
     with one_writer(out), same_generators_and_seed():
         data = load_data(config, data_root)
         config = _suited(config, len(data.labels_of("train")), free)
-        return _train(config, folder, data, resume, done, trainer_options, command)
+        metrics = _train(config, folder, data, resume, done, trainer_options, command)
+    gc.collect()  # a trainer is a cycle, and would keep the training set through many trainings
+    return metrics
 
 
 def _suited(config: TrainConfig, samples: int, free: Sequence[str]) -> TrainConfig:

@@ -26,6 +26,7 @@ QUICK_LIMIT = 500
 BOUNDS = (("‖U‖‖W_o‖/m", "product"), ("best metric", "lipschitz"), ("proved lower bound", "lower_bound"))
 PUBLISHED = {
     (40, 0.1): Published(47.38, "legend of Fig. 4a", 0.005, UNKNOWN_TRAINING),
+    (40, 1.0): Published(10.0, "Section 5.1, around", 0.5, UNKNOWN_TRAINING),
     (40, 20.0): Published(3.83, "legend of Fig. 4a", 0.005, UNKNOWN_TRAINING),
 }
 

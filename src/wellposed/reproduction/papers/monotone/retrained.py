@@ -1,4 +1,4 @@
-"""Networks of Figures 1, 4a and 5 under other trainings, as the paper's own is not published."""
+"""Networks of Figures 1, 3, 4a and 5 under other trainings, as the paper's own is not published."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from wellposed.reproduction.cell import Cell, Record
-from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.networks import settings_of
-from wellposed.reproduction.other_trainings import table_of
-from wellposed.reproduction.papers.monotone import VIEWS, deep, dense
+from wellposed.reproduction.other_trainings import Explained, table_of
+from wellposed.reproduction.papers.monotone import certified, deep, dense, errors, risk
+from wellposed.reproduction.papers.monotone.margins import explicit_to_margin, monotone_to_margin
 from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
 
@@ -17,6 +17,9 @@ TRAININGS = ((3, 1e-3), (10, 1e-3), (40, 1e-3), (15, 1e-2))  # epochs, peak of t
 DEPTHS = tuple(int(depth) for depth in deep.PUBLISHED)
 MONOTONICITIES = (0.1, 0.5, 20.0)
 WIDTH = 40
+RATES = (1e-3, 3e-3)  # learning rates of networks that are trained to a margin
+IN_FIGURE_3 = (0.1, 0.5, 20.0)  # m
+DEEPEST = 14
 
 
 def cells(quick: bool) -> list[Cell]:
@@ -27,22 +30,43 @@ def cells(quick: bool) -> list[Cell]:
     monotone = [(dense.dense_network, dense.dense_config(WIDTH, m, 0, quick=quick)) for m in monotonicities]
     kinds: list[tuple[Callable[..., dict[str, object]], TrainConfig]] = [*explicit, *monotone]
     return [
-        Cell(measure, {"config": settings_of(replace(config, epochs=epochs, learning_rate=rate)), "limit": limit})
-        for epochs, rate in trainings
-        for measure, config in kinds
+        *(
+            Cell(measure, {"config": settings_of(replace(config, epochs=epochs, learning_rate=rate)), "limit": limit})
+            for epochs, rate in trainings
+            for measure, config in kinds
+        ),
+        *(() if quick else _to_margin()),
     ]
 
 
-def deep_constants(records: Sequence[Record]) -> View:
-    """Figure 1a, of the records of explicit networks."""
-    return deep.constants(of_task(records, deep.deep_network))
+def _to_margin() -> list[Cell]:
+    """Networks of Figure 3 under every learning rate."""
+    settings = {**risk.extent(False), "seed": 0}
+    monotone = {**settings, "steps": list(risk.STEPS)}
+    return [
+        *(Cell(explicit_to_margin, {**settings, "depth": DEEPEST, "learning_rate": RATES[0]}),),
+        *(Cell(monotone_to_margin, {**monotone, "m": m, "learning_rate": rate}) for m in IN_FIGURE_3 for rate in RATES),
+    ]
 
 
-def dense_constants(records: Sequence[Record]) -> View:
-    """Figure 1b, of the records of monotone networks."""
-    return dense.constants(of_task(records, dense.dense_network))
+def figures() -> dict[str, Explained]:
+    """The figures whose networks are trained otherwise here, by the names of their recipes."""
+    explicit, monotone = _of(deep.deep_network), _of(dense.dense_network)
+    both = _of(deep.deep_network, dense.dense_network)
+    return {
+        "monotone-fig1a": Explained(deep.constants, explicit),
+        "monotone-fig1b": Explained(dense.constants, monotone),
+        "monotone-fig3a": Explained(risk.explicit_bounds, _of(explicit_to_margin)),
+        "monotone-fig3b": Explained(risk.monotone_bounds, _of(monotone_to_margin)),
+        "monotone-fig4a": Explained(certified.view, both),
+        "monotone-fig5": Explained(errors.view, both),
+    }
+
+
+def _of(*measures: Callable[..., dict[str, object]]) -> Callable[[Record], bool]:
+    return lambda record: any(map(record.is_of, measures))
 
 
 def view(records: Sequence[Record]) -> View:
     """Every published quantity under every training."""
-    return [table_of("The same networks under other trainings", VIEWS, records)]
+    return [table_of("The same networks under other trainings", figures(), records)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from wellposed.experiments.graph_folds import (
@@ -71,9 +71,8 @@ def accuracies(graphs: GraphSet, records: Sequence[Record]) -> View:
         values = chosen[line.preset][line.convention].mean(1)
         remark = f"± {line.deviation:.1f} over folds" + (f"; {words}" if (words := summary.remark(line)) else "")
         published = _published(graphs, line.preset) if line.convention == CONVENTIONS[0] else None
-        absolute.append(
-            Quantity(line.convention, f"{line.preset}, accuracy in %", values.tolist(), "higher", published, remark)
-        )
+        row = Quantity(line.convention, f"{line.preset}, accuracy in %", values.tolist(), "higher", published, remark)
+        absolute.append(_explained(row, {name: float(chosen[line.preset][name].mean()) for name in CONVENTIONS[1:]}))
         if line.difference is not None:
             difference = values - chosen[_IMPLICIT][line.convention].mean(1)
             words = "" if line.standard_error is None else f"standard error {line.standard_error:.1f} over folds"
@@ -90,6 +89,19 @@ def accuracies(graphs: GraphSet, records: Sequence[Record]) -> View:
         Table("Paired differences on the same folds and seeds", paired),
         _curves(graphs, runs, summary),
     ]
+
+
+def _explained(row: Quantity, others: Mapping[str, float]) -> Quantity:
+    """A row that deviates, with what the other conventions make of the same runs."""
+    if row.published is None or row.published.incomparable or not row.deviates:
+        return row
+    near = [f"*{name}*, {value:.1f}" for name, value in others.items() if not row.at(value).deviates]
+    said = (
+        f"another convention gives the published value: {'; '.join(near)}"
+        if near
+        else f"no convention gives the published value; the others, {min(others.values()):.1f} to {max(others.values()):.1f}"
+    )
+    return replace(row, remark=f"{row.remark}; of the same runs, {said}")
 
 
 def _published(graphs: GraphSet, preset: str) -> Published:
