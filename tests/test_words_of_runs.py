@@ -57,7 +57,10 @@ def runs(tmp_path_factory):
 def test_folders_that_do_not_exist(words, runs, tmp_path, capsys):
     words = [runs / "one" if word == "RUN" else word for word in words]
     missing = tmp_path / "nowhere"
-    assert f"{missing}: no such folder; give the --out" in output_of(capsys, [*words, missing], 2).err
+    assert (
+        f"{missing}: not a run folder (there is no such folder); give the --out"
+        in output_of(capsys, [*words, missing], 2).err
+    )
     assert not missing.exists()
     assert f"{tmp_path}: not a run folder (no config.toml)" in output_of(capsys, [*words, tmp_path], 2).err
 

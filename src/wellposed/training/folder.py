@@ -125,9 +125,9 @@ def check_is_run(path: Path) -> None:
     Raises:
         CheckpointError: it is missing, or has no settings.
     """
-    found = "not a run folder (no config.toml)" if path.is_dir() else "no such folder"
     if not RunFolder(path).config.exists():
-        raise CheckpointError(f"{path}: {found}; give the --out of `wellposed train`")
+        why = "no config.toml" if path.is_dir() else "there is no such folder"
+        raise CheckpointError(f"{path}: not a run folder ({why}); give the --out of `wellposed train`")
 
 
 def read_environment(path: Path) -> dict[str, Any]:
