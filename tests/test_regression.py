@@ -131,8 +131,11 @@ def test_a_function_is_estimated_and_its_slope_certified(tmp_path, capsys):
     capsys.readouterr()
     assert command(["certify", str(out), "--limit", "100"]) == 0
     assert "root mean squared error" in capsys.readouterr().out
-    for refused in (["certify", str(out), "--deployed"], ["attack", str(out)], ["compare", str(out)]):
+    for refused in (["certify", str(out), "--deployed"], ["attack", str(out)]):
         assert command(refused) == 2 and "accuracy" not in capsys.readouterr().out
+    assert command(["compare", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "slope at most" in shown and "accuracy" not in shown
 
 
 def test_classes_are_not_estimated(tmp_path):

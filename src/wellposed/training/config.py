@@ -49,9 +49,9 @@ your own: an archive FILE.npz with x_train and y_train, a table FILE.csv, or a f
     patience: int = 0
     """Stop after so many epochs without a better score on the validation samples; 0 for never."""
     epochs: int = 20
-    """Passes over the training set."""
+    """Passes over the training set; over few samples of your own, unless this is given, as many as make a thousand steps."""
     batch_size: int = 128
-    """Samples per step."""
+    """Samples per step; of few samples of your own, unless this is given, a tenth."""
     learning_rate: float = 3e-3
     """Peak of the one-cycle schedule of Adam."""
     weight_decay: float = 0.0
