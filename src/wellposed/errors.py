@@ -140,6 +140,8 @@ def check_fields(record: Any, *, finite: bool = True) -> None:
     for entry in dataclasses.fields(record):
         value, hint = getattr(record, entry.name), hints[entry.name]
         check(_fits(value, hint, finite), entry.name, value, f"must be {_named(hint)}{', finite' if finite else ''}")
+        for part in value if isinstance(value, list | tuple) else (value,):
+            _check_size(entry.name, part)
 
 
 def _fits(value: Any, hint: Any, finite: bool) -> bool:
@@ -275,6 +277,10 @@ def check_kind(argument: str, value: object, hint: Any) -> None:
     """
     if not _is_kind(value, hint):  # naming kinds takes longer than telling them
         check(False, argument, value, f"must be {_named(hint)}")
+    _check_size(argument, value)
+
+
+def _check_size(argument: str, value: object) -> None:
     if isinstance(value, Integral):
         check(abs(int(value)) < 2**63, argument, value, "is larger than any size or number here can be")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wellposed.data.files import readable
 from wellposed.data.own.arrays import Samples, as_array
 from wellposed.errors import DataError, InputError, choices
 
@@ -51,11 +52,9 @@ def read_table(
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = [row for row in csv.reader(stream) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV table in UTF-8 ({error})") from error
+    mend = "write it again"
+    with readable(path, "a readable CSV table in UTF-8", mend), path.open(encoding="utf-8-sig", newline="") as stream:
+        lines = [row for row in csv.reader(stream) if row]
     if len(lines) < 2:
         raise DataError(f"{path}: needs a header and at least one row")
     header, rows = [name.strip() for name in lines[0]], lines[1:]
