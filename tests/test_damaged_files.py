@@ -10,37 +10,12 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from harness.damage import DAMAGE, damage
 from harness.mnist_layout import write_images
 from wellposed.cli.main import run
 from wellposed.data import load_file, load_images
 
 pytestmark = [pytest.mark.float32, pytest.mark.filterwarnings("ignore::wellposed.errors.OwnFileWarning")]
-
-
-def flipped(content, place):
-    at = min(int(place * len(content)), len(content) - 1)
-    return content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
-
-
-DAMAGE = {
-    **{
-        f"cut at {share}": (lambda content, share=share: content[: int(share * len(content))])
-        for share in (0.01, 0.2, 0.5, 0.8, 0.99)
-    },
-    **{f"bit at {place}": (lambda content, place=place: flipped(content, place)) for place in (0.0, 0.3, 0.7, 1.0)},
-    "empty": lambda content: b"", "a zip": lambda content: b"PK\x03\x04 and so on", "text": lambda content: b"[1, 2]",
-    "a pickle": lambda content: b"\x80\x04K\x01.",
-    "missing": None, "a folder": None,
-}  # fmt: skip
-
-
-def damage(path, kind):
-    if kind in ("missing", "a folder"):
-        path.unlink()
-        if kind == "a folder":
-            path.mkdir()
-    else:
-        path.write_bytes(DAMAGE[kind](path.read_bytes()))
 
 
 # --- certificates and deployed files: they carry digests ---

@@ -107,8 +107,10 @@ def epochs_of(run: Path) -> list[dict[str, float]]:
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    content = read_json(run / _EPOCHS, "delete the run beside it and measure")
-    found: list[dict[str, float]] = content["epochs"] if isinstance(content, dict) else content  # once without a digest
+    content = read_json(run / _EPOCHS, "delete the run and measure")
+    found = content.get("epochs") if isinstance(content, dict) else content  # a list, before files had digests
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise CheckpointError(f"{run / _EPOCHS}: not what a training writes; delete the run and measure again")
     return found
 
 
