@@ -222,13 +222,10 @@ def test_damaged_results_of_recipes_are_named(kind, tmp_path):
         tmp_path / "recipe.json", {"recipe": "x", "records": [{"task": "a", "settings": {}, "measured": {}}]}, indent=1
     )
     assert epochs_of(tmp_path) == [{"accuracy": 1.0}] and read_result(tmp_path / "recipe.json")[0].task == "a"
-    for file, read in (
-        ("epochs.json", lambda: epochs_of(tmp_path)),
-        ("recipe.json", lambda: read_result(tmp_path / "recipe.json")),
-    ):
+    for file, read in (("epochs.json", epochs_of), ("recipe.json", lambda folder: read_result(folder / "recipe.json"))):
         damage(tmp_path / file, kind)
         with pytest.raises(CheckpointError, match=file):
-            read()
+            read(tmp_path)
 
 
 def test_a_damaged_note_of_the_writer_is_written_anew(digits, capsys):

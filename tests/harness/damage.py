@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from wellposed.errors import WellposedError
 
 CUTS = (0.01, 0.2, 0.5, 0.8, 0.99)
 PLACES = (0.0, 0.3, 0.7, 1.0)
@@ -43,6 +46,16 @@ def damage(path: Path, kind: str) -> None:
     path.unlink()
     if kind == "a folder":
         path.mkdir()
+
+
+def outcome(read: Callable[[], Any]) -> tuple[Any, str]:
+    """What reading gives, and nothing; or None and this library's one line about what is wrong."""
+    try:
+        return read(), ""
+    except WellposedError as error:
+        said = str(error)
+    assert said and "\n" not in said, said
+    return None, said
 
 
 def drawn(seed: str, count: int) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from wellposed.data.files import readable
 from wellposed.data.own.arrays import Samples, as_array
-from wellposed.errors import DataError, InputError, choices
+from wellposed.errors import DataError, InputError
 
 _OTHERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what columns may be separated by in the place of commas
 
@@ -33,7 +33,8 @@ def read_table(
     header, rows = _rows(path)
     if not target:
         raise InputError(f"target='': {path} needs --target, one of its columns {', '.join(header)}")
-    choices("target", target, tuple(header))
+    if target not in header:
+        raise InputError(f"target={target!r}: is no column of {path}, which has {', '.join(header)}")
     place = header.index(target)
     wanted = [row[place].strip() for row in rows]
     names = [name for name in header if name != target]
