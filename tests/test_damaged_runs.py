@@ -60,7 +60,14 @@ READERS = {
     "certificate.json": ["verify", "RUN"], "certificate.safetensors": ["verify", "RUN"],
 }  # fmt: skip
 OWN_READERS = {"data.json": ["certify", "RUN"], "slope.json": ["report", "RUN"]}
-OPTIONAL = {"attacked.json", "adversarial.json", "verified-2.json", "checkpoints/last.ckpt"}
+OPTIONAL = {
+    "environment.json",
+    "certified.json",
+    "attacked.json",
+    "adversarial.json",
+    "verified-2.json",
+    "checkpoints/last.ckpt",
+}
 # Beside results: what is written for people, what only writers read, and the lock.
 NOT_READ = {"report.html", ".writer.lock"}
 

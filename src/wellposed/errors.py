@@ -273,7 +273,8 @@ def check_kind(argument: str, value: object, hint: Any) -> None:
     Args:
         argument: its name.
         value: what was given.
-        hint: the annotation; kinds other than numbers, truth values, texts, None and tuples of these fit everything.
+        hint: the annotation; kinds other than numbers, truth values, texts, None, modules, classes of this library,
+            what is called, and tuples of these fit everything.
     """
     if not _is_kind(value, hint):  # naming kinds takes longer than telling them
         check(False, argument, value, f"must be {_named(hint)}")
@@ -302,10 +303,25 @@ def _is_kind(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         number = Real if hint is float else Integral
         single = getattr(value, "shape", None) == () and callable(getattr(value, "item", None))
-        return isinstance(value.item() if single else value, number) and not isinstance(value, bool)
+        plain = value.item() if single else value
+        return isinstance(plain, number) and not isinstance(value, bool) and plain == plain  # NaN is no number
     if hint is bool:
         return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
-    return _is_instance(value, hint) if hint in (str, types.NoneType) else True
+    return (
+        _is_instance(value, hint)
+        if hint in (str, types.NoneType) or _is_own(hint if origin is None else origin)
+        else True
+    )
+
+
+def _is_own(kind: Any) -> bool:
+    """Whether nothing else stands in for a class: for one of this library, but for protocols; for modules, and what is called."""
+    if kind is Callable:
+        return True
+    own = (
+        inspect.isclass(kind) and kind.__module__.startswith("wellposed.") and not getattr(kind, "_is_protocol", False)
+    )
+    return own or getattr(kind, "__module__", "") == "torch.nn.modules.module"
 
 
 def checked_fields(cls: type[R]) -> type[R]:

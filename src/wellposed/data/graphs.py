@@ -18,7 +18,7 @@ from typing_extensions import override
 from wellposed.data.base import Data
 from wellposed.data.files import ENVIRONMENT_VARIABLE, data_folder, fetch, readable
 from wellposed.data.tasks import Classification, Task
-from wellposed.errors import DataError, check, choices, require
+from wellposed.errors import DataError, check, checked_options, choices, require
 
 FOLDS = 10
 _ANEW = "move the folder away and run again to download the published set"
@@ -110,6 +110,7 @@ class GraphData(Data):
         return {"train": self.train, "validation": self.validation, "test": self.test}[part]
 
 
+@checked_options
 def load_graphs(name: str, data_root: str | Path | None = None, fold: int = 0) -> GraphData:
     """Load a set by name, divided into eight tenths for training, one for validation and one for testing.
 

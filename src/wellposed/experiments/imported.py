@@ -79,13 +79,17 @@ def import_run(
                     f"{file}: the network that it describes could not be solved on the images of {data}, so nothing was written "
                     f"({failure}); are layout, m, gamma and data those that it was trained with?"
                 ) from failure
-    folder = RunFolder(out)
+    _write(RunFolder(out), model, config, {"imported": file.name, "layout": layout, "seconds": 0.0})
+    return RunFolder(out), error
+
+
+def _write(folder: RunFolder, model: nn.Module, config: TrainConfig, circumstances: dict[str, object]) -> None:
+    """The folder of a run whose network came from elsewhere."""
     folder.create()
     folder.clear_results()
     write_config(config, folder.config)
     save_weights(model, config, folder.weights)
-    write_json(folder.environment, {"imported": file.name, "layout": layout, "seconds": 0.0})
-    return folder, error
+    write_json(folder.environment, circumstances)
 
 
 def _config(family: str, options: dict[str, object], data: str) -> TrainConfig:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from wellposed.errors import checked_fields
 from wellposed.operators.graphs import Graphs
 
 
@@ -26,6 +27,7 @@ class NodeSum(nn.Module):
         return total / graphs.sizes.clamp_min(1).to(total.dtype).sqrt()[:, None] if self.by_root else total
 
 
+@checked_fields
 class GraphClassifier(nn.Module):
     """Layers on the symmetrically normalised adjacency, a pooling, and a head.
 
