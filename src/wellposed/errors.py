@@ -273,7 +273,7 @@ def check_kind(argument: str, value: object, hint: Any) -> None:
     Args:
         argument: its name.
         value: what was given.
-        hint: the annotation; kinds other than numbers, truth values, texts, None, modules, classes of this library,
+        hint: the annotation; kinds other than numbers, truth values, texts, None, classes of this library,
             what is called, and tuples of these fit everything.
     """
     if not _is_kind(value, hint):  # naming kinds takes longer than telling them
@@ -315,13 +315,11 @@ def _is_kind(value: Any, hint: Any) -> bool:
 
 
 def _is_own(kind: Any) -> bool:
-    """Whether nothing else stands in for a class: for one of this library, but for protocols; for modules, and what is called."""
-    if kind is Callable:
-        return True
+    """Whether nothing else stands in for a class: for one of this library, but for protocols; for what is called."""
     own = (
         inspect.isclass(kind) and kind.__module__.startswith("wellposed.") and not getattr(kind, "_is_protocol", False)
     )
-    return own or getattr(kind, "__module__", "") == "torch.nn.modules.module"
+    return own or kind is Callable
 
 
 def checked_fields(cls: type[R]) -> type[R]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wellposed.errors import checked_fields
+from wellposed.errors import check_class, checked_fields
 from wellposed.operators.graphs import Graphs
 
 
@@ -38,6 +38,7 @@ class GraphClassifier(nn.Module):
 
     def __init__(self, layers: tuple[nn.Module, ...], head: nn.Module) -> None:
         super().__init__()
+        check_class("head", head, nn.Module, "must be a module")
         self.layers = nn.ModuleList(layers)
         self.head = head
 
