@@ -11,7 +11,7 @@ import lightning
 import pytest
 import torch
 
-import wellposed.reproduction.recipe
+import wellposed.reproduction.running
 from harness.options import WITHOUT_PARSER, commands, help_of, lines, options_of
 from wellposed.cli.commands import COMMANDS
 from wellposed.cli.main import run
@@ -65,7 +65,7 @@ def check_line(line, places, capsys):
     capsys.readouterr()
     with (
         mock.patch.object(lightning.Trainer, "fit", began),
-        mock.patch.object(wellposed.reproduction.recipe, "record_of", began),
+        mock.patch.object(wellposed.reproduction.running, "record_of", began),
         mock.patch("wellposed.benchmarking.fixed_point.contest", began),
         mock.patch("urllib.request.urlopen", side_effect=OSError("offline")),
     ):

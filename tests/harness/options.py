@@ -16,7 +16,6 @@ import tyro
 from wellposed.cli.commands import COMMANDS
 from wellposed.cli.main import run
 from wellposed.cli.reproduce import EXPERIMENTS
-from wellposed.cli.train import FAMILY_NAMES
 from wellposed.models.families import FAMILIES
 
 WITHOUT_PARSER = ("verify", "presets")  # whose options are flags alone
@@ -62,7 +61,7 @@ def commands() -> Iterator[tuple[str, ...]]:
     """The words of every command that has a parser, with a family or an experiment where it needs one."""
     for name in COMMANDS:
         if name == "train":
-            yield from ((name, family) for family in FAMILY_NAMES)
+            yield from ((name, family) for family in FAMILIES)
         elif name == "reproduce":
             yield from ((name, experiment) for experiment in (*EXPERIMENTS, "--quick"))
         elif name not in WITHOUT_PARSER:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wellposed.cli.options import parse, show
 from wellposed.cli.progress import counting
 from wellposed.errors import InputError, choices
+from wellposed.models.families import FAMILIES
 from wellposed.training.shipped import shipped_presets
 from wellposed.training.writer import is_main_process
 
@@ -17,20 +18,14 @@ if TYPE_CHECKING:
     from wellposed.cli.train_options import Train
     from wellposed.training.config import TrainConfig
 
-# Of `wellposed.models.families.FAMILIES`, whose import takes seconds.
-FAMILY_NAMES = (
-    "mondeq", "lben", "nemon", "pcdeq1", "pcdeq2", "orthogonal", "ignn", "mondeq-conv", "mondeq-multi", "lben-conv", "nemon-conv",
-    "pcdeq-conv", "pcdeq-multi", "orthogonal-conv", "deq", "feedforward", "convolutional", "sandwich", "sll", "cayley",
-)  # fmt: skip
-
 
 def train(arguments: list[str]) -> int:
     """``wellposed train [FAMILY]``."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             "usage: wellposed train FAMILY [--preset NAME] [OPTIONS]\n       wellposed train --preset NAME [OPTIONS]\n\n"
-            f"families: {', '.join(FAMILY_NAMES)}\npresets:  {', '.join(shipped_presets())}\n\n"
-            f"wellposed train {FAMILY_NAMES[0]} --help lists all options; a preset's values are their defaults.\n"
+            f"families: {', '.join(FAMILIES)}\npresets:  {', '.join(shipped_presets())}\n\n"
+            f"wellposed train {next(iter(FAMILIES))} --help lists all options; a preset's values are their defaults.\n"
             "wellposed presets says what every preset shows and takes."
         )
         return 0 if arguments else 2
@@ -103,7 +98,7 @@ def _options(arguments: list[str]) -> Train:
     """
     named = None if arguments[0].startswith("-") else arguments[0]
     if named is not None:
-        choices("family", named, FAMILY_NAMES)
+        choices("family", named, tuple(FAMILIES))
     preset, rest = _taken("--preset", arguments if named is None else arguments[1:])
     out, _ = _taken("--out", rest)
     saved = Path(out) / "config.toml" if out is not None and "--resume" in rest else None
@@ -112,9 +107,8 @@ def _options(arguments: list[str]) -> Train:
         choices("preset", preset, tuple(known))
         _check_family(f"preset={preset!r}", known[preset].family, named)
     elif named is None and (saved is None or not saved.exists()):
-        raise InputError(f"family: give one of {', '.join(FAMILY_NAMES)}, a --preset, or --resume with --out of a run")
+        raise InputError(f"family: give one of {', '.join(FAMILIES)}, a --preset, or --resume with --out of a run")
     from wellposed.cli.train_options import Train
-    from wellposed.models.families import FAMILIES
     from wellposed.training.config import TrainConfig, presets, read_config
 
     if preset is not None:

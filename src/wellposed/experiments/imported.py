@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from wellposed.data import ImageData, load_images
-from wellposed.data.images import IMAGE_NAMES
 from wellposed.errors import CheckpointError, GuaranteeError, InputError, NotConvergedError, check, choices
 from wellposed.interop import Published, read_published
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.layers.options import solving_modules
+from wellposed.names import DATA_SETS
 from wellposed.solvers.solution import Status
 from wellposed.training.checkpoint import save_weights
 from wellposed.training.config import TrainConfig, write_config
@@ -58,7 +58,7 @@ def import_run(
         InputError: the images have another size, or another number of classes.
     """
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
-    choices("data", data, IMAGE_NAMES)
+    choices("data", data, DATA_SETS["images"])
     weights = read_published(file, layout, m=m, gamma=gamma, stride=stride)
     images = load_images(data, data_root)
     if weights.raw_grey and len(images.mean) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -70,7 +71,9 @@ def train(
     if is_main_process():
         make_folder(out)
     with one_writer(out), same_generators_and_seed():
-        return _train(config, folder, load_data(config, data_root), resume, done, trainer_options, command)
+        metrics = _train(config, folder, load_data(config, data_root), resume, done, trainer_options, command)
+    gc.collect()  # a trainer is a cycle, and would keep the training set through many trainings
+    return metrics
 
 
 def _found_finished(folder: RunFolder) -> dict[str, float]:

@@ -14,8 +14,8 @@ from wellposed.data.own.arrays import Samples, as_array, classes_tensor, inputs_
 from wellposed.data.tasks import Classification, Regression, Task
 from wellposed.data.vectors import VectorData
 from wellposed.errors import DataError, checked_options, choices
+from wellposed.names import TASKS
 
-TASKS = ("classification", "regression")
 PARTS = ("train", "validation", "test")
 _EVERY = 5  # of this many samples, one goes to the test part where none was given
 

@@ -8,7 +8,6 @@ from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import by_seed, image_classifier
 from wellposed.reproduction.networks import learned_nothing
 from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, RADII, SEEDS, label, settings
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
 SOURCE = "the authors' result files"
@@ -136,15 +135,3 @@ def widths(records: Sequence[Record]) -> View:
         Table("Error and Lipschitz constant by width, γ = 1", table),
         Figure("lben-widths", sentence, "width of the state", "test error, %", series),
     ]
-
-
-RECIPES = (
-    Recipe(
-        "lben-bounds", "lben", "MNIST, error and constant", "test error against the Lipschitz constant over γ", ("mnist",),
-        1.2, False, bound_cells, bounds,
-    ),
-    Recipe(
-        "lben-widths", "lben", "MNIST, width study", "test error and constant over the width at γ = 1", ("mnist",), 0.6,
-        False, width_cells, widths,
-    ),
-)  # fmt: skip
