@@ -20,6 +20,10 @@ RECIPES = (
         ("mnist",), 0.4, False, Later("lben.well_posed", "network_cells"), Later("lben.well_posed", "conditions"),
     ),
     Recipe(
+        "lben-training", "lben", "beside the paper", "the error and width studies under other trainings", ("mnist",), 0.6, False,
+        Later("lben.retrained", "cells"), Later("lben.retrained", "view"), explains=Later("lben.retrained", "figures"),
+    ),
+    Recipe(
         "lben-mnist-conv", "lben", "MNIST, convolutional", "error and constant of 54 channels in two metrics", ("mnist",), 40.0,
         True, Later("lben.digits", "cells"), Later("lben.digits", "view"),
     ),

@@ -27,7 +27,7 @@ EXPLICIT_ENDS = {
     14.0: Published(8.0, "Section 5.2", 0.5),
 }  # orders of magnitude
 MONOTONE = Published(4.0, "Section 5.2, all m", 0.5, upto=6.0)
-UNROLLED = Published(6.0, "Appendix G, order of magnitude", 0.5)
+UNROLLED = Published(6.0, "Appendix G, order of magnitude", 0.5, "neither its network nor its steps α are published")
 ERRORS = Published(6.0, "axes of Fig. 8", 0.25, upto=7.5)
 _NOT_REACHED = "The margin was not reached in time."
 

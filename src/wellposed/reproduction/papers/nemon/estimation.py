@@ -91,7 +91,6 @@ def view(records: Sequence[Record]) -> View:
             "nemon-estimation", "Error of function estimation against the ℓ∞ slope, by λ.",
             "ℓ∞ slope", "root mean squared error",
             [Series("certified", means["slope"], means["error"]), Series("at least", means["lower_bound"], means["error"])],
-            logarithmic_x=True,
         ),
         Figure(
             "nemon-functions", "The function, and what networks with different λ make of it.", "input", "output", curves,
