@@ -163,6 +163,8 @@ def test_any_flipped_bit_of_results_is_seen(count, tmp_path):
     )
     path.write_bytes(content)
     assert read_json(path, "measure")["a"] == [1.5, float("inf")]
+    write_json(path, {})
+    assert read_json(path, "measure") == {}
 
 
 @BITS

@@ -88,6 +88,8 @@ def sealed(content: Any, indent: int | None = None) -> str:
     text = json.dumps(plain, indent=indent, allow_nan=False)
     if not isinstance(plain, dict):
         return text
+    if not plain:  # what is empty has no place for a comma
+        text = json.dumps({NOT_FINITE: {}}, indent=indent)
     body = text.removesuffix("}").rstrip()
     return f'{body}, "{DIGEST}": "{hashlib.sha256(body.encode()).hexdigest()}"}}'
 
