@@ -1,49 +1,18 @@
-"""Every file that a command reads, damaged in every way: one line that names it, or an answer that is right for its bytes."""
+"""Certificates and deployed files carry digests: whatever is damaged of them is named in one line."""
 
 from __future__ import annotations
 
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import wellposed as wp
-from harness.mnist_layout import write_images
+from harness.damage import DAMAGE, damage
 from wellposed.cli.main import run
-from wellposed.data import load_file, load_images
 
-pytestmark = [pytest.mark.float32, pytest.mark.filterwarnings("ignore::wellposed.errors.OwnFileWarning")]
-
-
-def flipped(content, place):
-    at = min(int(place * len(content)), len(content) - 1)
-    return content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
-
-
-DAMAGE = {
-    **{
-        f"cut at {share}": (lambda content, share=share: content[: int(share * len(content))])
-        for share in (0.01, 0.2, 0.5, 0.8, 0.99)
-    },
-    **{f"bit at {place}": (lambda content, place=place: flipped(content, place)) for place in (0.0, 0.3, 0.7, 1.0)},
-    "empty": lambda content: b"", "a zip": lambda content: b"PK\x03\x04 and so on", "text": lambda content: b"[1, 2]",
-    "a pickle": lambda content: b"\x80\x04K\x01.",
-    "missing": None, "a folder": None,
-}  # fmt: skip
-
-
-def damage(path, kind):
-    if kind in ("missing", "a folder"):
-        path.unlink()
-        if kind == "a folder":
-            path.mkdir()
-    else:
-        path.write_bytes(DAMAGE[kind](path.read_bytes()))
-
-
-# --- certificates and deployed files: they carry digests ---
+pytestmark = pytest.mark.float32
 
 
 @pytest.fixture(scope="module")
@@ -81,61 +50,3 @@ def test_verify_refuses_files_of_another_kind(network, tmp_path, capsys):
         assert run(["verify", *map(str, words)]) == 2
         said = capsys.readouterr().err
         assert named in said and said.count("\n") == 1
-
-
-# --- data: what has no redundancy gives an answer for its bytes ---
-
-
-def _archive(folder):
-    rows = np.random.default_rng(0).normal(size=(40, 3))
-    np.savez(folder / "own.npz", x_train=rows, y_train=np.arange(40) % 2)
-    return folder / "own.npz", lambda: load_file(folder / "own.npz"), True
-
-
-def _table(folder):
-    rows = np.random.default_rng(0).normal(size=(40, 2)).round(3).tolist()
-    lines = ["a,b,y", *(f"{a},{b},{k % 2}" for k, (a, b) in enumerate(rows))]
-    (folder / "own.csv").write_text("\n".join(lines), encoding="utf-8")
-    return folder / "own.csv", lambda: load_file(folder / "own.csv", target="y"), False
-
-
-def _pictures(folder):
-    image = pytest.importorskip("PIL.Image")
-    pixels = np.random.default_rng(0)
-    for label in ("cat", "dog"):
-        (folder / "pictures" / label).mkdir(parents=True)
-        for place in range(6):
-            found = image.fromarray(pixels.integers(0, 255, (5, 5), dtype=np.uint8))
-            found.save(folder / "pictures" / label / f"{place}.png")
-    return folder / "pictures" / "cat" / "0.png", lambda: load_file(folder / "pictures"), False
-
-
-def _idx(folder):
-    raw = write_images(folder, {"train": 20, "t10k": 20}, (28, 28))
-    return raw / "train-images-idx3-ubyte.gz", lambda: load_images("mnist", folder), False
-
-
-@pytest.mark.parametrize("kind", DAMAGE)
-@pytest.mark.parametrize("make", [_archive, _table, _pictures, _idx])
-def test_a_damaged_data_file_is_named_or_read_as_it_is(make, kind, tmp_path, monkeypatch):
-    monkeypatch.setattr("urllib.request.urlopen", _offline)
-    path, load, has_redundancy = make(tmp_path)
-    load()
-    damage(path, kind)
-    if has_redundancy and "cut" in kind:
-        with pytest.raises(wp.WellposedError, match=path.name):
-            load()
-        return
-    try:
-        found = load()
-    except wp.WellposedError as error:
-        said = str(error)
-    else:
-        said = f"{path.name} {found!r}"
-        assert torch.isfinite(found.train_x).all()
-        assert kind not in ("empty", "a zip", "text", "a pickle")
-    assert path.name in said or kind in ("missing", "a folder"), said
-
-
-def _offline(*_, **__):
-    raise OSError("offline")

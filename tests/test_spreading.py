@@ -26,6 +26,7 @@ from wellposed.experiments.spreading import spread
 from wellposed.experiments.verdict_journal import VerdictJournal
 from wellposed.experiments.verification import Verified, read_verified, verify_run
 from wellposed.network import materialise
+from wellposed.training.files import sealed, unsealed
 from wellposed.verification import verifier_of
 
 pytestmark = pytest.mark.float32
@@ -143,12 +144,12 @@ def test_a_journal_of_another_network_is_not_used(run, expected, calls, same):
     with pytest.raises(KeyboardInterrupt):
         verified(run, done=stopping_after(20))
     head, line = journal_of(run).read_text().splitlines()
-    about, outcome = json.loads(head), json.loads(line)
+    about, outcome = unsealed(head.encode()), unsealed(line.encode())
     assert set(about) == {"weights_sha256", "data_sha256", "norm", "radii", "seconds"}
     if not same:
         about["weights_sha256"] = "of another network"
     outcome["status"] = [["unknown"] * 20] * 2
-    journal_of(run).write_text(f"{json.dumps(about)}\n{json.dumps(outcome)}\n")
+    journal_of(run).write_text(f"{sealed(about)}\n{sealed(outcome)}\n")
     found = verified(run)
     assert (verdicts_of(found) == verdicts_of(expected)) == (not same)
     assert calls == [20] * (4 if same else 5)

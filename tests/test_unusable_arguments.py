@@ -7,17 +7,53 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from harness.unusable import SUBJECTS, calls, must_be_refused, names, refusal
+from harness.unusable import (
+    MODULES,
+    NOT_CALLED,
+    SUBJECTS,
+    calls,
+    must_be_refused,
+    names,
+    refusal,
+    valid_call,
+    without_values,
+)  # fmt: skip
 from wellposed import testing
 
 pytestmark = pytest.mark.float32
+NEED_MORE = {"train", "load_graphs", "auto_attack"}  # time, or files
 SLOW = {("certify", "norm"), ("train", "model")}  # of which usable values are tried elsewhere
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Files go to a folder of the test, and nothing is fetched."""
+    monkeypatch.chdir(tmp_path)
+
+    def offline(*_, **__):
+        raise OSError("offline")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setenv("WELLPOSED_DATA", str(tmp_path))
+
+
+def test_every_public_callable_has_a_valid_call():
+    assert len(SUBJECTS) > 100 and {"train", "save", "worst_logits", "load_file", "NEMONFamily"} <= set(SUBJECTS)
+    assert {name: missing for name in SUBJECTS if (missing := without_values(name))} == {}
+    known = {*vars(wp), *wp.__all__, *(name for module in MODULES for name in vars(module))}
+    assert known >= NOT_CALLED and not NOT_CALLED & set(SUBJECTS)
+
+
+@pytest.mark.parametrize("subject", [name for name in SUBJECTS if name not in NEED_MORE])
+def test_valid_calls_are_taken(subject):
+    valid_call(subject)
+
+
+@pytest.mark.parametrize("all_values", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("subject", [name for name in SUBJECTS if name != "train"])
-def test_an_unusable_argument_is_named(subject):
-    for call in calls():
-        if call.subject != subject or (call.subject, call.argument) in SLOW:
+def test_an_unusable_argument_is_named(subject, all_values):
+    for call in calls(subject, all_values=all_values):
+        if (call.subject, call.argument) in SLOW:
             continue
         said = refusal(call)
         if said is None:

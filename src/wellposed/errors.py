@@ -140,6 +140,8 @@ def check_fields(record: Any, *, finite: bool = True) -> None:
     for entry in dataclasses.fields(record):
         value, hint = getattr(record, entry.name), hints[entry.name]
         check(_fits(value, hint, finite), entry.name, value, f"must be {_named(hint)}{', finite' if finite else ''}")
+        for part in value if isinstance(value, list | tuple) else (value,):
+            _check_size(entry.name, part)
 
 
 def _fits(value: Any, hint: Any, finite: bool) -> bool:
@@ -271,10 +273,15 @@ def check_kind(argument: str, value: object, hint: Any) -> None:
     Args:
         argument: its name.
         value: what was given.
-        hint: the annotation; kinds other than numbers, truth values, texts, None and tuples of these fit everything.
+        hint: the annotation; kinds other than numbers, truth values, texts, None, classes of this library,
+            what is called, and tuples of these fit everything.
     """
     if not _is_kind(value, hint):  # naming kinds takes longer than telling them
         check(False, argument, value, f"must be {_named(hint)}")
+    _check_size(argument, value)
+
+
+def _check_size(argument: str, value: object) -> None:
     if isinstance(value, Integral):
         check(abs(int(value)) < 2**63, argument, value, "is larger than any size or number here can be")
 
@@ -296,10 +303,23 @@ def _is_kind(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         number = Real if hint is float else Integral
         single = getattr(value, "shape", None) == () and callable(getattr(value, "item", None))
-        return isinstance(value.item() if single else value, number) and not isinstance(value, bool)
+        plain = value.item() if single else value
+        return isinstance(plain, number) and not isinstance(value, bool) and plain == plain  # NaN is no number
     if hint is bool:
         return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
-    return _is_instance(value, hint) if hint in (str, types.NoneType) else True
+    return (
+        _is_instance(value, hint)
+        if hint in (str, types.NoneType) or _is_own(hint if origin is None else origin)
+        else True
+    )
+
+
+def _is_own(kind: Any) -> bool:
+    """Whether nothing else stands in for a class: for one of this library, but for protocols; for what is called."""
+    own = (
+        inspect.isclass(kind) and kind.__module__.startswith("wellposed.") and not getattr(kind, "_is_protocol", False)
+    )
+    return own or kind is Callable
 
 
 def checked_fields(cls: type[R]) -> type[R]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
+import random
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,8 @@ import torch
 from torch import nn
 
 import wellposed as wp
-from wellposed import attacks, data, losses
+from wellposed import activations, attacks, certificates, data, deployment, interop, losses, models, verification
+from wellposed.operators import Dense
 
 UNUSABLE: dict[str, Any] = {
     "nan": math.nan, "inf": math.inf, "-1": -1, "0": 0, "1.5": 1.5, "True": True, "text": "x", "None": None, "empty": (),
@@ -42,6 +47,24 @@ VALID: dict[str, Callable[[], Any]] = {
     "task": lambda: "classification", "TrainingModule.task": lambda: data.Classification(2), "arrays": lambda: _arrays(),
     "factor": lambda: 0.5, "name": lambda: "noise", "load_images.name": lambda: "digits",
     "load_vectors.name": lambda: "function-estimation", "from_arrays.name": lambda: "arrays",
+    "operator": lambda: Dense(0.1 * torch.eye(3)), "m": lambda: 0.5, "slopes": lambda: (0.0, 1.0), "floor": lambda: 0.1,
+    "thompson": lambda: 0.5, "activation": lambda: activations.activation("relu"),
+    "PositiveConcave.operator": lambda: Dense(0.1 * torch.ones(3, 3)),
+    "PositiveConcave.activation": lambda: activations.activation("tanh"),
+    "injection": lambda: nn.Linear(3, 4), "constraint": lambda: wp.MonDEQ(3, 4).constraint,
+    "certificate": lambda: _certificate(), "model_path": lambda: _saved() / "model.onnx",
+    "certificate_path": lambda: _saved() / "certificate.json", "path": lambda: Path("a.onnx"), "folder": lambda: _saved(),
+    "save.folder": lambda: Path("folder"),
+    "load_file.path": lambda: _table(), "load_graphs.name": lambda: "MUTAG",
+    "auto_attack.images": lambda: torch.rand(2, 1, 8, 8),
+    "auto_attack.model": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 2)),
+    "auto_attack.labels": lambda: torch.tensor([0, 1]),
+    "PositiveVerifier.model": lambda: nn.Sequential(wp.PcDEQ(3, 4), nn.Linear(4, 2)).eval(),
+    "classifier.body": lambda: (nn.Linear(3, 2),),
+    "read_published.path": lambda: _weights(), "read_dense.path": lambda: _weights(), "layout": lambda: "locuslab-mondeq",
+    "sigma": lambda: activations.activation("relu"), "module": lambda: nn.ReLU(), "layers": lambda: (wp.ImplicitGraph(3, 4),),
+    "head": lambda: nn.Linear(4, 2), "outputs": lambda: 2, "Smooth.name": lambda: "own", "function": lambda: torch.tanh,
+    "slope": lambda: lambda value: 1 - torch.tanh(value) ** 2,
 }  # fmt: skip
 
 
@@ -62,6 +85,42 @@ def _model() -> nn.Module:
     return nn.Sequential(wp.MonDEQ(3, 4), nn.Linear(4, 2)).eval()
 
 
+@functools.cache
+def _place() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def _saved() -> Path:
+    """A network folder."""
+    _certificate()
+    return Path(_place().name) / "network"
+
+
+@functools.cache
+def _certificate() -> wp.Certificate:
+    """The certificate of the network in that folder."""
+    return wp.certify(wp.save(_model(), Path(_place().name) / "network", input_shape=(3,)))
+
+
+@functools.cache
+def _table() -> Path:
+    """A file of a user's own."""
+    path = Path(_place().name) / "own.npz"
+    np.savez(path, **_arrays())
+    return path
+
+
+@functools.cache
+def _weights() -> Path:
+    """Published weights."""
+    path, layer = Path(_place().name) / "a.pt", "mon.linear_module"
+    shapes = {"U.weight": (3, 4), "U.bias": (3,), "A.weight": (3, 3), "B.weight": (3, 3)}
+    tensors = {f"{layer}.{name}": torch.ones(shape) for name, shape in shapes.items()}
+    torch.save({**tensors, "Wout.weight": torch.ones(2, 3), "Wout.bias": torch.ones(2)}, path)
+    return path
+
+
 def _arrays() -> dict[str, Any]:
     rows = np.random.default_rng(0).normal(size=(20, 3))
     return {"x_train": rows, "y_train": np.arange(20) % 2}
@@ -71,24 +130,38 @@ def _set() -> Any:
     return data.from_arrays(_arrays())
 
 
-SUBJECTS: dict[str, Callable[..., Any]] = {
-    **{
-        name: getattr(wp, name)
-        for name in (
-            "Adaptive", "Anderson", "Averaged", "Broyden", "ConvLBEN", "ConvMonDEQ", "ConvNEMON", "ConvOrthogonalDEQ",
-            "ConvPcDEQ", "Contraction", "DEQ", "DouglasRachford", "Exact", "ForwardBackward", "Graphs", "GroupSort",
-            "ImplicitGraph", "LBEN", "MonDEQ", "MultiScaleMonDEQ", "NEMON", "NewtonKrylov", "Normalize", "OrthogonalConv2d",
-            "OrthogonalDEQ", "OrthogonalLinear", "PcDEQ", "PeacemanRachford", "Phantom", "Residual", "SLL", "Sandwich",
-            "TrainingData", "TrainingModule", "UnitPool2d", "Verifier", "activation", "certify", "deployable", "embed",
-            "fixed_point", "materialise", "normalised", "pac_bayes", "perturbation_bound", "well_posedness", "witness", "wrap",
-            "train",
-        )
-    },
-    **{name: getattr(losses, name) for name in ("margin_logits", "certified_margins", "product_of_norms", "worst_logits")},
-    **{name: getattr(data, name) for name in ("from_arrays", "load_images", "load_vectors")},
-    **{name: getattr(attacks, name) for name in ("adversarial_distances",)},
-    **{family.__name__: family for family in wp.families.FAMILIES.values()},
+# Records that functions of the library give, parts that its inner loops make, and helpers that modules import: nobody else calls
+# them. What bounds and classes are registered is of the whole program, and is tested where that is undone.
+NOT_CALLED = {
+    "AffineProblem", "Block", "Bordered", "Bound", "Certificate", "Concavity", "DenseWeights", "DiagonalLinear", "Embedding",
+    "GraphData", "ImageData", "Network", "NetworkFolder", "Own", "PacBayesBound", "PartlyLinear", "register", "register_bound",
+    "unregister_bound",
+    "Projected", "Published", "Solution", "Source", "Status", "TensorData", "TorchForm", "Trained", "TwoEquilibria", "VectorData",
+    "Verdict", "WellPosedness", "Witness", "Wrapped", "check_labels",
 }  # fmt: skip
+# Sub-modules that programs use beside the package itself.
+MODULES = (losses, data, attacks, interop, deployment, activations, verification, models, certificates)
+
+
+def public() -> dict[str, Callable[..., Any]]:
+    """Every public function and class that users call: of the package, of the sub-modules that programs use, and the families.
+
+    Errors, abstract classes and the names of `NOT_CALLED` are left out.
+    """
+    found = {name: getattr(wp, name) for name in wp.__all__}
+    found |= {name: part for module in MODULES for name, part in vars(module).items() if not name.startswith("_")}
+    found |= {family.__name__: family for family in wp.families.FAMILIES.values()}
+    return {name: part for name, part in found.items() if name not in NOT_CALLED and _is_called(part)}
+
+
+def _is_called(part: Any) -> bool:
+    place = getattr(part, "__module__", "")
+    if not callable(part) or not place.startswith("wellposed.") or place == "wellposed.errors":
+        return False
+    return not inspect.isclass(part) or not (issubclass(part, Exception) or inspect.isabstract(part))
+
+
+SUBJECTS = public()
 
 SKIPPED = {"device", "dtype", "options", "done", "is_fooled", "trainer", "loss", "args", "root", "source", "kwargs"}
 
@@ -108,12 +181,23 @@ class Call:
         return function(**{**given, self.argument: UNUSABLE[self.value]})
 
 
-def calls() -> Iterator[Call]:
-    """Every subject with every argument and every unusable value."""
-    for subject in SUBJECTS:
-        for argument in _parameters(subject):
-            if argument not in SKIPPED:
-                yield from (Call(subject, argument, value) for value in UNUSABLE)
+def without_values(subject: str) -> list[str]:
+    """Arguments that a subject needs and for which there is no valid value here."""
+    return [name for name in _needed(subject) if _valid(subject, name) is None]
+
+
+def valid_call(subject: str) -> Any:
+    """The result of a subject with valid arguments."""
+    return SUBJECTS[subject](**{name: _valid(subject, name)() for name in _needed(subject)})
+
+
+def calls(subject: str, *, all_values: bool) -> Iterator[Call]:
+    """A subject with every argument and every unusable value, or with those that nothing takes and two more that are drawn."""
+    for argument in _parameters(subject):
+        if argument not in SKIPPED:
+            found = [Call(subject, argument, value) for value in UNUSABLE]
+            drawn = random.Random(f"{subject} {argument}").sample(found, 2)
+            yield from (call for call in found if all_values or call in drawn or must_be_refused(call))
 
 
 def _parameters(subject: str) -> dict[str, inspect.Parameter]:
@@ -141,6 +225,7 @@ def names(call: Call, message: str) -> bool:
 
 _CALLED = {
     ("activation", "which"): "activation", ("load_images", "name"): "data", ("load_vectors", "name"): "data",
+    ("load_graphs", "name"): "data", ("load_graphs", "data_root"): "--data-root", ("save", "norms"): "norm",
 }  # fmt: skip
 
 
@@ -149,7 +234,8 @@ def must_be_refused(call: Call) -> bool:
     return call.value in ("nan", "an object", "a list of text") and (call.subject, call.argument) not in _TAKE_ANYTHING
 
 
-_TAKE_ANYTHING = {("load_images", "data_root")}  # for a set that needs no files
+# For a set that needs no files; questions whose answer is then no; names of what users define.
+_TAKE_ANYTHING = {("load_images", "data_root"), ("of_module", "module"), ("name_of", "sigma")}
 
 
 def refusal(call: Call) -> str | None:

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from wellposed.activations.base import Activation
 from wellposed.activations.knowledge import Concavity, TorchForm
-from wellposed.errors import InputError, check
+from wellposed.errors import InputError, check, checked_fields
 
 F: Any = functional  # its functions have many signatures
 
@@ -63,6 +63,7 @@ class ReLU(Activation):
         return torch.minimum(gap, gap * torch.sign(output))
 
 
+@checked_fields
 @dataclass(frozen=True)
 class LeakyReLU(Activation):
     """``v`` for v ≥ 0 and ``negative_slope·v`` below, with 0 < negative_slope ≤ 1."""
@@ -111,6 +112,7 @@ class LeakyReLU(Activation):
         return torch.where(value >= 0, value, slope * value)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Clamp(Activation):
     """Clamping to [low, high], of which either may be infinite: a projection, so its resolvent is itself at every step."""

@@ -14,12 +14,13 @@ from typing_extensions import override
 
 from wellposed.activations.base import Activation
 from wellposed.activations.knowledge import Concavity, TorchForm
-from wellposed.errors import InputError
+from wellposed.errors import InputError, checked_fields
 from wellposed.numerics.outward import enlarged, error_of
 
 F: Any = functional  # its functions have many signatures
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Smooth(Activation):
     """A smooth activation given by its function, derivative and, where known, derivative in terms of the output.

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.leaving import unchanged
-from wellposed.errors import InputError, check, require
+from wellposed.certificates.radius import check_labels
+from wellposed.errors import InputError, check, checked_options, require
 from wellposed.numerics.norm import norm_named
 
+_LEAST = 5  # rows of an image, of which Square takes fifths
 _WITHIN = 1.0 - 1e-6  # float32 goes a little beyond the radius that it is told
 _NORMS = {"1": "L1", "2": "L2", "inf": "Linf"}
 
 
+@checked_options
 def auto_attack(
     model: nn.Module,
     images: Tensor,
@@ -61,6 +64,13 @@ def _attacked(
     check(0.0 < radius < math.inf, "radius", radius, "must be positive and finite")
     if images.ndim != 4 or not len(images):
         raise InputError(f"images: have shape {tuple(images.shape)}; need some of (batch, channels, height, width)")
+    if norm != "inf" and min(images.shape[2:]) < _LEAST:
+        raise InputError(
+            f"images: have shape {tuple(images.shape)}; Square takes {_LEAST}×{_LEAST} pixels or more in this norm"
+        )
+    check_labels(labels, len(images))
+    for name, value in (("steps", steps), ("queries", queries)):
+        check(value >= 1, name, value, "must be at least 1")
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
     check(classes >= 2, "model", f"{classes} logit", "must tell two classes apart")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.attacks.search import Judge, Search
-from wellposed.errors import checked_options, choices, require
+from wellposed.certificates.radius import check_labels
+from wellposed.errors import check_number, checked_options, choices, require
 from wellposed.numerics.norm import Norm, norm_named
 
 _BATCH = 1000
@@ -69,6 +71,9 @@ def plain_distances(
     choices("name", name, tuple(PLAIN))
     norms, perturbed = PLAIN[name]
     norm = norm_named(norm, norms)
+    check_labels(labels, len(x))
+    for radius in radii:
+        check_number("radii", radius, 0.0, math.inf, "must be positive and finite")
     judge = is_fooled or (lambda images, truth: model(images).argmax(1) != truth)
     found = []
     with torch.random.fork_rng():

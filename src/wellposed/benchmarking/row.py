@@ -75,5 +75,5 @@ class Record:
             content = json.loads(path.read_text(encoding="utf-8"))
             rows = tuple(Row(**row) for row in content["rows"])
             return cls(content["benchmark"], content["environment"], rows)
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: is no record of a benchmark ({error}); run `wellposed bench` again") from error

@@ -29,9 +29,14 @@ def bench(arguments: list[str]) -> int:
     options = parse(Bench, arguments, "wellposed bench")
     from wellposed.benchmarking.benchmark import Options
     from wellposed.benchmarking.collection import BENCHMARKS, run_benchmarks
+    from wellposed.benchmarking.contestant import source_of
     from wellposed.benchmarking.tables import as_markdown
+    from wellposed.training.files import make_folder
 
     check(options.threads in (None, 1), "threads", options.threads, "benchmarks run on one thread")
+    if options.against is not None:
+        source_of(options.against)  # which refuses what is no checkout before hours are spent
+    make_folder(options.out)
     how = Options(options.quick, options.against)
     with counting("rows measured", quiet=options.json) as done:
         # Folders are each machine's own.

@@ -83,6 +83,8 @@ def certify(arguments: list[str]) -> int:
             limit=options.limit,
         )  # fmt: skip
         return show(asdict(found), as_text(found), options)
+    if options.target:
+        raise InputError(f"target={options.target!r}: is for a network folder and a table; a run knows its column")
     with one_writer(options.run):
         about = about_run(options.run)
         if about.inputs == "graphs":

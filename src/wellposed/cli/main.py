@@ -73,10 +73,23 @@ def _dispatched(arguments: list[str]) -> int:
 
         print(f"wellposed {wellposed.__version__}")
         return 0
+    _refuse_empty(arguments)
     from wellposed.cli.commands import command
 
     name, *rest = arguments
     return command(name)(rest)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse empty words, as of a variable of the shell that is not set."""
+    for place, word in enumerate(arguments):
+        name, separator, value = word.partition("=")
+        if not word:
+            raise InputError(
+                f"arguments: what follows {' '.join(arguments[:place])!r} is empty; give a value, or leave it out"
+            )
+        if name.startswith("--") and separator and not value:
+            raise InputError(f"{name}: is empty; give a value, or leave it out")
 
 
 def _failed(error: object, code: int) -> int:

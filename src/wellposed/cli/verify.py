@@ -14,6 +14,7 @@ _OTHER_WEIGHTS = (
     "exported anew, these are not to the byte the ONNX file that the certificate is about: other weights, or another version "
     "or number of threads; verify the model.onnx beside the certificate"
 )
+_HELP = "wellposed verify --help explains them"
 _USAGE = """usage: wellposed verify [--exact] CERTIFICATE.json MODEL.onnx
        wellposed verify [--exact] CERTIFICATE.json RUN/weights.safetensors
        wellposed verify [--exact] FOLDER
@@ -34,12 +35,12 @@ def verify(arguments: list[str]) -> int:
     names = [argument for argument in arguments if not argument.startswith("-")]
     unknown = set(arguments) - set(names) - {"--exact"}
     if unknown:
-        raise OptionError(f"verify has no option {', '.join(sorted(unknown))}; it has --exact\n{_USAGE}")
+        raise OptionError(f"verify has no option {', '.join(sorted(unknown))}; it has --exact; {_HELP}")
     exact = ["--exact"] if "--exact" in arguments else []
     if len(names) == 1 and Path(names[0]).is_dir():
         return _verify_folder(Path(names[0]), exact)
     if len(names) != 2:
-        raise InputError(f"verify: needs two files, CERTIFICATE.json and MODEL.onnx; got {len(names)}\n{_USAGE}")
+        raise InputError(f"verify: needs two files, CERTIFICATE.json and MODEL.onnx; got {len(names)}; {_HELP}")
     for name in names:
         if not Path(name).is_file():
             raise InputError(f"{name}: no such file; `wellposed certify RUN` writes certificate.json and model.onnx")

@@ -6,7 +6,6 @@ import hashlib
 import io
 import tempfile
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing_extensions import override
 from wellposed.data.base import Data
 from wellposed.data.files import ENVIRONMENT_VARIABLE, data_folder, fetch, readable
 from wellposed.data.tasks import Classification, Task
-from wellposed.errors import DataError, check, choices, require
+from wellposed.errors import DataError, check, checked_options, choices, require
 from wellposed.names import FOLDS
 
 _ANEW = "move the folder away and run again to download the published set"
@@ -111,6 +110,7 @@ class GraphData(Data):
         return {"train": self.train, "validation": self.validation, "test": self.test}[part]
 
 
+@checked_options
 def load_graphs(name: str, data_root: str | Path | None = None, fold: int = 0) -> GraphData:
     """Load a set by name, divided into eight tenths for training, one for validation and one for testing.
 
@@ -178,7 +178,7 @@ def _download(name: str, folder: Path, missing: Path) -> None:
         for member in archive.namelist():
             if Path(member).name.startswith(f"{name}_") and member.endswith(".txt"):
                 (folder / Path(member).name).write_bytes(archive.read(member))
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # broken archives fail in many ways
         raise DataError(
             f"{missing}: not found, and downloading {name}.zip failed ({error}). Put the files there, or point --data-root or "
             f"{ENVIRONMENT_VARIABLE} to a folder that has TUDataset/{name}/raw/{missing.name}"

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.errors import checked_fields
 
+
+@checked_fields
 @dataclass(frozen=True)
 class Task(ABC):
     """What the outputs of a network are compared with, and how.
@@ -115,6 +118,7 @@ class Classification(Task):
         return int(torch.bincount(targets).max()) / len(targets)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Regression(Task):
     """Outputs are numbers to come close to: targets are floating point, shape (batch, outputs).

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from wellposed.data import ImageData, load_images
-from wellposed.errors import CheckpointError, GuaranteeError, InputError, NotConvergedError, check
+from wellposed.errors import CheckpointError, GuaranteeError, InputError, NotConvergedError, check, choices
 from wellposed.interop import Published, read_published
 from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.layers.options import solving_modules
+from wellposed.names import DATA_SETS
 from wellposed.solvers.solution import Status
 from wellposed.training.checkpoint import save_weights
 from wellposed.training.config import TrainConfig, write_config
@@ -57,6 +58,7 @@ def import_run(
         InputError: the images have another size, or another number of classes.
     """
     check(limit is None or limit >= 1, "limit", limit, "must be at least 1")
+    choices("data", data, DATA_SETS["images"])
     weights = read_published(file, layout, m=m, gamma=gamma, stride=stride)
     images = load_images(data, data_root)
     if weights.raw_grey and len(images.mean) == 1:
@@ -77,13 +79,17 @@ def import_run(
                     f"{file}: the network that it describes could not be solved on the images of {data}, so nothing was written "
                     f"({failure}); are layout, m, gamma and data those that it was trained with?"
                 ) from failure
-    folder = RunFolder(out)
+    _write(RunFolder(out), model, config, {"imported": file.name, "layout": layout, "seconds": 0.0})
+    return RunFolder(out), error
+
+
+def _write(folder: RunFolder, model: nn.Module, config: TrainConfig, circumstances: dict[str, object]) -> None:
+    """The folder of a run whose network came from elsewhere."""
     folder.create()
     folder.clear_results()
     write_config(config, folder.config)
     save_weights(model, config, folder.weights)
-    write_json(folder.environment, {"imported": file.name, "layout": layout, "seconds": 0.0})
-    return folder, error
+    write_json(folder.environment, circumstances)
 
 
 def _config(family: str, options: dict[str, object], data: str) -> TrainConfig:

@@ -104,6 +104,7 @@ def write_report(
     """
     folder, about = RunFolder(run), about_run(run)
     said = _on_classes(run, radii) if about.has_logits else _on_estimates(run)
+    examples = pairs(folder.adversarial, about.classes)
     config, data, model = load_run(run, data_root, own_data)
     page = render(
         "report.html.jinja",
@@ -114,7 +115,7 @@ def write_report(
         header=said.header,
         tables=said.tables,
         pictures=plots.written(run, _drawings(run, about, data, model)),
-        pairs=pairs(folder.adversarial, about.classes),
+        pairs=examples,
         blocks=_blocks(said, model),
         provenance=provenance(run, config, data, model, command),
         config=folder.config.read_bytes().decode(errors="backslashreplace"),

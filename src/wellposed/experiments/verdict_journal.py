@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.experiments.image_verdicts import Outcome
-from wellposed.training.files import unwritable
+from wellposed.training.files import sealed, unsealed, unwritable
 
 
 class VerdictJournal:
     """A file of JSON lines: first what the verdicts are about, then the outcome of a few images on each line.
 
-    The file may be cut anywhere, as it is when its writer is killed: a line that was not finished is not counted. A file about
+    Every line has its digest. The file may be cut anywhere, as it is when its writer is killed: a line that was not finished, or
+    is damaged, is not counted. A file about
     something else is begun anew.
 
     Args:
@@ -33,7 +33,7 @@ class VerdictJournal:
         self._outcomes = dict(_outcomes(lines))
         if _parsed(head) != about:
             self._outcomes = {}
-            self._write("w", json.dumps(about) + "\n")
+            self._write("w", sealed(about) + "\n")
         elif lines[-1:] != [b""]:
             self._write("a", "\n")
 
@@ -54,7 +54,7 @@ class VerdictJournal:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        self._write("a", json.dumps({"first": first, **asdict(outcome)}) + "\n")
+        self._write("a", sealed({"first": first, **asdict(outcome)}) + "\n")
 
     def remove(self) -> None:
         """Remove the file: everything that it holds is in a result."""
@@ -78,6 +78,6 @@ def _outcomes(lines: list[bytes]) -> Iterator[tuple[int, Outcome]]:
 
 def _parsed(line: bytes) -> Any:
     try:
-        return json.loads(line)
-    except ValueError:
+        return unsealed(line, needs_digest=True)
+    except (ValueError, RecursionError):
         return None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from wellposed.errors import checked_fields
 from wellposed.guarantee.base import Comparison, Guarantee
 from wellposed.guarantee.majorant import Majorant, gaps, majorant
 from wellposed.guarantee.plan import Algorithms, Plan, S
@@ -17,6 +18,7 @@ from wellposed.guarantee.typical import Typical, spectral_radius
 from wellposed.operators import Operator
 
 
+@checked_fields
 class Componentwise(Sensitivity):
     """Existence, uniqueness and componentwise sensitivity from μ_∞,η(W) < 1 for some weights η.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.errors import GuaranteeError, check
+from wellposed.errors import GuaranteeError, check, checked_fields
 from wellposed.guarantee.base import Guarantee
 from wellposed.guarantee.plan import Algorithms, Plan, S
 from wellposed.numerics.euclidean import euclidean
@@ -18,6 +18,7 @@ from wellposed.numerics.verified import spectral_norm_upper_bound, symmetric_par
 from wellposed.operators import Operator
 
 
+@checked_fields
 class StronglyMonotone(Guarantee):
     """``Λ^½(I − W)Λ^−½ ⪰ m·I`` with an activation of slopes in [0, 1] (Winston & Kolter 2020, Theorem 1; Revay et al. 2020).
 

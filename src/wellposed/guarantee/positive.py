@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import Activation
+from wellposed.errors import checked_fields
 from wellposed.guarantee.base import Comparison, Guarantee
 from wellposed.guarantee.majorant import Majorant, majorant
 from wellposed.guarantee.plan import Plan
@@ -35,6 +36,7 @@ _FLOOR_STEPS = 8  # of Picard's iteration, whose iterates from zero are all belo
 _LARGEST = 1e30  # a bound that no tolerance accepts
 
 
+@checked_fields
 class PositiveConcave(Sensitivity):
     """Uniqueness on the nonnegative orthant, convergence of Picard's iteration from zero, and exact sensitivity.
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.errors import CheckpointError, check
+from wellposed.errors import CheckpointError, check, checked_options
 from wellposed.interop.files import Tensors, check_layout, names_of_linear, read_layout, take
 from wellposed.interop.published import Published, bound_of, needed, relative_margin
 
@@ -63,6 +63,7 @@ class DenseWeights:
         return f"DenseWeights({self.free.family}: {inputs} inputs, {units} units, {len(self.output)} outputs)"
 
 
+@checked_options
 def read_dense(path: Path, layout: str, *, m: float, gamma: float | None = None) -> DenseWeights:
     """Read a checkpoint.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -80,6 +79,8 @@ def _numbers(path: Path, name: str, tensor: Tensor) -> Tensor:
 
 
 def _torch(path: Path) -> Tensors:
+    if broken := _broken(path):
+        raise CheckpointError(f"{path}: {broken}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files fail in many ways
@@ -96,18 +97,23 @@ def _torch(path: Path) -> Tensors:
     return content
 
 
+def _broken(path: Path) -> str:
+    """What is wrong with an archive, whose checksums torch does not look at; empty where nothing is, or it is none."""
+    with path.open("rb") as stream:
+        if stream.read(2) != b"PK":
+            return ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except Exception as error:  # broken files fail in many ways
+        return f"a truncated or corrupted zip archive ({_brief(error)})"
+    return f"a corrupted zip archive: the checksum of {broken!r} is wrong" if broken is not None else ""
+
+
 def _reason(path: Path, error: Exception) -> str:
     """Why a file was not loaded, in words."""
     with path.open("rb") as stream:
         start = stream.read(9)
-    if start[:2] == b"PK":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()
-        except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
-            return f"a truncated or corrupted zip archive ({_brief(error)})"
-        if broken is not None:
-            return f"a corrupted zip archive: the checksum of {broken!r} is wrong"
     if start[8:] == b"{":
         return "a file of safetensors, not of torch.save; load it with safetensors.torch and save the dictionary with torch.save"
     if isinstance(error, pickle.UnpicklingError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wellposed.errors import InputError, check
+from wellposed.errors import InputError, check, checked_options
 from wellposed.interop import bounded_convolutions, chains, convolutional, dense, non_euclidean, positive
 from wellposed.interop.files import Tensors, check_layout, read_layout
 from wellposed.interop.published import Published, bound_of
@@ -24,6 +24,7 @@ def _others(m: float, gamma: float | None, stride: int) -> dict[str, Callable[[T
 LAYOUTS = (*dense.LAYOUTS, *_others(1.0, None, 1))
 
 
+@checked_options
 def read_published(
     path: Path, layout: str, *, m: float, gamma: float | None = None, stride: int | None = None
 ) -> Published:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from wellposed.errors import check_class, checked_fields
 from wellposed.operators.graphs import Graphs
 
 
@@ -26,6 +27,7 @@ class NodeSum(nn.Module):
         return total / graphs.sizes.clamp_min(1).to(total.dtype).sqrt()[:, None] if self.by_root else total
 
 
+@checked_fields
 class GraphClassifier(nn.Module):
     """Layers on the symmetrically normalised adjacency, a pooling, and a head.
 
@@ -36,6 +38,7 @@ class GraphClassifier(nn.Module):
 
     def __init__(self, layers: tuple[nn.Module, ...], head: nn.Module) -> None:
         super().__init__()
+        check_class("head", head, nn.Module, "must be a module")
         self.layers = nn.ModuleList(layers)
         self.head = head
 

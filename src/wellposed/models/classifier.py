@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from wellposed.data.base import TensorData
-from wellposed.errors import check_class
+from wellposed.errors import check_class, checked_options
 from wellposed.layers import Normalize
 
 
+@checked_options
 def classifier(
     body: tuple[nn.Module, ...], mean: tuple[float, ...], std: tuple[float, ...], shape: tuple[int, ...] | None = None
 ) -> nn.Sequential:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.activations import Activation, ReLU
-from wellposed.errors import InputError
+from wellposed.errors import InputError, checked_fields
 
 
+@checked_fields
 class Elementwise(nn.Module):
     """A known activation, applied to every entry.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 import warnings
 from pathlib import Path
@@ -19,7 +18,7 @@ from wellposed.experiments.learning import Learned, learned
 from wellposed.reproduction.cell import Workspace, digest_of
 from wellposed.reproduction.watching import measured as measured_after_epoch
 from wellposed.training.config import TrainConfig, presets, read_config
-from wellposed.training.files import make_folder
+from wellposed.training.files import make_folder, read_json
 from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run, load_run, train
 
@@ -103,8 +102,15 @@ def _watcher(workspace: Workspace, config: TrainConfig, run: Path, images: int) 
 
 
 def epochs_of(run: Path) -> list[dict[str, float]]:
-    """What was measured after every epoch of a watched run, see `wellposed.reproduction.watching.measured`."""
-    found: list[dict[str, float]] = json.loads((run / _EPOCHS).read_text(encoding="utf-8"))
+    """What was measured after every epoch of a watched run, see `wellposed.reproduction.watching.measured`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    content = read_json(run / _EPOCHS, "delete the run and measure")
+    found = content.get("epochs") if isinstance(content, dict) else content  # a list, before files had digests
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise CheckpointError(f"{run / _EPOCHS}: not what a training writes; delete the run and measure again")
     return found
 
 

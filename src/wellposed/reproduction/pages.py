@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from wellposed.reproduction.pictures import draw
 from wellposed.reproduction.published_settings import settings_beside
 from wellposed.reproduction.recipe import QUICK, Recipe, command_of, result_path
 from wellposed.reproduction.view import Quantity, Table, View, figures_of
+from wellposed.training.files import read_json
 
 
 def read_result(path: Path) -> list[Record]:
@@ -24,8 +24,8 @@ def read_result(path: Path) -> list[Record]:
         CheckpointError: the file is damaged.
     """
     try:
-        return [Record(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["records"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [Record(**entry) for entry in read_json(path, "run its recipe")["records"]]
+    except (TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); run its recipe again") from error
 
 

@@ -38,7 +38,7 @@ class EveryEpoch(Callback):
         finally:
             model.train(was_training)
         if trainer.is_global_zero:
-            write_json(self._path, self.rows, indent=1)
+            write_json(self._path, {"epochs": self.rows}, indent=1)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

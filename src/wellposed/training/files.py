@@ -74,12 +74,24 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
+    write_text(path, sealed(content, indent))
+
+
+def sealed(content: Any, indent: int | None = None) -> str:
+    """The text of `write_json`.
+
+    Args:
+        content: see `write_json`.
+        indent: of its lines.
+    """
     plain = strict(content)
     text = json.dumps(plain, indent=indent, allow_nan=False)
-    if isinstance(plain, dict):
-        body = text.removesuffix("}").rstrip()
-        text = f'{body}, "{DIGEST}": "{hashlib.sha256(body.encode()).hexdigest()}"}}'
-    write_text(path, text)
+    if not isinstance(plain, dict):
+        return text
+    if not plain:  # what is empty has no place for a comma
+        text = json.dumps({NOT_FINITE: {}}, indent=indent)
+    body = text.removesuffix("}").rstrip()
+    return f'{body}, "{DIGEST}": "{hashlib.sha256(body.encode()).hexdigest()}"}}'
 
 
 def read_json(path: Path, mend: str) -> Any:
@@ -93,20 +105,46 @@ def read_json(path: Path, mend: str) -> Any:
         CheckpointError: it is not there, or damaged.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
-        content = json.loads(text)
+        return unsealed(path.read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: not there yet; {mend} first") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: corrupt ({error}); {mend} again") from error
-    if isinstance(content, dict) and DIGEST in content:
-        del content[DIGEST]
+
+
+def unsealed(content: bytes, *, needs_digest: bool = False) -> Any:
+    """What a text of `sealed` says.
+
+    Args:
+        content: the text in UTF-8.
+        needs_digest: whether a text without a digest, as all had once, is refused.
+
+    Raises:
+        ValueError: it is damaged.
+        RecursionError: it is damaged, too.
+    """
+    text = content.decode("utf-8")
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        if needs_digest:
+            raise ValueError("it has no SHA-256")
+        return found
+    last = next(reversed(found), "")
+    if last != DIGEST and (needs_digest or _is_nearly(last, DIGEST)):
+        raise ValueError("it has no SHA-256, or a damaged one")
+    if DIGEST in found:
+        del found[DIGEST]
         body, _, end = text.rpartition(f', "{DIGEST}": ')
         if end != f'"{hashlib.sha256(body.encode()).hexdigest()}"}}':
-            raise CheckpointError(f"{path}: corrupt (its content is not that of its SHA-256); {mend} again")
-        for place, number in content.pop(NOT_FINITE, {}).items():
-            _put(content, place.split("/"), float(number))
-    return content
+            raise ValueError("its content is not that of its SHA-256")
+        for place, number in found.pop(NOT_FINITE, {}).items():
+            _put(found, place.split("/"), float(number))
+    return found
+
+
+def _is_nearly(word: str, other: str) -> bool:
+    """Whether two words differ in one letter."""
+    return len(word) == len(other) and sum(a != b for a, b in zip(word, other, strict=True)) == 1
 
 
 def strict(content: Any) -> Any:

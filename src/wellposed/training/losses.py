@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wellposed.certificates.radius import check_labels
 from wellposed.constraints.base import Projected
-from wellposed.errors import InputError, check, checked_options, shown
+from wellposed.errors import InputError, check, check_class, checked_options, shown
 from wellposed.models.penalties import product_of_norms as product_of_norms
 from wellposed.training.worst_case import worst_logits as worst_logits
 
@@ -71,11 +71,13 @@ def certified_margins(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, truth)[:, 0] - others
 
 
+@checked_options
 def projected_parts(model: nn.Module) -> Iterator[Projected]:
     """The parts of a model whose parameters are kept in a set by projecting them onto it after every step."""
     return (part for part in model.modules() if isinstance(part, Projected))
 
 
+@checked_options
 def project(model: nn.Module | Iterable[Projected]) -> None:
     """Move the parameters that are kept in a set by projection onto it; to be called after every step of an optimiser.
 
@@ -85,4 +87,5 @@ def project(model: nn.Module | Iterable[Projected]) -> None:
     given = isinstance(model, nn.Module | Iterable) and not isinstance(model, Tensor | str)
     check(given, "model", model, "must be a module, or the parts that projected_parts found in it")
     for part in projected_parts(model) if isinstance(model, nn.Module) else model:
+        check_class("model", part, Projected, "must be a module, or the parts that projected_parts found in it")
         part.project()

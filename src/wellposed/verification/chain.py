@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from wellposed.certificates.certificate import Certificate
 from wellposed.certificates.certification import certify
-from wellposed.errors import CertificateError, InputError
+from wellposed.errors import CertificateError, InputError, checked_fields
 from wellposed.network import Network, bounded_logits, materialise, surely_misclassified
 from wellposed.numerics.outward import below, enlarged
 from wellposed.verification.base import RegionQuestion, RegionVerifier
@@ -25,6 +25,7 @@ from wellposed.verification.verdict import Verdict
 _STEPS = 20  # of the attack
 
 
+@checked_fields
 class ChainVerifier(RegionVerifier):
     """Verifies inputs of one model by the constants of its class margins and what is known of it locally, and attacks the rest.
 

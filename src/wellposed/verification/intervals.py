@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from wellposed.errors import CertificateError
+from wellposed.errors import CertificateError, checked_fields
 from wellposed.network import Network, materialise
 from wellposed.network.logits import check_logits
 from wellposed.network.shapes import probe_shapes
@@ -23,6 +23,7 @@ from wellposed.verification.region import Region
 from wellposed.verification.verdict import Verdict
 
 
+@checked_fields
 class IntervalVerifier(RegionVerifier):
     """Verifies inputs of one model by intervals, which is quick and works for any chain of blocks whose intervals are known.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.bounds.tail import normalisation_before
-from wellposed.errors import CertificateError
+from wellposed.errors import CertificateError, checked_fields
 from wellposed.guarantee.majorant import majorant
 from wellposed.network import Network, materialise
 from wellposed.network.kinds import Block
@@ -26,6 +26,7 @@ from wellposed.verification.region import Region
 _DERIVATIVE = 16.0 * 2.0**-52  # by how much a formula of a derivative may err, relative to one
 
 
+@checked_fields
 class PositiveVerifier(IntervalVerifier):
     """Verifies inputs of one model with a positive concave layer.
 

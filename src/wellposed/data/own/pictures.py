@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wellposed.data.files import readable
 from wellposed.data.own.arrays import Samples
 from wellposed.errors import DataError, require
 
@@ -79,11 +80,8 @@ def _files(root: Path) -> dict[str, list[Path]]:
 def _pixels(file: Path) -> np.ndarray:
     """Shape (height, width, 3), uint8."""
     image = require("PIL.Image", "train")
-    try:
-        with image.open(file) as opened:
-            if opened.mode not in _MODES:
-                words = f"has pixels of mode {opened.mode!r}; convert it to 8 bits, grey or RGB, without transparency"
-                raise DataError(f"{file}: {words}")
-            return np.asarray(opened.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{file}: not a readable image ({error})") from error
+    with readable(file, "a readable image", "put an intact one there, or take it away"), image.open(file) as opened:
+        if opened.mode not in _MODES:
+            words = f"has pixels of mode {opened.mode!r}; convert it to 8 bits, grey or RGB, without transparency"
+            raise DataError(f"{file}: {words}")
+        return np.asarray(opened.convert("RGB"))

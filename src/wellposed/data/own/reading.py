@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from wellposed.data.base import Source, TensorData
+from wellposed.data.files import readable
 from wellposed.data.own.arrays import Samples
 from wellposed.data.own.assembly import assembled, samples_of, tensors_of
 from wellposed.data.own.pictures import read_pictures
@@ -127,12 +127,10 @@ def source_digest(path: Path) -> str:
 def _archive(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an archive; none that would run code when it is read."""
     found: dict[str, np.ndarray] = {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                found[name] = _entry(path, archive, name)
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz archive ({error})") from error
+    mend = "write it again with numpy.savez"
+    with readable(path, "a readable .npz archive", mend), np.load(path, allow_pickle=False) as archive:
+        for name in archive.files:
+            found[name] = _entry(path, archive, name)
     return found
 
 
