@@ -199,7 +199,7 @@ def solve_problem(
         return finished(outcome, problem, guarantee, rtol=rtol, atol=atol, steps=left) if left else outcome
     return certify(
         outcome, problem, settings.solver, guarantee,
-        rtol=rtol, atol=atol, max_steps=most, exact_offset=exact_offset, continued=left,
+        rtol=rtol, atol=atol, max_steps=most, exact_offset=exact_offset, continued=left, sharpened=settings.sharpened,
     )  # fmt: skip
 
 

@@ -32,6 +32,12 @@ def euclidean(value: Tensor) -> Tensor:
     return _norm(value * lift[:, None]) / lift
 
 
+def frobenius(value: Tensor) -> float:
+    """Euclidean norm of all entries of a tensor, as exact as `euclidean`."""
+    norm = float(torch.linalg.vector_norm(value.detach(), dtype=torch.float64))
+    return norm if norm >= _SMALL else float(euclidean(value.detach().reshape(1, -1)))
+
+
 def working_norm(value: Tensor) -> Tensor:
     """Euclidean norm of each sample in the working precision, float32 at least, to be trusted within `trusted_range`."""
     if value.dtype in (torch.float16, torch.bfloat16):

@@ -19,7 +19,7 @@ from torch import Tensor
 from wellposed.guarantee import Guarantee
 from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean, underflow
-from wellposed.numerics.outward import UNIT, enlarged
+from wellposed.numerics.outward import UNIT, enlarged, unit_of
 from wellposed.solvers.base import Solver
 from wellposed.solvers.continuation import continuation, taking
 from wellposed.solvers.iterate import Outcome, iterate
@@ -47,6 +47,7 @@ def certify(
     max_steps: int,
     exact_offset: Callable[[], ExactOffset] | None = None,
     continued: int = 0,
+    sharpened: bool = True,
 ) -> Outcome:
     """Give every sample of an outcome its error bound, and the status that this bound deserves.
 
@@ -61,6 +62,7 @@ def certify(
         exact_offset: recomputes the offset of an affine problem more exactly than ``problem.offset``; without it, that
             offset is taken to be what the user meant.
         continued: limit on the Newton steps of samples that are left; zero for none.
+        sharpened: whether to take the step in float64 where bounds are within the tolerance without it.
     """
     if outcome.value.shape[0] == 0:
         empty = outcome.report.residual.double()
@@ -68,11 +70,16 @@ def certify(
     given = problem.affine()
     if given is None:
         return _certify_map(outcome, problem, guarantee, rtol, atol)
-    exact = ExactOffset(given.offset.double(), torch.zeros_like(outcome.report.residual, dtype=torch.float64))
-    if exact_offset is not None:
+    if exact_offset is None:
+        exact = ExactOffset(given.offset.double(), torch.zeros_like(outcome.report.residual, dtype=torch.float64))
+    else:
         exact = exact_offset()
-    accurate = AffineProblem(given.operator.to(torch.float64), exact.value, given.activation.to(torch.float64))
-    run = _Certification(outcome, accurate, guarantee.on(accurate.operator), exact.error.double(), rtol, atol)
+    accurate = AffineProblem(given.operator.in_float64(), exact.value, given.activation.to(torch.float64))
+    promise = guarantee.on(accurate.operator)
+    proved = None if sharpened else _as_it_is(outcome, accurate, promise, exact.error.double(), rtol, atol)
+    if proved is not None:
+        return proved
+    run = _Certification(outcome, accurate, promise, exact.error.double(), rtol, atol)
     run.iterate_again(solver, max_steps)
     if continued:
         run.go_on(continued)
@@ -80,6 +87,34 @@ def certify(
     codes = found.report.status_codes  # float64 has done what it can for a sample that is at its rounding floor
     codes = codes.masked_fill(codes == Status.STALLED.code, Status.ROUNDING.code)
     return dataclasses.replace(found, report=dataclasses.replace(found.report, status_codes=codes))
+
+
+def _as_it_is(
+    outcome: Outcome, accurate: AffineProblem, promise: Guarantee, offset_error: Tensor, rtol: float,
+    atol: float | Tensor,
+) -> Outcome | None:  # fmt: skip
+    """The outcome with the bounds of its values as they are, where one evaluation in float64 proves all of them.
+
+    For projections onto cones, where rounding to the working precision leads out of no cone, so that values are σ of themselves.
+    """
+    activation, report = accurate.activation, outcome.report
+    if not (activation.is_own_resolvent and activation.homogeneous) or bool(report.status_codes.any()):
+        return None
+    projected = activation(outcome.value)
+    value, operator = projected.double(), accurate.operator
+    exact = activation.defect(value, operator.affine(value, accurate.offset), value, 1.0)
+    defect, residual, size = exact.to(projected), euclidean(exact), euclidean(value)
+    rounding = promise.rounding(operator, size, euclidean(accurate.offset)) + offset_error
+    if projected.dtype != torch.float64:
+        rounding += 2.0 * unit_of(projected.dtype) * residual
+    bound = enlarged(promise.defect_bound(defect, residual + rounding), value[0].numel() + 8)
+    hidden = _hidden(promise, defect, (1.0 + size) * (_lost(projected) * (3.0 + operator.norm_upper_bound())))
+    bound += hidden
+    within = (bound <= (atol + rtol * size).add_(hidden)) & torch.isfinite(size)
+    if not bool(within.all()):
+        return None
+    report = dataclasses.replace(report, residual=residual.to(report.residual.dtype), error_bound=bound)
+    return Outcome(projected, report)
 
 
 class _Certification:
