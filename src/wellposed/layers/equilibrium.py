@@ -173,7 +173,7 @@ class Equilibrium(ConstrainedLayer):
             rows = x.reshape(-1, *self.input_shape)
             operator, guarantee = self.materialise()
             proved = certified and guarantee is not None
-            offset, exact = self._offset(rows) if proved else (self.injection(rows), None)
+            offset, exact = self._offset(rows, once=not sharpened) if proved else (self.injection(rows), None)
             settings = Settings(
                 solver=self.solver or solver_for(guarantee),
                 tolerance=self.tolerance,
@@ -208,13 +208,16 @@ class Equilibrium(ConstrainedLayer):
             *report.reshape(lead).fields(), report.algorithm, value=shaped, adjoint_reports=equation.adjoint_reports
         )
 
-    def _offset(self, rows: Tensor) -> tuple[Tensor, Callable[[], ExactOffset]]:
+    def _offset(self, rows: Tensor, *, once: bool) -> tuple[Tensor, Callable[[], ExactOffset]]:
         """U x + b in the working precision, and what gives it in float64 with its error.
 
-        Where nobody asks for a graph, and the input map computes what its numbers say, it is computed once, in float64.
+        Args:
+            rows: shape (batch, *input_shape).
+            once: compute it in float64 alone, where nobody asks for a graph and the input map computes what its numbers say.
         """
         stored = self.injection.stored
-        if torch.is_grad_enabled() or is_transformed((rows, stored)) or not self.injection.computes_numbers:
+        once = once and not torch.is_grad_enabled() and not is_transformed((rows, stored))
+        if not once or not self.injection.computes_numbers:
             offset = self.injection(rows)
             return offset, lambda: self._checked_offset(rows, offset)
         exact = self.injection.exact(rows)

@@ -12,7 +12,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from wellposed.numerics.euclidean import euclidean, frobenius, product_underflow
-from wellposed.numerics.outward import TINY, above, enlarged, enlarged_entries, enlarged_norm, rounding_constant, unit_of
+from wellposed.numerics.outward import (
+    TINY,
+    above,
+    enlarged,
+    enlarged_entries,
+    enlarged_norm,
+    rounding_constant,
+    unit_of,
+)
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.a_posteriori import ExactOffset
 
