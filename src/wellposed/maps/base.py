@@ -115,7 +115,7 @@ class InputMap(AffineMap):
 
     @property
     def computes_numbers(self) -> bool:
-        """Whether ``forward`` is known to give what `exact` gives, but for rounding: nothing was replaced, and no hook registered."""
+        """Whether ``forward`` surely gives what `exact` gives, but for rounding: nothing was replaced, no hook registered."""
         return computes_as_written(self, "numbers", "exact")
 
     @property

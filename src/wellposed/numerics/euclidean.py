@@ -24,7 +24,7 @@ def euclidean(value: Tensor) -> Tensor:
         # Long rows are several times as fast in float32, whose result shows whether squares were in range.
         norm = _in_own_precision(value)
         seen = norm.detach().numpy()  # where a few small operations cost a fraction of torch's
-        if seen.size and 1e-15 < seen.min() and seen.max() < 1e15:
+        if seen.size and seen.min() > 1e-15 and seen.max() < 1e15:
             return norm.double()
     norm = _norm(value)
     if value.dtype != torch.float64 or norm.numel() == 0 or (plain and norm.detach().numpy().min() >= _SMALL):

@@ -217,10 +217,13 @@ class _Loop:
         """
         image, residual, bound = self.iteration.judge(self.guarantee)
         limit = euclidean(image).mul_(self.rtol).add_(self.atol)
-        within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
-        if image.dtype == torch.float64:  # whose norms can underflow
-            within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
-        if self.outcome is None and self.live_open is None and bool(within.all()):  # the common end
+        first = self.outcome is None and self.live_open is None
+        surely = first and _surely_within(bound, limit)
+        if not surely:
+            within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
+            if image.dtype == torch.float64:  # whose norms can underflow
+                within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
+        if surely or (first and bool(within.all())):  # the common end
             codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
             steps = torch.full_like(codes, step, dtype=torch.int64)
             self.outcome = Outcome(image, Report(codes, residual, steps, None))
@@ -306,6 +309,14 @@ class _Loop:
 def _on_host(numbers: Tensor | float) -> np.ndarray[Any, np.dtype[Any]]:
     """One number per sample, where operations on a few of them cost a fraction of torch's; float64."""
     return np.asarray(numbers.cpu() if isinstance(numbers, Tensor) else numbers, np.float64)
+
+
+def _surely_within(bound: Tensor, limit: Tensor) -> bool:
+    """Whether all bounds are within positive, finite limits, as far as it costs little to know."""
+    if bound.device.type != "cpu":
+        return False
+    found, most = bound.numpy(), limit.numpy()
+    return bool(((found <= most) & (most > 0.0) & (most < math.inf)).all())
 
 
 def _clamped_rate(new: float, old: float, steps: int) -> float:
