@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test test-fast test-slow lint notebooks dist figures docs bench gpu clean
+.PHONY: help demo test test-thorough test-fast test-slow lint notebooks dist figures docs bench gpu clean
 
 demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digits
 	$(BIN)/wellposed train mondeq --preset digits --out $(RUN)
@@ -15,8 +15,11 @@ demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digit
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
 
-test: $(VENV)/.ready  ## the test suite, about a quarter of an hour on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+test: $(VENV)/.ready  ## the test suite but for the tests of tests/thorough.txt, six minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow and not thorough'
+
+test-thorough: $(VENV)/.ready  ## the tests of tests/thorough.txt, eight minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'thorough and not slow'
 
 test-fast: $(VENV)/.ready  ## two minutes on two cores: the tests of tests/fast.txt, which call every file of the library
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --fast --touches-every-module

@@ -42,29 +42,44 @@ def pytest_configure(config):
         config.pluginmanager.register(Touched())
 
 
-def fast_tests():
-    """The lines of tests/fast.txt: a test, all of its parameters, or all tests of a class."""
-    lines = (HERE / "fast.txt").read_text(encoding="utf-8").splitlines()
+def lines_of(name):
+    """The lines of a list of tests: a file, a class, a test with all of its parameters, or a test with some of them."""
+    lines = (HERE / name).read_text(encoding="utf-8").splitlines()
     return [f"tests/{line}" for line in lines if line and not line.startswith("#")]
+
+
+def named_by(lines, items):
+    """The collected tests that each line names."""
+    return {
+        line: [item for item in items if item.nodeid == line or item.nodeid.startswith((f"{line}[", f"{line}::"))]
+        for line in lines
+    }
+
+
+def all_exist(name, found):
+    missing = [line for line, items in found.items() if not items]
+    if missing:
+        raise pytest.UsageError(f"tests/{name} names tests that do not exist: {', '.join(missing)}")
 
 
 def pytest_ignore_collect(collection_path, config):
     if config.getoption("--fast") and collection_path.suffix == ".py":
-        return collection_path.name not in {line.partition("::")[0].rpartition("/")[2] for line in fast_tests()}
+        return collection_path.name not in {line.partition("::")[0].rpartition("/")[2] for line in lines_of("fast.txt")}
     return None
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
 def pytest_collection_modifyitems(config, items):
+    thorough = named_by(lines_of("thorough.txt"), items)
+    for found in thorough.values():
+        for item in found:
+            item.add_marker("thorough")
     if not config.getoption("--fast"):
+        if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+            all_exist("thorough.txt", thorough)
         return
-    lines = fast_tests()
-    chosen = {
-        line: [item for item in items if item.nodeid == line or item.nodeid.startswith((f"{line}[", f"{line}::"))]
-        for line in lines
-    }
-    missing = [line for line, found in chosen.items() if not found]
-    if missing:
-        raise pytest.UsageError(f"tests/fast.txt names tests that do not exist: {', '.join(missing)}")
+    chosen = named_by(lines_of("fast.txt"), items)
+    all_exist("fast.txt", chosen)
     kept = {id(item) for found in chosen.values() for item in found}
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]

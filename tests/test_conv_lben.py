@@ -9,7 +9,7 @@ import torch
 
 import wellposed as wp
 from wellposed import testing
-from wellposed.constraints.conv_lipschitz_bounded import METRICS
+from wellposed.names import IMAGE_METRICS
 from wellposed.testing import ConvLayerCase, monotone_numpy
 
 BOUND = {"gamma": 3.0, "out_features": 4, "pool": 2}
@@ -87,7 +87,7 @@ class TestBorderedBoundedConvLBEN(TestConvLBEN):
         return mask.flatten()
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", IMAGE_METRICS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("border", [0, 1])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])

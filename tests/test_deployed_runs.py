@@ -126,10 +126,18 @@ def test_what_is_no_path(path: object):
             use(path)
 
 
-@pytest.mark.parametrize("tolerance", ["a", None, True, torch.tensor(1.0), float("nan"), -1.0, 1e300])
+@pytest.mark.parametrize("tolerance", ["a", True, torch.tensor(1.0), float("nan"), -1.0, 1e300])
 def test_what_is_no_tolerance(tolerance: object, tmp_path: Path):
     with pytest.raises(InputError, match="tolerance"):
         wp.export(small(), tmp_path / "m.onnx", tolerance=tolerance)
+
+
+def test_without_a_tolerance_it_is_a_thousandth(tmp_path: Path):
+    model = small()
+    for name, options in (("none", {"tolerance": None}), ("left-out", {}), ("given", {"tolerance": 1e-3})):
+        wp.export(model, tmp_path / name, **options)
+        assert (tmp_path / name).read_bytes() == (tmp_path / "none").read_bytes()
+    assert DeployedNetwork(tmp_path / "none").tolerance == pytest.approx(1e-3)
 
 
 def test_arguments_of_other_kinds(tmp_path: Path):

@@ -306,3 +306,24 @@ def test_constants_that_underflow_are_not_zero(norm):
             part.weight.mul_(1e-200)
     certificate = wp.certify(model, norm=norm)
     assert certificate.lipschitz > 0.0 and bool((certificate.pairs + testing.eye(2) > 0.0).all())
+
+
+@pytest.mark.parametrize(("seed", "scale"), [(0, 4.0), (2, 10.0), (1, 4.0)])
+def test_functions_of_one_number_have_one_constant_in_every_norm(seed, scale):
+    """In the first two the metric is singular at the optimum, so that nothing is proved there, but close by."""
+    torch.manual_seed(seed)
+    layer = wp.MonDEQ(1, 50, m=1.0)
+    with torch.no_grad():
+        for part in layer.parameters():
+            part.mul_(scale)
+    model = nn.Sequential(layer, nn.Linear(50, 1))
+    certificates = [wp.certify(model, norm=norm) for norm in ("2", "inf", "1")]
+    constants = [certificate.lipschitz for certificate in certificates]
+    assert max(constants) <= min(constants) * (1.0 + 1e-6)
+    assert all("metric" in certificate.method for certificate in certificates)
+    for certificate in certificates:
+        certificate.check()
+    x = testing.linspace(-3.0, 3.0, 400)[:, None]
+    with torch.no_grad():
+        y = model(x)
+    assert float(((y[1:] - y[:-1]) / (x[1:] - x[:-1])).abs().max()) <= constants[0] * (1.0 + 1e-3)

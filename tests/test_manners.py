@@ -24,12 +24,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 import wellposed as wp
-from wellposed import testing
+from wellposed import activations, names, testing
 from wellposed.attacks import adversarial_distances
 from wellposed.cli.main import main, run
 from wellposed.cli.progress import _Lines
-from wellposed.cli.train import FAMILY_NAMES
-from wellposed.models.families import FAMILIES
+from wellposed.data import graphs, images, vectors
+from wellposed.reproduction.collection import RECIPES
+from wellposed.reproduction.recipe import Later
 from wellposed.training.files import read_json, strict, write_json
 from wellposed.training.folder import RunFolder
 from wellposed.training.shipped import shipped_presets
@@ -61,8 +62,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_help_of_every_command_loads_no_torch():
     code = (
         "import sys\nfrom wellposed.cli.commands import COMMANDS\nfrom wellposed.cli.main import run\n"
+        "from wellposed.cli.reproduce import EXPERIMENTS\nfrom wellposed.models.families import FAMILIES\n"
         "import wellposed\nassert wellposed.__version__\n"
-        "for words in (['--help'], ['--version'], ['presets'], *([name, '--help'] for name in COMMANDS)):\n"
+        "for words in (['--help'], ['--version'], ['presets'], *([name, '--help'] for name in COMMANDS),\n"
+        "              *(['train', name, '--help'] for name in FAMILIES), ['train', '--preset', 'digits', '--help'],\n"
+        "              ['reproduce', '--list'], *(['reproduce', name, '--help'] for name in EXPERIMENTS)):\n"
         "    try:\n        code = run(words)\n    except SystemExit as stop:\n        code = stop.code\n"
         "    assert code == 0, words\n    assert 'torch' not in sys.modules, words\n"
     )
@@ -85,8 +89,17 @@ def test_every_public_name_is_where_the_table_says():
         wp.certfy  # noqa: B018
 
 
-def test_families_of_the_help_are_those_that_exist():
-    assert tuple(FAMILIES) == FAMILY_NAMES
+def test_names_that_are_known_without_torch_are_those_of_the_library():
+    assert activations.names() == names.ACTIVATIONS
+    assert activations.concave_names() == names.CONCAVE_ACTIVATIONS
+    found = {"images": images.IMAGE_NAMES, "vectors": vectors.VECTOR_NAMES, "graphs": graphs.GRAPH_NAMES}
+    assert found == names.DATA_SETS
+
+
+def test_functions_of_recipes_are_where_they_are_said_to_be():
+    found = [getattr(part, "func", part) for recipe in RECIPES.values() for part in (recipe.cells, recipe.view)]
+    later = [part for part in found if isinstance(part, Later)]
+    assert len(later) > 40 and all(callable(part.found()) for part in later)
 
 
 def test_minutes_of_presets_are_those_of_the_record(capsys):

@@ -172,7 +172,7 @@ def test_an_archive_by_regression_and_another_family(tmp_path, capsys):
     assert "root mean squared error" in text and "60 of 300" in text
     text = output_of(capsys, ["certify", tmp_path / "r"]).out
     assert "slope (l2) at most" in text and "own units in" in text and "60 of 300" in text
-    assert "has no accuracy" in output_of(capsys, ["compare", tmp_path / "r"], 2).err
+    assert "slope at most" in output_of(capsys, ["compare", tmp_path / "r"]).out
 
 
 def test_a_table_whose_column_is_estimated(tmp_path):
@@ -296,26 +296,33 @@ def test_unusable_archives(case, tmp_path, capsys):
 
 
 BAD_TABLES = {
-    "text": ("a,y\n1,u\nx,v\n", "column 'a', row 2: 'x' is no number"),
-    "nan": ("a,y\n1,u\nnan,v\n", "column 'a', row 2: 'nan' is not finite"),
-    "hole": ("a,y\n1,u\n,v\n", "column 'a', row 2: '' is no number"),
-    "no_class": ("a,y\n1,u\n2,\n", "column 'y', row 2: has no class"),
-    "short": ("a,y\n1,u\n2\n", "row 2 has 1 entries, the header 2"),
-    "twice": ("a,a,y\n1,2,u\n", "two columns have the name 'a'"),
-    "empty": ("a,y\n", "needs a header and at least one row"),
-    "alone": ("y\nu\nv\n", "has no column besides 'y'"),
-    "fractions": ("a,y\n1,0.5\n2,1.5\n", "numbers that are not whole.*--task regression"),
-    "several_ways": ("a,y\n1,1\n2,1.0\n3,0\n", "writes the same class in several ways"),
-    "one_class": ("a,y\n1,u\n2,u\n", "all samples have the class 0"),
-    "few": ("a,y\n1,u\n2,v\n", "2 samples are too few"),
-}
+    "text": ("a,y\n1,u\nx,v\n", "line 3, column 'a': 'x' is no number; .*leave it out of the file, or write"),
+    "later": ('a,y\n\n"1",u\n2,"v\nw"\n\nx,v\n', "line 7, column 'a': 'x' is no number"),  # as editors count lines
+    "nan": ("a,y\n1,u\nnan,v\n", "line 3, column 'a': 'nan' is not finite; fill it in, or leave the row out"),
+    "large": ("a,y\n1,u\n1e39,v\n", "line 3, column 'a': '1e39' is too large for float32; "),
+    "hole": ("a,y\n1,u\n,v\n", "line 3, column 'a': is empty; fill it in, or leave the row out"),
+    "no_class": ("a,y\n1,u\n2,\n", "line 3, column 'y': has no class; fill it in, or leave the row out"),
+    "short": ("a,y\n1,u\n2\n", "line 3 has 1 entries, the header 2; fill it up, and put texts with commas into quotation marks"),
+    "twice": ("a,a,y\n1,2,u\n", "two columns have the name 'a'; rename one"),
+    "empty": ("a,y\n", "has one line only; needs a header and at least one row"),
+    "nothing": ("", "has no lines; needs a header and at least one row"),
+    "no_header": ("1,2,3\n4,5,6\n", "line 1 has numbers, 1, 2, 3, …, and no names of columns; put a line with the names"),
+    "no_header_twice": ("1,1,3\n4,5,6\n", "line 1 has numbers, 1, 1, 3, …, and no names of columns; put a line with the names"),
+    "latin": ("a,y\n1,caf\xe9\n", "not in UTF-8 .*byte 9.*; convert it, from Latin-1 by `iconv -f latin1 -t utf-8 bad.csv > "),
+    "alone": ("y\nu\nv\n", "has no column besides 'y'; needs one with numbers at least"),
+    "fractions": ("a,y\n1,0.5\n2,1.5\n", "column 'y' has numbers that are not whole.*--task regression"),
+    "several_ways": ("a,y\n1,1\n2,1.0\n3,0\n", "column 'y' writes the same class in several ways"),
+    "one_class": ("a,y\n1,u\n2,u\n", "column 'y': all samples have the class u; add samples of another one"),
+    "few": ("a,y\n1,u\n2,v\n", "2 samples are too few to split a test part off; needs 5 at least: add rows$"),
+    "tiny": ("a,y\n" + "1,u\n" * 7 + "2,v\n", "column 'y': has too few samples of the class v, 1, to .*: add rows$"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD_TABLES)
 def test_unusable_tables(case, tmp_path):
     text, words = BAD_TABLES[case]
-    (tmp_path / "bad.csv").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=f"bad.csv: .*{words}|bad.csv: {words}"):
+    (tmp_path / "bad.csv").write_text(text, encoding="latin-1", newline="")
+    with pytest.raises(DataError, match=f"bad.csv: {words}"):
         load_file(tmp_path / "bad.csv", target="y")
 
 

@@ -22,7 +22,9 @@ from wellposed.layers import ConvPcDEQ, PcDEQ
 from wellposed.reproduction.cell import Record, Workspace, record_of
 from wellposed.reproduction.networks import trained
 from wellposed.reproduction.papers.orthogonal import graphs, images
+from wellposed.reproduction.papers.orthogonal.graph_sets import SETS
 from wellposed.reproduction.papers.pcdeq import networks
+from wellposed.reproduction.papers.pcdeq.architectures import ARCHITECTURES
 from wellposed.reproduction.view import Figure, Table
 from wellposed.reproduction.watching import operator_norm
 from wellposed.training.config import TrainConfig
@@ -85,7 +87,7 @@ def test_iterations_are_those_of_the_solves():
 @pytest.fixture(scope="module")
 def positive(tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("positive"), None)
-    cells = networks.network_cells(networks.ARCHITECTURES[0], True)
+    cells = networks.network_cells(ARCHITECTURES[0], True)
     return workspace, [record_of(workspace, cell) for cell in (cells[0], cells[-1])]
 
 
@@ -115,7 +117,7 @@ def test_watching_changes_nothing(positive):
 
 
 def test_what_is_shown_of_positive_networks(positive):
-    table, *figures = networks.over_training(networks.ARCHITECTURES[0], positive[1])
+    table, *figures = networks.over_training(ARCHITECTURES[0], positive[1])
     assert isinstance(table, Table) and {row.setting for row in table.quantities} == {
         "pcDEQ-1, tanh",
         "pcDEQ-2, sigmoid",
@@ -127,7 +129,7 @@ def test_what_is_shown_of_positive_networks(positive):
         assert isinstance(figure, Figure) and len(figure.series) == curves
     assert list(figures[0].series[0].y) == [row["accuracy"] for row in positive[1][0].measured["epochs"]]
     assert all(cell.settings["config"]["family"]["parametrisation"] == "projection"
-               for each in networks.ARCHITECTURES for cell in networks.network_cells(each, False))  # fmt: skip
+               for each in ARCHITECTURES for cell in networks.network_cells(each, False))  # fmt: skip
 
 
 # One seed, two folds, three epochs: accuracies on the tenths to test on and to choose with.
@@ -155,7 +157,7 @@ def test_table_1_is_what_the_folds_give_by_hand():
         Record("graph_fold", {"preset": preset, "config": {**config, "fold": fold}}, dataclasses.asdict(run))
         for (preset, _, fold), run in fold_runs().items()
     ]
-    absolute, paired, figure = graphs.accuracies(graphs.SETS[0], records)
+    absolute, paired, figure = graphs.accuracies(SETS[0], records)
     found = {(row.name.split(",")[0], row.setting): row for row in absolute.quantities}
     conventions = ("best per fold", "best common", "last", "validated")
     for preset, values in BY_HAND.items():
@@ -203,5 +205,5 @@ def test_table_2_shows_both_networks_at_every_setting():
 
 def test_digits_stand_in_for_the_sets_of_quick_runs():
     assert load_images("digits").test_x.shape[1:] == (1, 8, 8)
-    quick = [cell for each in networks.ARCHITECTURES if not each.missing for cell in networks.network_cells(each, True)]
+    quick = [cell for each in ARCHITECTURES if not each.missing for cell in networks.network_cells(each, True)]
     assert all(cell.settings["config"]["data"] == "digits" for cell in [*quick, *images.grid_cells(True)])

@@ -16,10 +16,10 @@ import wellposed as wp
 from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.data import Classification, Regression, load_images, load_vectors
-from wellposed.data.collection import NAMES, inputs_of
 from wellposed.data.tasks import in_words
 from wellposed.experiments.regression import certify_estimates
 from wellposed.models.families import FAMILIES
+from wellposed.names import DATA_SETS, inputs_of
 from wellposed.training.best_epoch import BestEpoch
 from wellposed.training.config import TrainConfig
 from wellposed.training.loaders import build_model, load_data
@@ -70,7 +70,7 @@ def test_the_epoch_with_the_least_error_is_kept():
 
 
 def test_settings_fit_the_inputs():
-    assert {inputs_of(name) for names in NAMES.values() for name in names} == {"images", "vectors", "graphs"}
+    assert {inputs_of(name) for names in DATA_SETS.values() for name in names} == {"images", "vectors", "graphs"}
     config = TrainConfig(FAMILIES["nemon"](), "function-estimation")
     assert config.inputs == "vectors"
     for family in ("nemon-conv", "ignn", "convolutional"):
@@ -131,8 +131,11 @@ def test_a_function_is_estimated_and_its_slope_certified(tmp_path, capsys):
     capsys.readouterr()
     assert command(["certify", str(out), "--limit", "100"]) == 0
     assert "root mean squared error" in capsys.readouterr().out
-    for refused in (["certify", str(out), "--deployed"], ["attack", str(out)], ["compare", str(out)]):
+    for refused in (["certify", str(out), "--deployed"], ["attack", str(out)]):
         assert command(refused) == 2 and "accuracy" not in capsys.readouterr().out
+    assert command(["compare", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "slope at most" in shown and "accuracy" not in shown
 
 
 def test_classes_are_not_estimated(tmp_path):

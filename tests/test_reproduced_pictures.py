@@ -15,8 +15,8 @@ from wellposed.reproduction.cell import Record, Workspace
 from wellposed.reproduction.collection import RECIPES
 from wellposed.reproduction.networks import DamagedRunWarning, facts, settings_of, trained
 from wellposed.reproduction.papers.lben import well_posed
-from wellposed.reproduction.papers.pcdeq import networks as positive
-from wellposed.reproduction.pictures import draw, looks, spans_decades
+from wellposed.reproduction.papers.pcdeq.architectures import ARCHITECTURES
+from wellposed.reproduction.pictures import counts, draw, looks, spans_decades
 from wellposed.reproduction.published_settings import settings_beside
 from wellposed.reproduction.view import Figure, Series
 from wellposed.training.config import TrainConfig
@@ -60,6 +60,7 @@ def test_axes_are_logarithmic_where_numbers_span_decades(drawn):
     assert drawn(figure(Series("a", [0.01, 1, 3], narrow))).get_xscale() == "log"
     assert drawn(figure(Series("a", [1, 2, 3], [-0.5, 3.0, 270.0]))).get_yscale() == "symlog"
     assert drawn(figure(Series("a", [1, 2, 3], [0.0, 3.0, 27.0]))).get_yscale() == "linear"
+    assert counts([1, 3, 2, 2, 1]) and not counts([1, 10, 100]) and not counts([3]) and not counts([0.5, 1.5])
     assert not spans_decades([0.0, 1.0, 1e6]) and not spans_decades([-1.0, 1e6]) and not spans_decades([])
 
 
@@ -103,7 +104,7 @@ def test_settings_that_differ_from_the_papers_are_named():
 
 
 def test_data_that_stand_in_are_named(tmp_path):
-    architecture = positive.ARCHITECTURES[0]
+    architecture = ARCHITECTURES[0]
     recipe = RECIPES[architecture.name]
     rows = [{"accuracy": 50.0, "forward": 3.0, "backward": 4.0, "singular_value": 2.5}] * 2
     measured = {"test_error": 50.0, "majority_error": 90.0, "classes_named": 10, "parameters": 5, "epochs": rows}

@@ -14,7 +14,9 @@ from wellposed.experiments.spreading import spread
 from wellposed.reproduction import pages
 from wellposed.reproduction.cell import Cell, Workspace, record_of, record_path
 from wellposed.reproduction.collection import PAPERS, RECIPES, recipes_of
-from wellposed.reproduction.recipe import Recipe, result_path, run_recipe
+from wellposed.reproduction.other_trainings import Explained, Trial, explanation, table_of
+from wellposed.reproduction.recipe import Recipe, result_path
+from wellposed.reproduction.running import run_recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table
 
 RECORDS = Path(__file__).parents[1] / "docs" / "records" / "papers"
@@ -147,6 +149,51 @@ def test_a_page_is_made_of_records_alone(tmp_path, monkeypatch):
     text = pages.page("monotone", tmp_path, "figures").split("## Figure 0")[1]
     assert "| all | half | 2 (Table 9) | 1 ± 0.5 | 3 | better |" in text.replace("not reached", "better")
     assert "![Halves grow.](figures/own.svg)" in text
+
+
+def trained_otherwise(workspace: Workspace, *, config: dict[str, float]) -> dict[str, float]:
+    return {"value": 1.0 + config["epochs"] / 10}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "says"),
+    [
+        (
+            (5, 15),
+            "Explained: it goes past the published value, 1 here, 2.5 with 15 epochs at 0.1",
+        ),
+        (
+            (1, 5),
+            "Not explained: 1 here, 1.5 with 5 epochs at 0.1 (`wellposed reproduce "
+            "otherwise`), and the published value is outside.",
+        ),
+    ],
+)
+def test_deviations_are_explained_by_records_of_other_trainings(tmp_path, monkeypatch, epochs, says):
+    own = recipe()
+    figures = {"own": Explained(own.view, lambda record: record.is_of(trained_otherwise))}
+    otherwise = Recipe(
+        "otherwise", "monotone", "beside the paper", "other trainings", ("digits",), 0.1, False,
+        lambda quick: [Cell(trained_otherwise, {"config": {"epochs": n + quick, "learning_rate": 0.1}}) for n in epochs],
+        lambda records: [table_of("otherwise", figures, records)], explains=lambda: figures,
+    )  # fmt: skip
+    monkeypatch.setitem(RECIPES, "own", own)
+    monkeypatch.setitem(RECIPES, "otherwise", otherwise)
+    run_recipe(own, Workspace(tmp_path, None), quick=False)
+    run_recipe(otherwise, Workspace(tmp_path, None), quick=True)
+    assert "xplained" not in pages.page("monotone", tmp_path, "f").split("## Figure 0")[1].split("## beside")[0]
+    run_recipe(otherwise, Workspace(tmp_path, None), quick=False)
+    text = pages.page("monotone", tmp_path, "f").split("## Figure 0")[1]
+    assert says in text and f"all, {epochs[1]} epochs at 0.1" in text
+
+
+def test_what_is_reproduced_needs_no_explanation():
+    same = Quantity("s", "q", [2.0], "lower", TABLE_9)
+    off = Quantity("s", "q", [3.0], "lower", TABLE_9)
+    trials = [Trial("5 epochs at 0.1", off)]
+    assert explanation(same, trials, "c") == "" and explanation(off, trials, "c")
+    assert explanation(Quantity("other", "q", [3.0], "lower", TABLE_9), trials, "c") == ""
+    assert explanation(Quantity("s", "q", [3.0], "lower"), trials, "c") == ""
 
 
 def test_the_command_lists_and_runs(tmp_path, monkeypatch, capsys):

@@ -18,8 +18,8 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SO
 
 # Rooms from the bottom upwards, see docs/architecture.md; a room imports from those before it only.
 ROOMS = (
-    "errors", "writing", "numerics", "activations", "operators", "guarantee", "constraints", "solvers", "implicit", "any_map",
-    "maps", "layers", "network", "bounds", "lower_bounds", "generalisation", "certificates", "checker",
+    "errors", "names", "writing", "numerics", "activations", "operators", "guarantee", "constraints", "solvers", "implicit",
+    "any_map", "maps", "layers", "network", "bounds", "lower_bounds", "generalisation", "certificates", "checker",
     "deployment", "verification",
     "wellposed", "comparison", "attacks", "data", "models", "interop", "training", "experiments",
     "falsification", "benchmarking", "reproduction", "cli", "testing", "__main__",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import warnings
 from types import SimpleNamespace
@@ -183,3 +184,19 @@ def test_a_module_of_ones_own_that_diverges_is_an_error():
             epochs=2,
             loss=lambda model, x, y: (-model(x).square()).sqrt().sum(),
         )
+
+
+def test_nothing_keeps_the_training_set_after_training(tmp_path):
+    def kept():
+        return sum(isinstance(each, torch.Tensor) and each.shape[:2] == (1438, 1) for each in gc.get_objects())
+
+    gc.disable()  # collections by chance would hide what stays
+    try:
+        before = kept()
+        for seed in range(2):
+            train(
+                TrainConfig(MonDEQFamily(width=4), "digits", epochs=1, seed=seed, validation=0.0), tmp_path / str(seed)
+            )
+        assert kept() == before
+    finally:
+        gc.enable()

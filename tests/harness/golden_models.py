@@ -18,7 +18,8 @@ from torch_geometric.data import Batch, Data
 
 import wellposed as wp
 from wellposed.layers.graph_classifier import NodeSum
-from wellposed.models import GraphClassifier, classifier
+from wellposed.models import GraphClassifier
+from wellposed.models.classifier import classifier
 
 SAMPLES = 6
 GREY, COLOUR, FLAT, GRAPHS = (1, 4, 4), (3, 4, 4), (8,), ()

@@ -86,15 +86,23 @@ class DenseMetricProblem(MetricInequality):
         point = self._search.least_square(seen, deadline)
         if point is None or abs(exponent) > 500 or abs(exponent + self._exponent) > 1000:
             return None
-        multipliers = torch.from_numpy(np.ldexp(point.multipliers.numpy(), 2 * exponent))
-        least = math.sqrt(point.square)
 
-        def claim(slack: float) -> DiagonalBound:
-            return DiagonalBound(
-                math.ldexp(least * (1.0 + slack), exponent + self._exponent), multipliers, None, point.dual
-            )
+        def claimed(least: float, multipliers: Tensor) -> DiagonalBound:
+            value = math.ldexp(least, exponent + self._exponent)
+            return DiagonalBound(value, torch.from_numpy(np.ldexp(multipliers.numpy(), 2 * exponent)), None, point.dual)
 
-        return least_proved(claim, lambda found: self.proves(output, found.multipliers, found.value), slack=_SLACK)
+        def at_the_point(slack: float) -> DiagonalBound:
+            return claimed(math.sqrt(point.square) * (1.0 + slack), point.multipliers)
+
+        def inside(share: float) -> DiagonalBound:
+            square = point.square / (1.0 - share)
+            return claimed(math.sqrt(square) * (1.0 + _SLACK), point.multipliers + share * square * self._search.inside)
+
+        def proves(found: DiagonalBound) -> bool:
+            return self.proves(output, found.multipliers, found.value)
+
+        # Where few directions of the input and of C matter, M is singular at the optimum, and no larger γ would help.
+        return least_proved(at_the_point, proves, slack=_SLACK) or least_proved(inside, proves, slack=_SLACK)
 
 
 def dense_metric_problem(layer: Equilibrium, std: Tensor | None = None) -> DenseMetricProblem | None:

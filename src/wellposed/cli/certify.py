@@ -194,7 +194,6 @@ def _show(options: Certify, found: Certified, data: str | None, more: dict[str, 
 
 
 def _deployed(options: Certify) -> int:
-    from wellposed.deployment.export import TOLERANCE
     from wellposed.experiments.deployment import certify_deployed
     from wellposed.experiments.robustness import told_apart
 
@@ -204,7 +203,7 @@ def _deployed(options: Certify) -> int:
     with counting("images certified", quiet=options.json) as done:
         found, refused = certify_deployed(
             options.run, data_root=options.data_root, limit=options.limit,
-            tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
+            tolerance=options.tolerance,
             norm=options.norm.removeprefix("l"), done=done, seconds=options.seconds, own_data=moved,
         )  # fmt: skip
     _tell(found)

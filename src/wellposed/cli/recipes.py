@@ -41,16 +41,18 @@ class Recipes(Common):
 def recipes(arguments: list[str]) -> int:
     """``wellposed reproduce NAME …`` and ``wellposed reproduce --list``."""
     options = parse(Recipes, arguments, "wellposed reproduce")
-    from wellposed.reproduction.cell import Workspace
     from wellposed.reproduction.collection import PAPERS, RECIPES
-    from wellposed.reproduction.pages import as_text, title_of
-    from wellposed.reproduction.pictures import draw
-    from wellposed.reproduction.recipe import result_path, run_recipe
-    from wellposed.reproduction.view import figures_of
 
     if options.list:
         rows = [_row(recipe) for recipe in RECIPES.values()]
         return show(rows, _listing(rows), options)
+    from wellposed.reproduction.cell import Workspace
+    from wellposed.reproduction.pages import as_text, title_of
+    from wellposed.reproduction.pictures import draw
+    from wellposed.reproduction.recipe import result_path
+    from wellposed.reproduction.running import run_recipe
+    from wellposed.reproduction.view import figures_of
+
     chosen = _chosen(options.names)
     workspace = Workspace(options.out, options.data_root)
     results, texts = {}, []

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from wellposed.cli.options import Common, parse, show
-from wellposed.errors import InputError
+from wellposed.errors import InputError, check
 from wellposed.experiments.radii import radii_for
+from wellposed.training.folder import check_is_run
 from wellposed.training.writer import one_writer
 
 if TYPE_CHECKING:
-    from wellposed.experiments.comparison import Compared
+    from wellposed.experiments.compared_estimates import ComparedEstimate
+    from wellposed.experiments.comparison import Facts
 
 
 @dataclass(frozen=True)
 class Compare(Common):
-    """One table, one picture and one page for several runs that were certified or attacked."""
+    """One table, one picture and one page for several runs that were certified or attacked; by regression, a table and a page."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run folders."""
@@ -47,30 +49,50 @@ class Report(Common):
 def compare(arguments: list[str]) -> int:
     """``wellposed compare RUN RUN …``."""
     options = parse(Compare, arguments, "wellposed compare")
+    from wellposed.experiments.compared_estimates import compared_estimate, estimates_text, write_estimates
     from wellposed.experiments.comparison import as_text as comparison_text
     from wellposed.experiments.comparison import compared, write_comparison
     from wellposed.experiments.tables import as_text
+    from wellposed.training.about import about_run
 
     if not options.runs:
         raise InputError("runs=(): give at least one run folder")
+    for run in options.runs:
+        check_is_run(run)
+    command = ["wellposed", "compare", *arguments]
+    kinds = [about_run(run).has_logits for run in options.runs]
+    if not any(kinds):
+        check(options.eps is None, "eps", options.eps, "runs by regression have a slope for all radii; leave it out")
+        estimates = [compared_estimate(run, options.data_root, options.data) for run in options.runs]
+        text = estimates_text(estimates)
+        if options.out is not None:
+            text += f"\n\n{write_estimates(estimates, options.out, command).resolve()}"
+        return show([_of_estimate(entry) for entry in estimates], text, options)
+    if not all(kinds):
+        one, other = options.runs[kinds.index(True)], options.runs[kinds.index(False)]
+        raise InputError(f"runs: {one} tells classes apart, and {other} estimates numbers; compare each kind by itself")
     eps = radii_for(options.runs[0], options.eps)
     radius = eps[len(eps) // 2]
     entries = [compared(run, eps, options.data_root, options.data) for run in options.runs]
     texts = [comparison_text(entries, radius), *(as_text(entry.summary) for entry in entries)]
     if options.out is not None:
-        command = ["wellposed", "compare", *arguments]
         texts.append(str(write_comparison(entries, radius, options.out, command).resolve()))
-    found = [{**dataclasses.asdict(entry.summary), **_beside(entry)} for entry in entries]
+    found = [{**dataclasses.asdict(entry.summary), **_beside(entry.facts)} for entry in entries]
     return show(found, "\n\n".join(texts), options)
 
 
-def _beside(entry: Compared) -> dict[str, Any]:
-    return {
-        "data": entry.data,
-        "parameters": entry.parameters,
-        "iterations": entry.iterations,
-        "seconds": entry.seconds,
+def _of_estimate(entry: ComparedEstimate) -> dict[str, Any]:
+    known = {
+        "run": str(entry.run),
+        **dataclasses.asdict(entry.estimate),
+        "units": entry.units,
+        "remarks": entry.remarks,
     }
+    return {**known, **_beside(entry.facts)}
+
+
+def _beside(facts: Facts) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(facts).items() if name != "data_sha256"}
 
 
 def report(arguments: list[str]) -> int:
@@ -82,6 +104,7 @@ def report(arguments: list[str]) -> int:
     refuse_network_folder(
         options.run, "report", "draws what runs note; its card.md says what is known, certify --data the rest"
     )
+    check_is_run(options.run)
     with one_writer(options.run):
         eps = radii_for(options.run, options.eps)
         found = write_report(options.run, eps, options.data_root, options.data, ["wellposed", "report", *arguments])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wellposed.cli.options import parse, show
 from wellposed.cli.progress import counting
 from wellposed.errors import InputError, choices
+from wellposed.models.families import FAMILIES
 from wellposed.training.shipped import shipped_presets
 from wellposed.training.writer import is_main_process
 
@@ -17,27 +17,21 @@ if TYPE_CHECKING:
     from wellposed.cli.train_options import Train
     from wellposed.training.config import TrainConfig
 
-# Of `wellposed.models.families.FAMILIES`, whose import takes seconds.
-FAMILY_NAMES = (
-    "mondeq", "lben", "nemon", "pcdeq1", "pcdeq2", "orthogonal", "ignn", "mondeq-conv", "mondeq-multi", "lben-conv", "nemon-conv",
-    "pcdeq-conv", "pcdeq-multi", "orthogonal-conv", "deq", "feedforward", "convolutional", "sandwich", "sll", "cayley",
-)  # fmt: skip
-
 
 def train(arguments: list[str]) -> int:
     """``wellposed train [FAMILY]``."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             "usage: wellposed train FAMILY [--preset NAME] [OPTIONS]\n       wellposed train --preset NAME [OPTIONS]\n\n"
-            f"families: {', '.join(FAMILY_NAMES)}\npresets:  {', '.join(shipped_presets())}\n\n"
-            f"wellposed train {FAMILY_NAMES[0]} --help lists all options; a preset's values are their defaults.\n"
+            f"families: {', '.join(FAMILIES)}\npresets:  {', '.join(shipped_presets())}\n\n"
+            f"wellposed train {next(iter(FAMILIES))} --help lists all options; a preset's values are their defaults.\n"
             "wellposed presets says what every preset shows and takes."
         )
         return 0 if arguments else 2
     options = _options(arguments)
     config = options.config
     out = Path("runs") / f"{config.family.name}-{Path(config.data).stem}" if options.out is None else options.out
-    from wellposed.training.folder import RunFolder
+    from wellposed.training.folder import RunFolder, read_environment
     from wellposed.training.run import train as train_run
 
     there = RunFolder(out).is_finished
@@ -47,13 +41,12 @@ def train(arguments: list[str]) -> int:
             f"{out}: a finished run is there, which this training replaces, with all that was made of it",
             file=sys.stderr,
         )
-    start = time.time()
     try:
         with counting("steps", quiet=options.json or not is_main_process()) as done:
             metrics = train_run(
                 config, out, data_root=options.data_root, resume=options.resume, done=done, accelerator=options.accelerator,
                 strategy=options.strategy, logger=options.logger, command=["wellposed", "train", *arguments],
-                devices=int(options.devices) if options.devices.isdigit() else options.devices,
+                devices=int(options.devices) if options.devices.isdigit() else options.devices, free=_free(arguments),
             )  # fmt: skip
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"continue with the same command and --resume --out {out}") from stop
@@ -61,7 +54,7 @@ def train(arguments: list[str]) -> int:
         return 0
     result = {
         "run": str(out),
-        "seconds": round(time.time() - start, 1),
+        "seconds": read_environment(out).get("seconds"),
         "finished_before": finished,
         "replaced": replaced,
         **metrics,
@@ -76,9 +69,17 @@ def train(arguments: list[str]) -> int:
     return certify([str(out), *root, *(["--json"] if options.json else [])])
 
 
+def _free(arguments: list[str]) -> tuple[str, ...]:
+    """The settings that nothing was said of, neither by an option nor by a preset or a run to go on with."""
+    given = {word.partition("=")[0].replace("_", "-") for word in arguments}
+    if given & {"--preset", "--resume"}:
+        return ()
+    return tuple(name for name in ("batch_size", "epochs") if f"--{name.replace('_', '-')}" not in given)
+
+
 def _text(out: Path, result: dict[str, Any], config: TrainConfig) -> str:
     """What training gave, in words."""
-    from wellposed.data.tasks import in_words
+    from wellposed.data.tasks import in_words, nothing_learned
 
     if result["finished_before"]:
         text = f"{out}: this run is finished, and nothing was changed"
@@ -88,11 +89,18 @@ def _text(out: Path, result: dict[str, Any], config: TrainConfig) -> str:
         text += f"; test {in_words(result, 'test')}"
         if config.validation:
             text += f", of epoch {result['epoch']:g}, which had the best validation {in_words(result, 'validation')}"
+    said = [words] if (words := nothing_learned(result)) else []
     if config.is_own:
         from wellposed.training.about import about_run
+        from wellposed.training.config import read_config
+        from wellposed.training.folder import RunFolder
 
-        text += "".join(f"; {remark}" for remark in about_run(out).remarks)
-    return text
+        used = read_config(RunFolder(out).config)
+        if (used.batch_size, used.epochs) != (config.batch_size, config.epochs):
+            epochs = f"{used.epochs} {'epoch' if used.epochs == 1 else 'epochs'}"
+            said.append(f"{epochs} in batches of {used.batch_size}, as the training samples are few")
+        said += about_run(out).remarks
+    return "; ".join([text, *said])
 
 
 def _options(arguments: list[str]) -> Train:
@@ -103,7 +111,7 @@ def _options(arguments: list[str]) -> Train:
     """
     named = None if arguments[0].startswith("-") else arguments[0]
     if named is not None:
-        choices("family", named, FAMILY_NAMES)
+        choices("family", named, tuple(FAMILIES))
     preset, rest = _taken("--preset", arguments if named is None else arguments[1:])
     out, _ = _taken("--out", rest)
     saved = Path(out) / "config.toml" if out is not None and "--resume" in rest else None
@@ -112,9 +120,8 @@ def _options(arguments: list[str]) -> Train:
         choices("preset", preset, tuple(known))
         _check_family(f"preset={preset!r}", known[preset].family, named)
     elif named is None and (saved is None or not saved.exists()):
-        raise InputError(f"family: give one of {', '.join(FAMILY_NAMES)}, a --preset, or --resume with --out of a run")
+        raise InputError(f"family: give one of {', '.join(FAMILIES)}, a --preset, or --resume with --out of a run")
     from wellposed.cli.train_options import Train
-    from wellposed.models.families import FAMILIES
     from wellposed.training.config import TrainConfig, presets, read_config
 
     if preset is not None:

@@ -53,12 +53,11 @@ def _checked_weights(certificate: Path, weights: Path, exact: list[str]) -> int:
     Raises:
         CheckpointError: the weights are of no finished run, or give another file than the certificate is about.
     """
-    from wellposed.deployment.export import TOLERANCE
     from wellposed.experiments.deployment import export_run
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model.onnx"
-        export_run(weights.parent, data_root=None, tolerance=TOLERANCE, out=out)
+        export_run(weights.parent, data_root=None, tolerance=None, out=out)
         return _checked(certificate, out, exact, f"{weights}: {_OTHER_WEIGHTS}")
 
 
@@ -69,8 +68,10 @@ def _verify_folder(folder: Path, exact: list[str]) -> int:
     if not certificates or not model.is_file():
         raise InputError(f"{folder}: has no certificate.json with a model.onnx; `wellposed certify RUN` writes both")
     worst = max(_checked(certificate, model, exact) for certificate in certificates)
-    if (folder / _WEIGHTS).exists():
-        print(f"about {model}; {_WEIGHTS} beside it was not looked at: `wellposed verify CERTIFICATE WEIGHTS` does")
+    others = sorted(set(folder.glob("*.safetensors")) - {path.with_suffix(".safetensors") for path in certificates})
+    if others:
+        how = f"`wellposed verify CERTIFICATE WEIGHTS` does, for weights with the name {_WEIGHTS} beside the run's config.toml"
+        print(f"about {model}; {', '.join(path.name for path in others)} beside it was not looked at: {how}")
     return worst
 
 
@@ -97,6 +98,10 @@ def _checked(certificate: Path, model: Path, exact: list[str], other: str = "") 
         ) from failure
     with model.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != claimed and model.suffix == ".safetensors":
+        raise CheckpointError(
+            f"{model}: weights of a run are verified beside its config.toml by the name {_WEIGHTS}; rename it"
+        )
     if found != claimed:
         raise CheckpointError(other or f"{model}: {_OTHER}")
     return checker.main([*exact, str(certificate), str(model)])

@@ -18,12 +18,11 @@ from wellposed.constraints.circular_monotone import circular_kernel
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import check, choices
 from wellposed.guarantee.frequencywise import ScaledStronglyMonotone
+from wellposed.names import IMAGE_METRICS
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.driven_circular import DrivenCircular
 from wellposed.operators.fourier import transfer_function
 from wellposed.operators.scaled_circular import ScaledCircular
-
-METRICS = ("full", "channels", "image", "identity")
 
 
 class ConvLipschitzBounded(SavedNumber, ImageConstraint):
@@ -53,7 +52,7 @@ class ConvLipschitzBounded(SavedNumber, ImageConstraint):
     ) -> None:
         super().__init__()
         self.set_image(channels, image, taps)
-        choices("metric", metric, METRICS)
+        choices("metric", metric, IMAGE_METRICS)
         check(0.0 < epsilon < math.inf, "epsilon", epsilon, "the margin must be positive and finite")
         self.epsilon = float(epsilon)
         self.V = circular_kernel(channels, channels, self.image, taps, device=device, dtype=dtype)

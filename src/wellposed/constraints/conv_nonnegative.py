@@ -9,9 +9,10 @@ from typing_extensions import override
 from wellposed.activations.concave import concave_activation, thompson_modulus
 from wellposed.constraints.base import ImageConstraint, Projected
 from wellposed.constraints.factorisations import factorisation_cache
-from wellposed.constraints.nonnegative import PARAMETRISATIONS, ConcaveConstraint, nonnegative
+from wellposed.constraints.nonnegative import ConcaveConstraint, nonnegative
 from wellposed.errors import choices
 from wellposed.guarantee.positive_convolution import PositiveConvolution
+from wellposed.names import NONNEGATIVE
 from wellposed.operators.zero_padded import ZeroPadded
 
 
@@ -43,7 +44,7 @@ class ConvNonnegative(ConcaveConstraint, ImageConstraint, Projected):
     ) -> None:
         super().__init__()
         self.set_image(channels, image, taps)
-        choices("parametrisation", parametrisation, PARAMETRISATIONS)
+        choices("parametrisation", parametrisation, NONNEGATIVE)
         self.parametrisation = parametrisation
         self._activation, self._floor = concave_activation(activation), floor
         self._thompson = thompson_modulus(activation, floor)

@@ -12,13 +12,12 @@ from wellposed.constraints.base import Constraint, Projected, check_size
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.errors import InputError, choices
 from wellposed.guarantee.positive import PositiveConcave
+from wellposed.names import NONNEGATIVE
 from wellposed.operators.dense import Dense
-
-PARAMETRISATIONS = ("square", "softplus", "projection")
 
 
 def nonnegative(free: Tensor, parametrisation: str) -> Tensor:
-    """Nonnegative numbers from free ones, in one of the ways of `PARAMETRISATIONS`."""
+    """Nonnegative numbers from free ones, in one of the ways of `NONNEGATIVE`."""
     if parametrisation == "square":
         return free.square()
     return nn.functional.softplus(free) if parametrisation == "softplus" else free.clamp_min(0.0)
@@ -67,7 +66,7 @@ class Nonnegative(ConcaveConstraint, Projected):
     ) -> None:
         super().__init__()
         check_size(state_features)
-        choices("parametrisation", parametrisation, PARAMETRISATIONS)
+        choices("parametrisation", parametrisation, NONNEGATIVE)
         self.parametrisation = parametrisation
         self._activation, self._floor = concave_activation(activation), floor
         self._thompson = thompson_modulus(activation, floor)

@@ -5,28 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from wellposed.data.base import Data
-from wellposed.data.graphs import GRAPH_NAMES, load_graphs
-from wellposed.data.images import IMAGE_NAMES, load_images
-from wellposed.data.own import is_file
-from wellposed.data.vectors import VECTOR_NAMES, load_vectors
-from wellposed.errors import choices
-
-NAMES: dict[str, tuple[str, ...]] = {"images": IMAGE_NAMES, "vectors": VECTOR_NAMES, "graphs": GRAPH_NAMES}
-
-
-def inputs_of(name: str) -> str:
-    """What one sample of a set is: ``"images"``, ``"vectors"`` or ``"graphs"``.
-
-    Raises:
-        InputError: no set has that name.
-    """
-    choices("data", name, tuple(known for names in NAMES.values() for known in names))
-    return next(inputs for inputs, names in NAMES.items() if name in names)
-
-
-def is_own(name: str) -> bool:
-    """Whether a name is the path of a user's own data; names of known sets are not."""
-    return not any(name in names for names in NAMES.values()) and is_file(name)
+from wellposed.data.graphs import load_graphs
+from wellposed.data.images import load_images
+from wellposed.data.vectors import load_vectors
+from wellposed.names import inputs_of
 
 
 def load(name: str, data_root: Path | None, *, fold: int, validation: float) -> Data:

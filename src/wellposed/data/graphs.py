@@ -20,8 +20,8 @@ from wellposed.data.base import Data
 from wellposed.data.files import ENVIRONMENT_VARIABLE, data_folder, fetch, readable
 from wellposed.data.tasks import Classification, Task
 from wellposed.errors import DataError, check, choices, require
+from wellposed.names import FOLDS
 
-FOLDS = 10
 _ANEW = "move the folder away and run again to download the published set"
 _URL = "https://www.chrsmrrs.com/graphkerneldatasets/"
 _PARTS = ("A", "graph_indicator", "graph_labels", "node_labels")

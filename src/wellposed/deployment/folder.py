@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wellposed.certificates import certify
 from wellposed.certificates.radius import radii
 from wellposed.deployment.certifying import certify_file
-from wellposed.deployment.export import TOLERANCE, export, path_of, shape_of_inputs
+from wellposed.deployment.export import export, path_of, shape_of_inputs, tolerance_of
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import CertificateError, InputError, check, checked_options, choices
 from wellposed.network import Network
@@ -87,7 +87,7 @@ def save(
     folder: str | Path,
     *,
     norms: Sequence[str] = ("2",),
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     input_shape: tuple[int, ...] | None = None,
     figures: Mapping[str, str] | None = None,
 ) -> Network:
@@ -118,6 +118,7 @@ def save(
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"folder={str(folder)!r}: cannot be made ({error.strerror})") from error
+    tolerance = tolerance_of(model, tolerance)
     network = export(model, place / MODEL, tolerance=tolerance, input_shape=input_shape)
     lines = []
     for norm in NORMS:  # of a network that was here before

@@ -11,18 +11,19 @@ from wellposed.experiments.results import in_norm
 from wellposed.training.folder import RunFolder
 
 
-def file_certificate(run: Path, certificate: Certificate) -> str:
+def file_certificate(run: Path, certificate: Certificate, tolerance: float | None = None) -> str:
     """Write ``model.onnx`` and ``certificate.json``, or ``certificate-NORM.json``, into a run's folder.
 
     Args:
         run: the run folder.
         certificate: of its network.
+        tolerance: see `wellposed.export`.
 
     Returns:
         Why no certificate file was written; empty where one was. An earlier one is removed then.
     """
     try:
-        export(certificate.network, RunFolder(run).model)
+        export(certificate.network, RunFolder(run).model, tolerance=tolerance)
     except CertificateError as error:
         _remove(run, certificate)
         return str(error)

@@ -35,11 +35,10 @@ _LEGEND = 90  # letters that its rows have room for
 
 
 @dataclass(frozen=True)
-class Compared:
-    """All that a table of several runs says of one.
+class Facts:
+    """What a table of several runs says of one of any kind.
 
     Attributes:
-        summary: its accuracies and constants.
         parameters: number of trained numbers.
         iterations: of the solves of all layers together, for the first test inputs, to the tolerance of evaluation; None where
             nothing is solved.
@@ -48,12 +47,49 @@ class Compared:
         data_sha256: of a user's own data; empty for sets that are known by name.
     """
 
-    summary: Summary
     parameters: int
     iterations: float | None
     seconds: float | None
     data: str = ""
     data_sha256: str = ""
+
+
+def facts_of(run: Path, data_root: Path | None, own_data: str | None = None) -> Facts:
+    """What is said of a run of any kind.
+
+    Args:
+        run: its folder.
+        data_root: see `load_images`.
+        own_data: see `load_run`.
+
+    Raises:
+        CheckpointError: the run is not finished.
+    """
+    _, data, model = load_run(run, data_root, own_data)
+    noted = RunFolder(run).environment
+    seconds = read_environment(run).get("seconds") if noted.exists() else None
+    parameters = sum(part.numel() for part in model.parameters())
+    steps = iterations(model, first_inputs(data, f"run={str(run)!r}", _INPUTS))
+    return Facts(parameters, steps, seconds, data.name, about_run(run).data_sha256)
+
+
+def fact_cells(facts: Facts) -> list[str]:
+    """Iterations, seconds and parameters of a run; a dash for what is not known."""
+    numbers = ["–" if value is None else f"{value:.1f}" for value in (facts.iterations, facts.seconds)]
+    return [*numbers, str(facts.parameters)]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All that a table of several runs says of one.
+
+    Attributes:
+        summary: its accuracies and constants.
+        facts: what is known of any run.
+    """
+
+    summary: Summary
+    facts: Facts
 
     def at(self, radius: float) -> Row:
         """The accuracies at one of the radii."""
@@ -73,23 +109,16 @@ def compared(run: Path, radii: Sequence[float], data_root: Path | None, own_data
         CheckpointError: the run is not finished, or neither certified nor attacked.
         CertificateError: an attack broke a certificate.
     """
-    summary = summarise(run, radii)
-    _, data, model = load_run(run, data_root, own_data)
-    noted = RunFolder(run).environment
-    seconds = read_environment(run).get("seconds") if noted.exists() else None
-    parameters = sum(part.numel() for part in model.parameters())
-    steps = iterations(model, first_inputs(data, f"run={str(run)!r}", _INPUTS))
-    return Compared(summary, parameters, steps, seconds, data.name, about_run(run).data_sha256)
+    return Compared(summarise(run, radii), facts_of(run, data_root, own_data))
 
 
 def cells_of(entry: Compared, radius: float) -> list[str]:
     """A row of the table, see `header_of`: accuracies in %, a dash for what is not known."""
     row = entry.at(radius)
     shares = [percent(value) for value in (row.clean, row.certified, row.attacked)]
-    numbers = ["–" if value is None else f"{value:.1f}" for value in (entry.iterations, entry.seconds)]
     summary = entry.summary
     inputs = f"{summary.samples} {summary.inputs}"
-    return [Path(summary.run).name, *shares, *numbers, str(entry.parameters), inputs, "; ".join(summary.remarks)]
+    return [Path(summary.run).name, *shares, *fact_cells(entry.facts), inputs, "; ".join(summary.remarks)]
 
 
 def header_of(radius: float) -> list[str]:
@@ -101,33 +130,54 @@ def header_of(radius: float) -> list[str]:
 
 
 def as_text(entries: Sequence[Compared], radius: float) -> str:
-    """The table as aligned text."""
+    """The table as aligned text, and what a reader must know first."""
     rows = [header_of(radius), *(cells_of(entry, radius) for entry in entries)]
+    return "\n".join([labelled(rows), *warnings_of(entries)])
+
+
+def labelled(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned text: names at the left, numbers at the right, and remarks last.
+
+    Args:
+        rows: of cells, the header first.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
-    def line(row: list[str]) -> str:
+    def line(row: Sequence[str]) -> str:
         name, *numbers, remarks = row
         aligned = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
         return "  ".join([name.ljust(widths[0]), *aligned, remarks]).rstrip()
 
-    return "\n".join([*map(line, rows), *warnings_of(entries)])
+    return "\n".join(map(line, rows))
 
 
 def warnings_of(entries: Sequence[Compared]) -> list[str]:
     """What a reader of a comparison must know first: runs that learned nothing, other data, radii of different units."""
-    names = [Path(entry.summary.run).name for entry in entries]
     said = [
-        f"{name}: {entry.summary.warning}." for name, entry in zip(names, entries, strict=True) if entry.summary.warning
+        (Path(entry.summary.run).name, entry.summary.warning, entry.summary.units, entry.facts) for entry in entries
     ]
-    if len({(entry.data, entry.data_sha256) for entry in entries}) > 1:
-        listed = ", ".join(f"{name} {entry.data}" for name, entry in zip(names, entries, strict=True))
+    return warnings_on(said, "radius")
+
+
+def warnings_on(runs: Sequence[tuple[str, str, str, Facts]], measure: str) -> list[str]:
+    """What a reader of a comparison must know first, see `warnings_of`.
+
+    Args:
+        runs: name, warning, units of inputs and facts of each.
+        measure: what means different things in different units.
+    """
+    said = [f"{name}: {warning}." for name, warning, _, _ in runs if warning]
+    if len({(facts.data, facts.data_sha256) for *_, facts in runs}) > 1:
+        listed = ", ".join(f"{name} {facts.data}" for name, *_, facts in runs)
         said.append(
             f"These runs are on different data, so that their accuracies and constants do not compare: {listed}."
         )
-    units = {entry.summary.units: name for name, entry in zip(names, entries, strict=True)}
+    units: dict[str, list[str]] = {}
+    for name, _, unit, _ in runs:
+        units.setdefault(unit, []).append(name)
     if len(units) > 1:
-        listed = ", ".join(f"{unit} ({name})" for unit, name in units.items())
-        said.append(f"The same radius means different things here: units are {listed}.")
+        listed = ", ".join(f"{unit} ({', '.join(some)})" for unit, some in units.items())
+        said.append(f"The same {measure} means different things here: units are {listed}.")
     return said
 
 
@@ -147,12 +197,11 @@ def write_comparison(entries: Sequence[Compared], radius: float, folder: Path, c
         CheckpointError: the folder cannot be written.
     """
     make_folder(folder)
-    page = folder / "compare.html"
     runs = [Path(entry.summary.run) for entry in entries]
-    content = render(
-        "compare.html.jinja",
-        title="Runs compared",
-        width="64rem",
+    return page_of(
+        folder,
+        command,
+        [(run.name, trained(run)) for run in runs],
         warnings=warnings_of(entries),
         caption=f"accuracies in %, certified and attacked ones at the Euclidean radius {radius:g}",
         header=header_of(radius),
@@ -160,9 +209,31 @@ def write_comparison(entries: Sequence[Compared], radius: float, folder: Path, c
         legend=[(run.name, *_colour_and_glyph(place)) for place, run in enumerate(runs)],
         pictures=_draw(entries, radius, folder),
         runs=[_section(entry.summary) for entry in entries],
-        provenance=[*((run.name, trained(run)) for run in runs), ("this page", page_made(command))],
+        radii=True,
     )
-    write_text(page, legible(content))
+
+
+def page_of(folder: Path, command: Sequence[str], provenance: Sequence[tuple[str, str]], **content: Any) -> Path:
+    """Write ``compare.html``.
+
+    Args:
+        folder: for the page; made where it is not there.
+        command: the words of the command line; none where a program asks.
+        provenance: of the runs, by their names.
+        content: of the template ``compare.html.jinja``.
+
+    Returns:
+        The page.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    make_folder(folder)
+    page = folder / "compare.html"
+    made = [*provenance, ("this page", page_made(command))]
+    write_text(
+        page, legible(render("compare.html.jinja", title="Runs compared", width="64rem", provenance=made, **content))
+    )
     return page
 
 
@@ -176,9 +247,9 @@ def _section(summary: Summary) -> dict[str, Any]:
 
 _AXES: tuple[tuple[str, bool, Callable[[Compared, Row], float | None]], ...] = (
     ("clean accuracy, %", False, lambda entry, row: 100 * row.clean),
-    ("parameters", True, lambda entry, row: entry.parameters),
-    ("iterations", False, lambda entry, row: entry.iterations),
-    ("training, s", True, lambda entry, row: entry.seconds),
+    ("parameters", True, lambda entry, row: entry.facts.parameters),
+    ("iterations", False, lambda entry, row: entry.facts.iterations),
+    ("training, s", True, lambda entry, row: entry.facts.seconds),
 )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wellposed.certificates import certify
 from wellposed.deployment import export
+from wellposed.deployment.export import TOLERANCE
 from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import check
 from wellposed.experiments.certificate_files import file_of_exported
@@ -28,14 +29,14 @@ _WITNESS_INPUTS = 64
 
 
 def export_run(
-    run: Path, *, data_root: Path | None, tolerance: float, out: Path | None = None, own_data: str | None = None
+    run: Path, *, data_root: Path | None, tolerance: float | None, out: Path | None = None, own_data: str | None = None
 ) -> tuple[Path, Network]:
     """Write a run's network as one ONNX file.
 
     Args:
         run: the run folder.
         data_root: see `load_images`.
-        tolerance: see `wellposed.export`.
+        tolerance: see `wellposed.export`; None for 0.001, by regression 0.001 standard deviations of the targets.
         out: of the file; None for ``model.onnx`` in the run folder.
         own_data: see `load_run`.
 
@@ -47,6 +48,7 @@ def export_run(
         return path, export(load_run(run, data_root)[2], path, tolerance=tolerance)
     _, data, model = load_run(run, data_root, own_data)
     shape = data.as_tensors(f"run={str(run)!r}").shape
+    tolerance = TOLERANCE * data.task.unit if tolerance is None else tolerance
     return path, export(model, path, tolerance=tolerance, input_shape=shape)
 
 
@@ -55,7 +57,7 @@ def certify_deployed(
     *,
     data_root: Path | None,
     limit: int | None,
-    tolerance: float,
+    tolerance: float | None,
     norm: str,
     done: Callable[[int, int], None],
     seconds: float | None = None,

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.data.graphs import FOLDS, GRAPH_NAMES
+from wellposed.data.graphs import GRAPH_NAMES
 from wellposed.errors import CheckpointError, InputError, check, choices
 from wellposed.experiments.learning import Learned, learned
+from wellposed.names import FOLDS
 from wellposed.training.config import TrainConfig, presets, read_config
 from wellposed.training.files import write_json
 from wellposed.training.folder import RunFolder, read_environment, read_metrics

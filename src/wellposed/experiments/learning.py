@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wellposed.data import Classification
+
 NO_ANSWER = -1  # in the place of a prediction
 _ROUNDING = 1e-12  # of shares
 
@@ -33,7 +35,7 @@ class Learned:
         if self.classes_named == 1:
             return "Its predictions are constant: it has learned nothing, and whatever is certified of it says nothing."
         if self.error >= self.majority_error - _ROUNDING:
-            return "It errs no less often than whoever always names the commonest class."
+            return f"{Classification.unlearned[0].upper()}{Classification.unlearned[1:]}."
         return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,15 +14,18 @@ from torch import Tensor, nn
 
 from wellposed.certificates import Certificate, certify
 from wellposed.data import TensorData, from_arrays, load_file
-from wellposed.errors import InputError, check, checked_options, choices, require
+from wellposed.data.tasks import beside_a_constant
+from wellposed.errors import InputError, OptionError, check, checked_options, choices, require
 from wellposed.experiments.radii import radii_of
 from wellposed.experiments.robustness import certified_on
 from wellposed.experiments.tables import Row, Summary, as_text
 from wellposed.layers.options import solving_modules
 from wellposed.models.families import FAMILIES, Family
 from wellposed.models.units import InUnits, settle
+from wellposed.names import TASKS
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.about import described
+from wellposed.training.batches import suited
 from wellposed.training.folder import RunFolder
 from wellposed.training.loaders import held_out
 
@@ -48,6 +52,11 @@ class Trained(nn.Module):
         """The model's outputs."""
         outputs: Tensor = self.model(x)
         return outputs
+
+    @property
+    def output_unit(self) -> float:
+        """What errors of the outputs are measured by: see `wellposed.data.Task.unit`."""
+        return self.data.task.unit
 
     def certify(self, **options: Any) -> Certificate:
         """`wellposed.certify` of the model, with some test inputs to look for a lower bound at.
@@ -93,10 +102,10 @@ def train(
     model: nn.Module | Family | str,
     data: OwnData,
     *,
-    task: str = "classification",
+    task: str | None = None,
     target: str = "",
-    epochs: int = 20,
-    batch_size: int = 128,
+    epochs: int | None = None,
+    batch_size: int | None = None,
     learning_rate: float = 3e-3,
     weight_decay: float = 0.0,
     validation: float = 0.1,
@@ -112,10 +121,10 @@ def train(
             name: its network then has the data's normalisation inside.
         data: a data set; a path, see `wellposed.data.load_file`; arrays or tensors by name, see `wellposed.data.from_arrays`; a
             pair of inputs and targets, of which a fifth becomes the test part; or a torch ``Dataset`` of such pairs.
-        task: ``"classification"`` or ``"regression"``; a data set has its own.
+        task: ``"classification"`` or ``"regression"``, None for the former; a data set has its own.
         target: the column of a table, see `wellposed.data.load_file`.
-        epochs: passes over the training part.
-        batch_size: samples per step.
+        epochs: passes over the training part; None for 20, or as many as make a thousand steps where samples are few.
+        batch_size: samples per step; None for 128, or a tenth of the training part where that is less.
         learning_rate: see `TrainingModule`.
         weight_decay: see `TrainingModule`.
         validation: share of the training part to choose the epoch by, where there is no validation part; 0 for the last epoch.
@@ -140,20 +149,39 @@ def train(
     from wellposed.training.trainer import same_generators_and_seed
 
     steps = {"learning_rate": learning_rate, "weight_decay": weight_decay, "loss": loss}
-    options = {"logger": False, "done": None, **(trainer or {})}
+    options = {"logger": False, "done": None, **_trainer_options(lightning, trainer or {})}
     with same_generators_and_seed():
         lightning.seed_everything(seed, workers=True, verbose=False)
         module, own = _model(model, samples)
-        metrics, epoch = _fitted(module, own, samples, epochs, patience, (batch_size, seed), steps, options)
+        size, passes = suited(len(samples.train_y), batch_size, epochs)
+        metrics, epoch = _fitted(module, own, samples, passes, patience, (size, seed), steps, options)
     for part in () if own else solving_modules(module):
         part.tolerance = Tolerance()  # the family's is for training
     return Trained(module.cpu(), samples, metrics, epoch)
 
 
-def _check_counts(epochs: int, batch_size: int, patience: int, seed: int) -> None:
+def _trainer_options(lightning: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that a ``lightning.Trainer`` has, and that are not set by `train` itself.
+
+    Raises:
+        OptionError: there is none of a name, with those that there are.
+    """
+    known = [
+        name
+        for name in inspect.signature(lightning.Trainer).parameters
+        if name not in ("max_epochs", "default_root_dir")
+    ]
+    for name in given:
+        if name not in known:
+            mend = "; give epochs of wellposed.train" if name == "max_epochs" else ""
+            raise OptionError(f"trainer has no option {name!r}{mend}; it has {', '.join(known)}")
+    return dict(given)
+
+
+def _check_counts(epochs: int | None, batch_size: int | None, patience: int, seed: int) -> None:
     """Refuse numbers that no training can have; see `train`."""
-    check(epochs >= 1, "epochs", epochs, "must be at least 1")
-    check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
+    check(epochs is None or epochs >= 1, "epochs", epochs, "must be at least 1")
+    check(batch_size is None or batch_size >= 1, "batch_size", batch_size, "must be at least 1")
     check(patience >= 0, "patience", patience, "must not be negative")
     check(0 <= seed < 2**32, "seed", seed, "must lie in 0…2³² − 1")
 
@@ -194,17 +222,17 @@ def _fitted(
             settle(model, data.task)
             module.model = model
         tested = test(trainer, module, loaders.test_dataloader(), best.epoch)
-    return {**best.metrics, **tested}, best.epoch + 1
+    return {**best.metrics, **tested, **beside_a_constant(data.task, data.test_y)}, best.epoch + 1
 
 
-def _samples(data: OwnData, task: str, target: str, validation: float, patience: int) -> TensorData:
+def _samples(data: OwnData, task: str | None, target: str, validation: float, patience: int) -> TensorData:
     """The data set, with its validation part."""
     check(0.0 <= validation < 1.0, "validation", validation, "must lie in [0, 1)")
     check(patience == 0 or validation > 0.0, "patience", patience, "needs validation samples")
     return held_out(data_set(data, task, target), validation)
 
 
-def data_set(data: OwnData, task: str = "classification", target: str = "") -> TensorData:
+def data_set(data: OwnData, task: str | None = None, target: str = "") -> TensorData:
     """Data of any kind that `train` takes as a data set.
 
     Args:
@@ -216,10 +244,15 @@ def data_set(data: OwnData, task: str = "classification", target: str = "") -> T
         DataError: the data are unusable.
         InputError: they are of another kind.
     """
+    given, task = task, task or TASKS[0]
+    choices("task", task, TASKS)
     if isinstance(data, str | Path):
         return load_file(Path(data), task=task, target=target)
+    check(not target, "target", target, "is the column of a table, and the data are not the path of one; leave it out")
     if hasattr(data, "as_tensors"):
         found: TensorData = data.as_tensors("data")
+        own = TASKS[0] if found.task.has_logits else TASKS[1]
+        check(given in (None, own), "task", given, f"the data set is for {own}; leave it out")
         return found
     if isinstance(data, Mapping):
         return from_arrays(data, task=task)

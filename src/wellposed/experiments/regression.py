@@ -11,6 +11,8 @@ from torch import Tensor
 
 from wellposed.certificates import certify
 from wellposed.certificates.order import must_be_ordered
+from wellposed.data import Regression
+from wellposed.deployment.export import TOLERANCE
 from wellposed.errors import InputError, check, check_fields
 from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.results import in_norm, parsed
@@ -70,7 +72,7 @@ class Estimate:
         if self.is_constant:
             return "its estimates are constant: it has learned nothing, and a small slope of it says nothing"
         if self.mean_error is not None and self.error >= self.mean_error:
-            return "it is no closer to the targets than whoever always says their mean"
+            return Regression.unlearned
         return ""
 
 
@@ -115,9 +117,10 @@ def certify_estimates(
         count += len(inputs)
         done(count, len(x))
     said, wanted = torch.cat(estimates), targets.double()
+    unfiled = file_certificate(run, certificate, TOLERANCE * data.task.unit)
     estimate = Estimate(
         norm, count, root_mean_square(said - wanted), certificate.lipschitz, certificate.lower_bound, unsolved,
-        certificate.method, certificate.left_out, file_certificate(run, certificate), file_digest(RunFolder(run).weights),
+        certificate.method, certificate.left_out, unfiled, file_digest(RunFolder(run).weights),
         root_mean_square(wanted - wanted.mean(0)), is_constant(said, wanted),
     )  # fmt: skip
     write_json(in_norm(RunFolder(run).slope, norm), asdict(estimate))

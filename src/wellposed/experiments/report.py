@@ -24,6 +24,7 @@ from wellposed.experiments.results import (
     Certified,
     is_certified,
     norms_of,
+    norms_with_results,
     read_attacked,
     read_certified,
 )
@@ -127,8 +128,7 @@ def _results(run: Path, norm: str) -> tuple[Certified | None, Attacked | None]:
 
 
 def _on_classes(run: Path, radii: Sequence[float]) -> _Said:
-    folder = RunFolder(run)
-    summaries = [summarise(run, radii, norm) for norm in norms_of(folder.certified, folder.attacked) or ["2"]]
+    summaries = [summarise(run, radii, norm) for norm in norms_with_results(run) or ["2"]]
     first = summaries[0]
     tables = [_table(run, summary) for summary in summaries]
     certified, _ = _results(run, first.norm)
@@ -191,8 +191,7 @@ def _on_estimates(run: Path) -> _Said:
 def _drawings(run: Path, about: AboutData, data: Data, model: nn.Module) -> dict[str, plots.Drawn]:
     drawings = {}
     if about.has_logits:
-        folder = RunFolder(run)
-        for norm in norms_of(folder.certified, folder.attacked):
+        for norm in norms_with_results(run):
             name = "robustness" if norm == "2" else f"robustness-{norm}"
             drawings[name] = plots.robustness(norm, *_results(run, norm), about)
     else:

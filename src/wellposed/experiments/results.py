@@ -20,6 +20,10 @@ NORMS = {"2": "Euclidean", "inf": "ℓ∞", "1": "ℓ1"}  # with what they are c
 _Result = TypeVar("_Result", bound="OfWeights")
 
 
+class OtherWeightsError(CheckpointError):
+    """A file of results is intact, and about other weights than those in its folder."""
+
+
 class OfWeights(Protocol):
     """Results that say by its digest which weight file they are about."""
 
@@ -192,9 +196,35 @@ def read_certified(run: Path, norm: str = "2") -> Certified:
 
 
 def read_attacked(run: Path, norm: str = "2") -> Attacked | None:
-    """What `attack_run` wrote, or None."""
+    """What `attack_run` wrote for the weights that are there, or None; an attack on others says nothing of them, see `left_out`.
+
+    Raises:
+        CheckpointError: the file is corrupt.
+    """
+    try:
+        return _attacked(run, norm)
+    except OtherWeightsError:
+        return None
+
+
+def _attacked(run: Path, norm: str) -> Attacked | None:
     path = in_norm(RunFolder(run).attacked, norm)
     return parsed(Attacked, path, "attack", run) if path.exists() else None
+
+
+def left_out(run: Path, norm: str = "2") -> list[str]:
+    """Results in a run's folder that are about other weights, and so are neither shown nor compared with others, in words.
+
+    Raises:
+        CheckpointError: a file of results is corrupt.
+    """
+    said = []
+    for read in (_attacked, _certified):
+        try:
+            read(run, norm)
+        except OtherWeightsError as error:
+            said.append(f"left out: {error}")
+    return said
 
 
 def parsed(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
@@ -216,15 +246,31 @@ def parsed(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
         raise CheckpointError(f"{path}: corrupt ({error}); run `wellposed {command} {run}` again") from error
     if found.weights_sha256 != file_digest(RunFolder(run).weights):
         read_weights(RunFolder(run).weights)  # which says so where they are damaged
-        raise CheckpointError(
+        raise OtherWeightsError(
             f"{path}: about other weights than those there now; run `wellposed {command} {run}` again"
         )
     return found
 
 
 def is_certified(run: Path, norm: str = "2") -> bool:
-    """Whether `certify_run` wrote results."""
-    return in_norm(RunFolder(run).certified, norm).exists()
+    """Whether `certify_run` wrote results for the weights that are there.
+
+    Raises:
+        CheckpointError: the file is corrupt.
+    """
+    try:
+        return _certified(run, norm) is not None
+    except OtherWeightsError:
+        return False
+
+
+def _certified(run: Path, norm: str) -> Certified | None:
+    return read_certified(run, norm) if in_norm(RunFolder(run).certified, norm).exists() else None
+
+
+def norms_with_results(run: Path) -> list[str]:
+    """The norms that there are radii or attacks in, of the weights that are there; the Euclidean one first."""
+    return [norm for norm in NORMS if is_certified(run, norm) or read_attacked(run, norm) is not None]
 
 
 def norms_of(*places: Path) -> list[str]:

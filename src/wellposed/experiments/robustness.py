@@ -16,13 +16,13 @@ from wellposed.attacks import adversarial_distances, auto_attack, plain_distance
 from wellposed.attacks.search import Search
 from wellposed.certificates import Certificate, certify
 from wellposed.data import TensorData, load_images
-from wellposed.data.collection import is_own
 from wellposed.data.own import Evaluation, load_to_evaluate, source_digest
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check
 from wellposed.experiments.certificate_files import file_certificate
 from wellposed.experiments.learning import learned
 from wellposed.experiments.radii import check_radii
 from wellposed.experiments.results import Attacked, Certified, keep_attacked, keep_certified
+from wellposed.names import is_own
 from wellposed.network import Network, materialise, surely_misclassified
 from wellposed.numerics.norm import norm_named
 from wellposed.training.about import about_run

@@ -14,6 +14,7 @@ from wellposed.experiments.results import (
     Certified,
     check_consistency,
     is_certified,
+    left_out,
     read_attacked,
     read_certified,
 )
@@ -97,7 +98,7 @@ def summarise(run: Path, radii: Sequence[float], norm: str = "2") -> Summary:
     if attacked is not None and not is_certified(run, norm):  # perhaps nothing can be certified, as for a plain DEQ
         rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
         count, wrong = len(attacked.distances), 1.0 - attacked.accuracy(0.0)
-        said = [*attacked.remarks, *about.remarks]
+        said = [*attacked.remarks, *left_out(run, norm), *about.remarks]
         return Summary(
             str(run), count, about.inputs, wrong, None, None, rows, said, count, about.units, attacked.warning, norm
         )
@@ -115,7 +116,7 @@ def summarise(run: Path, radii: Sequence[float], norm: str = "2") -> Summary:
         certified.lipschitz,
         certified.lower_bound,
         rows,
-        [*certified.remarks, *about.remarks],
+        [*certified.remarks, *left_out(run, norm), *about.remarks],
         len(certified.best),
         about.units,
         certified.warning,

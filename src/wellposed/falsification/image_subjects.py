@@ -7,10 +7,10 @@ import math
 import torch
 from torch import nn
 
-from wellposed.constraints.conv_lipschitz_bounded import METRICS
 from wellposed.falsification.subject import Draw, Subject, drawing
 from wellposed.layers.conv_lben import ConvLBEN
 from wellposed.layers.conv_mondeq import ConvMonDEQ
+from wellposed.names import IMAGE_METRICS
 
 
 def image_subject(generator: torch.Generator) -> Subject:
@@ -46,7 +46,7 @@ def image_subject(generator: torch.Generator) -> Subject:
 def _bounded_subject(shape: tuple[int, int, int], border: int, draw: Draw) -> Subject:
     """A convolutional network with a bound, in any metric, from pixels to outputs."""
     layer = ConvLBEN(
-        shape[0], 1 + draw(3), shape[1:], gamma=10.0 ** (draw(5) - 2), out_features=2 + draw(2), metric=METRICS[draw(4)],
+        shape[0], 1 + draw(3), shape[1:], gamma=10.0 ** (draw(5) - 2), out_features=2 + draw(2), metric=IMAGE_METRICS[draw(4)],
         input_in_metric=bool(draw(2)), epsilon=(1e-3, 0.1, 1.0)[draw(3)], border=border, stride=1 + draw(2), taps=(1, 3)[draw(2)],
         dtype=torch.float64,
     )  # fmt: skip

@@ -17,11 +17,10 @@ from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_conv import OrthogonalConv2d
 from wellposed.layers.resolved_sort import resolved_contraction, resolved_max_min, resolved_shares
 from wellposed.maps.checks import require_kind
+from wellposed.names import CONV_COUPLINGS
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import rounding_constant
 from wellposed.operators.real_spectrum import RealTransforms, block_rounding, real_blocks, real_rounding
-
-CONV_COUPLINGS = ("convex", "residual")
 
 
 class ConvOrthogonalDEQ(ContractiveCell):

@@ -21,10 +21,10 @@ from wellposed.layers.group_sort import group_sort
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.maps.checks import check_map, require_kind
+from wellposed.names import GRAPH_VARIANTS
 from wellposed.numerics.outward import enlarged, enlarged_sum
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
-VARIANTS = ("ignn", "orthogonal", "lipschitz")
 ADJACENCY = 1.0 + 1e-12  # up to this norm a stored adjacency counts as one of norm one, which rounding may exceed
 
 
@@ -66,7 +66,7 @@ class ImplicitGraph(GraphSolving):
         super().__init__(**options)
         check(in_features > 0, "in_features", in_features, "must be a positive integer")
         check_size(state_features)
-        choices("variant", variant, VARIANTS)
+        choices("variant", variant, GRAPH_VARIANTS)
         most = 1.0 if variant == "lipschitz" else math.nextafter(1.0, 0.0)
         check(0.0 < kappa <= most, "kappa", kappa, "must lie in (0, 1), or be 1 for the variant 'lipschitz'")
         check(0.0 < omega <= 1.0, "omega", omega, "must lie in (0, 1]")
@@ -86,7 +86,7 @@ class ImplicitGraph(GraphSolving):
 
     def check_parts(self) -> None:
         """Raise an error if a part or an option was replaced by one that the theorem of this layer is not about."""
-        choices("variant", self.variant, VARIANTS)
+        choices("variant", self.variant, GRAPH_VARIANTS)
         most = 1.0 if self.variant == "lipschitz" else math.nextafter(1.0, 0.0)
         ranges = 0.0 < self.kappa <= most and 0.0 < self.omega <= 1.0
         check(ranges, "kappa, omega", (self.kappa, self.omega), "outside of what the theorem allows")

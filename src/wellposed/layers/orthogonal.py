@@ -16,11 +16,11 @@ from wellposed.layers.contractive_cell import ContractiveCell, mixing_numbers, m
 from wellposed.layers.group_sort import group_sort, householder
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.orthogonal_linear import OrthogonalLinear, require_orthogonal
+from wellposed.names import COUPLINGS
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, rounding_constant
 from wellposed.numerics.verified import spectral_norm_upper_bound
 
-COUPLINGS = ("convex", "additive", "joint", "residual")
 _REFLECTIONS = 1e-15  # by how much computed reflections may exceed norm one
 
 

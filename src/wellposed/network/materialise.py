@@ -94,6 +94,7 @@ def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Netwo
     ):
         require_plain_calls(model)
         check_precision((*model.named_parameters(), *model.named_buffers()))
+        _check_finite(model)
         copied = copy.deepcopy(model)
         without_parametrisations(copied)
         for part in copied.modules():
@@ -110,6 +111,15 @@ def gated(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Netwo
             return Network(chain, input_shape=input_shape, takes_graphs=graphs)
         except InputError as error:
             raise InputError(f"input_shape={input_shape}: {error}") from error
+
+
+def _check_finite(model: nn.Module) -> None:
+    """Refuse parameters that are not finite, by their path in the model."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise CertificateError(
+                f"{name}: has NaN or infinite entries, for which nothing can be certified; was the learning rate too high?"
+            )
 
 
 def _chain(model: nn.Module) -> Found:

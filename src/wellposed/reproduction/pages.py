@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wellposed.errors import CheckpointError
 from wellposed.reproduction.cell import Record
 from wellposed.reproduction.collection import PAPERS, Paper, recipes_of
+from wellposed.reproduction.other_trainings import Trial, explanation, trials_of
 from wellposed.reproduction.pictures import draw
 from wellposed.reproduction.published_settings import settings_beside
 from wellposed.reproduction.recipe import QUICK, Recipe, command_of, result_path
@@ -136,8 +138,35 @@ def _part(recipe: Recipe, folder: Path, figures: str) -> str:
     )
     beside = settings_beside(PAPERS[recipe.paper].settings, records)
     said = [words for words in (warning, beside) if words]
-    shown = as_markdown(recipe.view(records), figures, compare=not quick)
+    view = recipe.view(records) if quick else explained(recipe, records, folder)
+    shown = as_markdown(view, figures, compare=not quick)
     return "\n\n".join([head, *said, shown, _measured(records)])
+
+
+def explained(recipe: Recipe, records: Sequence[Record], folder: Path) -> View:
+    """What a recipe shows, with a remark on every deviation that another training of the same networks was tried for.
+
+    Args:
+        recipe: what to show.
+        records: its records.
+        folder: of the results.
+    """
+    trials = [found for other in recipes_of(recipe.paper) for found in _trials(other, recipe.name, folder)]
+    return [part.with_rows(lambda row: _remarked(row, trials)) for part in recipe.view(records)]
+
+
+def _trials(other: Recipe, name: str, folder: Path) -> list[tuple[str, list[Trial]]]:
+    """What a recipe's full run tells of the figure of another, with the command that ran it."""
+    found = result_of(other, folder)
+    figure = other.explains().get(name)
+    if found is None or figure is None or found[1]:
+        return []
+    return [(command_of(other, quick=False), trials_of(figure, found[0]))]
+
+
+def _remarked(row: Quantity, trials: Sequence[tuple[str, list[Trial]]]) -> Quantity:
+    found = (explanation(row, tried, command) for command, tried in trials)
+    return replace(row, remark=" ".join(words for words in (row.remark, *found) if words))
 
 
 def _measured(records: Sequence[Record]) -> str:
@@ -178,7 +207,7 @@ def _table(table: Table, compare: bool) -> str:
     header += (["verdict"] if has_published and compare else []) + (["remark"] if has_remarks else [])
     lines = [f"**{table.title}**", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in rows:
-        published = "–" if row.published is None else f"{row.published.value:g} ({row.published.source})"
+        published = "–" if row.published is None else f"{row.published} ({row.published.source})"
         cells = [
             row.setting,
             row.name,
@@ -224,5 +253,5 @@ def as_text(recipe: Recipe, records: Sequence[Record], *, quick: bool = False) -
 
 
 def _cells(row: Quantity, quick: bool) -> tuple[str, ...]:
-    published = "" if row.published is None or quick else f"published {row.published.value:g}"
+    published = "" if row.published is None or quick else f"published {row.published}"
     return row.setting, row.name, measured_text(row), published, row.remark

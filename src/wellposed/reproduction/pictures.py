@@ -13,6 +13,7 @@ from wellposed.reproduction.view import Figure, Series
 
 COLOURS = ("#1f5f99", "#b5423c", "#6b7d5c", "#c98a3d", "#5b8db8", "#7d5c7a", "#9aa5b1", "#2f2f2f")
 _STYLES = ("-", "--", ":", "-.")
+_POINTS = 60  # of a curve up to which each is marked
 _DECADES = 2.0  # from which on an axis is logarithmic
 _LINE, _TITLE = 110, 75  # characters of a caption's line, and of a title's
 
@@ -63,7 +64,8 @@ def _curve(axes: Any, series: Series, colour: str, style: str) -> None:
     if series.published:
         axes.plot(series.x, series.y, "x", color=colour, label=f"{series.label} (published)", markersize=6)
         return
-    axes.plot(series.x, series.y, style, marker=".", color=colour, label=series.label)
+    marker = "." if len(series.x) <= _POINTS else ""
+    axes.plot(series.x, series.y, style, marker=marker, color=colour, label=series.label)
     if series.spread:
         low, high = ([y + sign * s for y, s in zip(series.y, series.spread, strict=True)] for sign in (-1, 1))
         axes.fill_between(series.x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -75,7 +77,7 @@ def _scale(axes: Any, figure: Figure, shown: Sequence[Series]) -> None:
 
     x = [value for series in shown for value in series.x]
     y = [value for series in shown for value in series.y]
-    if figure.logarithmic_x or spans_decades(x):
+    if figure.logarithmic_x or (spans_decades(x) and not counts(x)):
         axes.set_xscale("log")
     elif all(float(value).is_integer() for value in x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -87,6 +89,16 @@ def _scale(axes: Any, figure: Figure, shown: Sequence[Series]) -> None:
         and spans_decades([1.0, *(max(1.0, abs(value)) for value in y)])
     ):
         axes.set_yscale("symlog")  # linear from −1 to 1
+
+
+def counts(values: Iterable[float]) -> bool:
+    """Whether numbers are all the integers from their least to their greatest, as of epochs."""
+    distinct = sorted(set(values))
+    return (
+        len(distinct) > 1
+        and float(distinct[0]).is_integer()
+        and distinct == [distinct[0] + place for place in range(len(distinct))]
+    )
 
 
 def spans_decades(values: Iterable[float]) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wellposed.reproduction.cell import Record
+if TYPE_CHECKING:
+    from wellposed.reproduction.cell import Record
 
 Settings = Mapping[str, Mapping[str, Any]]
 

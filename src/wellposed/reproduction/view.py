@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Better = Literal["lower", "higher", "equal"]
@@ -21,12 +21,26 @@ class Published:
         tolerance: how far a measured mean may be from it and still count as the same, in the same unit; at least half of the last
             digit that was printed.
         incomparable: why the two must not be compared, as a clause that follows "because"; empty where they may.
+        upto: the greatest value of a range that the paper states, whose least is ``value``; None of a single number.
     """
 
     value: float
     source: str
     tolerance: float
     incomparable: str = ""
+    upto: float | None = None
+
+    @property
+    def greatest(self) -> float:
+        """The greatest published value."""
+        return self.value if self.upto is None else self.upto
+
+    def __str__(self) -> str:
+        return f"{self.value:g}" if self.upto is None else f"{self.value:g} to {self.upto:g}"
+
+    def beyond(self, value: float) -> float:
+        """By how much a value is above the published ones, or negative, below."""
+        return max(value - self.greatest, 0.0) + min(value - self.value, 0.0)
 
 
 @dataclass(frozen=True)
@@ -68,12 +82,23 @@ class Quantity:
             return "not run"
         if self.published.incomparable:
             return f"not comparable because {self.published.incomparable}"
-        difference = self.mean - self.published.value
-        if abs(difference) <= max(self.published.tolerance, self.spread):
+        difference = self.published.beyond(self.mean)
+        if not self.deviates:
             return "reproduced"
         if self.better == "equal" or math.isnan(difference):
             return "not reached"
         return "better" if (difference < 0) == (self.better == "lower") else "not reached"
+
+    def at(self, value: float) -> Quantity:
+        """The same quantity, had this value been measured."""
+        return replace(self, values=[value])
+
+    @property
+    def deviates(self) -> bool:
+        """Whether the measured mean is further from the published value than its spread and the value's precision."""
+        if self.published is None or not self.values:
+            return False
+        return not abs(self.published.beyond(self.mean)) <= max(self.published.tolerance, self.spread)
 
 
 @dataclass(frozen=True)
@@ -92,6 +117,10 @@ class Table:
     def figures(self) -> tuple[Figure, ...]:
         """What is to be drawn: nothing."""
         return ()
+
+    def with_rows(self, change: Callable[[Quantity], Quantity]) -> Table:
+        """The same table with every row changed."""
+        return Table(self.title, [change(row) for row in self.quantities])
 
 
 @dataclass(frozen=True)
@@ -139,6 +168,15 @@ class Figure:
     def figures(self) -> tuple[Figure, ...]:
         """What is to be drawn: this."""
         return (self,)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Rows of tables: none."""
+        return ()
+
+    def with_rows(self, change: Callable[[Quantity], Quantity]) -> Figure:
+        """This figure, which has no rows to change."""
+        return self
 
 
 View = Sequence[Table | Figure]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,24 @@ from typing_extensions import override
 from wellposed.training.processes import place
 
 _STEPS = 16  # of training in one of Lightning's: its bookkeeping takes a fourth of the time of a small network's step
+BATCH_SIZE, EPOCHS = 128, 20  # where samples are many
+_IN_AN_EPOCH, _IN_ALL = 10, 1000  # steps that a training on few samples has at least
+
+
+def suited(samples: int, batch_size: int | None, epochs: int | None) -> tuple[int, int]:
+    """Size of a batch and number of epochs of a training on a user's own samples, with what was given left as it is.
+
+    Few samples are passed over more often, in smaller batches: a training takes about a thousand steps at least, ten of them in
+    an epoch. From 6,400 samples on, batches have 128, and there are 20 epochs.
+
+    Args:
+        samples: number of training samples.
+        batch_size: as given; None for one that suits the samples.
+        epochs: as given; None for what suits samples and batches.
+    """
+    size = max(1, min(BATCH_SIZE, samples // _IN_AN_EPOCH)) if batch_size is None else batch_size
+    steps = math.ceil(samples / size)
+    return size, max(EPOCHS, math.ceil(_IN_ALL / steps)) if epochs is None else epochs
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -31,8 +50,8 @@ class Batches(DistributedSampler[Any]):
 
     N processes step through what one process would see with a batch N times as large: each takes every N-th sample of it. Samples
     that are fewer than the processes are taken by all of them, and so count N times in the mean of an epoch's losses. Samples in
-    order are to be evaluated, each once: a rest that is smaller than N goes with the batch before. Lightning leaves samplers of
-    this class as they are.
+    order are to be evaluated, each once: a rest that is smaller than N goes with the batch before. So does a single sample
+    that is left over in training, which batch normalisation could do nothing with. Lightning leaves samplers of this class alone.
 
     Args:
         samples: how many there are.
@@ -58,7 +77,7 @@ class Batches(DistributedSampler[Any]):
         processes = place()[1]
         whole, rest = divmod(self._samples, self._batch_size * processes)
         sizes = [self._batch_size * processes] * whole + [rest] * (rest > 0)
-        if self._seed is None and whole and 0 < rest < processes:
+        if whole and 0 < rest < (processes if self._seed is None else 2):
             sizes[-2:] = [sum(sizes[-2:])]
         return sizes
 

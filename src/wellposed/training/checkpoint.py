@@ -68,7 +68,9 @@ def load_weights(model: nn.Module, config: TrainConfig, path: Path) -> None:
             )
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: {name} has NaN or infinite entries")
+            raise CheckpointError(
+                f"{path}: {name} has NaN or infinite entries; train again, with a smaller learning rate"
+            )
     try:
         model.load_state_dict(tensors)
     except WellposedError as error:

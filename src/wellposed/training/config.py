@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wellposed.data.collection import NAMES, inputs_of, is_own
-from wellposed.data.graphs import FOLDS
-from wellposed.data.own.assembly import TASKS
 from wellposed.errors import (
     CheckpointError,
     InputError,
@@ -23,6 +20,7 @@ from wellposed.errors import (
     require,
 )
 from wellposed.models.families import FAMILIES, Family, MonDEQFamily
+from wellposed.names import DATA_SETS, FOLDS, TASKS, inputs_of, is_own
 from wellposed.training.files import write_text
 from wellposed.training.shipped import shipped_presets
 
@@ -51,9 +49,9 @@ your own: an archive FILE.npz with x_train and y_train, a table FILE.csv, or a f
     patience: int = 0
     """Stop after so many epochs without a better score on the validation samples; 0 for never."""
     epochs: int = 20
-    """Passes over the training set."""
+    """Passes over the training set; over few samples of your own, unless this is given, as many as make a thousand steps."""
     batch_size: int = 128
-    """Samples per step."""
+    """Samples per step; of few samples of your own, unless this is given, a tenth."""
     learning_rate: float = 3e-3
     """Peak of the one-cycle schedule of Adam."""
     weight_decay: float = 0.0
@@ -74,7 +72,7 @@ your own: an archive FILE.npz with x_train and y_train, a table FILE.csv, or a f
 
     def __post_init__(self) -> None:
         check_fields(self)
-        known = tuple(name for inputs in self.family.domains for name in NAMES[inputs])
+        known = tuple(name for inputs in self.family.domains for name in DATA_SETS[inputs])
         if not self.data:
             object.__setattr__(self, "data", known[0])
         choices("task", self.task, TASKS)

@@ -119,6 +119,17 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
 
+def check_is_run(path: Path) -> None:
+    """Refuse a folder that no training wrote.
+
+    Raises:
+        CheckpointError: it is missing, or has no settings.
+    """
+    if not RunFolder(path).config.exists():
+        why = "no config.toml" if path.is_dir() else "there is no such folder"
+        raise CheckpointError(f"{path}: not a run folder ({why}); give the --out of `wellposed train`")
+
+
 def read_environment(path: Path) -> dict[str, Any]:
     """Versions, commit, date, command, machine, duration and final metrics of a finished run, and the digests of its ``files``.
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from wellposed.data import Task, TensorData
 from wellposed.errors import check, check_class, checked_options
+from wellposed.training.batches import suited
 from wellposed.training.loaders import evaluation_loader, training_loader
 from wellposed.training.losses import project
 from wellposed.training.module import log_scores, over_processes
@@ -99,16 +100,18 @@ class TrainingData(lightning.LightningDataModule):
 
     Args:
         data: the set, as of `wellposed.data.load_file` or `wellposed.data.from_arrays`.
-        batch_size: samples per training step, of one process where several train together.
+        batch_size: samples per training step, of one process where several train together; None for 128, or a tenth of the
+            training part where that is less.
         seed: of the order of the training samples, which differs from epoch to epoch.
     """
 
     @checked_options
-    def __init__(self, data: TensorData, *, batch_size: int = 128, seed: int = 0) -> None:
+    def __init__(self, data: TensorData, *, batch_size: int | None = None, seed: int = 0) -> None:
         super().__init__()
         check_class("data", data, TensorData, "must be a data set, as of wellposed.data.load_file or from_arrays")
-        check(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
-        self.data, self._batch_size, self._seed = data, batch_size, seed
+        check(batch_size is None or batch_size >= 1, "batch_size", batch_size, "must be at least 1")
+        self.data, self._seed = data, seed
+        self._batch_size, _ = suited(len(data.train_y), batch_size, None)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The training part in a new order every epoch."""

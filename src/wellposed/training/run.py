@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -13,15 +14,17 @@ import torch
 from torch import nn
 
 from wellposed.data import Data, ImageData, TensorData
+from wellposed.data.tasks import beside_a_constant
 from wellposed.errors import CheckpointError, InputError, check, require
 from wellposed.layers.options import solving_modules
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.about import keep_about, own_path
+from wellposed.training.batches import suited
 from wellposed.training.checkpoint import load_weights, read_weights, save_weights
 from wellposed.training.config import TrainConfig, read_config, write_config
 from wellposed.training.environment import environment
 from wellposed.training.files import file_digest, make_folder, write_json
-from wellposed.training.folder import RunFolder, read_environment
+from wellposed.training.folder import RunFolder, check_is_run, read_environment
 from wellposed.training.loaders import build_model, evaluation_batches, load_data, training_batches
 from wellposed.training.writer import is_main_process, one_writer
 
@@ -36,6 +39,7 @@ def train(
     resume: bool = False,
     done: Progress | None = None,
     command: Sequence[str] = (),
+    free: Sequence[str] = (),
     **trainer_options: Any,
 ) -> dict[str, float]:
     """Train a model into a run folder, which no other process writes to meanwhile.
@@ -50,6 +54,7 @@ def train(
         resume: go on from the folder's last checkpoint; a finished run is left as it is.
         done: called with the steps that are over, the number of all and the metrics known so far, in words.
         command: the words of the command line that asked for this, for the folder's notes; none where a program did.
+        free: of ``batch_size`` and ``epochs``, those that are to suit a user's own data, whatever the settings say; see `suited`.
         trainer_options: passed to ``lightning.Trainer``: devices, accelerator, strategy, logger, callbacks, …
 
     Returns:
@@ -70,7 +75,20 @@ def train(
     if is_main_process():
         make_folder(out)
     with one_writer(out), same_generators_and_seed():
-        return _train(config, folder, load_data(config, data_root), resume, done, trainer_options, command)
+        data = load_data(config, data_root)
+        config = _suited(config, len(data.labels_of("train")), free)
+        metrics = _train(config, folder, data, resume, done, trainer_options, command)
+    gc.collect()  # a trainer is a cycle, and would keep the training set through many trainings
+    return metrics
+
+
+def _suited(config: TrainConfig, samples: int, free: Sequence[str]) -> TrainConfig:
+    """The settings, with those that are free as they suit the number of training samples; see `train`."""
+    if not free or not config.is_own:
+        return config
+    size, epochs = (None if name in free else getattr(config, name) for name in ("batch_size", "epochs"))
+    size, epochs = suited(samples, size, epochs)
+    return replace(config, batch_size=size, epochs=epochs)
 
 
 def _found_finished(folder: RunFolder) -> dict[str, float]:
@@ -116,7 +134,8 @@ def _train(
         best.restore()
         module.settle()
         tested = test(trainer, module, evaluation_batches(data, config, "test"), best.epoch)
-    metrics = {**best.metrics, **tested, "epoch": best.epoch + 1.0}
+    beside = beside_a_constant(data.task, data.labels_of("test"))
+    metrics = {**best.metrics, **tested, **beside, "epoch": best.epoch + 1.0}
     if is_main_process():
         save_weights(model, config, folder.weights)
         files = {path.name: file_digest(path) for path in folder.path.glob("metrics*.csv")}
@@ -176,8 +195,7 @@ def load_run(
         InputError: a place of own data, for a run on a set that is known by name.
     """
     folder = RunFolder(path)
-    if not folder.config.exists():
-        raise CheckpointError(f"{path}: not a run folder (no config.toml); give the --out of `wellposed train`")
+    check_is_run(path)
     config = read_config(folder.config)
     check(config.is_own or own_data is None, "data", own_data, f"{path} is a run on {config.data}; leave it out")
     placed = replace(config, data=str(own_path(path, config.data, own_data))) if config.is_own else config

@@ -70,6 +70,15 @@ class PrimalDualSearch:
         at, square, steps = found
         return Point(at.multipliers.clone(), square, steps, at.gap / at.reciprocal, at.dual.clone())
 
+    @property
+    def inside(self) -> Tensor:
+        """Some λ/γ² with S(λ, τ) ≻ 0 for τ = 0: M is away from zero there, as it need not be at the optimum.
+
+        S is concave, so that a share s of it and the rest of a point (λ, τ) make a point inside at (1 − s)·τ.
+        """
+        assert self._begin is not None  # where a search found something
+        return self._begin / self._driven**2
+
     def _searched(self, output: Tensor, deadline: float) -> tuple[Iterate, float, int] | None:
         seen = float(torch.linalg.matrix_norm(output, 2))
         if not (seen > 0.0 and self._driven > 0.0 and math.isfinite(seen * self._driven)) or self._begin is None:

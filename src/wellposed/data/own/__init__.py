@@ -2,7 +2,6 @@
 
 from wellposed.data.own.assembly import from_arrays as from_arrays
 from wellposed.data.own.reading import Evaluation as Evaluation
-from wellposed.data.own.reading import is_file as is_file
 from wellposed.data.own.reading import load_file as load_file
 from wellposed.data.own.reading import load_to_evaluate as load_to_evaluate
 from wellposed.data.own.reading import source_digest as source_digest

@@ -26,6 +26,7 @@ class Samples:
         x_name: what errors call the inputs: file and array.
         y_name: what errors call the targets.
         columns: names of the columns of a table; empty for other inputs.
+        more: how a test part that is missing, or too few samples, are mended, in words.
     """
 
     x: NDArray[Any]
@@ -33,6 +34,7 @@ class Samples:
     x_name: str
     y_name: str
     columns: tuple[str, ...] = ()
+    more: str = "add samples, or give x_test and y_test"
 
 
 def as_array(name: str, values: Any) -> NDArray[Any]:
@@ -75,7 +77,9 @@ def inputs_tensor(name: str, x: NDArray[Any]) -> Tensor:
         numbers = np.ascontiguousarray(x.astype(np.float32))
     if not np.isfinite(numbers).all():
         row = int(np.argwhere(~np.isfinite(numbers))[0][0])
-        raise DataError(f"{name}: has NaN or infinite numbers, or some too large for float32, first in sample {row}")
+        raise DataError(
+            f"{name}: has NaN or infinite numbers, or some too large for float32, first in sample {row}, counted from 0"
+        )
     if x.ndim == 2:
         return torch.from_numpy(numbers)
     if x.dtype == np.uint8:

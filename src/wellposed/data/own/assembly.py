@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +14,8 @@ from wellposed.data.own.arrays import Samples, as_array, classes_tensor, inputs_
 from wellposed.data.tasks import Classification, Regression, Task
 from wellposed.data.vectors import VectorData
 from wellposed.errors import DataError, checked_options, choices
+from wellposed.names import TASKS
 
-TASKS = ("classification", "regression")
 PARTS = ("train", "validation", "test")
 _EVERY = 5  # of this many samples, one goes to the test part where none was given
 
@@ -95,10 +95,10 @@ def assembled(parts: Mapping[str, Samples], *, name: str, task: str, source: Sou
             )
         if y.shape[1:] != train_y.shape[1:]:
             raise DataError(f"{parts[part].y_name}: has {y.shape[1]} outputs, the training part {train_y.shape[1]}")
-    learned: Task = _numbers(tensors, parts) if task == "regression" else _classes(tensors, parts)
+    learned: Task = _numbers(tensors, parts) if task == "regression" else _classes(tensors, parts, source.classes)
     remarks = list(source.remarks)
     if "test" not in tensors:
-        tensors["train"], tensors["test"] = _split(train_x, train_y, parts["train"].x_name, classes=learned.has_logits)
+        tensors["train"], tensors["test"] = _split(train_x, train_y, parts["train"], source.classes, learned)
         remarks.append(
             f"no test part was given: {len(tensors['test'][1])} of {len(train_y)} samples were split off with seed 0"
         )
@@ -123,12 +123,17 @@ def tensors_of(samples: Samples, task: str) -> tuple[Tensor, Tensor]:
     return inputs_tensor(samples.x_name, samples.x), targets(samples.y_name, samples.y)
 
 
-def _classes(tensors: Mapping[str, tuple[Tensor, Tensor]], parts: Mapping[str, Samples]) -> Classification:
+def _classes(
+    tensors: Mapping[str, tuple[Tensor, Tensor]], parts: Mapping[str, Samples], names: Sequence[str]
+) -> Classification:
     """The classes of the training part, which the others may not go beyond."""
     name, found = parts["train"].y_name, tensors["train"][1].unique()
     count = int(found[-1]) + 1
     if len(found) == 1:
-        raise DataError(f"{name}: all samples have the class {int(found[0])}; two classes are needed at least")
+        one = names[int(found[0])] if names else int(found[0])
+        raise DataError(
+            f"{name}: all samples have the class {one}; add samples of another one, two are needed at least"
+        )
     if len(found) < count:
         missing = next(label for label in range(count) if label not in found.tolist())
         raise DataError(
@@ -154,17 +159,23 @@ def _numbers(tensors: Mapping[str, tuple[Tensor, Tensor]], parts: Mapping[str, S
     return Regression(y.shape[1], tuple(mean.tolist()), tuple(torch.where(constant, 1.0, std).tolist()))
 
 
-def _split(x: Tensor, y: Tensor, name: str, *, classes: bool) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _split(
+    x: Tensor, y: Tensor, given: Samples, names: Sequence[str], learned: Task
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Training and test part: every fifth sample of a random order, class by class where there are classes."""
+    classes = learned.has_logits
     if len(x) < _EVERY:
-        raise DataError(f"{name}: {len(x)} samples are too few to split a test part off; give x_test and y_test")
+        words = f"{len(x)} samples are too few to split a test part off"
+        raise DataError(f"{given.x_name}: {words}; needs {_EVERY} at least: {given.more}")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0), device="cpu")
     if classes:
         order = order[torch.argsort(y[order], stable=True)]
     held = torch.arange(len(x), device="cpu") % _EVERY == _EVERY // 2
     test, rest = order[held].sort().values, order[~held].sort().values
-    if classes and len(y[rest].unique()) < len(y.unique()):
-        raise DataError(f"{name}: a class has too few samples to split a test part off; give x_test and y_test")
+    if classes and (gone := sorted(set(y.tolist()) - set(y[rest].tolist()))):
+        count, few = int((y == gone[0]).sum()), names[gone[0]] if names else gone[0]
+        words = f"too few samples of the class {few}, {count}, to split a test part off"
+        raise DataError(f"{given.y_name}: has {words}: {given.more}")
     return (x[rest], y[rest]), (x[test], y[test])
 
 

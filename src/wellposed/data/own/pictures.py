@@ -57,7 +57,9 @@ def read_pictures(path: Path, classes: tuple[str, ...]) -> tuple[dict[str, Sampl
     for part, images in pixels.items():
         x = np.stack([image.transpose(2, 0, 1) if coloured else image[None, ..., 0] for image in images])
         labels = np.array([label for _, label in files[part]], dtype=np.int64)
-        parts[part] = Samples(x, labels, str(roots[part]), str(roots[part]))
+        parts[part] = Samples(
+            x, labels, str(roots[part]), str(roots[part]), more="add images, or give folders train and test"
+        )
     return parts, names
 
 

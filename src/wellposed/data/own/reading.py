@@ -14,10 +14,11 @@ from torch import Tensor
 
 from wellposed.data.base import Source, TensorData
 from wellposed.data.own.arrays import Samples
-from wellposed.data.own.assembly import TASKS, assembled, samples_of, tensors_of
+from wellposed.data.own.assembly import assembled, samples_of, tensors_of
 from wellposed.data.own.pictures import read_pictures
 from wellposed.data.own.table import read_table
 from wellposed.errors import DataError, check, checked_options, choices
+from wellposed.names import TASKS
 
 _READ = 1 << 20  # bytes at a time
 
@@ -35,11 +36,6 @@ class Evaluation:
     x: Tensor
     y: Tensor
     remarks: tuple[str, ...] = ()
-
-
-def is_file(name: str) -> bool:
-    """Whether a name of a data set is a path to a user's own file or folder rather than the name of a known set."""
-    return Path(name).suffix.lower() in (".npz", ".csv") or "/" in name or os.sep in name or Path(name).is_dir()
 
 
 @checked_options

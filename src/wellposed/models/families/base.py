@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-
-from wellposed.data.base import Data
 from wellposed.errors import check, check_fields
-from wellposed.models.classifier import classifier
-from wellposed.models.penalties import product_of_norms
-from wellposed.models.units import ending_linear
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from wellposed.data.base import Data
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,9 @@ class Family(ABC):
 
         Its outputs are standardised until `wellposed.models.units.settle`, where the task is about numbers with units.
         """
+        from wellposed.models.classifier import classifier
+        from wellposed.models.units import ending_linear
+
         samples = data.as_tensors(f"data={data.name!r}")
         std = samples.std if self.scales_input else (1.0,) * len(samples.std)
         body = ending_linear(self.build(samples.shape, samples.task.outputs), samples.task)
@@ -68,4 +70,6 @@ class Family(ABC):
             model: what `model` gave.
             norm: of inputs and outputs, one of ``penalty_norms``.
         """
+        from wellposed.models.penalties import product_of_norms
+
         return product_of_norms(model)

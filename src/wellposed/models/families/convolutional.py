@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
 from typing_extensions import override
 
-from wellposed.constraints.conv_lipschitz_bounded import METRICS
 from wellposed.errors import check, choices
-from wellposed.layers import ConvLBEN, ConvMonDEQ, ConvNEMON, MultiScaleMonDEQ
-from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.models.families.image import ConvFamily
+from wellposed.names import IMAGE_METRICS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from wellposed.layers import ConvLBEN
+    from wellposed.layers.conv_equilibrium import ImageLayer
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class MonDEQConvFamily(ConvFamily):
 
     @override
     def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:
+        from wellposed.layers import ConvMonDEQ
+
         return ConvMonDEQ(
             channels, self.width, image, m=self.m, taps=self.taps, input_taps=self.input_taps, stride=self.stride,
             border=self.border, rtol=self.rtol,
@@ -57,6 +62,8 @@ class MonDEQMultiFamily(MonDEQConvFamily):
 
     @override
     def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:
+        from wellposed.layers import MultiScaleMonDEQ
+
         return MultiScaleMonDEQ(
             channels, (self.width, *self.further), image, m=self.m, taps=self.taps, input_taps=self.input_taps,
             stride=self.stride, border=self.border, rtol=self.rtol,
@@ -86,10 +93,12 @@ class LBENConvFamily(ConvFamily):
         super().__post_init__()
         check(self.gamma >= 0, "gamma", self.gamma, "must not be negative")
         check(self.epsilon > 0, "epsilon", self.epsilon, "must be positive")
-        choices("metric", self.metric, METRICS)
+        choices("metric", self.metric, IMAGE_METRICS)
         check(self.border in (0, 1), "border", self.border, "must be 0 or 1")
 
     def _layer(self, channels: int, image: tuple[int, int], **bound: Any) -> ConvLBEN:
+        from wellposed.layers import ConvLBEN
+
         return ConvLBEN(
             channels, self.width, image, metric=self.metric, epsilon=self.epsilon, taps=self.taps,
             input_taps=self.input_taps, stride=self.stride, border=self.border, rtol=self.rtol, **bound,
@@ -101,6 +110,8 @@ class LBENConvFamily(ConvFamily):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
         if not self.gamma:
             return super().build(shape, classes)
         bound = {
@@ -126,6 +137,8 @@ class NEMONConvFamily(ConvFamily):
 
     @override
     def layer(self, channels: int, image: tuple[int, int]) -> ImageLayer:
+        from wellposed.layers import ConvNEMON
+
         return ConvNEMON(
             channels, self.width, image, mu=self.mu, taps=self.taps, input_taps=self.input_taps, stride=self.stride,
             rtol=self.rtol,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
 from typing_extensions import override
 
-from wellposed.activations import activation
 from wellposed.errors import check, choices
-from wellposed.layers import LBEN, NEMON, MonDEQ, OrthogonalDEQ, OrthogonalLinear
-from wellposed.layers.orthogonal import COUPLINGS
 from wellposed.models.families.base import Family
+from wellposed.names import ACTIVATIONS, COUPLINGS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,14 @@ class MonDEQFamily(Family):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.m > 0, "m", self.m, "must be positive")
-        activation(self.activation)
+        choices("activation", self.activation, ACTIVATIONS)
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
+        from wellposed.layers import MonDEQ
+
         layer = MonDEQ(math.prod(shape), self.width, m=self.m, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
@@ -60,10 +64,14 @@ class LBENFamily(Family):
         check(self.gamma >= 0, "gamma", self.gamma, "must not be negative")
         check(self.epsilon > 0, "epsilon", self.epsilon, "must be positive")
         choices("metric", self.metric, ("diagonal", "identity"))
-        activation(self.activation)
+        choices("activation", self.activation, ACTIVATIONS)
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
+        from wellposed.layers import LBEN
+
         bound: dict[str, Any] = (
             {"gamma": self.gamma, "out_features": classes, "learn_gamma": self.learn_gamma} if self.gamma else {}
         )
@@ -90,10 +98,14 @@ class NEMONFamily(Family):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.mu < 1, "mu", self.mu, "must be below one")
-        activation(self.activation)
+        choices("activation", self.activation, ACTIVATIONS)
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
+        from wellposed.layers import NEMON
+
         layer = NEMON(math.prod(shape), self.width, mu=self.mu, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
@@ -130,6 +142,8 @@ class OrthogonalFamily(Family):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from wellposed.layers import OrthogonalDEQ, OrthogonalLinear
+
         layer = OrthogonalDEQ(
             math.prod(shape), self.width, coupling=self.coupling, omega=self.omega, kappa=self.kappa, depth=self.depth,
             rtol=self.rtol,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
 from typing_extensions import override
 
-from wellposed.activations import activation
-from wellposed.errors import check
-from wellposed.layers import DEQ, SLL, GroupSort, OrthogonalLinear, Sandwich
+from wellposed.errors import check, choices
 from wellposed.models.families.base import Family
+from wellposed.names import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,14 @@ class DEQFamily(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        activation(self.activation)
+        choices("activation", self.activation, ACTIVATIONS)
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
+        from wellposed.layers import DEQ
+
         layer = DEQ(math.prod(shape), self.width, activation=self.activation, rtol=self.rtol)
         return layer, nn.Linear(self.width, classes)
 
@@ -61,6 +66,8 @@ class FeedForwardFamily(_Layered):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
         sizes = [math.prod(shape), *(self.widths or [self.width] * self.depth)]
         hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
         return (*hidden, nn.Linear(sizes[-1], classes))
@@ -88,6 +95,8 @@ class ConvolutionalFamily(_Layered):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
         parts: list[nn.Module] = [nn.Unflatten(1, shape)]
         sizes = [shape[0], *(self.widths or [self.width] * self.depth)]
         for index, (before, after) in enumerate(itertools.pairwise(sizes)):
@@ -109,6 +118,8 @@ class SandwichFamily(_Layered):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from wellposed.layers import OrthogonalLinear, Sandwich
+
         sizes = [math.prod(shape)] + [self.width] * self.depth
         hidden = [Sandwich(a, b) for a, b in itertools.pairwise(sizes)]
         return (*hidden, OrthogonalLinear(self.width, classes))
@@ -123,6 +134,8 @@ class SLLFamily(_Layered):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from wellposed.layers import SLL, OrthogonalLinear
+
         hidden = [SLL(self.width, 2 * self.width) for _ in range(self.depth)]
         return (OrthogonalLinear(math.prod(shape), self.width), *hidden, OrthogonalLinear(self.width, classes))
 
@@ -140,6 +153,8 @@ class CayleyFamily(_Layered):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from wellposed.layers import GroupSort, OrthogonalLinear
+
         sizes = [math.prod(shape)] + [self.width] * self.depth
         hidden = [part for a, b in itertools.pairwise(sizes) for part in (OrthogonalLinear(a, b), GroupSort())]
         return (*hidden, OrthogonalLinear(self.width, classes))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
 from typing_extensions import override
 
-from wellposed.data.base import Data
 from wellposed.errors import check, choices
-from wellposed.layers import ImplicitGraph
-from wellposed.layers.graph import VARIANTS
-from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
-from wellposed.layers.group_sort import GroupSort
-from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.models.families.base import Family
+from wellposed.names import GRAPH_VARIANTS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from wellposed.data.base import Data
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class IGNNFamily(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices("variant", self.variant, VARIANTS)
+        choices("variant", self.variant, GRAPH_VARIANTS)
         check(0 < self.kappa < 1 or (self.kappa == 1 and self.variant == "lipschitz"), "kappa", self.kappa,
               "must lie in (0, 1), or be 1 for the variant lipschitz")  # fmt: skip
         check(0 < self.omega <= 1, "omega", self.omega, "must lie in (0, 1]")
@@ -49,6 +48,11 @@ class IGNNFamily(Family):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
+        from wellposed.layers import GroupSort, ImplicitGraph, OrthogonalLinear
+        from wellposed.layers.graph_classifier import NodeSum
+
         activation = "relu" if self.variant == "ignn" else "group_sort"
         layers = [
             ImplicitGraph(
@@ -67,5 +71,7 @@ class IGNNFamily(Family):
 
     @override
     def model(self, data: Data) -> nn.Module:
+        from wellposed.layers.graph_classifier import GraphClassifier
+
         *layers, head = self.build(data.shape, data.task.outputs)
         return GraphClassifier(tuple(layers), head)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
 from typing_extensions import override
 
 from wellposed.errors import check
-from wellposed.layers.conv_equilibrium import ImageLayer
 from wellposed.models.families.base import Family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from wellposed.layers.conv_equilibrium import ImageLayer
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,16 @@ class ConvFamily(Family):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
         layer = self.layer(shape[0], (shape[1], shape[2]))
         return nn.Unflatten(1, shape), layer, *pooled_head(layer.value_shape, self.pool, classes)
 
 
 def pooled_head(shape: tuple[int, ...], pool: int, classes: int) -> tuple[nn.Module, ...]:
     """Averages over windows of an image of that shape, then a linear map to the logits."""
+    from torch import nn
+
     rows, columns = (extent // pool for extent in shape[1:])
     check(min(rows, columns) >= 1, "pool", pool, f"is larger than the state of {shape[1:]} pixels")
     return nn.AvgPool2d(pool), nn.Flatten(), nn.Linear(shape[0] * rows * columns, classes)

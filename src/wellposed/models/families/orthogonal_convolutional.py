@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
 from typing_extensions import override
 
 from wellposed.errors import check, choices
-from wellposed.layers import ConvOrthogonalDEQ, OrthogonalLinear, UnitPool2d
-from wellposed.layers.conv_orthogonal import CONV_COUPLINGS
 from wellposed.models.families.base import Family
 from wellposed.models.families.image import pooled_head
+from wellposed.names import CONV_COUPLINGS
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class OrthogonalConvFamily(Family):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
+        from wellposed.layers import ConvOrthogonalDEQ, OrthogonalLinear, UnitPool2d
+
         image = (shape[1], shape[2])
         cell: dict[str, Any] = {
             "hidden": self.hidden, "coupling": self.coupling, "kappa": self.kappa, "omega": self.omega, "rtol": self.rtol,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
 from typing_extensions import override
 
-from wellposed.activations.concave import concave_activation
-from wellposed.constraints.nonnegative import PARAMETRISATIONS
 from wellposed.errors import check, choices
-from wellposed.layers import PcDEQ
 from wellposed.models.families.base import Family
+from wellposed.names import CONCAVE_ACTIVATIONS, NONNEGATIVE
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class PositiveFamily(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        concave_activation(self.activation)
-        choices("parametrisation", self.parametrisation, PARAMETRISATIONS)
+        choices("activation", self.activation, CONCAVE_ACTIVATIONS)
+        choices("parametrisation", self.parametrisation, NONNEGATIVE)
         check(self.floor > 0, "floor", self.floor, "must be positive")
         check(self.sharpness > 0, "sharpness", self.sharpness, "must be positive")
 
@@ -50,6 +50,10 @@ class PcDEQFamily(PositiveFamily):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
+        from wellposed.layers import PcDEQ
+
         layer = PcDEQ(math.prod(shape), self.width, **self.options())
         return layer, nn.BatchNorm1d(self.width), nn.Linear(self.width, classes)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
 from typing_extensions import override
 
 from wellposed.errors import check
-from wellposed.layers import ConvPcDEQ
 from wellposed.models.families.image import ConvFamily, pooled_head
 from wellposed.models.families.positive import PositiveFamily
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from wellposed.layers import ConvPcDEQ
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class PcDEQConvFamily(ConvFamily, PositiveFamily):
     def _block(
         self, channels: tuple[int, int], image: tuple[int, int], stride: int, padding: int | None
     ) -> tuple[ConvPcDEQ, tuple[nn.Module, ...]]:
+        from torch import nn
+
+        from wellposed.layers import ConvPcDEQ
+
         layer = ConvPcDEQ(
             channels[0], channels[1], image, taps=self.taps, input_taps=self.input_taps, stride=stride, padding=padding,
             **self.options(),
@@ -35,6 +42,8 @@ class PcDEQConvFamily(ConvFamily, PositiveFamily):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
         layer, block = self._block((shape[0], self.width), (shape[1], shape[2]), self.stride, None)
         return nn.Unflatten(1, shape), *block, *pooled_head(layer.state_shape, self.pool, classes)
 
@@ -61,6 +70,8 @@ class PcDEQMultiFamily(PcDEQConvFamily):
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:
+        from torch import nn
+
         layer, blocks = self._block((shape[0], self.width), (shape[1], shape[2]), self.stride, None)
         for channels in self.further:
             before, *image = layer.state_shape

@@ -8,7 +8,6 @@ from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import by_seed, image_classifier, of_task
 from wellposed.reproduction.papers.lben.bounds import SOURCE
 from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, RADII, SEEDS, label, label_of, settings
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.strongest import attacked_classifier, check_order, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
@@ -98,11 +97,3 @@ def _published(name: str, radius: float) -> Published | None:
     errors = dict(zip(NORMALISED[-4:], PUBLISHED.get(name, ()), strict=False))
     found = next((error for size, error in errors.items() if abs(size - radius) < 1e-9), None)
     return None if found is None else Published(found, SOURCE, 0.05, _ONE_STEP)
-
-
-RECIPES = (
-    Recipe(
-        "lben-attacks", "lben", "MNIST, attacks", "error under attacks and certified error over the radius", ("mnist",), 0.85,
-        False, attack_cells, curves,
-    ),
-)  # fmt: skip

@@ -8,7 +8,6 @@ from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import by_seed, image_classifier
 from wellposed.reproduction.networks import learned_nothing
 from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, RADII, SEEDS, label, settings
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
 SOURCE = "the authors' result files"
@@ -71,15 +70,27 @@ def quantities_of(
         Quantity(setting, "constant per normalised pixel, at most", upper, "lower"),
     ]
     if gamma:
-        share = None if lowest is None else Published(100.0 * lowest / gamma, SOURCE, 0.05)
-        found = [100.0 * value / gamma for value in lower]
-        rows.append(Quantity(setting, "constant, proved lower bound in % of γ", found, "higher", share))
+        rows += share_of_bound(setting, gamma, lower, lowest)
     else:
         unbound = None if lowest is None else Published(lowest, SOURCE, 0.0005, _OTHER_WEIGHTS)
         rows.append(Quantity(setting, "constant per normalised pixel, at least", lower, "equal", unbound))
     tightness = [100.0 * low / high for low, high in zip(lower, upper, strict=True)]
     rows.append(Quantity(setting, "constant, lower bound in % of the upper bound", tightness, "higher"))
     return rows
+
+
+def share_of_bound(setting: str, gamma: float, lower: Sequence[float], known: float | None) -> list[Quantity]:
+    """How much of a prescribed constant is attained.
+
+    Args:
+        setting: what to call the network.
+        gamma: its prescribed constant.
+        lower: lower bounds of it, one for each seed.
+        known: the published one.
+    """
+    share = None if known is None else Published(100.0 * known / gamma, SOURCE, 0.05)
+    found = [100.0 * value / gamma for value in lower]
+    return [Quantity(setting, "constant, lower bound in % of γ", found, "higher", share)]
 
 
 def bounds(records: Sequence[Record]) -> View:
@@ -136,15 +147,3 @@ def widths(records: Sequence[Record]) -> View:
         Table("Error and Lipschitz constant by width, γ = 1", table),
         Figure("lben-widths", sentence, "width of the state", "test error, %", series),
     ]
-
-
-RECIPES = (
-    Recipe(
-        "lben-bounds", "lben", "MNIST, error and constant", "test error against the Lipschitz constant over γ", ("mnist",),
-        1.2, False, bound_cells, bounds,
-    ),
-    Recipe(
-        "lben-widths", "lben", "MNIST, width study", "test error and constant over the width at γ = 1", ("mnist",), 0.6,
-        False, width_cells, widths,
-    ),
-)  # fmt: skip

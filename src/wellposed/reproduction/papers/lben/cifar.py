@@ -12,7 +12,6 @@ from wellposed.reproduction.measurements import accuracy, best_rule, by_seed, im
 from wellposed.reproduction.networks import learned_nothing, preset_with, settings_of
 from wellposed.reproduction.papers.lben.bounds import SOURCE
 from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, UNCONSTRAINED, label, mnist
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.strongest import attacked_classifier, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
@@ -61,14 +60,16 @@ def conv_cells(quick: bool) -> list[Cell]:
     """Every γ in the metrics of the table, and the explicit network."""
     kinds = [(50.0, "channels")] if quick else [(gamma, metric) for metric in ("full", "identity") for gamma in GAMMAS]
     configs = [convolutional(gamma, metric, quick=quick) for gamma, metric in kinds]
-    return [*_certified(configs, quick), _uncertified(explicit(quick), quick)]
+    return [*certified_cells(configs, quick), _uncertified(explicit(quick), quick)]
 
 
 def svhn_cells(quick: bool) -> list[Cell]:
     """Four γ in the identity metric, 40 channels."""
     gammas = (5.0,) if quick else (1.0, 2.0, 3.0, 5.0)
     configs = [convolutional(gamma, "identity", quick=False, data="svhn", width=40) for gamma in gammas]
-    return _certified([dataclasses.replace(config, epochs=1 if quick else config.epochs) for config in configs], quick)
+    return certified_cells(
+        [dataclasses.replace(config, epochs=1 if quick else config.epochs) for config in configs], quick
+    )
 
 
 def dense_cells(quick: bool) -> list[Cell]:
@@ -76,10 +77,11 @@ def dense_cells(quick: bool) -> list[Cell]:
     kinds = (1.0,) if quick else DENSE
     data = LOSSLESS if quick else JPEG
     configs = [dataclasses.replace(mnist(kind, seed=0, quick=quick), data=data) for kind in (*kinds, UNCONSTRAINED)]
-    return [*_certified(configs[:-1], quick), _uncertified(configs[-1], quick)]
+    return [*certified_cells(configs[:-1], quick), _uncertified(configs[-1], quick)]
 
 
-def _certified(configs: Sequence[TrainConfig], quick: bool) -> list[Cell]:
+def certified_cells(configs: Sequence[TrainConfig], quick: bool) -> list[Cell]:
+    """Each network certified, and pressed by all attacks."""
     limit, settings = LIMIT_QUICK if quick else None, [settings_of(config) for config in configs]
     return [
         *(Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit}) for config in settings),
@@ -97,9 +99,18 @@ def name_of(config: dict[str, Any]) -> str:
     return f"{family['metric']}, {label(config)}" if family["name"] == "lben-conv" else label(config)
 
 
-def _view(
+def errors_and_constants(
     records: Sequence[Record], title: str, picture: str, known: dict[str, tuple[float, float]], differs: str
 ) -> View:
+    """Errors, constants and certified accuracies of networks, and the picture of the first two.
+
+    Args:
+        records: of the networks.
+        title: of the table.
+        picture: name of the figure.
+        known: published error in % and lower bound of the constant per normalised pixel, by the names of networks.
+        differs: why these must not be compared, see `Published`.
+    """
     table, shown = [], []
     for group in by_seed(of_task(records, image_classifier, accuracy)):
         name = name_of(group[0].settings["config"])
@@ -137,32 +148,16 @@ def _view(
 
 def conv_view(records: Sequence[Record]) -> View:
     """Errors and constants of convolutional networks."""
-    return _view(records, "Convolutional networks on CIFAR-10", "lben-cifar-conv", PUBLISHED, _COMPRESSED)
+    return errors_and_constants(
+        records, "Convolutional networks on CIFAR-10", "lben-cifar-conv", PUBLISHED, _COMPRESSED
+    )
 
 
 def dense_view(records: Sequence[Record]) -> View:
     """Errors and constants of dense networks."""
-    return _view(records, "Dense networks on CIFAR-10", "lben-cifar-dense", PUBLISHED_DENSE, _COMPRESSED)
+    return errors_and_constants(records, "Dense networks on CIFAR-10", "lben-cifar-dense", PUBLISHED_DENSE, _COMPRESSED)
 
 
 def svhn_view(records: Sequence[Record]) -> View:
     """Errors and constants on SVHN."""
-    return _view(records, "Convolutional networks on SVHN", "lben-svhn", PUBLISHED_SVHN, "")
-
-
-RECIPES = (
-    Recipe(
-        "lben-cifar-conv", "lben", "CIFAR-10, convolutional", "error and constant of 81 channels over γ and metric", (JPEG,),
-        400.0, True, conv_cells, conv_view,
-    ),
-    Recipe(
-        "lben-cifar-dense", "lben", "CIFAR-10, dense", "error and constant of width 80 over γ", (JPEG,), 1.5, False,
-        dense_cells, dense_view,
-    ),
-    Recipe(
-        "lben-svhn", "lben", "SVHN, convolutional", "error and constant of 40 channels over γ", ("svhn",), 60.0, True,
-        svhn_cells, svhn_view,
-        "SVHN could not be downloaded where the records were made; `wellposed train lben-conv --data svhn` trains on it where "
-        "SVHN/train_32x32.mat and SVHN/test_32x32.mat are in the data folder",
-    ),
-)  # fmt: skip
+    return errors_and_constants(records, "Convolutional networks on SVHN", "lben-svhn", PUBLISHED_SVHN, "")

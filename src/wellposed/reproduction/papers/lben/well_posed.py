@@ -17,7 +17,6 @@ from wellposed.reproduction.measurements import by_seed
 from wellposed.reproduction.networks import facts, trained
 from wellposed.reproduction.papers.lben.bounds import SOURCE
 from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, SEEDS, UNCONSTRAINED, label, settings
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_run
@@ -137,11 +136,3 @@ def _shares_said(drawn: Sequence[Record]) -> str:
         f"Share of badly scaled random matrices for which each condition proves that equilibria are unique: {compared}; up to "
         f"{open_:.3g} % are neither proved by the metric nor refuted."
     )
-
-
-RECIPES = (
-    Recipe(
-        "lben-well-posed", "lben", "well-posedness", "networks and matrices under each condition for one equilibrium",
-        ("mnist",), 0.4, False, network_cells, conditions,
-    ),
-)  # fmt: skip

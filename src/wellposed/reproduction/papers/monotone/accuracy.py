@@ -8,7 +8,6 @@ from typing import Any
 from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.networks import facts, preset_with, settings_of, trained
 from wellposed.reproduction.papers.monotone.showing import SEEDS, grouped, quantity
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Published, Table, View
 from wellposed.training.config import TrainConfig
 
@@ -84,17 +83,4 @@ def _view(rows: dict[str, tuple[str, Published]]) -> Callable[[Sequence[Record]]
     return view
 
 
-_SHOWS = "Winston & Kolter, Table 1"
-RECIPES = (
-    Recipe(
-        "monotone-accuracy", "monotone", _SHOWS, "Accuracies on MNIST", ("mnist",), 0.8, False, mnist_cells, _view(MNIST)
-    ),
-    Recipe(
-        "monotone-accuracy-cifar10", "monotone", _SHOWS, "Accuracies on CIFAR-10", ("cifar10-jpeg", "cifar10-lossless"), 600.0,
-        True, cifar_cells, _view(CIFAR),
-    ),
-    Recipe(
-        "monotone-accuracy-svhn", "monotone", _SHOWS, "Accuracies on SVHN", ("svhn",), 200.0, True, lambda quick: [],
-        lambda records: [], missing="SVHN could not be obtained where these recipes were written, so no run could be tried",
-    ),
-)  # fmt: skip
+mnist_view, cifar_view = _view(MNIST), _view(CIFAR)

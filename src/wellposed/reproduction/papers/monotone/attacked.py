@@ -21,7 +21,6 @@ from wellposed.reproduction.papers.monotone.showing import (
     mean_curve,
     remark_on,
 )  # fmt: skip
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.robustness import robustness
 from wellposed.reproduction.strongest import attacked_classifier, check_order, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
@@ -126,10 +125,3 @@ def view(records: Sequence[Record]) -> View:
         *same_images(of_task(records, attacked_classifier), setting_of),
         picture,
     ]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig4b", "monotone", "Figure 4b", "Accuracy under projected gradients", ("mnist",), 1.4, False, cells, view
-    ),
-)  # fmt: skip

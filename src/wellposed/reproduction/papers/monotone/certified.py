@@ -24,7 +24,6 @@ from wellposed.reproduction.papers.monotone.showing import (
     quantity,
     remark_on,
 )  # fmt: skip
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.strongest import attacked_classifier, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
@@ -96,11 +95,3 @@ def view(records: Sequence[Record]) -> View:
     explicit, monotone = of_task(records, attacked_deep_network), of_task(records, attacked_classifier)
     attacked = same_images([*explicit, *monotone], setting_of)
     return [Table("Certified accuracy", rows), *attacked, picture]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig4a", "monotone", "Figure 4a", "Certified accuracy of explicit and monotone networks", ("mnist",), 0.7,
-        False, cells, view,
-    ),
-)  # fmt: skip

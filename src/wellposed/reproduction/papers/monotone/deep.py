@@ -26,7 +26,6 @@ from wellposed.reproduction.papers.monotone.showing import (
     grouped,
     quantity,
 )  # fmt: skip
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.strongest import beside, strongest
 from wellposed.reproduction.view import Figure, Published, Table, View
 from wellposed.training.config import TrainConfig
@@ -150,11 +149,3 @@ def constants(records: Sequence[Record]) -> View:
     )
     picture = Figure("monotone-fig1a", sentence, "depth", "Lipschitz constant per normalised pixel", series, True)
     return [Table("Lipschitz constants", quantities), picture]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig1a", "monotone", "Figure 1a", "Lipschitz bounds of explicit networks over depth", ("mnist",), 0.3, False,
-        deep_cells, constants,
-    ),
-)  # fmt: skip

@@ -15,7 +15,6 @@ from wellposed.reproduction.papers.monotone.showing import (
     grouped,
     quantity,
 )  # fmt: skip
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.robustness import robustness
 from wellposed.reproduction.view import Figure, Published, Table, View
 from wellposed.training.config import TrainConfig
@@ -27,6 +26,7 @@ QUICK_LIMIT = 500
 BOUNDS = (("‖U‖‖W_o‖/m", "product"), ("best metric", "lipschitz"), ("proved lower bound", "lower_bound"))
 PUBLISHED = {
     (40, 0.1): Published(47.38, "legend of Fig. 4a", 0.005, UNKNOWN_TRAINING),
+    (40, 1.0): Published(10.0, "Section 5.1, around", 0.5, UNKNOWN_TRAINING),
     (40, 20.0): Published(3.83, "legend of Fig. 4a", 0.005, UNKNOWN_TRAINING),
 }
 
@@ -79,11 +79,3 @@ def constants(records: Sequence[Record]) -> View:
     )
     picture = Figure("monotone-fig1b", sentence, "m", "Lipschitz constant per normalised pixel", series, True, True)
     return [Table("Lipschitz constants", quantities), picture]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig1b", "monotone", "Figure 1b", "Lipschitz constants of dense networks over m", ("mnist",), 0.5, False,
-        sweep_cells, constants,
-    ),
-)  # fmt: skip

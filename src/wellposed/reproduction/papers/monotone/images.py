@@ -15,7 +15,6 @@ from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.networks import facts, preset_with, settings_of, trained
 from wellposed.reproduction.papers.monotone.dense import BOUNDS, RADII, per_normalised
 from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, family_of, grouped, quantity
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.robustness import robustness
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
@@ -138,15 +137,3 @@ def monotone_constants(records: Sequence[Record]) -> View:
     )
     picture = Figure("monotone-fig1d", sentence, "m", "Lipschitz constant per normalised pixel", lines, True, True)
     return [Table("Lipschitz constants", rows), picture]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig1c", "monotone", "Figure 1c", "Lipschitz bounds of explicit convolutional networks over depth", ("mnist",),
-        0.2, False, explicit_cells, explicit_constants,
-    ),
-    Recipe(
-        "monotone-fig1d", "monotone", "Figure 1d", "Lipschitz constants of convolutional monotone networks over m", ("mnist",),
-        0.6, False, monotone_cells, monotone_constants,
-    ),
-)  # fmt: skip

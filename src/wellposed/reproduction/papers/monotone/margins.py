@@ -23,13 +23,15 @@ from wellposed.solvers.solution import Tolerance
 
 DELTA, SHARE = 0.1, 0.1
 VERSIONS_OF_THEOREM_3 = ("published", "repaired", "tightened")
-_BATCH, _RATE_EXPLICIT, _RATE_MONOTONE = 128, 3e-3, 1e-2
+RATE_EXPLICIT, RATE_MONOTONE = 3e-3, 1e-2
+_BATCH = 128
 _TOLERANCE, _LIMIT, _IMAGES = 1e-3, 2000, 100  # of unrolled iterations, see `unrolling`
 
 
 def explicit_to_margin(
-    workspace: Workspace, *, depth: int, width: int, samples: int, gamma: float, epochs: int, seed: int
-) -> dict[str, Any]:
+    workspace: Workspace, *, depth: int, width: int, samples: int, gamma: float, epochs: int, seed: int,
+    learning_rate: float = RATE_EXPLICIT,
+) -> dict[str, Any]:  # fmt: skip
     """Train an explicit network without biases until less than a tenth of its samples have a margin below γ, and bound its risk.
 
     Returns:
@@ -40,7 +42,7 @@ def explicit_to_margin(
     sizes = [math.prod(data.shape), *[width] * (depth - 1)]
     hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b, bias=False), nn.ReLU())]
     model = classifier((*hidden, nn.Linear(sizes[-1], data.classes, bias=False)), data.mean, data.std)
-    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, _RATE_EXPLICIT)
+    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, learning_rate)
     weights = [part.weight for part in model.modules() if isinstance(part, nn.Linear)]
     bounds = {
         version: neyshabur_log10(weights, samples, radius=radius, gamma=gamma, delta=DELTA, version=version)
@@ -59,6 +61,7 @@ def monotone_to_margin(
     epochs: int,
     seed: int,
     steps: Sequence[float],
+    learning_rate: float = RATE_MONOTONE,
 ) -> dict[str, Any]:
     """Train a dense monotone network until less than a tenth of its samples have a margin below γ, and bound its risk.
 
@@ -70,7 +73,7 @@ def monotone_to_margin(
     torch.manual_seed(seed)
     body = MonDEQFamily(width=width, m=m).build(data.shape, data.classes)
     model = classifier(body, data.mean, data.std)
-    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, _RATE_MONOTONE)
+    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, learning_rate)
     x, y = data.train_x[:samples], data.train_y[:samples]
     for module in solving_modules(model):
         module.tolerance = Tolerance()

@@ -19,7 +19,6 @@ from wellposed.reproduction.papers.monotone.showing import (
     quantity,
     remark_on,
 )
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.robustness import robustness
 from wellposed.reproduction.strongest import attacked_classifier, check_order, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
@@ -216,14 +215,3 @@ def figure_9(records: Sequence[Record]) -> View:
         Figure("monotone-fig9a", proved, x, "certified accuracy, %", certified),
         Figure("monotone-fig9b", tried, x, "accuracy under attack, %", attacked),
     ]
-
-
-_HOURS = 400.0  # of one core; estimated from single steps
-FIGURE_2 = Recipe(
-    "monotone-fig2", "monotone", "Figure 2", "Lipschitz constants and test errors on CIFAR-10", (JPEG, LOSSLESS), _HOURS, True,
-    cells, figure_2,
-)  # fmt: skip
-FIGURE_9 = Recipe(
-    "monotone-fig9", "monotone", "Figure 9", "Robustness on CIFAR-10, from the runs of Figure 2", (JPEG, LOSSLESS), _HOURS, True,
-    figure_9_cells, figure_9,
-)  # fmt: skip

@@ -13,7 +13,6 @@ from wellposed.reproduction.papers.monotone.margins import (
     monotone_to_margin,
 )  # fmt: skip
 from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, grouped, quantity
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
 DEPTHS = (3, 4, 5, 6, 7, 8, 10, 12, 14)
@@ -22,7 +21,14 @@ STEPS = tuple(2.0**-k for k in range(10, 0, -2))
 _M_IN_FIGURE_8 = 1.0
 GAMMA = 10.0  # the margin to train to, and of the bounds
 _SLIP = "the notebook that it comes from has a wrong sign, and its training is not published"
-PUBLISHED = {("published", 20.0): Published(4.3733, "notebook of the paper, 23623.23", 0.0005, _SLIP)}
+PUBLISHED = {20.0: Published(4.3733, "notebook of the paper, 23623.23", 0.0005, _SLIP)}
+EXPLICIT_ENDS = {
+    3.0: Published(4.0, "Section 5.2", 0.5),
+    14.0: Published(8.0, "Section 5.2", 0.5),
+}  # orders of magnitude
+MONOTONE = Published(4.0, "Section 5.2, all m", 0.5, upto=6.0)
+UNROLLED = Published(6.0, "Appendix G, order of magnitude", 0.5, "neither its network nor its steps α are published")
+ERRORS = Published(6.0, "axes of Fig. 8", 0.25, upto=7.5)
 _NOT_REACHED = "The margin was not reached in time."
 
 
@@ -30,7 +36,7 @@ def explicit_cells(quick: bool) -> list[Cell]:
     """Explicit networks of every depth and seed."""
     depths, seeds = ((3, 6), (0,)) if quick else (DEPTHS, SEEDS)
     return [
-        Cell(explicit_to_margin, {"depth": depth, **_extent(quick), "seed": seed}) for depth in depths for seed in seeds
+        Cell(explicit_to_margin, {"depth": depth, **extent(quick), "seed": seed}) for depth in depths for seed in seeds
     ]
 
 
@@ -38,12 +44,13 @@ def monotone_cells(quick: bool) -> list[Cell]:
     """Monotone networks of every m and seed."""
     monotonicities, seeds, steps = ((1.0, 20.0), (0,), STEPS[:2]) if quick else (MONOTONICITIES, SEEDS, STEPS)
     return [
-        Cell(monotone_to_margin, {"m": m, **_extent(quick), "seed": seed, "steps": list(steps)})
+        Cell(monotone_to_margin, {"m": m, **extent(quick), "seed": seed, "steps": list(steps)})
         for m in monotonicities for seed in seeds
     ]  # fmt: skip
 
 
-def _extent(quick: bool) -> dict[str, Any]:
+def extent(quick: bool) -> dict[str, Any]:
+    """How wide networks are, how much they are trained on, until which margin, and for how long at most."""
     few = {"samples": 512, "gamma": 2.0, "epochs": 200}
     return {"width": 40, **(few if quick else {"samples": 4096, "gamma": GAMMA, "epochs": 1000})}
 
@@ -73,12 +80,17 @@ def _bounds(
     rows = []
     for key, group in groups.items():
         for version in versions:
-            published = PUBLISHED.get((version, key)) if x == "m" else None
+            published = _published(x, key) if version == "published" else None
             words = f"log₁₀ of the bound, {version}"
             rows.append(quantity(group, setting(key), words, _log10(version), "lower", published, _remark(group)))
         rows.append(quantity(group, setting(key), "epochs", lambda measured: measured["epochs"]))
     lines = [curve(version, groups, _log10(version)) for version in versions]
     return [Table(what, rows), Figure(name, sentence, x, "log₁₀ of the bound", lines)]
+
+
+def _published(x: str, key: float) -> Published | None:
+    """What the paper says of its own bound of a network, by its depth or its m."""
+    return EXPLICIT_ENDS.get(key) if x == "depth" else PUBLISHED.get(key, MONOTONE)
 
 
 def _vacuous(records: Sequence[Record]) -> str:
@@ -118,7 +130,7 @@ def figure_8(records: Sequence[Record]) -> View:
     explicit = grouped(of_task(records, explicit_to_margin), lambda record: float(record.settings["depth"]))
     monotone = grouped(of_task(records, monotone_to_margin), lambda record: float(record.settings["m"]))
     rows = [
-        quantity(group, f"{letter} = {key:g}", "test error, %", _test_error, remark=_remark(group))
+        quantity(group, f"{letter} = {key:g}", "test error, %", _test_error, "lower", ERRORS, _remark(group))
         for letter, groups in (("d", explicit), ("m", monotone)) for key, group in groups.items()
     ]  # fmt: skip
     errors = "Test errors of {} that were trained on the same few samples until the same margin."
@@ -132,7 +144,7 @@ def figure_8(records: Sequence[Record]) -> View:
             "monotone-fig8b", errors.format("monotone networks"), "m", "test error, %",
             [curve("monotone", monotone, _test_error)],
         ),
-        *_unrolled(monotone[_M_IN_FIGURE_8]),
+        *(_unrolled(monotone[_M_IN_FIGURE_8]) if _M_IN_FIGURE_8 in monotone else ()),
     ]  # fmt: skip
 
 
@@ -145,7 +157,7 @@ def _unrolled(group: Sequence[Record]) -> View:
         settled = None not in values
         remark = "" if settled else "The iterations do not settle."
         shown = values if settled else []
-        rows.append(Quantity(f"α = {step:g}", "log₁₀ of the bound, unrolled", shown, "lower", None, remark))
+        rows.append(Quantity(f"α = {step:g}", "log₁₀ of the bound, unrolled", shown, "lower", UNROLLED, remark))
     points = [(step, row) for step, row in zip(steps, rows, strict=True) if row.values]
     x, y, spread = [step for step, _ in points], [row.mean for _, row in points], [row.spread for _, row in points]
     lines = [Series("unrolled", x, y, spread)]
@@ -159,19 +171,3 @@ def _unrolled(group: Sequence[Record]) -> View:
     )
     picture = Figure("monotone-fig8c", sentence, "α", "log₁₀ of the bound", lines, logarithmic_x=True)
     return [Table("Bounds of unrolled iterations", rows), picture]
-
-
-RECIPES = (
-    Recipe(
-        "monotone-fig3a", "monotone", "Figure 3a", "PAC-Bayes bounds of explicit networks over depth", ("mnist",), 0.15, False,
-        explicit_cells, explicit_bounds,
-    ),
-    Recipe(
-        "monotone-fig3b", "monotone", "Figure 3b", "PAC-Bayes bounds of monotone networks over m", ("mnist",), 0.3, False,
-        monotone_cells, monotone_bounds,
-    ),
-)  # fmt: skip
-FIGURE_8 = Recipe(
-    "monotone-fig8", "monotone", "Figure 8", "Test errors at the same margin, and bounds of unrolled networks", ("mnist",), 0.45,
-    False, figure_8_cells, figure_8,
-)  # fmt: skip

@@ -1,9 +1,34 @@
 """Non-Euclidean monotone operator networks (Jafarpour, Davydov, Proskurnikov & Bullo 2021) and their robust training."""
 
-from wellposed.reproduction.papers.nemon.classification import RECIPES as _CLASSIFICATION
-from wellposed.reproduction.papers.nemon.convolutional import RECIPES as _CONVOLUTIONAL
-from wellposed.reproduction.papers.nemon.estimation import RECIPES as _ESTIMATION
-from wellposed.reproduction.papers.nemon.iterations import RECIPES as _ITERATIONS
-from wellposed.reproduction.papers.nemon.robust import RECIPES as _ROBUST
+from wellposed.reproduction.recipe import Later, Recipe
 
-RECIPES = (*_ESTIMATION, *_CLASSIFICATION, *_ITERATIONS, *_ROBUST, *_CONVOLUTIONAL)
+RECIPES = (
+    Recipe(
+        "nemon-estimation", "nemon", "function estimation", "error against the certified slope over λ", ("function-estimation",),
+        0.2, False, Later("nemon.estimation", "cells"), Later("nemon.estimation", "view"),
+    ),
+    Recipe(
+        "nemon-constants", "nemon", "MNIST, accuracy and constant", "accuracy against the ℓ∞ constant over λ, n = 100",
+        ("mnist",), 1.0, False, Later("nemon.classification", "penalty_cells"), Later("nemon.classification", "constants"),
+    ),
+    Recipe(
+        "nemon-attacks", "nemon", "MNIST, attacks", "accuracy under noise, inversion and projected gradients over the amplitude",
+        ("mnist",), 0.85, False, Later("nemon.classification", "attack_cells"), Later("nemon.classification", "curves"),
+    ),
+    Recipe(
+        "nemon-iterations", "nemon", "convergence", "iterations and time of the average iteration and others", ("mnist",), 0.15,
+        False, Later("nemon.iterations", "cells"), Later("nemon.iterations", "view"),
+    ),
+    Recipe(
+        "nemon-robust", "nemon", "robust training (Davydov et al. 2022)", "certified and attacked accuracy over ℓ∞ radii",
+        ("mnist",), 0.6, False, Later("nemon.robust", "cells"), Later("nemon.robust", "view"),
+    ),
+    Recipe(
+        "nemon-mnist-conv", "nemon", "MNIST, convolutional", "accuracy, certified and attacked", ("mnist",), 90.0, True,
+        Later("nemon.convolutional", "mnist_cells"), Later("nemon.convolutional", "mnist_view"),
+    ),
+    Recipe(
+        "nemon-cifar-conv", "nemon", "CIFAR-10, convolutional", "accuracy, certified and attacked", ("cifar10-jpeg",), 150.0,
+        True, Later("nemon.convolutional", "cifar_cells"), Later("nemon.convolutional", "cifar_view"),
+    ),
+)  # fmt: skip

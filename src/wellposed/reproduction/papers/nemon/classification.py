@@ -16,7 +16,6 @@ from wellposed.reproduction.papers.nemon.networks import (
     label_of,
     mnist,
 )
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.strongest import attacked_classifier, check_order, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
@@ -122,15 +121,3 @@ def curves(records: Sequence[Record]) -> View:
             [*by_attack[ATTACKS["gradients"]], *by_attack["certified"]],
         ),
     ]  # fmt: skip
-
-
-RECIPES = (
-    Recipe(
-        "nemon-constants", "nemon", "MNIST, accuracy and constant", "accuracy against the ℓ∞ constant over λ, n = 100",
-        ("mnist",), 1.0, False, penalty_cells, constants,
-    ),
-    Recipe(
-        "nemon-attacks", "nemon", "MNIST, attacks", "accuracy under noise, inversion and projected gradients over the amplitude",
-        ("mnist",), 0.85, False, attack_cells, curves,
-    ),
-)  # fmt: skip

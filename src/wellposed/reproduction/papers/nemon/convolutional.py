@@ -10,7 +10,6 @@ from wellposed.reproduction.measurements import by_seed, of_task
 from wellposed.reproduction.networks import learned_nothing, preset_with, settings_of
 from wellposed.reproduction.papers.nemon.networks import LIMIT_QUICK
 from wellposed.reproduction.papers.nemon.robust import attacked_boxes, boxes, mean_of_attacked
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.strongest import pressed, same_images
 from wellposed.reproduction.view import Figure, Quantity, Series, Table, View
 
@@ -78,15 +77,3 @@ def mnist_view(records: Sequence[Record]) -> View:
 def cifar_view(records: Sequence[Record]) -> View:
     """Error and accuracies on CIFAR-10."""
     return _view(records, "Convolutional network on CIFAR-10", "nemon-cifar-conv")
-
-
-RECIPES = (
-    Recipe(
-        "nemon-mnist-conv", "nemon", "MNIST, convolutional", "accuracy, certified and attacked", ("mnist",), 90.0, True,
-        mnist_cells, mnist_view,
-    ),
-    Recipe(
-        "nemon-cifar-conv", "nemon", "CIFAR-10, convolutional", "accuracy, certified and attacked", (JPEG,), 150.0,
-        True, cifar_cells, cifar_view,
-    ),
-)  # fmt: skip

@@ -13,7 +13,6 @@ from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.measurements import by_seed
 from wellposed.reproduction.networks import settings_of, trained
 from wellposed.reproduction.papers.nemon.networks import SEEDS, label
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_run
@@ -92,17 +91,8 @@ def view(records: Sequence[Record]) -> View:
             "nemon-estimation", "Error of function estimation against the ℓ∞ slope, by λ.",
             "ℓ∞ slope", "root mean squared error",
             [Series("certified", means["slope"], means["error"]), Series("at least", means["lower_bound"], means["error"])],
-            logarithmic_x=True,
         ),
         Figure(
             "nemon-functions", "The function, and what networks with different λ make of it.", "input", "output", curves,
         ),
     ]  # fmt: skip
-
-
-RECIPES = (
-    Recipe(
-        "nemon-estimation", "nemon", "function estimation", "error against the certified slope over λ", (DATA,), 0.2, False,
-        cells, view,
-    ),
-)  # fmt: skip

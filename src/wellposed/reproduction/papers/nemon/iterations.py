@@ -15,7 +15,6 @@ from wellposed.layers.implicit_layer import implicit_layers
 from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.networks import trained
 from wellposed.reproduction.papers.nemon.networks import mnist
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.view import Figure, Quantity, Series, Table, View
 from wellposed.solvers import Averaged, ForwardBackward, PeacemanRachford, Solver
 from wellposed.solvers.solution import Tolerance
@@ -100,11 +99,3 @@ def view(records: Sequence[Record]) -> View:
             times, True, True,
         ),
     ]  # fmt: skip
-
-
-RECIPES = (
-    Recipe(
-        "nemon-iterations", "nemon", "convergence", "iterations and time of the average iteration and others", ("mnist",), 0.15,
-        False, cells, view,
-    ),
-)  # fmt: skip

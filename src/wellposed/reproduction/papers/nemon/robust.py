@@ -15,7 +15,6 @@ from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.measurements import by_seed, of_task
 from wellposed.reproduction.networks import facts, preset_with, settings_of, trained
 from wellposed.reproduction.papers.nemon.networks import FOLLOW_UP, LIMIT_QUICK, mnist
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.strongest import beside, check_order, pressed, same_images, strongest
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
@@ -145,11 +144,3 @@ def view(records: Sequence[Record]) -> View:
         *same_images(of_task(records, attacked_boxes), lambda record: name_of(record.settings["config"])),
         Figure("nemon-robust", sentence, "ℓ∞ radius, pixels in [0, 1]", "accuracy, %", series),
     ]
-
-
-RECIPES = (
-    Recipe(
-        "nemon-robust", "nemon", "robust training (Davydov et al. 2022)", "certified and attacked accuracy over ℓ∞ radii",
-        ("mnist",), 0.6, False, cells, view,
-    ),
-)  # fmt: skip

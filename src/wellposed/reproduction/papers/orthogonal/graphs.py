@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from wellposed.data.graphs import FOLDS
 from wellposed.experiments.graph_folds import (
     CONVENTIONS,
     PRESETS,
@@ -19,9 +17,10 @@ from wellposed.experiments.graph_folds import (
     read_fold,
     summarise_folds,
 )  # fmt: skip
+from wellposed.names import FOLDS
 from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.networks import preset_with, settings_of, trained
-from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.papers.orthogonal.graph_sets import GraphSet
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
 
@@ -29,36 +28,6 @@ WIDTH = 64  # of the published script, as is the batch size
 BATCH = 128
 _IMPLICIT, _ORTHOGONAL, _LIPSCHITZ = PRESETS
 _OTHER_NETWORK = "it is 1-Lipschitz from node features to logits, which the paper's network is not"
-
-
-@dataclass(frozen=True)
-class GraphSet:
-    """One row of the table.
-
-    Attributes:
-        data: name of the set.
-        epochs: of every run.
-        seeds: of every fold.
-        cpu_hours: of the whole recipe.
-        published: accuracy in % of the implicit graph network, and of the one with orthogonal weights, as the table has them.
-        deviations: what stands behind ± there.
-    """
-
-    data: str
-    epochs: int
-    seeds: int
-    cpu_hours: float
-    published: tuple[float, float]
-    deviations: tuple[float, float]
-
-
-SETS = (
-    GraphSet("MUTAG", 250, 1, 1.0, (82.9, 89.9), (9.5, 8.2)),
-    GraphSet("PTC_MR", 100, 1, 0.7, (66.7, 68.2), (2.4, 2.3)),
-    GraphSet("COX2", 60, 1, 0.7, (84.7, 85.7), (4.8, 4.1)),
-    GraphSet("PROTEINS", 60, 3, 8.0, (78.4, 79.1), (0.9, 1.1)),
-    GraphSet("NCI1", 60, 3, 30.0, (74.9, 76.6), (2.0, 1.6)),
-)
 
 
 def graph_fold(workspace: Workspace, *, preset: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -102,9 +71,8 @@ def accuracies(graphs: GraphSet, records: Sequence[Record]) -> View:
         values = chosen[line.preset][line.convention].mean(1)
         remark = f"± {line.deviation:.1f} over folds" + (f"; {words}" if (words := summary.remark(line)) else "")
         published = _published(graphs, line.preset) if line.convention == CONVENTIONS[0] else None
-        absolute.append(
-            Quantity(line.convention, f"{line.preset}, accuracy in %", values.tolist(), "higher", published, remark)
-        )
+        row = Quantity(line.convention, f"{line.preset}, accuracy in %", values.tolist(), "higher", published, remark)
+        absolute.append(_explained(row, {name: float(chosen[line.preset][name].mean()) for name in CONVENTIONS[1:]}))
         if line.difference is not None:
             difference = values - chosen[_IMPLICIT][line.convention].mean(1)
             words = "" if line.standard_error is None else f"standard error {line.standard_error:.1f} over folds"
@@ -121,6 +89,19 @@ def accuracies(graphs: GraphSet, records: Sequence[Record]) -> View:
         Table("Paired differences on the same folds and seeds", paired),
         _curves(graphs, runs, summary),
     ]
+
+
+def _explained(row: Quantity, others: Mapping[str, float]) -> Quantity:
+    """A row that deviates, with what the other conventions make of the same runs."""
+    if row.published is None or row.published.incomparable or not row.deviates:
+        return row
+    near = [f"*{name}*, {value:.1f}" for name, value in others.items() if not row.at(value).deviates]
+    said = (
+        f"another convention gives the published value: {'; '.join(near)}"
+        if near
+        else f"no convention gives the published value; the others, {min(others.values()):.1f} to {max(others.values()):.1f}"
+    )
+    return replace(row, remark=f"{row.remark}; of the same runs, {said}")
 
 
 def _published(graphs: GraphSet, preset: str) -> Published:
@@ -141,17 +122,4 @@ def _curves(graphs: GraphSet, runs: dict[Place, FoldRun], summary: FoldSummary) 
         f"Accuracy on the test tenths of {graphs.data} by epoch, a mean over folds: the published convention takes every fold's "
         "own maximum instead, which lies above these curves."
     )
-    return Figure(f"{_name(graphs)}", sentence, "epoch", "accuracy, %", series)
-
-
-def _name(graphs: GraphSet) -> str:
-    return f"orthogonal-table1-{graphs.data.lower().replace('_', '-')}"
-
-
-RECIPES = tuple(
-    Recipe(
-        _name(graphs), "orthogonal", f"Table 1, {graphs.data}", f"graph classification on {graphs.data}", (graphs.data,),
-        graphs.cpu_hours, False, partial(fold_cells, graphs), partial(accuracies, graphs),
-    )
-    for graphs in SETS
-)  # fmt: skip
+    return Figure(f"{graphs.name}", sentence, "epoch", "accuracy, %", series)

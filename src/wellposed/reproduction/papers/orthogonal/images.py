@@ -10,7 +10,6 @@ import torch
 from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.measurements import of_task
 from wellposed.reproduction.networks import facts, learned_nothing, preset_with, settings_of, trained
-from wellposed.reproduction.recipe import Recipe
 from wellposed.reproduction.robustness import robustness
 from wellposed.reproduction.strongest import attacked_classifier, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
@@ -128,11 +127,3 @@ def _figure(groups: dict[tuple[bool, float, float], list[Record]]) -> Figure:
 
 def _mean(group: Sequence[Record], key: str) -> float:
     return sum(record.measured[key] for record in group) / len(group)
-
-
-RECIPES = (
-    Recipe(
-        "orthogonal-table2", "orthogonal", "Table 2", "errors on CIFAR-10 over contraction factor κ and tolerance ε",
-        ("cifar10",), 1500.0, True, grid_cells, errors,
-    ),
-)  # fmt: skip

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.networks import epochs_of, facts, learned_nothing, preset_with, settings_of, trained
-from wellposed.reproduction.recipe import Recipe
+from wellposed.reproduction.papers.pcdeq.architectures import Architecture
 from wellposed.reproduction.view import Figure, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
 
@@ -23,68 +21,6 @@ _TRAINING: dict[str, Any] = {"epochs": 30, "batch_size": 64, "learning_rate": 5e
 _IN_SMALL: dict[str, Any] = {
     "dense": {"width": 12}, "conv": {"width": 4, "stride": 2, "pool": 2}, "multi": {"width": 4, "further": [6], "pool": 1},
 }  # fmt: skip
-_SVHN = "no copy of SVHN's cropped digits could be had to check this recipe with"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network of the paper.
-
-    Attributes:
-        name: of its recipe.
-        shows: where it stands in the paper.
-        title: what it is.
-        kind: dense, conv or multi.
-        data: the set.
-        preset: its settings; empty for the dense network, whose layers for tanh and softsign and for the sigmoid have one each.
-        cpu_hours: of the recipe.
-        gpu: whether that wants a GPU.
-        missing: why it cannot be run.
-    """
-
-    name: str
-    shows: str
-    title: str
-    kind: str
-    data: str
-    preset: str
-    cpu_hours: float
-    gpu: bool
-    missing: str = ""
-
-
-_CONV, _MULTI = "papers/cifar10-pcdeq-conv", "papers/cifar10-pcdeq-multi"
-ARCHITECTURES = (
-    Architecture("pcdeq-mnist-dense", "Figure 4, MNIST", "one dense layer of 80 features", "dense", "mnist", "", 1.1, False),
-    Architecture(
-        "pcdeq-mnist-conv", "Figures 2 to 4, MNIST", "one convolutional layer of 82 channels", "conv", "mnist",
-        "papers/mnist-pcdeq-conv", 200.0, True,
-    ),
-    Architecture(
-        "pcdeq-mnist-multi", "MNIST table", "convolutional layers of 12, 24 and 48 channels", "multi", "mnist",
-        "papers/mnist-pcdeq-multi", 25.0, True,
-    ),
-    Architecture(
-        "pcdeq-cifar10-conv", "Figures 2 to 4, CIFAR-10", "one convolutional layer of 125 channels", "conv", "cifar10", _CONV,
-        830.0, True,
-    ),
-    Architecture(
-        "pcdeq-cifar10-multi", "CIFAR-10 table", "convolutional layers of 20, 50 and 80 channels", "multi", "cifar10", _MULTI,
-        130.0, True,
-    ),
-    Architecture(
-        "pcdeq-cifar10-multi-large", "CIFAR-10 table, augmented", "convolutional layers of 100, 120 and 140 channels", "multi",
-        "cifar10", f"{_MULTI}-large", 1380.0, True,
-    ),
-    Architecture(
-        "pcdeq-svhn-conv", "Figures 2 to 4, SVHN", "one convolutional layer of 125 channels", "conv", "svhn", _CONV, 1220.0, True,
-        _SVHN,
-    ),
-    Architecture(
-        "pcdeq-svhn-multi", "SVHN table", "convolutional layers of 20, 50 and 80 channels", "multi", "svhn", _MULTI, 190.0, True,
-        _SVHN,
-    ),
-)  # fmt: skip
 
 
 def positive_network(workspace: Workspace, *, config: dict[str, Any], images: int) -> dict[str, Any]:
@@ -171,12 +107,3 @@ def _figure(
             series.append(Series(label + ending, list(range(1, len(means) + 1)), means, spread))
     largest = max(value for each in series for value in each.y)
     return Figure(f"{architecture.name}-{name}", sentence.format(largest), "epoch", y, series)
-
-
-RECIPES = tuple(
-    Recipe(
-        each.name, "pcdeq", each.shows, each.title, (each.data,), each.cpu_hours, each.gpu, partial(network_cells, each),
-        partial(over_training, each), each.missing,
-    )
-    for each in ARCHITECTURES
-)  # fmt: skip

@@ -1,0 +1,109 @@
+"""Why a number deviates from the published one: the same quantity of networks that were trained or measured otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from wellposed.reproduction.cell import Record
+from wellposed.reproduction.view import Quantity, Table, View
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A quantity of a figure, of networks that were trained or measured otherwise.
+
+    Attributes:
+        otherwise: what was done, such as ``"3 epochs at 0.001"``.
+        quantity: as the figure has it then.
+    """
+
+    otherwise: str
+    quantity: Quantity
+
+
+def training_of(record: Record) -> str:
+    """What tables call the training of a record's network: its epochs, where they are set, and its learning rate."""
+    config: dict[str, Any] | None = record.settings.get("config")
+    if config is None:
+        return f"a learning rate of {record.settings['learning_rate']:g}"
+    return f"{config['epochs']} {'epoch' if config['epochs'] == 1 else 'epochs'} at {config['learning_rate']:g}"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A figure whose networks are trained or measured otherwise.
+
+    Attributes:
+        view: of the figure.
+        belongs: whether a record is one of those that it shows.
+        otherwise: what was done for a record.
+    """
+
+    view: Callable[[Sequence[Record]], View]
+    belongs: Callable[[Record], bool]
+    otherwise: Callable[[Record], str] = training_of
+
+
+def trials_of(figure: Explained, records: Sequence[Record]) -> list[Trial]:
+    """The quantities of a figure for everything that was done otherwise among some records.
+
+    Args:
+        figure: which is shown the records of one such thing at a time.
+        records: of networks that were trained or measured otherwise than the figure's.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if figure.belongs(record):
+            groups.setdefault(figure.otherwise(record), []).append(record)
+    return [
+        Trial(otherwise, quantity)
+        for otherwise, group in groups.items()
+        for part in figure.view(group)
+        for quantity in part.quantities
+        if quantity.values
+    ]
+
+
+def explanation(quantity: Quantity, trials: Sequence[Trial], command: str) -> str:
+    """A sentence on whether what was done otherwise explains that a quantity deviates from the published value.
+
+    Args:
+        quantity: measured and published.
+        trials: of the same figure.
+        command: that ran the trials.
+
+    Returns:
+        Nothing where the quantity does not deviate, or where nothing was tried.
+    """
+    published = quantity.published
+    found = [
+        (trial.quantity.mean, f"with {trial.otherwise}")
+        for trial in trials
+        if (trial.quantity.setting, trial.quantity.name) == (quantity.setting, quantity.name)
+    ]
+    if published is None or not found or not quantity.deviates:
+        return ""
+    (lowest, by_least), (highest, by_most) = (bound([(quantity.mean, "here"), *found]) for bound in (min, max))
+    extent = f"{lowest:.4g} {by_least}, {highest:.4g} {by_most} (`{command}`)"
+    if lowest <= published.greatest + published.tolerance and highest >= published.value - published.tolerance:
+        return f"Explained: it goes past the published value, {extent}."
+    return f"Not explained: {extent}, and the published value is outside."
+
+
+def table_of(title: str, figures: Mapping[str, Explained], records: Sequence[Record]) -> Table:
+    """All published quantities of some figures, of networks that were trained or measured otherwise.
+
+    Args:
+        title: of the table.
+        figures: by the names of their recipes.
+        records: of the networks.
+    """
+    rows = {}
+    for figure in figures.values():
+        for trial in trials_of(figure, records):
+            if trial.quantity.published is not None:
+                setting = f"{trial.quantity.setting}, {trial.otherwise}"
+                rows[setting, trial.quantity.name] = replace(trial.quantity, setting=setting)
+    return Table(title, list(rows.values()))

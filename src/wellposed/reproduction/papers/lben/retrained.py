@@ -1,0 +1,94 @@
+"""The error and width studies under other trainings, and with lower bounds as the authors looked for them.
+
+The paper's rate goes down by steps, over more epochs; its lower bounds come from an ascent from noise, ours are proved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.measurements import image_classifier
+from wellposed.reproduction.networks import settings_of
+from wellposed.reproduction.other_trainings import Explained, table_of, training_of
+from wellposed.reproduction.papers.lben.ascent import ascended
+from wellposed.reproduction.papers.lben.bounds import (
+    GAMMAS,
+    PUBLISHED,
+    PUBLISHED_WIDTHS,
+    WIDTHS,
+    bounds,
+    share_of_bound,
+    widths,
+)  # fmt: skip
+from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, RADII, WIDTH, label_of, mnist
+from wellposed.reproduction.view import Table, View
+
+TRAININGS = ((5, 3e-3), (15, 1e-3))  # epochs, peak of the learning rate
+OF_WIDTHS = 1.0  # γ of the width study
+PAIRS, STEPS = 10, 1000  # of the ascents, as published for the width study
+
+
+def cells(quick: bool) -> list[Cell]:
+    """Networks of every γ and of every width under every training, with one seed; and ascents on those of the studies."""
+    trainings = ((1, 1e-3),) if quick else TRAININGS
+    kinds: list[tuple[float | str, int]] = [(OF_WIDTHS, WIDTH)]
+    if not quick:
+        kinds = [(kind, WIDTH) for kind in (*GAMMAS, 0.0, MONDEQ)]
+        kinds += [(OF_WIDTHS, width) for width in WIDTHS if width != WIDTH]
+    configs = [mnist(kind, seed=0, quick=quick, width=width) for kind, width in kinds]
+    retrained = [
+        settings_of(replace(config, epochs=epochs, learning_rate=rate))
+        for epochs, rate in trainings for config in configs
+    ]  # fmt: skip
+    bounded = [settings_of(config) for config in configs if getattr(config.family, "gamma", 0.0)]
+    limit, steps = (LIMIT_QUICK, 20) if quick else (None, STEPS)
+    return [
+        *(Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit}) for config in retrained),
+        *(Cell(ascended, {"config": config, "pairs": PAIRS, "steps": steps, "seed": 0}) for config in bounded),
+    ]
+
+
+def figures() -> dict[str, Explained]:
+    """The studies whose networks are trained or measured otherwise here, by the names of their recipes."""
+    return {
+        "lben-bounds": Explained(
+            lambda records: _shown(records, bounds, label_of, PUBLISHED), lambda record: _width(record) == WIDTH, _otherwise
+        ),
+        "lben-widths": Explained(
+            lambda records: _shown(records, widths, lambda record: f"n = {_width(record)}", PUBLISHED_WIDTHS),
+            lambda record: record.settings["config"]["family"].get("gamma") == OF_WIDTHS, _otherwise,
+        ),
+    }  # fmt: skip
+
+
+def _otherwise(record: Record) -> str:
+    return "an ascent from noise" if record.is_of(ascended) else training_of(record)
+
+
+def _shown(
+    records: Sequence[Record],
+    study: Callable[[Sequence[Record]], View],
+    name: Callable[[Record], str],
+    known: Mapping[str, tuple[float | None, float]],
+) -> View:
+    """A study of networks that were trained otherwise, or what the ascent found of the study's own."""
+    if not records[0].is_of(ascended):
+        return study(records)
+    rows = []
+    for record in records:
+        gamma = record.settings["config"]["family"]["gamma"]
+        rows += share_of_bound(
+            name(record), gamma, [record.measured["ratio"]], known.get(name(record), (None, None))[1]
+        )
+    return [Table("Lower bounds by an ascent from noise", rows)]
+
+
+def _width(record: Record) -> int:
+    return int(record.settings["config"]["family"]["width"])
+
+
+def view(records: Sequence[Record]) -> View:
+    """Every published quantity under every training."""
+    return [table_of("The same networks, trained or measured otherwise", figures(), records)]

@@ -1,0 +1,73 @@
+"""Networks of Figures 1, 3, 4a, 5 and 8 under other trainings, as the paper's own is not published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from wellposed.reproduction.cell import Cell, Record
+from wellposed.reproduction.networks import settings_of
+from wellposed.reproduction.other_trainings import Explained, table_of
+from wellposed.reproduction.papers.monotone import certified, deep, dense, errors, risk
+from wellposed.reproduction.papers.monotone.margins import explicit_to_margin, monotone_to_margin
+from wellposed.reproduction.view import View
+from wellposed.training.config import TrainConfig
+
+TRAININGS = ((3, 1e-3), (10, 1e-3), (40, 1e-3), (15, 1e-2))  # epochs, peak of the learning rate
+DEPTHS = tuple(int(depth) for depth in deep.PUBLISHED)
+MONOTONICITIES = (0.1, 0.5, 20.0)
+WIDTH = 40
+RATES = (1e-3, 3e-3)  # learning rates of networks that are trained to a margin
+IN_FIGURE_3 = (0.1, 0.5, 20.0)  # m
+DEEP = (10, 12, 14)  # linear maps
+
+
+def cells(quick: bool) -> list[Cell]:
+    """Explicit networks of every depth with a published constant, and monotone ones, under every training."""
+    trainings, depths, monotonicities = (((1, 1e-3),), (3,), (20.0,)) if quick else (TRAININGS, DEPTHS, MONOTONICITIES)
+    limit = dense.QUICK_LIMIT if quick else None
+    explicit = [(deep.deep_network, deep.deep_config(depth, 0, quick=quick)) for depth in depths]
+    monotone = [(dense.dense_network, dense.dense_config(WIDTH, m, 0, quick=quick)) for m in monotonicities]
+    kinds: list[tuple[Callable[..., dict[str, object]], TrainConfig]] = [*explicit, *monotone]
+    return [
+        *(
+            Cell(measure, {"config": settings_of(replace(config, epochs=epochs, learning_rate=rate)), "limit": limit})
+            for epochs, rate in trainings
+            for measure, config in kinds
+        ),
+        *(() if quick else _to_margin()),
+    ]
+
+
+def _to_margin() -> list[Cell]:
+    """Networks of Figure 3 under every learning rate."""
+    settings = {**risk.extent(False), "seed": 0}
+    monotone = {**settings, "steps": list(risk.STEPS)}
+    return [
+        *(Cell(explicit_to_margin, {**settings, "depth": depth, "learning_rate": RATES[0]}) for depth in DEEP),
+        *(Cell(monotone_to_margin, {**monotone, "m": m, "learning_rate": rate}) for m in IN_FIGURE_3 for rate in RATES),
+    ]
+
+
+def figures() -> dict[str, Explained]:
+    """The figures whose networks are trained otherwise here, by the names of their recipes."""
+    explicit, monotone = _of(deep.deep_network), _of(dense.dense_network)
+    both = _of(deep.deep_network, dense.dense_network)
+    return {
+        "monotone-fig1a": Explained(deep.constants, explicit),
+        "monotone-fig1b": Explained(dense.constants, monotone),
+        "monotone-fig3a": Explained(risk.explicit_bounds, _of(explicit_to_margin)),
+        "monotone-fig3b": Explained(risk.monotone_bounds, _of(monotone_to_margin)),
+        "monotone-fig4a": Explained(certified.view, both),
+        "monotone-fig5": Explained(errors.view, both),
+        "monotone-fig8": Explained(risk.figure_8, _of(explicit_to_margin, monotone_to_margin)),
+    }
+
+
+def _of(*measures: Callable[..., dict[str, object]]) -> Callable[[Record], bool]:
+    return lambda record: any(map(record.is_of, measures))
+
+
+def view(records: Sequence[Record]) -> View:
+    """Every published quantity under every training."""
+    return [table_of("The same networks under other trainings", figures(), records)]
