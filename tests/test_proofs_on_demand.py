@@ -137,3 +137,65 @@ def test_recalled_weights_have_second_derivatives(parametrisation):
 
     assert torch.autograd.gradcheck(value, (free,))
     assert torch.autograd.gradgradcheck(value, (free,))
+
+
+RELU_LAYERS = {
+    "MonDEQ": lambda: wp.MonDEQ(5, 8),
+    "MonDEQ of a small margin": lambda: wp.MonDEQ(5, 8, m=0.05),
+    "LBEN": lambda: wp.LBEN(5, 8),
+    "NEMON": lambda: wp.NEMON(5, 8),
+}
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("family", RELU_LAYERS)
+@pytest.mark.parametrize("size", [0.3, 3.0])
+def test_one_evaluation_proves_bounds_that_hold(family, size):
+    layer = RELU_LAYERS[family]().eval()
+    x = size * testing.randn(300, 5)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(size)
+        solution, sharp = layer.solve(x), layer.sharpened(x)
+        matrix = layer.operator().dense().double()
+        weight, bias = layer.injection.weight.double(), layer.injection.bias.double()
+    offset = x.double() @ weight.t() + bias
+    # The equilibrium of these numbers by its pattern, which is right where the equation holds.
+    slopes = (sharp.value > 0).double()
+    true = torch.linalg.solve(torch.eye(8).double() - slopes[:, :, None] * matrix, (slopes * offset)[:, :, None])[
+        :, :, 0
+    ]
+    right = (torch.relu(true @ matrix.t() + offset) - true).norm(dim=1) < 1e-12 * (1.0 + true.norm(dim=1))
+    assert right.sum() > 250
+    rtol, atol = layer.limits()
+    for found in (solution, sharp):
+        assert found.converged.all()
+        away = (found.value.double() - true).norm(dim=1)
+        assert (away <= found.error_bound + 1e-11 * (1.0 + true.norm(dim=1)))[right].all()
+        assert (found.error_bound <= atol + 1.0001 * rtol * found.value.norm(dim=1) + 1e-30).all()
+        assert (away > 0.0).any()
+
+
+@pytest.mark.float32
+def test_values_without_a_graph_are_about_the_weights_where_the_input_map_was_changed():
+    def louder(module, given, found):
+        return 2.0 * found
+
+    x = testing.randn(4, 5)
+    for change in ("hook", "instance", "class"):
+        layer = wp.MonDEQ(5, 8).eval()
+        if change == "hook":
+            layer.injection.register_forward_hook(louder)
+        elif change == "instance":
+            layer.injection.forward = lambda given: torch.ones(4, 8)
+        else:
+
+            class Louder(type(layer.injection)):
+                def forward(self, given):
+                    return 2.0 * super().forward(given)
+
+            layer.injection.__class__ = Louder
+        assert not layer.injection.computes_numbers
+        with torch.no_grad(), pytest.raises(wp.CertificateError, match="something else"):
+            layer.solve(x)
+    assert wp.MonDEQ(5, 8).injection.computes_numbers

@@ -60,7 +60,7 @@ class ReLU(Activation):
         # Where the output is zero, every negative pre-activation is as good as any other.
         # In arithmetic: torch.where costs as much as a matrix product.
         gap = output - value
-        return torch.minimum(gap, gap * torch.sign(output))
+        return torch.minimum(gap, torch.sign(output).mul_(gap))
 
 
 @checked_fields

@@ -29,8 +29,9 @@ _MONOTONE = (
     ("ConvMonDEQ", 32, 16),
 )
 _OTHERS = (
-    ("MonDEQ", 87, 128), ("NEMON", 512, 128), ("PcDEQ", 512, 128), ("ConvPcDEQ", 24, 16), ("ConvMonDEQ", 54, 16),
-    ("ConvOrthogonalDEQ", 64, 128), ("OrthogonalDEQ", 400, 128),
+    ("MonDEQ", 40, 128), ("MonDEQ", 87, 128), ("MonDEQ", 200, 128), ("MonDEQ", 512, 128), ("NEMON", 512, 128),
+    ("PcDEQ", 512, 128), ("ConvPcDEQ", 24, 16), ("ConvMonDEQ", 54, 16), ("ConvOrthogonalDEQ", 64, 128),
+    ("OrthogonalDEQ", 400, 128),
 )  # fmt: skip
 # Small margins, where proved bounds are far above typical errors; with options of the layers.
 _SMALL_MARGINS: tuple[tuple[str, int, int, dict[str, Any]], ...] = (

@@ -154,7 +154,7 @@ class AffineNetwork:
         offset = flat @ self.weight.t() + self.bias
         unit = rounding_constant(self.weight.shape[1] + 8) + self.folding
         offset_error = unit * (flat.abs() @ self.weight.abs().t() + self.bias_size)
-        solution = self.layer.solve(flat)
+        solution = self.layer.sharpened(flat)
         assert solution.error_bound is not None
         state = solution.value
         away = solution.error_bound + self.offset_lipschitz * offset_error.norm(dim=1)

@@ -38,7 +38,7 @@ def formed_once(
         tensors: all that it depends on.
         lent: give what is kept itself, where it needs no graph, to a caller that neither writes to it nor hands it on.
     """
-    if _is_transformed(tensors):
+    if is_transformed(tensors):
         return form(*tensors)
     with _lock:
         cache = _formed.setdefault(module, FactorisationCache())
@@ -57,7 +57,7 @@ def formed_once(
     return known if lent else known.clone()
 
 
-def _is_transformed(tensors: tuple[Tensor, ...]) -> bool:
+def is_transformed(tensors: tuple[Tensor, ...]) -> bool:
     """Whether the tensors stand for other numbers than they hold, or operations on them are being recorded."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
         return True

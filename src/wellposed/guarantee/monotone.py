@@ -47,7 +47,10 @@ class StronglyMonotone(Guarantee):
     def _distortion(self) -> float:
         """√(largest/smallest metric): what passing between the norms can cost."""
         metric = self.operator.metric
-        return 1.0 if metric is None else enlarged(float((metric.amax() / metric.amin()).sqrt()), 2)
+        if metric is None:
+            return 1.0
+        found = self.operator.remembered("distortion", lambda: float((metric.amax() / metric.amin()).sqrt()))
+        return enlarged(found, 2)
 
     @override
     def preferred(self, among: Algorithms[S]) -> S:
@@ -88,10 +91,11 @@ class StronglyMonotone(Guarantee):
 
     def _weigh(self, value: Tensor) -> Tensor:
         """‖value‖_Λ/√λ_min per sample: never below the Euclidean norm."""
-        if self.operator.metric is None:
-            return euclidean(value)
         metric = self.operator.metric
-        weights = (metric / metric.amin()).sqrt().to(value)
+        if metric is None:
+            return euclidean(value)
+        key = ("weights of the metric", value.dtype, value.device)
+        weights = self.operator.remembered(key, lambda: (metric / metric.amin()).sqrt().to(value), oriented=True)
         return enlarged(euclidean(value * weights), 3, unit_of(value.dtype))
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
@@ -107,6 +111,10 @@ class StronglyMonotone(Guarantee):
             return size / self.m
         rounding = (size - euclidean(defect)).clamp_min(0.0)
         return (self._weigh(defect) + self._distortion * rounding) / self.m
+
+    @override
+    def size_bound(self, like: Tensor, size: Tensor) -> Tensor:
+        return size * (self._distortion / self.m)
 
     @override
     def offset_lipschitz(self) -> float:

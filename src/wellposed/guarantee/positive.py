@@ -155,6 +155,11 @@ class PositiveConcave(Sensitivity):
         pushed = change.abs().flatten(1).amax(1) if change[0].numel() else torch.zeros_like(bound)
         return torch.where(pushed <= self._margin * _WITHIN, bound, _LARGEST)
 
+    @override
+    def size_bound(self, like: Tensor, size: Tensor) -> Tensor:
+        bound = super().size_bound(like, size)
+        return bound if self._linear else torch.where(size <= self._margin * _WITHIN, bound, _LARGEST)
+
     @property
     def is_concave(self) -> bool:  # type: ignore[override]  # depends on what this is about
         """The map is concave and increasing: a Newton step from above the floor state lands above the fixed point.

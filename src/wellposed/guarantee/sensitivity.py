@@ -86,7 +86,9 @@ class Sensitivity(Guarantee):
 
     def _moved(self, change: Tensor) -> Tensor:
         """‖G|change|‖₂ per sample, never too small."""
-        moved = euclidean(change.abs() @ self.sensitivity.to(change).t())
+        key = ("sensitivity", self._about, change.dtype, change.device)
+        matrix = self.operator.remembered(key, lambda: self.sensitivity.to(change), oriented=True)
+        moved = euclidean(change.abs() @ matrix.t())
         return enlarged(moved, change.shape[1] + 6, unit_of(change.dtype))
 
     def error_bound(self, point: Tensor, image: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from wellposed.implicit.gradient import Settings
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.positional import PositionalFunction
-from wellposed.solvers.a_posteriori import ExactOffset, certify
+from wellposed.solvers.a_posteriori import ExactOffset, certify, prepared
 from wellposed.solvers.base import Solver
 from wellposed.solvers.continuation import ITERATIONS, can_continue, finished
 from wellposed.solvers.iterate import Outcome, iterate
@@ -191,15 +191,18 @@ def solve_problem(
         start = stopping.start(like) if start is None else stopping.project(start)
     continued = settings.continued and can_continue(problem, guarantee)
     most = min(settings.max_steps, ITERATIONS) if continued else settings.max_steps
-    outcome = iterate(problem, settings.solver, stopping, start, like, rtol=rtol, atol=atol, max_steps=most)
+    proof = prepared(problem, guarantee, exact_offset) if settings.certified and guarantee is not None else None
+    direct = proof if proof is not None and proof.is_direct and not settings.sharpened else None
+    outcome = iterate(
+        problem, settings.solver, stopping, start, like, rtol=rtol, atol=atol, max_steps=most, proof=direct
+    )
     if guarantee is None:
         return outcome
     left = settings.max_steps - most
     if not settings.certified:
         return finished(outcome, problem, guarantee, rtol=rtol, atol=atol, steps=left) if left else outcome
     return certify(
-        outcome, problem, settings.solver, guarantee,
-        rtol=rtol, atol=atol, max_steps=most, exact_offset=exact_offset, continued=left,
+        outcome, problem, settings.solver, guarantee, proof, rtol=rtol, atol=atol, max_steps=most, continued=left,
     )  # fmt: skip
 
 

@@ -153,6 +153,7 @@ class Settings:
         on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
         gradient: how to differentiate through the solve.
         certified: whether the error bounds of results are rigorous, rounding included.
+        sharpened: whether results that are certified are as exact as one more step in float64 makes them, where less would do.
         continued: whether samples that the algorithm has not brought to their equilibrium go on by Newton's method, where the map
             is affine and has a guarantee.
         offset_share: adds this multiple of rtol·‖offset‖ to the absolute tolerance of each sample.
@@ -165,6 +166,7 @@ class Settings:
     on_failure: str
     gradient: Gradient = field(default_factory=Exact)
     certified: bool = False
+    sharpened: bool = False
     continued: bool = False
     offset_share: float = 0.0
     name: str = "fixed-point solve"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -12,6 +13,7 @@ from typing_extensions import override
 from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
+from wellposed.constraints.factorisations import is_transformed
 from wellposed.errors import CertificateError, InputError, check, checked_options
 from wellposed.implicit import AffineEquation, Settings
 from wellposed.layers.constrained import ConstrainedLayer
@@ -153,7 +155,14 @@ class Equilibrium(ConstrainedLayer):
         """
         return self._run(x, z0, certified=True)
 
-    def _run(self, x: Tensor, z0: Tensor | None, *, certified: bool, known: Tensor | None = None) -> Solution[Tensor]:
+    @override
+    @uncompiled
+    def sharpened(self, x: Tensor) -> Solution[Tensor]:
+        return self._run(x, None, certified=True, sharpened=True)
+
+    def _run(
+        self, x: Tensor, z0: Tensor | None, *, certified: bool, sharpened: bool = False, known: Tensor | None = None
+    ) -> Solution[Tensor]:
         x = in_precision_of(self, x)
         check_samples(x, self.input_shape)
         lead = x.shape[: x.ndim - len(self.input_shape)]
@@ -162,19 +171,20 @@ class Equilibrium(ConstrainedLayer):
         check_start(z0, (*lead, *self.state_shape), stored.dtype)
         with full_precision(x.device):
             rows = x.reshape(-1, *self.input_shape)
-            offset = self.injection(rows)
             operator, guarantee = self.materialise()
+            proved = certified and guarantee is not None
+            offset, exact = self._offset(rows, once=not sharpened) if proved else (self.injection(rows), None)
             settings = Settings(
                 solver=self.solver or solver_for(guarantee),
                 tolerance=self.tolerance,
                 max_steps=self.max_steps,
                 on_failure=self.on_failure,
                 gradient=self.gradient,
-                certified=certified and guarantee is not None,
+                certified=proved,
+                sharpened=sharpened,
                 continued=self.solver is None,
                 name=f"solve of {type(self).__name__}",
             )
-            exact = (lambda: self._checked_offset(rows, offset)) if settings.certified else None
             equation = AffineEquation(
                 operator=operator,
                 activation=self.activation,
@@ -197,6 +207,21 @@ class Equilibrium(ConstrainedLayer):
         return Solution(
             *report.reshape(lead).fields(), report.algorithm, value=shaped, adjoint_reports=equation.adjoint_reports
         )
+
+    def _offset(self, rows: Tensor, *, once: bool) -> tuple[Tensor, Callable[[], ExactOffset]]:
+        """U x + b in the working precision, and what gives it in float64 with its error.
+
+        Args:
+            rows: shape (batch, *input_shape).
+            once: compute it in float64 alone, where nobody asks for a graph and the input map computes what its numbers say.
+        """
+        stored = self.injection.stored
+        once = once and not torch.is_grad_enabled() and not is_transformed((rows, stored))
+        if not once or not self.injection.computes_numbers:
+            offset = self.injection(rows)
+            return offset, lambda: self._checked_offset(rows, offset)
+        exact = self.injection.exact(rows)
+        return exact.value.to(stored.dtype), lambda: exact
 
     def _checked_offset(self, rows: Tensor, offset: Tensor) -> ExactOffset:
         """U x + b with its error, which the offset that the input map gave must agree with."""

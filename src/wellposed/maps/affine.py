@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from wellposed.numerics.euclidean import euclidean, product_underflow
-from wellposed.numerics.outward import TINY, above, enlarged, enlarged_entries, enlarged_norm, rounding_constant
+from wellposed.numerics.euclidean import euclidean, frobenius, product_underflow
+from wellposed.numerics.outward import (
+    TINY,
+    above,
+    enlarged,
+    enlarged_entries,
+    enlarged_norm,
+    rounding_constant,
+    unit_of,
+)
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.solvers.a_posteriori import ExactOffset
 
@@ -138,7 +147,7 @@ class Matrix(Affine):
     """Numbers whose U is a matrix, shape (outputs, inputs), and b a vector, shape (outputs,)."""
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor | None, *, roundings: int = 0) -> Matrix:
+    def of(cls, weight: Tensor, bias: Tensor | None = None, *, roundings: int = 0) -> Matrix:
         """The numbers of a weight and a bias of any float dtype; no bias is zero.
 
         Args:
@@ -163,6 +172,11 @@ class Matrix(Affine):
     def row_norms(self) -> Tensor:
         return enlarged_norm(self.weight.norm(dim=1), self.terms + self.roundings)
 
+    @cached_property
+    def _sizes(self) -> tuple[float, float]:
+        """Euclidean norms of all entries of U, and of the sizes of b."""
+        return frobenius(self.weight), frobenius(self.bias_size)
+
     @override
     def norm_bound(self) -> float:
         value = spectral_norm_upper_bound(self.weight)
@@ -179,13 +193,14 @@ class Matrix(Affine):
     @override
     def exact(self, rows: Tensor) -> ExactOffset:
         exact = rows.detach().double()
-        value = self(exact) + self.bias
+        value = torch.addmm(self.bias, exact, self.weight.t())
         # By norms, which need no second product: |U||x| has at most the norm ‖U‖_F‖x‖.
-        norm, frobenius = euclidean(exact), float(euclidean(self.weight.reshape(1, -1)))
-        size = norm * frobenius + float(euclidean(self.bias_size[None]))
         outputs, inputs = self.weight.shape
+        norm = enlarged(euclidean(rows.detach()), inputs + 2, unit_of(rows.dtype))
+        weight, bias = self._sizes
+        size = norm * weight + bias
         rounding = 2.0 * rounding_constant(inputs + 3 + self.roundings) * size
-        return ExactOffset(value, rounding + product_underflow(rows.dtype, outputs, inputs, inputs, frobenius, norm))
+        return ExactOffset(value, rounding + product_underflow(rows.dtype, outputs, inputs, inputs, weight, norm))
 
     def margins(self, lower: Tensor, upper: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Proved bounds of the differences of entries, y = U x + b: of y[label] − y[k] for every k, for all x between two.

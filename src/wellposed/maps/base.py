@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from typing_extensions import override
 
+from wellposed.constraints.factorisations import factorisation_cache, is_transformed
 from wellposed.errors import GuaranteeError
 from wellposed.maps.affine import Affine, Matrix
-from wellposed.maps.checks import check_map
+from wellposed.maps.checks import check_map, computes_as_written
 from wellposed.solvers.a_posteriori import ExactOffset
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ class FlatMap(AffineMap):
 
     @override
     def numbers(self) -> Matrix:
-        return Matrix.of(self.weight, self.bias)
+        parts = (self.weight,) if self.bias is None else (self.weight, self.bias)
+        if is_transformed(parts):
+            return Matrix.of(self.weight, self.bias)
+        entry = factorisation_cache(self).entry(*(part.detach() for part in parts))
+        return entry.remembered("numbers", lambda: Matrix.of(entry.tensor, *entry.tensors[1:]))
 
     def spread(self, half: Tensor) -> Tensor:
         """|U|·half, see `InputMap.spread`."""
@@ -107,6 +112,11 @@ class InputMap(AffineMap):
     def stored(self) -> Tensor:
         """A parameter, whose dtype and device inputs must have."""
         return next(self.parameters())
+
+    @property
+    def computes_numbers(self) -> bool:
+        """Whether ``forward`` surely gives what `exact` gives, but for rounding: nothing was replaced, no hook registered."""
+        return computes_as_written(self, "numbers", "exact")
 
     @property
     def positive_part(self) -> PositivePart | None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.nn.modules import module as torch_modules
 
 from wellposed.errors import CertificateError
+
+_TRUSTED = ("wellposed", "torch")
 
 
 def require_kind(name: str, part: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
@@ -63,3 +66,18 @@ def is_centred(convolution: nn.Conv2d) -> bool:
         and convolution.stride[0] == convolution.stride[1]
         and convolution.padding == (taps[0] // 2, taps[1] // 2)
     )
+
+
+def computes_as_written(part: nn.Module, *names: str) -> bool:
+    """Whether a module is called as torch calls modules, without hooks, and its methods are this library's or torch's.
+
+    Args:
+        part: the module.
+        names: of the methods, ``forward`` aside.
+    """
+    kind, own = type(part), vars(part)
+    hooks = part._forward_hooks or part._forward_pre_hooks
+    if hooks or torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks:
+        return False
+    methods = ("forward", "__call__", "_call_impl", *names)
+    return not any(name in own or getattr(kind, name).__module__.split(".")[0] not in _TRUSTED for name in methods)

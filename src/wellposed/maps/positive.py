@@ -40,6 +40,11 @@ class PositiveInjection(InputMap):
 
     @property
     @override
+    def computes_numbers(self) -> bool:
+        return self.norm is None and super().computes_numbers
+
+    @property
+    @override
     def positive_part(self) -> PositivePart:
         return PositivePart(self.floor, self.sharpness)
 

@@ -23,13 +23,20 @@ def euclidean(value: Tensor) -> Tensor:
     if plain and value.shape[1] >= _WIDE and value.dtype == torch.float32:
         # Long rows are several times as fast in float32, whose result shows whether squares were in range.
         norm = _in_own_precision(value)
-        if bool(((norm > 1e-15) & (norm < 1e15)).all()):
+        seen = norm.detach().numpy()  # where a few small operations cost a fraction of torch's
+        if seen.size and seen.min() > 1e-15 and seen.max() < 1e15:
             return norm.double()
     norm = _norm(value)
-    if value.dtype != torch.float64 or norm.numel() == 0 or (plain and float(norm.detach().amin()) >= _SMALL):
+    if value.dtype != torch.float64 or norm.numel() == 0 or (plain and norm.detach().numpy().min() >= _SMALL):
         return norm
     lift = torch.where(norm < _SMALL, torch.full_like(norm, _LIFT), 1.0)
     return _norm(value * lift[:, None]) / lift
+
+
+def frobenius(value: Tensor) -> float:
+    """Euclidean norm of all entries of a tensor, as exact as `euclidean`."""
+    norm = float(torch.linalg.vector_norm(value.detach(), dtype=torch.float64))
+    return norm if norm >= _SMALL else float(euclidean(value.detach().reshape(1, -1)))
 
 
 def working_norm(value: Tensor) -> Tensor:

@@ -162,6 +162,12 @@ class Operator(Transform):
     def to(self, dtype: torch.dtype) -> Self:
         """The operator in another precision."""
 
+    def in_float64(self) -> Self:
+        """The map in float64, formed once for its numbers."""
+        if self.dtype == torch.float64:
+            return self  # with tensors that others may write to
+        return self.remembered("in float64", lambda: self.to(torch.float64), oriented=True)
+
     @abstractmethod
     def norm_upper_bound(self) -> float:
         """A cheap number that is at least the Euclidean operator norm of W, rounding included."""

@@ -57,8 +57,9 @@ def _same_numbers(kept: Tensor, given: Tensor) -> bool:
     """Whether two tensors of one dtype on one device are of the same shape and hold the same numbers."""
     readable = kept.device.type == "cpu" and kept.dtype in (torch.float32, torch.float64)
     if readable and not any(map(torch._C._functorch.is_functorch_wrapped_tensor, (kept, given))):
-        # torch.equal compares number by number, which takes four times as long.
-        return np.array_equal(kept.resolve_neg().numpy(), given.resolve_neg().numpy())
+        # torch.equal compares number by number, which takes four times as long. Changed weights mostly differ in the first row.
+        one, other = kept.resolve_neg().numpy(), given.resolve_neg().numpy()
+        return np.array_equal(one[:1], other[:1]) and np.array_equal(one, other) if one.ndim else one == other
     return torch.equal(kept, given)
 
 

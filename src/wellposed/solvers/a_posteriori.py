@@ -18,12 +18,13 @@ from torch import Tensor
 
 from wellposed.guarantee import Guarantee
 from wellposed.numerics.brief import Brief
-from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import UNIT, enlarged
 from wellposed.solvers.base import Solver
 from wellposed.solvers.continuation import continuation, taking
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import AffineProblem, Problem
+from wellposed.solvers.proof import Proof, hidden_by, lost_by
 from wellposed.solvers.solution import Status
 
 
@@ -35,17 +36,39 @@ class ExactOffset(Brief):
     error: Tensor
 
 
+def prepared(problem: Problem, guarantee: Guarantee, exact_offset: Callable[[], ExactOffset] | None) -> Proof | None:
+    """What proofs about solves of a problem are made of; None for a general map, whose evaluation can be made no more exact.
+
+    Args:
+        problem: the map.
+        guarantee: the guarantee of the map.
+        exact_offset: recomputes the offset of an affine problem more exactly than ``problem.offset``; without it, that
+            offset is taken to be what the user meant.
+    """
+    given = problem.affine()
+    if given is None or not len(given.offset):
+        return None
+    if exact_offset is None:
+        value = given.offset.double()
+        exact = ExactOffset(value, torch.zeros(len(value), dtype=value.dtype, device=value.device))
+    else:
+        exact = exact_offset()
+    operator = given.operator.in_float64()
+    accurate = AffineProblem(operator, exact.value, given.activation.to(torch.float64))
+    return Proof(accurate, guarantee.on(operator), exact.error.double())
+
+
 @torch.no_grad()
 def certify(
     outcome: Outcome,
     problem: Problem,
     solver: Solver,
     guarantee: Guarantee,
+    proof: Proof | None,
     *,
     rtol: float,
     atol: float | Tensor,
     max_steps: int,
-    exact_offset: Callable[[], ExactOffset] | None = None,
     continued: int = 0,
 ) -> Outcome:
     """Give every sample of an outcome its error bound, and the status that this bound deserves.
@@ -55,24 +78,20 @@ def certify(
         problem: the map.
         solver: the algorithm, for samples that must go on in float64.
         guarantee: the guarantee of the map.
+        proof: what `prepared` gave.
         rtol: relative tolerance.
         atol: absolute tolerance, or one per sample.
         max_steps: limit for the continuation.
-        exact_offset: recomputes the offset of an affine problem more exactly than ``problem.offset``; without it, that
-            offset is taken to be what the user meant.
         continued: limit on the Newton steps of samples that are left; zero for none.
     """
     if outcome.value.shape[0] == 0:
         empty = outcome.report.residual.double()
         return dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, error_bound=empty))
-    given = problem.affine()
-    if given is None:
+    if outcome.report.error_bound is not None:  # proved by the loop
+        return outcome
+    if proof is None:
         return _certify_map(outcome, problem, guarantee, rtol, atol)
-    exact = ExactOffset(given.offset.double(), torch.zeros_like(outcome.report.residual, dtype=torch.float64))
-    if exact_offset is not None:
-        exact = exact_offset()
-    accurate = AffineProblem(given.operator.to(torch.float64), exact.value, given.activation.to(torch.float64))
-    run = _Certification(outcome, accurate, guarantee.on(accurate.operator), exact.error.double(), rtol, atol)
+    run = _Certification(outcome, proof, rtol, atol)
     run.iterate_again(solver, max_steps)
     if continued:
         run.go_on(continued)
@@ -85,13 +104,10 @@ def certify(
 class _Certification:
     """Values of the working precision with their residuals and bounds, as they are sharpened."""
 
-    def __init__(
-        self, outcome: Outcome, problem: AffineProblem, promise: Guarantee, offset_error: Tensor, rtol: float,
-        atol: float | Tensor,
-    ) -> None:  # fmt: skip
-        self.outcome, self.problem, self.promise, self.offset_error = outcome, problem, promise, offset_error
-        self.rtol, self.atol, self.dtype = rtol, atol, outcome.value.dtype
-        found = _refine(outcome.value.double(), problem, promise, offset_error, self.dtype)
+    def __init__(self, outcome: Outcome, proof: Proof, rtol: float, atol: float | Tensor) -> None:
+        self.outcome, self.rtol, self.atol, self.dtype = outcome, rtol, atol, outcome.value.dtype
+        self.problem, self.promise, self.offset_error = proof.problem, proof.promise, proof.offset_error
+        found = _refine(outcome.value.double(), self.problem, self.promise, self.offset_error, self.dtype)
         self.value, self.residual, self.bound, self.hidden = found
 
     def _limit(self) -> Tensor:
@@ -151,7 +167,7 @@ def _certify_map(
     """What `certify` does for a general map, whose evaluation can be made no more exact than it is."""
     image = problem.evaluate(outcome.value)
     bound = guarantee.error_bound(outcome.value, image)
-    hidden = _hidden(guarantee, image, torch.full_like(bound, _lost(image)))
+    hidden = hidden_by(guarantee, image, torch.full_like(bound, lost_by(image)))
     return _conclude(outcome, image, euclidean(image - outcome.value), bound + hidden, hidden, rtol, atol)
 
 
@@ -171,8 +187,11 @@ def _refine(
     least = float(step.amin()) if isinstance(step, Tensor) else step
     through = accurate.operator.affine(point, accurate.offset)
     image = accurate.activation(through)
-    u = torch.lerp(point, through, step)
-    value = accurate.activation.resolvent(u, step)
+    if isinstance(step, float) and step == 1.0:
+        u, value = through, image
+    else:
+        u = torch.lerp(point, through, step)
+        value = accurate.activation.resolvent(u, step)
     # `value` is σ of some number within this of output + (u − output)/step, see `Activation.defect`.
     absolute = 0.0 if accurate.activation.homogeneous else point[0].numel() ** 0.5
     size = euclidean(value)
@@ -186,20 +205,9 @@ def _refine(
         bound = bound + euclidean(rounded.double() - value)
     bound = enlarged(bound, point[0].numel() + 6)
     amplified = 2.0 + accurate.operator.norm_upper_bound() + (1.0 if scaling is None else 1.0 / float(scaling.amin()))
-    lost = (1.0 + size) * (_lost(rounded) * amplified / min(least, 1.0))
-    hidden = _hidden(promise, defect, lost)
+    lost = (1.0 + size) * (lost_by(rounded) * amplified / min(least, 1.0))
+    hidden = hidden_by(promise, defect, lost)
     return rounded, euclidean(image - point), bound + hidden, hidden
-
-
-def _lost(image: Tensor) -> float:
-    """What underflow takes from one evaluation of a map with states of this shape and dtype, in the Euclidean norm."""
-    entries = image[0].numel()
-    return underflow(image.dtype, entries, entries)
-
-
-def _hidden(guarantee: Guarantee, like: Tensor, lost: Tensor) -> Tensor:
-    """By how much losses to underflow can move an equilibrium and a value; no relative error counts them."""
-    return guarantee.size_bound(like, lost) + lost
 
 
 def _conclude(

@@ -90,9 +90,7 @@ def finished(
         return outcome
     left = ~outcome.report.converged
     rows, dtype = left.nonzero().squeeze(1), outcome.value.dtype
-    accurate = AffineProblem(
-        given.operator.to(torch.float64), given.offset.double(), given.activation.to(torch.float64)
-    )
+    accurate = AffineProblem(given.operator.in_float64(), given.offset.double(), given.activation.to(torch.float64))
     accurate = accurate.select(rows)
     found = continuation(
         accurate,

@@ -19,6 +19,7 @@ from wellposed.guarantee import Guarantee
 from wellposed.numerics.euclidean import euclidean, rowwise_where, working_norm
 from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.proof import Proof
 from wellposed.solvers.residual_loop import PATIENCE, ResidualLoop
 from wellposed.solvers.solution import Outcome as Outcome
 from wellposed.solvers.solution import Report, Status
@@ -29,6 +30,8 @@ _SPACED_PATIENCE = 5
 _LOOK_MARGIN = 2.0
 # Rates of convergence are taken to be within these limits when the next look is planned.
 _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
+# Where a proof costs as much as several steps, looks come when it is likely to succeed: at this share of the tolerance.
+_AIM = 0.7
 # While residuals are free they are measured at least this often.
 _SPACING = 8
 # From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
@@ -46,6 +49,7 @@ def iterate(
     rtol: float,
     atol: float | Tensor,
     max_steps: int,
+    proof: Proof | None = None,
 ) -> Outcome:
     """Run an algorithm until every sample is finished.
 
@@ -58,6 +62,8 @@ def iterate(
         rtol: relative tolerance, see `Tolerance`.
         atol: absolute tolerance, or one per sample, shape (batch,), float64.
         max_steps: limit on the iterations of each sample.
+        proof: judges values in float64 where looking is expensive anyway; the outcome has its bounds where they are all within
+            the tolerance.
 
     Raises:
         InputError: under ``torch.jit.trace``, which keeps the operations of one input for all.
@@ -74,7 +80,7 @@ def iterate(
     iteration.algorithm = iteration.algorithm or type(solver).__name__
     if guarantee is None and iteration.image_is_free:
         return ResidualLoop(iteration, start, like, rtol, atol, max_steps).run()
-    return _Loop(iteration, guarantee, start, like, rtol, atol, max_steps).run()
+    return _Loop(iteration, guarantee, start, like, rtol, atol, max_steps, proof).run()
 
 
 class _Loop:
@@ -89,8 +95,10 @@ class _Loop:
         rtol: float,
         atol: float | Tensor,
         max_steps: int,
+        proof: Proof | None,
     ) -> None:
-        self.iteration = iteration
+        # A value that is exactly zero has no relative error: where nothing else is allowed, other looks see that.
+        self.iteration, self.proof = iteration, proof if isinstance(atol, Tensor) or atol > 0.0 else None
         self.guarantee, self.rtol, self.atol, self.max_steps = guarantee, rtol, atol, max_steps
         self.start, self.like = start, like
         self.outcome: Outcome | None = None
@@ -165,21 +173,39 @@ class _Loop:
             least = self.atol if isinstance(self.atol, float | int) else 0.0
             due = max(1, _wait(_LOOK_MARGIN / (1.0 - rate), self.rtol + least, rate) - 1)  # binding took a step
         previous: tuple[int, float] | None = None
-        worst, stuck, doubling = math.inf, False, _FIRST_DOUBLING
+        worst, stuck, doubling = (
+            math.inf,
+            False,
+            _FIRST_DOUBLING if self.proof is None else max(_FIRST_DOUBLING, 2 * due),
+        )
         for step in range(1, self.max_steps + 1):
             iteration.advance()
             if step < min(due, doubling, self.max_steps):
                 continue
-            finished, worst = self._look(step, None, thorough=stuck or step >= doubling)
+            finished, worst = self._look_or_prove(step, thorough=stuck or step >= min(doubling, self.max_steps))
             if finished:
                 return
             if previous is not None:
                 stuck = not worst < previous[1]
                 rate = _clamped_rate(worst, previous[1], step - previous[0])
             previous = (step, worst)
-            due = step + max(1, min(_wait(worst, 1.0, rate), step))
+            due = step + max(1, min(_wait(worst, 1.0 if self.proof is None else _AIM, rate), step))
             if step >= doubling:
                 doubling *= 2
+
+    def _look_or_prove(self, step: int, *, thorough: bool) -> tuple[bool, float]:
+        """As `_look` at all samples, by the proof where there is one and nothing is to be retired."""
+        if self.proof is None or thorough or self.outcome is not None:
+            return self._look(step, None, thorough=thorough)
+        value = self.iteration.observe()
+        residual, bound, ratio = self.proof.errors(value, self.rtol, self.atol)
+        worst = float(ratio.amax())
+        if worst <= 1.0:
+            codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
+            steps = torch.full_like(codes, step, dtype=torch.int64)
+            self.outcome = Outcome(value, Report(codes, residual, steps, bound))
+            return True, 0.0
+        return (False, worst) if worst < math.inf else self._look(step, None)
 
     def _look(self, step: int, candidates: Tensor | None, *, thorough: bool = True) -> tuple[bool, float]:
         """Judge the candidates (None: all) by their error bound and retire what is finished.
@@ -191,10 +217,13 @@ class _Loop:
         """
         image, residual, bound = self.iteration.judge(self.guarantee)
         limit = euclidean(image).mul_(self.rtol).add_(self.atol)
-        within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
-        if image.dtype == torch.float64:  # whose norms can underflow
-            within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
-        if self.outcome is None and self.live_open is None and bool(within.all()):  # the common end
+        first = self.outcome is None and self.live_open is None
+        surely = first and _surely_within(bound, limit)
+        if not surely:
+            within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
+            if image.dtype == torch.float64:  # whose norms can underflow
+                within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
+        if surely or (first and bool(within.all())):  # the common end
             codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
             steps = torch.full_like(codes, step, dtype=torch.int64)
             self.outcome = Outcome(image, Report(codes, residual, steps, None))
@@ -280,6 +309,14 @@ class _Loop:
 def _on_host(numbers: Tensor | float) -> np.ndarray[Any, np.dtype[Any]]:
     """One number per sample, where operations on a few of them cost a fraction of torch's; float64."""
     return np.asarray(numbers.cpu() if isinstance(numbers, Tensor) else numbers, np.float64)
+
+
+def _surely_within(bound: Tensor, limit: Tensor) -> bool:
+    """Whether all bounds are within positive, finite limits, as far as it costs little to know."""
+    if bound.device.type != "cpu":
+        return False
+    found, most = bound.numpy(), limit.numpy()
+    return bool(((found <= most) & (most > 0.0) & (most < math.inf)).all())
 
 
 def _clamped_rate(new: float, old: float, steps: int) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -109,7 +110,13 @@ class _ReflectedIteration(Iteration):
         J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
         """
         last, change = euclidean(self._u - self._before), euclidean(self._before - self._earlier)
-        shrunk = (change - last).clamp_min(_LEAST_SHRINKING * change + torch.finfo(change.dtype).tiny)
+        tiny = torch.finfo(change.dtype).tiny
+        if last.device.type == "cpu":  # by numpy, whose small operations cost a fraction of torch's
+            new, old = last.numpy(), change.numpy()
+            with np.errstate(all="ignore"):
+                found = new * (new / np.maximum(old - new, _LEAST_SHRINKING * old + tiny))
+            return last, torch.from_numpy(found)
+        shrunk = (change - last).clamp_min(_LEAST_SHRINKING * change + tiny)
         return last, last * (last / shrunk)
 
     def predicted_rate(self) -> float:

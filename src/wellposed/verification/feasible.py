@@ -35,7 +35,7 @@ def _best_scale(dual: Dual, shape: Tensor, size: float) -> Tensor:
     """
     shape = shape.clone()
     shape[0] = shape[1] = 0.0
-    matrix = dual.matrix(shape) - dual.objective
+    matrix = dual.change(shape)
     balls = torch.tensor(_BALLS, dtype=torch.float64, device="cpu")
     grid = matrix[:-1, :-1].repeat(len(balls), 1, 1)
     grid.diagonal(dim1=1, dim2=2)[:, dual.inputs] += balls[:, None]

@@ -55,8 +55,7 @@ class Newton:
 
     def __init__(self, dual: Dual, at: Iterate, inverse: Tensor) -> None:
         self._dual, self._at, self._inverse = dual, at, inverse
-        signed = dual.signed
-        self.gap = float((at.moments * at.matrix).sum()) + float((at.slack * at.theta)[signed].sum())
+        self.gap = float((at.moments * at.matrix).sum()) + float(torch.dot(at.slack * dual.mask, at.theta))
         self.highest = float(at.theta[0]) + 1.0 / float(inverse[-1, -1])
 
     @classmethod
@@ -69,7 +68,7 @@ class Newton:
         """Of the scaled matrix of the equations, with its scale; None where it is not positive definite."""
         dual, at = self._dual, self._at
         matrix = dual.curvature(at.moments, self._inverse)
-        matrix.diagonal()[dual.signed] += (at.slack / at.theta)[dual.signed]
+        matrix.diagonal().add_(torch.where(dual.signed, at.slack / at.theta, 0.0))
         scale = matrix.diagonal().clamp_min(1e-300).rsqrt()
         matrix.mul_(scale).mul_(scale[:, None])
         factor, failed = torch.linalg.cholesky_ex(matrix)
@@ -100,27 +99,29 @@ class Newton:
         right = torch.zeros_like(at.theta)
         right[0] = 1.0
         first = solve(right)
-        turned = (dual.matrix(first) - dual.objective) @ inverse
+        turned = dual.change(first) @ inverse
         predicted = _symmetric(at.moments @ turned).add_(at.moments).neg_()
         second = _symmetric(predicted @ turned)
         slack_predicted = -at.slack * (1.0 + first * reciprocal)
         crossed = slack_predicted * first * reciprocal
         right += dual.along(centre * inverse - second) + centre * reciprocal - crossed
         direction = solve(right)
-        change = dual.matrix(direction) - dual.objective
+        change = dual.change(direction)
         moved = (
             _symmetric(at.moments @ change @ inverse).add_(at.moments).add_(second).sub_(inverse, alpha=centre).neg_()
         )
         slack_moved = centre * reciprocal - at.slack * (1.0 + direction * reciprocal) - crossed
-        return self._moved(direction, change, moved, slack_moved, guesses)
+        rooms = _room(-direction * reciprocal), _room(-slack_moved / at.slack * dual.mask)
+        return self._moved(direction, change, moved, slack_moved, guesses, rooms)
 
     def _moved(
-        self, direction: Tensor, change: Tensor, moments: Tensor, slack: Tensor, guesses: tuple[float, float]
-    ) -> tuple[Iterate, tuple[float, float]] | None:
+        self, direction: Tensor, change: Tensor, moments: Tensor, slack: Tensor, guesses: tuple[float, float],
+        rooms: tuple[float, float],
+    ) -> tuple[Iterate, tuple[float, float]] | None:  # fmt: skip
         """The iterate as far along a direction as θ, F, X and s stay well inside."""
         at, signed = self._at, self._dual.signed
-        first = longest(guesses[0], at.matrix, change, largest=_room(at.theta[signed], direction[signed]))
-        second = longest(guesses[1], at.moments, moments, largest=_room(at.slack[signed], slack[signed]))
+        first = longest(guesses[0], at.matrix, change, largest=rooms[0])
+        second = longest(guesses[1], at.moments, moments, largest=rooms[1])
         if first is None or second is None:
             return None
         kept = 0.99 if min(first, second) > 0.9 else 0.95
@@ -132,12 +133,10 @@ class Newton:
         return found, (first, second)
 
 
-def _room(values: Tensor, change: Tensor) -> float:
-    """The largest step that leaves values positive; at most just above one."""
-    if not len(values):
-        return 1.0
-    return min(1.0, 0.999 / max(float((-change / values).max()), 1e-300))
+def _room(falls: Tensor) -> float:
+    """The largest step, at most one, that leaves values positive which a step of one makes fall by these shares of them."""
+    return min(1.0, 0.999 / max(float(falls.max()), 1e-300))
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
-    return 0.5 * (matrix + matrix.t())
+    return (matrix + matrix.t()).mul_(0.5)

@@ -61,7 +61,14 @@ def reach_of(rows: Tensor, network: AffineNetwork, region: Region) -> Tensor:
         reached = (square + rounding * size.square()).clamp_min(0.0).sqrt()
         return enlarged(region.radius[..., None] * reached, 3)
     size = _applied(rows.abs(), region.reach(network))
-    return _applied((rows @ network.weight).abs(), region.widths) * (1.0 + rounding) + rounding * size
+    return _driven(rows, network.weight, region.widths) * (1.0 + rounding) + rounding * size
+
+
+def _driven(rows: Tensor, weight: Tensor, widths: Tensor) -> Tensor:
+    """Products |rows·weight|·widths, for rows of shape (*, k, n) and widths of shape (*, inputs); shape (*, k)."""
+    if rows.ndim > 2:  # one by one, as fresh memory for all products of a batch costs more than the products
+        return torch.stack([_driven(few, weight, wide) for few, wide in zip(rows, widths, strict=True)])
+    return _applied((rows @ weight).abs_(), widths)
 
 
 def _applied(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ class EquilibriumBlock(ImplicitBlock):
     def solve_error(self, value: Tensor, solution: Solution[Tensor]) -> Tensor:
         if solution.error_bound is not None:
             return solution.error_bound.double()
-        exact = frozen(self.module, self.promise).solve(value.double().cpu())
+        exact = frozen(self.module, self.promise).sharpened(value.double().cpu())
         assert exact.error_bound is not None
         apart = euclidean(exact.value - solution.value.double().cpu())
         # A difference, the norm with its scaling, and the sum.

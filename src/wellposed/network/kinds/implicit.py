@@ -35,7 +35,7 @@ class ImplicitBlock(Block):
     @override
     def through(self, point: Point, *, forward: bool) -> Point:
         factor, _ = self.constant("2")
-        solution = self.module.solve(point.value)
+        solution = self.module.sharpened(point.value)
         own, reach = self.solve_errors(point.value, solution, factor, forward)
         known = self.solve_error(point.value, solution)
         steps = self._steps(point.value, solution.value, Step(own, solution.value, reach, 1.0, known), factor)

@@ -1,0 +1,77 @@
+"""A proof of errors from one evaluation in float64, for values that are exactly σ of something.
+
+Values of projections onto cones are: rounding to the working precision leads out of no cone, so that σ(value) = value. Then
+``value = σ(W·value + q + defect)`` with a defect that float64 gives with its rounding, and the guarantee bounds the error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.guarantee import Guarantee
+from wellposed.numerics.brief import Brief
+from wellposed.numerics.euclidean import euclidean, underflow
+from wellposed.numerics.outward import enlarged, unit_of
+from wellposed.solvers.problem import AffineProblem
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Proof(Brief):
+    """What proofs about a solve are made of.
+
+    Attributes:
+        problem: the equation in float64.
+        promise: the guarantee of its operator.
+        offset_error: bound on the Euclidean norm of the error of ``problem.offset``, shape (batch,), float64.
+    """
+
+    problem: AffineProblem
+    promise: Guarantee
+    offset_error: Tensor
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether `errors` is for the activation of the problem."""
+        return self.problem.activation.is_own_resolvent and self.problem.activation.homogeneous
+
+    def errors(self, value: Tensor, rtol: float, atol: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The size of the defect of each sample's value, a bound of its error, and that bound over what is allowed.
+
+        The bound needs no more than the size of the defect, unless one that is made of its entries is wanted for the tolerance.
+
+        Args:
+            value: σ of something, shape (batch, *state), in the working precision.
+            rtol: relative tolerance.
+            atol: absolute tolerance, or one per sample.
+        """
+        problem, promise, entries = self.problem, self.promise, value[0].numel()
+        operator, accurate = problem.operator, value.double()
+        exact = problem.activation.defect(accurate, operator.affine(accurate, problem.offset), accurate, 1.0)
+        residual, size = euclidean(exact), euclidean(accurate)
+        most = residual + promise.rounding(operator, size, euclidean(problem.offset)) + self.offset_error
+        lost = (1.0 + size) * (lost_by(value) * (3.0 + operator.norm_upper_bound()))
+        hidden = hidden_by(promise, exact, lost)
+        bound = enlarged(promise.size_bound(exact, most), entries + 8) + hidden
+        limit = (rtol * size).add_(atol).add_(hidden)
+        ratio = bound / limit
+        if not bool((ratio <= 1.0).all()):
+            # Small by cancellation, entries lose little in the working precision.
+            lower = 0.0 if value.dtype == torch.float64 else 2.0 * unit_of(value.dtype)
+            sharp = enlarged(promise.defect_bound(exact.to(value), most + lower * residual), entries + 8) + hidden
+            bound = torch.minimum(bound, sharp)
+            ratio = bound / limit
+        return residual, bound, ratio
+
+
+def lost_by(image: Tensor) -> float:
+    """What underflow takes from one evaluation of a map with states of this shape and dtype, in the Euclidean norm."""
+    entries = image[0].numel()
+    return underflow(image.dtype, entries, entries)
+
+
+def hidden_by(guarantee: Guarantee, like: Tensor, lost: Tensor) -> Tensor:
+    """By how much losses to underflow can move an equilibrium and a value; no relative error counts them."""
+    return guarantee.size_bound(like, lost) + lost
