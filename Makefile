@@ -15,10 +15,10 @@ demo: $(VENV)/.ready  ## train, certify, attack and report on the embedded digit
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
 
-test: $(VENV)/.ready  ## the test suite but for the tests of tests/thorough.txt, six minutes on two cores
+test: $(VENV)/.ready  ## the test suite but for the tests of tests/thorough.txt, five minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow and not thorough'
 
-test-thorough: $(VENV)/.ready  ## the tests of tests/thorough.txt, eight minutes on two cores
+test-thorough: $(VENV)/.ready  ## the tests of tests/thorough.txt, ten minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'thorough and not slow'
 
 test-fast: $(VENV)/.ready  ## two minutes on two cores: the tests of tests/fast.txt, which call every file of the library

@@ -50,7 +50,7 @@ def test_a_network_in_float64_is_certified_as_its_float32_network(tmp_path):
 @pytest.mark.parametrize(
     ("certificate", "file", "place", "words"),
     [
-        (None, "m.onnx", "c.json", "certificate: is a NoneType"),
+        (None, "m.onnx", "c.json", "certificate=None: must be an instance of Certificate"),
         ("good", 3, "c.json", "model_path"),
         ("good", "m.onnx", None, "certificate_path"),
         ("good", "none.onnx", "c.json", "none.onnx.*cannot be read"),

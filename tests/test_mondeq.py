@@ -47,7 +47,7 @@ class TestMonDEQ(LayerCase):
 
     @pytest.mark.parametrize("m", [0.0, -1.0, float("nan"), float("inf")])
     def test_m_must_be_positive(self, m):
-        with pytest.raises(wp.InputError, match="strong-monotonicity constant"):
+        with pytest.raises(wp.InputError, match="strong-monotonicity constant|m=nan: must be a number"):
             self.make_layer(m=m)
 
     @pytest.mark.parametrize("name", monotone_names())

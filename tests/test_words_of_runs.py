@@ -13,7 +13,7 @@ from torch import nn
 import wellposed as wp
 from wellposed.cli.main import run
 from wellposed.data import from_arrays
-from wellposed.errors import CertificateError, InputError, OptionError
+from wellposed.errors import InputError, OptionError
 from wellposed.training.checkpoint import save_weights
 from wellposed.training.folder import read_environment
 from wellposed.training.run import load_run
@@ -133,7 +133,7 @@ def test_parameters_that_are_not_finite_are_named(value, runs, tmp_path, capsys)
         kept = parameter.detach().clone()
         with torch.no_grad():
             parameter.view(-1)[0] = value
-            with pytest.raises(CertificateError, match=f"^{name}: has NaN or infinite entries"):
+            with pytest.raises(InputError, match=f"^{name}: has NaN or infinite entries"):
                 wp.certify(model)
             save_weights(model, config, place / "weights.safetensors")
             assert f"{name} has NaN or infinite entries; train again" in output_of(capsys, ["certify", place], 2).err

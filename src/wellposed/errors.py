@@ -183,11 +183,13 @@ def _named(hint: Any) -> str:
     }
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_named(part) for part in get_args(hint))
+    if get_origin(hint) is Callable:
+        return "a function"
     if get_origin(hint) is tuple and get_args(hint)[0] in plain:
         count = "" if Ellipsis in get_args(hint) else f" of {len(get_args(hint))}"
         return f"a tuple{count}, each {_named(get_args(hint)[0])}"
     if inspect.isclass(hint) and hint not in plain:
-        return hint.__name__
+        return f"an instance of {hint.__name__}"
     return plain.get(hint, str(hint).replace("typing.", ""))
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wellposed.errors import require
 from wellposed.experiments.iterations import iterations
 from wellposed.experiments.pages import Picture, embedded, render
-from wellposed.experiments.plots import first_inputs, plotting
+from wellposed.experiments.plots import first_inputs, panels
 from wellposed.experiments.provenance import page_made, trained
 from wellposed.experiments.tables import COLUMNS, Row, Summary, about_rows, cells, header, percent, summarise
 from wellposed.training.about import about_run
@@ -258,29 +259,28 @@ def _draw(entries: Sequence[Compared], radius: float, folder: Path) -> list[Pict
 
     The files have all four with a legend; the pictures for the page are one each, since a phone shows them one by one.
     """
-    plt = plotting()
+    matplotlib = require("matplotlib", "train")
     settings: Any = {"font.size": 9, "svg.hashsalt": "wellposed"}
-    with plt.rc_context(settings):
-        figure, panels = plt.subplots(2, 2, figsize=(8.0, 6.0), sharey=True, layout="constrained")
-        for place, axes in enumerate(panels.flat):
+    with matplotlib.rc_context():
+        figure, grid = panels(2, 2, figsize=(8.0, 6.0), sharey=True, layout="constrained")
+        matplotlib.rcParams.update(settings)
+        for place, axes in enumerate(grid.flat):
             _panel(axes, entries, radius, place)
-        handles, labels = panels[0, 0].get_legend_handles_labels()
+        handles, labels = grid[0, 0].get_legend_handles_labels()
         columns = max(1, min(4, _LEGEND // max(map(len, labels))))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
         for ending in ("png", "svg"):
             figure.savefig(folder / f"compare.{ending}", dpi=150, metadata={"Date": None} if ending == "svg" else None)
-        plt.close(figure)
         pictures = [_picture(entries, radius, place) for place in range(len(_AXES))]
     return pictures
 
 
 def _picture(entries: Sequence[Compared], radius: float, place: int) -> Picture:
     """One of the four panels."""
-    plt, content = plotting(), io.BytesIO()
-    figure, axes = plt.subplots(figsize=(4.4, 3.3), layout="constrained")
+    content = io.BytesIO()
+    figure, axes = panels(figsize=(4.4, 3.3), layout="constrained")
     _panel(axes, entries, radius, place)
     figure.savefig(content, format="svg", metadata={"Date": None})
-    plt.close(figure)
     label, _, number = _AXES[place]
     said = [
         f"{Path(entry.summary.run).name} {percent(row.certified)} % certified and {percent(row.attacked)} % attacked at {x:.4g}"

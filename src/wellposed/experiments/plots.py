@@ -35,14 +35,22 @@ class Drawn:
     figure: Any
 
 
-def plotting() -> Any:
-    """Matplotlib's ``pyplot``, which opens no window."""
-    matplotlib = require("matplotlib", "train")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+def panels(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+    """A figure of matplotlib that nothing else knows, so that it goes where it is dropped, and its axes.
 
-    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path"})
-    return plt
+    Args:
+        rows: of axes.
+        columns: of axes.
+        options: of the figure, as ``figsize`` and ``layout``; ``sharey`` is one of the axes'.
+    """
+    matplotlib = require("matplotlib", "train")
+    from matplotlib.figure import Figure
+
+    settings = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path"}
+    matplotlib.rcParams.update(settings)
+    shared = options.pop("sharey", False)
+    figure = Figure(**options)
+    return figure, figure.subplots(rows, columns, sharey=shared)
 
 
 def written(run: Path, drawings: dict[str, Drawn]) -> list[Picture]:
@@ -60,7 +68,6 @@ def written(run: Path, drawings: dict[str, Drawn]) -> list[Picture]:
             content = io.BytesIO()
             drawn.figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight")
             write_bytes(folder / f"{name}.{suffix}", content.getvalue())
-        plotting().close(drawn.figure)
         pictures.append(Picture(drawn.title, drawn.alt, embedded(content.getvalue(), "svg+xml")))
     return pictures
 
@@ -74,7 +81,7 @@ def robustness(norm: str, certified: Certified | None, attacked: Attacked | None
         attacked: the distances of adversarial examples.
         about: the data.
     """
-    figure, axes = plotting().subplots(figsize=(6.4, 3.8))
+    figure, axes = panels(figsize=(6.4, 3.8))
     limit = None if attacked is None else len(attacked.distances)
     finite = [] if certified is None else [r for r in certified.best if r < float("inf")]
     reach = 1.3 * max([*finite, *([] if attacked is None else attacked.tried), 0.1 * about.scale])
@@ -102,7 +109,7 @@ def training(metrics: list[dict[str, float]]) -> Drawn:
     Args:
         metrics: of every epoch, see `read_metrics`.
     """
-    figure, axes = plotting().subplots(figsize=(6.4, 3.2))
+    figure, axes = panels(figsize=(6.4, 3.2))
     losses = [(row["epoch"] + 1, row["train/loss"]) for row in metrics]
     axes.plot(*zip(*losses, strict=True), color="#5b8db8", label="training loss")
     axes.set(xlabel="epoch", ylabel="loss", yscale="log")
@@ -142,7 +149,7 @@ def convergence(model: nn.Module, data: Data, argument: str) -> Drawn | None:
     if not found:
         return None
     steps, bounds = [count for count, _ in found], [bound for _, bound in found]
-    figure, axes = plotting().subplots(figsize=(6.4, 3.2))
+    figure, axes = panels(figsize=(6.4, 3.2))
     axes.plot(steps, bounds, "o-", color="#1f5f99", label="largest certified relative error")
     axes.plot(steps, _TOLERANCES, ":", color="#9aa5b1", label="tolerance asked for")
     count = min(_INPUTS, len(data.labels_of("test")))
@@ -177,7 +184,7 @@ def estimates(x: Tensor, targets: Tensor, found: Tensor) -> Drawn:
         targets: shape (samples, outputs).
         found: the estimates, of the same shape.
     """
-    figure, axes = plotting().subplots(figsize=(6.4, 3.8))
+    figure, axes = panels(figsize=(6.4, 3.8))
     if x[0].numel() == 1:
         order = x.flatten().argsort()
         axes.plot(x.flatten()[order], targets[order, 0], color="#9aa5b1", label="target")

@@ -117,7 +117,7 @@ def _check_finite(model: nn.Module) -> None:
     """Refuse parameters that are not finite, by their path in the model."""
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
-            raise CertificateError(
+            raise InputError(
                 f"{name}: has NaN or infinite entries, for which nothing can be certified; was the learning rate too high?"
             )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 import wellposed as wp
 from wellposed.constraints.factorisations import factorisation_cache
 from wellposed.testing import tensors
+from wellposed.testing.layer_evidence import check_size_bound
 from wellposed.testing.oracles import monotone_numpy
 from wellposed.testing.tensors import array
 
@@ -86,6 +87,9 @@ class ConvLayerCase:
         assert (error <= solution.error_bound + 1e-12).all()
         quick = (layer.state(x).detach().double().flatten(1) - truth).norm(dim=1)
         assert (quick <= 1e-3 * (1 + truth.norm(dim=1))).all()
+
+    def test_the_bound_of_a_size_holds_for_every_defect_of_that_size(self) -> None:
+        check_size_bound(self.make(IMAGES[0]))
 
     @pytest.mark.parametrize("image", IMAGES)
     def test_gradients_agree_with_those_of_the_dense_layer(self, image: tuple[int, int]) -> None:

@@ -12,6 +12,21 @@ from wellposed.testing import tensors
 from wellposed.testing.layer_hooks import LayerHooks, trained
 
 
+def check_size_bound(layer: wp.Equilibrium) -> None:
+    """A defect of which the size alone is known is bounded by no less than one that is known, for the adjoint map, too."""
+    operator, guarantee = layer.materialise()
+    assert guarantee is not None
+    for promise in (guarantee, guarantee.on(operator.transpose())):
+        defects = tensors.randn(50, *operator.state_shape, dtype=torch.float64)
+        single = defects.view(50, -1)[:25]
+        for row, entries in enumerate(single):  # all of a defect in one entry
+            place = row % len(entries)
+            entries[:place], entries[place + 1 :] = 0.0, 0.0
+        size = defects.flatten(1).norm(dim=1)
+        known, unknown = promise.defect_bound(defects, size), promise.size_bound(defects, size)
+        assert (known <= unknown * (1.0 + 1e-9)).all()
+
+
 class LayerEvidence(LayerHooks):
     """Values, error bounds, tolerances, steps and the theorem's condition, against the family's own solution."""
 
@@ -26,6 +41,9 @@ class LayerEvidence(LayerHooks):
         assert solution.value.dtype == dtype
         if dtype == torch.float32:
             assert float((solution.error_bound / error.clamp_min(1e-12)).median()) <= self.largest_overestimate
+
+    def test_the_bound_of_a_size_holds_for_every_defect_of_that_size(self) -> None:
+        check_size_bound(self.make_layer(torch.float64))
 
     @pytest.mark.slow
     def test_error_bound_over_a_hundred_thousand_samples(self) -> None:

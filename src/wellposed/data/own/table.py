@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wellposed.data.own.arrays import Samples, as_array
-from wellposed.errors import DataError, InputError
+from wellposed.errors import DataError, InputError, choices
 
 _OTHERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what columns may be separated by in the place of commas
 _LARGEST = float(np.finfo(np.float32).max)
@@ -38,8 +38,7 @@ def read_table(
         _check_names(path, header)
     if not target:
         raise InputError(f"target='': {path} needs --target, one of its columns {', '.join(header)}")
-    if target not in header:
-        raise InputError(f"target={target!r}: is no column of {path}, which has {', '.join(header)}")
+    choices("target", target, tuple(header))
     names = [name for name in header if name != target]
     if not names:
         raise DataError(f"{path}: has no column besides {target!r}; needs one with numbers at least")
