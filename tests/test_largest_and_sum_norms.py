@@ -308,11 +308,14 @@ def test_constants_that_underflow_are_not_zero(norm):
     assert certificate.lipschitz > 0.0 and bool((certificate.pairs + testing.eye(2) > 0.0).all())
 
 
-@pytest.mark.parametrize(("seed", "scale"), [(0, 4.0), (2, 10.0), (1, 4.0)])
-def test_functions_of_one_number_have_one_constant_in_every_norm(seed, scale):
-    """In the first two the metric is singular at the optimum, so that nothing is proved there, but close by."""
+@pytest.mark.parametrize(
+    ("family", "seed", "scale"),
+    [("MonDEQ", 0, 4.0), ("MonDEQ", 2, 10.0), ("MonDEQ", 1, 4.0), ("LBEN", 0, 10.0), ("LBEN", 2, 4.0)],
+)
+def test_functions_of_one_number_have_one_constant_in_every_norm(family, seed, scale):
+    """But for the third, the metric is singular at an optimum, so that nothing is proved there, but close by."""
     torch.manual_seed(seed)
-    layer = wp.MonDEQ(1, 50, m=1.0)
+    layer = getattr(wp, family)(1, 50)
     with torch.no_grad():
         for part in layer.parameters():
             part.mul_(scale)

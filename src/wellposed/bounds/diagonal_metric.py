@@ -6,6 +6,7 @@ C may be one row difference of a head: then γ is a constant of a class margin.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -80,6 +81,17 @@ class DenseMetricProblem(MetricInequality):
         lost = _LOST * (len(seen) + self._inputs) * (1.0 + (scale.max() / value) ** 2)
         return all_within_are_semidefinite(test, rounding * terms + lost)
 
+    def inside(self, found: DiagonalBound, share: float) -> DiagonalBound:
+        """A constant with multipliers that are a share of the way inside the condition; at an optimum these may be on its edge.
+
+        Args:
+            found: what `bound` found, or its search.
+            share: in (0, 1).
+        """
+        square = math.ldexp(found.value, -self._exponent) ** 2 / (1.0 - share)
+        multipliers = found.multipliers + share * square * self._search.inside
+        return replace(found, value=found.value / math.sqrt(1.0 - share) * (1.0 + _SLACK), multipliers=multipliers)
+
     @override
     def bound(self, output: Tensor, start: Tensor | None = None, deadline: float = math.inf) -> DiagonalBound | None:
         seen, exponent = near_one(output, "C")
@@ -95,8 +107,7 @@ class DenseMetricProblem(MetricInequality):
             return claimed(math.sqrt(point.square) * (1.0 + slack), point.multipliers)
 
         def inside(share: float) -> DiagonalBound:
-            square = point.square / (1.0 - share)
-            return claimed(math.sqrt(square) * (1.0 + _SLACK), point.multipliers + share * square * self._search.inside)
+            return self.inside(claimed(math.sqrt(point.square), point.multipliers), share)
 
         def proves(found: DiagonalBound) -> bool:
             return self.proves(output, found.multipliers, found.value)

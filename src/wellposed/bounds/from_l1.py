@@ -23,6 +23,7 @@ from wellposed.numerics.outward import UNIT, enlarged, rounding_constant
 from wellposed.numerics.verified import is_positive_semidefinite, near_one
 
 _SLACK = 1e-10
+_SHARES_INSIDE = (1e-8, 1e-6, 1e-4, 1e-2)  # by which multipliers are moved inside their condition
 _HARDEST = 4  # columns that the inequality itself is proved for, too: it is what files are checked by
 _LARGEST_EXPONENT = 900  # of two, of scales that are taken out of C and U
 
@@ -62,8 +63,17 @@ class ColumnMetricProblem(MetricInequality):
         if found is None:
             return None
         seen, exponent = near_one(output, "C")
-        scaled = torch.ldexp(found.multipliers, torch.tensor(-2.0 * exponent, device="cpu"))
-        multipliers = descend(self._displacement, self._weight, seen, scaled)
+        back = torch.tensor(-2.0 * exponent, device="cpu")
+        descended = descend(self._displacement, self._weight, seen, torch.ldexp(found.multipliers, back))
+        best = self._proved(output, descended)
+        # N may be singular where the search and the descent end, so that nothing is proved there.
+        for share in () if best is not None else _SHARES_INSIDE:
+            best = best or self._proved(output, torch.ldexp(self._whole.inside(found, share).multipliers, back))
+        return best
+
+    def _proved(self, output: Tensor, multipliers: Tensor) -> DiagonalBound | None:
+        """The constant of some multipliers, which are of C near one; None where none is proved."""
+        seen, exponent = near_one(output, "C")
         squares = self._squares(multipliers, seen)
         if squares is None or abs(exponent + self._exponent) > _LARGEST_EXPONENT:
             return None
