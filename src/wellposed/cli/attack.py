@@ -13,7 +13,7 @@ from wellposed.cli.progress import counting
 from wellposed.cli.tables import show_table
 from wellposed.errors import InputError
 from wellposed.experiments.radii import radii_for
-from wellposed.training.writer import one_writer
+from wellposed.training.writer import one_writer_of_run
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def attack(arguments: list[str]) -> int:
     refuse_network_folder(
         options.run, "attack", "needs gradients, which its file has not: attack the run that it is of"
     )
-    with one_writer(options.run):
+    with one_writer_of_run(options.run):
         return _attack(options, radii_for(options.run, options.eps))
 
 

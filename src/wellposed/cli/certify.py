@@ -15,7 +15,7 @@ from wellposed.cli.tables import show_table
 from wellposed.errors import InputError
 from wellposed.experiments.radii import radii_for
 from wellposed.numerics.shown import at_least, at_most
-from wellposed.training.writer import one_writer
+from wellposed.training.writer import one_writer_of_run
 
 if TYPE_CHECKING:
     from wellposed.experiments.regression import Estimate
@@ -85,7 +85,7 @@ def certify(arguments: list[str]) -> int:
         return show(asdict(found), as_text(found), options)
     if options.target:
         raise InputError(f"target={options.target!r}: is for a network folder and a table; a run knows its column")
-    with one_writer(options.run):
+    with one_writer_of_run(options.run):
         about = about_run(options.run)
         if about.inputs == "graphs":
             return _graphs(options)

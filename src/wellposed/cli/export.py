@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from wellposed.cli.options import Common, parse, show
-from wellposed.training.writer import one_writer
+from wellposed.training.writer import one_writer_of_run
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ regression, 0.001 standard deviations of the targets."""
 def export(arguments: list[str]) -> int:
     """``wellposed export RUN``."""
     options = parse(Export, arguments, "wellposed export")
-    with one_writer(options.run):
+    with one_writer_of_run(options.run):
         return _export(options)
 
 

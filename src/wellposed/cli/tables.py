@@ -13,7 +13,7 @@ from wellposed.cli.options import Common, parse, show
 from wellposed.errors import InputError, check
 from wellposed.experiments.radii import radii_for
 from wellposed.training.folder import check_is_run
-from wellposed.training.writer import one_writer
+from wellposed.training.writer import one_writer_of_run
 
 if TYPE_CHECKING:
     from wellposed.experiments.compared_estimates import ComparedEstimate
@@ -104,8 +104,7 @@ def report(arguments: list[str]) -> int:
     refuse_network_folder(
         options.run, "report", "draws what runs note; its card.md says what is known, certify --data the rest"
     )
-    check_is_run(options.run)
-    with one_writer(options.run):
+    with one_writer_of_run(options.run):
         eps = radii_for(options.run, options.eps)
         found = write_report(options.run, eps, options.data_root, options.data, ["wellposed", "report", *arguments])
     text = "\n\n".join([found.text, "\n".join(found.conclusions), str(found.page.resolve())])

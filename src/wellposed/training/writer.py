@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wellposed.errors import CheckpointError
 from wellposed.training.files import unwritable, write_text
+from wellposed.training.folder import check_is_run
 
 _LOCK, _OWNER = ".writer.lock", ".writer.json"
 # What launchers tell a process about its place among those that train together, wherever one of them says it.
@@ -65,6 +66,18 @@ def one_writer(path: Path) -> Iterator[None]:
                 owner.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def one_writer_of_run(path: Path) -> Iterator[None]:
+    """Hold the folder of a run, and leave any other folder as it was.
+
+    Raises:
+        CheckpointError: no training wrote the folder, or see `one_writer`.
+    """
+    check_is_run(path)
+    with one_writer(path):
+        yield
 
 
 def _held(owner: Path) -> str:
