@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
@@ -112,6 +113,10 @@ def check(condition: bool, argument: str, value: object, mend: str) -> None:
         raise InputError(f"{argument}={shown(value)}: {mend}")
 
 
+# Objects, in lists too, that have no text of their own: their kind says what their place in memory does not.
+_UNTOLD = re.compile(r"<(?:\w+\.)*(\w+) object at 0x[0-9a-f]+>")
+
+
 def shown(value: object) -> str:
     """A value as messages show it: arrays by their shape, long texts cut, objects without a text of their own by their kind."""
     shape = getattr(value, "shape", None)
@@ -120,6 +125,7 @@ def shown(value: object) -> str:
     text = repr(value)
     if isinstance(value, type) or callable(value) or text.startswith("<"):
         return str(getattr(value, "__name__", type(value).__name__))
+    text = _UNTOLD.sub(r"\1", text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

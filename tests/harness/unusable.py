@@ -20,7 +20,11 @@ from torch import nn
 
 import wellposed as wp
 from wellposed import activations, attacks, certificates, data, deployment, interop, losses, models, verification
+from wellposed.activations import Activation
+from wellposed.guarantee import Guarantee
+from wellposed.network.pointwise import Elementwise
 from wellposed.operators import Dense
+from wellposed.solvers import Solver
 
 UNUSABLE: dict[str, Any] = {
     "nan": math.nan, "inf": math.inf, "-1": -1, "0": 0, "1.5": 1.5, "True": True, "text": "x", "None": None, "empty": (),
@@ -65,6 +69,15 @@ VALID: dict[str, Callable[[], Any]] = {
     "sigma": lambda: activations.activation("relu"), "module": lambda: nn.ReLU(), "layers": lambda: (wp.ImplicitGraph(3, 4),),
     "head": lambda: nn.Linear(4, 2), "outputs": lambda: 2, "Smooth.name": lambda: "own", "function": lambda: torch.tanh,
     "slope": lambda: lambda value: 1 - torch.tanh(value) ** 2,
+    "matrix": lambda: 0.1 * torch.eye(4), "metric": lambda: torch.ones(4), "input_weight": lambda: 0.1 * torch.ones(4, 3),
+    "LBEN.set_dense.output_weight": lambda: 0.1 * torch.ones(2, 4), "gamma": lambda: 2.0, "graphs": lambda: _graph(4),
+    "LBEN.from_network.network": lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(),
+    "GroupSort.forward.x": lambda: torch.rand(2, 4), "ImplicitGraph.forward.x": lambda: torch.rand(4, 3),
+    "SLL.forward.x": lambda: torch.rand(2, 4), "ConvOrthogonalDEQ.solve.x": lambda: torch.rand(2, 1, 4, 4),
+    "Normalize.forward.x": lambda: torch.rand(2, 1, 4, 4), "OrthogonalConv2d.forward.x": lambda: torch.rand(2, 1, 4, 4),
+    "UnitPool2d.forward.x": lambda: torch.rand(2, 1, 4, 4), "Graphs.of.data": lambda: _graph_data(),
+    "Verifier.verify.x": lambda: torch.rand(3), "label": lambda: 0,
+    "Certificate.of.result": lambda: _network().bounded(torch.rand(4, 3)),
 }  # fmt: skip
 
 
@@ -101,6 +114,21 @@ def _saved() -> Path:
 def _certificate() -> wp.Certificate:
     """The certificate of the network in that folder."""
     return wp.certify(wp.save(_model(), Path(_place().name) / "network", input_shape=(3,)))
+
+
+def _network() -> wp.Network:
+    """The network of that certificate."""
+    return _certificate().network
+
+
+def _graph(nodes: int) -> wp.Graphs:
+    return wp.Graphs(torch.tensor([[0, 1], [1, 0]]), nodes)
+
+
+def _graph_data() -> Any:
+    from torch_geometric.data import Data
+
+    return Data(x=torch.rand(2, 3), edge_index=torch.tensor([[0, 1], [1, 0]]))
 
 
 @functools.cache
@@ -161,7 +189,49 @@ def _is_called(part: Any) -> bool:
     return not inspect.isclass(part) or not (issubclass(part, Exception) or inspect.isabstract(part))
 
 
-SUBJECTS = public()
+# Methods that users call, of instances that their classes' valid calls give, or of these.
+METHODS = (
+    "__call__", "bounded", "check", "evaluate", "forward", "from_network", "gain", "of", "radii", "radius", "set_dense",
+    "set_gamma", "solve", "verify", "verify_batch",
+)  # fmt: skip
+INSTANCES: dict[type, Callable[[], Any]] = {
+    wp.Certificate: lambda: _certificate(), wp.Network: lambda: _network(),
+    deployment.NetworkFolder: lambda: wp.load(_saved()),
+    wp.LBEN: lambda: wp.LBEN(3, 4, gamma=1.0, out_features=2),
+}  # fmt: skip
+# Classes whose methods algorithms call with what they made, or that are plain modules around functions of torch.
+_OF_ALGORITHMS = (Activation, Solver, Guarantee, Elementwise, wp.TrainingModule)
+
+_OF_COMPILED_PROGRAMS = {"DEQ.evaluate", "ImplicitGraph.evaluate", "OrthogonalConv2d.evaluate"}
+
+
+def methods() -> dict[str, Callable[..., Any]]:
+    """The methods of `METHODS`, each for the first class that has it."""
+    classes = dict.fromkeys([*filter(inspect.isclass, public().values()), *INSTANCES])
+    found: dict[str, tuple[str, Callable[..., Any]]] = {}
+    for cls in classes:
+        for name in METHODS if not issubclass(cls, _OF_ALGORITHMS) else ():
+            method = getattr(cls, name, None)
+            if getattr(method, "__module__", "").startswith("wellposed."):
+                found.setdefault(method.__qualname__, (f"{cls.__name__}.{name}", _method(cls, name)))
+    return {subject: method for subject, method in found.values() if subject not in _OF_COMPILED_PROGRAMS}
+
+
+def _method(cls: type, name: str) -> Callable[..., Any]:
+    """A method of an instance that is made at each call, with the method's own signature."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        instance = INSTANCES[cls]() if cls in INSTANCES else valid_call(cls.__name__)
+        return getattr(instance, name)(*args, **kwargs)
+
+    found = inspect.getattr_static(cls, name)
+    own = not isinstance(found, classmethod | staticmethod)
+    parameters = list(inspect.signature(getattr(cls, name)).parameters.values())[int(own) :]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
+
+
+SUBJECTS = {**public(), **methods()}
 
 SKIPPED = {"device", "dtype", "options", "done", "is_fooled", "trainer", "loss", "args", "root", "source", "kwargs"}
 
@@ -208,7 +278,8 @@ def _needed(subject: str) -> list[str]:
     return [
         name
         for name, parameter in _parameters(subject).items()
-        if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        if f"{subject}.{name}" in VALID
+        or (parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD)
     ]
 
 

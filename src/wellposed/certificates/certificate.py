@@ -16,7 +16,15 @@ from wellposed.bounds.factor import Factor, product
 from wellposed.bounds.tail_bound import TailBound
 from wellposed.certificates.order import must_be_ordered
 from wellposed.certificates.radius import RULES, check_labels, radii
-from wellposed.errors import CertificateError, InputError, NotConvergedWarning, WellposedError, check, choices
+from wellposed.errors import (
+    CertificateError,
+    InputError,
+    NotConvergedWarning,
+    WellposedError,
+    check,
+    check_class,
+    choices,
+)
 from wellposed.lower_bounds.witness import slope_between
 from wellposed.network import BoundedLogits, Network, bounded_logits, materialise
 from wellposed.numerics.norm import Norm
@@ -135,7 +143,6 @@ class Certificate:
         Warns:
             NotConvergedWarning: with the number of inputs whose solve did not converge; their radius is zero.
         """
-        check(type(forward) is bool, "forward", forward, "must be True or False")
         network = self._about(None)
         network.require_unchanged()
         if network.takes_graphs:
@@ -145,6 +152,7 @@ class Certificate:
         network.check_input(x)
         check_labels(labels, len(x))
         check(type(batch_size) is int and batch_size >= 1, "batch_size", batch_size, "must be a positive integer")
+        batch_size = min(batch_size, max(len(x), 1))
         found, unsolved = [], 0
         for rows, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
             result = bounded_logits(network, rows, forward=forward)
@@ -164,6 +172,7 @@ class Certificate:
         Raises:
             InputError: they are logits of another network.
         """
+        check_class("result", result, BoundedLogits, "must be what Network.bounded gives")
         if result.digest not in (None, self.network.digest):
             raise InputError("result: these are logits of another network than the one that this certificate is about")
         # Errors grow with the Euclidean distance, which is at most √d times that of the ℓ∞ norm.

@@ -17,7 +17,7 @@ from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Contraction
 from wellposed.implicit import Settings
 from wellposed.layers.implicit_layer import ImplicitLayer
-from wellposed.layers.inputs import check_finite, check_samples, in_precision_of
+from wellposed.layers.inputs import check_finite, check_samples, check_start, in_precision_of
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged
@@ -148,6 +148,7 @@ class ContractiveCell(ImplicitLayer):
             raise InputError(f"dtype={weight.dtype}: equilibria need float32 or float64 weights")
         if x.dtype != weight.dtype:
             raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
+        check_start(z0, (*x.shape[: x.ndim - len(self.input_shape)], *self.state_shape), x.dtype)
         with full_precision(x.device):
             return self._solve_in(x, z0, dtype, guarantee, settings, known)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wellposed.errors import check_class, checked_fields
+from wellposed.errors import check, check_class, checked_fields
 from wellposed.operators.graphs import Graphs
 
 
@@ -45,6 +45,7 @@ class GraphClassifier(nn.Module):
     def forward(self, data: Any) -> Tensor:
         """Logits, shape (graphs, classes), of a torch_geometric ``Data`` or ``Batch`` with node features ``x``."""
         graphs = Graphs.of(data)
+        check(isinstance(data.x, Tensor), "data", data, "has no node features x")
         value = data.x.to(next(self.parameters()).dtype)
         for layer in self.layers:
             value = layer(value, graphs)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.any_map import fixed_point_with
-from wellposed.errors import InputError
+from wellposed.errors import InputError, check_class
 from wellposed.guarantee import GraphContraction
 from wellposed.layers.compiled import value_of
 from wellposed.layers.inputs import diagnose, in_precision_of
@@ -104,6 +104,7 @@ class GraphSolving(SolvingModule, ABC):
         return self._run(in_precision_of(self, x), graphs, torch.float64, proved=True)
 
     def _check(self, x: Tensor, graphs: Graphs) -> None:
+        check_class("graphs", graphs, Graphs, "must be the Graphs of these nodes")
         if x.shape != (graphs.nodes, self.in_features):
             raise InputError(
                 f"x: has shape {tuple(x.shape)}; {graphs.nodes} nodes of {self.in_features} features are needed"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import check, checked_options
+from wellposed.layers.inputs import check_tensor
 from wellposed.numerics.positional import PositionalFunction
 
 
@@ -121,4 +122,5 @@ class GroupSort(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sorted features, of the shape of x."""
+        check_tensor(x)
         return group_sort(x, self.group, self.dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def check_samples(x: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def check_numbers(x: Tensor, stored: Tensor) -> None:
-    """Refuse inputs of another dtype or on another device than a layer's weights.
+    """Refuse inputs of another dtype or on another device than the weights of an equilibrium.
 
     Args:
         x: the inputs.
@@ -41,10 +42,28 @@ def check_numbers(x: Tensor, stored: Tensor) -> None:
         raise InputError(
             f"dtype={stored.dtype}: equilibria need float32 or float64 weights; autocast around them is fine"
         )
+    check_same_kind(x, stored)
+
+
+def check_same_kind(x: Tensor, stored: Tensor) -> None:
+    """Refuse inputs of another dtype or on another device than a layer's weights.
+
+    Raises:
+        InputError: with both.
+    """
     if x.dtype != stored.dtype:
         raise InputError(f"x: has dtype {x.dtype}, the weights have {stored.dtype}; convert one of them")
     if x.device != stored.device:
         raise InputError(f"x: is on {x.device}, the weights are on {stored.device}; move one of them")
+
+
+def check_tensor(x: Any) -> None:
+    """Refuse inputs that are no tensors.
+
+    Raises:
+        InputError: with their type.
+    """
+    check(isinstance(x, Tensor), "x", type(x).__name__, "must be a torch.Tensor")
 
 
 def in_precision_of(layer: nn.Module, x: Tensor) -> Tensor:
@@ -53,10 +72,15 @@ def in_precision_of(layer: nn.Module, x: Tensor) -> Tensor:
     Raises:
         InputError: it is no tensor.
     """
-    check(isinstance(x, Tensor), "x", type(x).__name__, "must be a torch.Tensor")
+    check_tensor(x)
     if not autocasts(x.device):
         return x
     return autocast_to(next((tensor.dtype for tensor in layer.parameters()), x.dtype), x)
+
+
+def check_shape(argument: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise an `InputError` unless a tensor has a shape."""
+    check(tuple(value.shape) == shape, argument, value, f"must have shape {shape}")
 
 
 def check_start(z0: Tensor | None, expected: tuple[int, ...], dtype: torch.dtype) -> None:

@@ -16,6 +16,7 @@ from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.guarantee.monotone import ProvedMonotone
 from wellposed.layers.embedded import Embedding, embedding_of
+from wellposed.layers.inputs import check_shape
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, checked_bound, learned_logarithm
 from wellposed.maps.feedthrough import Feedthrough
@@ -127,6 +128,7 @@ class LBEN(PrescribedBound):
         value = proved_lipschitz(*weights) if direct is None else proved_with_feedthrough(*weights, direct.weight)
         return value, f"Revay, Wang & Manchester 2020, Condition 2, proved by Cholesky (prescribed {self.gamma:.6g})"
 
+    @checked_options
     @torch.no_grad()
     def set_dense(
         self, matrix: Tensor, input_weight: Tensor, metric: Tensor, output_weight: Tensor | None = None
@@ -142,12 +144,18 @@ class LBEN(PrescribedBound):
         Raises:
             GuaranteeError: they do not satisfy it.
         """
+        states, features = self.injection.weight.shape
+        check_shape("matrix", matrix, (states, states))
+        check_shape("input_weight", input_weight, (states, features))
+        check_shape("metric", metric, (states,))
         if self.output is None:
+            check(output_weight is None, "output_weight", output_weight, "the layer has no output map; leave it out")
             self.constraint.set_dense(matrix, metric)
             self.injection.weight.copy_(input_weight)
             return
         if output_weight is None:
             raise InputError("output_weight=None: a layer with a Lipschitz bound needs its output map")
+        check_shape("output_weight", output_weight, (self.output.out_features, states))
         u, o, root = input_weight.double(), output_weight.double(), math.sqrt(self.gamma or 1.0)
         contraction = None if self.direct is None else self.direct.contraction.double()
         term = lipschitz_term(u / root, o / root, metric.double(), 1.0, contraction)

@@ -11,7 +11,7 @@ from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import check_size
 from wellposed.constraints.log_norm import LogNorm
-from wellposed.errors import checked_options
+from wellposed.errors import check, checked_options
 from wellposed.layers.equilibrium import Equilibrium
 from wellposed.layers.options import SolveOptions
 from wellposed.maps.linear import LinearMap
@@ -56,6 +56,7 @@ class NEMON(Equilibrium):
             activation=activation, **options,
         )  # fmt: skip
 
+    @checked_options
     def gain(self, output_weight: Tensor | None = None, *, norm: float | str = "inf") -> Tensor:
         """Lipschitz bound from x to z*, or to ``output_weight``·z*, differentiable: a regulariser.
 
@@ -68,6 +69,9 @@ class NEMON(Equilibrium):
             norm: ``"inf"`` or ``"1"``, of inputs and outputs.
         """
         named = norm_named(norm, ("inf", "1"))
+        states = self.injection.weight.shape[0]
+        fits = output_weight is None or (output_weight.ndim == 2 and output_weight.shape[1] == states)
+        check(fits, "output_weight", output_weight, f"must have shape (outputs, {states})")
         matrix = self.operator().dense()
         diagonal = matrix.diagonal()
         ends = [end for end in self.activation.slope_range if end != 0.0]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CertificateError, InputError, check, checked_options
+from wellposed.layers.inputs import check_tensor
 
 
 class Normalize(nn.Module):
@@ -29,6 +30,7 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised images, of the shape (batch, channels, height, width) of x."""
+        check_tensor(x)
         if x.ndim < 3 or (len(self.mean) > 1 and (x.ndim != 4 or x.shape[1] != len(self.mean))):
             raise InputError(
                 f"x: has shape {tuple(x.shape)}, but the normalisation is for images of {len(self.mean)} channels, "

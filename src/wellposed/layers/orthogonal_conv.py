@@ -13,7 +13,7 @@ from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.errors import InputError, check, checked_options
 from wellposed.layers.compiled import Compilable, value_of
-from wellposed.layers.inputs import in_precision_of
+from wellposed.layers.inputs import check_same_kind, check_tensor, in_precision_of
 from wellposed.numerics.convolution_norms import largest_singular_value
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
@@ -134,6 +134,7 @@ class OrthogonalConv2d(Compilable, Holding):
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, in_channels, height, width) to (batch, out_channels, ⌈height/stride⌉, ⌈width/stride⌉)."""
         x = in_precision_of(self, x)
+        check_same_kind(x, self.free)
         if torch.compiler.is_compiling() or x.is_meta:  # compilers are wrong about complex numbers
             return value_of(self, x)
         return self.evaluate(x)[0]
@@ -168,5 +169,13 @@ class UnitPool2d(nn.Module):
         check(isinstance(self.window, int) and self.window >= 1, "window", self.window, "must be a positive integer")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (*, height, width) to (*, height//window, width//window)."""
+        """Shape (*, channels, height, width) to (*, channels, height//window, width//window)."""
+        check_tensor(x)
+        room = x.ndim >= 3 and min(x.shape[-2:]) >= self.window
+        check(
+            room,
+            "x",
+            x,
+            f"must be images of at least {self.window} rows and columns, shape (*, channels, height, width)",
+        )
         return nn.functional.avg_pool2d(x, self.window) * self.window

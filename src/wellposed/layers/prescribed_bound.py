@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from wellposed.errors import CertificateError, InputError, check
+from wellposed.errors import CertificateError, InputError, check, checked_options
 from wellposed.layers.equilibrium import Equilibrium
 
 
@@ -29,6 +29,7 @@ class PrescribedBound(Equilibrium):
         if any(not torch.equal(logarithm, logarithms[0]) for logarithm in logarithms):
             raise CertificateError("log_gamma: the parts of the layer have different ones; call set_gamma")
 
+    @checked_options
     @torch.no_grad()
     def set_gamma(self, gamma: float) -> None:
         """Change the bound: the weights change with it, so that it holds."""

@@ -185,5 +185,6 @@ def _monotone(chain: _Chain, block: MonDEQ) -> None:
 @embedder
 def _embedded(network: nn.Module | Network) -> tuple[Embedding, Tensor]:
     """The embedding of a network, and one of its parameters."""
+    check_model("network", network)
     given = materialise(network)
     return embed(given), next(parameter for block in given.blocks for parameter in block.module.parameters())

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import CertificateError, InputError, WellposedError
+from wellposed.errors import CertificateError, InputError, WellposedError, check
 from wellposed.network.digest import digest_of
 from wellposed.network.kinds import Block, block_of
 from wellposed.network.precision import check_precision
@@ -185,6 +185,7 @@ class Network:
             InputError: see `check_input`.
             CertificateError: autocast or TF32 is on, or nothing is known of the errors of a block.
         """
+        check(type(forward) is bool, "forward", forward, "must be True or False")
         self.require_unchanged()
         value, graphs = self._taken(x)
         samples = len(value) if graphs is None else graphs.count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from wellposed.errors import InputError
+from wellposed.errors import InputError, shown
 
 Norm = Literal["2", "inf", "1"]
 NORMS: tuple[Norm, ...] = ("2", "inf", "1")
@@ -29,5 +29,5 @@ def norm_named(norm: object, allowed: tuple[Norm, ...] = NORMS) -> Norm:
         numbers: dict[float, Norm] = {2.0: "2", 1.0: "1", math.inf: "inf"}
         found = numbers.get(float(norm))
     if found is None or found not in allowed:
-        raise InputError(f"norm={norm!r}: expected one of {', '.join(map(repr, allowed))}")
+        raise InputError(f"norm={shown(norm)}: expected one of {', '.join(map(repr, allowed))}")
     return found

@@ -77,6 +77,8 @@ class Graphs:
     @uncompiled
     def of(cls, data: Any, *, normalisation: str = "symmetric") -> Graphs:
         """The structure of a torch_geometric ``Data`` or ``Batch``; edge attributes are not used."""
+        is_graph = isinstance(getattr(data, "edge_index", None), Tensor) and hasattr(data, "num_nodes")
+        check(is_graph, "data", data, "must be a torch_geometric Data or Batch with edge_index")
         count = getattr(data, "num_graphs", None)
         return cls(data.edge_index, int(data.num_nodes), data.batch, normalisation=normalisation, count=count)
 

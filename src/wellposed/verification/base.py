@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,19 +107,19 @@ class RegionVerifier(ABC):
     def verify_batch(
         self,
         x: Tensor,
-        labels: Sequence[int],
+        labels: Sequence[int] | Tensor,
         radius: float,
         *,
         norm: float | str = 2,
         method: str | None = None,
-        allowances: Sequence[float] | None = None,
+        allowances: Sequence[float] | Tensor | None = None,
         seconds: float = 60.0,
     ) -> list[Verdict]:
         """Decide about several inputs as `verify` does about one, ``batch_size`` of them in one go.
 
         Args:
             x: inputs, shape (batch, ...).
-            labels: their classes.
+            labels: their classes; a tensor of integers, too.
             radius: of the Euclidean balls or the ℓ∞ boxes, in the units of the inputs.
             norm: 2 or ``"inf"``.
             method: the last of ``steps`` to try; None for all.
@@ -135,9 +136,10 @@ class RegionVerifier(ABC):
             raise InputError(f"x: {found}; needs a floating-point tensor of inputs, shape (batch, ...)")
         if not x.is_floating_point():
             raise InputError(f"x: has dtype {x.dtype}; needs floating-point numbers, convert it with x.float()")
+        labels = _listed("labels", labels)
         check(len(labels) == len(x), "labels", len(labels), f"must be one for each of {len(x)} inputs")
-        given = [0.0] * len(x) if allowances is None else list(allowances)
-        numbers = all(isinstance(each, Real) and each >= 0.0 for each in given)
+        given = [0.0] * len(x) if allowances is None else _listed("allowances", allowances)
+        numbers = all(isinstance(each, Real) and float(each) >= 0.0 for each in given)
         check(numbers and len(given) == len(x), "allowances", given, f"must be {len(x)} numbers that are not negative")
         check(isinstance(seconds, Real) and seconds > 0.0, "seconds", seconds, "must be a positive number")
         questions = [
@@ -160,8 +162,7 @@ class RegionVerifier(ABC):
     def _question(self, image: Tensor, label: int, radius: float, norm: Norm, allowance: float) -> RegionQuestion:
         """A checked question about one input."""
         check(allowance >= 0.0, "allowance", allowance, "must not be negative or NaN")
-        whole = isinstance(label, Integral) and not isinstance(label, bool)
-        check(whole and 0 <= label < self.classes, "label", label, f"must be an integer in 0…{self.classes - 1}")
+        check_class_label("label", label, self.classes)
         if self.inputs not in (None, image.numel()) or not bool(torch.isfinite(image).all()):
             raise InputError(f"x: shape {tuple(image.shape)}; needs {self.inputs} finite numbers")
         point = image.detach().double().cpu().reshape(-1)
@@ -182,3 +183,19 @@ class RegionVerifier(ABC):
             last: place of the last step to try.
             seconds: per question, after which to give up.
         """
+
+
+def check_class_label(argument: str, value: object, classes: int) -> None:
+    """Raise an `InputError` unless a value is one of the classes 0 to classes − 1."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    check(whole and 0 <= int(value) < classes, argument, value, f"must be an integer in 0…{classes - 1}")  # type: ignore[call-overload]
+
+
+def _listed(argument: str, given: Any) -> list[Any]:
+    """One number for each input, of a sequence or of a tensor with one dimension."""
+    if isinstance(given, Tensor) and given.ndim == 1 and not given.is_meta:
+        return list(given.tolist())
+    check(
+        isinstance(given, Sequence) and not isinstance(given, str), argument, given, "must have a number for each input"
+    )
+    return list(given)

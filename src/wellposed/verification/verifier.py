@@ -16,7 +16,7 @@ from wellposed.errors import checked_options
 from wellposed.network import Network
 from wellposed.numerics.outward import enlarged
 from wellposed.verification.attack import descend
-from wellposed.verification.base import RegionQuestion, RegionVerifier
+from wellposed.verification.base import RegionQuestion, RegionVerifier, check_class_label
 from wellposed.verification.bounding import Bounding
 from wellposed.verification.branching import branch
 from wellposed.verification.question import Margins, Question, Target, counterexamples, wrong_at
@@ -138,6 +138,8 @@ class Verifier(RegionVerifier):
 
     def pair(self, label: int, other: int) -> tuple[float, Tensor]:
         """Proved Euclidean constant of a margin, and the metric that proves it."""
+        for argument, value in (("label", label), ("other", other)):
+            check_class_label(argument, value, self.classes)
         if label == other:
             return 0.0, self._metric
         key = min(label, other), max(label, other)
