@@ -17,6 +17,7 @@ from wellposed.reproduction.collection import PAPERS, RECIPES, recipes_of
 from wellposed.reproduction.other_trainings import Explained, Trial, explanation, table_of
 from wellposed.reproduction.recipe import Recipe, result_path
 from wellposed.reproduction.running import run_recipe
+from wellposed.reproduction.unfinished import UNFINISHED, keep_unfinished
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table
 
 RECORDS = Path(__file__).parents[1] / "docs" / "records" / "papers"
@@ -105,6 +106,34 @@ def test_a_damaged_record_is_named(tmp_path):
         path.write_text(damage)
         with pytest.raises(CheckpointError, match=path.name):
             record_of(workspace, cell)
+
+
+def test_a_run_goes_on_from_what_another_workspace_has_measured(tmp_path):
+    here, there, results = (tmp_path / name for name in ("here", "there", "results"))
+    for folder in (here, there, results):
+        folder.mkdir()
+    (here / "stop-3").touch()
+    with pytest.raises(InputError, match="item=3"):
+        run_recipe(recipe(), Workspace(here, None), quick=False)
+    assert keep_unfinished(Workspace(here, None), results, [recipe()]) == 2
+    assert pages.state_of(recipe(), results) == "not run in full (2 of 3 measurements done), 0.1 CPU hours"
+    assert keep_unfinished(Workspace(tmp_path / "empty", None), results, [recipe()]) == 2  # what is known is kept
+    found = run_recipe(recipe(), Workspace(there, None), quick=False, measured=results)
+    assert (there / "calls.txt").read_text().split() == ["3"]
+    assert [record.measured["value"] for record in found] == [0.5, 1.0, 1.5]
+    result_path(there, recipe(), quick=False).rename(result_path(results, recipe(), quick=False))
+    assert keep_unfinished(Workspace(here, None), results, [recipe()]) == 0 and not (results / UNFINISHED).exists()
+    run_recipe(recipe((1, 2, 3, 4)), Workspace(tmp_path / "more", None), quick=False, measured=results)
+    assert (tmp_path / "more" / "calls.txt").read_text().split() == ["4"]
+
+
+def test_results_that_cannot_be_gone_on_from_are_named(tmp_path):
+    workspace = Workspace(tmp_path / "own", None)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        run_recipe(recipe(), workspace, quick=False, measured=tmp_path / "missing")
+    (tmp_path / UNFINISHED).write_text("{}")
+    with pytest.raises(CheckpointError, match=UNFINISHED):
+        run_recipe(recipe(), workspace, quick=False, measured=tmp_path)
 
 
 def test_a_recipe_that_cannot_be_run_says_why(tmp_path):

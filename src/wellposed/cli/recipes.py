@@ -36,6 +36,8 @@ class Recipes(Common):
     """Address of a Ray cluster that does the work instead, auto or HOST:6379; its machines share the folder."""
     out: Path = Path("runs/reproduce")
     """Folder of networks, records, results and pictures."""
+    measured: Path | None = None
+    """Folder of results, such as docs/records/papers: what was measured there is not measured again."""
 
 
 def recipes(arguments: list[str]) -> int:
@@ -61,7 +63,10 @@ def recipes(arguments: list[str]) -> int:
             texts.append(f"{recipe.name}: not run, {recipe.missing}")
             continue
         with counting(f"{recipe.name}: measurements", quiet=options.json) as done:
-            records = run_recipe(recipe, workspace, quick=options.quick, jobs=options.jobs, ray=options.ray, done=done)
+            records = run_recipe(
+                recipe, workspace, quick=options.quick, jobs=options.jobs, ray=options.ray, measured=options.measured,
+                done=done,
+            )  # fmt: skip
         for figure in figures_of(recipe.view(records)):
             folder = options.out / ("figures-quick" if options.quick else "figures")
             draw(figure, folder, title_of(recipe, records, options.quick), compare=not options.quick)

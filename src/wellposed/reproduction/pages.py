@@ -6,27 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wellposed.errors import CheckpointError
 from wellposed.reproduction.cell import Record
 from wellposed.reproduction.collection import PAPERS, Paper, recipes_of
 from wellposed.reproduction.other_trainings import Trial, explanation, trials_of
 from wellposed.reproduction.pictures import draw
 from wellposed.reproduction.published_settings import settings_beside
 from wellposed.reproduction.recipe import QUICK, Recipe, command_of, result_path
+from wellposed.reproduction.unfinished import read_result, unfinished_of
 from wellposed.reproduction.view import Quantity, Table, View, figures_of
-from wellposed.training.files import read_json
-
-
-def read_result(path: Path) -> list[Record]:
-    """The records of a recipe's result.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    try:
-        return [Record(**entry) for entry in read_json(path, "run its recipe")["records"]]
-    except (TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); run its recipe again") from error
 
 
 def result_of(recipe: Recipe, folder: Path) -> tuple[list[Record], bool] | None:
@@ -96,7 +83,8 @@ def state_of(recipe: Recipe, folder: Path) -> str:
         ", wants a GPU" if recipe.gpu else ""
     )
     if found is None:
-        return f"not run, {hours}"
+        done, count = unfinished_of(recipe, folder)
+        return f"not run in full ({done} of {count} measurements done), {hours}" if done else f"not run, {hours}"
     records, quick = found
     spent = sum(record.cpu_hours for record in records)
     return f"quick run only; the full one was not run, {hours}" if quick else f"run in {spent:.2g} CPU hours"
