@@ -117,6 +117,8 @@ def test_every_unusable_option_is_one_line(line, places, capsys):
         (["train", "--resume", "--out", "MISSING"], "family"),
         (["reproduce", ""], "empty"), (["reproduce", "--list", "--x"], "--x"), (["certify", "RUN", "--jobs", "2"], "jobs"),
         (["certify", "RUN", "--eps"], "eps"), (["certify", "RUN", "--limit"], "--limit"), (["certify", "RUN", "RUN"], "RUN"),
+        (["train", "mondeq", "--width", "1000000"], "width=1000000"), (["train", "sll", "--depth", "1000000000000"], "depth"),
+        (["train", "mondeq", "--width", "100000000000"], "memory"), (["train", "ignn", "--depth", "10001"], "depth=10001"),
         (["certify", "RUN", "--norm", "l1", "--method", "ladder"], "norm"), (["bench", "--threads", "2"], "threads"),
     ],
 )  # fmt: skip

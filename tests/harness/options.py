@@ -31,7 +31,7 @@ UNUSABLE: dict[str, tuple[str, ...]] = {
 
 # Values that an option of that name takes; those of one command under its last word.
 USABLE: dict[str, tuple[str, ...]] = {
-    "data_root": ("MISSING", "FOLDER"), "out": ("MISSING", "FOLDER"), "export out": ("MISSING", "FILE"),
+    "data_root": ("MISSING", "FOLDER"), "measured": ("FOLDER",), "out": ("MISSING", "FOLDER"), "export out": ("MISSING", "FILE"),
     "fold": ("0",), "validation": ("0",), "patience": ("0",), "weight_decay": ("0",), "lipschitz_penalty": ("0",),
     "box_radius": ("0",), "seed": ("0",), "border": ("0",), "gamma": ("0",), "hidden": ("0",), "dropout": ("0",),
     "carlini_wagner": ("0",), "risk epochs": ("0",), "mu": ("-1", "0"),

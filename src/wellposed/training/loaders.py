@@ -14,6 +14,7 @@ from wellposed.data.collection import load
 from wellposed.layers.options import solving_modules
 from wellposed.training.batches import Batches, Stretches
 from wellposed.training.config import TrainConfig
+from wellposed.training.room import check_room
 
 
 def load_data(config: TrainConfig, data_root: Path | None) -> Data:
@@ -44,6 +45,7 @@ def held_out(data: TensorData, validation: float) -> TensorData:
 
 def build_model(config: TrainConfig, data: Data) -> nn.Module:
     """The model that a configuration describes, for a data set, with fresh weights."""
+    check_room(config.family, data)
     model = config.family.model(data)
     for part in solving_modules(model):
         part.max_steps = config.family.max_steps

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wellposed.errors import check, check_fields
 
+_DEEPEST = 10_000
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -73,3 +75,8 @@ class Family(ABC):
         from wellposed.models.penalties import product_of_norms
 
         return product_of_norms(model)
+
+
+def check_depth(depth: int) -> None:
+    """Raise an `InputError` unless a number of layers is one that a network can have."""
+    check(1 <= depth <= _DEEPEST, "depth", depth, f"must be in 1…{_DEEPEST}")

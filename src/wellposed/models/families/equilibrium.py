@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from typing_extensions import override
 
 from wellposed.errors import check, choices
-from wellposed.models.families.base import Family
+from wellposed.models.families.base import Family, check_depth
 from wellposed.names import ACTIVATIONS, COUPLINGS
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class OrthogonalFamily(Family):
         super().__post_init__()
         choices("coupling", self.coupling, COUPLINGS)
         check(0 < self.omega <= 1, "omega", self.omega, "must lie in (0, 1]")
-        check(self.depth >= 1, "depth", self.depth, "must be at least 1")
+        check_depth(self.depth)
 
     @override
     def build(self, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from wellposed.errors import check, choices
-from wellposed.models.families.base import Family
+from wellposed.models.families.base import Family, check_depth
 from wellposed.names import ACTIVATIONS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Layered(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.depth >= 1, "depth", self.depth, "must be at least 1")
+        check_depth(self.depth)
 
 
 @dataclass(frozen=True)

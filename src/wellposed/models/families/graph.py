@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from wellposed.errors import check, choices
-from wellposed.models.families.base import Family
+from wellposed.models.families.base import Family, check_depth
 from wellposed.names import GRAPH_VARIANTS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class IGNNFamily(Family):
         check(0 < self.kappa < 1 or (self.kappa == 1 and self.variant == "lipschitz"), "kappa", self.kappa,
               "must lie in (0, 1), or be 1 for the variant lipschitz")  # fmt: skip
         check(0 < self.omega <= 1, "omega", self.omega, "must lie in (0, 1]")
-        check(self.depth >= 1, "depth", self.depth, "must be at least 1")
+        check_depth(self.depth)
         check(0 <= self.dropout < 1, "dropout", self.dropout, "must lie in [0, 1)")
 
     @override
