@@ -38,7 +38,7 @@ def train(arguments: list[str]) -> int:
     finished, replaced = options.resume and there, there and not options.resume
     if replaced and is_main_process():
         print(
-            f"{out}: a finished run is there, which this training replaces, with all that was made of it",
+            f"{out}: a finished run is there, which this training replaces, with all that was made of it, once it begins",
             file=sys.stderr,
         )
     try:
