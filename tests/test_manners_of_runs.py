@@ -167,3 +167,8 @@ def test_weights_have_the_certificate_of_the_file_that_they_give_to_the_byte(cop
     shutil.copy(weights, tmp_path / "weights.safetensors")
     assert run(["verify", str(certificate), str(tmp_path / "weights.safetensors")]) == 2
     assert "not a run folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_to_go_on_with_is_named(tmp_path, capsys):
+    assert run(["train", "--resume", "--out", str(tmp_path / "none")]) == 2
+    assert f"out='{tmp_path}/none': no run is there to go on with" in capsys.readouterr().err
