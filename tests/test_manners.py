@@ -212,12 +212,17 @@ def test_an_interrupt_is_said_once(capsys, monkeypatch):
 
 
 def test_json_is_strict_and_numbers_that_are_not_finite_come_back(tmp_path):
-    content = {"distances": [0.5, float("inf")], "inner": {"x": float("-inf")}, "empty": None}
+    content = {"distances": [0.5, float("inf")], "inner": {"x": float("-inf"), "a/b": 1.0}, "empty": None}
     plain = strict(content)
     assert plain["distances"] == [0.5, None] and plain["not_finite"] == {"distances/1": "inf", "inner/x": "-inf"}
     write_json(tmp_path / "a.json", content)
     json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert read_json(tmp_path / "a.json", "try") == content
+    metrics = {
+        "metrics": {"validation/loss": float("inf"), "validation": 1.0, "3": float("inf")}
+    }  # names with strokes and digits
+    write_json(tmp_path / "b.json", metrics)
+    assert read_json(tmp_path / "b.json", "try") == metrics
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

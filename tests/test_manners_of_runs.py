@@ -66,6 +66,24 @@ def test_weights_of_another_family_are_told_apart_in_words(copied, finished, tmp
     assert "width=9, and the configuration has width=8" in said and "Family(" not in said
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--devices", "0"],
+        ["--accelerator", "foo"],
+        ["--strategy", "foo"],
+        ["--strategy", "ddp_spawn", "--devices", "2"],
+    ],
+    ids=" ".join,
+)
+def test_what_lightning_refuses_costs_no_finished_run(words, copied, capsys):
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert run(["train", "mondeq", "--data", "digits", *SMALL, *words, "--out", str(copied)]) == 2
+    assert words[0].strip("-") in capsys.readouterr().err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
 def test_a_finished_run_that_is_replaced_is_said_to_be(copied, capsys):
     words = ["train", "mondeq", "--data", "digits", *SMALL, "--out", str(copied)]
     capsys.readouterr()
@@ -149,3 +167,8 @@ def test_weights_have_the_certificate_of_the_file_that_they_give_to_the_byte(cop
     shutil.copy(weights, tmp_path / "weights.safetensors")
     assert run(["verify", str(certificate), str(tmp_path / "weights.safetensors")]) == 2
     assert "not a run folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_to_go_on_with_is_named(tmp_path, capsys):
+    assert run(["train", "--resume", "--out", str(tmp_path / "none")]) == 2
+    assert f"out='{tmp_path}/none': no run is there to go on with" in capsys.readouterr().err

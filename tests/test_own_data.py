@@ -238,6 +238,12 @@ def test_a_folder_of_images(tmp_path, capsys):
     assert (
         data.shape == (1, 5, 4) and len(data.test_y) == 24 and about_run(tmp_path / "run").classes == ["dark", "light"]
     )
+    shutil.copytree(tmp_path / "pics" / "test", tmp_path / "later" / "test")
+    (tmp_path / "later" / "test" / "dark" / "._0.png").write_bytes(b"what other systems leave beside images")
+    later = load_to_evaluate(tmp_path / "later", classes=2, names=("dark", "light"))
+    assert len(later.y) == 24 and not later.remarks
+    with pytest.raises(DataError, match="later: has no folder train"):
+        load_file(tmp_path / "later")
     assert load_file(tmp_path / "pics" / "train").source.remarks  # without parts, some samples are split off
     image.fromarray(np.zeros((5, 5), dtype=np.uint8)).save(tmp_path / "pics" / "test" / "dark" / "z.png")
     with pytest.raises(DataError, match="z.png: is 5×5 pixels, .* 4×5"):
@@ -262,6 +268,7 @@ NAN = np.ones((400, 30))
 NAN[3, 4] = np.nan
 BAD_ARCHIVES = {
     "no_targets": ({"y_train": None}, "has no array y_train"),
+    "no_training": ({"x_train": None, "y_train": None}, "has no training part; needs x_train and y_train"),
     "no_inputs": ({"x_test": None}, "has no array x_test"),
     "unknown": ({"images": np.ones(3)}, "has an array 'images'"),
     "lengths": ({"y_train": np.zeros(399, int)}, "y_train: has 399 targets for the 400 samples"),
@@ -309,6 +316,10 @@ BAD_TABLES = {
     "no_header": ("1,2,3\n4,5,6\n", "line 1 has numbers, 1, 2, 3, …, and no names of columns; put a line with the names"),
     "no_header_twice": ("1,1,3\n4,5,6\n", "line 1 has numbers, 1, 1, 3, …, and no names of columns; put a line with the names"),
     "latin": ("a,y\n1,caf\xe9\n", "not in UTF-8 .*byte 9.*; convert it, from Latin-1 by `iconv -f latin1 -t utf-8 bad.csv > "),
+    "utf_16": ("\xff\xfea\x00,\x00y\x00", "not in UTF-8 .*; convert it, from UTF-16 by `iconv -f utf-16 -t utf-8 bad.csv > "),
+    "open_quote": ('a,y\n1,u\n2,"v\n3,u\n4,v\n', "line 3 begins no readable row of CSV .*; mend quotation marks there, or"),
+    "after_quote": ('a,y\n1,u\n2,"v"w\n3,u\n', "line 3 begins no readable row of CSV .*; mend quotation marks there, or"),
+    "faint": ("a,b,y\n" + "1,1e-40,u\n2,2e-40,v\n" * 5, "column 'b': varies by 5e-41 only, too little for float32; write it in"),
     "alone": ("y\nu\nv\n", "has no column besides 'y'; needs one with numbers at least"),
     "fractions": ("a,y\n1,0.5\n2,1.5\n", "column 'y' has numbers that are not whole.*--task regression"),
     "several_ways": ("a,y\n1,1\n2,1.0\n3,0\n", "column 'y' writes the same class in several ways"),

@@ -106,7 +106,9 @@ def test_data_of_every_kind(tmp_path):
         ("mondex", None, {}, "Did you mean 'mondeq'"),
         (3, None, {}, "model: is a int"),
         ("ignn", None, {}, "takes graphs, and the data are vectors"),
-        (nn.Linear(3, 5), None, {}, r"gives the shape \(2, 5\) for two inputs; the data need \(2, 2\)"),
+        (nn.Linear(3, 5), None, {}, r"gives the shape \(2, 5\) for two inputs; the data need a tensor of shape \(2, 2\)"),
+        (nn.LSTM(3, 2), None, {}, "model: gives a tuple for two inputs; the data need a tensor"),
+        (nn.Linear(3, 2).requires_grad_(False), None, {}, "model: has no parameter that can be trained"),
         (nn.Linear(4, 2), None, {}, r"does not take inputs of shape \(batch, 3\)"),
         ("mondeq", 3, {}, "data: is a int"),
         ("mondeq", ["a", "b", "c"], {}, "samples are no pairs"),
@@ -123,6 +125,23 @@ def test_unusable_arguments(model, given, options, words):
     x = torch.rand(40, 3)
     with pytest.raises(wp.WellposedError, match=words):
         wp.train(model, (x, (x[:, 0] > 0.5).long()) if given is None else given, **options)
+
+
+def test_parts_in_eval_mode_stay_so_while_others_train():
+    x = torch.rand(40, 3)
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    model[0].eval()
+    wp.train(model, (x, (x[:, 0] > 0.5).long()), epochs=1, batch_size=8)
+    assert not model[0].training and not model[0].running_mean.any()
+
+
+def test_nothing_draws_from_the_global_generators():
+    model, x, block = nn.Sequential(wp.MonDEQ(3, 4), nn.Linear(4, 2)), torch.rand(4, 3), Cell(0.2)
+    state = torch.get_rng_state()
+    wp.certify(model, inputs=x)
+    wp.witness(model, x)
+    wp.wrap(block, (3,), state_shape=(5,))
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_worst_case_logits_within_a_radius_against_their_definition():
@@ -335,3 +354,12 @@ def test_projections_want_a_module_or_parts():
     for bad in (None, 3, "model", torch.ones(2)):
         with pytest.raises(wp.InputError, match="model"):
             wp.losses.project(bad)
+
+
+@pytest.mark.parametrize("inputs", [torch.empty(2, 3, device="meta"), torch.zeros(3), torch.tensor(1.0)])
+def test_inputs_without_numbers_or_a_batch_are_refused(inputs):
+    model = nn.Sequential(wp.MonDEQ(3, 4), nn.Linear(4, 2))
+    with pytest.raises(wp.InputError, match="inputs: "):
+        wp.certify(model, inputs=inputs)
+    with pytest.raises(wp.InputError, match="x: "):
+        wp.witness(model, inputs)

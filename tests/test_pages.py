@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from test_own_data import wine
 from wellposed.cli.main import run
 from wellposed.data import load_images
 from wellposed.experiments.adversarial import pairs
+from wellposed.experiments.comparison import _panel
 from wellposed.experiments.conclusions import conclusions, conclusions_on_estimates
 from wellposed.experiments.iterations import certified_errors
+from wellposed.experiments.plots import panels, training
 from wellposed.experiments.regression import Estimate
 from wellposed.experiments.tables import Row, Summary, cells
 from wellposed.numerics.shown import at_least, at_most
@@ -342,3 +345,28 @@ def test_radii_of_different_units_are_told(finished, tmp_path, capsys):
     shown = output_of(capsys, "compare", finished, folder, "--out", tmp_path / "out").out
     told = "means different things here: units are pixel units (digits), the columns' own units in wine.csv (wine)."
     assert told in shown and told in Page((tmp_path / "out" / "compare.html").read_text(encoding="utf-8")).text
+
+
+def test_errors_in_the_units_of_targets_have_their_own_axis():
+    metrics = [{"epoch": n, "train/loss": 0.1**n, "validation/mean_squared_error": 1e4 * 0.1**n} for n in range(3)]
+    losses, errors = training(metrics).figure.axes
+    assert losses.get_ylim()[1] < 10 and errors.get_ylim()[0] > 10
+    assert errors.get_visible() and errors.get_ylabel() == "mean squared error"
+
+
+def test_points_of_runs_are_seen_and_ticks_do_not_touch():
+    def entry(name, parameters, certified, attacked):
+        row = Row(0.1, 0.9, 0.0, certified, attacked)
+        facts = SimpleNamespace(parameters=parameters, seconds=1.0, iterations=5.0)
+        return SimpleNamespace(at=lambda _: row, facts=facts, summary=SimpleNamespace(run=name))
+
+    figure, axes = panels(figsize=(4.4, 3.3))
+    _panel(axes, [entry("a", 387, 0.5, 0.5), entry("b", 4060, 0.2, 0.7)], 0.1, 1)
+    hollow, filled = (line for line in axes.get_lines() if list(line.get_xdata()) == [387])
+    assert hollow.get_markersize() > filled.get_markersize() and hollow.get_zorder() <= filled.get_zorder()
+    figure.canvas.draw()
+    low, high = axes.get_xlim()
+    labels = [axis for axis in (*axes.get_xticklabels(), *axes.get_xticklabels(minor=True)) if axis.get_text()]
+    boxes = [axis.get_window_extent() for axis in labels if low <= axis.get_position()[0] <= high]
+    assert len(boxes) >= 2
+    assert not any(first.overlaps(other) for place, first in enumerate(boxes) for other in boxes[:place])

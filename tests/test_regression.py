@@ -79,6 +79,8 @@ def test_settings_fit_the_inputs():
     for changes in ({"augment": True}, {"box_radius": 0.1}):
         with pytest.raises(wp.InputError, match=next(iter(changes))):
             replace(config, **changes)
+    with pytest.raises(wp.InputError, match="box_radius=0.1: bounds the logits of classes"):
+        TrainConfig(FAMILIES["nemon"](), "pictures.npz", task="regression", box_radius=0.1)
     with pytest.raises(wp.InputError, match="temperature"):
         TaskModule(nn.Linear(1, 1), replace(config, temperature=2.0), 1, Regression(1))
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from wellposed.errors import InputError
+from wellposed.network.modes import evaluating
 from wellposed.numerics.generators import same_generators
 
 
@@ -28,21 +29,17 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}; needs a torch.nn.Module that maps inputs to logits")
-    modes = [(part, part.training) for part in model.modules()]
     parameters = [(part, part.grad, part.requires_grad) for part in model.parameters()]
     for parameter, _, _ in parameters:
         parameter.grad = None
     known: Any = list(logging.root.manager.loggerDict.values())
     levels = [(logger, logger.level) for logger in (logging.root, *known) if hasattr(logger, "level")]
     tracer = sys.gettrace()
-    model.eval()
     try:
-        with same_generators():
+        with same_generators(), evaluating(model):
             yield
     finally:
         sys.settrace(tracer)
-        for part, mode in modes:
-            part.training = mode
         for parameter, gradient, needs in parameters:
             parameter.grad = gradient
             parameter.requires_grad_(needs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from numbers import Real
 
-import torch
 from torch import Tensor, nn
 
 from wellposed.bounds.budget import Budget
@@ -86,16 +85,15 @@ def _network_for(model: nn.Module | Network, inputs: Tensor | None) -> Network:
     if not isinstance(inputs, Tensor):
         raise InputError(f"inputs: is a {type(inputs).__name__}; needs a torch tensor of shape (batch, ...)")
     if inputs.ndim < 2 or not len(inputs):
-        raise InputError("inputs: an empty batch; give some inputs, shape (batch, ...), or None for no lower bound")
+        words = f"has shape {tuple(inputs.shape)}, which is no input of a batch"
+        raise InputError(f"inputs: {words}; give some inputs, shape (batch, ...), or None for no lower bound")
     try:
         network = materialise(model, tuple(inputs.shape[1:]))
     except InputError as error:
         raise InputError(f"inputs: {error}") from error
     if network.takes_graphs:
         raise InputError("inputs: tensors are no graphs; see wellposed.lower_bounds.graph_witness for a lower bound")
-    if not inputs.is_floating_point() or not bool(torch.isfinite(inputs).all()):
-        raise InputError(
-            f"inputs: has dtype {inputs.dtype} or NaN or infinite entries; needs finite floating-point numbers"
-        )
+    if not inputs.is_floating_point():
+        raise InputError(f"inputs: has dtype {inputs.dtype}; needs floating-point numbers")
     network.check_input(inputs.to(network.dtype), "inputs")
     return network

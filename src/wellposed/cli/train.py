@@ -38,7 +38,7 @@ def train(arguments: list[str]) -> int:
     finished, replaced = options.resume and there, there and not options.resume
     if replaced and is_main_process():
         print(
-            f"{out}: a finished run is there, which this training replaces, with all that was made of it",
+            f"{out}: a finished run is there, which this training replaces, with all that was made of it, once it begins",
             file=sys.stderr,
         )
     try:
@@ -119,7 +119,9 @@ def _options(arguments: list[str]) -> Train:
     if preset is not None:
         choices("preset", preset, tuple(known))
         _check_family(f"preset={preset!r}", known[preset].family, named)
-    elif named is None and (saved is None or not saved.exists()):
+    elif named is None and saved is not None and not saved.exists():
+        raise InputError(f"out={out!r}: no run is there to go on with; give the --out of an interrupted one")
+    elif named is None and saved is None:
         raise InputError(f"family: give one of {', '.join(FAMILIES)}, a --preset, or --resume with --out of a run")
     from wellposed.cli.train_options import Train
     from wellposed.training.config import TrainConfig, presets, read_config

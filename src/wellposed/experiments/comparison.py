@@ -298,7 +298,10 @@ def _panel(axes: Any, entries: Sequence[Compared], radius: float, place: int) ->
     axes.set(xlabel=label, ylabel=f"accuracy at radius {radius:g}, %", ylim=(-3, 103))
     known = [x for entry in entries if (x := number(entry, entry.at(radius))) is not None]
     if logarithmic and known and max(known) >= 10 * min(known) > 0:  # within a decade its ticks have no room
-        axes.set_xscale("log")
+        axes.set_xscale("log", subs=())
+        few = max(known) < 100 * min(known)
+        axes.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0) if few else (1.0,))
+        axes.xaxis.set_major_formatter("{x:g}")
 
 
 def _colour_and_glyph(place: int) -> tuple[str, str]:
@@ -315,7 +318,9 @@ def _points(axes: Any, entry: Compared, row: Row, number: Callable[[Compared, Ro
     if x is None:
         return
     axes.plot([x] * len(known), known, "-", color=colour, linewidth=1)
-    for value, filled in ((row.certified, True), (row.attacked, False)):
+    for value, face, size in (
+        (row.attacked, "white", 9),
+        (row.certified, colour, 5),
+    ):  # both are seen where they are equal
         if value is not None:
-            face = colour if filled else "white"
-            axes.plot(x, 100 * value, marker, color=colour, markerfacecolor=face, markersize=6)
+            axes.plot(x, 100 * value, marker, color=colour, markerfacecolor=face, markersize=size)

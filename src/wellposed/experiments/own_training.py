@@ -23,6 +23,7 @@ from wellposed.layers.options import solving_modules
 from wellposed.models.families import FAMILIES, Family
 from wellposed.models.units import InUnits, settle
 from wellposed.names import TASKS
+from wellposed.network.modes import evaluating
 from wellposed.solvers.solution import Tolerance
 from wellposed.training.about import described
 from wellposed.training.batches import suited
@@ -296,16 +297,16 @@ def _model(model: nn.Module | Family | str, samples: TensorData) -> tuple[nn.Mod
 def _check_fit(model: nn.Module, data: TensorData) -> None:
     """Refuse a model that does not give as many outputs as the data need, for inputs of their shape."""
     wanted, shape = data.task.outputs, tuple(data.train_x.shape[1:])
-    training = model.training
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("model: has no parameter that can be trained; call requires_grad_() of those that should be")
     try:
-        with torch.no_grad():
-            outputs = model.eval()(data.train_x[:2])
-    except (RuntimeError, ValueError, TypeError) as error:
+        with torch.no_grad(), evaluating(model):
+            outputs = model(data.train_x[:2])
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
         first = str(error).partition("\n")[0][:200]
         raise InputError(
             f"model: does not take inputs of shape (batch, {', '.join(map(str, shape))}): {first}"
         ) from error
-    finally:
-        model.train(training)
-    if tuple(outputs.shape) != (2, wanted):
-        raise InputError(f"model: gives the shape {tuple(outputs.shape)} for two inputs; the data need (2, {wanted})")
+    given = f"the shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != (2, wanted):
+        raise InputError(f"model: gives {given} for two inputs; the data need a tensor of shape (2, {wanted})")

@@ -121,10 +121,13 @@ def training(metrics: list[dict[str, float]]) -> Drawn:
             if not known:
                 continue
             values = [100 * (1 - value) if share else value for _, value in known]
-            label, place = (f"{part} error, %", right) if share else (f"{part} mean squared error", axes)
-            lines += place.plot([epoch for epoch, _ in known], values, ".-", color=colour, label=label)
-            top = max([top, *values]) if share else top
-    right.set(ylabel="error, %", ylim=(0, 1.1 * top or 1.0))
+            label = f"{part} error, %" if share else f"{part} mean squared error"
+            lines += right.plot([epoch for epoch, _ in known], values, ".-", color=colour, label=label)
+            if share:
+                top = max(top, *values)
+                right.set(ylabel="error, %", ylim=(0, 1.1 * top or 1.0))
+            else:  # of targets as they are, where the loss is of standardised ones
+                right.set(ylabel="mean squared error", yscale="log")
     right.spines["right"].set_visible(True)
     if not right.get_lines():
         right.set_visible(False)

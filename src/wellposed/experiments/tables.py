@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,8 +181,10 @@ def bounds(lower: float, upper: float) -> tuple[str, str, str]:
 
 
 def ratio(lower: float, upper: float) -> float:
-    """How far apart two bounds of a constant are: upper over lower."""
-    return upper / max(lower, 1e-300)
+    """How far apart two bounds of a constant are: upper over lower, infinite where nothing is known from below."""
+    if upper <= lower:
+        return 1.0
+    return upper / lower if lower > 0.0 else math.inf
 
 
 COLUMNS = ("radius", "clean", "2L rule", "certified", "attacked")

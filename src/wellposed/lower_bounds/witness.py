@@ -64,10 +64,11 @@ def witness(
 def _witness(exact: Network, x: Tensor, norm: Norm, rounds: int, seed: int) -> Witness:
     """The steepest pair that is found, outside of inference mode, which knows no gradients."""
     generator = torch.Generator().manual_seed(seed)
-    if not isinstance(x, Tensor) or not len(x):
+    if not isinstance(x, Tensor) or not x.ndim or not len(x):
         raise InputError(f"x: is {type(x).__name__} without inputs; needs a torch tensor of shape (batch, ...)")
-    x = x.detach().cpu().double().clone()
+    x = x.detach().double()
     exact.check_input(x)
+    x = x.cpu().clone()
     slopes, directions = _steepest(exact, x, norm)
     best = int(slopes.argmax())
     point, slope, direction = x[best], float(slopes[best]), directions[best]

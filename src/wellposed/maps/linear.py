@@ -25,7 +25,9 @@ class LinearMap(nn.Linear, FlatMap, InputMap):
             weight: shape (out_features, in_features).
             bias: shape (out_features,), or None.
         """
-        found = cls(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=torch.float64)
+        found = cls(
+            weight.shape[1], weight.shape[0], bias=bias is not None, dtype=torch.float64, device="meta"
+        )  # without draws
         for name, part in (("weight", weight), ("bias", bias)):
             if part is not None:
                 numbers = part.detach().double().cpu().contiguous()

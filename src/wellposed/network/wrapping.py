@@ -17,7 +17,9 @@ from wellposed.guarantee import Contraction
 from wellposed.implicit import Exact, Gradient, Settings
 from wellposed.layers.inputs import check_finite
 from wellposed.network.materialise import materialise
+from wellposed.network.modes import evaluating
 from wellposed.network.plain import require_plain_calls
+from wellposed.numerics.generators import same_generators
 from wellposed.numerics.outward import enlarged
 from wellposed.solvers import Adaptive
 from wellposed.solvers.base import Solver, check_solver
@@ -170,23 +172,21 @@ def _check_shapes(block: nn.Module, input_shape: tuple[int, ...], state_shape: t
     """
     like = next(block.parameters(), torch.zeros((), device="cpu"))
     z, x = (torch.zeros(2, *shape, dtype=like.dtype, device=like.device) for shape in (state_shape, input_shape))
-    modes = [(part, part.training) for part in block.modules()]
     states, inputs = (f"(batch, {', '.join(map(str, shape))})" for shape in (state_shape, input_shape))
     shapes = f"states of shape {states} and inputs of shape {inputs}"
     try:
-        value = block.eval()(z, x)
+        with evaluating(block):
+            value = block(z, x)
     except Exception as error:
         first = str(error).partition("\n")[0][:200]
         raise InputError(f"input_shape, state_shape: block does not take {shapes}: {first}") from error
-    finally:
-        for part, mode in modes:
-            part.training = mode
     if getattr(value, "shape", None) != z.shape:
         given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"input_shape, state_shape: block gives {given} for {shapes}; needs the shape of the states")
 
 
 @torch.no_grad()
+@same_generators()
 def _slope(block: nn.Module, state_shape: tuple[int, ...], input_shape: tuple[int, ...]) -> float:
     """A proved Euclidean Lipschitz constant of f in z, for every x: through f's operations, one after the other.
 

@@ -99,6 +99,8 @@ your own: an archive FILE.npz with x_train and y_train, a table FILE.csv, or a f
         check(0.0 <= self.box_radius <= 1.0, "box_radius", self.box_radius, "must lie in 0…1")
         bounded = self.family.has_intervals or not self.box_radius
         check(bounded, "box_radius", self.box_radius, f"no intervals are known for {self.family.name}")
+        tells = self.task == "classification" or not self.box_radius
+        check(tells, "box_radius", self.box_radius, "bounds the logits of classes, and regression has none")
         known_norms = self.family.penalty_norms
         words = f"no such constant is known for {self.family.name}, only {', '.join(known_norms)}"
         check(self.penalty_norm in known_norms, "penalty_norm", self.penalty_norm, words)

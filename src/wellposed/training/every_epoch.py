@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from wellposed.network.modes import evaluating
 from wellposed.training.files import write_json
 
 
@@ -30,13 +31,8 @@ class EveryEpoch(Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure the network as it evaluates, and let it train on."""
-        model = pl_module.model
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluating(pl_module.model) as model:
             self.rows.append(self._measure(model, pl_module.device))
-        finally:
-            model.train(was_training)
         if trainer.is_global_zero:
             write_json(self._path, {"epochs": self.rows}, indent=1)
 

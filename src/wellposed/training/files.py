@@ -138,7 +138,7 @@ def unsealed(content: bytes, *, needs_digest: bool = False) -> Any:
         if end != f'"{hashlib.sha256(body.encode()).hexdigest()}"}}':
             raise ValueError("its content is not that of its SHA-256")
         for place, number in found.pop(NOT_FINITE, {}).items():
-            _put(found, place.split("/"), float(number))
+            _put(found, place, float(number))
     return found
 
 
@@ -171,11 +171,15 @@ def _finite(content: Any, place: str, reasons: dict[str, str]) -> Any:
     return content
 
 
-def _put(content: Any, place: list[str], number: float) -> None:
-    *outer, last = [int(part) if part.isdigit() else part for part in place]
-    for part in outer:
-        content = content[part]
-    content[last] = number
+def _put(content: Any, place: str, number: float) -> None:
+    """Put a number into lists and dictionaries, whose keys may themselves have the stroke that divides places."""
+    fitting = [str(key) for key in (content if isinstance(content, dict) else range(len(content)))]
+    first = max((key for key in fitting if f"{place}/".startswith(f"{key}/")), key=len)
+    key, rest = first if isinstance(content, dict) else int(first), place[len(first) + 1 :]
+    if rest:
+        _put(content[key], rest, number)
+    else:
+        content[key] = number
 
 
 def file_digest(path: Path) -> str:

@@ -118,10 +118,6 @@ def _train(
 
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, data)
-    if is_main_process():
-        _prepare(config, folder, resume)
-        if config.is_own:
-            keep_about(folder.path, data.as_tensors("data"))
     batches = training_batches(data, config)
     start = time.time()
     best = BestEpoch(model, choose=config.validation > 0.0, task=data.task)
@@ -129,6 +125,10 @@ def _train(
     with quietly():
         callbacks = [*options.pop("callbacks", []), *early_stopping(data.task, config.patience)]
         trainer = trainer_of(folder, best, config.epochs, len(batches), done=done, callbacks=callbacks, **options)
+        if is_main_process():  # not before everything that is asked for was found usable: it removes an earlier run
+            _prepare(config, folder, resume)
+            if config.is_own:
+                keep_about(folder.path, data.as_tensors("data"))
         parts = [evaluation_batches(data, config, part) for part in data.evaluated]
         fit(trainer, module, batches, parts or None, folder.checkpoint if resume else None)
         best.restore()

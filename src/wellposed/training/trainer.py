@@ -17,6 +17,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -109,7 +110,7 @@ def trainer_of(
     }
     try:
         trainer = lightning.Trainer(max_epochs=epochs, default_root_dir=folder.path, **{**own, **options})
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise InputError(f"accelerator, devices or strategy: Lightning refuses them ({error})") from error
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise InputError(

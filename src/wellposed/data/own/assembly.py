@@ -185,6 +185,13 @@ def _data(tensors: Mapping[str, tuple[Tensor, Tensor]], name: str, learned: Task
     validation_x, validation_y = tensors.get("validation", (None, None))
     axes = (0, 2, 3) if train_x.ndim == 4 else (0,)
     mean, std = train_x.double().mean(axes), train_x.double().std(axes, correction=0)
+    faint = (std.float() > 0.0) & (std.float() <= torch.finfo(torch.float32).tiny)  # no float32 is one over these
+    if bool(faint.any()):
+        place = int(faint.nonzero()[0])
+        what = f"column {source.columns[place]!r}" if source.columns else f"channel or feature {place}"
+        raise DataError(
+            f"{name}: {what}: varies by {float(std[place]):.2g} only, too little for float32; write it in another unit"
+        )
     std = torch.where(std.float() > 0.0, std, 1.0)  # what never varies is only moved to zero
     kind = ImageData if train_x.ndim == 4 else VectorData
     return kind(

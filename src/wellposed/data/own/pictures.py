@@ -21,21 +21,21 @@ def read_pictures(path: Path, classes: tuple[str, ...]) -> tuple[dict[str, Sampl
     Args:
         path: has folders ``train``, and ``validation`` and ``test`` where there are such parts, with a sub-folder of image files
             for every class; or these sub-folders themselves. Images have one size; where all are grey, they get one channel, else
-            three.
-        classes: names of classes in their order; empty for those of the training part, sorted.
+            three. Hidden files are no images.
+        classes: names of classes in their order; empty for those of the training part, sorted, which must be there then.
 
     Raises:
         DataError: no images, images of several sizes, or one that cannot be read; the message names it.
         MissingExtraError: Pillow is not installed.
     """
-    roots = (
-        {part: path / part for part in _PARTS if (path / part).is_dir()}
-        if (path / "train").is_dir()
-        else {"train": path}
-    )
-    for entry in path.iterdir():
-        if (path / "train").is_dir() and entry.is_dir() and entry.name not in _PARTS and not entry.name.startswith("."):
-            raise DataError(f"{entry}: beside train there may be {', '.join(_PARTS[1:])} only")
+    inside = _folders(path)
+    others = [entry for entry in inside if entry.name not in _PARTS]
+    if (path / "train").is_dir() and others:
+        raise DataError(f"{others[0]}: beside train there may be {', '.join(_PARTS[1:])} only")
+    divided = bool(inside) and not others
+    roots = {part: path / part for part in _PARTS if (path / part).is_dir()} if divided else {"train": path}
+    if "train" not in roots and not classes:
+        raise DataError(f"{path}: has no folder train; put the images to train on there, a sub-folder for every class")
     found = {part: _files(root) for part, root in roots.items()}
     names = classes or tuple(sorted(found["train"]))
     for part, folders in found.items():
@@ -47,7 +47,8 @@ def read_pictures(path: Path, classes: tuple[str, ...]) -> tuple[dict[str, Sampl
     }
     pixels = {part: [_pixels(file) for file, _ in some] for part, some in files.items()}
     coloured = any((image != image[..., :1]).any() for images in pixels.values() for image in images)
-    first, size = files["train"][0][0], pixels["train"][0].shape
+    one = next(iter(roots))
+    first, size = files[one][0][0], pixels[one][0].shape
     for part, images in pixels.items():
         for (file, _), image in zip(files[part], images, strict=True):
             if image.shape != size:
@@ -64,11 +65,18 @@ def read_pictures(path: Path, classes: tuple[str, ...]) -> tuple[dict[str, Sampl
     return parts, names
 
 
+def _folders(root: Path) -> list[Path]:
+    """The sub-folders that are not hidden, in order."""
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
 def _files(root: Path) -> dict[str, list[Path]]:
     """Image files by the names of their classes, both in order."""
     found = {}
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+    for folder in _folders(root):
+        files = sorted(
+            file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+        )
         if not files:
             raise DataError(f"{folder}: has no images ({', '.join(_SUFFIXES)}); every sub-folder is a class")
         found[folder.name] = files

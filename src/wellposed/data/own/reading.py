@@ -53,7 +53,7 @@ def load_file(path: Path, *, task: str = "classification", target: str = "") -> 
         InputError: an argument does not belong to this kind of file.
     """
     parts, names = _parts(path, task, target, ())
-    source = Source(str(path), source_digest(path), names, columns=parts["train"].columns)
+    source = Source(str(path), source_digest(path), names, columns=parts["train"].columns if "train" in parts else ())
     return assembled(parts, name=path.name, task=task, source=source)
 
 
@@ -75,6 +75,8 @@ def load_to_evaluate(
     """
     parts, _ = _parts(path, "classification", target, tuple(names), tuple(columns))
     part = "test" if "test" in parts else "train"
+    if part not in parts:
+        raise DataError(f"{path}: has neither a test part nor a training part; needs x_test and y_test")
     x, y = tensors_of(parts[part], "classification")
     if classes is not None and int(y.max()) >= classes:
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,21 +130,28 @@ def _read(path: Path) -> _Table:
     Raises:
         DataError: there is none; the message says what to change.
     """
-    rows, lines = [], []
+    rows, lines, line = [], [], 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
+            reader = csv.reader(
+                stream, skipinitialspace=True, strict=True
+            )  # else an open quotation mark takes all rows after it
             for row in reader:
+                line = reader.line_num + 1
                 if row:
                     rows.append([text.strip() for text in row])
                     lines.append(reader.line_num)
     except UnicodeDecodeError as error:
-        mend = f"convert it, from Latin-1 by `iconv -f latin1 -t utf-8 {path.name} > utf-8-{path.name}`"
+        name, code = (
+            ("UTF-16", "utf-16") if error.object.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ("Latin-1", "latin1")
+        )
+        mend = f"convert it, from {name} by `iconv -f {code} -t utf-8 {path.name} > utf-8-{path.name}`"
         raise DataError(f"{path}: not in UTF-8 ({error.reason}, byte {error.start}); {mend}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a table that can be read") from error
     except csv.Error as error:
-        raise DataError(f"{path}: not a readable CSV table ({error}); write it again as CSV") from error
+        mend = "mend quotation marks there, or write the table again as CSV"
+        raise DataError(f"{path}: line {line} begins no readable row of CSV ({error}); {mend}") from error
     if len(rows) < 2:
         found = "one line only" if rows else "no lines"
         raise DataError(f"{path}: has {found}; needs a header and at least one row")
