@@ -204,7 +204,7 @@ def _table(table: Table, compare: bool) -> str:
             str(len(row.values)),
         ]
         cells += ([row.verdict or "–"] if has_published and compare else []) + ([row.remark] if has_remarks else [])
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 

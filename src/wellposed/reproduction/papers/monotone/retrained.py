@@ -14,12 +14,13 @@ from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
 
 TRAININGS = ((3, 1e-3), (10, 1e-3), (40, 1e-3), (15, 1e-2))  # epochs, peak of the learning rate
-DEPTHS = tuple(int(depth) for depth in deep.PUBLISHED)
+DEPTHS = (*(int(depth) for depth in deep.PUBLISHED), 14)
 MONOTONICITIES = (0.1, 0.5, 20.0)
 WIDTH = 40
 RATES = (1e-3, 3e-3)  # learning rates of networks that are trained to a margin
 IN_FIGURE_3 = (0.1, 0.5, 20.0)  # m
-DEEP = (10, 12, 14)  # linear maps
+EXPLICIT_IN_FIGURE_3 = (3, 10, 12, 14)  # linear maps
+EXPLICIT_RATES = (1e-3, 1e-2)
 
 
 def cells(quick: bool) -> list[Cell]:
@@ -44,7 +45,11 @@ def _to_margin() -> list[Cell]:
     settings = {**risk.extent(False), "seed": 0}
     monotone = {**settings, "steps": list(risk.STEPS)}
     return [
-        *(Cell(explicit_to_margin, {**settings, "depth": depth, "learning_rate": RATES[0]}) for depth in DEEP),
+        *(
+            Cell(explicit_to_margin, {**settings, "depth": depth, "learning_rate": rate})
+            for depth in EXPLICIT_IN_FIGURE_3
+            for rate in EXPLICIT_RATES
+        ),
         *(Cell(monotone_to_margin, {**monotone, "m": m, "learning_rate": rate}) for m in IN_FIGURE_3 for rate in RATES),
     ]
 
