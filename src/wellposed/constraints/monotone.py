@@ -109,9 +109,7 @@ class _FormedMonotone(StronglyMonotone):
     """
 
     def __init__(self, operator: Operator, m: float) -> None:
-        super().__init__(operator, m)
-        self._nominal = m
-        del self.m
+        self.operator, self._nominal = operator, m
 
     @cached_property
     def m(self) -> float:  # type: ignore[override]  # computed on demand: it needs numbers, not graph tensors

@@ -201,10 +201,7 @@ class _Loop:
         residual, bound, ratio = self.proof.errors(value, self.rtol, self.atol)
         worst = float(ratio.amax())
         if worst <= 1.0:
-            codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
-            steps = torch.full_like(codes, step, dtype=torch.int64)
-            self.outcome = Outcome(value, Report(codes, residual, steps, bound))
-            return True, 0.0
+            return self._end(step, value, residual, bound)
         return (False, worst) if worst < math.inf else self._look(step, None)
 
     def _look(self, step: int, candidates: Tensor | None, *, thorough: bool = True) -> tuple[bool, float]:
@@ -217,23 +214,28 @@ class _Loop:
         """
         image, residual, bound = self.iteration.judge(self.guarantee)
         limit = euclidean(image).mul_(self.rtol).add_(self.atol)
-        first = self.outcome is None and self.live_open is None
-        surely = first and _surely_within(bound, limit)
-        if not surely:
-            within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
-            if image.dtype == torch.float64:  # whose norms can underflow
-                within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
-        if surely or (first and bool(within.all())):  # the common end
-            codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
-            steps = torch.full_like(codes, step, dtype=torch.int64)
-            self.outcome = Outcome(image, Report(codes, residual, steps, None))
-            return True, 0.0
-        if not thorough and step < self.max_steps:
-            ratio = bound / limit
-            worst = float((ratio if self.live_open is None else ratio.where(self.live_open, 0.0)).amax())
-            if 1.0 < worst < math.inf:
-                return False, worst
+        ratio = bound / limit
+        if self.live_open is not None:
+            ratio = ratio.where(self.live_open, 0.0)
+        worst, most = torch.stack((ratio, limit)).amax(1).tolist()
+        all_open = self.outcome is None and self.live_open is None
+        if all_open and worst <= 1.0 and most < math.inf:  # the common end
+            return self._end(step, image, residual, None)
+        if not thorough and step < self.max_steps and 1.0 < worst < math.inf:
+            return False, worst
+        within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
+        if image.dtype == torch.float64:  # whose norms can underflow
+            within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
+        if all_open and bool(within.all()):  # zeros that may have no error
+            return self._end(step, image, residual, None)
         return self._sort_out(step, candidates, image, residual, bound, limit, within)
+
+    def _end(self, step: int, value: Tensor, residual: Tensor, bound: Tensor | None) -> tuple[bool, float]:
+        """All samples have converged at once."""
+        codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
+        steps = torch.full_like(codes, step, dtype=torch.int64)
+        self.outcome = Outcome(value, Report(codes, residual, steps, bound))
+        return True, 0.0
 
     def _sort_out(
         self, step: int, candidates: Tensor | None, image: Tensor, residual: Tensor, bound: Tensor, limit: Tensor,
@@ -309,14 +311,6 @@ class _Loop:
 def _on_host(numbers: Tensor | float) -> np.ndarray[Any, np.dtype[Any]]:
     """One number per sample, where operations on a few of them cost a fraction of torch's; float64."""
     return np.asarray(numbers.cpu() if isinstance(numbers, Tensor) else numbers, np.float64)
-
-
-def _surely_within(bound: Tensor, limit: Tensor) -> bool:
-    """Whether all bounds are within positive, finite limits, as far as it costs little to know."""
-    if bound.device.type != "cpu":
-        return False
-    found, most = bound.numpy(), limit.numpy()
-    return bool(((found <= most) & (most > 0.0) & (most < math.inf)).all())
 
 
 def _clamped_rate(new: float, old: float, steps: int) -> float:

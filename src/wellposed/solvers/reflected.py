@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -25,6 +24,7 @@ from wellposed.solvers.splitting import Splitting
 
 # Changes of iterates are taken to shrink by this share at least.
 _LEAST_SHRINKING = 1e-12
+_TINY = torch.finfo(torch.float64).tiny
 
 
 @checked_fields
@@ -110,14 +110,8 @@ class _ReflectedIteration(Iteration):
         J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
         """
         last, change = euclidean(self._u - self._before), euclidean(self._before - self._earlier)
-        tiny = torch.finfo(change.dtype).tiny
-        if last.device.type == "cpu":  # by numpy, whose small operations cost a fraction of torch's
-            new, old = last.numpy(), change.numpy()
-            with np.errstate(all="ignore"):
-                found = new * (new / np.maximum(old - new, _LEAST_SHRINKING * old + tiny))
-            return last, torch.from_numpy(found)
-        shrunk = (change - last).clamp_min(_LEAST_SHRINKING * change + tiny)
-        return last, last * (last / shrunk)
+        shrunk = torch.maximum(change - last, change * _LEAST_SHRINKING).add_(_TINY)
+        return last, torch.div(last, shrunk, out=shrunk).mul_(last)
 
     def predicted_rate(self) -> float:
         # Reflection preserves lengths or shortens them, so typical differences shrink by C's typical singular value.
