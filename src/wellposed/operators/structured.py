@@ -76,9 +76,10 @@ class StructuredOperator(Operator):
         return self._like(tensors, transposed=self._transposed)
 
     def _entry(self) -> Entry:
-        versions = tuple(version_of(tensor) for tensor in self.tensors)
+        tensors = self.tensors
+        versions = tuple([version_of(tensor) for tensor in tensors])
         if self._found is None or None in versions or self._found[0] != versions:
-            self._found = (versions, self._cache.entry(*(tensor.detach() for tensor in self.tensors)))
+            self._found = (versions, self._cache.entry(*[tensor.detach() for tensor in tensors]))
         return self._found[1]
 
     @override

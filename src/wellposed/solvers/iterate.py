@@ -38,7 +38,6 @@ _SPACING = 8
 _FIRST_DOUBLING = 16
 
 
-@torch.no_grad()
 def iterate(
     problem: Problem,
     solver: Solver,
@@ -68,7 +67,12 @@ def iterate(
     Raises:
         InputError: under ``torch.jit.trace``, which keeps the operations of one input for all.
     """
-    if torch.jit.is_tracing():
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            return iterate(
+                problem, solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=max_steps, proof=proof
+            )
+    if torch._C._is_tracing():
         raise InputError(
             "torch.jit.trace: would freeze the number of iterations that this input needs; trace "
             "wellposed.deployable(model, steps), or write a file by wellposed.export"
@@ -116,8 +120,10 @@ class _Loop:
         else:
             self._run_looking_when_due()
         assert self.outcome is not None  # every run ends in a look that finishes all
-        report = dataclasses.replace(self.outcome.report, algorithm=self.iteration.algorithm)
-        return Outcome(self.outcome.value, report)
+        report, algorithm = self.outcome.report, self.iteration.algorithm
+        if report.algorithm == algorithm:
+            return self.outcome
+        return Outcome(self.outcome.value, dataclasses.replace(report, algorithm=algorithm))
 
     def _blank(self) -> Outcome:
         """An outcome to be filled in as samples finish."""
@@ -234,7 +240,7 @@ class _Loop:
         """All samples have converged at once."""
         codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
         steps = torch.full_like(codes, step, dtype=torch.int64)
-        self.outcome = Outcome(value, Report(codes, residual, steps, bound))
+        self.outcome = Outcome(value, Report(codes, residual, steps, bound, self.iteration.algorithm))
         return True, 0.0
 
     def _sort_out(
