@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,10 @@ class ReLU(Activation):
     @override
     def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:
         return value.abs()
+
+    @override
+    def reflection(self, step: float | Tensor) -> Callable[[Tensor], Tensor]:
+        return torch.abs
 
     @override
     def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:

@@ -53,19 +53,20 @@ def in_precision_of(layer: nn.Module, x: Tensor) -> Tensor:
     Raises:
         InputError: it is no tensor.
     """
-    check(isinstance(x, Tensor), "x", type(x).__name__, "must be a torch.Tensor")
+    if not isinstance(x, Tensor):
+        check(False, "x", type(x).__name__, "must be a torch.Tensor")
     if not autocasts(x.device):
         return x
     return autocast_to(next((tensor.dtype for tensor in layer.parameters()), x.dtype), x)
 
 
-def check_start(z0: Tensor | None, expected: tuple[int, ...], dtype: torch.dtype) -> None:
+def check_start(z0: Tensor, expected: tuple[int, ...], dtype: torch.dtype) -> None:
     """Refuse a first iterate of another shape or dtype.
 
     Raises:
         InputError: with both.
     """
-    if z0 is not None and (tuple(z0.shape) != expected or z0.dtype != dtype):
+    if tuple(z0.shape) != expected or z0.dtype != dtype:
         raise InputError(
             f"z0: has shape {tuple(z0.shape)} and dtype {z0.dtype}; needs shape {expected} and dtype {dtype}"
         )

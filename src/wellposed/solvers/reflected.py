@@ -74,6 +74,7 @@ class _ReflectedIteration(Iteration):
         scaling = problem.operator.scaling
         self._alpha = alpha if scaling is None else alpha * scaling
         self._relaxation = relaxation
+        self._reflect = problem.activation.reflection(self._alpha)
         self._cayley = problem.operator.cayley(alpha)
         driven = problem.offset * self._alpha
         self._constant = self._cayley.affine(driven, driven)
@@ -86,9 +87,12 @@ class _ReflectedIteration(Iteration):
 
     def advance(self) -> None:
         self._earlier, self._before = self._before, self._u
-        reflected = self.problem.activation.reflect(self._u, self._alpha)
-        new = self._cayley.affine(reflected, self._constant)
+        new = self._cayley.affine(self._reflect(self._u), self._constant)
         self._u = new if self._relaxation == 1.0 else torch.lerp(self._u, new, self._relaxation)
+
+    def select(self, rows: Tensor) -> None:
+        super().select(rows)
+        self._reflect = self.problem.activation.reflection(self._alpha)
 
     def observe(self) -> Tensor:
         return self.problem.activation.resolvent(self._u, self._alpha)
