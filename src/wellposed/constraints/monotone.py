@@ -144,7 +144,11 @@ class _StateWeight(PositionalFunction):
 
     @staticmethod
     def forward(a: Tensor, b: Tensor, m: float) -> Tensor:
-        matrix = torch.addmm(b - b.t(), a.t(), a, alpha=-1.0)
+        skew = b - b.t().contiguous()  # of large matrices reading along columns takes several times as long
+        if torch._C._are_functorch_transforms_active():  # A may have more dimensions than B
+            matrix = torch.addmm(skew, a.t(), a, alpha=-1.0)
+        else:
+            matrix = skew.addmm_(a.t(), a, alpha=-1.0)
         matrix.diagonal().add_(1.0 - m)
         return matrix
 
@@ -156,7 +160,7 @@ class _StateWeight(PositionalFunction):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
         (a,) = ctx.saved_tensors
-        flipped = cotangent.t()
+        flipped = cotangent.t().contiguous()
         return torch.mm(a, cotangent + flipped).neg_(), cotangent - flipped, None
 
     @staticmethod
