@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -21,6 +22,10 @@ from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
+
+
+# From this size on AᵀA is formed in so many blocks of columns.
+_LARGE, _BLOCKS = 256, 4
 
 
 class StrongMonotonicity(SavedNumber, Constraint):
@@ -137,6 +142,21 @@ class _FormedMonotone(StronglyMonotone):
         )
 
 
+def _less_gram(matrix: Tensor, a: Tensor) -> Tensor:
+    """``matrix − AᵀA``, in its place; of large A every block above the diagonal is formed once for both sides."""
+    size = len(a)
+    blocks = _BLOCKS if size >= _LARGE else 1
+    edges = [size * block // blocks for block in range(blocks + 1)]
+    for first, last in itertools.pairwise(edges):
+        rows = a[:, first:last].t()
+        matrix[first:last, first:last].addmm_(rows, rows.t(), alpha=-1.0)
+        if last < size:
+            product = torch.mm(rows, a[:, last:])
+            matrix[first:last, last:].sub_(product)
+            matrix[last:, first:last].sub_(product.t())
+    return matrix
+
+
 class _StateWeight(PositionalFunction):
     """``W`` from A and B, with one product in either direction."""
 
@@ -148,7 +168,7 @@ class _StateWeight(PositionalFunction):
         if torch._C._are_functorch_transforms_active():  # A may have more dimensions than B
             matrix = torch.addmm(skew, a.t(), a, alpha=-1.0)
         else:
-            matrix = skew.addmm_(a.t(), a, alpha=-1.0)
+            matrix = _less_gram(skew, a)
         matrix.diagonal().add_(1.0 - m)
         return matrix
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.numerics.euclidean import euclidean, rowwise_where, working_norm
-from wellposed.solvers.base import Iteration, Solver
+from wellposed.numerics.euclidean import euclidean, rowwise_where, trusted_range, working_norm
+from wellposed.solvers.base import Iteration, Solver, distance_left
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.proof import Proof
 from wellposed.solvers.residual_loop import PATIENCE, ResidualLoop
@@ -34,6 +34,8 @@ _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
 _AIM = 0.7
 # While residuals are free they are measured at least this often.
 _SPACING = 8
+# Above these numbers limits are not touched by what underflows in squares.
+_TRUSTED = {dtype: trusted_range(dtype)[0] for dtype in (torch.float32, torch.float64)}
 # From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
 _FIRST_DOUBLING = 16
 
@@ -125,6 +127,11 @@ class _Loop:
             return self.outcome
         return Outcome(self.outcome.value, dataclasses.replace(report, algorithm=algorithm))
 
+    @property
+    def all_open(self) -> bool:
+        """Whether no sample has been finished or judged by itself."""
+        return self.outcome is None and self.live_open is None
+
     def _blank(self) -> Outcome:
         """An outcome to be filled in as samples finish."""
         batch, device = self.like.shape[0], self.like.device
@@ -200,15 +207,37 @@ class _Loop:
                 doubling *= 2
 
     def _look_or_prove(self, step: int, *, thorough: bool) -> tuple[bool, float]:
-        """As `_look` at all samples, by the proof where there is one and nothing is to be retired."""
-        if self.proof is None or thorough or self.outcome is not None:
+        """As `_look` at all samples, by the proof where there is one and nothing is to be retired, or by a glance."""
+        if thorough or self.outcome is not None:
             return self._look(step, None, thorough=thorough)
+        if self.proof is None:
+            with np.errstate(all="ignore"):
+                seen = self._glance(step)
+            return seen or self._look(step, None, thorough=False)
         value = self.iteration.observe()
         residual, bound, ratio = self.proof.errors(value, self.rtol, self.atol)
         worst = float(ratio.amax())
         if worst <= 1.0:
             return self._end(step, value, residual, bound)
         return (False, worst) if worst < math.inf else self._look(step, None)
+
+    def _glance(self, step: int) -> tuple[bool, float] | None:
+        """As `_look` at all samples, by norms in the working precision; None where these cannot tell."""
+        like, guarantee = self.like, self.guarantee
+        if guarantee is None or not guarantee.stops_by_changes or like.device.type != "cpu" or not self.all_open:
+            return None
+        changes = self.iteration.changes(working_norm)
+        if changes is None:
+            return None
+        value = self.iteration.observe()
+        left = distance_left(changes[0].numpy(), changes[1].numpy())
+        limit = working_norm(value).numpy() * self.rtol
+        limit += self.atol if isinstance(self.atol, float | int) else self.atol.numpy()
+        worst, least = np.maximum.reduce(left / limit), np.minimum.reduce(limit)
+        # What underflows in squares is far below such limits.
+        if not (least >= _TRUSTED[like.dtype] and np.add.reduce(limit) < math.inf and worst < math.inf):
+            return None
+        return self._end(step, value, changes[0], None) if worst <= 1.0 else (False, float(worst))
 
     def _look(self, step: int, candidates: Tensor | None, *, thorough: bool = True) -> tuple[bool, float]:
         """Judge the candidates (None: all) by their error bound and retire what is finished.
@@ -224,15 +253,14 @@ class _Loop:
         if self.live_open is not None:
             ratio = ratio.where(self.live_open, 0.0)
         worst, most = torch.stack((ratio, limit)).amax(1).tolist()
-        all_open = self.outcome is None and self.live_open is None
-        if all_open and worst <= 1.0 and most < math.inf:  # the common end
+        if self.all_open and worst <= 1.0 and most < math.inf:  # the common end
             return self._end(step, image, residual, None)
         if not thorough and step < self.max_steps and 1.0 < worst < math.inf:
             return False, worst
         within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
         if image.dtype == torch.float64:  # whose norms can underflow
             within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
-        if all_open and bool(within.all()):  # zeros that may have no error
+        if self.all_open and bool(within.all()):  # zeros that may have no error
             return self._end(step, image, residual, None)
         return self._sort_out(step, candidates, image, residual, bound, limit, within)
 

@@ -8,9 +8,11 @@ ReLU, R(u) = |u|, so a step is one matrix product and one absolute value. Dougla
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -18,13 +20,10 @@ from typing_extensions import override
 from wellposed.errors import checked_fields
 from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
-from wellposed.solvers.base import Iteration
+from wellposed.solvers.base import Iteration, distance_left
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
 
-# Changes of iterates are taken to shrink by this share at least.
-_LEAST_SHRINKING = 1e-12
-_TINY = torch.finfo(torch.float64).tiny
 
 
 @checked_fields
@@ -102,20 +101,19 @@ class _ReflectedIteration(Iteration):
         # factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
         value = self.observe()
         if guarantee is not None and guarantee.stops_by_changes:
-            return value, *self._changes()
+            last, before = self.changes(euclidean)
+            with np.errstate(all="ignore"):
+                left = torch.from_numpy(distance_left(last.cpu().numpy(), before.cpu().numpy()))
+            return value, last, left.to(last.device)
         through = self.problem.operator.affine(value, self.problem.offset)
         defect = self.problem.activation.defect(value, through, self._u, self._alpha)
         residual = euclidean(defect)
         return value, residual, residual if guarantee is None else guarantee.defect_bound(defect, residual)
 
-    def _changes(self) -> tuple[Tensor, Tensor]:
-        """The last change of u, and the distance to the limit if changes go on shrinking as they last did.
-
-        J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
-        """
-        last, change = euclidean(self._u - self._before), euclidean(self._before - self._earlier)
-        shrunk = torch.maximum(change - last, change * _LEAST_SHRINKING).add_(_TINY)
-        return last, torch.div(last, shrunk, out=shrunk).mul_(last)
+    @override
+    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        # J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
+        return norm(self._u - self._before), norm(self._before - self._earlier)
 
     def predicted_rate(self) -> float:
         # Reflection preserves lengths or shortens them, so typical differences shrink by C's typical singular value.
