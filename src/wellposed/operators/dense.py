@@ -131,7 +131,7 @@ class Dense(StructuredOperator):
 
         def root_mean_square() -> float:  # ‖I − W‖_F² = n − 2·tr W + ‖W‖_F², without forming I − W
             flat = entry.tensor.reshape(-1)
-            square = size - 2.0 * float(flat[:: size + 1].sum()) + float(torch.dot(flat, flat))
+            square = size - 2.0 * float(entry.tensor.trace()) + float(torch.dot(flat, flat))
             return (max(square, 0.0) / size) ** 0.5
 
         return entry.remembered("displacement", root_mean_square)
