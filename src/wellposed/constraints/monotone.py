@@ -23,7 +23,6 @@ from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
 
-
 # From this size on AᵀA is formed in so many blocks of columns.
 _LARGE, _BLOCKS = 256, 4
 
@@ -165,10 +164,8 @@ class _StateWeight(PositionalFunction):
     @staticmethod
     def forward(a: Tensor, b: Tensor, m: float) -> Tensor:
         skew = b - b.t().contiguous()  # of large matrices reading along columns takes several times as long
-        if torch._C._are_functorch_transforms_active():  # A may have more dimensions than B
-            matrix = torch.addmm(skew, a.t(), a, alpha=-1.0)
-        else:
-            matrix = _less_gram(skew, a)
+        batched = torch._C._are_functorch_transforms_active()  # A, but not B, may have one more dimension
+        matrix = torch.addmm(skew, a.t(), a, alpha=-1.0) if batched else _less_gram(skew, a)
         matrix.diagonal().add_(1.0 - m)
         return matrix
 

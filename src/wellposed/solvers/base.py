@@ -14,7 +14,6 @@ from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.solvers.problem import Problem
 
-
 Numbers = np.ndarray[Any, np.dtype[Any]]
 # Changes of iterates are taken to shrink by this share at least.
 _LEAST_SHRINKING = 1e-12

@@ -25,7 +25,6 @@ from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
 
 
-
 @checked_fields
 @dataclass(frozen=True)
 class PeacemanRachford(Splitting):
