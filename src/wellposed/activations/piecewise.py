@@ -43,7 +43,7 @@ class ReLU(Activation):
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor:
         # Not the sign alone: rounding may have put an output below zero. Comparing and converting takes several times as long.
-        return torch.relu(torch.sign(output))
+        return torch.relu(torch.sign(output.detach()))
 
     @override
     def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
