@@ -17,7 +17,7 @@ from wellposed.solvers.problem import Problem
 Numbers = np.ndarray[Any, np.dtype[Any]]
 # Changes of iterates are taken to shrink by this share at least.
 _LEAST_SHRINKING = 1e-12
-_TINY = float(np.finfo(np.float32).tiny)
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 class Iteration(ABC):
