@@ -48,6 +48,7 @@ def test_resolvent_solves_its_equation(name, step):
     w = (value - (1 - step) * result) / step
     torch.testing.assert_close(activation(w), result, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(activation.reflect(value, step), 2 * result - value, rtol=1e-12, atol=1e-12)
+    assert activation.reflection(step)(value).equal(activation.reflect(value, step))
     # Firmly nonexpansive, as a resolvent must be.
     gap, moved = value[1:] - value[:-1], result[1:] - result[:-1]
     assert (moved >= -1e-12).all()

@@ -209,3 +209,33 @@ def test_adjoint_of_a_sample_without_active_units(certified):
     assert (value == 0).all()
     assert (torch.autograd.grad(value.sum(), x)[0] == 0).all()
     assert all(report.converged.all() for report in solution.adjoint_reports)
+
+
+@pytest.mark.parametrize("size", [255, 257, 300])
+def test_large_state_weights_follow_the_formula_too(size):
+    constraint = Monotone(size, 0.4, dtype=torch.float64)
+    a, b = constraint.A.detach().numpy(), constraint.B.detach().numpy()
+    matrix = constraint.materialise()[0].dense()
+    np.testing.assert_allclose(matrix.detach().numpy(), 0.6 * np.eye(size) - a.T @ a + b - b.T, atol=1e-12)
+    cotangent = testing.randn(size, size, dtype=torch.float64)
+    matrix.backward(cotangent)
+    g = cotangent.numpy()
+    np.testing.assert_allclose(constraint.A.grad.numpy(), -a @ (g + g.T), atol=1e-10)
+    np.testing.assert_allclose(constraint.B.grad.numpy(), g - g.T, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1.0, 1e15])
+def test_forward_passes_and_gradients_are_as_exact_at_every_scale(scale):
+    torch.manual_seed(0)
+    layer = wp.MonDEQ(5, 30, bias=False, atol=0.0, dtype=torch.float32)
+    x = testing.randn(40, 5, dtype=torch.float32).mul_(scale).requires_grad_()
+    value = layer(x)
+    cotangent = testing.randn(40, 30, dtype=torch.float32) * scale
+    (found,) = torch.autograd.grad(value, x, cotangent)
+    accurate = wp.MonDEQ(5, 30, bias=False, rtol=1e-9, atol=0.0, dtype=torch.float64)
+    accurate.load_state_dict(layer.state_dict())
+    exact = x.detach().double().requires_grad_()
+    true = accurate(exact)
+    (gradient,) = torch.autograd.grad(true, exact, cotangent.double())
+    assert ((value - true).norm(dim=1) <= 1e-4 * true.norm(dim=1)).all()
+    assert ((found - gradient).norm(dim=1) <= 1e-3 * gradient.norm(dim=1)).double().mean() >= 0.95

@@ -92,15 +92,15 @@ def test_forward_passes_stop_at_typical_errors_long_before_the_bound_is_met(make
     torch.manual_seed(0)
     layer, x = make(), torch.rand(100, 30)
     with torch.no_grad():
-        found = layer._run(x, None, certified=False)
+        value, report, _ = layer._run(x, None, certified=False)
     operator = layer.materialise()[0].to(torch.float64)
     exact = AffineProblem(operator, layer.injection(x).detach().double(), layer.activation)
-    truth = newton(exact, found.value.double(), 100)[0]
+    truth = newton(exact, value.double(), 100)[0]
     limits = layer.tolerance.resolve(torch.float32)
-    apart, size = (found.value.double() - truth).norm(dim=1), truth.norm(dim=1)
+    apart, size = (value.double() - truth).norm(dim=1), truth.norm(dim=1)
     assert (apart <= limits[1] + limits[0] * size).double().mean() >= 0.99
     assert (apart <= 3.0 * (limits[1] + limits[0] * size)).all()
-    assert found.steps.max() < 80  # the proved bound needs more than 300, and then Newton's method
+    assert report.steps.max() < 80  # the proved bound needs more than 300, and then Newton's method
 
 
 def test_inactive_units_of_values_that_newton_finds_are_exactly_zero():

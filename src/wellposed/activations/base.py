@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -157,6 +158,10 @@ class Activation(ABC):
     def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:
         """Reflected resolvent ``2·resolvent(value) − value``."""
         return 2.0 * self.resolvent(value, step) - value
+
+    def reflection(self, step: float | Tensor) -> Callable[[Tensor], Tensor]:
+        """`reflect` at one step, for loops that call it many times."""
+        return lambda value: self.reflect(value, step)
 
     def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:
         """A δ, as small as is easily had, for which ``output`` is exactly σ(value + δ).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -240,6 +241,10 @@ class DiagonalLinear(Activation):
     @override
     def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:
         return self._scaled(step)[1] * value
+
+    @override
+    def reflection(self, step: float | Tensor) -> Callable[[Tensor], Tensor]:
+        return functools.partial(torch.mul, self._scaled(step)[1])
 
     @override
     def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,8 @@ class ReLU(Activation):
 
     @override
     def derivative_at_output(self, output: Tensor) -> Tensor:
-        return (output > 0).to(output.dtype)  # not the sign: rounding may have put an output below zero
+        # Not the sign alone: rounding may have put an output below zero. Comparing and converting takes several times as long.
+        return torch.relu(torch.sign(output.detach()))
 
     @override
     def slopes_between(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,6 +56,10 @@ class ReLU(Activation):
     @override
     def reflect(self, value: Tensor, step: float | Tensor) -> Tensor:
         return value.abs()
+
+    @override
+    def reflection(self, step: float | Tensor) -> Callable[[Tensor], Tensor]:
+        return torch.abs
 
     @override
     def defect(self, output: Tensor, value: Tensor, u: Tensor, step: float | Tensor) -> Tensor:

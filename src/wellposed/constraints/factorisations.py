@@ -21,7 +21,10 @@ _lock = threading.Lock()
 def factorisation_cache(module: nn.Module) -> FactorisationCache:
     """The factorisations of one module's weights; never part of its state, its copies or its pickles."""
     with _lock:
-        return _caches.setdefault(module, FactorisationCache())
+        known = _caches.get(module)
+        if known is None:
+            known = _caches[module] = FactorisationCache()
+        return known
 
 
 def formed_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -21,6 +22,9 @@ from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
+
+# From this size on AᵀA is formed in so many blocks of columns.
+_LARGE, _BLOCKS = 256, 4
 
 
 class StrongMonotonicity(SavedNumber, Constraint):
@@ -109,9 +113,7 @@ class _FormedMonotone(StronglyMonotone):
     """
 
     def __init__(self, operator: Operator, m: float) -> None:
-        super().__init__(operator, m)
-        self._nominal = m
-        del self.m
+        self.operator, self._nominal = operator, m
 
     @cached_property
     def m(self) -> float:  # type: ignore[override]  # computed on demand: it needs numbers, not graph tensors
@@ -139,6 +141,21 @@ class _FormedMonotone(StronglyMonotone):
         )
 
 
+def _less_gram(matrix: Tensor, a: Tensor) -> Tensor:
+    """``matrix − AᵀA``, in its place; of large A every block above the diagonal is formed once for both sides."""
+    size = len(a)
+    blocks = _BLOCKS if size >= _LARGE else 1
+    edges = [size * block // blocks for block in range(blocks + 1)]
+    for first, last in itertools.pairwise(edges):
+        rows = a[:, first:last].t()
+        matrix[first:last, first:last].addmm_(rows, rows.t(), alpha=-1.0)
+        if last < size:
+            product = torch.mm(rows, a[:, last:])
+            matrix[first:last, last:].sub_(product)
+            matrix[last:, first:last].sub_(product.t())
+    return matrix
+
+
 class _StateWeight(PositionalFunction):
     """``W`` from A and B, with one product in either direction."""
 
@@ -146,7 +163,9 @@ class _StateWeight(PositionalFunction):
 
     @staticmethod
     def forward(a: Tensor, b: Tensor, m: float) -> Tensor:
-        matrix = torch.addmm(b - b.t(), a.t(), a, alpha=-1.0)
+        skew = b - b.t().contiguous()  # of large matrices reading along columns takes several times as long
+        batched = torch._C._are_functorch_transforms_active()  # A, but not B, may have one more dimension
+        matrix = torch.addmm(skew, a.t(), a, alpha=-1.0) if batched else _less_gram(skew, a)
         matrix.diagonal().add_(1.0 - m)
         return matrix
 
@@ -158,7 +177,7 @@ class _StateWeight(PositionalFunction):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
         (a,) = ctx.saved_tensors
-        flipped = cotangent.t()
+        flipped = cotangent.t().contiguous()
         return torch.mm(a, cotangent + flipped).neg_(), cotangent - flipped, None
 
     @staticmethod

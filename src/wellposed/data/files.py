@@ -96,4 +96,6 @@ def readable(path: Path, kind: str, mend: str) -> Iterator[None]:
         raise
     except Exception as error:  # broken files fail in many ways
         said = " ".join(str(error).split())[:200]
+        if "pickle" in said:  # numpy's advice would run code out of the file
+            said = "no arrays"
         raise DataError(f"{path}: not {kind} ({type(error).__name__}: {said}); {mend}") from error

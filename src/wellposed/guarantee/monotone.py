@@ -134,6 +134,9 @@ class ByChanges(StronglyMonotone):
 
     stops_by_changes = True
 
+    def __init__(self, operator: Operator, m: float) -> None:  # at every solve, of numbers that were checked before
+        self.operator, self.m = operator, m
+
 
 class ProvedMonotone(StronglyMonotone):
     """Strong monotonicity with the constant that can be proved for the stored numbers, worked out when it is needed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import is_not
 
 import torch
 from torch import Tensor
@@ -43,8 +44,9 @@ class AffineEquation(Equation):
         exact_offset: see `certify`.
         known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
-        algorithms: where forward passes leave what ran.
+        reports: where forward passes leave how their solves went.
         evaluations: none, as backward passes need none.
+        formed: W as it was last made of given tensors, which a backward pass with the same ones takes with its factorisation.
     """
 
     operator: Operator
@@ -54,13 +56,18 @@ class AffineEquation(Equation):
     exact_offset: Callable[[], ExactOffset] | None = None
     known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
-    algorithms: list[str] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+    formed: list[Operator] = field(default_factory=list)
 
     def _parts(self, tensors: Sequence[Tensor]) -> tuple[Operator, Tensor, Activation]:
         count = len(self.operator.tensors)
         activation = self.activation.rebuild(tuple(tensors[count + 1 :]))
-        return self.operator.rebuild(tuple(tensors[:count])), tensors[count], activation
+        if torch.is_grad_enabled():  # what was formed without a graph has none
+            return self.operator.rebuild(tuple(tensors[:count])), tensors[count], activation
+        if not self.formed or any(map(is_not, self.formed[0].tensors, tensors)):
+            self.formed[:] = [self.operator.rebuild(tuple(tensors[:count]))]
+        return self.formed[0], tensors[count], activation
 
     @override
     def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
@@ -96,7 +103,7 @@ class AffineEquation(Equation):
         diagonal = DiagonalLinear(slopes, binary=activation.binary_slopes)
         return AffineEquation(
             operator=operator, activation=diagonal, guarantee=guarantee, settings=settings,
-            adjoint_reports=self.adjoint_reports,
+            adjoint_reports=self.adjoint_reports, formed=[operator],
         )  # fmt: skip
 
     @override

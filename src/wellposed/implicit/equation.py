@@ -29,7 +29,7 @@ class Equation(ABC):
 
     settings: Settings
     adjoint_reports: list[Report]
-    algorithms: list[str]
+    reports: list[Report]
     evaluations: list[Evaluation]
 
     @abstractmethod
@@ -93,8 +93,13 @@ class Equation(ABC):
         gradient = self.settings.gradient
         tracked = torch.is_grad_enabled() or any_wrapped(tensors)
         if gradient.is_implicit and tracked:
-            value, codes, residual, steps, bound = Implicit.apply(self, start, *tensors)
-            report = Report(codes, residual, steps, bound if self.settings.certified else None, self.algorithms[-1])
+            if torch._C._are_functorch_transforms_active():
+                value, codes, residual, steps, bound = Implicit.apply(self, start, *tensors)
+                known = bound if self.settings.certified else None
+                report = Report(codes, residual, steps, known, self.reports[-1].algorithm)
+            else:
+                value = ImplicitValue.apply(self, start, *tensors)
+                report = self.reports[-1]
         else:
             plain = [tensor.detach() for tensor in tensors]
             outcome = self.solve(None if start is None else start.detach(), plain)
@@ -114,9 +119,7 @@ class Implicit(PositionalFunction):
     @staticmethod
     @override
     def forward(equation: Equation, start: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
-        outcome = equation.refined(equation.solve(start, tensors), tensors)
-        equation.algorithms.append(outcome.report.algorithm)
-        return _outputs(outcome)
+        return _outputs(_solved(equation, start, tensors))
 
     @staticmethod
     @override
@@ -154,6 +157,32 @@ class Implicit(PositionalFunction):
         return outputs, (0,) * len(outputs)
 
 
+class ImplicitValue(Implicit):
+    """`Implicit` with the value as its only output, for calls outside of transforms."""
+
+    @staticmethod
+    @override
+    def forward(equation: Equation, start: Tensor | None, *tensors: Tensor) -> Tensor:  # type: ignore[override]
+        return _solved(equation, start, tensors).value
+
+    @staticmethod
+    @override
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # type: ignore[override]
+        Implicit.setup_context(ctx, inputs, (output,))
+
+    @staticmethod
+    @override
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return Implicit.jvp(ctx, *tangents)[0]
+
+
+def _solved(equation: Equation, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
+    """The outcome of an equation that may be differentiated, whose report it keeps."""
+    outcome = equation.refined(equation.solve(start, tensors), tensors)
+    equation.reports.append(outcome.report)
+    return outcome
+
+
 def settled(value: Tensor, batch_dims: int = 1) -> Outcome:
     """The outcome for a value that was found before, when it was judged; of its error nothing is said again."""
     codes = torch.zeros(value.shape[:batch_dims], dtype=torch.int8, device=value.device)
@@ -169,7 +198,7 @@ def _outputs(outcome: Outcome) -> tuple[Tensor, ...]:
 
 def any_wrapped(tensors: Sequence[Tensor]) -> bool:
     """Whether any tensor belongs to a ``torch.func`` transform."""
-    return any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors)
+    return any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
 
 
 def solve_problem(

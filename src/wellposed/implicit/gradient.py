@@ -140,6 +140,7 @@ class Unrolled(Gradient):
 
 
 _COTANGENT_SHARE = 0.1
+_EXACT = Exact()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ class Settings:
             tolerance=Tolerance(rtol=rtol, atol=0.0),
             max_steps=self.max_steps if wanted.max_steps is None else wanted.max_steps,
             on_failure=self.on_failure,
-            gradient=Exact(),
+            gradient=_EXACT,
             certified=self.certified,
             continued=self.continued if wanted.solver is None else False,
             offset_share=_COTANGENT_SHARE,

@@ -22,10 +22,12 @@ def lift_of(cotangent: Tensor) -> Tensor | None:
     None where it is one for every sample, as far as it costs little to know.
     """
     low, lift = _LOW.get(cotangent.dtype, 0.0), _LIFT.get(cotangent.dtype, 1.0)
-    with torch.no_grad():
-        plain = cotangent.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(cotangent)
-        if plain and cotangent.numel() and working_norm(cotangent).numpy().min() >= low * cotangent[0].numel() ** 0.5:
+    plain = cotangent.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(cotangent)
+    if plain and cotangent.numel():
+        least = float(working_norm(cotangent.detach()).amin())
+        if least >= low * (cotangent.numel() / len(cotangent)) ** 0.5:
             return None  # a row's largest entry is its norm over √n or more, and underflow makes that norm smaller
+    with torch.no_grad():
         largest = torch.linalg.vector_norm(cotangent.detach().flatten(1), math.inf, dim=1)
         plain = largest.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(largest)
         if plain and largest.numel() and float(largest.amin()) >= low:

@@ -46,7 +46,7 @@ class MapEquation(Equation):
         linear: the function is affine in the state, with its first argument for an offset, as in adjoint equations.
         known: the solution, if it was found before.
         adjoint_reports: where backward passes leave how their solves went.
-        algorithms: where forward passes leave what ran.
+        reports: where forward passes leave how their solves went.
         evaluations: where a forward pass leaves its evaluation for backward passes, if it has one for them.
     """
 
@@ -59,7 +59,7 @@ class MapEquation(Equation):
     linear: bool = False
     known: Tensor | None = None
     adjoint_reports: list[Report] = field(default_factory=list)
-    algorithms: list[str] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
 
     def _problem(self, lead: torch.Size, tensors: Sequence[Tensor]) -> MapProblem:

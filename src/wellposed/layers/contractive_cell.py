@@ -148,7 +148,8 @@ class ContractiveCell(ImplicitLayer):
             raise InputError(f"dtype={weight.dtype}: equilibria need float32 or float64 weights")
         if x.dtype != weight.dtype:
             raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
-        check_start(z0, (*x.shape[: x.ndim - len(self.input_shape)], *self.state_shape), x.dtype)
+        if z0 is not None:
+            check_start(z0, (*x.shape[: x.ndim - len(self.input_shape)], *self.state_shape), x.dtype)
         with full_precision(x.device):
             return self._solve_in(x, z0, dtype, guarantee, settings, known)
 

@@ -28,7 +28,7 @@ from wellposed.numerics.outward import next_up
 from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers import solver_for
 from wellposed.solvers.a_posteriori import ExactOffset
-from wellposed.solvers.solution import Solution
+from wellposed.solvers.solution import Report, Solution
 
 # By how many units in the last place, of its bound and of its size, an input map may differ from what its numbers say, before it
 # is taken to compute something else; a guess, which no proof rests on.
@@ -133,11 +133,11 @@ class Equilibrium(ConstrainedLayer):
     @override
     @uncompiled
     def state(self, x: Tensor) -> Tensor:
-        return self._run(x, None, certified=False).value
+        return self._run(x, None, certified=False)[0]
 
     @override
     def state_again(self, x: Tensor, known: Tensor) -> Tensor:
-        return self._run(x, None, certified=False, known=known if self.gradient.is_implicit else None).value
+        return self._run(x, None, certified=False, known=known if self.gradient.is_implicit else None)[0]
 
     @override
     @checked_options
@@ -153,27 +153,35 @@ class Equilibrium(ConstrainedLayer):
             x: shape (*, *input_shape).
             z0: first iterate of shape (*, *state_shape), to warm-start from a nearby solution.
         """
-        return self._run(x, z0, certified=True)
+        return self._solution(x, z0, sharpened=False)
 
     @override
     @uncompiled
     def sharpened(self, x: Tensor) -> Solution[Tensor]:
-        return self._run(x, None, certified=True, sharpened=True)
+        return self._solution(x, None, sharpened=True)
+
+    def _solution(self, x: Tensor, z0: Tensor | None, *, sharpened: bool) -> Solution[Tensor]:
+        """What `_run` finds, arranged in the batch shape of the input."""
+        value, report, adjoint_reports = self._run(x, z0, certified=True, sharpened=sharpened)
+        report = report.reshape(value.shape[: value.ndim - len(self.state_shape)])
+        return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=adjoint_reports)
 
     def _run(
         self, x: Tensor, z0: Tensor | None, *, certified: bool, sharpened: bool = False, known: Tensor | None = None
-    ) -> Solution[Tensor]:
-        x = in_precision_of(self, x)
-        check_samples(x, self.input_shape)
-        lead = x.shape[: x.ndim - len(self.input_shape)]
-        stored = self.injection.stored
+    ) -> tuple[Tensor, Report, list[Report]]:
+        """The equilibrium, how the solve went, sample after sample, and where backward passes leave how theirs did."""
+        x, injection = in_precision_of(self, x), self.injection
+        shape, stored = injection.input_shape, injection.stored
+        check_samples(x, shape)
         check_numbers(x, stored)
-        check_start(z0, (*lead, *self.state_shape), stored.dtype)
+        lead = x.shape[: x.ndim - len(shape)]
+        if z0 is not None:
+            check_start(z0, (*lead, *self.state_shape), stored.dtype)
         with full_precision(x.device):
-            rows = x.reshape(-1, *self.input_shape)
+            rows = x if len(lead) == 1 else x.reshape(-1, *shape)
             operator, guarantee = self.materialise()
             proved = certified and guarantee is not None
-            offset, exact = self._offset(rows, once=not sharpened) if proved else (self.injection(rows), None)
+            offset, exact = self._offset(rows, once=not sharpened) if proved else (injection(rows), None)
             settings = Settings(
                 solver=self.solver or solver_for(guarantee),
                 tolerance=self.tolerance,
@@ -201,12 +209,7 @@ class Equilibrium(ConstrainedLayer):
             except InputError:
                 diagnose(self, x, offset)  # knows the parameter's name, if it is a matter of NaN or infinity
                 raise
-        if len(lead) == 1:
-            return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=equation.adjoint_reports)
-        shaped = value.reshape(*lead, *self.state_shape)
-        return Solution(
-            *report.reshape(lead).fields(), report.algorithm, value=shaped, adjoint_reports=equation.adjoint_reports
-        )
+        return value if len(lead) == 1 else value.reshape(*lead, *self.state_shape), report, equation.adjoint_reports
 
     def _offset(self, rows: Tensor, *, once: bool) -> tuple[Tensor, Callable[[], ExactOffset]]:
         """U x + b in the working precision, and what gives it in float64 with its error.

@@ -63,7 +63,8 @@ def check_tensor(x: Any) -> None:
     Raises:
         InputError: with their type.
     """
-    check(isinstance(x, Tensor), "x", type(x).__name__, "must be a torch.Tensor")
+    if not isinstance(x, Tensor):  # naming the type takes longer than telling it
+        raise InputError(f"x={type(x).__name__!r}: must be a torch.Tensor")
 
 
 def in_precision_of(layer: nn.Module, x: Tensor) -> Tensor:
@@ -83,13 +84,13 @@ def check_shape(argument: str, value: Tensor, shape: tuple[int, ...]) -> None:
     check(tuple(value.shape) == shape, argument, value, f"must have shape {shape}")
 
 
-def check_start(z0: Tensor | None, expected: tuple[int, ...], dtype: torch.dtype) -> None:
+def check_start(z0: Tensor, expected: tuple[int, ...], dtype: torch.dtype) -> None:
     """Refuse a first iterate of another shape or dtype.
 
     Raises:
         InputError: with both.
     """
-    if z0 is not None and (tuple(z0.shape) != expected or z0.dtype != dtype):
+    if tuple(z0.shape) != expected or z0.dtype != dtype:
         raise InputError(
             f"z0: has shape {tuple(z0.shape)} and dtype {z0.dtype}; needs shape {expected} and dtype {dtype}"
         )

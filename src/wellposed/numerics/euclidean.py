@@ -17,6 +17,8 @@ def euclidean(value: Tensor) -> Tensor:
     float64 whose squares underflow are multiplied by a power of two first. What a flush of subnormal numbers to zero loses is
     below `underflow`.
     """
+    if value.ndim == 2 and value.dtype == torch.float32 and value.shape[1] < _WIDE and value.stride(1) == 1:
+        return torch.linalg.vector_norm(value, dim=1, dtype=torch.float64)  # the common case: nothing to look at
     value = _rows(value)
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(value)
     plain = value.device.type == "cpu" and not wrapped  # where looking at numbers costs little

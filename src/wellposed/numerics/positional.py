@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch._C._functorch import unwrap_if_dead
 from torch.autograd import Function
 
 
@@ -20,4 +22,5 @@ class PositionalFunction(Function):
         """As `torch.autograd.Function.apply`, for positional arguments."""
         if torch._C._are_functorch_transforms_active():
             return super().apply(*args)
-        return super(Function, cls).apply(*torch._functorch.utils.unwrap_dead_wrappers(args))  # type: ignore[misc]  # defined in C
+        alive = [unwrap_if_dead(given) if isinstance(given, Tensor) else given for given in args]
+        return super(Function, cls).apply(*alive)  # type: ignore[misc]  # defined in C

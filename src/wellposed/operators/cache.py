@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+Numbers = np.ndarray[Any, np.dtype[Any]]
 
 _KEPT = 2
 
@@ -28,6 +29,7 @@ class Entry:
 
     def __init__(self, tensors: tuple[Tensor, ...]) -> None:
         self.tensors = tuple(tensor.clone() for tensor in tensors)
+        self._numbers = [_numbers_of(tensor) for tensor in self.tensors]
         self._remembered: dict[Hashable, Any] = {}
 
     @property
@@ -35,12 +37,25 @@ class Entry:
         """The first copy."""
         return self.tensors[0]
 
-    def holds(self, tensors: tuple[Tensor, ...]) -> bool:
-        """Whether these are the same numbers."""
-        return len(tensors) == len(self.tensors) and all(
-            kept.dtype == given.dtype and kept.device == given.device and _same_numbers(kept, given)
-            for kept, given in zip(self.tensors, tensors, strict=True)
-        )
+    def holds(self, tensors: tuple[Tensor, ...], numbers: list[Numbers | None]) -> bool:
+        """Whether these are the same numbers.
+
+        Args:
+            tensors: of any shapes.
+            numbers: their numbers, as far as they can be had.
+        """
+        if len(tensors) != len(self.tensors):
+            return False
+        for kept, given, one, other in zip(self.tensors, tensors, self._numbers, numbers, strict=True):
+            if kept.dtype != given.dtype or kept.device != given.device or kept.shape != given.shape:
+                return False
+            if one is None or other is None:
+                if not torch.equal(kept, given):
+                    return False
+            # torch.equal compares number by number, which takes four times as long. Of changed weights the first mostly differs.
+            elif one.size and (one.item(0) != other.item(0) or not (one == other).all()):
+                return False
+        return True
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._remembered
@@ -53,14 +68,12 @@ class Entry:
         return known[key]
 
 
-def _same_numbers(kept: Tensor, given: Tensor) -> bool:
-    """Whether two tensors of one dtype on one device are of the same shape and hold the same numbers."""
-    readable = kept.device.type == "cpu" and kept.dtype in (torch.float32, torch.float64)
-    if readable and not any(map(torch._C._functorch.is_functorch_wrapped_tensor, (kept, given))):
-        # torch.equal compares number by number, which takes four times as long. Changed weights mostly differ in the first row.
-        one, other = kept.resolve_neg().numpy(), given.resolve_neg().numpy()
-        return np.array_equal(one[:1], other[:1]) and np.array_equal(one, other) if one.ndim else one == other
-    return torch.equal(kept, given)
+def _numbers_of(tensor: Tensor) -> Numbers | None:
+    """The numbers of a real tensor on the CPU, without copying them; None of others."""
+    readable = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+    if readable and not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return tensor.resolve_neg().numpy()
+    return None
 
 
 class FactorisationCache:
@@ -80,8 +93,9 @@ class FactorisationCache:
 
     def entry(self, *tensors: Tensor) -> Entry:
         """The entry of these numbers, new if they were not seen recently."""
+        numbers = [_numbers_of(tensor) for tensor in tensors]
         for entry in self._entries:
-            if entry.holds(tensors):
+            if entry.holds(tensors, numbers):
                 return entry
         entry = Entry(tensors)
         self._entries = (entry, *self._entries[: _KEPT - 1])

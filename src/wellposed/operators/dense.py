@@ -127,10 +127,14 @@ class Dense(StructuredOperator):
 
     @override
     def displacement_norm_estimate(self) -> float:
-        size = self._matrix.shape[0]
-        # ‖I − W‖_F² = n − 2·tr W + ‖W‖_F², without forming I − W.
-        square = size - 2.0 * self.trace() + self._square_norm()
-        return (max(square, 0.0) / size) ** 0.5
+        entry, size = self._entry(), self._matrix.shape[0]
+
+        def root_mean_square() -> float:  # ‖I − W‖_F² = n − 2·tr W + ‖W‖_F², without forming I − W
+            flat = entry.tensor.reshape(-1)
+            square = size - 2.0 * float(entry.tensor.trace()) + float(torch.dot(flat, flat))
+            return (max(square, 0.0) / size) ** 0.5
+
+        return entry.remembered("displacement", root_mean_square)
 
     @override
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:

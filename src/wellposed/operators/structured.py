@@ -45,7 +45,7 @@ class StructuredOperator(Operator):
     def __init__(self, cache: FactorisationCache | None, *, transposed: bool) -> None:
         self._cache = FactorisationCache() if cache is None else cache
         self._transposed = transposed
-        self._found: tuple[tuple[int | None, ...], Entry] | None = None
+        self._found: tuple[list[int | None], Entry] | None = None
 
     @abstractmethod
     def _like(self, tensors: tuple[Tensor, ...], *, transposed: bool) -> Self:
@@ -76,9 +76,10 @@ class StructuredOperator(Operator):
         return self._like(tensors, transposed=self._transposed)
 
     def _entry(self) -> Entry:
-        versions = tuple(version_of(tensor) for tensor in self.tensors)
-        if self._found is None or None in versions or self._found[0] != versions:
-            self._found = (versions, self._cache.entry(*(tensor.detach() for tensor in self.tensors)))
+        tensors = self.tensors
+        versions = [version_of(tensor) for tensor in tensors]
+        if self._found is None or self._found[0] != versions or None in versions:
+            self._found = (versions, self._cache.entry(*[tensor.detach() for tensor in tensors]))
         return self._found[1]
 
     @override

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.numerics.euclidean import euclidean, rowwise_where, working_norm
-from wellposed.solvers.base import Iteration, Solver
+from wellposed.numerics.euclidean import euclidean, rowwise_where, trusted_range, working_norm
+from wellposed.solvers.base import Iteration, Solver, distance_left
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.proof import Proof
 from wellposed.solvers.residual_loop import PATIENCE, ResidualLoop
@@ -34,11 +34,12 @@ _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
 _AIM = 0.7
 # While residuals are free they are measured at least this often.
 _SPACING = 8
+# Above these numbers limits are not touched by what underflows in squares.
+_TRUSTED = {dtype: trusted_range(dtype)[0] for dtype in (torch.float32, torch.float64)}
 # From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
 _FIRST_DOUBLING = 16
 
 
-@torch.no_grad()
 def iterate(
     problem: Problem,
     solver: Solver,
@@ -68,7 +69,12 @@ def iterate(
     Raises:
         InputError: under ``torch.jit.trace``, which keeps the operations of one input for all.
     """
-    if torch.jit.is_tracing():
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            return iterate(
+                problem, solver, guarantee, start, like, rtol=rtol, atol=atol, max_steps=max_steps, proof=proof
+            )
+    if torch._C._is_tracing():
         raise InputError(
             "torch.jit.trace: would freeze the number of iterations that this input needs; trace "
             "wellposed.deployable(model, steps), or write a file by wellposed.export"
@@ -116,8 +122,15 @@ class _Loop:
         else:
             self._run_looking_when_due()
         assert self.outcome is not None  # every run ends in a look that finishes all
-        report = dataclasses.replace(self.outcome.report, algorithm=self.iteration.algorithm)
-        return Outcome(self.outcome.value, report)
+        report, algorithm = self.outcome.report, self.iteration.algorithm
+        if report.algorithm == algorithm:
+            return self.outcome
+        return Outcome(self.outcome.value, dataclasses.replace(report, algorithm=algorithm))
+
+    @property
+    def all_open(self) -> bool:
+        """Whether no sample has been finished or judged by itself."""
+        return self.outcome is None and self.live_open is None
 
     def _blank(self) -> Outcome:
         """An outcome to be filled in as samples finish."""
@@ -194,18 +207,37 @@ class _Loop:
                 doubling *= 2
 
     def _look_or_prove(self, step: int, *, thorough: bool) -> tuple[bool, float]:
-        """As `_look` at all samples, by the proof where there is one and nothing is to be retired."""
-        if self.proof is None or thorough or self.outcome is not None:
+        """As `_look` at all samples, by the proof where there is one and nothing is to be retired, or by a glance."""
+        if thorough or self.outcome is not None:
             return self._look(step, None, thorough=thorough)
+        if self.proof is None:
+            with np.errstate(all="ignore"):
+                seen = self._glance(step)
+            return seen or self._look(step, None, thorough=False)
         value = self.iteration.observe()
         residual, bound, ratio = self.proof.errors(value, self.rtol, self.atol)
         worst = float(ratio.amax())
         if worst <= 1.0:
-            codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
-            steps = torch.full_like(codes, step, dtype=torch.int64)
-            self.outcome = Outcome(value, Report(codes, residual, steps, bound))
-            return True, 0.0
+            return self._end(step, value, residual, bound)
         return (False, worst) if worst < math.inf else self._look(step, None)
+
+    def _glance(self, step: int) -> tuple[bool, float] | None:
+        """As `_look` at all samples, by norms in the working precision; None where these cannot tell."""
+        like, guarantee = self.like, self.guarantee
+        if guarantee is None or not guarantee.stops_by_changes or like.device.type != "cpu" or not self.all_open:
+            return None
+        changes = self.iteration.changes(working_norm)
+        if changes is None:
+            return None
+        value = self.iteration.observe()
+        left = distance_left(changes[0].numpy(), changes[1].numpy())
+        limit = working_norm(value).numpy() * self.rtol
+        limit += self.atol if isinstance(self.atol, float | int) else self.atol.numpy()
+        worst, least = np.maximum.reduce(left / limit), np.minimum.reduce(limit)
+        # What underflows in squares is far below such limits.
+        if not (least >= _TRUSTED[like.dtype] and np.add.reduce(limit) < math.inf and worst < math.inf):
+            return None
+        return self._end(step, value, changes[0], None) if worst <= 1.0 else (False, float(worst))
 
     def _look(self, step: int, candidates: Tensor | None, *, thorough: bool = True) -> tuple[bool, float]:
         """Judge the candidates (None: all) by their error bound and retire what is finished.
@@ -217,23 +249,27 @@ class _Loop:
         """
         image, residual, bound = self.iteration.judge(self.guarantee)
         limit = euclidean(image).mul_(self.rtol).add_(self.atol)
-        first = self.outcome is None and self.live_open is None
-        surely = first and _surely_within(bound, limit)
-        if not surely:
-            within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
-            if image.dtype == torch.float64:  # whose norms can underflow
-                within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
-        if surely or (first and bool(within.all())):  # the common end
-            codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
-            steps = torch.full_like(codes, step, dtype=torch.int64)
-            self.outcome = Outcome(image, Report(codes, residual, steps, None))
-            return True, 0.0
-        if not thorough and step < self.max_steps:
-            ratio = bound / limit
-            worst = float((ratio if self.live_open is None else ratio.where(self.live_open, 0.0)).amax())
-            if 1.0 < worst < math.inf:
-                return False, worst
+        ratio = bound / limit
+        if self.live_open is not None:
+            ratio = ratio.where(self.live_open, 0.0)
+        worst, most = torch.stack((ratio, limit)).amax(1).tolist()
+        if self.all_open and worst <= 1.0 and most < math.inf:  # the common end
+            return self._end(step, image, residual, None)
+        if not thorough and step < self.max_steps and 1.0 < worst < math.inf:
+            return False, worst
+        within = bound <= limit.nan_to_num_(posinf=-1.0)  # infinity is not within infinity
+        if image.dtype == torch.float64:  # whose norms can underflow
+            within &= (limit > 0.0) | (image == 0).flatten(1).all(1)
+        if self.all_open and bool(within.all()):  # zeros that may have no error
+            return self._end(step, image, residual, None)
         return self._sort_out(step, candidates, image, residual, bound, limit, within)
+
+    def _end(self, step: int, value: Tensor, residual: Tensor, bound: Tensor | None) -> tuple[bool, float]:
+        """All samples have converged at once."""
+        codes = torch.zeros_like(residual, dtype=torch.int8)  # the code of CONVERGED
+        steps = torch.full_like(codes, step, dtype=torch.int64)
+        self.outcome = Outcome(value, Report(codes, residual, steps, bound, self.iteration.algorithm))
+        return True, 0.0
 
     def _sort_out(
         self, step: int, candidates: Tensor | None, image: Tensor, residual: Tensor, bound: Tensor, limit: Tensor,
@@ -309,14 +345,6 @@ class _Loop:
 def _on_host(numbers: Tensor | float) -> np.ndarray[Any, np.dtype[Any]]:
     """One number per sample, where operations on a few of them cost a fraction of torch's; float64."""
     return np.asarray(numbers.cpu() if isinstance(numbers, Tensor) else numbers, np.float64)
-
-
-def _surely_within(bound: Tensor, limit: Tensor) -> bool:
-    """Whether all bounds are within positive, finite limits, as far as it costs little to know."""
-    if bound.device.type != "cpu":
-        return False
-    found, most = bound.numpy(), limit.numpy()
-    return bool(((found <= most) & (most > 0.0) & (most < math.inf)).all())
 
 
 def _clamped_rate(new: float, old: float, steps: int) -> float:

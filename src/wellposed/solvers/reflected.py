@@ -8,6 +8,7 @@ ReLU, R(u) = |u|, so a step is one matrix product and one absolute value. Dougla
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,12 +20,9 @@ from typing_extensions import override
 from wellposed.errors import checked_fields
 from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
-from wellposed.solvers.base import Iteration
+from wellposed.solvers.base import Iteration, distance_left
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
-
-# Changes of iterates are taken to shrink by this share at least.
-_LEAST_SHRINKING = 1e-12
 
 
 @checked_fields
@@ -74,6 +72,7 @@ class _ReflectedIteration(Iteration):
         scaling = problem.operator.scaling
         self._alpha = alpha if scaling is None else alpha * scaling
         self._relaxation = relaxation
+        self._reflect = problem.activation.reflection(self._alpha)
         self._cayley = problem.operator.cayley(alpha)
         driven = problem.offset * self._alpha
         self._constant = self._cayley.affine(driven, driven)
@@ -86,9 +85,12 @@ class _ReflectedIteration(Iteration):
 
     def advance(self) -> None:
         self._earlier, self._before = self._before, self._u
-        reflected = self.problem.activation.reflect(self._u, self._alpha)
-        new = self._cayley.affine(reflected, self._constant)
+        new = self._cayley.affine(self._reflect(self._u), self._constant)
         self._u = new if self._relaxation == 1.0 else torch.lerp(self._u, new, self._relaxation)
+
+    def select(self, rows: Tensor) -> None:
+        super().select(rows)
+        self._reflect = self.problem.activation.reflection(self._alpha)
 
     def observe(self) -> Tensor:
         return self.problem.activation.resolvent(self._u, self._alpha)
@@ -98,26 +100,19 @@ class _ReflectedIteration(Iteration):
         # factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
         value = self.observe()
         if guarantee is not None and guarantee.stops_by_changes:
-            return value, *self._changes()
+            last, before = self.changes(euclidean)
+            with np.errstate(all="ignore"):
+                left = torch.from_numpy(distance_left(last.cpu().numpy(), before.cpu().numpy()))
+            return value, last, left.to(last.device)
         through = self.problem.operator.affine(value, self.problem.offset)
         defect = self.problem.activation.defect(value, through, self._u, self._alpha)
         residual = euclidean(defect)
         return value, residual, residual if guarantee is None else guarantee.defect_bound(defect, residual)
 
-    def _changes(self) -> tuple[Tensor, Tensor]:
-        """The last change of u, and the distance to the limit if changes go on shrinking as they last did.
-
-        J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
-        """
-        last, change = euclidean(self._u - self._before), euclidean(self._before - self._earlier)
-        tiny = torch.finfo(change.dtype).tiny
-        if last.device.type == "cpu":  # by numpy, whose small operations cost a fraction of torch's
-            new, old = last.numpy(), change.numpy()
-            with np.errstate(all="ignore"):
-                found = new * (new / np.maximum(old - new, _LEAST_SHRINKING * old + tiny))
-            return last, torch.from_numpy(found)
-        shrunk = (change - last).clamp_min(_LEAST_SHRINKING * change + tiny)
-        return last, last * (last / shrunk)
+    @override
+    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        # J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
+        return norm(self._u - self._before), norm(self._before - self._earlier)
 
     def predicted_rate(self) -> float:
         # Reflection preserves lengths or shortens them, so typical differences shrink by C's typical singular value.
