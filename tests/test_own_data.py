@@ -16,7 +16,7 @@ from wellposed import testing
 from wellposed.cli.main import run
 from wellposed.data import Classification, Regression, from_arrays, load_file, load_images
 from wellposed.data.own.reading import load_to_evaluate
-from wellposed.errors import DataError, OwnFileWarning
+from wellposed.errors import DataError, InputError, OwnFileWarning
 from wellposed.experiments.results import read_attacked, read_certified
 from wellposed.training.about import about_run
 from wellposed.training.run import load_run
@@ -300,6 +300,19 @@ def test_unusable_archives(case, tmp_path, capsys):
     if case in ("nan", "objects"):
         err = output_of(capsys, ["train", "mondeq", "--data", file, "--out", tmp_path / "run"], 2).err
         assert err.startswith(f"wellposed: {file}") and err.count("\n") == 1
+
+
+def test_a_file_that_is_no_archive_is_not_to_be_unpickled(tmp_path):
+    (tmp_path / "words.npz").write_text("hello")
+    with pytest.raises(DataError, match="words.npz: not a readable .npz archive .*; write it again") as raised:
+        load_file(tmp_path / "words.npz")
+    assert "pickle" not in str(raised.value)
+
+
+def test_a_share_of_no_samples_is_refused_with_a_mend(tmp_path):
+    (tmp_path / "five.csv").write_text("a,y\n" + "".join(f"{row},{row % 2}\n" for row in range(5)))
+    with pytest.raises(InputError, match=r"validation=0.1: is 0 of 4 training vectors; give another share, or 0"):
+        load_file(tmp_path / "five.csv").divided(0.1)
 
 
 BAD_TABLES = {

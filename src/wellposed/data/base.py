@@ -200,7 +200,7 @@ class TensorData(Data):
             0 < count < len(self.train_y),
             "validation",
             share,
-            f"is {count} of {len(self.train_y)} training {self.inputs}",
+            f"is {count} of {len(self.train_y)} training {self.inputs}; give another share, or 0 to train on all",
         )
         order = torch.randperm(len(self.train_y), generator=torch.Generator().manual_seed(0), device="cpu")
         held, rest = order[:count].sort().values, order[count:].sort().values
