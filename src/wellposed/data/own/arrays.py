@@ -112,7 +112,8 @@ def classes_tensor(name: str, y: NDArray[Any]) -> Tensor:
     """
     if y.dtype.kind == "f":
         raise DataError(
-            f"{name}: has the dtype {y.dtype}; classes are integers 0…k − 1. For numbers: --task regression, in Python task='regression'"
+            f"{name}: has the dtype {y.dtype}; classes are integers 0…k − 1. For numbers: --task regression "
+            "(in Python task='regression')"
         )
     if y.ndim > 2 or y.size != len(y):
         raise DataError(f"{name}: has shape {y.shape}; needs one class for each sample, shape (samples,)")
