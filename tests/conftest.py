@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,12 @@ def lines_of(name):
 
 def named_by(lines, items):
     """The collected tests that each line names."""
-    return {
-        line: [item for item in items if item.nodeid == line or item.nodeid.startswith((f"{line}[", f"{line}::"))]
-        for line in lines
-    }
+    found = defaultdict(list)
+    for item in items:
+        parts = item.nodeid.partition("[")[0].split("::")
+        for name in {item.nodeid, *("::".join(parts[:count]) for count in range(1, len(parts) + 1))}:
+            found[name].append(item)
+    return {line: found[line] for line in lines}
 
 
 def all_exist(name, found):
