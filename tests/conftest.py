@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import gc
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -12,6 +13,16 @@ from wellposed.testing import use_environment
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 use_environment()
+gc.disable()  # what collection makes is kept: looking through it for garbage takes as long again
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
