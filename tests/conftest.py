@@ -3,11 +3,13 @@
 import gc
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from wellposed.lower_bounds.witness import witness
 from wellposed.testing import use_environment
 
 HERE = Path(__file__).parent
@@ -28,6 +30,14 @@ def pytest_collection(session):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def short_search():
+    """Lower bounds that no test of a module needs to be close are searched for in two rounds instead of twenty."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("wellposed.certificates.certification.witness", partial(witness, rounds=2))
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

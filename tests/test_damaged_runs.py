@@ -23,7 +23,7 @@ from wellposed.training.config import TrainConfig, read_config, write_config
 from wellposed.training.files import read_json, write_json
 from wellposed.training.trainer import check_checkpoint
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 SMALL = ["--epochs", "1", "--width", "4", "--batch-size", "512"]
 
 

@@ -37,7 +37,7 @@ from wellposed.training.folder import RunFolder
 from wellposed.training.shipped import shipped_presets
 from wellposed.training.writer import is_main_process, one_writer
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 
 SMALL = ["--data", "digits", "--epochs", "2", "--width", "8", "--batch-size", "256"]
 
