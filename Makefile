@@ -22,7 +22,7 @@ test test-thorough test-fast: export OMP_NUM_THREADS = 1
 test: $(VENV)/.ready  ## the test suite but for the tests of tests/thorough.txt, five minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow and not thorough'
 
-test-thorough: $(VENV)/.ready  ## the tests of tests/thorough.txt, ten minutes on two cores
+test-thorough: $(VENV)/.ready  ## the tests of tests/thorough.txt, eight minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'thorough and not slow'
 
 test-fast: $(VENV)/.ready  ## two minutes on two cores: the tests of tests/fast.txt, which call every file of the library
