@@ -1,21 +1,43 @@
 """Settings of the whole suite."""
 
+import gc
 import sys
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from wellposed.lower_bounds.witness import witness
 from wellposed.testing import use_environment
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 use_environment()
+gc.disable()  # what collection makes is kept: looking through it for garbage takes as long again
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def short_search():
+    """Lower bounds that no test of a module needs to be close are searched for in two rounds instead of twenty."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("wellposed.certificates.certification.witness", partial(witness, rounds=2))
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
@@ -50,10 +72,12 @@ def lines_of(name):
 
 def named_by(lines, items):
     """The collected tests that each line names."""
-    return {
-        line: [item for item in items if item.nodeid == line or item.nodeid.startswith((f"{line}[", f"{line}::"))]
-        for line in lines
-    }
+    found = defaultdict(list)
+    for item in items:
+        parts = item.nodeid.partition("[")[0].split("::")
+        for name in {item.nodeid, *("::".join(parts[:count]) for count in range(1, len(parts) + 1))}:
+            found[name].append(item)
+    return {line: found[line] for line in lines}
 
 
 def all_exist(name, found):

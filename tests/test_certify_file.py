@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import wellposed as wp
+from harness.damage import write_anew
 from harness.deployed_files import accepted, claim_of, forge, is_accepted, refused, written
 from wellposed.checker import Refuted, check
 from wellposed.checker.proofs import norm_of
@@ -75,7 +76,7 @@ def test_every_changed_bit_is_noticed(file, tmp_path):
         place, bit = int(generator.integers(len(whole))), int(generator.integers(8))
         changed = bytearray(whole)
         changed[place] ^= 1 << bit
-        (tmp_path / file).write_bytes(changed)
+        write_anew(tmp_path / file, bytes(changed))
         assert not is_accepted(tmp_path)
     (tmp_path / file).write_bytes(whole)
     assert is_accepted(tmp_path)

@@ -22,7 +22,7 @@ from wellposed.cli.main import run
 from wellposed.data import load_images
 from wellposed.training.folder import RunFolder, read_metrics
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 
 QUICK = ["--epochs", "6", "--width", "12", "--m", "1.0", "--learning-rate", "0.02", "--batch-size", "64"]
 

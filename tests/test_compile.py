@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 from torch.autograd import forward_ad
 
 import wellposed as wp
@@ -85,6 +86,7 @@ def test_values_and_gradients_of_full_graphs(name, shape, make):
 
 
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
+@inductor.patch(compile_threads=1)  # more of them are processes that import torch first
 def test_other_backends(backend):
     model = nn.Sequential(nn.Linear(7, 7), wp.MonDEQ(7, 8), wp.OrthogonalDEQ(8, 8), wp.SLL(8)).double()
     x = testing.rand(3, 7, dtype=torch.float64).requires_grad_()

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.damage import DAMAGE, damage, drawn, flips, outcome
+from harness.damage import DAMAGE, damage, drawn, flips, outcome, write_anew
 from harness.mnist_layout import write_images
 from wellposed.cli.main import run
 from wellposed.data import cifar, graphs, load_file, load_images, svhn
@@ -193,7 +193,7 @@ def test_a_damaged_file_is_named_or_read_as_it_is(make, kind, tmp_path):
 def test_flipped_bits_are_seen_or_read_as_they_are(make, count, tmp_path):
     path, load, expected = make(tmp_path)
     for content in flips(path.read_bytes(), count):
-        path.write_bytes(content)
+        write_anew(path, content)
         check_own(path, load, expected)
 
 

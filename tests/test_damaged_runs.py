@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import wellposed as wp
-from harness.damage import DAMAGE, damage, drawn, flips
+from harness.damage import DAMAGE, damage, drawn, flips, write_anew
 from wellposed.cli.main import run
 from wellposed.errors import CheckpointError
 from wellposed.experiments.image_verdicts import Outcome
@@ -23,7 +23,7 @@ from wellposed.training.config import TrainConfig, read_config, write_config
 from wellposed.training.files import read_json, write_json
 from wellposed.training.trainer import check_checkpoint
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 SMALL = ["--epochs", "1", "--width", "4", "--batch-size", "512"]
 
 
@@ -145,7 +145,7 @@ def refused(path, read, contents):
     """How many of the contents are refused by an error that names the file."""
     count = 0
     for content in contents:
-        path.write_bytes(content)
+        write_anew(path, content)
         with pytest.raises(CheckpointError, match=path.name):
             read(path)
         count += 1
@@ -200,7 +200,7 @@ def test_any_flipped_bit_of_a_journal_leaves_right_verdicts(count, tmp_path):
         b"\x80\x04K\x01.",
         b"[1]\n{}\n",
     ]:
-        path.write_bytes(changed)
+        write_anew(path, changed)
         journal = VerdictJournal(path, about)
         kept = [journal.outcome(place, 1, 1) for place in range(2)]
         assert all(one in (None, outcome) for one, outcome in zip(kept, outcomes, strict=True))

@@ -15,6 +15,7 @@ from wellposed.data import load_images
 from wellposed.data.mnist import parse_idx
 from wellposed.errors import DataError, OwnFileWarning
 
+pytestmark = pytest.mark.usefixtures("short_search")
 REAL = os.environ.get("WELLPOSED_DATA")
 needs_data = pytest.mark.skipif(REAL is None, reason="WELLPOSED_DATA is not set")
 

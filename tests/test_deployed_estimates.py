@@ -12,7 +12,7 @@ import wellposed as wp
 from wellposed.cli.main import run
 from wellposed.deployment.runtime import DeployedNetwork
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 pytest.importorskip("lightning")
 pytest.importorskip("onnxruntime")
 

@@ -14,7 +14,7 @@ from wellposed.deployment.runtime import DeployedNetwork
 from wellposed.errors import InputError
 
 onnxruntime = pytest.importorskip("onnxruntime")
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 
 
 @pytest.fixture(scope="module")

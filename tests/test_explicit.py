@@ -12,6 +12,8 @@ from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.network import bounded_logits
 
+pytestmark = pytest.mark.usefixtures("short_search")
+
 
 def test_residual_layers_count_both_norms():
     torch.manual_seed(0)

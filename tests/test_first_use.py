@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -69,17 +70,49 @@ model = torch.nn.Sequential(wp.MonDEQ(4, 5), torch.nn.Linear(5, 2)).eval()
 }  # fmt: skip
 
 
-def run(code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+# Torch takes most of the time of a new process: code that begins with it runs in a copy of a process that has just imported it.
+COPIES = """
+import json, os, sys, traceback
+import torch
+for line in sys.stdin:
+    copy = os.fork()
+    if not copy:
+        try:
+            exec(json.loads(line), {"__name__": "__main__"})
+        except BaseException:
+            print(json.dumps(traceback.format_exc()), flush=True)
+            os._exit(1)
+        print(json.dumps(""), flush=True)
+        os._exit(0)
+    os.waitpid(copy, 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Runs code where nothing of the library was imported, and fails with what it says if it does."""
+    with subprocess.Popen(
+        [sys.executable, "-c", COPIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as copies:
+
+        def run_code(code: str) -> None:
+            if code.lstrip().startswith("import torch"):
+                print(json.dumps(code), file=copies.stdin, flush=True)
+                assert (said := json.loads(copies.stdout.readline())) == "", said
+            else:
+                done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+                assert done.returncode == 0, done.stderr
+
+        yield run_code
+        copies.stdin.close()
 
 
 @pytest.mark.parametrize("name", CHANGED_CLASSES)
-def test_classes_that_were_changed_before_anything_was_certified_are_refused(name: str) -> None:
+def test_classes_that_were_changed_before_anything_was_certified_are_refused(name: str, run) -> None:
     run(CHANGED_CLASSES[name] + REFUSED)
 
 
-def test_embeddings_are_found_by_a_layer_alone() -> None:
+def test_embeddings_are_found_by_a_layer_alone(run) -> None:
     run(
         "import torch, wellposed as wp\n"
         "network = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2)).double()\n"
@@ -96,7 +129,7 @@ def test_embeddings_are_found_by_a_layer_alone() -> None:
         ("wp.Verifier(m)", "MonDEQ(4, 5)"), ("wp.embed(m)", "MonDEQ(4, 5)"), ("wp.deployable(m, 9)", "MonDEQ(4, 5)"),
     ],
 )  # fmt: skip
-def test_names_work_first(call: str, wanted: str) -> None:
+def test_names_work_first(call: str, wanted: str, run) -> None:
     width = 6 if "6" in wanted else 5
     run(
         "import torch, wellposed as wp\n"

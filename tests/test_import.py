@@ -21,7 +21,7 @@ from wellposed.interop import read_dense
 from wellposed.interop.dense import LAYOUTS as DENSE
 from wellposed.training.run import load_image_run
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 
 H, D, K = 6, 9, 4
 

@@ -24,7 +24,7 @@ from wellposed.interop import matlab, read_dense, read_published
 from wellposed.interop.files import read_tensors
 from wellposed.training.run import load_image_run
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 
 H = 6
 

@@ -23,7 +23,7 @@ from wellposed.training.checkpoint import load_weights
 from wellposed.training.config import read_config
 from wellposed.training.loaders import build_model
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 
 F64 = torch.float64
 

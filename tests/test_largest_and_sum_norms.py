@@ -236,10 +236,10 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.float32
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_certificates_and_attacks_of_the_command_may_not_contradict_each_other(tmp_path, capsys, norm):
-    run = str(tmp_path / "run")
-    assert (
-        command(["train", "mondeq", "--data", "digits", "--epochs", "1", "--width", "8", "--out", run, "--json"]) == 0
-    )
+    run, x = str(tmp_path / "run"), testing.rand(200, 4).numpy()
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=x[:, 0] > x[:, 1])
+    data = ["--data", str(tmp_path / "own.npz")]
+    assert command(["train", "mondeq", *data, "--epochs", "1", "--width", "8", "--out", run, "--json"]) == 0
     common = [run, "--norm", norm, "--limit", "20", "--eps", "0.2", "9.0"]
     attack = ["attack", *common, "--steps", "5"]
     assert command(["certify", *common]) == 0 and command(attack) == 0 and command(["certify", *common]) == 0

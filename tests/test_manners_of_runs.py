@@ -13,7 +13,7 @@ import wellposed as wp
 from wellposed.cli.main import run
 from wellposed.errors import shown
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 
 SMALL = ["--epochs", "1", "--width", "8", "--batch-size", "256", "--json"]
 

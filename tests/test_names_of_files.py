@@ -14,7 +14,11 @@ import wellposed as wp
 from wellposed.cli.commands import COMMANDS
 from wellposed.cli.main import run
 
-pytestmark = [pytest.mark.float32, pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")]
+pytestmark = [
+    pytest.mark.float32,
+    pytest.mark.usefixtures("short_search"),
+    pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone"),
+]
 
 ODD = os.fsdecode(b"caf\xe9")
 SMALL = ["--epochs", "1", "--width", "8", "--json"]

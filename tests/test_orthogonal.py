@@ -25,10 +25,10 @@ COUPLINGS = [
 ]
 
 
-def make(options, dtype=torch.float64, **more):
+def make(options, dtype=torch.float64, features=8, **more):
     torch.manual_seed(0)
     tolerance = {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {}
-    layer = wp.OrthogonalDEQ(5, 8, dtype=dtype, **tolerance, **options, **more)
+    layer = wp.OrthogonalDEQ(5, features, dtype=dtype, **tolerance, **options, **more)
     with torch.no_grad():
         for part in layer.maps:
             part.bias.normal_(std=0.3)
@@ -165,7 +165,7 @@ def test_theorems_are_attained_by_their_tight_examples():
 
 @pytest.mark.parametrize("options", COUPLINGS)
 def test_gradients(options):
-    layer = make(options)
+    layer = make(options, features=options.get("group", 4))
     names = [name for name, _ in layer.named_parameters()]
     x = testing.randn(2, 5, dtype=torch.float64, requires_grad=True)
 

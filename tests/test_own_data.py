@@ -21,7 +21,7 @@ from wellposed.experiments.results import read_attacked, read_certified
 from wellposed.training.about import about_run
 from wellposed.training.run import load_run
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 datasets = pytest.importorskip("sklearn.datasets")
 
 QUICK = ["--epochs", "15", "--width", "8", "--m", "1", "--learning-rate", "0.03", "--batch-size", "16"]

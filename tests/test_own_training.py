@@ -14,7 +14,7 @@ from wellposed.cli.main import run
 from wellposed.data import from_arrays
 from wellposed.errors import DataError
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 datasets = pytest.importorskip("sklearn.datasets")
 lightning = pytest.importorskip("lightning")
 

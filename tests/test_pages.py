@@ -34,7 +34,7 @@ from wellposed.solvers.solution import Tolerance
 from wellposed.training.environment import commit
 from wellposed.training.run import load_run
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 
 QUICK = ["--epochs", "6", "--width", "12", "--learning-rate", "0.02", "--batch-size", "64"]
 ONCE = ["--epochs", "1", "--width", "6"]

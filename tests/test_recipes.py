@@ -11,7 +11,7 @@ from wellposed.data import ImageData
 from wellposed.training.config import presets
 from wellposed.training.loaders import build_model
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 
 PAPERS = {name: config for name, config in presets().items() if name.startswith("papers/")}
 LARGE = [name for name in PAPERS if "large" in name]

@@ -17,7 +17,7 @@ from wellposed.data.tasks import beside_a_constant, nothing_learned
 from wellposed.training.batches import Batches, suited
 from wellposed.training.config import read_config
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 pytest.importorskip("lightning")
 
 

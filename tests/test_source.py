@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,13 @@ from harness.touched import computes
 from harness.type_tests import type_tests
 
 SOURCE = Path(wp.__file__).parent
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
+PATHS = sorted(SOURCE.rglob("*.py"))
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
 
 # Rooms from the bottom upwards, see docs/architecture.md; a room imports from those before it only.
 ROOMS = (
@@ -40,7 +47,7 @@ def room_of(path: Path) -> str:
 
 def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
     """Line and room of every import from this library, wherever in the file it is."""
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(tree_of(path)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -58,8 +65,8 @@ def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
 def test_algorithms_do_not_look_at_classes():
     found = [
         f"{path.relative_to(SOURCE)}:{line}: {text}"
-        for path in TREES if room_of(path) not in OF_KINDS
-        for line, text in type_tests(TREES[path])
+        for path in PATHS if room_of(path) not in OF_KINDS
+        for line, text in type_tests(tree_of(path))
     ]  # fmt: skip
     assert len(found) <= MOST_TYPE_TESTS, "\n".join(found)
 
@@ -79,7 +86,7 @@ def test_type_tests_are_seen(code, count):
 
 def test_imports_go_downwards():
     upwards = {}
-    for path in TREES:
+    for path in PATHS:
         own = room_of(path)
         assert own in ROOMS, f"{own}: a new room needs its place in ROOMS and in docs/architecture.md"
         for line, room in (
@@ -91,12 +98,12 @@ def test_imports_go_downwards():
 
 
 def test_the_checker_imports_nothing_of_the_library():
-    assert [found for path in TREES if room_of(path) == "checker" for found in imported_rooms(path)] == []
+    assert [found for path in PATHS if room_of(path) == "checker" for found in imported_rooms(path)] == []
 
 
 def test_files_are_short():
     lengths = {
-        path.relative_to(SOURCE).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in TREES
+        path.relative_to(SOURCE).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in PATHS
     }
     assert statistics.median(lengths.values()) <= MEDIAN_FILE
     assert [name for name, length in lengths.items() if length > LONGEST_FILE] == []
@@ -105,8 +112,8 @@ def test_files_are_short():
 def test_functions_are_short():
     longer = {
         f"{path.relative_to(SOURCE).as_posix()}: {node.name}"
-        for path in TREES
-        for node in ast.walk(TREES[path])
+        for path in PATHS
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION
     }
@@ -116,7 +123,7 @@ def test_functions_are_short():
 def test_every_room_is_in_the_map_of_the_code():
     page = (SOURCE.parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("|")]
-    for room in {room_of(path) for path in TREES} - {"wellposed", "__main__"}:
+    for room in {room_of(path) for path in PATHS} - {"wellposed", "__main__"}:
         assert any(f"`{room}/`" in row or f"`{room}.py`" in row for row in rows), room
 
 
@@ -145,7 +152,7 @@ def test_tensors_are_made_on_named_devices():
         ast.parse("torch.zeros(3, device='cpu')")
     )
     # The buffers of a normalisation are created where those of torch's own modules are.
-    found = {path.relative_to(SOURCE).as_posix() for path in TREES if made_anywhere(TREES[path])}
+    found = {path.relative_to(SOURCE).as_posix() for path in PATHS if made_anywhere(tree_of(path))}
     assert found == {"layers/normalize.py"}
 
 

@@ -18,6 +18,7 @@ import pytest
 from torch import nn
 
 import wellposed as wp
+from harness.damage import write_anew
 from wellposed import testing
 from wellposed.cli.main import run as command
 from wellposed.errors import InputError, MissingExtraError, WellposedError, check
@@ -174,7 +175,7 @@ def test_a_journal_may_be_cut_anywhere(tmp_path):
     whole = path.read_bytes()
     ends = [place for place, byte in enumerate(whole) if byte == ord("\n")]
     for length in range(len(whole) + 1):
-        path.write_bytes(whole[:length])
+        write_anew(path, whole[:length])
         journal = VerdictJournal(path, about)
         noted = [journal.outcome(place, 1, 1) for place in range(2)]
         assert noted == [outcome if length >= end else None for outcome, end in zip(outcomes, ends[1:], strict=True)]

@@ -17,7 +17,7 @@ from wellposed.cli.commands import COMMANDS
 from wellposed.cli.main import run
 from wellposed.training.folder import RunFolder
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 LINES = list(lines())
 
 

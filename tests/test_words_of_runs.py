@@ -18,7 +18,7 @@ from wellposed.training.checkpoint import save_weights
 from wellposed.training.folder import read_environment
 from wellposed.training.run import load_run
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("short_search")]
 pytest.importorskip("lightning")
 OPTIONS = ["--epochs", "4", "--width", "4", "--batch-size", "20"]
 

@@ -37,11 +37,17 @@ DAMAGE: Mapping[str, Callable[[bytes], bytes] | None] = {
 }  # fmt: skip
 
 
+def write_anew(path: Path, content: bytes) -> None:
+    """Write a file in the place of another one: writing over its bytes would wait for the disk each time."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
 def damage(path: Path, kind: str) -> None:
     """Damage a file in one of the ways of `DAMAGE`."""
     change = DAMAGE[kind]
     if change is not None:
-        path.write_bytes(change(path.read_bytes()))
+        write_anew(path, change(path.read_bytes()))
         return
     path.unlink()
     if kind == "a folder":

@@ -1,4 +1,4 @@
-"""Bounds in few digits that are still bounds: upper ones are rounded up, lower ones down."""
+"""Bounds in few digits, 15 at most, that are still bounds: upper ones are rounded up, lower ones down."""
 
 from __future__ import annotations
 

@@ -84,6 +84,7 @@ class Files:
         sealed = json.dumps({**self.claim, "sha256": hashlib.sha256(text).hexdigest()}, indent=1).encode()
         content[CLAIM] = self.rewrites.get(CLAIM, bytes)(sealed)
         for name, data in content.items():
+            (folder / name).unlink(missing_ok=True)  # writing over it would wait for the disk
             (folder / name).write_bytes(data)
 
     def nodes(self, folder: Path) -> list[Node]:
