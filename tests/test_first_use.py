@@ -30,6 +30,12 @@ MonDEQ.forward = DEQ.forward
 import wellposed as wp
 model = torch.nn.Sequential(MonDEQ(4, 5), torch.nn.Linear(5, 2)).eval()
 """,
+    "code without a module": """
+import torch
+exec("import wellposed as wp; before = wp.MonDEQ.forward; wp.MonDEQ.forward = lambda self, x: 100 * before(self, x)", {})
+import wellposed as wp
+model = torch.nn.Sequential(wp.MonDEQ(4, 5), torch.nn.Linear(5, 2)).eval()
+""",
     "torch before": """
 import torch
 before = torch.nn.ReLU.forward

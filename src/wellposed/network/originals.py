@@ -86,6 +86,8 @@ def _is_own(kind: type, value: Any) -> bool:
 
 def _belongs(function: Any, kind: type, package: str) -> bool:
     origin, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if origin is None and inspect.isfunction(function):  # of code without a module, or of a decorator's
+        origin = str(function.__globals__.get("__name__"))
     if origin in _MAKERS:
         return True
     owner = name.rpartition(".")[0]
