@@ -311,7 +311,7 @@ def test_a_file_that_is_no_archive_is_not_to_be_unpickled(tmp_path):
 
 def test_a_share_of_no_samples_is_refused_with_a_mend(tmp_path):
     (tmp_path / "five.csv").write_text("a,y\n" + "".join(f"{row},{row % 2}\n" for row in range(5)))
-    with pytest.raises(InputError, match=r"validation=0.1: is 0 of 5 training vectors; give another share, or 0"):
+    with pytest.raises(InputError, match=r"validation=0.1: is 0 of 4 training vectors; give another share, or 0"):
         load_file(tmp_path / "five.csv", target="y").divided(0.1)
 
 
