@@ -347,7 +347,8 @@ def test_a_changed_bit_anywhere_in_a_small_file_is_found(finished, tmp_path):
         ["train", "mondeq", *SMALL, "--out", "RUN"], ["certify", "RUN", "--limit", "1", "--method", "ladder", "--eps", "0.1"],
     ],
 )  # fmt: skip
-def test_a_full_disk_is_one_line(words, finished, tmp_path, capsys):
+def test_a_full_disk_is_one_line(words, finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which Python would cut short, too
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     capsys.readouterr()

@@ -114,7 +114,7 @@ def test_every_unusable_option_is_one_line(line, places, capsys):
         (["train", ""], "empty"), (["train", "x"], "family"), (["train", "--preset"], "--preset"),
         (["train", "--preset="], "preset"),
         (["train", "mondeq", "--out"], "--out"), (["train", "--resume"], "family"),
-        (["train", "--resume", "--out", "MISSING"], "family"),
+        (["train", "--resume", "--out", "MISSING"], "MISSING"),
         (["reproduce", ""], "empty"), (["reproduce", "--list", "--x"], "--x"), (["certify", "RUN", "--jobs", "2"], "jobs"),
         (["certify", "RUN", "--eps"], "eps"), (["certify", "RUN", "--limit"], "--limit"), (["certify", "RUN", "RUN"], "RUN"),
         (["train", "mondeq", "--width", "1000000"], "width=1000000"), (["train", "sll", "--depth", "1000000000000"], "depth"),

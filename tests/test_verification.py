@@ -353,9 +353,13 @@ def test_steps_of_the_ladder_decide_in_order():
 def test_no_time_leaves_the_question_open():
     model = network_of(inputs=8, units=10, classes=3, seed=5)
     verifier = wp.Verifier(model, valid=None)
-    x = testing.randn(8, dtype=torch.float64)
-    label = int(model(x[None]).argmax())
-    statuses = {verifier.verify(x, label, radius, seconds=1e-9).status for radius in (0.1, 0.5, 1.0, 2.0)}
+    x = testing.randn(10, 8, dtype=torch.float64)
+    labels = model(x).argmax(1)
+    statuses = {
+        verdict.status
+        for radius in (0.1, 0.5, 1.0, 2.0)
+        for verdict in verifier.verify_batch(x, labels, radius, seconds=1e-9)
+    }
     assert statuses <= {"certified", "falsified", "unknown"} and "unknown" in statuses
 
 

@@ -143,6 +143,7 @@ class Certificate:
         Warns:
             NotConvergedWarning: with the number of inputs whose solve did not converge; their radius is zero.
         """
+        check(type(forward) is bool, "forward", forward, "must be True or False")
         network = self._about(None)
         network.require_unchanged()
         if network.takes_graphs:

@@ -32,6 +32,10 @@ class _OnGraphs(Block):
 
     @override
     def run(self, value: Tensor, graphs: Graphs | None) -> tuple[Tensor, Graphs | None]:
+        if graphs is None:
+            raise CertificateError(
+                f"model: its blocks do not run together: {self.name}, a {self.kind}, is given no graphs"
+            )
         return self.module(value, graphs), graphs if self.keeps_graphs else None
 
     @override
