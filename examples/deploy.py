@@ -54,7 +54,7 @@ for path in sorted(folder.iterdir()):
     print(f"{path.name:32} {path.stat().st_size:>8} bytes")
 
 # %% [markdown]
-# From here on nothing of `wellposed` runs: only onnxruntime. Each answer comes with a bound on its distance from what
+# Here nothing of `wellposed` runs: only onnxruntime. Each answer comes with a bound on its distance from what
 # exact arithmetic gives for the numbers in the file; an answer that the file cannot vouch for would have an infinite
 # one.
 

@@ -178,6 +178,11 @@ class Decided(Parts):
         return self.head(x) if x.sum() > 0 else self.head(-x)
 
 
+class DecidedByShape(Parts):
+    def forward(self, x):
+        return self.head(x) if x.shape[1] == 6 else self.head(-x)
+
+
 class Dropped(Parts):
     def forward(self, x):
         return self.head(F.dropout(x))
@@ -239,7 +244,8 @@ class Half(Parts):
 
 REFUSED = {
     InputWritten: "in place", ViewWritten: "in place", UsedWritten: "in place", BufferWritten: "writes into a constant",
-    Decided: "decides", Dropped: "dropout is active", Random: "every time|random", Counting: "own attributes",
+    Decided: "decides", DecidedByShape: "decides .* the shape",
+    Dropped: "dropout is active", Random: "every time|random", Counting: "own attributes",
     Called: "replaces the call", Softmax: "softmax is not known", Multiplied: "multiplies two tensors",
     Mixed: "flip is not known",
     Regrouped: "first size", Assigned: "could not be followed", Half: "autocast",

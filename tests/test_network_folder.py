@@ -100,6 +100,8 @@ def test_folders_hold_what_was_saved_last(tmp_path):
     other = torch.nn.Sequential(wp.MonDEQ(4, 5), torch.nn.Linear(5, 3)).eval()
     wp.save(other, tmp_path, norms=("2",))
     assert set(wp.load(tmp_path).claims) == {"2"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"card.md", "certificate.json", "certificate.safetensors", "model.onnx"}
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,9 @@ def test_an_archive_by_regression_and_another_family(tmp_path, capsys):
 
 def test_a_table_whose_column_is_estimated(tmp_path):
     rows = [[0.5 * i, float(i % 7), 2.0 * i] for i in range(40)]
-    data = load_file(written(tmp_path / "t.csv", ["a", "b", "y"], rows), target="y", task="regression")
+    path = written(tmp_path / "t.csv", ["a", "b", "y"], rows)
+    data = load_file(str(path), target="y", task="regression")
+    assert data.name == load_file(path, target="y", task="regression").name == "t.csv"
     assert data.task == Regression(1) and data.shape == (2,) and len(data.train_y) == 32 and len(data.test_y) == 8
     assert torch.allclose(torch.cat([data.train_y, data.test_y]).sum(), torch.tensor(2.0 * 780.0))
     assert data.mean == pytest.approx(data.train_x.double().mean(0).tolist())

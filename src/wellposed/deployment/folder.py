@@ -122,7 +122,8 @@ def save(
     network = export(model, place / MODEL, tolerance=tolerance, input_shape=input_shape)
     lines = []
     for norm in NORMS:  # of a network that was here before
-        _certificate(place, norm).unlink(missing_ok=True)
+        for suffix in (".json", ".safetensors"):
+            _certificate(place, norm).with_suffix(suffix).unlink(missing_ok=True)
     for norm in known:
         certificate = certify(network, norm=norm)
         certify_file(certificate, place / MODEL, _certificate(place, norm))

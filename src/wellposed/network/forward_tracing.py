@@ -167,8 +167,8 @@ def follow(model: nn.Module) -> fx.Graph:
         raise
     except TraceError as error:
         raise CertificateError(
-            f"{tracer.failed or 'model'}: its forward decides by the numbers of a tensor, or loops over one, which has no "
-            f"constant ({first_line(error)})"
+            f"{tracer.failed or 'model'}: its forward decides by the numbers or the shape of a tensor, or loops over one, which "
+            f"has no constant ({first_line(error)})"
         ) from error
     except Exception as error:  # what users write can fail in many ways
         raise CertificateError(

@@ -29,6 +29,7 @@ def worst_logits(model: nn.Module, x: Tensor, labels: Tensor, radius: float) -> 
 
     Raises:
         InputError: the model has other blocks.
+        GuaranteeError: an equilibrium layer has no componentwise guarantee.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not bool(torch.isfinite(x).all()):
         raise InputError(f"x={shown(x)}: must be a tensor of finite pixels, shape (batch, ...)")

@@ -39,7 +39,7 @@ class Evaluation:
 
 
 @checked_options
-def load_file(path: Path, *, task: str = "classification", target: str = "") -> TensorData:
+def load_file(path: str | Path, *, task: str = "classification", target: str = "") -> TensorData:
     """A data set of a user's own file.
 
     Args:
@@ -52,6 +52,7 @@ def load_file(path: Path, *, task: str = "classification", target: str = "") -> 
         DataError: it cannot be read, or its content is unusable; the message names what.
         InputError: an argument does not belong to this kind of file.
     """
+    path = Path(path)
     parts, names = _parts(path, task, target, ())
     source = Source(str(path), source_digest(path), names, columns=parts["train"].columns if "train" in parts else ())
     return assembled(parts, name=path.name, task=task, source=source)
