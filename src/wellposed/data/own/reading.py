@@ -83,9 +83,7 @@ def load_to_evaluate(
         raise DataError(
             f"{parts[part].y_name}: has the label {int(y.max())}; the network has the classes 0…{classes - 1}"
         )
-    said: tuple[str, ...] = (
-        () if part == "test" else (f"on all {len(y)} training samples of {path}, which has no test part",)
-    )
+    said: tuple[str, ...] = () if part == "test" else (f"on all {len(y)} samples of {path}, which has no test part",)
     if parts[part].columns and not columns:
         said += (f"columns and classes of {path} are taken in their order, as the network keeps no names of its own",)
     return Evaluation(x, y, said)
