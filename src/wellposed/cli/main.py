@@ -30,6 +30,7 @@ _USAGE = """usage: wellposed COMMAND [OPTIONS]      (wellposed COMMAND --help fo
 Results go to standard output (as JSON with --json), progress and messages to standard error.
 Exit codes: 0 success, 1 a check failed, 2 unusable arguments, files or data, 130 interrupted."""
 
+_NO_ROOM = "out of memory; use a smaller network, fewer inputs at a time (--batch-size), or a larger machine"
 # What torch says of memory that cannot be had, on processors and on GPUs, or that no machine has.
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|[Ss]torage size calculation overflowed")
 
@@ -66,12 +67,12 @@ def run(arguments: list[str]) -> int:
         code = _failed(f"{place}: {error.strerror or error}; make room there, or give a place that can be used", 2)
         _silence(sys.stdout)
         return code
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+    except MemoryError:
+        return _failed(_NO_ROOM, 2)
+    except RuntimeError as error:
+        if not _OUT_OF_MEMORY.search(str(error)):
             raise
-        return _failed(
-            "out of memory; use a smaller network, fewer inputs at a time (--batch-size), or a larger machine", 2
-        )
+        return _failed(_NO_ROOM, 2)
 
 
 def _dispatched(arguments: list[str]) -> int:
