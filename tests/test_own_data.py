@@ -160,7 +160,7 @@ def test_a_moved_a_changed_and_another_file(trained, tmp_path, capsys):
     (copy / "config.toml").write_text(config, encoding="utf-8")
     out = output_of(capsys, ["certify", copy, "--data", moved]).out
     assert "elsewhere.csv" in out and (copy / "certified-elsewhere.json").exists()
-    assert "on all 59 training samples" in out
+    assert "on all 59 samples" in out
     assert len(json.loads((copy / "certified-elsewhere.json").read_text())["radii"]["pairs"]) == 59
 
 

@@ -32,4 +32,4 @@ def test_every_command_and_example_runs(tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["units"] == "the columns' own units in wine.csv"
     assert names["z"].shape == (36, 8) and (tmp_path / "network" / "card.md").exists()
     assert run(["certify", "network", "--data", "wine.csv", "--target", "cultivar"]) == 0
-    assert "on all 178 training samples" in capsys.readouterr().out
+    assert "on all 178 samples" in capsys.readouterr().out
