@@ -15,9 +15,8 @@ from wellposed.cli.main import run
 from wellposed.errors import CheckpointError
 from wellposed.experiments.image_verdicts import Outcome
 from wellposed.experiments.verdict_journal import VerdictJournal
-from wellposed.reproduction.cell import Cell, Workspace, record_of, record_path
+from wellposed.reproduction.cell import Cell, Workspace, read_result, record_of, record_path
 from wellposed.reproduction.networks import epochs_of
-from wellposed.reproduction.unfinished import read_result
 from wellposed.training.checkpoint import read_weights
 from wellposed.training.config import TrainConfig, read_config, write_config
 from wellposed.training.files import read_json, write_json

@@ -123,6 +123,18 @@ def read_record(path: Path) -> Record | None:
         raise CheckpointError(f"{path}: damaged ({error}); delete it to measure again") from error
 
 
+def read_result(path: Path) -> list[Record]:
+    """The records in a file of several: of a recipe's result, or of what was measured for unfinished ones.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        return [Record(**entry) for entry in read_json(path, "run its recipe")["records"]]
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); run its recipe again") from error
+
+
 def _cpu_seconds() -> float:
     """CPU time of this process and its finished children, so that training in other processes counts."""
     spent = os.times()

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wellposed.reproduction.cell import Record
+from wellposed.reproduction.cell import Record, read_result
 from wellposed.reproduction.collection import PAPERS, Paper, recipes_of
 from wellposed.reproduction.other_trainings import Trial, explanation, trials_of
 from wellposed.reproduction.pictures import draw
 from wellposed.reproduction.published_settings import settings_beside
 from wellposed.reproduction.recipe import QUICK, Recipe, command_of, result_path
-from wellposed.reproduction.unfinished import read_result, unfinished_of
+from wellposed.reproduction.unfinished import unfinished_of
 from wellposed.reproduction.view import Quantity, Table, View, figures_of
 
 

@@ -8,23 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wellposed.errors import CheckpointError
-from wellposed.reproduction.cell import Cell, Record, Workspace, read_record, record_path
+from wellposed.reproduction.cell import Cell, Record, Workspace, read_record, read_result, record_path
 from wellposed.reproduction.recipe import Recipe, result_path
-from wellposed.training.files import make_folder, read_json, write_json
+from wellposed.training.files import make_folder, write_json
 
 UNFINISHED = "unfinished.json"
-
-
-def read_result(path: Path) -> list[Record]:
-    """The records of a recipe's result, or of `UNFINISHED`.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    try:
-        return [Record(**entry) for entry in read_json(path, "run its recipe")["records"]]
-    except (TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); run its recipe again") from error
 
 
 def unfinished_of(recipe: Recipe, folder: Path) -> tuple[int, int]:
