@@ -8,6 +8,7 @@ from typing import Any
 
 from wellposed.reproduction.cell import Record
 from wellposed.reproduction.view import Quantity, Table, View
+from wellposed.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,19 @@ class Trial:
 
 
 def training_of(record: Record) -> str:
-    """What tables call the training of a record's network: its epochs, where they are set, and its learning rate."""
-    config: dict[str, Any] | None = record.settings.get("config")
+    """What tables call the training of a record's network: its epochs, where they are set, and what else is unusual."""
+    settings = record.settings
+    config: dict[str, Any] | None = settings.get("config")
     if config is None:
-        return f"a learning rate of {record.settings['learning_rate']:g}"
-    return f"{config['epochs']} {'epoch' if config['epochs'] == 1 else 'epochs'} at {config['learning_rate']:g}"
+        words = [f"a learning rate of {settings['learning_rate']:g}"]
+        words += ["orthogonal weights at first"] if settings.get("orthogonal") else []
+        words += [f"a weight decay of {settings['weight_decay']:g}"] if settings.get("weight_decay") else []
+        return " and ".join(words) + ("" if record.measured["reached"] else " (the margin was not reached)")
+    words = [f"{config['epochs']} {'epoch' if config['epochs'] == 1 else 'epochs'} at {config['learning_rate']:g}"]
+    usual = TrainConfig.batch_size
+    words += [] if config.get("batch_size", usual) == usual else [f"batches of {config['batch_size']}"]
+    words += ["all images"] if "samples" in settings else []
+    return " with ".join(words)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,10 @@ from wellposed.models.classifier import classifier
 from wellposed.models.families import MonDEQFamily
 from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.reproduction.cell import Workspace
+from wellposed.reproduction.networks import facts, trained
 from wellposed.solvers.solution import Tolerance
+from wellposed.training.config import TrainConfig
+from wellposed.training.run import load_image_run
 
 DELTA, SHARE = 0.1, 0.1
 VERSIONS_OF_THEOREM_3 = ("published", "repaired", "tightened")
@@ -30,9 +33,11 @@ _TOLERANCE, _LIMIT, _IMAGES = 1e-3, 2000, 100  # of unrolled iterations, see `un
 
 def explicit_to_margin(
     workspace: Workspace, *, depth: int, width: int, samples: int, gamma: float, epochs: int, seed: int,
-    learning_rate: float = RATE_EXPLICIT,
+    learning_rate: float = RATE_EXPLICIT, orthogonal: bool = False, weight_decay: float = 0.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Train an explicit network without biases until less than a tenth of its samples have a margin below γ, and bound its risk.
+
+    ``orthogonal`` weights to begin with are √2 times orthogonal ones; ``weight_decay`` is of Adam.
 
     Returns:
         What `_trained_to_margin` says, and ``log10`` of the published and the repaired bound of Neyshabur et al.
@@ -42,8 +47,10 @@ def explicit_to_margin(
     sizes = [math.prod(data.shape), *[width] * (depth - 1)]
     hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b, bias=False), nn.ReLU())]
     model = classifier((*hidden, nn.Linear(sizes[-1], data.classes, bias=False)), data.mean, data.std)
-    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, learning_rate)
     weights = [part.weight for part in model.modules() if isinstance(part, nn.Linear)]
+    for weight in weights if orthogonal else ():
+        nn.init.orthogonal_(weight, math.sqrt(2.0))
+    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, learning_rate, weight_decay)
     bounds = {
         version: neyshabur_log10(weights, samples, radius=radius, gamma=gamma, delta=DELTA, version=version)
         for version in VERSIONS
@@ -77,15 +84,40 @@ def monotone_to_margin(
     x, y = data.train_x[:samples], data.train_y[:samples]
     for module in solving_modules(model):
         module.tolerance = Tolerance()
-    logits = _logits(model, x)
-    log10 = {
-        version: math.log10(pac_bayes(model, logits, y, radius=radius, gamma=gamma, delta=DELTA, version=version).value)
-        for version in VERSIONS_OF_THEOREM_3
-    }
+    log10 = _by_theorem_3(model, _logits(model, x), y, radius, gamma)
     inputs = _normalised(model, x[:_IMAGES])
     unrolled_bounds = [_unrolled(body, inputs, step, samples, radius, gamma) for step in steps]
     shown = [None if bound is None else _with_loss(found, bound) for bound in unrolled_bounds]
     return {**found, "log10": log10, "unrolled_log10": shown}
+
+
+def risk_of_trained(
+    workspace: Workspace, *, m: float, config: dict[str, Any], samples: int, gamma: float, radius: float
+) -> dict[str, Any]:
+    """Train a dense monotone network on all images for some epochs, and bound its risk as of ``samples`` of them.
+
+    Returns:
+        What `facts` says; ``epochs``; ``margin_error``, the share of those samples with a margin of at most γ; ``reached``,
+        whether it is below a tenth; and ``log10`` of each version of Theorem 3.
+    """
+    run = trained(workspace, TrainConfig.from_dict(config))
+    _, data, model = load_image_run(run, workspace.data_root)
+    x, y = data.train_x[:samples], data.train_y[:samples]
+    logits = _logits(model, x)
+    error = _margin_error(logits, y, gamma)
+    log10 = _by_theorem_3(model, logits, y, radius, gamma)
+    found = {"epochs": config["epochs"], "margin_error": error, "reached": error < SHARE, "log10": log10}
+    return {**facts(workspace, run), **found}
+
+
+def _by_theorem_3(model: nn.Module, logits: Tensor, labels: Tensor, radius: float, gamma: float) -> dict[str, float]:
+    """log₁₀ of each version of the bound."""
+    return {
+        version: math.log10(
+            pac_bayes(model, logits, labels, radius=radius, gamma=gamma, delta=DELTA, version=version).value
+        )
+        for version in VERSIONS_OF_THEOREM_3
+    }
 
 
 def _data(workspace: Workspace) -> ImageData:
@@ -93,8 +125,9 @@ def _data(workspace: Workspace) -> ImageData:
 
 
 def _trained_to_margin(
-    model: nn.Sequential, data: ImageData, samples: int, gamma: float, epochs: int, seed: int, rate: float
-) -> tuple[dict[str, Any], float]:
+    model: nn.Sequential, data: ImageData, samples: int, gamma: float, epochs: int, seed: int, rate: float,
+    decay: float = 0.0,
+) -> tuple[dict[str, Any], float]:  # fmt: skip
     """Train by Adam until the margin is reached, or the epochs are over.
 
     Returns:
@@ -103,7 +136,7 @@ def _trained_to_margin(
     """
     x, y = data.train_x[:samples], data.train_y[:samples]
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), rate)
+    optimizer = torch.optim.Adam(model.parameters(), rate, weight_decay=decay)
     error, epoch = 1.0, 0
     while error >= SHARE and epoch < epochs:
         epoch += 1

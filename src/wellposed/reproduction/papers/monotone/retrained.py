@@ -9,7 +9,7 @@ from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.networks import settings_of
 from wellposed.reproduction.other_trainings import Explained, table_of
 from wellposed.reproduction.papers.monotone import certified, deep, dense, errors, risk
-from wellposed.reproduction.papers.monotone.margins import explicit_to_margin, monotone_to_margin
+from wellposed.reproduction.papers.monotone.margins import explicit_to_margin, monotone_to_margin, risk_of_trained
 from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
 
@@ -21,6 +21,9 @@ RATES = (1e-3, 3e-3)  # learning rates of networks that are trained to a margin
 IN_FIGURE_3 = (0.1, 0.5, 20.0)  # m
 EXPLICIT_IN_FIGURE_3 = (3, 10, 12, 14)  # linear maps
 EXPLICIT_RATES = (1e-3, 1e-2)
+DECAYS = (1e-4, 1e-3)  # of explicit networks that begin with orthogonal weights, at the smallest of the rates
+SMALL_BATCHES = {"epochs": 15, "learning_rate": 1e-3, "batch_size": 32, "weight_decay": 0.05}  # for the deepest network
+NOTEBOOK = {"samples": 4096, "gamma": risk.GAMMA, "radius": 50.0}  # of the bound with m = 20
 
 
 def cells(quick: bool) -> list[Cell]:
@@ -36,8 +39,24 @@ def cells(quick: bool) -> list[Cell]:
             for epochs, rate in trainings
             for measure, config in kinds
         ),
-        *(() if quick else _to_margin()),
+        *(() if quick else (*_smaller_batches(), *_to_margin(), *_of_trained())),
     ]
+
+
+def _smaller_batches() -> list[Cell]:
+    """The deepest explicit network, in smaller batches."""
+    config = replace(deep.deep_config(max(DEPTHS), 0, quick=False), **SMALL_BATCHES)
+    return [Cell(deep.deep_network, {"config": settings_of(config), "limit": None})]
+
+
+def _of_trained() -> list[Cell]:
+    """The bound of the paper's notebook, whose network is trained on all images, under every training."""
+    m = max(MONOTONICITIES)
+    configs = [
+        replace(dense.dense_config(WIDTH, m, 0, quick=False), epochs=epochs, learning_rate=rate)
+        for epochs, rate in TRAININGS
+    ]
+    return [Cell(risk_of_trained, {"m": m, "config": settings_of(config), **NOTEBOOK}) for config in configs]
 
 
 def _to_margin() -> list[Cell]:
@@ -49,6 +68,20 @@ def _to_margin() -> list[Cell]:
             Cell(explicit_to_margin, {**settings, "depth": depth, "learning_rate": rate})
             for depth in EXPLICIT_IN_FIGURE_3
             for rate in EXPLICIT_RATES
+        ),
+        *(
+            Cell(
+                explicit_to_margin,
+                {
+                    **settings,
+                    "depth": depth,
+                    "learning_rate": min(EXPLICIT_RATES),
+                    "orthogonal": True,
+                    "weight_decay": decay,
+                },
+            )
+            for depth in EXPLICIT_IN_FIGURE_3
+            for decay in DECAYS
         ),
         *(Cell(monotone_to_margin, {**monotone, "m": m, "learning_rate": rate}) for m in IN_FIGURE_3 for rate in RATES),
     ]
@@ -62,7 +95,7 @@ def figures() -> dict[str, Explained]:
         "monotone-fig1a": Explained(deep.constants, explicit),
         "monotone-fig1b": Explained(dense.constants, monotone),
         "monotone-fig3a": Explained(risk.explicit_bounds, _of(explicit_to_margin)),
-        "monotone-fig3b": Explained(risk.monotone_bounds, _of(monotone_to_margin)),
+        "monotone-fig3b": Explained(risk.monotone_bounds, _of(monotone_to_margin, risk_of_trained)),
         "monotone-fig4a": Explained(certified.view, both),
         "monotone-fig5": Explained(errors.view, both),
         "monotone-fig8": Explained(risk.figure_8, _of(explicit_to_margin, monotone_to_margin)),
