@@ -14,9 +14,9 @@ from wellposed.cli.main import run as command
 from wellposed.errors import CheckpointError, InputError
 from wellposed.experiments.spreading import spread
 from wellposed.reproduction import pages
-from wellposed.reproduction.cell import Cell, Workspace, record_of, record_path
+from wellposed.reproduction.cell import Cell, Record, Workspace, record_of, record_path
 from wellposed.reproduction.collection import PAPERS, RECIPES, recipes_of
-from wellposed.reproduction.other_trainings import Explained, Trial, explanation, table_of
+from wellposed.reproduction.other_trainings import Explained, Trial, explanation, table_of, training_of
 from wellposed.reproduction.recipe import Recipe, result_path
 from wellposed.reproduction.running import run_recipe
 from wellposed.reproduction.unfinished import UNFINISHED, keep_unfinished
@@ -216,6 +216,29 @@ def test_deviations_are_explained_by_records_of_other_trainings(tmp_path, monkey
     run_recipe(otherwise, Workspace(tmp_path, None), quick=False)
     text = pages.page("monotone", tmp_path, "f").split("## Figure 0")[1]
     assert says in text and f"all, {epochs[1]} epochs at 0.1" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"config": {"epochs": 1, "learning_rate": 0.1}}, "1 epoch at 0.1"),
+        (
+            {"config": {"epochs": 15, "learning_rate": 0.001, "batch_size": 32, "weight_decay": 0.05}},
+            "15 epochs at 0.001 with batches of 32 with a weight decay of 0.05",
+        ),
+        ({"config": {"epochs": 3, "learning_rate": 0.1}, "samples": 4096}, "3 epochs at 0.1 with all images"),
+        ({"learning_rate": 0.01}, "a learning rate of 0.01"),
+        (
+            {"learning_rate": 0.001, "orthogonal": True, "weight_decay": 0.1},
+            "a learning rate of 0.001, orthogonal weights at first, a weight decay of 0.1",
+        ),
+    ],
+)
+@pytest.mark.parametrize("reached", [True, False])
+def test_trainings_are_told_apart(settings, words, reached):
+    record = Record("t", settings, {"reached": reached}, {})
+    ended = "" if reached or "config" in settings else " (the margin was not reached)"
+    assert training_of(record) == words + ended
 
 
 def test_what_is_reproduced_needs_no_explanation():

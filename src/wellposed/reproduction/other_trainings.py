@@ -32,10 +32,11 @@ def training_of(record: Record) -> str:
         words = [f"a learning rate of {settings['learning_rate']:g}"]
         words += ["orthogonal weights at first"] if settings.get("orthogonal") else []
         words += [f"a weight decay of {settings['weight_decay']:g}"] if settings.get("weight_decay") else []
-        return " and ".join(words) + ("" if record.measured["reached"] else " (the margin was not reached)")
+        return ", ".join(words) + ("" if record.measured["reached"] else " (the margin was not reached)")
     words = [f"{config['epochs']} {'epoch' if config['epochs'] == 1 else 'epochs'} at {config['learning_rate']:g}"]
     usual = TrainConfig.batch_size
     words += [] if config.get("batch_size", usual) == usual else [f"batches of {config['batch_size']}"]
+    words += [f"a weight decay of {config['weight_decay']:g}"] if config.get("weight_decay") else []
     words += ["all images"] if "samples" in settings else []
     return " with ".join(words)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import image_classifier
@@ -34,6 +35,7 @@ from wellposed.reproduction.papers.lben.networks import (
 )
 from wellposed.reproduction.papers.lben.well_posed import conditions, trained_network
 from wellposed.reproduction.view import Table, View
+from wellposed.training.config import TrainConfig
 
 TRAININGS = ((2, 3e-3), (5, 3e-3), (15, 1e-3))  # epochs, peak of the learning rate
 OF_WIDTHS = 1.0  # γ of the width study
@@ -49,19 +51,15 @@ def cells(quick: bool) -> list[Cell]:
         kinds = [(kind, WIDTH) for kind in (*GAMMAS, 0.0, MONDEQ)]
         kinds += [(OF_WIDTHS, width) for width in WIDTHS if width != WIDTH]
     configs = [mnist(kind, seed=0, quick=quick, width=width) for kind, width in kinds]
-    free = [] if quick else [mnist(kind, seed=0, quick=quick) for kind in (MONDEQ, UNCONSTRAINED)]
-    retrained, freely = (
-        [
-            settings_of(replace(config, epochs=epochs, learning_rate=rate))
-            for epochs, rate in trainings for config in members
-        ]
-        for members in (configs, free)
-    )  # fmt: skip
     bounded = [settings_of(config) for config in configs if getattr(config.family, "gamma", 0.0)]
     limit, lengths = (LIMIT_QUICK, (20,)) if quick else (None, STEPS)
+    free = [] if quick else [mnist(kind, seed=0, quick=quick) for kind in (MONDEQ, UNCONSTRAINED)]
     return [
-        *(Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit}) for config in retrained),
-        *(Cell(trained_network, {"config": config, "limit": limit}) for config in freely),
+        *(
+            Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit})
+            for config in _retrained(configs, trainings)
+        ),
+        *(Cell(trained_network, {"config": config, "limit": limit}) for config in _retrained(free, trainings)),
         *(
             Cell(ascended, {"config": config, "pairs": PAIRS, "steps": steps, "seed": 0})
             for steps in lengths
@@ -70,11 +68,21 @@ def cells(quick: bool) -> list[Cell]:
     ]
 
 
+def _retrained(configs: Sequence[TrainConfig], trainings: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
+    """Settings of networks under every training."""
+    return [
+        settings_of(replace(config, epochs=epochs, learning_rate=rate))
+        for epochs, rate in trainings
+        for config in configs
+    ]
+
+
 def figures() -> dict[str, Explained]:
     """The studies whose networks are trained or measured otherwise here, by the names of their recipes."""
     return {
         "lben-bounds": Explained(
-            lambda records: _shown(records, bounds, label_of, PUBLISHED), lambda record: _width(record) == WIDTH and not record.is_of(trained_network), _otherwise
+            lambda records: _shown(records, bounds, label_of, PUBLISHED),
+            lambda record: _width(record) == WIDTH and not record.is_of(trained_network), _otherwise,
         ),
         "lben-widths": Explained(
             lambda records: _shown(records, widths, lambda record: f"n = {_width(record)}", PUBLISHED_WIDTHS),

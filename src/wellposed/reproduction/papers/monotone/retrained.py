@@ -22,7 +22,6 @@ IN_FIGURE_3 = (0.1, 0.5, 20.0)  # m
 EXPLICIT_IN_FIGURE_3 = (3, 10, 12, 14)  # linear maps
 EXPLICIT_RATES = (1e-3, 1e-2)
 DECAYS = (1e-4, 1e-3)  # of explicit networks that begin with orthogonal weights, at the smallest of the rates
-SMALL_BATCHES = {"epochs": 15, "learning_rate": 1e-3, "batch_size": 32, "weight_decay": 0.05}  # for the deepest network
 NOTEBOOK = {"samples": 4096, "gamma": risk.GAMMA, "radius": 50.0}  # of the bound with m = 20
 
 
@@ -45,7 +44,8 @@ def cells(quick: bool) -> list[Cell]:
 
 def _smaller_batches() -> list[Cell]:
     """The deepest explicit network, in smaller batches."""
-    config = replace(deep.deep_config(max(DEPTHS), 0, quick=False), **SMALL_BATCHES)
+    deepest = deep.deep_config(max(DEPTHS), 0, quick=False)
+    config = replace(deepest, epochs=15, learning_rate=1e-3, batch_size=32, weight_decay=0.05)
     return [Cell(deep.deep_network, {"config": settings_of(config), "limit": None})]
 
 

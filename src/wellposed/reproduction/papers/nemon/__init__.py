@@ -24,6 +24,10 @@ RECIPES = (
         ("mnist",), 0.6, False, Later("nemon.robust", "cells"), Later("nemon.robust", "view"),
     ),
     Recipe(
+        "nemon-training", "nemon", "beside the paper", "plain and robust networks under other trainings", ("mnist",), 0.5, False,
+        Later("nemon.retrained", "cells"), Later("nemon.retrained", "view"), explains=Later("nemon.retrained", "figures"),
+    ),
+    Recipe(
         "nemon-mnist-conv", "nemon", "MNIST, convolutional", "accuracy, certified and attacked", ("mnist",), 90.0, True,
         Later("nemon.convolutional", "mnist_cells"), Later("nemon.convolutional", "mnist_view"),
     ),

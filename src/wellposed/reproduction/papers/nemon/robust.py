@@ -14,7 +14,7 @@ from wellposed.network import materialise
 from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.measurements import by_seed, of_task
 from wellposed.reproduction.networks import facts, preset_with, settings_of, trained
-from wellposed.reproduction.papers.nemon.networks import FOLLOW_UP, LIMIT_QUICK, mnist
+from wellposed.reproduction.papers.nemon.networks import FOLLOW_UP, LIMIT_QUICK, SEEDS, mnist
 from wellposed.reproduction.strongest import beside, check_order, pressed, same_images, strongest
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 from wellposed.training.config import TrainConfig
@@ -76,20 +76,27 @@ def _by_intervals(model: nn.Module, x: Tensor, y: Tensor, radii: Sequence[float]
 
 
 def cells(quick: bool) -> list[Cell]:
-    """A network trained plainly, and one trained for boxes."""
-    robust = preset_with(
-        "nemon-certified", family={"width": 20 if quick else 100}, box_radius=BOX, epochs=1 if quick else 20
-    )
-    radii = RADII[1:5:2] if quick else RADII
-    measured = {
-        "radii": radii, "limit": LIMIT_QUICK if quick else None, "images": 100 if quick else 1000,
-        "steps": 5 if quick else 40,
-    }  # fmt: skip
-    configs = [mnist(0.0, seed=0, quick=quick), settings_of(robust)]
+    """Networks trained plainly and for boxes, with every seed, and one of each under all attacks."""
+    configs = [configs_of(seed, quick=quick) for seed in ((0,) if quick else SEEDS)]
     return [
-        *(Cell(boxes, {"config": config, **measured}) for config in configs),
-        *(pressed(attacked_boxes, config, radii, quick=quick) for config in configs),
+        *(Cell(boxes, {"config": config, **extent(quick)}) for pair in zip(*configs, strict=True) for config in pair),
+        *(pressed(attacked_boxes, config, extent(quick)["radii"], quick=quick) for config in configs[0]),
     ]
+
+
+def configs_of(seed: int, *, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a network that is trained plainly, and of one that is trained for boxes."""
+    robust = preset_with(
+        "nemon-certified", family={"width": 20 if quick else 100}, box_radius=BOX, epochs=1 if quick else 20, seed=seed
+    )
+    return mnist(0.0, seed=seed, quick=quick), settings_of(robust)
+
+
+def extent(quick: bool) -> dict[str, Any]:
+    """At which radii, on how many test images, and with how many steps of an attack networks are measured."""
+    if quick:
+        return {"radii": RADII[1:5:2], "limit": LIMIT_QUICK, "images": 100, "steps": 5}
+    return {"radii": RADII, "limit": None, "images": 1000, "steps": 40}
 
 
 def name_of(config: dict[str, Any]) -> str:
