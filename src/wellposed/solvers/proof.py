@@ -40,9 +40,9 @@ class Proof(Brief):
 
     @property
     def sensitivity(self) -> float:
-        """How many times the size of a defect the bound of an error is, one at least."""
-        one = torch.ones(1, dtype=torch.float64, device=self.offset_error.device)
-        return max(1.0, float(self.promise.size_bound(self.problem.offset[:1], one)))
+        """How many times the size of a defect the bound of an error is, by its size alone; one at least."""
+        first = self.offset_error[:1]
+        return max(1.0, float(self.promise.size_bound(self.problem.offset[:1], torch.ones_like(first))))
 
     def errors(self, value: Tensor, rtol: float, atol: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The size of the defect of each sample's value, a bound of its error, and that bound over what is allowed.
