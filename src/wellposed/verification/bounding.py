@@ -19,6 +19,7 @@ from wellposed.verification.central_path import minimise
 from wellposed.verification.proof import proved
 from wellposed.verification.question import Question, Target
 from wellposed.verification.reduction import Bounds, Reduction
+from wellposed.verification.region import Region
 from wellposed.verification.relaxation import Multipliers
 from wellposed.verification.secants import refine
 
@@ -121,11 +122,11 @@ class Bounding:
     def _search(self, target: Target, change: Tensor) -> Tensor | None:
         """A counterexample near the optimum of the relaxation."""
         question = self._question
-        start = question.region.project((question.region.centre + change)[None])
+        region, place = Region.stack([question.region]), torch.zeros(1, dtype=torch.long, device="cpu")
+        start = region.project(region.centre + change)
         constant = torch.tensor([target.constant], dtype=torch.float64, device="cpu")
-        return question.counterexample(
-            *descend(question.network, question.region, start, target.row[None], constant, steps=6)
-        )
+        found = descend(question.network, region, start, target.row[None], constant, place, steps=6)
+        return question.counterexample(*found)
 
     def _ellipsoid(self, target: Target) -> Tensor | None:
         """d, shape (inputs,); None for balls."""
