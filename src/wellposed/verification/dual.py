@@ -119,9 +119,9 @@ class Dual:
         moved = self.forms @ first, self.forms @ second
         tables = []
         for rows in moved:
-            table = rows @ self.forms.t()
+            table = rows @ self.forms.t()  # symmetric
             left, right = table.index_select(0, self.one_factor), self.other_factor @ table
-            mixed, square = self.other_factor @ left.t(), self.other_factor @ right.t()
+            mixed, square = right.index_select(1, self.one_factor), right @ self.other_factor.t()
             tables.append((left.index_select(1, self.one_factor), mixed, square))
         (left, mixed, right), (other_left, other_mixed, other_right) = tables
         found = mixed * other_mixed.t()
