@@ -29,20 +29,23 @@ def margins(network: AffineNetwork, x: Tensor, rows: Tensor, constants: Tensor) 
 
 @torch.no_grad()
 def descend(
-    network: AffineNetwork, region: Region, start: Tensor, rows: Tensor, constants: Tensor, places: Tensor,
+    network: AffineNetwork,
+    region: Region,
+    start: Tensor,
+    rows: Tensor,
+    constants: Tensor,
+    places: Tensor | None = None,
     steps: int = _STEPS,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """The least margins found, by steps towards the minimiser of the margin's linearisation; shapes (k,), (k, inputs).
-
-    Where one is clearly negative, that place needs no other.
 
     Args:
         network: the numbers.
-        region: where to search, k of them.
-        start: inputs of the regions, shape (k, inputs).
+        region: where to search, one or k; k with places.
+        start: inputs of the region, shape (k, inputs).
         rows: of the margins ``rows_k·z + constants_k``, shape (k, n).
         constants: shape (k,).
-        places: which question each margin belongs to, shape (k,).
+        places: which question each margin belongs to, shape (k,), if it is enough for a question that one is clearly negative.
         steps: how many.
     """
     best, points = torch.full((len(rows),), torch.inf, dtype=torch.float64, device="cpu"), start.clone()
@@ -52,9 +55,9 @@ def descend(
         better = value < best[left]
         best[left] = torch.where(better, value, best[left])
         points[left] = torch.where(better[:, None], x, points[left])
-        lost = places[best < -_CLEAR * (1.0 + constants.abs())]
-        if len(lost):
-            kept = ~torch.isin(places[left], lost)
+        lost = best < -_CLEAR * (1.0 + constants.abs())
+        if places is not None and bool(lost.any()):
+            kept = ~torch.isin(places[left], places[lost])
             left, region, gradient = left[kept], region[kept], gradient[kept]
         if not len(left):
             break
