@@ -67,6 +67,47 @@ def test_training_steps_prove_nothing(family, proofs):
 
 
 @pytest.mark.float32
+@pytest.mark.parametrize("family", [wp.MonDEQ, wp.LBEN, wp.NEMON, wp.PcDEQ])
+def test_a_value_is_proved_by_one_product(family):
+    """In float64 there are U x and one product with W, whatever the number of steps; they look once, when the proof succeeds."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        products = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            product = func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+            self.products += product and args[0].dtype == torch.float64
+            return func(*args, **(kwargs or {}))
+
+    layer, x = family(30, 40).eval(), testing.rand(16, 30)
+    exact = family(30, 40, dtype=torch.float64, rtol=1e-12, atol=1e-12)
+    exact.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        layer.solve(x)
+        with Count() as count:
+            found = layer.solve(x)
+        distance = (found.value.double() - exact(x.double())).norm(dim=1)
+    assert count.products == 2
+    assert found.converged.all()
+    assert (distance <= found.error_bound + 1e-10).all()
+    assert (found.error_bound <= 2.5e-5 * (1.0 + found.value.norm(dim=1))).all()
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if "Orthogonal" not in name])
+def test_a_size_bounds_no_less_than_the_entries_of_that_size(family):
+    layer = FAMILIES[family]().double()
+    if family == "ConvLBEN":
+        layer.constraint.psi.data.copy_(testing.randn(*layer.constraint.psi.shape, dtype=torch.float64))
+    with torch.no_grad():
+        operator, guarantee = layer.materialise()
+        for promise in (guarantee, guarantee.linearised().on(operator.transpose())):
+            defect = 1e-3 * testing.randn(4, *layer.state_shape, dtype=torch.float64)
+            size = defect.flatten(1).norm(dim=1)
+            assert (promise.size_bound(defect, size) >= promise.defect_bound(defect, size) * (1.0 - 1e-12)).all()
+
+
+@pytest.mark.float32
 @pytest.mark.parametrize("family", [name for name in FAMILIES if "Orthogonal" not in name])
 def test_solves_prove_once_for_the_same_weights(family, proofs):
     layer = FAMILIES[family]().eval()

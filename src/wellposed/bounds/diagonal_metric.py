@@ -41,7 +41,8 @@ class DenseMetricProblem(MetricInequality):
         self._weight = to_float64(matrix, "W")
         small, self._exponent = near_one(input_weight, "U")  # U is 2 to that power times this
         driven = small.numpy()
-        self._displacement = np.eye(len(self._weight)) - self._weight
+        identity = np.eye(len(self._weight))
+        self._displacement, self._sizes = identity - self._weight, identity + np.abs(self._weight)
         self._gram = driven @ driven.T
         self._absolute_gram = np.abs(driven) @ np.abs(driven).T
         self._inputs, self._roundings, self._metric = driven.shape[1], roundings, metric
@@ -69,7 +70,7 @@ class DenseMetricProblem(MetricInequality):
         # factor and two subtractions; and in one of ΛUUᵀΛ/γ² with five operations. One more covers the rounding of those sums.
         rounding = rounding_constant(max(len(seen) + 6, self._inputs + 2 * self._roundings + 5) + 1)
         half = scale[:, None] * self._displacement
-        size = scale[:, None] * (np.abs(self._weight) + np.eye(len(scale)))
+        size = scale[:, None] * self._sizes
         condition, terms = half + half.T, size + size.T
         if not all_within_are_semidefinite(condition, rounding * terms):
             return False

@@ -133,12 +133,15 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
 
     def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
         """``‖Λ·defect‖₂/m``, and ``max Λ·‖defect‖₂/m`` for the adjoint equation."""
-        largest = self._extremes[1]
         if self.operator.transposed:
-            return size * largest / self.m
+            return self.size_bound(defect, size)
         rounding = (size - euclidean(defect)).clamp_min(0.0)
         weighed = enlarged(euclidean(defect / self._scale), 2, unit_of(defect.dtype))
-        return (weighed + largest * rounding) / self.m
+        return (weighed + self._extremes[1] * rounding) / self.m
+
+    @override
+    def size_bound(self, like: Tensor, size: Tensor) -> Tensor:
+        return self._extremes[1] * size / self.m
 
     @override
     def rounding(self, operator: Operator, state_norm: Tensor, offset_norm: Tensor) -> Tensor:

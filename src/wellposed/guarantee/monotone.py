@@ -113,6 +113,10 @@ class StronglyMonotone(Guarantee):
         return (self._weigh(defect) + self._distortion * rounding) / self.m
 
     @override
+    def size_bound(self, like: Tensor, size: Tensor) -> Tensor:
+        return self._distortion * size / self.m
+
+    @override
     def offset_lipschitz(self) -> float:
         return enlarged(self._distortion / proved_monotonicity(self.operator.dense(), self.operator.metric), 1)
 

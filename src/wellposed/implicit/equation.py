@@ -221,9 +221,16 @@ def solve_problem(
     continued = settings.continued and can_continue(problem, guarantee)
     most = min(settings.max_steps, ITERATIONS) if continued else settings.max_steps
     proof = prepared(problem, guarantee, exact_offset) if settings.certified and guarantee is not None else None
-    direct = proof if proof is not None and proof.is_direct and not settings.sharpened else None
     outcome = iterate(
-        problem, settings.solver, stopping, start, like, rtol=rtol, atol=atol, max_steps=most, proof=direct
+        problem,
+        settings.solver,
+        stopping,
+        start,
+        like,
+        rtol=rtol,
+        atol=atol,
+        max_steps=most,
+        proof=None if settings.sharpened else proof,
     )
     if guarantee is None:
         return outcome

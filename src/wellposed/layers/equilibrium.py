@@ -163,7 +163,8 @@ class Equilibrium(ConstrainedLayer):
     def _solution(self, x: Tensor, z0: Tensor | None, *, sharpened: bool) -> Solution[Tensor]:
         """What `_run` finds, arranged in the batch shape of the input."""
         value, report, adjoint_reports = self._run(x, z0, certified=True, sharpened=sharpened)
-        report = report.reshape(value.shape[: value.ndim - len(self.state_shape)])
+        lead = value.shape[: value.ndim - len(self.state_shape)]
+        report = report if len(lead) == 1 else report.reshape(lead)
         return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=adjoint_reports)
 
     def _run(

@@ -19,12 +19,12 @@ from torch import Tensor
 from wellposed.guarantee import Guarantee
 from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean
-from wellposed.numerics.outward import UNIT, enlarged
+from wellposed.numerics.outward import enlarged
 from wellposed.solvers.base import Solver
 from wellposed.solvers.continuation import continuation, taking
 from wellposed.solvers.iterate import Outcome, iterate
 from wellposed.solvers.problem import AffineProblem, Problem
-from wellposed.solvers.proof import Proof, hidden_by, lost_by
+from wellposed.solvers.proof import Proof, evaluation_error, hidden_by, lost_by
 from wellposed.solvers.solution import Status
 
 
@@ -192,10 +192,9 @@ def _refine(
     else:
         u = torch.lerp(point, through, step)
         value = accurate.activation.resolvent(u, step)
-    # `value` is σ of some number within this of output + (u − output)/step, see `Activation.defect`.
-    absolute = 0.0 if accurate.activation.homogeneous else point[0].numel() ** 0.5
     size = euclidean(value)
-    evaluation = (euclidean(u) + size + absolute) * (16.0 * UNIT / least)
+    # `value` is σ of some number within this of output + (u − output)/step, see `Activation.defect`.
+    evaluation = evaluation_error(accurate.activation, euclidean(u), size, point[0].numel()) / least
     through = accurate.operator.affine(value, accurate.offset)
     defect = accurate.activation.defect(value, through, u, step)
     rounding = promise.rounding(accurate.operator, size, euclidean(accurate.offset)) + offset_error + evaluation

@@ -52,19 +52,29 @@ class _ForwardBackwardIteration(Iteration):
         self.problem = problem
         self._alpha = alpha
         self.point = self._inner = torch.zeros_like(like) if start is None else start
-        self._value = problem.offset if start is None else problem.operator.affine(start, problem.offset)
+        self._value: Tensor | None = problem.offset if start is None else None
+
+    def _through(self) -> Tensor:
+        """W·point + q, formed when it is needed: whoever proves the value takes another."""
+        if self._value is None:
+            self._value = self.problem.operator.affine(self.point, self.problem.offset)
+        return self._value
 
     def advance(self) -> None:
-        self._inner = torch.lerp(self.point, self._value, self._alpha)
+        self._inner = torch.lerp(self.point, self._through(), self._alpha)
         self.point = self.problem.activation.resolvent(self._inner, self._alpha)
-        self._value = self.problem.operator.affine(self.point, self.problem.offset)
+        self._value = None
+
+    def select(self, rows: Tensor) -> None:
+        self._through()
+        super().select(rows)
 
     def observe(self) -> Tensor:
         return self.point
 
     def judge(self, guarantee: Guarantee | None) -> tuple[Tensor, Tensor, Tensor]:
-        # z = J_α(u) solves the equation exactly for q + defect; Wz + q is known already. ‖defect‖ also bounds ‖f(z) − z‖.
-        defect = self.problem.activation.defect(self.point, self._value, self._inner, self._alpha)
+        # z = J_α(u) solves the equation exactly for q + defect. ‖defect‖ also bounds ‖f(z) − z‖.
+        defect = self.problem.activation.defect(self.point, self._through(), self._inner, self._alpha)
         residual = euclidean(defect)
         return self.point, residual, residual if guarantee is None else guarantee.defect_bound(defect, residual)
 

@@ -168,6 +168,11 @@ class _Loop:
                 previous = (step, nearest)
                 continue
             previous = None
+            if self.proof is not None and self.all_open and candidates.all():
+                value, change, bound, off = self.proof.stepped(iteration.image, self.rtol, self.atol)
+                if bool((off <= 1.0).all()):
+                    self._end(step, value, change, bound)
+                    return
             self.live_least = torch.from_numpy(least).to(device)
             if self._look(step, torch.from_numpy(candidates).to(device))[0]:
                 return
@@ -183,8 +188,10 @@ class _Loop:
         rate = min(max(iteration.predicted_rate(), _LEAST_RATE), _LARGEST_RATE)
         due = 1  # with a start, which may be close already
         if self.start is None:
-            least = self.atol if isinstance(self.atol, float | int) else 0.0
-            due = max(1, _wait(_LOOK_MARGIN / (1.0 - rate), self.rtol + least, rate) - 1)  # binding took a step
+            wanted = self.rtol + (self.atol if isinstance(self.atol, float | int) else 0.0)
+            if self.proof is not None and self.proof.is_direct:
+                wanted *= _AIM / self.proof.sensitivity
+            due = max(1, _wait(_LOOK_MARGIN / (1.0 - rate), wanted, rate) - 1)  # binding took a step
         previous: tuple[int, float] | None = None
         worst, stuck, doubling = (
             math.inf,
@@ -210,7 +217,7 @@ class _Loop:
         """As `_look` at all samples, by the proof where there is one and nothing is to be retired, or by a glance."""
         if thorough or self.outcome is not None:
             return self._look(step, None, thorough=thorough)
-        if self.proof is None:
+        if self.proof is None or not self.proof.is_direct:
             with np.errstate(all="ignore"):
                 seen = self._glance(step)
             return seen or self._look(step, None, thorough=False)

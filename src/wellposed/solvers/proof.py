@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wellposed.activations import Activation
 from wellposed.guarantee import Guarantee
 from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean, underflow
-from wellposed.numerics.outward import enlarged, unit_of
+from wellposed.numerics.outward import UNIT, enlarged, unit_of
 from wellposed.solvers.problem import AffineProblem
 
 
@@ -36,6 +37,12 @@ class Proof(Brief):
     def is_direct(self) -> bool:
         """Whether `errors` is for the activation of the problem."""
         return self.problem.activation.is_own_resolvent and self.problem.activation.homogeneous
+
+    @property
+    def sensitivity(self) -> float:
+        """How many times the size of a defect the bound of an error is, by its size alone; one at least."""
+        first = self.offset_error[:1]
+        return max(1.0, float(self.promise.size_bound(self.problem.offset[:1], torch.ones_like(first))))
 
     def errors(self, value: Tensor, rtol: float, atol: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The size of the defect of each sample's value, a bound of its error, and that bound over what is allowed.
@@ -64,6 +71,47 @@ class Proof(Brief):
             bound = torch.minimum(bound, sharp)
             ratio = bound / limit
         return residual, bound, ratio
+
+    def stepped(self, point: Tensor, rtol: float, atol: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One application of the map in float64, rounded to the working precision, and what `errors` gives of that value.
+
+        σ(Wz + q) solves the equation for the offset q + W(z − σ(Wz + q)). The size is that of the step.
+
+        Args:
+            point: z, shape (batch, *state), in the working precision.
+            rtol: relative tolerance.
+            atol: absolute tolerance, or one per sample.
+        """
+        problem, promise, entries = self.problem, self.promise, point[0].numel()
+        operator, start = problem.operator, point.double()
+        image = problem.activation(operator.affine(start, problem.offset))
+        value, change = image.to(point), start - image
+        size, step, norm = euclidean(image), euclidean(change), operator.norm_upper_bound()
+        before, offset = size + step, euclidean(problem.offset)
+        evaluation = evaluation_error(problem.activation, norm * before + offset, size, entries)
+        rounding = promise.rounding(operator, before, offset) + self.offset_error + evaluation
+        away = euclidean(value - image) + evaluation
+        hidden = hidden_by(promise, image, (1.0 + size) * (lost_by(value) * (3.0 + norm)))
+        limit = (rtol * size).add_(atol).add_(hidden)
+        bound = enlarged(promise.size_bound(image, norm * step + rounding) + away, entries + 8) + hidden
+        if not bool((bound <= limit).all()):
+            moved = operator.apply(change)
+            sharp = promise.defect_bound(moved, euclidean(moved) + promise.rounding(operator, step, step) + rounding)
+            bound = torch.minimum(bound, enlarged(sharp + away, entries + 8) + hidden)
+        return value, step, bound, bound / limit
+
+
+def evaluation_error(activation: Activation, inside: Tensor, outside: Tensor, entries: int) -> Tensor:
+    """How far a number whose σ was found may be from one whose σ is exactly that, in float64; one value per sample.
+
+    Args:
+        activation: σ.
+        inside: norms of what σ was taken of.
+        outside: norms of what was found.
+        entries: of a state.
+    """
+    absolute = 0.0 if activation.homogeneous else entries**0.5
+    return (inside + outside + absolute) * (16.0 * UNIT)
 
 
 def lost_by(image: Tensor) -> float:

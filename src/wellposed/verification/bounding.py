@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from wellposed.verification.central_path import minimise
 from wellposed.verification.proof import proved
 from wellposed.verification.question import Question, Target
 from wellposed.verification.reduction import Bounds, Reduction
+from wellposed.verification.region import Region
 from wellposed.verification.relaxation import Multipliers
 from wellposed.verification.secants import refine
 
@@ -55,6 +57,7 @@ class Bounding:
         self._question, self._metric = question, metric
         self.bounds = bounds
         self._shares: dict[int, Tensor] = {}
+        self._reduced: Reduction | None = None  # that of the last decisions
 
     def bound(self, target: Target, decisions: dict[int, int]) -> Outcome:
         """Try to prove one target, in the part of the region where some units have given signs."""
@@ -65,12 +68,12 @@ class Bounding:
 
     def _bound(self, target: Target, decisions: dict[int, int]) -> Outcome:
         question = self._question
-        network, region = question.network, question.region
+        region = question.region
         shares = self._ellipsoid(target)
         rounds = 1 if region.widths is None else _ROUNDS
         reached = -math.inf
         for round_ in range(rounds):
-            reduction = Reduction(network, question.centre, region, self.bounds, decisions, shares)
+            reduction = self._reduction(decisions, shares)
             constant = target.constant - question.allowance
             problem = reduction.margin(target.row, constant, target.metric, target.error)
             goal = 1e-9 * (1.0 + abs(float(problem.objective[-1])))
@@ -82,7 +85,7 @@ class Bounding:
             if multipliers.bound > 0.0 and proved(problem, multipliers) > 0.0:
                 self._remember(target, shares)
                 return Outcome(True)
-            lift = region.lift(network, problem.pull, shares)
+            lift = region.lift(question.network, problem.pull, shares)
             if round_ == 0:
                 found = self._search(target, lift @ multipliers.direction)
                 if found is not None:
@@ -99,9 +102,7 @@ class Bounding:
         """Bound the uncertain units by the relaxation itself, those nearest to being decided first."""
         question = self._question
         lower, upper = self.bounds.lower.clone(), self.bounds.upper.clone()
-        reduction = Reduction(
-            question.network, question.centre, question.region, self.bounds, None, self._ellipsoid(target)
-        )
+        reduction = self._reduction({}, self._ellipsoid(target))
         opened = torch.nonzero(self.bounds.uncertain())[:, 0].tolist()
         for unit in sorted(opened, key=lambda unit: min(-float(lower[unit]), float(upper[unit]))):
             if time.monotonic() > deadline:
@@ -118,14 +119,31 @@ class Bounding:
                     upper[unit] = min(float(upper[unit]), -found)
         self.bounds = refine(question.network, question.centre, question.region, Bounds(lower, upper))
 
+    def _reduction(self, decisions: dict[int, int], shares: Tensor | None) -> Reduction:
+        """The forms; what does not depend on the ellipsoid serves all targets and rounds."""
+        known, question = self._reduced, self._question
+        if known is None or known.bounds is not self.bounds or known.decisions != decisions:
+            known = Reduction(question.network, question.centre, question.region, self.bounds, decisions)
+            self._reduced = known
+        return known.within(shares)
+
+    @cached_property
+    def _gradients(self) -> Tensor:
+        """Sizes of the gradients of all margins at the centre, shape (classes, inputs)."""
+        network, centre = self._question.network, self._question.centre
+        active = (centre.preactivation > 0.0).double()
+        own = torch.eye(len(active), dtype=torch.float64, device="cpu") - active[:, None] * network.matrix
+        through = torch.linalg.solve_ex(own.t(), self._question.margins.rows.t())[0]
+        return ((through.t() * active) @ network.weight).abs()
+
     def _search(self, target: Target, change: Tensor) -> Tensor | None:
         """A counterexample near the optimum of the relaxation."""
         question = self._question
-        start = question.region.project((question.region.centre + change)[None])
+        region, place = Region.stack([question.region]), torch.zeros(1, dtype=torch.long, device="cpu")
+        start = region.project(region.centre + change)
         constant = torch.tensor([target.constant], dtype=torch.float64, device="cpu")
-        return question.counterexample(
-            *descend(question.network, question.region, start, target.row[None], constant, steps=6)
-        )
+        found = descend(question.network, region, start, target.row[None], constant, place, steps=6)
+        return question.counterexample(*found)
 
     def _ellipsoid(self, target: Target) -> Tensor | None:
         """d, shape (inputs,); None for balls."""
@@ -136,11 +154,7 @@ class Bounding:
         known = self._shares.get(target.other)
         if known is not None:
             return known
-        network = question.network
-        active = (question.centre.preactivation > 0.0).double()
-        own = torch.eye(len(active), dtype=torch.float64, device="cpu") - active[:, None] * network.matrix
-        through = torch.linalg.solve_ex(own.t(), target.row[:, None])[0][:, 0]
-        gradient = ((through * active) @ network.weight).abs()
+        gradient = self._gradients[target.other]
         # Not too far from equal: other inputs of the region have other gradients.
         return (gradient + 0.3 * float(gradient.mean()) + 1e-300) / self._widths(widths)
 

@@ -63,7 +63,7 @@ class Dual:
         self.forms = torch.cat([*scaled, one[-1:]])
         first, second, self.chart = _products(p, s)
         self.place = first * len(self.forms) + second
-        self.one_factor, self.other_factor = _factors(p, s)
+        self.one_factor = _factors(p, s)
         self.signed = torch.ones(len(self.chart), dtype=torch.bool, device="cpu")
         self.signed[0] = False
         self.signed[2 + 2 * p : 2 + 3 * p] = False
@@ -114,20 +114,23 @@ class Dual:
         """Traces of a symmetric matrix with all F_i."""
         return self._traces((self.forms @ symmetric) @ self.forms.t(), symmetric.diagonal()[self.inputs].sum())
 
+    def _by_other_factor(self, table: Tensor) -> Tensor:
+        """Products of a table of forms with the second factor of every F_i, in the place of its last dimension."""
+        z, y, x, one = table.split([self.p, self.p, self.s, 1], -1)
+        away = z - one
+        return torch.cat([-one, -one, away, y - one, -y, away + y, x - one], -1)
+
     def curvature(self, first: Tensor, second: Tensor) -> Tensor:
         """Traces of F_i·first·F_j·second, for two symmetric matrices, by sums of products of entries of two tables."""
-        moved = self.forms @ first, self.forms @ second
-        tables = []
-        for rows in moved:
-            table = rows @ self.forms.t()
-            left, right = table.index_select(0, self.one_factor), self.other_factor @ table
-            mixed, square = self.other_factor @ left.t(), self.other_factor @ right.t()
-            tables.append((left.index_select(1, self.one_factor), mixed, square))
-        (left, mixed, right), (other_left, other_mixed, other_right) = tables
-        found = mixed * other_mixed.t()
+        moved = torch.stack([first, second]) @ self.forms.t()
+        table = moved.mT @ self.forms.t()  # symmetric
+        picked = table.index_select(1, self.one_factor)
+        left, mixed = picked.index_select(2, self.one_factor), self._by_other_factor(picked)
+        right = self._by_other_factor(self._by_other_factor(table).mT)
+        found = mixed[0] * mixed[1].t()
         found = found + found.t()
-        found.addcmul_(left, other_right).addcmul_(right, other_left).mul_(0.25)
-        reached = moved[0][:, self.inputs] @ moved[1][:, self.inputs].t()
+        found.addcmul_(left[0], right[1]).addcmul_(right[0], left[1]).mul_(0.25)
+        reached = moved[0, self.inputs].t() @ moved[1, self.inputs]
         identity = (first[self.inputs, self.inputs] * second[self.inputs, self.inputs]).sum()
         of_ball = self._traces(0.5 * (reached + reached.t()), identity)
         found[1] += of_ball
@@ -169,14 +172,13 @@ def _products(p: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @functools.lru_cache(maxsize=64)
-def _factors(p: int, s: int) -> tuple[Tensor, Tensor]:
-    """The two factors whose product's symmetric part is F_i, but for the identity in that of κ, for every multiplier.
+def _factors(p: int, s: int) -> Tensor:
+    """The first of the two factors whose product's symmetric part is F_i, but for the identity in that of κ, as a place.
+
+    The second one is in `Dual._by_other_factor`.
 
     Returns:
-        The place of the first among the forms, shape (multipliers,), and the second as a combination of them, shape
-        (multipliers, forms).
+        Places among the forms, shape (multipliers,).
     """
-    z, y, x, one = torch.eye(2 * p + s + 1, dtype=torch.float64, device="cpu").split([p, p, s, 1])
-    first = torch.cat([one, one, z, y, z, one.expand(p, -1), x])
-    second = torch.cat([-one, -one, z - one, y - one, -y, z + y - one, x - one])
-    return first.argmax(1), second
+    z, y, x, one = torch.arange(2 * p + s + 1, device="cpu").split([p, p, s, 1])
+    return torch.cat([one, one, z, y, z, one.expand(p), x])

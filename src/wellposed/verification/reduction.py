@@ -6,8 +6,10 @@ left has one variable per uncertain unit. The solve is done in float64; a residu
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -58,7 +60,7 @@ class Reduction:
         decisions: dict[int, int] | None = None,
         shares: Tensor | None = None,
     ) -> None:
-        decisions = {} if decisions is None else decisions
+        self.decisions = decisions = {} if decisions is None else decisions
         self.network, self.centre, self.region, self.bounds, self.shares = network, centre, region, bounds, shares
         uncertain = bounds.uncertain()
         active = bounds.lower >= 0.0
@@ -71,6 +73,13 @@ class Reduction:
         self.chosen = torch.tensor([unit for unit, _ in chosen], dtype=torch.long, device="cpu")
         self.signs = torch.tensor([float(sign) for _, sign in chosen], dtype=torch.float64, device="cpu")
         self._solve()
+        self._states, self._picked = (self._rows(network.matrix[units], units) for units in (self.open, self.chosen))
+
+    def within(self, shares: Tensor | None) -> Self:
+        """The same forms for another ellipsoid around the region, of which nothing else depends; see `Region.gram`."""
+        other = copy.copy(self)
+        other.shares = shares
+        return other
 
     def _solve(self) -> None:
         """Z of the active units as a function of (z of the open ones, s = U(x − x₀), 1), with its error."""
@@ -155,9 +164,7 @@ class Reduction:
         return self._relaxed((sign * goal[0], sign * goal[1], sign * goal[2], goal[3]), metric)
 
     def _relaxed(self, goal: tuple[Tensor, Tensor, Tensor, Tensor], metric: Tensor) -> Relaxed:
-        matrix = self.network.matrix
-        states = self._rows(matrix[self.open], self.open)
-        picked = self._rows(matrix[self.chosen], self.chosen)
+        states, picked = self._states, self._picked
         by_open = torch.cat([states[0], picked[0] * self.signs[:, None], goal[0]])
         by_input = torch.cat([states[1], picked[1] * self.signs[:, None], goal[1]])
         constants = torch.cat([states[2], picked[2] * self.signs, goal[2]])

@@ -81,15 +81,16 @@ def refine(network: AffineNetwork, centre: Centre, region: Region, bounds: Bound
     matrix, size = network.matrix, len(network.matrix)
     identity = torch.eye(size, dtype=torch.float64, device="cpu")
     rounding = rounding_constant(2 * size + 16)
+    absolute = matrix.abs()
     for _ in range(_ROUNDS):
         slopes = secants(centre, bounds)
         own = identity - matrix * slopes.middle[..., None, :]
         # Any Y will do, zero where there is no inverse: then K is the identity, and nothing is gained.
         inverted = inverse(own).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        remainder = (identity - inverted @ own).abs() + rounding * (
-            inverted.abs() @ (identity + matrix.abs()) + identity
-        )
-        through = (inverted @ matrix).abs() + rounding * (inverted.abs() @ matrix.abs())
+        sizes = inverted.abs()
+        reached = sizes @ absolute
+        remainder = (identity - inverted @ own).abs() + rounding * (reached + sizes + identity)
+        through = (inverted @ matrix).abs() + rounding * reached
         factor = through * slopes.spread[..., None, :] + remainder
         driven = reach_of(inverted, network, region)
         found = torch.minimum(_supersolution(factor, driven), slopes.away)

@@ -105,7 +105,7 @@ class Verifier(RegionVerifier):
         if last > 1 and len(places):
             start = region.centre[places]
             goals = margins.rows[places, others], margins.constants[places, others]
-            attacked = descend(network, region[places], start, *goals)
+            attacked = descend(network, region[places], start, *goals, places)
             found = counterexamples(network, [questions[int(rest[k])] for k in places], *attacked, places.tolist())
         left = {}
         for k, place in enumerate(rest.tolist()):

@@ -79,13 +79,39 @@ class PrimalDualSearch:
         assert self._begin is not None  # where a search found something
         return self._begin / self._driven**2
 
+    @cached_property
+    def _at_begin(self) -> tuple[Tensor, Tensor]:
+        """ΛH + HᵀΛ − ΛGΛ at the start, and its inverse."""
+        assert self._begin is not None
+        condition = _condition(self._displacement, self._gram, self._begin)
+        return condition, torch.cholesky_inverse(torch.linalg.cholesky_ex(condition)[0])
+
+    def _start(self, numbers: Numbers) -> Iterate | None:
+        """An iterate with the λ at which all searches start, whose X is a multiple of S⁻¹; None where it is not inside."""
+        assert self._begin is not None
+        condition, inverse = self._at_begin
+        # As S is A − τCᵀC, its inverse is A⁻¹ + A⁻¹Cᵀ(1/τ − CA⁻¹Cᵀ)⁻¹CA⁻¹.
+        through = inverse @ numbers.output
+        image = numbers.output.t() @ through
+        reciprocal = _START / float(torch.linalg.matrix_norm(image, 2))
+        if not 0.0 < reciprocal < math.inf:
+            return None
+        room = image.neg()
+        room.diagonal().add_(1.0 / reciprocal)
+        added, failed = torch.linalg.solve_ex(room, through.t())
+        if int(failed):
+            return None
+        inverse = inverse + through @ added
+        dual = inverse / float((inverse * numbers.seen).sum())
+        return Iterate(self._begin, reciprocal, condition - reciprocal * numbers.seen, dual)
+
     def _searched(self, output: Tensor, deadline: float) -> tuple[Iterate, float, int] | None:
         seen = float(torch.linalg.matrix_norm(output, 2))
         if not (seen > 0.0 and self._driven > 0.0 and math.isfinite(seen * self._driven)) or self._begin is None:
             return None
         scaled = output / seen
         numbers = Numbers(self._displacement, self._gram, scaled.t().contiguous(), scaled.t() @ scaled)
-        at = _start(numbers, self._begin)
+        at = self._start(numbers)
         if at is None:
             return None
         rough, first, lengths = _approach(*_in_float32(numbers, at), _FIRST_LENGTHS, deadline, _ROUGH_GAP)
@@ -112,32 +138,19 @@ def _approach(
     return at, steps, lengths
 
 
-def _condition(numbers: Numbers, multipliers: Tensor) -> Tensor:
+def _condition(displacement: Tensor, gram: Tensor, multipliers: Tensor) -> Tensor:
     """ΛH + HᵀΛ − ΛGΛ."""
-    half = multipliers[:, None] * (numbers.displacement - 0.5 * numbers.gram * multipliers)
+    half = multipliers[:, None] * (displacement - 0.5 * gram * multipliers)
     return half + half.t()
 
 
 def _largest_reciprocal(numbers: Numbers, multipliers: Tensor) -> float:
     """The largest τ with S ⪰ 0 for a λ; zero where there is none."""
-    factor, failed = torch.linalg.cholesky_ex(_condition(numbers, multipliers))
+    factor, failed = torch.linalg.cholesky_ex(_condition(numbers.displacement, numbers.gram, multipliers))
     if int(failed):
         return 0.0
     through = torch.linalg.solve_triangular(factor, numbers.output, upper=False)
     return 1.0 / float(torch.linalg.matrix_norm(through, 2)) ** 2
-
-
-def _start(numbers: Numbers, multipliers: Tensor) -> Iterate | None:
-    """An iterate with some λ, whose X is a multiple of S⁻¹; None where it is not inside."""
-    reciprocal = _START * _largest_reciprocal(numbers, multipliers)
-    if not 0.0 < reciprocal < math.inf:
-        return None
-    slack = _condition(numbers, multipliers) - reciprocal * numbers.seen
-    factor, failed = torch.linalg.cholesky_ex(slack)
-    if int(failed):
-        return None
-    inverse = torch.cholesky_inverse(factor)
-    return Iterate(multipliers, reciprocal, slack, inverse / float((inverse * numbers.seen).sum()))
 
 
 def _in_float32(numbers: Numbers, at: Iterate) -> tuple[Numbers, Iterate]:
@@ -148,6 +161,6 @@ def _in_float32(numbers: Numbers, at: Iterate) -> tuple[Numbers, Iterate]:
 def _in_float64(numbers: Numbers, rough: Iterate) -> Iterate | None:
     """An iterate of float32 as one of float64; None where it is not inside."""
     multipliers, dual = rough.multipliers.double(), rough.dual.double()
-    slack = _condition(numbers, multipliers) - rough.reciprocal * numbers.seen
+    slack = _condition(numbers.displacement, numbers.gram, multipliers) - rough.reciprocal * numbers.seen
     inside = all(int(torch.linalg.cholesky_ex(part)[1]) == 0 for part in (slack, dual))
     return Iterate(multipliers, rough.reciprocal, slack, dual) if inside else None

@@ -133,9 +133,10 @@ class Newton:
             return None
         kept = 0.99 if min(first, second) > 0.9 else 0.95
         length = kept * first
+        slack = torch.add(at.slack, linear, alpha=length).sub_(curved, alpha=length**2)
         moved = Iterate(
-            at.multipliers + length * along, at.reciprocal + length * float(direction[-1]),
-            at.slack + length * linear - length**2 * curved, at.dual + kept * second * change,
+            at.multipliers + length * along, at.reciprocal + length * float(direction[-1]), slack,
+            torch.add(at.dual, change, alpha=kept * second),
         )  # fmt: skip
         return moved, (first, second)
 
