@@ -15,7 +15,9 @@ from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
 from wellposed.constraints.factorisations import is_transformed
 from wellposed.errors import CertificateError, InputError, check, checked_options
+from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Settings
+from wellposed.implicit.columns import ColumnStep
 from wellposed.layers.constrained import ConstrainedLayer
 from wellposed.layers.inputs import check_finite, check_numbers, check_samples, check_start, diagnose, in_precision_of
 from wellposed.layers.options import SolveOptions
@@ -26,6 +28,7 @@ from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import next_up
 from wellposed.numerics.uncompiled import uncompiled
+from wellposed.operators import Operator
 from wellposed.solvers import solver_for
 from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.solution import Report, Solution
@@ -133,7 +136,8 @@ class Equilibrium(ConstrainedLayer):
     @override
     @uncompiled
     def state(self, x: Tensor) -> Tensor:
-        return self._run(x, None, certified=False)[0]
+        found = self._trained(x) if torch.is_grad_enabled() else None
+        return self._run(x, None, certified=False)[0] if found is None else found
 
     @override
     def state_again(self, x: Tensor, known: Tensor) -> Tensor:
@@ -166,6 +170,59 @@ class Equilibrium(ConstrainedLayer):
         report = report.reshape(value.shape[: value.ndim - len(self.state_shape)])
         return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=adjoint_reports)
 
+    def _trained(self, x: Tensor) -> Tensor | None:
+        """The equilibrium as `_run` finds it, where a step of training asks for it and nothing is special; else None."""
+        given, gradient = self.injection.product(), self.gradient
+        if given is None or not gradient.is_implicit or gradient.solver is not None or self.activation.tensors:
+            return None
+        weight, bias = given
+        known = x.dtype == weight.dtype and x.is_cpu and weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+        if not known or x.shape[1:] != weight.shape[1:] or not len(x) or is_transformed((x, weight)):
+            return None
+        operator, guarantee = self.materialise()
+        matrix = operator.matrix()
+        if matrix is None or not matrix.requires_grad or operator.scaling is not None or guarantee is None:
+            return None
+        stopping, solver = guarantee.estimated(), self.solver or solver_for(guarantee)
+        step = solver.reflected_step(stopping) if stopping.stops_by_changes else None
+        if step is None:
+            return None
+        rtol, atol = self.tolerance.resolve(weight.dtype)
+        columns = ColumnStep(
+            operator=operator, activation=self.activation, step=step, rtol=rtol, atol=atol,
+            adjoint_rtol=rtol if gradient.rtol is None else gradient.rtol,
+            most=min(self.max_steps, gradient.max_steps or self.max_steps),
+            equation=lambda: self._equation(operator, guarantee),
+        )  # fmt: skip
+        return columns.value(x, weight, bias)
+
+    def _equation(
+        self,
+        operator: Operator,
+        guarantee: Guarantee | None,
+        *,
+        certified: bool = False,
+        sharpened: bool = False,
+        exact_offset: Callable[[], ExactOffset] | None = None,
+        known: Tensor | None = None,
+    ) -> AffineEquation:
+        """What the layer solves, with its options."""
+        settings = Settings(
+            solver=self.solver or solver_for(guarantee),
+            tolerance=self.tolerance,
+            max_steps=self.max_steps,
+            on_failure=self.on_failure,
+            gradient=self.gradient,
+            certified=certified,
+            sharpened=sharpened,
+            continued=self.solver is None,
+            name=f"solve of {type(self).__name__}",
+        )
+        return AffineEquation(
+            operator=operator, activation=self.activation, guarantee=guarantee, settings=settings,
+            exact_offset=exact_offset, known=known,
+        )  # fmt: skip
+
     def _run(
         self, x: Tensor, z0: Tensor | None, *, certified: bool, sharpened: bool = False, known: Tensor | None = None
     ) -> tuple[Tensor, Report, list[Report]]:
@@ -182,25 +239,10 @@ class Equilibrium(ConstrainedLayer):
             operator, guarantee = self.materialise()
             proved = certified and guarantee is not None
             offset, exact = self._offset(rows, once=not sharpened) if proved else (injection(rows), None)
-            settings = Settings(
-                solver=self.solver or solver_for(guarantee),
-                tolerance=self.tolerance,
-                max_steps=self.max_steps,
-                on_failure=self.on_failure,
-                gradient=self.gradient,
-                certified=proved,
-                sharpened=sharpened,
-                continued=self.solver is None,
-                name=f"solve of {type(self).__name__}",
-            )
-            equation = AffineEquation(
-                operator=operator,
-                activation=self.activation,
-                guarantee=guarantee,
-                settings=settings,
-                exact_offset=exact,
+            equation = self._equation(
+                operator, guarantee, certified=proved, sharpened=sharpened, exact_offset=exact,
                 known=None if known is None else known.reshape(-1, *self.state_shape),
-            )
+            )  # fmt: skip
             start = None if z0 is None else z0.reshape(-1, *self.state_shape)
             check_finite(self, x, offset)
             unknowns = (*operator.tensors, offset, *self.activation.tensors)

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.maps.base import FlatMap, InputMap
+from wellposed.maps.checks import computes_as_written, watches_gradients
 
 
 class LinearMap(nn.Linear, FlatMap, InputMap):
@@ -38,6 +39,11 @@ class LinearMap(nn.Linear, FlatMap, InputMap):
     @override
     def stored(self) -> Tensor:
         return self.weight
+
+    @override
+    def product(self) -> tuple[Tensor, Tensor | None] | None:
+        plain = type(self).forward is nn.Linear.forward and computes_as_written(self) and not watches_gradients(self)
+        return (self.weight, self.bias) if plain else None
 
 
 def input_map(given: nn.Module) -> InputMap:

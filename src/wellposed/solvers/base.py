@@ -102,6 +102,13 @@ class Solver(ABC):
         """What a guarantee proves of this algorithm with these options; None where nothing is proven, as by default."""
         return None
 
+    def reflected_step(self, guarantee: Guarantee) -> float | None:
+        """The step α of an algorithm whose iteration is ``u ← αq + C·(R(u) + αq)``, C the Cayley transform of I − W; None for others.
+
+        R is the reflected resolvent of the activation at that step, and the value its resolvent of u.
+        """
+        return None
+
     @abstractmethod
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         """Begin a solve.

@@ -1,9 +1,9 @@
 """Peaceman–Rachford and Douglas–Rachford splitting in reflected form.
 
 With C = 2(I + α(I − W))⁻¹ − I and R the activation's reflected resolvent, one Peaceman–Rachford step is
-``u ← C·R(u) + α(q + C·q)``, and z = J_α(u); α is a number, or a positive diagonal where the operator has a scaling. For
-ReLU, R(u) = |u|, so a step is one matrix product and one absolute value. Douglas–Rachford takes half of it:
-``u ← ½u + ½(C·R(u) + c)``.
+``u ← αq + C·(R(u) + αq)``, and z = J_α(u); α is a number, or a positive diagonal where the operator has a scaling. For
+ReLU, R(u) = |u|, so a step is one matrix product, one absolute value and one sum. Douglas–Rachford takes half of it. Iterations begin
+at u = αq, which is no farther away than where one step from zero leads, and needs no product.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class PeacemanRachford(Splitting):
         return guarantee.reflected_plan(self.known_step(guarantee), self.relaxation)
 
     @override
+    def reflected_step(self, guarantee: Guarantee) -> float | None:
+        return float(self.step_under(guarantee)) if self.relaxation == 1.0 else None
+
+    @override
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         alpha = float(self.step_under(guarantee))
         return _ReflectedIteration(self.affine(problem), start, alpha, self.relaxation)
@@ -63,7 +67,7 @@ class DouglasRachford(PeacemanRachford):
 
 
 class _ReflectedIteration(Iteration):
-    rowwise = ("_u", "_before", "_earlier", "_constant")
+    rowwise = ("_u", "_before", "_earlier", "_driven")
     image_is_free = False
     problem: AffineProblem
 
@@ -74,18 +78,15 @@ class _ReflectedIteration(Iteration):
         self._relaxation = relaxation
         self._reflect = problem.activation.reflection(self._alpha)
         self._cayley = problem.operator.cayley(alpha)
-        driven = problem.offset * self._alpha
-        self._constant = self._cayley.affine(driven, driven)
-        if start is None:  # the first step from u = 0, for free
-            self._u, self._before = self._constant, torch.zeros_like(self._constant)
-        else:  # the u whose resolvent is σ(W·start + q)
+        self._u = self._driven = problem.offset * self._alpha
+        if start is not None:  # the u whose resolvent is σ(W·start + q)
             value = problem.operator.affine(start, problem.offset)
-            self._u = self._before = torch.lerp(problem.activation(value), value, self._alpha)
-        self._earlier = self._before
+            self._u = torch.lerp(problem.activation(value), value, self._alpha)
+        self._earlier = self._before = self._u
 
     def advance(self) -> None:
         self._earlier, self._before = self._before, self._u
-        new = self._cayley.affine(self._reflect(self._u), self._constant)
+        new = self._cayley.affine(self._reflect(self._u) + self._driven, self._driven)
         self._u = new if self._relaxation == 1.0 else torch.lerp(self._u, new, self._relaxation)
 
     def select(self, rows: Tensor) -> None:

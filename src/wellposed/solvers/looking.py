@@ -1,0 +1,75 @@
+"""When to look at iterations that must pay for it, and what changes of iterates say; nothing here is a proof."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.numerics.euclidean import trusted_range
+from wellposed.solvers.base import Numbers, distance_left
+
+# The worst sample's error bound is about this many times the error predicted for the whole batch.
+_LOOK_MARGIN = 2.0
+# Rates of convergence are taken to be within these limits when the next look is planned.
+_LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
+# Above these numbers limits are not touched by what underflows in squares.
+_TRUSTED = {dtype: trusted_range(dtype)[0] for dtype in (torch.float32, torch.float64)}
+
+
+def rate_near(predicted: float) -> float:
+    """A predicted rate, within the limits."""
+    return min(max(predicted, _LEAST_RATE), _LARGEST_RATE)
+
+
+def rate_seen(new: float, old: float, steps: int) -> float:
+    """The rate of convergence by two errors, within the limits.
+
+    Args:
+        new: error at the later look.
+        old: error at the earlier one.
+        steps: taken in between.
+    """
+    ratio = new / old if old > 0.0 and math.isfinite(new) else 1.0
+    return rate_near(max(ratio, 0.0) ** (1.0 / steps))
+
+
+def wait(error: float, target: float, rate: float) -> int:
+    """Steps at ``rate`` until ``error`` is ``target``; zero when it is there, or when nothing can be said."""
+    if not math.isfinite(error) or error <= target or target <= 0.0:
+        return 0
+    return math.ceil(math.log(error / target) / -math.log(rate))
+
+
+def first_look(rate: float, tolerance: float) -> int:
+    """After how many steps, from a start that is as good as one step from zero, a look may succeed; two changes must be there."""
+    return max(2, wait(_LOOK_MARGIN / (1.0 - rate), tolerance, rate) - 1)
+
+
+def by_changes(
+    last: Tensor, before: Tensor, size: Tensor, rtol: float, atol: float | Numbers, dtype: torch.dtype
+) -> float | None:
+    """The largest ratio of a sample's distance from its limit, by the last two changes, to its tolerance.
+
+    Args:
+        last: norms of the last changes in working precision, shape (batch,), on the CPU.
+        before: those of the changes before.
+        size: those of the values.
+        rtol: relative tolerance.
+        atol: absolute tolerance, or one per sample.
+        dtype: of the states.
+
+    Returns:
+        None where norms in working precision cannot tell: squares may have underflowed, or something is not finite.
+    """
+    with np.errstate(all="ignore"):
+        left = distance_left(last.numpy(), before.numpy())
+        limit = size.numpy() * rtol
+        limit += atol
+        worst, least = np.maximum.reduce(left / limit), np.minimum.reduce(limit)
+        # What underflows in squares is far below such limits.
+        if not (least >= _TRUSTED[dtype] and np.add.reduce(limit) < math.inf and worst < math.inf):
+            return None
+    return float(worst)
