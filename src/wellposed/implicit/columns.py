@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,14 +18,16 @@ from wellposed.activations import Activation, DiagonalLinear
 from wellposed.constraints.factorisations import is_transformed
 from wellposed.implicit.affine import AffineEquation
 from wellposed.implicit.gradient import COTANGENT_SHARE
+from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
 from wellposed.solvers.base import Numbers
 from wellposed.solvers.looking import by_changes, first_look, rate_near, rate_seen, wait
 
 _MOST = 48  # steps; beyond, samples are better told apart
+_CHEAP = 1 << 19  # products in a step that costs less than a look which comes too early
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, slots=True)
 class ColumnStep:
     """How an equation with a matrix is solved and differentiated.
 
@@ -37,6 +40,8 @@ class ColumnStep:
         adjoint_rtol: relative tolerance of the adjoint state.
         most: limit on the steps of either solve.
         equation: the same equation, for whatever else is asked of it.
+        rate: at which iterations converge, as far as it is known.
+        taken: steps of the last solve.
     """
 
     operator: Operator
@@ -47,6 +52,8 @@ class ColumnStep:
     adjoint_rtol: float
     most: int
     equation: Callable[[], AffineEquation]
+    rate: float = 1.0
+    taken: int = 0
 
     def value(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """The equilibria, with their graph, shape (batch, n); None where they are not found soon.
@@ -62,7 +69,9 @@ class ColumnStep:
                 return None
             columns = rows.t()
             offset = torch.mm(weight, columns) if bias is None else torch.addmm(bias[:, None], weight, columns)
-            solved = self._settled(cayley, offset.mul_(self.step), self.activation, self.rtol, self.atol)
+            self.rate = rate_near(float(torch.linalg.vector_norm(cayley)) / len(cayley) ** 0.5)
+            due = first_look(self.rate, self.rtol + self.atol) + (len(cayley) * offset.numel() < _CHEAP)
+            solved = self._settled(cayley, offset.mul_(self.step), self.activation, self.rtol, self.atol, due)
         if solved is None:
             return None
         found: Tensor = _Differentiated.apply(self, solved, cayley, self.operator.matrix(), rows, weight, bias)
@@ -81,11 +90,11 @@ class ColumnStep:
             return None
         linear = DiagonalLinear(slopes, binary=self.activation.binary_slopes)
         driven = cotangent.t().contiguous()
-        atol = _norms(driven).numpy() * (self.adjoint_rtol * COTANGENT_SHARE)
-        return self._settled(cayley.t(), driven * self.step, linear, self.adjoint_rtol, atol)
+        atol = _norms(driven) * (self.adjoint_rtol * COTANGENT_SHARE)
+        return self._settled(cayley.t(), driven.mul_(self.step), linear, self.adjoint_rtol, atol, self.taken)
 
     def _settled(
-        self, cayley: Tensor, driven: Tensor, activation: Activation, rtol: float, atol: float | Numbers
+        self, cayley: Tensor, driven: Tensor, activation: Activation, rtol: float, atol: float | Numbers, due: int
     ) -> Tensor | None:
         """Where Peaceman–Rachford's iteration ends within the tolerance, by its changes; None where it does not soon.
 
@@ -95,20 +104,19 @@ class ColumnStep:
             activation: σ.
             rtol: relative tolerance.
             atol: absolute tolerance, or one per sample.
+            due: after how many steps it may be there.
         """
-        reflect = activation.reflection(self.step)
-        rate = rate_near(float(torch.linalg.vector_norm(cayley)) / len(cayley) ** 0.5)
-        due = first_look(rate, rtol + (atol if isinstance(atol, float) else 0.0))
+        reflect, rate, most = activation.reflection(self.step), self.rate, min(self.most, _MOST)
         point = before = driven
-        taken, previous, most = 0, None, min(self.most, _MOST)
+        taken, previous = 0, None
         while due <= most:
-            while taken < due:
+            for _ in range(due - taken):
                 earlier, before = before, point
-                point = torch.addmm(driven, cayley, reflect(point) + driven)
-                taken += 1
+                point = torch.addmm(driven, cayley, reflect(point).add_(driven))
+            self.taken = taken = due
             value = activation.resolvent(point, self.step)
-            changes = _norms(point - before), _norms(before - earlier)
-            worst = by_changes(*changes, _norms(value), rtol, atol, driven.dtype)
+            size, last, former = _norms(value), _norms(point - before), _norms(before - earlier)
+            worst = by_changes(last, former, size, size, rtol, atol, driven.dtype)
             if worst is None or (previous is not None and not worst < previous[1]):
                 return None
             if worst <= 1.0:
@@ -120,12 +128,12 @@ class ColumnStep:
         return None
 
 
-def _norms(columns: Tensor) -> Tensor:
-    """Euclidean norms of samples."""
-    return columns.square().sum(0).sqrt_()
+def _norms(columns: Tensor) -> Numbers:
+    """Euclidean norms of samples in the working precision, in numpy, whose small operations cost a fraction of torch's."""
+    return np.sqrt(columns.square().sum(0).numpy())
 
 
-class _Differentiated(torch.autograd.Function):
+class _Differentiated(PositionalFunction):
     """The equilibria as a function of W, x, U and b."""
 
     @staticmethod

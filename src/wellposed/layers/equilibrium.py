@@ -36,6 +36,7 @@ from wellposed.solvers.solution import Report, Solution
 # By how many units in the last place, of its bound and of its size, an input map may differ from what its numbers say, before it
 # is taken to compute something else; a guess, which no proof rests on.
 _AGREEMENT = 8.0, 64.0
+_DTYPES = torch.float32, torch.float64
 
 
 class Equilibrium(ConstrainedLayer):
@@ -176,8 +177,9 @@ class Equilibrium(ConstrainedLayer):
         if given is None or not gradient.is_implicit or gradient.solver is not None or self.activation.tensors:
             return None
         weight, bias = given
-        known = x.dtype == weight.dtype and x.is_cpu and weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
-        if not known or x.shape[1:] != weight.shape[1:] or not len(x) or is_transformed((x, weight)):
+        if not (x.is_cpu and weight.is_cpu and x.dtype == weight.dtype and weight.dtype in _DTYPES):
+            return None
+        if x.shape[1:] != weight.shape[1:] or not len(x) or is_transformed((x, weight)):
             return None
         operator, guarantee = self.materialise()
         matrix = operator.matrix()

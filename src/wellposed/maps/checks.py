@@ -81,9 +81,3 @@ def computes_as_written(part: nn.Module, *names: str) -> bool:
         return False
     methods = ("forward", "__call__", "_call_impl", *names)
     return not any(name in own or getattr(kind, name).__module__.split(".")[0] not in _TRUSTED for name in methods)
-
-
-def watches_gradients(part: nn.Module) -> bool:
-    """Whether hooks of a module see the gradients of its values or inputs."""
-    own = part._backward_hooks or part._backward_pre_hooks
-    return bool(own or torch_modules._global_backward_hooks or torch_modules._global_backward_pre_hooks)

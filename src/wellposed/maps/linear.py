@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize
 from typing_extensions import override
 
 from wellposed.errors import InputError
 from wellposed.maps.base import FlatMap, InputMap
-from wellposed.maps.checks import computes_as_written, watches_gradients
 
 
 class LinearMap(nn.Linear, FlatMap, InputMap):
@@ -42,8 +42,11 @@ class LinearMap(nn.Linear, FlatMap, InputMap):
 
     @override
     def product(self) -> tuple[Tensor, Tensor | None] | None:
-        plain = type(self).forward is nn.Linear.forward and computes_as_written(self) and not watches_gradients(self)
-        return (self.weight, self.bias) if plain else None
+        kind = type(self)
+        if kind.forward is not nn.Linear.forward or kind.__call__ is not nn.Module.__call__ or "forward" in vars(self):
+            return None
+        hooks = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
+        return None if hooks or _has_any_global_hook() else (self.weight, self.bias)
 
 
 def input_map(given: nn.Module) -> InputMap:

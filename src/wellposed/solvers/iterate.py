@@ -224,7 +224,8 @@ class _Loop:
             return None
         value = self.iteration.observe()
         atol = self.atol if isinstance(self.atol, float | int) else self.atol.numpy()
-        worst = by_changes(*changes, working_norm(value), self.rtol, atol, like.dtype)
+        last, before, point, size = (part.numpy() for part in (*changes, working_norm(value)))
+        worst = by_changes(last, before, point, size, self.rtol, atol, like.dtype)
         if worst is None:
             return None
         return self._end(step, value, changes[0], None) if worst <= 1.0 else (False, worst)

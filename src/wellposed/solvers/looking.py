@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wellposed.numerics.euclidean import trusted_range
-from wellposed.solvers.base import Numbers, distance_left
+from wellposed.solvers.base import ROUNDINGS, Numbers, distance_left
 
 # The worst sample's error bound is about this many times the error predicted for the whole batch.
 _LOOK_MARGIN = 2.0
@@ -49,14 +48,21 @@ def first_look(rate: float, tolerance: float) -> int:
 
 
 def by_changes(
-    last: Tensor, before: Tensor, size: Tensor, rtol: float, atol: float | Numbers, dtype: torch.dtype
+    last: Numbers,
+    before: Numbers,
+    iterate: Numbers,
+    value: Numbers,
+    rtol: float,
+    atol: float | Numbers,
+    dtype: torch.dtype,
 ) -> float | None:
     """The largest ratio of a sample's distance from its limit, by the last two changes, to its tolerance.
 
     Args:
-        last: norms of the last changes in working precision, shape (batch,), on the CPU.
+        last: norms of the last changes in working precision, shape (batch,).
         before: those of the changes before.
-        size: those of the values.
+        iterate: those of the iterates.
+        value: those of the values.
         rtol: relative tolerance.
         atol: absolute tolerance, or one per sample.
         dtype: of the states.
@@ -65,8 +71,8 @@ def by_changes(
         None where norms in working precision cannot tell: squares may have underflowed, or something is not finite.
     """
     with np.errstate(all="ignore"):
-        left = distance_left(last.numpy(), before.numpy())
-        limit = size.numpy() * rtol
+        left = distance_left(last, before, iterate * (ROUNDINGS * torch.finfo(dtype).eps))
+        limit = value * rtol
         limit += atol
         worst, least = np.maximum.reduce(left / limit), np.minimum.reduce(limit)
         # What underflows in squares is far below such limits.

@@ -2,8 +2,8 @@
 
 With C = 2(I + α(I − W))⁻¹ − I and R the activation's reflected resolvent, one Peaceman–Rachford step is
 ``u ← αq + C·(R(u) + αq)``, and z = J_α(u); α is a number, or a positive diagonal where the operator has a scaling. For
-ReLU, R(u) = |u|, so a step is one matrix product, one absolute value and one sum. Douglas–Rachford takes half of it. Iterations begin
-at u = αq, which is no farther away than where one step from zero leads, and needs no product.
+ReLU, R(u) = |u|, so a step is one matrix product, one absolute value and one sum. Douglas–Rachford takes half of it. Iterations
+begin at u = αq, which is no farther away than where one step from zero leads, and needs no product.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing_extensions import override
 from wellposed.errors import checked_fields
 from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
-from wellposed.solvers.base import Iteration, distance_left
+from wellposed.solvers.base import ROUNDINGS, Iteration, distance_left
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
 
@@ -101,9 +101,10 @@ class _ReflectedIteration(Iteration):
         # factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
         value = self.observe()
         if guarantee is not None and guarantee.stops_by_changes:
-            last, before = self.changes(euclidean)
+            last, before, size = self.changes(euclidean)
+            rounding = size * (ROUNDINGS * torch.finfo(value.dtype).eps)
             with np.errstate(all="ignore"):
-                left = torch.from_numpy(distance_left(last.cpu().numpy(), before.cpu().numpy()))
+                left = torch.from_numpy(distance_left(*(part.cpu().numpy() for part in (last, before, rounding))))
             return value, last, left.to(last.device)
         through = self.problem.operator.affine(value, self.problem.offset)
         defect = self.problem.activation.defect(value, through, self._u, self._alpha)
@@ -111,9 +112,9 @@ class _ReflectedIteration(Iteration):
         return value, residual, residual if guarantee is None else guarantee.defect_bound(defect, residual)
 
     @override
-    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         # J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
-        return norm(self._u - self._before), norm(self._before - self._earlier)
+        return norm(self._u - self._before), norm(self._before - self._earlier), norm(self._u)
 
     def predicted_rate(self) -> float:
         # Reflection preserves lengths or shortens them, so typical differences shrink by C's typical singular value.
