@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from wellposed.implicit.affine import AffineEquation
 from wellposed.implicit.gradient import COTANGENT_SHARE
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
-from wellposed.solvers.base import Numbers
 from wellposed.solvers.looking import by_changes, first_look, rate_near, rate_seen, wait
 
 _MOST = 48  # steps; beyond, samples are better told apart
@@ -94,7 +92,7 @@ class ColumnStep:
         return self._settled(cayley.t(), driven.mul_(self.step), linear, self.adjoint_rtol, atol, self.taken)
 
     def _settled(
-        self, cayley: Tensor, driven: Tensor, activation: Activation, rtol: float, atol: float | Numbers, due: int
+        self, cayley: Tensor, driven: Tensor, activation: Activation, rtol: float, atol: float | Tensor, due: int
     ) -> Tensor | None:
         """Where Peaceman–Rachford's iteration ends within the tolerance, by its changes; None where it does not soon.
 
@@ -115,7 +113,7 @@ class ColumnStep:
                 point = torch.addmm(driven, cayley, reflect(point).add_(driven))
             self.taken = taken = due
             value = activation.resolvent(point, self.step)
-            size, last, former = _norms(value), _norms(point - before), _norms(before - earlier)
+            size, last, former = _norms(torch.stack((value, point - before, before - earlier)), 1).unbind()
             worst = by_changes(last, former, size, size, rtol, atol, driven.dtype)
             if worst is None or (previous is not None and not worst < previous[1]):
                 return None
@@ -128,9 +126,9 @@ class ColumnStep:
         return None
 
 
-def _norms(columns: Tensor) -> Numbers:
-    """Euclidean norms of samples in the working precision, in numpy, whose small operations cost a fraction of torch's."""
-    return np.sqrt(columns.square().sum(0).numpy())
+def _norms(columns: Tensor, along: int = 0) -> Tensor:
+    """Euclidean norms in the working precision."""
+    return columns.square().sum(along).sqrt_()
 
 
 class _Differentiated(PositionalFunction):

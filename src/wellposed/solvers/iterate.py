@@ -223,9 +223,7 @@ class _Loop:
         if changes is None:
             return None
         value = self.iteration.observe()
-        atol = self.atol if isinstance(self.atol, float | int) else self.atol.numpy()
-        last, before, point, size = (part.numpy() for part in (*changes, working_norm(value)))
-        worst = by_changes(last, before, point, size, self.rtol, atol, like.dtype)
+        worst = by_changes(*changes, working_norm(value), self.rtol, self.atol, like.dtype)
         if worst is None:
             return None
         return self._end(step, value, changes[0], None) if worst <= 1.0 else (False, worst)

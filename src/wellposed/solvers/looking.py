@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wellposed.numerics.euclidean import trusted_range
-from wellposed.solvers.base import ROUNDINGS, Numbers, distance_left
+from wellposed.solvers.base import ROUNDINGS, distance_left
 
 # The worst sample's error bound is about this many times the error predicted for the whole batch.
 _LOOK_MARGIN = 2.0
@@ -48,18 +49,12 @@ def first_look(rate: float, tolerance: float) -> int:
 
 
 def by_changes(
-    last: Numbers,
-    before: Numbers,
-    iterate: Numbers,
-    value: Numbers,
-    rtol: float,
-    atol: float | Numbers,
-    dtype: torch.dtype,
+    last: Tensor, before: Tensor, iterate: Tensor, value: Tensor, rtol: float, atol: float | Tensor, dtype: torch.dtype
 ) -> float | None:
     """The largest ratio of a sample's distance from its limit, by the last two changes, to its tolerance.
 
     Args:
-        last: norms of the last changes in working precision, shape (batch,).
+        last: norms of the last changes in working precision, shape (batch,), on the CPU.
         before: those of the changes before.
         iterate: those of the iterates.
         value: those of the values.
@@ -70,12 +65,16 @@ def by_changes(
     Returns:
         None where norms in working precision cannot tell: squares may have underflowed, or something is not finite.
     """
-    with np.errstate(all="ignore"):
-        left = distance_left(last, before, iterate * (ROUNDINGS * torch.finfo(dtype).eps))
-        limit = value * rtol
-        limit += atol
-        worst, least = np.maximum.reduce(left / limit), np.minimum.reduce(limit)
-        # What underflows in squares is far below such limits.
-        if not (least >= _TRUSTED[dtype] and np.add.reduce(limit) < math.inf and worst < math.inf):
-            return None
-    return float(worst)
+    limit = value * rtol + atol
+    smallest, largest = torch.aminmax(limit)
+    # What underflows in squares is far below such limits.
+    if not (smallest.item() >= _TRUSTED[dtype] and largest.item() < math.inf):
+        return None
+    fell, ratio = torch.aminmax(last * last / ((before - last) * limit))
+    worst = ratio.item()
+    if not (fell.item() >= 0.0 and worst < math.inf):  # a change that has not shrunk, or is rounding
+        rounding = iterate * (ROUNDINGS * torch.finfo(dtype).eps)
+        with np.errstate(all="ignore"):
+            left = distance_left(*(part.numpy() for part in (last, before, rounding)))
+            worst = float(np.maximum.reduce(left / limit.numpy()))
+    return worst if worst < math.inf else None
