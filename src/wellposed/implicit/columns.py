@@ -7,7 +7,7 @@ derivative, or takes more than a few steps, is left to `AffineEquation`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from wellposed.implicit.affine import AffineEquation
 from wellposed.implicit.gradient import COTANGENT_SHARE
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
-from wellposed.solvers.looking import by_changes, first_look, rate_near, rate_seen, wait
+from wellposed.solvers.looking import TRUSTED, by_changes, first_look, rate_near, rate_seen, wait
 
 _MOST = 48  # steps; beyond, samples are better told apart
 _CHEAP = 1 << 19  # products in a step that costs less than a look which comes too early
@@ -87,8 +87,10 @@ class ColumnStep:
         if slopes is None:
             return None
         linear = DiagonalLinear(slopes, binary=self.activation.binary_slopes)
-        driven = cotangent.t().contiguous()
+        driven = _transposed(cotangent)
         atol = _norms(driven) * (self.adjoint_rtol * COTANGENT_SHARE)
+        if not float(atol.amin()) >= TRUSTED[atol.dtype]:  # a sample without a cotangent, or with a very small one
+            return None
         return self._settled(cayley.t(), driven.mul_(self.step), linear, self.adjoint_rtol, atol, self.taken)
 
     def _settled(
@@ -126,6 +128,11 @@ class ColumnStep:
         return None
 
 
+def _transposed(matrix: Tensor) -> Tensor:
+    """The transpose, in memory of its own, which that of a single row or column would not have by ``contiguous``."""
+    return matrix.t().clone(memory_format=torch.contiguous_format)
+
+
 def _norms(columns: Tensor, along: int = 0) -> Tensor:
     """Euclidean norms in the working precision."""
     return columns.square().sum(along).sqrt_()
@@ -139,7 +146,7 @@ class _Differentiated(PositionalFunction):
         ctx: Any, step: ColumnStep, solved: Tensor, cayley: Tensor, matrix: Tensor, rows: Tensor, weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        value = solved.t().contiguous()
+        value = _transposed(solved)
         ctx.step = step
         ctx.save_for_backward(value, solved, cayley, matrix, rows, weight, bias)
         return value
@@ -154,7 +161,8 @@ class _Differentiated(PositionalFunction):
             offset = torch.nn.functional.linear(rows, weight, bias)
             tensors = (matrix, *ctx.step.operator.tensors[1:], offset)
             needed = [of_matrix, *(False for _ in tensors[1:])]
-            found = ctx.step.equation().pull_back(value, tensors, cotangent, needed)
+            equation = replace(ctx.step.equation(), activation=ctx.step.activation)
+            found = equation.pull_back(value, tensors, cotangent, needed)
             gradient, state = found[0], found[len(tensors) - 1]
             columns = state.t()
         else:

@@ -16,7 +16,7 @@ _LOOK_MARGIN = 2.0
 # Rates of convergence are taken to be within these limits when the next look is planned.
 _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
 # Above these numbers limits are not touched by what underflows in squares.
-_TRUSTED = {dtype: trusted_range(dtype)[0] for dtype in (torch.float32, torch.float64)}
+TRUSTED = {dtype: trusted_range(dtype)[0] for dtype in (torch.float32, torch.float64)}
 
 
 def rate_near(predicted: float) -> float:
@@ -68,7 +68,7 @@ def by_changes(
     limit = value * rtol + atol
     smallest, largest = torch.aminmax(limit)
     # What underflows in squares is far below such limits.
-    if not (smallest.item() >= _TRUSTED[dtype] and largest.item() < math.inf):
+    if not (smallest.item() >= TRUSTED[dtype] and largest.item() < math.inf):
         return None
     fell, ratio = torch.aminmax(last * last / ((before - last) * limit))
     worst = ratio.item()
