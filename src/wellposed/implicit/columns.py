@@ -40,6 +40,7 @@ class ColumnStep:
         equation: the same equation, for whatever else is asked of it.
         rate: at which iterations converge, as far as it is known.
         taken: steps of the last solve.
+        reached: where the solve for the equilibria was given up, shape (batch, n), if it began.
     """
 
     operator: Operator
@@ -52,6 +53,7 @@ class ColumnStep:
     equation: Callable[[], AffineEquation]
     rate: float = 1.0
     taken: int = 0
+    reached: Tensor | None = None
 
     def value(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """The equilibria, with their graph, shape (batch, n); None where they are not found soon.
@@ -125,6 +127,7 @@ class ColumnStep:
                 rate = rate_seen(worst, previous[1], taken - previous[0])
             previous = (taken, worst)
             due = taken + max(1, wait(worst, 1.0, rate))
+            self.reached = value.t()
         return None
 
 

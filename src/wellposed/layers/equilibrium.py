@@ -137,8 +137,15 @@ class Equilibrium(ConstrainedLayer):
     @override
     @uncompiled
     def state(self, x: Tensor) -> Tensor:
-        found = self._trained(x) if torch.is_grad_enabled() else None
-        return self._run(x, None, certified=False)[0] if found is None else found
+        given = self._plain_input(x) if torch.is_grad_enabled() else None
+        if given is None:
+            return self._run(x, None, certified=False)[0]
+        formed = self.materialise()
+        columns = self._columns(*formed)
+        found = None if columns is None else columns.value(x, *given)
+        if found is not None:
+            return found
+        return self._run(x, None if columns is None else columns.reached, certified=False, formed=formed)[0]
 
     @override
     def state_again(self, x: Tensor, known: Tensor) -> Tensor:
@@ -171,32 +178,32 @@ class Equilibrium(ConstrainedLayer):
         report = report.reshape(value.shape[: value.ndim - len(self.state_shape)])
         return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=adjoint_reports)
 
-    def _trained(self, x: Tensor) -> Tensor | None:
-        """The equilibrium as `_run` finds it, where a step of training asks for it and nothing is special; else None."""
+    def _plain_input(self, x: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """U and b, where a step of training asks for the state of plain rows x, and nothing special is wanted; else None."""
         given, gradient = self.injection.product(), self.gradient
         if given is None or not gradient.is_implicit or gradient.solver is not None or self.activation.tensors:
             return None
-        weight, bias = given
+        weight = given[0]
         if not (x.is_cpu and weight.is_cpu and x.dtype == weight.dtype and weight.dtype in _DTYPES):
             return None
-        if x.shape[1:] != weight.shape[1:] or not len(x) or is_transformed((x, weight)):
-            return None
-        operator, guarantee = self.materialise()
+        return None if x.shape[1:] != weight.shape[1:] or not len(x) or is_transformed((x, weight)) else given
+
+    def _columns(self, operator: Operator, guarantee: Guarantee | None) -> ColumnStep | None:
+        """How a step of training solves the equation, where W is a matrix that changes; else None."""
         matrix = operator.matrix()
         if matrix is None or not matrix.requires_grad or operator.scaling is not None or guarantee is None:
             return None
-        stopping, solver = guarantee.estimated(), self.solver or solver_for(guarantee)
+        stopping, solver, gradient = guarantee.estimated(), self.solver or solver_for(guarantee), self.gradient
         step = solver.reflected_step(stopping) if stopping.stops_by_changes else None
         if step is None:
             return None
-        rtol, atol = self.tolerance.resolve(weight.dtype)
-        columns = ColumnStep(
+        rtol, atol = self.tolerance.resolve(matrix.dtype)
+        return ColumnStep(
             operator=operator, activation=self.activation, step=step, rtol=rtol, atol=atol,
             adjoint_rtol=rtol if gradient.rtol is None else gradient.rtol,
             most=min(self.max_steps, gradient.max_steps or self.max_steps),
             equation=lambda: self._equation(operator, guarantee),
         )  # fmt: skip
-        return columns.value(x, weight, bias)
 
     def _equation(
         self,
@@ -226,7 +233,14 @@ class Equilibrium(ConstrainedLayer):
         )  # fmt: skip
 
     def _run(
-        self, x: Tensor, z0: Tensor | None, *, certified: bool, sharpened: bool = False, known: Tensor | None = None
+        self,
+        x: Tensor,
+        z0: Tensor | None,
+        *,
+        certified: bool,
+        sharpened: bool = False,
+        known: Tensor | None = None,
+        formed: tuple[Operator, Guarantee | None] | None = None,
     ) -> tuple[Tensor, Report, list[Report]]:
         """The equilibrium, how the solve went, sample after sample, and where backward passes leave how theirs did."""
         x, injection = in_precision_of(self, x), self.injection
@@ -238,7 +252,7 @@ class Equilibrium(ConstrainedLayer):
             check_start(z0, (*lead, *self.state_shape), stored.dtype)
         with full_precision(x.device):
             rows = x if len(lead) == 1 else x.reshape(-1, *shape)
-            operator, guarantee = self.materialise()
+            operator, guarantee = self.materialise() if formed is None else formed
             proved = certified and guarantee is not None
             offset, exact = self._offset(rows, once=not sharpened) if proved else (injection(rows), None)
             equation = self._equation(
