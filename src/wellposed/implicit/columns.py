@@ -19,10 +19,9 @@ from wellposed.implicit.affine import AffineEquation
 from wellposed.implicit.gradient import COTANGENT_SHARE
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.operators import Operator
-from wellposed.solvers.looking import TRUSTED, by_changes, first_look, rate_near, rate_seen, wait
+from wellposed.solvers.looking import TRUSTED, by_changes, first_look, is_cheap, rate_near, rate_seen, wait
 
 _MOST = 48  # steps; beyond, samples are better told apart
-_CHEAP = 1 << 19  # products in a step that costs less than a look which comes too early
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -39,7 +38,6 @@ class ColumnStep:
         most: limit on the steps of either solve.
         equation: the same equation, for whatever else is asked of it.
         rate: at which iterations converge, as far as it is known.
-        taken: steps of the last solve.
         reached: where the solve for the equilibria was given up, shape (batch, n), if it began.
     """
 
@@ -52,7 +50,6 @@ class ColumnStep:
     most: int
     equation: Callable[[], AffineEquation]
     rate: float = 1.0
-    taken: int = 0
     reached: Tensor | None = None
 
     def value(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
@@ -70,8 +67,7 @@ class ColumnStep:
             columns = rows.t()
             offset = torch.mm(weight, columns) if bias is None else torch.addmm(bias[:, None], weight, columns)
             self.rate = rate_near(float(torch.linalg.vector_norm(cayley)) / len(cayley) ** 0.5)
-            due = first_look(self.rate, self.rtol + self.atol) + (len(cayley) * offset.numel() < _CHEAP)
-            solved = self._settled(cayley, offset.mul_(self.step), self.activation, self.rtol, self.atol, due)
+            solved = self._settled(cayley, offset.mul_(self.step), self.activation, self.rtol, self.atol)
         if solved is None:
             return None
         found: Tensor = _Differentiated.apply(self, solved, cayley, self.operator.matrix(), rows, weight, bias)
@@ -93,10 +89,10 @@ class ColumnStep:
         atol = _norms(driven) * (self.adjoint_rtol * COTANGENT_SHARE)
         if not float(atol.amin()) >= TRUSTED[atol.dtype]:  # a sample without a cotangent, or with a very small one
             return None
-        return self._settled(cayley.t(), driven.mul_(self.step), linear, self.adjoint_rtol, atol, self.taken)
+        return self._settled(cayley.t(), driven.mul_(self.step), linear, self.adjoint_rtol, atol)
 
     def _settled(
-        self, cayley: Tensor, driven: Tensor, activation: Activation, rtol: float, atol: float | Tensor, due: int
+        self, cayley: Tensor, driven: Tensor, activation: Activation, rtol: float, atol: float | Tensor
     ) -> Tensor | None:
         """Where Peaceman–Rachford's iteration ends within the tolerance, by its changes; None where it does not soon.
 
@@ -106,16 +102,16 @@ class ColumnStep:
             activation: σ.
             rtol: relative tolerance.
             atol: absolute tolerance, or one per sample.
-            due: after how many steps it may be there.
         """
         reflect, rate, most = activation.reflection(self.step), self.rate, min(self.most, _MOST)
         point = before = driven
+        due = first_look(rate, rtol + (atol if isinstance(atol, float) else 0.0), cheap=is_cheap(cayley, driven))
         taken, previous = 0, None
         while due <= most:
             for _ in range(due - taken):
                 earlier, before = before, point
                 point = torch.addmm(driven, cayley, reflect(point).add_(driven))
-            self.taken = taken = due
+            taken = due
             value = activation.resolvent(point, self.step)
             size, last, former = _norms(torch.stack((value, point - before, before - earlier)), 1).unbind()
             worst = by_changes(last, former, size, size, rtol, atol, driven.dtype)

@@ -179,7 +179,7 @@ class _Loop:
         due = 1  # with a start, which may be close already
         if self.start is None:
             least = self.atol if isinstance(self.atol, float | int) else 0.0
-            due = first_look(rate, self.rtol + least)
+            due = first_look(rate, self.rtol + least, cheap=iteration.is_cheap)
         previous: tuple[int, float] | None = None
         worst, stuck, doubling = (
             math.inf,

@@ -15,6 +15,8 @@ from wellposed.solvers.base import ROUNDINGS, distance_left
 _LOOK_MARGIN = 2.0
 # Rates of convergence are taken to be within these limits when the next look is planned.
 _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
+# Multiplications in a step that costs less than a look.
+_CHEAP = 1 << 19
 # Above these numbers limits are not touched by what underflows in squares.
 TRUSTED = {dtype: trusted_range(dtype)[0] for dtype in (torch.float32, torch.float64)}
 
@@ -43,9 +45,20 @@ def wait(error: float, target: float, rate: float) -> int:
     return math.ceil(math.log(error / target) / -math.log(rate))
 
 
-def first_look(rate: float, tolerance: float) -> int:
-    """After how many steps, from a start that is as good as one step from zero, a look may succeed; two changes must be there."""
-    return max(2, wait(_LOOK_MARGIN / (1.0 - rate), tolerance, rate) - 1)
+def is_cheap(matrix: Tensor, states: Tensor) -> bool:
+    """Whether the product of a matrix and a batch of states costs less than a look that comes too early."""
+    return len(matrix) * states.numel() < _CHEAP
+
+
+def first_look(rate: float, tolerance: float, *, cheap: bool) -> int:
+    """After how many steps, from a start that is as good as one step from zero, to look; two changes must be there.
+
+    Args:
+        rate: of convergence, as far as it is known.
+        tolerance: relative to the values.
+        cheap: whether a step more costs less than a look that comes too early.
+    """
+    return max(2, wait(_LOOK_MARGIN / (1.0 - rate), tolerance, rate) - 1) + cheap
 
 
 def by_changes(

@@ -21,6 +21,7 @@ from wellposed.errors import checked_fields
 from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
 from wellposed.solvers.base import ROUNDINGS, Iteration, distance_left
+from wellposed.solvers.looking import is_cheap
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
 
@@ -83,6 +84,8 @@ class _ReflectedIteration(Iteration):
             value = problem.operator.affine(start, problem.offset)
             self._u = torch.lerp(problem.activation(value), value, self._alpha)
         self._earlier = self._before = self._u
+        matrix = self._cayley.matrix()
+        self.is_cheap = matrix is not None and is_cheap(matrix, self._u)
 
     def advance(self) -> None:
         self._earlier, self._before = self._before, self._u
