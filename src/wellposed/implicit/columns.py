@@ -105,7 +105,8 @@ class ColumnStep:
         """
         reflect, rate, most = activation.reflection(self.step), self.rate, min(self.most, _MOST)
         point = before = driven
-        due = first_look(rate, rtol + (atol if isinstance(atol, float) else 0.0), cheap=is_cheap(cayley, driven))
+        tolerance = rtol + (atol if isinstance(atol, float) else 0.0)
+        due = max(2, first_look(rate, tolerance, cheap=is_cheap(cayley, driven)))  # two changes must be there
         taken, previous = 0, None
         while due <= most:
             for _ in range(due - taken):

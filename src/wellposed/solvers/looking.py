@@ -51,14 +51,14 @@ def is_cheap(matrix: Tensor, states: Tensor) -> bool:
 
 
 def first_look(rate: float, tolerance: float, *, cheap: bool) -> int:
-    """After how many steps, from a start that is as good as one step from zero, to look; two changes must be there.
+    """After how many steps, from a start that is as good as one step from zero, to look; at least one.
 
     Args:
         rate: of convergence, as far as it is known.
         tolerance: relative to the values.
         cheap: whether a step more costs less than a look that comes too early.
     """
-    return max(2, wait(_LOOK_MARGIN / (1.0 - rate), tolerance, rate) - 1) + cheap
+    return max(1, wait(_LOOK_MARGIN / (1.0 - rate), tolerance, rate) - 1) + cheap
 
 
 def by_changes(

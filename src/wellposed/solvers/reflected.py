@@ -2,8 +2,9 @@
 
 With C = 2(I + α(I − W))⁻¹ − I and R the activation's reflected resolvent, one Peaceman–Rachford step is
 ``u ← αq + C·(R(u) + αq)``, and z = J_α(u); α is a number, or a positive diagonal where the operator has a scaling. For
-ReLU, R(u) = |u|, so a step is one matrix product, one absolute value and one sum. Douglas–Rachford takes half of it. Iterations
-begin at u = αq, which is no farther away than where one step from zero leads, and needs no product.
+ReLU, R(u) = |u|, so a step is one matrix product, one absolute value and one sum. Douglas–Rachford takes half of it. Solves with
+matrices that stop by the changes of their iterates begin at u = αq, which is no farther away than where one step from zero leads, and
+needs no product; others take that step, whose value C·αq + αq is added to C·R(u) from then on.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class PeacemanRachford(Splitting):
     @override
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         alpha = float(self.step_under(guarantee))
-        return _ReflectedIteration(self.affine(problem), start, alpha, self.relaxation)
+        changes = guarantee is not None and guarantee.stops_by_changes
+        return _ReflectedIteration(self.affine(problem), start, alpha, self.relaxation, by_changes=changes)
 
 
 @checked_fields
@@ -68,28 +70,35 @@ class DouglasRachford(PeacemanRachford):
 
 
 class _ReflectedIteration(Iteration):
-    rowwise = ("_u", "_before", "_earlier", "_driven")
+    rowwise = ("_u", "_before", "_earlier", "_constant")
     image_is_free = False
     problem: AffineProblem
 
-    def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float) -> None:
+    def __init__(
+        self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float, *, by_changes: bool
+    ) -> None:
         self.problem = problem
         scaling = problem.operator.scaling
         self._alpha = alpha if scaling is None else alpha * scaling
         self._relaxation = relaxation
         self._reflect = problem.activation.reflection(self._alpha)
         self._cayley = problem.operator.cayley(alpha)
-        self._u = self._driven = problem.offset * self._alpha
+        driven, matrix = problem.offset * self._alpha, self._cayley.matrix()
+        self._from_driven = by_changes and matrix is not None
+        self._constant = driven if self._from_driven else self._cayley.affine(driven, driven)
+        self._u = self._before = self._constant
         if start is not None:  # the u whose resolvent is σ(W·start + q)
             value = problem.operator.affine(start, problem.offset)
-            self._u = torch.lerp(problem.activation(value), value, self._alpha)
-        self._earlier = self._before = self._u
-        matrix = self._cayley.matrix()
-        self.is_cheap = matrix is not None and is_cheap(matrix, self._u)
+            self._u = self._before = torch.lerp(problem.activation(value), value, self._alpha)
+        elif not self._from_driven:
+            self._before = torch.zeros_like(self._constant)
+        self._earlier = self._before
+        self.is_cheap = by_changes and matrix is not None and is_cheap(matrix, self._u)
 
     def advance(self) -> None:
         self._earlier, self._before = self._before, self._u
-        new = self._cayley.affine(self._reflect(self._u) + self._driven, self._driven)
+        reflected = self._reflect(self._u)
+        new = self._cayley.affine(reflected + self._constant if self._from_driven else reflected, self._constant)
         self._u = new if self._relaxation == 1.0 else torch.lerp(self._u, new, self._relaxation)
 
     def select(self, rows: Tensor) -> None:
