@@ -2,9 +2,10 @@
 
 With C = 2(I + α(I − W))⁻¹ − I and R the activation's reflected resolvent, one Peaceman–Rachford step is
 ``u ← αq + C·(R(u) + αq)``, and z = J_α(u); α is a number, or a positive diagonal where the operator has a scaling. For
-ReLU, R(u) = |u|, so a step is one matrix product, one absolute value and one sum. Douglas–Rachford takes half of it. Solves with
-matrices that stop by the changes of their iterates begin at u = αq, which is no farther away than where one step from zero leads, and
-needs no product; others take that step, whose value C·αq + αq is added to C·R(u) from then on.
+ReLU, R(u) = |u|, so a step is one matrix product, one absolute value and one sum. Douglas–Rachford takes half of it.
+
+Solves with matrices that stop by the changes of their iterates begin at u = αq, which is no farther away than where one step from
+zero leads, and needs no product. Others take that step, whose value αq + C·αq is added to C·R(u) from then on.
 """
 
 from __future__ import annotations
