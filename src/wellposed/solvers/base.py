@@ -19,7 +19,7 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 _LEAST_SHRINKING = 1e-12
 _TINY = float(np.finfo(np.float64).tiny)
 # Changes of so many units in the last place of an iterate are rounding.
-ROUNDINGS = 2.0
+ROUNDINGS = 4.0
 
 
 class Iteration(ABC):
