@@ -119,6 +119,7 @@ class ColumnStep:
             if worst is None or (previous is not None and not worst < previous[1]):
                 return None
             if worst <= 1.0:
+                self.reached = None  # as graphs keep this object
                 return value
             if previous is not None:
                 rate = rate_seen(worst, previous[1], taken - previous[0])

@@ -184,7 +184,7 @@ class _Loop:
         worst, stuck, doubling = (
             math.inf,
             False,
-            _FIRST_DOUBLING if self.proof is None else max(_FIRST_DOUBLING, 2 * due),
+            _FIRST_DOUBLING if self.proof is None and not iteration.is_cheap else max(_FIRST_DOUBLING, 2 * due),
         )
         for step in range(1, self.max_steps + 1):
             iteration.advance()
