@@ -144,8 +144,9 @@ class _FormedMonotone(StronglyMonotone):
 def _less_gram(matrix: Tensor, a: Tensor) -> Tensor:
     """``matrix − AᵀA``, in its place; of large A every block above the diagonal is formed once for both sides."""
     size = len(a)
-    blocks = _BLOCKS if size >= _LARGE else 1
-    edges = [size * block // blocks for block in range(blocks + 1)]
+    if size < _LARGE:
+        return matrix.addmm_(a.t(), a, alpha=-1.0)
+    edges = [size * block // _BLOCKS for block in range(_BLOCKS + 1)]
     for first, last in itertools.pairwise(edges):
         rows = a[:, first:last].t()
         matrix[first:last, first:last].addmm_(rows, rows.t(), alpha=-1.0)

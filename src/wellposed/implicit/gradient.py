@@ -139,7 +139,7 @@ class Unrolled(Gradient):
         return equation.unrolled(start, tensors, steps) if value.numel() else equation.step(value, tensors)
 
 
-_COTANGENT_SHARE = 0.1
+COTANGENT_SHARE = 0.1  # of the relative tolerance of an adjoint state, relative to the cotangent
 _EXACT = Exact()
 
 
@@ -194,6 +194,6 @@ class Settings:
             gradient=_EXACT,
             certified=self.certified,
             continued=self.continued if wanted.solver is None else False,
-            offset_share=_COTANGENT_SHARE,
+            offset_share=COTANGENT_SHARE,
             name=self.name if self.name.startswith("adjoint") else f"adjoint of the {self.name}",
         )

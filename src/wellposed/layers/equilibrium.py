@@ -15,7 +15,9 @@ from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import Constraint
 from wellposed.constraints.factorisations import is_transformed
 from wellposed.errors import CertificateError, InputError, check, checked_options
+from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Settings
+from wellposed.implicit.columns import ColumnStep
 from wellposed.layers.constrained import ConstrainedLayer
 from wellposed.layers.inputs import check_finite, check_numbers, check_samples, check_start, diagnose, in_precision_of
 from wellposed.layers.options import SolveOptions
@@ -26,6 +28,7 @@ from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import next_up
 from wellposed.numerics.uncompiled import uncompiled
+from wellposed.operators import Operator
 from wellposed.solvers import solver_for
 from wellposed.solvers.a_posteriori import ExactOffset
 from wellposed.solvers.solution import Report, Solution
@@ -33,6 +36,7 @@ from wellposed.solvers.solution import Report, Solution
 # By how many units in the last place, of its bound and of its size, an input map may differ from what its numbers say, before it
 # is taken to compute something else; a guess, which no proof rests on.
 _AGREEMENT = 8.0, 64.0
+_DTYPES = torch.float32, torch.float64
 
 
 class Equilibrium(ConstrainedLayer):
@@ -133,7 +137,15 @@ class Equilibrium(ConstrainedLayer):
     @override
     @uncompiled
     def state(self, x: Tensor) -> Tensor:
-        return self._run(x, None, certified=False)[0]
+        given = self._plain_input(x) if torch.is_grad_enabled() else None
+        if given is None:
+            return self._run(x, None, certified=False)[0]
+        formed = self.materialise()
+        columns = self._columns(*formed)
+        found = None if columns is None else columns.value(x, *given)
+        if found is not None:
+            return found
+        return self._run(x, None if columns is None else columns.reached, certified=False, formed=formed)[0]
 
     @override
     def state_again(self, x: Tensor, known: Tensor) -> Tensor:
@@ -167,8 +179,69 @@ class Equilibrium(ConstrainedLayer):
         report = report if len(lead) == 1 else report.reshape(lead)
         return Solution(*report.fields(), report.algorithm, value=value, adjoint_reports=adjoint_reports)
 
+    def _plain_input(self, x: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """U and b, where a step of training asks for the state of plain rows x, and nothing special is wanted; else None."""
+        given, gradient = self.injection.product(), self.gradient
+        if given is None or not gradient.is_implicit or gradient.solver is not None or self.activation.tensors:
+            return None
+        weight = given[0]
+        if not (x.is_cpu and weight.is_cpu and x.dtype == weight.dtype and weight.dtype in _DTYPES):
+            return None
+        return None if x.shape[1:] != weight.shape[1:] or not len(x) or is_transformed((x, weight)) else given
+
+    def _columns(self, operator: Operator, guarantee: Guarantee | None) -> ColumnStep | None:
+        """How a step of training solves the equation, where W is a matrix that changes; else None."""
+        matrix = operator.matrix()
+        if matrix is None or not matrix.requires_grad or operator.scaling is not None or guarantee is None:
+            return None
+        stopping, solver, gradient = guarantee.estimated(), self.solver or solver_for(guarantee), self.gradient
+        step = solver.reflected_step(stopping) if stopping.stops_by_changes else None
+        if step is None:
+            return None
+        rtol, atol = self.tolerance.resolve(matrix.dtype)
+        return ColumnStep(
+            operator=operator, activation=self.activation, step=step, rtol=rtol, atol=atol,
+            adjoint_rtol=rtol if gradient.rtol is None else gradient.rtol,
+            most=min(self.max_steps, gradient.max_steps or self.max_steps),
+            equation=lambda: self._equation(operator, guarantee),
+        )  # fmt: skip
+
+    def _equation(
+        self,
+        operator: Operator,
+        guarantee: Guarantee | None,
+        *,
+        certified: bool = False,
+        sharpened: bool = False,
+        exact_offset: Callable[[], ExactOffset] | None = None,
+        known: Tensor | None = None,
+    ) -> AffineEquation:
+        """What the layer solves, with its options."""
+        settings = Settings(
+            solver=self.solver or solver_for(guarantee),
+            tolerance=self.tolerance,
+            max_steps=self.max_steps,
+            on_failure=self.on_failure,
+            gradient=self.gradient,
+            certified=certified,
+            sharpened=sharpened,
+            continued=self.solver is None,
+            name=f"solve of {type(self).__name__}",
+        )
+        return AffineEquation(
+            operator=operator, activation=self.activation, guarantee=guarantee, settings=settings,
+            exact_offset=exact_offset, known=known,
+        )  # fmt: skip
+
     def _run(
-        self, x: Tensor, z0: Tensor | None, *, certified: bool, sharpened: bool = False, known: Tensor | None = None
+        self,
+        x: Tensor,
+        z0: Tensor | None,
+        *,
+        certified: bool,
+        sharpened: bool = False,
+        known: Tensor | None = None,
+        formed: tuple[Operator, Guarantee | None] | None = None,
     ) -> tuple[Tensor, Report, list[Report]]:
         """The equilibrium, how the solve went, sample after sample, and where backward passes leave how theirs did."""
         x, injection = in_precision_of(self, x), self.injection
@@ -180,28 +253,13 @@ class Equilibrium(ConstrainedLayer):
             check_start(z0, (*lead, *self.state_shape), stored.dtype)
         with full_precision(x.device):
             rows = x if len(lead) == 1 else x.reshape(-1, *shape)
-            operator, guarantee = self.materialise()
+            operator, guarantee = self.materialise() if formed is None else formed
             proved = certified and guarantee is not None
             offset, exact = self._offset(rows, once=not sharpened) if proved else (injection(rows), None)
-            settings = Settings(
-                solver=self.solver or solver_for(guarantee),
-                tolerance=self.tolerance,
-                max_steps=self.max_steps,
-                on_failure=self.on_failure,
-                gradient=self.gradient,
-                certified=proved,
-                sharpened=sharpened,
-                continued=self.solver is None,
-                name=f"solve of {type(self).__name__}",
-            )
-            equation = AffineEquation(
-                operator=operator,
-                activation=self.activation,
-                guarantee=guarantee,
-                settings=settings,
-                exact_offset=exact,
+            equation = self._equation(
+                operator, guarantee, certified=proved, sharpened=sharpened, exact_offset=exact,
                 known=None if known is None else known.reshape(-1, *self.state_shape),
-            )
+            )  # fmt: skip
             start = None if z0 is None else z0.reshape(-1, *self.state_shape)
             check_finite(self, x, offset)
             unknowns = (*operator.tensors, offset, *self.activation.tensors)

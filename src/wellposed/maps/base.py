@@ -113,6 +113,10 @@ class InputMap(AffineMap):
         """A parameter, whose dtype and device inputs must have."""
         return next(self.parameters())
 
+    def product(self) -> tuple[Tensor, Tensor | None] | None:
+        """U and b, with their graphs, where ``forward`` surely is ``x Uᵀ + b`` and nothing else happens there; else None."""
+        return None
+
     @property
     def computes_numbers(self) -> bool:
         """Whether ``forward`` surely gives what `exact` gives, but for rounding: nothing was replaced, no hook registered."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize
 from typing_extensions import override
 
@@ -38,6 +39,14 @@ class LinearMap(nn.Linear, FlatMap, InputMap):
     @override
     def stored(self) -> Tensor:
         return self.weight
+
+    @override
+    def product(self) -> tuple[Tensor, Tensor | None] | None:
+        kind = type(self)
+        if kind.forward is not nn.Linear.forward or kind.__call__ is not nn.Module.__call__ or "forward" in vars(self):
+            return None
+        hooks = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
+        return None if hooks or _has_any_global_hook() else (self.weight, self.bias)
 
 
 def input_map(given: nn.Module) -> InputMap:

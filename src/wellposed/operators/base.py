@@ -20,6 +20,10 @@ T = TypeVar("T")
 class Transform(ABC):
     """A linear map that an iteration applies: all that solvers need of a factorised resolvent."""
 
+    def matrix(self) -> Tensor | None:
+        """The matrix by which the map is given, shape (n, n), as it acts; None for a map that is given otherwise."""
+        return None
+
     @abstractmethod
     def affine(self, state: Tensor, offset: Tensor) -> Tensor:
         """The map of the state, plus the offset, for a batch of states; both of shape (batch, *state)."""
@@ -105,10 +109,6 @@ class Operator(Transform):
     def scaling(self) -> Tensor | None:
         """Λ > 0 of a shape that broadcasts to the state's, where splittings take the steps α·Λ; None for ones."""
         return None if self.scale is None else 1.0 / self.scale
-
-    def matrix(self) -> Tensor | None:
-        """The matrix by which the map is given, shape (n, n), as it acts; None for a map that is given otherwise."""
-        return None
 
     def coefficients(self) -> Coefficients | None:
         """The matrix or kernel by which the map is given, as it acts; None for a map that is given otherwise."""

@@ -58,7 +58,7 @@ class Dense(StructuredOperator):
 
     @override
     def matrix(self) -> Tensor:
-        return self._right.t()
+        return self._matrix.t() if self._transposed else self._matrix
 
     @override
     def coefficients(self) -> Coefficients:

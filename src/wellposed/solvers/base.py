@@ -18,6 +18,8 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 # Changes of iterates are taken to shrink by this share at least.
 _LEAST_SHRINKING = 1e-12
 _TINY = float(np.finfo(np.float64).tiny)
+# Changes of so many units in the last place of an iterate are rounding.
+ROUNDINGS = 4.0
 
 
 class Iteration(ABC):
@@ -30,6 +32,7 @@ class Iteration(ABC):
         guarantee: what is known of the problem, for iterations that extrapolate.
         algorithm: what runs, for reports; empty for the name of the solver.
         judged_every: of how many steps one is judged, where it is judged by residuals.
+        is_cheap: whether a step costs less than a look that comes too early.
         norm: Euclidean norms of samples, which loops may replace by a cheaper one while numbers are in its range.
     """
 
@@ -37,6 +40,7 @@ class Iteration(ABC):
     image_is_free: ClassVar[bool] = True
     judged_every: ClassVar[int] = 1
     problem: Problem
+    is_cheap: bool = False
     guarantee: Guarantee | None = None
     algorithm: str = ""
     norm: Callable[[Tensor], Tensor] = staticmethod(euclidean)
@@ -61,8 +65,8 @@ class Iteration(ABC):
         bound = residual if guarantee is None else guarantee.error_bound(self.point, self.image)
         return self.image, residual, bound
 
-    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Norms of the last change of the iterate and of the one before it; None where solves are not judged by them."""
+    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Norms of the iterate's last change, of the one before, and of the iterate; None where solves are not judged by them."""
         return None
 
     def residual_norm(self) -> Tensor:
@@ -83,16 +87,18 @@ class Iteration(ABC):
             setattr(self, name, getattr(self, name)[rows])
 
 
-def distance_left(last: Numbers, before: Numbers) -> Numbers:
+def distance_left(last: Numbers, before: Numbers, rounding: Numbers) -> Numbers:
     """The distance of each sample from the limit, if changes of iterates go on shrinking as they last did.
 
-    By numpy, whose small operations cost a fraction of torch's.
+    By numpy, whose small operations cost a fraction of torch's. Changes that are rounding may go in circles, and tell no more.
 
     Args:
         last: norms of the last changes, shape (batch,).
         before: those of the changes before.
+        rounding: up to what norm changes are rounding.
     """
-    return last * (last / np.maximum(before - last, before * _LEAST_SHRINKING + _TINY))
+    left = last * (last / np.maximum(before - last, before * _LEAST_SHRINKING + _TINY))
+    return np.where(np.maximum(last, before) <= rounding, last, left)
 
 
 class Solver(ABC):
@@ -100,6 +106,13 @@ class Solver(ABC):
 
     def plan(self, guarantee: Guarantee) -> Plan | None:
         """What a guarantee proves of this algorithm with these options; None where nothing is proven, as by default."""
+        return None
+
+    def reflected_step(self, guarantee: Guarantee) -> float | None:
+        """The step α of an algorithm whose iteration is ``u ← αq + C·(R(u) + αq)``; None for others.
+
+        C is the operator's `cayley` at that step, R the reflected resolvent of the activation, and the value its resolvent of u.
+        """
         return None
 
     @abstractmethod

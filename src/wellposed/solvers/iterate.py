@@ -16,8 +16,9 @@ from torch import Tensor
 
 from wellposed.errors import InputError
 from wellposed.guarantee import Guarantee
-from wellposed.numerics.euclidean import euclidean, rowwise_where, trusted_range, working_norm
-from wellposed.solvers.base import Iteration, Solver, distance_left
+from wellposed.numerics.euclidean import euclidean, rowwise_where, working_norm
+from wellposed.solvers.base import Iteration, Solver
+from wellposed.solvers.looking import by_changes, first_look, rate_near, rate_seen, wait
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.proof import Proof
 from wellposed.solvers.residual_loop import PATIENCE, ResidualLoop
@@ -26,16 +27,10 @@ from wellposed.solvers.solution import Report, Status
 
 # A residual that has not fallen for this many looks, where looks are far apart.
 _SPACED_PATIENCE = 5
-# The worst sample's error bound is about this many times the error predicted for the whole batch.
-_LOOK_MARGIN = 2.0
-# Rates of convergence are taken to be within these limits when the next look is planned.
-_LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
 # Where a proof costs as much as several steps, looks come when it is likely to succeed: at this share of the tolerance.
 _AIM = 0.7
 # While residuals are free they are measured at least this often.
 _SPACING = 8
-# Above these numbers limits are not touched by what underflows in squares.
-_TRUSTED = {dtype: trusted_range(dtype)[0] for dtype in (torch.float32, torch.float64)}
 # From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
 _FIRST_DOUBLING = 16
 
@@ -163,8 +158,8 @@ class _Loop:
                 least, self.live_best = residual, iteration.image
                 due = step + 1
                 if previous is not None:
-                    rate = _clamped_rate(nearest, previous[1], step - previous[0])
-                    due = step + max(1, min(_wait(nearest, 1.0, rate), _SPACING))
+                    rate = rate_seen(nearest, previous[1], step - previous[0])
+                    due = step + max(1, min(wait(nearest, 1.0, rate), _SPACING))
                 previous = (step, nearest)
                 continue
             previous = None
@@ -185,18 +180,18 @@ class _Loop:
         Before the first look it is predicted, which is good enough to decide when to look and decides nothing else.
         """
         iteration = self.iteration
-        rate = min(max(iteration.predicted_rate(), _LEAST_RATE), _LARGEST_RATE)
+        rate = rate_near(iteration.predicted_rate())
         due = 1  # with a start, which may be close already
         if self.start is None:
             wanted = self.rtol + (self.atol if isinstance(self.atol, float | int) else 0.0)
             if self.proof is not None and self.proof.is_direct:
                 wanted *= _AIM / self.proof.sensitivity
-            due = max(1, _wait(_LOOK_MARGIN / (1.0 - rate), wanted, rate) - 1)  # binding took a step
+            due = first_look(rate, wanted, cheap=iteration.is_cheap)
         previous: tuple[int, float] | None = None
         worst, stuck, doubling = (
             math.inf,
             False,
-            _FIRST_DOUBLING if self.proof is None else max(_FIRST_DOUBLING, 2 * due),
+            _FIRST_DOUBLING if self.proof is None and not iteration.is_cheap else max(_FIRST_DOUBLING, 2 * due),
         )
         for step in range(1, self.max_steps + 1):
             iteration.advance()
@@ -207,9 +202,9 @@ class _Loop:
                 return
             if previous is not None:
                 stuck = not worst < previous[1]
-                rate = _clamped_rate(worst, previous[1], step - previous[0])
+                rate = rate_seen(worst, previous[1], step - previous[0])
             previous = (step, worst)
-            due = step + max(1, min(_wait(worst, 1.0 if self.proof is None else _AIM, rate), step))
+            due = step + max(1, min(wait(worst, 1.0 if self.proof is None else _AIM, rate), step))
             if step >= doubling:
                 doubling *= 2
 
@@ -218,9 +213,7 @@ class _Loop:
         if thorough or self.outcome is not None:
             return self._look(step, None, thorough=thorough)
         if self.proof is None or not self.proof.is_direct:
-            with np.errstate(all="ignore"):
-                seen = self._glance(step)
-            return seen or self._look(step, None, thorough=False)
+            return self._glance(step) or self._look(step, None, thorough=False)
         value = self.iteration.observe()
         residual, bound, ratio = self.proof.errors(value, self.rtol, self.atol)
         worst = float(ratio.amax())
@@ -237,14 +230,10 @@ class _Loop:
         if changes is None:
             return None
         value = self.iteration.observe()
-        left = distance_left(changes[0].numpy(), changes[1].numpy())
-        limit = working_norm(value).numpy() * self.rtol
-        limit += self.atol if isinstance(self.atol, float | int) else self.atol.numpy()
-        worst, least = np.maximum.reduce(left / limit), np.minimum.reduce(limit)
-        # What underflows in squares is far below such limits.
-        if not (least >= _TRUSTED[like.dtype] and np.add.reduce(limit) < math.inf and worst < math.inf):
+        worst = by_changes(*changes, working_norm(value), self.rtol, self.atol, like.dtype)
+        if worst is None:
             return None
-        return self._end(step, value, changes[0], None) if worst <= 1.0 else (False, float(worst))
+        return self._end(step, value, changes[0], None) if worst <= 1.0 else (False, worst)
 
     def _look(self, step: int, candidates: Tensor | None, *, thorough: bool = True) -> tuple[bool, float]:
         """Judge the candidates (None: all) by their error bound and retire what is finished.
@@ -352,15 +341,3 @@ class _Loop:
 def _on_host(numbers: Tensor | float) -> np.ndarray[Any, np.dtype[Any]]:
     """One number per sample, where operations on a few of them cost a fraction of torch's; float64."""
     return np.asarray(numbers.cpu() if isinstance(numbers, Tensor) else numbers, np.float64)
-
-
-def _clamped_rate(new: float, old: float, steps: int) -> float:
-    ratio = new / old if old > 0.0 and math.isfinite(new) else 1.0
-    return min(max(max(ratio, 0.0) ** (1.0 / steps), _LEAST_RATE), _LARGEST_RATE)
-
-
-def _wait(error: float, target: float, rate: float) -> int:
-    """Steps at ``rate`` until ``error`` is ``target``; zero when it is there, or when nothing can be said."""
-    if not math.isfinite(error) or error <= target or target <= 0.0:
-        return 0
-    return math.ceil(math.log(error / target) / -math.log(rate))

@@ -1,9 +1,11 @@
 """Peaceman–Rachford and Douglas–Rachford splitting in reflected form.
 
 With C = 2(I + α(I − W))⁻¹ − I and R the activation's reflected resolvent, one Peaceman–Rachford step is
-``u ← C·R(u) + α(q + C·q)``, and z = J_α(u); α is a number, or a positive diagonal where the operator has a scaling. For
-ReLU, R(u) = |u|, so a step is one matrix product and one absolute value. Douglas–Rachford takes half of it:
-``u ← ½u + ½(C·R(u) + c)``.
+``u ← αq + C·(R(u) + αq)``, and z = J_α(u); α is a number, or a positive diagonal where the operator has a scaling. For
+ReLU, R(u) = |u|, so a step is one matrix product, one absolute value and one sum. Douglas–Rachford takes half of it.
+
+Solves with matrices that stop by the changes of their iterates begin at u = αq, which is no farther away than where one step from
+zero leads, and needs no product. Others take that step, whose value αq + C·αq is added to C·R(u) from then on.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from typing_extensions import override
 from wellposed.errors import checked_fields
 from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
-from wellposed.solvers.base import Iteration, distance_left
+from wellposed.solvers.base import ROUNDINGS, Iteration, distance_left
+from wellposed.solvers.looking import is_cheap
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
 
@@ -45,9 +48,14 @@ class PeacemanRachford(Splitting):
         return guarantee.reflected_plan(self.known_step(guarantee), self.relaxation)
 
     @override
+    def reflected_step(self, guarantee: Guarantee) -> float | None:
+        return float(self.step_under(guarantee)) if self.relaxation == 1.0 else None
+
+    @override
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
         alpha = float(self.step_under(guarantee))
-        return _ReflectedIteration(self.affine(problem), start, alpha, self.relaxation)
+        changes = guarantee is not None and guarantee.stops_by_changes
+        return _ReflectedIteration(self.affine(problem), start, alpha, self.relaxation, by_changes=changes)
 
 
 @checked_fields
@@ -67,25 +75,31 @@ class _ReflectedIteration(Iteration):
     image_is_free = False
     problem: AffineProblem
 
-    def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float) -> None:
+    def __init__(
+        self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float, *, by_changes: bool
+    ) -> None:
         self.problem = problem
         scaling = problem.operator.scaling
         self._alpha = alpha if scaling is None else alpha * scaling
         self._relaxation = relaxation
         self._reflect = problem.activation.reflection(self._alpha)
         self._cayley = problem.operator.cayley(alpha)
-        driven = problem.offset * self._alpha
-        self._constant = self._cayley.affine(driven, driven)
-        if start is None:  # the first step from u = 0, for free
-            self._u, self._before = self._constant, torch.zeros_like(self._constant)
-        else:  # the u whose resolvent is σ(W·start + q)
+        driven, matrix = problem.offset * self._alpha, self._cayley.matrix()
+        self._from_driven = by_changes and matrix is not None
+        self._constant = driven if self._from_driven else self._cayley.affine(driven, driven)
+        self._u = self._before = self._constant
+        if start is not None:  # the u whose resolvent is σ(W·start + q)
             value = problem.operator.affine(start, problem.offset)
             self._u = self._before = torch.lerp(problem.activation(value), value, self._alpha)
+        elif not self._from_driven:
+            self._before = torch.zeros_like(self._constant)
         self._earlier = self._before
+        self.is_cheap = by_changes and matrix is not None and is_cheap(matrix, self._u)
 
     def advance(self) -> None:
         self._earlier, self._before = self._before, self._u
-        new = self._cayley.affine(self._reflect(self._u), self._constant)
+        reflected = self._reflect(self._u)
+        new = self._cayley.affine(reflected + self._constant if self._from_driven else reflected, self._constant)
         self._u = new if self._relaxation == 1.0 else torch.lerp(self._u, new, self._relaxation)
 
     def select(self, rows: Tensor) -> None:
@@ -100,9 +114,10 @@ class _ReflectedIteration(Iteration):
         # factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
         value = self.observe()
         if guarantee is not None and guarantee.stops_by_changes:
-            last, before = self.changes(euclidean)
+            last, before, size = self.changes(euclidean)
+            rounding = size * (ROUNDINGS * torch.finfo(value.dtype).eps)
             with np.errstate(all="ignore"):
-                left = torch.from_numpy(distance_left(last.cpu().numpy(), before.cpu().numpy()))
+                left = torch.from_numpy(distance_left(*(part.cpu().numpy() for part in (last, before, rounding))))
             return value, last, left.to(last.device)
         through = self.problem.operator.affine(value, self.problem.offset)
         defect = self.problem.activation.defect(value, through, self._u, self._alpha)
@@ -110,9 +125,9 @@ class _ReflectedIteration(Iteration):
         return value, residual, residual if guarantee is None else guarantee.defect_bound(defect, residual)
 
     @override
-    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         # J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
-        return norm(self._u - self._before), norm(self._before - self._earlier)
+        return norm(self._u - self._before), norm(self._before - self._earlier), norm(self._u)
 
     def predicted_rate(self) -> float:
         # Reflection preserves lengths or shortens them, so typical differences shrink by C's typical singular value.

@@ -1,0 +1,93 @@
+"""When to look at iterations that must pay for it, and what changes of iterates say; nothing here is a proof."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.numerics.euclidean import trusted_range
+from wellposed.solvers.base import ROUNDINGS, distance_left
+
+# The worst sample's error bound is about this many times the error predicted for the whole batch.
+_LOOK_MARGIN = 2.0
+# Rates of convergence are taken to be within these limits when the next look is planned.
+_LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
+# Multiplications in a step that costs less than a look.
+_CHEAP = 1 << 19
+# Above these numbers limits are not touched by what underflows in squares.
+TRUSTED = {dtype: trusted_range(dtype)[0] for dtype in (torch.float32, torch.float64)}
+
+
+def rate_near(predicted: float) -> float:
+    """A predicted rate, within the limits."""
+    return min(max(predicted, _LEAST_RATE), _LARGEST_RATE)
+
+
+def rate_seen(new: float, old: float, steps: int) -> float:
+    """The rate of convergence by two errors, within the limits.
+
+    Args:
+        new: error at the later look.
+        old: error at the earlier one.
+        steps: taken in between.
+    """
+    ratio = new / old if old > 0.0 and math.isfinite(new) else 1.0
+    return rate_near(max(ratio, 0.0) ** (1.0 / steps))
+
+
+def wait(error: float, target: float, rate: float) -> int:
+    """Steps at ``rate`` until ``error`` is ``target``; zero when it is there, or when nothing can be said."""
+    if not math.isfinite(error) or error <= target or target <= 0.0:
+        return 0
+    return math.ceil(math.log(error / target) / -math.log(rate))
+
+
+def is_cheap(matrix: Tensor, states: Tensor) -> bool:
+    """Whether the product of a matrix and a batch of states costs less than a look that comes too early."""
+    return len(matrix) * states.numel() < _CHEAP
+
+
+def first_look(rate: float, tolerance: float, *, cheap: bool) -> int:
+    """After how many steps, from a start that is as good as one step from zero, to look; at least one.
+
+    Args:
+        rate: of convergence, as far as it is known.
+        tolerance: relative to the values.
+        cheap: whether a step more costs less than a look that comes too early.
+    """
+    return max(1, wait(_LOOK_MARGIN / (1.0 - rate), tolerance, rate) - 1) + cheap
+
+
+def by_changes(
+    last: Tensor, before: Tensor, iterate: Tensor, value: Tensor, rtol: float, atol: float | Tensor, dtype: torch.dtype
+) -> float | None:
+    """The largest ratio of a sample's distance from its limit, by the last two changes, to its tolerance.
+
+    Args:
+        last: norms of the last changes in working precision, shape (batch,), on the CPU.
+        before: those of the changes before.
+        iterate: those of the iterates.
+        value: those of the values.
+        rtol: relative tolerance.
+        atol: absolute tolerance, or one per sample.
+        dtype: of the states.
+
+    Returns:
+        None where norms in working precision cannot tell: squares may have underflowed, or something is not finite.
+    """
+    limit = value * rtol + atol
+    smallest, largest = torch.aminmax(limit)
+    # What underflows in squares is far below such limits.
+    if not (smallest.item() >= TRUSTED[dtype] and largest.item() < math.inf):
+        return None
+    fell, ratio = torch.aminmax(last * last / ((before - last) * limit))
+    worst = ratio.item()
+    if not (fell.item() >= 0.0 and worst < math.inf):  # a change that has not shrunk, or is rounding
+        rounding = iterate * (ROUNDINGS * torch.finfo(dtype).eps)
+        with np.errstate(all="ignore"):
+            left = distance_left(*(part.numpy() for part in (last, before, rounding)))
+            worst = float(np.maximum.reduce(left / limit.numpy()))
+    return worst if worst < math.inf else None
