@@ -25,11 +25,13 @@ from torch import nn
 
 import wellposed as wp
 from harness.damage import write_anew
+from harness.results import unsealed
 from wellposed import activations, names, testing
 from wellposed.attacks import adversarial_distances
 from wellposed.cli.main import main, run
 from wellposed.cli.progress import _Lines
 from wellposed.data import graphs, images, vectors
+from wellposed.errors import CheckpointError
 from wellposed.reproduction.collection import RECIPES
 from wellposed.reproduction.recipe import Later
 from wellposed.training.files import read_json, strict, write_json
@@ -224,6 +226,22 @@ def test_json_is_strict_and_numbers_that_are_not_finite_come_back(tmp_path):
     }  # names with strokes and digits
     write_json(tmp_path / "b.json", metrics)
     assert read_json(tmp_path / "b.json", "try") == metrics
+
+
+def test_files_with_numbers_that_are_not_finite_can_be_changed_by_hand(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"distances": [0.5, float("inf"), float("inf")]})
+    changed = unsealed(path)
+    changed["distances"][1] = 2.0
+    path.write_text(json.dumps(changed))
+    assert read_json(path, "try") == {"distances": [0.5, 2.0, float("inf")]}
+    for damaged in ({"not_finite": {"distances/1": "inf"}}, {"distances": 3, "not_finite": {"distances/1": "inf"}}):
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(CheckpointError, match="not_finite|corrupt"):
+            read_json(path, "try")
+    path.write_text(json.dumps({"x": [None], "not_finite": {"x/0": [1]}}))
+    with pytest.raises(CheckpointError, match="not_finite"):
+        read_json(path, "try")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -272,3 +272,19 @@ def test_operations_of_a_step():
     (few, short), (many, long) = totals
     assert (many - few) / (long - short) <= 5.0  # looks included
     assert few - 3 * short <= 120
+
+
+def test_evaluation_mode_has_the_same_value_with_and_without_gradients():
+    layer, x = made().eval(), testing.randn(5, 7, dtype=torch.float64)
+    value = layer(x)
+    assert value.requires_grad and not by_columns(value)
+    with torch.no_grad():
+        assert torch.equal(layer(x), value)
+
+
+def test_what_was_formed_in_inference_mode_can_be_trained_with():
+    layer, x = made(), testing.randn(5, 7, dtype=torch.float64)
+    expected = derivatives(layer, x, torch.ones(5, 13, dtype=torch.float64, device="cpu"))
+    with torch.inference_mode():
+        layer(x.clone())
+    assert_same(derivatives(layer, x, torch.ones(5, 13, dtype=torch.float64, device="cpu")), expected)

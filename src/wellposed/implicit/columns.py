@@ -64,6 +64,8 @@ class ColumnStep:
             cayley = self.operator.cayley(self.step).matrix()
             if cayley is None:
                 return None
+            if cayley.is_inference():  # formed in inference mode before, for the same numbers
+                cayley = cayley.clone()
             columns = rows.t()
             offset = torch.mm(weight, columns) if bias is None else torch.addmm(bias[:, None], weight, columns)
             self.rate = rate_near(float(torch.linalg.vector_norm(cayley)) / len(cayley) ** 0.5)

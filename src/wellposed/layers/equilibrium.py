@@ -137,7 +137,7 @@ class Equilibrium(ConstrainedLayer):
     @override
     @uncompiled
     def state(self, x: Tensor) -> Tensor:
-        given = self._plain_input(x) if torch.is_grad_enabled() else None
+        given = self._plain_input(x) if self.training and torch.is_grad_enabled() else None
         if given is None:
             return self._run(x, None, certified=False)[0]
         formed = self.materialise()

@@ -137,8 +137,14 @@ def unsealed(content: bytes, *, needs_digest: bool = False) -> Any:
         body, _, end = text.rpartition(f', "{DIGEST}": ')
         if end != f'"{hashlib.sha256(body.encode()).hexdigest()}"}}':
             raise ValueError("its content is not that of its SHA-256")
-        for place, number in found.pop(NOT_FINITE, {}).items():
-            _put(found, place, float(number))
+    named = found.get(NOT_FINITE)
+    if isinstance(named, dict):  # of a text that was changed by hand as well
+        del found[NOT_FINITE]
+        try:
+            for place, number in named.items():
+                _put(found, place, float(number))
+        except (TypeError, LookupError) as error:
+            raise ValueError(f"its entry {NOT_FINITE} does not fit the others") from error
     return found
 
 
@@ -172,13 +178,13 @@ def _finite(content: Any, place: str, reasons: dict[str, str]) -> Any:
 
 
 def _put(content: Any, place: str, number: float) -> None:
-    """Put a number into lists and dictionaries, whose keys may themselves have the stroke that divides places."""
+    """Put a number where nothing is, into lists and dictionaries, whose keys may have the stroke that divides places."""
     fitting = [str(key) for key in (content if isinstance(content, dict) else range(len(content)))]
     first = max((key for key in fitting if f"{place}/".startswith(f"{key}/")), key=len)
     key, rest = first if isinstance(content, dict) else int(first), place[len(first) + 1 :]
     if rest:
         _put(content[key], rest, number)
-    else:
+    elif content[key] is None:
         content[key] = number
 
 
