@@ -105,6 +105,8 @@ def test_a_size_bounds_no_less_than_the_entries_of_that_size(family):
             defect = 1e-3 * testing.randn(4, *layer.state_shape, dtype=torch.float64)
             size = defect.flatten(1).norm(dim=1)
             assert (promise.size_bound(defect, size) >= promise.defect_bound(defect, size) * (1.0 - 1e-12)).all()
+            ones = torch.ones_like(size)
+            torch.testing.assert_close(promise.size_factor(defect) * ones, promise.size_bound(defect, ones))
 
 
 @pytest.mark.float32

@@ -131,6 +131,14 @@ class Guarantee(ABC):
         """
         return self.defect_bound(torch.zeros_like(like), size)
 
+    def size_factor(self, like: Tensor) -> float:
+        """About how many times a size `size_bound` is: for plans, not for proofs.
+
+        Args:
+            like: see `size_bound`.
+        """
+        return float(self.size_bound(like[:1], torch.ones(1, dtype=like.dtype, device=like.device)))
+
     def rounding(self, operator: Operator, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         """How much larger the size of a defect is, for `defect_bound`, for the rounding of W z + q; one value per sample.
 

@@ -144,6 +144,10 @@ class ScaledStronglyMonotone(FrequencywiseMonotone):
         return self._extremes[1] * size / self.m
 
     @override
+    def size_factor(self, like: Tensor) -> float:
+        return self._extremes[1] / self.m
+
+    @override
     def rounding(self, operator: Operator, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         """As `defect_bound` weighs it with the largest Λ, its norm with the true Λ over that."""
         plain = super().rounding(operator, state_norm, offset_norm)

@@ -117,6 +117,10 @@ class StronglyMonotone(Guarantee):
         return self._distortion * size / self.m
 
     @override
+    def size_factor(self, like: Tensor) -> float:
+        return self._distortion / self.m
+
+    @override
     def offset_lipschitz(self) -> float:
         return enlarged(self._distortion / proved_monotonicity(self.operator.dense(), self.operator.metric), 1)
 

@@ -40,9 +40,8 @@ class Proof(Brief):
 
     @property
     def sensitivity(self) -> float:
-        """How many times the size of a defect the bound of an error is, by its size alone; one at least."""
-        first = self.offset_error[:1]
-        return max(1.0, float(self.promise.size_bound(self.problem.offset[:1], torch.ones_like(first))))
+        """About how many times the size of a defect the bound of an error is, by its size alone; one at least."""
+        return max(1.0, self.promise.size_factor(self.problem.offset))
 
     def errors(self, value: Tensor, rtol: float, atol: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The size of the defect of each sample's value, a bound of its error, and that bound over what is allowed.
