@@ -184,3 +184,34 @@ def test_norms_of_subnormal_matrices_are_bounds():
         matrix = testing.full((2, 3), entry, dtype=torch.float64)
         assert spectral_norm_upper_bound(matrix) >= entry * 6**0.5
         assert spectral_norm_upper_bound(matrix[:1, :1]) >= entry
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("family", [wp.MonDEQ, wp.NEMON])
+def test_cotangents_that_are_not_finite_have_no_gradient_and_those_of_others_stay(family, activation, train):
+    torch.manual_seed(0)
+    layer = family(5, 9, activation=activation, dtype=torch.float64).train(train)
+    x = testing.randn(4, 5, dtype=torch.float64).requires_grad_()
+    cotangent = testing.randn(4, 9, dtype=torch.float64)
+    expected = torch.autograd.grad(layer(x), x, cotangent)[0]
+    for bad in (float("inf"), float("nan")):
+        damaged = cotangent.clone()
+        damaged[1, 2] = bad
+        with pytest.warns(wp.NotConvergedWarning):
+            found, *weights = torch.autograd.grad(layer(x), [x, *layer.parameters()], damaged)
+        assert found[1].isnan().all() and not any(weight.isfinite().all() for weight in weights)
+        torch.testing.assert_close(found[[0, 2, 3]], expected[[0, 2, 3]], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize(("dtype", "power"), [(torch.float64, 980), (torch.float64, 600), (torch.float32, 110)])
+def test_cotangents_at_the_upper_end_have_their_gradient(activation, train, dtype, power):
+    torch.manual_seed(0)
+    layer = wp.MonDEQ(5, 9, activation=activation, dtype=dtype).train(train)
+    x, cotangent = testing.randn(4, 5, dtype=dtype).requires_grad_(), testing.randn(4, 9, dtype=dtype)
+    expected = torch.autograd.grad(layer(x), [x, *layer.parameters()], cotangent)
+    found = torch.autograd.grad(layer(x), [x, *layer.parameters()], cotangent * 2.0**power)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours * 2.0**-power, theirs, rtol=1e-3, atol=1e-4)
