@@ -92,11 +92,9 @@ class Proof(Brief):
         away = euclidean(value - image) + evaluation
         hidden = hidden_by(promise, image, (1.0 + size) * (lost_by(value) * (3.0 + norm)))
         limit = (rtol * size).add_(atol).add_(hidden)
-        bound = enlarged(promise.size_bound(image, norm * step + rounding) + away, entries + 8) + hidden
-        if not bool((bound <= limit).all()):
-            moved = operator.apply(change)
-            sharp = promise.defect_bound(moved, euclidean(moved) + promise.rounding(operator, step, step) + rounding)
-            bound = torch.minimum(bound, enlarged(sharp + away, entries + 8) + hidden)
+        moved = operator.apply(change)
+        most = euclidean(moved) + promise.rounding(operator, step, step) + rounding
+        bound = enlarged(promise.defect_bound(moved, most) + away, entries + 8) + hidden
         return value, step, bound, bound / limit
 
 

@@ -63,7 +63,7 @@ class Dual:
         self.forms = torch.cat([*scaled, one[-1:]])
         first, second, self.chart = _products(p, s)
         self.place = first * len(self.forms) + second
-        self.one_factor = _factors(p, s)
+        self.one_factor = _first_factors(p, s)
         self.signed = torch.ones(len(self.chart), dtype=torch.bool, device="cpu")
         self.signed[0] = False
         self.signed[2 + 2 * p : 2 + 3 * p] = False
@@ -172,7 +172,7 @@ def _products(p: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @functools.lru_cache(maxsize=64)
-def _factors(p: int, s: int) -> Tensor:
+def _first_factors(p: int, s: int) -> Tensor:
     """The first of the two factors whose product's symmetric part is F_i, but for the identity in that of κ, as a place.
 
     The second one is in `Dual._by_other_factor`.
