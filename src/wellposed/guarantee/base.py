@@ -131,6 +131,15 @@ class Guarantee(ABC):
         """
         return self.defect_bound(torch.zeros_like(like), size)
 
+    def step_bound(self, step: Tensor, size: Tensor) -> Tensor | None:
+        """The error of an image with a defect, by the sizes of these alone; None where too little is known by them.
+
+        Args:
+            step: at least the Euclidean norms of image − point, shape (batch,).
+            size: at least those of the defects, shape (batch,).
+        """
+        return None
+
     def size_factor(self, like: Tensor) -> float:
         """About how many times a size `size_bound` is: for plans, not for proofs.
 

@@ -25,6 +25,7 @@ from wellposed.guarantee.subsolution import subsolution
 from wellposed.guarantee.typical import TypicalConcave, spectral_radius
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, reduced
+from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.operators import Operator
 
 _BELOW = 1e-2  # how far below its floor, relative to it, an offset may be pushed by a residual,
@@ -159,6 +160,25 @@ class PositiveConcave(Sensitivity):
     def size_bound(self, like: Tensor, size: Tensor) -> Tensor:
         bound = super().size_bound(like, size)
         return bound if self._linear else torch.where(size <= self._margin * _WITHIN, bound, _LARGEST)
+
+    @override
+    def step_bound(self, step: Tensor, size: Tensor) -> Tensor | None:
+        """``‖MW‖₂·step + ‖M‖₂·size``; steps towards the fixed point from one side come near the first."""
+        if self._linear or self.operator.matrix() is None:
+            return None
+        pushed = self.operator.norm_upper_bound() * step + size
+        bound = self._step_norm * step + self._norm * size
+        return torch.where(pushed <= self._margin * _WITHIN, bound, _LARGEST)
+
+    @cached_property
+    def _step_norm(self) -> float:
+        """Upper bound of ‖MW‖₂."""
+
+        def compute() -> float:
+            weight = self.operator.dense().detach().double().cpu()
+            return spectral_norm_upper_bound(enlarged(self.sensitivity @ weight, len(weight)))
+
+        return self.operator.remembered(("norm of a step", self._about), compute, oriented=True)
 
     @property
     def is_concave(self) -> bool:  # type: ignore[override]  # depends on what this is about

@@ -55,7 +55,7 @@ def prepared(problem: Problem, guarantee: Guarantee, exact_offset: Callable[[], 
         exact = exact_offset()
     operator = given.operator.in_float64()
     accurate = AffineProblem(operator, exact.value, given.activation.to(torch.float64))
-    return Proof(accurate, guarantee.on(operator), exact.error.double())
+    return Proof(accurate, given.operator, guarantee.on(operator), exact.error.double())
 
 
 @torch.no_grad()

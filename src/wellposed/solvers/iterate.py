@@ -143,6 +143,7 @@ class _Loop:
         least, ratio = np.full(self.like.shape[0], math.inf), None
         atol, due = _on_host(self.live_atol), 2 if self.start is None else 1
         previous: tuple[int, float] | None = None
+        rate, ahead, untried = 0.0, 1.0, self.proof is not None
         for step in range(1, self.max_steps + 1):
             iteration.advance()
             if step < min(due, self.max_steps):
@@ -154,25 +155,40 @@ class _Loop:
                 error = residual if ratio is None else residual * ratio
                 nearest = float((error / limit).min())
             candidates = error <= limit
+            if previous is not None:
+                rate = rate_seen(nearest, previous[1], step - previous[0])
+                # A proof takes a step more, which brings values nearer.
+                ahead = max(1.0, _AIM / rate) if untried else 1.0
+            if self.proof is not None and self.all_open and bool((error <= ahead * limit).all()):
+                value, change, bound, off = self.proof.stepped(self._foreseen(rate), self.rtol, self.atol)
+                if bool((off <= 1.0).all()):
+                    self._end(step, value, change, bound)
+                    return
+                untried = False
             if step < self.max_steps and not candidates.any() and bool((residual < least).all()):
                 least, self.live_best = residual, iteration.image
                 due = step + 1
                 if previous is not None:
-                    rate = rate_seen(nearest, previous[1], step - previous[0])
-                    due = step + max(1, min(wait(nearest, 1.0, rate), _SPACING))
+                    due = step + max(1, min(wait(nearest, ahead, rate), _SPACING))
                 previous = (step, nearest)
                 continue
             previous = None
-            if self.proof is not None and self.all_open and candidates.all():
-                value, change, bound, off = self.proof.stepped(iteration.image, self.rtol, self.atol)
-                if bool((off <= 1.0).all()):
-                    self._end(step, value, change, bound)
-                    return
             self.live_least = torch.from_numpy(least).to(device)
             if self._look(step, torch.from_numpy(candidates).to(device))[0]:
                 return
             assert self.live_least is not None and self.live_ratio is not None  # set by thorough looks
             least, ratio, atol = _on_host(self.live_least), _on_host(self.live_ratio), _on_host(self.live_atol)
+
+    def _foreseen(self, rate: float) -> Tensor:
+        """Where the iteration is going: what is left falls at the rate, in one direction where the map is concave and increases.
+
+        Args:
+            rate: at which it was seen to fall; zero for unknown.
+        """
+        image = self.iteration.image
+        if self.guarantee is None or not self.guarantee.is_concave:
+            return image
+        return self.guarantee.project(torch.lerp(self.iteration.point, image, 1.0 / (1.0 - rate)))
 
     def _run_looking_when_due(self) -> None:
         """For algorithms that must pay for the residual: look when the observed rate says that it is time.

@@ -16,6 +16,7 @@ from wellposed.guarantee import Guarantee
 from wellposed.numerics.brief import Brief
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.outward import UNIT, enlarged, unit_of
+from wellposed.operators import Operator
 from wellposed.solvers.problem import AffineProblem
 
 
@@ -25,11 +26,13 @@ class Proof(Brief):
 
     Attributes:
         problem: the equation in float64.
+        given: its operator, the same numbers in the working precision.
         promise: the guarantee of its operator.
         offset_error: bound on the Euclidean norm of the error of ``problem.offset``, shape (batch,), float64.
     """
 
     problem: AffineProblem
+    given: Operator
     promise: Guarantee
     offset_error: Tensor
 
@@ -90,10 +93,18 @@ class Proof(Brief):
         evaluation = evaluation_error(problem.activation, norm * before + offset, size, entries)
         rounding = promise.rounding(operator, before, offset) + self.offset_error + evaluation
         away = euclidean(value - image) + evaluation
-        hidden = hidden_by(promise, image, (1.0 + size) * (lost_by(value) * (3.0 + norm)))
+        hidden = hidden_by(promise, image, (1.0 + size) * (lost_by(value) * (4.0 + 2.0 * norm)))
         limit = (rtol * size).add_(atol).add_(hidden)
-        moved = operator.apply(change)
-        most = euclidean(moved) + promise.rounding(operator, step, step) + rounding
+        sized = promise.step_bound(step, rounding)
+        if sized is not None:
+            bound = enlarged(sized + away, entries + 8) + hidden
+            ratio = bound / limit
+            if bool((ratio <= 1.0).all()):
+                return value, step, bound, ratio
+        # Small by cancellation, the change loses little in the working precision, in the product neither.
+        moved = self.given.apply(change.to(point))
+        lower = 0.0 if point.dtype == torch.float64 else 2.0 * unit_of(point.dtype) * norm
+        most = euclidean(moved) + (promise.rounding(self.given, step, step) + lower * step) + rounding
         bound = enlarged(promise.defect_bound(moved, most) + away, entries + 8) + hidden
         return value, step, bound, bound / limit
 

@@ -134,7 +134,8 @@ def errors_and_constants(
             for k, radius in enumerate(RADII)
         ]
     constants = [row for row in table if row.name == "constant per pixel, at most"]
-    series = [Series("one network each", [row.mean for row in constants], shown)]
+    points = sorted(zip([row.mean for row in constants], shown, strict=True))
+    series = [Series("one network each", [constant for constant, _ in points], [error for _, error in points])]
     sentence = f"{title}: test error against the certified constant of every network."
     attacked = same_images(of_task(records, attacked_classifier), lambda record: name_of(record.settings["config"]))
     return [
