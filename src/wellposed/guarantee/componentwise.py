@@ -89,8 +89,12 @@ class Componentwise(Sensitivity):
         """With the step 1/(1 − W_ii) of every coordinate, with which the iteration eliminates the diagonal."""
         if step is not None or not self._is_monotone:
             return None
-        steps = (1.0 / (1.0 - self.majorant.diagonal)).to(self.operator.tensors[0])
-        return self._plan(steps, self.majorant.jacobi)
+        operator, proof = self.operator, self.majorant
+
+        def compute() -> Plan | None:
+            return self._plan((1.0 / (1.0 - proof.diagonal)).to(operator.tensors[0]), proof.jacobi)
+
+        return operator.remembered(("elimination", self._about), compute, oriented=True)
 
     @override
     def reflected_plan(self, step: float | None = None, relaxation: float = 1.0) -> Plan | None:

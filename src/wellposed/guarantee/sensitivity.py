@@ -104,6 +104,10 @@ class Sensitivity(Guarantee):
     def size_bound(self, like: Tensor, size: Tensor) -> Tensor:
         return self._norm * size
 
+    @override
+    def size_factor(self, like: Tensor) -> float:
+        return self._norm
+
     @cached_property
     def norm_proof(self) -> NormProof:
         """A proof by vectors of a bound of the sensitivity's norm, close to it where the singular vectors are positive."""
