@@ -69,28 +69,28 @@ def quantities_of(
         Quantity(setting, "test error, %", [r.measured["test_error"] for r in group], "lower", known, remark),
         Quantity(setting, "constant per normalised pixel, at most", upper, "lower"),
     ]
-    if gamma:
-        rows += share_of_bound(setting, gamma, lower, lowest)
-    else:
-        unbound = None if lowest is None else Published(lowest, SOURCE, 0.0005, _OTHER_WEIGHTS)
-        rows.append(Quantity(setting, "constant per normalised pixel, at least", lower, "equal", unbound))
+    rows.append(lower_bound_of(setting, gamma, lower, lowest))
     tightness = [100.0 * low / high for low, high in zip(lower, upper, strict=True)]
     rows.append(Quantity(setting, "constant, lower bound in % of the upper bound", tightness, "higher"))
     return rows
 
 
-def share_of_bound(setting: str, gamma: float, lower: Sequence[float], known: float | None) -> list[Quantity]:
-    """How much of a prescribed constant is attained.
+def lower_bound_of(setting: str, gamma: float, lower: Sequence[float], known: float | None) -> Quantity:
+    """How large a constant is at least, and how much that is of a prescribed one.
 
     Args:
         setting: what to call the network.
-        gamma: its prescribed constant.
+        gamma: its prescribed constant; zero for none.
         lower: lower bounds of it, one for each seed.
         known: the published one.
     """
+    if not gamma:
+        unbound = None if known is None else Published(known, SOURCE, 0.0005, _OTHER_WEIGHTS)
+        return Quantity(setting, "constant per normalised pixel, at least", lower, "equal", unbound)
     share = None if known is None else Published(100.0 * known / gamma, SOURCE, 0.05)
-    found = [100.0 * value / gamma for value in lower]
-    return [Quantity(setting, "constant, lower bound in % of γ", found, "higher", share)]
+    return Quantity(
+        setting, "constant, lower bound in % of γ", [100.0 * value / gamma for value in lower], "higher", share
+    )
 
 
 def bounds(records: Sequence[Record]) -> View:

@@ -21,7 +21,7 @@ from wellposed.reproduction.papers.lben.bounds import (
     PUBLISHED_WIDTHS,
     WIDTHS,
     bounds,
-    share_of_bound,
+    lower_bound_of,
     widths,
 )  # fmt: skip
 from wellposed.reproduction.papers.lben.networks import (
@@ -44,14 +44,13 @@ STEPS = (10, 100, 1000)  # the last as published
 
 
 def cells(quick: bool) -> list[Cell]:
-    """Networks of every study under every training, with one seed; and ascents on those whose constant is prescribed."""
+    """Networks of every study under every training, with one seed; and ascents on those of the studies."""
     trainings = ((1, 1e-3),) if quick else TRAININGS
     kinds: list[tuple[float | str, int]] = [(OF_WIDTHS, WIDTH)]
     if not quick:
         kinds = [(kind, WIDTH) for kind in (*GAMMAS, 0.0, MONDEQ)]
         kinds += [(OF_WIDTHS, width) for width in WIDTHS if width != WIDTH]
     configs = [mnist(kind, seed=0, quick=quick, width=width) for kind, width in kinds]
-    bounded = [settings_of(config) for config in configs if getattr(config.family, "gamma", 0.0)]
     limit, lengths = (LIMIT_QUICK, (20,)) if quick else (None, STEPS)
     free = [] if quick else [mnist(kind, seed=0, quick=quick) for kind in (MONDEQ, UNCONSTRAINED)]
     return [
@@ -61,9 +60,9 @@ def cells(quick: bool) -> list[Cell]:
         ),
         *(Cell(trained_network, {"config": config, "limit": limit}) for config in _retrained(free, trainings)),
         *(
-            Cell(ascended, {"config": config, "pairs": PAIRS, "steps": steps, "seed": 0})
+            Cell(ascended, {"config": settings_of(config), "pairs": PAIRS, "steps": steps, "seed": 0})
             for steps in lengths
-            for config in bounded
+            for config in configs
         ),
     ]
 
@@ -109,10 +108,9 @@ def _shown(
         return study(records)
     rows = []
     for record in records:
-        gamma = record.settings["config"]["family"]["gamma"]
-        rows += share_of_bound(
-            name(record), gamma, [record.measured["ratio"]], known.get(name(record), (None, None))[1]
-        )
+        gamma = record.settings["config"]["family"].get("gamma", 0.0)
+        published = known.get(name(record), (None, None))[1]
+        rows.append(lower_bound_of(name(record), gamma, [record.measured["ratio"]], published))
     return [Table("Lower bounds by an ascent from noise", rows)]
 
 

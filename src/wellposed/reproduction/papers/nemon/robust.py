@@ -101,7 +101,7 @@ def extent(quick: bool) -> dict[str, Any]:
 
 def name_of(config: dict[str, Any]) -> str:
     """What tables call a network, by its training."""
-    return f"trained for boxes of {config['box_radius']:g}" if config["box_radius"] else "plain"
+    return "trained for boxes" if config["box_radius"] else "plain"
 
 
 def mean_of_attacked(measured: Sequence[dict[str, Any]], key: str, radii: Sequence[float]) -> list[float]:
@@ -147,7 +147,7 @@ def view(records: Sequence[Record]) -> View:
                 )
     sentence = "Accuracy of the same images over the ℓ∞ radius: certified by intervals, and under projected gradients."
     return [
-        Table("Robust training", table),
+        Table(f"Robust training, for boxes of {BOX:g} in pixels from 0 to 1", table),
         *same_images(of_task(records, attacked_boxes), lambda record: name_of(record.settings["config"])),
         Figure("nemon-robust", sentence, "ℓ∞ radius, pixels in [0, 1]", "accuracy, %", series),
     ]
