@@ -20,7 +20,7 @@ from wellposed.reproduction.papers.nemon.robust import view as robust_view
 from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
 
-LARGER = (0.12, 0.15)  # boxes of training
+LARGER = (0.12, 0.15, 0.2)  # boxes of training
 IMAGES = 10_000  # that are attacked, all of the test set
 TRAININGS = ((2, 3e-3), (10, 3e-3), (40, 5e-4))  # epochs, peak of the learning rate; the last about as published
 
