@@ -110,6 +110,19 @@ def test_a_damaged_record_is_named(tmp_path):
             record_of(workspace, cell)
 
 
+def test_a_record_of_another_measurement_is_named(tmp_path):
+    """Such as one whose file was copied or changed by hand, without a digest."""
+    workspace, cell = Workspace(tmp_path, None), Cell(measured, {"item": 1})
+    record_of(workspace, cell)
+    path = record_path(workspace, cell)
+    record_path(workspace, Cell(measured, {"item": 2})).write_bytes(path.read_bytes())
+    with pytest.raises(CheckpointError, match="another measurement"):
+        record_of(workspace, Cell(measured, {"item": 2}))
+    path.write_text(json.dumps({"task": "measured", "settings": {"item": 3}, "measured": {"value": 0.001}}))
+    with pytest.raises(CheckpointError, match="another measurement"):
+        record_of(workspace, cell)
+
+
 def test_a_run_goes_on_from_what_another_workspace_has_measured(tmp_path):
     here, there, results = (tmp_path / name for name in ("here", "there", "results"))
     for folder in (here, there, results):
@@ -133,9 +146,10 @@ def test_results_that_cannot_be_gone_on_from_are_named(tmp_path):
     workspace = Workspace(tmp_path / "own", None)
     with pytest.raises(CheckpointError, match="no such folder"):
         run_recipe(recipe(), workspace, quick=False, measured=tmp_path / "missing")
-    (tmp_path / UNFINISHED).write_text("{}")
-    with pytest.raises(CheckpointError, match=UNFINISHED):
-        run_recipe(recipe(), workspace, quick=False, measured=tmp_path)
+    for damage in ("{}", '{"records": [{"task": 1, "settings": 2, "measured": 3}]}'):
+        (tmp_path / UNFINISHED).write_text(damage)
+        with pytest.raises(CheckpointError, match=UNFINISHED):
+            run_recipe(recipe(), workspace, quick=False, measured=tmp_path)
 
 
 def test_a_recipe_that_cannot_be_run_says_why(tmp_path):
@@ -191,12 +205,12 @@ def trained_otherwise(workspace: Workspace, *, config: dict[str, float]) -> dict
     [
         (
             (5, 15),
-            "Explained: it goes past the published value, 1 here, 2.5 with 15 epochs at 0.1",
+            "Tested: 1 here, 2.5 with 15 epochs at 0.1 (`wellposed reproduce otherwise`); the published value lies between.",
         ),
         (
             (1, 5),
-            "Not explained: 1 here, 1.5 with 5 epochs at 0.1 (`wellposed reproduce "
-            "otherwise`), and the published value is outside.",
+            "Tested, not explained: 1 here, 1.5 with 5 epochs at 0.1 (`wellposed reproduce "
+            "otherwise`); the published value is outside.",
         ),
     ],
 )
@@ -297,6 +311,16 @@ def test_pages_are_what_the_records_say(key):
                 assert (DOCS / "figures" / f"{part.name}.svg").exists() and (
                     DOCS / "figures" / f"{part.name}.png"
                 ).exists()
+
+
+@pytest.mark.parametrize("entry", [entry for entry in RECIPES.values() if pages.result_of(entry, RECORDS)], ids=lambda e: e.name)
+def test_results_are_of_what_the_recipes_measure_now(entry):
+    """A page's command gives the page: neither more nor less, and nothing under other settings."""
+
+    def wanted(of):
+        return json.dumps([of.task, dict(of.settings)], sort_keys=True)
+
+    assert sorted(map(wanted, pages.result_of(entry, RECORDS)[0])) == sorted(map(wanted, entry.cells(False)))
 
 
 @pytest.mark.parametrize("key", PAPERS)

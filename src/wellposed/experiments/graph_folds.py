@@ -33,6 +33,7 @@ PRESETS = ("ignn", "ignn-orthogonal", "ignn-lipschitz")
 CONVENTIONS = ("best per fold", "best common", "last", "validated")
 Place = tuple[str, int, int]  # preset, seed and fold
 _PRINTED = 0.05  # half of the last digit that is printed
+_ALIKE = 1e-3  # accuracies are kept with four digits behind the point
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class FoldSummary:
         lines: one per variant and convention.
         majority: accuracy of whoever always names the commonest class, a mean over folds in %; None where that was not noted.
         constant: how many of the runs end with constant predictions, by variant.
+        as_majority: in how many runs the accuracy is just that of the commonest class, by variant and convention.
     """
 
     data: str
@@ -100,14 +102,18 @@ class FoldSummary:
     lines: list[Line]
     majority: float | None = None
     constant: dict[str, int] = field(default_factory=dict)
+    as_majority: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def remark(self, line: Line) -> str:
         """What a reader must know of a line, in words: constant predictions, or no gain over the commonest class; else empty."""
         parts = []
         if self.majority is not None and line.mean <= self.majority + _PRINTED:
             parts.append("no better than the larger class")
+        runs, alike = self.folds * self.seeds, self.as_majority.get(line.preset, {}).get(line.convention)
         if line.convention == "last" and self.constant.get(line.preset):
-            parts.append(f"predictions constant in {self.constant[line.preset]} of {self.folds * self.seeds} runs")
+            parts.append(f"predictions constant in {self.constant[line.preset]} of {runs} runs")
+        elif alike:
+            parts.append(f"just the share of the larger class in {alike} of {runs} runs")
         return "; ".join(parts)
 
 
@@ -222,8 +228,25 @@ def summarise_folds(data: str, epochs: int, dropout: float, runs: Mapping[Place,
         preset: sum(run.classes_named == 1 for (name, *_), run in runs.items() if name == preset) for preset in PRESETS
     }
     return FoldSummary(
-        data, epochs, dropout, folds, seeds, sum(run.seconds for run in runs.values()), lines, majority, constant
-    )
+        data, epochs, dropout, folds, seeds, sum(run.seconds for run in runs.values()), lines, majority, constant,
+        _as_majority(runs, chosen),
+    )  # fmt: skip
+
+
+def _as_majority(runs: Mapping[Place, FoldRun], chosen: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, int]]:
+    """In how many runs the accuracy is just that of the commonest class, by variant and convention."""
+    seeds, folds = sorted({seed for _, seed, _ in runs}), sorted({fold for *_, fold in runs})
+    return {
+        preset: {
+            convention: sum(
+                abs(float(accuracies[row, column]) - runs[preset, seed, fold].majority) < _ALIKE
+                for row, seed in enumerate(seeds)
+                for column, fold in enumerate(folds)
+            )
+            for convention, accuracies in by_convention.items()
+        }
+        for preset, by_convention in chosen.items()
+    }
 
 
 def chosen_accuracies(runs: Mapping[Place, FoldRun]) -> dict[str, dict[str, Tensor]]:

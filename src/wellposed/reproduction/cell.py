@@ -87,11 +87,13 @@ def record_of(workspace: Workspace, cell: Cell) -> Record:
     """Measure a cell, or read what an earlier call measured in the same workspace.
 
     Raises:
-        CheckpointError: the record cannot be written.
+        CheckpointError: the record cannot be written, or is of another measurement.
     """
     path = record_path(workspace, cell)
     found = read_record(path)
     if found is not None:
+        if digest_of([found.task, found.settings]) != digest_of([cell.task, dict(cell.settings)]):
+            raise CheckpointError(f"{path}: of another measurement than its name says; delete it to measure again")
         return found
     make_folder(path.parent)
     begun, processor = time.monotonic(), _cpu_seconds()
@@ -130,8 +132,11 @@ def read_result(path: Path) -> list[Record]:
         CheckpointError: the file is damaged.
     """
     try:
-        return [Record(**entry) for entry in read_json(path, "run its recipe")["records"]]
-    except (TypeError, KeyError) as error:
+        records = [Record(**entry) for entry in read_json(path, "run its recipe")["records"]]
+        for record in records:
+            check_fields(record, finite=False)
+        return records
+    except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); run its recipe again") from error
 
 

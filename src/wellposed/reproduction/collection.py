@@ -37,12 +37,12 @@ PAPERS: dict[str, Paper] = {
         "Lipschitz-bounded equilibrium networks",
         "Revay, Wang & Manchester, *Lipschitz bounded equilibrium networks*, 2020, arXiv 2010.01732",
         "Published numbers are those of the authors' result files, of one seed each. γ and other constants are per normalised "
-        "pixel, as published; radii are in pixels from 0 to 1. The baselines that the paper trains by Lipschitz-margin training "
-        "(Tsuzuku, Sato & Sugiyama 2018) are left out, as this library has no such training. The margin ε of W = I − Ψ(… + VᵀV + "
-        "εI + Sᵀ − S), which the paper's program calls m, is here a fraction of 1 + tr VᵀV/n.",
+        "pixel, as published; radii are in pixels from 0 to 1 where no table says otherwise. The baselines that the paper trains "
+        "by Lipschitz-margin training (Tsuzuku, Sato & Sugiyama 2018) are left out, as this library has no such training. The "
+        "margin ε of W = I − Ψ(… + VᵀV + εI + Sᵀ − S), which the paper's program calls m, is here a fraction of 1 + tr VᵀV/n.",
         {
             "lben": {
-                "epochs": 40,
+                "epochs": "40; in the width study 30",
                 "learning_rate": "0.001, a tenth every ten epochs",
                 "batch_size": 128,
                 "family.epsilon": "m = 1",

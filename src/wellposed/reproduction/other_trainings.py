@@ -77,7 +77,7 @@ def trials_of(figure: Explained, records: Sequence[Record]) -> list[Trial]:
 
 
 def explanation(quantity: Quantity, trials: Sequence[Trial], command: str) -> str:
-    """A sentence on whether what was done otherwise explains that a quantity deviates from the published value.
+    """A sentence on what was done otherwise to learn why a quantity deviates, and whether that goes past the published value.
 
     Args:
         quantity: measured and published.
@@ -98,8 +98,8 @@ def explanation(quantity: Quantity, trials: Sequence[Trial], command: str) -> st
     (lowest, by_least), (highest, by_most) = (bound([(quantity.mean, "here"), *found]) for bound in (min, max))
     extent = f"{lowest:.4g} {by_least}, {highest:.4g} {by_most} (`{command}`)"
     if lowest <= published.greatest + published.tolerance and highest >= published.value - published.tolerance:
-        return f"Explained: it goes past the published value, {extent}."
-    return f"Not explained: {extent}, and the published value is outside."
+        return f"Tested: {extent}; the published value lies between."
+    return f"Tested, not explained: {extent}; the published value is outside."
 
 
 def table_of(title: str, figures: Mapping[str, Explained], records: Sequence[Record]) -> Table:

@@ -44,7 +44,13 @@ def draw(figure: Figure, folder: Path, title: str, *, compare: bool = True) -> N
         caption = textwrap.fill(figure.sentence, _LINE)
         axes.set_title(caption, loc="left", fontsize=7.5, color="#444444")
         height = 1.03 + 0.045 * (1 + caption.count("\n"))
-        axes.text(0.0, height, textwrap.fill(title, _TITLE), transform=axes.transAxes, fontweight="bold")
+        axes.text(
+            0.0,
+            height,
+            textwrap.fill(title[:1].upper() + title[1:], _TITLE),
+            transform=axes.transAxes,
+            fontweight="bold",
+        )
         if len(shown) > 1:  # beside the axes, where it covers nothing
             axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
         folder.mkdir(parents=True, exist_ok=True)

@@ -69,9 +69,9 @@ def curves(records: Sequence[Record]) -> View:
         stepped.append(Series(name, x, by_kind["one gradient step"]))
         shown = [(radius, found) for radius in x if (found := _published(name, radius)) is not None]
         stepped.append(Series(name, [r for r, _ in shown], [p.value for _, p in shown], published=True))
-    axes = "Euclidean radius, normalised pixels"
+    axes, images = "Euclidean radius, normalised pixels", records[0].settings["attack"]["images"]
     return [
-        Table("Error under Euclidean attacks, radii in normalised pixels", table),
+        Table(f"Error under Euclidean attacks of the first {images} test images, radii in normalised pixels", table),
         *same_images(of_task(records, attacked_classifier), label_of),
         Figure(
             "lben-attacks-step", "Error under one gradient step of growing size.", axes,

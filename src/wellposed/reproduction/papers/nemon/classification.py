@@ -108,9 +108,9 @@ def curves(records: Sequence[Record]) -> View:
                 Quantity(name, f"accuracy at {size:g}, {words}, %", [value], "higher")
                 for size, value in zip(amplitudes, values, strict=True)
             ]
-    axes = ("ℓ∞ amplitude, pixels in [0, 1]", "accuracy, %")
+    axes, images = ("ℓ∞ amplitude, pixels in [0, 1]", "accuracy, %"), records[0].settings["attack"]["images"]
     return [
-        Table("Accuracy under ℓ∞ perturbations", table),
+        Table(f"Accuracy of the first {images} test images under ℓ∞ perturbations", table),
         *same_images(of_task(records, attacked_classifier), label_of),
         Figure(
             "nemon-noise", "Accuracy under uniform noise and under inversion of the image, by λ.", *axes,

@@ -90,9 +90,15 @@ def view(records: Sequence[Record]) -> View:
         Figure(
             "nemon-estimation", "Error of function estimation against the ℓ∞ slope, by λ.",
             "ℓ∞ slope", "root mean squared error",
-            [Series("certified", means["slope"], means["error"]), Series("at least", means["lower_bound"], means["error"])],
+            [_by_slope("certified", means["slope"], means["error"]), _by_slope("at least", means["lower_bound"], means["error"])],
         ),
         Figure(
             "nemon-functions", "The function, and what networks with different λ make of it.", "input", "output", curves,
         ),
     ]  # fmt: skip
+
+
+def _by_slope(name: str, slopes: Sequence[float], errors: Sequence[float]) -> Series:
+    """Errors over slopes, the steepest last."""
+    points = sorted(zip(slopes, errors, strict=True))
+    return Series(name, [slope for slope, _ in points], [error for _, error in points])

@@ -148,9 +148,13 @@ def view(records: Sequence[Record]) -> View:
                 series.append(
                     Series(f"{name}, {words}", radii, [published[radius] for radius in radii], published=True)
                 )
+    images = records[0].settings["images"]
     sentence = "Accuracy of the same images over the ℓ∞ radius: certified by intervals, and under projected gradients."
     return [
-        Table(f"Robust training, for boxes of {BOX:g} in pixels from 0 to 1", table),
+        Table(
+            f"Robust training for boxes of {BOX:g} in pixels from 0 to 1, {images} test images certified and attacked",
+            table,
+        ),
         *same_images(of_task(records, attacked_boxes), lambda record: name_of(record.settings["config"])),
         Figure("nemon-robust", sentence, "ℓ∞ radius, pixels in [0, 1]", "accuracy, %", series),
     ]

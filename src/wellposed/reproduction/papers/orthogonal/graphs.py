@@ -76,6 +76,7 @@ def accuracies(graphs: GraphSet, records: Sequence[Record]) -> View:
         if line.difference is not None:
             difference = values - chosen[_IMPLICIT][line.convention].mean(1)
             words = "" if line.standard_error is None else f"standard error {line.standard_error:.1f} over folds"
+            words = "; ".join(filter(None, (words, summary.remark(line))))
             name = f"{line.preset} minus {_IMPLICIT}, in %"
             paired.append(Quantity(line.convention, name, difference.tolist(), "higher", remark=words))
     assert summary.majority is not None  # runs of now note it
