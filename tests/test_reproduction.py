@@ -313,7 +313,9 @@ def test_pages_are_what_the_records_say(key):
                 ).exists()
 
 
-@pytest.mark.parametrize("entry", [entry for entry in RECIPES.values() if pages.result_of(entry, RECORDS)], ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in RECIPES.values() if pages.result_of(entry, RECORDS)], ids=lambda e: e.name
+)
 def test_results_are_of_what_the_recipes_measure_now(entry):
     """A page's command gives the page: neither more nor less, and nothing under other settings."""
 
