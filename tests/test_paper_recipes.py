@@ -17,7 +17,8 @@ from wellposed.experiments.iterations import iterations, iterations_of_training
 from wellposed.experiments.learning import learned
 from wellposed.experiments.presets import Record as PresetRecord
 from wellposed.experiments.presets import as_markdown as presets_markdown
-from wellposed.experiments.results import Attacked, Certified
+from wellposed.experiments.results import Attacked, Certified, keep_attacked, keep_certified
+from wellposed.experiments.tables import summarise
 from wellposed.layers import ConvPcDEQ, PcDEQ
 from wellposed.reproduction.cell import Record, Workspace, record_of
 from wellposed.reproduction.networks import trained
@@ -28,6 +29,8 @@ from wellposed.reproduction.papers.pcdeq.architectures import ARCHITECTURES
 from wellposed.reproduction.view import Figure, Table
 from wellposed.reproduction.watching import operator_norm
 from wellposed.training.config import TrainConfig
+from wellposed.training.files import file_digest
+from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run
 
 pytestmark = pytest.mark.float32
@@ -63,6 +66,19 @@ def test_results_and_tables_say_that_nothing_was_learned():
     record = PresetRecord("p", "mondeq", 4, 0, 0.5, 2.0, 1.0, 1.0, [0.5] * 5, 1.0, {})
     assert "remarks" not in presets_markdown([record])
     assert "constant" in presets_markdown([record, dataclasses.replace(record, remarks=new.remarks)])
+
+
+def test_rows_of_few_inputs_say_that_nothing_was_learned_of_these(tmp_path):
+    """All five certified inputs tell something, the two that were attacked do not."""
+    weights = RunFolder(tmp_path).weights
+    weights.write_bytes(b"weights")
+    digest = file_digest(weights)
+    radii = {"paper": [0.5, 0.0, 0.5, 0.5, 0.5]}
+    keep_certified(tmp_path, Certified(2.0, 1.0, 0.2, radii, digest, majority_error=0.6, classes_named=3))
+    assert summarise(tmp_path, [0.1]).warning == ""
+    keep_attacked(tmp_path, Attacked([0.6, 0.0], 1, [0.1], digest, 0.5, 2))
+    summary = summarise(tmp_path, [0.1])
+    assert summary.samples == 2 and "on the first 2 images" in summary.warning and summary.remarks[0] == summary.warning
 
 
 @pytest.mark.parametrize("layer", [PcDEQ(5, 7), ConvPcDEQ(2, 3, (4, 5))])

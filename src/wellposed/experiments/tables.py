@@ -109,6 +109,10 @@ def summarise(run: Path, radii: Sequence[float], norm: str = "2") -> Summary:
         check_consistency(certified, attacked)
         samples = min(samples, len(attacked.distances))
     rows = [_row(certified, attacked, radius, samples) for radius in radii]
+    said, warning = [*certified.remarks, *left_out(run, norm), *about.remarks], certified.warning
+    if attacked is not None and attacked.warning and not warning:  # of fewer inputs, which are those of the rows
+        warning = f"{attacked.warning} on the first {samples} {about.inputs}"
+        said = [warning, *said]
     return Summary(
         str(run),
         samples,
@@ -117,10 +121,10 @@ def summarise(run: Path, radii: Sequence[float], norm: str = "2") -> Summary:
         certified.lipschitz,
         certified.lower_bound,
         rows,
-        [*certified.remarks, *left_out(run, norm), *about.remarks],
+        said,
         len(certified.best),
         about.units,
-        certified.warning,
+        warning,
         norm,
     )
 
