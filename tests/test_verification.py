@@ -131,7 +131,7 @@ def test_the_relaxation_is_the_sdp_that_it_says_it_is(seed):
     decisions = {int(torch.nonzero(bounds.uncertain())[0]): 1} if seed % 2 else {}
     reduction = Reduction(network, centre, question.region, bounds, decisions)
     problem = reduction.margin(target.row, target.constant, target.metric)
-    found = minimise(problem, tolerance=1e-7)
+    found = minimise([problem], tolerance=1e-7)[0]
     p, s = len(problem.lower), len(problem.widths)
     size = problem.objective.numel()
     moments = cp.Variable((size, size), PSD=True)
@@ -184,11 +184,11 @@ def test_bounds_hold_on_samples(kind, norm):
         reduction = Reduction(network, centre, region, second, None, shares)
         problem = reduction.margin(target.row, target.constant, target.metric, target.error)
         least = float((state @ target.row).amin()) + target.constant
-        assert proved(problem, minimise(problem)) <= least + tolerance
+        assert proved(problem, minimise([problem])[0]) <= least + tolerance
         for unit in torch.nonzero(second.uncertain())[:2, 0].tolist():
             for sign in (1.0, -1.0):
                 problem = reduction.preactivation(unit, sign, network.metric)
-                assert proved(problem, minimise(problem)) <= float((sign * value[:, unit]).amin()) + tolerance
+                assert proved(problem, minimise([problem])[0]) <= float((sign * value[:, unit]).amin()) + tolerance
 
 
 def test_a_region_without_uncertain_units_is_bounded_exactly():
@@ -208,7 +208,7 @@ def test_a_region_without_uncertain_units_is_bounded_exactly():
     problem = Reduction(network, question.centre, question.region, bounds).margin(
         target.row, target.constant, target.metric
     )
-    assert proved(problem, minimise(problem, tolerance=1e-8)) == pytest.approx(exact, rel=1e-6)
+    assert proved(problem, minimise([problem], tolerance=1e-8)[0]) == pytest.approx(exact, rel=1e-6)
     assert float(target.base - margin_change(network, question.centre, question.region, bounds, target.row[None])) == (
         pytest.approx(exact, rel=1e-6)
     )
@@ -242,7 +242,7 @@ def test_broken_evidence_proves_nothing():
     problem = Reduction(question.network, question.centre, question.region, bounds).margin(
         target.row, target.constant, target.metric
     )
-    found = minimise(problem, tolerance=1e-7)
+    found = minimise([problem], tolerance=1e-7)[0]
     true = proved(problem, found)
     for place in range(1, len(found.values)):
         changed = found.values.clone()
