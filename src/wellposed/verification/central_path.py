@@ -75,7 +75,7 @@ def _searched(dual: Dual, at: Iterate, begun: Tensor, goals: Tensor, tolerance: 
         if not bool(going.all()):
             rows = torch.nonzero(going)[:, 0]
             at, dual, left, factor = at[rows], dual[rows], left[rows], factor[rows]
-        newton = Newton(dual, at, torch.cholesky_inverse(factor))
+        newton = Newton(dual, at, torch.cholesky_inverse(factor).mT)
         reachable = torch.where(at.missing < _FEASIBLE, at.theta[:, 0] + newton.gap, math.inf)
         reachable = torch.minimum(reachable, best.reachable[left])
         best.theta[left], best.moments[left] = at.theta, at.moments

@@ -60,7 +60,7 @@ class Newton:
     def at(cls, numbers: Numbers, at: Iterate) -> Newton | None:
         """The equations there; None at the limit of float64."""
         factor, failed = torch.linalg.cholesky_ex(at.slack)
-        return None if int(failed) else cls(numbers, at, torch.cholesky_inverse(factor))
+        return None if int(failed) else cls(numbers, at, torch.cholesky_inverse(factor).t())  # in the order of other matrices
 
     def _factor(self) -> Tensor | None:
         """Of the matrix of the equations; None where it is not positive definite."""
@@ -113,7 +113,6 @@ class Newton:
         predicted = _symmetric(dual @ turned).neg_().sub_(dual)
         second = _symmetric(torch.addmm(predicted @ turned, dual, curved @ inverse, alpha=-1.0))
         right += self._along(torch.sub(inverse, second, alpha=1.0 / centre).mul_(centre))
-        right[:-1] -= 2.0 * ((predicted * self._numbers.gram) @ first[:-1])
         direction = solve(right)
         change = _symmetric(dual @ self._turned(direction)).add_(dual).add_(second).sub_(inverse, alpha=centre).neg_()
         return self._moved(direction, change, guess)
