@@ -60,7 +60,9 @@ class Newton:
     def at(cls, numbers: Numbers, at: Iterate) -> Newton | None:
         """The equations there; None at the limit of float64."""
         factor, failed = torch.linalg.cholesky_ex(at.slack)
-        return None if int(failed) else cls(numbers, at, torch.cholesky_inverse(factor).t())  # in the order of other matrices
+        return (
+            None if int(failed) else cls(numbers, at, torch.cholesky_inverse(factor).t())
+        )  # in the order of other matrices
 
     def _factor(self) -> Tensor | None:
         """Of the matrix of the equations; None where it is not positive definite."""
