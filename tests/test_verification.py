@@ -131,7 +131,7 @@ def test_the_relaxation_is_the_sdp_that_it_says_it_is(seed):
     decisions = {int(torch.nonzero(bounds.uncertain())[0]): 1} if seed % 2 else {}
     reduction = Reduction(network, centre, question.region, bounds, decisions)
     problem = reduction.margin(target.row, target.constant, target.metric)
-    found = minimise(problem, tolerance=1e-7)
+    found = minimise([problem], tolerance=1e-7)[0]
     p, s = len(problem.lower), len(problem.widths)
     size = problem.objective.numel()
     moments = cp.Variable((size, size), PSD=True)
@@ -184,11 +184,36 @@ def test_bounds_hold_on_samples(kind, norm):
         reduction = Reduction(network, centre, region, second, None, shares)
         problem = reduction.margin(target.row, target.constant, target.metric, target.error)
         least = float((state @ target.row).amin()) + target.constant
-        assert proved(problem, minimise(problem)) <= least + tolerance
+        assert proved(problem, minimise([problem])[0]) <= least + tolerance
         for unit in torch.nonzero(second.uncertain())[:2, 0].tolist():
             for sign in (1.0, -1.0):
                 problem = reduction.preactivation(unit, sign, network.metric)
-                assert proved(problem, minimise(problem)) <= float((sign * value[:, unit]).amin()) + tolerance
+                assert proved(problem, minimise([problem])[0]) <= float((sign * value[:, unit]).amin()) + tolerance
+
+
+def test_problems_together_get_the_bounds_that_they_get_alone():
+    model = network_of(inputs=6, units=8, classes=4, seed=1, normalised=True)
+    question = question_of(model, testing.rand(6, dtype=torch.float64), 0, 0.3, "inf")
+    network, centre, region = question.network, question.centre, question.region
+    away = network.slopes * region.radius + centre.error
+    bounds = Bounds(centre.preactivation - away, centre.preactivation + away)
+    reduction = Reduction(network, centre, region, bounds)
+    targets = [question.target(other, network.metric) for other in (1, 2, 3)]
+    problems = [reduction.margin(target.row, target.constant, target.metric, target.error) for target in targets]
+    problems += [reduction.preactivation(int(unit), 1.0, network.metric) for unit in reduction.open]
+    alone = [minimise([problem], tolerance=1e-7)[0] for problem in problems]
+    together = minimise(problems, tolerance=1e-7)
+    assert [found.bound for found in together] == pytest.approx([found.bound for found in alone], rel=1e-6, abs=1e-8)
+    for problem, found in zip(problems, together, strict=True):
+        assert proved(problem, found) == pytest.approx(found.bound, rel=1e-6, abs=1e-6)
+    # Each of some stops at its own goal, and numbers that are too far apart leave the others alone.
+    goals = [found.bound - 0.5 * abs(found.bound) for found in alone]
+    for goal, found, best in zip(goals, minimise(problems, targets=goals), alone, strict=True):
+        assert goal < found.bound <= best.bound + 1e-6 * abs(best.bound)
+    broken = dataclasses.replace(problems[0], objective=problems[0].objective * math.nan)
+    first, second = minimise([broken, problems[1]], tolerance=1e-7)
+    assert first is None and second.bound == pytest.approx(alone[1].bound, rel=1e-6, abs=1e-8)
+    assert minimise([]) == []
 
 
 def test_a_region_without_uncertain_units_is_bounded_exactly():
@@ -208,7 +233,7 @@ def test_a_region_without_uncertain_units_is_bounded_exactly():
     problem = Reduction(network, question.centre, question.region, bounds).margin(
         target.row, target.constant, target.metric
     )
-    assert proved(problem, minimise(problem, tolerance=1e-8)) == pytest.approx(exact, rel=1e-6)
+    assert proved(problem, minimise([problem], tolerance=1e-8)[0]) == pytest.approx(exact, rel=1e-6)
     assert float(target.base - margin_change(network, question.centre, question.region, bounds, target.row[None])) == (
         pytest.approx(exact, rel=1e-6)
     )
@@ -242,7 +267,7 @@ def test_broken_evidence_proves_nothing():
     problem = Reduction(question.network, question.centre, question.region, bounds).margin(
         target.row, target.constant, target.metric
     )
-    found = minimise(problem, tolerance=1e-7)
+    found = minimise([problem], tolerance=1e-7)[0]
     true = proved(problem, found)
     for place in range(1, len(found.values)):
         changed = found.values.clone()

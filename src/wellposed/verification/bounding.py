@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,9 +24,12 @@ from wellposed.verification.proof import proved
 from wellposed.verification.question import Question, Target
 from wellposed.verification.reduction import Bounds, Reduction
 from wellposed.verification.region import Region
-from wellposed.verification.relaxation import Multipliers
+from wellposed.verification.relaxation import Multipliers, Relaxed
 from wellposed.verification.secants import refine
 
+T = TypeVar("T")
+
+_ENTRIES = 2**17  # of the equations of a step, for all problems that are solved together
 _ROUNDS = 6  # of the weights of pixels
 _HOPELESS = 0.05  # share of what is missing that a round must gain
 _ROUGH = 0.1  # tolerance of a round that is only meant to move the weights
@@ -50,6 +56,24 @@ class Outcome:
         return f"Outcome(proved={self.proved}, bound={self.bound:.6g}, split={self.split})"
 
 
+@dataclass(eq=False)
+class _Attempt:
+    """A target in a part of the region, within an ellipsoid that is improved."""
+
+    target: Target
+    reduction: Reduction
+    shares: Tensor | None
+    reached: float = -math.inf
+    outcome: Outcome = Outcome(False)
+
+    def problem(self, allowance: float) -> Relaxed:
+        """The relaxation of the margin, less what must be left over."""
+        target = self.target
+        return self.reduction.within(self.shares).margin(
+            target.row, target.constant - allowance, target.metric, target.error
+        )
+
+
 class Bounding:
     """The relaxation for one question; remembers the ellipsoids that served each target."""
 
@@ -59,73 +83,104 @@ class Bounding:
         self._shares: dict[int, Tensor] = {}
         self._reduced: Reduction | None = None  # that of the last decisions
 
-    def bound(self, target: Target, decisions: dict[int, int]) -> Outcome:
-        """Try to prove one target, in the part of the region where some units have given signs."""
-        try:
-            return self._bound(target, decisions)
-        except ArithmeticError:  # float64 does not do for numbers so far apart
-            return Outcome(False)
+    def groups(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        """The items by as many as the relaxation is best asked about together."""
+        multipliers = 2 + 4 * int(self.bounds.uncertain().sum())
+        size = max(1, _ENTRIES // multipliers**2)
+        return (items[start : start + size] for start in range(0, len(items), size))
 
-    def _bound(self, target: Target, decisions: dict[int, int]) -> Outcome:
+    def bound(self, asked: Sequence[tuple[Target, dict[int, int]]]) -> list[Outcome]:
+        """Try to prove targets, each in the part of the region where some units, equally many for all, have given signs.
+
+        A counterexample to one target ends the search for all that are not proved before.
+        """
+        attempts = [_Attempt(target, self._reduction(signs), self._ellipsoid(target)) for target, signs in asked]
+        left, rounds = attempts, 1 if self._question.region.widths is None else _ROUNDS
+        for round_ in range(rounds):
+            left = self._round(left, first=round_ == 0, last=round_ == rounds - 1)
+            if not left:
+                break
+        for attempt in attempts:
+            if attempt.shares is not None:
+                self._shares[attempt.target.other] = attempt.shares
+        return [attempt.outcome for attempt in attempts]
+
+    def _round(self, attempts: list[_Attempt], *, first: bool, last: bool) -> list[_Attempt]:
+        """Bounds within the present ellipsoids; the attempts that are to go on within others."""
         question = self._question
         region = question.region
-        shares = self._ellipsoid(target)
-        rounds = 1 if region.widths is None else _ROUNDS
-        reached = -math.inf
-        for round_ in range(rounds):
-            reduction = self._reduction(decisions, shares)
-            constant = target.constant - question.allowance
-            problem = reduction.margin(target.row, constant, target.metric, target.error)
-            goal = 1e-9 * (1.0 + abs(float(problem.objective[-1])))
-            last = round_ == rounds - 1
-            multipliers = minimise(
-                problem, target=goal, tolerance=1e-3 if rounds == 1 else _LOOSE,
-                give_up=math.inf if last else _ROUGH,
-            )  # fmt: skip
+        tried, problems = [], []
+        for attempt in attempts:
+            with suppress(ArithmeticError):  # float64 does not do for numbers so far apart
+                problems.append(attempt.problem(question.allowance))
+                tried.append(attempt)
+        found = minimise(
+            problems,
+            targets=[1e-9 * (1.0 + abs(float(problem.objective[-1]))) for problem in problems],
+            tolerance=1e-3 if region.widths is None else _LOOSE, give_up=math.inf if last else _ROUGH,
+        )  # fmt: skip
+        opened, lifts = [], []
+        for attempt, problem, multipliers in zip(tried, problems, found, strict=True):
+            if multipliers is None:
+                continue
             if multipliers.bound > 0.0 and proved(problem, multipliers) > 0.0:
-                self._remember(target, shares)
-                return Outcome(True)
-            lift = region.lift(question.network, problem.pull, shares)
-            if round_ == 0:
-                found = self._search(target, lift @ multipliers.direction)
-                if found is not None:
-                    return Outcome(False, found)
-            gained, reached = multipliers.bound - reached, max(reached, multipliers.bound)
-            if last or gained < -_HOPELESS * multipliers.bound:
-                break
-            shares = self._reweighted(shares, lift, multipliers)
-        self._remember(target, shares)
-        split = int(reduction.open[int(multipliers.conflict.argmax())]) if len(reduction.open) else None
-        return Outcome(False, None, multipliers.bound, split)
+                attempt.outcome = Outcome(True)
+                continue
+            units = attempt.reduction.open
+            split = int(units[int(multipliers.conflict.argmax())]) if len(units) else None
+            attempt.outcome = Outcome(False, None, multipliers.bound, split)
+            opened.append((attempt, multipliers))
+            lifts.append(region.lift(question.network, problem.pull, attempt.shares))
+        if first and opened:
+            changes = [lift @ multipliers.direction for lift, (_, multipliers) in zip(lifts, opened, strict=True)]
+            wrong = self._search([attempt.target for attempt, _ in opened], torch.stack(changes))
+            if wrong is not None:
+                for attempt, _ in opened:
+                    attempt.outcome = Outcome(False, wrong)
+                return []
+        left = []
+        for (attempt, multipliers), lift in zip(opened, lifts, strict=True):
+            gained, attempt.reached = multipliers.bound - attempt.reached, max(attempt.reached, multipliers.bound)
+            if not last and gained >= -_HOPELESS * multipliers.bound:
+                attempt.shares = self._reweighted(attempt.shares, lift, multipliers)
+                left.append(attempt)
+        return left
 
     def tighten(self, target: Target, deadline: float) -> None:
-        """Bound the uncertain units by the relaxation itself, those nearest to being decided first."""
+        """Bound uncertain units by the relaxation itself, those nearest to being decided first, until none of a group is."""
         question = self._question
         lower, upper = self.bounds.lower.clone(), self.bounds.upper.clone()
-        reduction = self._reduction({}, self._ellipsoid(target))
+        reduction = self._reduction({}).within(self._ellipsoid(target))
         opened = torch.nonzero(self.bounds.uncertain())[:, 0].tolist()
-        for unit in sorted(opened, key=lambda unit: min(-float(lower[unit]), float(upper[unit]))):
+        opened.sort(key=lambda unit: min(-float(lower[unit]), float(upper[unit])))
+        for asked in self.groups([(unit, sign) for unit in opened for sign in (1.0, -1.0)]):
             if time.monotonic() > deadline:
                 break
-            for sign in (1.0, -1.0):
-                try:
-                    problem = reduction.preactivation(unit, sign, self._metric)
-                    found = proved(problem, minimise(problem, tolerance=_LOOSE))
-                except ArithmeticError:
-                    continue
+            tried, problems = [], []
+            for unit, sign in asked:
+                with suppress(ArithmeticError):
+                    problems.append(reduction.preactivation(unit, sign, self._metric))
+                    tried.append((unit, sign))
+            found = minimise(problems, targets=[0.0] * len(problems), tolerance=_LOOSE, give_up=_ROUGH)
+            decided = False
+            for (unit, sign), problem, multipliers in zip(tried, problems, found, strict=True):
+                least = -math.inf if multipliers is None else proved(problem, multipliers)
+                decided |= least > 0.0
                 if sign > 0.0:
-                    lower[unit] = max(float(lower[unit]), found)
+                    lower[unit] = max(float(lower[unit]), least)
                 else:
-                    upper[unit] = min(float(upper[unit]), -found)
+                    upper[unit] = min(float(upper[unit]), -least)
+            if not decided:
+                break
         self.bounds = refine(question.network, question.centre, question.region, Bounds(lower, upper))
 
-    def _reduction(self, decisions: dict[int, int], shares: Tensor | None) -> Reduction:
-        """The forms; what does not depend on the ellipsoid serves all targets and rounds."""
+    def _reduction(self, decisions: dict[int, int]) -> Reduction:
+        """The forms, which serve all targets and ellipsoids."""
         known, question = self._reduced, self._question
         if known is None or known.bounds is not self.bounds or known.decisions != decisions:
             known = Reduction(question.network, question.centre, question.region, self.bounds, decisions)
             self._reduced = known
-        return known.within(shares)
+        return known
 
     @cached_property
     def _gradients(self) -> Tensor:
@@ -136,14 +191,14 @@ class Bounding:
         through = torch.linalg.solve_ex(own.t(), self._question.margins.rows.t())[0]
         return ((through.t() * active) @ network.weight).abs()
 
-    def _search(self, target: Target, change: Tensor) -> Tensor | None:
-        """A counterexample near the optimum of the relaxation."""
-        question = self._question
-        region, place = Region.stack([question.region]), torch.zeros(1, dtype=torch.long, device="cpu")
-        start = region.project(region.centre + change)
-        constant = torch.tensor([target.constant], dtype=torch.float64, device="cpu")
-        found = descend(question.network, region, start, target.row[None], constant, place, steps=6)
-        return question.counterexample(*found)
+    def _search(self, targets: Sequence[Target], changes: Tensor) -> Tensor | None:
+        """A counterexample near the optima of the relaxation, shape (targets, inputs)."""
+        question, count = self._question, len(targets)
+        region, places = Region.stack([question.region] * count), torch.zeros(count, dtype=torch.long, device="cpu")
+        rows = torch.stack([target.row for target in targets])
+        constants = rows.new_tensor([target.constant for target in targets])
+        start = region.project(region.centre + changes)
+        return question.counterexample(*descend(question.network, region, start, rows, constants, places, steps=6))
 
     def _ellipsoid(self, target: Target) -> Tensor | None:
         """d, shape (inputs,); None for balls."""
@@ -169,7 +224,3 @@ class Bounding:
         square = ((lift @ multipliers.squares) * lift).sum(1).clamp_min(0.0)
         found = shares * (square.sqrt() / self._widths(widths)).clamp(1e-4, 1e4).sqrt()
         return found.clamp_min(1e-4 * float(found.amax()))
-
-    def _remember(self, target: Target, shares: Tensor | None) -> None:
-        if shares is not None:
-            self._shares[target.other] = shares

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from wellposed.verification.dual import Dual
 from wellposed.verification.feasible import feasible
@@ -16,65 +21,90 @@ _TOLERANCE = 1e-4  # relative gap at which to stop, where the sign of the bound 
 
 
 def minimise(
-    problem: Relaxed,
+    problems: Sequence[Relaxed],
     *,
-    target: float | None = None,
+    targets: Sequence[float] | None = None,
     tolerance: float = _TOLERANCE,
     give_up: float = 0.0,
-) -> Multipliers:
-    """The largest lower bound of the objective that the relaxation gives.
+) -> list[Multipliers | None]:
+    """The largest lower bounds of the objectives that the relaxation gives; None where numbers are too far apart for float64.
 
     Args:
-        problem: the forms.
-        target: stop as soon as the bound is above this; None to go on to the tolerance.
-        tolerance: relative to the size of the bound.
-        give_up: the tolerance as soon as the bound cannot come above the target.
-
-    Raises:
-        ArithmeticError: the numbers are too far apart for float64.
+        problems: the forms, of one shape.
+        targets: for each problem, stop as soon as the bound is above this; None to go on to the tolerance.
+        tolerance: relative to the size of a bound.
+        give_up: the tolerance as soon as a bound cannot come above its target.
     """
-    dual = Dual(problem)
-    at = _begin(dual)
-    best, highest, reachable = at, -math.inf, math.inf
-    lengths = 0.5, 0.5
+    if not problems:
+        return []
+    with torch.inference_mode():  # where operations on small matrices cost less
+        problem = Relaxed.stack(problems)
+        dual = Dual(problem)
+        goals = problem.lower.new_tensor([math.inf] * len(problems) if targets is None else targets)
+        best = _searched(dual, *_begin(problem, dual), goals, tolerance, max(tolerance, give_up))
+        return _multipliers(dual, best)
+
+
+@dataclass
+class _Best:
+    """The last iterate of every search with F ≻ 0; bounds are −∞ where none was."""
+
+    theta: Tensor
+    moments: Tensor
+    bounds: Tensor
+    reachable: Tensor
+
+
+def _begin(problem: Relaxed, dual: Dual) -> tuple[Iterate, Tensor]:
+    """The iterates to start from, as far from the optimum as an input of the region suggests, and which of them there are."""
+    theta, highest = feasible(problem, dual)
+    somewhere = (problem.objective[:, : dual.p] * problem.state).sum(-1) + problem.objective[:, -1]
+    missing = (somewhere - highest).abs().clamp_min(1e-12)
+    return Iterate.start(dual, theta, highest, _HURRY * dual.parameter / missing), torch.isfinite(highest)
+
+
+def _searched(dual: Dual, at: Iterate, begun: Tensor, goals: Tensor, tolerance: float, hopeless: float) -> _Best:
+    """Steps until bounds are above their goals, or within a tolerance of an optimum: another one if that is below the goal."""
+    best = _Best(
+        at.theta.clone(), at.moments.clone(), torch.full_like(goals, -math.inf), torch.full_like(goals, math.inf)
+    )
+    left, going = torch.arange(len(goals), device="cpu"), begun
     for _ in range(_LARGEST_STEPS):
-        newton = Newton.at(dual, at)
-        if newton is None:
+        factor, failed = torch.linalg.cholesky_ex(at.matrix)
+        going = going & (failed == 0)  # else at the limit of float64
+        if not bool(going.all()):
+            rows = torch.nonzero(going)[:, 0]
+            at, dual, left, factor = at[rows], dual[rows], left[rows], factor[rows]
+        newton = Newton(dual, at, torch.cholesky_inverse(factor).mT)
+        reachable = torch.where(at.missing < _FEASIBLE, at.theta[:, 0] + newton.gap, math.inf)
+        reachable = torch.minimum(reachable, best.reachable[left])
+        best.theta[left], best.moments[left] = at.theta, at.moments
+        best.bounds[left], best.reachable[left] = newton.highest, reachable
+        goal = goals[left]
+        near = torch.where(reachable < goal, hopeless, tolerance) * (newton.highest.abs() + 1e-12)
+        rows = torch.nonzero((newton.highest <= goal) & (reachable - newton.highest > near))[:, 0]
+        if not len(rows):
             break
-        best, highest = at, newton.highest
-        if at.missing < _FEASIBLE:
-            reachable = min(reachable, float(at.theta[0]) + newton.gap)
-        if target is not None and highest > target:
-            break
-        hopeless = target is not None and reachable < target
-        goal = max(tolerance, give_up if hopeless else 0.0) * (abs(highest) + 1e-12)
-        if reachable - highest <= goal:
-            break
-        moved = newton.step(lengths)
-        if moved is None:
-            break
-        at, lengths = moved
-    return _multipliers(dual, best, highest, reachable)
+        if len(rows) < len(left):
+            newton, left = newton[rows], left[rows]
+        at, dual = newton.step(), newton.dual
+        going = at.missing.new_tensor([min(lengths) for lengths in at.lengths]) > 0.0
+    return best
 
 
-def _begin(dual: Dual) -> Iterate:
-    """The iterate to start from, as far from the optimum as an input of the region suggests."""
-    problem = dual.problem
-    inside = feasible(dual)
-    somewhere = float(problem.objective[: dual.p] @ problem.state + problem.objective[-1])
-    missing = max(abs(somewhere - inside.highest), 1e-12)
-    return Iterate.start(dual, inside, _HURRY * dual.parameter / missing)
-
-
-def _multipliers(dual: Dual, at: Iterate, highest: float, reachable: float) -> Multipliers:
-    """The iterate, and the optimum of the relaxation that goes with it."""
-    theta = at.theta.clone()
-    theta[0] = highest
-    moments = at.moments / at.moments[-1, -1]
-    mean = dual.forms[: 2 * dual.p] @ moments[:, -1]
-    tau = theta[2 + 2 * dual.p : 2 + 3 * dual.p]
-    return Multipliers(
-        values=theta, bound=highest, reachable=reachable, direction=moments[dual.inputs, -1],
-        conflict=tau.abs() * mean[: dual.p].clamp_min(0.0) * mean[dual.p :].clamp_min(0.0),
-        squares=moments[dual.inputs, dual.inputs],
-    )  # fmt: skip
+def _multipliers(dual: Dual, best: _Best) -> list[Multipliers | None]:
+    """The iterates, and the optima of the relaxations that go with them."""
+    theta = best.theta
+    theta[:, 0] = best.bounds
+    moments = best.moments / best.moments[:, -1:, -1:]
+    mean = (dual.forms[:, : 2 * dual.p] @ moments[:, :, -1:])[..., 0].clamp_min(0.0)
+    tau = theta[:, 2 + 2 * dual.p : 2 + 3 * dual.p]
+    conflict = tau.abs() * mean[:, : dual.p] * mean[:, dual.p :]
+    direction, squares = moments[:, dual.inputs, -1], moments[:, dual.inputs, dual.inputs]
+    found = zip(theta, best.bounds.tolist(), best.reachable.tolist(), direction, conflict, squares, strict=True)
+    return [
+        Multipliers(values=values, bound=bound, reachable=reachable, direction=along, conflict=paid, squares=square)
+        if math.isfinite(bound)
+        else None
+        for values, bound, reachable, along, paid, square in found
+    ]

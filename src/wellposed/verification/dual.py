@@ -1,37 +1,15 @@
-"""The dual of the relaxation: the matrix F(θ) of some multipliers θ, and the barrier of those where it is positive definite."""
+"""The dual of the relaxation: the matrix F(θ) of some multipliers θ, for one problem or for several of one shape."""
 
 from __future__ import annotations
 
+import copy
 import functools
-import math
-from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from wellposed.verification.relaxation import Relaxed
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Inside:
-    """Multipliers where F is positive definite but for its last row, which t decides.
-
-    Attributes:
-        theta: θ, with zero in the place of t.
-        highest: the largest t for them.
-        barrier: −log det of F without its last row, less the logarithms of the multipliers that must be positive.
-        factor: the Cholesky factor of F without its last row.
-        reach: the last row of F, through the inverse of the factor.
-    """
-
-    theta: Tensor
-    highest: float
-    barrier: float
-    factor: Tensor
-    reach: Tensor
-
-    def __repr__(self) -> str:
-        return f"Inside(highest={self.highest:.6g})"
 
 
 class Dual:
@@ -41,44 +19,49 @@ class Dual:
         problem: with p uncertain units and s ranges.
 
     Attributes:
-        forms: z/u and y/(−l) of the units, the ranges over their widths, and one; shape (2p + s + 1, size).
+        forms: z/u and y/(−l) of the units, the ranges over their widths, and one; shape (*, 2p + s + 1, size).
+        objective: F₀, shape (*, size, size).
         signed: which multipliers must be positive, boolean, shape (2 + 4p + s,); θ is in the order of `Multipliers`.
         mask: the same as zeros and ones, by which entries are picked several times as fast.
         inputs: places of ξ among the variables.
-        parameter: of the barrier: its gap to the optimum is about this over the weight of t.
+        parameter: of the barrier of F(θ) ≻ 0 and of θ: its gap to the optimum is about this over the weight of t.
     """
 
     def __init__(self, problem: Relaxed) -> None:
-        p, s, size = len(problem.lower), len(problem.widths), problem.objective.numel()
-        self.problem, self.p, self.s, self.size = problem, p, s, size
+        p, s, size = (part.shape[-1] for part in (problem.lower, problem.widths, problem.objective))
+        self.p, self.s = p, s
         self.inputs = slice(p, size - 1)
         one = torch.eye(size, dtype=torch.float64, device="cpu")
-        states = one[:p]
-        self.u, self.r, self.w = problem.upper, -problem.lower, problem.widths
         scaled = (
-            states / self.u[:, None],
-            (states - problem.preactivations) / self.r[:, None],
-            problem.ranges / self.w[:, None],
+            one[:p] / problem.upper[..., None],
+            (one[:p] - problem.preactivations) / -problem.lower[..., None],
+            problem.ranges / problem.widths[..., None],
         )
-        self.forms = torch.cat([*scaled, one[-1:]])
+        self.forms = torch.cat([*scaled, one[-1:].expand(*problem.lower.shape[:-1], 1, size)], -2)
         first, second, self.chart = _products(p, s)
-        self.place = first * len(self.forms) + second
-        self.one_factor = _first_factors(p, s)
+        self.place = first * self.forms.shape[-2] + second
         self.signed = torch.ones(len(self.chart), dtype=torch.bool, device="cpu")
         self.signed[0] = False
         self.signed[2 + 2 * p : 2 + 3 * p] = False
         self.mask = self.signed.double()
         self.parameter = size + int(self.signed.sum())
-        offset = 0.5 * torch.outer(problem.objective, one[-1])
-        self.objective = offset + offset.t()
+        offset = problem.objective.new_zeros(*problem.objective.shape, size)
+        offset[..., -1] = 0.5 * problem.objective
+        self.objective = offset + offset.mT
+
+    def __getitem__(self, rows: Tensor) -> Self:
+        """That of some of several problems."""
+        found = copy.copy(self)
+        found.forms, found.objective = self.forms.index_select(0, rows), self.objective.index_select(0, rows)
+        return found
 
     def combination(self, theta: Tensor, *, sizes: bool = False) -> Tensor:
-        """Coefficients of the products of forms, as a symmetric matrix over the forms; or the sums of their terms' sizes."""
+        """Coefficients of the products of forms, as symmetric matrices over the forms; or the sums of their terms' sizes."""
         weights = theta.abs() @ self.chart.abs() if sizes else theta @ self.chart
-        rows = len(self.forms)
-        grid = torch.zeros(rows * rows, dtype=torch.float64, device="cpu")
-        grid = grid.index_copy_(0, self.place, weights[:-1]).view(rows, rows)
-        return (grid + grid.t()).mul_(0.5)
+        rows, lead = self.forms.shape[-2], theta.shape[:-1]
+        grid = theta.new_zeros(*lead, rows * rows)
+        grid = grid.index_copy_(-1, self.place, weights[..., :-1]).view(*lead, rows, rows)
+        return (grid + grid.mT).mul_(0.5)
 
     def matrix(self, theta: Tensor) -> Tensor:
         """F."""
@@ -86,33 +69,34 @@ class Dual:
 
     def change(self, theta: Tensor) -> Tensor:
         """F without F₀."""
-        found = self.forms.t() @ (self.combination(theta) @ self.forms)
-        found.diagonal()[self.inputs].add_(theta[1])
+        found = self.forms.mT @ (self.combination(theta) @ self.forms)
+        found.diagonal(dim1=-2, dim2=-1)[..., self.inputs].add_(theta[..., 1, None])
         return found
 
-    def at(self, theta: Tensor) -> Inside | None:
-        """What the barrier needs of these multipliers, whatever their t; None outside."""
-        positive = theta[self.signed]
-        if not float(positive.min()) > 0.0:
-            return None
+    def highest(self, theta: Tensor) -> Tensor:
+        """The largest t for the other multipliers, shape (*); NaN where there is none, or it is lost to rounding."""
         rest = theta.clone()
-        rest[0] = 0.0
+        rest[..., 0] = 0.0
         found = self.matrix(rest)
-        factor, failed = torch.linalg.cholesky_ex(found[:-1, :-1])
-        if int(failed):
-            return None
-        reach = torch.linalg.solve_triangular(factor, found[:-1, -1:], upper=False)[:, 0]
-        highest = float(found[-1, -1]) - float(reach.square().sum())
-        barrier = -2.0 * float(factor.diagonal().log().sum()) - float(positive.log().sum())
-        return Inside(rest, highest, barrier, factor, reach) if math.isfinite(highest) else None
+        factor, failed = torch.linalg.cholesky_ex(found[..., :-1, :-1])
+        reach = torch.linalg.solve_triangular(factor, found[..., :-1, -1:], upper=False)[..., 0]
+        highest = found[..., -1, -1] - reach.square().sum(-1)
+        positive = (rest[..., self.signed] > 0.0).all(-1)
+        return torch.where(positive & (failed == 0) & torch.isfinite(highest), highest, torch.nan)
 
     def _traces(self, table: Tensor, identity: Tensor) -> Tensor:
-        """Traces of a matrix with all F_i, from its table of the forms and its trace over ξ."""
-        return self.chart @ torch.cat([torch.take(table, self.place), identity[None]])
+        """Traces of matrices with all F_i, from their tables of the forms and their traces over ξ."""
+        return torch.cat([table.flatten(-2).index_select(-1, self.place), identity[..., None]], -1) @ self.chart.t()
 
     def along(self, symmetric: Tensor) -> Tensor:
-        """Traces of a symmetric matrix with all F_i."""
-        return self._traces((self.forms @ symmetric) @ self.forms.t(), symmetric.diagonal()[self.inputs].sum())
+        """Traces of symmetric matrices with all F_i."""
+        identity = symmetric.diagonal(dim1=-2, dim2=-1)[..., self.inputs].sum(-1)
+        return self._traces((self.forms @ symmetric) @ self.forms.mT, identity)
+
+    def _by_one_factor(self, table: Tensor, dim: int) -> Tensor:
+        """Entries of a table of forms at the first of two factors whose product's symmetric part is F_i, but for κ's identity."""
+        z, y, x, one = table.split([self.p, self.p, self.s, 1], dim)
+        return torch.cat([one, one, z, y, z, *[one] * self.p, x], dim)
 
     def _by_other_factor(self, table: Tensor) -> Tensor:
         """Products of a table of forms with the second factor of every F_i, in the place of its last dimension."""
@@ -122,20 +106,21 @@ class Dual:
 
     def curvature(self, first: Tensor, second: Tensor) -> Tensor:
         """Traces of F_i·first·F_j·second, for two symmetric matrices, by sums of products of entries of two tables."""
-        moved = torch.stack([first, second]) @ self.forms.t()
-        table = moved.mT @ self.forms.t()  # symmetric
-        picked = table.index_select(1, self.one_factor)
-        left, mixed = picked.index_select(2, self.one_factor), self._by_other_factor(picked)
+        moved = torch.stack([first, second]) @ self.forms.mT
+        table = moved.mT @ self.forms.mT  # symmetric
+        picked = self._by_one_factor(table, -2)
+        left, mixed = self._by_one_factor(picked, -1), self._by_other_factor(picked)
         right = self._by_other_factor(self._by_other_factor(table).mT)
-        found = mixed[0] * mixed[1].t()
-        found = found + found.t()
+        found = mixed[0] * mixed[1].mT
+        found = found + found.mT
         found.addcmul_(left[0], right[1]).addcmul_(right[0], left[1]).mul_(0.25)
-        reached = moved[0, self.inputs].t() @ moved[1, self.inputs]
-        identity = (first[self.inputs, self.inputs] * second[self.inputs, self.inputs]).sum()
-        of_ball = self._traces(0.5 * (reached + reached.t()), identity)
-        found[1] += of_ball
-        found[:, 1] += of_ball
-        found[1, 1] -= identity
+        across = moved[..., self.inputs, :]
+        reached = across[0].mT @ across[1]
+        identity = (first[..., self.inputs, self.inputs] * second[..., self.inputs, self.inputs]).sum((-2, -1))
+        of_ball = self._traces(0.5 * (reached + reached.mT), identity)
+        found[..., 1, :] += of_ball
+        found[..., :, 1] += of_ball
+        found[..., 1, 1] -= identity
         return found
 
 
@@ -169,16 +154,3 @@ def _products(p: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
     chart[eta, 0], chart[eta, at["z"]], chart[eta, at["y"]] = -1.0, 1.0, 1.0
     chart[2 + 4 * p + j, 1 + 5 * p + j], chart[2 + 4 * p + j, 1 + 5 * p + s + j] = 1.0, -1.0
     return first, second, chart
-
-
-@functools.lru_cache(maxsize=64)
-def _first_factors(p: int, s: int) -> Tensor:
-    """The first of the two factors whose product's symmetric part is F_i, but for the identity in that of κ, as a place.
-
-    The second one is in `Dual._by_other_factor`.
-
-    Returns:
-        Places among the forms, shape (multipliers,).
-    """
-    z, y, x, one = torch.arange(2 * p + s + 1, device="cpu").split([p, p, s, 1])
-    return torch.cat([one, one, z, y, z, one.expand(p), x])

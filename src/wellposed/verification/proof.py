@@ -26,7 +26,7 @@ def proved(problem: Relaxed, multipliers: Multipliers) -> float:
     theta = multipliers.values.clone()
     if not bool(torch.isfinite(theta).all()) or bool((theta[dual.signed] < 0.0).any()):
         return -math.inf
-    lost = _lost(dual, multipliers)
+    lost = _lost(problem, multipliers)
     theta[0] = abs(multipliers.bound)
     weights = dual.combination(theta, sizes=True)
     forms = dual.forms.abs()
@@ -44,13 +44,13 @@ def proved(problem: Relaxed, multipliers: Multipliers) -> float:
     return -math.inf
 
 
-def _lost(dual: Dual, multipliers: Multipliers) -> float:
+def _lost(problem: Relaxed, multipliers: Multipliers) -> float:
     """How much less than t the objective may be, as the true forms differ from the stored ones."""
-    problem, p, theta = dual.problem, dual.p, multipliers.values
+    p, s, theta = len(problem.lower), len(problem.widths), multipliers.values
     rho, pi, tau, eta = theta[2 : 2 + 4 * p].reshape(4, p).unbind(0)
     omega = theta[2 + 4 * p :]
     # In units of the widths, z lies in [0, 1] and the stored y within its relative error of [0, 1].
-    off, range_off = problem.errors / dual.r + _DIVISION, problem.range_errors / dual.w + _DIVISION
+    off, range_off = problem.errors / -problem.lower + _DIVISION, problem.range_errors / problem.widths + _DIVISION
     units = pi * off * (1.0 + off) + tau.abs() * off + eta * (off + _DIVISION) + rho * 2.0 * _DIVISION
-    total = float(units.sum() + (omega * range_off * (1.0 + range_off)).sum()) + problem.objective_error
-    return enlarged(total, p + dual.s + 12)  # nine operations for each unit, the sums, and two more
+    total = float(units.sum() + (omega * range_off * (1.0 + range_off)).sum()) + float(problem.objective_error)
+    return enlarged(total, p + s + 12)  # nine operations for each unit, the sums, and two more

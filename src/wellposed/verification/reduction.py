@@ -177,7 +177,7 @@ class Reduction:
         return Relaxed(
             preactivations=forms[:p], lower=self.bounds.lower[self.open], upper=self.bounds.upper[self.open], errors=states[3],
             ranges=forms[p : p + s], widths=widths, range_errors=picked[3],
-            objective=forms[-1], objective_error=float(goal[3][0]),
+            objective=forms[-1], objective_error=goal[3][0],
             metric=metric[self.open], range_metric=metric[self.chosen] * widths * other,
             state=state[self.open], complement=away[self.open],
             pull=torch.linalg.solve_triangular(root, by_input, upper=False).t(),

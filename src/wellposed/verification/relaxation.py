@@ -13,8 +13,11 @@ verified Cholesky factorisation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
+import torch
 from torch import Tensor
 
 
@@ -22,7 +25,8 @@ from torch import Tensor
 class Relaxed:
     """Linear forms of w = (z, ξ, 1): p uncertain states, q directions of the input with ‖ξ‖ ≤ 1, and a constant.
 
-    All tensors are float64. The true forms may differ from the stored ones by the errors, whatever the input.
+    All tensors are float64; those of several problems of one shape have a dimension in front. The true forms may differ from the
+    stored ones by the errors, whatever the input.
 
     Attributes:
         preactivations: v of the uncertain units, shape (p, p + q + 1).
@@ -33,7 +37,7 @@ class Relaxed:
         widths: shape (s,).
         range_errors: of those forms, shape (s,).
         objective: the form to bound from below, shape (p + q + 1,).
-        objective_error: of that form.
+        objective_error: of that form, without dimensions.
         metric: λ > 0 to start from, for the uncertain units, shape (p,); this and what follows are guesses.
         range_metric: multipliers of the ranges that go with it, in units of the widths, shape (s,).
         state: z at some input, shape (p,).
@@ -49,7 +53,7 @@ class Relaxed:
     widths: Tensor
     range_errors: Tensor
     objective: Tensor
-    objective_error: float
+    objective_error: Tensor
     metric: Tensor
     range_metric: Tensor
     state: Tensor
@@ -57,7 +61,14 @@ class Relaxed:
     pull: Tensor
 
     def __repr__(self) -> str:
-        return f"Relaxed(units={len(self.lower)}, ranges={len(self.widths)}, variables={len(self.objective)})"
+        units, ranges, variables = (part.shape[-1] for part in (self.lower, self.widths, self.objective))
+        return f"Relaxed(units={units}, ranges={ranges}, variables={variables})"
+
+    @classmethod
+    def stack(cls, problems: Sequence[Self]) -> Self:
+        """Several problems of one shape as one, with a dimension in front."""
+        parts = {field.name: [getattr(problem, field.name) for problem in problems] for field in fields(cls)}
+        return cls(**{name: torch.stack(part) for name, part in parts.items()})
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

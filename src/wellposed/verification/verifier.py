@@ -17,7 +17,7 @@ from wellposed.network import Network
 from wellposed.numerics.outward import enlarged
 from wellposed.verification.attack import descend
 from wellposed.verification.base import RegionQuestion, RegionVerifier, check_class_label
-from wellposed.verification.bounding import Bounding
+from wellposed.verification.bounding import Bounding, Outcome
 from wellposed.verification.branching import branch
 from wellposed.verification.question import Margins, Question, Target, counterexamples, wrong_at
 from wellposed.verification.reduction import Bounds
@@ -122,16 +122,16 @@ class Verifier(RegionVerifier):
         """The relaxation, bound tightening by it, and branch and bound."""
         bounding = Bounding(question, bounds, self._metric)
         left = [question.target(other, self.pair(question.label, other)[1]) for other in others]
-        left, found = _relaxed(bounding, left, deadline)
+        left, _, found = _relaxed(bounding, left, deadline)
         if found is not None or not left or last == 2:
             return _verdict(left, found, "relaxation")
         bounding.tighten(left[0], deadline)
         left = _by_secants(question, bounding.bounds, left)
-        left, found = _relaxed(bounding, left, deadline)
+        left, known, found = _relaxed(bounding, left, deadline)
         if found is not None or not left or last == 3:
             return _verdict(left, found, "tightening")
         for target in left:
-            status, found = branch(bounding, target, deadline)
+            status, found = branch(bounding, target, known.get(target.other), deadline)
             if status != "certified":
                 return Verdict(status, "branching", found)
         return Verdict("certified", "branching")
@@ -162,14 +162,26 @@ def _by_secants(question: Question, bounds: Bounds, targets: list[Target]) -> li
     return [target for target, moved in zip(targets, change, strict=True) if not target.base > moved]
 
 
-def _relaxed(bounding: Bounding, targets: list[Target], deadline: float) -> tuple[list[Target], Tensor | None]:
-    """The targets that the relaxation leaves open, from the first on that it fails at, and a counterexample if it led to one."""
+def _relaxed(
+    bounding: Bounding, targets: list[Target], deadline: float
+) -> tuple[list[Target], dict[int, Outcome], Tensor | None]:
+    """The targets that the relaxation leaves open, what it says of them by their classes, and a counterexample if it led to one.
+
+    Those after a group that it fails at are left open, too: it needs more than this step, which will help the others.
+    """
     left = sorted(targets, key=lambda target: target.base)
-    while left and time.monotonic() < deadline:
-        outcome = bounding.bound(left[0], {})
-        if outcome.counterexample is not None:
-            return left, outcome.counterexample
-        if not outcome.proved:
-            break  # this one needs more than this step, which will help the others too
-        del left[0]
-    return left, None
+    opened: dict[int, Outcome] = {}
+    for group in bounding.groups(list(left)):
+        if opened or time.monotonic() > deadline:
+            break
+        outcomes = dict(
+            zip((target.other for target in group), bounding.bound([(target, {}) for target in group]), strict=True)
+        )
+        found = next(
+            (outcome.counterexample for outcome in outcomes.values() if outcome.counterexample is not None), None
+        )
+        if found is not None:
+            return left, {}, found
+        opened = {other: outcome for other, outcome in outcomes.items() if not outcome.proved}
+        left = [target for target in left if target.other not in outcomes or target.other in opened]
+    return left, opened, None
