@@ -22,14 +22,14 @@ def rows(options: Options) -> Iterator[Row]:
     """One row per equation and rival."""
     kinds, shapes = (("normal",), ((32, 16),)) if options.quick else (("normal", "orthogonal", "slow"), _SHAPES)
     rules = Rules(tolerances=2, seconds=0.2 if options.quick else 6.0)
-    for kind in kinds:
-        for width, batch in shapes:
-            case = Case.make(kind, width, batch)
-            yield from contest(case.name, [Contestant.of("default", FixedPoint(case))], _rivals(case), rules)
     for width, batch in () if options.quick else _LOOPS:
         case = Case.make("normal", width, batch)
         ours = [Contestant.of(type(solver).__name__, FixedPoint(case, solver)) for solver in (Picard(), Anderson())]
         yield from contest(case.name, [Contestant.of("default", FixedPoint(case)), *ours], _loops(case), rules)
+    for width, batch in shapes:
+        for kind in kinds:  # the slowest for the last
+            case = Case.make(kind, width, batch)
+            yield from contest(case.name, [Contestant.of("default", FixedPoint(case))], _rivals(case), rules)
 
 
 def _loops(case: Case) -> list[Contestant]:
