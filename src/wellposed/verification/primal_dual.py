@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wellposed.verification.dual import Dual
-from wellposed.verification.step_lengths import longest
+from wellposed.bounds.search.step_lengths import longest
 
 _FIRST_LENGTHS = (0.5, 0.5)  # as they are guessed
 

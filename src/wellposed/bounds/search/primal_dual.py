@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wellposed.bounds.search.interior_point import Point
 from wellposed.bounds.search.primal_dual_step import Iterate, Lengths, Newton, Numbers
+from wellposed.numerics.linear_algebra import largest_singular_value
 
 _GAP = 2e-10  # to the optimum, relative and for every row of W, at which the search stops
 _ROUGH_GAP = 1e-3  # up to which float32 does
@@ -93,7 +94,7 @@ class PrimalDualSearch:
         # As S is A − τCᵀC, its inverse is A⁻¹ + A⁻¹Cᵀ(1/τ − CA⁻¹Cᵀ)⁻¹CA⁻¹.
         through = inverse @ numbers.output
         image = numbers.output.t() @ through
-        reciprocal = _START / float(torch.linalg.matrix_norm(image, 2))
+        reciprocal = _START / float(largest_singular_value(image))
         if not 0.0 < reciprocal < math.inf:
             return None
         room = image.neg()
@@ -106,7 +107,7 @@ class PrimalDualSearch:
         return Iterate(self._begin, reciprocal, condition - reciprocal * numbers.seen, dual)
 
     def _searched(self, output: Tensor, deadline: float) -> tuple[Iterate, float, int] | None:
-        seen = float(torch.linalg.matrix_norm(output, 2))
+        seen = float(largest_singular_value(output))
         if not (seen > 0.0 and self._driven > 0.0 and math.isfinite(seen * self._driven)) or self._begin is None:
             return None
         scaled = output / seen
@@ -150,7 +151,7 @@ def _largest_reciprocal(numbers: Numbers, multipliers: Tensor) -> float:
     if int(failed):
         return 0.0
     through = torch.linalg.solve_triangular(factor, numbers.output, upper=False)
-    return 1.0 / float(torch.linalg.matrix_norm(through, 2)) ** 2
+    return 1.0 / float(largest_singular_value(through)) ** 2
 
 
 def _in_float32(numbers: Numbers, at: Iterate) -> tuple[Numbers, Iterate]:

@@ -13,9 +13,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from wellposed.bounds.search.step_lengths import longest
+
 # Complementarity that a step aims at, over the present one: a multiple of what the last step fell short, and at least so much.
 _CENTRING, _LEAST_CENTRE = 0.7, 0.03
-_LENGTHS = (1.0, 0.97, 0.93, 0.88, 0.81, 0.72, 0.6, 0.45, 0.3, 0.15, 0.05, 0.01, 1e-3)  # of steps, as they are tried
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,10 +60,15 @@ class Newton:
     def at(cls, numbers: Numbers, at: Iterate) -> Newton | None:
         """The equations there; None at the limit of float64."""
         factor, failed = torch.linalg.cholesky_ex(at.slack)
-        return None if int(failed) else cls(numbers, at, torch.cholesky_inverse(factor))
+        return (
+            None if int(failed) else cls(numbers, at, torch.cholesky_inverse(factor).t())
+        )  # in the order of other matrices
 
     def _factor(self) -> tuple[Tensor, Tensor] | None:
-        """Of the scaled matrix of the equations, with its scale; None where it is not positive definite."""
+        """Of the scaled matrix of the equations, with its scale; None where it is not positive definite.
+
+        Rows of W can be of very different sizes; without the scale, the factorisation fails long before the optimum.
+        """
         numbers, dual, inverse, size = self._numbers, self._at.dual, self._inverse, len(self._rows)
         matrix = dual.new_empty(size + 1, size + 1)
         block = self._driven * self._through.t()
@@ -114,7 +120,6 @@ class Newton:
         predicted = _symmetric(dual @ turned).neg_().sub_(dual)
         second = _symmetric(torch.addmm(predicted @ turned, dual, curved @ inverse, alpha=-1.0))
         right += self._along(torch.sub(inverse, second, alpha=1.0 / centre).mul_(centre))
-        right[:-1] -= 2.0 * ((predicted * self._numbers.gram) @ first[:-1])
         direction = solve(right)
         change = _symmetric(dual @ self._turned(direction)).add_(dual).add_(second).sub_(inverse, alpha=centre).neg_()
         return self._moved(direction, change, guess)
@@ -127,41 +132,26 @@ class Newton:
         linear = half.add(half.t()).sub_(numbers.seen, alpha=float(direction[-1]))
         curved = self._curved(direction)
         falling = max(-float(direction[-1]) / at.reciprocal, 1e-300)
-        first = longest(guess[0], at.slack, linear, curved, largest=0.9 / falling)
-        second = longest(guess[1], at.dual, change)
-        if first is None or second is None:
+
+        def slack_at(_: list[int], lengths: list[float]) -> Tensor:
+            (length,) = lengths
+            return torch.add(at.slack, linear, alpha=length).sub_(curved, alpha=length**2)
+
+        def dual_at(_: list[int], lengths: list[float]) -> Tensor:
+            return torch.add(at.dual, change, alpha=lengths[0])
+
+        (first,) = longest(guess[:1], (0.9 / falling,), slack_at)
+        (second,) = longest(guess[1:], (1.0,), dual_at)
+        if not min(first, second) > 0.0:
             return None
         kept = 0.99 if min(first, second) > 0.9 else 0.95
         length = kept * first
-        slack = torch.add(at.slack, linear, alpha=length).sub_(curved, alpha=length**2)
         moved = Iterate(
-            at.multipliers + length * along, at.reciprocal + length * float(direction[-1]), slack,
-            torch.add(at.dual, change, alpha=kept * second),
+            at.multipliers + length * along, at.reciprocal + length * float(direction[-1]), slack_at([0], [length]),
+            dual_at([0], [kept * second]),
         )  # fmt: skip
         return moved, (first, second)
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
     return torch.add(matrix, matrix.t()).mul_(0.5)
-
-
-def longest(
-    guess: float, matrix: Tensor, linear: Tensor, curved: Tensor | None = None, largest: float = 1.0
-) -> float | None:
-    """The largest of some lengths x, at most a given one, with A + xB − x²C ≻ 0, or None, from a guess on."""
-
-    def inside(length: float) -> bool:
-        if length > largest:
-            return False
-        trial = torch.add(matrix, linear, alpha=length)
-        if curved is not None:
-            trial.sub_(curved, alpha=length**2)
-        return int(torch.linalg.cholesky_ex(trial)[1]) == 0
-
-    place = next(place for place, length in enumerate(_LENGTHS) if length <= guess)
-    place = max(place - 1, 0)  # lengths mostly grow
-    if inside(_LENGTHS[place]):
-        while place > 0 and inside(_LENGTHS[place - 1]):
-            place -= 1
-        return _LENGTHS[place]
-    return next((length for length in _LENGTHS[place + 1 :] if inside(length)), None)
