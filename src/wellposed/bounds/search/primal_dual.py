@@ -23,7 +23,7 @@ from wellposed.numerics.linear_algebra import largest_singular_value
 _GAP = 2e-10  # to the optimum, relative and for every row of W, at which the search stops
 _ROUGH_GAP = 1e-3  # up to which float32 does
 _RAY = 0.75  # of the largest multiple of the first metric with ΛH + HᵀΛ ⪰ ΛGΛ, where searches start
-_START = 0.97  # of the largest τ there
+_START = 0.97  # of the largest τ there; nearer to it, searches of badly scaled layers end early
 _FIRST_LENGTHS = (0.7, 0.7)  # as they are guessed
 _LARGEST_STEPS = 100
 

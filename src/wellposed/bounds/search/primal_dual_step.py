@@ -60,9 +60,9 @@ class Newton:
     def at(cls, numbers: Numbers, at: Iterate) -> Newton | None:
         """The equations there; None at the limit of float64."""
         factor, failed = torch.linalg.cholesky_ex(at.slack)
-        return (
-            None if int(failed) else cls(numbers, at, torch.cholesky_inverse(factor).t())
-        )  # in the order of other matrices
+        if int(failed):
+            return None
+        return cls(numbers, at, torch.cholesky_inverse(factor).t())  # in the memory order of other matrices
 
     def _factor(self) -> tuple[Tensor, Tensor] | None:
         """Of the scaled matrix of the equations, with its scale; None where it is not positive definite.
