@@ -15,8 +15,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from wellposed.verification.dual import Dual
 from wellposed.bounds.search.step_lengths import longest
+from wellposed.verification.dual import Dual
 
 _FIRST_LENGTHS = (0.5, 0.5)  # as they are guessed
 
