@@ -56,7 +56,8 @@ def fixed_point(
         guarantee: what is known of f, e.g. ``Contraction(0.9)``: it makes ``error_bound`` available and stopping rigorous.
         gradient: `Exact` (default), `Phantom`, `JacobianFree` or `Unrolled`.
         batched_args: positions in ``args`` of the tensors that have one row per sample. With it, finished samples leave
-            the batch and cost nothing more; without it they are frozen but still evaluated.
+            the batch once they are half of it, and cost nothing more; without it they go on with the others, which makes
+            them more exact where only residuals are judged.
         on_failure: ``"warn"`` or ``"raise"`` if a sample does not converge.
 
     Returns:

@@ -44,7 +44,6 @@ class Adaptive(Solver):
 
 class _AdaptiveIteration(AndersonIteration):
     rowwise: tuple[str, ...] = ("point", "image", "_then", "_accelerated", "_plain_rate")
-    judged_every = 2  # as of Picard's iteration, so that no sample ends elsewhere for what others need
 
     def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: Adaptive) -> None:
         self.problem, self.guarantee, self._options = problem, guarantee, options

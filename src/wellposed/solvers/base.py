@@ -31,14 +31,12 @@ class Iteration(ABC):
         image_is_free: whether judging costs no evaluation of the map, so that every step can be checked.
         guarantee: what is known of the problem, for iterations that extrapolate.
         algorithm: what runs, for reports; empty for the name of the solver.
-        judged_every: of how many steps one is judged, where it is judged by residuals.
         is_cheap: whether a step costs less than a look that comes too early.
         norm: Euclidean norms of samples, which loops may replace by a cheaper one while numbers are in its range.
     """
 
     rowwise: tuple[str, ...] = ("point", "image")
     image_is_free: ClassVar[bool] = True
-    judged_every: ClassVar[int] = 1
     problem: Problem
     is_cheap: bool = False
     guarantee: Guarantee | None = None

@@ -1,7 +1,7 @@
 """The loop that every algorithm runs in: per-sample stopping, freezing, retirement and failure.
 
-Each sample stops on its own: when its error bound (with a guarantee) or its residual (without) is within tolerance. A
-finished sample's value is never touched again, and once at least half of the batch is finished the rest goes on alone.
+Each sample stops on its own, when its error bound is within tolerance. A finished sample's value is never touched again, and
+once at least half of the batch is finished the rest goes on alone. Where only residuals are judged, `residual_loop` takes over.
 """
 
 from __future__ import annotations

@@ -29,8 +29,6 @@ class Picard(Solver):
 
 
 class _PicardIteration(Iteration):
-    judged_every = 2  # two steps cost little more than a step and a judgement
-
     def __init__(self, problem: Problem, start: Tensor) -> None:
         self.problem = problem
         self.point = self.image = start

@@ -86,7 +86,7 @@ class Report:
     Attributes:
         status_codes: index into the members of `Status`.
         residual: ‖f(z) − z‖₂ at the last accepted point.
-        steps: iterations until this sample was finished.
+        steps: iterations that led to this sample's value, or until it failed.
         error_bound: rigorous bound on ‖value − z*‖₂, or None where no guarantee is known.
         algorithm: what ran: the name of the solver, and of `Adaptive` what it came to, "Picard" where that was enough for
             every sample and "Picard, then Anderson" where some were accelerated.
