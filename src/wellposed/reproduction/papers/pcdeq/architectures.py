@@ -36,7 +36,7 @@ class Architecture:
 
 _CONV, _MULTI = "papers/cifar10-pcdeq-conv", "papers/cifar10-pcdeq-multi"
 ARCHITECTURES = (
-    Architecture("pcdeq-mnist-dense", "Figure 4, MNIST", "one dense layer of 80 features", "dense", "mnist", "", 1.1, False),
+    Architecture("pcdeq-mnist-dense", "Figure 4, MNIST", "one dense layer of 80 features", "dense", "mnist", "", 0.5, False),
     Architecture(
         "pcdeq-mnist-conv", "Figures 2 to 4, MNIST", "one convolutional layer of 82 channels", "conv", "mnist",
         "papers/mnist-pcdeq-conv", 200.0, True,
