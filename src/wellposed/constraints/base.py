@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -68,6 +69,17 @@ class Constraint(nn.Module, ABC):
         Raises:
             GuaranteeError: the stored numbers do not satisfy the theorem's condition.
         """
+
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
+        """All that `materialise` makes W and its guarantee of: what is no tensor, and the tensors; None where that is not known.
+
+        A constraint that gives it is materialised once for its numbers by evaluations that need no graph.
+        """
+        return None
+
+    def _is_exactly(self, kind: type[Constraint]) -> bool:
+        """Whether `materialise` is that of a class: of neither a class derived from it nor this object alone."""
+        return type(self) is kind and "materialise" not in vars(self)
 
     @property
     @abstractmethod
