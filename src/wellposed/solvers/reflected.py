@@ -85,7 +85,7 @@ class _ReflectedIteration(Iteration):
         self._reflect = problem.activation.reflection(self._alpha)
         self._cayley = problem.operator.cayley(alpha)
         driven, matrix = problem.offset * self._alpha, self._cayley.matrix()
-        self._from_driven = matrix is not None
+        self._from_driven = by_changes and matrix is not None
         self._constant = driven if self._from_driven else self._cayley.affine(driven, driven)
         self._u = self._before = self._constant
         if start is not None:  # the u whose resolvent is σ(W·start + q)
