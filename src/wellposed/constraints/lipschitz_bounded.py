@@ -99,9 +99,9 @@ class LipschitzBounded(SavedNumber, Constraint):
         return operator, ProvedMonotone(operator, nominal)
 
     @override
-    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
         """Without H."""
-        return (self.epsilon, (self.V, self.S, self.psi)) if self._is_exactly(LipschitzBounded) else None
+        return self.epsilon, (self.V, self.S, self.psi)
 
     @torch.no_grad()
     def set_dense(self, matrix: Tensor, metric: Tensor, bounded: Tensor | None = None) -> None:

@@ -86,9 +86,8 @@ class LogNorm(SavedNumber, Constraint):
         return operator, Componentwise(operator, self._slopes)
 
     @override
-    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
-        plain = self._is_exactly(LogNorm)
-        return ((self.mu, self._slopes), (self.T, self.slack, self.log_weights)) if plain else None
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
+        return (self.mu, self._slopes), (self.T, self.slack, self.log_weights)
 
     @override
     def require_activation(self, activation: Activation) -> None:

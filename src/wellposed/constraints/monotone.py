@@ -94,8 +94,8 @@ class Monotone(StrongMonotonicity):
         return operator, _FormedMonotone(operator, self.m)
 
     @override
-    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
-        return (self.m, (self.A, self.B)) if self._is_exactly(Monotone) else None
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
+        return self.m, (self.A, self.B)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`; NaN or infinite weights are refused before anything changes."""

@@ -51,15 +51,15 @@ class ConstrainedLayer(ImplicitLayer):
 
     def _decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
         """All that `_form` depends on, see `Constraint.decided_by`."""
-        return self.constraint.decided_by()
+        return self.constraint.known_parts()
 
     def _in_use(self) -> tuple[Operator, Guarantee | None]:
         """As `materialise`, for evaluations, which write to none of its tensors and give none away.
 
         Where no graph is wanted, and it is known what W is formed of, it is formed once for its numbers.
         """
-        plain = type(self).materialise is ConstrainedLayer.materialise and "materialise" not in vars(self)
-        if self._held is not None or torch.is_grad_enabled() or not plain:
+        own = type(self).materialise is ConstrainedLayer.materialise and "materialise" not in vars(self)
+        if self._held is not None or torch.is_grad_enabled() or not own:
             return self.materialise()
         known = self._decided_by()
         if known is None or is_transformed(known[1]):
