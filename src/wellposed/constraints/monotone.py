@@ -140,9 +140,10 @@ class _FormedMonotone(StronglyMonotone):
 
     def on(self, operator: Operator) -> StronglyMonotone:
         """The transpose, and float64 copies, have the same numbers and so the same constant."""
-        return (
-            _FormedMonotone(operator, self._nominal) if "m" not in self.__dict__ else StronglyMonotone(operator, self.m)
-        )
+        found = _FormedMonotone(operator, self._nominal)
+        if "m" in vars(self):
+            vars(found)["m"] = self.m
+        return found
 
 
 def _less_gram(matrix: Tensor, a: Tensor) -> Tensor:
