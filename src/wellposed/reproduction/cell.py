@@ -17,6 +17,8 @@ from wellposed.training.environment import environment
 from wellposed.training.files import make_folder, read_json, write_json
 
 CIRCUMSTANCES = ("cpu_hours", "date", "commit", "threads", "processor")  # that pages tell
+# What unusable values raise where something is made of them.
+_OF_VALUES = TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError
 
 
 @dataclass(frozen=True)
@@ -170,9 +172,9 @@ def blaming(path: Path, mend: str) -> Iterator[None]:
         yield
     except CertificateError as error:
         raise CertificateError(f"{path}: {error}") from error
-    except WellposedError:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+    except _OF_VALUES as error:
+        if isinstance(error, WellposedError) and not isinstance(error, InputError):
+            raise
         said = f"lacks {error}" if isinstance(error, KeyError) else f"has unusable values ({error})"
         raise CheckpointError(f"{path}: damaged, a record {said}; {mend}") from error
 
@@ -189,7 +191,7 @@ def _record(content: Any, place: str, mend: str) -> Record:
         record = Record(*(entries[name] for name in names))
         check_fields(record)
         check(set(entries) == set(names), "entries", list(entries), f"must be {', '.join(names)}")
-        hours = [record.circumstances[name] for name in CIRCUMSTANCES][0]
+        hours, *_ = (record.circumstances[name] for name in CIRCUMSTANCES)
         check(isinstance(hours, int | float), CIRCUMSTANCES[0], hours, "must be a number")
     except InputError as error:
         raise CheckpointError(f"{place} has unusable values ({error}); {mend}") from error
