@@ -120,6 +120,29 @@ def test_every_damage_of_every_file_of_a_run(file, kind, digits, own, tmp_path, 
         check_damage(folder, file, kind, (READERS | OWN_READERS)[file], tmp_path, capsys)
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("certified.json", {"radii": {"sqrt2": [0.1] * 4}}, "radii lack those of 'paper'"),
+        ("certified.json", {"lower_bound": 1e6}, "contradiction"),
+        ("certified.json", {"radii": None}, "radii=None"),
+        ("attacked.json", {"distances": "x"}, "corrupt"),
+        ("environment.json", {"files": None}, "train again"),
+        ("verified-2.json", {"norm": "x"}, "norm='x'"),
+    ],
+)
+def test_results_of_runs_without_a_digest_tell_what_is_wrong(file, change, says, digits, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(digits, folder)
+    content = {**json.loads((folder / file).read_text()), **change}
+    content.pop("sha256")
+    write_anew(folder / file, json.dumps(content).encode())
+    capsys.readouterr()
+    assert run(["report", str(folder), "--eps", "0.1"]) != 0
+    said = capsys.readouterr().err
+    assert file in said and says in said and " again" in said
+
+
 def test_own_data_that_changed_since_the_training_are_refused(own, capsys):
     table = own.parent / "own.csv"
     content = table.read_bytes()
