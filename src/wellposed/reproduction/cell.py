@@ -172,11 +172,14 @@ def blaming(path: Path, mend: str) -> Iterator[None]:
         yield
     except CertificateError as error:
         raise CertificateError(f"{path}: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{path}: damaged, a record lacks {error}; {mend}") from error
+    except InputError as error:
+        raise CheckpointError(f"{path}: damaged, a record has unusable values ({error}); {mend}") from error
+    except WellposedError:
+        raise
     except _OF_VALUES as error:
-        if isinstance(error, WellposedError) and not isinstance(error, InputError):
-            raise
-        said = f"lacks {error}" if isinstance(error, KeyError) else f"has unusable values ({error})"
-        raise CheckpointError(f"{path}: damaged, a record {said}; {mend}") from error
+        raise CheckpointError(f"{path}: damaged, a record has unusable values ({error}); {mend}") from error
 
 
 def _record(content: Any, place: str, mend: str) -> Record:
