@@ -47,8 +47,8 @@ def fixed_point(
             costs copies, but not write into ``args``. An `AffineProblem` admits the operator splittings too.
         z0: first iterate; its first dimension is the batch. The solution does not depend on it, and gets no gradient.
         args: further arguments of f; those that are tensors are differentiated.
-        solver: the algorithm; `Adaptive` by default: Picard for the samples where that converges well, else Anderson
-            acceleration. ``solution.algorithm`` says what ran.
+        solver: the algorithm; `Adaptive` by default: Picard where that converges well, else Anderson acceleration where that is
+            faster. ``solution.algorithm`` says what ran.
         rtol: a sample is done when its error bound (residual, without a guarantee) is at most ``atol + rtol·‖z‖₂``;
             None for eps^(2/3) of the dtype.
         atol: absolute tolerance; None for eps^(2/3) of the dtype.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -60,6 +61,11 @@ class Constraint(nn.Module, ABC):
     """
 
     needs_monotone: bool = True
+    _says_what_decides: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._says_what_decides = "decided_by" in vars(cls)
 
     @abstractmethod
     def materialise(self) -> tuple[Operator, Guarantee | None]:
@@ -68,6 +74,18 @@ class Constraint(nn.Module, ABC):
         Raises:
             GuaranteeError: the stored numbers do not satisfy the theorem's condition.
         """
+
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
+        """All that `materialise` makes W and its guarantee of: what is no tensor, and the tensors; None where that is not known.
+
+        A constraint that gives it is materialised once for its numbers by evaluations that need no graph. Derived classes, which
+        may form W of more, do not inherit it.
+        """
+        return None
+
+    def known_parts(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
+        """As `decided_by`, None where that is not about this very object."""
+        return self.decided_by() if self._says_what_decides and "materialise" not in vars(self) else None
 
     @property
     @abstractmethod

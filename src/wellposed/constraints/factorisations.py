@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from wellposed.operators.cache import FactorisationCache
+
+T = TypeVar("T")
 
 _caches: weakref.WeakKeyDictionary[nn.Module, FactorisationCache] = weakref.WeakKeyDictionary()
 _formed: weakref.WeakKeyDictionary[nn.Module, FactorisationCache] = weakref.WeakKeyDictionary()
@@ -58,6 +60,25 @@ def formed_once(
         recalled: Tensor = _Recalled.apply(form, known, *tensors)
         return recalled
     return known if lent else known.clone()
+
+
+def made_once(module: nn.Module, key: Hashable, make: Callable[[], T], *tensors: Tensor) -> T:
+    """What ``make()`` makes of tensors without a graph, which is not made again while the numbers in them are the same.
+
+    Args:
+        module: whose it is; what was made is kept beside it, and must be written to by nobody.
+        key: what decides it beside the tensors.
+        make: makes it.
+        tensors: all that it depends on.
+    """
+    with _lock:
+        cache = _formed.setdefault(module, FactorisationCache())
+
+    def made() -> T:
+        with torch.inference_mode(False), torch.no_grad():  # it may be used outside of inference mode later
+            return make()
+
+    return cache.entry(*(tensor.detach() for tensor in tensors)).remembered(("made", key), made)
 
 
 def is_transformed(tensors: tuple[Tensor, ...]) -> bool:

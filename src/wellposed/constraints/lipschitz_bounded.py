@@ -9,6 +9,7 @@ margin 2εI arises for some V and S.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,11 @@ class LipschitzBounded(SavedNumber, Constraint):
         middle = (margin * self.psi.mean().exp()).detach()
         nominal = None if torch._C._functorch.is_functorch_wrapped_tensor(middle) else float(middle)
         return operator, ProvedMonotone(operator, nominal)
+
+    @override
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
+        """Without H."""
+        return self.epsilon, (self.V, self.S, self.psi)
 
     @torch.no_grad()
     def set_dense(self, matrix: Tensor, metric: Tensor, bounded: Tensor | None = None) -> None:

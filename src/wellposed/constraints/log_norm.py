@@ -11,9 +11,10 @@ For activations with slopes in [a, b], a < 0, each row is then multiplied by the
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.activations import Activation
@@ -83,6 +84,10 @@ class LogNorm(SavedNumber, Constraint):
                 matrix = matrix * (_STEEPEST / (-self._slopes[0] * reach.clamp_min(1e-30))).clamp_max(1.0)[:, None]
         operator = Dense(matrix, factorisation_cache(self))
         return operator, Componentwise(operator, self._slopes)
+
+    @override
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
+        return (self.mu, self._slopes), (self.T, self.slack, self.log_weights)
 
     @override
     def require_activation(self, activation: Activation) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -92,6 +92,10 @@ class Monotone(StrongMonotonicity):
             matrix = _StateWeight.apply(self.A, self.B, self.m)
         operator = Dense(matrix, factorisation_cache(self))
         return operator, _FormedMonotone(operator, self.m)
+
+    @override
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
+        return self.m, (self.A, self.B)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`; NaN or infinite weights are refused before anything changes."""

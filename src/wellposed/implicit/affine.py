@@ -69,20 +69,23 @@ class AffineEquation(Equation):
             self.formed[:] = [self.operator.rebuild(tuple(tensors[:count]))]
         return self.formed[0], tensors[count], activation
 
+    def _promised(self, operator: Operator) -> Guarantee | None:
+        return self.guarantee if self.guarantee is None or operator is self.operator else self.guarantee.on(operator)
+
     @override
     def solve(self, start: Tensor | None, tensors: Sequence[Tensor]) -> Outcome:
         if self.known is not None:
             return settled(self.known)
         operator, offset, activation = self._parts(tensors)
-        guarantee = None if self.guarantee is None else self.guarantee.on(operator)
         problem = AffineProblem(operator, offset, activation)
+        guarantee = self._promised(operator)
         return solve_problem(problem, guarantee, self.settings, start, offset, self.exact_offset, offset)
 
     @override
     def unrolled(self, start: Tensor | None, tensors: Sequence[Tensor], steps: int) -> Tensor:
         operator, offset, activation = self._parts(tensors)
-        guarantee = None if self.guarantee is None else self.guarantee.on(operator)
         problem = AffineProblem(operator, offset, activation)
+        guarantee = self._promised(operator)
         return run_steps(problem, guarantee, self.settings.solver, start, offset, steps)
 
     @override

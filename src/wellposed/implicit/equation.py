@@ -101,7 +101,7 @@ class Equation(ABC):
                 value = ImplicitValue.apply(self, start, *tensors)
                 report = self.reports[-1]
         else:
-            plain = [tensor.detach() for tensor in tensors]
+            plain = [tensor.detach() if tensor.requires_grad else tensor for tensor in tensors]
             outcome = self.solve(None if start is None else start.detach(), plain)
             value, report = outcome.value, outcome.report
             if tracked:

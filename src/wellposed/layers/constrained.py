@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Self, Unpack
 
 import torch
 from torch import Tensor
 
 from wellposed.constraints.base import Constraint
+from wellposed.constraints.factorisations import is_transformed, made_once
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee import Guarantee
 from wellposed.layers.implicit_layer import ImplicitLayer
@@ -47,6 +48,23 @@ class ConstrainedLayer(ImplicitLayer):
     def _form(self) -> tuple[Operator, Guarantee | None]:
         """W and its guarantee, formed from the free parameters."""
         return self.constraint.materialise()
+
+    def _decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
+        """All that `_form` depends on, see `Constraint.decided_by`."""
+        return self.constraint.known_parts()
+
+    def _in_use(self) -> tuple[Operator, Guarantee | None]:
+        """As `materialise`, for evaluations, which write to none of its tensors and give none away.
+
+        Where no graph is wanted, and it is known what W is formed of, it is formed once for its numbers.
+        """
+        own = type(self).materialise is ConstrainedLayer.materialise and "materialise" not in vars(self)
+        if self._held is not None or torch.is_grad_enabled() or not own:
+            return self.materialise()
+        known = self._decided_by()
+        if known is None or is_transformed(known[1]):
+            return self.materialise()
+        return made_once(self, known[0], self._form, *known[1])
 
     @torch.no_grad()
     def hold(self) -> None:

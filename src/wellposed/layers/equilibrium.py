@@ -230,7 +230,7 @@ class Equilibrium(ConstrainedLayer):
         )
         return AffineEquation(
             operator=operator, activation=self.activation, guarantee=guarantee, settings=settings,
-            exact_offset=exact_offset, known=known,
+            exact_offset=exact_offset, known=known, formed=[operator],
         )  # fmt: skip
 
     def _run(
@@ -253,7 +253,7 @@ class Equilibrium(ConstrainedLayer):
             check_start(z0, (*lead, *self.state_shape), stored.dtype)
         with full_precision(x.device):
             rows = x if len(lead) == 1 else x.reshape(-1, *shape)
-            operator, guarantee = self.materialise() if formed is None else formed
+            operator, guarantee = self._in_use() if formed is None else formed
             proved = certified and guarantee is not None
             offset, exact = self._offset(rows, once=not sharpened) if proved else (injection(rows), None)
             equation = self._equation(

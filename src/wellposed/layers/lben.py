@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any, Unpack
 
 import torch
@@ -114,6 +115,17 @@ class LBEN(PrescribedBound):
         contraction = None if self.direct is None else self.direct.contraction
         term = lipschitz_term(self.injection.free, self.output.free, metric, 1.0, contraction)
         return self.constraint.materialise(term)
+
+    @override
+    def _decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
+        known = super()._decided_by()
+        if known is None or self.output is None:
+            return known
+        key, tensors = known
+        maps = (self.injection.free, self.output.free)
+        if self.direct is None:
+            return key, (*tensors, *maps)
+        return (key, self.direct.margin), (*tensors, *maps, self.direct.free)
 
     @override
     def lipschitz(self) -> tuple[float, str]:

@@ -1,4 +1,4 @@
-"""Picard iteration of the samples for which it converges well, Anderson acceleration of the others."""
+"""Picard iteration while it converges well, else Anderson acceleration while that is faster."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ from wellposed.solvers.anderson import Anderson, AndersonIteration
 from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.problem import Problem
 
-# Rates are looked at after so many steps, and again at every doubling; each is that of the steps since half of them.
+# Rates are observed after so many steps, and again at every doubling; each is that of the steps since the last time.
 _FIRST_REVIEW = 8
-# A sample goes back to Picard for good where a step of Anderson is not worth so many of Picard.
-_SPEED_UP = 2.0
+# Anderson's rate is observed for as many steps at first, and if that was not worth it once more, for twice as many.
+_TRIALS = 2
+# A step of Anderson takes about as long as 1 + 256/n + 0.3 steps of a dense map of n features, at most so many.
+_DEAREST, _DENSE, _LEAST = 8.0, 256.0, 1.3
+# What Anderson's rate is hoped to be: it is not tried where that would not be worth its steps.
+_HOPED = 0.7
 
 
 @checked_fields
 @dataclass(frozen=True)
 class Adaptive(Solver):
-    """Picard while its observed rate is good, else Anderson acceleration where that is faster; each sample on its own.
+    """Picard while its observed rate is good, else Anderson acceleration where that is faster.
+
+    The rate is that of the largest relative residual of the batch. Both ways are observed, and the other one is taken where it
+    was faster, counting what a step costs: of small states, a step of Anderson costs several of Picard.
 
     Args:
-        rate: a sample whose residual falls by less than this factor per step is accelerated from then on.
-        memory: number of previous differences mixed in, as in `Anderson`; nothing is kept while no sample needs it.
+        rate: Anderson acceleration is tried where residuals fall by less than this factor per step.
+        memory: number of previous differences mixed in, as in `Anderson`; nothing is kept before.
     """
 
     rate: float = 0.85
@@ -43,46 +50,49 @@ class Adaptive(Solver):
 
 
 class _AdaptiveIteration(AndersonIteration):
-    rowwise: tuple[str, ...] = ("point", "image", "_then", "_accelerated", "_plain_rate")
+    rowwise: tuple[str, ...] = ("point", "image", "_then")
+    _least: Tensor  # residuals of each sample's best iterate so far, as those of Anderson's go up and down
 
     def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: Adaptive) -> None:
         self.problem, self.guarantee, self._options = problem, guarantee, options
         self.point = self.image = start
-        self._then = start.new_full(
-            (start.shape[0],), torch.inf
-        )  # residual when half of the steps to the review were done
-        self._accelerated = torch.zeros_like(self._then, dtype=torch.bool)
-        self._plain_rate = self._then  # of those that were ever accelerated, before that; else infinite
-        self._steps, self._review, self._mixes = 0, _FIRST_REVIEW, False
+        self._dear = min(_LEAST + _DENSE / max(start[0].numel(), 1), _DEAREST)
+        self._slow = max(options.rate, _HOPED ** (1.0 / self._dear))
+        self._then = start.new_zeros(start.shape[0])  # residuals at the step `_since`
+        self._plain_rate = self._mixed_rate = 0.0  # as last observed; zero before that
+        self._steps, self._since, self._review = 0, _FIRST_REVIEW // 2, _FIRST_REVIEW
+        self._mixes, self._trials = False, 0
         self.algorithm = "Picard"
 
     @override
     def advance(self) -> None:
         if self._mixes:
             super().advance()
+            self._least = torch.minimum(self._least, self._size)
         else:
             self.point = self.image
             self.image = self.problem.evaluate(self.point)
         self._steps += 1
-        if 2 * self._steps == self._review:
+        if self._steps == self._since:
             self._then = self.residual_norm()
         elif self._steps == self._review:
             self._judge_rates()
 
     def _judge_rates(self) -> None:
-        now, half = self.residual_norm(), self._review // 2
-        if not self._mixes and bool(
-            (now <= self._options.rate**half * self._then).all()
-        ):  # the common case: all is well
-            self._then, self._review = now, 2 * self._review
-            return
-        rate = (now / self._then) ** (1.0 / half)
-        useless = (self._plain_rate < 1.0) & ~(rate <= self._plain_rate**_SPEED_UP)
-        slow = (self._plain_rate == torch.inf) & (rate > self._options.rate)
-        self._plain_rate = torch.where(slow, rate, self._plain_rate)
-        self._accelerated = (self._accelerated & ~useless) | slow
-        self._then, self._review = now, 2 * self._review
-        mixes = bool(self._accelerated.any())
+        now, steps = self._least if self._mixes else self.residual_norm(), self._steps
+        relative = (torch.stack((self._then, now)) / self.norm(self.image)).nan_to_num_(nan=0.0, posinf=0.0)
+        before, after = relative.amax(1).tolist()
+        rate = (after / before) ** (1.0 / (steps - self._since)) if before > 0.0 else 0.0
+        if self._mixes:
+            self._mixed_rate = rate
+        else:
+            self._plain_rate = rate
+        plain = self._plain_rate
+        mixes = plain >= 1.0 or (self._trials > 0 and self._mixed_rate <= plain**self._dear and plain > self._slow)
+        self._then, self._since, self._review = now, steps, 2 * steps
+        if not mixes and not self._mixes and self._trials < _TRIALS and plain > self._slow ** (0.5**self._trials):
+            mixes, self._review = True, steps + (_FIRST_REVIEW << self._trials)
+            self._trials += 1
         if mixes and not self._mixes:
             self._begin_mixing()
         self._mixes = mixes
@@ -90,7 +100,8 @@ class _AdaptiveIteration(AndersonIteration):
     def _begin_mixing(self) -> None:
         point, image, size = self.point, self.image, self.residual_norm()
         AndersonIteration.__init__(self, self.problem, self.guarantee, image, Anderson(self._options.memory))
-        self.rowwise = (*AndersonIteration.rowwise, "_then", "_accelerated", "_plain_rate")
+        self.rowwise = (*AndersonIteration.rowwise, "_then", "_least")
+        self._least = size
         self.point, self._size, self._reference, self._taken = point, size, size, 1
         self._residual = self._kept_residual = (image - point).reshape(self._residual.shape)
         self.algorithm = "Picard, then Anderson"
@@ -98,11 +109,3 @@ class _AdaptiveIteration(AndersonIteration):
     @override
     def residual_norm(self) -> Tensor:
         return super().residual_norm() if self._mixes else self.norm(self.image - self.point)
-
-    @override
-    def _accepts(self, size: Tensor) -> Tensor:
-        return super()._accepts(size) | ~self._accelerated
-
-    @override
-    def _weights(self, residual: Tensor) -> Tensor:
-        return super()._weights(residual) * self._accelerated[:, None, None]

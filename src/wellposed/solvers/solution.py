@@ -88,8 +88,8 @@ class Report:
         residual: ‖f(z) − z‖₂ at the last accepted point.
         steps: iterations that led to this sample's value, or until it failed.
         error_bound: rigorous bound on ‖value − z*‖₂, or None where no guarantee is known.
-        algorithm: what ran: the name of the solver, and of `Adaptive` what it came to, "Picard" where that was enough for
-            every sample and "Picard, then Anderson" where some were accelerated.
+        algorithm: what ran: the name of the solver, and of `Adaptive` what it came to, "Picard" where that was enough and
+            "Picard, then Anderson" where acceleration was tried.
     """
 
     status_codes: Tensor

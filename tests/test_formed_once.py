@@ -1,0 +1,143 @@
+"""W is formed once for its numbers in evaluations without a graph, whatever changes them and whoever gets hold of it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import wellposed as wp
+from wellposed import testing
+from wellposed.constraints.monotone import Monotone
+
+LAYERS = {
+    "MonDEQ": lambda: wp.MonDEQ(5, 9, m=0.5),
+    "LBEN": lambda: wp.LBEN(5, 9),
+    "LBEN, bounded": lambda: wp.LBEN(5, 9, gamma=2.0, out_features=3),
+    "LBEN, with feedthrough": lambda: wp.LBEN(5, 9, gamma=2.0, out_features=3, feedthrough=True),
+    "NEMON": lambda: wp.NEMON(5, 9),
+}
+
+
+@pytest.fixture(params=LAYERS, ids=str)
+def layer(request):
+    return LAYERS[request.param]().eval()
+
+
+def formed(layer, monkeypatch):
+    """How many times the layer has formed W since, as a list that grows."""
+    times = []
+    real = type(layer)._form
+
+    def counted(self):
+        times.append(self)
+        return real(self)
+
+    monkeypatch.setattr(type(layer), "_form", counted)
+    return times
+
+
+def fresh(layer, x):
+    """The value of a copy, which has formed nothing yet."""
+    with torch.no_grad():
+        return copy.deepcopy(layer)(x)
+
+
+@torch.no_grad()
+def test_evaluations_form_it_once(layer, monkeypatch):
+    x, times = testing.rand(4, 5), formed(layer, monkeypatch)
+    first = layer(x)
+    for _ in range(3):
+        assert torch.equal(layer(x), first)
+        layer.solve(x)
+    assert len(times) == 1
+
+
+CHANGES = {
+    "in place": lambda part, noise: part.add_(noise),
+    "through .data": lambda part, noise: part.data.add_(noise),
+    "through numpy": lambda part, noise: part.detach().numpy().__iadd__(noise.numpy()),
+    "by a new tensor": lambda part, noise: setattr(part, "data", part.data + noise),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@torch.no_grad()
+def test_every_change_of_a_parameter_is_seen(layer, change):
+    x = testing.rand(4, 5)
+    for name, part in layer.named_parameters():
+        if name.endswith("log_gamma") and not part.requires_grad:
+            continue
+        before = layer(x)
+        change(part, 0.1 * testing.randn(*part.shape))
+        assert torch.equal(layer(x), fresh(layer, x)), name
+        assert not torch.equal(layer(x), before), name
+
+
+@torch.no_grad()
+def test_settings_state_dicts_and_dtypes_are_seen():
+    layer, x = wp.MonDEQ(5, 9, m=0.5).eval(), testing.rand(4, 5)
+    before = layer(x)
+    layer.constraint.m = 2.0
+    assert torch.equal(layer(x), fresh(layer, x)) and not torch.equal(layer(x), before)
+    other = wp.MonDEQ(5, 9, m=0.7).eval()
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), other(x))
+    assert torch.equal(layer.double()(x.double()), copy.deepcopy(other).double()(x.double()))
+    bounded = wp.LBEN(5, 9, gamma=2.0, out_features=3).eval()
+    bounded(x)
+    bounded.set_gamma(0.5)
+    assert torch.equal(bounded(x), fresh(bounded, x))
+
+
+@torch.no_grad()
+def test_writing_to_what_was_handed_out_changes_nothing(layer):
+    x = testing.rand(4, 5)
+    before = layer(x)
+    layer.operator().dense().zero_()
+    for tensor in layer.materialise()[0].tensors:
+        tensor.zero_()
+    assert torch.equal(layer(x), before)
+
+
+def test_gradients_are_those_of_what_was_formed_before(layer):
+    x = testing.rand(4, 5)
+    with torch.inference_mode():
+        layer(x)
+    with torch.no_grad():
+        layer(x)
+    other = copy.deepcopy(layer)
+    for either in (layer, other):
+        either(x).square().sum().backward()
+    for name, part in layer.named_parameters():
+        torch.testing.assert_close(part.grad, other.get_parameter(name).grad, msg=name)
+
+
+def test_a_constraint_of_ones_own_is_formed_at_every_evaluation():
+    class Shifted(Monotone):
+        shift = 0.0
+
+        def materialise(self):
+            operator, guarantee = super().materialise()
+            matrix = operator.dense() - self.shift * torch.eye(self.state_features)
+            return type(operator)(matrix), guarantee
+
+    constraint, x = Shifted(9, 0.5), testing.rand(4, 5)
+    layer = wp.Equilibrium(torch.nn.Linear(5, 9), constraint).eval()
+    with torch.no_grad():
+        before = layer(x)
+        constraint.shift = 3.0
+        after = layer(x)
+    assert not torch.equal(before, after) and torch.equal(after, fresh(layer, x))
+
+
+@torch.no_grad()
+def test_a_method_that_was_replaced_is_called(monkeypatch):
+    layer, x = wp.MonDEQ(5, 9, m=0.5).eval(), testing.rand(4, 5)
+    before, other = layer(x), wp.MonDEQ(5, 9, m=0.5)
+    for owner, name in ((layer.constraint, "materialise"), (layer, "materialise")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, other.materialise)
+            assert not torch.equal(layer(x), before)
+    assert torch.equal(layer(x), before)
