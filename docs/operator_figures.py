@@ -28,7 +28,8 @@ def draw_kernel(axes: Any, kernel: Tensor, title: str) -> None:
     axes.imshow(taps, cmap="RdBu", vmin=-reach, vmax=reach)
     for row in range(taps.shape[0]):
         for column in range(taps.shape[1]):
-            axes.text(column, row, f"{taps[row, column]:.2f}", ha="center", va="center", fontsize=8)
+            colour = "white" if abs(taps[row, column]) > 0.6 * reach else "black"
+            axes.text(column, row, f"{taps[row, column]:.2f}", ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(title, fontsize=10)

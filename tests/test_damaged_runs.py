@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -15,7 +16,7 @@ from wellposed.cli.main import run
 from wellposed.errors import CheckpointError
 from wellposed.experiments.image_verdicts import Outcome
 from wellposed.experiments.verdict_journal import VerdictJournal
-from wellposed.reproduction.cell import Cell, Workspace, read_result, record_of, record_path
+from wellposed.reproduction.cell import Cell, Workspace, read_record, read_result, record_of, record_path
 from wellposed.reproduction.networks import epochs_of
 from wellposed.training.checkpoint import read_weights
 from wellposed.training.config import TrainConfig, read_config, write_config
@@ -117,6 +118,29 @@ def test_every_damage_of_every_file_of_a_run(file, kind, digits, own, tmp_path, 
     if kind in kinds_for(file):
         folder = own if file in OWN_READERS else digits
         check_damage(folder, file, kind, (READERS | OWN_READERS)[file], tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("certified.json", {"radii": {"sqrt2": [0.1] * 4}}, "radii lack those of 'paper'"),
+        ("certified.json", {"lower_bound": 1e6}, "contradiction"),
+        ("certified.json", {"radii": None}, "radii=None"),
+        ("attacked.json", {"distances": "x"}, "corrupt"),
+        ("environment.json", {"files": None}, "train again"),
+        ("verified-2.json", {"norm": "x"}, "norm='x'"),
+    ],
+)
+def test_results_of_runs_without_a_digest_tell_what_is_wrong(file, change, says, digits, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(digits, folder)
+    content = {**json.loads((folder / file).read_text()), **change}
+    content.pop("sha256")
+    write_anew(folder / file, json.dumps(content).encode())
+    capsys.readouterr()
+    assert run(["report", str(folder), "--eps", "0.1"]) != 0
+    said = capsys.readouterr().err
+    assert file in said and says in said and " again" in said
 
 
 def test_own_data_that_changed_since_the_training_are_refused(own, capsys):
@@ -223,12 +247,63 @@ def test_a_damaged_record_of_a_recipe_is_named(kind, tmp_path):
         record_of(workspace, cell)
 
 
+RECORD = {
+    "task": "a", "settings": {"n": 1}, "measured": {"b": {"c": 1.0}},
+    "circumstances": {"cpu_hours": 0.1, "date": "2026-01-01", "commit": "0", "threads": 1, "processor": "p"},
+}  # fmt: skip
+RECORD_DAMAGE = {
+    **{f"no {name}": ({key: value for key, value in RECORD.items() if key != name}, name) for name in RECORD},
+    **{
+        f"no {name}": (
+            {**RECORD, "circumstances": {k: v for k, v in RECORD["circumstances"].items() if k != name}},
+            name,
+        )
+        for name in RECORD["circumstances"]
+    },
+    **{f"{name} a list": ({**RECORD, name: [1]}, name) for name in RECORD},
+    "a word for hours": ({**RECORD, "circumstances": {**RECORD["circumstances"], "cpu_hours": "x"}}, "cpu_hours"),
+    "more": ({**RECORD, "other": 1}, "other"), "a list": ([RECORD], "no dictionary"), "a number": (3, "no dictionary"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RECORD_DAMAGE)
+def test_records_without_a_digest_tell_what_they_lack(kind, tmp_path):
+    content, lacks = RECORD_DAMAGE[kind]
+    for path, read in ((tmp_path / "result.json", read_result), (tmp_path / "record.json", read_record)):
+        write_anew(path, json.dumps({"records": [content]} if read is read_result else content).encode())
+        with pytest.raises(CheckpointError) as caught:
+            read(path)
+        said = str(caught.value)
+        assert path.name in said and lacks in said and " again" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"3", b'{"records": {}}', b'{"records": null}', b'{"records": [{']
+)
+def test_results_that_are_none_are_named(content, tmp_path):
+    write_anew(tmp_path / "result.json", content)
+    with pytest.raises(CheckpointError, match=r"result\.json.*run its recipe again"):
+        read_result(tmp_path / "result.json")
+
+
+def test_what_measurements_lack_is_told_when_it_is_asked_for(tmp_path):
+    write_anew(tmp_path / "result.json", json.dumps({"records": [RECORD]}).encode())
+    (found,) = read_result(tmp_path / "result.json")
+    assert found.measured == RECORD["measured"] and found.measured["b"]["c"] == 1.0
+    for of, name, place in (
+        (found.measured, "x", "measured"), (found.measured["b"], "y", "measured, b"), (found.settings, "z", "settings"),
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError, match=rf"result\.json: damaged, record 1, {place} lacks '{name}'; run its"):
+            of[name]
+    plain = dataclasses.asdict(found)
+    with pytest.raises(KeyError):
+        plain["measured"]["x"]
+
+
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damaged_results_of_recipes_are_named(kind, tmp_path):
     write_json(tmp_path / "epochs.json", {"epochs": [{"accuracy": 1.0}]}, indent=1)
-    write_json(
-        tmp_path / "recipe.json", {"recipe": "x", "records": [{"task": "a", "settings": {}, "measured": {}}]}, indent=1
-    )
+    write_json(tmp_path / "recipe.json", {"recipe": "x", "records": [RECORD]}, indent=1)
     assert epochs_of(tmp_path) == [{"accuracy": 1.0}] and read_result(tmp_path / "recipe.json")[0].task == "a"
     for file, read in (("epochs.json", epochs_of), ("recipe.json", lambda folder: read_result(folder / "recipe.json"))):
         damage(tmp_path / file, kind)

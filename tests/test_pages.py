@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +24,7 @@ from test_own_data import wine
 from wellposed.cli.main import run
 from wellposed.data import load_images
 from wellposed.experiments.adversarial import pairs
-from wellposed.experiments.comparison import _panel
+from wellposed.experiments.comparison import _panel, names_of
 from wellposed.experiments.conclusions import conclusions, conclusions_on_estimates
 from wellposed.experiments.iterations import certified_errors
 from wellposed.experiments.plots import panels, training
@@ -335,6 +336,45 @@ def test_the_page_of_several_runs_has_the_terminals_table(finished, tmp_path, ca
     assert f"wellposed compare {finished} {other}" in page.text and "different things" not in page.text
     for part in ("aria-sort", 'createElement("button")', "tabindex"):  # sorted by mouse and keys
         assert part in content
+
+
+def test_runs_are_told_apart_by_as_many_folders_as_it_takes():
+    told = {
+        ("a/run", "b/run"): ["a/run", "b/run"], ("a/run", "b/other"): ["run", "other"],
+        ("a/x/run", "b/x/run", "run"): ["a/x/run", "b/x/run", f"{Path.cwd().name}/run"],
+        ("/run", "/a/run", "/a/run"): ["/run", "a/run", "a/run"], ("a/../b/run", "run/."): ["b/run", f"{Path.cwd().name}/run"],
+    }  # fmt: skip
+    assert [names_of(runs) for runs in told] == list(told.values())
+
+
+def test_runs_of_one_name_are_told_apart_everywhere(finished, tmp_path, capsys):
+    first, second = tmp_path / "first" / "run", tmp_path / "second" / "run"
+    for folder in (first, second):
+        shutil.copytree(finished, folder)
+    out = tmp_path / "out"
+    shown = output_of(capsys, "compare", first, second, "--eps", "0.1", "--out", out).out.splitlines()
+    names = ["first/run", "second/run"]
+    assert [line.split()[0] for line in shown[1:3]] == names
+    content = (out / "compare.html").read_text(encoding="utf-8")
+    page = Page(content)
+    assert [row[0] for row in page.tables[0][1:]] == names
+    assert all(name in image["alt"] for name in names for image in page.images)
+    for name in names:  # the legend, the title of its table, the provenance
+        assert f"</span> {name}" in content and f"<h2>{name}</h2>" in content and f"<dt>{name}</dt>" in content
+    assert all(f"<!-- {name} -->" in (out / "compare.svg").read_text(encoding="utf-8") for name in names)
+
+
+def test_runs_by_regression_of_one_name_are_told_apart(tmp_path, capsys):
+    run = tmp_path / "first" / "run"
+    output_of(capsys, "train", "nemon", "--data", "function-estimation", "--out", run, *ONCE)
+    output_of(capsys, "certify", run)
+    shutil.copytree(run, tmp_path / "second" / "run")
+    out = tmp_path / "out"
+    shown = output_of(capsys, "compare", run, tmp_path / "second" / "run", "--out", out).out.splitlines()
+    assert [line.split()[0] for line in shown[1:3]] == ["first/run", "second/run"]
+    content = (out / "compare.html").read_text(encoding="utf-8")
+    assert [row[0] for row in Page(content).tables[0][1:]] == ["first/run", "second/run"]
+    assert "<dt>second/run</dt>" in content
 
 
 def test_radii_of_different_units_are_told(finished, tmp_path, capsys):

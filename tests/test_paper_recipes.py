@@ -187,7 +187,18 @@ def test_table_1_is_what_the_folds_give_by_hand():
     differences = {(row.name.split()[0], row.setting): row for row in paired.quantities}
     row = differences["ignn-orthogonal", "best per fold"]  # −10 and −30
     assert row.mean == pytest.approx(-20.0) and "standard error 10.0" in row.remark
-    assert list(figure.series[0].y) == [55.0, 70.0, 80.0] and list(figure.series[-1].y) == [60.0, 60.0]
+    assert list(figure.series[0].y) == [55.0, 70.0, 80.0] and list(figure.series[3].y) == [60.0, 60.0]
+    marks = {(each.label, each.published): (list(each.x), list(each.y)) for each in figure.series[4:]}
+    assert marks["ignn, best per fold", False] == ([3.0], [pytest.approx(BY_HAND["ignn"][0], abs=1e-4)])
+    assert marks["ignn, best per fold", True] == ([3.0], [SETS[0].published[0]]) and len(marks) == 5
+    for said in (absolute.title, paired.title, figure.sentence):
+        assert "one seed (0)" in said and "seeds" not in said.replace("one seed", "")
+    assert "± in remarks is over folds" in absolute.title
+    more = [
+        dataclasses.replace(record, settings={**record.settings, "config": {**record.settings["config"], "seed": seed}})
+        for record in records for seed in (0, 2)
+    ]  # fmt: skip
+    assert all("seeds 0, 2" in said for said in (part.title for part in graphs.accuracies(SETS[0], more)[:2]))
 
 
 def test_summaries_of_folds_name_the_larger_class():

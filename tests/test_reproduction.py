@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from wellposed.cli.main import run as command
-from wellposed.errors import CheckpointError, InputError
+from wellposed.errors import CertificateError, CheckpointError, InputError
 from wellposed.experiments.spreading import spread
 from wellposed.reproduction import pages
-from wellposed.reproduction.cell import Cell, Record, Workspace, record_of, record_path
+from wellposed.reproduction.cell import Cell, Record, Workspace, blaming, record_of, record_path
 from wellposed.reproduction.collection import PAPERS, RECIPES, recipes_of
 from wellposed.reproduction.networks import settings_of
 from wellposed.reproduction.other_trainings import Explained, Trial, explanation, table_of, training_of
@@ -120,7 +120,9 @@ def test_a_record_of_another_measurement_is_named(tmp_path):
     record_path(workspace, Cell(measured, {"item": 2})).write_bytes(path.read_bytes())
     with pytest.raises(CheckpointError, match="another measurement"):
         record_of(workspace, Cell(measured, {"item": 2}))
-    path.write_text(json.dumps({"task": "measured", "settings": {"item": 3}, "measured": {"value": 0.001}}))
+    changed = {**json.loads(path.read_text()), "settings": {"item": 3}, "measured": {"value": 0.001}}
+    del changed["sha256"]
+    path.write_text(json.dumps(changed))
     with pytest.raises(CheckpointError, match="another measurement"):
         record_of(workspace, cell)
 
@@ -196,6 +198,61 @@ def test_a_page_is_made_of_records_alone(tmp_path, monkeypatch):
     text = pages.page("monotone", tmp_path, "figures").split("## Figure 0")[1]
     assert "| all | half | 2 (Table 9) | 1 ± 0.5 | 3 | better |" in text.replace("not reached", "better")
     assert "![Halves grow.](figures/own.svg)" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda record: record["measured"].pop("value"), "record 2, measured lacks 'value'"),
+        (lambda record: record["settings"].clear(), ""),  # of which the view asks nothing
+        (lambda record: record["measured"].update(value="x"), "unusable values"),
+        (lambda record: record["measured"].update(value=None), "unusable values"),
+        (lambda record: record.update(measured=[]), "record 2"),
+        (lambda record: record["circumstances"].pop("date"), "record 2, circumstances lacks 'date'"),
+    ],
+)
+def test_a_page_names_the_file_and_what_it_lacks(change, says, tmp_path, monkeypatch):
+    own = recipe()
+    monkeypatch.setitem(RECIPES, "own", own)
+    run_recipe(own, Workspace(tmp_path, None), quick=False)
+    path = result_path(tmp_path, own, quick=False)
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    change(content["records"][1])
+    path.write_text(json.dumps(content))
+    if not says:
+        assert "## Figure 0" in pages.page("monotone", tmp_path, "figures")
+        return
+    with pytest.raises(CheckpointError) as caught:
+        pages.page("monotone", tmp_path, "figures")
+    said = str(caught.value)
+    assert str(path) in said and says in said and " again" in said and "\n" not in said
+    if "unusable" in said:
+        with pytest.raises(CheckpointError, match=r"own\.json"):
+            pages.write_pages(tmp_path, tmp_path / "docs")
+
+
+def test_the_command_names_a_record_and_what_it_lacks(tmp_path, monkeypatch, capsys):
+    own = recipe()
+    monkeypatch.setitem(RECIPES, "own", own)
+    arguments = ["reproduce", "own", "--out", str(tmp_path)]
+    assert command(arguments) == 0
+    path = record_path(Workspace(tmp_path, None), own.cells(False)[2])
+    for measured_, says in (
+        ({}, f"{path}: damaged, the record, measured lacks 'value'; delete it"),
+        ({"value": []}, "own.json"),
+    ):
+        content = json.loads(path.read_text())
+        content.pop("sha256", None)
+        path.write_text(json.dumps({**content, "measured": measured_}))
+        assert command(arguments) != 0
+        said = capsys.readouterr().err
+        assert says in said and "Traceback" not in said
+
+
+def test_contradictions_name_the_file(tmp_path):
+    with pytest.raises(CertificateError, match=r"^own\.json: contradicted$"), blaming(Path("own.json"), "run it again"):
+        raise CertificateError("contradicted")
 
 
 def trained_otherwise(workspace: Workspace, *, config: dict[str, float]) -> dict[str, float]:

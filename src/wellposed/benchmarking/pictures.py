@@ -7,6 +7,7 @@ from typing import Any
 
 from wellposed.benchmarking.row import Record, Row
 from wellposed.errors import require
+from wellposed.experiments.ticks import plain_ticks
 
 COLOURS = ("#1f5f99", "#b5423c", "#5b8db8", "#c98a3d", "#6b7d5c")
 SENTENCE = (
@@ -54,9 +55,7 @@ def _ratios(plt: Any, rows: list[Row]) -> Any:
             axes.plot(row.ratio, height, "o", color=colour, markersize=4, markerfacecolor=fill)
     axes.axvline(1.0, color="#9aa5b1", linewidth=1)
     axes.set(xscale="log", xlabel="our time over the rival's", yticks=range(len(cases)), yticklabels=cases)
-    axes.xaxis.set_major_locator(plt.matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(plt.matplotlib.ticker.NullFormatter())
+    plain_ticks(axes.xaxis)
     axes.set_ylim(len(cases) - 0.5, -0.5)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

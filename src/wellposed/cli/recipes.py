@@ -48,7 +48,7 @@ def recipes(arguments: list[str]) -> int:
     if options.list:
         rows = [_row(recipe) for recipe in RECIPES.values()]
         return show(rows, _listing(rows), options)
-    from wellposed.reproduction.cell import Workspace
+    from wellposed.reproduction.cell import Workspace, blaming
     from wellposed.reproduction.pages import as_text, title_of
     from wellposed.reproduction.pictures import draw
     from wellposed.reproduction.recipe import result_path
@@ -67,15 +67,16 @@ def recipes(arguments: list[str]) -> int:
                 recipe, workspace, quick=options.quick, jobs=options.jobs, ray=options.ray, measured=options.measured,
                 done=done,
             )  # fmt: skip
-        for figure in figures_of(recipe.view(records)):
-            folder = options.out / ("figures-quick" if options.quick else "figures")
-            draw(figure, folder, title_of(recipe, records, options.quick), compare=not options.quick)
         results[recipe.name] = [dataclasses.asdict(record) for record in records]
-        texts.append(
-            f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n"
-            f"{as_text(recipe, records, quick=options.quick)}\n\n"
-            f"{result_path(options.out, recipe, quick=options.quick)}"
-        )
+        path = result_path(options.out, recipe, quick=options.quick)
+        with blaming(path, f"delete its measurements in {options.out / 'cells'} and run it again"):
+            for figure in figures_of(recipe.view(records)):
+                folder = options.out / ("figures-quick" if options.quick else "figures")
+                draw(figure, folder, title_of(recipe, records, options.quick), compare=not options.quick)
+            texts.append(
+                f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n"
+                f"{as_text(recipe, records, quick=options.quick)}\n\n{path}"
+            )
     return show(results, "\n\n\n".join(texts), options)
 
 

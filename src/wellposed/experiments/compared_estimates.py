@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wellposed.experiments.comparison import Facts, fact_cells, facts_of, labelled, page_of, warnings_on
+from wellposed.experiments.comparison import Facts, fact_cells, facts_of, labelled, names_of, page_of, warnings_on
 from wellposed.experiments.provenance import trained
 from wellposed.experiments.regression import SLOPE_UNITS, Estimate, as_text, error_cells, read_estimate, remarks_on
 from wellposed.experiments.tables import bounds
@@ -55,19 +55,27 @@ def compared_estimate(run: Path, data_root: Path | None, own_data: str | None = 
     return ComparedEstimate(run, read_estimate(run), about_run(run).units, facts_of(run, data_root, own_data))
 
 
-def cells_of(entry: ComparedEstimate) -> list[str]:
-    """A row of the table; a dash for what is not known."""
+def cells_of(entry: ComparedEstimate, name: str) -> list[str]:
+    """A row of the table: the run's name, and a dash for what is not known."""
     samples, error, mean = error_cells(entry.estimate)
     slopes = bounds(entry.estimate.lower_bound, entry.estimate.slope)
-    return [entry.run.name, error, mean, *slopes, *fact_cells(entry.facts), samples, "; ".join(entry.remarks)]
+    return [name, error, mean, *slopes, *fact_cells(entry.facts), samples, "; ".join(entry.remarks)]
 
 
 def estimates_text(entries: Sequence[ComparedEstimate]) -> str:
     """The table as aligned text, what its columns are, and a line about every run."""
-    lines = labelled([_HEADER, *map(cells_of, entries)])
+    lines = labelled([_HEADER, *_rows(entries)])
     return "\n".join(
         [lines, _caption(), *warnings_of(entries), "", *(as_text(entry.run, entry.estimate) for entry in entries)]
     )
+
+
+def _names(entries: Sequence[ComparedEstimate]) -> list[str]:
+    return names_of([entry.run for entry in entries])
+
+
+def _rows(entries: Sequence[ComparedEstimate]) -> list[list[str]]:
+    return list(map(cells_of, entries, _names(entries)))
 
 
 def _caption() -> str:
@@ -76,9 +84,11 @@ def _caption() -> str:
 
 def warnings_of(entries: Sequence[ComparedEstimate]) -> list[str]:
     """What a reader of a comparison must know first: runs that learned nothing, other data, inputs of different units."""
-    return warnings_on(
-        [(entry.run.name, entry.estimate.warning, entry.units, entry.facts) for entry in entries], "slope"
-    )
+    said = [
+        (name, entry.estimate.warning, entry.units, entry.facts)
+        for entry, name in zip(entries, _names(entries), strict=True)
+    ]
+    return warnings_on(said, "slope")
 
 
 def write_estimates(entries: Sequence[ComparedEstimate], folder: Path, command: Sequence[str] = ()) -> Path:
@@ -95,7 +105,8 @@ def write_estimates(entries: Sequence[ComparedEstimate], folder: Path, command: 
     Raises:
         CheckpointError: the folder cannot be written.
     """
+    provenance = [(name, trained(entry.run)) for entry, name in zip(entries, _names(entries), strict=True)]
     return page_of(
-        folder, command, [(entry.run.name, trained(entry.run)) for entry in entries], warnings=warnings_of(entries),
-        caption=_caption(), header=_HEADER, cells=[cells_of(entry) for entry in entries], radii=False,
+        folder, command, provenance, warnings=warnings_of(entries), caption=_caption(), header=_HEADER, cells=_rows(entries),
+        radii=False,
     )  # fmt: skip

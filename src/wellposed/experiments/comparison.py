@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,13 +114,25 @@ def compared(run: Path, radii: Sequence[float], data_root: Path | None, own_data
     return Compared(summarise(run, radii), facts_of(run, data_root, own_data))
 
 
-def cells_of(entry: Compared, radius: float) -> list[str]:
-    """A row of the table, see `header_of`: accuracies in %, a dash for what is not known."""
+def names_of(runs: Sequence[Path | str]) -> list[str]:
+    """What a table of several runs calls each: the name of its folder, after as many folders as tell it from all others."""
+    parts = [Path(os.path.abspath(run)).parts for run in runs]
+    return [str(Path(*own[-_telling(own, parts) :])) for own in parts]
+
+
+def _telling(own: tuple[str, ...], all_: Sequence[tuple[str, ...]]) -> int:
+    """How many of the last parts of a path no other path has."""
+    others = [parts for parts in all_ if parts != own]
+    return next((n for n in range(1, len(own)) if all(parts[-n:] != own[-n:] for parts in others)), len(own))
+
+
+def cells_of(entry: Compared, radius: float, name: str) -> list[str]:
+    """A row of the table, see `header_of`: the run's name, accuracies in %, a dash for what is not known."""
     row = entry.at(radius)
     shares = [percent(value) for value in (row.clean, row.certified, row.attacked)]
     summary = entry.summary
     inputs = f"{summary.samples} {summary.inputs}"
-    return [Path(summary.run).name, *shares, *fact_cells(entry.facts), inputs, "; ".join(summary.remarks)]
+    return [name, *shares, *fact_cells(entry.facts), inputs, "; ".join(summary.remarks)]
 
 
 def header_of(radius: float) -> list[str]:
@@ -132,8 +145,16 @@ def header_of(radius: float) -> list[str]:
 
 def as_text(entries: Sequence[Compared], radius: float) -> str:
     """The table as aligned text, and what a reader must know first."""
-    rows = [header_of(radius), *(cells_of(entry, radius) for entry in entries)]
+    rows = [header_of(radius), *_rows(entries, radius)]
     return "\n".join([labelled(rows), *warnings_of(entries)])
+
+
+def _names(entries: Sequence[Compared]) -> list[str]:
+    return names_of([entry.summary.run for entry in entries])
+
+
+def _rows(entries: Sequence[Compared], radius: float) -> list[list[str]]:
+    return [cells_of(entry, radius, name) for entry, name in zip(entries, _names(entries), strict=True)]
 
 
 def labelled(rows: Sequence[Sequence[str]]) -> str:
@@ -155,7 +176,8 @@ def labelled(rows: Sequence[Sequence[str]]) -> str:
 def warnings_of(entries: Sequence[Compared]) -> list[str]:
     """What a reader of a comparison must know first: runs that learned nothing, other data, radii of different units."""
     said = [
-        (Path(entry.summary.run).name, entry.summary.warning, entry.summary.units, entry.facts) for entry in entries
+        (name, entry.summary.warning, entry.summary.units, entry.facts)
+        for entry, name in zip(entries, _names(entries), strict=True)
     ]
     return warnings_on(said, "radius")
 
@@ -198,18 +220,18 @@ def write_comparison(entries: Sequence[Compared], radius: float, folder: Path, c
         CheckpointError: the folder cannot be written.
     """
     make_folder(folder)
-    runs = [Path(entry.summary.run) for entry in entries]
+    names = _names(entries)
     return page_of(
         folder,
         command,
-        [(run.name, trained(run)) for run in runs],
+        [(name, trained(Path(entry.summary.run))) for entry, name in zip(entries, names, strict=True)],
         warnings=warnings_of(entries),
         caption=f"accuracies in %, certified and attacked ones at the Euclidean radius {radius:g}",
         header=header_of(radius),
-        cells=[cells_of(entry, radius) for entry in entries],
-        legend=[(run.name, *_colour_and_glyph(place)) for place, run in enumerate(runs)],
+        cells=_rows(entries, radius),
+        legend=[(name, *_colour_and_glyph(place)) for place, name in enumerate(names)],
         pictures=_draw(entries, radius, folder),
-        runs=[_section(entry.summary) for entry in entries],
+        runs=[_section(entry.summary, name) for entry, name in zip(entries, names, strict=True)],
         radii=True,
     )
 
@@ -238,10 +260,10 @@ def page_of(folder: Path, command: Sequence[str], provenance: Sequence[tuple[str
     return page
 
 
-def _section(summary: Summary) -> dict[str, Any]:
+def _section(summary: Summary, name: str) -> dict[str, Any]:
     """All radii of one run, as the page shows them."""
     return {
-        "title": Path(summary.run).name, "header": header(summary), "caption": about_rows(summary), "columns": COLUMNS,
+        "title": name, "header": header(summary), "caption": about_rows(summary), "columns": COLUMNS,
         "cells": [cells(row) for row in summary.rows],
     }  # fmt: skip
 
@@ -283,8 +305,8 @@ def _picture(entries: Sequence[Compared], radius: float, place: int) -> Picture:
     figure.savefig(content, format="svg", metadata={"Date": None})
     label, _, number = _AXES[place]
     said = [
-        f"{Path(entry.summary.run).name} {percent(row.certified)} % certified and {percent(row.attacked)} % attacked at {x:.4g}"
-        for entry in entries
+        f"{name} {percent(row.certified)} % certified and {percent(row.attacked)} % attacked at {x:.4g}"
+        for entry, name in zip(entries, _names(entries), strict=True)
         if (x := number(entry, row := entry.at(radius))) is not None
     ]
     title = f"Accuracy at radius {radius:g} over {label}"
@@ -293,7 +315,9 @@ def _picture(entries: Sequence[Compared], radius: float, place: int) -> Picture:
 
 def _panel(axes: Any, entries: Sequence[Compared], radius: float, place: int) -> None:
     label, logarithmic, number = _AXES[place]
-    for run, entry in enumerate(entries):
+    for run, (entry, name) in enumerate(zip(entries, _names(entries), strict=True)):
+        colour, glyph = _colour_and_glyph(run)
+        axes.plot([], [], _MARKERS[glyph], color=colour, label=legible(name))
         _points(axes, entry, entry.at(radius), number, run)
     axes.set(xlabel=label, ylabel=f"accuracy at radius {radius:g}, %", ylim=(-3, 103))
     known = [x for entry in entries if (x := number(entry, entry.at(radius))) is not None]
@@ -314,7 +338,6 @@ def _points(axes: Any, entry: Compared, row: Row, number: Callable[[Compared, Ro
     known = [100 * value for value in (row.certified, row.attacked) if value is not None]
     colour, glyph = _colour_and_glyph(place)
     marker = _MARKERS[glyph]
-    axes.plot([], [], marker, color=colour, label=legible(Path(entry.summary.run).name))
     if x is None:
         return
     axes.plot([x] * len(known), known, "-", color=colour, linewidth=1)

@@ -15,7 +15,7 @@ from wellposed.data import Regression
 from wellposed.deployment.export import TOLERANCE
 from wellposed.errors import InputError, check, check_fields
 from wellposed.experiments.certificate_files import file_certificate
-from wellposed.experiments.results import in_norm, parsed
+from wellposed.experiments.results import NORMS, in_norm, parsed
 from wellposed.experiments.tables import between
 from wellposed.network import materialise
 from wellposed.numerics.norm import norm_named
@@ -65,6 +65,7 @@ class Estimate:
     def __post_init__(self) -> None:
         must_be_ordered(self.lower_bound, self.slope)
         check_fields(self, finite=False)
+        check(self.norm in NORMS, "norm", self.norm, f"must be one of {', '.join(NORMS)}")
 
     @property
     def warning(self) -> str:

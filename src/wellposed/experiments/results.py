@@ -238,12 +238,15 @@ def parsed(kind: type[_Result], path: Path, command: str, run: Path) -> _Result:
 
     Raises:
         CheckpointError: the file is missing, corrupt or about other weights.
+        CertificateError: it contradicts itself.
     """
     content = read_json(path, f"run `wellposed {command} {run}`")
     try:
         found = kind(**content)
     except (TypeError, InputError) as error:
         raise CheckpointError(f"{path}: corrupt ({error}); run `wellposed {command} {run}` again") from error
+    except CertificateError as error:
+        raise CertificateError(f"{path}: {error}") from error
     if found.weights_sha256 != file_digest(RunFolder(run).weights):
         read_weights(RunFolder(run).weights)  # which says so where they are damaged
         raise OtherWeightsError(

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wellposed.certificates.order import must_be_ordered
-from wellposed.errors import InputError
+from wellposed.errors import CheckpointError, InputError
 from wellposed.experiments.results import (
     NORMS,
     Attacked,
     Certified,
     check_consistency,
+    in_norm,
     is_certified,
     left_out,
     read_attacked,
@@ -21,6 +22,9 @@ from wellposed.experiments.results import (
 )
 from wellposed.numerics.shown import at_least, at_most
 from wellposed.training.about import about_run
+from wellposed.training.folder import RunFolder
+
+_RULE = "paper"  # whose radii every certificate has
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def summarise(run: Path, radii: Sequence[float], norm: str = "2") -> Summary:
         norm: of perturbations.
 
     Raises:
-        CheckpointError: the run is not certified yet.
+        CheckpointError: the run is not certified yet, or a file is corrupt.
         CertificateError: an attack broke a certificate.
     """
     attacked = read_attacked(run, norm)
@@ -104,6 +108,9 @@ def summarise(run: Path, radii: Sequence[float], norm: str = "2") -> Summary:
             str(run), count, about.inputs, wrong, None, None, rows, said, count, about.units, attacked.warning, norm
         )
     certified = read_certified(run, norm)
+    if _RULE not in certified.radii:
+        path = in_norm(RunFolder(run).certified, norm)
+        raise CheckpointError(f"{path}: corrupt (radii lack those of {_RULE!r}); run `wellposed certify {run}` again")
     samples = len(certified.best)
     if attacked is not None:
         check_consistency(certified, attacked)
@@ -136,7 +143,7 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
     return Row(
         radius,
         clean,
-        certified.accuracy(radius, "paper", samples),
+        certified.accuracy(radius, _RULE, samples),
         certified.accuracy(radius, None, samples),
         None if attacked is None else attacked.accuracy(radius),
     )

@@ -23,6 +23,8 @@ from wellposed.training.folder import RunFolder
 from wellposed.training.run import load_image_run
 from wellposed.verification import verifier_of
 
+_NORMS = {"2": "Euclidean balls", "inf": "ℓ∞ boxes within valid pixels"}  # with what is verified
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -46,6 +48,7 @@ class Verified:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check(self.norm in _NORMS, "norm", self.norm, f"must be one of {', '.join(_NORMS)}")
         counts = {len(row) for row in (*self.status, *self.methods)}
         fits = len(self.status) == len(self.methods) == len(self.radii) > 0 and len(counts) == 1
         check(fits, "status", len(self.status), "must have as many verdicts at every radius")
@@ -192,8 +195,7 @@ VERDICT_COLUMNS = ("radius", "certified", "at most", "open", "decided by")
 
 def about_verdicts(found: Verified) -> str:
     """What a table of verdicts is about."""
-    name = {"2": "Euclidean balls", "inf": "ℓ∞ boxes within valid pixels"}[found.norm]
-    samples = len(found.status[0])
+    name, samples = _NORMS[found.norm], len(found.status[0])
     return f"{name} around the first {samples} test images, accuracy in %, {found.seconds / samples:.2f} s per image"
 
 

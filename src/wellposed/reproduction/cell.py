@@ -6,14 +6,19 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from wellposed.errors import CheckpointError, check_fields
+from wellposed.errors import CertificateError, CheckpointError, InputError, WellposedError, check, check_fields
 from wellposed.training.environment import environment
 from wellposed.training.files import make_folder, read_json, write_json
+
+CIRCUMSTANCES = ("cpu_hours", "date", "commit", "threads", "processor")  # that pages tell
+# What unusable values raise where something is made of them.
+_OF_VALUES = TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,22 @@ def record_path(workspace: Workspace, cell: Cell) -> Path:
     return workspace.out / "cells" / f"{cell.name}.json"
 
 
+class Entries(dict[str, Any]):
+    """What a file says under names; asked for one that it lacks, it tells which file to mend.
+
+    Attributes:
+        place: the file, and where in it; empty of what no file says.
+        mend: what to do about it.
+    """
+
+    place = mend = ""
+
+    def __missing__(self, name: str) -> Any:
+        if not self.place:
+            raise KeyError(name)
+        raise CheckpointError(f"{self.place} lacks {name!r}; {self.mend}")
+
+
 def read_record(path: Path) -> Record | None:
     """The record in a file; None where there is none.
 
@@ -117,12 +138,9 @@ def read_record(path: Path) -> Record | None:
     """
     if not path.exists():
         return None
-    try:
-        record = Record(**read_json(path, "delete it and measure"))
-        check_fields(record)
-        return record
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); delete it to measure again") from error
+    return _record(
+        read_json(path, "delete it and measure"), f"{path}: damaged, the record", "delete it to measure again"
+    )
 
 
 def read_result(path: Path) -> list[Record]:
@@ -131,13 +149,75 @@ def read_result(path: Path) -> list[Record]:
     Raises:
         CheckpointError: the file is damaged.
     """
+    place, mend = f"{path}: damaged,", "run its recipe again"
+    records = _entries(read_json(path, "run its recipe"), f"{place} the result", mend)["records"]
+    if not isinstance(records, list):
+        raise CheckpointError(f"{place} its records are no list; {mend}")
+    return [_record(content, f"{place} record {number}", mend) for number, content in enumerate(records, 1)]
+
+
+@contextmanager
+def blaming(path: Path, mend: str) -> Iterator[None]:
+    """Name the file whose records something cannot be made of.
+
+    Args:
+        path: the file.
+        mend: what to do about it.
+
+    Raises:
+        CheckpointError: values are of the wrong kind, too few or too many.
+        CertificateError: they contradict each other.
+    """
     try:
-        records = [Record(**entry) for entry in read_json(path, "run its recipe")["records"]]
-        for record in records:
-            check_fields(record, finite=False)
-        return records
-    except (TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); run its recipe again") from error
+        yield
+    except CertificateError as error:
+        raise CertificateError(f"{path}: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{path}: damaged, a record lacks {error}; {mend}") from error
+    except InputError as error:
+        raise CheckpointError(f"{path}: damaged, a record has unusable values ({error}); {mend}") from error
+    except WellposedError:
+        raise
+    except _OF_VALUES as error:
+        raise CheckpointError(f"{path}: damaged, a record has unusable values ({error}); {mend}") from error
+
+
+def _record(content: Any, place: str, mend: str) -> Record:
+    """The record that entries of a file are.
+
+    Raises:
+        CheckpointError: something is missing, unknown or of the wrong type.
+    """
+    entries = _entries(content, place, mend)
+    names = [field.name for field in fields(Record)]
+    try:
+        record = Record(*(entries[name] for name in names))
+        check_fields(record)
+        check(set(entries) == set(names), "entries", list(entries), f"must be {', '.join(names)}")
+        hours, *_ = (record.circumstances[name] for name in CIRCUMSTANCES)
+        check(isinstance(hours, int | float), CIRCUMSTANCES[0], hours, "must be a number")
+    except InputError as error:
+        raise CheckpointError(f"{place} has unusable values ({error}); {mend}") from error
+    return record
+
+
+def _entries(content: Any, place: str, mend: str) -> Any:
+    """What JSON gave, whose dictionaries tell where names are missing.
+
+    Raises:
+        CheckpointError: it is no dictionary.
+    """
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{place} is no dictionary of entries; {mend}")
+    found = Entries({name: _within(value, f"{place}, {name}", mend) for name, value in content.items()})
+    found.place, found.mend = place, mend
+    return found
+
+
+def _within(content: Any, place: str, mend: str) -> Any:
+    if isinstance(content, list):
+        return [_within(entry, f"{place}, {number}", mend) for number, entry in enumerate(content, 1)]
+    return _entries(content, place, mend) if isinstance(content, dict) else content
 
 
 def _cpu_seconds() -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wellposed.reproduction.cell import Record, read_result
+from wellposed.reproduction.cell import Record, blaming, read_result
 from wellposed.reproduction.collection import PAPERS, Paper, recipes_of
 from wellposed.reproduction.other_trainings import Trial, explanation, trials_of
 from wellposed.reproduction.pictures import draw
@@ -52,8 +52,9 @@ def write_pages(folder: Path, docs: Path) -> None:
             found = result_of(recipe, folder)
             if found is None:
                 continue
-            for figure in figures_of(recipe.view(found[0])):
-                draw(figure, docs / "figures", title_of(recipe, *found), compare=not found[1])
+            with blaming(*_to_blame(recipe, folder, quick=found[1])):
+                for figure in figures_of(recipe.view(found[0])):
+                    draw(figure, docs / "figures", title_of(recipe, *found), compare=not found[1])
 
 
 def _introduction(paper: Paper) -> str:
@@ -118,17 +119,23 @@ def _part(recipe: Recipe, folder: Path, figures: str) -> str:
     if found is None:
         return f"{head}\n\n{_sentence(state_of(recipe, folder))}"
     records, quick = found
-    stand_in = _stand_in(recipe, records)
-    warning = (
-        f"**Of the {QUICK} run only, which is too small to compare with the paper.{stand_in}**"
-        if quick
-        else stand_in.strip()
-    )
-    beside = settings_beside(PAPERS[recipe.paper].settings, records)
-    said = [words for words in (warning, beside) if words]
-    view = recipe.view(records) if quick else explained(recipe, records, folder)
-    shown = as_markdown(view, figures, compare=not quick)
-    return "\n\n".join([head, *said, shown, _measured(records)])
+    with blaming(*_to_blame(recipe, folder, quick=quick)):
+        stand_in = _stand_in(recipe, records)
+        warning = (
+            f"**Of the {QUICK} run only, which is too small to compare with the paper.{stand_in}**"
+            if quick
+            else stand_in.strip()
+        )
+        beside = settings_beside(PAPERS[recipe.paper].settings, records)
+        said = [words for words in (warning, beside) if words]
+        view = recipe.view(records) if quick else explained(recipe, records, folder)
+        shown = as_markdown(view, figures, compare=not quick)
+        return "\n\n".join([head, *said, shown, _measured(records)])
+
+
+def _to_blame(recipe: Recipe, folder: Path, *, quick: bool) -> tuple[Path, str]:
+    """The file of a result, and how to mend it."""
+    return result_path(folder, recipe, quick=quick), f"run `{command_of(recipe, quick=quick)}` again"
 
 
 def explained(recipe: Recipe, records: Sequence[Record], folder: Path) -> View:
@@ -149,7 +156,8 @@ def _trials(other: Recipe, name: str, folder: Path) -> list[tuple[str, list[Tria
     figure = other.explains().get(name)
     if found is None or figure is None or found[1]:
         return []
-    return [(command_of(other, quick=False), trials_of(figure, found[0]))]
+    with blaming(*_to_blame(other, folder, quick=False)):
+        return [(command_of(other, quick=False), trials_of(figure, found[0]))]
 
 
 def _remarked(row: Quantity, trials: Sequence[tuple[str, list[Trial]]]) -> Quantity:

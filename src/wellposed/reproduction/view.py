@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -131,8 +131,9 @@ class Series:
         label: in the legend.
         x: abscissae.
         y: means.
-        spread: standard deviations, one per point; empty for none.
-        published: whether these are a paper's numbers, which are drawn as crosses.
+        spread: standard deviations, one per point; of what is published half of its range; empty for none.
+        published: whether these are a paper's numbers, which are drawn as hollow marks, or with a spread as a hollow band.
+        joined: whether a line goes through the points; else each is a mark of its own.
     """
 
     label: str
@@ -140,6 +141,20 @@ class Series:
     y: Sequence[float]
     spread: Sequence[float] = ()
     published: bool = False
+    joined: bool = True
+
+
+def published_points(label: str, known: Mapping[float, Published | None]) -> list[Series]:
+    """What a paper states of the curve of a label, by the abscissa; nothing where it states none."""
+    points = {x: published.value for x, published in known.items() if published is not None and published.upto is None}
+    return [Series(label, list(points), list(points.values()), published=True)] if points else []
+
+
+def published_range(label: str, x: Sequence[float], published: Published) -> Series:
+    """A range that a paper states for all abscissae of the curve of a label, or the precision of a single number."""
+    middle, half = (published.value + published.greatest) / 2, (published.greatest - published.value) / 2
+    ends = [min(x), max(x)]
+    return Series(label, ends, [middle] * 2, [half or published.tolerance] * 2, published=True)
 
 
 @dataclass(frozen=True)
@@ -154,6 +169,7 @@ class Figure:
         series: the curves.
         logarithmic: whether the ordinate is logarithmic.
         logarithmic_x: whether the abscissa is.
+        upto: greatest ordinate that is shown, of curves that go on beyond it, which the sentence says; None for all.
     """
 
     name: str
@@ -163,6 +179,7 @@ class Figure:
     series: Sequence[Series]
     logarithmic: bool = False
     logarithmic_x: bool = False
+    upto: float | None = None
 
     @property
     def figures(self) -> tuple[Figure, ...]:

@@ -142,6 +142,7 @@ def read_environment(path: Path) -> dict[str, Any]:
         not isinstance(content, dict)
         or set(content) - _ENVIRONMENT
         or not isinstance(content.get("seconds", 0.0), int | float)
+        or not isinstance(content.get("files", {}), dict)
     ):
         raise CheckpointError(f"{folder.environment}: corrupt (not what a run writes); train again")
     return content

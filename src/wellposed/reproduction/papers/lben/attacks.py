@@ -14,7 +14,10 @@ from wellposed.reproduction.view import Figure, Published, Quantity, Series, Tab
 DEVIATION = 0.3081  # that pixels of MNIST are divided by
 NORMALISED = (1.0, 2.0, 3.08, 5.01, 7.31, 10.0)  # radii per normalised pixel; the last four are the published ones
 KINDS = (0.2, 0.5, 1.0, 5.0, 0.0, MONDEQ)
-_ONE_STEP = "the published attack was on the last batch of test images alone"
+_ONE_STEP = (
+    "the published attack was on the last batch of test images alone, ours is on the first {}, after {} of the published 40 "
+    "epochs"
+)
 
 # Error in % under one gradient step at the last four radii.
 PUBLISHED: dict[str, tuple[float, float, float, float]] = {
@@ -60,14 +63,14 @@ def curves(records: Sequence[Record]) -> View:
             "not certified": [100.0 - value for value in _mean(group, "certified_of_attacked")],
         }
         for place, radius in enumerate(x):
-            known = _published(name, radius)
+            known = _published(name, radius, group[0])
             table += [
                 Quantity(name, f"error at {radius:.3g}, {kind}, %", [values[place]], "lower", known if not k else None)
                 for k, (kind, values) in enumerate(by_kind.items())
             ]
         searched += [Series(f"{name}, {kind}", x, by_kind[kind]) for kind in ("not certified", "projected gradients")]
         stepped.append(Series(name, x, by_kind["one gradient step"]))
-        shown = [(radius, found) for radius in x if (found := _published(name, radius)) is not None]
+        shown = [(radius, found) for radius in x if (found := _published(name, radius, group[0])) is not None]
         stepped.append(Series(name, [r for r, _ in shown], [p.value for _, p in shown], published=True))
     axes, images = "Euclidean radius, normalised pixels", records[0].settings["attack"]["images"]
     return [
@@ -92,8 +95,9 @@ def _mean(group: Sequence[Record], key: str) -> list[float]:
     return [sum(column) / len(column) for column in zip(*rows, strict=True)]
 
 
-def _published(name: str, radius: float) -> Published | None:
-    """The published error of a network under one step of a size."""
+def _published(name: str, radius: float, record: Record) -> Published | None:
+    """The published error of a network, one of whose records is given, under one step of a size."""
     errors = dict(zip(NORMALISED[-4:], PUBLISHED.get(name, ()), strict=False))
     found = next((error for size, error in errors.items() if abs(size - radius) < 1e-9), None)
-    return None if found is None else Published(found, SOURCE, 0.05, _ONE_STEP)
+    why = _ONE_STEP.format(record.settings["attack"]["images"], record.settings["config"]["epochs"])
+    return None if found is None else Published(found, SOURCE, 0.05, why)

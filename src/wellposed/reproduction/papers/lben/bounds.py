@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 
 from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import by_seed, image_classifier
 from wellposed.reproduction.networks import learned_nothing
-from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, RADII, SEEDS, label, settings
+from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, RADII, SEEDS, label, label_of, settings
 from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
 
 SOURCE = "the authors' result files"
@@ -97,29 +98,49 @@ def bounds(records: Sequence[Record]) -> View:
     """Error and constants over γ."""
     groups = {label(group[0].settings["config"]): group for group in by_seed(records)}
     table = [row for name, group in groups.items() for row in quantities_of(group, name, PUBLISHED.get(name))]
-    errors = [row for row in table if row.name == "test error, %"]
-    spread = [row.spread for row in errors]
-    series = []
-    for key, name in (("lipschitz", "certified constant"), ("lower_bound", "proved lower bound")):
-        means = [
-            sum(record.measured[key] * record.measured["deviation"] for record in group) / len(group)
-            for group in groups.values()
-        ]
-        order = sorted(range(len(means)), key=means.__getitem__)
-        series.append(
-            Series(name, [means[k] for k in order], [errors[k].mean for k in order], [spread[k] for k in order])
-        )
-    known = [PUBLISHED[name] for name in groups if name in PUBLISHED]
-    pairs = [(low, error) for error, low in known if error is not None]
-    series.append(Series("lower bound", [low for low, _ in pairs], [error for _, error in pairs], published=True))
     sentence = (
-        "Test error of dense networks on MNIST against their Lipschitz constant: each network lies between its "
-        "proved lower bound and its certified constant."
+        "Test error of dense networks on MNIST against their Lipschitz constant: each network lies between its proved lower "
+        "bound and its certified constant; the line is over γ, networks without a prescribed constant are marks of their own."
     )
+    series = against_constants(records, label_of, PUBLISHED)
     picture = Figure(
         "lben-bounds", sentence, "Lipschitz constant per normalised pixel", "test error, %", series, True, True
     )
     return [Table("Error and Lipschitz constant by γ", table), picture]
+
+
+def against_constants(
+    records: Sequence[Record], name: Callable[[Record], str], known: Mapping[str, tuple[float | None, float]]
+) -> list[Series]:
+    """Errors over certified constants and lower bounds, per normalised pixel: a curve over γ, and other networks as marks.
+
+    Args:
+        records: of networks with constants, the seeds of a network one after the other.
+        name: what tables call a record's network.
+        known: published error in % and lower bound of the constant per normalised pixel, by the names of networks.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(name(record), []).append(record)
+    curves: dict[tuple[str, bool], list[str]] = {}
+    for of, group in groups.items():
+        prescribed = bool(group[0].settings["config"]["family"].get("gamma"))
+        curves.setdefault((of.partition("γ")[0] if prescribed else f"{of}, ", prescribed), []).append(of)
+    series = []
+    for (prefix, is_curve), joined in curves.items():
+        errors = [[record.measured["test_error"] for record in groups[of]] for of in joined]
+        for key, words in (("lipschitz", "certified constant"), ("lower_bound", "lower bound")):
+            x = [
+                statistics.fmean(record.measured[key] * record.measured["deviation"] for record in groups[of])
+                for of in joined
+            ]
+            spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in errors]
+            series.append(Series(prefix + words, x, list(map(statistics.fmean, errors)), spread, joined=is_curve))
+        pairs = [(low, error) for error, low in (known[of] for of in joined if of in known) if error is not None]
+        if pairs:
+            x, y = ([pair[place] for pair in pairs] for place in range(2))
+            series.append(Series(f"{prefix}lower bound", x, y, published=True, joined=is_curve))
+    return series
 
 
 def widths(records: Sequence[Record]) -> View:

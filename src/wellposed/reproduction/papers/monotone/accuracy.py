@@ -11,7 +11,7 @@ from wellposed.reproduction.papers.monotone.showing import SEEDS, grouped, quant
 from wellposed.reproduction.view import Published, Table, View
 from wellposed.training.config import TrainConfig
 
-_SOURCE = "Winston & Kolter 2020, Table 1"
+_SOURCE = "Winston & Kolter 2020, Table 1, quoted second-hand"
 _RECOMPRESSED = "ours is trained on JPEG-recompressed CIFAR-10"
 CIFAR = {
     "papers/cifar10-mondeq-conv": ("single convolution, 81 channels", Published(74.0, _SOURCE, 0.1, _RECOMPRESSED)),
@@ -70,7 +70,7 @@ def _view(rows: dict[str, tuple[str, Published]]) -> Callable[[Sequence[Record]]
         for preset, group in grouped(records, lambda record: str(record.settings["preset"])).items():
             setting, published = rows[preset]
             config = group[0].settings["config"]
-            remark = f"{config['epochs']} epochs; published: {_PUBLISHED_EPOCHS}." if preset in MNIST else ""
+            remark = f"{config['epochs']} of the published {_PUBLISHED_EPOCHS} epochs." if preset in MNIST else ""
             quantities.append(
                 quantity(
                     group, setting, f"test accuracy on {config['data']}, %", lambda measured: 100.0 - measured["test_error"],

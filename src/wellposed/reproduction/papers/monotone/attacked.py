@@ -16,7 +16,6 @@ from wellposed.reproduction.papers.monotone.deep import deep_config, setting_of
 from wellposed.reproduction.papers.monotone.dense import dense_config
 from wellposed.reproduction.papers.monotone.showing import (
     SEEDS,
-    UNKNOWN_TRAINING,
     grouped,
     mean_curve,
     remark_on,
@@ -36,6 +35,10 @@ _DEPTH_10 = (
     95.87, 93.87, 91.38, 87.97, 83.44, 77.93, 70.68, 63.08, 54.47, 47.01, 39.85, 33.73, 28.03, 23.33, 18.85,
 )  # fmt: skip
 _SOURCE = "notebook of the paper, dnn_d10"
+_WEIGHTS = (
+    "the published accuracies are of the authors' own weights on all 10,000 images, ours of the same layers, trained anew, on "
+    "the first {}"
+)
 
 
 def attacked_network(workspace: Workspace, *, config: dict[str, Any], images: int, steps: int) -> dict[str, Any]:
@@ -92,7 +95,8 @@ def _rows(setting: str, group: Sequence[Record]) -> list[Quantity]:
         for place in IN_TABLE:
             published = None
             if setting == "d = 10" and key == "projected":
-                published = Published(_DEPTH_10[place], _SOURCE, 0.5, UNKNOWN_TRAINING)
+                images = group[0].settings["images"]
+                published = Published(_DEPTH_10[place], _SOURCE, 0.5, _WEIGHTS.format(images))
             values = [record.measured[key][place] for record in group]
             name = f"accuracy at {RADII[place]:g}, %, {words}"
             rows.append(Quantity(setting, name, values, "higher", published, remark_on(group)))

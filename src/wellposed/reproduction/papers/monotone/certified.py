@@ -25,7 +25,7 @@ from wellposed.reproduction.papers.monotone.showing import (
     remark_on,
 )  # fmt: skip
 from wellposed.reproduction.strongest import attacked_classifier, pressed, same_images
-from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
+from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View, published_points
 
 DEPTHS = (3, 4, 5, 6, 7, 8)
 MONOTONICITIES = (0.1, 20.0)
@@ -59,6 +59,8 @@ def _shown(setting: str, bound: str, group: Sequence[Record]) -> tuple[list[Quan
     for rule in group[0].measured["certified"]:
         means = mean_curve("", RADII, [record.measured["certified"][rule] for record in group])
         lines.append(Series(f"{setting}, {RULES[rule]}", RADII, means.y, means.spread))
+        if rule == "paper":
+            lines += published_points(lines[-1].label, {RADII[-1]: PUBLISHED.get(setting)})
         for place in IN_TABLE:
             radius = RADII[place]
             published = PUBLISHED.get(setting) if rule == "paper" and place == len(RADII) - 1 else None
@@ -83,7 +85,8 @@ def view(records: Sequence[Record]) -> View:
     lines: list[Series] = []
     for depth, group in grouped(of_task(records, deep_network), depth_of).items():
         found = _shown(f"d = {depth:g}", "LipSDP", group)
-        rows, lines = rows + found[0], lines + found[1][:1]
+        ours = [line for line in found[1] if line.label.endswith(RULES["paper"])]
+        rows, lines = rows + found[0], lines + ours
     for m, group in grouped(of_task(records, dense_network), lambda record: family_of(record)["m"]).items():
         found = _shown(f"m = {m:g}", "‖U‖‖W_o‖/m", group)
         rows, lines = rows + found[0], lines + found[1]

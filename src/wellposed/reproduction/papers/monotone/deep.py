@@ -27,7 +27,7 @@ from wellposed.reproduction.papers.monotone.showing import (
     quantity,
 )  # fmt: skip
 from wellposed.reproduction.strongest import beside, strongest
-from wellposed.reproduction.view import Figure, Published, Table, View
+from wellposed.reproduction.view import Figure, Published, Table, View, published_points
 from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_image_run
 
@@ -143,6 +143,7 @@ def constants(records: Sequence[Record]) -> View:
         for depth, group in groups.items() for name, key in BOUNDS
     ]  # fmt: skip
     series = [curve(name, groups, per_normalised(key)) for name, key in BOUNDS]
+    series += published_points("LipSDP", {depth: PUBLISHED.get(depth) for depth in groups})
     sentence = (
         "Lipschitz bounds of explicit networks over their depth (linear maps): the product of norms, the greedy estimate of "
         "SeqLip, which is no certificate, LipSDP, and the proved lower bound."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from wellposed.reproduction.cell import Cell, Record
@@ -12,8 +14,17 @@ from wellposed.reproduction.papers.monotone.margins import (
     explicit_to_margin,
     monotone_to_margin,
 )  # fmt: skip
-from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, grouped, quantity
-from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
+from wellposed.reproduction.papers.monotone.showing import SEEDS, curve, grouped, neither_published, quantity
+from wellposed.reproduction.view import (
+    Figure,
+    Published,
+    Quantity,
+    Series,
+    Table,
+    View,
+    published_points,
+    published_range,
+)  # fmt: skip
 
 DEPTHS = (3, 4, 5, 6, 7, 8, 10, 12, 14)
 MONOTONICITIES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -27,7 +38,7 @@ EXPLICIT_ENDS = {
     14.0: Published(8.0, "Section 5.2", 0.5),
 }  # orders of magnitude
 MONOTONE = Published(4.0, "Section 5.2, all m", 0.5, upto=6.0)
-UNROLLED = Published(6.0, "Appendix G, order of magnitude", 0.5, "neither its network nor its steps α are published")
+UNROLLED = Published(6.0, "Appendix G, order of magnitude", 0.5)
 ERRORS = Published(6.0, "axes of Fig. 8", 0.25, upto=7.5)
 _NOT_REACHED = "The margin was not reached in time."
 
@@ -84,7 +95,12 @@ def _bounds(
             words = f"log₁₀ of the bound, {version}"
             rows.append(quantity(group, setting(key), words, _log10(version), "lower", published, _remark(group)))
         rows.append(quantity(group, setting(key), "epochs", lambda measured: measured["epochs"]))
-    lines = [curve(version, groups, _log10(version)) for version in versions]
+    lines = [curve(f"{version} version", groups, _log10(version)) for version in versions]
+    known = {key: found for key in groups if (found := _published(x, key)) is not None}
+    for source in dict.fromkeys(found.source for found in known.values()):
+        of_source = {key: found for key, found in known.items() if found.source == source}
+        lines += published_points(source, of_source)
+        lines += [published_range(source, list(groups), MONOTONE)] if MONOTONE in of_source.values() else []
     return [Table(what, rows), Figure(name, sentence, x, "log₁₀ of the bound", lines)]
 
 
@@ -138,36 +154,40 @@ def figure_8(records: Sequence[Record]) -> View:
         Table("Test errors", rows),
         Figure(
             "monotone-fig8a", errors.format("explicit networks"), "depth", "test error, %",
-            [curve("explicit", explicit, _test_error)],
+            [curve("explicit", explicit, _test_error), *_axis_of_errors(explicit)],
         ),
         Figure(
             "monotone-fig8b", errors.format("monotone networks"), "m", "test error, %",
-            [curve("monotone", monotone, _test_error)],
+            [curve("monotone", monotone, _test_error), *_axis_of_errors(monotone)],
         ),
         *(_unrolled(monotone[_M_IN_FIGURE_8]) if _M_IN_FIGURE_8 in monotone else ()),
     ]  # fmt: skip
 
 
+def _axis_of_errors(groups: Mapping[float, Sequence[Record]]) -> list[Series]:
+    return [published_range("the figure's axis", list(groups), ERRORS)] if groups else []
+
+
 def _unrolled(group: Sequence[Record]) -> View:
     """Figure 8c: bounds of the unrolled iterations over α, beside Theorem 3 of the same network."""
     steps = group[0].settings["steps"]
+    columns = list(zip(*(record.measured["unrolled_log10"] for record in group), strict=True))
+    means = [statistics.fmean(column) for column in columns if None not in column]
+    published = replace(UNROLLED, incomparable=neither_published(steps, means))
     rows = []
-    for place, step in enumerate(steps):
-        values = [record.measured["unrolled_log10"][place] for record in group]
+    for step, column in zip(steps, columns, strict=True):
+        values = list(column)
         settled = None not in values
         remark = "" if settled else "The iterations do not settle."
         shown = values if settled else []
-        rows.append(Quantity(f"α = {step:g}", "log₁₀ of the bound, unrolled", shown, "lower", UNROLLED, remark))
+        rows.append(Quantity(f"α = {step:g}", "log₁₀ of the bound, unrolled", shown, "lower", published, remark))
     points = [(step, row) for step, row in zip(steps, rows, strict=True) if row.values]
     x, y, spread = [step for step, _ in points], [row.mean for _, row in points], [row.spread for _, row in points]
-    lines = [Series("unrolled", x, y, spread)]
-    lines += [
-        curve(f"Theorem 3, {version}", dict.fromkeys(steps, group), _log10(version))
-        for version in VERSIONS_OF_THEOREM_3
-    ]
+    lines = [Series("unrolled", x, y, spread), *published_points("unrolled", dict.fromkeys(steps, UNROLLED))]
+    lines.append(curve("Theorem 3 as published", dict.fromkeys(steps, group), _log10(VERSIONS_OF_THEOREM_3[0])))
     sentence = (
-        f"PAC-Bayes bounds of unrolled forward–backward iterations over the step α, for m = {_M_IN_FIGURE_8:g}, beside those of "
-        "the layer itself by Theorem 3; the former leave biases out."
+        f"PAC-Bayes bounds of unrolled forward–backward iterations over the step α, for m = {_M_IN_FIGURE_8:g}, beside that of "
+        f"the layer itself by Theorem 3, {lines[-1].y[0]:.2g}; the former leave biases out."
     )
     picture = Figure("monotone-fig8c", sentence, "α", "log₁₀ of the bound", lines, logarithmic_x=True)
     return [Table("Bounds of unrolled iterations", rows), picture]

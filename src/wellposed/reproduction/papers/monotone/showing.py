@@ -15,6 +15,15 @@ SEEDS = (0, 1, 2)
 _Key = TypeVar("_Key")
 
 
+def neither_published(steps: Sequence[float], logarithms: Sequence[float]) -> str:
+    """Why a published bound of unrolled iterations must not be compared with ours over some steps α, as a clause."""
+    said = "neither the paper's weights nor its steps α are published"
+    if not logarithms:
+        return said
+    extent = f"from {min(logarithms):.3g} to {max(logarithms):.3g}"
+    return f"{said}: over ours, from {min(steps):.2g} to {max(steps):.2g}, its logarithm goes {extent}"
+
+
 def grouped(records: Sequence[Record], key: Callable[[Record], _Key]) -> dict[_Key, list[Record]]:
     """Records by a key, in the order of their first."""
     found: dict[_Key, list[Record]] = {}

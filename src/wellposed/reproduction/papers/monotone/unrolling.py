@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from wellposed.comparison.unrolled import unrolled
@@ -11,20 +12,19 @@ from wellposed.numerics.verified import spectral_norm_upper_bound
 from wellposed.reproduction.cell import Cell, Record, Workspace
 from wellposed.reproduction.networks import settings_of, trained
 from wellposed.reproduction.papers.monotone.dense import dense_config
-from wellposed.reproduction.papers.monotone.showing import SEEDS, grouped, mean_curve
-from wellposed.reproduction.view import Figure, Published, Quantity, Table, View
+from wellposed.reproduction.papers.monotone.showing import SEEDS, grouped, mean_curve, neither_published
+from wellposed.reproduction.view import Figure, Published, Quantity, Table, View, published_range
 from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_image_run
 
-ALGORITHMS = ("forward_backward", "peaceman_rachford")
+ALGORITHMS = {"forward_backward": "forward–backward", "peaceman_rachford": "Peaceman–Rachford"}
 STEPS = tuple(2.0**-k for k in range(10, -1, -1))
 TOLERANCE = 1e-3  # of the relative change, as in the paper
 LIMIT = 2000  # iterations
 IMAGES = 100  # that the stopping rule is about
 WIDTH, M = 40, 1.0
-PUBLISHED = Published(
-    5.0, "Section 5.1, all α", 0.5, "the network and the steps α of the paper are not published", 13.0
-)
+SHOWN = 30.0  # logarithm up to which the picture goes
+PUBLISHED = Published(5.0, "Section 5.1, all α", 0.5, upto=13.0)
 
 
 def unrolled_bounds(
@@ -78,7 +78,7 @@ def view(records: Sequence[Record]) -> View:
     """Logarithms of the bounds over α."""
     rows, lines = [], []
     for algorithm, group in grouped(records, lambda record: record.settings["algorithm"]).items():
-        name = algorithm.replace("_", "–")
+        name = ALGORITHMS[algorithm]
         steps = group[0].settings["steps"]
         reached = [
             place for place in range(len(steps)) if all(record.measured["depth"][place] is not None for record in group)
@@ -90,10 +90,12 @@ def view(records: Sequence[Record]) -> View:
                 remark = "" if place in reached else f"The change stayed above the tolerance for {LIMIT} iterations."
                 rows.append(Quantity(setting, words, values, "lower", None, remark))
         curves = [[record.measured["log10_bound"][place] for place in reached] for record in group]
+        of_all = [value for curve in curves for value in curve]
+        published = replace(PUBLISHED, incomparable=neither_published(steps, of_all))
         for extreme, words in ((min, "least"), (max, "greatest")):
             values = [extreme(curve) for curve in curves]
             rows.append(
-                Quantity(f"{name}, all α", f"log₁₀ of the product of norms, {words}", values, "lower", PUBLISHED)
+                Quantity(f"{name}, all α", f"log₁₀ of the product of norms, {words}", values, "lower", published)
             )
         lines.append(mean_curve(name, [steps[place] for place in reached], curves))
     direct = [[record.measured["log10_direct"]] * len(STEPS) for record in records]
@@ -113,10 +115,12 @@ def view(records: Sequence[Record]) -> View:
         if below
         else "none is below ‖U‖‖W_o‖/m of the layer itself"
     )
+    beyond = [f"{line.label} up to {max(line.y):.3g}" for line in lines if max(line.y, default=0.0) > SHOWN]
     sentence = (
         "Products of the norms of unrolled splitting iterations over the step α, with as many iterations as the published "
-        f"stopping rule asks for: {compared}."
+        f"stopping rule asks for: {compared}." + (f" Beyond the picture goes {' and '.join(beyond)}." if beyond else "")
     )
+    lines.append(published_range("all α", STEPS, PUBLISHED))
     y = "log₁₀ of the bound per normalised pixel"
-    picture = Figure("monotone-fig7", sentence, "α", y, lines, logarithmic_x=True)
+    picture = Figure("monotone-fig7", sentence, "α", y, lines, logarithmic_x=True, upto=SHOWN if beyond else None)
     return [Table("Unrolled iterations", rows), picture]

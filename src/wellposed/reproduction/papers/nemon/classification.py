@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import best_rule, by_seed, image_classifier, of_task
@@ -17,7 +18,7 @@ from wellposed.reproduction.papers.nemon.networks import (
     mnist,
 )
 from wellposed.reproduction.strongest import attacked_classifier, check_order, pressed, same_images
-from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View
+from wellposed.reproduction.view import Figure, Published, Quantity, Series, Table, View, published_range
 
 RADII = (0.01, 0.02, 0.05)
 AMPLITUDES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # ℓ∞, pixels in [0, 1]
@@ -84,6 +85,9 @@ def constants(records: Sequence[Record]) -> View:
         Series("certified", [point[1] for point in points], accuracies),
         Series("proved lower bound", [point[2] for point in points], accuracies),
     ]
+    if any(row.published is not None for row in table):
+        clean = replace(_PLAIN_ERROR, value=100.0 - _PLAIN_ERROR.value)
+        series.append(published_range("λ = 0, accuracy alone", [x for each in series for x in each.x], clean))
     sentence = "Accuracy on MNIST against the ℓ∞ Lipschitz constant from pixels to logits, by λ."
     return [
         Table("Error and ℓ∞ constant by λ", table),
