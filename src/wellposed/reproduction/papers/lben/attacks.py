@@ -14,10 +14,11 @@ from wellposed.reproduction.view import Figure, Published, Quantity, Series, Tab
 DEVIATION = 0.3081  # that pixels of MNIST are divided by
 NORMALISED = (1.0, 2.0, 3.08, 5.01, 7.31, 10.0)  # radii per normalised pixel; the last four are the published ones
 KINDS = (0.2, 0.5, 1.0, 5.0, 0.0, MONDEQ)
-_ONE_STEP = (
-    "the published attack was on the last batch of test images alone, ours is on the first {}, after {} of the published 40 "
+ONE_STEP = "one gradient step"
+_OTHER_IMAGES = (
+    "the published attack was on the last batch of test images alone, ours is on the {}, after {} of the published 40 "
     "epochs"
-)
+)  # fmt: skip
 
 # Error in % under one gradient step at the last four radii.
 PUBLISHED: dict[str, tuple[float, float, float, float]] = {
@@ -58,18 +59,19 @@ def curves(records: Sequence[Record]) -> View:
             for values in (measured["attacked"], *measured["plainly_attacked"].values()):
                 check_order(measured["certified_of_attacked"], values, x, name)
         by_kind = {
-            "one gradient step": [100.0 - value for value in _mean(group, "plainly_attacked")],
+            ONE_STEP: [100.0 - value for value in _mean(group, "plainly_attacked")],
             "projected gradients": [100.0 - value for value in _mean(group, "attacked")],
             "not certified": [100.0 - value for value in _mean(group, "certified_of_attacked")],
         }
         for place, radius in enumerate(x):
-            known = _published(name, radius, group[0])
             table += [
-                Quantity(name, f"error at {radius:.3g}, {kind}, %", [values[place]], "lower", known if not k else None)
-                for k, (kind, values) in enumerate(by_kind.items())
+                error_row(
+                    name, radius, kind, values[place], _published(name, radius, group[0]) if kind == ONE_STEP else None
+                )
+                for kind, values in by_kind.items()
             ]
         searched += [Series(f"{name}, {kind}", x, by_kind[kind]) for kind in ("not certified", "projected gradients")]
-        stepped.append(Series(name, x, by_kind["one gradient step"]))
+        stepped.append(Series(name, x, by_kind[ONE_STEP]))
         shown = [(radius, found) for radius in x if (found := _published(name, radius, group[0])) is not None]
         stepped.append(Series(name, [r for r, _ in shown], [p.value for _, p in shown], published=True))
     axes, images = "Euclidean radius, normalised pixels", records[0].settings["attack"]["images"]
@@ -95,9 +97,34 @@ def _mean(group: Sequence[Record], key: str) -> list[float]:
     return [sum(column) / len(column) for column in zip(*rows, strict=True)]
 
 
+def error_row(name: str, radius: float, kind: str, error: float, published: Published | None) -> Quantity:
+    """The error of a network under an attack, in %.
+
+    Args:
+        name: what tables call the network.
+        radius: of the attack, per normalised pixel.
+        kind: of attack.
+        error: measured.
+        published: the paper's.
+    """
+    return Quantity(name, f"error at {radius:.3g}, {kind}, %", [error], "lower", published)
+
+
 def _published(name: str, radius: float, record: Record) -> Published | None:
     """The published error of a network, one of whose records is given, under one step of a size."""
+    settings = record.settings
+    return published_step(name, radius, f"first {settings['attack']['images']}", settings["config"]["epochs"])
+
+
+def published_step(name: str, radius: float, images: str, epochs: int) -> Published | None:
+    """The published error of a network under one gradient step of a size, if there is one.
+
+    Args:
+        name: what tables call the network.
+        radius: size of the step, per normalised pixel.
+        images: which test images it is compared with, such as ``"first 1000"``.
+        epochs: of our training.
+    """
     errors = dict(zip(NORMALISED[-4:], PUBLISHED.get(name, ()), strict=False))
     found = next((error for size, error in errors.items() if abs(size - radius) < 1e-9), None)
-    why = _ONE_STEP.format(record.settings["attack"]["images"], record.settings["config"]["epochs"])
-    return None if found is None else Published(found, SOURCE, 0.05, why)
+    return None if found is None else Published(found, SOURCE, 0.05, _OTHER_IMAGES.format(images, epochs))

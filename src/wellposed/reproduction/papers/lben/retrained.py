@@ -1,4 +1,4 @@
-"""The error and width studies under other trainings, and with lower bounds as the authors looked for them.
+"""The studies of the paper with networks that are trained otherwise, other lower bounds, and attacks on other images.
 
 The paper's rate goes down by steps, over more epochs; its lower bounds come from an ascent from noise, ours are proved.
 Networks without a bound, of the study of well-posedness, are trained otherwise, too.
@@ -15,6 +15,7 @@ from wellposed.reproduction.measurements import image_classifier
 from wellposed.reproduction.networks import settings_of
 from wellposed.reproduction.other_trainings import Explained, table_of, training_of
 from wellposed.reproduction.papers.lben.ascent import ascended
+from wellposed.reproduction.papers.lben.attacks import DEVIATION, KINDS, NORMALISED, ONE_STEP, error_row, published_step
 from wellposed.reproduction.papers.lben.bounds import (
     GAMMAS,
     PUBLISHED,
@@ -32,7 +33,9 @@ from wellposed.reproduction.papers.lben.networks import (
     WIDTH,
     label_of,
     mnist,
+    settings,
 )
+from wellposed.reproduction.papers.lben.stepped import stepped
 from wellposed.reproduction.papers.lben.well_posed import conditions, trained_network
 from wellposed.reproduction.view import Table, View
 from wellposed.training.config import TrainConfig
@@ -41,10 +44,11 @@ TRAININGS = ((2, 3e-3), (5, 3e-3), (15, 1e-3))  # epochs, peak of the learning r
 OF_WIDTHS = 1.0  # γ of the width study
 PAIRS = 10  # of the ascents, as published for the width study
 STEPS = (10, 100, 1000)  # the last as published
+LAST = (1000, 5000)  # test images, of which the published attack was on a last batch of unknown size
 
 
 def cells(quick: bool) -> list[Cell]:
-    """Networks of every study under every training, with one seed; and ascents on those of the studies."""
+    """Networks of every study under every training, with one seed; ascents and attacks on those of the studies."""
     trainings = ((1, 1e-3),) if quick else TRAININGS
     kinds: list[tuple[float | str, int]] = [(OF_WIDTHS, WIDTH)]
     if not quick:
@@ -52,6 +56,7 @@ def cells(quick: bool) -> list[Cell]:
         kinds += [(OF_WIDTHS, width) for width in WIDTHS if width != WIDTH]
     configs = [mnist(kind, seed=0, quick=quick, width=width) for kind, width in kinds]
     limit, lengths = (LIMIT_QUICK, (20,)) if quick else (None, STEPS)
+    sizes = [DEVIATION * radius for radius in NORMALISED[2:]]
     free = [] if quick else [mnist(kind, seed=0, quick=quick) for kind in (MONDEQ, UNCONSTRAINED)]
     return [
         *(
@@ -63,6 +68,11 @@ def cells(quick: bool) -> list[Cell]:
             Cell(ascended, {"config": settings_of(config), "pairs": PAIRS, "steps": steps, "seed": 0})
             for steps in lengths
             for config in configs
+        ),
+        *(
+            Cell(stepped, {"config": settings(kind, seed=0, quick=quick), "radii": sizes, "last": last})
+            for last in ((LIMIT_QUICK,) if quick else LAST)
+            for kind in ((OF_WIDTHS,) if quick else KINDS)
         ),
     ]
 
@@ -81,11 +91,13 @@ def figures() -> dict[str, Explained]:
     return {
         "lben-bounds": Explained(
             lambda records: _shown(records, bounds, label_of, PUBLISHED),
-            lambda record: _width(record) == WIDTH and not record.is_of(trained_network), _otherwise,
+            lambda record: _width(record) == WIDTH and not (record.is_of(trained_network) or record.is_of(stepped)),
+            _otherwise,
         ),
+        "lben-attacks": Explained(_stepped, lambda record: record.is_of(stepped), _otherwise),
         "lben-widths": Explained(
             lambda records: _shown(records, widths, lambda record: f"n = {_width(record)}", PUBLISHED_WIDTHS),
-            lambda record: record.settings["config"]["family"].get("gamma") == OF_WIDTHS, _otherwise,
+            lambda record: _gamma(record) == OF_WIDTHS and not record.is_of(stepped), _otherwise,
         ),
         "lben-well-posed": Explained(conditions, lambda record: record.is_of(trained_network)),
     }  # fmt: skip
@@ -94,7 +106,21 @@ def figures() -> dict[str, Explained]:
 def _otherwise(record: Record) -> str:
     if record.is_of(ascended):
         return f"an ascent of {record.settings['steps']} steps from noise"
+    if record.is_of(stepped):
+        return f"the last {record.settings['last']} test images"
     return training_of(record)
+
+
+def _stepped(records: Sequence[Record]) -> View:
+    """Errors under one gradient step on other images."""
+    rows = []
+    for record in records:
+        name, images = label_of(record), f"last {record.settings['last']}"
+        for size, error in zip(record.settings["radii"], record.measured["errors"], strict=True):
+            radius = size / DEVIATION
+            known = published_step(name, radius, images, record.settings["config"]["epochs"])
+            rows.append(error_row(name, radius, ONE_STEP, error, known))
+    return [Table("One gradient step", rows)]
 
 
 def _shown(
@@ -108,10 +134,16 @@ def _shown(
         return study(records)
     rows = []
     for record in records:
-        gamma = record.settings["config"]["family"].get("gamma", 0.0)
+        gamma = _gamma(record) or 0.0
         published = known.get(name(record), (None, None))[1]
         rows.append(lower_bound_of(name(record), gamma, [record.measured["ratio"]], published))
     return [Table("Lower bounds by an ascent from noise", rows)]
+
+
+def _gamma(record: Record) -> float | None:
+    """γ of a record's network, if it is of a family that has one."""
+    found: float | None = record.settings["config"]["family"].get("gamma")
+    return found
 
 
 def _width(record: Record) -> int:
