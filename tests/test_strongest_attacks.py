@@ -77,6 +77,7 @@ def test_the_nearest_example_of_all_attacks_counts(workspace):
 
 def test_rows_are_compared_one_by_one():
     check_order([50.0, 20.0], [50.0, 30.0], [0.1, 0.2], "a network")
+    check_order([39.333333333333336], [39.33333333333333], [0.02], "shares that were worked out in two ways")
     with pytest.raises(CertificateError, match=r"a network: 20 % certified at 0\.2, but 10 %"):
         check_order([50.0, 20.0], [90.0, 10.0], [0.1, 0.2], "a network")
 
