@@ -141,3 +141,99 @@ def test_a_method_that_was_replaced_is_called(monkeypatch):
             patch.setattr(owner, name, other.materialise)
             assert not torch.equal(layer(x), before)
     assert torch.equal(layer(x), before)
+
+
+@torch.no_grad()
+def test_a_write_while_it_is_formed_leaves_nothing_wrong_behind(monkeypatch):
+    """As from another thread: the numbers are those of before when they are looked up, and others when W is formed."""
+    layer, x = wp.MonDEQ(5, 9, m=0.5).eval(), testing.rand(4, 5)
+    before, other = layer.constraint.A.clone(), testing.randn(9, 9)
+    real = type(layer)._form
+
+    def disturbed(self):
+        self.constraint.A.copy_(other)
+        return real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wp.MonDEQ, "_form", disturbed)
+        layer(x)
+    layer.constraint.A.copy_(before)
+    assert torch.equal(layer(x), fresh(layer, x))
+
+
+class Half(Monotone):
+    """Another W of the same numbers."""
+
+    def materialise(self):
+        operator, guarantee = super().materialise()
+        half = type(operator)(0.5 * operator.dense())
+        return half, guarantee.on(half)
+
+    def decided_by(self):
+        return super().decided_by()
+
+
+@torch.no_grad()
+def test_another_constraint_with_the_same_numbers_is_seen():
+    layer, x = wp.MonDEQ(5, 9, m=0.5).eval(), testing.rand(4, 5)
+    before, own, half = layer(x), layer.constraint, Half(9, 0.5)
+    half.A, half.B = own.A, own.B
+    for change in (lambda: setattr(layer, "constraint", half), lambda: setattr(own, "__class__", Half)):
+        change()
+        assert torch.equal(layer(x), fresh(layer, x)) and not torch.equal(layer(x), before)
+        layer.constraint = own
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(lambda: wp.MonDEQ(5, 9), "m"), (lambda: wp.LBEN(5, 9), "epsilon"), (lambda: wp.NEMON(5, 9, mu=0.5), "mu")],
+)
+@torch.no_grad()
+def test_settings_that_are_tensors_are_seen(make, name):
+    layer, x = make().eval(), testing.rand(4, 5)
+    setting = testing.tensor(getattr(layer.constraint, name))
+    setattr(layer.constraint, name, setting)
+    before = layer(x)
+    setting.mul_(0.5)
+    assert torch.equal(layer(x), fresh(layer, x)) and not torch.equal(layer(x), before)
+
+
+@torch.no_grad()
+def test_replaced_methods_of_classes_and_parts_of_the_formula_are_seen(monkeypatch):
+    layer, x = wp.LBEN(5, 9).eval(), testing.rand(4, 5)
+    before = layer(x)
+    for owner, name in (
+        (type(layer.constraint), "materialise"), (type(layer).__mro__[2], "materialise"), (layer.constraint, "margin"),
+        (layer.constraint, "metric"),
+    ):  # fmt: skip
+        assert hasattr(owner, name)
+        real = getattr(owner, name)
+        if name == "materialise":
+
+            def changed(self, real=real):
+                operator, guarantee = real(self)
+                return type(operator)(0.5 * operator.dense(), metric=operator.metric), guarantee
+        else:
+
+            def changed(real=real):
+                return 3.0 * real()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, changed)
+            assert not torch.equal(layer(x), before) or name == "metric", (owner, name)
+        assert torch.equal(layer(x), before)
+
+
+@torch.no_grad()
+def test_a_layer_that_forms_its_own_w_is_formed_at_every_evaluation():
+    class Scaled(wp.LBEN):
+        share = 1.0
+
+        def _form(self):
+            operator, guarantee = super()._form()
+            return operator.rebuild((self.share * operator.tensors[0], *operator.tensors[1:])), guarantee
+
+    layer, x = Scaled(5, 9).eval(), testing.rand(4, 5)
+    before = layer(x)
+    layer.share = 0.5
+    assert not torch.equal(layer(x), before)

@@ -84,8 +84,9 @@ class Constraint(nn.Module, ABC):
         return None
 
     def known_parts(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
-        """As `decided_by`, None where that is not about this very object."""
-        return self.decided_by() if self._says_what_decides and "materialise" not in vars(self) else None
+        """As `decided_by`, None where that is not about this very object, as a class derived it or a method was replaced."""
+        replaced = any(callable(getattr(type(self), name, None)) for name in vars(self))
+        return None if replaced or not self._says_what_decides else self.decided_by()
 
     @property
     @abstractmethod

@@ -53,7 +53,8 @@ def formed_once(
         value = form(*tensors)
         with torch.inference_mode(False):  # it may be needed for a gradient later
             kept = value.detach().clone()
-        entry.remembered(key, lambda: kept)
+        if entry.is_of(*tensors):  # nobody wrote to them meanwhile
+            entry.remembered(key, lambda: kept)
         return value
     known: Tensor = entry.remembered(key, lambda: form(*tensors))
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -73,21 +74,21 @@ def made_once(module: nn.Module, key: Hashable, make: Callable[[], T], *tensors:
     """
     with _lock:
         cache = _formed.setdefault(module, FactorisationCache())
-
-    def made() -> T:
-        with torch.inference_mode(False), torch.no_grad():  # it may be used outside of inference mode later
-            return make()
-
-    return cache.entry(*(tensor.detach() for tensor in tensors)).remembered(("made", key), made)
+    entry, named = cache.entry(*(tensor.detach() for tensor in tensors)), ("made", key)
+    if named in entry:
+        return entry.remembered(named, make)
+    with torch.inference_mode(False), torch.no_grad():  # it may be used outside of inference mode later
+        made = make()
+    return entry.remembered(named, lambda: made) if entry.is_of(*tensors) else made
 
 
 def is_transformed(tensors: tuple[Tensor, ...]) -> bool:
-    """Whether the tensors stand for other numbers than they hold, or operations on them are being recorded."""
+    """Whether the tensors hold no numbers or stand for others, or operations on them are being recorded."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
         return True
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return True
-    return any(type(tensor) not in _PLAIN for tensor in tensors)
+    return any(type(tensor) not in _PLAIN or tensor.is_meta for tensor in tensors)
 
 
 _PLAIN = (Tensor, nn.Parameter)

@@ -101,7 +101,7 @@ class LipschitzBounded(SavedNumber, Constraint):
     @override
     def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
         """Without H."""
-        return self.epsilon, (self.V, self.S, self.psi)
+        return float(self.epsilon), (self.V, self.S, self.psi)
 
     @torch.no_grad()
     def set_dense(self, matrix: Tensor, metric: Tensor, bounded: Tensor | None = None) -> None:

@@ -87,7 +87,7 @@ class LogNorm(SavedNumber, Constraint):
 
     @override
     def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
-        return (self.mu, self._slopes), (self.T, self.slack, self.log_weights)
+        return (float(self.mu), *map(float, self._slopes)), (self.T, self.slack, self.log_weights)
 
     @override
     def require_activation(self, activation: Activation) -> None:

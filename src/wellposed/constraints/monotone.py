@@ -95,7 +95,7 @@ class Monotone(StrongMonotonicity):
 
     @override
     def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
-        return self.m, (self.A, self.B)
+        return float(self.m), (self.A, self.B)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `torch.nn.Module.load_state_dict`; NaN or infinite weights are refused before anything changes."""

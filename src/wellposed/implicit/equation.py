@@ -107,7 +107,8 @@ class Equation(ABC):
             if tracked:
                 steps = max(int(report.steps.max()) if report.steps.numel() else 1, 1)
                 attached = gradient.attached(self, value, steps, start, tensors)
-                value = value + (attached - attached.detach())  # the report is about this value
+                moved = value + (attached - attached.detach())  # the report is about this value
+                value = torch.where(attached.detach().isfinite(), moved, value)
         if not any_wrapped([report.status_codes]):
             report.complain(self.settings.on_failure, self.settings.name, diagnose)
         return value, report

@@ -24,9 +24,11 @@ def lift_of(cotangent: Tensor) -> Tensor | None:
     None where it is one for every sample, as far as it costs little to know. It is NaN for a cotangent that is not finite, which
     has no gradient: the adjoint state is divided by it.
     """
+    if not cotangent.numel():
+        return None
     low, high = _LOW.get(cotangent.dtype, 0.0), _HIGH.get(cotangent.dtype, math.inf)
     plain = cotangent.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(cotangent)
-    if plain and cotangent.numel():
+    if plain:
         least, most = torch.aminmax(working_norm(cotangent.detach()))
         # A row's largest entry is its norm over √n or more, and underflow makes that norm smaller.
         if float(least) >= low * (cotangent.numel() / len(cotangent)) ** 0.5 and float(most) <= high:
@@ -34,7 +36,7 @@ def lift_of(cotangent: Tensor) -> Tensor | None:
     with torch.no_grad():
         largest = torch.linalg.vector_norm(cotangent.detach().flatten(1), math.inf, dim=1)
         plain = largest.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(largest)
-        if plain and largest.numel() and float(largest.amin()) >= low and float(largest.amax()) <= high:
+        if plain and float(largest.amin()) >= low and float(largest.amax()) <= high:
             return None
         ones, lift = torch.ones_like(largest), _LIFT.get(cotangent.dtype, 1.0)
         factors = torch.where(largest < low, ones * lift, torch.where(largest > high, ones / lift, ones))

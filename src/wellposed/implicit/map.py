@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -127,6 +128,10 @@ class MapEquation(Equation):
         except RuntimeError as error:
             if not any(word in str(error) for word in _REFUSALS):  # too little memory, or a fault of the map
                 raise
+            return outcome
+        if not math.isfinite(
+            float(image.detach().sum())
+        ):  # a map that leads away from where it was found to stand still
             return outcome
         self.evaluations.append(evaluation)
         return Outcome(image, report)

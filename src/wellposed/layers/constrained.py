@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -26,6 +26,12 @@ class ConstrainedLayer(ImplicitLayer):
     """
 
     constraint: Constraint
+    _says_what_decides: ClassVar[bool] = True  # whether `_decided_by` is about `_form`
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_form" in vars(cls):
+            cls._says_what_decides = "_decided_by" in vars(cls)
 
     def __init__(self, constraint: Constraint, **options: Unpack[SolveOptions]) -> None:
         super().__init__(**options)
@@ -58,13 +64,18 @@ class ConstrainedLayer(ImplicitLayer):
 
         Where no graph is wanted, and it is known what W is formed of, it is formed once for its numbers.
         """
-        own = type(self).materialise is ConstrainedLayer.materialise and "materialise" not in vars(self)
-        if self._held is not None or torch.is_grad_enabled() or not own:
+        if self._held is not None or torch.is_grad_enabled() or not self._forms_as_written():
             return self.materialise()
         known = self._decided_by()
         if known is None or is_transformed(known[1]):
             return self.materialise()
-        return made_once(self, known[0], self._form, *known[1])
+        kind = type(self.constraint)
+        return made_once(self.constraint, (kind, kind.materialise, type(self)._form, known[0]), self._form, *known[1])
+
+    def _forms_as_written(self) -> bool:
+        """Whether W is formed by what `_decided_by` is about: by no method that was replaced, or is of a derived class alone."""
+        own = type(self).materialise is _MATERIALISE and self._says_what_decides
+        return own and not any(name in vars(self) for name in ("materialise", "_form", "_decided_by"))
 
     @torch.no_grad()
     def hold(self) -> None:
@@ -97,3 +108,6 @@ class ConstrainedLayer(ImplicitLayer):
                 f"{type(self).__name__}: this layer has no guarantee; its equilibrium may not be unique"
             )
         return found
+
+
+_MATERIALISE = ConstrainedLayer.materialise

@@ -57,6 +57,11 @@ class Entry:
                 return False
         return True
 
+    def is_of(self, *tensors: Tensor) -> bool:
+        """Whether tensors still hold the numbers that the entry is of."""
+        own = tuple(tensor.detach() for tensor in tensors)
+        return self.holds(own, [_numbers_of(tensor) for tensor in own])
+
     def __contains__(self, key: Hashable) -> bool:
         return key in self._remembered
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 from wellposed.errors import check, checked_fields
 from wellposed.guarantee import Guarantee
 from wellposed.solvers.anderson import Anderson, AndersonIteration
-from wellposed.solvers.base import Iteration, Solver
+from wellposed.solvers.base import PATIENCE, Iteration, Solver
 from wellposed.solvers.problem import Problem
 
 # Rates are observed after so many steps, and again at every doubling; each is that of the steps since the last time.
@@ -19,9 +19,11 @@ _FIRST_REVIEW = 8
 # Anderson's rate is observed for as many steps at first, and if that was not worth it once more, for twice as many.
 _TRIALS = 2
 # A step of Anderson takes about as long as 1 + 256/n + 0.3 steps of a dense map of n features, at most so many.
-_DEAREST, _DENSE, _LEAST = 8.0, 256.0, 1.3
+_DEAREST, _DENSE, _LEAST = 4.0, 256.0, 1.3
 # What Anderson's rate is hoped to be: it is not tried where that would not be worth its steps.
 _HOPED = 0.7
+# Where Picard's residuals grow, Anderson's at least fall.
+_FALLING = 0.999
 
 
 @checked_fields
@@ -51,6 +53,7 @@ class Adaptive(Solver):
 
 class _AdaptiveIteration(AndersonIteration):
     rowwise: tuple[str, ...] = ("point", "image", "_then")
+    patience = 3 * PATIENCE  # as what one way has lost, the other may have to make good first
     _least: Tensor  # residuals of each sample's best iterate so far, as those of Anderson's go up and down
 
     def __init__(self, problem: Problem, guarantee: Guarantee | None, start: Tensor, options: Adaptive) -> None:
@@ -60,6 +63,8 @@ class _AdaptiveIteration(AndersonIteration):
         self._slow = max(options.rate, _HOPED ** (1.0 / self._dear))
         self._then = start.new_zeros(start.shape[0])  # residuals at the step `_since`
         self._plain_rate = self._mixed_rate = 0.0  # as last observed; zero before that
+        self._grows = False  # whether a residual did at that time, but for rounding, by Picard
+        self._floor = torch.finfo(start.dtype).eps ** (2 / 3)
         self._steps, self._since, self._review = 0, _FIRST_REVIEW // 2, _FIRST_REVIEW
         self._mixes, self._trials = False, 0
         self.algorithm = "Picard"
@@ -80,21 +85,27 @@ class _AdaptiveIteration(AndersonIteration):
 
     def _judge_rates(self) -> None:
         now, steps = self._least if self._mixes else self.residual_norm(), self._steps
-        relative = (torch.stack((self._then, now)) / self.norm(self.image)).nan_to_num_(nan=0.0, posinf=0.0)
-        before, after = relative.amax(1).tolist()
+        size = torch.maximum(self.norm(self.image), self.norm(self.point))
+        relative = (torch.stack((self._then, now)) / size).nan_to_num_(nan=0.0, posinf=0.0)
+        grown = (now >= self._then) & (relative[1] > self._floor)
+        before, after, grows = torch.cat((relative.amax(1), grown.any()[None])).tolist()
         rate = (after / before) ** (1.0 / (steps - self._since)) if before > 0.0 else 0.0
         if self._mixes:
             self._mixed_rate = rate
         else:
-            self._plain_rate = rate
-        plain = self._plain_rate
-        mixes = plain >= 1.0 or (self._trials > 0 and self._mixed_rate <= plain**self._dear and plain > self._slow)
+            self._plain_rate, self._grows = rate, bool(grows)
+        plain, mixed = self._plain_rate, self._mixed_rate
+        worth = self._trials > 0 and plain > self._slow and mixed <= plain**self._dear
+        mixes = mixed < _FALLING if self._grows else worth
         self._then, self._since, self._review = now, steps, 2 * steps
         if not mixes and not self._mixes and self._trials < _TRIALS and plain > self._slow ** (0.5**self._trials):
             mixes, self._review = True, steps + (_FIRST_REVIEW << self._trials)
             self._trials += 1
         if mixes and not self._mixes:
             self._begin_mixing()
+        if self._mixes and not mixes:  # from the last point that was accepted
+            shape = self.image.shape
+            self.image, self.point = self._kept_image.view(shape), (self._kept_image - self._kept_residual).view(shape)
         self._mixes = mixes
 
     def _begin_mixing(self) -> None:
@@ -103,6 +114,7 @@ class _AdaptiveIteration(AndersonIteration):
         self.rowwise = (*AndersonIteration.rowwise, "_then", "_least")
         self._least = size
         self.point, self._size, self._reference, self._taken = point, size, size, 1
+        self._seen = self._kept_image
         self._residual = self._kept_residual = (image - point).reshape(self._residual.shape)
         self.algorithm = "Picard, then Anderson"
 

@@ -53,7 +53,7 @@ class AndersonIteration(Iteration):
     """Anderson acceleration under way."""
 
     rowwise: tuple[str, ...] = (
-        "point", "image", "_next", "_residual", "_size", "_residuals", "_images", "_products", "_known",
+        "point", "image", "_next", "_seen", "_residual", "_size", "_residuals", "_images", "_products", "_known",
         "_kept_image", "_kept_residual", "_reference", "_rejections",
     )  # fmt: skip
 
@@ -63,29 +63,39 @@ class AndersonIteration(Iteration):
         rows = _flat(start)
         batch, memory = rows.shape[0], options.memory
         ridge = _RIDGE * eps if options.dependence is None else max(options.dependence**2, eps)
-        self._ridge = torch.eye(memory, dtype=start.dtype, device=start.device) * ridge
+        small = torch.promote_types(start.dtype, torch.float32)  # in which small systems can be factorised
+        self._ridge = torch.eye(memory, dtype=small, device=start.device) * ridge
         self._tiny, self._taken = torch.finfo(start.dtype).tiny, 0
         self.point = self.image = self._next = start
-        self._residual = self._kept_residual = self._kept_image = rows
+        self._seen = self._residual = self._kept_residual = self._kept_image = rows
         self._residuals = rows.new_zeros(batch, memory, rows.shape[1])  # differences, of unit length
         self._images = torch.zeros_like(self._residuals)  # differences of images, over the same lengths
         self._products = self._ridge.repeat(batch, 1, 1)  # inner products of the first, with the ridge
-        self._known = rows.new_ones(batch, 1, memory)  # zero for differences that no longer count
+        self._known = torch.ones(
+            batch, 1, memory, dtype=small, device=rows.device
+        )  # zero for differences that no longer count
         self._size = self._reference = rows.new_full((batch,), torch.inf)  # residual of the last accepted point
         self._rejections = torch.zeros(batch, dtype=torch.int64, device=rows.device)  # in a row
         self._flawless = rows.device.type == "cpu"  # nothing was rejected yet, as far as it costs little to know
 
     @override
     def advance(self) -> None:
-        previous_image, previous_residual = self.image, self._residual
+        previous_image, previous_residual = self._seen, self._residual
         self.point = self._next
         self.image = self.problem.evaluate(self.point)
-        self._residual = _flat(self.image - self.point)
+        self._seen, self._residual = _flat(self.image), _flat(self.image - self.point)
         self._size = self.norm(self._residual)
         self._taken += 1
+        accepted = self._size <= _TOLERATED_GROWTH * self._reference
+        self._flawless = self._flawless and bool(accepted.all())
+        if not self._flawless:  # what is not finite tells nothing, neither now nor at the next step
+            finite = self._size.isfinite()
+            self._residual = torch.where(finite[:, None], self._residual, self._kept_residual)
+            self._seen = torch.where(finite[:, None], self._seen, self._kept_image)
+            accepted = (accepted | (self._rejections >= 2)) & finite
         if self._taken > 1:  # a secant is as good from a rejected point as from an accepted one
-            self._remember(self._residual - previous_residual, _flat(self.image - previous_image))
-        self._safeguard(self._accepts(self._size))
+            self._remember(self._residual - previous_residual, self._seen - previous_image)
+        self._safeguard(accepted)
         if self._taken == 1:
             self._next = self.image
             return
@@ -96,21 +106,16 @@ class AndersonIteration(Iteration):
     def residual_norm(self) -> Tensor:
         return self._size
 
-    def _accepts(self, size: Tensor) -> Tensor:
-        return size <= _TOLERATED_GROWTH * self._reference
-
     def _safeguard(self, accepted: Tensor) -> None:
         """Keep what was accepted, and empty histories after a second rejection."""
-        if self._flawless and bool(accepted.all()):
-            self._kept_residual, self._kept_image, self._reference = self._residual, _flat(self.image), self._size
+        if self._flawless:
+            self._kept_residual, self._kept_image, self._reference = self._residual, self._seen, self._size
             return
-        self._flawless = False
-        accepted = accepted | (self._rejections >= 2)
         self._rejections = (self._rejections + 1) * ~accepted
         self._reference = torch.where(accepted, self._size, self._reference)
         wide = accepted[:, None]
         self._kept_residual = torch.where(wide, self._residual, self._kept_residual)
-        self._kept_image = torch.where(wide, _flat(self.image), self._kept_image)
+        self._kept_image = torch.where(wide, self._seen, self._kept_image)
         keep = (self._rejections < 2)[:, None, None]
         self._known = self._known * keep
         self._products = torch.where(keep, self._products, self._ridge)
@@ -121,9 +126,9 @@ class AndersonIteration(Iteration):
         scaled = residual * scale
         self._residuals = _replaced(self._residuals, slot, scaled)
         self._images = _replaced(self._images, slot, image * scale)
-        row = torch.bmm(scaled[:, None], self._residuals.mT)
+        row = torch.bmm(scaled[:, None], self._residuals.mT).to(self._ridge.dtype)
         if not self._flawless:
-            self._known = _replaced(self._known.mT, slot, torch.ones_like(scale)).mT
+            self._known = _replaced(self._known.mT, slot, torch.ones_like(scale, dtype=self._known.dtype)).mT
             row = row * self._known
         row = (row + self._ridge[slot]).squeeze(1)
         self._products = _replaced(_replaced(self._products, slot, row).mT, slot, row)
@@ -131,13 +136,14 @@ class AndersonIteration(Iteration):
     def _weights(self, residual: Tensor) -> Tensor:
         """The multiples of the differences of images to subtract, shape (batch, 1, memory)."""
         right = torch.bmm(residual[:, None], self._residuals.mT)  # many times as fast as with a column on the right
+        right = right.to(self._ridge.dtype)
         factor, failed = torch.linalg.cholesky_ex(self._products)
         if self._flawless and not bool(failed.any()):
-            return torch.cholesky_solve(right.mT, factor).mT
+            return torch.cholesky_solve(right.mT, factor).mT.to(residual.dtype)
         weights = torch.cholesky_solve((right * self._known).mT, factor).mT.masked_fill(
             (failed != 0)[:, None, None], 0.0
         )
-        return weights.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        return weights.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).to(residual.dtype)
 
 
 def _flat(state: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 # Changes of iterates are taken to shrink by this share at least.
 _LEAST_SHRINKING = 1e-12
 _TINY = float(np.finfo(np.float64).tiny)
+# A residual that has not fallen for this many steps is at its floor, or grows, or goes in circles.
+PATIENCE = 30
 # Changes of so many units in the last place of an iterate are rounding.
 ROUNDINGS = 4.0
 
@@ -31,12 +33,14 @@ class Iteration(ABC):
         image_is_free: whether judging costs no evaluation of the map, so that every step can be checked.
         guarantee: what is known of the problem, for iterations that extrapolate.
         algorithm: what runs, for reports; empty for the name of the solver.
+        patience: for how many steps a residual may not fall before the sample counts as failed.
         is_cheap: whether a step costs less than a look that comes too early.
         norm: Euclidean norms of samples, which loops may replace by a cheaper one while numbers are in its range.
     """
 
     rowwise: tuple[str, ...] = ("point", "image")
     image_is_free: ClassVar[bool] = True
+    patience: ClassVar[int] = PATIENCE
     problem: Problem
     is_cheap: bool = False
     guarantee: Guarantee | None = None

@@ -21,7 +21,7 @@ from wellposed.solvers.base import Iteration, Solver
 from wellposed.solvers.looking import by_changes, first_look, rate_near, rate_seen, wait
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.proof import Proof
-from wellposed.solvers.residual_loop import PATIENCE, ResidualLoop
+from wellposed.solvers.residual_loop import ResidualLoop
 from wellposed.solvers.solution import Outcome as Outcome
 from wellposed.solvers.solution import Report, Status
 
@@ -301,7 +301,7 @@ class _Loop:
         self.live_least = least = torch.where(improved, residual, least)
         self.live_stale = stale = torch.where(improved, 0.0, stale + 1.0)
         done = opened & candidates & within
-        tired = stale >= (PATIENCE if self.iteration.image_is_free else _SPACED_PATIENCE)
+        tired = stale >= (self.iteration.patience if self.iteration.image_is_free else _SPACED_PATIENCE)
         finished = opened if step >= self.max_steps else opened & (done | tired | ~finite)
         codes = torch.full_like(stale, Status.MAX_STEPS.code, dtype=torch.int8)
         far = least > torch.finfo(residual.dtype).eps ** (1 / 3) * euclidean(best)

@@ -21,10 +21,10 @@ from wellposed.solvers.base import Iteration
 from wellposed.solvers.looking import rate_seen, wait
 from wellposed.solvers.solution import Outcome, Report, Status
 
-# A residual that has not fallen for this many steps is at its floor, or grows, or goes in circles.
-PATIENCE = 30
 # A look comes at least this often.
 _SPACING = 8
+# So many candidates in a row may be rejected, as they are not finite.
+_REJECTIONS = 4
 # The code of a sample that is not finished.
 _OPEN = -1
 
@@ -67,6 +67,7 @@ class ResidualLoop:
         self.live_kept = torch.zeros_like(like) if start is None else start  # the value of each sample so far
         self.live_least = np.full(batch, math.inf)  # its residual
         self.live_steps = np.zeros(batch, np.int64)  # the step that it is of
+        self.live_lost = np.zeros(batch, np.int64)  # at how many looks in a row its residual was not finite
         self.looked = 0  # the step of the last look
         self.ratio = math.inf  # the largest of residual to limit at that step
         self._use(working_norm)
@@ -98,7 +99,7 @@ class ResidualLoop:
         ratio = residual / limit
         if self.plain and step < self.max_steps:
             worst = float(np.maximum.reduce(ratio))
-            if worst <= 1.0:
+            if worst <= 1.0 and not self.some_done:
                 self.value, self.residual = self.iteration.image, residual.astype(np.float64)
                 self.steps.fill(step)  # the codes are those of CONVERGED
                 return 0
@@ -151,13 +152,16 @@ class ResidualLoop:
         """Keep the iterates that are within their tolerance or better than before, and say which samples are finished."""
         codes, every = self.live_codes, step >= self.max_steps
         opened, converged = codes == _OPEN, Status.CONVERGED.code
-        better = (within & (opened | (codes == converged))) | (opened & (residual < self.live_least))
+        better = (opened & within) | ((opened | ((codes == converged) & within)) & (residual < self.live_least))
         if better.any():
             image = self.iteration.image
             self.live_kept = image if better.all() else self._chosen(better, image, self.live_kept)
         self.live_least = np.where(better, residual, self.live_least)
         self.live_steps = np.where(better, step, self.live_steps)
-        failed, tired = ~np.isfinite(residual), step - self.live_steps >= PATIENCE
+        lost = ~np.isfinite(residual)
+        self.live_lost = np.where(lost, self.live_lost + 1, 0)
+        failed = lost & (every | (self.live_lost > _REJECTIONS))
+        tired = step - self.live_steps >= self.iteration.patience
         stuck = np.zeros_like(tired)
         if (tired & opened).any():
             floor = torch.finfo(self.like.dtype).eps ** (1 / 3)
@@ -185,7 +189,7 @@ class ResidualLoop:
         keep = torch.from_numpy((~finished).nonzero()[0]).to(self.like.device)
         self.iteration.select(keep)
         self.live_kept = self.live_kept[keep]
-        for name in ("rows", "codes", "least", "steps"):
+        for name in ("rows", "codes", "least", "steps", "lost"):
             setattr(self, f"live_{name}", getattr(self, f"live_{name}")[~finished])
         if isinstance(self.live_atol, np.ndarray):
             self.live_atol = self.live_atol[~finished]
