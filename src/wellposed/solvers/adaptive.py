@@ -73,7 +73,7 @@ class _AdaptiveIteration(AndersonIteration):
     def advance(self) -> None:
         if self._mixes:
             super().advance()
-            self._least = torch.minimum(self._least, self._size)
+            self._least = torch.fmin(self._least, self._size)
         else:
             self.point = self.image
             self.image = self.problem.evaluate(self.point)

@@ -97,17 +97,13 @@ class ResidualLoop:
         """Judge this step; returns how many more to take before the next look, zero where all are finished."""
         residual, limit = self._measured()
         ratio = residual / limit
-        if self.plain and step < self.max_steps:
+        if self.plain and not self.some_done and step < self.max_steps:
             worst = float(np.maximum.reduce(ratio))
-            if worst <= 1.0 and not self.some_done:
+            if worst <= 1.0:
                 self.value, self.residual = self.iteration.image, residual.astype(np.float64)
                 self.steps.fill(step)  # the codes are those of CONVERGED
                 return 0
-            if (
-                not self.some_done
-                and np.minimum.reduce(ratio) > 1.0
-                and np.logical_and.reduce(residual < self.live_least)
-            ):
+            if np.minimum.reduce(ratio) > 1.0 and np.logical_and.reduce(residual < self.live_least):
                 self.live_kept, self.live_least = self.iteration.image, residual
                 self.live_steps = np.full(len(residual), step)
                 return self._wait(step, worst)
