@@ -46,9 +46,15 @@ def mnist_cells(quick: bool) -> list[Cell]:
         preset_with("mnist-plain", family={"width": 87, "m": 1.0}, epochs=_EPOCHS["mnist-plain"], seed=seed)
         for seed in SEEDS
     ]
-    images = {name: preset_with(name, epochs=_EPOCHS[name]) for name in list(MNIST)[1:]}
-    cells = [_cell("mnist-plain", config, None) for config in dense]
-    return cells + [_cell(name, config, None) for name, config in images.items()]
+    return [
+        *(_cell("mnist-plain", config, None) for config in dense),
+        *(mnist_cell(name, _EPOCHS[name]) for name in list(MNIST)[1:]),
+    ]
+
+
+def mnist_cell(preset: str, epochs: int) -> Cell:
+    """One of the published architectures, trained for so many epochs."""
+    return _cell(preset, preset_with(preset, epochs=epochs), None)
 
 
 def cifar_cells(quick: bool) -> list[Cell]:

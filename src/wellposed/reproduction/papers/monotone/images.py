@@ -31,6 +31,8 @@ PUBLISHED = {
     "mondeq-multi": Published(198.22, "notebook of the paper", 0.005),
 }  # of m = 20
 KINDS = {"mondeq-conv": "single convolution", "mondeq-multi": "two tiers"}
+EPOCHS = {"mondeq-conv": 2, "mondeq-multi": 1}
+FAMILIES: dict[str, dict[str, Any]] = {"mondeq-conv": {}, "mondeq-multi": {"width": 12, "further": (16,)}}
 EXPLICIT_BOUNDS = (
     ("product of norms (AutoLip)", "product"), ("greedy SeqLip, an estimate", "seqlip"),
     ("proved lower bound", "lower_bound"),
@@ -88,11 +90,19 @@ def monotone_cells(quick: bool) -> list[Cell]:
         family = {"width": 4, "m": 20.0, "stride": 4, "pool": 2}
         config = preset_with("mondeq-conv", family=family, epochs=1, batch_size=256)
         return [Cell(image_network, {"config": settings_of(config), "limit": _QUICK_IMAGES})]
-    configs = [preset_with("mondeq-conv", family={"m": m}, epochs=2) for m in MONOTONICITIES]
-    configs += [
-        preset_with("mondeq-multi", family={"m": m, "width": 12, "further": (16,)}, epochs=1) for m in MONOTONICITIES
-    ]
-    return [Cell(image_network, {"config": settings_of(config), "limit": None}) for config in configs]
+    return [monotone_cell(kind, m, epochs) for kind, epochs in EPOCHS.items() for m in MONOTONICITIES]
+
+
+def monotone_cell(kind: str, m: float, epochs: int) -> Cell:
+    """One network.
+
+    Args:
+        kind: a key of `KINDS`.
+        m: the strong monotonicity.
+        epochs: of the training.
+    """
+    config = preset_with(kind, family={"m": m, **FAMILIES[kind]}, epochs=epochs)
+    return Cell(image_network, {"config": settings_of(config), "limit": None})
 
 
 def differing(published: Published, group: Sequence[Record]) -> Published:

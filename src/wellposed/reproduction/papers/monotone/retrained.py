@@ -1,4 +1,4 @@
-"""Networks of Figures 1, 3, 4a, 5 and 8 under other trainings, as the paper's own is not published."""
+"""Networks of Figures 1, 3, 4a, 5, 6 and 8, and of Table 1 of Winston & Kolter, under other trainings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.networks import settings_of
 from wellposed.reproduction.other_trainings import Explained, table_of
-from wellposed.reproduction.papers.monotone import certified, deep, dense, errors, risk
+from wellposed.reproduction.papers.monotone import accuracy, certified, deep, dense, errors, images, risk, widths
 from wellposed.reproduction.papers.monotone.margins import explicit_to_margin, monotone_to_margin, risk_of_trained
+from wellposed.reproduction.papers.monotone.showing import family_of
 from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
 
@@ -17,6 +18,9 @@ TRAININGS = ((3, 1e-3), (10, 1e-3), (40, 1e-3), (15, 1e-2))  # epochs, peak of t
 DEPTHS = (*(int(depth) for depth in deep.PUBLISHED), 14)
 MONOTONICITIES = (0.1, 0.5, 20.0)
 WIDTH = 40
+OF_WIDTHS = (3, 1e-3), (15, 1e-2)  # trainings of networks of other widths
+CONVOLUTION = "papers/mnist-mondeq-conv", 1  # and its epochs
+IMAGES = ("mondeq-conv", 20.0, 6), ("mondeq-multi", 10.0, 4), ("mondeq-multi", 20.0, 4)  # kinds, m and epochs
 RATES = (1e-3, 3e-3)  # learning rates of networks that are trained to a margin
 IN_FIGURE_3 = (0.1, 0.5, 20.0)  # m
 EXPLICIT_IN_FIGURE_3 = (3, 10, 12, 14)  # linear maps
@@ -38,7 +42,25 @@ def cells(quick: bool) -> list[Cell]:
             for epochs, rate in trainings
             for measure, config in kinds
         ),
-        *(() if quick else (*_smaller_batches(), *_to_margin(), *_of_trained())),
+        *(() if quick else (*_smaller_batches(), *_to_margin(), *_of_trained(), *_of_widths(), *_of_images())),
+    ]
+
+
+def _of_images() -> list[Cell]:
+    """Convolutional networks."""
+    return [accuracy.mnist_cell(*CONVOLUTION), *(images.monotone_cell(*settings) for settings in IMAGES)]
+
+
+def _of_widths() -> list[Cell]:
+    """Monotone networks of every width of Figure 6."""
+    configs = [dense.dense_config(width, widths.M, 0, quick=False) for width in widths.WIDTHS]
+    return [
+        Cell(
+            dense.dense_network,
+            {"config": settings_of(replace(config, epochs=epochs, learning_rate=rate)), "limit": None},
+        )
+        for epochs, rate in OF_WIDTHS
+        for config in configs
     ]
 
 
@@ -90,15 +112,23 @@ def _to_margin() -> list[Cell]:
 def figures() -> dict[str, Explained]:
     """The figures whose networks are trained otherwise here, by the names of their recipes."""
     explicit, monotone = _of(deep.deep_network), _of(dense.dense_network)
-    both = _of(deep.deep_network, dense.dense_network)
+
+    def of_sweep(record: Record) -> bool:  # over m, of one width
+        return explicit(record) or (monotone(record) and family_of(record)["m"] in MONOTONICITIES)
+
+    convolutional = _of(images.image_network)
+
     return {
         "monotone-fig1a": Explained(deep.constants, explicit),
         "monotone-fig1b": Explained(dense.constants, monotone),
         "monotone-fig3a": Explained(risk.explicit_bounds, _of(explicit_to_margin)),
         "monotone-fig3b": Explained(risk.monotone_bounds, _of(monotone_to_margin, risk_of_trained)),
-        "monotone-fig4a": Explained(certified.view, both),
-        "monotone-fig5": Explained(errors.view, both),
+        "monotone-fig4a": Explained(certified.view, of_sweep),
+        "monotone-fig1d": Explained(images.monotone_constants, convolutional),
+        "monotone-fig5": Explained(errors.view, lambda record: of_sweep(record) or convolutional(record)),
+        "monotone-fig6": Explained(widths.view, lambda record: monotone(record) and family_of(record)["m"] == widths.M),
         "monotone-fig8": Explained(risk.figure_8, _of(explicit_to_margin, monotone_to_margin)),
+        "monotone-accuracy": Explained(accuracy.mnist_view, _of(accuracy.accuracy)),
     }
 
 

@@ -13,7 +13,7 @@ from wellposed.reproduction.view import Figure, Published, Table, View, publishe
 WIDTHS = (20, 40, 60, 80, 100)
 DEPTH = 5
 M = 1.0
-_AXIS = "its range is read off an axis, and the paper's training is not published: Figure 1b says how constants depend on it"
+_AXIS = "its range is read off an axis, and the paper's training is not published, on which constants depend"
 PUBLISHED = Published(5.0, "axis of Fig. 6b, all widths", 0.5, _AXIS, 12.5)
 
 
