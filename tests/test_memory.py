@@ -268,7 +268,9 @@ def test_what_is_kept_for_the_backward_pass_is_one_evaluation_whatever_the_itera
         steps.append(int(found.steps.max()))
         sizes.append(size)
     assert steps[1] >= steps[0] + 3
-    assert sizes[1] <= sizes[0] <= 1.3 * (one + offset.nbytes)  # f's graph, and the value
+    # The default keeps no evaluation where it came to acceleration.
+    assert sizes[0] == sizes[1] or (solver is None and sizes[1] < sizes[0])
+    assert sizes[0] <= 1.3 * (one + offset.nbytes)  # f's graph, and the value
 
 
 @pytest.mark.parametrize("make", [wp.MonDEQ, wp.NEMON, wp.PcDEQ])

@@ -100,7 +100,7 @@ class LipschitzBounded(SavedNumber, Constraint):
 
     @override
     def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
-        """Without H."""
+        """What W is formed of where there is no H; layers with one know what that is formed of."""
         return float(self.epsilon), (self.V, self.S, self.psi)
 
     @torch.no_grad()

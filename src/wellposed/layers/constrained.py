@@ -110,4 +110,4 @@ class ConstrainedLayer(ImplicitLayer):
         return found
 
 
-_MATERIALISE = ConstrainedLayer.materialise
+_MATERIALISE = ConstrainedLayer.materialise  # as it is written here, whatever is put in its place later
