@@ -35,15 +35,18 @@ def image_classifier(
     }
 
 
-def accuracy(workspace: Workspace, *, config: dict[str, Any], limit: int | None) -> dict[str, Any]:
-    """Train a classifier of images about which nothing is certified; what `facts` says of it.
+def accuracy(
+    workspace: Workspace, *, config: dict[str, Any], limit: int | None, data: str | None = None
+) -> dict[str, Any]:
+    """Train a classifier of images, and certify nothing about it; what `facts` says of it.
 
     Args:
         workspace: of the recipe.
         config: of the training, see `settings_of`.
         limit: only the first so many test images.
+        data: another set whose test images to take; None for the training's own.
     """
-    return facts(workspace, trained(workspace, TrainConfig.from_dict(config)), limit)
+    return facts(workspace, trained(workspace, TrainConfig.from_dict(config)), limit, data)
 
 
 def best_rule(measured: dict[str, Any]) -> list[float]:

@@ -37,6 +37,11 @@ RECIPES = (
         Later("lben.cifar", "dense_cells"), Later("lben.cifar", "dense_view"),
     ),
     Recipe(
+        "lben-cifar-training", "lben", "beside the paper", "the dense networks on CIFAR-10, trained or measured otherwise",
+        ("cifar10-jpeg",), 0.7, False, Later("lben.retrained_photographs", "cells"),
+        Later("lben.retrained_photographs", "view"), explains=Later("lben.retrained_photographs", "figures"),
+    ),
+    Recipe(
         "lben-svhn", "lben", "SVHN, convolutional", "error and constant of 40 channels over γ", ("svhn",), 60.0, True,
         Later("lben.cifar", "svhn_cells"), Later("lben.cifar", "svhn_view"),
         "SVHN could not be downloaded where the records were made; `wellposed train lben-conv --data svhn` trains on it where "

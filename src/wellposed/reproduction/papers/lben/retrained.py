@@ -61,9 +61,9 @@ def cells(quick: bool) -> list[Cell]:
     return [
         *(
             Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit})
-            for config in _retrained(configs, trainings)
+            for config in retrained(configs, trainings)
         ),
-        *(Cell(trained_network, {"config": config, "limit": limit}) for config in _retrained(free, trainings)),
+        *(Cell(trained_network, {"config": config, "limit": limit}) for config in retrained(free, trainings)),
         *(
             Cell(ascended, {"config": settings_of(config), "pairs": PAIRS, "steps": steps, "seed": 0})
             for steps in lengths
@@ -77,8 +77,13 @@ def cells(quick: bool) -> list[Cell]:
     ]
 
 
-def _retrained(configs: Sequence[TrainConfig], trainings: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
-    """Settings of networks under every training."""
+def retrained(configs: Sequence[TrainConfig], trainings: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
+    """Settings of networks under every training.
+
+    Args:
+        configs: of the networks.
+        trainings: epochs, and peaks of the learning rate.
+    """
     return [
         settings_of(replace(config, epochs=epochs, learning_rate=rate))
         for epochs, rate in trainings
@@ -92,18 +97,19 @@ def figures() -> dict[str, Explained]:
         "lben-bounds": Explained(
             lambda records: _shown(records, bounds, label_of, PUBLISHED),
             lambda record: _width(record) == WIDTH and not (record.is_of(trained_network) or record.is_of(stepped)),
-            _otherwise,
+            otherwise,
         ),
-        "lben-attacks": Explained(_stepped, lambda record: record.is_of(stepped), _otherwise),
+        "lben-attacks": Explained(_stepped, lambda record: record.is_of(stepped), otherwise),
         "lben-widths": Explained(
             lambda records: _shown(records, widths, lambda record: f"n = {_width(record)}", PUBLISHED_WIDTHS),
-            lambda record: _gamma(record) == OF_WIDTHS and not record.is_of(stepped), _otherwise,
+            lambda record: _gamma(record) == OF_WIDTHS and not record.is_of(stepped), otherwise,
         ),
         "lben-well-posed": Explained(conditions, lambda record: record.is_of(trained_network)),
     }  # fmt: skip
 
 
-def _otherwise(record: Record) -> str:
+def otherwise(record: Record) -> str:
+    """What was done otherwise for a record: another search, other images or another training."""
     if record.is_of(ascended):
         return f"an ascent of {record.settings['steps']} steps from noise"
     if record.is_of(stepped):
