@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from wellposed.benchmarking.collection import BENCHMARKS, run_benchmarks
 from wellposed.benchmarking.contest import LADDER, Rules, contest
 from wellposed.benchmarking.contestant import OWN, Contestant, elsewhere, source_of
 from wellposed.benchmarking.fixed_point_case import Case, cell
+from wellposed.benchmarking.fixed_point_jax import JaxLoop
 from wellposed.benchmarking.fixed_point_rivals import FixedPoint, PlainLoop
 from wellposed.benchmarking.metric import Clarabel, Metric
 from wellposed.benchmarking.page import page
@@ -28,7 +31,7 @@ from wellposed.benchmarking.training import write_case
 from wellposed.benchmarking.training_rival import names_of, original
 from wellposed.benchmarking.training_subject import of_layer
 from wellposed.cli.main import run as command
-from wellposed.errors import DataError
+from wellposed.errors import DataError, MissingExtraError
 
 pytestmark = pytest.mark.float32
 DOCS = Path(__file__).parent.parent / "docs"
@@ -146,6 +149,17 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     assert [row.remark for row in record.rows].count("not installed") == 4
     (row,) = (row for row in record.rows if row.rival == "plain loop")
     assert row.is_measured and row.as_exact
+
+
+def test_evidence_costs_no_exactness(tmp_path):
+    (record,) = run_benchmarks(["evaluation"], Options(quick=True), tmp_path, command=["x"], done=lambda count: None)
+    assert all(row.is_measured and max(row.errors[0]) < 1e-3 for row in record.rows)
+
+
+def test_a_loop_in_jax_needs_jax(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(MissingExtraError, match=re.escape("wellposed[bench]")):
+        JaxLoop(Case.make("normal", 4, 3))
 
 
 def test_bad_requests_are_named(tmp_path, capsys):

@@ -44,6 +44,11 @@ def test_the_same_seed_changes_the_same():
     assert first == second and first != other
 
 
+def test_a_changed_network_on_graphs_is_judged_by_its_equation():
+    accepted, refused = campaign(2, subjects=("graphs",), kinds=("claim: constants",))
+    assert (accepted.what, refused.what) == ("sound", "refused")
+
+
 def test_the_command(capsys):
     assert run(["reproduce", "forgeries", "--trials", "26", "--subjects", "feedthrough", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import wellposed as wp
-from wellposed import testing
+from wellposed import models, testing
 from wellposed.cli.main import run as command
 from wellposed.constraints.perron_frobenius import RowBounded, project_rows
 from wellposed.data import graphs as graph_data
 from wellposed.guarantee import GraphContraction
+from wellposed.layers.graph_classifier import GraphClassifier
 
 VARIANTS = [
     {"variant": "ignn", "activation": "relu"},
@@ -42,6 +43,12 @@ def normalised(edges, nodes):
     matrix = testing.eye(nodes, dtype=torch.float64)
     matrix.index_put_((edges[1], edges[0]), testing.ones(edges.shape[1], dtype=torch.float64), accumulate=True)
     return matrix / (matrix.sum(1)[:, None] * matrix.sum(0)).sqrt()
+
+
+def test_a_model_of_graphs_is_imported_on_first_use():
+    assert models.GraphClassifier is GraphClassifier
+    with pytest.raises(AttributeError, match="GraphClasifier"):
+        models.GraphClasifier  # noqa: B018
 
 
 def make(options, dtype=torch.float64, **more):

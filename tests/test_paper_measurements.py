@@ -16,6 +16,8 @@ from wellposed.reproduction.collection import RECIPES
 from wellposed.reproduction.measurements import accuracy, best_rule, by_seed, image_classifier
 from wellposed.reproduction.networks import settings_of, trained
 from wellposed.reproduction.papers.lben import attacks, bounds, cifar, well_posed
+from wellposed.reproduction.papers.lben.ascent import ascended
+from wellposed.reproduction.papers.lben.stepped import stepped
 from wellposed.reproduction.papers.nemon import classification, estimation, iterations, robust
 from wellposed.reproduction.view import Figure, Table
 from wellposed.training.config import TrainConfig
@@ -96,13 +98,13 @@ def test_a_bounded_classifier_is_certified_and_attacked(workspace):
     assert measured["deviation"] == data.std[0]
     assert measured["lower_bound"] <= measured["lipschitz"] <= 1.0 / data.std[0] + 1e-6  # γ = 1 per normalised pixel
     assert best_rule(measured)[0] >= best_rule(measured)[1]
-    for certified, pressed, stepped in zip(
+    for certified, pressed, moved in zip(
         measured["certified_of_attacked"],
         measured["attacked"],
         measured["plainly_attacked"]["gradient-step"],
         strict=True,
     ):
-        assert certified <= min(pressed, stepped)
+        assert certified <= min(pressed, moved)
     other = dataclasses.replace(found, settings={**settings, "config": {**settings["config"], "seed": 1}})
     assert by_seed([found, other]) == [[found, other]]
     for view in (bounds.bounds, bounds.widths, attacks.curves, cifar.dense_view):
@@ -113,6 +115,31 @@ def test_a_bounded_classifier_is_certified_and_attacked(workspace):
     assert {key: measured[key] for key in ("test_error", "parameters")} == {
         key: plain.measured[key] for key in ("test_error", "parameters")
     }
+
+
+def test_an_ascent_from_noise_finds_no_more_than_the_prescribed_constant(workspace):
+    ratios = [
+        record(ascended, workspace, config=settings_of(LBEN), pairs=5, steps=steps, seed=0).measured["ratio"]
+        for steps in (1, 20, 300)
+    ]
+    assert 0.0 < ratios[0] < ratios[1] <= ratios[2] <= 1.0 + 1e-6  # γ = 1 per normalised pixel
+    assert ratios[2] > 0.8
+
+
+def test_one_gradient_step_is_on_the_last_images(workspace):
+    sizes = [0.01, 0.05, 1.0]
+    errors = record(stepped, workspace, config=settings_of(LBEN), radii=sizes, last=60).measured["errors"]
+    _, data, model = load_image_run(trained(workspace, LBEN))
+    x, y = data.test_x[-60:].clone().requires_grad_(), data.test_y[-60:]
+    logits = model(x)
+    torch.nn.functional.cross_entropy(logits, y, reduction="sum").backward()
+    step = x.grad / x.grad.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    for size, error in zip(sizes, errors, strict=True):
+        with torch.no_grad():  # where an image is wrong already, nothing is needed
+            moved = model((x + size * step).clamp(0.0, 1.0)).argmax(1) != y
+        wrong = moved | (logits.argmax(1) != y)
+        assert error == pytest.approx(100.0 * float(wrong.double().mean()), abs=100.0 / 60.0 + 1e-9)
+    assert errors[0] < errors[-1]
 
 
 def test_trained_networks_without_a_bound_are_decided(workspace):
