@@ -17,7 +17,18 @@ LAYERS = {
     "LBEN, bounded": lambda: wp.LBEN(5, 9, gamma=2.0, out_features=3),
     "LBEN, with feedthrough": lambda: wp.LBEN(5, 9, gamma=2.0, out_features=3, feedthrough=True),
     "NEMON": lambda: wp.NEMON(5, 9),
+    "ConvLBEN": lambda: wp.ConvLBEN(2, 3, (5, 4), metric="full"),
+    "ConvLBEN, bounded": lambda: wp.ConvLBEN(2, 3, (5, 4), gamma=2.0, out_features=3, pool=2, stride=2),
+    "ConvLBEN, as published": lambda: wp.ConvLBEN(
+        2, 3, (5, 4), gamma=2.0, out_features=3, metric="full", input_in_metric=False, border=1
+    ),
+    "ConvNEMON": lambda: wp.ConvNEMON(2, 3, (5, 4)),
+    "MultiScaleMonDEQ": lambda: wp.MultiScaleMonDEQ(2, (3, 4), (6, 4)),
 }
+
+
+def inputs(layer, count=4):
+    return testing.rand(count, *layer.injection.input_shape)
 
 
 @pytest.fixture(params=LAYERS, ids=str)
@@ -46,7 +57,7 @@ def fresh(layer, x):
 
 @torch.no_grad()
 def test_evaluations_form_it_once(layer, monkeypatch):
-    x, times = testing.rand(4, 5), formed(layer, monkeypatch)
+    x, times = inputs(layer), formed(layer, monkeypatch)
     first = layer(x)
     for _ in range(3):
         assert torch.equal(layer(x), first)
@@ -65,7 +76,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @torch.no_grad()
 def test_every_change_of_a_parameter_is_seen(layer, change):
-    x = testing.rand(4, 5)
+    x = inputs(layer)
     for name, part in layer.named_parameters():
         if name.endswith("log_gamma") and not part.requires_grad:
             continue
@@ -93,7 +104,7 @@ def test_settings_state_dicts_and_dtypes_are_seen():
 
 @torch.no_grad()
 def test_writing_to_what_was_handed_out_changes_nothing(layer):
-    x = testing.rand(4, 5)
+    x = inputs(layer)
     before = layer(x)
     layer.operator().dense().zero_()
     for tensor in layer.materialise()[0].tensors:
@@ -102,7 +113,7 @@ def test_writing_to_what_was_handed_out_changes_nothing(layer):
 
 
 def test_gradients_are_those_of_what_was_formed_before(layer):
-    x = testing.rand(4, 5)
+    x = inputs(layer)
     with torch.inference_mode():
         layer(x)
     with torch.no_grad():
@@ -186,12 +197,19 @@ def test_another_constraint_with_the_same_numbers_is_seen():
 
 @pytest.mark.parametrize(
     ("make", "name"),
-    [(lambda: wp.MonDEQ(5, 9), "m"), (lambda: wp.LBEN(5, 9), "epsilon"), (lambda: wp.NEMON(5, 9, mu=0.5), "mu")],
+    [
+        (LAYERS["MonDEQ"], "m"),
+        (LAYERS["LBEN"], "epsilon"),
+        (lambda: wp.NEMON(5, 9, mu=0.5), "mu"),
+        (LAYERS["ConvLBEN"], "epsilon"),
+        (lambda: wp.ConvNEMON(2, 3, (5, 4), mu=0.5), "mu"),
+        (LAYERS["MultiScaleMonDEQ"], "m"),
+    ],
 )
 @torch.no_grad()
 def test_settings_that_are_tensors_are_seen(make, name):
-    layer, x = make().eval(), testing.rand(4, 5)
-    setting = testing.tensor(getattr(layer.constraint, name))
+    layer = make().eval()
+    x, setting = inputs(layer), testing.tensor(getattr(layer.constraint, name))
     setattr(layer.constraint, name, setting)
     before = layer(x)
     setting.mul_(0.5)
@@ -237,3 +255,17 @@ def test_a_layer_that_forms_its_own_w_is_formed_at_every_evaluation():
     before = layer(x)
     layer.share = 0.5
     assert not torch.equal(layer(x), before)
+
+
+@torch.no_grad()
+def test_replaced_methods_of_the_maps_are_seen(monkeypatch):
+    layer = LAYERS["ConvLBEN, bounded"]().eval()
+    x, real = inputs(layer), type(layer.injection).transfer
+    before = layer(x)
+    for owner in (layer.injection, type(layer.injection)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, "transfer", lambda *given: 3.0 * real(layer.injection, given[-1]))
+            assert not torch.equal(layer(x), before)
+        assert torch.equal(layer(x), before)
+    layer.injection.take_metric(layer.constraint)
+    assert torch.equal(layer(x), fresh(layer, x))

@@ -9,9 +9,11 @@ of G is one. The published networks have U = Ũ: then a metric that differs from
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wellposed.constraints.base import ImageConstraint, SavedNumber
 from wellposed.constraints.circular_monotone import circular_kernel
@@ -86,6 +88,11 @@ class ConvLipschitzBounded(SavedNumber, ImageConstraint):
             if driven is not None and factor is not None and not in_metric:
                 operator = DrivenCircular(core, scale, self.image[1], factor, driven * 0.5**0.5, cache)
         return operator, ScaledStronglyMonotone(operator, float(margin.detach()))
+
+    @override
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
+        """What W is formed of where there is no H; layers with one know what that is formed of."""
+        return (float(self.epsilon), self.channels, self.image), (self.V, self.S, self.psi)
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

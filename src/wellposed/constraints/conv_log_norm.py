@@ -8,9 +8,10 @@ taps out of the sum, and certifies maps whose log norm is several times one.)
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.constraints.base import ImageConstraint, SavedNumber
@@ -64,6 +65,10 @@ class ConvLogNorm(SavedNumber, ImageConstraint):
             kernel = free * scale + own * centre[:, None, None, None]
         operator = ZeroPadded(kernel, self.image, factorisation_cache(self))
         return operator, Channelwise(operator)
+
+    @override
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
+        return (float(self.mu), self.channels, self.image), (self.T, self.slack, self.log_weights)
 
     def _is_usable(self, value: float) -> bool:
         return -math.inf < value < 1.0

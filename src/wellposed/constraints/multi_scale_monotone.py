@@ -8,10 +8,11 @@ lower triangular: every tier is driven by the one before, W_(i+1),i = −2 A_(i+
 from __future__ import annotations
 
 import itertools
+from collections.abc import Hashable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.constraints.base import check_size
@@ -79,6 +80,10 @@ class MultiScaleMonotone(StrongMonotonicity):
             into = tuple(-2.0 * diagonal.mH for diagonal in a[1:])
         operator = MultiScale(own, tuple(down), into, self.images, factorisation_cache(self))
         return operator, MultiScaleStronglyMonotone(operator, self.m)
+
+    @override
+    def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:
+        return (float(self.m), self.images), (*self.A, *self.B, *self.D)
 
     def extra_repr(self) -> str:
         """Shown inside ``repr``."""

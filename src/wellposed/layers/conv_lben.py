@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Unpack
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from wellposed.activations import Activation, Bordered
@@ -16,6 +18,7 @@ from wellposed.guarantee import Guarantee
 from wellposed.layers.conv_equilibrium import ImageLayer, input_side
 from wellposed.layers.options import SolveOptions
 from wellposed.layers.prescribed_bound import PrescribedBound, checked_bound, learned_logarithm
+from wellposed.maps.checks import computes_as_written
 from wellposed.maps.circular import CircularInjection
 from wellposed.maps.image import state_image
 from wellposed.maps.pooled import PooledLinear
@@ -124,6 +127,17 @@ class ConvLBEN(ImageLayer, PrescribedBound):
         return self.constraint.materialise(
             injection.transfer(injection.free), output.spread(output.free), in_metric=injection.scale is not None
         )
+
+    @override
+    def _decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]] | None:
+        known = super()._decided_by()
+        if known is None or self.output is None:
+            return known
+        injection, output = self.injection, self.output
+        if not (computes_as_written(injection, "transfer") and computes_as_written(output, "spread")):
+            return None
+        sizes = injection.state, injection.stride, output.state, output.windows, output.pool
+        return (known[0], sizes, injection.owner is None), (*known[1], injection.free, output.free)
 
     @override
     @torch.no_grad()

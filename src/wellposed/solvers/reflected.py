@@ -53,9 +53,8 @@ class PeacemanRachford(Splitting):
 
     @override
     def bind(self, problem: Problem, guarantee: Guarantee | None, start: Tensor | None, like: Tensor) -> Iteration:
-        alpha = float(self.step_under(guarantee))
-        changes = guarantee is not None and guarantee.stops_by_changes
-        return _ReflectedIteration(self.affine(problem), start, alpha, self.relaxation, by_changes=changes)
+        kind = _Watched if guarantee is not None and guarantee.stops_by_changes else _Reflected
+        return kind(self.affine(problem), start, float(self.step_under(guarantee)), self.relaxation)
 
 
 @checked_fields
@@ -70,36 +69,36 @@ class DouglasRachford(PeacemanRachford):
     relaxation: ClassVar[float] = 0.5
 
 
-class _ReflectedIteration(Iteration):
-    rowwise = ("_u", "_before", "_earlier", "_constant")
+class _Reflected(Iteration):
+    """Values are judged by their defects."""
+
+    rowwise: tuple[str, ...] = ("_u", "_constant")
     image_is_free = False
     problem: AffineProblem
 
-    def __init__(
-        self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float, *, by_changes: bool
-    ) -> None:
+    def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float) -> None:
         self.problem = problem
         scaling = problem.operator.scaling
         self._alpha = alpha if scaling is None else alpha * scaling
         self._relaxation = relaxation
         self._reflect = problem.activation.reflection(self._alpha)
         self._cayley = problem.operator.cayley(alpha)
-        driven, matrix = problem.offset * self._alpha, self._cayley.matrix()
-        self._from_driven = by_changes and matrix is not None
-        self._constant = driven if self._from_driven else self._cayley.affine(driven, driven)
-        self._u = self._before = self._constant
+        self._constant = self._added(problem.offset * self._alpha)
+        self._u = self._constant
         if start is not None:  # the u whose resolvent is σ(W·start + q)
             value = problem.operator.affine(start, problem.offset)
-            self._u = self._before = torch.lerp(problem.activation(value), value, self._alpha)
-        elif not self._from_driven:
-            self._before = torch.zeros_like(self._constant)
-        self._earlier = self._before
-        self.is_cheap = by_changes and matrix is not None and is_cheap(matrix, self._u)
+            self._u = torch.lerp(problem.activation(value), value, self._alpha)
+
+    def _added(self, driven: Tensor) -> Tensor:
+        """What a step adds, and what the iteration starts at: (I + C)αq, where C is the Cayley transform."""
+        return self._cayley.affine(driven, driven)
+
+    def _transformed(self, reflected: Tensor) -> Tensor:
+        """C(r + αq) + αq of a reflected r."""
+        return self._cayley.affine(reflected, self._constant)
 
     def advance(self) -> None:
-        self._earlier, self._before = self._before, self._u
-        reflected = self._reflect(self._u)
-        new = self._cayley.affine(reflected + self._constant if self._from_driven else reflected, self._constant)
+        new = self._transformed(self._reflect(self._u))
         self._u = new if self._relaxation == 1.0 else torch.lerp(self._u, new, self._relaxation)
 
     def select(self, rows: Tensor) -> None:
@@ -113,23 +112,52 @@ class _ReflectedIteration(Iteration):
         # z = J_α(u) solves the equation exactly for q + defect. The defect is taken from W itself: an inaccurate
         # factorisation cannot hide in it. ‖defect‖ also bounds ‖f(z) − z‖.
         value = self.observe()
-        if guarantee is not None and guarantee.stops_by_changes:
-            last, before, size = self.changes(euclidean)
-            rounding = size * (ROUNDINGS * torch.finfo(value.dtype).eps)
-            with np.errstate(all="ignore"):
-                left = torch.from_numpy(distance_left(*(part.cpu().numpy() for part in (last, before, rounding))))
-            return value, last, left.to(last.device)
         through = self.problem.operator.affine(value, self.problem.offset)
         defect = self.problem.activation.defect(value, through, self._u, self._alpha)
         residual = euclidean(defect)
         return value, residual, residual if guarantee is None else guarantee.defect_bound(defect, residual)
 
-    @override
-    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        # J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
-        return norm(self._u - self._before), norm(self._before - self._earlier), norm(self._u)
-
     def predicted_rate(self) -> float:
         # Reflection preserves lengths or shortens them, so typical differences shrink by C's typical singular value.
         rate = self._cayley.norm_estimate()
         return 1.0 - self._relaxation + self._relaxation * rate
+
+
+class _Watched(_Reflected):
+    """Values are judged by how the iterates change."""
+
+    rowwise = ("_u", "_before", "_earlier", "_constant")
+
+    def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float) -> None:
+        super().__init__(problem, start, alpha, relaxation)
+        matrix = self._cayley.matrix()
+        self._before = torch.zeros_like(self._u) if start is None and matrix is None else self._u
+        self._earlier = self._before
+        self.is_cheap = matrix is not None and is_cheap(matrix, self._u)
+
+    @override
+    def _added(self, driven: Tensor) -> Tensor:
+        return super()._added(driven) if self._cayley.matrix() is None else driven  # it saves a product
+
+    @override
+    def _transformed(self, reflected: Tensor) -> Tensor:
+        return super()._transformed(reflected if self._cayley.matrix() is None else reflected + self._constant)
+
+    @override
+    def advance(self) -> None:
+        self._earlier, self._before = self._before, self._u
+        super().advance()
+
+    @override
+    def judge(self, guarantee: Guarantee | None) -> tuple[Tensor, Tensor, Tensor]:
+        value = self.observe()
+        last, before, size = self.changes(euclidean)
+        rounding = size * (ROUNDINGS * torch.finfo(value.dtype).eps)
+        with np.errstate(all="ignore"):
+            left = torch.from_numpy(distance_left(*(part.cpu().numpy() for part in (last, before, rounding))))
+        return value, last, left.to(last.device)
+
+    @override
+    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        # J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
+        return norm(self._u - self._before), norm(self._before - self._earlier), norm(self._u)
