@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import wellposed as wp
 from wellposed import testing
 from wellposed.constraints.monotone import Monotone
+from wellposed.solvers.solution import Tolerance
 
 LAYERS = {
     "MonDEQ": lambda: wp.MonDEQ(5, 9, m=0.5),
@@ -269,3 +271,54 @@ def test_replaced_methods_of_the_maps_are_seen(monkeypatch):
         assert torch.equal(layer(x), before)
     layer.injection.take_metric(layer.constraint)
     assert torch.equal(layer(x), fresh(layer, x))
+
+
+ORTHOGONAL = {
+    "OrthogonalDEQ": (
+        lambda: wp.OrthogonalDEQ(5, 8),
+        "wellposed.layers.orthogonal_linear.spectral_norm_upper_bound",
+        2,
+    ),
+    "ConvOrthogonalDEQ": (lambda: wp.ConvOrthogonalDEQ(2, 4, (5, 4)), "wellposed.layers.orthogonal_conv._norm", 3),
+}
+
+
+@pytest.mark.parametrize(("make", "name", "maps"), ORTHOGONAL.values(), ids=ORTHOGONAL)
+@torch.no_grad()
+def test_norms_of_orthogonal_maps_are_proved_once(make, name, maps, monkeypatch):
+    module, function = name.rsplit(".", 1)
+    real, times = getattr(importlib.import_module(module), function), []
+
+    def counted(weight):
+        times.append(weight)
+        return real(weight)
+
+    monkeypatch.setattr(name, counted)
+    layer = make().eval()
+    x = testing.rand(3, *layer.input_shape)
+    for _ in range(3):
+        layer.solve(x)
+    assert len(times) == maps
+    for part in layer.maps:
+        part.free.data.add_(0.1 * testing.randn(*part.free.shape))
+    changed = layer.solve(x)
+    assert len(times) == maps + len(layer.maps)
+    torch.testing.assert_close(
+        changed.value, copy.deepcopy(layer).double().solve(x.double()).value.to(x), rtol=0, atol=1e-3
+    )
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("make", [made for made, *_ in ORTHOGONAL.values()], ids=ORTHOGONAL)
+@torch.no_grad()
+def test_solves_that_go_on_in_float64_count_all_steps_and_are_within_their_bounds(make):
+    layer = make().eval()
+    x = testing.rand(3, *layer.input_shape)
+    found, own = layer.solve(x), copy.deepcopy(layer).double()
+    own.tolerance = Tolerance(1e-13, 1e-13)
+    assert bool(found.converged.all()) and int(found.steps.min()) >= 3
+    far = (found.value.double() - own.solve(x.double()).value).flatten(1).norm(dim=1)
+    # The maps of the copy are formed in float64, and differ from those of the layer by the rounding of float32.
+    assert bool((far <= found.error_bound + 1e-5).all())
+    started = layer.solve(x, found.value)
+    assert int(started.steps.max()) < int(found.steps.min())

@@ -82,6 +82,20 @@ def made_once(module: nn.Module, key: Hashable, make: Callable[[], T], *tensors:
     return entry.remembered(named, lambda: made) if entry.is_of(*tensors) else made
 
 
+def proved_once(module: nn.Module, prove: Callable[..., float], *tensors: Tensor) -> float:
+    """``prove(*tensors)``, which is not proved again while the numbers in the tensors are the same.
+
+    Args:
+        module: whose they are; what was proved is kept beside it.
+        prove: a function that decides by the numbers alone.
+        tensors: what it is about.
+    """
+    known = tuple(tensor.detach() for tensor in tensors)
+    if is_transformed(known):
+        return prove(*known)
+    return made_once(module, prove, lambda: prove(*known), *known)
+
+
 def is_transformed(tensors: tuple[Tensor, ...]) -> bool:
     """Whether the tensors hold no numbers or stand for others, or operations on them are being recorded."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wellposed.any_map import fixed_point_with
+from wellposed.constraints.factorisations import is_transformed
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Contraction
 from wellposed.implicit import Settings
@@ -22,6 +23,8 @@ from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged
 from wellposed.numerics.uncompiled import uncompiled
+from wellposed.solvers.iterate import iterate
+from wellposed.solvers.problem import MapProblem
 from wellposed.solvers.solution import Solution
 
 # By how much a computed orthogonal map may exceed norm one while training; evidence and certificates prove it instead.
@@ -162,6 +165,10 @@ class ContractiveCell(ImplicitLayer):
         cell, weights, drive = self._cell(rows, dtype)
         start = torch.zeros_like(drive) if z0 is None else self._packed(z0.reshape(-1, *self.state_shape).to(dtype))
         check_finite(self, x, drive)
+        before: Tensor | int = 0
+        if dtype != weight.dtype and not is_transformed((x, weight)):
+            problem = _problem(cell, drive.to(weight.dtype), [part.to(weight.dtype) for part in weights])
+            start, before = self._approached(problem, start.to(weight.dtype), settings)
         found = fixed_point_with(
             cell, start.detach(), (drive, *weights), settings, guarantee=guarantee,
             batched_args=(0,), known=None if known is None else self._packed(known.reshape(-1, *self.state_shape)),
@@ -175,9 +182,26 @@ class ContractiveCell(ImplicitLayer):
             bound = bound + rounding + self._underflow(weight.dtype)
         codes, residual, steps, _ = report.fields()
         return Solution(
-            codes, residual, steps, bound, report.algorithm,
+            codes, residual, steps + before, bound, report.algorithm,
             value=value.reshape(*lead, *self.state_shape), adjoint_reports=found.adjoint_reports,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def _approached(self, problem: MapProblem, start: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+        """Where iterations in the precision of the weights lead, from which to go on in float64, and the steps to each.
+
+        Args:
+            problem: the map in that precision.
+            start: first iterates, as the map takes them.
+            settings: of the solve.
+        """
+        rtol, atol = settings.tolerance.resolve(start.dtype)
+        guarantee = Contraction(self.step_factor(NORM_SLACK[start.dtype]), 0.0)
+        outcome = iterate(
+            problem, settings.solver, guarantee, start, start, rtol=rtol, atol=atol, max_steps=settings.max_steps
+        )
+        value = outcome.value.double()
+        return torch.where(torch.isfinite(value), value, 0.0), outcome.report.steps
 
     @override
     @uncompiled
@@ -216,6 +240,11 @@ class ContractiveCell(ImplicitLayer):
         rounding = (self._evaluation_error(rows, values) + lost) / (1.0 - factor)
         assert found.error_bound is not None  # a guarantee was given
         return dataclasses.replace(found, error_bound=found.error_bound + rounding.reshape(found.error_bound.shape))
+
+
+def _problem(cell: Callable[..., Tensor], drive: Tensor, weights: Sequence[Tensor]) -> MapProblem:
+    """What `ContractiveCell._cell` gives, in one."""
+    return MapProblem(lambda z: cell(z, drive, *weights), lambda rows: lambda z: cell(z, drive[rows], *weights))
 
 
 def mixing_numbers(free: nn.Parameter) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from typing_extensions import override
 from wellposed.activations import Activation
 from wellposed.activations import activation as activation_named
 from wellposed.constraints.base import check_size
+from wellposed.constraints.factorisations import proved_once
 from wellposed.constraints.perron_frobenius import RowBounded
 from wellposed.errors import GuaranteeError, InputError, check, checked_options, choices
 from wellposed.layers.contractive_cell import NORM_SLACK
@@ -116,11 +117,13 @@ class ImplicitGraph(GraphSolving):
     def norms(self, *, proved: bool) -> tuple[float, float | None]:
         weight = self.state_map.weight.detach()
         if self.variant != "ignn":
-            norm = spectral_norm_upper_bound(weight) if proved else 1.0 + NORM_SLACK[weight.dtype]
+            norm = proved_once(self, spectral_norm_upper_bound, weight) if proved else 1.0 + NORM_SLACK[weight.dtype]
             return enlarged(self.scales[0] * norm, 3), None
         size = weight.double().abs()
         rows, columns = (enlarged_sum(float(size.sum(dim).amax()), len(size)) for dim in (1, 0))
-        spectral = spectral_norm_upper_bound(weight) if proved else enlarged(math.sqrt(rows * columns), 2)
+        spectral = (
+            proved_once(self, spectral_norm_upper_bound, weight) if proved else enlarged(math.sqrt(rows * columns), 2)
+        )
         return spectral, rows
 
     def lipschitz(self) -> tuple[float, str]:
@@ -132,7 +135,9 @@ class ImplicitGraph(GraphSolving):
         factor = self.norms(proved=True)[0] * ADJACENCY
         if factor >= 1.0:
             raise GuaranteeError("W contracts in a weighted maximum norm only; there is no constant for all graphs")
-        injection = self.scales[1] * spectral_norm_upper_bound(self.injection.weight) * ADJACENCY
+        injection = (
+            self.scales[1] * proved_once(self.injection, spectral_norm_upper_bound, self.injection.weight) * ADJACENCY
+        )
         value = enlarged(injection / (1.0 - enlarged(factor, 1)), 6)
         return value, f"implicit graph layer: ‖Ω‖₂/(1 − ‖W‖₂) with ‖W‖₂ = {factor:.6g}, for ‖A‖₂ ≤ 1"
 

@@ -19,7 +19,6 @@ from wellposed.layers.orthogonal_linear import OrthogonalLinear, require_orthogo
 from wellposed.names import COUPLINGS
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, rounding_constant
-from wellposed.numerics.verified import spectral_norm_upper_bound
 
 _REFLECTIONS = 1e-15  # by how much computed reflections may exceed norm one
 
@@ -154,7 +153,7 @@ class OrthogonalDEQ(ContractiveCell):
     @override
     def norm_excess(self) -> float:
         parts = self._parts if self.injection is None else [*self._parts, self.injection]
-        return max(0.0, *(spectral_norm_upper_bound(part.weight) - 1.0 for part in parts)) + _REFLECTIONS
+        return max(part.norm_excess() for part in parts) + _REFLECTIONS
 
     @override
     def _described(self) -> str:

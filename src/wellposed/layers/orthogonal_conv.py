@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.circular_monotone import circular_kernel
-from wellposed.constraints.factorisations import formed_once
+from wellposed.constraints.factorisations import formed_once, proved_once
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.errors import InputError, check, checked_options
@@ -99,9 +99,7 @@ class OrthogonalConv2d(Compilable, Holding):
     def norm_excess(self) -> float:
         """By how much the stored map exceeds norm one, proved; at least zero."""
         with torch.no_grad():
-            return max(
-                0.0, largest_singular_value(torch.view_as_complex(self.transfer().double())) - 1.0
-            )  # refuses NaN
+            return max(0.0, proved_once(self, _norm, self.transfer()) - 1.0)
 
     def unshuffled(self, x: Tensor) -> Tensor:
         """Pixels to channels, as the stride wants.
@@ -179,3 +177,8 @@ class UnitPool2d(nn.Module):
             f"must be images of at least {self.window} rows and columns, shape (*, channels, height, width)",
         )
         return nn.functional.avg_pool2d(x, self.window) * self.window
+
+
+def _norm(transfer: Tensor) -> float:
+    """A proved bound of the largest singular value at any frequency, of pairs of real numbers; refuses NaN."""
+    return largest_singular_value(torch.view_as_complex(transfer.double()))

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.constraints.base import Projected
-from wellposed.constraints.factorisations import formed_once
+from wellposed.constraints.factorisations import formed_once, proved_once
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
 from wellposed.errors import check, checked_options, choices
 from wellposed.layers.inputs import check_same_kind, check_samples, in_precision_of
 from wellposed.maps.checks import check_map, require_kind
 from wellposed.numerics.linear_algebra import full_precision
+from wellposed.numerics.verified import spectral_norm_upper_bound
 
 PARAMETRISATIONS = ("cayley", "exponential", "bjorck")
 
@@ -84,6 +85,11 @@ class OrthogonalLinear(Holding, Projected):
                 return formed_once(self, "bjorck", bjorck_orthogonal, self.free, lent=lent)
             turned = formed_once(self, "exponential", _turned, self.base, self.free, lent=lent)
             return turned[: self.out_features, : self.in_features]
+
+    @torch.no_grad()
+    def norm_excess(self) -> float:
+        """By how much the stored map exceeds norm one, proved; at least zero."""
+        return max(0.0, proved_once(self, spectral_norm_upper_bound, self.lent_weight()) - 1.0)
 
     @torch.no_grad()
     def project(self) -> None:
