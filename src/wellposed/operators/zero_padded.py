@@ -11,6 +11,7 @@ from typing_extensions import override
 from wellposed.errors import InputError
 from wellposed.numerics.convolution_norms import convolution_norm
 from wellposed.numerics.outward import FIRST_ORDER, enlarged, rounding_constant, unit_of
+from wellposed.numerics.same_convolution import same_convolution
 from wellposed.operators.base import Coefficients, Transform
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.structured import StructuredOperator
@@ -86,9 +87,11 @@ class ZeroPadded(StructuredOperator):
         )
 
     def _convolved(self, kernel: Tensor, state: Tensor) -> Tensor:
-        if self._transposed:
+        if self._transposed and state.dtype != torch.float64:
             return torch.nn.functional.conv_transpose2d(state, kernel, padding=self._padding)
-        return torch.nn.functional.conv2d(state, kernel, padding=self._padding)
+        if self._transposed:
+            kernel = kernel.transpose(0, 1).flip(2, 3)
+        return same_convolution(state, kernel)
 
     @override
     def apply(self, state: Tensor) -> Tensor:
