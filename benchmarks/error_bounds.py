@@ -38,7 +38,13 @@ FAMILIES: dict[str, tuple[tuple[str, ...], tuple[int, ...], Callable[[str], Any]
     "ConvLBEN": (("relu", "tanh"), (2, 5, 4), lambda name: wp.ConvLBEN(2, 3, (5, 4), activation=name)),
     "ConvNEMON": (("relu", "tanh"), (2, 5, 4), lambda name: wp.ConvNEMON(2, 3, (5, 4), mu=0.5, activation=name)),
     "ConvPcDEQ": (("tanh", "softsign"), (2, 5, 4), lambda name: wp.ConvPcDEQ(2, 3, (5, 4), activation=name)),
+    "MultiScaleMonDEQ": (
+        ("relu", "tanh"), (2, 6, 4), lambda name: wp.MultiScaleMonDEQ(2, (3, 4), (6, 4), m=0.3, activation=name),
+    ),
     "OrthogonalDEQ": (("sorting",), (9,), lambda name: wp.OrthogonalDEQ(9, 14)),
+    "ConvOrthogonalDEQ": (
+        ("convex", "residual"), (2, 5, 4), lambda name: wp.ConvOrthogonalDEQ(2, 4, (5, 4), coupling=name),
+    ),
 }  # fmt: skip
 _SCALES, _SIZES = (0.3, 1.0, 2.0), (1e-2, 0.1, 1.0, 10.0, 100.0)
 _ROUNDING = 1e-13
@@ -83,20 +89,45 @@ def newton(weight: Tensor, offset: Tensor, sigma: Pointwise, start: Tensor) -> T
     return z
 
 
+def sorted_halves(z: Tensor) -> Tensor:
+    """One half of the features, or channels, against the other: the smaller of each pair, then the larger."""
+    halves = z.unflatten(1, (2, -1))
+    return torch.cat((halves.amin(1), halves.amax(1)), 1)
+
+
+def mapped(part: Any, z: Tensor) -> Tensor:
+    """An orthogonal map with its numbers as stored, in float64."""
+    if z.ndim == 2:
+        return z @ part.weight.double().T + part.bias.double()
+    return part.apply_transfer(part.transfer().double(), part.bias.double(), part.unshuffled(z))
+
+
 def orthogonal(layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """As `equilibrium`, of z = κ((1 − ω)·S(Qz + b) + ω(Px + c)), where S sorts one half of the entries against the other."""
-    outer, inner = layer.injection, layer.maps[0]
-    drive = x.double() @ outer.weight.double().T + outer.bias.double()
-    weight, bias = inner.weight.double(), inner.bias.double()
+    """As `equilibrium`, of the cell of either coupling, F(z) = κ((1 − ω)·g(z) + ω·d) or κ·S(bz + (1 − b)(ad + (1 − a)·g(z))).
+
+    g sorts behind every orthogonal map, of images behind the last one in the first of these only; d is what the input map gives.
+    """
+    drive = mapped(layer.injection, x.double())
+    *inner, last = layer.maps
+    residual = layer.mixing is not None
+    if residual:
+        first, second = (0.05 + 0.9 * torch.sigmoid(layer.mixing.double())).tolist()
+
+    def cell(z: Tensor) -> Tensor:
+        image = z
+        for part in inner:
+            image = sorted_halves(mapped(part, image))
+        image = mapped(last, image)
+        if not residual:
+            return layer.kappa * ((1.0 - layer.omega) * sorted_halves(image) + layer.omega * drive)
+        return layer.kappa * sorted_halves(second * z + (1.0 - second) * (first * drive + (1.0 - first) * image))
+
     z = torch.zeros_like(drive)
     change = z
     for _ in range(400):
-        halves = (z @ weight.T + bias).unflatten(1, (2, -1))
-        image = layer.kappa * (
-            (1.0 - layer.omega) * torch.cat((halves.amin(1), halves.amax(1)), 1) + layer.omega * drive
-        )
+        image = cell(z)
         change, z = image - z, image
-    return z, change.norm(dim=1)
+    return z.flatten(1), change.flatten(1).norm(dim=1)
 
 
 def equilibrium(name: str, layer: Any, x: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +137,7 @@ def equilibrium(name: str, layer: Any, x: Tensor, near: Tensor) -> tuple[Tensor,
     """
     if name not in SIGMAS:
         return orthogonal(layer, x)
-    weight, sigma = layer.operator().dense().double(), SIGMAS[name]
+    weight, sigma = layer.operator().to(torch.float64).dense(), SIGMAS[name]
     injection = copy.deepcopy(layer.injection).double()
     if x.ndim == 2 and hasattr(layer.injection, "free"):  # which is scaled in the working precision
         offset = x.double() @ layer.injection.weight.double().T + layer.injection.bias.double()

@@ -33,7 +33,6 @@ from wellposed.reproduction.papers.lben.networks import (
     WIDTH,
     label_of,
     mnist,
-    settings,
 )
 from wellposed.reproduction.papers.lben.stepped import stepped
 from wellposed.reproduction.papers.lben.well_posed import conditions, trained_network
@@ -45,6 +44,7 @@ OF_WIDTHS = 1.0  # γ of the width study
 PAIRS = 10  # of the ascents, as published for the width study
 STEPS = (10, 100, 1000)  # the last as published
 LAST = (1000, 5000)  # test images, of which the published attack was on a last batch of unknown size
+LONG = (40, 1e-3)  # epochs as published, and peak of the learning rate, of networks that are attacked on these images
 
 
 def cells(quick: bool) -> list[Cell]:
@@ -57,6 +57,8 @@ def cells(quick: bool) -> list[Cell]:
     configs = [mnist(kind, seed=0, quick=quick, width=width) for kind, width in kinds]
     limit, lengths = (LIMIT_QUICK, (20,)) if quick else (None, STEPS)
     sizes = [DEVIATION * radius for radius in NORMALISED[2:]]
+    stepping = [mnist(kind, seed=0, quick=quick) for kind in ((OF_WIDTHS,) if quick else KINDS)]
+    shown = [settings_of(config) for config in stepping]
     free = [] if quick else [mnist(kind, seed=0, quick=quick) for kind in (MONDEQ, UNCONSTRAINED)]
     return [
         *(
@@ -70,9 +72,10 @@ def cells(quick: bool) -> list[Cell]:
             for config in configs
         ),
         *(
-            Cell(stepped, {"config": settings(kind, seed=0, quick=quick), "radii": sizes, "last": last})
+            Cell(stepped, {"config": config, "radii": sizes, "last": last})
+            for attacked in ((shown,) if quick else (shown, retrained(stepping, (LONG,))))
             for last in ((LIMIT_QUICK,) if quick else LAST)
-            for kind in ((OF_WIDTHS,) if quick else KINDS)
+            for config in attacked
         ),
     ]
 
@@ -113,7 +116,8 @@ def otherwise(record: Record) -> str:
     if record.is_of(ascended):
         return f"an ascent of {record.settings['steps']} steps from noise"
     if record.is_of(stepped):
-        return f"the last {record.settings['last']} test images"
+        longer = f", {training_of(record)}" if record.settings["config"]["epochs"] == LONG[0] else ""
+        return f"the last {record.settings['last']} test images{longer}"
     return training_of(record)
 
 
