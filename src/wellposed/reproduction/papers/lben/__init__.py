@@ -29,6 +29,10 @@ RECIPES = (
         True, Later("lben.digits", "cells"), Later("lben.digits", "view"),
     ),
     Recipe(
+        "lben-mnist-conv-small", "lben", "MNIST, convolutional, small", "the same with fewer channels and epochs, and a stride",
+        ("mnist",), 1.2, False, Later("lben.digits", "small_cells"), Later("lben.digits", "small_view"),
+    ),
+    Recipe(
         "lben-cifar-conv", "lben", "CIFAR-10, convolutional", "error and constant of 81 channels over γ and metric",
         ("cifar10-jpeg",), 400.0, True, Later("lben.cifar", "conv_cells"), Later("lben.cifar", "conv_view"),
     ),

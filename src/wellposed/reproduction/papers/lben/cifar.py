@@ -87,12 +87,12 @@ def dense_cells(quick: bool) -> list[Cell]:
     return [*certified_cells(configs[:-1], quick), _uncertified(configs[-1], quick), *_exact(configs)]
 
 
-def certified_cells(configs: Sequence[TrainConfig], quick: bool) -> list[Cell]:
-    """Each network certified, and pressed by all attacks."""
+def certified_cells(configs: Sequence[TrainConfig], quick: bool, **attacked: Any) -> list[Cell]:
+    """Each network certified, and pressed by all attacks, with further settings of these."""
     limit, settings = LIMIT_QUICK if quick else None, [settings_of(config) for config in configs]
     return [
         *(Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit}) for config in settings),
-        *(pressed(attacked_classifier, config, RADII, quick=quick) for config in settings),
+        *(pressed(attacked_classifier, config, RADII, quick=quick, **attacked) for config in settings),
     ]
 
 

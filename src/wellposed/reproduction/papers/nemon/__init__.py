@@ -32,6 +32,10 @@ RECIPES = (
         Later("nemon.convolutional", "mnist_cells"), Later("nemon.convolutional", "mnist_view"),
     ),
     Recipe(
+        "nemon-mnist-conv-small", "nemon", "MNIST, convolutional, small", "the same after few epochs, with a stride", ("mnist",),
+        0.6, False, Later("nemon.convolutional", "small_cells"), Later("nemon.convolutional", "small_view"),
+    ),
+    Recipe(
         "nemon-cifar-conv", "nemon", "CIFAR-10, convolutional", "accuracy, certified and attacked", ("cifar10-jpeg",), 150.0,
         True, Later("nemon.convolutional", "cifar_cells"), Later("nemon.convolutional", "cifar_view"),
     ),

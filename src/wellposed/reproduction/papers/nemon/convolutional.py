@@ -17,26 +17,31 @@ RADII = (0.002, 0.005, 0.01, 0.02)
 JPEG, LOSSLESS = "cifar10-jpeg", "cifar10-lossless"
 
 
-def _cells(preset: str, quick: bool, **changes: Any) -> list[Cell]:
-    small: dict[str, Any] = {"width": 4, "taps": 3, "stride": 4, "pool": 2} if quick else {}
+def _cells(preset: str, quick: bool, family: dict[str, Any], attacked: dict[str, Any], **changes: Any) -> list[Cell]:
+    """A network with a family's options changed, certified and attacked, and pressed with further settings."""
     if quick:
-        changes["epochs"] = 1
-    config = settings_of(preset_with(preset, family=small, **changes))
+        family, attacked, changes["epochs"] = {"width": 4, "taps": 3, "stride": 4, "pool": 2}, {}, 1
+    config = settings_of(preset_with(preset, family=family, **changes))
     extent = {"limit": LIMIT_QUICK, "images": 50, "steps": 5} if quick else {"limit": None, "images": 1000, "steps": 40}
     return [
         Cell(boxes, {"config": config, "radii": RADII, **extent}),
-        pressed(attacked_boxes, config, RADII, quick=quick),
+        pressed(attacked_boxes, config, RADII, quick=quick, **attacked),
     ]
 
 
 def mnist_cells(quick: bool) -> list[Cell]:
     """64 channels with 5 × 5 taps."""
-    return _cells("papers/mnist-nemon-conv", quick)
+    return _cells("papers/mnist-nemon-conv", quick, {}, {})
+
+
+def small_cells(quick: bool) -> list[Cell]:
+    """64 channels behind a stride of two, after few epochs, of which few images are pressed."""
+    return _cells("papers/mnist-nemon-conv", quick, {"stride": 2, "pool": 2}, {"images": 20}, epochs=4)
 
 
 def cifar_cells(quick: bool) -> list[Cell]:
     """81 channels with 5 × 5 taps."""
-    return _cells("papers/cifar10-nemon-conv", quick, data=LOSSLESS if quick else JPEG)
+    return _cells("papers/cifar10-nemon-conv", quick, {}, {}, data=LOSSLESS if quick else JPEG)
 
 
 def _name(record: Record) -> str:
@@ -72,6 +77,11 @@ def _view(records: Sequence[Record], title: str, picture: str) -> View:
 def mnist_view(records: Sequence[Record]) -> View:
     """Error and accuracies on MNIST."""
     return _view(records, "Convolutional network on MNIST", "nemon-mnist-conv")
+
+
+def small_view(records: Sequence[Record]) -> View:
+    """Error and accuracies on MNIST behind a stride."""
+    return _view(records, "Small convolutional network on MNIST", "nemon-mnist-conv-small")
 
 
 def cifar_view(records: Sequence[Record]) -> View:
