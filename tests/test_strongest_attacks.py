@@ -96,6 +96,7 @@ def test_every_recipe_with_certified_accuracies_is_attacked_by_all(quick):
         assert {str(cell.settings["config"]) for cell in pressed_cells} <= networks, name  # no further training
     without_svhn = {
         "monotone-fig4a", "monotone-fig4b", "monotone-fig9", "lben-attacks", "lben-cifar-conv", "lben-cifar-dense",
-        "nemon-constants", "nemon-attacks", "nemon-robust", "nemon-mnist-conv", "nemon-cifar-conv", "orthogonal-table2", "lben-mnist-conv-small", "nemon-mnist-conv-small",
+        "nemon-constants", "nemon-attacks", "nemon-robust", "nemon-mnist-conv", "nemon-cifar-conv", "orthogonal-table2",
+        "lben-mnist-conv-small", "nemon-mnist-conv-small",
     }  # fmt: skip
     assert attacked >= without_svhn
