@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -18,6 +19,7 @@ from wellposed.constraints.perron_frobenius import RowBounded, project_rows
 from wellposed.data import graphs as graph_data
 from wellposed.guarantee import GraphContraction
 from wellposed.layers.graph_classifier import GraphClassifier
+from wellposed.solvers.solution import Tolerance
 
 VARIANTS = [
     {"variant": "ignn", "activation": "relu"},
@@ -626,3 +628,30 @@ def test_trained_layers_reach_six_digits_within_the_predicted_steps(options):
     # The bound of a maximum norm is wider than that of the Frobenius norm by up to the root of the width.
     reach = 2 * float(size.max()) * 6**0.5
     assert int(solution.steps.max()) <= plan.iterations(reach, 0.1e-6)
+
+
+@pytest.mark.float32
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("options", [*VARIANTS, {"variant": "ignn", "kappa": 0.99}], ids=str)
+@torch.no_grad()
+def test_evaluations_reach_their_tolerance_without_a_false_alarm(options):
+    """Wide states, of which the rows' bound is many times the error: it was mistaken for a floor of rounding."""
+    edges, nodes, batch = directed(60, 25)
+    graphs, x = wp.Graphs(edges, nodes, batch), testing.randn(nodes, 5)
+    for scale in (1.0, 4.0):
+        layer = wp.ImplicitGraph(5, 64, **options).eval()
+        for name, part in layer.named_parameters():
+            part.mul_(1.0 if name.endswith("bias") else scale)
+        value, found = layer(x, graphs).double(), layer.solve(x, graphs)
+        assert bool(found.converged.all()) and found.error_bound is not None
+        own = copy.deepcopy(layer).double()
+        own.tolerance = Tolerance(1e-11, 1e-11)
+        exact = own.solve(x.double(), graphs).value
+        (rtol, atol), count = layer.limits(), len(found.error_bound)
+
+        def size(of, count=count):
+            return torch.zeros(count, dtype=torch.float64).index_add_(0, batch, of.square().sum(1)).sqrt()
+
+        # The maps of a copy in float64 are formed in it, and differ by the rounding of float32.
+        assert bool((size(value - exact) <= atol + rtol * size(exact)).all())
+        assert bool((size(found.value.double() - exact) <= found.error_bound + 1e-5 * (1.0 + size(exact))).all())

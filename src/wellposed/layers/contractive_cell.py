@@ -17,13 +17,13 @@ from wellposed.constraints.factorisations import is_transformed
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Contraction
 from wellposed.implicit import Settings
+from wellposed.layers.approach import approached
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.inputs import check_finite, check_samples, check_start, in_precision_of
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged
 from wellposed.numerics.uncompiled import uncompiled
-from wellposed.solvers.iterate import iterate
 from wellposed.solvers.problem import MapProblem
 from wellposed.solvers.solution import Solution
 
@@ -168,7 +168,8 @@ class ContractiveCell(ImplicitLayer):
         before: Tensor | int = 0
         if dtype != weight.dtype and not is_transformed((x, weight)):
             problem = _problem(cell, drive.to(weight.dtype), [part.to(weight.dtype) for part in weights])
-            start, before = self._approached(problem, start.to(weight.dtype), settings)
+            stopping = Contraction(self.step_factor(NORM_SLACK[weight.dtype]), 0.0)
+            start, before = approached(problem, start.to(weight.dtype), settings, stopping)
         found = fixed_point_with(
             cell, start.detach(), (drive, *weights), settings, guarantee=guarantee,
             batched_args=(0,), known=None if known is None else self._packed(known.reshape(-1, *self.state_shape)),
@@ -185,23 +186,6 @@ class ContractiveCell(ImplicitLayer):
             codes, residual, steps + before, bound, report.algorithm,
             value=value.reshape(*lead, *self.state_shape), adjoint_reports=found.adjoint_reports,
         )  # fmt: skip
-
-    @torch.no_grad()
-    def _approached(self, problem: MapProblem, start: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-        """Where iterations in the precision of the weights lead, from which to go on in float64, and the steps to each.
-
-        Args:
-            problem: the map in that precision.
-            start: first iterates, as the map takes them.
-            settings: of the solve.
-        """
-        rtol, atol = settings.tolerance.resolve(start.dtype)
-        guarantee = Contraction(self.step_factor(NORM_SLACK[start.dtype]), 0.0)
-        outcome = iterate(
-            problem, settings.solver, guarantee, start, start, rtol=rtol, atol=atol, max_steps=settings.max_steps
-        )
-        value = outcome.value.double()
-        return torch.where(torch.isfinite(value), value, 0.0), outcome.report.steps
 
     @override
     @uncompiled

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.any_map import fixed_point_with
+from wellposed.constraints.factorisations import is_transformed
 from wellposed.errors import InputError, check_class
 from wellposed.guarantee import GraphContraction
+from wellposed.implicit import Settings
+from wellposed.layers.approach import approached
 from wellposed.layers.compiled import value_of
 from wellposed.layers.inputs import diagnose, in_precision_of
 from wellposed.layers.options import SolvingModule
@@ -22,6 +25,7 @@ from wellposed.numerics.outward import rounding_constant
 from wellposed.numerics.uncompiled import uncompiled
 from wellposed.operators.graph_group import GraphGroup
 from wellposed.operators.graphs import Graphs
+from wellposed.solvers.problem import MapProblem
 from wellposed.solvers.solution import Report, Solution, Status
 
 
@@ -131,23 +135,25 @@ class GraphSolving(SolvingModule, ABC):
             count = graphs.count
             codes = torch.zeros(count, dtype=torch.int8, device=x.device)
             steps, numbers = codes.long(), codes.double()
-            report = Report(codes, numbers.clone(), steps, numbers.clone())
+            report = Report(codes, numbers.clone(), steps, numbers.clone() if proved else None)
             adjoint: list[Report] = []
             algorithm = ""
             for group in graphs.groups:
-                found = self._solve_group(group, through, weight, bias, GraphContraction(group, *norms), known)
-                bound = found.error_bound
-                assert bound is not None  # a guarantee was given
-                state = found.value
+                settings = self.settings(*self.limits(), certified=proved)
+                found = self._solve_group(
+                    group, through, weight, bias, GraphContraction(group, *norms), settings, known
+                )
+                bound, state = found.error_bound, found.value
                 if proved:
+                    assert bound is not None  # a guarantee was given
                     rounding, hidden = self._rounding(group, x, state)
                     rounded = state.detach().to(x.dtype)
                     bound = bound + rounding + hidden + euclidean(rounded.double() - state.detach())
                     found = self._judged(found, bound, hidden)
                 value = value.index_copy(0, group.nodes, group.unpad(state))
                 for whole, part in zip(report.fields(), (*found.fields()[:3], bound), strict=True):
-                    assert whole is not None
-                    whole[group.members] = part
+                    if whole is not None and part is not None:
+                        whole[group.members] = part
                 algorithm = found.algorithm
                 adjoint = found.adjoint_reports if len(graphs.groups) == 1 else adjoint
         return Solution(*report.fields(), algorithm, value=value.to(x.dtype), adjoint_reports=adjoint)
@@ -165,7 +171,7 @@ class GraphSolving(SolvingModule, ABC):
 
     def _solve_group(
         self, group: GraphGroup, through: Tensor, weight: Tensor, bias: Tensor | None, guarantee: GraphContraction,
-        known: Tensor | None,
+        settings: Settings, known: Tensor | None,
     ) -> Solution[Tensor]:  # fmt: skip
         drive = group.propagate(group.pad(through))
         if bias is not None:
@@ -175,10 +181,17 @@ class GraphSolving(SolvingModule, ABC):
         def cell(state: Tensor, drive: Tensor, weight: Tensor) -> Tensor:
             return sigma(torch.add(group.propagate(state @ weight.t()), drive))
 
-        return fixed_point_with(
-            cell, torch.zeros_like(drive).detach(), (drive, weight), self.settings(*self.limits()), guarantee=guarantee,
+        start, own = torch.zeros_like(drive).detach(), self.injection.weight.dtype
+        before: Tensor | int = 0
+        if drive.dtype != own and not is_transformed((drive, weight)):
+            near, matrix = drive.detach().to(own), weight.detach().to(own)
+            problem = MapProblem(lambda state: cell(state, near, matrix))
+            start, before = approached(problem, start.to(own), settings, guarantee.estimated())
+        found = fixed_point_with(
+            cell, start, (drive, weight), settings, guarantee=guarantee,
             known=None if known is None else group.pad(known),
         )  # fmt: skip
+        return dataclasses.replace(found, steps=found.steps + before)
 
     @torch.no_grad()
     def _rounding(self, group: GraphGroup, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
