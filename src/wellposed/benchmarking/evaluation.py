@@ -8,16 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import wellposed as wp
 from wellposed.benchmarking.benchmark import Benchmark, Options
 from wellposed.benchmarking.contest import Rules, contest
 from wellposed.benchmarking.contestant import Contestant
 from wellposed.benchmarking.fixed_point_case import median_and_worst
 from wellposed.benchmarking.row import Row
+from wellposed.benchmarking.training_subject import build
 
-_FAMILIES = (("MonDEQ", 87), ("MonDEQ", 200), ("LBEN", 200), ("NEMON", 200), ("PcDEQ", 200))
-_QUICK = (("MonDEQ", 12),)
-_INPUTS, _BATCH = 784, 128
+# Family, width, batch.
+_FAMILIES = (
+    ("MonDEQ", 87, 128), ("MonDEQ", 200, 128), ("LBEN", 200, 128), ("NEMON", 200, 128), ("PcDEQ", 200, 128),
+    ("OrthogonalDEQ", 200, 128), ("ConvMonDEQ", 16, 16), ("ConvLBEN", 16, 16), ("ConvNEMON", 16, 16), ("ConvPcDEQ", 16, 16),
+    ("ConvOrthogonalDEQ", 16, 128),
+)  # fmt: skip
+_QUICK = (("MonDEQ", 12, 128),)
 
 
 class Evaluated:
@@ -53,17 +57,17 @@ def _solving(layer: Any) -> Callable[[Tensor], Tensor]:
 def rows(options: Options) -> Iterator[Row]:
     """One row per layer."""
     rules = Rules(tolerances=0, seconds=0.2 if options.quick else 6.0)
-    for family, width in _QUICK if options.quick else _FAMILIES:
+    for family, width, batch in _QUICK if options.quick else _FAMILIES:
         torch.manual_seed(0)
-        layer: Any = getattr(wp, family)(_INPUTS, width).eval()
-        x = torch.rand(_BATCH, _INPUTS, device="cpu")
-        exact: Any = getattr(wp, family)(_INPUTS, width, dtype=torch.float64, rtol=1e-10, atol=1e-10)
+        layer = build(family, width).eval()
+        x = torch.rand(batch, *layer.input_shape, device="cpu")
+        exact = build(family, width, dtype=torch.float64, rtol=1e-10, atol=1e-10)
         exact.load_state_dict(layer.state_dict())
         with torch.no_grad():
             true = exact(x.double())
         own = Contestant.of("solve", Evaluated(_solving(layer), x, true))
         rival = Contestant.of("layer(x)", Evaluated(layer, x, true))
-        yield from contest(f"{family}, {width} wide, batch {_BATCH}", [own], [rival], rules)
+        yield from contest(f"{family}, {width} wide, batch {batch}", [own], [rival], rules)
 
 
 EVALUATION = Benchmark(
