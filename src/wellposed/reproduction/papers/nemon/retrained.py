@@ -19,7 +19,7 @@ from wellposed.reproduction.papers.nemon.robust import view as robust_view
 from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
 
-LARGER = (0.15, 0.2)  # boxes of training
+OTHER_BOXES = (0.08, 0.15, 0.2, 0.3)  # of training
 STEPS = 200  # of a longer attack
 TRAININGS = ((2, 3e-3), (10, 3e-3), (40, 5e-4), (80, 5e-4))  # epochs, peak of the learning rate; 40 as published
 
@@ -32,10 +32,10 @@ def cells(quick: bool) -> list[Cell]:
         [changed for epochs, rate in these if (changed := _retrained(config, epochs, rate)) != config]
         for config, these in zip(given, (trainings, trainings[-2:]), strict=True)
     )
-    larger = [{**given[1], "box_radius": radius} for radius in (LARGER[:1] if quick else LARGER)]
+    others = [{**given[1], "box_radius": radius} for radius in (OTHER_BOXES[:1] if quick else OTHER_BOXES)]
     longer = {**usual, "steps": 10 if quick else STEPS}
     return [
-        *(Cell(boxes, {"config": config, **usual}) for config in (*plain, *robust, *larger)),
+        *(Cell(boxes, {"config": config, **usual}) for config in (*plain, *robust, *others)),
         *(Cell(boxes, {"config": config, **longer}) for config in given),
         *(
             Cell(image_classifier, {"config": config, "radii": RADII, "limit": usual["limit"], "norm": "inf"})
