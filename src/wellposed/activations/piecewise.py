@@ -66,7 +66,7 @@ class ReLU(Activation):
         # Where the output is zero, every negative pre-activation is as good as any other.
         # In arithmetic: torch.where costs as much as a matrix product.
         gap = output - value
-        return gap.clamp_max_(torch.sign(output).mul_(gap))
+        return torch.minimum(gap, torch.sign(output).mul_(gap))
 
 
 @checked_fields

@@ -17,7 +17,7 @@ from wellposed.constraints.factorisations import is_transformed
 from wellposed.errors import GuaranteeError, InputError, check, checked_options
 from wellposed.guarantee import Contraction
 from wellposed.implicit import Settings
-from wellposed.layers.approach import approached
+from wellposed.layers.approach import approached, may_begin
 from wellposed.layers.implicit_layer import ImplicitLayer
 from wellposed.layers.inputs import check_finite, check_samples, check_start, in_precision_of
 from wellposed.numerics.euclidean import euclidean, underflow
@@ -165,11 +165,10 @@ class ContractiveCell(ImplicitLayer):
         cell, weights, drive = self._cell(rows, dtype)
         start = torch.zeros_like(drive) if z0 is None else self._packed(z0.reshape(-1, *self.state_shape).to(dtype))
         check_finite(self, x, drive)
-        before: Tensor | int = 0
-        if dtype != weight.dtype and not is_transformed((x, weight)):
+        before = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        if dtype != weight.dtype and may_begin(settings) and not is_transformed((x, weight)):
             problem = _problem(cell, drive.to(weight.dtype), [part.to(weight.dtype) for part in weights])
-            stopping = Contraction(self.step_factor(NORM_SLACK[weight.dtype]), 0.0)
-            start, before = approached(problem, start.to(weight.dtype), settings, stopping)
+            start, before, settings = approached(problem, start.to(weight.dtype), settings, guarantee)
         found = fixed_point_with(
             cell, start.detach(), (drive, *weights), settings, guarantee=guarantee,
             batched_args=(0,), known=None if known is None else self._packed(known.reshape(-1, *self.state_shape)),
@@ -183,7 +182,7 @@ class ContractiveCell(ImplicitLayer):
             bound = bound + rounding + self._underflow(weight.dtype)
         codes, residual, steps, _ = report.fields()
         return Solution(
-            codes, residual, steps + before, bound, report.algorithm,
+            codes, residual, steps + before.reshape(lead), bound, report.algorithm,
             value=value.reshape(*lead, *self.state_shape), adjoint_reports=found.adjoint_reports,
         )  # fmt: skip
 

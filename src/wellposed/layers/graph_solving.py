@@ -14,7 +14,7 @@ from wellposed.constraints.factorisations import is_transformed
 from wellposed.errors import InputError, check_class
 from wellposed.guarantee import GraphContraction
 from wellposed.implicit import Settings
-from wellposed.layers.approach import approached
+from wellposed.layers.approach import approached, may_begin
 from wellposed.layers.compiled import value_of
 from wellposed.layers.inputs import diagnose, in_precision_of
 from wellposed.layers.options import SolvingModule
@@ -182,11 +182,11 @@ class GraphSolving(SolvingModule, ABC):
             return sigma(torch.add(group.propagate(state @ weight.t()), drive))
 
         start, own = torch.zeros_like(drive).detach(), self.injection.weight.dtype
-        before: Tensor | int = 0
-        if drive.dtype != own and not is_transformed((drive, weight)):
+        before = torch.zeros(len(drive), dtype=torch.int64, device=drive.device)
+        if drive.dtype != own and may_begin(settings) and not is_transformed((drive, weight)):
             near, matrix = drive.detach().to(own), weight.detach().to(own)
             problem = MapProblem(lambda state: cell(state, near, matrix))
-            start, before = approached(problem, start.to(own), settings, guarantee.estimated())
+            start, before, settings = approached(problem, start.to(own), settings, guarantee.estimated())
         found = fixed_point_with(
             cell, start, (drive, weight), settings, guarantee=guarantee,
             known=None if known is None else group.pad(known),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _PART = 1 << 17  # numbers that are copied at a time, so that a cache holds them
 
@@ -19,8 +20,13 @@ def same_convolution(images: Tensor, kernel: Tensor) -> Tensor:
         Shape (batch, outputs, height, width).
     """
     rows, columns = kernel.shape[2] // 2, kernel.shape[3] // 2
-    plain = images.dtype == torch.float64 and images.is_cpu and not torch.is_grad_enabled() and kernel.numel() > 0
-    wrapped = torch._C._functorch.peek_interpreter_stack() is not None
+    plain = (
+        images.dtype == torch.float64
+        and images.is_cpu
+        and not torch.is_grad_enabled()
+        and images.numel() > 0 < kernel.numel()
+    )
+    wrapped = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
     if not plain or wrapped or columns >= images.shape[3] or torch.compiler.is_compiling():
         return torch.nn.functional.conv2d(images, kernel, padding=(rows, columns))
     return _by_rows(images, kernel, rows, columns)
@@ -34,8 +40,8 @@ def _by_rows(images: Tensor, kernel: Tensor, above: int, left: int) -> Tensor:
     taps = kernel.permute(2, 0, 3, 1).reshape(rows, 1, outputs, columns * inputs)
     value = images.new_empty(batch, outputs, pixels)
     count = min(batch, max(1, _PART // (columns * inputs * pixels)))
-    moved = images.new_zeros(max(count, 1), columns, inputs, high, width)
-    for first in range(0, batch, max(count, 1)):
+    moved = images.new_zeros(count, columns, inputs, high, width)
+    for first in range(0, batch, count):
         part = images[first : first + count]
         into, room = value[first : first + count], moved[: len(part)]
         for column in range(columns):
