@@ -448,3 +448,36 @@ def test_threads_of_the_command_wait_without_taking_the_processor(own, kept, mon
     with pytest.raises(SystemExit):
         main(["--help"])
     assert os.environ["OMP_WAIT_POLICY"] == kept
+
+
+_FAULTS = """
+import resource, torch
+from wellposed.cli.memory import keep_memory
+kept = keep_memory()
+def work():
+    parts = [torch.ones(300_000) for _ in range(8)]
+    return sum(float(part[0]) for part in parts)
+for _ in range(5):
+    work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    work()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_kept_by_the_command():
+    def faults(**environment):
+        given = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        done = subprocess.run(
+            [sys.executable, "-c", _FAULTS], env=given | environment, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+        kept, count = done.stdout.split()
+        return kept == "True", int(count)
+
+    kept, few = faults()
+    if not kept:
+        pytest.skip("the allocator is not glibc's")
+    assert few < 200  # tens of thousands otherwise, unless something lies behind what is freed
+    assert not faults(MALLOC_ARENA_MAX="8")[0]  # who has told the allocator something is heard

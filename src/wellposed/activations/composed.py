@@ -128,6 +128,11 @@ class Bordered(Activation):
 
     @property
     @override
+    def is_own_resolvent(self) -> bool:  # type: ignore[override]  # depends on the field
+        return self.rest.is_own_resolvent
+
+    @property
+    @override
     def interior(self) -> Activation:
         return self.rest
 

@@ -46,12 +46,13 @@ class FrequencywiseMonotone(StronglyMonotone):
     def m(self) -> float:  # type: ignore[override]  # on demand: it needs numbers, not graph tensors
         """The least eigenvalue of the Hermitian parts, from below."""
         operator = self.operator
-        if not all(bool(torch.isfinite(torch.abs(tensor)).all()) for tensor in operator.tensors):
-            raise InputError("W: has NaN or infinite entries, for which nothing is promised")
-        proved = operator.remembered(
-            "monotonicity",
-            lambda: min(float(least_eigenvalues(part).amin()) - error for part, error in operator.symmetric_parts()),
-        )
+
+        def prove() -> float:
+            if not all(bool(torch.isfinite(torch.abs(tensor)).all()) for tensor in operator.tensors):
+                raise InputError("W: has NaN or infinite entries, for which nothing is promised")
+            return min(float(least_eigenvalues(part).amin()) - error for part, error in operator.symmetric_parts())
+
+        proved = operator.remembered("monotonicity", prove)
         if not proved > 0.0:
             raise GuaranteeError(
                 f"W: I − W is not monotone in these numbers (proved only {proved:.3g}): lost to rounding at these weights; "

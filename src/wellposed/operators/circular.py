@@ -153,12 +153,12 @@ class Circular(StructuredOperator):
 
     @override
     def displacement_norm_estimate(self) -> float:
-        height, width = self.image
-        # ‖I − W‖_F² = n − 2·tr W + ‖W‖_F², without forming I − W.
-        return (
-            max(1.0 - 2.0 * self.trace() / (self.channels * height * width) + self._mean_square(self._squares()), 0.0)
-            ** 0.5
-        )
+        size = self.channels * self.image[0] * self.image[1]
+
+        def root_mean_square() -> float:  # ‖I − W‖_F² = n − 2·tr W + ‖W‖_F², without forming I − W
+            return max(1.0 - 2.0 * self.trace() / size + self._mean_square(self._squares()), 0.0) ** 0.5
+
+        return self.remembered("displacement", root_mean_square)
 
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
         """It takes each FFT to err by at most `image_rounding` relative to its norm."""
