@@ -102,7 +102,9 @@ class Affine(ABC):
         """
         exact = rows.detach().double()
         value = self(exact) + self.bias
-        size = euclidean((self.absolute(exact.abs()) + self.bias_size).expand_as(value))
+        # By norms, which need no second product of its size.
+        inside = enlarged(euclidean(exact), exact[0].numel() + 2) * self.absolute_norm()
+        size = inside + euclidean(self.bias_size.expand_as(value[:1]))
         # As many roundings as there are terms, b among them; twice that covers those of the bound itself.
         rounding = 2.0 * rounding_constant(self.terms + 4 + self.roundings) * size
         norm = float(self.weight.abs().sum())
