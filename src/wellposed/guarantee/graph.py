@@ -150,7 +150,9 @@ class TypicalGraphContraction(Guarantee):
 
     def _left(self, size: Tensor) -> Tensor:
         """What is left where something of a size, one for each graph, goes on to shrink."""
-        factor = self._promise.factors
+        factor, rows = self._promise.factors, self._promise.row_norm
+        if rows is not None:  # the least in any norm, which bounds what is left in the end
+            factor = torch.minimum(factor, rows * self._promise.group.norm)
         return size / (1.0 - factor.repeat(len(size) // len(factor)))  # under vmap, several states for each graph
 
     @override
