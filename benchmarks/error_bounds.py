@@ -105,7 +105,8 @@ def mapped(part: Any, z: Tensor) -> Tensor:
 def orthogonal(layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """As `equilibrium`, of the cell of either coupling, F(z) = κ((1 − ω)·g(z) + ω·d) or κ·S(bz + (1 − b)(ad + (1 − a)·g(z))).
 
-    g sorts behind every orthogonal map, of images behind the last one in the first of these only; d is what the input map gives.
+    g is made of the orthogonal maps, with a sorting behind each of them, but for the last one in the
+    second cell; d is what the input map gives.
     """
     drive = mapped(layer.injection, x.double())
     *inner, last = layer.maps

@@ -11,9 +11,11 @@ import wellposed as wp
 from wellposed import testing
 from wellposed.attacks.graphs import graph_distances
 from wellposed.layers.graph_classifier import NodeSum
+from wellposed.layers.options import solving_modules
 from wellposed.lower_bounds.graph_witness import graph_slope, with_features
 from wellposed.models import GraphClassifier
 from wellposed.network import bounded_logits
+from wellposed.solvers.solution import Tolerance
 
 
 def graphs_of(count=12, features=3, seed=0, dtype=torch.float64):
@@ -166,9 +168,9 @@ def test_features_that_rounding_would_change_are_refused():
     with pytest.raises(wp.InputError, match="float64, the weights have torch.float32"):
         bounded_logits(model, data)
     exact = with_features(data, data.x.round())
-    torch.testing.assert_close(
-        bounded_logits(model, exact).logits, model(exact), rtol=0, atol=1e-3
-    )  # the layer's tolerance
+    for part in solving_modules(model):
+        part.tolerance = Tolerance(1e-6, 1e-6)
+    torch.testing.assert_close(bounded_logits(model, exact).logits, model(exact))
     with pytest.raises(wp.CertificateError, match="0: a GraphClassifier inside another module"):
         wp.certify(nn.Sequential(model))
     with pytest.raises(wp.InputError, match="tensors are no graphs"):

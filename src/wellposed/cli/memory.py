@@ -1,4 +1,4 @@
-"""Memory that is freed is kept for what comes next: to get it anew takes up to a third of the time of a training step."""
+"""Memory that is freed is kept for what comes next: to get it anew takes time at every step of a training."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from typing_extensions import override
 from wellposed.errors import GuaranteeError
 from wellposed.guarantee.base import Guarantee
 from wellposed.guarantee.plan import Plan
+from wellposed.guarantee.typical import TypicalContraction
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.outward import enlarged, enlarged_norm, reduced
 from wellposed.operators import Operator
@@ -46,10 +47,10 @@ class GraphContraction(Guarantee):
         self, group: GraphGroup, spectral_norm: float, row_norm: float | None, *, adjoint: bool = False
     ) -> None:
         self.group, self.spectral_norm, self.row_norm, self._adjoint = group, spectral_norm, row_norm, adjoint
-        if not bool((self.factors < 1.0).all()):
-            worst = int(self.group.members[int(self.factors.argmax())])
+        if not bool((self._factors < 1.0).all()):
+            worst = int(self.group.members[int(self._factors.argmax())])
             raise GuaranteeError(
-                f"graph {worst}: its adjacency is too large for these weights (factor {float(self.factors.max()):.6g}); use "
+                f"graph {worst}: its adjacency is too large for these weights (factor {float(self._factors.max()):.6g}); use "
                 "normalisation='symmetric' or 'spectral', or a smaller kappa"
             )
 
@@ -59,7 +60,7 @@ class GraphContraction(Guarantee):
         return self.group.dominating(self.row_norm, transposed=self._adjoint)
 
     @cached_property
-    def factors(self) -> Tensor:
+    def _factors(self) -> Tensor:
         """The least contraction factor of each graph, shape (graphs,)."""
         factor = enlarged(self.spectral_norm * self.group.norm, 1)
         if self.row_norm is None or bool((factor < 1.0).all()):
@@ -73,7 +74,7 @@ class GraphContraction(Guarantee):
     @override
     def picard_plan(self) -> Plan:
         """The factor of the slowest graph in its own norm."""
-        return Plan(1.0, float(self.factors.max()) if self.factors.numel() else 0.0)
+        return Plan(1.0, float(self._factors.max()) if self._factors.numel() else 0.0)
 
     def _resolved(self, defect: Tensor, extra: Tensor) -> Tensor:
         """Bound on ‖e‖_F for every e with |e| ≤ |A||e||W|ᵀ + |defect| + something of Frobenius norm ``extra``."""
@@ -125,52 +126,10 @@ class GraphContraction(Guarantee):
 
     @override
     def estimated(self) -> Guarantee:
-        return TypicalGraphContraction(self)
-
-    @override
-    def on(self, operator: Operator) -> Guarantee:
-        return self
-
-    @override
-    def transposed(self) -> GraphContraction:
-        return GraphContraction(self.group, self.spectral_norm, self.row_norm, adjoint=not self._adjoint)
-
-
-class TypicalGraphContraction(Guarantee):
-    """What forward passes stop by: changes that shrink by the factor of each graph, whatever norm that is for; it proves nothing.
-
-    Args:
-        promise: what is promised of the graphs.
-    """
-
-    theorem, lipschitz_theorem = GraphContraction.theorem, GraphContraction.lipschitz_theorem
-
-    def __init__(self, promise: GraphContraction) -> None:
-        self._promise = promise
-
-    def _left(self, size: Tensor) -> Tensor:
-        """What is left where something of a size, one for each graph, goes on to shrink."""
-        factor, rows = self._promise.factors, self._promise.row_norm
-        if rows is not None:  # the least in any norm, which bounds what is left in the end
-            factor = torch.minimum(factor, rows * self._promise.group.norm)
-        return size / (1.0 - factor.repeat(len(size) // len(factor)))  # under vmap, several states for each graph
-
-    @override
-    def picard_plan(self) -> Plan:
-        return self._promise.picard_plan()
-
-    @override
-    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
-        change = euclidean(image - point)
-        return self._left(change) - change
-
-    @override
-    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
-        return self._left(size)
-
-    @override
-    def offset_lipschitz(self) -> float:
-        return self._promise.offset_lipschitz()
+        factors = self._factors
+        if self.row_norm is not None:  # the least in any norm, which changes shrink by in the end
+            factors = torch.minimum(factors, self.row_norm * self.group.norm)
+        return TypicalContraction(self, factors)
 
     @override
     def on(self, operator: Operator) -> Guarantee:
@@ -178,4 +137,4 @@ class TypicalGraphContraction(Guarantee):
 
     @override
     def transposed(self) -> Guarantee:
-        return TypicalGraphContraction(self._promise.transposed())
+        return GraphContraction(self.group, self.spectral_norm, self.row_norm, adjoint=not self._adjoint)

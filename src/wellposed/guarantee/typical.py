@@ -126,3 +126,46 @@ class TypicalConcave(Typical):
         if self._start is None:  # an equation linearised at a fixed point, whose states have any sign
             return bound
         return torch.where((point < 0.0).flatten(1).any(1), _LARGE, bound)
+
+
+class TypicalContraction(Guarantee):
+    """The estimate for maps that contract in some norm: their changes go on to shrink by the factor, in the Euclidean norm too.
+
+    Args:
+        promise: what is promised.
+        factors: below one, shape (samples,).
+    """
+
+    def __init__(self, promise: Guarantee, factors: Tensor) -> None:
+        self.theorem, self.lipschitz_theorem = promise.theorem, promise.lipschitz_theorem
+        self._promise, self._factors = promise, factors
+
+    def _left(self, size: Tensor) -> Tensor:
+        """What is left where something of a size, one for each sample, goes on to shrink."""
+        # Under vmap there are several states for each sample.
+        return size / (1.0 - self._factors.repeat(len(size) // len(self._factors)))
+
+    @override
+    def picard_plan(self) -> Plan | None:
+        return self._promise.picard_plan()
+
+    @override
+    def error_bound(self, point: Tensor, image: Tensor) -> Tensor:
+        change = euclidean(image - point)
+        return self._left(change) - change
+
+    @override
+    def defect_bound(self, defect: Tensor, size: Tensor) -> Tensor:
+        return self._left(size)
+
+    @override
+    def offset_lipschitz(self) -> float:
+        return self._promise.offset_lipschitz()
+
+    @override
+    def on(self, operator: Operator) -> Guarantee:
+        return self._promise.on(operator).estimated()
+
+    @override
+    def transposed(self) -> Guarantee:
+        return self._promise.transposed().estimated()

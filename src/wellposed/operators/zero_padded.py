@@ -56,7 +56,10 @@ class ZeroPadded(StructuredOperator):
     @property
     def kernel(self) -> Tensor:
         """The kernel that acts: with inputs and outputs exchanged and taps reversed, for the transpose."""
-        return self._kernel.transpose(0, 1).flip(2, 3) if self._transposed else self._kernel
+        return self._acting(self._kernel)
+
+    def _acting(self, kernel: Tensor) -> Tensor:
+        return kernel.transpose(0, 1).flip(2, 3) if self._transposed else kernel
 
     @property
     @override
@@ -89,9 +92,7 @@ class ZeroPadded(StructuredOperator):
     def _convolved(self, kernel: Tensor, state: Tensor) -> Tensor:
         if self._transposed and state.dtype != torch.float64:
             return torch.nn.functional.conv_transpose2d(state, kernel, padding=self._padding)
-        if self._transposed:
-            kernel = kernel.transpose(0, 1).flip(2, 3)
-        return same_convolution(state, kernel)
+        return same_convolution(state, self._acting(kernel))
 
     @override
     def apply(self, state: Tensor) -> Tensor:

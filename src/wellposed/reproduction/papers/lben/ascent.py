@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from wellposed.reproduction.cell import Workspace
-from wellposed.reproduction.networks import trained
+from wellposed.reproduction.cell import Cell, Workspace
+from wellposed.reproduction.networks import settings_of, trained
 from wellposed.training.config import TrainConfig
 from wellposed.training.run import load_image_run
 
+PAIRS = 10  # as published for the width study
+STEPS = (10, 100, 1000)  # the last as published
 _LEARNING_RATE = 1e-2
+
+
+def ascents(configs: Sequence[TrainConfig], lengths: Sequence[int]) -> list[Cell]:
+    """Ascents of so many steps each on some networks."""
+    return [
+        Cell(ascended, {"config": settings_of(config), "pairs": PAIRS, "steps": steps, "seed": 0})
+        for steps in lengths
+        for config in configs
+    ]
 
 
 def ascended(workspace: Workspace, *, config: dict[str, Any], pairs: int, steps: int, seed: int) -> dict[str, Any]:

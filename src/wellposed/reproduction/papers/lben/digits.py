@@ -52,7 +52,7 @@ def small_cells(quick: bool) -> list[Cell]:
 def small_view(records: Sequence[Record]) -> View:
     """Errors and constants of small networks."""
     differs = (
-        f"the published networks have 54 channels and take every pixel, ours at most {SMALL_WIDTH} behind a stride of "
+        f"the published networks have up to 54 channels and take every pixel, ours at most {SMALL_WIDTH} behind a stride of "
         f"{SMALL_STRIDE}, trained for {SMALL_EPOCHS} of 25 epochs"
     )
     title = "Small convolutional networks on MNIST"

@@ -14,7 +14,7 @@ from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import image_classifier
 from wellposed.reproduction.networks import settings_of
 from wellposed.reproduction.other_trainings import Explained, table_of, training_of
-from wellposed.reproduction.papers.lben.ascent import ascended
+from wellposed.reproduction.papers.lben.ascent import STEPS, ascended, ascents
 from wellposed.reproduction.papers.lben.attacks import DEVIATION, KINDS, NORMALISED, ONE_STEP, error_row, published_step
 from wellposed.reproduction.papers.lben.bounds import (
     GAMMAS,
@@ -41,8 +41,6 @@ from wellposed.training.config import TrainConfig
 
 TRAININGS = ((2, 3e-3), (5, 3e-3), (15, 1e-3))  # epochs, peak of the learning rate
 OF_WIDTHS = 1.0  # γ of the width study
-PAIRS = 10  # of the ascents, as published for the width study
-STEPS = (10, 100, 1000)  # the last as published
 LAST = (1000, 5000)  # test images, of which the published attack was on a last batch of unknown size
 LONG = (40, 1e-3)  # epochs as published, and peak of the learning rate, of networks that are attacked on these images
 
@@ -66,11 +64,7 @@ def cells(quick: bool) -> list[Cell]:
             for config in retrained(configs, trainings)
         ),
         *(Cell(trained_network, {"config": config, "limit": limit}) for config in retrained(free, trainings)),
-        *(
-            Cell(ascended, {"config": settings_of(config), "pairs": PAIRS, "steps": steps, "seed": 0})
-            for steps in lengths
-            for config in configs
-        ),
+        *ascents(configs, lengths),
         *(
             Cell(stepped, {"config": config, "radii": sizes, "last": last})
             for attacked in ((shown,) if quick else (shown, retrained(stepping, (LONG,))))

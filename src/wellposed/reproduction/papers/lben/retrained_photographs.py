@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import image_classifier
-from wellposed.reproduction.networks import settings_of
 from wellposed.reproduction.other_trainings import Explained, table_of
-from wellposed.reproduction.papers.lben.ascent import ascended
+from wellposed.reproduction.papers.lben.ascent import STEPS, ascended, ascents
 from wellposed.reproduction.papers.lben.cifar import (
     DENSE,
     PUBLISHED_DENSE,
@@ -19,15 +18,11 @@ from wellposed.reproduction.papers.lben.cifar import (
     lower_bound_row,
 )  # fmt: skip
 from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, label_of
-from wellposed.reproduction.papers.lben.retrained import PAIRS, STEPS, otherwise, retrained
+from wellposed.reproduction.papers.lben.retrained import otherwise, retrained
 from wellposed.reproduction.view import Table, View
 
-TRAININGS = (
-    (1, 3e-3),
-    (2, 3e-3),
-    (5, 3e-3),
-    (40, 1e-3),
-)  # epochs, of which the last is published, and peak of the learning rate
+# Epochs, of which the last is published, and peak of the learning rate.
+TRAININGS = ((1, 3e-3), (2, 3e-3), (5, 3e-3), (40, 1e-3))
 
 
 def cells(quick: bool) -> list[Cell]:
@@ -40,11 +35,7 @@ def cells(quick: bool) -> list[Cell]:
             Cell(image_classifier, {"config": config, "radii": RADII, "limit": limit})
             for config in retrained(configs, trainings)
         ),
-        *(
-            Cell(ascended, {"config": settings_of(config), "pairs": PAIRS, "steps": steps, "seed": 0})
-            for steps in lengths
-            for config in configs
-        ),
+        *ascents(configs, lengths),
     ]
 
 
