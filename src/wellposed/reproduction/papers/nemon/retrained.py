@@ -19,9 +19,9 @@ from wellposed.reproduction.papers.nemon.robust import view as robust_view
 from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
 
-OTHER_BOXES = (0.15, 0.2)  # of training
+OTHER_BOXES = (0.08, 0.15, 0.2, 0.3)  # of training
 STEPS = 200  # of a longer attack
-TRAININGS = ((2, 3e-3), (10, 3e-3), (40, 5e-4), (80, 5e-4))  # epochs, peak of the learning rate; 40 as published
+TRAININGS = ((2, 3e-3), (10, 3e-3), (80, 1e-3), (40, 5e-4), (80, 5e-4))  # epochs, peak of the learning rate; 40 as published
 
 
 def cells(quick: bool) -> list[Cell]:
