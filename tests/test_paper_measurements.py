@@ -18,6 +18,7 @@ from wellposed.reproduction.networks import settings_of, trained
 from wellposed.reproduction.papers.lben import attacks, bounds, cifar, well_posed
 from wellposed.reproduction.papers.lben.ascent import ascended
 from wellposed.reproduction.papers.lben.stepped import stepped
+from wellposed.reproduction.papers.lben.stopped_early import StoppedEarly
 from wellposed.reproduction.papers.nemon import classification, estimation, iterations, robust
 from wellposed.reproduction.view import Figure, Table
 from wellposed.training.config import TrainConfig
@@ -200,3 +201,31 @@ def test_the_data_of_other_papers_networks_is_the_data_of_their_recipes():
             used = {cell.settings["config"]["data"] for cell in entry.cells(False) if "config" in cell.settings}
             assert used <= set(entry.data), name
     assert RECIPES["lben-svhn"].missing
+
+
+def test_an_iteration_that_stops_early_is_the_layer_only_where_it_does_not():
+    torch.manual_seed(0)
+    layer = wp.LBEN(6, 12, gamma=1.0, out_features=3).double()
+    x = torch.randn(20, 6, dtype=torch.float64, requires_grad=True)
+    expected = layer(x)
+    (slope,) = torch.autograd.grad(expected.square().sum(), x)
+    apart = []
+    for length, change in ((1.0, 1e-12), (1.0 / 64.0, 0.05)):
+        found = StoppedEarly(layer, length, change)(x)
+        (other,) = torch.autograd.grad(found.square().sum(), x)
+        apart.append((float((found - expected).detach().norm()), float((other - slope).norm() / slope.norm())))
+    assert apart[0] == pytest.approx((0.0, 0.0), abs=1e-4)
+    assert min(apart[1]) > 1e-2
+
+
+def test_a_gradient_step_on_an_iteration_that_stops_early_is_less_exact(workspace):
+    given = {"config": settings_of(LBEN), "radii": [0.5], "last": 60}
+    iterated = {
+        length: record(
+            stepped, workspace, **given, iteration={"length": length, "change": 1e-3 if length == 1.0 else 0.5}
+        )
+        for length in (1.0, 1e-3)
+    }
+    exact = record(stepped, workspace, **given).measured["errors"]
+    assert iterated[1.0].measured["errors"] == pytest.approx(exact, abs=100.0 / 60.0 + 1e-9)
+    assert iterated[1e-3].measured["errors"] != pytest.approx(exact, abs=100.0 / 60.0 + 1e-9)

@@ -43,6 +43,11 @@ TRAININGS = ((2, 3e-3), (5, 3e-3), (15, 1e-3))  # epochs, peak of the learning r
 OF_WIDTHS = 1.0  # γ of the width study
 LAST = (1000, 5000)  # test images, of which the published attack was on a last batch of unknown size
 LONG = (40, 1e-3)  # epochs as published, and peak of the learning rate, of networks that are attacked on these images
+STRICT = 1.0  # m as published, ours is a hundredth
+OF_STRICT = (5, 3e-3), (15, 1e-3)  # trainings of such networks, attacked on as many of the last images as follow
+OF_STRICT_LAST = 2000
+# γ whose iteration is the slowest and must have ended early; training, seeds and settings of networks that end early here.
+EARLY, OF_EARLY, EARLY_SEEDS, EARLY_ITERATION = 0.2, (40, 3e-3), (0, 1), {"length": 1.0 / 512.0, "change": 0.01}
 
 
 def cells(quick: bool) -> list[Cell]:
@@ -71,7 +76,27 @@ def cells(quick: bool) -> list[Cell]:
             for last in ((LIMIT_QUICK,) if quick else LAST)
             for config in attacked
         ),
+        *([] if quick else _strict(sizes)),
     ]
+
+
+def _strict(sizes: Sequence[float]) -> list[Cell]:
+    """Networks with the published m, attacked by a gradient step; of the smallest γ, with an iteration that ends early, too."""
+    common = {"radii": list(sizes), "last": OF_STRICT_LAST}
+    bounded = [mnist(kind, seed=0, quick=False) for kind in KINDS if kind != MONDEQ]
+    slow = [mnist(EARLY, seed=seed, quick=False) for seed in EARLY_SEEDS]
+    return [
+        *(Cell(stepped, {"config": _strictly(config), **common}) for config in retrained(bounded, OF_STRICT)),
+        *(
+            Cell(stepped, {"config": _strictly(config), **common, "iteration": EARLY_ITERATION})
+            for config in retrained(slow, (OF_EARLY,))
+        ),
+    ]
+
+
+def _strictly(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the same network with the published m."""
+    return {**config, "family": {**config["family"], "epsilon": STRICT}}
 
 
 def retrained(configs: Sequence[TrainConfig], trainings: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
@@ -110,8 +135,13 @@ def otherwise(record: Record) -> str:
     if record.is_of(ascended):
         return f"an ascent of {record.settings['steps']} steps from noise"
     if record.is_of(stepped):
-        longer = f", {training_of(record)}" if record.settings["config"]["epochs"] == LONG[0] else ""
-        return f"the last {record.settings['last']} test images{longer}"
+        config, words = record.settings["config"], [f"the last {record.settings['last']} test images"]
+        strict = config["family"].get("epsilon") == STRICT
+        words += [training_of(record)] if strict or config["epochs"] == LONG[0] else []
+        words += [f"m = {STRICT:g}"] if strict else []
+        words += ["stopped early in short steps"] if "iteration" in record.settings else []
+        words += [f"seed {config['seed']}"] if config["seed"] else []
+        return ", ".join(words)
     return training_of(record)
 
 
