@@ -98,14 +98,6 @@ class Circular(StructuredOperator):
     def apply(self, state: Tensor) -> Tensor:
         return to_image(torch.bmm(self._matrices, to_spectrum(state)), self.image)
 
-    @override
-    def affine(self, state: Tensor, offset: Tensor) -> Tensor:
-        value = self.apply(state)
-        alike = value.shape == offset.shape and value.dtype == offset.dtype
-        if not alike or torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
-            return value + offset
-        return value.add_(offset)  # as memory for another state takes longer to get than the sum
-
     def _multiplicity(self) -> Tensor:
         """See `multiplicity`; shape (1, width//2 + 1, 1, 1)."""
         return multiplicity(self._width, self._transfer.device)[None, :, None, None]

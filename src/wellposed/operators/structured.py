@@ -88,7 +88,11 @@ class StructuredOperator(Operator):
 
     @override
     def affine(self, state: Tensor, offset: Tensor) -> Tensor:
-        return self.apply(state) + offset
+        value = self.apply(state)  # in memory of its own
+        alike = value.shape == offset.shape and value.dtype == offset.dtype
+        if not alike or torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
+            return value + offset
+        return value.add_(offset)  # as memory for another state takes longer to get than the sum
 
     @override
     def transpose(self) -> Self:
