@@ -12,6 +12,7 @@ import wellposed as wp
 from wellposed import testing
 from wellposed.network.branches import Branches, Place
 from wellposed.network.kinds import block_of
+from wellposed.network.mixed_monotone import StateBoxes
 from wellposed.network.pointwise import Elementwise, Rescale, Reshape, Shift
 from wellposed.verification import ChainVerifier, IntervalVerifier, verifier_of
 from wellposed.verification.images import images_of
@@ -350,3 +351,30 @@ def test_balls_go_through_what_has_a_constant_and_boxes_through_the_rest():
         reach = model[3].weight.norm(dim=1) * testing.tensor([[0.4], [0.8]], dtype=torch.float64)
     torch.testing.assert_close(boxes.upper, middle + reach, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(boxes.lower, middle - reach, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_boxes_of_wide_convolutions_are_hardly_wider_than_what_both_ends_tend_to(activation):
+    torch.manual_seed(0)
+    layer = scaled(wp.ConvNEMON(1, 10, (5, 4), mu=0.0, taps=5, activation=activation), 3.0).float()
+    operator, _ = layer.materialise()
+    boxes = StateBoxes("layer", operator, layer.activation)
+    centre = 3.0 * testing.randn(5, *operator.state_shape, dtype=torch.float64)
+    reach = testing.rand(5, 1, 1, 1, dtype=torch.float64)
+    low, high = centre - reach, centre + reach
+    lower, upper, proved = boxes.enclose(low, high)
+    assert bool(proved.all())
+    weight = operator.to(torch.float64).dense().detach()
+    own = torch.diag(weight.diagonal())
+    up, down = (weight - own).clamp_min(0.0), (weight - own).clamp_max(0.0)
+    step, ends = 1.0 / (1.0 - weight.diagonal().clamp_max(0.0)), [torch.zeros(5, len(weight), dtype=torch.float64)] * 2
+    sigma = {"relu": torch.relu, "tanh": torch.tanh}[activation]
+    for _ in range(1500):
+        images = [
+            sigma(end @ (own + up).T + other @ down.T + offset.flatten(1))
+            for end, other, offset in ((ends[0], ends[1], low), (ends[1], ends[0], high))
+        ]
+        ends = [end + step * (image - end) for end, image in zip(ends, images, strict=True)]
+    assert bool((lower.flatten(1) <= ends[0] + 1e-9).all()) and bool((upper.flatten(1) >= ends[1] - 1e-9).all())
+    assert bool((lower.flatten(1) >= ends[0] - 1e-4).all()) and bool((upper.flatten(1) <= ends[1] + 1e-4).all())
+    assert float((ends[1] - ends[0]).amax()) > 0.1

@@ -14,6 +14,7 @@ are the whole proof.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,12 +23,14 @@ from wellposed.activations import Activation
 from wellposed.errors import CertificateError
 from wellposed.numerics.outward import TINY, rounding_constant
 from wellposed.operators.base import Operator
+from wellposed.solvers.anderson import Anderson
+from wellposed.solvers.problem import MapProblem
 
 _STEPS = 2000
 # In which precision boxes are looked for, and by how much the offsets are widened, relative to them: room for rounding.
 _SEARCHES = ((torch.float32, 1e-5), (torch.float64, 1e-8), (torch.float64, 1e-5))
 _PATIENCE = 40  # steps without getting closer
-_CLOSE = 0.1  # of the room: how near a box must come to the one that it tends to
+_CLOSE = 0.5  # of the room: how near a box must come to the one that it tends to
 
 
 class StateBoxes:
@@ -68,7 +71,7 @@ class StateBoxes:
         Returns:
             Shapes (batch, *state_shape), twice, and (batch,).
         """
-        lower, upper = torch.zeros_like(low), torch.zeros_like(high)
+        inside = torch.zeros_like(torch.stack([low, high], 1))
         proved = torch.zeros(len(low), dtype=torch.bool, device="cpu")
         for dtype, widened in _SEARCHES:
             rest = (~proved).nonzero()[:, 0]
@@ -77,10 +80,16 @@ class StateBoxes:
             least, most = low[rest], high[rest]
             room = widened * (1.0 + torch.maximum(least.abs(), most.abs()))
             offsets = torch.stack([least - room, most + room], 1)
-            box = self._search(offsets.to(dtype), (_CLOSE * room[:, None]).to(dtype)).double()
-            lower[rest], upper[rest] = box.unbind(1)
-            proved[rest] = self.holds(lower[rest], upper[rest], least, most)
+            ends = (inside[rest], offsets, _CLOSE * room[:, None])  # where the search before has led, and to where
+            inside[rest] = self._search(*(end.to(dtype) for end in ends)).double()
+            lower, upper = self._activated(inside[rest]).unbind(1)
+            proved[rest] = self.holds(lower, upper, least, most)
+        lower, upper = self._activated(inside).unbind(1)
         return lower, upper, proved
+
+    def _activated(self, inside: Tensor) -> Tensor:
+        """σ of the ends of boxes, shape (batch, 2, *state_shape)."""
+        return self._activation(inside.flatten(0, 1)).unflatten(0, (-1, 2))
 
     def holds(self, lower: Tensor, upper: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Which boxes are proved to have the equilibria of all offsets between two, rounding included.
@@ -101,37 +110,41 @@ class StateBoxes:
         below, above = self._activation.interval(driven[:, 0] + low - error, driven[:, 1] + high + error)
         return ((below >= lower) & (above <= upper) & (lower <= upper)).flatten(1).all(1)
 
-    def _search(self, offsets: Tensor, close: Tensor) -> Tensor:
-        """What the damped iteration of the two ends comes to, until each is close or stands still; proves nothing.
+    def _search(self, start: Tensor, offsets: Tensor, close: Tensor) -> Tensor:
+        """What σ is taken of at the two ends that the damped iteration comes to, until each is close or stands still.
+
+        It proves nothing. Where σ is taken of v and W's embedding gives v again but for less than the room, σ(v) is a box: that σ
+        increases is enough, and zeros of ReLU are exact.
 
         Args:
-            offsets: the least and the largest ones, shape (batch, 2, *state_shape).
+            start: where it begins, shape (batch, 2, *state_shape).
+            offsets: the least and the largest ones, of the shape of ``start``.
             close: how near is near enough, shape (batch, 1, *state_shape).
         """
         embedding = self._embedding.to(offsets.dtype)
         step = (1.0 / (1.0 - self._diagonal.clamp_max(0.0))).to(offsets)
-        found, rows = torch.zeros_like(offsets), torch.arange(len(offsets), device="cpu")
-        box, nearest = (
-            torch.zeros_like(offsets),
-            torch.full((len(offsets),), math.inf, dtype=offsets.dtype, device="cpu"),
-        )
+
+        def of(samples: Tensor) -> Callable[[Tensor], Tensor]:
+            given = offsets[samples]
+            return lambda v: torch.lerp(v, _driven(embedding, self._activated(v)) + given, step)
+
+        rows, found = torch.arange(len(offsets), device="cpu"), torch.zeros_like(offsets)
+        iteration = Anderson().bind(MapProblem(of(rows), of), None, start, start)
+        nearest = torch.full((len(offsets),), math.inf, dtype=offsets.dtype, device="cpu")
         since = torch.zeros_like(nearest)
         for count in range(_STEPS):
-            image = self._activation((_driven(embedding, box) + offsets).flatten(0, 1)).unflatten(0, (-1, 2))
-            away = ((image - box).abs() / close).flatten(1).amax(1)
-            box = box + step * (image - box)
+            iteration.advance()
+            away = ((iteration.image - iteration.point).abs() / (step * close)).flatten(1).amax(1)
             closer = away < 0.99 * nearest
             nearest, since = torch.where(closer, away, nearest), torch.where(closer, 0.0, since + 1.0)
-            done = (away <= 1.0) | (since >= _PATIENCE) | ~torch.isfinite(away) | (count == _STEPS - 1)
+            done = (away <= 1.0) | (since >= _PATIENCE) | (count == _STEPS - 1)
             if bool(done.any()):
-                # What still decays to zero is cut off; the room makes up for that.
-                ends = torch.minimum(box[:, 0], image[:, 0]), torch.maximum(box[:, 1], image[:, 1])
-                found[rows[done]] = torch.stack(ends, 1)[done]
-                rows, box, offsets, close, nearest, since = (
-                    part[~done] for part in (rows, box, offsets, close, nearest, since)
-                )
-                if not len(rows):
+                found[rows[done]] = iteration.point[done]
+                left = (~done).nonzero()[:, 0]
+                if not len(left):
                     break
+                rows, close, nearest, since = (part[left] for part in (rows, close, nearest, since))
+                iteration.select(left)
         return found
 
 
