@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,40 @@ from torch import Tensor
 import wellposed as wp
 
 MOST_BEYOND, LARGEST = 1e-3, 3.0
+_NODES, _EDGES = 8, 20  # of a graph, where samples are graphs
+
+
+class OnGraphs(torch.nn.Module):
+    """A layer on graphs whose samples are the node features of random directed graphs; of a batch, each has its own edges.
+
+    Args:
+        layer: for the nodes of all graphs at once.
+    """
+
+    def __init__(self, layer: wp.ImplicitGraph) -> None:
+        super().__init__()
+        self.layer = layer
+        self.input_shape = (_NODES, layer.in_features)
+
+    def _graphs(self, count: int) -> wp.Graphs:
+        generator = torch.Generator().manual_seed(count)
+        ends = torch.randint(_NODES, (2, count, _EDGES), generator=generator) + _NODES * torch.arange(count)[:, None]
+        return wp.Graphs(ends.flatten(1), count * _NODES, torch.arange(count).repeat_interleave(_NODES))
+
+    def state(self, x: Tensor) -> Tensor:
+        """Shape (graphs, nodes · features of the state)."""
+        return self.layer(x.flatten(0, 1), self._graphs(len(x))).reshape(len(x), -1)
+
+    def solve(self, x: Tensor) -> wp.Solution[Tensor]:
+        """The same with its evidence."""
+        found = self.layer.solve(x.flatten(0, 1), self._graphs(len(x)))
+        return replace(found, value=found.value.reshape(len(x), -1))
+
+    def limits(self) -> tuple[float, float]:
+        """Tolerances."""
+        return self.layer.limits()
+
+
 FAMILIES: dict[str, Callable[..., torch.nn.Module]] = {
     "MonDEQ": lambda margin, **o: wp.MonDEQ(20, 48, m=margin, **o),
     "LBEN": lambda margin, **o: wp.LBEN(20, 32, **o),
@@ -28,6 +63,13 @@ FAMILIES: dict[str, Callable[..., torch.nn.Module]] = {
     "ConvPcDEQ": lambda margin, **o: wp.ConvPcDEQ(1, 4, (6, 6), floor=0.1 * margin, **o),
     "OrthogonalDEQ": lambda margin, **o: wp.OrthogonalDEQ(20, 48, **o),
     "ConvOrthogonalDEQ": lambda margin, **o: wp.ConvOrthogonalDEQ(2, 4, (6, 6), **o),
+    "ImplicitGraph ignn": lambda margin, **o: OnGraphs(wp.ImplicitGraph(4, 12, kappa=1.0 - 0.1 * margin**0.5, **o)),
+    "ImplicitGraph orthogonal": lambda margin, **o: OnGraphs(
+        wp.ImplicitGraph(4, 12, variant="orthogonal", kappa=1.0 - 0.1 * margin**0.5, activation="group_sort", **o)
+    ),
+    "ImplicitGraph lipschitz": lambda margin, **o: OnGraphs(
+        wp.ImplicitGraph(4, 12, variant="lipschitz", kappa=1.0 - 0.1 * margin**0.5, activation="group_sort", **o)
+    ),
 }
 
 
