@@ -61,6 +61,7 @@ FAMILIES: dict[str, Callable[..., torch.nn.Module]] = {
     "ConvLBEN": lambda margin, **o: wp.ConvLBEN(1, 4, (6, 6), **o),
     "ConvNEMON": lambda margin, **o: wp.ConvNEMON(1, 4, (6, 6), mu=1.0 - margin, **o),
     "ConvPcDEQ": lambda margin, **o: wp.ConvPcDEQ(1, 4, (6, 6), floor=0.1 * margin, **o),
+    "MultiScaleMonDEQ": lambda margin, **o: wp.MultiScaleMonDEQ(1, (3, 4), (6, 4), m=margin, **o),
     "OrthogonalDEQ": lambda margin, **o: wp.OrthogonalDEQ(20, 48, **o),
     "ConvOrthogonalDEQ": lambda margin, **o: wp.ConvOrthogonalDEQ(2, 4, (6, 6), **o),
     "ImplicitGraph ignn": lambda margin, **o: OnGraphs(wp.ImplicitGraph(4, 12, kappa=1.0 - 0.1 * margin**0.5, **o)),

@@ -30,6 +30,7 @@ FAMILIES: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
     "ConvLBEN": ((2, 6, 5), lambda: wp.ConvLBEN(2, 3, (6, 5))),
     "ConvNEMON": ((2, 6, 5), lambda: wp.ConvNEMON(2, 3, (6, 5))),
     "ConvPcDEQ": ((2, 6, 5), lambda: wp.ConvPcDEQ(2, 3, (6, 5))),
+    "MultiScaleMonDEQ": ((2, 6, 4), lambda: wp.MultiScaleMonDEQ(2, (3, 4), (6, 4))),
     "ConvOrthogonalDEQ": ((2, 6, 5), lambda: wp.ConvOrthogonalDEQ(2, 4, (6, 5))),
 }
 

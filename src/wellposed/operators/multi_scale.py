@@ -166,11 +166,11 @@ class MultiScale(StructuredOperator):
         return torch.empty(8, sum(self.layout.features), dtype=self.own[0].real.dtype, device=self.own[0].device)
 
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
-        """The bound of one convolution, for up to three of them one after the other."""
+        """The bound of one convolution for T, and twice that for K*K, LK and their adjoints, which are two one after the other."""
         unit = unit_of(self.dtype)
         transforms = max(image_rounding(size) for size in self.images)
-        relative = unit * (6.0 * transforms + 12.0 * (max(self.layout.channels) + 4))
+        relative = unit * (2.0 * transforms + 4.0 * (max(self.layout.channels) + 4) + 4.0)  # with the sums of spectra
         own, down, into = self._largest()
-        paths = max(own) + max([b * b for b in down], default=0.0)
-        paths += max((a * b for a, b in zip(down, into, strict=True)), default=0.0)
-        return relative * (paths * state_norm + offset_norm) * FIRST_ORDER
+        pairs = max((b * b for b in down), default=0.0)
+        pairs += max((a * b for a, b in zip(down, into, strict=True)), default=0.0)
+        return relative * ((max(own) + 2.0 * pairs) * state_norm + offset_norm) * FIRST_ORDER
