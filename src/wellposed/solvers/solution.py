@@ -24,11 +24,11 @@ class Status(enum.Enum):
     MAX_STEPS = "not converged: the step limit was reached; raise max_steps, loosen rtol/atol, or use another solver"
     STALLED = (
         "not converged: the residual stopped falling, close to the rounding floor of the dtype; "
-        "loosen rtol/atol or use float64"
+        "loosen rtol/atol, or use float64 where these numbers are float32"
     )
     ROUNDING = (
         "not certified: the value has settled, but what rounding may have moved it by, as far as it is bounded, is more than the "
-        "tolerance; loosen rtol/atol or use float64"
+        "tolerance; loosen rtol/atol, or use float64 where these numbers are float32"
     )
     DIVERGED = (
         "not converged: the residual grows or goes in circles, so this iteration does not contract here; use a damped, "
