@@ -314,3 +314,66 @@ def test_states_too_large_for_matrices_go_on_in_double_precision():
         found = layer.solve(torch.randn(4, 2, 12, 12))
     assert found.converged.all()
     assert found.error_bound.max() < 1e-3
+
+
+def test_units_that_do_not_move_come_to_no_kink():
+    """They were taken to be at one already, from either side: the last unit's offset is the same at both ends."""
+    matrix = torch.zeros(3, 3, dtype=torch.float64)
+    offset = torch.tensor([[1.0, -2.0, 3.0], [1.0, -2.0, -3.0]], dtype=torch.float64)
+    for name in ("relu", "hardtanh", "leaky_relu"):
+        problem = FlatProblem(matrix, offset, wp.activation(name), torch.Size([3]))
+        value, crossed = follow_pieces(problem, problem.image(offset + torch.tensor([4.0, 4.0, 0.0])), 100)
+        assert torch.equal(value, problem.image(offset))
+        assert crossed.max() <= 4
+
+
+@pytest.mark.parametrize("make", [wp.MonDEQ, wp.LBEN, wp.NEMON, wp.OrthogonalDEQ])
+@pytest.mark.parametrize("size", [1e154, 1e200])
+def test_nothing_has_converged_whose_error_is_not_bounded(make, size):
+    torch.manual_seed(0)
+    layer, x = make(5, 8, dtype=torch.float64).eval(), torch.randn(3, 5, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", wp.NotConvergedWarning)
+        found = layer.solve(size * x)
+    assert not bool((found.converged & ~torch.isfinite(found.error_bound)).any())
+
+
+def test_a_poor_first_iterate_is_refused_or_made_up_for():
+    x = torch.randn(3, 5)
+    for layer in (wp.MonDEQ(5, 4), wp.OrthogonalDEQ(5, 4), wp.PcDEQ(5, 4)):
+        for value in (float("nan"), float("inf")):
+            with pytest.raises(wp.InputError, match="z0: has NaN or infinite entries"):
+                layer.solve(x.to(next(layer.parameters())), torch.full((3, 4), value).to(next(layer.parameters())))
+    layer = wp.ConvMonDEQ(2, 3, (5, 4), dtype=torch.float64)
+    start = torch.full((3, *layer.state_shape), 1e307, dtype=torch.float64)
+    assert bool(layer.solve(torch.randn(3, 2, 5, 4, dtype=torch.float64), start).converged.all())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_entries_that_no_kernel_reads_are_looked_at(training):
+    layer = wp.ConvMonDEQ(2, 3, (6, 6), input_taps=1, stride=2).train(training)
+    x = torch.rand(2, 2, 6, 6).to(next(layer.parameters()))
+    x[0, 0, 1, 1] = float("nan")
+    with pytest.raises(wp.InputError, match="x: has NaN or infinite entries"):
+        layer(x)
+    bounded = wp.PcDEQ(5, 4).train(training)
+    with torch.no_grad():
+        bounded.injection.weight.abs_().neg_()
+    x = torch.rand(3, 5).to(next(bounded.parameters()))
+    x[1, 2] = float("inf")
+    with pytest.raises(wp.InputError, match="x: has NaN or infinite entries"):
+        bounded(x)
+
+
+def test_options_and_inputs_of_other_kinds_are_refused_by_name():
+    with pytest.raises(wp.InputError, match="rtol=.*must be a number, not a tensor"):
+        wp.DEQ(5, 4, rtol=torch.tensor(1e-4))
+    with pytest.raises(wp.InputError, match="max_steps=.*must be a whole number"):
+        wp.MonDEQ(5, 4, max_steps=torch.tensor(100))
+    for make in (wp.MonDEQ, wp.NEMON, wp.OrthogonalDEQ, wp.DEQ):
+        layer = make(5, 8)
+        for called in (layer.train(), layer.eval(), layer.solve):
+            with pytest.raises(wp.InputError, match="x: has layout"):
+                called(torch.eye(5).to(next(layer.parameters())).to_sparse())
+        with pytest.raises(wp.InputError, match="x: is on meta"):
+            layer.solve(torch.ones(3, 5, device="meta").to(next(layer.parameters()).dtype))

@@ -13,7 +13,7 @@ from wellposed.errors import InputError, check, checked_options
 from wellposed.guarantee import Guarantee
 from wellposed.implicit import AffineEquation, Exact, Gradient, MapEquation, Settings
 from wellposed.implicit.memory import Guarded
-from wellposed.implicit.parameters import call_with, parameter_places
+from wellposed.implicit.parameters import call_with, exchange_of, parameter_places
 from wellposed.numerics.linear_algebra import autocast_now, autocast_to, full_precision
 from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers.adaptive import Adaptive
@@ -223,8 +223,10 @@ def _as_function(
     places = [place for place, arg in enumerate(args) if isinstance(arg, Tensor)]
     for place in batched_args or ():
         check(place in places, "batched_args", place, "must be positions of tensors in args")
-    parameters = dict(f.named_parameters()) if isinstance(f, nn.Module) else {}
-    stored = parameter_places(f) if isinstance(f, nn.Module) else {}
+    parameters, stored = {}, {}
+    if isinstance(f, nn.Module):
+        with exchange_of(f):
+            parameters, stored = dict(f.named_parameters()), parameter_places(f)
     names = tuple(parameters)
     if not isinstance(f, nn.Module) and len(places) == len(args):
         return f, args, None if batched_args is None else tuple(place in batched_args for place in places)

@@ -49,16 +49,17 @@ def formed_once(
         cache = _formed.setdefault(module, FactorisationCache())
     entry = cache.entry(*(tensor.detach() for tensor in tensors))
     key = ("formed", name)
+    graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     if key not in entry:
-        value = form(*tensors)
+        value: Tensor = _Formed.apply(form, None, *tensors) if graph else form(*tensors)
         with torch.inference_mode(False):  # it may be needed for a gradient later
             kept = value.detach().clone()
         if entry.is_of(*tensors):  # nobody wrote to them meanwhile
             entry.remembered(key, lambda: kept)
         return value
     known: Tensor = entry.remembered(key, lambda: form(*tensors))
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        recalled: Tensor = _Recalled.apply(form, known, *tensors)
+    if graph:
+        recalled: Tensor = _Formed.apply(form, known, *tensors)
         return recalled
     return known if lent else known.clone()
 
@@ -108,21 +109,42 @@ def is_transformed(tensors: tuple[Tensor, ...]) -> bool:
 _PLAIN = (Tensor, nn.Parameter)
 
 
-class _Recalled(torch.autograd.Function):
-    """A weight that is known, with the gradients of forming it."""
+class _Formed(torch.autograd.Function):
+    """A weight with the gradients of forming it; it is formed here where it is not known.
+
+    Either way its graph keeps the same tensors: who records what a graph keeps and forms it again, as checkpoints of activations
+    do, meets one graph, whether or not the weight was known meanwhile.
+    """
 
     @staticmethod
-    def forward(ctx: Any, form: Callable[..., Tensor], known: Tensor, *tensors: Tensor) -> Tensor:
-        ctx.form = form
+    def forward(ctx: Any, form: Callable[..., Tensor], known: Tensor | None, *tensors: Tensor) -> Tensor:
+        ctx.form, ctx.graph = form, None
         ctx.save_for_backward(*tensors)
-        return known.clone()
+        if known is not None:
+            return known.clone()
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is):
+            leaves = [
+                part.detach().requires_grad_(need) for part, need in zip(tensors, ctx.needs_input_grad[2:], strict=True)
+            ]
+            value = form(*leaves)
+        ctx.graph = leaves, value
+        return value.detach()
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Any:
         again = torch.is_grad_enabled()
-        tensors = ctx.saved_tensors
-        wanted = [tensor for tensor, needed in zip(tensors, ctx.needs_input_grad[2:], strict=True) if needed]
+        leaves, value = ctx.saved_tensors, None
+        if ctx.graph is not None and not again:
+            leaves, value = ctx.graph
+        wanted = [leaf for leaf, needed in zip(leaves, ctx.needs_input_grad[2:], strict=True) if needed]
         with torch.enable_grad():
-            value = ctx.form(*tensors)
-            found = iter(torch.autograd.grad(value, wanted, cotangent, create_graph=again, allow_unused=True))
+            value = ctx.form(*leaves) if value is None else value
+            gradients = torch.autograd.grad(
+                value, wanted, cotangent, create_graph=again, retain_graph=True, allow_unused=True
+            )
+            found = iter(gradients)
         return None, None, *(next(found) if needed else None for needed in ctx.needs_input_grad[2:])
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor

@@ -88,8 +88,10 @@ def robustness(norm: str, certified: Certified | None, attacked: Attacked | None
     grid = torch.linspace(1e-9 * reach, reach, 240, device="cpu").tolist()
     middle, said = grid[len(grid) // 4], []
     if attacked is not None:
-        axes.plot(grid, [100 * attacked.accuracy(r) for r in grid], color="#b5423c", label="under attack (upper bound)")
-        said.append(f"{percent(attacked.accuracy(middle))} % under attack")
+        shares = {r: attacked.accuracy_tried(r) for r in grid}
+        tried = {r: 100 * share for r, share in shares.items() if share is not None}
+        axes.plot(list(tried), list(tried.values()), color="#b5423c", label="under attack (upper bound)")
+        said.append(f"{percent(shares[middle])} % under attack")
     for rule in () if certified is None else certified.radii:
         assert certified is not None  # or there are no rules
         axes.plot(

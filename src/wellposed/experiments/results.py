@@ -147,6 +147,10 @@ class Attacked:
         """Fraction of the inputs that no attack found an adversarial example for within a radius."""
         return float((torch.tensor(self.distances, dtype=torch.float64, device="cpu") > radius).double().mean())
 
+    def accuracy_tried(self, radius: float) -> float | None:
+        """`accuracy`, or None above every radius that was tried: hardly anything was looked for there."""
+        return self.accuracy(radius) if radius <= max(self.tried, default=0.0) else None
+
 
 def _nothing_learned(error: float, majority_error: float | None, classes_named: int | None) -> str:
     """`Learned.remark` as a part of a line, where there is one; else empty."""

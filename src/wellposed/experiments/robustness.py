@@ -198,8 +198,8 @@ def attack_run(
         done=lambda count: done(count, len(x)),
         is_fooled=_judge(exact), box=data.box,
     )  # fmt: skip
-    with torch.no_grad():
-        what = learned(torch.cat([exact(part.double()).argmax(1) for part in x.split(_BATCH)]), y)
+    named = _named(exact, x)
+    distances, what = torch.where(named == y, distances, 0.0), learned(named, y)
     found = Attacked(
         distances.tolist(),
         steps,
@@ -254,10 +254,9 @@ def attacked_on(
         auto: see `adversarial_distances`.
     """
     check_radii(radii)
-    distances, _ = adversarial_distances(
-        model, x, y, radii, norm=norm, steps=steps, auto=auto, is_fooled=_judge(_exact(model))
-    )
-    return Attacked(distances.tolist(), steps, list(radii), "")
+    exact = _exact(model)
+    distances, _ = adversarial_distances(model, x, y, radii, norm=norm, steps=steps, auto=auto, is_fooled=_judge(exact))
+    return Attacked(torch.where(_named(exact, x) == y, distances, 0.0).tolist(), steps, list(radii), "")
 
 
 def plainly_attacked_on(
@@ -274,8 +273,9 @@ def plainly_attacked_on(
         norm: of its size.
     """
     check_radii(radii)
-    distances = plain_distances(model, x, y, radii, name=name, norm=norm, is_fooled=_judge(_exact(model)))
-    return Attacked(distances.tolist(), 0, list(radii), "")
+    exact = _exact(model)
+    distances = plain_distances(model, x, y, radii, name=name, norm=norm, is_fooled=_judge(exact))
+    return Attacked(torch.where(_named(exact, x) == y, distances, 0.0).tolist(), 0, list(radii), "")
 
 
 def auto_attacked_on(
@@ -312,6 +312,12 @@ def _exact(model: nn.Module) -> Network | nn.Module:
         return materialise(model).exact
     except CertificateError:
         return copy.deepcopy(model).cpu().double().eval()
+
+
+@torch.no_grad()
+def _named(exact: Network | nn.Module, x: Tensor) -> Tensor:
+    """The classes that a network in float64 gives, of which one that is no more than rounding ahead is wrong or right, too."""
+    return torch.cat([exact(part.double()).argmax(1) for part in x.split(_BATCH)])
 
 
 def _is_fooled(exact: nn.Module | Network, images: Tensor, truth: Tensor) -> Tensor:

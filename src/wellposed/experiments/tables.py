@@ -101,7 +101,7 @@ def summarise(run: Path, radii: Sequence[float], norm: str = "2") -> Summary:
             f"{run}: estimates numbers, and has no accuracy; `wellposed certify {run}` says what is known of it"
         )
     if attacked is not None and not is_certified(run, norm):  # perhaps nothing can be certified, as for a plain DEQ
-        rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy(radius)) for radius in radii]
+        rows = [Row(radius, attacked.accuracy(0.0), None, None, attacked.accuracy_tried(radius)) for radius in radii]
         count, wrong = len(attacked.distances), 1.0 - attacked.accuracy(0.0)
         said = [*attacked.remarks, *left_out(run, norm), *about.remarks]
         return Summary(
@@ -145,7 +145,7 @@ def _row(certified: Certified, attacked: Attacked | None, radius: float, samples
         clean,
         certified.accuracy(radius, _RULE, samples),
         certified.accuracy(radius, None, samples),
-        None if attacked is None else attacked.accuracy(radius),
+        None if attacked is None else attacked.accuracy_tried(radius),
     )
 
 

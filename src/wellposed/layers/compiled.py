@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from wellposed.errors import InputError
+from wellposed.implicit.parameters import exchange_of, is_in_same_memory
 from wellposed.numerics.handles import found, registered
 
 _AUTOCAST = functools.reduce(
@@ -36,7 +36,6 @@ _AUTOCAST = functools.reduce(
 _NO_FORWARD_MODE = (
     "forward-mode derivatives do not pass through layers inside torch.compile; call the model as it was before"
 )
-_exchange = threading.RLock()  # only one call at a time may have other tensors in the place of a layer's own
 
 
 class Compilable(nn.Module, ABC):
@@ -144,7 +143,7 @@ def _evaluated(
     if all(own is given for (_, own), given in zip(places, tensors, strict=True)):
         return layer.evaluate(x, beside, known)
     given = {f"layer.{name}": tensor for (name, _), tensor in zip(places, tensors, strict=True)}
-    with _exchange:
+    with exchange_of(layer):
         return torch.func.functional_call(_Evaluated(layer), given, (x, beside, known), tie_weights=False)
 
 
@@ -176,8 +175,14 @@ def _backward(
     """Cotangents of those that need one among the input and the tensors."""
     with _as_outside((cotangent, x, *tensors), graph=True):
         leaves = [tensor.detach().requires_grad_(need) for tensor, need in zip((x, *tensors), needed, strict=True)]
+        own = [part for _, part in _places(_kept(handle, aside)[0])]
+        # The layer's own tensors do where they are still those of the forward pass: other threads may use it meanwhile.
+        if all(is_in_same_memory(*pair) for pair in zip(own, tensors, strict=True)) and all(
+            part.requires_grad or not need for part, need in zip(own, needed[1:], strict=True)
+        ):
+            leaves[1:] = own
         value, _ = _evaluated(leaves[0], leaves[1:], handle, aside, state)
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
         gradients = torch.autograd.grad(value, wanted, cotangent, allow_unused=True)
         return [
             torch.zeros_like(leaf) if gradient is None else torch.empty_like(leaf).copy_(gradient)

@@ -19,13 +19,13 @@ from wellposed.guarantee import Contraction
 from wellposed.implicit import Settings
 from wellposed.layers.approach import approached, may_begin
 from wellposed.layers.implicit_layer import ImplicitLayer
-from wellposed.layers.inputs import check_finite, check_samples, check_start, in_precision_of
+from wellposed.layers.inputs import check_finite, check_same_kind, check_samples, check_start, in_precision_of
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged
 from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers.problem import MapProblem
-from wellposed.solvers.solution import Solution
+from wellposed.solvers.solution import Solution, Status
 
 # By how much a computed orthogonal map may exceed norm one while training; evidence and certificates prove it instead.
 NORM_SLACK = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -149,8 +149,7 @@ class ContractiveCell(ImplicitLayer):
         weight = self._parts[0].free
         if weight.dtype not in NORM_SLACK:
             raise InputError(f"dtype={weight.dtype}: equilibria need float32 or float64 weights")
-        if x.dtype != weight.dtype:
-            raise InputError(f"x: has dtype {x.dtype}, the weights have {weight.dtype}; convert one of them")
+        check_same_kind(x, weight)
         if z0 is not None:
             check_start(z0, (*x.shape[: x.ndim - len(self.input_shape)], *self.state_shape), x.dtype)
         with full_precision(x.device):
@@ -165,6 +164,8 @@ class ContractiveCell(ImplicitLayer):
         cell, weights, drive = self._cell(rows, dtype)
         start = torch.zeros_like(drive) if z0 is None else self._packed(z0.reshape(-1, *self.state_shape).to(dtype))
         check_finite(self, x, drive)
+        if len(self.input_shape) > 1:  # a stride may leave entries out
+            check_finite(self, x, x)
         before = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         if dtype != weight.dtype and may_begin(settings) and not is_transformed((x, weight)):
             problem = _problem(cell, drive.to(weight.dtype), [part.to(weight.dtype) for part in weights])
@@ -222,7 +223,9 @@ class ContractiveCell(ImplicitLayer):
         lost = self._underflow(x.dtype) * (1.0 + euclidean(rows) + euclidean(values))
         rounding = (self._evaluation_error(rows, values) + lost) / (1.0 - factor)
         assert found.error_bound is not None  # a guarantee was given
-        return dataclasses.replace(found, error_bound=found.error_bound + rounding.reshape(found.error_bound.shape))
+        bound = (found.error_bound + rounding.reshape(found.error_bound.shape)).nan_to_num(math.inf, math.inf)
+        codes = torch.where(found.converged & torch.isinf(bound), Status.ROUNDING.code, found.status_codes)
+        return dataclasses.replace(found, error_bound=bound, status_codes=codes.to(found.status_codes))
 
 
 def _problem(cell: Callable[..., Tensor], drive: Tensor, weights: Sequence[Tensor]) -> MapProblem:

@@ -185,7 +185,13 @@ class Equilibrium(ConstrainedLayer):
         if given is None or not gradient.is_implicit or gradient.solver is not None or self.activation.tensors:
             return None
         weight = given[0]
-        if not (x.is_cpu and weight.is_cpu and x.dtype == weight.dtype and weight.dtype in _DTYPES):
+        if not (
+            x.is_cpu
+            and x.layout == torch.strided
+            and weight.is_cpu
+            and x.dtype == weight.dtype
+            and weight.dtype in _DTYPES
+        ):
             return None
         return None if x.shape[1:] != weight.shape[1:] or not len(x) or is_transformed((x, weight)) else given
 
@@ -262,6 +268,8 @@ class Equilibrium(ConstrainedLayer):
             )  # fmt: skip
             start = None if z0 is None else z0.reshape(-1, *self.state_shape)
             check_finite(self, x, offset)
+            if injection.positive_part is not None or len(shape) > 1:  # which may read less than all of x, or bound it
+                check_finite(self, x, x)
             unknowns = (*operator.tensors, offset, *self.activation.tensors)
             try:
                 value, report = equation.run(start, unknowns, lambda: diagnose(self, x, offset))

@@ -16,7 +16,7 @@ from wellposed.guarantee import GraphContraction
 from wellposed.implicit import Settings
 from wellposed.layers.approach import approached, may_begin
 from wellposed.layers.compiled import value_of
-from wellposed.layers.inputs import diagnose, in_precision_of
+from wellposed.layers.inputs import check_same_kind, diagnose, in_precision_of
 from wellposed.layers.options import SolvingModule
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.euclidean import euclidean, underflow
@@ -113,8 +113,7 @@ class GraphSolving(SolvingModule, ABC):
             raise InputError(
                 f"x: has shape {tuple(x.shape)}; {graphs.nodes} nodes of {self.in_features} features are needed"
             )
-        if x.dtype != self.injection.weight.dtype:
-            raise InputError(f"x: has dtype {x.dtype}, the weights have {self.injection.weight.dtype}; convert one")
+        check_same_kind(x, self.injection.weight)
         if x.dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype={x.dtype}: equilibria need float32 or float64 weights")
         if torch._C._functorch.is_functorch_wrapped_tensor(x):
@@ -161,7 +160,7 @@ class GraphSolving(SolvingModule, ABC):
     def _judged(self, found: Solution[Tensor], bound: Tensor, hidden: Tensor) -> Solution[Tensor]:
         """The solution with the status that its final bound deserves, what underflow hides left out."""
         rtol, atol = self.limits()
-        met = bound <= atol + rtol * euclidean(found.value.detach()) + 2.0 * hidden
+        met = (bound <= atol + rtol * euclidean(found.value.detach()) + 2.0 * hidden) & torch.isfinite(bound)
         codes = torch.where(found.converged & ~met, Status.STALLED.code, found.status_codes.long()).to(torch.int8)
         return dataclasses.replace(found, status_codes=codes)
 

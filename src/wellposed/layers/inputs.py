@@ -53,6 +53,8 @@ def check_same_kind(x: Tensor, stored: Tensor) -> None:
     """
     if x.dtype != stored.dtype:
         raise InputError(f"x: has dtype {x.dtype}, the weights have {stored.dtype}; convert one of them")
+    if x.layout != torch.strided:
+        raise InputError(f"x: has layout {x.layout}; give x.to_dense()")
     if x.device != stored.device:
         raise InputError(f"x: is on {x.device}, the weights are on {stored.device}; move one of them")
 
@@ -85,15 +87,17 @@ def check_shape(argument: str, value: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def check_start(z0: Tensor, expected: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Refuse a first iterate of another shape or dtype.
+    """Refuse a first iterate of another shape or dtype, or with NaN or infinity.
 
     Raises:
-        InputError: with both.
+        InputError: says which.
     """
     if tuple(z0.shape) != expected or z0.dtype != dtype:
         raise InputError(
             f"z0: has shape {tuple(z0.shape)} and dtype {z0.dtype}; needs shape {expected} and dtype {dtype}"
         )
+    if not torch._C._functorch.is_functorch_wrapped_tensor(z0) and not bool(torch.isfinite(z0).all()):
+        raise InputError("z0: has NaN or infinite entries; give a finite first iterate, or none")
 
 
 def check_finite(layer: nn.Module, x: Tensor, offset: Tensor) -> None:

@@ -75,7 +75,7 @@ class SolvingModule(Compilable):
         check(isinstance(self.gradient, Gradient), "gradient", self.gradient, "must be one of the library's gradients")
         check(isinstance(self.tolerance, Tolerance), "tolerance", self.tolerance, "must be a Tolerance")
         whole = isinstance(self.max_steps, int) and self.max_steps >= 1
-        check(whole, "max_steps", self.max_steps, "must be at least 1")
+        check(whole, "max_steps", self.max_steps, "must be a whole number, at least 1")
         check_on_failure(self.on_failure)
 
 

@@ -166,7 +166,7 @@ class MultiScale(StructuredOperator):
         return torch.empty(8, sum(self.layout.features), dtype=self.own[0].real.dtype, device=self.own[0].device)
 
     def rounding(self, state_norm: Tensor, offset_norm: Tensor) -> Tensor:
-        """The bound of one convolution for T, and twice that for K*K, LK and their adjoints, which are two one after the other."""
+        """The bound of one convolution for T, and twice that for K*K, LK and their adjoints: two, one after the other."""
         unit = unit_of(self.dtype)
         transforms = max(image_rounding(size) for size in self.images)
         relative = unit * (2.0 * transforms + 4.0 * (max(self.layout.channels) + 4) + 4.0)  # with the sums of spectra

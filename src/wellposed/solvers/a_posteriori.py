@@ -159,6 +159,7 @@ class _Certification:
         apart = euclidean(self.value[rows].double() - found.value[kept])
         self.bound[rows] = enlarged(found.bound[kept] + apart, 2)
         self.residual[rows] = found.residual[kept].to(self.residual.dtype)
+        self.hidden[rows] = self.hidden[rows].nan_to_num(nan=0.0, posinf=0.0)  # that of a value that is gone
 
 
 def _certify_map(
@@ -218,7 +219,7 @@ def _conclude(
     if not bool(usable.all()):
         value = torch.where(usable.reshape(-1, *([1] * (value.ndim - 1))), value, outcome.value)
         bound, size = torch.where(usable, bound, math.inf), euclidean(value).to(bound.dtype)
-    within = (bound <= atol + rtol * size + hidden) & torch.isfinite(size)
+    within = (bound <= atol + rtol * size + hidden) & torch.isfinite(size) & torch.isfinite(bound)
     short = report.converged & ~within
     if not isinstance(atol, Tensor) and atol == 0.0:  # a state that is exactly zero, though its bound is not
         short &= (size > 0.0) | ~torch.isfinite(size)

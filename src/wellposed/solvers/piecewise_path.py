@@ -71,6 +71,7 @@ class _Path:
         speed = self.change + torch.mm(pushed, self.problem.matrix.t())
         ahead = self.kinks[self.piece + (speed > 0).long()]
         wait = ((ahead - self.driven) / speed).clamp_min(0.0).nan_to_num(nan=math.inf)
+        wait = torch.where(torch.isinf(ahead) | (speed == 0.0), math.inf, wait)  # there is no kink to come to
         length, unit = wait.min(1)
         rest = 1.0 - self.share
         ends = length >= rest

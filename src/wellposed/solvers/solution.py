@@ -71,6 +71,7 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            check(not isinstance(value, Tensor), name, value, "must be a number, not a tensor: use .item()")
             check(value is None or 0.0 <= value < float("inf"), name, value, "must be a finite number, not negative")
 
     def resolve(self, dtype: torch.dtype) -> tuple[float, float]:
