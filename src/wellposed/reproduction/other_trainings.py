@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,7 +77,7 @@ def trials_of(figure: Explained, records: Sequence[Record]) -> list[Trial]:
 
 
 def explanation(quantity: Quantity, trials: Sequence[Trial], command: str) -> str:
-    """A sentence on what was done otherwise to learn why a quantity deviates, and whether that goes past the published value.
+    """A sentence on what was done otherwise to learn why a quantity deviates: what came nearest to the published value.
 
     Args:
         quantity: measured and published.
@@ -95,11 +95,18 @@ def explanation(quantity: Quantity, trials: Sequence[Trial], command: str) -> st
     ]
     if published is None or not found or not quantity.deviates:
         return ""
-    (lowest, by_least), (highest, by_most) = (bound([(quantity.mean, "here"), *found]) for bound in (min, max))
-    extent = f"{lowest:.4g} {by_least}, {highest:.4g} {by_most} (`{command}`)"
-    if lowest <= published.greatest + published.tolerance and highest >= published.value - published.tolerance:
-        return f"Tested: {extent}; the published value lies between."
-    return f"Tested, not explained: {extent}; the published value is outside."
+    every = [(quantity.mean, "here"), *found]
+    below = [(value, words) for value, words in every if value <= published.greatest + published.tolerance]
+    above = [(value, words) for value, words in every if value >= published.value - published.tolerance]
+    if below and above:
+        nearest = dict.fromkeys((max(below), min(above)))  # one, where it is as published
+        return f"Tested: {_listed(nearest)} (`{command}`): {'as published' if len(nearest) == 1 else 'on either side'}."
+    extremes = min(every), max(every)
+    return f"Tested, not explained: {_listed(extremes)} (`{command}`); the published value is outside."
+
+
+def _listed(found: Iterable[tuple[float, str]]) -> str:
+    return ", ".join(f"{value:.4g} {words}" for value, words in found)
 
 
 def table_of(title: str, figures: Mapping[str, Explained], records: Sequence[Record]) -> Table:

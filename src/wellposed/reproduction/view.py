@@ -36,7 +36,13 @@ class Published:
         return self.value if self.upto is None else self.upto
 
     def __str__(self) -> str:
-        return f"{self.value:g}" if self.upto is None else f"{self.value:g} to {self.upto:g}"
+        if self.upto is not None:
+            return f"{self.value:g} to {self.upto:g}"
+        printed = f"{self.value:g}"
+        digits = len(printed.partition(".")[2])
+        return (
+            printed if "e" in printed or self.tolerance <= 0.51 * 10.0**-digits else f"{printed} ± {self.tolerance:g}"
+        )
 
     def beyond(self, value: float) -> float:
         """By how much a value is above the published ones, or negative, below."""

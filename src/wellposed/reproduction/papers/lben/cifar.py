@@ -11,7 +11,7 @@ from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.measurements import accuracy, best_rule, by_seed, image_classifier, of_task
 from wellposed.reproduction.networks import learned_nothing, preset_with, settings_of
 from wellposed.reproduction.papers.lben.bounds import SOURCE, against_constants
-from wellposed.reproduction.papers.lben.networks import LIMIT_QUICK, MONDEQ, UNCONSTRAINED, label, mnist
+from wellposed.reproduction.papers.lben.networks import EPOCHS, LIMIT_QUICK, MONDEQ, UNCONSTRAINED, label, mnist
 from wellposed.reproduction.strongest import attacked_classifier, pressed, same_images
 from wellposed.reproduction.view import Figure, Published, Quantity, Table, View
 from wellposed.training.config import TrainConfig
@@ -202,7 +202,8 @@ def dense_view(records: Sequence[Record]) -> View:
 
 def differs_of(records: Sequence[Record]) -> str:
     """Why errors and constants of dense networks must not be compared with the published ones."""
-    return f"{_COMPRESSED}, and training takes {records[0].settings['config']['epochs']} of the published 40 epochs"
+    epochs = records[0].settings["config"]["epochs"]
+    return _COMPRESSED + ("" if epochs == EPOCHS else f", and training takes {epochs} of the published {EPOCHS} epochs")
 
 
 def svhn_view(records: Sequence[Record]) -> View:

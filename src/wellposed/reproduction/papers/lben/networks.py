@@ -10,6 +10,7 @@ from wellposed.training.config import TrainConfig
 
 SEEDS = (0, 1, 2)
 WIDTH = 80
+EPOCHS = 40  # as published
 RADII = (0.1, 0.3, 0.5, 1.0)  # Euclidean, pixels in [0, 1]
 MONDEQ = "mondeq"
 UNCONSTRAINED = "deq"

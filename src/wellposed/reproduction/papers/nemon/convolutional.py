@@ -14,15 +14,29 @@ from wellposed.reproduction.strongest import pressed, same_images
 from wellposed.reproduction.view import Figure, Quantity, Series, Table, View
 
 RADII = (0.002, 0.005, 0.01, 0.02)
+SMALL_LIMIT = 1000  # test images that a small network is measured on
 JPEG, LOSSLESS = "cifar10-jpeg", "cifar10-lossless"
 
 
-def _cells(preset: str, quick: bool, family: dict[str, Any], attacked: dict[str, Any], **changes: Any) -> list[Cell]:
-    """A network with a family's options changed, certified and attacked, and pressed with further settings."""
+def _cells(
+    preset: str, quick: bool, family: dict[str, Any], attacked: dict[str, Any], limit: int | None = None, **changes: Any
+) -> list[Cell]:
+    """A network with a family's options changed, certified and attacked, and pressed with further settings.
+
+    Args:
+        preset: of the training.
+        quick: whether it is a small one.
+        family: changed options of the family.
+        attacked: further settings of the stronger attacks.
+        limit: how many test images are certified; None for all.
+        changes: changed options of the training.
+    """
     if quick:
         family, attacked, changes["epochs"] = {"width": 4, "taps": 3, "stride": 4, "pool": 2}, {}, 1
     config = settings_of(preset_with(preset, family=family, **changes))
-    extent = {"limit": LIMIT_QUICK, "images": 50, "steps": 5} if quick else {"limit": None, "images": 1000, "steps": 40}
+    extent = (
+        {"limit": LIMIT_QUICK, "images": 50, "steps": 5} if quick else {"limit": limit, "images": 1000, "steps": 40}
+    )
     return [
         Cell(boxes, {"config": config, "radii": RADII, **extent}),
         pressed(attacked_boxes, config, RADII, quick=quick, **attacked),
@@ -35,8 +49,8 @@ def mnist_cells(quick: bool) -> list[Cell]:
 
 
 def small_cells(quick: bool) -> list[Cell]:
-    """64 channels behind a stride of two, after few epochs, of which few images are pressed."""
-    return _cells("papers/mnist-nemon-conv", quick, {"stride": 2, "pool": 2}, {"images": 20}, epochs=4)
+    """64 channels behind a stride of two, after few epochs; fewer images are certified and pressed."""
+    return _cells("papers/mnist-nemon-conv", quick, {"stride": 2, "pool": 2}, {"images": 20}, SMALL_LIMIT, epochs=4)
 
 
 def cifar_cells(quick: bool) -> list[Cell]:
@@ -81,7 +95,8 @@ def mnist_view(records: Sequence[Record]) -> View:
 
 def small_view(records: Sequence[Record]) -> View:
     """Error and accuracies on MNIST behind a stride."""
-    return _view(records, "Small convolutional network on MNIST", "nemon-mnist-conv-small")
+    title = f"Small convolutional network on MNIST, first {SMALL_LIMIT} test images"
+    return _view(records, title, "nemon-mnist-conv-small")
 
 
 def cifar_view(records: Sequence[Record]) -> View:

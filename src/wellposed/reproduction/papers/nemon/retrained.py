@@ -20,7 +20,8 @@ from wellposed.reproduction.view import View
 from wellposed.training.config import TrainConfig
 
 OTHER_BOXES = (0.08, 0.15, 0.2, 0.3)  # of training
-SMALL_BOX = 0.05  # of a longer one
+SMALL_BOX, OF_SMALL_BOX = 0.05, ((40, 2e-4), (40, 5e-4))  # of longer ones
+SMALL_BATCH, OF_SMALL_BATCH = 32, (80, 5e-4)  # of a plain one
 STEPS = 200  # of a longer attack
 # Epochs, peak of the learning rate; 40 epochs as published.
 TRAININGS = (2, 3e-3), (10, 3e-3), (80, 1e-3), (40, 2e-4), (160, 5e-4), (40, 5e-4), (80, 5e-4)
@@ -35,7 +36,9 @@ def cells(quick: bool) -> list[Cell]:
         for config, these in zip(given, (trainings, trainings[-2:]), strict=True)
     )
     others = [{**given[1], "box_radius": radius} for radius in (OTHER_BOXES[:1] if quick else OTHER_BOXES)]
-    others += [] if quick else [{**robust[0], "box_radius": SMALL_BOX}]
+    if not quick:
+        others += [{**_retrained(given[1], *training), "box_radius": SMALL_BOX} for training in OF_SMALL_BOX]
+        plain.append({**_retrained(given[0], *OF_SMALL_BATCH), "batch_size": SMALL_BATCH})
     longer = {**usual, "steps": 10 if quick else STEPS}
     return [
         *(Cell(boxes, {"config": config, **usual}) for config in (*plain, *robust, *others)),

@@ -121,6 +121,18 @@ def mean_of_attacked(measured: Sequence[dict[str, Any]], key: str, radii: Sequen
     return [sum(column) / len(column) for column in zip(*rows, strict=True)]
 
 
+def _under_all_attacks(records: Sequence[Record], name: str) -> dict[float, str]:
+    """What stronger attacks leave of a network's accuracy at each radius, for rows about projected gradients alone."""
+    found = {}
+    for record in records:
+        if name_of(record.settings["config"]) == name:
+            for radius, left in zip(record.settings["radii"], record.measured["attacked"], strict=True):
+                found[radius] = (
+                    f"All attacks leave {left:g} % of the first {record.settings['images']} images, see below."
+                )
+    return found
+
+
 def view(records: Sequence[Record]) -> View:
     """Accuracies over the radius."""
     table, series = [], []
@@ -134,11 +146,14 @@ def view(records: Sequence[Record]) -> View:
             ("certified", "certified", CERTIFIED if robust else ()),
             ("attacked", "under projected gradients", ATTACKED if robust else PLAIN_ATTACKED),
         ):
-            published = dict(zip(RADII, known, strict=False))
+            published, remarks = dict(zip(RADII, known, strict=False)), {}
+            if key == "attacked":
+                remarks = _under_all_attacks(of_task(records, attacked_boxes), name)
             rows = [
                 Quantity(
                     name, f"accuracy at {radius:g}, {words}, %", [found[key][place] for found in measured], "higher",
                     Published(published[radius], FOLLOW_UP, 0.005) if radius in published else None,
+                    remarks.get(radius, ""),
                 )
                 for place, radius in enumerate(radii)
             ]  # fmt: skip
