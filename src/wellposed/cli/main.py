@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 
 from wellposed.cli.memory import keep_memory
@@ -40,10 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``wellposed`` command."""
     # Threads that wait in turns take the processor from others, and from each other where cores are fewer: read with torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.formatwarning = _one_line
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] != ["bench"]:  # whose times are those of any process
         keep_memory()
     sys.exit(run(given))
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning without the place in the code that gives it, which users of the command did not write."""
+    return f"wellposed: {message}\n"
 
 
 def run(arguments: list[str]) -> int:
@@ -67,7 +74,7 @@ def run(arguments: list[str]) -> int:
     except WellposedError as error:
         return _failed(error, 1)
     except OSError as error:
-        place = "standard output" if error.filename is None else error.filename
+        place = "a file or standard output" if error.filename is None else error.filename
         code = _failed(f"{place}: {error.strerror or error}; make room there, or give a place that can be used", 2)
         _silence(sys.stdout)
         return code

@@ -139,7 +139,7 @@ def header_of(radius: float) -> list[str]:
     """Names of the columns of `cells_of`."""
     return [
         "run", "clean, %", f"certified at {radius:g}, %", f"attacked at {radius:g}, %", "iterations", "training, s", "parameters",
-        "on the first test", "remarks",
+        "first test inputs", "remarks",
     ]  # fmt: skip
 
 
@@ -174,12 +174,17 @@ def labelled(rows: Sequence[Sequence[str]]) -> str:
 
 
 def warnings_of(entries: Sequence[Compared]) -> list[str]:
-    """What a reader of a comparison must know first: runs that learned nothing, other data, radii of different units."""
-    said = [
-        (name, entry.summary.warning, entry.summary.units, entry.facts)
-        for entry, name in zip(entries, _names(entries), strict=True)
-    ]
-    return warnings_on(said, "radius")
+    """What a reader of a comparison must know first: runs that learned nothing, other data or inputs, other units."""
+    named = list(zip(entries, _names(entries), strict=True))
+    said = [(name, entry.summary.warning, entry.summary.units, entry.facts) for entry, name in named]
+    found = warnings_on(said, "radius")
+    if len({entry.summary.samples for entry in entries}) > 1:
+        listed = ", ".join(f"{name} {entry.summary.samples}" for entry, name in named)
+        found.append(
+            "These runs were measured on different numbers of test inputs, so that their accuracies hardly compare: "
+            f"{listed}; certify and attack them with one --limit."
+        )
+    return found
 
 
 def warnings_on(runs: Sequence[tuple[str, str, str, Facts]], measure: str) -> list[str]:
@@ -288,6 +293,9 @@ def _draw(entries: Sequence[Compared], radius: float, folder: Path) -> list[Pict
         matplotlib.rcParams.update(settings)
         for place, axes in enumerate(grid.flat):
             _panel(axes, entries, radius, place)
+        for axes in grid[:, 1:].flat:  # whose ordinate is that at the left
+            axes.set_ylabel("")
+        figure.suptitle("Filled: certified; hollow: under attack", fontsize=9)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         columns = max(1, min(4, _LEGEND // max(map(len, labels))))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
@@ -317,9 +325,12 @@ def _panel(axes: Any, entries: Sequence[Compared], radius: float, place: int) ->
     label, logarithmic, number = _AXES[place]
     for run, (entry, name) in enumerate(zip(entries, _names(entries), strict=True)):
         colour, glyph = _colour_and_glyph(run)
-        axes.plot([], [], _MARKERS[glyph], color=colour, label=legible(name))
+        learned = " (learned nothing)" if entry.summary.warning else ""
+        axes.plot([], [], _MARKERS[glyph], color=colour, label=legible(name) + learned)
         _points(axes, entry, entry.at(radius), number, run)
-    axes.set(xlabel=label, ylabel=f"accuracy at radius {radius:g}, %", ylim=(-3, 103))
+    units = {entry.summary.units for entry in entries}
+    unit = f", {units.pop()}" if len(units) == 1 else ""
+    axes.set(xlabel=label, ylabel=f"accuracy in % at\nEuclidean radius {radius:g}{unit}", ylim=(-3, 103))
     known = [x for entry in entries if (x := number(entry, entry.at(radius))) is not None]
     if logarithmic and known and max(known) >= 10 * min(known) > 0:  # within a decade its ticks have no room
         axes.set_xscale("log", subs=())

@@ -154,9 +154,13 @@ def certified_on(
 
 def constants_of(certificate: Certificate) -> list[tuple[str, float, str]]:
     """Names, values and reasons of the blocks' own constants, and of what replaces those of the last ones where it is tighter."""
-    tail = certificate.tail
-    found = [(factor.block, factor.value, factor.reason) for factor in certificate.factors]
-    return found if tail is None else [*found, (tail.block, tail.value, "best diagonal metric, verified Cholesky")]
+    tail, factors = certificate.tail, certificate.factors
+    found = [(factor.block, factor.value, factor.reason) for factor in factors]
+    if tail is None:
+        return found
+    first = factors[tail.place].block if tail.place < len(factors) else tail.block
+    name = tail.block if tail.block.startswith(first) else f"{first} … {tail.block}"
+    return [*found, (name, tail.value, "best diagonal metric, verified Cholesky")]
 
 
 def attack_run(
