@@ -398,7 +398,9 @@ def test_points_of_runs_are_seen_and_ticks_do_not_touch():
     def entry(name, parameters, certified, attacked):
         row = Row(0.1, 0.9, 0.0, certified, attacked)
         facts = SimpleNamespace(parameters=parameters, seconds=1.0, iterations=5.0)
-        return SimpleNamespace(at=lambda _: row, facts=facts, summary=SimpleNamespace(run=name))
+        return SimpleNamespace(
+            at=lambda _: row, facts=facts, summary=SimpleNamespace(run=name, warning="", units="pixel units")
+        )
 
     figure, axes = panels(figsize=(4.4, 3.3))
     _panel(axes, [entry("a", 387, 0.5, 0.5), entry("b", 4060, 0.2, 0.7)], 0.1, 1)

@@ -65,14 +65,8 @@ def _serves(own: Tensor, given: Tensor) -> bool:
 
 def is_in_same_memory(own: Tensor, given: Tensor) -> bool:
     """Whether two tensors are the same entries of one memory; False where they have no numbers of their own."""
-    if type(own) not in _PLAIN or type(given) not in _PLAIN or own.is_meta:
+    if own.is_meta or any(torch._C._functorch.is_functorch_wrapped_tensor(part) for part in (own, given)):
         return False
-    if any(torch._C._functorch.is_functorch_wrapped_tensor(part) for part in (own, given)):
+    if own.device != given.device or own.dtype != given.dtype or not own.layout == given.layout == torch.strided:
         return False
-    kind = own.device == given.device and own.dtype == given.dtype and own.layout == given.layout == torch.strided
-    if not kind or own.shape != given.shape or own.stride() != given.stride() or own.data_ptr() != given.data_ptr():
-        return False
-    return own.is_neg() == given.is_neg() and own.is_conj() == given.is_conj()
-
-
-_PLAIN = (Tensor, nn.Parameter)
+    return own.is_set_to(given) and own.is_neg() == given.is_neg() and own.is_conj() == given.is_conj()

@@ -85,7 +85,9 @@ def curves(records: Sequence[Record]) -> View:
         Table(f"Error under Euclidean attacks of the first {images} test images, radii in normalised pixels", table),
         *same_images(of_task(records, attacked_classifier), label_of),
         Figure(
-            "lben-attacks-step", "Error under one gradient step of growing size, one seed; what is published is of other images, after more epochs.", axes,
+            "lben-attacks-step",
+            "Error under one gradient step of growing size, one seed; what is published is of other images, after more epochs.",
+            axes,
             "error, %", stepped,
         ),
         Figure(

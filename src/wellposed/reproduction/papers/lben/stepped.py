@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from wellposed.experiments.robustness import plainly_attacked_on
-from wellposed.layers.lben import LBEN
 from wellposed.reproduction.cell import Workspace
 from wellposed.reproduction.networks import trained
 from wellposed.reproduction.papers.lben.stopped_early import StoppedEarly
@@ -34,9 +33,8 @@ def stepped(
     """
     _, data, model = load_image_run(trained(workspace, TrainConfig.from_dict(config)), workspace.data_root)
     if iteration is not None:
-        *before, layer = model.children()
-        assert isinstance(layer, LBEN)
-        model = nn.Sequential(*before, StoppedEarly(layer, **iteration)).eval()
+        parts: list[Any] = list(model.children())  # the last of which is the layer
+        model = nn.Sequential(*parts[:-1], StoppedEarly(parts[-1], **iteration)).eval()
     found = plainly_attacked_on(
         model, data.test_x[-last:], data.test_y[-last:], radii, name="gradient-step", norm="2"
     )  # fmt: skip
