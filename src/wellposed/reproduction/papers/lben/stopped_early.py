@@ -1,7 +1,7 @@
 """The iteration of the authors, which stops once a step changes little: where steps are short, far from the equilibrium.
 
-Peaceman–Rachford splitting, forward and for gradients; the last batch decides together. Neither is an answer of this library:
-it tells how far published errors are those of other networks than the ones that were trained.
+Peaceman–Rachford splitting gives values and gradients, and the samples of a batch stop together. No solve of this library does so:
+the module shows what published errors owe to values that are no equilibria.
 """
 
 from __future__ import annotations
