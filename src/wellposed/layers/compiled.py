@@ -183,13 +183,12 @@ def _backward(
             leaves[1:] = own
         value, _ = _evaluated(leaves[0], leaves[1:], handle, aside, state)
         wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
+        # What is tied has its gradient at the first of its places, for all of them.
         again = [any(leaf is other for other in wanted[:place]) for place, leaf in enumerate(wanted)]
         gradients = torch.autograd.grad(value, wanted, cotangent, allow_unused=True)
         return [
             torch.zeros_like(leaf) if gradient is None or counted else torch.empty_like(leaf).copy_(gradient)
-            for leaf, gradient, counted in zip(
-                wanted, gradients, again, strict=True
-            )  # of a tied one once, for all places
+            for leaf, gradient, counted in zip(wanted, gradients, again, strict=True)
         ]
 
 

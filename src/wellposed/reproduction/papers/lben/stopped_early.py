@@ -1,7 +1,7 @@
 """The iteration of the authors, which stops once a step changes little: where steps are short, far from the equilibrium.
 
-Peaceman–Rachford splitting gives values and gradients, and the samples of a batch stop together. No solve of this library does so:
-the module shows what published errors owe to values that are no equilibria.
+Peaceman–Rachford splitting gives values and gradients, and the samples of a batch stop together. No solve of this library does
+so: the module shows what published errors owe to values that are no equilibria.
 """
 
 from __future__ import annotations
