@@ -20,6 +20,7 @@ from wellposed.guarantee.monotone import ByChanges
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.numerics.positional import PositionalFunction
+from wellposed.numerics.product import product
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
 
@@ -150,15 +151,15 @@ def _less_gram(matrix: Tensor, a: Tensor) -> Tensor:
     """``matrix − AᵀA``, in its place; of large A every block above the diagonal is formed once for both sides."""
     size = len(a)
     if size < _LARGE:
-        return matrix.addmm_(a.t(), a, alpha=-1.0)
+        return matrix.sub_(product(a.t(), a))
     edges = [size * block // _BLOCKS for block in range(_BLOCKS + 1)]
     for first, last in itertools.pairwise(edges):
         rows = a[:, first:last].t()
-        matrix[first:last, first:last].addmm_(rows, rows.t(), alpha=-1.0)
+        matrix[first:last, first:last].sub_(product(rows, rows.t()))
         if last < size:
-            product = torch.mm(rows, a[:, last:])
-            matrix[first:last, last:].sub_(product)
-            matrix[last:, first:last].sub_(product.t())
+            found = product(rows, a[:, last:])
+            matrix[first:last, last:].sub_(found)
+            matrix[last:, first:last].sub_(found.t())
     return matrix
 
 
@@ -184,7 +185,7 @@ class _StateWeight(PositionalFunction):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
         (a,) = ctx.saved_tensors
         flipped = cotangent.t().contiguous()
-        return torch.mm(a, cotangent + flipped).neg_(), cotangent - flipped, None
+        return product(a, cotangent + flipped).neg_(), cotangent - flipped, None
 
     @staticmethod
     def jvp(ctx: Any, a_tangent: Tensor | None, b_tangent: Tensor | None, _: None) -> Tensor:

@@ -18,6 +18,7 @@ from wellposed.constraints.factorisations import is_transformed
 from wellposed.implicit.affine import AffineEquation
 from wellposed.implicit.gradient import COTANGENT_SHARE
 from wellposed.numerics.positional import PositionalFunction
+from wellposed.numerics.product import added_product, product
 from wellposed.operators import Operator
 from wellposed.solvers.looking import TRUSTED, by_changes, first_look, is_cheap, rate_near, rate_seen, wait
 
@@ -67,7 +68,7 @@ class ColumnStep:
             if cayley.is_inference():  # formed in inference mode before, for the same numbers
                 cayley = cayley.clone()
             columns = rows.t()
-            offset = torch.mm(weight, columns) if bias is None else torch.addmm(bias[:, None], weight, columns)
+            offset = product(weight, columns) if bias is None else added_product(bias[:, None], weight, columns)
             self.rate = rate_near(float(torch.linalg.vector_norm(cayley)) / len(cayley) ** 0.5)
             solved = self._settled(cayley, offset.mul_(self.step), self.activation, self.rtol, self.atol)
         if solved is None:
@@ -113,7 +114,7 @@ class ColumnStep:
         while due <= most:
             for _ in range(due - taken):
                 earlier, before = before, point
-                point = torch.addmm(driven, cayley, reflect(point).add_(driven))
+                point = added_product(driven, cayley, reflect(point).add_(driven))
             taken = due
             value = activation.resolvent(point, self.step)
             size, last, former = _norms(torch.stack((value, point - before, before - earlier)), 1).unbind()
@@ -169,10 +170,10 @@ class _Differentiated(PositionalFunction):
             gradient, state = found[0], found[len(tensors) - 1]
             columns = state.t()
         else:
-            gradient = torch.mm(columns, solved.t()) if of_matrix else None
+            gradient = product(columns, solved.t()) if of_matrix else None
         return (
             None, None, None, gradient,
-            torch.mm(columns.t(), weight) if of_rows else None,
-            torch.mm(columns, rows) if of_weight else None,
+            product(columns.t(), weight) if of_rows else None,
+            product(columns, rows) if of_weight else None,
             columns.sum(1) if of_bias else None,
         )  # fmt: skip

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wellposed.numerics.product import added_product, product
+
 _FIRST_BROKEN_SIZE = 150
 
 
@@ -66,10 +68,10 @@ def accretive_inverse(matrix: Tensor) -> Tensor:
     half = size // 2
     upper, lower = matrix[:half, half:], matrix[half:, :half]
     first = accretive_inverse(matrix[:half, :half])
-    right = first @ upper
-    last = accretive_inverse(torch.addmm(matrix[half:, half:], lower, right, alpha=-1.0))
-    left = last @ (lower @ first)
-    top = torch.cat([torch.addmm(first, right, left), (right @ last).neg()], 1)
+    right = product(first, upper)
+    last = accretive_inverse(matrix[half:, half:] - product(lower, right))
+    left = product(last, product(lower, first))
+    top = torch.cat([added_product(first, right, left), product(right, last).neg()], 1)
     return torch.cat([top, torch.cat([left.neg(), last], 1)], 0)
 
 

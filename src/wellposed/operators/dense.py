@@ -11,6 +11,7 @@ from typing_extensions import override
 from wellposed.errors import InputError
 from wellposed.numerics.linear_algebra import accretive_inverse
 from wellposed.numerics.outward import rounding_constant, unit_of
+from wellposed.numerics.product import product
 from wellposed.operators.base import Coefficients
 from wellposed.operators.cache import FactorisationCache
 from wellposed.operators.structured import StructuredOperator
@@ -92,7 +93,7 @@ class Dense(StructuredOperator):
     @override
     def tensor_gradients(self, cotangent: Tensor, state: Tensor) -> tuple[Tensor, ...]:
         left, right = (state, cotangent) if self._transposed else (cotangent, state)
-        gradient = torch.mm(left.t(), right)
+        gradient = product(left.t(), right)
         return (gradient,) if self._metric is None else (gradient, torch.zeros_like(self._metric))
 
     @override
