@@ -15,16 +15,20 @@ from torch import Tensor
 
 # Fewer multiplications take less time than what oneDNN needs to begin.
 _LEAST = 1 << 22
+# Torch's operator is for its own compiler: it may change.
+_KNOWN = (
+    "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
+)
 # Products with fewer rows or columns are as quick by MKL.
 _NARROW = 16
 
 
 def _linear() -> Callable[..., Tensor] | None:
-    """OneDNN's ``x @ w.t()``; None where torch does not have it or nothing is known of its speed."""
+    """OneDNN's ``x @ w.t()``; None where torch does not have it as it is known here, or nothing is known of its speed."""
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return None
     found: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    return None if found is None else found.default
+    return found.default if found is not None and str(found.default._schema) == _KNOWN else None
 
 
 _LINEAR = _linear()
