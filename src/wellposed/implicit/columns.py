@@ -107,18 +107,19 @@ class ColumnStep:
             atol: absolute tolerance, or one per sample.
         """
         reflect, rate, most = activation.reflection(self.step), self.rate, min(self.most, _MOST)
-        point = before = driven
+        point = before = earlier = driven
         tolerance = rtol + (atol if isinstance(atol, float) else 0.0)
-        due = max(2, first_look(rate, tolerance, cheap=is_cheap(cayley, driven)))  # two changes must be there
+        due = max(3, first_look(rate, tolerance, cheap=is_cheap(cayley, driven)))  # three changes must be there
         taken, previous = 0, None
         while due <= most:
             for _ in range(due - taken):
-                earlier, before = before, point
+                earliest, earlier, before = earlier, before, point
                 point = added_product(driven, cayley, reflect(point).add_(driven))
             taken = due
             value = activation.resolvent(point, self.step)
-            size, last, former = _norms(torch.stack((value, point - before, before - earlier)), 1).unbind()
-            worst = by_changes(last, former, size, size, rtol, atol, driven.dtype)
+            changes = (point - before, before - earlier, earlier - earliest)
+            size, last, second, third = _norms(torch.stack((value, *changes)), 1).unbind()
+            worst = by_changes(last, second, third, size, size, rtol, atol, driven.dtype, lambda: None)
             if worst is None or (previous is not None and not worst < previous[1]):
                 return None
             if worst <= 1.0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -18,10 +18,24 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 # Changes of iterates are taken to shrink by this share at least.
 _LEAST_SHRINKING = 1e-12
 _TINY = float(np.finfo(np.float64).tiny)
+# By what distances are enlarged where iterations are slow: modes that are slower still take over.
+_SLOW = 1.25
 # A residual that has not fallen for this many steps is at its floor, or grows, or goes in circles.
 PATIENCE = 30
 # Changes of so many units in the last place of an iterate are rounding.
 ROUNDINGS = 4.0
+
+
+class Window(NamedTuple):
+    """A change of an iterate many steps ago.
+
+    Attributes:
+        change: its norms, shape (batch,).
+        steps: how many were taken since.
+    """
+
+    change: Tensor
+    steps: int
 
 
 class Iteration(ABC):
@@ -67,8 +81,12 @@ class Iteration(ABC):
         bound = residual if guarantee is None else guarantee.error_bound(self.point, self.image)
         return self.image, residual, bound
 
-    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Norms of the iterate's last change, of the one before, and of the iterate; None where solves are not judged by them."""
+    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Norms of the iterate's last change, of the two before, and of the iterate; None where solves are not judged by them."""
+        return None
+
+    def window(self, norm: Callable[[Tensor], Tensor]) -> Window | None:
+        """A change of about half as many steps; None in the first steps, and where solves are not judged by changes."""
         return None
 
     def residual_norm(self) -> Tensor:
@@ -89,17 +107,28 @@ class Iteration(ABC):
             setattr(self, name, getattr(self, name)[rows])
 
 
-def distance_left(last: Numbers, before: Numbers, rounding: Numbers) -> Numbers:
-    """The distance of each sample from the limit, if changes of iterates go on shrinking as they last did.
+def distance_left(
+    last: Numbers, before: Numbers, earlier: Numbers, rounding: Numbers, window: Window | None = None
+) -> Numbers:
+    """The distance of each sample from the limit, if changes of iterates go on shrinking as they did.
 
-    By numpy, whose small operations cost a fraction of torch's. Changes that are rounding may go in circles, and tell no more.
+    Pairs of changes tell where two modes with rates of opposite signs shrink by turns. Where changes shrink slowly, rounding
+    blurs how much they did in two steps: the slower of that and of what they did in many steps counts. By numpy, whose small
+    operations cost a fraction of torch's. Changes that are rounding may go in circles, and tell no more.
 
     Args:
         last: norms of the last changes, shape (batch,).
         before: those of the changes before.
+        earlier: those of the changes before these; zero where there were none.
         rounding: up to what norm changes are rounding.
+        window: a change of many steps ago, if there is one.
     """
-    left = last * (last / np.maximum(before - last, before * _LEAST_SHRINKING + _TINY))
+    single = last * (last / np.maximum(before - last, before * _LEAST_SHRINKING + _TINY))
+    paired = (last + before) * (last / np.maximum(earlier - last, earlier * _LEAST_SHRINKING + _TINY))
+    left = np.where(earlier > 0.0, paired, single)
+    if window is not None:
+        rate = np.minimum((last / window.change.cpu().numpy()) ** (1.0 / window.steps), 1.0 - _LEAST_SHRINKING)
+        left = np.fmax(left, _SLOW * last * (rate / (1.0 - rate)))
     return np.where(np.maximum(last, before) <= rounding, last, left)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed.numerics.euclidean import trusted_range
-from wellposed.solvers.base import ROUNDINGS, distance_left
+from wellposed.solvers.base import ROUNDINGS, Window, distance_left
 
 # The worst sample's error bound is about this many times the error predicted for the whole batch.
 _LOOK_MARGIN = 2.0
@@ -62,18 +63,21 @@ def first_look(rate: float, tolerance: float, *, cheap: bool) -> int:
 
 
 def by_changes(
-    last: Tensor, before: Tensor, iterate: Tensor, value: Tensor, rtol: float, atol: float | Tensor, dtype: torch.dtype
-) -> float | None:
-    """The largest ratio of a sample's distance from its limit, by the last two changes, to its tolerance.
+    last: Tensor, before: Tensor, earlier: Tensor, iterate: Tensor, value: Tensor, rtol: float, atol: float | Tensor,
+    dtype: torch.dtype, window: Callable[[], Window | None],
+) -> float | None:  # fmt: skip
+    """The largest ratio of a sample's distance from its limit, by the last three changes, to its tolerance.
 
     Args:
         last: norms of the last changes in working precision, shape (batch,), on the CPU.
         before: those of the changes before.
+        earlier: those of the changes before these.
         iterate: those of the iterates.
         value: those of the values.
         rtol: relative tolerance.
         atol: absolute tolerance, or one per sample.
         dtype: of the states.
+        window: a change of many steps ago, only asked for where the last three suffice.
 
     Returns:
         None where norms in working precision cannot tell: squares may have underflowed, or something is not finite.
@@ -83,11 +87,14 @@ def by_changes(
     # What underflows in squares is far below such limits.
     if not (smallest.item() >= TRUSTED[dtype] and largest.item() < math.inf):
         return None
-    fell, ratio = torch.aminmax(last * last / ((before - last) * limit))
+    fell, ratio = torch.aminmax((last + before) * last / ((earlier - last) * limit))
     worst = ratio.item()
-    if not (fell.item() >= 0.0 and worst < math.inf):  # a change that has not shrunk, or is rounding
+    many = window() if worst <= 1.0 else None
+    if many is not None or not (
+        fell.item() >= 0.0 and worst < math.inf
+    ):  # a change that has not shrunk, or is rounding
         rounding = iterate * (ROUNDINGS * torch.finfo(dtype).eps)
         with np.errstate(all="ignore"):
-            left = distance_left(*(part.numpy() for part in (last, before, rounding)))
+            left = distance_left(last.numpy(), before.numpy(), earlier.numpy(), rounding.numpy(), many)
             worst = float(np.maximum.reduce(left / limit.numpy()))
     return worst if worst < math.inf else None

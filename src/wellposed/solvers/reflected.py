@@ -10,6 +10,7 @@ zero leads, and needs no product. Others take that step, whose value αq + C·α
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,10 +23,12 @@ from typing_extensions import override
 from wellposed.errors import checked_fields
 from wellposed.guarantee import Guarantee, Plan
 from wellposed.numerics.euclidean import euclidean
-from wellposed.solvers.base import ROUNDINGS, Iteration, distance_left
+from wellposed.solvers.base import ROUNDINGS, Iteration, Window, distance_left
 from wellposed.solvers.looking import is_cheap
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
+
+_EARLY = 8  # steps, before which changes say little of later ones
 
 
 @checked_fields
@@ -126,13 +129,26 @@ class _Reflected(Iteration):
 class _Watched(_Reflected):
     """Values are judged by how the iterates change."""
 
-    rowwise = ("_u", "_before", "_earlier", "_constant")
+    rowwise = (
+        "_u",
+        "_before",
+        "_earlier",
+        "_earliest",
+        "_constant",
+        "_marked",
+        "_before_marked",
+        "_first",
+        "_before_first",
+    )
 
     def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float) -> None:
         super().__init__(problem, start, alpha, relaxation)
         matrix = self._cayley.matrix()
         self._before = torch.zeros_like(self._u) if start is None and matrix is None else self._u
-        self._earlier = self._before
+        self._earliest = self._earlier = self._before
+        # The iterates after the last two powers of two of steps, the first one the earlier, and those before these.
+        self._steps, self._first_at, self._marked_at = 0, 0, 0
+        self._first = self._before_first = self._marked = self._before_marked = self._u
         self.is_cheap = matrix is not None and is_cheap(matrix, self._u)
 
     @override
@@ -145,19 +161,36 @@ class _Watched(_Reflected):
 
     @override
     def advance(self) -> None:
-        self._earlier, self._before = self._before, self._u
+        self._earliest, self._earlier, self._before = self._earlier, self._before, self._u
         super().advance()
+        self._steps += 1
+        if self._steps >= _EARLY and self._steps & (self._steps - 1) == 0:
+            self._first, self._before_first, self._first_at = self._marked, self._before_marked, self._marked_at
+            self._marked, self._before_marked, self._marked_at = self._u, self._before, self._steps
 
     @override
     def judge(self, guarantee: Guarantee | None) -> tuple[Tensor, Tensor, Tensor]:
         value = self.observe()
-        last, before, size = self.changes(euclidean)
+        last, before, earlier, size = self.changes(euclidean)
         rounding = size * (ROUNDINGS * torch.finfo(value.dtype).eps)
+        now, one_before, two_before, least = torch.stack((last, before, earlier, rounding)).cpu().numpy()
         with np.errstate(all="ignore"):
-            left = torch.from_numpy(distance_left(*(part.cpu().numpy() for part in (last, before, rounding))))
-        return value, last, left.to(last.device)
+            found = distance_left(now, one_before, two_before, least, self.window(euclidean))
+        return value, last, torch.from_numpy(found).to(last.device)
 
     @override
-    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def changes(self, norm: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         # J_α and its reflection are nonexpansive, so that z is about as near as u or nearer.
-        return norm(self._u - self._before), norm(self._before - self._earlier), norm(self._u)
+        iterates = (self._u, self._before, self._earlier, self._earliest)
+        last, before, earlier = (norm(new - old) for new, old in itertools.pairwise(iterates))
+        return last, before, earlier, norm(self._u)
+
+    @override
+    def window(self, norm: Callable[[Tensor], Tensor]) -> Window | None:
+        recent = 2 * (self._steps - self._marked_at) < self._marked_at
+        then, before, at = (
+            (self._first, self._before_first, self._first_at)
+            if recent
+            else (self._marked, self._before_marked, self._marked_at)
+        )
+        return Window(norm(then - before), self._steps - at) if at else None
