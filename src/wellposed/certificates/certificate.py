@@ -137,7 +137,8 @@ class Certificate:
             x: inputs, shape (batch, ...), or a batch of graphs, see `bounded_logits`.
             labels: true classes, shape (batch,).
             rule: see `radius`.
-            forward: whether radii are to hold for plain forward passes too, in the worst case of rounding; see `bounded_logits`.
+            forward: whether radii are to hold for plain forward passes that are within their tolerance too, in the worst case of
+                rounding; see `bounded_logits`.
             batch_size: inputs evaluated at a time.
 
         Warns:

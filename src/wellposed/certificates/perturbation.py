@@ -21,7 +21,7 @@ from wellposed.solvers.a_posteriori import ExactOffset
 @torch.no_grad()
 @checked_options
 def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Network, x: Tensor) -> Tensor:
-    """Bound on ‖z*(x) − z̄*(x)‖₂ between two monotone layers, per sample.
+    """Bound on ‖z*(x) − z̄*(x)‖₂ between two monotone layers with σ(0) = 0, per sample.
 
     ``‖W̄ − W‖·‖Ux + b‖/(m·m̄) + ‖(Ū − U)x + b̄ − b‖/m̄``, with m and m̄ proved for the stored numbers. Every rounding
     error is counted; infinite where a term overflows.
@@ -36,7 +36,7 @@ def perturbation_bound(layer: nn.Module | Network, perturbed: nn.Module | Networ
 
     Raises:
         InputError: the layers differ in shape.
-        CertificateError: a layer is not strongly monotone.
+        CertificateError: a layer is not strongly monotone, or its activation is not zero at zero.
     """
     given, moved = single_layer("layer", layer), single_layer("perturbed", perturbed)
     if (given.in_features, given.state_features) != (moved.in_features, moved.state_features):

@@ -177,9 +177,9 @@ class Network:
         Args:
             x: inputs, a tensor of shape (batch, ...), or a torch_geometric batch where the network takes graphs, whose graphs are
                 the samples, with the Frobenius norm of their node features.
-            forward: whether ``elsewhere`` and ``growth`` are to hold for plain forward passes. ``solve`` checks in float64 that
-                its result is within the tolerance; a forward pass stops by the same bound in its own precision, so that its
-                rounding must be bounded beforehand, as in the worst case, which nearly never comes.
+            forward: whether ``elsewhere`` and ``growth`` are to hold for plain forward passes that are within their tolerance.
+                ``solve`` checks in float64 that its result is; a forward pass stops by an estimate, which proves nothing, in its
+                own precision, so that its rounding is counted besides, in the worst case, which nearly never comes.
 
         Raises:
             InputError: see `check_input`.

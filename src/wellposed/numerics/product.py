@@ -1,7 +1,7 @@
 """Products of matrices by the library whose kernels for them are the quickest that torch has on the machine.
 
-Torch multiplies float32 matrices on x86 processors by MKL, which leaves half of the throughput of processors of other makers than
-Intel's unused. oneDNN, which torch contains for convolutions, uses the instructions that it finds.
+Torch multiplies float32 matrices on x86 processors by MKL, which leaves half of the throughput of AMD's unused. oneDNN, which
+torch contains for convolutions, uses the instructions that it finds.
 """
 
 from __future__ import annotations

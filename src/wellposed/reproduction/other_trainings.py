@@ -18,10 +18,12 @@ class Trial:
     Attributes:
         otherwise: what was done, such as ``"3 epochs at 0.001"``.
         quantity: as the figure has it then.
+        reached: whether training ended where it was to end, so that the quantity can be compared.
     """
 
     otherwise: str
     quantity: Quantity
+    reached: bool = True
 
 
 def training_of(record: Record) -> str:
@@ -68,12 +70,19 @@ def trials_of(figure: Explained, records: Sequence[Record]) -> list[Trial]:
         if figure.belongs(record):
             groups.setdefault(figure.otherwise(record), []).append(record)
     return [
-        Trial(otherwise, quantity)
+        _trial(otherwise, quantity, reached=all(record.measured.get("reached", True) for record in group))
         for otherwise, group in groups.items()
         for part in figure.view(group)
         for quantity in part.quantities
         if quantity.values
     ]
+
+
+def _trial(otherwise: str, quantity: Quantity, *, reached: bool) -> Trial:
+    if not reached and quantity.published is not None:
+        published = replace(quantity.published, incomparable="the margin was not reached")
+        quantity = replace(quantity, published=published)
+    return Trial(otherwise, quantity, reached)
 
 
 def explanation(quantity: Quantity, trials: Sequence[Trial], command: str) -> str:
@@ -91,7 +100,7 @@ def explanation(quantity: Quantity, trials: Sequence[Trial], command: str) -> st
     found = [
         (trial.quantity.mean, f"with {trial.otherwise}")
         for trial in trials
-        if (trial.quantity.setting, trial.quantity.name) == (quantity.setting, quantity.name)
+        if trial.reached and (trial.quantity.setting, trial.quantity.name) == (quantity.setting, quantity.name)
     ]
     if published is None or not found or not quantity.deviates:
         return ""

@@ -62,7 +62,8 @@ def _introduction(paper: Paper) -> str:
         f"{paper.reference}. {paper.about}\n\n"
         "Every number below is rendered from the records of runs in `docs/records/papers`; `python docs/papers.py` makes this "
         "page of them. ± is the standard deviation over seeds. A verdict compares the mean with the published value: "
-        "*reproduced* within the greater of that spread and the precision with which the value was published. Of a deviation, "
+        "*reproduced* within the greater of that spread and the precision with which the value was published, *better* or *not "
+        "reached* beyond; of a single seed the spread is not known, and counts as nothing. Of a deviation, "
         "*tested* names the trials, other trainings or measurements, that came nearest to the published value on either side: "
         "differences of that kind are as large as the deviation, which of them it was is not known."
     )

@@ -37,7 +37,7 @@ class Published:
 
     def __str__(self) -> str:
         if self.upto is not None:
-            return f"{self.value:g} to {self.upto:g}"
+            return f"{self.value:g} to {self.upto:g} (± {self.tolerance:g})"
         printed = f"{self.value:g}"
         digits = len(printed.partition(".")[2])
         return (
