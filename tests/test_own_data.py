@@ -289,6 +289,10 @@ BAD_ARCHIVES = {
     "other_features": ({"x_test": np.ones((169, 29))}, r"x_test: one input has shape \(29,\)"),
     "empty": ({"x_train": np.ones((0, 30))}, "x_train: has shape"),
     "pixels": ({"x_train": np.full((400, 5, 6), 2.0)}, r"x_train: spans \[2, 2\]; images need floats in \[0, 1\]"),
+    "masks": (
+        {"x_train": np.eye(5, 6, dtype=np.uint8)[None].repeat(400, 0)},
+        "x_train: has no pixels but 0 and 1 of 255; multiply",
+    ),
     "int_pixels": ({"x_train": np.full((400, 5, 6), 2)}, "x_train: has the dtype int64; images need uint8"),
 }  # fmt: skip
 

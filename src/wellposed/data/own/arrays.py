@@ -66,7 +66,7 @@ def inputs_tensor(name: str, x: NDArray[Any]) -> Tensor:
         x: shape (samples, features), (samples, height, width), (samples, channels, height, width) or with the channels last.
 
     Raises:
-        DataError: another shape; NaN, infinite or too large numbers; pixels outside [0, 1].
+        DataError: another shape; NaN, infinite or too large numbers; pixels outside [0, 1], or uint8 that look like masks.
     """
     if x.ndim not in (2, 3, 4) or 0 in x.shape:
         raise DataError(
@@ -83,6 +83,10 @@ def inputs_tensor(name: str, x: NDArray[Any]) -> Tensor:
     if x.ndim == 2:
         return torch.from_numpy(numbers)
     if x.dtype == np.uint8:
+        if numbers.max() == 1.0:
+            raise DataError(
+                f"{name}: has no pixels but 0 and 1 of 255; multiply masks by 255, or give them as floats, where 1 is white"
+            )
         numbers = numbers / np.float32(255.0)
     elif x.dtype.kind != "f":
         raise DataError(f"{name}: has the dtype {x.dtype}; images need uint8, or floats in [0, 1]")
