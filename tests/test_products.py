@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.utils.flop_counter
 
 import wellposed as wp
 from wellposed.numerics import product as products
+from wellposed.numerics.linear_algebra import accretive_inverse
 from wellposed.numerics.product import added_product, product
 
 pytestmark = pytest.mark.float32
@@ -47,6 +49,59 @@ def test_what_onednn_cannot_do_is_left_to_torch():
     assert torch.allclose(batched[1], 2.0 * product(a, b), rtol=1e-4, atol=1e-3)
     tangent = torch.func.jvp(lambda m: product(m, b), (a,), (a,))[1]
     assert torch.allclose(tangent, product(a, b), rtol=1e-4, atol=1e-3)
+
+
+def tangent_of_gradient(layer, x, name):
+    """Of the gradient for a parameter, along that parameter's own numbers."""
+    parameter = layer.get_parameter(name)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(parameter, parameter.detach().cos())
+        value = torch.func.functional_call(layer, {name: dual}, (x,)).square().sum()
+        (gradient,) = torch.autograd.grad(value, dual)
+        return torch.autograd.forward_ad.unpack_dual(gradient).tangent
+
+
+@pytest.mark.parametrize(("family", "name"), [(wp.MonDEQ, "constraint.A"), (wp.LBEN, "constraint.V")])
+def test_forward_over_reverse_derivatives_of_wide_layers(family, name):
+    torch.manual_seed(0)
+    layer, x = family(50, 240, rtol=1e-6), torch.randn(120, 50)
+    found = tangent_of_gradient(layer, x, name)
+    expected = tangent_of_gradient(layer.double(), x.double(), name)
+    assert float((found - expected).norm() / expected.norm()) < 1e-3
+
+
+def test_tangents_of_inverses():
+    torch.manual_seed(0)
+    matrix, along = 2.0 * torch.eye(400) + 0.02 * torch.randn(400, 400), torch.randn(400, 400)
+    with torch.autograd.forward_ad.dual_level():
+        found = torch.autograd.forward_ad.unpack_dual(
+            accretive_inverse(torch.autograd.forward_ad.make_dual(matrix, along))
+        ).tangent
+    inverse = torch.linalg.inv(matrix.double())
+    expected = -inverse @ along.double() @ inverse
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_tracing_counting_and_disabling_see_torchs_own_products():
+    a, b = LARGE[:200, :300], LARGE[:300, :200]
+    with pytest.raises(wp.InputError, match="would freeze"):
+        torch.jit.trace(wp.MonDEQ(50, 240), torch.randn(120, 50))
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        product(a, b)
+    assert counter.get_total_flops() == 2 * 200 * 300 * 200
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not products._pays(a, b)
+    with pytest.raises(RuntimeError):
+        product(a, LARGE[:301, :200])
+
+
+def test_memory_does_not_grow_with_the_number_of_shapes(monkeypatch):
+    monkeypatch.setattr(products, "_shapes", set())
+    left = LARGE[:300, :300]
+    used = [products._pays(left, LARGE[:300, : 200 + size]) for size in range(100)]
+    assert sum(used) in (0, products._MOST_SHAPES)
+    again = [products._pays(left, LARGE[:300, : 200 + size]) for size in range(100)]
+    assert again == used
 
 
 def test_a_wide_layer_has_the_values_and_gradients_of_float64():

@@ -92,7 +92,7 @@ class ColumnStep:
         atol = _norms(driven) * (self.adjoint_rtol * COTANGENT_SHARE)
         if not float(atol.amin()) >= TRUSTED[atol.dtype]:  # a sample without a cotangent, or with a very small one
             return None
-        return self._settled(cayley.t(), driven.mul_(self.step), linear, self.adjoint_rtol, atol)
+        return self._settled(_transposed(cayley), driven.mul_(self.step), linear, self.adjoint_rtol, atol)
 
     def _settled(
         self, cayley: Tensor, driven: Tensor, activation: Activation, rtol: float, atol: float | Tensor

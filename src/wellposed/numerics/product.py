@@ -1,37 +1,40 @@
 """Products of matrices by the library whose kernels for them are the quickest that torch has on the machine.
 
-Torch multiplies float32 matrices on x86 processors by MKL, which leaves half of the throughput of AMD's unused. oneDNN, which
-torch contains for convolutions, uses the instructions that it finds.
+Torch multiplies float32 matrices on x86 processors by MKL, which does not use AVX-512 on AMD's. oneDNN, which torch contains for
+convolutions, uses the instructions that it finds.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 # Fewer multiplications take less time than what oneDNN needs to begin.
 _LEAST = 1 << 22
+# Products with fewer rows or columns are as quick by MKL.
+_NARROW = 16
+# Of each shape oneDNN keeps a program of half a megabyte: other shapes than the first ones are left to MKL.
+_MOST_SHAPES = 64
 # Torch's operator is for its own compiler: it may change.
 _KNOWN = (
     "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
 )
-# Products with fewer rows or columns are as quick by MKL.
-_NARROW = 16
 
 
 def _linear() -> Callable[..., Tensor] | None:
-    """OneDNN's ``x @ w.t()``; None where torch does not have it as it is known here, or nothing is known of its speed."""
-    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
+    """OneDNN's ``x @ w.t()``; None where torch does not have it as it is known here, or it is not known to be quicker."""
+    if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return None
     found: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     return found.default if found is not None and str(found.default._schema) == _KNOWN else None
 
 
 _LINEAR = _linear()
+_shapes: set[tuple[int, int, int]] = set()
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -50,17 +53,38 @@ def added_product(added: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def _pays(left: Tensor, right: Tensor) -> bool:
-    """Whether oneDNN takes the matrices, and is the quicker; it knows no derivatives."""
+    """Whether oneDNN takes the matrices and is quicker; it knows no derivatives, no transforms and no tensors but torch's own."""
     (rows, terms), columns = left.shape, right.shape[1]
+    if rows * terms * columns < _LEAST or min(rows, columns) < _NARROW or _LINEAR is None:
+        return False
     return (
-        rows * terms * columns >= _LEAST
-        and min(rows, columns) >= _NARROW
-        and _LINEAR is not None
-        and left.dtype == torch.float32
-        and left.device.type == "cpu"
+        all(map(_is_plain, (left, right)))
+        and left.shape[1] == len(right)
+        and forward_ad._current_level < 0
         and not (torch.is_grad_enabled() and (left.requires_grad or right.requires_grad))
         and not torch._C._are_functorch_transforms_active()
+        and not torch._C._is_tracing()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._get_mkldnn_enabled()
+        and _is_admitted((rows, terms, columns))
     )
+
+
+def _is_plain(matrix: Tensor) -> bool:
+    return (
+        type(matrix) in (Tensor, nn.Parameter)
+        and matrix.dtype == torch.float32
+        and matrix.device.type == "cpu"
+        and matrix.layout == torch.strided
+    )
+
+
+def _is_admitted(shape: tuple[int, int, int]) -> bool:
+    if shape not in _shapes:
+        if len(_shapes) >= _MOST_SHAPES:
+            return False
+        _shapes.add(shape)
+    return True
 
 
 def _by_onednn(left: Tensor, right: Tensor) -> Tensor:
