@@ -119,7 +119,7 @@ class ColumnStep:
             value = activation.resolvent(point, self.step)
             changes = (point - before, before - earlier, earlier - earliest)
             size, last, second, third = _norms(torch.stack((value, *changes)), 1).unbind()
-            worst = by_changes(last, second, third, size, size, rtol, atol, driven.dtype, lambda: None)
+            worst = by_changes(last, second, third, size, size, rtol, atol, driven.dtype)
             if worst is None or (previous is not None and not worst < previous[1]):
                 return None
             if worst <= 1.0:

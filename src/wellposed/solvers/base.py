@@ -85,7 +85,7 @@ class Iteration(ABC):
         """Norms of the iterate's last change, of the two before, and of the iterate; None where solves are not judged by them."""
         return None
 
-    def window(self, norm: Callable[[Tensor], Tensor]) -> Window | None:
+    def window(self) -> Window | None:
         """A change of about half as many steps; None in the first steps, and where solves are not judged by changes."""
         return None
 

@@ -246,8 +246,7 @@ class _Loop:
         if changes is None:
             return None
         value = self.iteration.observe()
-        size, iteration = working_norm(value), self.iteration
-        worst = by_changes(*changes, size, self.rtol, self.atol, like.dtype, lambda: iteration.window(working_norm))
+        worst = by_changes(*changes, working_norm(value), self.rtol, self.atol, like.dtype, self.iteration.window())
         if worst is None:
             return None
         return self._end(step, value, changes[0], None) if worst <= 1.0 else (False, worst)

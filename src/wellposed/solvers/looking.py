@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -64,7 +63,7 @@ def first_look(rate: float, tolerance: float, *, cheap: bool) -> int:
 
 def by_changes(
     last: Tensor, before: Tensor, earlier: Tensor, iterate: Tensor, value: Tensor, rtol: float, atol: float | Tensor,
-    dtype: torch.dtype, window: Callable[[], Window | None],
+    dtype: torch.dtype, window: Window | None = None,
 ) -> float | None:  # fmt: skip
     """The largest ratio of a sample's distance from its limit, by the last three changes, to its tolerance.
 
@@ -77,7 +76,7 @@ def by_changes(
         rtol: relative tolerance.
         atol: absolute tolerance, or one per sample.
         dtype: of the states.
-        window: a change of many steps ago, only asked for where the last three suffice.
+        window: a change of many steps ago, if there is one.
 
     Returns:
         None where norms in working precision cannot tell: squares may have underflowed, or something is not finite.
@@ -89,12 +88,10 @@ def by_changes(
         return None
     fell, ratio = torch.aminmax((last + before) * last / ((earlier - last) * limit))
     worst = ratio.item()
-    many = window() if worst <= 1.0 else None
-    if many is not None or not (
-        fell.item() >= 0.0 and worst < math.inf
-    ):  # a change that has not shrunk, or is rounding
+    # A change may not have shrunk, or be rounding; and where there are many, the last do not suffice.
+    if not (fell.item() >= 0.0 and worst < math.inf) or (window is not None and worst <= 1.0):
         rounding = iterate * (ROUNDINGS * torch.finfo(dtype).eps)
         with np.errstate(all="ignore"):
-            left = distance_left(last.numpy(), before.numpy(), earlier.numpy(), rounding.numpy(), many)
+            left = distance_left(last.numpy(), before.numpy(), earlier.numpy(), rounding.numpy(), window)
             worst = float(np.maximum.reduce(left / limit.numpy()))
     return worst if worst < math.inf else None

@@ -28,7 +28,7 @@ from wellposed.solvers.looking import is_cheap
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.splitting import Splitting
 
-_EARLY = 8  # steps, before which changes say little of later ones
+_EARLY = 16  # steps, before which changes say little of later ones
 
 
 @checked_fields
@@ -129,26 +129,16 @@ class _Reflected(Iteration):
 class _Watched(_Reflected):
     """Values are judged by how the iterates change."""
 
-    rowwise = (
-        "_u",
-        "_before",
-        "_earlier",
-        "_earliest",
-        "_constant",
-        "_marked",
-        "_before_marked",
-        "_first",
-        "_before_first",
-    )
+    rowwise = ("_u", "_before", "_earlier", "_earliest", "_constant", "_marked", "_first")
 
     def __init__(self, problem: AffineProblem, start: Tensor | None, alpha: float, relaxation: float) -> None:
         super().__init__(problem, start, alpha, relaxation)
         matrix = self._cayley.matrix()
         self._before = torch.zeros_like(self._u) if start is None and matrix is None else self._u
         self._earliest = self._earlier = self._before
-        # The iterates after the last two powers of two of steps, the first one the earlier, and those before these.
+        # Changes at the last two powers of two of steps, the first one the earlier.
         self._steps, self._first_at, self._marked_at = 0, 0, 0
-        self._first = self._before_first = self._marked = self._before_marked = self._u
+        self._first = self._marked = torch.zeros(len(self._u), device=self._u.device)
         self.is_cheap = matrix is not None and is_cheap(matrix, self._u)
 
     @override
@@ -165,8 +155,8 @@ class _Watched(_Reflected):
         super().advance()
         self._steps += 1
         if self._steps >= _EARLY and self._steps & (self._steps - 1) == 0:
-            self._first, self._before_first, self._first_at = self._marked, self._before_marked, self._marked_at
-            self._marked, self._before_marked, self._marked_at = self._u, self._before, self._steps
+            self._first, self._first_at = self._marked, self._marked_at
+            self._marked, self._marked_at = euclidean(self._u - self._before), self._steps
 
     @override
     def judge(self, guarantee: Guarantee | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,7 +165,7 @@ class _Watched(_Reflected):
         rounding = size * (ROUNDINGS * torch.finfo(value.dtype).eps)
         now, one_before, two_before, least = torch.stack((last, before, earlier, rounding)).cpu().numpy()
         with np.errstate(all="ignore"):
-            found = distance_left(now, one_before, two_before, least, self.window(euclidean))
+            found = distance_left(now, one_before, two_before, least, self.window())
         return value, last, torch.from_numpy(found).to(last.device)
 
     @override
@@ -186,11 +176,7 @@ class _Watched(_Reflected):
         return last, before, earlier, norm(self._u)
 
     @override
-    def window(self, norm: Callable[[Tensor], Tensor]) -> Window | None:
+    def window(self) -> Window | None:
         recent = 2 * (self._steps - self._marked_at) < self._marked_at
-        then, before, at = (
-            (self._first, self._before_first, self._first_at)
-            if recent
-            else (self._marked, self._before_marked, self._marked_at)
-        )
-        return Window(norm(then - before), self._steps - at) if at else None
+        change, at = (self._first, self._first_at) if recent else (self._marked, self._marked_at)
+        return Window(change, self._steps - at) if at else None
