@@ -1,7 +1,8 @@
 """True errors of ``layer(x)``, which stops by what is typical and proves nothing: ``python benchmarks/forward_errors.py``.
 
 Every family is run at its initial weights, at larger ones, with noise of one on every number, and with a small margin; values are
-compared with solves in float64 whose errors are bounded. At most one sample in a thousand may exceed its tolerance, and none may exceed three times of it.
+compared with solves in float64 whose errors are bounded. At most one sample in a thousand may exceed its tolerance, and none may
+exceed three times of it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 
 # Fewer multiplications take less time than what oneDNN needs to begin.
@@ -72,10 +72,12 @@ def _pays(left: Tensor, right: Tensor) -> bool:
 
 def _is_plain(matrix: Tensor) -> bool:
     return (
-        type(matrix) in (Tensor, nn.Parameter)
-        and matrix.dtype == torch.float32
+        matrix.dtype == torch.float32
         and matrix.device.type == "cpu"
         and matrix.layout == torch.strided
+        and not torch._C._dispatch_keys(matrix).has(
+            torch._C.DispatchKey.Python
+        )  # a class that answers operators itself
     )
 
 
