@@ -7,7 +7,7 @@ import torch.utils.flop_counter
 import wellposed as wp
 from wellposed.numerics import product as products
 from wellposed.numerics.linear_algebra import accretive_inverse
-from wellposed.numerics.product import added_product, product
+from wellposed.numerics.product import added_product, product, subtracted_product
 
 pytestmark = pytest.mark.float32
 
@@ -32,6 +32,8 @@ def test_a_product_is_right_in_every_layout(left, right):
         exact, unit = a.double() @ b.double(), torch.finfo(torch.float32).eps
         limit = terms * unit * (a.double().abs() @ b.double().abs()) + unit * exact.abs()
         assert bool(((product(a, b) - exact).abs() <= limit).all())
+        less = subtracted_product(torch.ones(rows, columns), a, b)
+        assert bool(((less - (1.0 - exact)).abs() <= limit + 4.0 * unit * (1.0 + exact.abs())).all())
         assert bool(
             ((added_product(added, a, b) - (1.0 + exact)).abs() <= limit + 4.0 * unit * (1.0 + exact.abs())).all()
         )

@@ -20,7 +20,7 @@ from wellposed.guarantee.monotone import ByChanges
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged, unit_of
 from wellposed.numerics.positional import PositionalFunction
-from wellposed.numerics.product import product
+from wellposed.numerics.product import product, subtracted_product
 from wellposed.operators import Operator
 from wellposed.operators.dense import Dense
 
@@ -148,14 +148,14 @@ class _FormedMonotone(StronglyMonotone):
 
 
 def _less_gram(matrix: Tensor, a: Tensor) -> Tensor:
-    """``matrix − AᵀA``, in its place; of large A every block above the diagonal is formed once for both sides."""
+    """``matrix − AᵀA``, which may be in its place; of large A every block above the diagonal is formed once for both sides."""
     size = len(a)
     if size < _LARGE:
-        return matrix.sub_(product(a.t(), a))
+        return subtracted_product(matrix, a.t(), a)
     edges = [size * block // _BLOCKS for block in range(_BLOCKS + 1)]
     for first, last in itertools.pairwise(edges):
         rows = a[:, first:last].t()
-        matrix[first:last, first:last].sub_(product(rows, rows.t()))
+        matrix[first:last, first:last] = subtracted_product(matrix[first:last, first:last], rows, rows.t())
         if last < size:
             found = product(rows, a[:, last:])
             matrix[first:last, last:].sub_(found)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.numerics.product import added_product, product
+from wellposed.numerics.product import added_product, product, subtracted_product
 
 _FIRST_BROKEN_SIZE = 150
 
@@ -69,7 +69,7 @@ def accretive_inverse(matrix: Tensor) -> Tensor:
     upper, lower = matrix[:half, half:], matrix[half:, :half]
     first = accretive_inverse(matrix[:half, :half])
     right = product(first, upper)
-    last = accretive_inverse(matrix[half:, half:] - product(lower, right))
+    last = accretive_inverse(subtracted_product(matrix[half:, half:], lower, right))
     left = product(last, product(lower, first))
     top = torch.cat([added_product(first, right, left), product(right, last).neg()], 1)
     return torch.cat([top, torch.cat([left.neg(), last], 1)], 0)

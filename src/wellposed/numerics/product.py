@@ -52,6 +52,11 @@ def added_product(added: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return _by_onednn(left, right).add_(added) if _pays(left, right) else torch.addmm(added, left, right)
 
 
+def subtracted_product(whole: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """``whole - left @ right``; see `product`."""
+    return whole - _by_onednn(left, right) if _pays(left, right) else torch.addmm(whole, left, right, alpha=-1.0)
+
+
 def _pays(left: Tensor, right: Tensor) -> bool:
     """Whether oneDNN takes the matrices and is quicker; it knows no derivatives, no transforms and no tensors but torch's own."""
     (rows, terms), columns = left.shape, right.shape[1]
