@@ -148,7 +148,7 @@ class _FormedMonotone(StronglyMonotone):
 
 
 def _less_gram(matrix: Tensor, a: Tensor) -> Tensor:
-    """``matrix − AᵀA``, which may be in its place; of large A every block above the diagonal is formed once for both sides."""
+    """``matrix − AᵀA``, for which ``matrix`` may be overwritten; of large A every block above the diagonal serves both sides."""
     size = len(a)
     if size < _LARGE:
         return subtracted_product(matrix, a.t(), a)

@@ -18,7 +18,7 @@ from wellposed.training.config import TrainConfig
 
 RADII = (0.05, 0.1, 0.2)  # Euclidean, pixels in [0, 1]
 JPEG, LOSSLESS = "cifar10-jpeg", "cifar10-lossless"  # all images, recompressed; and few, as published
-FEW = 1000  # test images of the latter
+_FEW = 1000  # test images of the latter
 _COMPRESSED = "the images here are recompressed by JPEG"
 GAMMAS = (1.0, 2.0, 3.0, 5.0, 50.0, 0.0)
 DENSE = (0.2, 0.3, 0.4, 0.5, 0.8, 1.0, 5.0, 0.0, MONDEQ)
@@ -135,7 +135,7 @@ def errors_and_constants(
         remark = " ".join(sorted({learned_nothing(record.measured) for record in group} - {""}))
         table.append(Quantity(name, "test error, %", [r.measured["test_error"] for r in group], "lower", error, remark))
         if name in exact:
-            table.append(Quantity(name, f"test error on {LOSSLESS}, {FEW:,} images, %", exact[name], "lower"))
+            table.append(Quantity(name, f"test error on {LOSSLESS}, {_FEW:,} images, %", exact[name], "lower"))
         if "lipschitz" not in group[0].measured:
             continue
         found = [r.measured["lower_bound"] * r.measured["deviation"] for r in group]
