@@ -281,3 +281,35 @@ def test_values_without_a_graph_are_about_the_weights_where_the_input_map_was_ch
         with torch.no_grad(), pytest.raises(wp.CertificateError, match="something else"):
             layer.solve(x)
     assert wp.MonDEQ(5, 8).injection.computes_numbers
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("family", [name for name in FAMILIES if "Orthogonal" not in name and "slopes" not in name])
+def test_large_batches_are_proved_a_few_samples_at_a_time(family, monkeypatch):
+    """As they are in one piece; bounds are never below the errors, by a solve in float64."""
+    from wellposed.solvers import proof
+
+    layer = FAMILIES[family]().eval()
+    exact = FAMILIES[family]().double().eval()
+    exact.load_state_dict(layer.state_dict())
+    exact.tolerance = type(exact.tolerance)(1e-11, 1e-11)
+    x = testing.rand(7, *layer.input_shape) * torch.linspace(0.1, 3.0, 7).reshape(-1, *[1] * len(layer.input_shape))
+    with torch.no_grad():
+        whole, true = layer.solve(x), exact.solve(x.double()).value
+        judged = []
+        for name in ("_errors", "_stepped"):
+            original = getattr(proof.Proof, name)
+
+            def counted(part, states, *args, original=original):
+                judged.append(len(states))
+                return original(part, states, *args)
+
+            monkeypatch.setattr(proof.Proof, name, counted)
+        monkeypatch.setattr(proof, "_PART", 2 * layer.solve(x).value[0].numel())
+        judged.clear()
+        found = layer.solve(x)
+    assert judged[:4] == [2, 2, 2, 1]
+    assert found.converged.all() and whole.converged.all()
+    torch.testing.assert_close(found.value, whole.value, rtol=1e-5, atol=1e-6)
+    assert ((found.value.double() - true).flatten(1).norm(dim=1) <= found.error_bound + 1e-9).all()
+    assert (found.error_bound <= 1.5 * whole.error_bound + 1e-9).all()

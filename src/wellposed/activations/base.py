@@ -177,7 +177,7 @@ class Activation(ABC):
             return output + (u - output) / step - value
         return torch.add(output, u - output, alpha=1.0 / step) - value
 
-    def select(self, rows: Tensor) -> Activation:
+    def select(self, rows: Tensor | slice) -> Activation:
         """The activation of the samples ``rows`` only (differs from self when it holds per-sample tensors)."""
         return self if not self.tensors else self.rebuild(tuple(tensor[rows] for tensor in self.tensors))
 

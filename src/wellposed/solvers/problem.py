@@ -122,7 +122,7 @@ class AffineProblem(Brief, Problem):
         return self._slopes(state).flatten(1)[:, :, None] * self.operator.dense()
 
     @override
-    def select(self, rows: Tensor) -> AffineProblem:
+    def select(self, rows: Tensor | slice) -> AffineProblem:
         return AffineProblem(self.operator, self.offset[rows], self.activation.select(rows))
 
     @override

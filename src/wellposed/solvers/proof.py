@@ -6,7 +6,9 @@ Values of projections onto cones are: rounding to the working precision leads ou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,9 @@ from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.outward import UNIT, enlarged, unit_of
 from wellposed.operators import Operator
 from wellposed.solvers.problem import AffineProblem
+
+# Numbers of states that are judged at a time on the CPU: for more, the system would clear new memory at every look.
+_PART = 100_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,6 +61,23 @@ class Proof(Brief):
             rtol: relative tolerance.
             atol: absolute tolerance, or one per sample.
         """
+        return self._by_parts(Proof._errors, value, rtol, atol)
+
+    def _by_parts(
+        self, judge: Callable[..., tuple[Tensor, ...]], states: Tensor, rtol: float, atol: float | Tensor
+    ) -> Any:
+        """What ``judge(proof, states, rtol, atol)`` says, one value for each sample, of a few samples at a time."""
+        count = max(1, _PART // max(1, states[0].numel()))
+        if len(states) <= count or not states.is_cpu:
+            return judge(self, states, rtol, atol)
+        found = []
+        for first in range(0, len(states), count):
+            rows = slice(first, first + count)
+            part = replace(self, problem=self.problem.select(rows), offset_error=self.offset_error[rows])
+            found.append(judge(part, states[rows], rtol, atol[rows] if isinstance(atol, Tensor) else atol))
+        return tuple(map(torch.cat, zip(*found, strict=True)))
+
+    def _errors(self, value: Tensor, rtol: float, atol: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         problem, promise, entries = self.problem, self.promise, value[0].numel()
         operator, accurate = problem.operator, value.double()
         exact = problem.activation.defect(accurate, operator.affine(accurate, problem.offset), accurate, 1.0)
@@ -84,6 +106,9 @@ class Proof(Brief):
             rtol: relative tolerance.
             atol: absolute tolerance, or one per sample.
         """
+        return self._by_parts(Proof._stepped, point, rtol, atol)
+
+    def _stepped(self, point: Tensor, rtol: float, atol: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         problem, promise, entries = self.problem, self.promise, point[0].numel()
         operator, start = problem.operator, point.double()
         image = problem.activation(operator.affine(start, problem.offset))
