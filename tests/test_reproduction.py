@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -150,6 +151,10 @@ def test_results_that_cannot_be_gone_on_from_are_named(tmp_path):
     workspace = Workspace(tmp_path / "own", None)
     with pytest.raises(CheckpointError, match="no such folder"):
         run_recipe(recipe(), workspace, quick=False, measured=tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="no result"):
+        run_recipe(recipe(), workspace, quick=False, measured=tmp_path / "empty")
+    assert not workspace.out.exists()
     for damage in ("{}", '{"records": [{"task": 1, "settings": 2, "measured": 3}]}'):
         (tmp_path / UNFINISHED).write_text(damage)
         with pytest.raises(CheckpointError, match=UNFINISHED):
@@ -344,6 +349,23 @@ def test_the_command_lists_and_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(RECIPES, "own", recipe(missing="its data cannot be had"))
     assert command(["reproduce", "own", "--quick", "--out", out]) == 2
     assert "its data cannot be had" in capsys.readouterr().err
+
+
+def test_a_recipe_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
+    """What failed is named in the end, with its reason; a call that follows does it and nothing else."""
+    first = dataclasses.replace(recipe((3, 4)), name="first")
+    monkeypatch.setitem(RECIPES, "first", first)
+    monkeypatch.setitem(RECIPES, "own", recipe((1,)))
+    (tmp_path / "stop-3").touch()
+    assert command(["reproduce", "first", "own", "--out", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert "first: item=3: is refused" in shown.err and "published 2" in shown.out
+    assert result_path(tmp_path, recipe(), quick=False).exists()
+    assert command(["reproduce", "first", "own", "--out", str(tmp_path), "--json"]) == 2
+    assert set(json.loads(capsys.readouterr().out)) == {"own"}
+    (tmp_path / "stop-3").unlink()
+    assert command(["reproduce", "first", "own", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "calls.txt").read_text().split() == ["3", "1", "3", "3", "4"]
 
 
 def test_recipes_are_whole():

@@ -12,9 +12,10 @@ import tyro
 
 from wellposed.cli.options import Common, parse, show
 from wellposed.cli.progress import counting
-from wellposed.errors import InputError
+from wellposed.errors import CheckpointError, InputError, WellposedError
 
 if TYPE_CHECKING:
+    from wellposed.reproduction.cell import Record
     from wellposed.reproduction.recipe import Recipe
 
 ALL = "all"
@@ -48,6 +49,29 @@ def recipes(arguments: list[str]) -> int:
     if options.list:
         rows = [_row(recipe) for recipe in RECIPES.values()]
         return show(rows, _listing(rows), options)
+    chosen = _chosen(options.names)
+    results, texts, failed = {}, [], []
+    for recipe in chosen:
+        if recipe.missing and len(chosen) > 1:
+            texts.append(f"{recipe.name}: not run, {recipe.missing}")
+            continue
+        try:
+            records, text = _run(recipe, options)
+        except WellposedError as error:  # of one recipe, such as data that is not there: the others go on
+            if len(chosen) == 1:
+                raise
+            failed.append(f"{recipe.name}: {error}")
+            continue
+        results[recipe.name] = [dataclasses.asdict(record) for record in records]
+        texts.append(f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n{text}")
+    code = show(results, "\n\n\n".join(texts), options)
+    if failed:
+        raise CheckpointError("not finished: " + "\n".join(failed))
+    return code
+
+
+def _run(recipe: Recipe, options: Recipes) -> tuple[list[Record], str]:
+    """Run a recipe and draw its figures; its records, and what is printed of them."""
     from wellposed.reproduction.cell import Workspace, blaming
     from wellposed.reproduction.pages import as_text, title_of
     from wellposed.reproduction.pictures import draw
@@ -55,29 +79,17 @@ def recipes(arguments: list[str]) -> int:
     from wellposed.reproduction.running import run_recipe
     from wellposed.reproduction.view import figures_of
 
-    chosen = _chosen(options.names)
-    workspace = Workspace(options.out, options.data_root)
-    results, texts = {}, []
-    for recipe in chosen:
-        if recipe.missing and len(chosen) > 1:
-            texts.append(f"{recipe.name}: not run, {recipe.missing}")
-            continue
-        with counting(f"{recipe.name}: measurements", quiet=options.json) as done:
-            records = run_recipe(
-                recipe, workspace, quick=options.quick, jobs=options.jobs, ray=options.ray, measured=options.measured,
-                done=done,
-            )  # fmt: skip
-        results[recipe.name] = [dataclasses.asdict(record) for record in records]
-        path = result_path(options.out, recipe, quick=options.quick)
-        with blaming(path, f"delete its measurements in {options.out / 'cells'} and run it again"):
-            for figure in figures_of(recipe.view(records)):
-                folder = options.out / ("figures-quick" if options.quick else "figures")
-                draw(figure, folder, title_of(recipe, records, options.quick), compare=not options.quick)
-            texts.append(
-                f"{recipe.name}: {PAPERS[recipe.paper].title}, {recipe.shows}: {recipe.title}\n\n"
-                f"{as_text(recipe, records, quick=options.quick)}\n\n{path}"
-            )
-    return show(results, "\n\n\n".join(texts), options)
+    with counting(f"{recipe.name}: measurements", quiet=options.json) as done:
+        records = run_recipe(
+            recipe, Workspace(options.out, options.data_root), quick=options.quick, jobs=options.jobs, ray=options.ray,
+            measured=options.measured, done=done,
+        )  # fmt: skip
+    path = result_path(options.out, recipe, quick=options.quick)
+    with blaming(path, f"delete its measurements in {options.out / 'cells'} and run it again"):
+        for figure in figures_of(recipe.view(records)):
+            folder = options.out / ("figures-quick" if options.quick else "figures")
+            draw(figure, folder, title_of(recipe, records, options.quick), compare=not options.quick)
+        return records, f"{as_text(recipe, records, quick=options.quick)}\n\n{path}"
 
 
 def _chosen(names: tuple[str, ...]) -> list[Recipe]:

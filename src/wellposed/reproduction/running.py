@@ -39,13 +39,13 @@ def run_recipe(
     """
     if recipe.missing:
         raise CheckpointError(f"{recipe.name}: cannot be run: {recipe.missing}")
-    make_folder(workspace.out)
     workspace = Workspace(
         workspace.out.absolute(), None if workspace.data_root is None else workspace.data_root.absolute()
     )
     cells = list(recipe.cells(quick))
     if measured is not None:
         take_over(workspace, cells, measured)
+    make_folder(workspace.out)
     records: list[Record | None] = [None] * len(cells)
     with closing(spread(partial(record_of, workspace), cells, jobs=jobs, ray=ray)) as finished:
         for count, (place, record) in enumerate(finished, 1):

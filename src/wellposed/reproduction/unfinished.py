@@ -61,11 +61,16 @@ def take_over(workspace: Workspace, cells: Sequence[Cell], folder: Path) -> None
         folder: of results, such as ``docs/records/papers``.
 
     Raises:
-        CheckpointError: there is no such folder, or a result in it is damaged.
+        CheckpointError: there is no such folder, no result in it, or a damaged one.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give one of results, such as docs/records/papers")
-    known = {_key(record): record for path in sorted(folder.glob("*.json")) for record in read_result(path)}
+    results = sorted(folder.glob("*.json"))
+    if not results:
+        raise CheckpointError(
+            f"{folder}: has no result, NAME.json; give a folder of results, such as docs/records/papers"
+        )
+    known = {_key(record): record for path in results for record in read_result(path)}
     for cell in cells:
         path = record_path(workspace, cell)
         if _key(cell) in known and not path.exists():
