@@ -29,6 +29,8 @@ from wellposed.solvers.solution import Report, Status
 _SPACED_PATIENCE = 5
 # Where a proof costs as much as several steps, looks come when it is likely to succeed: at this share of the tolerance.
 _AIM = 0.7
+# As many steps as a proof of a foreseen value is taken to be worth: most are worth two, those of convolutions less.
+_FORESIGHT = 1.5
 # While residuals are free they are measured at least this often.
 _SPACING = 8
 # From here on, spaced looks also come at every doubling of the steps, to retire what is finished.
@@ -157,8 +159,8 @@ class _Loop:
             candidates = error <= limit
             if previous is not None:
                 rate = rate_seen(nearest, previous[1], step - previous[0])
-                # A proof takes a step more, which brings values nearer.
-                ahead = max(1.0, _AIM / rate) if untried else 1.0
+                # A proof takes a step more, which brings values nearer, and so does foresight.
+                ahead = max(1.0, _AIM / rate ** (_FORESIGHT if self._foresees else 1.0)) if untried else 1.0
             if self.proof is not None and self.all_open and bool((error <= ahead * limit).all()):
                 value, change, bound, off = self.proof.stepped(self._foreseen(rate), self.rtol, self.atol)
                 if bool((off <= 1.0).all()):
@@ -179,6 +181,10 @@ class _Loop:
             assert self.live_least is not None and self.live_ratio is not None  # set by thorough looks
             least, ratio, atol = _on_host(self.live_least), _on_host(self.live_ratio), _on_host(self.live_atol)
 
+    @property
+    def _foresees(self) -> bool:
+        return self.guarantee is not None and self.guarantee.is_concave
+
     def _foreseen(self, rate: float) -> Tensor:
         """Where the iteration is going: what is left falls at the rate, in one direction where the map is concave and increases.
 
@@ -186,7 +192,7 @@ class _Loop:
             rate: at which it was seen to fall; zero for unknown.
         """
         image = self.iteration.image
-        if self.guarantee is None or not self.guarantee.is_concave:
+        if self.guarantee is None or not self._foresees:
             return image
         return self.guarantee.project(torch.lerp(self.iteration.point, image, 1.0 / (1.0 - rate)))
 
