@@ -24,7 +24,7 @@ SMALL_BOX, OF_SMALL_BOX = 0.05, ((40, 2e-4), (40, 5e-4))  # of longer ones
 SMALL_BATCH, OF_SMALL_BATCH = 32, (80, 5e-4)  # of a plain one
 STEPS = 200  # of a longer attack
 # Epochs, peak of the learning rate; 40 epochs as published.
-TRAININGS = (2, 3e-3), (10, 3e-3), (80, 1e-3), (40, 2e-4), (160, 5e-4), (40, 5e-4), (80, 5e-4)
+TRAININGS = (2, 3e-3), (10, 3e-3), (80, 1e-3), (40, 2e-4), (160, 2e-4), (160, 5e-4), (40, 5e-4), (80, 5e-4)
 
 
 def cells(quick: bool) -> list[Cell]:
