@@ -22,7 +22,7 @@ from wellposed.models.families import ConvolutionalFamily, FeedForwardFamily, Mo
 from wellposed.reproduction.cell import Cell, Record, Workspace, record_of
 from wellposed.reproduction.collection import RECIPES
 from wellposed.reproduction.networks import settings_of
-from wellposed.reproduction.papers.monotone import attacked, deep, dense, images, margins, risk, unrolling
+from wellposed.reproduction.papers.monotone import attacked, deep, dense, images, margins, retrained, risk, unrolling
 from wellposed.reproduction.papers.monotone.showing import mean_curve
 from wellposed.reproduction.view import Figure, Table
 from wellposed.training.config import TrainConfig
@@ -231,6 +231,28 @@ def test_networks_trained_to_a_margin(few_digits, workspace, monkeypatch):
         "monotone-fig8b",
         "monotone-fig8c",
     }
+
+
+def test_networks_descend_to_a_margin_in_small_batches(few_digits, workspace):
+    extent = {"depth": 3, "width": 10, "samples": 200, "gamma": 2.0, "epochs": 500, "seed": 0, "learning_rate": 0.1}
+    three, two = (margins.explicit_to_margin(workspace, **extent, descent_of=8, maps=maps) for maps in (None, 2))
+    assert three["reached"] and two["reached"] and two["log10"]["published"] < three["log10"]["published"]
+    assert three["epochs"] != margins.explicit_to_margin(workspace, **extent)["epochs"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        (images.monotone_cell("mondeq-conv", 20.0, 2), "128 channels on 30 × 30 pixels, ours 24 behind a stride of 2"),
+        (images.monotone_cell("mondeq-multi", 20.0, 1), "32, 64, 128 channels on 30 × 30 pixels, ours 12, 16 behind"),
+        (images.published_cell(20.0, 1), "the published training is unknown, ours trained for 1 epoch"),
+    ],
+)
+def test_a_network_is_compared_with_the_published_one(cell, says):
+    record = Record("image_network", cell.settings, {"reached": True}, {})
+    kind = cell.settings["config"]["family"]["name"]
+    assert says in images.differing(images.PUBLISHED[kind], [record]).incomparable
+    assert ("128 channels" in retrained.otherwise(record)) == (cell.settings["config"]["family"]["width"] == 128)
 
 
 def test_curves_over_seeds():

@@ -310,6 +310,10 @@ def test_deviations_are_explained_by_records_of_other_trainings(tmp_path, monkey
             {"learning_rate": 0.001, "orthogonal": True, "weight_decay": 0.1},
             "a learning rate of 0.001, orthogonal weights at first, a weight decay of 0.1",
         ),
+        (
+            {"learning_rate": 0.1, "descent_of": 16, "maps": 2},
+            "a learning rate of 0.1, gradient descent in batches of 16, 2 linear maps",
+        ),
     ],
 )
 @pytest.mark.parametrize("reached", [True, False])

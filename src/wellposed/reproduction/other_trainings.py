@@ -34,6 +34,8 @@ def training_of(record: Record) -> str:
         words = [f"a learning rate of {settings['learning_rate']:g}"]
         words += ["orthogonal weights at first"] if settings.get("orthogonal") else []
         words += [f"a weight decay of {settings['weight_decay']:g}"] if settings.get("weight_decay") else []
+        words += [f"gradient descent in batches of {settings['descent_of']}"] if settings.get("descent_of") else []
+        words += [f"{settings['maps']} linear maps"] if settings.get("maps") else []
         return ", ".join(words) + ("" if record.measured["reached"] else " (the margin was not reached)")
     words = [f"{config['epochs']} {'epoch' if config['epochs'] == 1 else 'epochs'} at {config['learning_rate']:g}"]
     usual = TrainConfig.batch_size

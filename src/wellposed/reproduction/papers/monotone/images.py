@@ -109,16 +109,34 @@ def monotone_cell(kind: str, m: float, epochs: int) -> Cell:
     return Cell(image_network, {"config": settings_of(config), "limit": None})
 
 
+def published_cell(m: float, epochs: int) -> Cell:
+    """The single convolution with the published channels, pixels, border and average, of one m, trained for so many epochs."""
+    family = {"m": m, "width": _CHANNELS["mondeq-conv"][0], "stride": 1, "border": 1, "pool": 4}
+    return Cell(
+        image_network, {"config": settings_of(preset_with("mondeq-conv", family=family, epochs=epochs)), "limit": None}
+    )
+
+
+def _channels(family: dict[str, Any]) -> tuple[int, ...]:
+    return family["width"], *family.get("further", ())
+
+
+def of_published_size(record: Record) -> bool:
+    """Whether a network has the published channels, pixels and border."""
+    family = family_of(record)
+    return _channels(family) == _CHANNELS[family["name"]] and (family["stride"], family["border"]) == (1, 1)
+
+
 def differing(published: Published, group: Sequence[Record]) -> Published:
     """A published number, with how our network differs from the one that it is of."""
     family, epochs = family_of(group[0]), group[0].settings["config"]["epochs"]
-    theirs, ours = (
-        ", ".join(map(str, channels))
-        for channels in (_CHANNELS[family["name"]], (family["width"], *family.get("further", ())))
-    )
+    trained_for = f"trained for {epochs} {'epoch' if epochs == 1 else 'epochs'}"
+    theirs, ours = _CHANNELS[family["name"]], _channels(family)
+    if of_published_size(group[0]):
+        return replace(published, incomparable=f"the published training is unknown, ours {trained_for}")
     why = (
-        f"the published network has {theirs} channels on 30 × 30 pixels, ours {ours} behind a stride of {family['stride']}, "
-        f"trained for {epochs} {'epoch' if epochs == 1 else 'epochs'}"
+        f"the published network has {', '.join(map(str, theirs))} channels on 30 × 30 pixels, ours {', '.join(map(str, ours))} "
+        f"behind a stride of {family['stride']}, {trained_for}"
     )
     return replace(published, incomparable=why)
 

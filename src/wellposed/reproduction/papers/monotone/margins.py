@@ -33,24 +33,31 @@ _TOLERANCE, _LIMIT, _IMAGES = 1e-3, 2000, 100  # of unrolled iterations, see `un
 
 def explicit_to_margin(
     workspace: Workspace, *, depth: int, width: int, samples: int, gamma: float, epochs: int, seed: int,
-    learning_rate: float = RATE_EXPLICIT, orthogonal: bool = False, weight_decay: float = 0.0,
+    learning_rate: float = RATE_EXPLICIT, orthogonal: bool = False, weight_decay: float = 0.0, descent_of: int | None = None,
+    maps: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train an explicit network without biases until less than a tenth of its samples have a margin below γ, and bound its risk.
 
-    ``orthogonal`` weights to begin with are √2 times orthogonal ones; ``weight_decay`` is of Adam.
+    ``orthogonal`` weights to begin with are √2 times orthogonal ones; ``weight_decay`` is of Adam; ``descent_of`` is the size of
+    batches of plain gradient descent in the place of Adam; ``maps`` is the number of linear maps, ``depth`` unless it is given.
 
     Returns:
         What `_trained_to_margin` says, and ``log10`` of the published and the repaired bound of Neyshabur et al.
     """
     data = _data(workspace)
     torch.manual_seed(seed)
-    sizes = [math.prod(data.shape), *[width] * (depth - 1)]
+    sizes = [math.prod(data.shape), *[width] * ((depth if maps is None else maps) - 1)]
     hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b, bias=False), nn.ReLU())]
     model = classifier((*hidden, nn.Linear(sizes[-1], data.classes, bias=False)), data.mean, data.std)
     weights = [part.weight for part in model.modules() if isinstance(part, nn.Linear)]
     for weight in weights if orthogonal else ():
         nn.init.orthogonal_(weight, math.sqrt(2.0))
-    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, learning_rate, weight_decay)
+    optimizer: torch.optim.Optimizer
+    if descent_of is None:
+        optimizer, batch = torch.optim.Adam(model.parameters(), learning_rate, weight_decay=weight_decay), _BATCH
+    else:
+        optimizer, batch = torch.optim.SGD(model.parameters(), learning_rate), descent_of
+    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, optimizer, batch)
     bounds = {
         version: neyshabur_log10(weights, samples, radius=radius, gamma=gamma, delta=DELTA, version=version)
         for version in VERSIONS
@@ -80,7 +87,8 @@ def monotone_to_margin(
     torch.manual_seed(seed)
     body = MonDEQFamily(width=width, m=m).build(data.shape, data.classes)
     model = classifier(body, data.mean, data.std)
-    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+    found, radius = _trained_to_margin(model, data, samples, gamma, epochs, seed, optimizer, _BATCH)
     x, y = data.train_x[:samples], data.train_y[:samples]
     for module in solving_modules(model):
         module.tolerance = Tolerance()
@@ -125,10 +133,10 @@ def _data(workspace: Workspace) -> ImageData:
 
 
 def _trained_to_margin(
-    model: nn.Sequential, data: ImageData, samples: int, gamma: float, epochs: int, seed: int, rate: float,
-    decay: float = 0.0,
+    model: nn.Sequential, data: ImageData, samples: int, gamma: float, epochs: int, seed: int,
+    optimizer: torch.optim.Optimizer, batch: int,
 ) -> tuple[dict[str, Any], float]:  # fmt: skip
-    """Train by Adam until the margin is reached, or the epochs are over.
+    """Train until the margin is reached, or the epochs are over.
 
     Returns:
         ``epochs`` that it took; ``margin_error``, the share of samples with a margin of at most γ; ``reached``; ``test_error``
@@ -136,12 +144,11 @@ def _trained_to_margin(
     """
     x, y = data.train_x[:samples], data.train_y[:samples]
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), rate, weight_decay=decay)
     error, epoch = 1.0, 0
     while error >= SHARE and epoch < epochs:
         epoch += 1
         model.train()
-        for rows in torch.randperm(samples, generator=generator, device="cpu").split(_BATCH):
+        for rows in torch.randperm(samples, generator=generator, device="cpu").split(batch):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
             optimizer.step()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from wellposed.reproduction.cell import Cell, Record
 from wellposed.reproduction.networks import settings_of
-from wellposed.reproduction.other_trainings import Explained, table_of
+from wellposed.reproduction.other_trainings import Explained, table_of, training_of
 from wellposed.reproduction.papers.monotone import accuracy, certified, deep, dense, errors, images, risk, widths
 from wellposed.reproduction.papers.monotone.margins import explicit_to_margin, monotone_to_margin, risk_of_trained
 from wellposed.reproduction.papers.monotone.showing import family_of
@@ -21,11 +21,14 @@ WIDTH = 40
 OF_WIDTHS = (3, 1e-3), (15, 1e-2)  # trainings of networks of other widths
 CONVOLUTION = "papers/mnist-mondeq-conv", 1  # and its epochs
 IMAGES = ("mondeq-conv", 20.0, 6), ("mondeq-multi", 10.0, 4), ("mondeq-multi", 20.0, 4)  # kinds, m and epochs
+AS_WIDE = 20.0, 1  # m and epochs of a network with the published channels and pixels
 RATES = (1e-3, 3e-3)  # learning rates of networks that are trained to a margin
 IN_FIGURE_3 = (0.1, 0.5, 20.0)  # m
 EXPLICIT_IN_FIGURE_3 = (3, 10, 12, 14)  # linear maps
 EXPLICIT_RATES = (1e-3, 1e-2)
 DECAYS = (1e-4, 1e-3)  # of explicit networks that begin with orthogonal weights, at the smallest of the rates
+DESCENT = {"depth": 3, "learning_rate": 0.1, "descent_of": 16, "epochs": 2000}
+DESCENTS = DESCENT, {**DESCENT, "maps": 2}  # of the least explicit network in Figure 3, whose depth may count otherwise
 NOTEBOOK = {"samples": 4096, "gamma": risk.GAMMA, "radius": 50.0}  # of the bound with m = 20
 
 
@@ -48,7 +51,11 @@ def cells(quick: bool) -> list[Cell]:
 
 def _of_images() -> list[Cell]:
     """Convolutional networks."""
-    return [accuracy.mnist_cell(*CONVOLUTION), *(images.monotone_cell(*settings) for settings in IMAGES)]
+    return [
+        accuracy.mnist_cell(*CONVOLUTION),
+        *(images.monotone_cell(*settings) for settings in IMAGES),
+        images.published_cell(*AS_WIDE),
+    ]
 
 
 def _of_widths() -> list[Cell]:
@@ -105,6 +112,7 @@ def _to_margin() -> list[Cell]:
             for depth in EXPLICIT_IN_FIGURE_3
             for decay in DECAYS
         ),
+        *(Cell(explicit_to_margin, {**settings, **descent}) for descent in DESCENTS),
         *(Cell(monotone_to_margin, {**monotone, "m": m, "learning_rate": rate}) for m in IN_FIGURE_3 for rate in RATES),
     ]
 
@@ -124,8 +132,8 @@ def figures() -> dict[str, Explained]:
         "monotone-fig3a": Explained(risk.explicit_bounds, _of(explicit_to_margin)),
         "monotone-fig3b": Explained(risk.monotone_bounds, _of(monotone_to_margin, risk_of_trained)),
         "monotone-fig4a": Explained(certified.view, of_sweep),
-        "monotone-fig1d": Explained(images.monotone_constants, convolutional),
-        "monotone-fig5": Explained(errors.view, lambda record: of_sweep(record) or convolutional(record)),
+        "monotone-fig1d": Explained(images.monotone_constants, convolutional, otherwise),
+        "monotone-fig5": Explained(errors.view, lambda record: of_sweep(record) or convolutional(record), otherwise),
         "monotone-fig6": Explained(widths.view, lambda record: monotone(record) and family_of(record)["m"] == widths.M),
         "monotone-fig8": Explained(risk.figure_8, _of(explicit_to_margin, monotone_to_margin)),
         "monotone-accuracy": Explained(accuracy.mnist_view, _of(accuracy.accuracy)),
@@ -134,6 +142,14 @@ def figures() -> dict[str, Explained]:
 
 def _of(*measures: Callable[..., dict[str, object]]) -> Callable[[Record], bool]:
     return lambda record: any(map(record.is_of, measures))
+
+
+def otherwise(record: Record) -> str:
+    """What tables call the training of a network, and its channels and pixels, where they are as published."""
+    words = training_of(record)
+    if record.is_of(images.image_network) and images.of_published_size(record):
+        words += f" with {family_of(record)['width']} channels on 30 × 30 pixels"
+    return words
 
 
 def view(records: Sequence[Record]) -> View:
