@@ -76,7 +76,7 @@ RECIPES = (
     ),
     Recipe(
         "monotone-training", "monotone", "beside the paper", "Figures 1, 3 to 6 and 8, and accuracies, under other trainings",
-        ("mnist",), 1.0, False, Later("monotone.retrained", "cells"), Later("monotone.retrained", "view"),
+        ("mnist",), 3.0, False, Later("monotone.retrained", "cells"), Later("monotone.retrained", "view"),
         explains=Later("monotone.retrained", "figures"),
     ),
 )  # fmt: skip

@@ -24,7 +24,7 @@ RECIPES = (
         ("mnist",), 0.6, False, Later("nemon.robust", "cells"), Later("nemon.robust", "view"),
     ),
     Recipe(
-        "nemon-training", "nemon", "beside the paper", "plain and robust networks under other trainings", ("mnist",), 0.5, False,
+        "nemon-training", "nemon", "beside the paper", "plain and robust networks under other trainings", ("mnist",), 1.4, False,
         Later("nemon.retrained", "cells"), Later("nemon.retrained", "view"), explains=Later("nemon.retrained", "figures"),
     ),
     Recipe(
@@ -33,7 +33,7 @@ RECIPES = (
     ),
     Recipe(
         "nemon-mnist-conv-small", "nemon", "MNIST, convolutional, small", "the same after few epochs, with a stride", ("mnist",),
-        0.6, False, Later("nemon.convolutional", "small_cells"), Later("nemon.convolutional", "small_view"),
+        0.7, False, Later("nemon.convolutional", "small_cells"), Later("nemon.convolutional", "small_view"),
     ),
     Recipe(
         "nemon-cifar-conv", "nemon", "CIFAR-10, convolutional", "accuracy, certified and attacked", ("cifar10-jpeg",), 150.0,
