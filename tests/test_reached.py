@@ -377,3 +377,36 @@ def test_options_and_inputs_of_other_kinds_are_refused_by_name():
                 called(torch.eye(5).to(next(layer.parameters())).to_sparse())
         with pytest.raises(wp.InputError, match="x: is on meta"):
             layer.solve(torch.ones(3, 5, device="meta").to(next(layer.parameters()).dtype))
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "leaky_relu"])
+@pytest.mark.parametrize("scale", [1e10, 1e15])
+def test_weights_whose_squares_overflow_have_a_step(activation, scale):
+    """A step of zero, one over an infinite estimate, ended in a ZeroDivisionError."""
+    for layer in (wp.MonDEQ(7, 11, activation=activation), wp.LBEN(7, 11, activation=activation)):
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", wp.NotConvergedWarning)
+            for part in layer.parameters():
+                part.mul_(scale)
+            assert layer.materialise()[1].suggested_step() > 0.0
+            found = layer.eval().solve(torch.zeros(2, 7))
+        assert found.value.isfinite().all()
+        assert (found.converged | ~(found.error_bound <= 2.4e-5 * (1.0 + found.value.norm(dim=1)))).all()
+
+
+@pytest.mark.float32
+def test_rounding_is_the_reason_where_more_steps_change_nothing():
+    """The residual of a value that is as near as its rounding allows is large, where W is."""
+    torch.manual_seed(0)
+    layer = wp.ConvLBEN(2, 3, (4, 5))
+    with torch.no_grad():
+        for part in layer.parameters():
+            part.add_(10.0 * torch.randn_like(part))
+    x, found = torch.randn(4, *layer.input_shape), []
+    for layer.max_steps in (1000, 100_000):
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            found.append(layer.eval().solve(x))
+    assert torch.equal(found[0].value, found[1].value) and torch.equal(found[0].steps, found[1].steps)
+    assert not found[0].converged.any() and "rounding" in str(found[0].status) and "step" not in str(found[0].status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import cached_property
 
 import torch
@@ -78,7 +79,10 @@ class StronglyMonotone(Guarantee):
         1/√(mL) is optimal for the worst case, but m may be far below the spectrum that a trained W really has, where
         that step is many times too long or short; 1 over the root-mean-square singular value costs n² to find.
         """
-        return 1.0 / max(self.operator.displacement_norm_estimate(), self.m)
+        typical = self.operator.displacement_norm_estimate()
+        if math.isinf(typical):  # squares overflowed, as in float32 they do for entries of W from 10^19 on
+            typical = min(self.operator.in_float64().displacement_norm_estimate(), sys.float_info.max)
+        return 1.0 / max(typical, self.m)
 
     @override
     def diagonal_metric(self) -> Tensor:

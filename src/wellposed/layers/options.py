@@ -24,7 +24,7 @@ class SolveOptions(TypedDict, total=False):
         gradient: how to differentiate; None for `Exact`.
         rtol: relative tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
         atol: absolute tolerance on the Euclidean error of each sample; None for eps^(2/3) of the dtype.
-        max_steps: limit on the iterations of each sample, 1000 by default.
+        max_steps: limit on the iterations of each sample in one precision, 1000 by default: a solve may begin in float32.
         on_failure: ``"warn"`` (the default) or ``"raise"`` if a sample does not converge.
     """
 

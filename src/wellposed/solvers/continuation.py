@@ -67,7 +67,10 @@ def continuation(
     bound = torch.full_like(residual, math.inf)
     if not guarantee.is_concave:  # a concave map may have others outside of its domain
         bound = local_bound(problem, value, offset_error)
-    settled = residual <= _SETTLED * (1.0 + euclidean(value))
+    size = euclidean(value)
+    # A large W amplifies the rounding of the value itself to a large residual.
+    least = 2.0 * problem.operator.rounding(size, euclidean(problem.offset))
+    settled = residual <= torch.maximum(_SETTLED * (1.0 + size), least)
     return Continued(value, residual, bound, settled, counts)
 
 

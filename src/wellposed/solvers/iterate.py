@@ -146,6 +146,7 @@ class _Loop:
         atol, due = _on_host(self.live_atol), 2 if self.start is None else 1
         previous: tuple[int, float] | None = None
         rate, ahead, untried = 0.0, 1.0, self.proof is not None
+        gained = _FORESIGHT if self.guarantee is not None and self.guarantee.is_concave else 1.0
         for step in range(1, self.max_steps + 1):
             iteration.advance()
             if step < min(due, self.max_steps):
@@ -160,7 +161,7 @@ class _Loop:
             if previous is not None:
                 rate = rate_seen(nearest, previous[1], step - previous[0])
                 # A proof takes a step more, which brings values nearer, and so does foresight.
-                ahead = max(1.0, _AIM / rate ** (_FORESIGHT if self._foresees else 1.0)) if untried else 1.0
+                ahead = max(1.0, _AIM / rate**gained) if untried else 1.0
             if self.proof is not None and self.all_open and bool((error <= ahead * limit).all()):
                 value, change, bound, off = self.proof.stepped(self._foreseen(rate), self.rtol, self.atol)
                 if bool((off <= 1.0).all()):
@@ -181,20 +182,16 @@ class _Loop:
             assert self.live_least is not None and self.live_ratio is not None  # set by thorough looks
             least, ratio, atol = _on_host(self.live_least), _on_host(self.live_ratio), _on_host(self.live_atol)
 
-    @property
-    def _foresees(self) -> bool:
-        return self.guarantee is not None and self.guarantee.is_concave
-
     def _foreseen(self, rate: float) -> Tensor:
         """Where the iteration is going: what is left falls at the rate, in one direction where the map is concave and increases.
 
         Args:
             rate: at which it was seen to fall; zero for unknown.
         """
-        image = self.iteration.image
-        if self.guarantee is None or not self._foresees:
+        image, guarantee = self.iteration.image, self.guarantee
+        if guarantee is None or not guarantee.is_concave:
             return image
-        return self.guarantee.project(torch.lerp(self.iteration.point, image, 1.0 / (1.0 - rate)))
+        return guarantee.project(torch.lerp(self.iteration.point, image, 1.0 / (1.0 - rate)))
 
     def _run_looking_when_due(self) -> None:
         """For algorithms that must pay for the residual: look when the observed rate says that it is time.
