@@ -87,7 +87,9 @@ class ConvLipschitzBounded(SavedNumber, ImageConstraint):
             operator = ScaledCircular(core, scale, self.image[1], factor, cache)
             if driven is not None and factor is not None and not in_metric:
                 operator = DrivenCircular(core, scale, self.image[1], factor, driven * 0.5**0.5, cache)
-        return operator, ScaledStronglyMonotone(operator, float(margin.detach()))
+        constant = margin.detach()
+        nominal = None if torch._C._functorch.is_functorch_wrapped_tensor(constant) else float(constant)
+        return operator, ScaledStronglyMonotone(operator, nominal)
 
     @override
     def decided_by(self) -> tuple[Hashable, tuple[Tensor, ...]]:

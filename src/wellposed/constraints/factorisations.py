@@ -88,10 +88,14 @@ def proved_once(module: nn.Module, prove: Callable[..., float], *tensors: Tensor
 
     Args:
         module: whose they are; what was proved is kept beside it.
-        prove: a function that decides by the numbers alone.
-        tensors: what it is about.
+        prove: a function that decides by the numbers alone, a bound from above.
+        tensors: what it is about; where ``torch.vmap`` makes many sets of numbers of them, it is proved of all.
     """
     known = tuple(tensor.detach() for tensor in tensors)
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        found: list[float] = []
+        _Looked.apply(lambda *numbers: found.append(prove(*numbers)), *known)
+        return max(found, default=0.0)
     if is_transformed(known):
         return prove(*known)
     return made_once(module, prove, lambda: prove(*known), *known)
@@ -144,6 +148,28 @@ class _Formed(torch.autograd.Function):
             )
             found = iter(gradients)
         return None, None, *(next(found) if needed else None for needed in ctx.needs_input_grad[2:])
+
+
+class _Looked(torch.autograd.Function):
+    """Calls a function of numbers that ``torch.func`` transforms wrap, once for each set that ``vmap`` makes of them."""
+
+    @staticmethod
+    def forward(look: Callable[..., None], *tensors: Tensor) -> Tensor:
+        look(*tensors)
+        return tensors[0].new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], look: Callable[..., None], *tensors: Tensor) -> tuple[Tensor, None]:
+        for index in range(info.batch_size):
+            each = [
+                part if dim is None else part.select(dim, index) for part, dim in zip(tensors, in_dims[1:], strict=True)
+            ]
+            _Looked.apply(look, *each)
+        return tensors[0].new_empty(0), None
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class GraphContraction(Guarantee):
         factor = enlarged(self.row_norm * norm, 1)
         rows = back * (euclidean(nodes) + spread * extra) / (1.0 - factor)
         bound = torch.minimum(bound, torch.where(factor < 1.0, rows, torch.inf))
-        if bool(torch.isfinite(bound).all()):
+        if not torch._C._functorch.is_functorch_wrapped_tensor(bound) and bool(torch.isfinite(bound).all()):
             return enlarged(bound, entries + 8)  # sums over features, norms over nodes, and a few more
         vector, gap = (part.repeat(copies, 1) for part in self._dominating)
         largest = ((nodes + spread * extra[:, None]) / gap).amax(1)

@@ -14,12 +14,12 @@ from typing_extensions import override
 
 from wellposed.any_map import fixed_point_with
 from wellposed.constraints.factorisations import is_transformed
-from wellposed.errors import GuaranteeError, InputError, check, checked_options
+from wellposed.errors import GuaranteeError, check, checked_options
 from wellposed.guarantee import Contraction
 from wellposed.implicit import Settings
 from wellposed.layers.approach import approached, may_begin
 from wellposed.layers.implicit_layer import ImplicitLayer
-from wellposed.layers.inputs import check_finite, check_same_kind, check_samples, check_start, in_precision_of
+from wellposed.layers.inputs import check_finite, check_numbers, check_samples, check_start, in_precision_of
 from wellposed.numerics.euclidean import euclidean, underflow
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged
@@ -147,9 +147,7 @@ class ContractiveCell(ImplicitLayer):
         x = in_precision_of(self, x)
         check_samples(x, self.input_shape)
         weight = self._parts[0].free
-        if weight.dtype not in NORM_SLACK:
-            raise InputError(f"dtype={weight.dtype}: equilibria need float32 or float64 weights")
-        check_same_kind(x, weight)
+        check_numbers(x, weight)
         if z0 is not None:
             check_start(z0, (*x.shape[: x.ndim - len(self.input_shape)], *self.state_shape), x.dtype)
         with full_precision(x.device):

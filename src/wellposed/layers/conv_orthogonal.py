@@ -219,7 +219,7 @@ class ConvOrthogonalDEQ(ContractiveCell):
     def _evaluation_error(self, x: Tensor, value: Tensor) -> Tensor:
         parts = self._parts if self.injection is None else [*self._parts, self.injection]
         pixels = float(self._state_shape[1] * self._state_shape[2])
-        bias = sum(float(euclidean(part.bias.detach()[None])) for part in parts if part.bias is not None) * pixels**0.5
+        bias = sum(euclidean(part.bias.detach()[None]) for part in parts if part.bias is not None) * pixels**0.5
         # Two transforms and a product per frequency each, of maps with norm one, and a few roundings more.
         terms = sum(2.0 * real_rounding(part.out_image) + block_rounding(*part.free.shape[:2]) + 48.0 for part in parts)
         return rounding_constant(math.ceil(2.0 * terms)) * (euclidean(x) + bias + 2.0 * euclidean(value))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wellposed.constraints.holding import Holding
 from wellposed.errors import check
-from wellposed.layers.inputs import check_same_kind, check_samples, in_precision_of
+from wellposed.layers.inputs import check_numbers, check_samples, in_precision_of
 from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import unit_of
@@ -71,7 +71,7 @@ class ExplicitBlock(Holding, ABC):
         """Shape (*, in_features) to (*, out_features)."""
         x = in_precision_of(self, x)
         check_samples(x, (self.in_features,))
-        check_same_kind(x, self.bias)
+        check_numbers(x, self.bias)
         with full_precision(x.device):
             inner, outer, _ = self.maps()
             value = torch.relu(nn.functional.linear(x, inner, self.bias)) @ outer.t()

@@ -119,12 +119,10 @@ class ImplicitGraph(GraphSolving):
         if self.variant != "ignn":
             norm = proved_once(self, spectral_norm_upper_bound, weight) if proved else 1.0 + NORM_SLACK[weight.dtype]
             return enlarged(self.scales[0] * norm, 3), None
-        size = weight.double().abs()
-        rows, columns = (enlarged_sum(float(size.sum(dim).amax()), len(size)) for dim in (1, 0))
-        spectral = (
-            proved_once(self, spectral_norm_upper_bound, weight) if proved else enlarged(math.sqrt(rows * columns), 2)
-        )
-        return spectral, rows
+        rows = proved_once(self, _largest_row, weight)
+        if proved:
+            return proved_once(self, spectral_norm_upper_bound, weight), rows
+        return enlarged(math.sqrt(rows * proved_once(self, _largest_row, weight.t())), 2), rows
 
     def lipschitz(self) -> tuple[float, str]:
         """Frobenius Lipschitz constant of U ↦ X for the stored numbers, on every graph with ‖A‖₂ ≤ 1, and its reason.
@@ -178,3 +176,8 @@ def require_fixing_zero(activation: Any) -> None:
     activation.require_monotone("an implicit graph layer")
     fixed = float(activation(torch.zeros((), device="cpu"))) == 0.0
     check(fixed, "activation", activation, "must map zero to zero, for nodes that are padding")
+
+
+def _largest_row(weight: Tensor) -> float:
+    """The largest sum of absolute values of a row, from above."""
+    return enlarged_sum(float(weight.double().abs().sum(1).amax()), weight.shape[1])

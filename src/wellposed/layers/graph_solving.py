@@ -16,7 +16,7 @@ from wellposed.guarantee import GraphContraction
 from wellposed.implicit import Settings
 from wellposed.layers.approach import approached, may_begin
 from wellposed.layers.compiled import value_of
-from wellposed.layers.inputs import check_same_kind, diagnose, in_precision_of
+from wellposed.layers.inputs import check_numbers, diagnose, in_precision_of
 from wellposed.layers.options import SolvingModule
 from wellposed.layers.orthogonal_linear import OrthogonalLinear
 from wellposed.numerics.euclidean import euclidean, underflow
@@ -113,11 +113,7 @@ class GraphSolving(SolvingModule, ABC):
             raise InputError(
                 f"x: has shape {tuple(x.shape)}; {graphs.nodes} nodes of {self.in_features} features are needed"
             )
-        check_same_kind(x, self.injection.weight)
-        if x.dtype not in (torch.float32, torch.float64):
-            raise InputError(f"dtype={x.dtype}: equilibria need float32 or float64 weights")
-        if torch._C._functorch.is_functorch_wrapped_tensor(x):
-            return  # whose numbers cannot be looked at
+        check_numbers(x, self.injection.weight)
         diagnose(self, x, x)
 
     def _run(
@@ -134,7 +130,7 @@ class GraphSolving(SolvingModule, ABC):
             count = graphs.count
             codes = torch.zeros(count, dtype=torch.int8, device=x.device)
             steps, numbers = codes.long(), codes.double()
-            report = Report(codes, numbers.clone(), steps, numbers.clone() if proved else None)
+            fields = [codes, numbers, steps, numbers]
             adjoint: list[Report] = []
             algorithm = ""
             for group in graphs.groups:
@@ -150,12 +146,17 @@ class GraphSolving(SolvingModule, ABC):
                     bound = bound + rounding + hidden + euclidean(rounded.double() - state.detach())
                     found = self._judged(found, bound, hidden)
                 value = value.index_copy(0, group.nodes, group.unpad(state))
-                for whole, part in zip(report.fields(), (*found.fields()[:3], bound), strict=True):
-                    if whole is not None and part is not None:
-                        whole[group.members] = part
+                fields = [
+                    whole if part is None else whole.index_copy(0, group.members, part.to(whole))
+                    for whole, part in zip(fields, (*found.fields()[:3], bound), strict=True)
+                ]
                 algorithm = found.algorithm
                 adjoint = found.adjoint_reports if len(graphs.groups) == 1 else adjoint
-        return Solution(*report.fields(), algorithm, value=value.to(x.dtype), adjoint_reports=adjoint)
+        codes, residual, steps, bounds = fields
+        return Solution(
+            codes, residual, steps, bounds if proved else None, algorithm,
+            value=value.to(x.dtype), adjoint_reports=adjoint,
+        )  # fmt: skip
 
     def _judged(self, found: Solution[Tensor], bound: Tensor, hidden: Tensor) -> Solution[Tensor]:
         """The solution with the status that its final bound deserves, what underflow hides left out."""
@@ -197,12 +198,12 @@ class GraphSolving(SolvingModule, ABC):
         """What rounding in float64, and underflow, can have moved each graph's equilibrium by, beyond the guarantee's bound."""
         terms = self.state_features + self.in_features + 2 * group.largest_degree + 12
         state_norm, injection_norm = (
-            float(euclidean(part.weight.detach().reshape(1, -1))) for part in (self.state_map, self.injection)
+            euclidean(part.weight.detach().reshape(1, -1)) for part in (self.state_map, self.injection)
         )
         inputs = euclidean(group.pad(x.double()))
         size = group.norm * (state_norm * euclidean(state) + injection_norm * inputs)
         if self.injection.bias is not None:
-            size = size + float(euclidean(self.injection.bias[None])) * state.shape[1] ** 0.5
+            size = size + euclidean(self.injection.bias[None]) * state.shape[1] ** 0.5
         defect = 2.0 * rounding_constant(terms) * (size + euclidean(state))
         guarantee = GraphContraction(group, *self.norms(proved=True))
         entries = state[0].numel() + group.pad(x)[0].numel()

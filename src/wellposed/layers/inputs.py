@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import InputError, check
-from wellposed.numerics.linear_algebra import autocast_to, autocasts
+from wellposed.numerics.linear_algebra import autocast_to, autocasts, check_precision
 
 
 def check_samples(x: Tensor, shape: tuple[int, ...]) -> None:
@@ -29,7 +29,7 @@ def check_samples(x: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def check_numbers(x: Tensor, stored: Tensor) -> None:
-    """Refuse inputs of another dtype or on another device than the weights of an equilibrium.
+    """Refuse inputs of another dtype or on another device than a layer's weights.
 
     Args:
         x: the inputs.
@@ -38,19 +38,7 @@ def check_numbers(x: Tensor, stored: Tensor) -> None:
     Raises:
         InputError: they differ, or the weights are not of float32 or float64.
     """
-    if stored.dtype not in (torch.float32, torch.float64):
-        raise InputError(
-            f"dtype={stored.dtype}: equilibria need float32 or float64 weights; autocast around them is fine"
-        )
-    check_same_kind(x, stored)
-
-
-def check_same_kind(x: Tensor, stored: Tensor) -> None:
-    """Refuse inputs of another dtype or on another device than a layer's weights.
-
-    Raises:
-        InputError: with both.
-    """
+    check_precision(stored.dtype)
     if x.dtype != stored.dtype:
         raise InputError(f"x: has dtype {x.dtype}, the weights have {stored.dtype}; convert one of them")
     if x.layout != torch.strided:
@@ -96,7 +84,7 @@ def check_start(z0: Tensor, expected: tuple[int, ...], dtype: torch.dtype) -> No
         raise InputError(
             f"z0: has shape {tuple(z0.shape)} and dtype {z0.dtype}; needs shape {expected} and dtype {dtype}"
         )
-    if not torch._C._functorch.is_functorch_wrapped_tensor(z0) and not bool(torch.isfinite(z0).all()):
+    if _has_other_than_numbers(z0):
         raise InputError("z0: has NaN or infinite entries; give a finite first iterate, or none")
 
 
@@ -113,11 +101,18 @@ def check_finite(layer: nn.Module, x: Tensor, offset: Tensor) -> None:
 
 
 def diagnose(layer: nn.Module, x: Tensor, offset: Tensor) -> None:
-    """Raise the error that names the source of NaN or infinity, if there is one."""
-    if not bool(torch.isfinite(x).all()):
+    """Raise the error that names the source of NaN or infinity, if there is one.
+
+    Tensors whose numbers ``torch.func`` transforms hide are passed over.
+    """
+    if _has_other_than_numbers(x):
         raise InputError("x: has NaN or infinite entries; an equilibrium for them means nothing")
     for name, parameter in layer.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+        if _has_other_than_numbers(parameter):
             raise InputError(f"{name}: the weights have NaN or infinite entries; was the learning rate too high?")
-    if not bool(torch.isfinite(offset).all()):
+    if _has_other_than_numbers(offset):
         raise InputError("x: input and weights are finite but U x + b overflows their dtype; rescale the input")
+
+
+def _has_other_than_numbers(values: Tensor) -> bool:
+    return not torch._C._functorch.is_functorch_wrapped_tensor(values) and not bool(torch.isfinite(values).all())

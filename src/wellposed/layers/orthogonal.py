@@ -219,9 +219,9 @@ class OrthogonalDEQ(ContractiveCell):
 
     @override
     def _evaluation_error(self, x: Tensor, value: Tensor) -> Tensor:
-        bias = sum(float(euclidean(part.bias.detach()[None])) for part in self._parts if part.bias is not None)
+        bias = sum(euclidean(part.bias.detach()[None]) for part in self._parts if part.bias is not None)
         if self.injection is not None and self.injection.bias is not None:
-            bias += float(euclidean(self.injection.bias.detach()[None]))
+            bias = bias + euclidean(self.injection.bias.detach()[None])
         # γ_n of every product in float64, with matrices of Frobenius norm at most √state_features, and a few roundings more.
         terms = sum(part.in_features + 16 for part in self._parts) + self.in_features + 16
         scale = (self.state_features + 1.0) ** 0.5 / min(self.kappa, 1.0)

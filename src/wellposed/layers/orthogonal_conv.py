@@ -13,7 +13,7 @@ from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import cayley_orthogonal
 from wellposed.errors import InputError, check, checked_options
 from wellposed.layers.compiled import Compilable, value_of
-from wellposed.layers.inputs import check_same_kind, check_tensor, in_precision_of
+from wellposed.layers.inputs import check_numbers, check_tensor, in_precision_of
 from wellposed.numerics.convolution_norms import largest_singular_value
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.operators.fourier import to_image, to_spectrum, transfer_function
@@ -132,7 +132,7 @@ class OrthogonalConv2d(Compilable, Holding):
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, in_channels, height, width) to (batch, out_channels, ⌈height/stride⌉, ⌈width/stride⌉)."""
         x = in_precision_of(self, x)
-        check_same_kind(x, self.free)
+        check_numbers(x, self.free)
         if torch.compiler.is_compiling() or x.is_meta:  # compilers are wrong about complex numbers
             return value_of(self, x)
         return self.evaluate(x)[0]

@@ -12,7 +12,7 @@ from wellposed.constraints.factorisations import formed_once, proved_once
 from wellposed.constraints.holding import Holding
 from wellposed.constraints.orthogonal import bjorck_orthogonal, cayley_orthogonal, skew_exponential
 from wellposed.errors import check, checked_options, choices
-from wellposed.layers.inputs import check_same_kind, check_samples, in_precision_of
+from wellposed.layers.inputs import check_numbers, check_samples, in_precision_of
 from wellposed.maps.checks import check_map, require_kind
 from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.verified import spectral_norm_upper_bound
@@ -116,7 +116,7 @@ class OrthogonalLinear(Holding, Projected):
         """Shape (*, in_features) to (*, out_features)."""
         x = in_precision_of(self, x)
         check_samples(x, (self.in_features,))
-        check_same_kind(x, self.free)
+        check_numbers(x, self.free)
         with full_precision(x.device):  # as a product in less precision would be far from orthogonal
             return nn.functional.linear(x, self.weight, self.bias)
 

@@ -13,13 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wellposed.errors import InputError
 from wellposed.numerics.product import added_product, product, subtracted_product
 
 _FIRST_BROKEN_SIZE = 150
+_PRECISIONS = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 def _must_loop(matrix: Tensor) -> bool:
     return matrix.ndim > 2 and matrix.device.type == "cpu" and matrix.shape[-1] >= _FIRST_BROKEN_SIZE
+
+
+def check_precision(dtype: torch.dtype) -> None:
+    """Refuse numbers of half precision, in which nothing that this library promises could hold.
+
+    Raises:
+        InputError: the dtype is not float32 or float64, real or complex.
+    """
+    if dtype not in _PRECISIONS:
+        raise InputError(
+            f"dtype={dtype}: the weights must be float32 or float64; use torch.autocast for half precision around them"
+        )
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
@@ -37,6 +51,7 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
 
 def inverse(matrix: Tensor) -> Tensor:
     """Inverse of every matrix of a batch of shape (..., n, n)."""
+    check_precision(matrix.dtype)
     if not _must_loop(matrix):
         return torch.linalg.inv_ex(matrix)[0]
     return torch.stack([torch.linalg.inv_ex(a)[0] for a in matrix.flatten(0, -3)]).reshape(matrix.shape)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import InputError
+from wellposed.numerics.linear_algebra import check_precision
 
 _FEW_TAPS = 9  # up to which a sum over taps in float32 is no less exact than a transform,
 _MANY_PIXELS = 196  # of at least so many pixels
@@ -61,6 +62,7 @@ def transfer_function(kernel: Tensor, height: int, width: int, stride: tuple[int
     Returns:
         Complex, shape (height, width//2 + 1, out_channels, in_channels·r·s), with its graph.
     """
+    check_precision(kernel.dtype)
     rows, columns = kernel.shape[2:]
     full = (height * stride[0], width * stride[1])
     if rows % 2 == 0 or columns % 2 == 0 or rows > full[0] or columns > full[1]:
