@@ -17,6 +17,18 @@ from wellposed import testing
 from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.operators.graphs import Graphs
 
+
+class Cell(nn.Module):
+    """A map that contracts by one half."""
+
+    def __init__(self):
+        super().__init__()
+        self.state, self.inject = nn.utils.parametrizations.orthogonal(nn.Linear(6, 6)), nn.Linear(7, 6)
+
+    def forward(self, z, x):
+        return torch.tanh(0.5 * self.state(z) + self.inject(x))
+
+
 VECTORS = {
     "MonDEQ": lambda: wp.MonDEQ(7, 6), "DEQ": lambda: wp.DEQ(7, 6), "LBEN": lambda: wp.LBEN(7, 6),
     "NEMON": lambda: wp.NEMON(7, 6), "PcDEQ": lambda: wp.PcDEQ(7, 6),
@@ -28,6 +40,7 @@ VECTORS = {
     "linear": lambda: wp.OrthogonalLinear(7, 6, parametrisation="bjorck"), "SLL": lambda: wp.SLL(7),
     "Residual": lambda: wp.Residual(7), "Sandwich": lambda: wp.Sandwich(7, 6),
     "GroupSort": lambda: nn.Sequential(nn.Linear(7, 6), wp.GroupSort()),
+    "wrapped": lambda: wp.wrap(Cell(), (7,), state_shape=(6,)),
 }  # fmt: skip
 IMAGES = {
     "ConvMonDEQ": lambda: wp.ConvMonDEQ(2, 3, (5, 4)), "ConvNEMON": lambda: wp.ConvNEMON(2, 3, (5, 4)),
@@ -72,16 +85,17 @@ def derivatives(model, value, x):
 @pytest.mark.parametrize(("name", "shape", "make"), LAYERS, ids=[layer[0] for layer in LAYERS])
 def test_values_and_gradients_of_full_graphs(name, shape, make):
     model, backend = behind(make, shape), Counting()
+    near = 1e-10 if name == "wrapped" else 1e-12  # there a graph takes one more evaluation of the map
     compiled = torch.compile(model, backend=backend, fullgraph=True)
     for size in (1, 3, 9, 17):
         x = testing.rand(size, *shape, dtype=torch.float64).requires_grad_()
         expected, value = model(x), compiled(x)
-        torch.testing.assert_close(value, expected, rtol=0.0, atol=1e-12)
+        torch.testing.assert_close(value, expected, rtol=0.0, atol=near)
         for own, other in zip(derivatives(model, value, x), derivatives(model, expected, x), strict=True):
             torch.testing.assert_close(own, other, rtol=1e-7, atol=1e-9)
     assert backend.count <= 2
     with torch.no_grad():
-        torch.testing.assert_close(compiled.eval()(x), expected, rtol=0.0, atol=1e-12)
+        torch.testing.assert_close(compiled.eval()(x), expected, rtol=0.0, atol=near)
     assert backend.count <= 3
 
 

@@ -18,7 +18,7 @@ from wellposed.cli.main import run as command
 from wellposed.constraints.perron_frobenius import RowBounded, project_rows
 from wellposed.data import graphs as graph_data
 from wellposed.guarantee import GraphContraction
-from wellposed.layers.graph_classifier import GraphClassifier
+from wellposed.layers.graph_classifier import GraphClassifier, NodeSum
 from wellposed.solvers.solution import Tolerance
 
 VARIANTS = [
@@ -655,3 +655,16 @@ def test_evaluations_reach_their_tolerance_without_a_false_alarm(options):
         # The maps of a copy in float64 are formed in it, and differ by the rounding of float32.
         assert bool((size(value - exact) <= atol + rtol * size(exact)).all())
         assert bool((size(found.value.double() - exact) <= found.error_bound + 1e-5 * (1.0 + size(exact))).all())
+
+
+@pytest.mark.parametrize("count", [None, 2])
+@pytest.mark.parametrize("variant", ["ignn", "orthogonal", "lipschitz"])
+def test_batches_without_nodes(variant, count):
+    graphs = wp.Graphs(torch.zeros(2, 0, dtype=torch.int64), 0, count=count)
+    layer, x = wp.ImplicitGraph(3, 4, variant=variant), torch.zeros(0, 3, requires_grad=True)
+    value, solution = layer(x, graphs), layer.solve(x, graphs)
+    assert value.shape == solution.value.shape == (0, 4) and graphs.count == (count or 0)
+    assert solution.converged.shape == (graphs.count,) and bool(solution.converged.all())
+    value.sum().backward()
+    assert x.grad.shape == (0, 3)
+    assert NodeSum()(value, graphs).shape == (graphs.count, 4)

@@ -346,8 +346,21 @@ def test_wrapped_modules_refuse_inputs_that_are_no_numbers_of_floating_point():
         with pytest.raises(wp.InputError, match="x: has NaN or infinite entries"):
             call(x)
         for bad in ([1.0], torch.ones(4, 3, dtype=torch.long)):
-            with pytest.raises(wp.InputError, match="x.*floating-point tensor"):
+            with pytest.raises(wp.InputError, match="^x.*(floating-point dtype|torch.Tensor)"):
                 call(bad)
+
+
+def test_wrapped_modules_take_any_batch():
+    layer = wp.wrap(Cell(0.5), (3,), state_shape=(5,))
+    x = torch.randn(2, 4, 3)
+    expected = layer(x.reshape(8, 3))
+    assert layer(x).shape == (2, 4, 5) and torch.allclose(layer(x).reshape(8, 5), expected)
+    assert torch.allclose(layer(x[0, 0]), expected[0], atol=1e-4)
+    solution = layer.solve(x, torch.ones(2, 4, 5))
+    assert solution.converged.shape == (2, 4) and torch.allclose(solution.value.reshape(8, 5), expected, atol=1e-4)
+    assert layer(x[:0]).shape == (0, 4, 5)
+    with pytest.raises(wp.InputError, match="z0: has shape"):
+        layer(x, torch.ones(8, 5))
 
 
 def test_projections_want_a_module_or_parts():

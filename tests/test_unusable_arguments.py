@@ -96,3 +96,28 @@ def test_shapes_that_a_block_does_not_take(shapes, message):
     block = _Cell().train()
     wp.wrap(block, (3,))
     assert block.training
+
+
+def test_solves_of_tensors_without_numbers_are_refused():
+    with pytest.raises(wp.InputError, match="z0.device"):
+        wp.fixed_point(torch.cos, torch.zeros(2, device="meta"))
+
+
+HALF = {
+    "OrthogonalDEQ": lambda: wp.OrthogonalDEQ(4, 6), "ConvMonDEQ": lambda: wp.ConvMonDEQ(1, 2, (1, 4)),
+    "ConvOrthogonalDEQ": lambda: wp.ConvOrthogonalDEQ(1, 2, (1, 4)), "Sandwich": lambda: wp.Sandwich(4, 6),
+    "OrthogonalLinear": lambda: wp.OrthogonalLinear(4, 6), "SLL": lambda: wp.SLL(4), "LBEN": lambda: wp.LBEN(4, 6),
+    "bjorck": lambda: wp.OrthogonalLinear(4, 6, parametrisation="bjorck"),
+    "OrthogonalConv2d": lambda: wp.OrthogonalConv2d(1, 2, (1, 4)), "NEMON": lambda: wp.NEMON(4, 6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("make", HALF.values(), ids=HALF)
+def test_weights_of_half_precision_are_refused(make, dtype):
+    layer = make().to(dtype)
+    x = torch.zeros(3, *getattr(layer, "input_shape", (4,)), dtype=dtype)
+    x = x.reshape(3, 1, 1, 4) if isinstance(layer, wp.OrthogonalConv2d) else x
+    for call in (layer, getattr(layer, "solve", layer)):
+        with pytest.raises(wp.InputError, match="dtype=.*autocast"):
+            call(x)

@@ -173,6 +173,9 @@ def _leaves_of(state: Any) -> tuple[tuple[Tensor, ...], bool]:
         check(leaf.is_floating_point(), "z0.dtype", leaf.dtype, "must be a floating-point dtype")
         check(leaf.ndim >= 1, "z0.shape", tuple(leaf.shape), "the first dimension must be the batch: use z0[None]")
         check(leaf.shape[0] == leaves[0].shape[0], "z0", leaf.shape[0], "all parts need the same batch size")
+        check(
+            not leaf.is_meta, "z0.device", leaf.device, "a solve looks at numbers, and tensors of this device have none"
+        )
         check(leaf.dtype == leaves[0].dtype, "z0.dtype", leaf.dtype, "all parts need the same dtype")
     return leaves, single
 

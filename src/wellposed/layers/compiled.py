@@ -163,7 +163,7 @@ def _layer(x: Tensor, tensors: list[Tensor], handle: int, aside: int) -> tuple[T
 def _(x: Tensor, tensors: list[Tensor], handle: int, aside: int) -> tuple[Tensor, Tensor]:
     if forward_ad._current_level >= 0:  # the operator's tangent would be zero
         raise NotImplementedError(_NO_FORWARD_MODE)
-    like = next(tensor for tensor in tensors if tensor.is_floating_point())
+    like = next((tensor for tensor in tensors if tensor.is_floating_point()), x)
     value, state = found(handle).shapes(x)
     return like.new_empty(value), like.new_empty(state)
 

@@ -126,7 +126,8 @@ class GraphSolving(SolvingModule, ABC):
             bias = None if self.injection.bias is None else self.injection.bias.to(dtype)
             norms = self.norms(proved=proved)
             through = nn.functional.linear(x.to(dtype), injection)
-            value = through.new_zeros(graphs.nodes, self.state_features)
+            # Without graphs there are no rows, but what has a gradient.
+            value = through.new_zeros(graphs.nodes, self.state_features) if graphs.groups else through
             count = graphs.count
             codes = torch.zeros(count, dtype=torch.int8, device=x.device)
             steps, numbers = codes.long(), codes.double()

@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx.passes.shape_prop import ShapeProp
+from typing_extensions import override
 
-from wellposed.any_map import fixed_point
+from wellposed.any_map import fixed_point_with
 from wellposed.errors import CertificateError, GuaranteeError, InputError, check, checked_options, failing_as_unprovable
 from wellposed.guarantee import Contraction
 from wellposed.implicit import Exact, Gradient, Settings
-from wellposed.layers.inputs import check_finite
+from wellposed.layers.compiled import Compilable, value_of
+from wellposed.layers.inputs import check_finite, check_start, in_precision_of
 from wellposed.network.materialise import materialise
 from wellposed.network.modes import evaluating
 from wellposed.network.plain import require_plain_calls
 from wellposed.numerics.generators import same_generators
+from wellposed.numerics.linear_algebra import full_precision
 from wellposed.numerics.outward import enlarged
+from wellposed.numerics.uncompiled import uncompiled
 from wellposed.solvers import Adaptive
 from wellposed.solvers.base import Solver, check_solver
 from wellposed.solvers.solution import Solution, Tolerance
@@ -39,22 +44,22 @@ class _Whole(torch.fx.Tracer):
         return own or super().is_leaf_module(m, module_qualified_name)
 
 
-class Wrapped(nn.Module):
+class Wrapped(Compilable):
     """The equilibrium ``z = f(z, x)`` of a module f; see `wrap`.
 
     Args:
         block: f.
         input_shape: of one input.
         state_shape: of one state.
-        options: of `wellposed.fixed_point`.
+        settings: of the solve.
     """
 
     def __init__(
-        self, block: nn.Module, input_shape: tuple[int, ...], state_shape: tuple[int, ...], options: dict[str, Any]
+        self, block: nn.Module, input_shape: tuple[int, ...], state_shape: tuple[int, ...], settings: Settings
     ) -> None:
         super().__init__()
         self.block = block
-        self.input_shape, self.state_shape, self._options = input_shape, state_shape, options
+        self.input_shape, self.state_shape, self._settings = input_shape, state_shape, settings
 
     def extra_repr(self) -> str:
         """What is guaranteed of it now, in words."""
@@ -81,13 +86,16 @@ class Wrapped(nn.Module):
         return Contraction(factor)
 
     def forward(self, x: Tensor, z0: Tensor | None = None) -> Tensor:
-        """The equilibria for inputs, shape (batch, *state_shape), with implicit gradients.
+        """The equilibria for inputs, shape (*, *state_shape), with implicit gradients.
 
         Args:
-            x: inputs, shape (batch, ...).
-            z0: first iterates; None for zeros.
+            x: inputs, shape (*, *input_shape).
+            z0: first iterates, shape (*, *state_shape); None for zeros.
         """
-        return fixed_point(self.block, self._start(x, z0), (x,), batched_args=(0,), **self._options).value
+        x = in_precision_of(self, x)
+        if z0 is None and (torch.compiler.is_compiling() or x.is_meta):
+            return value_of(self, x)
+        return self._run(x, z0, None, None).value
 
     def solve(self, x: Tensor, z0: Tensor | None = None) -> Solution[Tensor]:
         """The equilibria with their evidence, and error bounds where `contraction` holds.
@@ -95,25 +103,54 @@ class Wrapped(nn.Module):
         These bounds take an evaluation of f to be right to sixteen units of the last place.
 
         Args:
-            x: inputs, shape (batch, ...).
-            z0: first iterates; None for zeros.
+            x: inputs, shape (*, *input_shape).
+            z0: first iterates, shape (*, *state_shape); None for zeros.
         """
         try:
             known: Contraction | None = self.contraction()
         except GuaranteeError:
             known = None
-        start = self._start(x, z0)
-        return fixed_point(self.block, start, (x,), batched_args=(0,), guarantee=known, **self._options)
+        return self._run(in_precision_of(self, x), z0, None, known)
 
-    def _start(self, x: Tensor, z0: Tensor | None) -> Tensor:
-        check(isinstance(x, Tensor) and x.is_floating_point(), "x", x, "must be a floating-point tensor")
-        if tuple(x.shape[1:]) != self.input_shape:
-            raise InputError(f"x: one input has shape {tuple(x.shape[1:])}; this layer takes {self.input_shape}")
-        if not torch.compiler.is_compiling():
-            check_finite(self, x, x)
+    @override
+    def shapes(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        lead = self._batch_shape(x)
+        return (*lead, *self.state_shape), (*lead, *self.state_shape)
+
+    @override
+    def evaluate(self, x: Tensor, aside: None = None, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        value = self._run(x, None, known, None).value
+        return value, value
+
+    def _batch_shape(self, x: Tensor) -> torch.Size:
+        check(x.is_floating_point(), "x.dtype", x.dtype, "must be a floating-point dtype")
+        count = x.ndim - len(self.input_shape)
+        if count < 0 or tuple(x.shape[count:]) != self.input_shape:
+            found = tuple(x.shape[max(count, 0) :])
+            raise InputError(f"x: one input has shape {found}; this layer takes {self.input_shape}")
+        return x.shape[:count]
+
+    @uncompiled
+    def _run(
+        self, x: Tensor, z0: Tensor | None, known: Tensor | None, guarantee: Contraction | None
+    ) -> Solution[Tensor]:
+        lead = self._batch_shape(x)
+        check_finite(self, x, x)
+        rows, shape = x.reshape(-1, *self.input_shape), (*lead, *self.state_shape)
+        start = x.new_zeros(len(rows), *self.state_shape)
         if z0 is not None:
-            return z0
-        return torch.zeros(len(x), *self.state_shape, dtype=x.dtype, device=x.device)
+            check_start(z0, shape, x.dtype)
+            start = z0.reshape(start.shape)
+        settings = replace(self._settings, certified=guarantee is not None)
+        with full_precision(x.device):
+            found = fixed_point_with(
+                self.block, start, (rows,), settings, guarantee=guarantee, batched_args=(0,),
+                known=None if known is None else known.reshape(start.shape),
+            )  # fmt: skip
+        fields = found.reshape(lead).fields()
+        return Solution(
+            *fields, found.algorithm, value=found.value.reshape(shape), adjoint_reports=found.adjoint_reports
+        )
 
 
 @checked_options
@@ -129,7 +166,7 @@ def wrap(
     Of any other f nothing is guaranteed, as ``print(layer)`` says. Certificates of whole models do not take wrapped layers.
 
     Args:
-        block: maps a state of shape (batch, *state_shape) and inputs of shape (batch, ...) to a state.
+        block: maps a state of shape (batch, *state_shape) and inputs of shape (batch, *input_shape) to a state.
         input_shape: of one input.
         state_shape: of one state; None for that of one input.
         guaranteed: whether a block that does not contract now is refused.
@@ -149,15 +186,12 @@ def wrap(
     shapes = tuple(input_shape), tuple(input_shape if state_shape is None else state_shape)
     check(all(size > 0 for shape in shapes for size in shape), "input_shape, state_shape", shapes, "must be positive")
     check_solver(solver)
-    Settings(  # which checks them
+    settings = Settings(
         solver=Adaptive() if solver is None else solver, tolerance=Tolerance(rtol, atol), max_steps=max_steps,
         on_failure=on_failure, gradient=Exact() if gradient is None else gradient,
     )  # fmt: skip
     _check_shapes(block, *shapes)
-    options = {
-        "solver": solver, "gradient": gradient, "rtol": rtol, "atol": atol, "max_steps": max_steps, "on_failure": on_failure,
-    }  # fmt: skip
-    layer = Wrapped(block, *shapes, options)
+    layer = Wrapped(block, *shapes, settings)
     if guaranteed:
         layer.contraction()
     return layer

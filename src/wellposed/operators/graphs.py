@@ -48,7 +48,7 @@ class Graphs:
     ) -> None:
         self.compiled_handle = registered(self)
         choices("normalisation", normalisation, ("symmetric", "spectral", "none"))
-        check(nodes >= 1, "nodes", nodes, "must be at least 1")
+        check(nodes >= 0, "nodes", nodes, "must not be negative")
         device = edge_index.device
         batch = torch.zeros(nodes, dtype=torch.int64, device=device) if batch is None else batch
         source, target, values = _checked(edge_index, nodes, batch, weight)
@@ -56,7 +56,7 @@ class Graphs:
         if normalisation == "symmetric":
             source, target, values, guess = _symmetric(source, target, values, nodes)
         self.batch, self.nodes = batch, nodes
-        least = int(batch.max()) + 1
+        least = int(batch.max()) + 1 if nodes else 0
         self.count = least if count is None else count
         check(self.count >= least, "count", count, f"batch names {least} graphs")
         self.sizes = torch.bincount(batch, minlength=self.count)
@@ -119,7 +119,7 @@ def _checked(
         raise InputError(
             f"edge_index: has shape {tuple(edge_index.shape)} and dtype {edge_index.dtype}; needs (2, edges) and int64"
         )
-    if batch.shape != (nodes,) or batch.dtype != torch.int64 or int(batch.min()) < 0:
+    if batch.shape != (nodes,) or batch.dtype != torch.int64 or (nodes and int(batch.min()) < 0):
         raise InputError(f"batch: has shape {tuple(batch.shape)}, dtype {batch.dtype}; needs one graph number per node")
     source, target = edge_index
     if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < nodes:
