@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 _WIDE = 512
-# Below the first number squares of float64 numbers may underflow; times the second, no row of such a norm does.
+# Below the first number squares of float64 numbers may underflow; times the second, no row of such a norm does, and over it
+# none overflows.
 _SMALL, _LIFT = 2.0**-400, 2.0**600
 
 
@@ -14,7 +17,7 @@ def euclidean(value: Tensor) -> Tensor:
     """Euclidean norm of each sample: shape (batch, ...) to (batch,), float64, with a relative error of at most n·eps.
 
     Squares of float32 numbers over- and underflow in float32 long before the numbers do; in float64 they cannot. Rows of
-    float64 whose squares underflow are multiplied by a power of two first. What a flush of subnormal numbers to zero loses is
+    float64 whose squares do are multiplied by a power of two first. What a flush of subnormal numbers to zero loses is
     below `underflow`.
     """
     if value.ndim == 2 and value.dtype == torch.float32 and value.shape[1] < _WIDE and value.stride(1) == 1:
@@ -29,16 +32,20 @@ def euclidean(value: Tensor) -> Tensor:
         if seen.size and seen.min() > 1e-15 and seen.max() < 1e15:
             return norm.double()
     norm = _norm(value)
-    if value.dtype != torch.float64 or norm.numel() == 0 or (plain and norm.detach().numpy().min() >= _SMALL):
+    if value.dtype != torch.float64 or norm.numel() == 0:
         return norm
-    lift = torch.where(norm < _SMALL, torch.full_like(norm, _LIFT), 1.0)
+    if plain:
+        seen = norm.detach().numpy()
+        if seen.min() >= _SMALL and seen.max() < math.inf:
+            return norm
+    lift = torch.ones_like(norm).masked_fill(norm < _SMALL, _LIFT).masked_fill(norm == math.inf, 1.0 / _LIFT)
     return _norm(value * lift[:, None]) / lift
 
 
 def frobenius(value: Tensor) -> float:
     """Euclidean norm of all entries of a tensor, as exact as `euclidean`."""
     norm = float(torch.linalg.vector_norm(value.detach(), dtype=torch.float64))
-    return norm if norm >= _SMALL else float(euclidean(value.detach().reshape(1, -1)))
+    return norm if _SMALL <= norm < math.inf else float(euclidean(value.detach().reshape(1, -1)))
 
 
 def working_norm(value: Tensor) -> Tensor:

@@ -54,9 +54,9 @@ def _bound(problem: AffineProblem, matrix: Tensor, blur: float, value: Tensor, o
         offset_error if blur == 0.0 else offset_error + problem.operator.rounding(euclidean(value), euclidean(offset))
     )
     norm = enlarged(norm, 1)[:, None]
-    least, largest = _between(problem.activation.interval, driven, uncertain, shape)
-    residual = enlarged(torch.maximum((value - least).abs(), (largest - value).abs()), 2)
+    residual = _farthest(problem, value, driven, uncertain, shape)
     uncertain = uncertain + norm
+    at_any = _farthest(problem, value, driven, uncertain, shape)
     low, high = _between(problem.activation.slopes_between, driven, uncertain, shape)
     steepest = torch.maximum(low.abs(), high.abs())
     slopes = problem.activation.derivative(driven.reshape(shape)).flatten(1)
@@ -68,7 +68,9 @@ def _bound(problem: AffineProblem, matrix: Tensor, blur: float, value: Tensor, o
     left = (identity - preconditioner @ system).abs()
     weights = preconditioner.abs()
     reach = torch.linalg.vector_norm(weights * steepest[:, None, :], dim=2)  # by Cauchy and Schwarz
-    moved = enlarged(_times(weights, residual) + norm * reach, count + 6)
+    # Of saturated units the values are known better than by what slopes are at most.
+    moved = torch.minimum(_times(weights, residual) + norm * reach, _times(weights, at_any))
+    moved = enlarged(moved, count + 6)
     # No component's box is far smaller than what rounding carries over from the others.
     radius, proved = 1.5 * moved + _LEAST * moved.amax(1, keepdim=True) + TINY, torch.full_like(moved, torch.inf)
     for _ in range(_TRIES):
@@ -87,6 +89,12 @@ def _bound(problem: AffineProblem, matrix: Tensor, blur: float, value: Tensor, o
         radius = torch.where(inside[:, None], radius, torch.maximum(2.0 * image, radius))
     bound = enlarged_norm(euclidean(proved.nan_to_num(nan=torch.inf)), count)
     return torch.where(torch.isfinite(bound), bound, torch.inf)
+
+
+def _farthest(problem: AffineProblem, value: Tensor, driven: Tensor, reach: Tensor, shape: torch.Size) -> Tensor:
+    """How far σ of pre-activations that are known within some reach may be from a value, entry by entry."""
+    least, largest = _between(problem.activation.interval, driven, reach, shape)
+    return enlarged(torch.maximum((value - least).abs(), (largest - value).abs()), 2)
 
 
 def _between(
