@@ -6,6 +6,7 @@ import itertools
 import warnings
 from fractions import Fraction
 
+import mpmath
 import pytest
 import torch
 from torch import Tensor
@@ -410,3 +411,88 @@ def test_rounding_is_the_reason_where_more_steps_change_nothing():
             found.append(layer.eval().solve(x))
     assert torch.equal(found[0].value, found[1].value) and torch.equal(found[0].steps, found[1].steps)
     assert not found[0].converged.any() and "rounding" in str(found[0].status) and "step" not in str(found[0].status)
+
+
+def distance_in_high_precision(matrix, offset, value):
+    """From a value to the root of z = tanh(Wz + q) near it, of which a hundred digits are found, and its least entry."""
+    context = mpmath.mp.clone()
+    context.dps = 400  # of offsets of 1e300 that cancel, too
+    matrix, start = context.matrix(matrix.tolist()), context.matrix(value.tolist())
+    root, driving = start.copy(), offset(context)
+    for _ in range(60):
+        driven = matrix * root + driving
+        residual = context.matrix([context.tanh(entry) for entry in driven]) - root
+        slopes = context.diag([context.sech(entry) ** 2 for entry in driven])
+        step = context.lu_solve(context.eye(len(root)) - slopes * matrix, residual)
+        root = root + step
+        if context.norm(step) < context.mpf(10) ** -100:
+            return context.norm(root - start), min(root)
+    raise AssertionError("no root near the value")
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e3, 1e16, 1e100, 1e155, 1e300])
+@pytest.mark.parametrize("make", [wp.MonDEQ, wp.LBEN, wp.NEMON], ids=lambda make: make.__name__)
+def test_saturated_units_are_reached_within_bounds_that_hold(make, scale):
+    """Some units are saturated by the input, others never see it."""
+    layer = make(3, 5, activation="tanh", dtype=torch.float64)
+    with torch.no_grad():
+        layer.injection.weight[3:] = 0.0
+        layer.injection.bias.mul_(0.1)
+    x = torch.randn(3, 3, dtype=torch.float64) * scale
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", wp.NotConvergedWarning)
+        solution = layer.solve(x)
+    assert solution.converged.all() or scale > 1e12
+    with torch.no_grad():
+        matrix, weight, bias = layer.operator().dense(), layer.injection.weight, layer.injection.bias
+    for row, value, bound in zip(x, solution.value.detach(), solution.error_bound, strict=True):
+
+        def offset(context, row=row):
+            return context.matrix(weight.tolist()) * context.matrix(row.tolist()) + context.matrix(bias.tolist())
+
+        error, _ = distance_in_high_precision(matrix, offset, value)
+        assert error <= bound.item()
+        assert error <= 1e-6  # proved or not
+    assert float(layer(x).sub(solution.value).abs().max()) <= 1e-6
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e3, 1e4])
+@pytest.mark.parametrize("make", [lambda: wp.PcDEQ(4, 6), lambda: wp.ConvPcDEQ(1, 2, (2, 3))], ids=["dense", "images"])
+def test_positive_layers_of_large_weights_are_reached(make, scale):
+    layer = make().double()
+    with torch.no_grad():
+        for part in layer.parameters():
+            part.mul_(scale)
+    x = torch.randn(4, *layer.input_shape, dtype=torch.float64)
+    solution = layer.solve(x)
+    assert bool(solution.converged.all())
+    matrix, offsets = layer.operator().dense().detach(), layer.injection(x).detach().flatten(1)
+    for offset, value, bound in zip(offsets, solution.value.detach().flatten(1), solution.error_bound, strict=True):
+        error, least = distance_in_high_precision(
+            matrix, lambda context, given=offset: context.matrix(given.tolist()), value
+        )
+        # The offset is one of float64 here, and of the exact numbers there.
+        assert least >= 0 and error <= bound.item() + 1e-12
+
+
+def test_the_better_value_is_given_where_no_bound_is_any_good():
+    """Of several scales the input drives the first, whose size says what rounding may be."""
+    layer = wp.MultiScaleMonDEQ(2, (3, 2), (4, 6), activation="tanh", dtype=torch.float64)
+    x = 1e200 * torch.randn(3, *layer.input_shape, dtype=torch.float64)
+    with pytest.warns(wp.NotConvergedWarning, match="rounding"):
+        solution = layer.solve(x)
+    image = layer.activation(layer.operator().affine(solution.value, layer.injection(x)))
+    torch.testing.assert_close(image, solution.value, rtol=0.0, atol=1e-12)
+    torch.testing.assert_close(layer.state(x), solution.value, rtol=0.0, atol=1e-12)
+
+
+def test_states_that_are_exactly_zero_have_a_small_bound():
+    layer = wp.NEMON(4, 6, activation="relu")
+    x = 1e15 * torch.randn(40, 4)
+    solution = layer.solve(x)
+    assert bool(solution.converged.all())
+    with torch.no_grad():
+        layer.injection.weight.fill_(-1.0)
+    solution = layer.solve(x.abs())
+    assert bool(solution.converged.all()) and float(solution.error_bound.max()) <= 1e-6
+    assert not solution.value.any()

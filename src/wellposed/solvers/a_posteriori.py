@@ -140,9 +140,8 @@ class _Certification:
     def go_on(self, steps: int) -> None:
         """Continue samples that are still not within their limits by Newton's method."""
         left = ~(self.bound <= self._limit())
-        left &= ~(
-            self.outcome.report.converged & (euclidean(self.value) == 0.0)
-        )  # exactly zero, though its bound is not
+        if not isinstance(self.atol, Tensor) and self.atol == 0.0:  # states that are exactly zero, though their bounds are not
+            left &= ~(self.outcome.report.converged & (euclidean(self.value) == 0.0))
         if not bool(left.any()):
             return
         rows = left.nonzero().squeeze(1)
@@ -153,11 +152,15 @@ class _Certification:
         codes[rows] = torch.where(finite, reason, codes[rows])
         report = dataclasses.replace(self.outcome.report, status_codes=codes)
         self.outcome = taking(dataclasses.replace(self.outcome, report=report), rows, found.steps)
-        better = (found.bound < self.bound[rows]) | (finite & ~torch.isfinite(self.bound[rows]))
+        # Where no bound is any good, a value that solves the equation better is one to prefer; the old bound is about the old one.
+        nearer = found.settled & (found.residual < self.residual[rows])
+        moved = enlarged(self.bound[rows] + euclidean(found.value - start), 2)
+        bound = torch.minimum(found.bound, moved)
+        better = (found.bound < self.bound[rows]) | (finite & ~torch.isfinite(self.bound[rows])) | nearer
         rows, kept = rows[better], better.nonzero().squeeze(1)
         self.value[rows] = found.value[kept].to(self.dtype)
         apart = euclidean(self.value[rows].double() - found.value[kept])
-        self.bound[rows] = enlarged(found.bound[kept] + apart, 2)
+        self.bound[rows] = enlarged(bound[kept] + apart, 2)
         self.residual[rows] = found.residual[kept].to(self.residual.dtype)
         self.hidden[rows] = self.hidden[rows].nan_to_num(nan=0.0, posinf=0.0)  # that of a value that is gone
 

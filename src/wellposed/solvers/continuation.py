@@ -64,9 +64,10 @@ def continuation(
     value, counts = newton(problem, start, steps)
     value = guarantee.project(value)
     residual = euclidean(problem.evaluate(value) - value)
-    bound = torch.full_like(residual, math.inf)
-    if not guarantee.is_concave:  # a concave map may have others outside of its domain
-        bound = local_bound(problem, value, offset_error)
+    bound = local_bound(problem, value, offset_error)
+    # A concave map may have other equilibria, but not as near as that to a value well inside of its domain.
+    inside = value.flatten(1).amin(1) > bound
+    bound = torch.where(inside, bound, math.inf) if guarantee.is_concave else bound
     size = euclidean(value)
     # A large W amplifies the rounding of the value itself to a large residual.
     least = 2.0 * problem.operator.rounding(size, euclidean(problem.offset))
