@@ -453,7 +453,7 @@ def test_saturated_units_are_reached_within_bounds_that_hold(make, scale):
         error, _ = distance_in_high_precision(matrix, offset, value)
         assert error <= bound.item()
         assert error <= 1e-6  # proved or not
-    assert float(layer(x).sub(solution.value).abs().max()) <= 1e-6
+    torch.testing.assert_close(layer(x), solution.value, rtol=0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e2, 1e3, 1e4])
@@ -496,3 +496,42 @@ def test_states_that_are_exactly_zero_have_a_small_bound():
     solution = layer.solve(x.abs())
     assert bool(solution.converged.all()) and float(solution.error_bound.max()) <= 1e-6
     assert not solution.value.any()
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e4, 1e6, 1e8])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("make", [wp.MonDEQ, wp.LBEN], ids=lambda make: make.__name__)
+def test_forward_passes_keep_their_tolerance_where_large_offsets_would_blur_small_states(
+    make, activation, scale, training
+):
+    """Half of the units are off, or saturated, by an input that the others do not see."""
+    layer = make(6, 20, activation=activation).train(training)
+    with torch.no_grad():
+        layer.injection.weight[10:] = 0.0
+        layer.injection.weight[:10] = -layer.injection.weight[:10].abs()
+        layer.injection.bias.normal_()
+    x = scale * torch.rand(50, 6)
+    exact = make(
+        6, 20, activation=activation, dtype=torch.float64, rtol=0.0, atol=1e-5
+    )  # a bound, far above its errors
+    exact.load_state_dict(layer.state_dict())
+    expected = exact.solve(x.double()).value.detach()
+    errors, limits = (layer(x).double() - expected).norm(dim=1), layer.limits()
+    assert (errors <= 2.0 * (limits[1] + limits[0] * expected.norm(dim=1))).all()  # changes tell distances typically
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("margin", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_forward_passes_keep_their_tolerance_where_every_direction_is_as_sensitive_as_the_margin_says(margin, training):
+    layer = wp.MonDEQ(10, 20, m=margin).train(training)
+    with torch.no_grad():
+        layer.constraint.A.zero_()
+        layer.constraint.B.zero_()
+    x = torch.randn(50, 10)
+    with torch.no_grad():  # W is diagonal
+        inner = 1.0 - layer.operator().dense().double().diagonal()
+        expected = (layer.injection.double()(x.double()) / inner).clamp_min(0.0)
+    layer.injection.float()
+    errors, limits = (layer(x).double() - expected).norm(dim=1), layer.limits()
+    assert (errors <= limits[1] + limits[0] * expected.norm(dim=1)).all()

@@ -20,7 +20,7 @@ from wellposed.implicit.gradient import COTANGENT_SHARE
 from wellposed.numerics.positional import PositionalFunction
 from wellposed.numerics.product import added_product, product
 from wellposed.operators import Operator
-from wellposed.solvers.looking import TRUSTED, by_changes, first_look, is_cheap, rate_near, rate_seen, wait
+from wellposed.solvers.looking import TRUSTED, blurred, by_changes, first_look, is_cheap, rate_near, rate_seen, wait
 
 _MOST = 48  # steps; beyond, samples are better told apart
 
@@ -123,6 +123,8 @@ class ColumnStep:
             if worst is None or (previous is not None and not worst < previous[1]):
                 return None
             if worst <= 1.0:
+                if bool(blurred(self.step, _norms(driven) / self.step, size, size * rtol + atol).any()):
+                    return None
                 self.reached = None  # as graphs keep this object
                 return value
             if previous is not None:

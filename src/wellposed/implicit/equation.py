@@ -237,7 +237,10 @@ def solve_problem(
         return outcome
     left = settings.max_steps - most
     if not settings.certified:
-        return finished(outcome, problem, guarantee, rtol=rtol, atol=atol, steps=left) if left else outcome
+        if not left or stopping is None:
+            return outcome
+        splitting = settings.solver.reflected_step(stopping) if stopping.stops_by_changes else None
+        return finished(outcome, problem, guarantee, rtol=rtol, atol=atol, steps=left, splitting=splitting)
     return certify(
         outcome, problem, settings.solver, guarantee, proof, rtol=rtol, atol=atol, max_steps=most, continued=left,
     )  # fmt: skip

@@ -140,7 +140,9 @@ class _Certification:
     def go_on(self, steps: int) -> None:
         """Continue samples that are still not within their limits by Newton's method."""
         left = ~(self.bound <= self._limit())
-        if not isinstance(self.atol, Tensor) and self.atol == 0.0:  # states that are exactly zero, though their bounds are not
+        if (
+            not isinstance(self.atol, Tensor) and self.atol == 0.0
+        ):  # states that are exactly zero, though their bounds are not
             left &= ~(self.outcome.report.converged & (euclidean(self.value) == 0.0))
         if not bool(left.any()):
             return
@@ -152,10 +154,10 @@ class _Certification:
         codes[rows] = torch.where(finite, reason, codes[rows])
         report = dataclasses.replace(self.outcome.report, status_codes=codes)
         self.outcome = taking(dataclasses.replace(self.outcome, report=report), rows, found.steps)
-        # Where no bound is any good, a value that solves the equation better is one to prefer; the old bound is about the old one.
+        # Where no bound is any good, a value that solves the equation better is one to prefer.
         nearer = found.settled & (found.residual < self.residual[rows])
         moved = enlarged(self.bound[rows] + euclidean(found.value - start), 2)
-        bound = torch.minimum(found.bound, moved)
+        bound = torch.fmin(found.bound, moved)  # the old value may be none
         better = (found.bound < self.bound[rows]) | (finite & ~torch.isfinite(self.bound[rows])) | nearer
         rows, kept = rows[better], better.nonzero().squeeze(1)
         self.value[rows] = found.value[kept].to(self.dtype)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from wellposed.guarantee import Guarantee
 from wellposed.numerics.brief import Brief
-from wellposed.numerics.euclidean import euclidean
+from wellposed.numerics.euclidean import euclidean, working_norm
 from wellposed.solvers.iterate import Outcome
 from wellposed.solvers.local_bound import local_bound
+from wellposed.solvers.looking import blurred
 from wellposed.solvers.problem import AffineProblem, Problem
 from wellposed.solvers.semismooth import further_step, newton
 from wellposed.solvers.solution import Status
@@ -77,9 +78,10 @@ def continuation(
 
 @torch.no_grad()
 def finished(
-    outcome: Outcome, problem: Problem, guarantee: Guarantee, *, rtol: float, atol: float | Tensor, steps: int
-) -> Outcome:
-    """An outcome whose samples that were not reached have gone on by Newton's method.
+    outcome: Outcome, problem: Problem, guarantee: Guarantee, *, rtol: float, atol: float | Tensor, steps: int,
+    splitting: float | None,
+) -> Outcome:  # fmt: skip
+    """An outcome whose samples that were not reached, or that rounding may have blurred, have gone on by Newton's method.
 
     Args:
         outcome: result of `iterate`.
@@ -88,11 +90,17 @@ def finished(
         rtol: relative tolerance.
         atol: absolute tolerance, or one per sample.
         steps: limit on the Newton steps of each sample.
+        splitting: the step of the splitting that led to the outcome, if one did.
     """
     given = problem.affine()
-    if given is None or steps < 1 or not bool(outcome.report.status_codes.any()):  # the code of CONVERGED is zero
+    if given is None or steps < 1:
         return outcome
     left = ~outcome.report.converged
+    if splitting is not None:
+        size = working_norm(outcome.value)
+        left |= blurred(splitting, working_norm(given.offset), size, (size * rtol + atol).to(size))
+    if not bool(left.any()):
+        return outcome
     rows, dtype = left.nonzero().squeeze(1), outcome.value.dtype
     accurate = AffineProblem(given.operator.in_float64(), given.offset.double(), given.activation.to(torch.float64))
     accurate = accurate.select(rows)

@@ -15,6 +15,8 @@ from wellposed.solvers.base import ROUNDINGS, Window, distance_left
 _LOOK_MARGIN = 2.0
 # Rates of convergence are taken to be within these limits when the next look is planned.
 _LEAST_RATE, _LARGEST_RATE = 0.02, 0.98
+# Typical rounding of iterates, in units in the last place of the largest: many small errors cancel for the most part.
+_BLUR = 0.2
 # Multiplications in a step that costs less than a look.
 _CHEAP = 1 << 19
 # Above these numbers limits are not touched by what underflows in squares.
@@ -59,6 +61,21 @@ def first_look(rate: float, tolerance: float, *, cheap: bool) -> int:
         cheap: whether a step more costs less than a look that comes too early.
     """
     return max(1, wait(_LOOK_MARGIN / (1.0 - rate), tolerance, rate) - 1) + cheap
+
+
+def blurred(step: float, offset: Tensor, value: Tensor, limit: Tensor) -> Tensor:
+    """Which values rounding may have moved by more than they may err, though the iterates of a splitting have settled.
+
+    A step adds what is as large as αq, rounds the sum, and mixes its entries: units that the offset keeps at zero, or saturates,
+    blur those that it does not reach. And defects come to be errors by about as much as the step that suits a map.
+
+    Args:
+        step: α.
+        offset: norms of q, shape (batch,).
+        value: those of the values.
+        limit: on the errors.
+    """
+    return (offset + value) * (step * _BLUR * torch.finfo(limit.dtype).eps) > limit
 
 
 def by_changes(

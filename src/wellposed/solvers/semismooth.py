@@ -41,7 +41,9 @@ def newton(problem: AffineProblem, start: Tensor, steps: int) -> tuple[Tensor, T
     for rows in rows_at_a_time(len(start), len(matrix), start.device):
         flat = FlatProblem.of(problem.select(rows), matrix)
         first = start[rows].flatten(1)
-        value, counts[rows] = _solved(flat, torch.where(torch.isfinite(first), first, 0.0), steps)
+        # A start that solves the equation worse than zero does is not worth its way back.
+        useful = euclidean(flat.image(flat.driven(first)) - first) <= euclidean(flat.image(flat.offset))
+        value, counts[rows] = _solved(flat, torch.where(useful[:, None], first, 0.0), steps)
         driven = flat.driven(value)  # where slopes are zero, σ is what it is there, to the last digit
         value = torch.where(flat.slopes(driven) == 0.0, flat.image(driven), value)
         values[rows] = value.reshape(start[rows].shape)
