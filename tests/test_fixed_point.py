@@ -221,10 +221,17 @@ def test_overflowing_norms_never_pass_for_convergence():
     with pytest.warns(wp.NotConvergedWarning):
         solution = wp.fixed_point(lambda z: z * z + 1, testing.zeros(2, 3), solver=wp.Picard())
     assert not solution.converged.any()
-    double = testing.full((2, 3), 1e160, dtype=torch.float64)
-    with pytest.warns(wp.NotConvergedWarning):
-        solution = wp.fixed_point(lambda z: 0.5 * z + double, torch.zeros_like(double), solver=wp.Anderson())
-    assert not solution.converged.any()
+    for solver in (wp.Anderson(), wp.Picard(), None):
+        double = testing.full((2, 3), 8e307, dtype=torch.float64)  # the norm of the solution is no number
+        with pytest.warns(wp.NotConvergedWarning):
+            solution = wp.fixed_point(
+                lambda z, double=double: 0.5 * z + double, torch.zeros_like(double), solver=solver
+            )
+        assert not solution.converged.any()
+        double = 1e-148 * double  # the norm is one, and only the squares of the numbers are none
+        solution = wp.fixed_point(lambda z, double=double: 0.5 * z + double, torch.zeros_like(double), solver=solver)
+        torch.testing.assert_close(solution.value, 2.0 * double, rtol=1e-9, atol=0.0)
+        assert solution.converged.all()
 
 
 @pytest.mark.parametrize("solver", [wp.Anderson(), wp.Picard(), wp.Newton(), wp.PeacemanRachford()])

@@ -163,7 +163,7 @@ def test_gradients_of_any_size_in_float64():
 def test_norms():
     generator = testing.generator(0)
     rows = testing.randn(5, 700, generator=generator, dtype=torch.float64)
-    for exponent in (0, 300, 500, 512, 537, 560, 1000):
+    for exponent in (0, 300, 500, 512, 537, 560, 1000, -300, -505, -512, -600, -1000):
         small = rows * 2.0**-exponent
         expected = rows.norm(dim=1)
         torch.testing.assert_close(euclidean(small) * 2.0**exponent, expected, rtol=1e-12, atol=0.0)
@@ -171,10 +171,11 @@ def test_norms():
             torch.func.vmap(lambda v: euclidean(v[None])[0])(small) * 2.0**exponent, expected, rtol=1e-12, atol=0.0
         )
     assert euclidean(testing.full((1, 4), 5e-324, dtype=torch.float64)) == 2 * 5e-324
-    mixed = [[0.0, 0.0], [3e-200, 4e-200], [3e5, 4e5], [torch.inf, 0.0], [torch.nan, 0.0]]
+    mixed = [[0.0, 0.0], [3e-200, 4e-200], [3e5, 4e5], [3e200, 4e200], [torch.inf, 0.0], [torch.nan, 0.0], [1e308, 1.7e308]]
     found = euclidean(testing.tensor(mixed, dtype=torch.float64))
-    torch.testing.assert_close(found[:3], testing.tensor([0.0, 5e-200, 5e5], dtype=torch.float64), rtol=1e-14, atol=0.0)
-    assert found[3] == torch.inf and torch.isnan(found[4])
+    expected = testing.tensor([0.0, 5e-200, 5e5, 5e200], dtype=torch.float64)
+    torch.testing.assert_close(found[:4], expected, rtol=1e-14, atol=0.0)
+    assert found[4] == torch.inf and torch.isnan(found[5]) and found[6] == torch.inf
     assert euclidean(testing.zeros(0, 3, dtype=torch.float64)).shape == (0,)
     assert underflow(torch.float64, 1, 1) > 0.0
 
