@@ -19,6 +19,7 @@ from wellposed.solvers.piecewise_path import follow_pieces
 from wellposed.solvers.problem import AffineProblem
 from wellposed.solvers.semismooth import newton
 from wellposed.solvers.solution import Tolerance
+from wellposed.solvers.tempered_path import follow_temperature
 
 ACTIVATIONS = (
     "relu", "leaky_relu", "hardtanh", "relu6", "identity", "tanh", "sigmoid", "softplus", "softsign", "arctan", "isru", "arcsinh",
@@ -535,3 +536,34 @@ def test_forward_passes_keep_their_tolerance_where_every_direction_is_as_sensiti
     layer.injection.float()
     errors, limits = (layer(x).double() - expected).norm(dim=1), layer.limits()
     assert (errors <= limits[1] + limits[0] * expected.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("scale", [10, 100, 1000])
+@pytest.mark.parametrize("activation", [name for name in MONOTONE if wp.activation(name).kinks is None])
+def test_smooth_activations_are_reached_for_weights_of_any_size(activation, scale):
+    for make in (
+        lambda: wp.MonDEQ(7, 20, m=0.5, activation=activation),
+        lambda: wp.LBEN(7, 20, activation=activation),
+        lambda: wp.LBEN(7, 20, gamma=0.3, out_features=2, activation=activation),
+    ):
+        layer, x = disturbed(make, scale).double(), torch.randn(6, 7, dtype=torch.float64)
+        layer.tolerance = Tolerance(1e-7, 1e-7)
+        solution = layer.solve(x)
+        image = layer.activation(layer.operator().affine(solution.value, layer.injection(x)))
+        assert bool(solution.converged.all()) and int(solution.steps.max()) <= 800
+        limit = 1e-9 * layer.operator().norm_upper_bound()  # which amplifies rounding
+        torch.testing.assert_close(image, solution.value, rtol=0.0, atol=limit)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "isru"])
+def test_a_path_of_temperatures_ends_at_the_equilibrium(activation):
+    matrix = monotone_matrix(12, 0.3, 500.0)
+    offset = 30.0 * torch.randn(9, 12, dtype=torch.float64)
+    problem = FlatProblem(matrix, offset, wp.activation(activation), torch.Size((12,)))
+    value, taken = follow_temperature(problem, 500)
+    torch.testing.assert_close(problem.image(problem.driven(value)), value, rtol=1e-6, atol=1e-5)
+    assert int(taken.max()) <= 200
+    _, few = follow_temperature(problem, 3)
+    assert int(few.max()) <= 3 + 12  # the point that it was at is finished
+    broken = FlatProblem(matrix, torch.full_like(offset, torch.nan), problem.activation, problem.shape)
+    assert int(follow_temperature(broken, 500)[1].max()) <= 500 + 12

@@ -171,7 +171,15 @@ def test_norms():
             torch.func.vmap(lambda v: euclidean(v[None])[0])(small) * 2.0**exponent, expected, rtol=1e-12, atol=0.0
         )
     assert euclidean(testing.full((1, 4), 5e-324, dtype=torch.float64)) == 2 * 5e-324
-    mixed = [[0.0, 0.0], [3e-200, 4e-200], [3e5, 4e5], [3e200, 4e200], [torch.inf, 0.0], [torch.nan, 0.0], [1e308, 1.7e308]]
+    mixed = [
+        [0.0, 0.0],
+        [3e-200, 4e-200],
+        [3e5, 4e5],
+        [3e200, 4e200],
+        [torch.inf, 0.0],
+        [torch.nan, 0.0],
+        [1e308, 1.7e308],
+    ]
     found = euclidean(testing.tensor(mixed, dtype=torch.float64))
     expected = testing.tensor([0.0, 5e-200, 5e5, 5e200], dtype=torch.float64)
     torch.testing.assert_close(found[:4], expected, rtol=1e-14, atol=0.0)

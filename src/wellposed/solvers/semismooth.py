@@ -1,15 +1,12 @@
 """Equilibria of z = σ(Wz + q) by a semismooth Newton method with the slopes of each sample, made global by a homotopy.
 
 A step solves (I − DW)d = σ(Wz + q) − z for the slopes D at z; where σ is piecewise linear, it is exact once the pieces are
-known. Full steps may go in circles. Then the offset is moved from one whose equilibrium is known to q: what promises one
-equilibrium for q promises one for every other offset, so the equilibrium moves along a Lipschitz path. Where σ is piecewise
-linear, so is the path, and it is followed exactly, see `wellposed.solvers.piecewise_path`; elsewhere steps are halved until
-Newton's method follows (Ortega & Rheinboldt 1970, Section 7.5).
+known. Full steps may go in circles. Then a path is followed that ends at the equilibrium (Ortega & Rheinboldt 1970, Section
+7.5): where σ is piecewise linear, exactly from piece to piece as the offset moves, see `wellposed.solvers.piecewise_path`;
+elsewhere as W grows from little to what it is, see `wellposed.solvers.tempered_path`.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import torch
 from torch import Tensor
@@ -19,9 +16,9 @@ from wellposed.numerics.linear_algebra import solve
 from wellposed.solvers.flat_problem import FlatProblem, rows_at_a_time
 from wellposed.solvers.piecewise_path import follow_pieces
 from wellposed.solvers.problem import AffineProblem
+from wellposed.solvers.tempered_path import follow_temperature
 
 _FULL_STEPS = 20  # before a path is followed
-_PATH_STEPS = 8  # of Newton's method at each point of a path
 _CLOSE = 1e-9  # residual, relative to the value, at which points count as found
 
 
@@ -78,8 +75,10 @@ def _solved(problem: FlatProblem, start: Tensor, steps: int) -> tuple[Tensor, Te
         return value, counts
     rows = missed.nonzero().squeeze(1)
     own = problem.select(rows)
-    follow = follow_pieces if problem.activation.kinks is not None else _follow
-    reached, taken = follow(own, value[rows], steps - used)
+    if problem.activation.kinks is None:
+        reached, taken = follow_temperature(own, steps - used)
+    else:
+        reached, taken = follow_pieces(own, value[rows], steps - used)
     again, further, more = _polished(own, reached, 3)
     better = further < residual[rows]
     value[rows] = torch.where(better[:, None], again, value[rows])
@@ -103,22 +102,3 @@ def _polished(problem: FlatProblem, value: Tensor, steps: int) -> tuple[Tensor, 
         value = value + _step(problem, driven, residual)
         value = torch.where(torch.isfinite(value), value, best)
     return best, least, step
-
-
-def _follow(problem: FlatProblem, near: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The end of the path that begins at a point, and how many steps were taken."""
-    _, value, offset = problem.known(near)
-    share = value.new_zeros(len(value))
-    length = torch.full_like(share, 0.5)
-    taken = torch.zeros(len(value), dtype=torch.int64, device=value.device)
-    while bool(((share < 1.0) & (taken < steps) & (length > 1e-14)).any()):
-        ahead = (share + length).clamp_max(1.0)
-        between = dataclasses.replace(problem, offset=torch.lerp(offset, problem.offset, ahead[:, None]))
-        tried, residual, used = _polished(between, value, _PATH_STEPS)
-        moving = (share < 1.0) & (taken < steps)
-        reached = moving & (residual <= _CLOSE * (1.0 + euclidean(tried)))
-        value = torch.where(reached[:, None], tried, value)
-        share = torch.where(reached, ahead, share)
-        length = torch.where(reached, 2.0 * length, 0.25 * length)
-        taken = torch.where(moving, taken + used, taken)
-    return value, taken
