@@ -433,10 +433,13 @@ def distance_in_high_precision(matrix, offset, value):
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e3, 1e16, 1e100, 1e155, 1e300])
 @pytest.mark.parametrize("make", [wp.MonDEQ, wp.LBEN, wp.NEMON], ids=lambda make: make.__name__)
-def test_saturated_units_are_reached_within_bounds_that_hold(make, scale):
+@pytest.mark.parametrize("weights", [1.0, 30.0])
+def test_saturated_units_are_reached_within_bounds_that_hold(make, scale, weights):
     """Some units are saturated by the input, others never see it."""
     layer = make(3, 5, activation="tanh", dtype=torch.float64)
     with torch.no_grad():
+        for part in layer.parameters():
+            part.mul_(weights)
         layer.injection.weight[3:] = 0.0
         layer.injection.bias.mul_(0.1)
     x = torch.randn(3, 3, dtype=torch.float64) * scale

@@ -44,7 +44,7 @@ def wait(error: float, target: float, rate: float) -> int:
     """Steps at ``rate`` until ``error`` is ``target``; zero when it is there, or when nothing can be said."""
     if not math.isfinite(error) or error <= target or target <= 0.0:
         return 0
-    return math.ceil(math.log(error / target) / -math.log(rate))
+    return math.ceil((math.log(error) - math.log(target)) / -math.log(rate))  # whose quotient may be no number
 
 
 def is_cheap(matrix: Tensor, states: Tensor) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wellposed.numerics.euclidean import euclidean
 from wellposed.numerics.linear_algebra import solve
 from wellposed.solvers.flat_problem import FlatProblem
 
@@ -55,14 +54,16 @@ def follow_temperature(problem: FlatProblem, steps: int) -> tuple[Tensor, Tensor
 def _equilibria(problem: FlatProblem, driven: Tensor, heat: Tensor) -> tuple[Tensor, Tensor, int]:
     """Pre-activations of equilibria at these s, as far as Newton's method finds them, which it has, and its steps."""
     heat, step = heat[:, None], 0
+    identity = torch.eye(driven.shape[1], dtype=driven.dtype, device=driven.device)
+    sizes, offsets = problem.matrix.abs().t(), problem.offset.abs()
     for step in range(_STEPS + 1):
-        through = torch.addmm(problem.offset, problem.image(driven), problem.matrix.t())
-        residual = through - heat * driven
-        size = _CLOSE * (euclidean(heat * driven) + euclidean(problem.offset))
-        found = euclidean(residual) <= size
+        value = problem.image(driven)
+        residual = torch.addmm(problem.offset, value, problem.matrix.t()) - heat * driven
+        # Entry by entry: large offsets of some units say nothing of the others.
+        limits = torch.addmm(offsets + (heat * driven).abs(), value.abs(), sizes) * _CLOSE
+        found = (residual.abs() <= limits).all(1)
         if step == _STEPS or bool(found.all()):
             break
-        identity = torch.eye(driven.shape[1], dtype=driven.dtype, device=driven.device)
         system = heat[:, :, None] * identity - problem.matrix * problem.slopes(driven)[:, None, :]
         driven = driven + solve(system, residual[:, :, None]).squeeze(2)
     return driven, found & torch.isfinite(driven).all(1), step
