@@ -667,4 +667,5 @@ def test_batches_without_nodes(variant, count):
     assert solution.converged.shape == (graphs.count,) and bool(solution.converged.all())
     value.sum().backward()
     assert x.grad.shape == (0, 3)
+    assert all(not part.grad.any() for part in layer.parameters())
     assert NodeSum()(value, graphs).shape == (graphs.count, 4)

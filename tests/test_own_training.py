@@ -361,6 +361,8 @@ def test_wrapped_modules_take_any_batch():
     assert layer(x[:0]).shape == (0, 4, 5)
     with pytest.raises(wp.InputError, match="z0: has shape"):
         layer(x, torch.ones(8, 5))
+    with pytest.raises(wp.InputError, match="x: has dtype torch.float64, the weights have torch.float32"):
+        layer(x.double())
 
 
 def test_projections_want_a_module_or_parts():

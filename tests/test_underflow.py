@@ -184,6 +184,9 @@ def test_norms():
     expected = testing.tensor([0.0, 5e-200, 5e5, 5e200], dtype=torch.float64)
     torch.testing.assert_close(found[:4], expected, rtol=1e-14, atol=0.0)
     assert found[4] == torch.inf and torch.isnan(found[5]) and found[6] == torch.inf
+    single = testing.tensor([[1e200, 0.0], [1e-200, 0.0], [3.0, 0.0], [1e-310, 0.0]], dtype=torch.float64)
+    for one in (single[:, ::2], single[:, :1].contiguous(), single):  # of which torch takes no squares in some layouts
+        torch.testing.assert_close(euclidean(one), single[:, 0], rtol=1e-14, atol=0.0)
     assert euclidean(testing.zeros(0, 3, dtype=torch.float64)).shape == (0,)
     assert underflow(torch.float64, 1, 1) > 0.0
 

@@ -126,8 +126,9 @@ class GraphSolving(SolvingModule, ABC):
             bias = None if self.injection.bias is None else self.injection.bias.to(dtype)
             norms = self.norms(proved=proved)
             through = nn.functional.linear(x.to(dtype), injection)
-            # Without graphs there are no rows, but what has a gradient.
-            value = through.new_zeros(graphs.nodes, self.state_features) if graphs.groups else through
+            value = through.new_zeros(graphs.nodes, self.state_features)
+            if not graphs.groups:  # no rows, but all that has a gradient
+                value = nn.functional.linear(through, weight, bias)
             count = graphs.count
             codes = torch.zeros(count, dtype=torch.int8, device=x.device)
             steps, numbers = codes.long(), codes.double()

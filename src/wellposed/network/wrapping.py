@@ -135,6 +135,9 @@ class Wrapped(Compilable):
         self, x: Tensor, z0: Tensor | None, known: Tensor | None, guarantee: Contraction | None
     ) -> Solution[Tensor]:
         lead = self._batch_shape(x)
+        dtypes = {parameter.dtype for parameter in self.parameters()}
+        if dtypes and x.dtype not in dtypes:
+            raise InputError(f"x: has dtype {x.dtype}, the weights have {dtypes.pop()}; convert one of them")
         check_finite(self, x, x)
         rows, shape = x.reshape(-1, *self.input_shape), (*lead, *self.state_shape)
         start = x.new_zeros(len(rows), *self.state_shape)

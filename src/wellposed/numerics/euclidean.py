@@ -39,7 +39,7 @@ def euclidean(value: Tensor) -> Tensor:
         if seen.min() >= _SMALL and seen.max() < math.inf:
             return norm
     lift = torch.ones_like(norm).masked_fill(norm < _SMALL, _LIFT).masked_fill(norm == math.inf, 1.0 / _LIFT)
-    return _norm(value * lift[:, None]) / lift
+    return torch.where(lift == 1.0, norm, _norm(value * lift[:, None]) / lift)
 
 
 def frobenius(value: Tensor) -> float:
