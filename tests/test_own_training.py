@@ -365,6 +365,28 @@ def test_wrapped_modules_take_any_batch():
         layer(x.double())
 
 
+class Stored(nn.Module):
+    """A block whose numbers are those of a buffer."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.register_buffer("weight", 0.1 * torch.eye(3, dtype=dtype))
+
+    def forward(self, z, x):
+        return torch.tanh(z @ self.weight + x)
+
+
+def test_wrapped_modules_run_in_the_precision_of_their_buffers():
+    x = torch.randn(4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = wp.wrap(Stored(torch.float32), (3,))(x.bfloat16())
+    assert value.dtype == torch.float32
+    layer = wp.wrap(Stored(torch.float64), (3,))
+    assert layer(x.double()).dtype == torch.float64
+    with pytest.raises(wp.InputError, match="x: has dtype torch.float32, the weights have torch.float64"):
+        layer(x)
+
+
 def test_projections_want_a_module_or_parts():
     for bad in (None, 3, "model", torch.ones(2)):
         with pytest.raises(wp.InputError, match="model"):

@@ -570,3 +570,23 @@ def test_a_path_of_temperatures_ends_at_the_equilibrium(activation):
     assert int(few.max()) <= 3 + 12  # the point that it was at is finished
     broken = FlatProblem(matrix, torch.full_like(offset, torch.nan), problem.activation, problem.shape)
     assert int(follow_temperature(broken, 500)[1].max()) <= 500 + 12
+
+
+@pytest.mark.parametrize(("make", "seed"), [(wp.LBEN, 92), (wp.MonDEQ, 266)], ids=["LBEN", "MonDEQ"])
+def test_what_rounding_blurs_and_nothing_mends_is_said(make, seed):
+    """Inputs of 1e40 saturate some units of large weights, and others do not see them."""
+    torch.manual_seed(seed)
+    layer = make(3, 10, activation="exponential", dtype=torch.float64)
+    with torch.no_grad():
+        for part in layer.parameters():
+            part.mul_(30.0)
+        layer.injection.weight[:3] = 0.0
+        layer.injection.weight[3:6, :2] = 0.0
+        x = torch.randn(20, 3, dtype=torch.float64)
+        x[:, :2] *= 1e40
+    for given in x.split(1):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", wp.NotConvergedWarning)
+            value = layer(given).detach()
+        image = layer.activation(layer.operator().affine(value, layer.injection(given)))
+        assert caught or float((image - value).detach().abs().max()) <= 1e-6

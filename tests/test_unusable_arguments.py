@@ -121,3 +121,8 @@ def test_weights_of_half_precision_are_refused(make, dtype):
     for call in (layer, getattr(layer, "solve", layer)):
         with pytest.raises(wp.InputError, match="dtype=.*autocast"):
             call(x)
+
+
+def test_constants_of_weights_of_half_precision_are_refused_by_name():
+    with pytest.raises(wp.InputError, match="dtype=torch.float16"):
+        wp.LBEN(4, 6, gamma=1.0, out_features=2, feedthrough=True).half().lipschitz()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -66,7 +68,12 @@ def in_precision_of(layer: nn.Module, x: Tensor) -> Tensor:
     check_tensor(x)
     if not autocasts(x.device):
         return x
-    return autocast_to(next((tensor.dtype for tensor in layer.parameters()), x.dtype), x)
+    return autocast_to(next((tensor.dtype for tensor in floating_tensors(layer)), x.dtype), x)
+
+
+def floating_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """A module's parameters and buffers that are numbers of floating point, parameters first."""
+    return (tensor for tensor in itertools.chain(module.parameters(), module.buffers()) if tensor.is_floating_point())
 
 
 def check_shape(argument: str, value: Tensor, shape: tuple[int, ...]) -> None:

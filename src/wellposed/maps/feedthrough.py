@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from wellposed.constraints.holding import Holding
 from wellposed.maps.base import FlatMap
+from wellposed.numerics.linear_algebra import check_precision
 
 
 class Feedthrough(Holding, FlatMap):
@@ -36,6 +37,7 @@ class Feedthrough(Holding, FlatMap):
     def contraction(self) -> Tensor:
         """N, shape (out_features, in_features), with its graph."""
         free = self.free
+        check_precision(free.dtype)
         identity = torch.eye(len(free), dtype=free.dtype, device=free.device)
         return (2.0 - 2.0 * self.margin) * torch.linalg.solve(identity + free @ free.t(), free)
 

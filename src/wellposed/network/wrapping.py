@@ -18,7 +18,7 @@ from wellposed.errors import CertificateError, GuaranteeError, InputError, check
 from wellposed.guarantee import Contraction
 from wellposed.implicit import Exact, Gradient, Settings
 from wellposed.layers.compiled import Compilable, value_of
-from wellposed.layers.inputs import check_finite, check_start, in_precision_of
+from wellposed.layers.inputs import check_finite, check_start, floating_tensors, in_precision_of
 from wellposed.network.materialise import materialise
 from wellposed.network.modes import evaluating
 from wellposed.network.plain import require_plain_calls
@@ -135,7 +135,7 @@ class Wrapped(Compilable):
         self, x: Tensor, z0: Tensor | None, known: Tensor | None, guarantee: Contraction | None
     ) -> Solution[Tensor]:
         lead = self._batch_shape(x)
-        dtypes = {parameter.dtype for parameter in self.parameters()}
+        dtypes = {stored.dtype for stored in floating_tensors(self)}
         if dtypes and x.dtype not in dtypes:
             raise InputError(f"x: has dtype {x.dtype}, the weights have {dtypes.pop()}; convert one of them")
         check_finite(self, x, x)
@@ -207,7 +207,7 @@ def _check_shapes(block: nn.Module, input_shape: tuple[int, ...], state_shape: t
     Raises:
         InputError: names what does not fit.
     """
-    like = next(block.parameters(), torch.zeros((), device="cpu"))
+    like = next(floating_tensors(block), torch.zeros((), device="cpu"))
     z, x = (torch.zeros(2, *shape, dtype=like.dtype, device=like.device) for shape in (state_shape, input_shape))
     states, inputs = (f"(batch, {', '.join(map(str, shape))})" for shape in (state_shape, input_shape))
     shapes = f"states of shape {states} and inputs of shape {inputs}"
@@ -230,7 +230,7 @@ def _slope(block: nn.Module, state_shape: tuple[int, ...], input_shape: tuple[in
     Raises:
         CertificateError: an operation is not known.
     """
-    like = next(block.parameters(), torch.zeros((), device="cpu"))
+    like = next(floating_tensors(block), torch.zeros((), device="cpu"))
     z, x = (torch.rand(2, *shape, dtype=like.dtype, device=like.device) for shape in (state_shape, input_shape))
     with failing_as_unprovable("block: its forward cannot be followed"):
         traced = torch.fx.GraphModule(block, _Whole().trace(block))

@@ -148,14 +148,15 @@ class _Certification:
             return
         rows = left.nonzero().squeeze(1)
         start, errors = self.value[rows].double(), self.offset_error[rows]
-        found = continuation(self.problem.select(rows), self.promise, start, errors, steps)
+        problem = self.problem.select(rows)
+        found = continuation(problem, self.promise, start, errors, steps)
         codes, finite = self.outcome.report.status_codes.clone(), torch.isfinite(found.residual)
         reason = torch.where(found.settled, Status.ROUNDING.code, Status.MAX_STEPS.code).to(codes)
         codes[rows] = torch.where(finite, reason, codes[rows])
         report = dataclasses.replace(self.outcome.report, status_codes=codes)
         self.outcome = taking(dataclasses.replace(self.outcome, report=report), rows, found.steps)
         # Where no bound is any good, a value that solves the equation better is one to prefer.
-        nearer = found.settled & (found.residual < self.residual[rows])
+        nearer = found.residual < euclidean(problem.evaluate(start) - start).nan_to_num(nan=math.inf)
         moved = enlarged(self.bound[rows] + euclidean(found.value - start), 2)
         bound = torch.fmin(found.bound, moved)  # the old value may be none
         better = (found.bound < self.bound[rows]) | (finite & ~torch.isfinite(self.bound[rows])) | nearer

@@ -64,14 +64,16 @@ def continuation(
     """
     value, counts = newton(problem, start, steps)
     value = guarantee.project(value)
-    residual = euclidean(problem.evaluate(value) - value)
+    through = problem.operator.affine(value, problem.offset)
+    residual = euclidean(problem.activation(through) - value)
     bound = local_bound(problem, value, offset_error)
     # A concave map may have other equilibria, but not as near as that to a value well inside of its domain.
     inside = value.flatten(1).amin(1) > bound
     bound = torch.where(inside, bound, math.inf) if guarantee.is_concave else bound
     size = euclidean(value)
-    # A large W amplifies the rounding of the value itself to a large residual.
-    least = 2.0 * problem.operator.rounding(size, euclidean(problem.offset))
+    # A large W amplifies the rounding of the value itself to a large residual; that of saturated units is seen by nobody.
+    felt = problem.offset * problem.activation.derivative(through)
+    least = 2.0 * problem.operator.rounding(size, euclidean(felt))
     settled = residual <= torch.maximum(_SETTLED * (1.0 + size), least)
     return Continued(value, residual, bound, settled, counts)
 
@@ -95,22 +97,17 @@ def finished(
     given = problem.affine()
     if given is None or steps < 1:
         return outcome
-    left = ~outcome.report.converged
+    missed = left = ~outcome.report.converged
     if splitting is not None:
         size = working_norm(outcome.value)
-        left |= blurred(splitting, working_norm(given.offset), size, (size * rtol + atol).to(size))
+        left = missed | blurred(splitting, working_norm(given.offset), size, (size * rtol + atol).to(size))
     if not bool(left.any()):
         return outcome
     rows, dtype = left.nonzero().squeeze(1), outcome.value.dtype
     accurate = AffineProblem(given.operator.in_float64(), given.offset.double(), given.activation.to(torch.float64))
     accurate = accurate.select(rows)
-    found = continuation(
-        accurate,
-        guarantee.on(accurate.operator),
-        outcome.value[rows].double(),
-        torch.zeros_like(rows, dtype=torch.float64),
-        steps,
-    )
+    start, no_error = outcome.value[rows].double(), torch.zeros_like(rows, dtype=torch.float64)
+    found = continuation(accurate, guarantee.on(accurate.operator), start, no_error, steps)
     value, report = outcome.value.clone(), outcome.report
     rounded = found.value.to(dtype)
     known = atol[rows] if isinstance(atol, Tensor) else atol
@@ -118,9 +115,11 @@ def finished(
     met = found.bound <= limit
     if not bool(met.all()):  # forward passes and adjoint equations carry no proof: an estimate will do
         met |= found.settled & (further_step(accurate, found.value) <= limit)
-    fell = met | (found.residual < report.residual[rows])
+    before = euclidean(accurate.evaluate(start) - start).nan_to_num(nan=math.inf)
+    fell = met | (found.residual < before)
     value[rows[fell]] = rounded[fell]
     codes, residual = report.status_codes.clone(), report.residual.clone()
+    codes[rows[~met & ~missed[rows]]] = Status.STALLED.code
     codes[rows[met]] = Status.CONVERGED.code
     residual[rows[fell]] = found.residual[fell].to(residual.dtype)
     report = dataclasses.replace(report, status_codes=codes, residual=residual)
